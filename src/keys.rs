@@ -1,0 +1,473 @@
+//! Typed NKEYs: public keys, signing, strict verification.
+//!
+//! The encoding (base32, prefix, checksum) is the `nkeys` crate's. Signing and verifying are not:
+//! that crate verifies non-strictly (a small-order key verifies a forged signature on any
+//! message) and never wipes a seed. Verification here is `ed25519-dalek`'s `verify_strict`,
+//! signing is `aws-lc-rs`, together the fastest pair measured.
+//!
+//! Nothing secret is in any `Debug`, `Display` or error of this module.
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::marker::PhantomData;
+
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
+use zeroize::Zeroizing;
+
+/// The length of an encoded public key, in ASCII characters.
+pub const PUBLIC_KEY_CHARS: usize = 56;
+
+/// What a key is for; the first letter of its encoding says so.
+pub trait Role: 'static {
+    /// The first letter of the public key.
+    const LETTER: char;
+    /// In words, for messages.
+    const NAME: &'static str;
+    /// The prefix byte of the encoding.
+    const PREFIX: u8;
+}
+
+macro_rules! roles {
+    ($($(#[$doc:meta])* $role:ident $letter:literal $name:literal $prefix:expr;)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $role {}
+        impl Role for $role {
+            const LETTER: char = $letter;
+            const NAME: &'static str = $name;
+            const PREFIX: u8 = $prefix;
+        }
+    )*};
+}
+
+roles! {
+    /// A nats-server: signs authorization requests.
+    Server 'N' "server" 13 << 3;
+    /// An account: signs user JWTs and authorization responses.
+    Account 'A' "account" 0;
+    /// A user: what a service connects with.
+    User 'U' "user" 20 << 3;
+    /// A curve key (xkey): seals requests and responses.
+    Curve 'X' "curve (xkey)" 23 << 3;
+}
+
+/// A nats-server's public key.
+pub type ServerKey = PublicKey<Server>;
+/// An account's public key.
+pub type AccountKey = PublicKey<Account>;
+/// A user's public key: an identity.
+pub type UserKey = PublicKey<User>;
+/// A public curve key.
+pub type CurveKey = PublicKey<Curve>;
+
+/// Why a text is not the key it should be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// Not 56 (public) or 58 (seed) characters.
+    #[error("it has {found} characters; {what} has {expected}")]
+    Length {
+        /// Characters found.
+        found: usize,
+        /// Characters wanted.
+        expected: usize,
+        /// What was expected, in words.
+        what: &'static str,
+    },
+    /// Not base32, or the two checksum bytes do not fit: most often a slip in copying.
+    #[error("its checksum does not match; it was cut or changed when it was copied")]
+    Checksum,
+    /// Another kind of key.
+    #[error(
+        "it is a key of another kind (it begins with {found:?}); {article} {expected} key begins with {letter:?}"
+    )]
+    WrongKind {
+        /// The first character found.
+        found: char,
+        /// "a" or "an".
+        article: &'static str,
+        /// The kind wanted.
+        expected: &'static str,
+        /// The first letter wanted.
+        letter: &'static str,
+    },
+    /// A private key where a public one belongs.
+    #[error(
+        "it is a seed, which is secret; put the public key here, and replace that key if this file was shared"
+    )]
+    SeedForPublic,
+    /// A public key where a seed belongs.
+    #[error("it is a public key; the seed is needed here (it begins with 'S')")]
+    PublicForSeed,
+}
+
+impl KeyError {
+    fn wrong_kind<K: Role>(text: &str, secret: bool) -> Self {
+        let letter = match (K::LETTER, secret) {
+            ('N', false) => "N",
+            ('A', false) => "A",
+            ('U', false) => "U",
+            ('X', false) => "X",
+            ('A', true) => "SA",
+            ('U', true) => "SU",
+            ('X', true) => "SX",
+            _ => "SN",
+        };
+        Self::WrongKind {
+            // Of a seed, the kind is in the second character, and neither is secret.
+            found: text.chars().nth(usize::from(secret)).unwrap_or('?'),
+            article: if K::LETTER == 'A' { "an" } else { "a" },
+            expected: K::NAME,
+            letter,
+        }
+    }
+}
+
+/// A public key of one role: 32 bytes and their encoding, checked once.
+pub struct PublicKey<K> {
+    text: [u8; PUBLIC_KEY_CHARS],
+    bytes: [u8; 32],
+    role: PhantomData<K>,
+}
+
+impl<K: Role> PublicKey<K> {
+    /// Parses an encoded public key.
+    ///
+    /// # Errors
+    /// [`KeyError`] when it is cut, changed, a seed, or a key of another role.
+    pub fn parse(text: &str) -> Result<Self, KeyError> {
+        if text.len() == SEED_CHARS && text.starts_with('S') {
+            return Err(KeyError::SeedForPublic);
+        }
+        let encoded: [u8; PUBLIC_KEY_CHARS] =
+            text.as_bytes().try_into().map_err(|_| KeyError::Length {
+                found: text.chars().count(),
+                expected: PUBLIC_KEY_CHARS,
+                what: "a public NKEY",
+            })?;
+        let (prefix, bytes) = nkeys::from_public_key(text).map_err(|_| KeyError::Checksum)?;
+        if prefix != K::PREFIX {
+            return Err(KeyError::wrong_kind::<K>(text, false));
+        }
+        Ok(Self { text: encoded, bytes, role: PhantomData })
+    }
+
+    fn from_bytes(bytes: [u8; 32]) -> Self {
+        let mut raw = [0; 35];
+        let (payload, checksum) = raw.split_at_mut(33);
+        if let Some((prefix, key)) = payload.split_first_mut() {
+            *prefix = K::PREFIX;
+            key.copy_from_slice(&bytes);
+        }
+        checksum.copy_from_slice(&crc16(payload).to_le_bytes());
+        let mut text = [0; PUBLIC_KEY_CHARS];
+        data_encoding::BASE32_NOPAD.encode_mut(&raw, &mut text);
+        Self { text, bytes, role: PhantomData }
+    }
+
+    /// The encoded key.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        // Base32 is ASCII.
+        std::str::from_utf8(&self.text).unwrap_or_default()
+    }
+
+    /// The raw 32 bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.bytes
+    }
+
+    /// Verifies an Ed25519 signature strictly: no small-order key, no malleable signature
+    /// (RFC 8032 with the checks of ed25519-dalek's `verify_strict`).
+    ///
+    /// # Errors
+    /// [`BadSignature`] when the signature is not this key's over `message`.
+    pub fn verify(&self, message: &[u8], signature: &[u8; 64]) -> Result<(), BadSignature> {
+        let key = ed25519_dalek::VerifyingKey::from_bytes(&self.bytes).map_err(|_| BadSignature)?;
+        key.verify_strict(message, &ed25519_dalek::Signature::from_bytes(signature))
+            .map_err(|_| BadSignature)
+    }
+}
+
+/// A signature did not verify.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the signature does not verify")]
+pub struct BadSignature;
+
+impl<K> Clone for PublicKey<K> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<K> Copy for PublicKey<K> {}
+impl<K> PartialEq for PublicKey<K> {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes == other.bytes
+    }
+}
+impl<K> Eq for PublicKey<K> {}
+impl<K> Hash for PublicKey<K> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.bytes.hash(state);
+    }
+}
+impl<K> PartialOrd for PublicKey<K> {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl<K> Ord for PublicKey<K> {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.text.cmp(&other.text)
+    }
+}
+impl<K: Role> fmt::Display for PublicKey<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+impl<K: Role> fmt::Debug for PublicKey<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+const SEED_CHARS: usize = 58;
+
+/// A seed of one role: secret, wiped when dropped, never printed.
+pub struct Seed<K> {
+    text: Zeroizing<String>,
+    role: PhantomData<K>,
+}
+
+impl<K: Role> Seed<K> {
+    /// Parses an encoded seed. Whitespace around it is ignored.
+    ///
+    /// # Errors
+    /// [`KeyError`], which never holds the text.
+    pub fn parse(text: &str) -> Result<Self, KeyError> {
+        let text = text.trim();
+        if text.len() == PUBLIC_KEY_CHARS && nkeys::from_public_key(text).is_ok() {
+            return Err(KeyError::PublicForSeed);
+        }
+        let seed = Self { text: Zeroizing::new(text.to_owned()), role: PhantomData };
+        seed.raw()?;
+        Ok(seed)
+    }
+
+    /// Makes a new seed from the operating system's randomness.
+    #[must_use]
+    pub fn generate() -> Self {
+        let secret = Zeroizing::new(rand::random::<[u8; 32]>());
+        let mut raw = Zeroizing::new([0; 36]);
+        let (payload, checksum) = raw.split_at_mut(34);
+        let (prefix, key) = payload.split_at_mut(2);
+        prefix.copy_from_slice(&[(18 << 3) | (K::PREFIX >> 5), (K::PREFIX & 31) << 3]);
+        key.copy_from_slice(&*secret);
+        checksum.copy_from_slice(&crc16(payload).to_le_bytes());
+        let text = Zeroizing::new(data_encoding::BASE32_NOPAD.encode(&*raw));
+        Self { text, role: PhantomData }
+    }
+
+    fn raw(&self) -> Result<Zeroizing<[u8; 32]>, KeyError> {
+        if self.text.len() != SEED_CHARS {
+            return Err(KeyError::Length {
+                found: self.text.chars().count(),
+                expected: SEED_CHARS,
+                what: "an NKEY seed",
+            });
+        }
+        let (prefix, bytes) = nkeys::decode_seed(&self.text).map_err(|_| KeyError::Checksum)?;
+        let bytes = Zeroizing::new(bytes);
+        if prefix != K::PREFIX {
+            return Err(KeyError::wrong_kind::<K>(&self.text, true));
+        }
+        Ok(bytes)
+    }
+
+    /// The encoded seed, for the one place that has to hand it on (a file that is created for
+    /// it, or the NATS client that signs nonces with it).
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.text
+    }
+}
+
+impl<K> fmt::Debug for Seed<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Seed(secret)")
+    }
+}
+
+/// Signs with the key of a seed.
+pub struct Signer<K> {
+    pair: Ed25519KeyPair,
+    public: PublicKey<K>,
+}
+
+impl<K: Role> Signer<K> {
+    /// Expands a seed into a key pair, once.
+    ///
+    /// # Errors
+    /// [`KeyError`] when the seed is not of this role.
+    pub fn new(seed: &Seed<K>) -> Result<Self, KeyError> {
+        let raw = seed.raw()?;
+        let pair = Ed25519KeyPair::from_seed_unchecked(&*raw).map_err(|_| KeyError::Checksum)?;
+        let bytes: [u8; 32] =
+            pair.public_key().as_ref().try_into().map_err(|_| KeyError::Checksum)?;
+        Ok(Self { pair, public: PublicKey::from_bytes(bytes) })
+    }
+
+    /// The public key.
+    #[must_use]
+    pub fn public(&self) -> &PublicKey<K> {
+        &self.public
+    }
+
+    /// An Ed25519 signature (RFC 8032), 64 bytes.
+    #[must_use]
+    pub fn sign(&self, message: &[u8]) -> [u8; 64] {
+        let signature = self.pair.sign(message);
+        let mut bytes = [0; 64];
+        // aws-lc-rs documents 64 bytes; were it ever another length, an all-zero signature
+        // verifies under no key.
+        if signature.as_ref().len() == bytes.len() {
+            bytes.copy_from_slice(signature.as_ref());
+        }
+        bytes
+    }
+}
+
+impl<K: Role> fmt::Debug for Signer<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Signer({})", self.public)
+    }
+}
+
+/// The secret half of a curve key.
+pub struct CurveSecret {
+    secret: crypto_box::SecretKey,
+    public: CurveKey,
+}
+
+impl CurveSecret {
+    /// Derives the curve key of a seed.
+    ///
+    /// # Errors
+    /// [`KeyError`] when the seed is not a curve seed.
+    pub fn new(seed: &Seed<Curve>) -> Result<Self, KeyError> {
+        let secret = crypto_box::SecretKey::from_bytes(*seed.raw()?);
+        let public = PublicKey::from_bytes(*secret.public_key().as_bytes());
+        Ok(Self { secret, public })
+    }
+
+    /// The public key.
+    #[must_use]
+    pub fn public(&self) -> &CurveKey {
+        &self.public
+    }
+
+    /// The box shared with `peer`: derived by X25519, then used for both directions.
+    #[must_use]
+    pub fn shared_with(&self, peer: &CurveKey) -> crypto_box::SalsaBox {
+        crypto_box::SalsaBox::new(&crypto_box::PublicKey::from(*peer.as_bytes()), &self.secret)
+    }
+}
+
+impl fmt::Debug for CurveSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CurveSecret({})", self.public)
+    }
+}
+
+/// CRC-16/XMODEM, which nkeys puts after the key (`nkeys` does not export its own, nor a way to
+/// encode a public key without a key pair of its own).
+fn crc16(bytes: &[u8]) -> u16 {
+    bytes.iter().fold(0u16, |mut crc, byte| {
+        crc ^= u16::from(*byte) << 8;
+        for _ in 0..8 {
+            crc = if crc & 0x8000 == 0 { crc << 1 } else { (crc << 1) ^ 0x1021 };
+        }
+        crc
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn encoding_agrees_with_the_nkeys_crate() {
+        for _ in 0..20 {
+            let seed = Seed::<Account>::generate();
+            let theirs = nkeys::KeyPair::from_seed(seed.expose()).unwrap();
+            let signer = Signer::new(&seed).unwrap();
+            assert_eq!(signer.public().as_str(), theirs.public_key());
+            let signature = signer.sign(b"message");
+            theirs.verify(b"message", &signature).unwrap();
+            signer.public().verify(b"message", &signature).unwrap();
+            assert_eq!(signer.public().verify(b"massage", &signature), Err(BadSignature));
+
+            let seed = Seed::<Curve>::generate();
+            let theirs = nkeys::XKey::from_seed(seed.expose()).unwrap();
+            let secret = CurveSecret::new(&seed).unwrap();
+            assert_eq!(secret.public().as_str(), theirs.public_key());
+        }
+    }
+
+    #[test]
+    fn a_small_order_key_verifies_nothing() {
+        // The identity point as key, identity as R, zero as s: verifies any message unless strict.
+        let mut bytes = [0; 32];
+        bytes[0] = 1;
+        let forged = {
+            let mut signature = [0; 64];
+            signature[0] = 1;
+            signature
+        };
+        let lax = ed25519_dalek::VerifyingKey::from_bytes(&bytes).unwrap();
+        use ed25519_dalek::Verifier as _;
+        lax.verify(b"anything", &ed25519_dalek::Signature::from_bytes(&forged)).unwrap();
+
+        let key = UserKey::from_bytes(bytes);
+        assert_eq!(key.verify(b"anything", &forged), Err(BadSignature));
+        assert!(UserKey::parse(key.as_str()).is_ok(), "only the signature check stands in its way");
+    }
+
+    #[test]
+    fn says_what_is_wrong_with_a_key() {
+        let user = Signer::new(&Seed::<User>::generate()).unwrap();
+        let text = user.public().as_str().to_owned();
+        assert!(UserKey::parse(&text).is_ok());
+        assert_eq!(
+            AccountKey::parse(&text).unwrap_err().to_string(),
+            "it is a key of another kind (it begins with 'U'); an account key begins with \"A\""
+        );
+        let last = if text.ends_with('A') { "B" } else { "A" };
+        let slip = format!("{}{last}", &text[..55]);
+        assert_eq!(UserKey::parse(&slip).unwrap_err(), KeyError::Checksum);
+        assert!(matches!(UserKey::parse(&text[..55]), Err(KeyError::Length { found: 55, .. })));
+        assert!(matches!(UserKey::parse("ü"), Err(KeyError::Length { found: 1, .. })));
+        assert_eq!(UserKey::parse(&"é".repeat(28)).unwrap_err(), KeyError::Checksum);
+        let seed = Seed::<User>::generate();
+        assert_eq!(UserKey::parse(seed.expose()).unwrap_err(), KeyError::SeedForPublic);
+        assert_eq!(Seed::<User>::parse(&text).unwrap_err(), KeyError::PublicForSeed);
+        assert_eq!(
+            Seed::<Account>::parse(seed.expose()).unwrap_err().to_string(),
+            "it is a key of another kind (it begins with 'U'); an account key begins with \"SA\""
+        );
+    }
+
+    #[test]
+    fn no_secret_in_debug_or_errors() {
+        let seed = Seed::<Account>::generate();
+        let signer = Signer::new(&seed).unwrap();
+        let curve = CurveSecret::new(&Seed::generate()).unwrap();
+        let printed = format!("{seed:?} {signer:?} {curve:?}");
+        assert!(!printed.contains(seed.expose()));
+        let damaged = format!("{}A", &seed.expose()[..57]);
+        if let Err(error) = Seed::<Account>::parse(&damaged) {
+            assert!(!format!("{error} {error:?}").contains(&seed.expose()[..20]));
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! solewriter
+pub mod keys;
+pub mod keyspace;
+pub mod policy;
+pub mod subject;

@@ -1,0 +1,253 @@
+//! The policy as everything else sees it: immutable, validated, with one revision.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::keys::UserKey;
+use crate::keyspace::Keyspace;
+use crate::subject::Pattern;
+
+/// Names one content of the policy documents: the first 12 hexadecimal digits of a SHA-256 over
+/// them. It is in every log line, audit event and user JWT that the policy decided.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Revision(Arc<str>);
+
+impl Revision {
+    /// The revision of a digest.
+    #[must_use]
+    pub fn of_digest(digest: &[u8]) -> Self {
+        Self(data_encoding::HEXLOWER.encode(digest.get(..6).unwrap_or(digest)).into())
+    }
+
+    /// The revision as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Where in the policy documents something stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Location {
+    /// The file, as it was named when read (relative to the policy directory).
+    pub file: Arc<str>,
+    /// The line, counted from 1.
+    pub line: u32,
+    /// The column in characters, counted from 1.
+    pub column: u32,
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.file, self.line, self.column)
+    }
+}
+
+/// What one entry of a service's table grants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Alone writes the keyspace, and reads it.
+    Owns(Keyspace),
+    /// Reads the keyspace.
+    Reads(Keyspace),
+    /// Publishes plain subjects.
+    Publishes(Pattern),
+    /// Subscribes to plain subjects.
+    Subscribes(Pattern),
+    /// Serves requests on these subjects.
+    Answers(Pattern),
+    /// May send requests to these subjects.
+    Calls(Pattern),
+}
+
+impl Access {
+    /// The key in the service's table: `owns`, `reads`, and so on.
+    #[must_use]
+    pub fn verb(&self) -> &'static str {
+        match self {
+            Self::Owns(_) => "owns",
+            Self::Reads(_) => "reads",
+            Self::Publishes(_) => "publishes",
+            Self::Subscribes(_) => "subscribes",
+            Self::Answers(_) => "answers",
+            Self::Calls(_) => "calls",
+        }
+    }
+}
+
+impl fmt::Display for Access {
+    /// As a person would say it: `owns orders`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Owns(keyspace) | Self::Reads(keyspace) => {
+                write!(f, "{} {keyspace}", self.verb())
+            }
+            Self::Publishes(pattern)
+            | Self::Subscribes(pattern)
+            | Self::Answers(pattern)
+            | Self::Calls(pattern) => write!(f, "{} {pattern}", self.verb()),
+        }
+    }
+}
+
+/// One entry of a service's table, and where it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// What it grants.
+    pub access: Access,
+    /// Where it stands.
+    pub at: Location,
+}
+
+/// One of a service's keys, with the time in which it counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceKey {
+    /// The public NKEY.
+    pub key: UserKey,
+    /// Refused before this time, in seconds since the Unix epoch.
+    pub not_before: Option<i64>,
+    /// Refused from this time on, in seconds since the Unix epoch.
+    pub not_after: Option<i64>,
+}
+
+/// How a client reaches the server, named as in NATS JWTs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ConnectionType {
+    /// TCP.
+    Standard,
+    /// WebSocket.
+    Websocket,
+    /// MQTT over TCP.
+    Mqtt,
+    /// MQTT over WebSocket.
+    MqttWs,
+    /// A leafnode.
+    Leafnode,
+    /// A leafnode over WebSocket.
+    LeafnodeWs,
+    /// In the server's own process.
+    InProcess,
+}
+
+impl ConnectionType {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Standard,
+        Self::Websocket,
+        Self::Mqtt,
+        Self::MqttWs,
+        Self::Leafnode,
+        Self::LeafnodeWs,
+        Self::InProcess,
+    ];
+
+    /// The name that NATS JWTs use (`allowed_connection_types`).
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Standard => "STANDARD",
+            Self::Websocket => "WEBSOCKET",
+            Self::Mqtt => "MQTT",
+            Self::MqttWs => "MQTT_WS",
+            Self::Leafnode => "LEAFNODE",
+            Self::LeafnodeWs => "LEAFNODE_WS",
+            Self::InProcess => "IN_PROCESS",
+        }
+    }
+}
+
+impl fmt::Display for ConnectionType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// One service: who it is and everything it may do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Its name: one subject token, so that it can be part of its inbox.
+    pub name: Arc<str>,
+    /// What it is, for people.
+    pub description: Option<String>,
+    /// The keys that it connects with.
+    pub keys: Vec<ServiceKey>,
+    /// What it may do, in the order written.
+    pub rules: Vec<Rule>,
+    /// The account its connections are placed in; `None` for the setting's.
+    pub account: Option<Arc<str>>,
+    /// How long a connection's permissions last; `None` for the setting's.
+    pub lifetime: Option<Duration>,
+    /// The networks it may connect from; empty for any.
+    pub sources: Vec<IpNet>,
+    /// How it may connect; never empty.
+    pub connections: Vec<ConnectionType>,
+    /// Why no key of it is accepted, when it is disabled.
+    pub disabled: Option<String>,
+    /// Where its table stands.
+    pub at: Location,
+}
+
+/// A validated policy. Made only by [`super::validate`], so holding one is proof of it.
+#[derive(Debug)]
+pub struct Policy {
+    revision: Revision,
+    services: Vec<Service>,
+    by_key: HashMap<UserKey, (usize, usize)>,
+}
+
+impl Policy {
+    /// Assembles a policy that validation accepted. Services are sorted by name.
+    pub(super) fn new(revision: Revision, mut services: Vec<Service>) -> Self {
+        services.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut by_key = HashMap::new();
+        for (s, service) in services.iter().enumerate() {
+            for (k, key) in service.keys.iter().enumerate() {
+                by_key.insert(key.key, (s, k));
+            }
+        }
+        Self { revision, services, by_key }
+    }
+
+    /// Which content of the documents this is.
+    #[must_use]
+    pub fn revision(&self) -> &Revision {
+        &self.revision
+    }
+
+    /// Every service, sorted by name.
+    #[must_use]
+    pub fn services(&self) -> &[Service] {
+        &self.services
+    }
+
+    /// The service of that name.
+    #[must_use]
+    pub fn service(&self, name: &str) -> Option<&Service> {
+        let at = self.services.binary_search_by(|s| (*s.name).cmp(name)).ok()?;
+        self.services.get(at)
+    }
+
+    /// The service that a key belongs to, and the key's own entry.
+    #[must_use]
+    pub fn holder(&self, key: &UserKey) -> Option<(&Service, &ServiceKey)> {
+        let (s, k) = *self.by_key.get(key)?;
+        let service = self.services.get(s)?;
+        Some((service, service.keys.get(k)?))
+    }
+}
