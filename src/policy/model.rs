@@ -127,35 +127,25 @@ pub struct ServiceKey {
 }
 
 /// How a client reaches the server, named as in NATS JWTs.
+///
+/// Only what a request shows: nats-server tells neither MQTT nor a leafnode over WebSocket from
+/// the same over TCP, so `MQTT_WS` and `LEAFNODE_WS` cannot be told apart here and are not
+/// offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ConnectionType {
     /// TCP.
     Standard,
     /// WebSocket.
     Websocket,
-    /// MQTT over TCP.
+    /// MQTT, over TCP or WebSocket.
     Mqtt,
-    /// MQTT over WebSocket.
-    MqttWs,
-    /// A leafnode.
+    /// A leafnode, over TCP or WebSocket.
     Leafnode,
-    /// A leafnode over WebSocket.
-    LeafnodeWs,
-    /// In the server's own process.
-    InProcess,
 }
 
 impl ConnectionType {
     /// All of them.
-    pub const ALL: [Self; 7] = [
-        Self::Standard,
-        Self::Websocket,
-        Self::Mqtt,
-        Self::MqttWs,
-        Self::Leafnode,
-        Self::LeafnodeWs,
-        Self::InProcess,
-    ];
+    pub const ALL: [Self; 4] = [Self::Standard, Self::Websocket, Self::Mqtt, Self::Leafnode];
 
     /// The name that NATS JWTs use (`allowed_connection_types`).
     #[must_use]
@@ -164,10 +154,7 @@ impl ConnectionType {
             Self::Standard => "STANDARD",
             Self::Websocket => "WEBSOCKET",
             Self::Mqtt => "MQTT",
-            Self::MqttWs => "MQTT_WS",
             Self::Leafnode => "LEAFNODE",
-            Self::LeafnodeWs => "LEAFNODE_WS",
-            Self::InProcess => "IN_PROCESS",
         }
     }
 }
