@@ -7,6 +7,7 @@
 //! - [`toml`] reads TOML tables with typed, reporting accessors.
 //! - [`render`] prints problems the way that rustc does.
 
+mod redact;
 pub mod render;
 pub mod toml;
 
@@ -14,6 +15,8 @@ use std::cell::RefCell;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+
+use redact::redact;
 
 /// The most problems that one run reports; beyond it, [`Problems::unreported`] counts.
 pub const MAX_PROBLEMS: usize = 1000;
@@ -306,6 +309,18 @@ impl Problem {
     }
 }
 
+impl Problem {
+    /// Takes seeds out of every text of it.
+    fn redact(&mut self) {
+        let labels = self.primary.iter_mut().chain(&mut self.related).map(|l| &mut l.text);
+        for text in labels.chain([&mut self.message]).chain(&mut self.help) {
+            if let std::borrow::Cow::Owned(redacted) = redact(text) {
+                *text = redacted;
+            }
+        }
+    }
+}
+
 /// Gathers problems while texts are read and checked. Shared by reference among the readers, so
 /// that a table and its sub-tables can be read side by side.
 #[derive(Debug, Default)]
@@ -361,7 +376,8 @@ pub struct Problems {
 }
 
 impl Problems {
-    fn push(&mut self, problem: Problem) {
+    fn push(&mut self, mut problem: Problem) {
+        problem.redact();
         let error = problem.severity == Severity::Error;
         self.errors += usize::from(error);
         if self.list.len() < MAX_PROBLEMS {

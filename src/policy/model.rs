@@ -9,6 +9,7 @@ use ipnet::IpNet;
 
 use crate::keys::UserKey;
 use crate::keyspace::Keyspace;
+use crate::source::Span;
 use crate::subject::Pattern;
 
 /// Names one content of the policy documents: the first 12 hexadecimal digits of a SHA-256 over
@@ -51,6 +52,13 @@ pub struct Location {
     pub line: u32,
     /// The column in characters, counted from 1.
     pub column: u32,
+}
+
+impl From<&Span> for Location {
+    fn from(span: &Span) -> Self {
+        let (line, column) = span.line_column();
+        Self { file: Arc::clone(span.file().name()), line, column }
+    }
 }
 
 impl fmt::Display for Location {

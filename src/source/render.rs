@@ -6,6 +6,7 @@ use annotate_snippets::{
     AnnotationKind, Element, Group, Level, Origin, Renderer, Snippet, normalize_untrusted_str,
 };
 
+use super::redact::redact;
 use super::{Label, Problem, Problems, Severity, SourceFile};
 
 /// Labels in one file that are more lines apart than this get a snippet each.
@@ -150,7 +151,7 @@ impl<'a> Cluster<'a> {
             let text = (!label.text.is_empty()).then_some(label.text.as_str());
             kind.span(range.start - start..range.end - start).label(text)
         });
-        Snippet::source(excerpt)
+        Snippet::source(redact(excerpt))
             .path(name)
             .line_start(self.first_line + 1)
             .annotations(annotations)

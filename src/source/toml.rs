@@ -198,6 +198,11 @@ impl<'a> Table<'a> {
     /// An array of strings. Elements that are none are reported and left out, so `Some` of a
     /// shorter list is possible when problems were reported.
     pub fn strings(&mut self, key: &'static str) -> Option<Vec<Spanned<String>>> {
+        Some(self.spanned_strings(key)?.value)
+    }
+
+    /// An array of strings with the place of the array itself.
+    pub fn spanned_strings(&mut self, key: &'static str) -> Option<Spanned<Vec<Spanned<String>>>> {
         const EXPECTED: &str = "an array of strings";
         let (_, value) = self.take(key)?;
         let span = self.file.span(value.span());
@@ -219,7 +224,7 @@ impl<'a> Table<'a> {
                 other => self.wrong_type(key, EXPECTED, type_name(other), &span),
             }
         }
-        Some(strings)
+        Some(Spanned::new(strings, span))
     }
 
     /// A boolean.

@@ -1,0 +1,429 @@
+//! The policy directory: texts as they lie on disk, and news of changes. Parses nothing.
+
+use std::collections::hash_map::DefaultHasher;
+use std::fs::{self, File, Metadata};
+use std::hash::{Hash, Hasher};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use notify::Watcher as _;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::source::{Collector, Problem, Problems, SourceFile};
+
+/// The most bytes that a policy may have in all.
+pub const MAX_BYTES: u64 = 64 * 1024 * 1024;
+
+/// The most files that a policy may have, and the most entries that are looked at.
+pub const MAX_FILES: usize = 20_000;
+
+/// The deepest folder, counted from the policy directory.
+const MAX_DEPTH: usize = 16;
+
+/// A directory of policy files: every `*.toml` in it and below, but for names that begin with a
+/// dot (`.git`, editors' files, the `..data` of a mounted Kubernetes config map). Symbolic links
+/// are followed.
+#[derive(Clone, Debug)]
+pub struct Directory {
+    path: PathBuf,
+}
+
+/// One file that was found.
+struct Found {
+    /// Relative to the directory, with `/` between folders.
+    name: String,
+    path: PathBuf,
+    metadata: Metadata,
+}
+
+impl Directory {
+    /// Names a directory; nothing is read yet.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads all files, sorted by name. Blocks.
+    ///
+    /// # Errors
+    /// Every file and folder that cannot be read, is not UTF-8, or is beyond [`MAX_BYTES`] and
+    /// [`MAX_FILES`]; and a directory without any policy file.
+    pub fn read(&self) -> Result<Vec<SourceFile>, Problems> {
+        let problems = Collector::new();
+        let found = self.find(&problems);
+        let mut left = MAX_BYTES;
+        let mut files = Vec::with_capacity(found.len());
+        for Found { name, path, .. } in &found {
+            match read_up_to(path, left) {
+                Ok(Some(bytes)) => {
+                    left -= bytes.len() as u64;
+                    files.extend(decode(name, bytes, &problems));
+                }
+                Ok(None) => {
+                    problems.push(
+                        Problem::error(
+                            "too-large",
+                            format!("the policy has more than {} MiB in all", MAX_BYTES >> 20),
+                        )
+                        .help(format!("reading stopped at {name}; is something else in here?")),
+                    );
+                    break;
+                }
+                Err(error) => problems.push(unreadable(name, &error)),
+            }
+        }
+        if found.is_empty() && !problems.has_errors() {
+            let path = self.path.display();
+            problems.push(
+                Problem::error("empty-policy", format!("no policy file in {path}"))
+                    .help("put at least one `*.toml` file with a `[service.NAME]` table there"),
+            );
+        }
+        if problems.has_errors() { Err(problems.finish()) } else { Ok(files) }
+    }
+
+    fn find(&self, problems: &Collector) -> Vec<Found> {
+        let mut found = Vec::new();
+        let mut looked_at = 0;
+        let mut folders = vec![(self.path.clone(), String::new(), Vec::<PathBuf>::new())];
+        while let Some((folder, prefix, mut above)) = folders.pop() {
+            let listed = fs::canonicalize(&folder).and_then(|c| Ok((c, list(&folder)?)));
+            let (canonical, entries) = match listed {
+                Ok(listed) => listed,
+                Err(error) => {
+                    let shown =
+                        if prefix.is_empty() { folder.display().to_string() } else { prefix };
+                    problems.push(unreadable(&shown, &error));
+                    continue;
+                }
+            };
+            if above.contains(&canonical) || above.len() > MAX_DEPTH {
+                let message = format!("{prefix} leads back to a folder above it, or too deep");
+                problems
+                    .push(Problem::error("folder-loop", message).help("remove the symbolic link"));
+                continue;
+            }
+            above.push(canonical);
+            for (name, path) in entries {
+                looked_at += 1;
+                if looked_at > MAX_FILES {
+                    problems.push(
+                        Problem::error(
+                            "too-many-files",
+                            format!("more than {MAX_FILES} entries in {}", self.path.display()),
+                        )
+                        .help("is this the policy directory?"),
+                    );
+                    return found;
+                }
+                let name = format!("{prefix}{name}");
+                match fs::metadata(&path) {
+                    Ok(metadata) if metadata.is_dir() => {
+                        folders.push((path, format!("{name}/"), above.clone()));
+                    }
+                    // Not a pipe or a device: reading one could wait for ever.
+                    Ok(metadata) if metadata.is_file() && name.ends_with(".toml") => {
+                        found.push(Found { name, path, metadata });
+                    }
+                    Err(error) if name.ends_with(".toml") => {
+                        problems.push(unreadable(&name, &error));
+                    }
+                    Ok(_) | Err(_) => {}
+                }
+            }
+        }
+        found.sort_by(|a, b| a.name.cmp(&b.name));
+        found
+    }
+
+    /// Changes whenever a file comes, goes or is written. Reads no file. Blocks.
+    fn fingerprint(&self) -> u64 {
+        let problems = Collector::new();
+        let mut hasher = DefaultHasher::new();
+        for Found { name, metadata, .. } in self.find(&problems) {
+            name.hash(&mut hasher);
+            metadata.len().hash(&mut hasher);
+            metadata.modified().ok().hash(&mut hasher);
+            #[cfg(unix)]
+            std::os::unix::fs::MetadataExt::ino(&metadata).hash(&mut hasher);
+        }
+        problems.finish().to_string().hash(&mut hasher);
+        hasher.finish()
+    }
+}
+
+/// The visible entries of a folder: name and path.
+fn list(folder: &Path) -> io::Result<Vec<(String, PathBuf)>> {
+    let mut entries = Vec::new();
+    for entry in fs::read_dir(folder)?.take(MAX_FILES + 1) {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if !name.starts_with('.') {
+            entries.push((name, entry.path()));
+        }
+    }
+    Ok(entries)
+}
+
+/// The whole file, or `None` when it is longer than `limit`.
+fn read_up_to(path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
+    Ok((bytes.len() as u64 <= limit).then_some(bytes))
+}
+
+fn decode(name: &str, bytes: Vec<u8>, problems: &Collector) -> Option<SourceFile> {
+    match String::from_utf8(bytes) {
+        Ok(text) => Some(SourceFile::new(name, text)),
+        Err(error) => {
+            let good = error.utf8_error().valid_up_to();
+            let file = SourceFile::new(name, String::from_utf8_lossy(error.as_bytes()));
+            problems.push(
+                Problem::error("not-utf-8", format!("{name} is not UTF-8 text"))
+                    .at(&file.span(good..good + 1), "this byte does not belong")
+                    .help("save the file as UTF-8"),
+            );
+            None
+        }
+    }
+}
+
+fn unreadable(name: &str, error: &io::Error) -> Problem {
+    Problem::error("unreadable", format!("cannot read {name}: {error}"))
+        .help("check that it exists, and that this user may read it")
+}
+
+/// How patiently a [`Watcher`] waits.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// How often to look without having been told of a change: some file systems tell nothing.
+    pub poll: Duration,
+    /// How long the files must stay the same before they count as written.
+    pub settle: Duration,
+    /// The longest wait for that.
+    pub settle_at_most: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            poll: Duration::from_secs(5),
+            settle: Duration::from_millis(200),
+            settle_at_most: Duration::from_secs(3),
+        }
+    }
+}
+
+/// Tells of changes in a [`Directory`].
+///
+/// Start it before the first [`Directory::read`], so that no change in between is lost.
+#[derive(Debug)]
+pub struct Watcher {
+    directory: Directory,
+    timing: Timing,
+    seen: u64,
+    events: mpsc::Receiver<()>,
+    notify: Option<notify::RecommendedWatcher>,
+}
+
+impl Watcher {
+    /// Begins to watch. When the operating system gives no news, looking every
+    /// [`Timing::poll`] remains. Blocks shortly.
+    #[must_use]
+    pub fn start(directory: Directory, timing: Timing) -> Self {
+        // One waiting event is enough: it means "look".
+        let (sender, events) = mpsc::channel(1);
+        let notify = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            // Our own reading is an event too.
+            if !event.is_ok_and(|e| e.kind.is_access()) {
+                let _ = sender.try_send(());
+            }
+        })
+        .ok();
+        let seen = directory.fingerprint();
+        let mut watcher = Self { directory, timing, seen, events, notify };
+        watcher.arm();
+        watcher
+    }
+
+    /// Watches the directory, and its parent for the case that the directory itself is replaced.
+    /// Repeated after each change, because what is watched is the inode and not the name.
+    fn arm(&mut self) {
+        let Some(notify) = &mut self.notify else { return };
+        let Ok(path) = std::path::absolute(self.directory.path()) else { return };
+        // A failure is no problem: polling remains.
+        if let Some(parent) = path.parent() {
+            let _ = notify.watch(parent, notify::RecursiveMode::NonRecursive);
+        }
+        let _ = notify.unwatch(&path);
+        let _ = notify.watch(&path, notify::RecursiveMode::Recursive);
+    }
+
+    /// Waits until files changed and then stayed the same for [`Timing::settle`], and reads them.
+    /// Cancelling it loses nothing.
+    ///
+    /// # Errors
+    /// As [`Directory::read`]. Go on calling afterwards: the next change is reported again.
+    pub async fn changed(&mut self) -> Result<Vec<SourceFile>, Problems> {
+        loop {
+            if let Ok(None) = timeout(self.timing.poll, self.events.recv()).await {
+                // No watcher, so nobody sends.
+                sleep(self.timing.poll).await;
+            }
+            let settled = self.settle().await;
+            if settled == self.seen {
+                continue;
+            }
+            let directory = self.directory.clone();
+            let Ok(read) = tokio::task::spawn_blocking(move || directory.read()).await else {
+                continue;
+            };
+            self.seen = settled;
+            self.arm();
+            return read;
+        }
+    }
+
+    async fn settle(&self) -> u64 {
+        let deadline = Instant::now() + self.timing.settle_at_most;
+        let mut before = self.fingerprint().await;
+        if before == self.seen {
+            return before;
+        }
+        loop {
+            sleep(self.timing.settle).await;
+            let after = self.fingerprint().await;
+            if after == before || Instant::now() >= deadline {
+                return after;
+            }
+            before = after;
+        }
+    }
+
+    async fn fingerprint(&self) -> u64 {
+        let directory = self.directory.clone();
+        let seen = self.seen;
+        tokio::task::spawn_blocking(move || directory.fingerprint()).await.unwrap_or(seen)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(files: &[SourceFile]) -> Vec<&str> {
+        files.iter().map(|file| file.name().as_ref()).collect()
+    }
+
+    fn write(path: &Path, text: &str) {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    #[test]
+    fn reads_policy_files_of_all_folders_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["b.toml", "team/a.toml", "a.toml", "README.md", ".hidden.toml", ".git/x.toml"]
+        {
+            write(&dir.path().join(name), name);
+        }
+        let files = Directory::new(dir.path()).read().unwrap();
+        assert_eq!(names(&files), ["a.toml", "b.toml", "team/a.toml"]);
+        assert_eq!(files[2].text(), "team/a.toml");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn reads_a_mounted_config_map_once_and_refuses_a_loop() {
+        use std::os::unix::fs::symlink;
+        let dir = tempfile::tempdir().unwrap();
+        write(&dir.path().join("..2027_01_01/a.toml"), "new");
+        symlink("..2027_01_01", dir.path().join("..data")).unwrap();
+        symlink("..data/a.toml", dir.path().join("a.toml")).unwrap();
+        let directory = Directory::new(dir.path());
+        assert_eq!(names(&directory.read().unwrap()), ["a.toml"]);
+
+        symlink(".", dir.path().join("self")).unwrap();
+        assert!(directory.read().unwrap_err().to_string().contains("error[folder-loop]"));
+    }
+
+    #[test]
+    fn says_that_a_directory_is_missing() {
+        let dir = tempfile::tempdir().unwrap();
+        let problems = Directory::new(dir.path().join("nowhere")).read().unwrap_err().to_string();
+        assert!(problems.starts_with("error[unreadable]: cannot read "), "{problems}");
+    }
+
+    #[test]
+    fn is_bounded() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = File::create(dir.path().join("a.toml")).unwrap();
+        file.set_len(MAX_BYTES + 1).unwrap();
+        let problems = Directory::new(dir.path()).read().unwrap_err().to_string();
+        assert!(problems.starts_with("error[too-large]: the policy has more than 64 MiB in all"));
+    }
+
+    fn watcher(path: &Path, poll: Duration) -> Watcher {
+        let settle = Duration::from_millis(30);
+        let timing = Timing { poll, settle, settle_at_most: Duration::from_secs(1) };
+        Watcher::start(Directory::new(path), timing)
+    }
+
+    async fn next(watcher: &mut Watcher) -> Result<Vec<SourceFile>, Problems> {
+        timeout(Duration::from_secs(20), watcher.changed()).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn tells_of_a_write_a_rename_and_a_removal() {
+        let dir = tempfile::tempdir().unwrap();
+        let policy = dir.path().join("policy");
+        write(&policy.join("a.toml"), "one");
+        let mut watcher = watcher(&policy, Duration::from_secs(60));
+
+        write(&policy.join("a.toml"), "two");
+        assert_eq!(next(&mut watcher).await.unwrap()[0].text(), "two");
+
+        write(&policy.join("new"), "three");
+        fs::rename(policy.join("new"), policy.join("a.toml")).unwrap();
+        assert_eq!(next(&mut watcher).await.unwrap()[0].text(), "three");
+
+        write(&policy.join("team/b.toml"), "four");
+        assert_eq!(names(&next(&mut watcher).await.unwrap()), ["a.toml", "team/b.toml"]);
+        write(&policy.join("team/b.toml"), "five!");
+        assert_eq!(next(&mut watcher).await.unwrap()[1].text(), "five!");
+
+        fs::remove_dir_all(&policy).unwrap();
+        assert!(next(&mut watcher).await.is_err());
+        write(&policy.join("a.toml"), "back");
+        assert_eq!(next(&mut watcher).await.unwrap()[0].text(), "back");
+        write(&policy.join("a.toml"), "again");
+        assert_eq!(next(&mut watcher).await.unwrap()[0].text(), "again");
+    }
+
+    #[tokio::test]
+    async fn polls_when_nothing_tells() {
+        let dir = tempfile::tempdir().unwrap();
+        write(&dir.path().join("a.toml"), "one");
+        let mut watcher = watcher(dir.path(), Duration::from_millis(20));
+        watcher.notify = None;
+        write(&dir.path().join("a.toml"), "other");
+        assert_eq!(next(&mut watcher).await.unwrap()[0].text(), "other");
+    }
+
+    #[tokio::test]
+    async fn stays_silent_while_nothing_changes() {
+        let dir = tempfile::tempdir().unwrap();
+        write(&dir.path().join("a.toml"), "one");
+        let mut watcher = watcher(dir.path(), Duration::from_millis(10));
+        write(&dir.path().join("notes.txt"), "not a policy file");
+        assert!(timeout(Duration::from_millis(300), watcher.changed()).await.is_err());
+    }
+}

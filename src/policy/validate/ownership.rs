@@ -1,0 +1,55 @@
+//! One keyspace, one writer: finds every key that two services would own.
+
+use std::collections::BTreeMap;
+
+use super::Draft;
+use crate::keyspace::{BucketName, Keyspace};
+use crate::policy::model::Access;
+use crate::policy::overlap::PatternTree;
+use crate::source::{Collector, MAX_PROBLEMS, Problem, Span};
+
+/// An `owns` entry.
+struct Owned<'d> {
+    keyspace: &'d Keyspace,
+    service: &'d str,
+    span: &'d Span,
+}
+
+/// Reports pairs of `owns` entries of different services that share a key, with such a key.
+pub fn check(drafts: &[Draft], problems: &Collector) {
+    let mut buckets: BTreeMap<&BucketName, PatternTree<'_>> = BTreeMap::new();
+    let mut owned = Vec::new();
+    for (owner, draft) in drafts.iter().enumerate() {
+        for (rule, span) in draft.service.rules.iter().zip(&draft.rules) {
+            let Access::Owns(keyspace) = &rule.access else { continue };
+            let tree = buckets.entry(keyspace.bucket()).or_default();
+            match keyspace.part() {
+                Some(part) => tree.insert(part, owned.len(), owner),
+                None => tree.insert_all(owned.len(), owner),
+            }
+            owned.push(Owned { keyspace, service: &draft.service.name, span });
+        }
+    }
+    let mut left = MAX_PROBLEMS;
+    for tree in buckets.values() {
+        let conflicts = tree.conflicts(left);
+        left -= conflicts.len();
+        for (a, b) in conflicts {
+            if let (Some(a), Some(b)) = (owned.get(a.min(b)), owned.get(a.max(b))) {
+                problems.push(two_owners(a, b));
+            }
+        }
+    }
+}
+
+fn two_owners(first: &Owned<'_>, second: &Owned<'_>) -> Problem {
+    // They overlap, so there is such a key.
+    let key = first.keyspace.shared_key(second.keyspace).unwrap_or_default();
+    Problem::error(
+        "two-owners",
+        format!("`{}` and `{}` would both write `{key}`", first.service, second.service),
+    )
+    .at(second.span, format!("`{}` owns it here", second.service))
+    .also(first.span, format!("`{}` owns it here", first.service))
+    .help("a key has one writer: move it out of one of the two; the other can read it (`reads`) or ask (`calls`)")
+}

@@ -1,0 +1,251 @@
+//! Texts to values: what can be judged by looking at one entry.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::keyspace::{Keyspace, KeyspaceError};
+use crate::policy::document::{GrantEntries, SettingEntries};
+use crate::policy::model::{Access, ConnectionType, Location, Rule};
+use crate::source::toml::nearest;
+use crate::source::{Collector, Problem, Span, Spanned};
+use crate::subject::{Pattern, SubjectError};
+
+/// The shortest and the longest lifetime of a connection's permissions.
+const LIFETIME: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(366 * 24 * 3600);
+
+/// The longest account name, in bytes: an account key has 56, a name seldom more.
+const MAX_ACCOUNT_BYTES: usize = 255;
+
+/// The values of [`SettingEntries`].
+#[derive(Default)]
+pub struct Settings {
+    pub account: Option<Arc<str>>,
+    pub lifetime: Option<Duration>,
+    pub sources: Option<Vec<IpNet>>,
+    pub connections: Option<Vec<ConnectionType>>,
+}
+
+pub fn settings(entries: SettingEntries, problems: &Collector) -> Settings {
+    Settings {
+        account: entries.account.and_then(|name| account(&name, problems)),
+        lifetime: entries.lifetime.and_then(|length| lifetime(&length, problems)),
+        sources: entries.sources.map(|list| sources(&list, problems)),
+        connections: entries.connections.map(|list| connections(&list, problems)),
+    }
+}
+
+fn account(name: &Spanned<String>, problems: &Collector) -> Option<Arc<str>> {
+    let text = name.value.as_str();
+    let reason = if text.is_empty() {
+        "it is empty"
+    } else if text.len() > MAX_ACCOUNT_BYTES {
+        "it is too long"
+    } else if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        "it holds whitespace or a control character"
+    } else if text == "$SYS" {
+        "no service may live in the system account"
+    } else {
+        return Some(text.into());
+    };
+    problems.push(
+        Problem::error("bad-account", format!("`{}` cannot be an account: {reason}", shown(text)))
+            .at(&name.span, "")
+            .help("name an account of the server's configuration, or leave `account` out"),
+    );
+    None
+}
+
+fn lifetime(length: &Spanned<Duration>, problems: &Collector) -> Option<Duration> {
+    if LIFETIME.contains(&length.value) {
+        return Some(length.value);
+    }
+    problems.push(
+        Problem::error("out-of-range", "`lifetime` is out of range")
+            .at(&length.span, "must be 1 second to 366 days"),
+    );
+    None
+}
+
+fn sources(list: &Spanned<Vec<Spanned<String>>>, problems: &Collector) -> Vec<IpNet> {
+    if list.value.is_empty() {
+        problems.push(
+            Problem::error("no-sources", "`sources` is empty")
+                .at(&list.span, "no address is in an empty list")
+                .help("leave `sources` out to allow any, or write `disabled = \"why\"`"),
+        );
+    }
+    list.value.iter().filter_map(|entry| network(entry, problems)).collect()
+}
+
+fn network(entry: &Spanned<String>, problems: &Collector) -> Option<IpNet> {
+    let text = entry.value.as_str();
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Some(address.into());
+    }
+    let problem = Problem::error("bad-network", format!("`{}` is not a network", shown(text)));
+    let problem = match text.parse::<IpNet>() {
+        Ok(network) if network == network.trunc() => return Some(network),
+        Ok(network) => problem.at(&entry.span, "has bits beyond the prefix").help(format!(
+            "write the network, {}, or the one address, {}",
+            network.trunc(),
+            network.addr()
+        )),
+        Err(_) => problem
+            .at(&entry.span, "")
+            .help("write an address or a network with its prefix, such as 10.1.0.0/16 or fd00::/8"),
+    };
+    problems.push(problem);
+    None
+}
+
+fn connections(list: &Spanned<Vec<Spanned<String>>>, problems: &Collector) -> Vec<ConnectionType> {
+    if list.value.is_empty() {
+        problems.push(
+            Problem::error("no-connections", "`connections` is empty")
+                .at(&list.span, "no connection is in an empty list")
+                .help("leave `connections` out for STANDARD, or write `disabled = \"why\"`"),
+        );
+    }
+    list.value.iter().filter_map(|entry| connection(entry, problems)).collect()
+}
+
+fn connection(entry: &Spanned<String>, problems: &Collector) -> Option<ConnectionType> {
+    let found = ConnectionType::ALL.into_iter().find(|kind| kind.as_str() == entry.value);
+    if found.is_none() {
+        let names = ConnectionType::ALL.map(ConnectionType::as_str);
+        let help = match nearest(&entry.value, names) {
+            Some(name) => format!("did you mean {name:?}?"),
+            None => format!("the connection types are {}", names.join(", ")),
+        };
+        problems.push(
+            Problem::error(
+                "bad-connection-type",
+                format!("`{}` is not a connection type", shown(&entry.value)),
+            )
+            .at(&entry.span, "")
+            .help(help),
+        );
+    }
+    found
+}
+
+/// The rules of a table, each with its place. Entries with problems are left out.
+pub fn rules(entries: GrantEntries, problems: &Collector) -> (Vec<Rule>, Vec<Span>) {
+    let mut rules = Vec::new();
+    let mut spans = Vec::new();
+    let mut add = |access: Access, span: Span| {
+        rules.push(Rule { access, at: Location::from(&span) });
+        spans.push(span);
+    };
+    for (list, access) in
+        [(entries.owns, Access::Owns as fn(Keyspace) -> Access), (entries.reads, Access::Reads)]
+    {
+        for entry in list {
+            if let Some(keyspace) = keyspace(&entry, problems) {
+                add(access(keyspace), entry.span);
+            }
+        }
+    }
+    for (key, list, access) in [
+        ("publishes", entries.publishes, Access::Publishes as fn(Pattern) -> Access),
+        ("subscribes", entries.subscribes, Access::Subscribes),
+        ("answers", entries.answers, Access::Answers),
+        ("calls", entries.calls, Access::Calls),
+    ] {
+        for entry in list {
+            if let Some(pattern) = plain_subject(key, &entry, problems) {
+                add(access(pattern), entry.span);
+            }
+        }
+    }
+    (rules, spans)
+}
+
+fn keyspace(entry: &Spanned<String>, problems: &Collector) -> Option<Keyspace> {
+    let error = match Keyspace::parse(&entry.value) {
+        Ok(keyspace) => return Some(keyspace),
+        Err(error) => error,
+    };
+    let problem = Problem::error(
+        "bad-keyspace",
+        format!("`{}` is not a keyspace: {error}", shown(&entry.value)),
+    )
+    .at(&entry.span, "");
+    let help = match &error {
+        KeyspaceError::BucketCharacter('$') if entry.value.starts_with("$KV.") => {
+            let mut parts = entry.value.splitn(3, '.').skip(1);
+            let bucket = parts.next().unwrap_or_default();
+            match parts.next() {
+                None | Some(">") => format!("write the bucket's name: \"{bucket}\""),
+                Some(keys) => format!("write bucket and keys: \"{bucket}/{keys}\""),
+            }
+        }
+        KeyspaceError::BucketCharacter('.') => {
+            let (bucket, keys) = entry.value.split_once('.').unwrap_or_default();
+            format!("a slash is between bucket and keys: \"{bucket}/{keys}\"")
+        }
+        _ => "write \"BUCKET\" for a whole bucket, or \"BUCKET/KEYS\" for part of one, such as \
+              \"orders/line.>\""
+            .to_owned(),
+    };
+    problems.push(problem.help(help));
+    None
+}
+
+fn plain_subject(key: &str, entry: &Spanned<String>, problems: &Collector) -> Option<Pattern> {
+    let text = shown(&entry.value);
+    let pattern = match Pattern::parse(&entry.value) {
+        Ok(pattern) => pattern,
+        Err(error) => {
+            let help = match error {
+                SubjectError::BadCharacter(_) => "remove it",
+                SubjectError::TooLong(_) => "shorten it, or use a wildcard",
+                _ => "a subject is tokens with dots between them, such as \"events.orders.>\"",
+            };
+            problems.push(
+                Problem::error("bad-subject", format!("`{text}` is not a subject: {error}"))
+                    .at(&entry.span, "")
+                    .help(help),
+            );
+            return None;
+        }
+    };
+    let first = pattern.first_token();
+    let reach = if pattern.starts_with_wildcard() {
+        "a wildcard as first token covers `$KV`, `$JS`, `$SYS` and every inbox"
+    } else if first == "$KV" {
+        "keyspaces are granted by `owns` and `reads` only"
+    } else if first.starts_with('$') {
+        "subjects that begin with `$` belong to the server"
+    } else if first.starts_with('_') {
+        "subjects that begin with `_` are inboxes and the server's own replies"
+    } else {
+        return Some(pattern);
+    };
+    let help = if pattern.starts_with_wildcard() {
+        "name the first token; write one entry for each"
+    } else if first == "$KV" {
+        "move it to `owns` or `reads`, as \"BUCKET\" or \"BUCKET/KEYS\""
+    } else {
+        "remove it: what keyspaces, requests and replies need is granted by itself"
+    };
+    problems.push(
+        Problem::error("system-subject", format!("`{key}` may not hold `{text}`"))
+            .at(&entry.span, reach)
+            .help(help),
+    );
+    None
+}
+
+/// A text for a message: cut when it is long.
+pub fn shown(text: &str) -> String {
+    const LONGEST: usize = 80;
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()),
+        None => text.to_owned(),
+    }
+}

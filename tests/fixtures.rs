@@ -1,0 +1,107 @@
+//! Runs the folders of `tests/fixtures`: a policy in, whole messages out. `README.md` there says
+//! how to add one; no Rust is needed for it.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use solewriter::policy::directory::Directory;
+use solewriter::policy::model::{Policy, Service};
+use solewriter::policy::validate::{Validated, validate};
+use solewriter::source::Problems;
+use solewriter::source::render::Style;
+
+/// Set to anything, writes what is found instead of comparing.
+const UPDATE: &str = "UPDATE_FIXTURES";
+
+#[test]
+fn every_fixture_is_as_expected() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let mut cases: Vec<PathBuf> = fs::read_dir(&root)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_dir())
+        .collect();
+    cases.sort();
+    assert!(!cases.is_empty());
+    let mut failures = String::new();
+    for case in &cases {
+        run(case, &mut failures);
+    }
+    assert!(
+        failures.is_empty(),
+        "{failures}\nIf the new texts are right, run again with {UPDATE}=1 and look at the diff."
+    );
+}
+
+fn run(case: &Path, failures: &mut String) {
+    let found = Directory::new(case.join("policy")).read().and_then(|files| validate(&files));
+    // Where the repository lies is nobody's business.
+    let problems = problems(&found).replace(&format!("{}/", case.display()), "");
+    compare(&case.join("problems.txt"), Some(problems), true, failures);
+    let policy = found.as_ref().ok().map(|validated| describe(&validated.policy));
+    compare(&case.join("policy.txt"), policy, false, failures);
+}
+
+/// Compares a file with what it should hold. A file that is not `required` is only looked at when
+/// it is there.
+fn compare(expected: &Path, found: Option<String>, required: bool, failures: &mut String) {
+    if !required && !expected.exists() {
+        return;
+    }
+    let found = found.unwrap_or_else(|| "there is no policy: it has errors\n".to_owned());
+    if std::env::var_os(UPDATE).is_some() {
+        fs::write(expected, found).unwrap();
+        return;
+    }
+    let wanted = fs::read_to_string(expected).unwrap_or_default();
+    if wanted != found {
+        let name = expected.display();
+        let _ = writeln!(failures, "==== {name}: expected\n{wanted}==== but found\n{found}");
+    }
+}
+
+fn problems(found: &Result<Validated, Problems>) -> String {
+    let problems = match found {
+        Ok(validated) => &validated.warnings,
+        Err(problems) => problems,
+    };
+    format!("{}{}\n", problems.render(Style::Plain), problems.summary())
+}
+
+/// What the policy comes to, one service after another.
+fn describe(policy: &Policy) -> String {
+    policy.services().iter().map(describe_service).collect()
+}
+
+fn describe_service(service: &Service) -> String {
+    let mut text = format!("{}\n", service.name);
+    for key in &service.keys {
+        let _ = write!(text, "  key {}", key.key);
+        for (name, time) in [("from", key.not_before), ("until", key.not_after)] {
+            if let Some(time) = time {
+                let _ = write!(text, " {name} {}", jiff::Timestamp::from_second(time).unwrap());
+            }
+        }
+        text.push('\n');
+    }
+    for rule in &service.rules {
+        let _ = writeln!(text, "  {} ({})", rule.access, rule.at);
+    }
+    if let Some(account) = &service.account {
+        let _ = writeln!(text, "  account {account}");
+    }
+    if let Some(lifetime) = service.lifetime {
+        let _ = writeln!(text, "  lifetime {lifetime:?}");
+    }
+    for network in &service.sources {
+        let _ = writeln!(text, "  from {network}");
+    }
+    for kind in &service.connections {
+        let _ = writeln!(text, "  over {kind}");
+    }
+    if let Some(reason) = &service.disabled {
+        let _ = writeln!(text, "  disabled: {reason}");
+    }
+    text
+}
