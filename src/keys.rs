@@ -269,6 +269,15 @@ impl<K: Role> Seed<K> {
         Self { text, role: PhantomData }
     }
 
+    /// Whether a text is in the form of a seed, of any role, so that it must not be printed.
+    #[must_use]
+    pub fn looks_like(text: &str) -> bool {
+        let text = text.trim();
+        text.len() == SEED_CHARS
+            && text.starts_with('S')
+            && text.bytes().all(|b| b.is_ascii_uppercase() || (b'2'..=b'7').contains(&b))
+    }
+
     fn raw(&self) -> Result<Zeroizing<[u8; 32]>, KeyError> {
         if self.text.len() != SEED_CHARS {
             return Err(KeyError::Length {

@@ -1,6 +1,19 @@
 //! solewriter
+pub mod authorizer;
+pub mod cli;
+pub mod config;
+pub mod decide;
+pub mod http;
+pub mod identity;
+pub mod issue;
 pub mod keys;
 pub mod keyspace;
+pub mod permissions;
 pub mod policy;
+pub mod protocol;
+#[cfg(all(unix, feature = "sandbox"))]
+pub mod sandbox;
+pub mod service;
 pub mod source;
 pub mod subject;
+pub mod telemetry;

@@ -139,6 +139,12 @@ impl Pattern {
         self.tokens().last() == Some(Token::Any)
     }
 
+    /// Whether the last token is `>`.
+    #[must_use]
+    pub fn ends_in_rest(&self) -> bool {
+        self.tokens().last() == Some(Token::Rest)
+    }
+
     /// Whether the first token is a wildcard, so that the pattern reaches into every system
     /// space (`$JS`, `$SYS`, `_INBOX`).
     #[must_use]

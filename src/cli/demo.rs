@@ -1,0 +1,329 @@
+//! `solewriter demo`: the rule at work, on a real nats-server, in a temporary folder.
+
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode, Stdio};
+use std::time::Duration;
+
+use async_nats::jetstream::{self, kv};
+use async_nats::{ConnectOptions, Event, ServerError};
+use clap::Args;
+use tokio::process::{Child, Command};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::init::{Deployment, Init};
+use super::{fail, runtime};
+use crate::keys::{Seed, Signer, User};
+use crate::permissions::inbox_prefix;
+use crate::sandbox::{Server, fetch};
+
+/// How long any one thing may take before the demo says that it failed.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How long the broker gets to refuse.
+const REFUSAL: Duration = Duration::from_secs(5);
+
+/// Show the rule at work on a real nats-server.
+///
+/// Gets a nats-server if there is none, starts it and solewriter in a temporary folder on ports
+/// that the system picks, lets services try what they may and may not do, and cleans up.
+#[derive(Args)]
+pub struct Demo {
+    /// Leave everything running and print how to connect; Ctrl-C ends it.
+    #[arg(long)]
+    keep: bool,
+}
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
+
+impl Demo {
+    /// Runs the command.
+    #[must_use]
+    pub fn run(self) -> ExitCode {
+        let outcome = runtime().map_err(Error::from).and_then(|rt| rt.block_on(self.show()));
+        match outcome {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&error),
+        }
+    }
+
+    async fn show(&self) -> Result<(), Error> {
+        say("solewriter demo: one keyspace, one writer, on a real nats-server\n");
+        let binary = tokio::task::spawn_blocking(fetch::any).await??;
+        let folder = Folder::new()?;
+        let mut stage = Stage::set(&binary, &folder.0).await?;
+        say(&format!("nats-server   {}", stage.server.client_url()));
+        say(&format!(
+            "solewriter    answers its authorization requests (log: {})",
+            stage.log.display()
+        ));
+        say(&format!("policy        {}\n", stage.deployment.policy().display()));
+        let played = tokio::select! {
+            played = stage.play() => played,
+            _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
+        };
+        if let Err(error) = played {
+            let log = std::fs::read_to_string(&stage.log).unwrap_or_default();
+            stage.strike().await;
+            return Err(format!("{error}\n\nsolewriter's log:\n{log}").into());
+        }
+        if self.keep {
+            stage.print_how_to_connect();
+            tokio::signal::ctrl_c().await?;
+        }
+        stage.strike().await;
+        say("\nEverything that was started is stopped, and the folder is gone.");
+        Ok(())
+    }
+}
+
+/// A folder of our own that goes when we do.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> std::io::Result<Self> {
+        let name = data_encoding::HEXLOWER.encode(&rand::random::<[u8; 8]>());
+        let path = std::env::temp_dir().join(format!("solewriter-demo-{name}"));
+        std::fs::create_dir(&path)?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The running deployment.
+struct Stage {
+    deployment: Deployment,
+    server: Server,
+    solewriter: Child,
+    log: PathBuf,
+}
+
+impl Stage {
+    async fn set(binary: &Path, dir: &Path) -> Result<Self, Error> {
+        let deployment = Init {
+            dir: dir.to_owned(),
+            nats_listen: "127.0.0.1:-1".to_owned(),
+            http_listen: ([127, 0, 0, 1], 0).into(),
+            server_name: "demo".to_owned(),
+        }
+        .write()?;
+        let server = Server::start(binary, &deployment.server_config(), dir).await?;
+        let log = dir.join("solewriter.log");
+        let solewriter = Command::new(std::env::current_exe()?)
+            .arg("serve")
+            .arg("--config")
+            .arg(deployment.settings())
+            .args(["--nats-servers", server.client_url(), "--log-format", "text"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(std::fs::File::create(&log)?)
+            .kill_on_drop(true)
+            .spawn()?;
+        let mut stage = Self { deployment, server, solewriter, log };
+        stage.ready().await?;
+        stage.create_buckets().await?;
+        Ok(stage)
+    }
+
+    /// Waits until solewriter says that it answers.
+    async fn ready(&mut self) -> Result<(), Error> {
+        self.log_says("answering authorization requests").await
+    }
+
+    async fn log_says(&mut self, words: &str) -> Result<(), Error> {
+        let seen = async {
+            loop {
+                let log = tokio::fs::read_to_string(&self.log).await.unwrap_or_default();
+                if log.contains(words) {
+                    return Ok(());
+                }
+                if let Some(status) = self.solewriter.try_wait()? {
+                    return Err(format!("solewriter ended ({status}):\n{log}").into());
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(PATIENCE, seen).await.map_err(|_| format!("solewriter did not say: {words}"))?
+    }
+
+    fn seed(&self, name: &str) -> Result<Seed<User>, Error> {
+        let text =
+            zeroize::Zeroizing::new(std::fs::read_to_string(self.deployment.seed_file(name))?);
+        Ok(Seed::parse(&text)?)
+    }
+
+    /// What an administrator does: buckets belong to the account STATE, where no service lives.
+    async fn create_buckets(&self) -> Result<(), Error> {
+        let admin = ConnectOptions::with_nkey(self.seed("admin")?.expose().to_owned());
+        let admin = jetstream::new(admin.connect(self.server.client_url()).await?);
+        for bucket in ["orders", "invoices", "rates"] {
+            let config = kv::Config { bucket: bucket.to_owned(), history: 5, ..Default::default() };
+            admin.create_key_value(config).await?;
+        }
+        Ok(())
+    }
+
+    async fn connect(&self, service: &str) -> Result<Guest, Error> {
+        Guest::connect(self.server.client_url(), service, &self.seed(service)?).await
+    }
+
+    async fn play(&mut self) -> Result<(), Error> {
+        say("1. The owner writes and reads.");
+        let orders = self.connect("orders").await?;
+        orders.put("orders", "1001", "two chairs").await?;
+        said("orders", "put orders/1001 = \"two chairs\"", "done");
+        let value = orders.get("orders", "1001").await?;
+        said("orders", "get orders/1001", &format!("{value:?}"));
+
+        say(
+            "\n2. Another service reads what it was granted.   [service.billing] reads = [\"orders\"]",
+        );
+        let mut billing = self.connect("billing").await?;
+        let value = billing.get("orders", "1001").await?;
+        said("billing", "get orders/1001", &format!("{value:?}"));
+
+        say("\n3. Another service's write is refused, by the broker.");
+        let refusal = billing.refused_put("orders", "1001", "free of charge").await?;
+        said("billing", "put orders/1001 = \"free of charge\"", &format!("refused: {refusal}"));
+        let value = orders.get("orders", "1001").await?;
+        said("orders", "get orders/1001", &format!("{value:?} still"));
+
+        say("\n4. An unknown key is refused.");
+        let stranger = Seed::<User>::generate();
+        let key = Signer::new(&stranger)?.public().to_string();
+        match Guest::connect(self.server.client_url(), "stranger", &stranger).await {
+            Ok(_) => return Err("a key that no service has was let in".into()),
+            Err(error) => said("stranger", "connect", &format!("refused: {error}")),
+        }
+        self.log_says("reason=\"unknown_key\"").await?;
+        say(&format!(
+            "   The client learns no more; solewriter's log names the reason, unknown_key, and {key}."
+        ));
+
+        say("\n5. A policy edit takes effect on the next connection. Nothing is restarted.");
+        let mut quotes = self.connect("quotes").await?;
+        let refusal = quotes.refused_open("orders").await?;
+        said("quotes", "open orders", &format!("refused: {refusal}"));
+        self.edit_policy("reads = [\"rates\"]\n", "reads = [\"rates\", \"orders\"]\n").await?;
+        say("   policy/services.toml: [service.quotes] reads = [\"rates\", \"orders\"]");
+        let quotes = self.connect("quotes").await?;
+        let value = quotes.get("orders", "1001").await?;
+        said("quotes", "get orders/1001", &format!("{value:?}"));
+        Ok(())
+    }
+
+    async fn edit_policy(&mut self, before: &str, after: &str) -> Result<(), Error> {
+        let path = self.deployment.policy().join("services.toml");
+        let text = std::fs::read_to_string(&path)?;
+        if !text.contains(before) {
+            return Err(format!("the sample policy has no {before:?}").into());
+        }
+        std::fs::write(&path, text.replace(before, after))?;
+        self.log_says("policy_changed").await
+    }
+
+    fn print_how_to_connect(&self) {
+        let keys = self.deployment.dir.join("keys");
+        say("\nStill running. Connect as a service, with its seed and its own inbox prefix:\n");
+        say(&format!("   server  {}", self.server.client_url()));
+        for service in ["orders", "billing", "quotes"] {
+            say(&format!(
+                "   {service:<8}seed file {}, inbox prefix {}",
+                self.deployment.seed_file(service).display(),
+                inbox_prefix(service),
+            ));
+        }
+        say(&format!("\nEdit {} and connect again.", self.deployment.policy().display()));
+        say(&format!("The admin (account STATE) is {}/admin.nk.", keys.display()));
+        say("Ctrl-C stops everything and removes the folder.");
+    }
+
+    /// Stops what was started, by the ids that were kept.
+    async fn strike(&mut self) {
+        let _ = self.solewriter.kill().await;
+        let _ = self.server.stop().await;
+    }
+}
+
+/// A service's client, as its developer would write it.
+struct Guest {
+    context: jetstream::Context,
+    violations: mpsc::UnboundedReceiver<String>,
+}
+
+impl Guest {
+    async fn connect(url: &str, service: &str, seed: &Seed<User>) -> Result<Self, Error> {
+        let (sender, violations) = mpsc::unbounded_channel();
+        let client = ConnectOptions::with_nkey(seed.expose().to_owned())
+            .name(service)
+            .custom_inbox_prefix(inbox_prefix(service))
+            .event_callback(move |event| {
+                let sender = sender.clone();
+                async move {
+                    if let Event::ServerError(ServerError::Other(text)) = event {
+                        let _ = sender.send(text);
+                    }
+                }
+            })
+            .connect(url)
+            .await?;
+        let mut context = jetstream::new(client);
+        context.set_timeout(REFUSAL);
+        Ok(Self { context, violations })
+    }
+
+    async fn put(&self, bucket: &str, key: &str, value: &str) -> Result<(), Error> {
+        self.context.get_key_value(bucket).await?.put(key, value.to_owned().into()).await?;
+        Ok(())
+    }
+
+    async fn get(&self, bucket: &str, key: &str) -> Result<String, Error> {
+        let value = self.context.get_key_value(bucket).await?.get(key).await?;
+        let value = value.ok_or_else(|| format!("{bucket}/{key} is not there"))?;
+        Ok(String::from_utf8_lossy(&value).into_owned())
+    }
+
+    /// What the broker says to a put that must fail.
+    async fn refused_put(&mut self, bucket: &str, key: &str, value: &str) -> Result<String, Error> {
+        let store = self.context.get_key_value(bucket).await?;
+        let put = async { store.put(key, value.to_owned().into()).await.is_ok() };
+        refused(put, &mut self.violations).await
+    }
+
+    /// What the broker says to opening a bucket that must fail.
+    async fn refused_open(&mut self, bucket: &str) -> Result<String, Error> {
+        let open = async { self.context.get_key_value(bucket).await.is_ok() };
+        refused(open, &mut self.violations).await
+    }
+}
+
+/// The violation that the broker reports instead of carrying out `attempt`. To the caller of a
+/// KV operation alone, it would look like a timeout.
+async fn refused(
+    attempt: impl Future<Output = bool>,
+    violations: &mut mpsc::UnboundedReceiver<String>,
+) -> Result<String, Error> {
+    tokio::select! {
+        done = attempt => Err(if done {
+            "it was let through".into()
+        } else {
+            "it failed without the broker's refusal".into()
+        }),
+        refusal = timeout(REFUSAL, violations.recv()) => {
+            Ok(refusal?.ok_or("the connection closed")?)
+        }
+    }
+}
+
+#[allow(clippy::print_stdout)]
+fn say(line: &str) {
+    println!("{line}");
+}
+
+fn said(service: &str, action: &str, outcome: &str) {
+    say(&format!("   {service:<9}{action:<42}{outcome}"));
+}

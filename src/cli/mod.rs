@@ -1,0 +1,70 @@
+//! The command line: one file a subcommand. Data goes to stdout, logs and problems to stderr.
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::source::Problems;
+use crate::source::render::Style;
+
+#[cfg(all(unix, feature = "sandbox"))]
+pub mod demo;
+pub mod init;
+pub mod serve;
+
+/// The exit code of "no", or of a command that failed. Success is 0, a wrong question is 2.
+pub const FAILED: u8 = 1;
+
+/// One keyspace, one writer: a NATS authorization callout service.
+///
+/// nats-server asks solewriter about each connection; solewriter proves who holds the NKEY,
+/// looks up what that service owns, and answers with exactly the permissions for it.
+#[derive(Parser)]
+#[command(name = "solewriter", version, propagate_version = true, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Serve(serve::Serve),
+    Init(init::Init),
+    #[cfg(all(unix, feature = "sandbox"))]
+    Demo(demo::Demo),
+}
+
+impl Cli {
+    /// Runs the command.
+    #[must_use]
+    pub fn run(self) -> ExitCode {
+        match self.command {
+            Command::Serve(serve) => serve.run(),
+            Command::Init(init) => init.run(),
+            #[cfg(all(unix, feature = "sandbox"))]
+            Command::Demo(demo) => demo.run(),
+        }
+    }
+}
+
+/// Prints an error to stderr.
+#[allow(clippy::print_stderr)]
+fn fail(error: &dyn std::fmt::Display) -> ExitCode {
+    eprintln!("error: {error}");
+    ExitCode::from(FAILED)
+}
+
+/// Prints problems to stderr.
+#[allow(clippy::print_stderr)]
+fn report(problems: &Problems) -> ExitCode {
+    let style = if std::io::stderr().is_terminal() { Style::Coloured } else { Style::Plain };
+    eprint!("{}", problems.render(style));
+    eprintln!("{}", problems.summary());
+    ExitCode::from(FAILED)
+}
+
+/// A tokio runtime for a command that talks to the network.
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()
+}

@@ -1,0 +1,189 @@
+//! The one decision: request, policy and time in; grant or denial out. Pure and synchronous;
+//! `serve` and the tests call the same function.
+
+use std::sync::Arc;
+
+use crate::identity::{self, Unproved};
+use crate::keys::UserKey;
+use crate::permissions::{Defaults, Grant, GrantError};
+use crate::policy::model::{ConnectionType, Policy, Revision, Service};
+use crate::protocol::request::VerifiedRequest;
+
+/// Grants that are kept, at most. Compiling one takes microseconds; 10,000 services fit.
+const KEPT_GRANTS: u64 = 20_000;
+
+/// The connection may have this.
+#[derive(Debug)]
+pub struct Granted {
+    /// Everything the service gets.
+    pub grant: Arc<Grant>,
+    /// The proved key.
+    pub key: UserKey,
+    /// The policy revision that decided.
+    pub revision: Revision,
+    /// When the permissions end, in seconds since the Unix epoch.
+    pub expires: i64,
+}
+
+/// The connection may have nothing.
+#[derive(Debug)]
+pub struct Denied {
+    /// Why, for operators only.
+    pub reason: Denial,
+    /// The key that was claimed or proved.
+    pub key: Option<UserKey>,
+    /// The service that the key belongs to, once proved.
+    pub service: Option<Arc<str>>,
+    /// The policy revision that decided.
+    pub revision: Revision,
+}
+
+/// Why a connection was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Denial {
+    /// The client did not prove who it is.
+    #[error(transparent)]
+    Unproved(#[from] Unproved),
+    /// No service has that key.
+    #[error("no service in the policy has this key")]
+    UnknownKey,
+    /// The service is disabled.
+    #[error("the service is disabled: {0}")]
+    Disabled(String),
+    /// The key counts only later.
+    #[error("the key is not valid for another {0} s (not_before)")]
+    NotYetValid(i64),
+    /// The key counts no more.
+    #[error("the key has not been valid for {0} s (not_after)")]
+    NoLongerValid(i64),
+    /// The client's address is in none of the service's networks.
+    #[error("{0:?} is in none of the service's `sources`")]
+    Source(String),
+    /// The service may not connect in this way.
+    #[error("the service may not connect by {0}; its `connections` say how it may")]
+    Connection(String),
+    /// The grant could not be made: a defect.
+    #[error(transparent)]
+    Grant(#[from] GrantError),
+}
+
+impl Denial {
+    /// A short, stable name for metrics, logs and audit events.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Unproved(Unproved::NoCredential) => "no_credential",
+            Self::Unproved(Unproved::OtherCredential(_)) => "other_credential",
+            Self::Unproved(Unproved::BadKey(_)) => "bad_key",
+            Self::Unproved(Unproved::NoSignature(_)) => "no_signature",
+            Self::Unproved(Unproved::NoNonce(_)) => "no_nonce",
+            Self::Unproved(Unproved::SignatureForm(_)) => "signature_form",
+            Self::Unproved(Unproved::BadSignature(_)) => "bad_signature",
+            Self::UnknownKey => "unknown_key",
+            Self::Disabled(_) => "disabled",
+            Self::NotYetValid(_) => "not_yet_valid",
+            Self::NoLongerValid(_) => "no_longer_valid",
+            Self::Source(_) => "source",
+            Self::Connection(_) => "connection",
+            Self::Grant(_) => "internal",
+        }
+    }
+}
+
+/// Decides requests; keeps compiled grants.
+pub struct Decider {
+    defaults: Defaults,
+    /// The fraction of a lifetime that may be taken off at random, from 0 to 1.
+    jitter: f64,
+    /// The revision is part of the key, so that no grant outlives the policy it came from,
+    /// whichever load finishes last.
+    grants: moka::sync::Cache<(Revision, Arc<str>), Arc<Grant>>,
+}
+
+impl Decider {
+    /// A decider. `jitter` is the fraction of a lifetime, from 0 to 1, that may be taken off.
+    #[must_use]
+    pub fn new(defaults: Defaults, jitter: f64) -> Self {
+        let jitter = jitter.clamp(0.0, 1.0);
+        Self { defaults, jitter, grants: moka::sync::Cache::new(KEPT_GRANTS) }
+    }
+
+    /// Decides. `now` is in seconds since the Unix epoch; `chance`, from 0 to 1, spreads the
+    /// expiry.
+    ///
+    /// # Errors
+    /// [`Denied`] for whatever no rule grants.
+    pub fn decide(
+        &self,
+        request: &VerifiedRequest,
+        policy: &Policy,
+        now: i64,
+        chance: f64,
+    ) -> Result<Granted, Denied> {
+        let revision = policy.revision();
+        // Nothing is looked up before the proof: an unknown key costs what a known one does.
+        let identity = identity::prove(request).map_err(|unproved| Denied {
+            key: unproved.claimed().copied(),
+            reason: unproved.into(),
+            service: None,
+            revision: revision.clone(),
+        })?;
+        let key = *identity.key();
+        let denied = |reason: Denial, service: Option<&Service>| Denied {
+            reason,
+            key: Some(key),
+            service: service.map(|s| s.name.clone()),
+            revision: revision.clone(),
+        };
+        let (service, entry) =
+            policy.holder(&key).ok_or_else(|| denied(Denial::UnknownKey, None))?;
+        admit(request, service).map_err(|reason| denied(reason, Some(service)))?;
+        if let Some(from) = entry.not_before.filter(|from| now < *from) {
+            return Err(denied(Denial::NotYetValid(from.saturating_sub(now)), Some(service)));
+        }
+        if let Some(until) = entry.not_after.filter(|until| now >= *until) {
+            return Err(denied(Denial::NoLongerValid(now.saturating_sub(until)), Some(service)));
+        }
+        let grant = self.grant(service, revision).map_err(|e| denied(e.into(), Some(service)))?;
+        let expires = self.expiry(&grant, now, chance).min(entry.not_after.unwrap_or(i64::MAX));
+        Ok(Granted { grant, key, revision: revision.clone(), expires })
+    }
+
+    /// What a service gets, compiled once for each revision.
+    ///
+    /// # Errors
+    /// [`GrantError`] when a subject came out that may never be granted.
+    pub fn grant(&self, service: &Service, revision: &Revision) -> Result<Arc<Grant>, GrantError> {
+        let key = (revision.clone(), service.name.clone());
+        self.grants
+            .try_get_with(key, || Grant::of(service, &self.defaults).map(Arc::new))
+            .map_err(|error| (*error).clone())
+    }
+
+    #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, clippy::cast_sign_loss)]
+    fn expiry(&self, grant: &Grant, now: i64, chance: f64) -> i64 {
+        let lifetime = grant.lifetime().as_secs();
+        let off = (lifetime as f64 * self.jitter * chance.clamp(0.0, 1.0)) as u64;
+        let lasts = lifetime.saturating_sub(off).max(1);
+        now.saturating_add(i64::try_from(lasts).unwrap_or(i64::MAX))
+    }
+}
+
+/// What nats-server does not enforce on users that a callout authorised, so it is decided here:
+/// from where and how a service connects.
+fn admit(request: &VerifiedRequest, service: &Service) -> Result<(), Denial> {
+    if let Some(why) = &service.disabled {
+        return Err(Denial::Disabled(why.clone()));
+    }
+    let client = request.client();
+    let way = client.connection.filter(|way| service.connections.contains(way));
+    if way.is_none() {
+        let found = client.connection.map_or("an unknown way", ConnectionType::as_str);
+        return Err(Denial::Connection(found.to_owned()));
+    }
+    let inside = |address| service.sources.iter().any(|network| network.contains(address));
+    if !service.sources.is_empty() && !client.address.as_ref().is_some_and(inside) {
+        return Err(Denial::Source(client.host.clone()));
+    }
+    Ok(())
+}

@@ -1,0 +1,94 @@
+//! From a decision to signed bytes.
+
+use crate::decide::{Denied, Granted};
+use crate::keys::{Account, Signer};
+use crate::protocol::jwt::JwtError;
+use crate::protocol::request::VerifiedRequest;
+use crate::protocol::response::{self, Envelope, UserToken};
+use crate::protocol::seal::Sealer;
+
+/// Signs, and seals where the request was sealed.
+pub struct Issuer {
+    signer: Signer<Account>,
+    sealer: Option<Sealer>,
+}
+
+/// What one answer needs besides the decision.
+#[derive(Clone, Copy, Debug)]
+pub struct Stamp<'a> {
+    /// Identifies the answer, in the log and in the JWT (`jti`).
+    pub id: &'a str,
+    /// Seconds since the Unix epoch.
+    pub now: i64,
+    /// Fresh randomness for the seal.
+    pub nonce: &'a [u8; 24],
+}
+
+/// The answer could not be made; the server will refuse its client when its timeout passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IssueError {
+    /// The claims could not be written.
+    #[error("the answer could not be written: {0}")]
+    Jwt(#[from] JwtError),
+    /// The answer could not be sealed, so it is not sent.
+    #[error("the answer could not be sealed, and is not sent in the clear")]
+    Seal,
+}
+
+impl Issuer {
+    /// An issuer that signs with the account key and, when `sealer` is given, seals.
+    #[must_use]
+    pub fn new(signer: Signer<Account>, sealer: Option<Sealer>) -> Self {
+        Self { signer, sealer }
+    }
+
+    /// The issuer account's public key.
+    #[must_use]
+    pub fn account(&self) -> &crate::keys::AccountKey {
+        self.signer.public()
+    }
+
+    /// What opens and seals, when an xkey is configured.
+    #[must_use]
+    pub fn sealer(&self) -> Option<&Sealer> {
+        self.sealer.as_ref()
+    }
+
+    /// The bytes that answer `request`.
+    ///
+    /// # Errors
+    /// [`IssueError`]: then nothing may be sent.
+    pub fn answer(
+        &self,
+        request: &VerifiedRequest,
+        decision: &Result<Granted, Denied>,
+        stamp: &Stamp<'_>,
+    ) -> Result<Vec<u8>, IssueError> {
+        let envelope = Envelope {
+            issuer: &self.signer,
+            server: &request.server().key,
+            user_nkey: request.user_nkey(),
+            id: stamp.id,
+            now: stamp.now,
+        };
+        let token = match decision {
+            Ok(granted) => envelope.grant(&UserToken {
+                name: &connection_name(granted),
+                account: granted.grant.account(),
+                expires: granted.expires,
+                claims: granted.grant.claims(),
+            })?,
+            // The text reaches the server's log only. It says nothing but where to look.
+            Err(_) => envelope.refuse(&format!("denied by solewriter, decision {}", stamp.id))?,
+        };
+        response::seal(token, request.reply_xkey(), self.sealer.as_ref(), stamp.nonce)
+            .ok_or(IssueError::Seal)
+    }
+}
+
+/// The name that nats-server shows for the connection in logs, CONNZ and events, in place of the
+/// key: `<service>/<nkey>/<policy revision>`.
+#[must_use]
+pub fn connection_name(granted: &Granted) -> String {
+    format!("{}/{}/{}", granted.grant.service(), granted.key, granted.revision)
+}

@@ -1,0 +1,409 @@
+//! What a service may do, as subjects: the only place that knows how KV operations become
+//! subjects.
+//!
+//! Source: nats-server's JetStream API and KV (ADR-8), and what async-nats, nats.go, nats.js and
+//! nats.py were seen to send (`docs/clients.md`). Nothing here is a convenience: each subject is
+//! needed by an operation that a rule promises, and names that operation and that rule.
+
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use nats_jwt::{NatsClaims, NatsPermissions, NatsPermissionsMap};
+
+use crate::keyspace::Keyspace;
+use crate::policy::model::{Access, Rule, Service};
+use crate::subject::{Pattern, SubjectError};
+
+/// One subject that a service may use, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Permission {
+    /// The subject.
+    pub subject: Pattern,
+    /// What it is for: `put`, `watch`, `replies`.
+    pub purpose: &'static str,
+    /// The rule that put it there: an index into [`Grant::rules`].
+    pub rule: usize,
+}
+
+/// Which side of a connection a subject is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// What the client publishes to.
+    Publish,
+    /// What the client subscribes to.
+    Subscribe,
+}
+
+/// Everything that one service gets from one policy revision.
+#[derive(Debug)]
+pub struct Grant {
+    service: Arc<str>,
+    account: Arc<str>,
+    lifetime: Duration,
+    rules: Vec<Rule>,
+    publish: Vec<Permission>,
+    subscribe: Vec<Permission>,
+    claims: NatsClaims,
+}
+
+/// What the settings say for services that say nothing themselves.
+#[derive(Clone, Debug)]
+pub struct Defaults {
+    /// The account that connections are placed in.
+    pub account: Arc<str>,
+    /// How long permissions last.
+    pub lifetime: Duration,
+}
+
+/// A subject that must never be granted came out. This is a defect in solewriter or in its
+/// validation; the service is denied rather than granted it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GrantError {
+    /// The subject reaches what no service may have.
+    #[error("`{subject}` ({rule}) reaches `{forbidden}`, which is never granted")]
+    Never {
+        /// What came out.
+        subject: String,
+        /// What it reaches.
+        forbidden: &'static str,
+        /// The rule that it came from.
+        rule: String,
+    },
+    /// Two subscriptions of which one, ending in `*`, needs a deny that would take the other.
+    #[error(
+        "`{star}` cannot stand beside `{other}` in one service: nats-server lets a client \
+         subscribe to `{denied}` in place of `{star}`, and denying that would deny `{other}`; \
+         write `>` for the `*`, or name the subjects"
+    )]
+    StarConflict {
+        /// The pattern that ends in `*`.
+        star: String,
+        /// What has to be denied.
+        denied: String,
+        /// The pattern that the denial would take.
+        other: String,
+    },
+    /// The subject is none.
+    #[error("`{subject}` ({rule}) is not a subject: {error}")]
+    Subject {
+        /// What came out.
+        subject: String,
+        /// What is wrong with it.
+        error: SubjectError,
+        /// The rule that it came from.
+        rule: String,
+    },
+}
+
+/// What no service may publish to, whatever the policy says: requests whose body chooses the
+/// subjects, whole-account administration, and replies that the server itself makes.
+const NEVER_PUBLISH: [&str; 27] = [
+    "$SYS.>",
+    "$NRG.>",
+    "$MQTT.>",
+    "$JS.API.INFO",
+    "$JS.API.ACCOUNT.>",
+    "$JS.API.SERVER.>",
+    "$JS.API.META.>",
+    "$JS.API.STREAM.CREATE.>",
+    "$JS.API.STREAM.UPDATE.>",
+    "$JS.API.STREAM.DELETE.>",
+    "$JS.API.STREAM.RESTORE.>",
+    "$JS.API.STREAM.SNAPSHOT.>",
+    "$JS.API.STREAM.MSG.DELETE.>",
+    "$JS.API.STREAM.LEADER.>",
+    "$JS.API.STREAM.PEER.>",
+    "$JS.API.STREAM.LIST",
+    "$JS.API.STREAM.NAMES",
+    "$JS.API.STREAM.TEMPLATE.>",
+    "$JS.API.CONSUMER.LIST.>",
+    "$JS.API.CONSUMER.NAMES.>",
+    "$JS.API.CONSUMER.DURABLE.>",
+    "$JS.API.CONSUMER.PAUSE.>",
+    "$JS.API.CONSUMER.LEADER.>",
+    "$JS.API.CONSUMER.UNPIN.>",
+    "$JS.ACK.>",
+    "_R_.>",
+    "_GR_.>",
+];
+
+/// What no service may subscribe to. A literal core subscription on `$KV.…` would also let push
+/// consumers deliver into keyspaces.
+const NEVER_SUBSCRIBE: [&str; 8] =
+    ["$KV.>", "$JS.>", "$SYS.>", "$NRG.>", "$MQTT.>", "_R_.>", "_GR_.>", "$SRV.>"];
+
+fn parsed(list: &'static [&'static str]) -> Vec<(&'static str, Pattern)> {
+    list.iter().filter_map(|text| Some((*text, Pattern::parse(text).ok()?))).collect()
+}
+
+static NEVER_PUBLISH_PATTERNS: LazyLock<Vec<(&'static str, Pattern)>> =
+    LazyLock::new(|| parsed(&NEVER_PUBLISH));
+static NEVER_SUBSCRIBE_PATTERNS: LazyLock<Vec<(&'static str, Pattern)>> =
+    LazyLock::new(|| parsed(&NEVER_SUBSCRIBE));
+
+/// The never-granted subject that `pattern` reaches, if any.
+#[must_use]
+pub fn never_granted(side: Side, pattern: &Pattern) -> Option<&'static str> {
+    let forbidden = match side {
+        Side::Publish => &*NEVER_PUBLISH_PATTERNS,
+        Side::Subscribe => &*NEVER_SUBSCRIBE_PATTERNS,
+    };
+    forbidden.iter().find(|(_, never)| never.overlaps(pattern)).map(|(text, _)| *text)
+}
+
+/// The prefix of a service's private inbox, for its client to set.
+#[must_use]
+pub fn inbox_prefix(service: &str) -> String {
+    format!("_INBOX.{service}")
+}
+
+impl Grant {
+    /// Turns a service's rules into permissions.
+    ///
+    /// # Errors
+    /// [`GrantError`] when a subject came out that may never be granted: nothing is granted then.
+    pub fn of(service: &Service, defaults: &Defaults) -> Result<Self, GrantError> {
+        let mut builder = Builder { service, publish: Vec::new(), subscribe: Vec::new() };
+        for (index, rule) in service.rules.iter().enumerate() {
+            builder.rule(index, rule)?;
+        }
+        let Builder { publish, subscribe, .. } = builder;
+        let deny = deeper_than_stars(&subscribe)?;
+        let claims = NatsClaims::User {
+            permissions: NatsPermissionsMap {
+                publish: permissions(&publish, Vec::new()),
+                subscribe: permissions(&subscribe, deny),
+            },
+            // Empty is what the server takes for absent; it must be so without an operator.
+            issuer_account: String::new(),
+            subs: -1,
+            data: -1,
+            payload: -1,
+            bearer_token: false,
+            version: i64::from(crate::protocol::claims::VERSION),
+        };
+        Ok(Self {
+            service: service.name.clone(),
+            account: service.account.clone().unwrap_or_else(|| defaults.account.clone()),
+            lifetime: service.lifetime.unwrap_or(defaults.lifetime),
+            rules: service.rules.clone(),
+            publish,
+            subscribe,
+            claims,
+        })
+    }
+
+    /// The service's name.
+    #[must_use]
+    pub fn service(&self) -> &Arc<str> {
+        &self.service
+    }
+
+    /// The account that its connections are placed in.
+    #[must_use]
+    pub fn account(&self) -> &str {
+        &self.account
+    }
+
+    /// How long its permissions last.
+    #[must_use]
+    pub fn lifetime(&self) -> Duration {
+        self.lifetime
+    }
+
+    /// The rules that permissions refer to.
+    #[must_use]
+    pub fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+
+    /// Every permission of one side, one for each rule that asks for it.
+    #[must_use]
+    pub fn permissions(&self, side: Side) -> &[Permission] {
+        match side {
+            Side::Publish => &self.publish,
+            Side::Subscribe => &self.subscribe,
+        }
+    }
+
+    /// The claims that go into the user JWT.
+    #[must_use]
+    pub fn claims(&self) -> &NatsClaims {
+        &self.claims
+    }
+}
+
+/// The allow list without what another entry covers, and the deny list. Where nothing is
+/// allowed, everything is denied: two empty lists would mean that everything is allowed.
+fn permissions(list: &[Permission], mut deny: Vec<String>) -> NatsPermissions {
+    let mut subjects: Vec<&Pattern> = list.iter().map(|p| &p.subject).collect();
+    subjects.sort();
+    subjects.dedup();
+    let allow: Vec<String> = subjects
+        .iter()
+        .filter(|s| !subjects.iter().any(|other| other != *s && s.is_subset_of(other)))
+        .map(ToString::to_string)
+        .collect();
+    if allow.is_empty() {
+        deny = vec![">".to_owned()];
+    }
+    NatsPermissions { allow, deny }
+}
+
+/// What to deny beside subscriptions that end in `*`. nats-server takes `a.>` from a client that
+/// is allowed `a.*`, and delivers `a.b.c`; with `a.*.>` denied, it delivers only what `a.*` says.
+fn deeper_than_stars(subscribe: &[Permission]) -> Result<Vec<String>, GrantError> {
+    let mut denied: Vec<String> = Vec::new();
+    for star in subscribe.iter().map(|p| &p.subject).filter(|s| s.ends_in_star()) {
+        let text = format!("{star}.>");
+        let Ok(deeper) = Pattern::parse(&text) else { continue };
+        let covered = |other: &Pattern| other.ends_in_rest() && star.is_subset_of(other);
+        if subscribe.iter().any(|p| covered(&p.subject)) {
+            continue;
+        }
+        if let Some(other) = subscribe.iter().find(|p| p.subject.overlaps(&deeper)) {
+            return Err(GrantError::StarConflict {
+                star: star.to_string(),
+                denied: format!("{}>", star.as_str().trim_end_matches('*')),
+                other: other.subject.to_string(),
+            });
+        }
+        denied.push(text);
+    }
+    denied.sort();
+    denied.dedup();
+    Ok(denied)
+}
+
+struct Builder<'a> {
+    service: &'a Service,
+    publish: Vec<Permission>,
+    subscribe: Vec<Permission>,
+}
+
+impl Builder<'_> {
+    fn rule(&mut self, index: usize, rule: &Rule) -> Result<(), GrantError> {
+        match &rule.access {
+            Access::Owns(keyspace) => {
+                self.publish(index, "put, create, update, delete, purge", keyspace.subjects())?;
+                if keyspace.part().is_none() {
+                    self.api(index, "remove delete markers", "STREAM.PURGE", keyspace, "")?;
+                }
+                self.read(index, keyspace)
+            }
+            Access::Reads(keyspace) => self.read(index, keyspace),
+            Access::Publishes(pattern) => {
+                self.publish(index, "publish", pattern.to_string())?;
+                self.replies(index, "acknowledgements of a stream")
+            }
+            Access::Subscribes(pattern) => self.subscribe(index, "subscribe", pattern.to_string()),
+            Access::Answers(pattern) => {
+                self.subscribe(index, "take requests", pattern.to_string())?;
+                // Never `resp`: it overrides every deny, so that a requester could choose any
+                // subject for the reply. Inboxes are the only place where replies belong.
+                self.publish(index, "reply to requests", "_INBOX.>".to_owned())
+            }
+            Access::Calls(pattern) => {
+                self.publish(index, "send requests", pattern.to_string())?;
+                self.replies(index, "replies")
+            }
+        }
+    }
+
+    fn read(&mut self, index: usize, keyspace: &Keyspace) -> Result<(), GrantError> {
+        let filter = keyspace.subjects();
+        self.api(index, "open the bucket", "STREAM.INFO", keyspace, "")?;
+        self.api(index, "get", "DIRECT.GET", keyspace, &filter)?;
+        if keyspace.part().is_none() {
+            // These three choose keys in their body, where no permission can see them.
+            self.api(index, "get a revision", "DIRECT.GET", keyspace, "")?;
+            self.api(index, "get without direct get", "STREAM.MSG.GET", keyspace, "")?;
+            self.api(index, "watch, keys, history", "CONSUMER.CREATE", keyspace, "")?;
+            self.api(index, "watch several keys", "CONSUMER.CREATE", keyspace, "*")?;
+        }
+        let filter = format!("*.{filter}");
+        self.api(index, "watch, keys, history", "CONSUMER.CREATE", keyspace, &filter)?;
+        self.api(index, "check a watch", "CONSUMER.INFO", keyspace, "*")?;
+        // nats.go waits for the answer when a watch stops, async-nats when it reconnects.
+        self.api(index, "end a watch", "CONSUMER.DELETE", keyspace, "*")?;
+        self.publish(index, "flow control of a watch", format!("$JS.FC.{}.>", keyspace.stream()))?;
+        self.replies(index, "replies, values and watched changes")
+    }
+
+    fn api(
+        &mut self,
+        index: usize,
+        purpose: &'static str,
+        operation: &str,
+        keyspace: &Keyspace,
+        rest: &str,
+    ) -> Result<(), GrantError> {
+        let dot = if rest.is_empty() { "" } else { "." };
+        self.publish(
+            index,
+            purpose,
+            format!("$JS.API.{operation}.{}{dot}{rest}", keyspace.stream()),
+        )
+    }
+
+    fn replies(&mut self, index: usize, purpose: &'static str) -> Result<(), GrantError> {
+        self.subscribe(index, purpose, format!("{}.>", inbox_prefix(&self.service.name)))
+    }
+
+    fn publish(
+        &mut self,
+        rule: usize,
+        purpose: &'static str,
+        subject: String,
+    ) -> Result<(), GrantError> {
+        let permission = self.checked(Side::Publish, rule, purpose, &subject)?;
+        self.publish.push(permission);
+        Ok(())
+    }
+
+    fn subscribe(
+        &mut self,
+        rule: usize,
+        purpose: &'static str,
+        subject: String,
+    ) -> Result<(), GrantError> {
+        let permission = self.checked(Side::Subscribe, rule, purpose, &subject)?;
+        self.subscribe.push(permission);
+        Ok(())
+    }
+
+    /// The last gate: whatever validation let through, nothing on the never-grant list, no
+    /// leading wildcard and no other service's inbox leaves this module.
+    fn checked(
+        &self,
+        side: Side,
+        rule: usize,
+        purpose: &'static str,
+        subject: &str,
+    ) -> Result<Permission, GrantError> {
+        let said =
+            || self.service.rules.get(rule).map(|r| r.access.to_string()).unwrap_or_default();
+        let pattern = Pattern::parse(subject).map_err(|error| GrantError::Subject {
+            subject: subject.to_owned(),
+            error,
+            rule: said(),
+        })?;
+        let own_inbox = inbox_prefix(&self.service.name);
+        let forbidden = if pattern.starts_with_wildcard() {
+            Some("everything")
+        } else if side == Side::Subscribe
+            && pattern.first_token() == "_INBOX"
+            && subject.strip_prefix(&own_inbox).is_none_or(|rest| !rest.starts_with('.'))
+        {
+            Some("_INBOX.>")
+        } else {
+            never_granted(side, &pattern)
+        };
+        match forbidden {
+            Some(forbidden) => {
+                Err(GrantError::Never { subject: subject.to_owned(), forbidden, rule: said() })
+            }
+            None => Ok(Permission { subject: pattern, purpose, rule }),
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! Client libraries as their users have them: nats.py in a virtual environment, nats.js in a
+//! folder with `node_modules`, both installed once for each content of their version files.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use serde_json::Value;
+
+use super::deployment::{Deployment, Service};
+use super::operations;
+
+/// A client library.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Library {
+    AsyncNats,
+    NatsPy,
+    NatsJs,
+}
+
+impl Library {
+    pub const ALL: [Self; 3] = [Self::AsyncNats, Self::NatsPy, Self::NatsJs];
+
+    /// Runs operations as a service, through a connection of its own; gives the outcome of each.
+    /// A refused connection is one outcome with the operation `connect`.
+    pub async fn run(self, deployment: &Deployment, service: &Service, operations: Value) -> Vec<Value> {
+        let url = deployment.url().to_owned();
+        match self {
+            Self::AsyncNats => operations::run(&url, service, &operations).await,
+            Self::NatsPy => {
+                let command = || {
+                    let (folder, python) = python();
+                    let mut command = Command::new(python);
+                    command.arg(folder.join("kv_client.py"));
+                    command
+                };
+                run_program(command, url, service, operations).await
+            }
+            Self::NatsJs => {
+                let command = || {
+                    let mut command = Command::new("node");
+                    command.arg(javascript().join("kv_client.mjs"));
+                    command
+                };
+                run_program(command, url, service, operations).await
+            }
+        }
+    }
+}
+
+async fn run_program(
+    command: impl FnOnce() -> Command + Send + 'static,
+    url: String,
+    service: &Service,
+    operations: Value,
+) -> Vec<Value> {
+    let (name, seed_file) = (service.name.clone(), service.seed_file.clone());
+    tokio::task::spawn_blocking(move || {
+        let mut child = command()
+            .args(["--server", &url, "--inbox", &format!("_INBOX.{name}"), "--timeout", "5"])
+            .arg("--seed-file")
+            .arg(seed_file)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(operations.to_string().as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let lines: Vec<Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+        assert!(
+            !lines.is_empty(),
+            "the client said nothing:\n{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        lines
+    })
+    .await
+    .unwrap()
+}
+
+/// The folder of the Python client, and a Python that has its requirements.
+fn python() -> (PathBuf, PathBuf) {
+    static READY: OnceLock<PathBuf> = OnceLock::new();
+    let source = source("py");
+    let ready = READY.get_or_init(|| {
+        installed(&source, &["requirements.txt"], |target| {
+            run("python3", &["-m", "venv", "."], target);
+            let pip = target.join("bin/python");
+            let requirements = source.join("requirements.txt");
+            let arguments =
+                ["-m", "pip", "install", "--quiet", "--requirement", requirements.to_str().unwrap()];
+            run(pip.to_str().unwrap(), &arguments, target);
+        })
+    });
+    (source, ready.join("bin/python"))
+}
+
+/// A folder with the JavaScript client and its `node_modules`.
+fn javascript() -> PathBuf {
+    static READY: OnceLock<PathBuf> = OnceLock::new();
+    let source = source("js");
+    let files = ["package.json", "package-lock.json", "kv_client.mjs"];
+    READY
+        .get_or_init(|| {
+            installed(&source, &files, |target| {
+                for file in files {
+                    std::fs::copy(source.join(file), target.join(file)).unwrap();
+                }
+                run("npm", &["ci", "--silent", "--no-audit", "--no-fund"], target);
+            })
+        })
+        .clone()
+}
+
+fn source(language: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(language)
+}
+
+/// A folder under `target` that `install` filled, once for each content of `files`, however many
+/// test processes ask at the same time.
+fn installed(source: &Path, files: &[&str], install: impl FnOnce(&Path)) -> PathBuf {
+    let mut content = String::new();
+    for file in files {
+        content.push_str(&std::fs::read_to_string(source.join(file)).unwrap());
+    }
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, content.as_bytes());
+    let digest = data_encoding::HEXLOWER.encode(&digest.as_ref()[..8]);
+    let language = source.file_name().unwrap().to_str().unwrap();
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("client-{language}-{digest}"));
+    std::fs::create_dir_all(&folder).unwrap();
+    let lock = std::fs::File::create(folder.join(".lock")).unwrap();
+    lock.lock().unwrap();
+    let done = folder.join(".done");
+    if !done.exists() {
+        install(&folder);
+        std::fs::write(done, "").unwrap();
+    }
+    folder
+}
+
+fn run(program: &str, arguments: &[&str], folder: &Path) {
+    let output = Command::new(program)
+        .args(arguments)
+        .current_dir(folder)
+        .output()
+        .unwrap_or_else(|error| panic!("the tests need {program}: {error}"));
+    assert!(
+        output.status.success(),
+        "{program} {arguments:?}:\n{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
