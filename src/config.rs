@@ -675,9 +675,9 @@ fn bounded(
     let (least, most) =
         (Duration::from_secs(*seconds.start()), Duration::from_secs(*seconds.end()));
     if given.value < least || given.value > most {
-        let must = format!("must be {}s to {}s", seconds.start(), seconds.end());
+        let range = format!("must be {}s to {}s", seconds.start(), seconds.end());
         problems
-            .push(Problem::error("out-of-range", "duration out of range").at(&given.span, must));
+            .push(Problem::error("out-of-range", "duration out of range").at(&given.span, range));
         return None;
     }
     Some(given.value)
@@ -689,15 +689,14 @@ fn listen(given: Option<&Spanned<String>>, problems: &Collector) -> Option<Optio
     if given.value == "off" {
         return Some(None);
     }
-    match given.value.parse() {
-        Ok(address) => Some(Some(address)),
-        Err(_) => {
-            problems.push(
-                Problem::error("bad-address", format!("{:?} is not an address", given.value))
-                    .at(&given.span, "expected IP:PORT, or \"off\""),
-            );
-            None
-        }
+    if let Ok(address) = given.value.parse() {
+        Some(Some(address))
+    } else {
+        problems.push(
+            Problem::error("bad-address", format!("{:?} is not an address", given.value))
+                .at(&given.span, "expected IP:PORT, or \"off\""),
+        );
+        None
     }
 }
 

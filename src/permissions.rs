@@ -285,7 +285,7 @@ impl Builder<'_> {
     fn rule(&mut self, index: usize, rule: &Rule) -> Result<(), GrantError> {
         match &rule.access {
             Access::Owns(keyspace) => {
-                self.publish(index, "put, create, update, delete, purge", keyspace.subjects())?;
+                self.publish(index, "put, create, update, delete, purge", &keyspace.subjects())?;
                 if keyspace.part().is_none() {
                     self.api(index, "remove delete markers", "STREAM.PURGE", keyspace, "")?;
                 }
@@ -293,18 +293,18 @@ impl Builder<'_> {
             }
             Access::Reads(keyspace) => self.read(index, keyspace),
             Access::Publishes(pattern) => {
-                self.publish(index, "publish", pattern.to_string())?;
+                self.publish(index, "publish", pattern.as_str())?;
                 self.replies(index, "acknowledgements of a stream")
             }
-            Access::Subscribes(pattern) => self.subscribe(index, "subscribe", pattern.to_string()),
+            Access::Subscribes(pattern) => self.subscribe(index, "subscribe", pattern.as_str()),
             Access::Answers(pattern) => {
-                self.subscribe(index, "take requests", pattern.to_string())?;
+                self.subscribe(index, "take requests", pattern.as_str())?;
                 // Never `resp`: it overrides every deny, so that a requester could choose any
                 // subject for the reply. Inboxes are the only place where replies belong.
-                self.publish(index, "reply to requests", "_INBOX.>".to_owned())
+                self.publish(index, "reply to requests", "_INBOX.>")
             }
             Access::Calls(pattern) => {
-                self.publish(index, "send requests", pattern.to_string())?;
+                self.publish(index, "send requests", pattern.as_str())?;
                 self.replies(index, "replies")
             }
         }
@@ -326,7 +326,7 @@ impl Builder<'_> {
         self.api(index, "check a watch", "CONSUMER.INFO", keyspace, "*")?;
         // nats.go waits for the answer when a watch stops, async-nats when it reconnects.
         self.api(index, "end a watch", "CONSUMER.DELETE", keyspace, "*")?;
-        self.publish(index, "flow control of a watch", format!("$JS.FC.{}.>", keyspace.stream()))?;
+        self.publish(index, "flow control of a watch", &format!("$JS.FC.{}.>", keyspace.stream()))?;
         self.replies(index, "replies, values and watched changes")
     }
 
@@ -342,21 +342,21 @@ impl Builder<'_> {
         self.publish(
             index,
             purpose,
-            format!("$JS.API.{operation}.{}{dot}{rest}", keyspace.stream()),
+            &format!("$JS.API.{operation}.{}{dot}{rest}", keyspace.stream()),
         )
     }
 
     fn replies(&mut self, index: usize, purpose: &'static str) -> Result<(), GrantError> {
-        self.subscribe(index, purpose, format!("{}.>", inbox_prefix(&self.service.name)))
+        self.subscribe(index, purpose, &format!("{}.>", inbox_prefix(&self.service.name)))
     }
 
     fn publish(
         &mut self,
         rule: usize,
         purpose: &'static str,
-        subject: String,
+        subject: &str,
     ) -> Result<(), GrantError> {
-        let permission = self.checked(Side::Publish, rule, purpose, &subject)?;
+        let permission = self.checked(Side::Publish, rule, purpose, subject)?;
         self.publish.push(permission);
         Ok(())
     }
@@ -365,9 +365,9 @@ impl Builder<'_> {
         &mut self,
         rule: usize,
         purpose: &'static str,
-        subject: String,
+        subject: &str,
     ) -> Result<(), GrantError> {
-        let permission = self.checked(Side::Subscribe, rule, purpose, &subject)?;
+        let permission = self.checked(Side::Subscribe, rule, purpose, subject)?;
         self.subscribe.push(permission);
         Ok(())
     }

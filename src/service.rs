@@ -165,7 +165,11 @@ impl Service {
         let Some(reply) = request.reply.clone() else {
             return self.metrics.dropped(Dropped::NoReply, 1);
         };
-        let xkey = request.headers.as_ref().and_then(|h| h.get(SERVER_XKEY)).map(|v| v.as_str());
+        let xkey = request
+            .headers
+            .as_ref()
+            .and_then(|h| h.get(SERVER_XKEY))
+            .map(async_nats::HeaderValue::as_str);
         let snapshot = self.store.current();
         let moment = Moment::now();
         let payload = &request.payload;
@@ -210,7 +214,7 @@ impl Service {
         match tokio::time::timeout(self.limits.drain, all).await {
             Ok(true) => tracing::info!(event = "stopped", "every request taken on was answered"),
             Ok(false) => {
-                tracing::warn!(event = "stopped", "the connection was gone before the end")
+                tracing::warn!(event = "stopped", "the connection was gone before the end");
             }
             Err(_) => tracing::error!(
                 event = "stopped",

@@ -191,9 +191,8 @@ impl Pattern {
         let mut theirs = other.tokens();
         loop {
             match (mine.next(), theirs.next()) {
-                (None, None) => return true,
+                (None, None) | (Some(_), Some(Token::Rest)) => return true,
                 (None, Some(_)) | (Some(_), None) => return false,
-                (Some(_), Some(Token::Rest)) => return true,
                 (Some(Token::Rest), Some(_)) | (Some(Token::Any), Some(Token::Literal(_))) => {
                     return false;
                 }

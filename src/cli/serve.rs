@@ -203,7 +203,7 @@ fn load(store: &Store, metrics: &Metrics, read: Result<Vec<SourceFile>, Problems
 }
 
 fn log_warnings(problems: &Problems) {
-    for problem in problems.iter() {
+    for problem in problems {
         tracing::warn!(
             event = "policy_warning",
             code = problem.code,

@@ -152,15 +152,14 @@ fn time(table: &mut Table<'_>, key: &'static str) -> Option<Spanned<i64>> {
         Value::Table(table) => (String::new(), table.span().clone()),
         Value::Other(_, span) => (String::new(), span),
     };
-    match text.parse::<jiff::Timestamp>() {
-        Ok(time) => Some(Spanned::new(time.as_second(), span)),
-        Err(_) => {
-            problems.push(
-                Problem::error("bad-time", format!("`{key}` is not a point in time"))
-                    .at(&span, "")
-                    .help("write date, time and offset from UTC, such as 2027-01-31T00:00:00Z"),
-            );
-            None
-        }
+    if let Ok(time) = text.parse::<jiff::Timestamp>() {
+        Some(Spanned::new(time.as_second(), span))
+    } else {
+        problems.push(
+            Problem::error("bad-time", format!("`{key}` is not a point in time"))
+                .at(&span, "")
+                .help("write date, time and offset from UTC, such as 2027-01-31T00:00:00Z"),
+        );
+        None
     }
 }

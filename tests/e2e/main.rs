@@ -3,6 +3,10 @@
 //! Each test runs once for each supported server version. The oldest and the newest run by
 //! default; `cargo test -- --include-ignored` runs the versions between them too.
 
+// Helpers of tests fail the test when something is not as it must be.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(missing_docs)]
+
 mod clients;
 mod deployment;
 mod keyspaces;

@@ -91,7 +91,11 @@ fn entry(entry: &kv::Entry) -> Value {
     })
 }
 
-async fn attempt(client: &Client, context: &jetstream::Context, op: &Value) -> Result<Value, Error> {
+async fn attempt(
+    client: &Client,
+    context: &jetstream::Context,
+    op: &Value,
+) -> Result<Value, Error> {
     let value = || text(op, "value").to_owned().into();
     let (key, subject) = (text(op, "key"), text(op, "subject").to_owned());
     match text(op, "op") {
