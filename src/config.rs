@@ -79,8 +79,11 @@ const SETTINGS: [Setting; 25] = [
         "address for health and metrics, or off [127.0.0.1:9980]",
     ),
     setting("log", "format", Kind::Text, "auto, text or json [auto]"),
-    setting("log", "filter", Kind::Text, "log level or tracing directives [info]"),
+    setting("log", "filter", Kind::Text, "level or tracing directives [info,async_nats=warn]"),
 ];
+
+/// What is logged unless told otherwise: async-nats repeats at INFO what is logged here anyway.
+const DEFAULT_FILTER: &str = "info,async_nats=warn";
 
 /// Environment variables that hold a seed itself, for platforms that hand secrets over so.
 const NATS_SEED_VALUE: &str = "SOLEWRITER_NATS_NKEY_SEED_VALUE";
@@ -193,6 +196,8 @@ struct Raw {
     listen: Option<Spanned<String>>,
     log_format: Option<Spanned<String>>,
     log_filter: Option<Spanned<String>>,
+    /// Required settings that stand there, even if what they say is no good.
+    present: Vec<&'static str>,
 }
 
 /// A path, relative to `base`.
@@ -226,6 +231,7 @@ impl Raw {
         let mut raw = Self::default();
         let Some(mut root) = toml::read(file, problems) else { return raw };
         if let Some(mut nats) = root.table("nats") {
+            raw.notes(&nats, &["servers", "nkey_seed", "credentials"]);
             raw.servers = nats.strings("servers");
             raw.nats_seed = path(&mut nats, "nkey_seed", base);
             raw.credentials = path(&mut nats, "credentials", base);
@@ -242,6 +248,7 @@ impl Raw {
             nats.finish();
         }
         if let Some(mut issuer) = root.table("issuer") {
+            raw.notes(&issuer, &["seed"]);
             raw.issuer_seed = path(&mut issuer, "seed", base);
             issuer.finish();
         }
@@ -254,6 +261,7 @@ impl Raw {
             system.finish();
         }
         if let Some(mut policy) = root.table("policy") {
+            raw.notes(&policy, &["directory"]);
             raw.policy = path(&mut policy, "directory", base);
             raw.poll = policy.duration("poll");
             policy.finish();
@@ -284,10 +292,17 @@ impl Raw {
         raw
     }
 
+    fn notes(&mut self, table: &toml::Table<'_>, keys: &[&'static str]) {
+        self.present.extend(keys.iter().filter(|key| table.has(key)));
+    }
+
     /// These, and `under` where these say nothing.
-    fn over(self, under: Self) -> Self {
+    fn over(self, mut under: Self) -> Self {
+        under.present.extend(self.present);
         macro_rules! over {
-            ($($field:ident)*) => { Self { $($field: self.$field.or(under.$field)),* } };
+            ($($field:ident)*) => {
+                Self { $($field: self.$field.or(under.$field),)* present: under.present }
+            };
         }
         over!(servers nats_seed credentials queue_group name tls_required tls_first tls_ca tls_cert
             tls_key issuer_seed xkey_seed system_seed policy poll account lifetime jitter pending
@@ -347,6 +362,13 @@ pub struct Tls {
     pub ca: Option<PathBuf>,
     /// Client certificate and key.
     pub identity: Option<(PathBuf, PathBuf)>,
+}
+
+/// Every setting as `(table, key, flag, environment variable, help)`, in the order of the file.
+pub fn documented() -> impl Iterator<Item = [String; 5]> {
+    SETTINGS.iter().map(|s| {
+        [s.table.to_owned(), s.key.to_owned(), s.flag(), s.variable(), s.help.to_owned()]
+    })
 }
 
 /// What bounds the work.
@@ -416,7 +438,7 @@ pub fn load(path: &Path, overrides: &Overrides) -> Result<(Settings, Logging), P
                 )
                 .help("name the settings file with --config; `solewriter init DIR` writes one"),
             );
-            Raw::default()
+            return Err(problems.finish());
         }
     };
     // Paths given by flag or environment are relative to where the command runs.
@@ -431,7 +453,11 @@ pub fn load(path: &Path, overrides: &Overrides) -> Result<(Settings, Logging), P
 }
 
 fn resolve(raw: Raw, path: &Path, problems: &Collector) -> Option<(Settings, Logging)> {
+    let present = raw.present;
     let missing = |table: &str, key: &str, example: &str| {
+        if present.contains(&key) {
+            return;
+        }
         problems.push(
             Problem::error("missing-setting", format!("`{key}` in [{table}] is not set"))
                 .help(format!("in {}: [{table}] {key} = {example}", path.display())),
@@ -443,11 +469,12 @@ fn resolve(raw: Raw, path: &Path, problems: &Collector) -> Option<(Settings, Log
         missing("nats", "servers", "[\"nats://127.0.0.1:4222\"]");
     }
     let login = login(raw.nats_seed.as_ref(), raw.credentials.as_ref(), problems);
-    if login.is_none() && raw.nats_seed.is_none() && raw.credentials.is_none() {
+    let given = |variable| std::env::var_os(variable).is_some();
+    if login.is_none() && !present.contains(&"credentials") && !given(NATS_SEED_VALUE) {
         missing("nats", "nkey_seed", "\"keys/callout.nk\"");
     }
     let issuer = seed(raw.issuer_seed.as_ref(), ISSUER_SEED_VALUE, problems);
-    if issuer.is_none() && raw.issuer_seed.is_none() {
+    if issuer.is_none() && !given(ISSUER_SEED_VALUE) {
         missing("issuer", "seed", "\"keys/issuer.nk\"");
     }
     let issuer = issuer.and_then(|seed| Signer::new(&seed).ok());
@@ -491,7 +518,7 @@ fn resolve(raw: Raw, path: &Path, problems: &Collector) -> Option<(Settings, Log
     let drain = bounded(raw.drain, 10, 0..=600, problems);
     let listen = listen(raw.listen.as_ref(), problems);
     let format = log_format(raw.log_format.as_ref(), problems);
-    let filter = raw.log_filter.map_or_else(|| "info".to_owned(), |f| f.value);
+    let filter = raw.log_filter.map_or_else(|| DEFAULT_FILTER.to_owned(), |f| f.value);
     let jitter = raw.jitter.map_or(10, |j| j.value);
     let pending = raw.pending.map_or(4096, |p| p.value);
 
@@ -597,7 +624,7 @@ fn seed<K: Role>(
             let mut problem =
                 Problem::error("bad-seed", format!("{source} does not hold the seed: {error}"));
             if let Some(span) = span {
-                problem = problem.at(span, format!("expected a file with {} seed", K::NAME));
+                problem = problem.at(span, format!("expected a file with a seed of this kind: {}", K::NAME));
             }
             problems.push(problem);
             None

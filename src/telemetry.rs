@@ -19,7 +19,6 @@ use prometheus_client::registry::{Registry, Unit};
 use tracing_subscriber::EnvFilter;
 
 use crate::authorizer::Authorisation;
-use crate::permissions::Side;
 use crate::policy::model::Policy;
 use crate::protocol::request::Rejection;
 
@@ -87,8 +86,6 @@ pub fn log_decision(authorisation: &Authorisation, id: &str, took: Duration) {
             service = %granted.grant.service(), nkey = %granted.key, host, connection,
             client = name, library, server = server_name, server_id = %server.key,
             cid = client.id, account = granted.grant.account(), revision = %granted.revision,
-            publish = granted.grant.permissions(Side::Publish).len(),
-            subscribe = granted.grant.permissions(Side::Subscribe).len(),
             expires = granted.expires, decision = id, took_us,
         ),
         Err(denied) => tracing::warn!(

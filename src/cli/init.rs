@@ -135,6 +135,8 @@ impl Init {
         if !existing.is_empty() {
             return Err(InitError::Exists(existing));
         }
+        // Before the keys' folder, which only its owner may enter.
+        std::fs::create_dir_all(&dir).map_err(|e| InitError::Io(dir.clone(), e))?;
         let mut written = Vec::new();
         for output in &outputs {
             if let Err(error) = write_new(output) {

