@@ -119,6 +119,12 @@ impl Keyspace {
         Ok(Self { bucket, part: Some(pattern) })
     }
 
+    /// All of a bucket.
+    #[must_use]
+    pub fn whole(bucket: BucketName) -> Self {
+        Self { bucket, part: None }
+    }
+
     /// The bucket.
     #[must_use]
     pub fn bucket(&self) -> &BucketName {

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use solewriter::policy::directory::Directory;
-use solewriter::policy::model::{Policy, Service};
+use solewriter::policy::model::{Bucket, Policy, Service};
 use solewriter::policy::validate::{Validated, validate};
 use solewriter::source::Problems;
 use solewriter::source::render::Style;
@@ -71,7 +71,36 @@ fn problems(found: &Result<Validated, Problems>) -> String {
 
 /// What the policy comes to, one service after another.
 fn describe(policy: &Policy) -> String {
-    policy.services().iter().map(describe_service).collect()
+    let buckets: String = policy.buckets().iter().map(describe_bucket).collect();
+    let services: String = policy.services().iter().map(describe_service).collect();
+    buckets + &services
+}
+
+fn describe_bucket(bucket: &Bucket) -> String {
+    let mut text = format!("bucket {}: history {}", bucket.name, bucket.history);
+    for (name, time) in [("ttl", bucket.ttl), ("duplicates", Some(bucket.duplicate_window))] {
+        if let Some(time) = time {
+            let _ = write!(text, ", {name} {time:?}");
+        }
+    }
+    for (name, size) in [("value", bucket.max_value_size), ("all", bucket.max_bytes)] {
+        if let Some(size) = size {
+            let _ = write!(text, ", {name} {size} B");
+        }
+    }
+    let (storage, discard) = (bucket.storage.as_str(), bucket.discard.as_str());
+    let _ = write!(text, ", {storage} x{}, discard {discard}", bucket.replicas);
+    for (name, set) in [
+        ("compression", bucket.compression),
+        ("direct", bucket.direct),
+        ("rollup", bucket.rollup),
+        ("part owners", bucket.part_owners),
+    ] {
+        if set {
+            let _ = write!(text, ", {name}");
+        }
+    }
+    text + "\n"
 }
 
 fn describe_service(service: &Service) -> String {
@@ -86,7 +115,8 @@ fn describe_service(service: &Service) -> String {
         text.push('\n');
     }
     for rule in &service.rules {
-        let _ = writeln!(text, "  {} ({})", rule.access, rule.at);
+        let role = rule.role.as_ref().map(|role| format!(", role {role}")).unwrap_or_default();
+        let _ = writeln!(text, "  {} ({}{role})", rule.access, rule.at);
     }
     if let Some(account) = &service.account {
         let _ = writeln!(text, "  account {account}");

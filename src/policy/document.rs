@@ -6,11 +6,89 @@ use std::time::Duration;
 use crate::source::toml::{self, Table, Value};
 use crate::source::{Collector, Problem, SourceFile, Span, Spanned};
 
-/// What one file says.
+/// What one file says, or several together.
 #[derive(Debug, Default)]
 pub struct Document {
+    /// `[naming]`; at most one is right.
+    pub naming: Vec<NamingEntry>,
+    /// `[defaults]`; at most one is right.
+    pub defaults: Vec<Spanned<SettingEntries>>,
+    /// `[bucket.NAME]`.
+    pub buckets: Vec<BucketEntry>,
+    /// `[role.NAME]`.
+    pub roles: Vec<RoleEntry>,
     /// `[service.NAME]`.
     pub services: Vec<ServiceEntry>,
+}
+
+/// `[naming]`. An absent list says nothing; an empty one allows nothing.
+#[derive(Debug)]
+pub struct NamingEntry {
+    /// The table.
+    pub span: Span,
+    /// `buckets`.
+    pub buckets: Option<Vec<Spanned<String>>>,
+    /// `events`.
+    pub events: Option<Vec<Spanned<String>>>,
+    /// `requests`.
+    pub requests: Option<Vec<Spanned<String>>>,
+    /// `[[naming.except]]`.
+    pub except: Vec<ExceptEntry>,
+}
+
+/// `[[naming.except]]`.
+#[derive(Debug)]
+pub struct ExceptEntry {
+    /// `service`.
+    pub service: Spanned<String>,
+    /// `entries`.
+    pub entries: Vec<Spanned<String>>,
+    /// `reason`.
+    pub reason: Spanned<String>,
+}
+
+/// `[bucket.NAME]`.
+#[derive(Debug)]
+pub struct BucketEntry {
+    /// NAME.
+    pub name: Spanned<String>,
+    /// `description`.
+    pub description: Option<Spanned<String>>,
+    /// `history`.
+    pub history: Option<Spanned<i64>>,
+    /// `ttl`.
+    pub ttl: Option<Spanned<Duration>>,
+    /// `max_value_size`, in bytes.
+    pub max_value_size: Option<Spanned<u64>>,
+    /// `max_bytes`.
+    pub max_bytes: Option<Spanned<u64>>,
+    /// `replicas`.
+    pub replicas: Option<Spanned<i64>>,
+    /// `storage`.
+    pub storage: Option<Spanned<String>>,
+    /// `compression`.
+    pub compression: Option<Spanned<bool>>,
+    /// `discard`.
+    pub discard: Option<Spanned<String>>,
+    /// `direct`.
+    pub direct: Option<Spanned<bool>>,
+    /// `rollup`.
+    pub rollup: Option<Spanned<bool>>,
+    /// `duplicate_window`.
+    pub duplicate_window: Option<Spanned<Duration>>,
+    /// `part_owners`.
+    pub part_owners: Option<Spanned<bool>>,
+}
+
+/// `[role.NAME]`.
+#[derive(Debug)]
+pub struct RoleEntry {
+    /// NAME.
+    pub name: Spanned<String>,
+    /// Where `owns` stands, which does not belong in a role.
+    pub owns: Option<Span>,
+    /// `reads` to `calls`; `owns` is always empty.
+    pub grants: GrantEntries,
 }
 
 /// `[service.NAME]`.
@@ -22,6 +100,8 @@ pub struct ServiceEntry {
     pub description: Option<Spanned<String>>,
     /// `nkeys`.
     pub keys: Vec<KeyEntry>,
+    /// `roles`.
+    pub roles: Vec<Spanned<String>>,
     /// `owns` to `calls`.
     pub grants: GrantEntries,
     /// `account`, `lifetime`, `sources`, `connections`.
@@ -42,7 +122,7 @@ pub struct KeyEntry {
 }
 
 /// The lists that grant something.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct GrantEntries {
     /// `owns`.
     pub owns: Vec<Spanned<String>>,
@@ -58,7 +138,7 @@ pub struct GrantEntries {
     pub calls: Vec<Spanned<String>>,
 }
 
-/// What may be set for one service.
+/// What may be set for one service, and in `[defaults]` for all.
 #[derive(Debug, Default)]
 pub struct SettingEntries {
     /// `account`.
@@ -76,24 +156,103 @@ pub struct SettingEntries {
 #[must_use]
 pub fn read(file: &SourceFile, problems: &Collector) -> Document {
     let Some(mut root) = toml::read(file, problems) else { return Document::default() };
-    let services = root.tables("service").into_iter().map(|(name, t)| service(name, t)).collect();
+    let document = Document {
+        naming: root.table("naming").map(naming).into_iter().collect(),
+        defaults: root.table("defaults").map(defaults).into_iter().collect(),
+        buckets: root.tables("bucket").into_iter().map(|(name, t)| bucket(name, t)).collect(),
+        roles: root.tables("role").into_iter().map(|(name, t)| role(name, t)).collect(),
+        services: root.tables("service").into_iter().map(|(name, t)| service(name, t)).collect(),
+    };
     root.finish();
-    Document { services }
+    document
+}
+
+impl Document {
+    /// Takes what another document says in addition.
+    pub fn merge(&mut self, other: Self) {
+        let Self { naming, defaults, buckets, roles, services } = other;
+        self.naming.extend(naming);
+        self.defaults.extend(defaults);
+        self.buckets.extend(buckets);
+        self.roles.extend(roles);
+        self.services.extend(services);
+    }
+}
+
+fn naming(mut table: Table<'_>) -> NamingEntry {
+    let span = table.span().clone();
+    let buckets = table.strings("buckets");
+    let events = table.strings("events");
+    let requests = table.strings("requests");
+    let except = table.table_array("except").into_iter().filter_map(except).collect();
+    table.finish();
+    NamingEntry { span, buckets, events, requests, except }
+}
+
+fn except(mut table: Table<'_>) -> Option<ExceptEntry> {
+    table.require("service", "\"NAME\"");
+    table.require("entries", "[\"...\"]");
+    table.require("reason", "\"why\"");
+    let service = table.string("service");
+    let entries = table.strings("entries");
+    let reason = table.string("reason");
+    table.finish();
+    Some(ExceptEntry { service: service?, entries: entries?, reason: reason? })
+}
+
+fn defaults(mut table: Table<'_>) -> Spanned<SettingEntries> {
+    let span = table.span().clone();
+    let settings = settings(&mut table);
+    table.finish();
+    Spanned::new(settings, span)
+}
+
+fn bucket(name: Spanned<String>, mut table: Table<'_>) -> BucketEntry {
+    let entry = BucketEntry {
+        name,
+        description: table.string("description"),
+        history: table.integer("history", 1..=64),
+        ttl: table.duration("ttl"),
+        max_value_size: table.size("max_value_size"),
+        max_bytes: table.size("max_bytes"),
+        replicas: table.integer("replicas", 1..=5),
+        storage: table.string("storage"),
+        compression: table.boolean("compression"),
+        discard: table.string("discard"),
+        direct: table.boolean("direct"),
+        rollup: table.boolean("rollup"),
+        duplicate_window: table.duration("duplicate_window"),
+        part_owners: table.boolean("part_owners"),
+    };
+    table.finish();
+    entry
+}
+
+fn role(name: Spanned<String>, mut table: Table<'_>) -> RoleEntry {
+    // For people who read the file; nothing uses it.
+    let _description = table.string("description");
+    let owns = table.spanned_strings("owns").map(|list| list.span);
+    let grants = grants(&mut table);
+    table.finish();
+    RoleEntry { name, owns, grants }
 }
 
 fn service(name: Spanned<String>, mut table: Table<'_>) -> ServiceEntry {
     let description = table.string("description");
     let keys = keys(&mut table);
-    let grants = grants(&mut table);
+    let roles = table.strings("roles").unwrap_or_default();
+    let grants =
+        GrantEntries { owns: table.strings("owns").unwrap_or_default(), ..grants(&mut table) };
     let settings = settings(&mut table);
     let disabled = table.string("disabled");
     table.finish();
-    ServiceEntry { name, description, keys, grants, settings, disabled }
+    ServiceEntry { name, description, keys, roles, grants, settings, disabled }
 }
 
+/// All but `owns`.
 fn grants(table: &mut Table<'_>) -> GrantEntries {
     GrantEntries {
-        owns: table.strings("owns").unwrap_or_default(),
+        owns: Vec::new(),
         reads: table.strings("reads").unwrap_or_default(),
         publishes: table.strings("publishes").unwrap_or_default(),
         subscribes: table.strings("subscribes").unwrap_or_default(),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::keys::UserKey;
-use crate::keyspace::Keyspace;
+use crate::keyspace::{BucketName, Keyspace};
 use crate::source::Span;
 use crate::subject::Pattern;
 
@@ -121,6 +121,8 @@ pub struct Rule {
     pub access: Access,
     /// Where it stands.
     pub at: Location,
+    /// The role whose table it stands in; `None` for the service's own table.
+    pub role: Option<Arc<str>>,
 }
 
 /// One of a service's keys, with the time in which it counts.
@@ -198,17 +200,98 @@ pub struct Service {
     pub at: Location,
 }
 
+/// Where a bucket is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Storage {
+    /// On disk.
+    File,
+    /// In memory, gone with the servers that hold it.
+    Memory,
+}
+
+impl Storage {
+    /// The name that policy files and JetStream use.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Memory => "memory",
+        }
+    }
+}
+
+/// What a full bucket does with a new value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Discard {
+    /// Refuses it.
+    New,
+    /// Takes it and drops the oldest one, of whichever key.
+    Old,
+}
+
+impl Discard {
+    /// The name that policy files and JetStream use.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::New => "new",
+            Self::Old => "old",
+        }
+    }
+}
+
+/// A declared bucket: what its stream `KV_<name>` must be like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bucket {
+    /// Its name.
+    pub name: BucketName,
+    /// What is in it, for people.
+    pub description: Option<String>,
+    /// How many values are kept for each key (`max_msgs_per_subject`).
+    pub history: u8,
+    /// How long a value is kept (`max_age`); `None` for ever.
+    pub ttl: Option<Duration>,
+    /// The largest value in bytes (`max_msg_size`); `None` for the server's limit.
+    pub max_value_size: Option<u64>,
+    /// The largest size of the bucket in bytes (`max_bytes`); `None` for no cap.
+    pub max_bytes: Option<u64>,
+    /// On how many servers it is kept (`num_replicas`).
+    pub replicas: u8,
+    /// Where it is kept.
+    pub storage: Storage,
+    /// Whether it is compressed on disk (`compression: s2`).
+    pub compression: bool,
+    /// What happens when `max_bytes` is reached.
+    pub discard: Discard,
+    /// Whether values can be read by key in the subject (`allow_direct`).
+    pub direct: bool,
+    /// Whether a put may erase older values (`allow_rollup_hdrs`), as a purge does.
+    pub rollup: bool,
+    /// For how long a message id is remembered (`duplicate_window`).
+    pub duplicate_window: Duration,
+    /// Whether services may own parts of it.
+    pub part_owners: bool,
+    /// Where its table stands.
+    pub at: Location,
+}
+
 /// A validated policy. Made only by [`super::validate`], so holding one is proof of it.
 #[derive(Debug)]
 pub struct Policy {
     revision: Revision,
     services: Vec<Service>,
+    buckets: Vec<Bucket>,
     by_key: HashMap<UserKey, (usize, usize)>,
 }
 
 impl Policy {
-    /// Assembles a policy that validation accepted. Services are sorted by name.
-    pub(super) fn new(revision: Revision, mut services: Vec<Service>) -> Self {
+    /// Assembles a policy that validation accepted. Services and buckets are sorted by name.
+    pub(super) fn new(
+        revision: Revision,
+        mut services: Vec<Service>,
+        mut buckets: Vec<Bucket>,
+    ) -> Self {
+        buckets.sort_by(|a, b| a.name.cmp(&b.name));
         services.sort_by(|a, b| a.name.cmp(&b.name));
         let mut by_key = HashMap::new();
         for (s, service) in services.iter().enumerate() {
@@ -216,7 +299,7 @@ impl Policy {
                 by_key.insert(key.key, (s, k));
             }
         }
-        Self { revision, services, by_key }
+        Self { revision, services, buckets, by_key }
     }
 
     /// Which content of the documents this is.
@@ -236,6 +319,19 @@ impl Policy {
     pub fn service(&self, name: &str) -> Option<&Service> {
         let at = self.services.binary_search_by(|s| (*s.name).cmp(name)).ok()?;
         self.services.get(at)
+    }
+
+    /// Every declared bucket, sorted by name.
+    #[must_use]
+    pub fn buckets(&self) -> &[Bucket] {
+        &self.buckets
+    }
+
+    /// The declared bucket of that name.
+    #[must_use]
+    pub fn bucket(&self, name: &BucketName) -> Option<&Bucket> {
+        let at = self.buckets.binary_search_by(|b| b.name.cmp(name)).ok()?;
+        self.buckets.get(at)
     }
 
     /// The service that a key belongs to, and the key's own entry.

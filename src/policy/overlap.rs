@@ -14,6 +14,9 @@ pub type Owner = usize;
 /// An entry's number, given by whoever inserts it.
 pub type Entry = usize;
 
+/// The longest search for one pattern. Reached only by patterns of many wildcards among many such.
+pub const MAX_STEPS: usize = 10_000;
+
 /// Patterns by token.
 #[derive(Debug)]
 pub struct PatternTree<'p> {
@@ -74,7 +77,8 @@ impl<'p> PatternTree<'p> {
         self.insert_text(">", entry, owner);
     }
 
-    fn insert_text(&mut self, pattern: &'p str, entry: Entry, owner: Owner) {
+    /// Adds the text of a pattern.
+    pub fn insert_text(&mut self, pattern: &'p str, entry: Entry, owner: Owner) {
         let mut at = 0;
         self.own(at, owner);
         for token in pattern.split('.') {
@@ -121,6 +125,66 @@ impl<'p> PatternTree<'p> {
         }
         found.truncate(limit);
         found
+    }
+
+    /// Whether some subject matches both `pattern` and a pattern in the tree. `None` when the
+    /// answer takes more than [`MAX_STEPS`].
+    #[must_use]
+    pub fn overlaps(&self, pattern: &str) -> Option<bool> {
+        let tokens: Vec<&str> = pattern.split('.').collect();
+        let mut places = vec![(0, 0)];
+        for _ in 0..MAX_STEPS {
+            let Some((at, depth)) = places.pop() else { return Some(false) };
+            let Some(node) = self.nodes.get(at) else { continue };
+            let Some(token) = tokens.get(depth) else {
+                if node.ends.is_empty() {
+                    continue;
+                }
+                return Some(true);
+            };
+            // Every branch leads to an entry.
+            let below = *token == ">" && node.children().next().is_some();
+            if below || !node.rests.is_empty() {
+                return Some(true);
+            }
+            if *token == "*" {
+                places.extend(node.children().map(|child| (child, depth + 1)));
+            } else {
+                places.extend(node.literals.get(token).map(|child| (*child, depth + 1)));
+                places.extend(node.any.map(|child| (child, depth + 1)));
+            }
+        }
+        None
+    }
+
+    /// An entry other than `but` whose pattern matches all that `pattern` matches, if one is
+    /// found within [`MAX_STEPS`].
+    #[must_use]
+    pub fn cover(&self, pattern: &str, but: Entry) -> Option<Entry> {
+        let tokens: Vec<&str> = pattern.split('.').collect();
+        let other = |entries: &[(Entry, Owner)]| {
+            entries.iter().map(|(entry, _)| *entry).find(|entry| *entry != but)
+        };
+        let mut places = vec![(0, 0)];
+        for _ in 0..MAX_STEPS {
+            let (at, depth) = places.pop()?;
+            let Some(node) = self.nodes.get(at) else { continue };
+            let found = match tokens.get(depth) {
+                None => other(&node.ends),
+                Some(_) => other(&node.rests),
+            };
+            if found.is_some() {
+                return found;
+            }
+            match tokens.get(depth) {
+                None | Some(&">") => {}
+                Some(token) => {
+                    places.extend(node.literals.get(token).map(|child| (*child, depth + 1)));
+                    places.extend(node.any.map(|child| (child, depth + 1)));
+                }
+            }
+        }
+        None
     }
 
     fn join(
@@ -264,6 +328,28 @@ mod tests {
             }
             let any = patterns.iter().any(|(l, o)| patterns.iter().any(|(r, p)| o != p && l.overlaps(r)));
             prop_assert_eq!(any, !set.is_empty());
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+        #[test]
+        fn searches_agree_with_comparing_each(
+            patterns in prop::collection::vec("(a|b|\\*)(\\.(a|b|\\*)){0,3}(\\.>)?|>", 0..8),
+            asked in "(a|b|\\*)(\\.(a|b|\\*)){0,3}(\\.>)?|>",
+        ) {
+            let patterns: Vec<_> =
+                patterns.iter().map(|text| (Pattern::parse(text).unwrap(), 0)).collect();
+            let tree = tree(&patterns);
+            let pattern = Pattern::parse(&asked).unwrap();
+            let overlap = patterns.iter().any(|(p, _)| p.overlaps(&pattern));
+            prop_assert_eq!(tree.overlaps(&asked), Some(overlap));
+            let cover = patterns.iter().skip(1).any(|(p, _)| pattern.is_subset_of(p));
+            let found = tree.cover(&asked, 0);
+            prop_assert_eq!(found.is_some(), cover);
+            if let Some(found) = found {
+                prop_assert!(found > 0 && pattern.is_subset_of(&patterns[found].0));
+            }
         }
     }
 

@@ -3,20 +3,33 @@
 //! This is the only way to a `Policy`. All files are judged as one whole:
 //!
 //! - `settings` turns texts of one table into values;
+//! - `bucket` judges the declared buckets, and what is done with them;
+//! - `role` judges roles, and gives a service the rules of its roles;
 //! - `service` judges one service, and what services must not share: names and keys;
-//! - `ownership` finds keys with two owners.
+//! - `ownership` finds keys with two owners;
+//! - `naming` holds names against the organisation's convention;
+//! - `usage` warns of what is likely not meant.
 
+mod bucket;
+mod naming;
 mod ownership;
+mod role;
 mod service;
 mod settings;
+mod usage;
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
 
-use super::document::{self, Document};
-use super::model::{Policy, Revision, Service};
-use crate::source::{Collector, Problem, Problems, SourceFile, Span};
+use self::settings::{Place, Settings};
+use super::document::{self, Document, SettingEntries};
+use super::model::{Policy, Revision, Rule, Service};
+use crate::source::{Collector, Problem, Problems, SourceFile, Span, Spanned};
+
+/// The most rules that a policy may come to, with roles and `reads = ["*"]` written out.
+pub const MAX_RULES: usize = 1_000_000;
 
 /// A policy that holds, and what is worth saying about it.
 #[derive(Debug)]
@@ -27,11 +40,17 @@ pub struct Validated {
     pub warnings: Problems,
 }
 
-/// A service whose own table is in order, with the places of its rules.
+/// A service as far as it could be read, with the places of its rules.
 struct Draft {
     service: Service,
     /// The place of each of `service.rules`.
-    rules: Vec<Span>,
+    places: Vec<Place>,
+}
+
+impl Draft {
+    fn rules(&self) -> impl Iterator<Item = (&Rule, &Place)> {
+        self.service.rules.iter().zip(&self.places)
+    }
 }
 
 /// Reads and judges a whole policy.
@@ -40,26 +59,77 @@ struct Draft {
 /// All problems found (with warnings and notes among them), when at least one is an error.
 pub fn validate(files: &[SourceFile]) -> Result<Validated, Problems> {
     let problems = Collector::new();
-    let document = merge(files.iter().map(|file| document::read(file, &problems)));
-    let named = !document.services.is_empty();
-    let drafts = service::check(document.services, &problems);
-    ownership::check(&drafts, &problems);
-    if !named && !problems.has_errors() {
+    let mut document = Document::default();
+    for file in files {
+        document.merge(document::read(file, &problems));
+    }
+    // What is missing because a file could not be read is not worth saying.
+    let complete = !problems.has_errors();
+    let Document { naming, defaults, buckets, roles, services } = document;
+
+    if services.is_empty() && complete {
         problems.push(no_services(files));
+    }
+    let buckets = bucket::check(buckets, &problems);
+    let left = Cell::new(MAX_RULES);
+    let roles = role::check(roles, &problems);
+    let context = service::Context {
+        defaults: check_defaults(defaults, &problems),
+        buckets: &buckets.list,
+        roles: &roles,
+        left: &left,
+        complete,
+        problems: &problems,
+    };
+    let drafts = service::check(services, &context);
+    if left.get() == 0 {
+        problems.push(
+            Problem::error(
+                "too-many-rules",
+                format!("the policy comes to more than {MAX_RULES} rules"),
+            )
+            .help(
+                "roles and `reads = [\"*\"]` are written out for each service; use them for fewer",
+            ),
+        );
+        return Err(problems.finish());
+    }
+
+    ownership::check(&drafts, &problems);
+    bucket::check_use(&buckets, &drafts, &problems);
+    naming::check(naming, &drafts, &problems);
+    usage::check(&drafts, &problems);
+    if complete {
+        usage::check_counterparts(&buckets, &roles, &drafts, &problems);
     }
     if problems.has_errors() {
         return Err(problems.finish());
     }
     let services = drafts.into_iter().map(|draft| draft.service).collect();
-    Ok(Validated { policy: Policy::new(revision(files), services), warnings: problems.finish() })
+    let policy = Policy::new(revision(files), services, buckets.list);
+    Ok(Validated { policy, warnings: problems.finish() })
 }
 
-fn merge(documents: impl Iterator<Item = Document>) -> Document {
-    let mut whole = Document::default();
-    for document in documents {
-        whole.services.extend(document.services);
+fn check_defaults(tables: Vec<Spanned<SettingEntries>>, problems: &Collector) -> Settings {
+    let spans = tables.iter().map(|table| &table.span);
+    only_one("[defaults]", spans, problems);
+    let mut all = tables.into_iter().map(|table| settings::settings(table.value, problems));
+    let first = all.next().unwrap_or_default();
+    all.for_each(drop);
+    first
+}
+
+/// Reports all but the first table of a kind that a policy has once.
+fn only_one<'s>(name: &str, mut spans: impl Iterator<Item = &'s Span>, problems: &Collector) {
+    let Some(first) = spans.next() else { return };
+    for span in spans {
+        problems.push(
+            Problem::error("duplicate-table", format!("`{name}` is defined twice"))
+                .at(span, "defined again here")
+                .also(first, "first defined here")
+                .help("a policy has one; merge the two tables"),
+        );
     }
-    whole
 }
 
 fn no_services(files: &[SourceFile]) -> Problem {

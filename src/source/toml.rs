@@ -365,24 +365,44 @@ impl<'a> Table<'a> {
         Table { file: self.file, problems: self.problems, path, span, entries, known: Vec::new() }
     }
 
-    /// Takes every remaining entry as a string under a name of the writer's choosing.
-    pub fn remaining_strings(&mut self) -> Vec<(Spanned<String>, Spanned<String>)> {
-        let mut pairs = Vec::with_capacity(self.entries.len());
-        for (name, value) in std::mem::take(&mut self.entries) {
-            let span = self.file.span(name.span());
-            let Some(name) = self.checked_string("the key", name.get_ref(), span) else { continue };
-            let span = self.file.span(value.span());
-            match value.get_ref() {
-                DeValue::String(text) => {
-                    if let Some(text) = self.checked_string(&name.value, text, span) {
-                        pairs.push((name, text));
-                    }
-                }
-                other => self.wrong_type(&name.value, "a string", type_name(other), &span),
+    /// The tables of `[[key]]`, or of an array of tables.
+    pub fn table_array(&mut self, key: &'static str) -> Vec<Table<'a>> {
+        const EXPECTED: &str = "an array of tables";
+        let mut tables = Vec::new();
+        for value in self.values(key, EXPECTED).unwrap_or_default() {
+            match value {
+                Value::Table(table) => tables.push(table),
+                Value::String(other) => self.wrong_type(key, EXPECTED, "a string", &other.span),
+                Value::Datetime(other) => self.wrong_type(key, EXPECTED, "a datetime", &other.span),
+                Value::Other(found, span) => self.wrong_type(key, EXPECTED, found, &span),
             }
         }
-        pairs.sort_by_key(|(name, _)| name.span.range().start);
-        pairs
+        tables
+    }
+
+    /// A number of bytes: an integer, or a string with a unit (`B`, `KiB`, `MiB`, `GiB`, `TiB`).
+    /// At least 1, and no more than NATS can say (an `i64`).
+    pub fn size(&mut self, key: &'static str) -> Option<Spanned<u64>> {
+        const EXPECTED: &str = "a number of bytes, or a string such as \"64KiB\"";
+        let (_, value) = self.take(key)?;
+        let span = self.file.span(value.span());
+        let bytes = match value.get_ref() {
+            DeValue::Integer(number) => u64::from_str_radix(number.as_str(), number.radix()).ok(),
+            DeValue::String(text) => parse_size(text),
+            other => {
+                self.wrong_type(key, EXPECTED, type_name(other), &span);
+                return None;
+            }
+        };
+        let bytes = bytes.filter(|bytes| *bytes > 0 && i64::try_from(*bytes).is_ok());
+        if bytes.is_none() {
+            self.problems.push(
+                Problem::error("bad-size", format!("`{key}` is not a size"))
+                    .at(&span, format!("expected {EXPECTED}"))
+                    .help("the units are B, KiB, MiB, GiB and TiB"),
+            );
+        }
+        Some(Spanned::new(bytes?, span))
     }
 
     /// Reports every key that was never asked for, with the nearest known one.
@@ -401,6 +421,15 @@ impl<'a> Table<'a> {
             );
         }
     }
+}
+
+/// Parses a number of bytes such as `64KiB` or `1 GiB`.
+fn parse_size(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let unit = text.get(digits.len()..)?.trim_start();
+    let power = ["B", "KiB", "MiB", "GiB", "TiB"].iter().position(|known| *known == unit)?;
+    digits.parse::<u64>().ok()?.checked_mul(1 << (10 * power))
 }
 
 /// Parses a length of time such as `90s` or `1h30m`.
@@ -428,13 +457,17 @@ mod tests {
 
     #[test]
     fn reads_every_type() {
-        let text = "s = 'a'\nl = ['a', 'b']\nb = true\ni = 0x10\nd = '1h30m'\n[t]\n[n.y]\n[n.x]\n";
+        let text = "s = 'a'\nl = ['a', 'b']\nb = true\ni = 0x10\nd = '1h30m'\nz = '64 KiB'\ny = 7\n\
+            [t]\n[n.y]\n[n.x]\n[[a]]\n[[a]]\n";
         let found = problems(text, |t| {
             assert_eq!(t.string("s").unwrap().value, "a");
             assert_eq!(t.strings("l").unwrap().len(), 2);
             assert!(t.boolean("b").unwrap().value);
             assert_eq!(t.integer("i", 0..=16).unwrap().value, 16);
             assert_eq!(t.duration("d").unwrap().value.as_secs(), 5400);
+            assert_eq!(t.size("z").unwrap().value, 65_536);
+            assert_eq!(t.size("y").unwrap().value, 7);
+            assert_eq!(t.table_array("a").len(), 2);
             assert_eq!(t.table("t").unwrap().title(), "`[t]`");
             let names: Vec<_> = t.tables("n").into_iter().map(|(name, _)| name.value).collect();
             assert_eq!(names, ["y", "x"], "in the order of the text");

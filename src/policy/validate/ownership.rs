@@ -20,14 +20,14 @@ pub fn check(drafts: &[Draft], problems: &Collector) {
     let mut buckets: BTreeMap<&BucketName, PatternTree<'_>> = BTreeMap::new();
     let mut owned = Vec::new();
     for (owner, draft) in drafts.iter().enumerate() {
-        for (rule, span) in draft.service.rules.iter().zip(&draft.rules) {
+        for (rule, place) in draft.rules() {
             let Access::Owns(keyspace) = &rule.access else { continue };
             let tree = buckets.entry(keyspace.bucket()).or_default();
             match keyspace.part() {
                 Some(part) => tree.insert(part, owned.len(), owner),
                 None => tree.insert_all(owned.len(), owner),
             }
-            owned.push(Owned { keyspace, service: &draft.service.name, span });
+            owned.push(Owned { keyspace, service: &draft.service.name, span: &place.span });
         }
     }
     let mut left = MAX_PROBLEMS;

@@ -1,44 +1,65 @@
 //! One service after another, and what no two may share.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Draft;
-use super::settings::{self, Settings, shown};
+use super::role::{self, Roles};
+use super::settings::{self, Scope, Settings, shown};
 use crate::keys::UserKey;
 use crate::policy::document::{KeyEntry, ServiceEntry};
-use crate::policy::model::{ConnectionType, Location, Service, ServiceKey};
+use crate::policy::model::{Bucket, ConnectionType, Location, Service, ServiceKey};
 use crate::source::{Collector, Problem, Span, Spanned};
 
 /// The longest service name. It is one token of its inbox, and part of its user name.
 pub const MAX_NAME_CHARS: usize = 64;
 
+/// What a service is judged in.
+pub struct Context<'c> {
+    pub defaults: Settings,
+    pub buckets: &'c [Bucket],
+    pub roles: &'c Roles,
+    /// How many rules may still be made.
+    pub left: &'c Cell<usize>,
+    /// Whether all files could be read, so that what is missing is really missing.
+    pub complete: bool,
+    pub problems: &'c Collector,
+}
+
 /// Judges every service. A service with problems is given back as far as it could be read.
-pub fn check(entries: Vec<ServiceEntry>, problems: &Collector) -> Vec<Draft> {
+pub fn check(entries: Vec<ServiceEntry>, context: &Context<'_>) -> Vec<Draft> {
+    let problems = context.problems;
     let mut names: HashMap<String, Span> = HashMap::new();
     let mut holders: HashMap<UserKey, Spanned<Arc<str>>> = HashMap::new();
     let mut drafts = Vec::with_capacity(entries.len());
     for entry in entries {
-        check_name(&entry.name, problems);
+        check_name("service", &entry.name, problems);
         if let Some(first) = names.get(&entry.name.value) {
-            problems.push(
-                Problem::error(
-                    "duplicate-service",
-                    format!("service `{}` is defined twice", entry.name.value),
-                )
-                .at(&entry.name.span, "defined again here")
-                .also(first, "first defined here")
-                .help("merge the two tables, or give one of them another name"),
-            );
+            problems.push(defined_twice("service", &entry.name, first));
             continue;
         }
         names.insert(entry.name.value.clone(), entry.name.span.clone());
-        drafts.push(service(entry, &mut holders, problems));
+        drafts.push(service(entry, &mut holders, context));
     }
     drafts
 }
 
-fn check_name(name: &Spanned<String>, problems: &Collector) {
+/// A problem: two tables of one name. Within a file, TOML refuses it already.
+pub fn defined_twice(what: &str, name: &Spanned<String>, first: &Span) -> Problem {
+    let code = match what {
+        "bucket" => "duplicate-bucket",
+        "role" => "duplicate-role",
+        _ => "duplicate-service",
+    };
+    Problem::error(code, format!("{what} `{}` is defined twice", name.value))
+        .at(&name.span, "defined again here")
+        .also(first, "first defined here")
+        .help("merge the two tables, or give one of them another name")
+}
+
+/// Reports a name that is not one token of safe characters.
+pub fn check_name(what: &str, name: &Spanned<String>, problems: &Collector) {
     let text = name.value.as_str();
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
     let reason = if text.is_empty() {
@@ -51,20 +72,18 @@ fn check_name(name: &Spanned<String>, problems: &Collector) {
         return;
     };
     problems.push(
-        Problem::error("bad-name", format!("`{}` cannot name a service: {reason}", shown(text)))
+        Problem::error("bad-name", format!("`{}` cannot name a {what}: {reason}", shown(text)))
             .at(&name.span, "")
-            .help(format!(
-                "use 1 to {MAX_NAME_CHARS} letters, digits, `_` and `-`: the name becomes one token of the \
-                 service's inbox"
-            )),
+            .help(format!("use 1 to {MAX_NAME_CHARS} letters, digits, `_` and `-`")),
     );
 }
 
 fn service(
     entry: ServiceEntry,
     holders: &mut HashMap<UserKey, Spanned<Arc<str>>>,
-    problems: &Collector,
+    context: &Context<'_>,
 ) -> Draft {
+    let problems = context.problems;
     let name: Arc<str> = entry.name.value.as_str().into();
     if entry.keys.is_empty() {
         problems.push(
@@ -73,11 +92,17 @@ fn service(
                 .help("add `nkeys = [\"U...\"]`"),
         );
     }
-    let keys = entry.keys.into_iter().filter_map(|key| check_key(key, &name, holders, problems));
-    let keys = keys.collect();
-    let (rules, rule_spans) = settings::rules(entry.grants, problems);
+    let keys: Vec<ServiceKey> =
+        entry.keys.into_iter().filter_map(|key| check_key(key, &name, holders, problems)).collect();
+    check_gap(&entry.name, &keys, problems);
+    let Context { buckets, left, .. } = *context;
+    let scope = Scope { service: &name, role: None, buckets, left, problems };
+    let (mut rules, mut places) = settings::rules(&entry.grants, &scope);
+    let (more_rules, more_places) = role::apply(&entry.roles, context.roles, context, &name);
+    rules.extend(more_rules);
+    places.extend(more_places);
     let Settings { account, lifetime, sources, connections } =
-        settings::settings(entry.settings, problems);
+        settings::settings(entry.settings, problems).or(&context.defaults);
     if let Some(reason) = entry.disabled.as_ref().filter(|r| r.value.trim().is_empty()) {
         problems.push(
             Problem::error("no-reason", "`disabled` needs a reason")
@@ -97,7 +122,39 @@ fn service(
         disabled: entry.disabled.map(|reason| reason.value),
         at: Location::from(&entry.name.span),
     };
-    Draft { service, rules: rule_spans }
+    Draft { service, places }
+}
+
+/// Warns when a rotation leaves a time in which no key is valid.
+fn check_gap(name: &Spanned<String>, keys: &[ServiceKey], problems: &Collector) {
+    let mut windows: Vec<(i64, i64)> = keys
+        .iter()
+        .map(|key| (key.not_before.unwrap_or(i64::MIN), key.not_after.unwrap_or(i64::MAX)))
+        .collect();
+    windows.sort_unstable();
+    let Some((_, mut covered)) = windows.first().copied() else { return };
+    for (from, until) in windows {
+        if from > covered {
+            let time = |seconds| {
+                jiff::Timestamp::from_second(seconds)
+                    .map_or_else(|_| seconds.to_string(), |t| t.to_string())
+            };
+            problems.push(
+                Problem::warning(
+                    "key-gap",
+                    format!(
+                        "no key of `{}` is valid from {} until {}",
+                        name.value,
+                        time(covered),
+                        time(from)
+                    ),
+                )
+                .at(&name.span, "it cannot connect in between")
+                .help("let the windows of the old and the new key overlap"),
+            );
+        }
+        covered = covered.max(until);
+    }
 }
 
 fn check_key(

@@ -1,5 +1,7 @@
 //! Texts to values: what can be judged by looking at one entry.
 
+use std::borrow::Cow;
+use std::cell::Cell;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +10,7 @@ use ipnet::IpNet;
 
 use crate::keyspace::{Keyspace, KeyspaceError};
 use crate::policy::document::{GrantEntries, SettingEntries};
-use crate::policy::model::{Access, ConnectionType, Location, Rule};
+use crate::policy::model::{Access, Bucket, ConnectionType, Location, Rule};
 use crate::source::toml::nearest;
 use crate::source::{Collector, Problem, Span, Spanned};
 use crate::subject::{Pattern, SubjectError};
@@ -21,12 +23,24 @@ const LIFETIME: std::ops::RangeInclusive<Duration> =
 const MAX_ACCOUNT_BYTES: usize = 255;
 
 /// The values of [`SettingEntries`].
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Settings {
     pub account: Option<Arc<str>>,
     pub lifetime: Option<Duration>,
     pub sources: Option<Vec<IpNet>>,
     pub connections: Option<Vec<ConnectionType>>,
+}
+
+impl Settings {
+    /// What is set here, and for the rest what is set there.
+    pub fn or(self, defaults: &Self) -> Self {
+        Self {
+            account: self.account.or_else(|| defaults.account.clone()),
+            lifetime: self.lifetime.or(defaults.lifetime),
+            sources: self.sources.or_else(|| defaults.sources.clone()),
+            connections: self.connections.or_else(|| defaults.connections.clone()),
+        }
+    }
 }
 
 pub fn settings(entries: SettingEntries, problems: &Collector) -> Settings {
@@ -133,51 +147,86 @@ fn connection(entry: &Spanned<String>, problems: &Collector) -> Option<Connectio
     found
 }
 
+/// Whose table is read into rules, and with what around it.
+pub struct Scope<'c> {
+    /// The service that gets the rules.
+    pub service: &'c str,
+    /// The role whose table it is, if it is not the service's own.
+    pub role: Option<&'c Arc<str>>,
+    /// The declared buckets, for `reads = ["*"]`.
+    pub buckets: &'c [Bucket],
+    /// How many rules may still be made in the whole policy.
+    pub left: &'c Cell<usize>,
+    pub problems: &'c Collector,
+}
+
+/// Where a rule stands, for problems about it.
+#[derive(Clone)]
+pub struct Place {
+    pub span: Span,
+    /// Whether it is one of many that `reads = ["*"]` stands for.
+    pub everything: bool,
+}
+
 /// The rules of a table, each with its place. Entries with problems are left out.
-pub fn rules(entries: GrantEntries, problems: &Collector) -> (Vec<Rule>, Vec<Span>) {
+pub fn rules(entries: &GrantEntries, scope: &Scope<'_>) -> (Vec<Rule>, Vec<Place>) {
     let mut rules = Vec::new();
-    let mut spans = Vec::new();
-    let mut add = |access: Access, span: Span| {
-        rules.push(Rule { access, at: Location::from(&span) });
-        spans.push(span);
+    let mut places = Vec::new();
+    let mut add = |access: Access, span: &Span, everything: bool| {
+        // Counted, because roles and `*` make much of little text.
+        let Some(left) = scope.left.get().checked_sub(1) else { return };
+        scope.left.set(left);
+        rules.push(Rule { access, at: Location::from(span), role: scope.role.cloned() });
+        places.push(Place { span: span.clone(), everything });
     };
-    for (list, access) in
-        [(entries.owns, Access::Owns as fn(Keyspace) -> Access), (entries.reads, Access::Reads)]
-    {
-        for entry in list {
-            if let Some(keyspace) = keyspace(&entry, problems) {
-                add(access(keyspace), entry.span);
+    for entry in &entries.owns {
+        if let Some(keyspace) = keyspace(entry, scope) {
+            add(Access::Owns(keyspace), &entry.span, false);
+        }
+    }
+    for entry in &entries.reads {
+        if entry.value == "*" {
+            for bucket in scope.buckets {
+                let keyspace = Keyspace::whole(bucket.name.clone());
+                add(Access::Reads(keyspace), &entry.span, true);
             }
+        } else if let Some(keyspace) = keyspace(entry, scope) {
+            add(Access::Reads(keyspace), &entry.span, false);
         }
     }
     for (key, list, access) in [
-        ("publishes", entries.publishes, Access::Publishes as fn(Pattern) -> Access),
-        ("subscribes", entries.subscribes, Access::Subscribes),
-        ("answers", entries.answers, Access::Answers),
-        ("calls", entries.calls, Access::Calls),
+        ("publishes", &entries.publishes, Access::Publishes as fn(Pattern) -> Access),
+        ("subscribes", &entries.subscribes, Access::Subscribes),
+        ("answers", &entries.answers, Access::Answers),
+        ("calls", &entries.calls, Access::Calls),
     ] {
         for entry in list {
-            if let Some(pattern) = plain_subject(key, &entry, problems) {
-                add(access(pattern), entry.span);
+            if let Some(pattern) = plain_subject(key, entry, scope) {
+                add(access(pattern), &entry.span, false);
             }
         }
     }
-    (rules, spans)
+    (rules, places)
 }
 
-fn keyspace(entry: &Spanned<String>, problems: &Collector) -> Option<Keyspace> {
-    let error = match Keyspace::parse(&entry.value) {
+/// An entry's text; in a role, `{service}` stands for the service that has it.
+fn text<'e>(entry: &'e Spanned<String>, scope: &Scope<'_>) -> Cow<'e, str> {
+    if scope.role.is_some() && entry.value.contains("{service}") {
+        Cow::Owned(entry.value.replace("{service}", scope.service))
+    } else {
+        Cow::Borrowed(&entry.value)
+    }
+}
+
+fn keyspace(entry: &Spanned<String>, scope: &Scope<'_>) -> Option<Keyspace> {
+    let text = text(entry, scope);
+    let error = match Keyspace::parse(&text) {
         Ok(keyspace) => return Some(keyspace),
         Err(error) => error,
     };
-    let problem = Problem::error(
-        "bad-keyspace",
-        format!("`{}` is not a keyspace: {error}", shown(&entry.value)),
-    )
-    .at(&entry.span, "");
     let help = match &error {
-        KeyspaceError::BucketCharacter('$') if entry.value.starts_with("$KV.") => {
-            let mut parts = entry.value.splitn(3, '.').skip(1);
+        KeyspaceError::BucketCharacter('$') if text.starts_with("$KV.") => {
+            let mut parts = text.splitn(3, '.').skip(1);
             let bucket = parts.next().unwrap_or_default();
             match parts.next() {
                 None | Some(">") => format!("write the bucket's name: \"{bucket}\""),
@@ -185,20 +234,30 @@ fn keyspace(entry: &Spanned<String>, problems: &Collector) -> Option<Keyspace> {
             }
         }
         KeyspaceError::BucketCharacter('.') => {
-            let (bucket, keys) = entry.value.split_once('.').unwrap_or_default();
+            let (bucket, keys) = text.split_once('.').unwrap_or_default();
             format!("a slash is between bucket and keys: \"{bucket}/{keys}\"")
         }
+        KeyspaceError::BucketCharacter('{') => BRACES.to_owned(),
         _ => "write \"BUCKET\" for a whole bucket, or \"BUCKET/KEYS\" for part of one, such as \
               \"orders/line.>\""
             .to_owned(),
     };
-    problems.push(problem.help(help));
+    scope.problems.push(
+        Problem::error("bad-keyspace", format!("`{}` is not a keyspace: {error}", shown(&text)))
+            .at(&entry.span, "")
+            .help(help),
+    );
     None
 }
 
-fn plain_subject(key: &str, entry: &Spanned<String>, problems: &Collector) -> Option<Pattern> {
-    let text = shown(&entry.value);
-    let pattern = match Pattern::parse(&entry.value) {
+/// What to say where a placeholder does not work.
+const BRACES: &str = "`{service}` stands for the service's name in roles and in `[naming]` only";
+
+fn plain_subject(key: &str, entry: &Spanned<String>, scope: &Scope<'_>) -> Option<Pattern> {
+    let problems = scope.problems;
+    let written = text(entry, scope);
+    let text = shown(&written);
+    let pattern = match Pattern::parse(&written) {
         Ok(pattern) => pattern,
         Err(error) => {
             let help = match error {
@@ -224,6 +283,7 @@ fn plain_subject(key: &str, entry: &Spanned<String>, problems: &Collector) -> Op
     } else if first.starts_with('_') {
         "subjects that begin with `_` are inboxes and the server's own replies"
     } else {
+        warn_of_odd_tokens(&pattern, entry, problems);
         return Some(pattern);
     };
     let help = if pattern.starts_with_wildcard() {
@@ -239,6 +299,25 @@ fn plain_subject(key: &str, entry: &Spanned<String>, problems: &Collector) -> Op
             .help(help),
     );
     None
+}
+
+/// Warns of what is an ordinary character to NATS, and hardly meant as one.
+fn warn_of_odd_tokens(pattern: &Pattern, entry: &Spanned<String>, problems: &Collector) {
+    let odd = |token: &&str| *token != "*" && *token != ">" && token.contains(['*', '>', '{', '}']);
+    let Some(token) = pattern.as_str().split('.').find(odd) else { return };
+    let help = if token.contains(['{', '}']) {
+        BRACES
+    } else {
+        "`*` and `>` stand for whole tokens; a part of a token cannot be left open"
+    };
+    problems.push(
+        Problem::warning(
+            "literal-wildcard",
+            format!("`{}` matches only itself, character by character", shown(token)),
+        )
+        .at(&entry.span, "likely matches nothing")
+        .help(help),
+    );
 }
 
 /// A text for a message: cut when it is long.

@@ -1,0 +1,168 @@
+//! Warnings and notes: a policy that holds, and is likely not what was meant.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use super::Draft;
+use super::bucket::Buckets;
+use super::role::Roles;
+use super::settings::Place;
+use crate::policy::model::{Access, Rule};
+use crate::policy::overlap::PatternTree;
+use crate::source::{Collector, Problem};
+
+/// Judges each service by itself.
+pub fn check(drafts: &[Draft], problems: &Collector) {
+    for draft in drafts {
+        // A role's own entries were judged with the role.
+        check_covered(draft.rules().filter(|(rule, _)| rule.role.is_none()), problems);
+        check_deputy(draft, problems);
+    }
+}
+
+/// Warns of entries that another entry of the same table makes needless.
+pub fn check_covered<'r>(rules: impl Iterator<Item = (&'r Rule, &'r Place)>, problems: &Collector) {
+    let mut groups: BTreeMap<&str, Vec<(String, &Rule, &Place)>> = BTreeMap::new();
+    for (rule, place) in rules {
+        // What one owns one reads, so the two are looked at together.
+        let (group, subjects) = match &rule.access {
+            Access::Owns(keyspace) | Access::Reads(keyspace) => ("reads", keyspace.subjects()),
+            Access::Publishes(p)
+            | Access::Subscribes(p)
+            | Access::Answers(p)
+            | Access::Calls(p) => (rule.access.verb(), p.to_string()),
+        };
+        groups.entry(group).or_default().push((subjects, rule, place));
+    }
+    for entries in groups.values().filter(|entries| entries.len() > 1) {
+        let mut tree = PatternTree::new();
+        for (i, (subjects, ..)) in entries.iter().enumerate() {
+            tree.insert_text(subjects, i, 0);
+        }
+        for (i, (subjects, rule, place)) in entries.iter().enumerate() {
+            let Some(cover) = tree.cover(subjects, i) else { continue };
+            let Some((other, by, by_place)) = entries.get(cover) else { continue };
+            // To read is no reason not to own; of two equal entries the second is needless; what
+            // `*` stands for is nobody's entry.
+            let kept =
+                matches!(rule.access, Access::Owns(_)) && matches!(by.access, Access::Reads(_));
+            let twin = other == subjects && rule.access.verb() == by.access.verb();
+            if place.everything || kept || (twin && cover > i) {
+                continue;
+            }
+            let (message, label) = if twin {
+                (format!("`{}` is listed twice", rule.access), "first listed here".to_owned())
+            } else {
+                (
+                    format!("`{}` adds nothing", rule.access),
+                    format!("`{by}` covers it", by = by.access),
+                )
+            };
+            problems.push(
+                Problem::warning("covered", message)
+                    .at(&place.span, "")
+                    .also(&by_place.span, label)
+                    .help("remove it"),
+            );
+        }
+    }
+}
+
+/// A service that owns and answers can be made to write its own keys: the caller chooses the
+/// reply subject, and the server lets the owner publish there.
+fn check_deputy(draft: &Draft, problems: &Collector) {
+    let find = |wanted: fn(&Access) -> bool| draft.rules().find(|(rule, _)| wanted(&rule.access));
+    let answers = find(|access| matches!(access, Access::Answers(_)));
+    let owns = find(|access| matches!(access, Access::Owns(_)));
+    let (Some((_, answers)), Some((_, owns))) = (answers, owns) else { return };
+    problems.push(
+        Problem::warning(
+            "confused-deputy",
+            format!("`{}` owns a keyspace and answers requests", draft.service.name),
+        )
+        .at(&answers.span, "a caller chooses where the answer goes")
+        .also(&owns.span, "and may choose a key of this")
+        .help(
+            "no permission can prevent it: answer only to subjects that begin with `_INBOX.`, or \
+             split the service in two",
+        ),
+    );
+}
+
+/// What is asked for and nobody offers, and the other way round.
+pub fn check_counterparts(
+    buckets: &Buckets,
+    roles: &Roles,
+    drafts: &[Draft],
+    problems: &Collector,
+) {
+    let mut offered = Offered::default();
+    for draft in drafts {
+        for (rule, _) in draft.rules() {
+            match &rule.access {
+                Access::Owns(keyspace) => {
+                    let part = keyspace.part().map_or(">", |part| part.as_str());
+                    let tree = offered.owned.entry(keyspace.bucket().as_str()).or_default();
+                    tree.insert_text(part, 0, 0);
+                }
+                Access::Publishes(pattern) => offered.published.insert(pattern, 0, 0),
+                Access::Answers(pattern) => offered.answered.insert(pattern, 0, 0),
+                Access::Reads(_) | Access::Subscribes(_) | Access::Calls(_) => {}
+            }
+        }
+    }
+    let mut said: HashSet<(Arc<str>, usize)> = HashSet::new();
+    for draft in drafts {
+        for (rule, place) in draft.rules() {
+            let Some(problem) = offered.missing(rule, place) else { continue };
+            // A role's entry is said once, not for each service that has the role.
+            let key = (Arc::clone(place.span.file().name()), place.span.range().start);
+            if rule.role.is_none() || said.insert(key) {
+                problems.push(problem);
+            }
+        }
+    }
+    for bucket in &buckets.list {
+        if !offered.owned.contains_key(bucket.name.as_str())
+            && let Some((_, span)) = buckets.names.get(&bucket.name)
+        {
+            let message = format!("nobody owns bucket `{}`", bucket.name);
+            problems
+                .push(Problem::note("unowned-bucket", message).at(span, "nothing can be written"));
+        }
+    }
+    for role in roles.values().filter(|role| !role.used.get()) {
+        let message = format!("no service has role `{}`", role.name.value);
+        problems.push(Problem::note("unused-role", message).at(&role.name.span, ""));
+    }
+}
+
+#[derive(Default)]
+struct Offered<'d> {
+    owned: BTreeMap<&'d str, PatternTree<'d>>,
+    published: PatternTree<'d>,
+    answered: PatternTree<'d>,
+}
+
+impl Offered<'_> {
+    fn missing(&self, rule: &Rule, place: &Place) -> Option<Problem> {
+        let note = |code, message: String| Some(Problem::note(code, message).at(&place.span, ""));
+        match &rule.access {
+            Access::Reads(keyspace) if !place.everything => {
+                let part = keyspace.part().map_or(">", |part| part.as_str());
+                let tree = self.owned.get(keyspace.bucket().as_str());
+                let owned = tree.is_some_and(|tree| tree.overlaps(part) != Some(false));
+                if owned { None } else { note("unowned-read", format!("nobody owns `{keyspace}`")) }
+            }
+            Access::Calls(pattern) if self.answered.overlaps(pattern.as_str()) == Some(false) => {
+                note("unanswered-call", format!("nobody answers `{pattern}`"))
+            }
+            Access::Subscribes(pattern)
+                if self.published.overlaps(pattern.as_str()) == Some(false) =>
+            {
+                note("unpublished-subscription", format!("nobody publishes to `{pattern}`"))
+            }
+            _ => None,
+        }
+    }
+}
