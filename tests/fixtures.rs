@@ -1,6 +1,8 @@
 //! Runs the folders of `tests/fixtures`: a policy in, whole messages out. `README.md` there says
 //! how to add one; no Rust is needed for it.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,8 +10,8 @@ use std::path::{Path, PathBuf};
 use solewriter::policy::directory::Directory;
 use solewriter::policy::model::{Bucket, Policy, Service};
 use solewriter::policy::validate::{Validated, validate};
-use solewriter::source::Problems;
 use solewriter::source::render::Style;
+use solewriter::source::{Problems, SourceFile};
 
 /// Set to anything, writes what is found instead of comparing.
 const UPDATE: &str = "UPDATE_FIXTURES";
@@ -37,8 +39,11 @@ fn every_fixture_is_as_expected() {
 fn run(case: &Path, failures: &mut String) {
     let found = Directory::new(case.join("policy")).read().and_then(|files| validate(&files));
     // Where the repository lies is nobody's business.
-    let problems = problems(&found).replace(&format!("{}/", case.display()), "");
-    compare(&case.join("problems.txt"), Some(problems), true, failures);
+    let place = format!("{}/", case.display());
+    let text = problems(&found).replace(&place, "");
+    compare(&case.join("problems.txt"), Some(text), true, failures);
+    let json = serde_json::to_string_pretty(list(&found)).unwrap().replace(&place, "") + "\n";
+    compare(&case.join("problems.json"), Some(json), false, failures);
     let policy = found.as_ref().ok().map(|validated| describe(&validated.policy));
     compare(&case.join("policy.txt"), policy, false, failures);
 }
@@ -61,11 +66,15 @@ fn compare(expected: &Path, found: Option<String>, required: bool, failures: &mu
     }
 }
 
-fn problems(found: &Result<Validated, Problems>) -> String {
-    let problems = match found {
+fn list(found: &Result<Validated, Problems>) -> &Problems {
+    match found {
         Ok(validated) => &validated.warnings,
         Err(problems) => problems,
-    };
+    }
+}
+
+fn problems(found: &Result<Validated, Problems>) -> String {
+    let problems = list(found);
     format!("{}{}\n", problems.render(Style::Plain), problems.summary())
 }
 
@@ -134,4 +143,39 @@ fn describe_service(service: &Service) -> String {
         let _ = writeln!(text, "  disabled: {reason}");
     }
     text
+}
+
+/// Every TOML block of the page, each as a file of one policy.
+#[test]
+fn the_examples_of_the_documentation_hold_together() {
+    let page = include_str!("../docs/policy.md");
+    let files: Vec<SourceFile> = page
+        .split("```toml\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next())
+        .enumerate()
+        .map(|(i, text)| SourceFile::new(format!("example {}", i + 1), text))
+        .collect();
+    assert!(files.len() > 4);
+    if let Err(problems) = validate(&files) {
+        panic!("{problems}");
+    }
+}
+
+/// A code that is not in the documentation cannot be looked up.
+#[test]
+fn every_code_that_a_fixture_shows_is_documented() {
+    let page = include_str!("../docs/policy.md");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    for case in fs::read_dir(root).unwrap() {
+        let text = fs::read_to_string(case.unwrap().path().join("problems.txt"));
+        for line in text.unwrap_or_default().lines() {
+            let Some((severity, rest)) = line.split_once('[') else { continue };
+            if let ("error" | "warning" | "note", Some((code, _))) =
+                (severity, rest.split_once(']'))
+            {
+                assert!(page.contains(&format!("`{code}`")), "{code} is not in docs/policy.md");
+            }
+        }
+    }
 }

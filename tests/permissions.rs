@@ -19,9 +19,8 @@ fn policy(text: &str) -> Option<Policy> {
 
 /// The allow and deny lists of the one service of a policy.
 fn lists(rules: &str) -> serde_json::Value {
-    let buckets = "[bucket.b]\n[bucket.shared]\nparts = true\nallow_rollup = false\n";
-    let text = format!("[service.s]\n{rules}\n");
-    let policy = policy(&format!("{buckets}{text}")).or_else(|| policy(&text)).expect(&text);
+    let text = format!("[bucket.b]\n[service.s]\n{rules}\n");
+    let policy = policy(&text).expect(&text);
     let grant = Grant::of(policy.service("s").unwrap(), &defaults()).unwrap();
     let claims = serde_json::to_value(grant.claims()).unwrap();
     serde_json::json!({"pub": claims["pub"], "sub": claims["sub"]})
@@ -160,7 +159,12 @@ fn hostile_policy() -> impl Strategy<Value = String> {
     let rules =
         proptest::collection::btree_map(verb, proptest::collection::vec(entry(), 1..3), 0..4);
     proptest::collection::vec(rules, 1..4).prop_map(|services| {
-        let mut text = String::from("[bucket.b]\n[bucket.c]\n[bucket.a]\n");
+        let mut text = String::from("[bucket.a]\n");
+        for bucket in ["b", "c"] {
+            text.push_str(&format!(
+                "[bucket.{bucket}]\npart_owners = true\nrollup = false\nduplicate_window = \"100ms\"\n"
+            ));
+        }
         for (i, rules) in services.into_iter().enumerate() {
             text.push_str(&format!("[service.s{i}]\n"));
             for (verb, entries) in rules {

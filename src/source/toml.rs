@@ -97,7 +97,8 @@ fn type_name(value: &DeValue<'_>) -> &'static str {
     }
 }
 
-/// The known name nearest to a misspelled one, if one is near enough to be meant.
+/// The known name nearest to a misspelled one, if one is near enough to be meant. Looks at the
+/// first thousand known names only: it is a courtesy, and must not become the main work.
 #[must_use]
 pub fn nearest<'n>(name: &str, known: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
     // Beyond this length nothing known is near, and comparing costs length squared.
@@ -107,6 +108,7 @@ pub fn nearest<'n>(name: &str, known: impl IntoIterator<Item = &'n str>) -> Opti
     let lower = name.to_lowercase();
     known
         .into_iter()
+        .take(1000)
         .map(|candidate| {
             let distance = strsim::damerau_levenshtein(&lower, &candidate.to_lowercase());
             (distance, candidate)
