@@ -49,7 +49,7 @@ const fn setting(
 }
 
 /// Every setting, in the order of the file. `docs/settings.md` is checked against it.
-const SETTINGS: [Setting; 25] = [
+const SETTINGS: [Setting; 26] = [
     setting("nats", "servers", Kind::List, "nats-server addresses, separated by commas"),
     setting("nats", "nkey_seed", Kind::Path, "file with the callout user's seed"),
     setting("nats", "credentials", Kind::Path, "credentials (.creds) file, instead of nkey_seed"),
@@ -66,6 +66,7 @@ const SETTINGS: [Setting; 25] = [
     setting("policy", "directory", Kind::Path, "directory of policy files"),
     setting("policy", "poll", Kind::Text, "how often to look for changes no event told of [10s]"),
     setting("grants", "account", Kind::Text, "account that services are placed in [APP]"),
+    setting("grants", "accounts", Kind::List, "other accounts that a policy may name [none]"),
     setting("grants", "lifetime", Kind::Text, "how long permissions last [1h]"),
     setting("grants", "jitter_percent", Kind::Number, "at most this much off a lifetime [10]"),
     setting("limits", "pending", Kind::Number, "requests waiting at most; more are dropped [4096]"),
@@ -187,6 +188,7 @@ struct Raw {
     policy: Option<Spanned<PathBuf>>,
     poll: Option<Spanned<Duration>>,
     account: Option<Spanned<String>>,
+    accounts: Option<Vec<Spanned<String>>>,
     lifetime: Option<Spanned<Duration>>,
     jitter: Option<Spanned<i64>>,
     pending: Option<Spanned<i64>>,
@@ -268,6 +270,7 @@ impl Raw {
         }
         if let Some(mut grants) = root.table("grants") {
             raw.account = grants.string("account");
+            raw.accounts = grants.strings("accounts");
             raw.lifetime = grants.duration("lifetime");
             raw.jitter = grants.integer("jitter_percent", 0..=50);
             grants.finish();
@@ -305,7 +308,7 @@ impl Raw {
             };
         }
         over!(servers nats_seed credentials queue_group name tls_required tls_first tls_ca tls_cert
-            tls_key issuer_seed xkey_seed system_seed policy poll account lifetime jitter pending
+            tls_key issuer_seed xkey_seed system_seed policy poll account accounts lifetime jitter pending
             patience clock_leeway drain listen log_format log_filter)
     }
 }
@@ -401,6 +404,8 @@ pub struct Settings {
     pub poll: Duration,
     /// What services get that say nothing themselves.
     pub defaults: Defaults,
+    /// Other accounts that a policy may place services in.
+    pub accounts: Vec<Arc<str>>,
     /// From 0 to 1: at most this part of a lifetime is taken off at random.
     pub jitter: f64,
     /// Bounds.
@@ -511,6 +516,12 @@ fn resolve(raw: Raw, path: &Path, problems: &Collector) -> Option<(Settings, Log
     let queue_group = token(raw.queue_group, "solewriter");
     let name = token(raw.name, "solewriter");
     let account = token(raw.account, "APP");
+    let accounts: Option<Vec<Arc<str>>> = raw
+        .accounts
+        .unwrap_or_default()
+        .into_iter()
+        .map(|account| token(Some(account), "").map(Arc::from))
+        .collect();
     let lifetime = bounded(raw.lifetime, 3600, 10..=30 * 86_400, problems);
     let poll = bounded(raw.poll, 10, 1..=86_400, problems);
     let patience = bounded(raw.patience, 2, 0..=60, problems);
@@ -541,6 +552,7 @@ fn resolve(raw: Raw, path: &Path, problems: &Collector) -> Option<(Settings, Log
         policy: raw.policy?.value,
         poll: poll?,
         defaults: Defaults { account: Arc::from(account?), lifetime: lifetime? },
+        accounts: accounts?,
         jitter: f64::from(u8::try_from(jitter).unwrap_or(0)) / 100.0,
         limits: Limits {
             pending: usize::try_from(pending).unwrap_or(1),

@@ -187,6 +187,19 @@ fn what_the_policy_says_of_a_key_decides() {
 }
 
 #[test]
+fn a_policy_places_services_only_where_the_settings_let_it() {
+    let bench = Bench::plain();
+    for (account, allowed) in [("APP", true), ("APP2", true), ("STATE", false), ("AUTH", false)] {
+        let policy = format!("{POLICY}account = \"{account}\"\n");
+        let decided = authorise(&bench, &policy, &bench.claims()).decision;
+        match decided {
+            Ok(granted) => assert_eq!((granted.grant.account(), allowed), (account, true)),
+            Err(denied) => assert_eq!((denied.reason.code(), allowed), ("account", false)),
+        }
+    }
+}
+
+#[test]
 fn how_a_client_connects_is_checked_here() {
     let bench = Bench::plain();
     for (kind, protocol, allowed) in [

@@ -68,7 +68,7 @@ impl Bench {
             client: key(nkeys::KeyPairType::User, 6),
             authorizer: Authorizer::new(
                 Issuer::new(issuer(), sealer),
-                Decider::new(defaults, 0.1),
+                Decider::new(defaults, vec!["APP2".into()], 0.1),
                 2,
             ),
             issuer: issuer(),
