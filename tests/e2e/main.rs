@@ -7,6 +7,8 @@ mod clients;
 mod deployment;
 mod keyspaces;
 mod operations;
+mod raw;
+mod script;
 
 /// Declares tests that run on every supported server.
 macro_rules! on_every_server {
@@ -26,4 +28,6 @@ macro_rules! on_every_server {
 
 on_every_server! {
     crate::keyspaces::the_owner_has_every_operation as the_owner_has_every_operation;
+    crate::keyspaces::the_owner_has_every_operation_without_direct_get
+        as the_owner_has_every_operation_without_direct_get;
 }
