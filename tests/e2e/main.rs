@@ -30,4 +30,15 @@ on_every_server! {
     crate::keyspaces::the_owner_has_every_operation as the_owner_has_every_operation;
     crate::keyspaces::the_owner_has_every_operation_without_direct_get
         as the_owner_has_every_operation_without_direct_get;
+    crate::keyspaces::a_reader_of_a_bucket_has_every_reading_operation
+        as a_reader_of_a_bucket_has_every_reading_operation;
+    crate::keyspaces::a_reader_watches_three_thousand_keys as a_reader_watches_three_thousand_keys;
+    crate::keyspaces::a_reader_is_refused_each_write as a_reader_is_refused_each_write;
+    crate::keyspaces::a_reader_of_a_part_reads_that_part_alone
+        as a_reader_of_a_part_reads_that_part_alone;
+    crate::keyspaces::an_owner_of_a_part_writes_that_part_alone
+        as an_owner_of_a_part_writes_that_part_alone;
+    crate::keyspaces::a_service_without_a_grant_for_a_bucket_is_refused_everything
+        as a_service_without_a_grant_for_a_bucket_is_refused_everything;
+    crate::keyspaces::a_watch_goes_on_after_a_reconnect as a_watch_goes_on_after_a_reconnect;
 }

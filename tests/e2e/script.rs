@@ -1,7 +1,7 @@
 //! Scripts of operations with what each must come to, the same for every client library.
 
 use serde_json::{Value, json};
-use solewriter::subject::{Pattern, Subject};
+use solewriter::subject::Pattern;
 
 use super::clients::Library;
 use super::deployment::{Deployment, Service, Violation};
@@ -12,8 +12,8 @@ enum Outcome {
     Gives(Value),
     /// It fails, and not for want of permission.
     Fails(&'static str),
-    /// The server refuses a subject of this side and pattern.
-    Refused(&'static str, String),
+    /// The server refuses what is tried on this side: each a subject of one of these patterns.
+    Refused(&'static str, Vec<String>),
 }
 
 /// Operations on one bucket, each with its outcome.
@@ -48,12 +48,17 @@ impl Script {
 
     /// The operation is refused, because its client may not publish to a subject of `pattern`.
     pub fn refused(self, operation: Value, pattern: &str) -> Self {
-        self.step(operation, Outcome::Refused("publish", pattern.to_owned()))
+        self.step(operation, Outcome::Refused("publish", vec![pattern.to_owned()]))
+    }
+
+    /// The same for an operation that tries one subject after the other.
+    pub fn refused_both(self, operation: Value, first: &str, then: &str) -> Self {
+        self.step(operation, Outcome::Refused("publish", vec![first.to_owned(), then.to_owned()]))
     }
 
     /// The same for a subscription.
     pub fn refused_to_subscribe(self, operation: Value, pattern: &str) -> Self {
-        self.step(operation, Outcome::Refused("subscribe", pattern.to_owned()))
+        self.step(operation, Outcome::Refused("subscribe", vec![pattern.to_owned()]))
     }
 
     /// Adds what only some libraries have or do.
@@ -88,27 +93,27 @@ impl Script {
                     assert_eq!(line["error"], *class, "{shown}");
                     assert!(told.is_empty(), "{shown}");
                 }
-                Outcome::Refused(side, pattern) => {
+                Outcome::Refused(side, subjects) => {
                     assert_eq!(line["error"], "permissions", "{shown}");
-                    assert!(!told.is_empty(), "{shown}");
-                    let pattern = Pattern::parse(pattern).unwrap();
-                    refusals.push((*side, pattern, told.len(), shown));
+                    assert!(told.len() >= subjects.len(), "{shown}");
+                    refusals.push((*side, subjects, told.len(), shown));
                 }
             }
         }
         // Every script ends with an answer from the server, so that it has dealt with all of it.
         let logged = deployment.violations().split_off(before);
         let mut logged: &[Violation] = &logged;
-        for (side, pattern, count, shown) in refusals {
+        for (side, subjects, count, shown) in refusals {
             let (of_this, rest) = logged.split_at(count.min(logged.len()));
             assert_eq!(of_this.len(), count, "the server did not log it: {shown}");
-            for violation in of_this {
+            for (at, violation) in of_this.iter().enumerate() {
                 let (act, subject) = violation.act.split_once(' ').unwrap();
+                let pattern = &subjects[at.min(subjects.len() - 1)];
+                // What is refused may itself be a pattern, and is compared as the server does.
                 let fits = violation.service == service.name
                     && act == side
-                    && Subject::parse(subject)
-                        .map_or(subject == pattern.as_str(), |s| pattern.matches(&s));
-                assert!(fits, "{violation:?} is no {side} of {pattern:?}: {shown}");
+                    && Pattern::parse(pattern).unwrap().matches_wire(subject);
+                assert!(fits, "{violation:?} is no {side} of {pattern}: {shown}");
             }
             logged = rest;
         }
