@@ -5,7 +5,9 @@
 
 mod clients;
 mod deployment;
+mod identity;
 mod keyspaces;
+mod messaging;
 mod operations;
 mod raw;
 mod script;
@@ -41,4 +43,19 @@ on_every_server! {
     crate::keyspaces::a_service_without_a_grant_for_a_bucket_is_refused_everything
         as a_service_without_a_grant_for_a_bucket_is_refused_everything;
     crate::keyspaces::a_watch_goes_on_after_a_reconnect as a_watch_goes_on_after_a_reconnect;
+    crate::messaging::a_callers_requests_are_answered_where_it_may_call as a_callers_requests_are_answered_where_it_may_call;
+    crate::messaging::who_answers_publishes_to_inboxes_alone as who_answers_publishes_to_inboxes_alone;
+    crate::messaging::nobody_is_made_to_answer_outside_inboxes as nobody_is_made_to_answer_outside_inboxes;
+    crate::messaging::inboxes_are_private as inboxes_are_private;
+    crate::messaging::events_go_from_who_publishes_to_who_subscribes as events_go_from_who_publishes_to_who_subscribes;
+    crate::messaging::each_library_receives_what_it_subscribes_to as each_library_receives_what_it_subscribes_to;
+    crate::messaging::a_star_is_one_token_however_it_is_subscribed_to as a_star_is_one_token_however_it_is_subscribed_to;
+    crate::messaging::nothing_is_granted_beyond_the_rules as nothing_is_granted_beyond_the_rules;
+    crate::messaging::a_service_without_rules_can_do_nothing as a_service_without_rules_can_do_nothing;
+    crate::identity::each_refusal_comes_at_once_and_has_its_reason as each_refusal_comes_at_once_and_has_its_reason;
+    crate::identity::a_key_counts_only_with_its_own_signature as a_key_counts_only_with_its_own_signature;
+    crate::identity::who_may_come_in_does as who_may_come_in_does;
+    crate::identity::a_library_is_told_that_it_was_refused_and_not_why as a_library_is_told_that_it_was_refused_and_not_why;
+    crate::identity::a_connections_name_leads_back_to_service_key_and_policy as a_connections_name_leads_back_to_service_key_and_policy;
+    crate::identity::a_connection_ends_with_its_permissions_and_comes_back as a_connection_ends_with_its_permissions_and_comes_back;
 }
