@@ -135,6 +135,16 @@ impl Prepared {
         self
     }
 
+    /// Removes a value from `deployment.conf`: the server takes none that nothing uses.
+    #[must_use]
+    pub fn without_value(self, name: &str) -> Self {
+        let file = self.files.dir.join("deployment.conf");
+        let text = std::fs::read_to_string(&file).unwrap();
+        let line = text.lines().find(|l| l.starts_with(&format!("{name}:"))).unwrap();
+        edit(&file, line, "");
+        self
+    }
+
     /// Changes solewriter's settings.
     #[must_use]
     pub fn with_settings(self, from: &str, to: &str) -> Self {
@@ -169,16 +179,21 @@ impl Deployment {
 
     /// Writes the policy. For each `{name}` the key of that service is put in its place.
     pub fn write_policy(&self, policy: &str) {
+        // Written aside and renamed, as an editor does.
+        let aside = self.files.dir.join("policy.new");
+        std::fs::write(&aside, self.policy_text(policy)).unwrap();
+        std::fs::rename(&aside, self.files.policy().join("test.toml")).unwrap();
+    }
+
+    /// The policy's text with keys for names.
+    pub fn policy_text(&self, policy: &str) -> String {
         let mut text = policy.to_owned();
         while let Some((_, rest)) = text.split_once("\"{") {
             let name = rest.split_once("}\"").unwrap().0.to_owned();
             let key = self.service(&name).key();
             text = text.replace(&format!("\"{{{name}}}\""), &format!("\"{key}\""));
         }
-        // Written aside and renamed, as an editor does.
-        let aside = self.files.dir.join("policy.new");
-        std::fs::write(&aside, text).unwrap();
-        std::fs::rename(&aside, self.files.policy().join("test.toml")).unwrap();
+        text
     }
 
     /// A service's identity; made on first use.

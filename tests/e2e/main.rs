@@ -3,14 +3,18 @@
 //! Each test runs once for each supported server version. The oldest and the newest run by
 //! default; `cargo test -- --include-ignored` runs the versions between them too.
 
+mod broker;
 mod clients;
 mod deployment;
 mod identity;
 mod keyspaces;
 mod messaging;
 mod operations;
+mod policy;
+mod protocol;
 mod raw;
 mod script;
+mod subjects;
 
 /// Declares tests that run on every supported server.
 macro_rules! on_every_server {
@@ -58,4 +62,30 @@ on_every_server! {
     crate::identity::a_library_is_told_that_it_was_refused_and_not_why as a_library_is_told_that_it_was_refused_and_not_why;
     crate::identity::a_connections_name_leads_back_to_service_key_and_policy as a_connections_name_leads_back_to_service_key_and_policy;
     crate::identity::a_connection_ends_with_its_permissions_and_comes_back as a_connection_ends_with_its_permissions_and_comes_back;
+    crate::broker::two_instances_share_the_load as two_instances_share_the_load;
+    crate::broker::after_a_crash_the_other_instance_goes_on as after_a_crash_the_other_instance_goes_on;
+    crate::broker::an_instance_that_is_stopped_answers_what_it_took_on as an_instance_that_is_stopped_answers_what_it_took_on;
+    crate::broker::a_rolling_restart_loses_nobody as a_rolling_restart_loses_nobody;
+    crate::broker::a_restart_of_the_server_is_survived as a_restart_of_the_server_is_survived;
+    crate::broker::it_waits_for_a_server_that_is_not_there_yet as it_waits_for_a_server_that_is_not_there_yet;
+    crate::broker::it_can_be_stopped_while_it_waits_for_a_server as it_can_be_stopped_while_it_waits_for_a_server;
+    crate::broker::health_and_metrics_tell_how_it_is as health_and_metrics_tell_how_it_is;
+    crate::broker::no_seed_reaches_a_log as no_seed_reaches_a_log;
+    crate::policy::an_edit_takes_effect_on_the_next_connection as an_edit_takes_effect_on_the_next_connection;
+    crate::policy::an_invalid_edit_changes_nothing_and_says_why as an_invalid_edit_changes_nothing_and_says_why;
+    crate::policy::sighup_reads_the_policy_at_once as sighup_reads_the_policy_at_once;
+    crate::policy::a_swap_of_symbolic_links_is_seen as a_swap_of_symbolic_links_is_seen;
+    crate::policy::a_policy_that_does_not_load_keeps_it_from_starting as a_policy_that_does_not_load_keeps_it_from_starting;
+    crate::protocol::requests_and_answers_are_sealed_by_default as requests_and_answers_are_sealed_by_default;
+    crate::protocol::without_an_xkey_on_both_sides_it_works_in_the_clear as without_an_xkey_on_both_sides_it_works_in_the_clear;
+    crate::protocol::a_request_in_the_clear_is_refused_where_an_xkey_is_set as a_request_in_the_clear_is_refused_where_an_xkey_is_set;
+    crate::protocol::a_sealed_request_is_refused_where_no_xkey_is_set as a_sealed_request_is_refused_where_no_xkey_is_set;
+    crate::protocol::a_request_sealed_to_another_key_is_refused as a_request_sealed_to_another_key_is_refused;
+    crate::protocol::a_server_that_trusts_another_issuer_is_refused as a_server_that_trusts_another_issuer_is_refused;
+    crate::protocol::the_callouts_user_can_do_nothing_else as the_callouts_user_can_do_nothing_else;
+    crate::protocol::sealed_garbage_gets_no_answer as sealed_garbage_gets_no_answer;
+    crate::protocol::forged_requests_get_no_answer as forged_requests_get_no_answer;
+    crate::protocol::a_captured_request_expires as a_captured_request_expires;
+    crate::subjects::matching_is_what_the_server_does as matching_is_what_the_server_does;
+    crate::protocol::no_client_can_publish_a_request as no_client_can_publish_a_request;
 }
