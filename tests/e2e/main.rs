@@ -17,6 +17,7 @@ mod identity;
 mod keyspaces;
 mod messaging;
 mod operations;
+mod overload;
 mod policy;
 mod protocol;
 mod raw;
@@ -96,6 +97,8 @@ on_every_server! {
     crate::protocol::a_captured_request_expires as a_captured_request_expires;
     crate::subjects::matching_is_what_the_server_does as matching_is_what_the_server_does;
     crate::protocol::no_client_can_publish_a_request as no_client_can_publish_a_request;
+    crate::overload::a_request_that_waited_too_long_is_dropped as a_request_that_waited_too_long_is_dropped;
+    crate::overload::a_rush_costs_those_who_do_not_fit_and_nobody_after as a_rush_costs_those_who_do_not_fit_and_nobody_after;
     crate::documentation::the_client_examples_work as the_client_examples_work;
     crate::tls::it_connects_over_tls_with_a_certificate as it_connects_over_tls_with_a_certificate;
 }
