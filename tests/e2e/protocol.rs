@@ -28,7 +28,7 @@ fn open_to_tests() -> Prepared {
     Prepared::new()
         .with_server("  AUTH {", export)
         .with_server("  STATE {", import)
-        .with_server(r#"subscribe: { allow: ["$SYS.REQ.USER.AUTH"] }"#, "")
+        .with_server(r#"subscribe: { allow: ["$SYS.REQ.USER.AUTH", "_INBOX.solewriter.>"] }"#, "")
         .with_server(r#"publish: { allow: ["$SYS._INBOX.>", "_INBOX.solewriter.>"] }"#, "")
 }
 
