@@ -22,12 +22,17 @@ use crate::telemetry::LogFormat;
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
 /// What a setting holds, so that an override can be written as TOML.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A string.
     Text,
+    /// A string that names a file or folder.
     Path,
+    /// An array of strings.
     List,
+    /// An integer.
     Number,
+    /// True or false.
     Flag,
 }
 
@@ -369,6 +374,11 @@ pub fn documented() -> impl Iterator<Item = [String; 5]> {
     SETTINGS
         .iter()
         .map(|s| [s.table.to_owned(), s.key.to_owned(), s.flag(), s.variable(), s.help.to_owned()])
+}
+
+/// Every setting as table, key, kind and help, in the order of the file.
+pub fn each() -> impl Iterator<Item = (&'static str, &'static str, Kind, &'static str)> {
+    SETTINGS.iter().map(|s| (s.table, s.key, s.kind, s.help))
 }
 
 /// What bounds the work.
