@@ -29,6 +29,9 @@ pub enum ServiceError {
     /// A setting that only shows to be wrong when it is used.
     #[error("the connection to nats-server cannot be set up: {0}")]
     Setup(String),
+    /// The client library gave the connection up, which it should never do.
+    #[error("the connection to nats-server was closed for good")]
+    Closed,
     /// The subscription could not be made.
     #[error("cannot subscribe to {CALLOUT_SUBJECT}: {0}")]
     Subscribe(#[from] async_nats::SubscribeError),
@@ -129,18 +132,18 @@ impl Service {
             "answering authorization requests",
         );
         let slots = Arc::new(Semaphore::new(self.limits.pending));
-        loop {
+        let outcome = loop {
             tokio::select! {
                 request = requests.next() => match request {
                     Some(request) => self.take(&client, &slots, request),
-                    None => break,
+                    None => break Err(ServiceError::Closed),
                 },
-                () = &mut shutdown => break,
+                () = &mut shutdown => break Ok(()),
             }
-        }
+        };
         self.health.subscribed.store(false, Ordering::Relaxed);
         self.drain(&client, &slots, requests).await;
-        Ok(())
+        outcome
     }
 
     /// Takes a request on, if there is room, without waiting.
