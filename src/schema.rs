@@ -120,7 +120,7 @@ fn setting(kind: Kind, help: &str) -> Value {
     // Flags take lists with commas, files take arrays.
     let help = help.replace(", separated by commas", "");
     set(&mut schema, "description", json!(help));
-    if let Some(default) = default {
+    if let Some(default) = default.filter(|_| kind != Kind::List) {
         let value = match kind {
             Kind::Number | Kind::Flag => serde_json::from_str(default).unwrap_or(Value::Null),
             _ => json!(default),
