@@ -16,7 +16,8 @@ use crate::policy::validate::sketch;
 /// printed to stderr too, and the exit code is 1.
 #[derive(Args, Debug)]
 pub struct MapCommand {
-    /// Folder of the policy.
+    /// The directory of policy files.
+    #[arg(value_name = "DIR", default_value = "policy")]
     dir: PathBuf,
     /// What to write to stdout.
     #[arg(long, value_enum, default_value_t = Format::Mermaid)]
@@ -44,7 +45,7 @@ impl MapCommand {
     #[must_use]
     pub fn run(self) -> ExitCode {
         if !self.dir.is_dir() {
-            return wrong(&format!("{} is not a folder", self.dir.display()));
+            return wrong(&format!("there is no policy directory {}", self.dir.display()));
         }
         if self.focus.is_some() && matches!(self.format, Format::Html | Format::Json) {
             return wrong(&"--focus is for mermaid and dot; the page has a search of its own");
