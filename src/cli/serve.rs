@@ -148,7 +148,7 @@ async fn serve(
         }
         let _ = stop.send(true);
     });
-    let outcome = service.run(&nats, until_stopped()).await;
+    let outcome = service.run(nats, until_stopped()).await;
     following.abort();
     outcome.map_err(|error| error.to_string())
 }

@@ -79,13 +79,7 @@ impl<'a> Attempt<'a> {
 
     /// It is refused at once and told nothing; the log has the reason, the service as far as it
     /// was proved, and the key as far as one was claimed.
-    async fn must_be_refused(
-        mut self,
-        offer: &Value,
-        reason: &str,
-        service: &str,
-        key: Option<&str>,
-    ) {
+    async fn refused(mut self, offer: &Value, reason: &str, service: &str, key: Option<&str>) {
         let instance = &mut self.deployment.instances[0];
         let before = instance.decisions().len();
         let began = Instant::now();
@@ -122,20 +116,20 @@ pub async fn each_refusal_comes_at_once_and_has_its_reason(version: &'static str
         let key = key(deployment, service);
         let attempt = Attempt::by_tcp(deployment).await;
         let offer = attempt.proof(service);
-        attempt.must_be_refused(&offer, reason, service, Some(&key)).await;
+        attempt.refused(&offer, reason, service, Some(&key)).await;
     }
     // TCP alone is also what a service has that says nothing of connections.
     for service in ["by-tcp", "known"] {
         let key = key(deployment, service);
         let attempt = Attempt::by_websocket(deployment).await;
         let offer = attempt.proof(service);
-        attempt.must_be_refused(&offer, "connection", service, Some(&key)).await;
+        attempt.refused(&offer, "connection", service, Some(&key)).await;
     }
 
     let nobody = key(deployment, "nobody");
     let attempt = Attempt::by_tcp(deployment).await;
     let offer = attempt.proof("nobody");
-    attempt.must_be_refused(&offer, "unknown_key", "-", Some(&nobody)).await;
+    attempt.refused(&offer, "unknown_key", "-", Some(&nobody)).await;
 
     let issuer = std::fs::read_to_string(deployment.files.dir.join("deployment.conf")).unwrap();
     let account = issuer.lines().find_map(|l| l.strip_prefix("ISSUER_KEY: ")).unwrap().to_owned();
@@ -150,7 +144,7 @@ pub async fn each_refusal_comes_at_once_and_has_its_reason(version: &'static str
         (json!({"nkey": "UNKNOWN", "sig": "x"}), "bad_key"),
     ] {
         let attempt = Attempt::by_tcp(deployment).await;
-        attempt.must_be_refused(&offer, reason, "-", None).await;
+        attempt.refused(&offer, reason, "-", None).await;
     }
 }
 
@@ -183,13 +177,13 @@ pub async fn a_key_counts_only_with_its_own_signature(version: &'static str) {
     for (reason, signature) in signatures {
         let attempt = Attempt::by_tcp(deployment).await;
         let offer = json!({"nkey": known, "sig": signature(&attempt.raw.nonce())});
-        attempt.must_be_refused(&offer, reason, "-", Some(known)).await;
+        attempt.refused(&offer, reason, "-", Some(known)).await;
     }
     // A good signature is none beside another credential.
     let attempt = Attempt::by_tcp(deployment).await;
     let mut offer = attempt.proof("known");
     offer["user"] = json!("known");
-    attempt.must_be_refused(&offer, "other_credential", "-", None).await;
+    attempt.refused(&offer, "other_credential", "-", None).await;
 
     // Both forms of base64 are in use.
     for encoding in [&BASE64URL_NOPAD, &BASE64] {
