@@ -371,7 +371,7 @@ fn table(about: &str, keys: Map<String, Value>) -> Value {
     json!({
         "type": "object",
         "description": about,
-        "properties": keys,
+        "properties": Value::Object(keys),
         "additionalProperties": false,
     })
 }

@@ -84,34 +84,23 @@ fn play(page: &str, folder: &Path) -> String {
             std::fs::write(path, block.join("\n") + "\n").unwrap();
         }
         if mark == "console" && can_run(&block, &commands) {
-            for part in block.split_inclusive_before() {
+            for part in block.chunk_by(|_, next| !next.starts_with("$ ")) {
                 let command = part[0].strip_prefix("$ ").expect("a command first");
                 let found = run(command, folder);
                 let list: Vec<&str> = found.lines().collect();
                 let _ = writeln!(out, "{}", part[0]);
                 if matches(&part[1..], &list) {
-                    part[1..].iter().for_each(|line| out.extend([line, "\n"]));
+                    out.extend(part[1..].iter().flat_map(|line| [*line, "\n"]));
                 } else {
                     out.push_str(&found);
                 }
             }
         } else {
-            block.iter().for_each(|line| out.extend([line, "\n"]));
+            out.extend(block.iter().flat_map(|line| [*line, "\n"]));
         }
         out.push_str("```\n");
     }
     out
-}
-
-trait Sessions<'a> {
-    /// The parts that begin with a command.
-    fn split_inclusive_before(&'a self) -> Vec<&'a [&'a str]>;
-}
-
-impl<'a> Sessions<'a> for Vec<&'a str> {
-    fn split_inclusive_before(&'a self) -> Vec<&'a [&'a str]> {
-        self.chunk_by(|_, next| !next.starts_with("$ ")).collect()
-    }
 }
 
 fn check(name: &str, prepare: impl FnOnce(&Path)) {

@@ -276,7 +276,9 @@ impl<'s> About<'s> {
         for at in services.chain(buckets) {
             tables.entry(&at.file).or_default().push(anchor(at));
         }
-        tables.values_mut().for_each(|list| list.sort_unstable());
+        for list in tables.values_mut() {
+            list.sort_unstable();
+        }
         let mut about = Self {
             problems: sketch.problems.iter().collect(),
             at: HashMap::new(),

@@ -94,9 +94,8 @@ fn line_caption(verb: Verb, label: &str) -> String {
     match verb {
         Verb::Owns if label.is_empty() => "owns".to_owned(),
         Verb::Owns => format!("owns {label}"),
-        Verb::Reads => label.to_owned(),
         Verb::Messages if label.is_empty() => "message".to_owned(),
-        Verb::Messages => label.to_owned(),
+        Verb::Reads | Verb::Messages => label.to_owned(),
         Verb::Requests if label.is_empty() => "request".to_owned(),
         Verb::Requests => format!("request {label}"),
     }
