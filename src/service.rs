@@ -5,6 +5,7 @@
 //! connection: it hands requests to the workers of the caller's runtime and sends what they reply.
 
 mod connection;
+mod fence;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
+use self::fence::Fence;
 use crate::authorizer::{Authorizer, Moment};
 use crate::config::{Limits, Nats};
 use crate::policy::store::Store;
@@ -199,6 +201,7 @@ struct Link {
     workers: Handle,
     client: Client,
     requests: Subscriber,
+    fence: Fence,
     slots: Arc<Semaphore>,
     reply: mpsc::UnboundedSender<Reply>,
     /// Bounded by the slots: each reply holds one.
@@ -218,8 +221,17 @@ impl Link {
             () = shutdown => return Ok(None),
         };
         let requests = client.queue_subscribe(CALLOUT_SUBJECT, nats.queue_group.clone()).await?;
-        // On its way to the server before anybody is told.
-        let _ = timeout(service.limits.drain, client.flush()).await;
+        // Nobody is told before the server sends us requests: what stops an older instance as
+        // soon as this one is ready must not leave a gap.
+        let mut fence = Fence::new(&client).await?;
+        if !fence.pass().await {
+            tracing::warn!(
+                event = "unconfirmed",
+                "nats-server did not send a message back: the callout user needs {}.> to publish \
+                 and to subscribe, or start and stop under load may lose a request",
+                fence::INBOX,
+            );
+        }
         service.health.subscribed.store(true, Ordering::Relaxed);
         let issuer = service.authorizer.issuer();
         tracing::info!(
@@ -231,7 +243,7 @@ impl Link {
         );
         let slots = Arc::new(Semaphore::new(service.limits.pending));
         let (reply, replies) = mpsc::unbounded_channel();
-        Ok(Some(Self { service, workers, client, requests, slots, reply, replies }))
+        Ok(Some(Self { service, workers, client, requests, fence, slots, reply, replies }))
     }
 
     /// Takes requests on and sends replies until it is told to stop.
@@ -304,7 +316,7 @@ impl Link {
         match timeout(self.service.limits.drain, self.answer_the_rest()).await {
             Ok(true) => tracing::info!(event = "stopped", "every request taken on was answered"),
             Ok(false) => {
-                tracing::warn!(event = "stopped", "the connection was gone before the end");
+                tracing::warn!(event = "stopped", "nats-server did not confirm the last answers");
             }
             Err(_) => tracing::error!(
                 event = "stopped",
@@ -327,6 +339,8 @@ impl Link {
                 () = tokio::time::sleep(LOOK_AGAIN), if !more => {}
             }
         }
-        self.client.flush().await.is_ok() && self.client.drain().await.is_ok()
+        // Closing a connection with something unread on it discards what the server has not
+        // read either, so it has to have read our replies.
+        self.fence.pass().await && self.client.drain().await.is_ok()
     }
 }
