@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use self::overrides::{Overrides, documented};
+pub use self::overrides::{Kind, Overrides, documented, each};
 use self::raw::Raw;
 pub use self::secret::Secret;
 use self::secret::{

@@ -27,11 +27,13 @@ pub mod identity;
 pub mod issue;
 pub mod keys;
 pub mod keyspace;
+pub mod map;
 pub mod permissions;
 pub mod policy;
 pub mod protocol;
 #[cfg(all(unix, feature = "sandbox"))]
 pub mod sandbox;
+pub mod schema;
 pub mod service;
 pub mod source;
 pub mod subject;

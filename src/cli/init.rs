@@ -182,6 +182,7 @@ impl Init {
             dir.join("jetstream").display(),
         );
         let settings = SETTINGS
+            .replace("../schema/", "schema/")
             .replace("127.0.0.1:4222", &self.nats_listen)
             .replace("127.0.0.1:9980", &self.http_listen.to_string());
         for (path, text) in [
@@ -189,6 +190,8 @@ impl Init {
             ("nats-server.conf", SERVER_CONFIG.to_owned()),
             ("solewriter.toml", settings),
             ("policy/services.toml", policy),
+            ("schema/policy.schema.json", crate::schema::policy()),
+            ("schema/settings.schema.json", crate::schema::settings()),
         ] {
             outputs.push(Output { path: dir.join(path), text: text.into(), secret: false });
         }
@@ -265,6 +268,14 @@ mod tests {
         }
         let before = std::fs::read_to_string(deployment.seed_file("issuer")).unwrap();
         let error = init(&target).write().unwrap_err().to_string();
+        for (file, schema) in [("policy/services.toml", "policy"), ("solewriter.toml", "settings")]
+        {
+            // Where an editor looks for it, from the file.
+            let file = deployment.dir.join(file);
+            let text = std::fs::read_to_string(&file).unwrap();
+            let named = text.lines().next().unwrap().strip_prefix("#:schema ").unwrap();
+            assert!(file.with_file_name(named).is_file(), "{schema}: {named}");
+        }
         assert!(error.contains("issuer.nk") && error.contains("solewriter.toml"), "{error}");
         assert_eq!(std::fs::read_to_string(deployment.seed_file("issuer")).unwrap(), before);
     }

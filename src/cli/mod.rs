@@ -1,6 +1,6 @@
 //! The command line: one file a subcommand. Data goes to stdout, logs and problems to stderr.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -8,9 +8,13 @@ use clap::{Parser, Subcommand};
 use crate::source::Problems;
 use crate::source::render::Style;
 
+pub mod completions;
 #[cfg(all(unix, feature = "sandbox"))]
 pub mod demo;
 pub mod init;
+pub mod man;
+pub mod map;
+pub mod schema;
 pub mod serve;
 
 /// The exit code of "no", or of a command that failed. Success is 0, a wrong question is 2.
@@ -33,6 +37,10 @@ enum Command {
     Init(init::Init),
     #[cfg(all(unix, feature = "sandbox"))]
     Demo(demo::Demo),
+    Map(map::MapCommand),
+    Schema(schema::Schema),
+    Completions(completions::Completions),
+    Man(man::Man),
 }
 
 impl Cli {
@@ -44,6 +52,10 @@ impl Cli {
             Command::Init(init) => init.run(),
             #[cfg(all(unix, feature = "sandbox"))]
             Command::Demo(demo) => demo.run(),
+            Command::Map(map) => map.run(),
+            Command::Schema(schema) => schema.run(),
+            Command::Completions(completions) => completions.run(),
+            Command::Man(man) => man.run(),
         }
     }
 }
@@ -53,6 +65,22 @@ impl Cli {
 fn fail(error: &dyn std::fmt::Display) -> ExitCode {
     eprintln!("error: {error}");
     ExitCode::from(FAILED)
+}
+
+/// Writes data to stdout.
+fn print(text: &[u8]) -> ExitCode {
+    match std::io::stdout().write_all(text) {
+        // Who reads no further has what they wanted.
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => fail(&error),
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+/// Says that the question itself was wrong.
+#[allow(clippy::print_stderr)]
+fn wrong(error: &dyn std::fmt::Display) -> ExitCode {
+    eprintln!("error: {error}");
+    ExitCode::from(2)
 }
 
 /// Prints problems to stderr.

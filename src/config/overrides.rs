@@ -7,12 +7,17 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use crate::source::SourceFile;
 
 /// What a setting holds, so that an override can be written as TOML.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A string.
     Text,
+    /// A string that names a file or folder.
     Path,
+    /// An array of strings.
     List,
+    /// An integer.
     Number,
+    /// True or false.
     Flag,
 }
 
@@ -143,6 +148,11 @@ impl clap::Args for Overrides {
     fn augment_args_for_update(command: Command) -> Command {
         Self::augment_args(command)
     }
+}
+
+/// Every setting as table, key, kind and help, in the order of the file.
+pub fn each() -> impl Iterator<Item = (&'static str, &'static str, Kind, &'static str)> {
+    SETTINGS.iter().map(|s| (s.table, s.key, s.kind, s.help))
 }
 
 /// Every setting as `(table, key, flag, environment variable, help)`, in the order of the file.

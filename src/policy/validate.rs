@@ -25,7 +25,7 @@ use aws_lc_rs::digest;
 
 use self::settings::{Place, Settings};
 use super::document::{self, Document, SettingEntries};
-use super::model::{Policy, Revision, Rule, Service};
+use super::model::{Bucket, Policy, Revision, Rule, Service};
 use crate::source::{Collector, Problem, Problems, SourceFile, Span, Spanned};
 
 /// The most rules that a policy may come to, with roles and `reads = ["*"]` written out.
@@ -53,11 +53,35 @@ impl Draft {
     }
 }
 
+/// A policy as far as it could be read, whether it holds or not: for looking at, never for
+/// deciding.
+#[derive(Debug)]
+pub struct Sketch {
+    /// Names the content of the documents.
+    pub revision: Revision,
+    /// Services, without the entries that could not be read.
+    pub services: Vec<Service>,
+    /// Declared buckets.
+    pub buckets: Vec<Bucket>,
+    /// Everything found.
+    pub problems: Problems,
+}
+
 /// Reads and judges a whole policy.
 ///
 /// # Errors
 /// All problems found (with warnings and notes among them), when at least one is an error.
 pub fn validate(files: &[SourceFile]) -> Result<Validated, Problems> {
+    let Sketch { revision, services, buckets, problems } = sketch(files);
+    if problems.has_errors() {
+        return Err(problems);
+    }
+    Ok(Validated { policy: Policy::new(revision, services, buckets), warnings: problems })
+}
+
+/// Reads and judges a whole policy, and gives what was read even if it does not hold. More than
+/// [`MAX_RULES`] give no service at all.
+pub fn sketch(files: &[SourceFile]) -> Sketch {
     let problems = Collector::new();
     let mut document = Document::default();
     for file in files {
@@ -92,7 +116,13 @@ pub fn validate(files: &[SourceFile]) -> Result<Validated, Problems> {
                 "roles and `reads = [\"*\"]` are written out for each service; use them for fewer",
             ),
         );
-        return Err(problems.finish());
+        let (services, buckets) = (Vec::new(), buckets.list);
+        return Sketch {
+            revision: revision(files),
+            services,
+            buckets,
+            problems: problems.finish(),
+        };
     }
 
     ownership::check(&drafts, &problems);
@@ -103,12 +133,9 @@ pub fn validate(files: &[SourceFile]) -> Result<Validated, Problems> {
         bucket::check_declared(&buckets, &drafts, &problems);
         usage::check_counterparts(&buckets, &roles, &drafts, &problems);
     }
-    if problems.has_errors() {
-        return Err(problems.finish());
-    }
     let services = drafts.into_iter().map(|draft| draft.service).collect();
-    let policy = Policy::new(revision(files), services, buckets.list);
-    Ok(Validated { policy, warnings: problems.finish() })
+    let (buckets, problems) = (buckets.list, problems.finish());
+    Sketch { revision: revision(files), services, buckets, problems }
 }
 
 fn check_defaults(tables: Vec<Spanned<SettingEntries>>, problems: &Collector) -> Settings {

@@ -1,0 +1,28 @@
+//! `solewriter completions`: what a shell needs to complete commands and flags.
+
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory as _};
+use clap_complete::Shell;
+
+use super::Cli;
+
+/// Print completions for a shell.
+///
+/// bash: put them into ~/.local/share/bash-completion/completions/solewriter; fish: into
+/// ~/.config/fish/completions/solewriter.fish; zsh: into a file _solewriter in a folder of $fpath.
+#[derive(Args, Debug)]
+pub struct Completions {
+    /// The shell.
+    shell: Shell,
+}
+
+impl Completions {
+    /// Runs the command.
+    #[must_use]
+    pub fn run(self) -> ExitCode {
+        let mut text = Vec::new();
+        clap_complete::generate(self.shell, &mut Cli::command(), "solewriter", &mut text);
+        super::print(&text)
+    }
+}

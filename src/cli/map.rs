@@ -1,0 +1,75 @@
+//! `solewriter map`: the ownership map as a picture.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+
+use super::{fail, print, report, wrong};
+use crate::map::Map;
+use crate::policy::directory::Directory;
+use crate::policy::validate::sketch;
+
+/// Draw who owns, reads, publishes, subscribes, calls and answers what.
+///
+/// A policy with problems is drawn as far as it can be read, with the problems in red; they are
+/// printed to stderr too, and the exit code is 1.
+#[derive(Args, Debug)]
+pub struct MapCommand {
+    /// The directory of policy files.
+    #[arg(value_name = "DIR", default_value = "policy")]
+    dir: PathBuf,
+    /// What to write to stdout.
+    #[arg(long, value_enum, default_value_t = Format::Mermaid)]
+    format: Format,
+    /// Draw only what this service or bucket has to do with (Mermaid and DOT).
+    #[arg(long, value_name = "NAME")]
+    focus: Option<String>,
+}
+
+/// A form of the map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// A Mermaid flowchart, which GitHub and GitLab draw in Markdown.
+    Mermaid,
+    /// For Graphviz.
+    Dot,
+    /// One self-contained page to look at and search.
+    Html,
+    /// Everything, for programs.
+    Json,
+}
+
+impl MapCommand {
+    /// Runs the command.
+    #[must_use]
+    pub fn run(self) -> ExitCode {
+        if !self.dir.is_dir() {
+            return wrong(&format!("there is no policy directory {}", self.dir.display()));
+        }
+        if self.focus.is_some() && matches!(self.format, Format::Html | Format::Json) {
+            return wrong(&"--focus is for mermaid and dot; the page has a search of its own");
+        }
+        let files = match Directory::new(&self.dir).read() {
+            Ok(files) => files,
+            Err(problems) => return report(&problems),
+        };
+        let sketch = sketch(&files);
+        let map = Map::draw(&sketch);
+        let focus = self.focus.as_deref();
+        if let Some(name) = focus.filter(|name| !map.has(name)) {
+            return wrong(&format!("there is no service or bucket {name:?}"));
+        }
+        let text = match self.format {
+            Format::Mermaid => Ok(map.to_mermaid(focus)),
+            Format::Dot => Ok(map.to_dot(focus)),
+            Format::Html => map.to_html(),
+            Format::Json => serde_json::to_string_pretty(&map).map(|json| json + "\n"),
+        };
+        let printed = match text {
+            Ok(text) => print(text.as_bytes()),
+            Err(error) => fail(&error),
+        };
+        if sketch.problems.has_errors() { report(&sketch.problems) } else { printed }
+    }
+}

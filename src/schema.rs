@@ -1,0 +1,409 @@
+//! JSON Schemas (draft 2020-12) of policy and settings files, for editors: completion, hover
+//! texts and a first check. What a file means is decided by its reader alone; a test holds the
+//! two together, so that no key is in one and not in the other.
+//!
+//! No schema refers to another or to a part of itself: editors then show every text.
+
+use serde_json::{Map, Value, json};
+
+use crate::config::{self, Kind};
+use crate::policy::model::{ConnectionType, Discard, Storage};
+
+/// A name of a service or role.
+const NAME: &str = "^[A-Za-z0-9_-]{1,64}$";
+const BUCKET: &str = "^[A-Za-z0-9_-]{1,200}$";
+const NKEY: &str = "^U[A-Z2-7]{55}$";
+
+/// The schema of a policy file, as text.
+#[must_use]
+pub fn policy() -> String {
+    let tables = [
+        (
+            "service",
+            named(
+                NAME,
+                "Services. `[service.NAME]`: who it is and everything it may do; what is not \
+                 granted is denied. NAME is part of its inbox, `_INBOX.NAME.>`.",
+                &service(),
+            ),
+        ),
+        (
+            "role",
+            named(
+                NAME,
+                "Roles. `[role.NAME]`: what several services are granted. A role owns nothing, \
+                 because a key has one writer.",
+                &role(),
+            ),
+        ),
+        (
+            "bucket",
+            named(
+                BUCKET,
+                "Buckets. `[bucket.NAME]`: a bucket that exists, and what its stream must be \
+                 like. One that is owned or read must be declared; an empty table takes the \
+                 defaults.",
+                &bucket(),
+            ),
+        ),
+        (
+            "defaults",
+            table("What services get that do not say otherwise. A policy has one.", settings_of()),
+        ),
+        ("naming", naming()),
+    ];
+    let title = "solewriter policy";
+    let about = "One file of a policy; all files of a directory are read as one whole.";
+    document(title, about, tables.map(|(key, schema)| (key.to_owned(), schema)))
+}
+
+/// The schema of a settings file, as text.
+#[must_use]
+pub fn settings() -> String {
+    let mut tables: Vec<(&str, Map<String, Value>)> = Vec::new();
+    for (table, key, kind, help) in config::each() {
+        let at = tables.iter().position(|(name, _)| *name == table).unwrap_or_else(|| {
+            tables.push((table, Map::new()));
+            tables.len() - 1
+        });
+        if let Some((_, properties)) = tables.get_mut(at) {
+            properties.insert(key.to_owned(), setting(kind, help));
+        }
+    }
+    let mut root: Map<String, Value> = Map::new();
+    for (path, properties) in tables {
+        let schema = table(settings_table(path), properties);
+        match path.split_once('.') {
+            None => drop(root.insert(path.to_owned(), schema)),
+            Some((outer, inner)) => {
+                // A table stands before its sub-tables in the list of settings.
+                if let Some(outer) = root.get_mut(outer).and_then(|o| o.get_mut("properties")) {
+                    outer.as_object_mut().map(|o| o.insert(inner.to_owned(), schema));
+                }
+            }
+        }
+    }
+    let about = "Settings of `solewriter serve`. Relative paths are relative to the file's folder.";
+    document("solewriter settings", about, root)
+}
+
+fn settings_table(path: &str) -> &'static str {
+    match path {
+        "nats" => "The broker, and who solewriter is to it.",
+        "nats.tls" => "TLS towards the broker.",
+        "issuer" => "The account that signs every grant: the one secret that matters most.",
+        "xkey" => {
+            "The curve key with which requests are sealed; requests in clear are then refused."
+        }
+        "system" => "A user of the system account.",
+        "policy" => "Where the policy is.",
+        "grants" => "What a connection gets when the policy does not say.",
+        "limits" => "What bounds the work.",
+        "http" => "Health and metrics.",
+        "log" => "The log.",
+        _ => "",
+    }
+}
+
+fn setting(kind: Kind, help: &str) -> Value {
+    // "... [default]"
+    let (help, default) = match help.strip_suffix(']').and_then(|h| h.rsplit_once(" [")) {
+        Some((help, default)) => (help, Some(default)),
+        None => (help, None),
+    };
+    let mut schema = match kind {
+        Kind::Text | Kind::Path => json!({ "type": "string" }),
+        Kind::List => json!({ "type": "array", "items": { "type": "string" } }),
+        Kind::Number => json!({ "type": "integer", "minimum": 0 }),
+        Kind::Flag => json!({ "type": "boolean" }),
+    };
+    // Flags take lists with commas, files take arrays.
+    let help = help.replace(", separated by commas", "");
+    set(&mut schema, "description", json!(help));
+    if let Some(default) = default.filter(|_| kind != Kind::List) {
+        let value = match kind {
+            Kind::Number | Kind::Flag => serde_json::from_str(default).unwrap_or(Value::Null),
+            _ => json!(default),
+        };
+        set(&mut schema, "default", value);
+    }
+    schema
+}
+
+fn service() -> Map<String, Value> {
+    let mut keys = object([
+        ("description", text("What it is, for people.")),
+        ("nkeys", nkeys()),
+        (
+            "roles",
+            list("Roles whose grants it gets, too.", &described(json!({ "type": "string" }), "")),
+        ),
+        (
+            "owns",
+            list(
+                "Keyspaces that it alone writes, and reads: `orders` is a whole bucket, \
+                 `orders/line.>` a part of it. No two services own one key.",
+                &keyspace(false),
+            ),
+        ),
+        (
+            "disabled",
+            text("Why no key of it is accepted for now. It keeps what it owns. At least a word."),
+        ),
+    ]);
+    keys.extend(grants());
+    keys.extend(settings_of());
+    keys
+}
+
+fn role() -> Map<String, Value> {
+    let mut keys = object([("description", text("What it is, for people."))]);
+    keys.extend(grants());
+    keys
+}
+
+/// All but `owns`.
+fn grants() -> Map<String, Value> {
+    let subjects = |about: &str| list(about, &json!({ "type": "string", "pattern": SUBJECT }));
+    object([
+        (
+            "reads",
+            list(
+                "Keyspaces that it reads: `orders` is a whole bucket, `orders/line.>` a part of \
+                 it, `*` every declared bucket, one by one.",
+                &keyspace(true),
+            ),
+        ),
+        ("publishes", subjects("Subjects that it may publish to.")),
+        (
+            "subscribes",
+            subjects("Subjects that it may subscribe to. The last token cannot be `*`."),
+        ),
+        (
+            "answers",
+            subjects(
+                "Subjects on which it serves requests. The last token cannot be `*`. Better no \
+                 service that owns a keyspace: a caller chooses where the answer goes.",
+            ),
+        ),
+        ("calls", subjects("Subjects that it may send requests to.")),
+    ])
+}
+
+/// Tokens without whitespace, the first neither a wildcard nor the server's own.
+const SUBJECT: &str = r"^[^\s$_*>.][^\s.]*(\.[^\s.]+)*$|^\{service\}";
+
+fn keyspace(everything: bool) -> Value {
+    // In a role, `{service}` stands for a name.
+    let name = r"^[A-Za-z0-9_{}-]+(/\S+)?$";
+    let pattern = if everything { format!(r"{name}|^\*$") } else { name.to_owned() };
+    json!({ "type": "string", "pattern": pattern })
+}
+
+fn nkeys() -> Value {
+    let key = || described(json!({ "type": "string", "pattern": NKEY }), "A public user NKEY.");
+    let time = |about: &str| {
+        described(
+            json!({ "type": "string" }),
+            &format!("{about}, such as 2027-01-31T00:00:00Z: with an offset from UTC."),
+        )
+    };
+    let mut windowed = table(
+        "A key with the time in which it counts.",
+        object([
+            ("key", key()),
+            ("not_before", time("Refused before this time")),
+            ("not_after", time("Refused from this time on")),
+        ]),
+    );
+    set(&mut windowed, "required", json!(["key"]));
+    list(
+        "Public user NKEYs that it connects with; several while rotating. A key belongs to one \
+         service. `nk -gen user` makes a seed, which stays with the service.",
+        &json!({ "anyOf": [key(), windowed] }),
+    )
+}
+
+/// What a service and `[defaults]` may set.
+fn settings_of() -> Map<String, Value> {
+    let types = ConnectionType::ALL.map(ConnectionType::as_str);
+    object([
+        ("account", text("The account that connections are placed in.")),
+        ("lifetime", duration("How long a connection's permissions last: 1 second to 366 days.")),
+        (
+            "sources",
+            nonempty(list(
+                "Networks that it may connect from, such as `10.1.0.0/16`. Absent: anywhere.",
+                &json!({ "type": "string" }),
+            )),
+        ),
+        (
+            "connections",
+            nonempty(list(
+                "How it may connect; STANDARD is TCP. Absent: STANDARD.",
+                &json!({ "enum": types }),
+            )),
+        ),
+    ])
+}
+
+fn bucket() -> Map<String, Value> {
+    let flag = |about: &str, default: bool| json!({ "type": "boolean", "default": default, "description": about });
+    let number = |about: &str, most: u8| json!({ "type": "integer", "minimum": 1, "maximum": most, "default": 1, "description": about });
+    object([
+        ("description", text("What is in it, for people.")),
+        ("history", number("How many values are kept for each key.", 64)),
+        ("ttl", duration("How long a value is kept. Absent: for ever.")),
+        ("max_value_size", size("The largest value. Absent: the server's limit.")),
+        ("max_bytes", size("The largest size of the bucket. Absent: no cap.")),
+        ("replicas", number("On how many servers it is kept.", 5)),
+        (
+            "storage",
+            json!({
+                "enum": [Storage::File.as_str(), Storage::Memory.as_str()],
+                "default": Storage::File.as_str(),
+                "description": "Where it is kept.",
+            }),
+        ),
+        ("compression", flag("Whether it is compressed on disk.", false)),
+        (
+            "discard",
+            json!({
+                "enum": [Discard::New.as_str(), Discard::Old.as_str()],
+                "default": Discard::New.as_str(),
+                "description": "What a full bucket does: refuse a new value, or drop the oldest \
+                                of any key.",
+            }),
+        ),
+        (
+            "direct",
+            flag(
+                "Direct gets, with the key in the subject. Owners and readers of a part need it.",
+                true,
+            ),
+        ),
+        (
+            "rollup",
+            flag(
+                "Whether a put may erase older values, as KV purge does. Owners of parts must do \
+                 without.",
+                true,
+            ),
+        ),
+        (
+            "duplicate_window",
+            duration("For how long a message id is remembered. With owners of parts: 100ms."),
+        ),
+        (
+            "part_owners",
+            flag(
+                "Whether services may own parts of it. Needs `rollup = false` and \
+                 `duplicate_window = \"100ms\"`.",
+                false,
+            ),
+        ),
+    ])
+}
+
+fn naming() -> Value {
+    let templates = |about: &str| list(about, &json!({ "type": "string" }));
+    let mut except = table(
+        "A name outside the convention, and why.",
+        object([
+            ("service", text("The service.")),
+            ("entries", list("Entries as they stand in its table.", &json!({ "type": "string" }))),
+            ("reason", text("Why; it shows in every report.")),
+        ]),
+    );
+    set(&mut except, "required", json!(["service", "entries", "reason"]));
+    table(
+        "The naming convention: templates with `{service}` and `{name}`. A service that owns, \
+         publishes or answers outside it is an error. A policy has one.",
+        object([
+            ("buckets", templates("For what services own: `{service}`, `{service}-{name}`.")),
+            ("events", templates("For what services publish: `events.{service}.>`.")),
+            ("requests", templates("For what services answer: `svc.{service}.{name}`.")),
+            ("except", list("Exceptions: `[[naming.except]]`.", &except)),
+        ]),
+    )
+}
+
+fn text(about: &str) -> Value {
+    json!({ "type": "string", "description": about })
+}
+
+fn duration(about: &str) -> Value {
+    json!({
+        "type": "string",
+        // What exactly, the reader says.
+        "pattern": "[0-9]",
+        "description": format!("{about} A number and a unit, such as \"90s\", \"15m\", \"1h30m\"."),
+    })
+}
+
+fn size(about: &str) -> Value {
+    json!({
+        "anyOf": [
+            { "type": "integer", "minimum": 1 },
+            { "type": "string", "pattern": r"^\s*[0-9]+\s*(B|KiB|MiB|GiB|TiB)\s*$" },
+        ],
+        "description": format!("{about} Bytes, or a string such as \"64KiB\"."),
+    })
+}
+
+fn list(about: &str, items: &Value) -> Value {
+    json!({ "type": "array", "description": about, "items": items })
+}
+
+fn nonempty(mut list: Value) -> Value {
+    set(&mut list, "minItems", json!(1));
+    list
+}
+
+fn described(mut schema: Value, about: &str) -> Value {
+    if !about.is_empty() {
+        set(&mut schema, "description", json!(about));
+    }
+    schema
+}
+
+fn table(about: &str, keys: Map<String, Value>) -> Value {
+    json!({
+        "type": "object",
+        "description": about,
+        "properties": Value::Object(keys),
+        "additionalProperties": false,
+    })
+}
+
+/// Tables by name, each with these keys.
+fn named(name: &str, about: &str, keys: &Map<String, Value>) -> Value {
+    json!({
+        "type": "object",
+        "description": about,
+        "propertyNames": { "pattern": name },
+        "additionalProperties": table(about, keys.clone()),
+    })
+}
+
+fn set(schema: &mut Value, key: &str, value: Value) {
+    if let Some(object) = schema.as_object_mut() {
+        object.insert(key.to_owned(), value);
+    }
+}
+
+fn object<const N: usize>(keys: [(&str, Value); N]) -> Map<String, Value> {
+    keys.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+fn document(title: &str, about: &str, keys: impl IntoIterator<Item = (String, Value)>) -> String {
+    let schema = json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": title,
+        "description": about,
+        "type": "object",
+        "properties": keys.into_iter().collect::<Map<_, _>>(),
+        "additionalProperties": false,
+    });
+    format!("{schema:#}\n")
+}

@@ -1,0 +1,145 @@
+//! Runs what the documentation shows.
+//!
+//! In a page, a block marked `toml PATH` is written to that file, and one marked `console` is
+//! run: each line that begins with `$ ` by a shell, in one folder for the whole page, and what it
+//! prints (stdout, then stderr) must be what follows. A line `...` stands for any lines, and
+//! `...` at the end of a line for its rest. `[exit N]` is the exit code, when it is not 0.
+//!
+//! `UPDATE_DOCS=1` writes what was printed, but leaves blocks with `...` alone.
+
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_solewriter");
+
+fn repository() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Runs one command and gives what it printed, with the folder named as in the page.
+fn run(command: &str, folder: &Path) -> String {
+    let path = format!(
+        "{}:{}",
+        Path::new(BINARY).parent().unwrap().display(),
+        std::env::var("PATH").unwrap_or_default()
+    );
+    let output = Command::new("sh")
+        .args(["-c", command])
+        .current_dir(folder)
+        .env("PATH", path)
+        .env("HOME", folder)
+        .env("COLUMNS", "100")
+        .output()
+        .unwrap();
+    let mut text = String::from_utf8(output.stdout).unwrap();
+    text += &String::from_utf8(output.stderr).unwrap();
+    if !text.is_empty() && !text.ends_with('\n') {
+        text.push('\n');
+    }
+    if output.status.code() != Some(0) {
+        let _ = writeln!(text, "[exit {}]", output.status.code().unwrap_or(-1));
+    }
+    text.replace(&folder.display().to_string(), "/srv")
+}
+
+fn matches(wanted: &[&str], found: &[&str]) -> bool {
+    match (wanted.split_first(), found.split_first()) {
+        (None, None) => true,
+        (Some((&"...", rest)), _) => (0..=found.len()).any(|skip| matches(rest, &found[skip..])),
+        (Some((line, rest)), Some((other, others))) => {
+            let same = match line.strip_suffix("...") {
+                Some(start) => other.starts_with(start),
+                None => line == other,
+            };
+            same && matches(rest, others)
+        }
+        _ => false,
+    }
+}
+
+/// Whether every command of ours in the block is there: a page may tell of one that this build
+/// leaves out.
+fn can_run(block: &[&str], commands: &str) -> bool {
+    let ours = block.iter().filter_map(|line| line.strip_prefix("$ solewriter "));
+    ours.filter_map(|rest| rest.split(' ').next())
+        .all(|name| commands.lines().any(|line| line.trim_start().starts_with(&format!("{name} "))))
+}
+
+/// Runs a page in a folder, and gives it as it should be.
+fn play(page: &str, folder: &Path) -> String {
+    let commands = run("solewriter --help", folder);
+    let mut out = String::new();
+    let mut lines = page.lines();
+    while let Some(line) = lines.next() {
+        let _ = writeln!(out, "{line}");
+        let Some(mark) = line.strip_prefix("```").filter(|mark| !mark.is_empty()) else { continue };
+        let block: Vec<&str> = lines.by_ref().take_while(|line| *line != "```").collect();
+        if let Some(name) = mark.strip_prefix("toml ") {
+            let path = folder.join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, block.join("\n") + "\n").unwrap();
+        }
+        if mark == "console" && can_run(&block, &commands) {
+            for part in block.chunk_by(|_, next| !next.starts_with("$ ")) {
+                let command = part[0].strip_prefix("$ ").expect("a command first");
+                let found = run(command, folder);
+                let list: Vec<&str> = found.lines().collect();
+                let _ = writeln!(out, "{}", part[0]);
+                if matches(&part[1..], &list) {
+                    out.extend(part[1..].iter().flat_map(|line| [*line, "\n"]));
+                } else {
+                    out.push_str(&found);
+                }
+            }
+        } else {
+            out.extend(block.iter().flat_map(|line| [*line, "\n"]));
+        }
+        out.push_str("```\n");
+    }
+    out
+}
+
+fn check(name: &str, prepare: impl FnOnce(&Path)) {
+    let path = repository().join("docs").join(name);
+    let page = std::fs::read_to_string(&path).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    prepare(folder.path());
+    let played = play(&page, folder.path());
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(&path, &played).unwrap();
+    } else {
+        assert!(
+            played == page,
+            "docs/{name} shows something else than what is printed; run with UPDATE_DOCS=1 and \
+             look at the diff:\n{played}"
+        );
+    }
+}
+
+/// The sample policy, where the commands look for one.
+fn with_sample(folder: &Path) {
+    std::fs::create_dir(folder.join("policy")).unwrap();
+    for entry in std::fs::read_dir(repository().join("policy")).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), folder.join("policy").join(entry.file_name())).unwrap();
+    }
+}
+
+#[test]
+fn the_page_about_the_map() {
+    check("map.md", with_sample);
+}
+
+#[test]
+fn the_page_about_shells_and_editors() {
+    check("editors.md", with_sample);
+}
+
+#[test]
+fn the_tutorial() {
+    check("tutorial.md", |_| {});
+}

@@ -1,0 +1,97 @@
+//! The commands that draw and that help at the keyboard, as a shell sees them.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::path::Path;
+use std::process::Command;
+
+/// Exit code, stdout, stderr.
+fn run(arguments: &[&str]) -> (i32, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_solewriter")).args(arguments).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+fn fixture(name: &str) -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    root.join(name).join("policy").display().to_string()
+}
+
+/// The subcommands that the help lists.
+fn subcommands() -> Vec<String> {
+    let (_, help, _) = run(&["--help"]);
+    let list = help.split_once("Commands:\n").unwrap().1.split_once("\n\n").unwrap().0;
+    let name = |line: &str| line.strip_prefix("  ")?.split(' ').next().map(ToOwned::to_owned);
+    list.lines().filter_map(name).filter(|name| !name.is_empty() && name != "help").collect()
+}
+
+#[test]
+fn a_map_of_a_policy_that_holds() {
+    for (format, start) in [
+        ("mermaid", "flowchart LR\n"),
+        ("dot", "digraph ownership {\n"),
+        ("html", "<!doctype html>\n"),
+        ("json", "{\n  \"format\": 1,\n"),
+    ] {
+        let (code, out, err) = run(&["map", &fixture("a-whole-policy"), "--format", format]);
+        assert!(out.starts_with(start), "{format}: {out}");
+        assert_eq!((code, err.as_str()), (0, ""), "{format}");
+    }
+}
+
+#[test]
+fn a_map_of_a_policy_that_does_not_hold() {
+    let (code, out, err) = run(&["map", &fixture("two-owners-of-a-bucket")]);
+    assert_eq!(code, 1);
+    assert!(out.contains(" error\n"), "{out}");
+    assert!(err.starts_with("error[two-owners]: "), "{err}");
+    // Not even TOML: there is nothing to draw, and it says why.
+    let (code, out, err) = run(&["map", &fixture("not-toml")]);
+    assert_eq!(code, 1);
+    assert!(out.starts_with("flowchart LR\n") && err.contains("error[toml-syntax]"), "{out}{err}");
+}
+
+#[test]
+fn a_wrong_question_about_the_map() {
+    let policy = fixture("a-whole-policy");
+    for (arguments, said) in [
+        (&["map", "/nowhere"][..], "error: there is no policy directory /nowhere\n"),
+        (&["map", &policy, "--focus", "x"], "error: there is no service or bucket \"x\"\n"),
+        (&["map", &policy, "--format", "svg"], "error: invalid value 'svg'"),
+        (&["map", &policy, "--format", "html", "--focus", "orders"], "error: --focus is for"),
+    ] {
+        let (code, out, err) = run(arguments);
+        assert_eq!((code, out.as_str()), (2, ""), "{arguments:?}");
+        assert!(err.starts_with(said), "{err}");
+    }
+}
+
+#[test]
+fn completions_know_every_command() {
+    let subcommands = subcommands();
+    assert!(subcommands.iter().any(|name| name == "map"), "{subcommands:?}");
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let (code, out, _) = run(&["completions", shell]);
+        assert_eq!(code, 0);
+        for name in &subcommands {
+            assert!(out.contains(name.as_str()), "{shell} does not know {name}");
+        }
+    }
+    assert_eq!(run(&["completions", "tcsh"]).0, 2);
+}
+
+#[test]
+fn every_command_has_a_manual_page() {
+    let dir = tempfile::tempdir().unwrap();
+    let target = dir.path().join("man1");
+    let (code, out, err) = run(&["man", &target.display().to_string()]);
+    assert_eq!((code, out.as_str(), err.as_str()), (0, "", ""));
+    for name in subcommands() {
+        let page = target.join(format!("solewriter-{name}.1"));
+        let text = std::fs::read_to_string(&page).unwrap();
+        assert!(text.contains(&format!(".TH solewriter-{name} 1")), "{name}");
+        assert!(text.contains(&format!("\\fBsolewriter {name}\\fR")), "{name}: {text}");
+    }
+    let (_, own, _) = run(&["man"]);
+    assert_eq!(own, std::fs::read_to_string(target.join("solewriter.1")).unwrap());
+}
