@@ -28,7 +28,7 @@ fn open_to_tests() -> Prepared {
     Prepared::new()
         .with_server("  AUTH {", export)
         .with_server("  STATE {", import)
-        .with_server(r#"subscribe: { allow: ["$SYS.REQ.USER.AUTH"] }"#, "")
+        .with_server(r#"subscribe: { allow: ["$SYS.REQ.USER.AUTH", "_INBOX.solewriter.>"] }"#, "")
         .with_server(r#"publish: { allow: ["$SYS._INBOX.>", "_INBOX.solewriter.>"] }"#, "")
 }
 
@@ -58,7 +58,7 @@ async fn callout_user(deployment: &Deployment) -> Raw {
 
 /// Subscribes to requests and to where they are answered.
 async fn listen_in(tap: &mut Raw) {
-    for subject in [CALLOUT, "$SYS._INBOX.>", "_INBOX.>"] {
+    for subject in [CALLOUT, "$SYS._INBOX.>"] {
         tap.subscribe(subject).await.unwrap();
     }
 }
