@@ -30,9 +30,11 @@ pub const CALLOUT_SUBJECT: &str = "$SYS.REQ.USER.AUTH";
 /// The header with the server's curve key.
 const SERVER_XKEY: &str = "Nats-Server-Xkey";
 /// How long the connection rests after it took its leave from the queue group, so that whatever
-/// the server sent before it knew has arrived. More than a round trip to any server that a
-/// callout can sensibly have.
-const LEAVE: Duration = Duration::from_millis(250);
+/// the server sent before it knew has arrived: so many times what a round trip took just before,
+/// within these bounds. The upper one is well below the time that servers wait for an answer.
+const REST_ROUND_TRIPS: u32 = 20;
+const REST_AT_LEAST: Duration = Duration::from_millis(250);
+const REST_AT_MOST: Duration = Duration::from_secs(1);
 
 /// Why the service stopped by itself.
 #[derive(Debug, thiserror::Error)]
@@ -154,12 +156,12 @@ impl Service {
             return Ok(());
         };
         let outcome = runtime.block_on(link.serve(&mut shutdown));
-        runtime.block_on(link.leave());
+        let rest = runtime.block_on(link.leave());
         // async-nats forgets a subscription at the first thing that happens after it told the
         // server, and drops what is still on its way (seen with 0.51: one request in 500). So
         // nothing happens here until all of it has arrived: this thread alone drives the
         // connection, and it sleeps.
-        std::thread::sleep(LEAVE);
+        std::thread::sleep(rest);
         // The runtime looks what has arrived before anything else is done: a connection that is
         // woken by a reply to be sent would believe that there is nothing to read, and end the
         // subscription unread.
@@ -300,18 +302,22 @@ impl Link {
     }
 
     /// Leaves the queue group. When this returns, the server has been told, and nothing else was
-    /// done on the connection since.
-    async fn leave(&mut self) {
+    /// done on the connection since. Gives how long it should stay so.
+    async fn leave(&mut self) -> Duration {
         self.service.health.subscribed.store(false, Ordering::Relaxed);
         tracing::info!(
             event = "draining",
             pending = self.pending(),
             "stopping; finishing what was taken on"
         );
+        let began = Instant::now();
+        self.fence.pass().await;
+        let rest = began.elapsed().saturating_mul(REST_ROUND_TRIPS);
         // Both are handed over before the connection gets to run, so it does them in one go.
         if self.requests.drain().await.is_ok() {
-            let _ = timeout(LEAVE, self.client.flush()).await;
+            let _ = timeout(REST_AT_LEAST, self.client.flush()).await;
         }
+        rest.clamp(REST_AT_LEAST, REST_AT_MOST)
     }
 
     /// Answers everything that was taken on or arrived meanwhile, puts it on the wire, and only
