@@ -162,6 +162,10 @@ impl Service {
         // nothing happens here until all of it has arrived: this thread alone drives the
         // connection, and it sleeps.
         std::thread::sleep(rest);
+        // The runtime looks what has arrived before anything else is done: a connection that is
+        // woken by a reply to be sent would believe that there is nothing to read, and end the
+        // subscription unread.
+        runtime.block_on(tokio::task::yield_now());
         runtime.block_on(link.finish());
         outcome
     }

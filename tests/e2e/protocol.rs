@@ -58,7 +58,7 @@ async fn callout_user(deployment: &Deployment) -> Raw {
 
 /// Subscribes to requests and to where they are answered.
 async fn listen_in(tap: &mut Raw) {
-    for subject in [CALLOUT, "$SYS._INBOX.>", "_INBOX.>"] {
+    for subject in [CALLOUT, "$SYS._INBOX.>"] {
         tap.subscribe(subject).await.unwrap();
     }
 }
