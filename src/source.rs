@@ -5,8 +5,10 @@
 //! here stops at the first problem: readers put what they find into a [`Collector`] and go on.
 //!
 //! - [`toml`] reads TOML tables with typed, reporting accessors.
-//! - [`render`] prints problems the way that rustc does.
+//! - [`render`] prints problems the way that rustc does; as JSON they come with
+//!   `serde_json::to_string(&problems)`: `{"errors": 1, ..., "problems": [...]}`.
 
+pub mod json;
 mod redact;
 pub mod render;
 pub mod toml;

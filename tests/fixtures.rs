@@ -37,8 +37,11 @@ fn every_fixture_is_as_expected() {
 fn run(case: &Path, failures: &mut String) {
     let found = Directory::new(case.join("policy")).read().and_then(|files| validate(&files));
     // Where the repository lies is nobody's business.
-    let problems = problems(&found).replace(&format!("{}/", case.display()), "");
-    compare(&case.join("problems.txt"), Some(problems), true, failures);
+    let place = format!("{}/", case.display());
+    let text = problems(&found).replace(&place, "");
+    compare(&case.join("problems.txt"), Some(text), true, failures);
+    let json = serde_json::to_string_pretty(list(&found)).unwrap().replace(&place, "") + "\n";
+    compare(&case.join("problems.json"), Some(json), false, failures);
     let policy = found.as_ref().ok().map(|validated| describe(&validated.policy));
     compare(&case.join("policy.txt"), policy, false, failures);
 }
@@ -61,11 +64,15 @@ fn compare(expected: &Path, found: Option<String>, required: bool, failures: &mu
     }
 }
 
-fn problems(found: &Result<Validated, Problems>) -> String {
-    let problems = match found {
+fn list(found: &Result<Validated, Problems>) -> &Problems {
+    match found {
         Ok(validated) => &validated.warnings,
         Err(problems) => problems,
-    };
+    }
+}
+
+fn problems(found: &Result<Validated, Problems>) -> String {
+    let problems = list(found);
     format!("{}{}\n", problems.render(Style::Plain), problems.summary())
 }
 

@@ -1,6 +1,6 @@
 //! Prints problems the way that rustc does: what is wrong, where, the text underlined, what to do.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 use annotate_snippets::{
     AnnotationKind, Element, Group, Level, Origin, Renderer, Snippet, normalize_untrusted_str,
@@ -65,6 +65,13 @@ impl Problem {
         let mut text = redact(&style.renderer().render(&[group])).into_owned();
         text.push('\n');
         text
+    }
+}
+
+impl fmt::Display for Problem {
+    /// The problem, rendered without colour.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.render(Style::Plain))
     }
 }
 

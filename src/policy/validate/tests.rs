@@ -13,6 +13,26 @@ const PIECES: &[&str] = &[
     "[service.\"b.c\"]\n",
     "[[service.a]]\n",
     "[service]\n",
+    "[bucket.orders]\n",
+    "[role.r]\n",
+    "[naming]\n",
+    "[[naming.except]]\n",
+    "[defaults]\n",
+    "buckets = ",
+    "events = ",
+    "requests = ",
+    "entries = ",
+    "reason = ",
+    "service = ",
+    "roles = ",
+    "answers = ",
+    "history = ",
+    "max_bytes = ",
+    "part_owners = true\n",
+    "\"{service}\"",
+    "\"{name}.>\"",
+    "\"*\"",
+    "\"r\"",
     "nkeys = ",
     "owns = ",
     "reads = ",
@@ -80,6 +100,11 @@ proptest! {
             prop::collection::vec("(p|q)(/(a|b|\\*)(\\.(a|b)){0,2}(\\.>)?)?", 0..3), 1..4)
     ) {
         let mut text = String::new();
+        for bucket in ["p", "q"] {
+            text += &format!(
+                "[bucket.{bucket}]\npart_owners = true\nrollup = false\nduplicate_window = '100ms'\n"
+            );
+        }
         for (i, entries) in owns.iter().enumerate() {
             text += &format!("[service.s{i}]\nowns = {entries:?}\n");
         }
@@ -125,4 +150,14 @@ fn a_seed_in_the_policy_is_not_repeated() {
     let shown = format!("{problems} {}", problems.render(Style::Coloured));
     assert!(shown.contains("which is secret"));
     assert!(!shown.contains(&secret[10..30]), "{shown}");
+}
+
+#[test]
+fn what_little_text_stands_for_is_bounded() {
+    let mut text = String::from("[role.all]\nreads = [\"*\"]\n");
+    for i in 0..1001 {
+        text += &format!("[bucket.b{i}]\n[service.s{i}]\nroles = [\"all\"]\n");
+    }
+    let problems = validate(&[SourceFile::new("p", text)]).unwrap_err();
+    assert!(problems.iter().any(|problem| problem.code == "too-many-rules"));
 }
