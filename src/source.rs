@@ -532,4 +532,12 @@ error[two-owners]: both own it
 "
         );
     }
+
+    #[test]
+    fn names_but_does_not_print_a_line_of_megabytes() {
+        let text = format!("a = [{}]\n", "\"x\", ".repeat(1 << 20));
+        let file = SourceFile::new("big.toml", text);
+        let problem = Problem::error("e", "wrong").at(&file.span(4_000_001..4_000_004), "here");
+        assert_eq!(problem.to_string(), "error[e]: wrong\n--> big.toml:1:4000002\n");
+    }
 }

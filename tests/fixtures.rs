@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use solewriter::policy::directory::Directory;
 use solewriter::policy::model::{Bucket, Policy, Service};
 use solewriter::policy::validate::{Validated, validate};
-use solewriter::source::Problems;
 use solewriter::source::render::Style;
+use solewriter::source::{Problems, SourceFile};
 
 /// Set to anything, writes what is found instead of comparing.
 const UPDATE: &str = "UPDATE_FIXTURES";
@@ -141,4 +141,39 @@ fn describe_service(service: &Service) -> String {
         let _ = writeln!(text, "  disabled: {reason}");
     }
     text
+}
+
+/// Every TOML block of the page, each as a file of one policy.
+#[test]
+fn the_examples_of_the_documentation_hold_together() {
+    let page = include_str!("../docs/policy.md");
+    let files: Vec<SourceFile> = page
+        .split("```toml\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next())
+        .enumerate()
+        .map(|(i, text)| SourceFile::new(format!("example {}", i + 1), text))
+        .collect();
+    assert!(files.len() > 4);
+    if let Err(problems) = validate(&files) {
+        panic!("{problems}");
+    }
+}
+
+/// A code that is not in the documentation cannot be looked up.
+#[test]
+fn every_code_that_a_fixture_shows_is_documented() {
+    let page = include_str!("../docs/policy.md");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    for case in fs::read_dir(root).unwrap() {
+        let text = fs::read_to_string(case.unwrap().path().join("problems.txt"));
+        for line in text.unwrap_or_default().lines() {
+            let Some((severity, rest)) = line.split_once('[') else { continue };
+            if let ("error" | "warning" | "note", Some((code, _))) =
+                (severity, rest.split_once(']'))
+            {
+                assert!(page.contains(&format!("`{code}`")), "{code} is not in docs/policy.md");
+            }
+        }
+    }
 }

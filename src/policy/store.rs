@@ -88,7 +88,7 @@ mod tests {
         vec![SourceFile::new("p.toml", text)]
     }
 
-    const ORDERS: &str = "[service.orders]\nowns = [\"orders\"]\n";
+    const ORDERS: &str = "[bucket.orders]\n[service.orders]\nowns = [\"orders\"]\n";
 
     fn store() -> Store {
         let valid = validate::validate(&files(ORDERS)).unwrap();

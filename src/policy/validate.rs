@@ -100,6 +100,7 @@ pub fn validate(files: &[SourceFile]) -> Result<Validated, Problems> {
     naming::check(naming, &drafts, &problems);
     usage::check(&drafts, &problems);
     if complete {
+        bucket::check_declared(&buckets, &drafts, &problems);
         usage::check_counterparts(&buckets, &roles, &drafts, &problems);
     }
     if problems.has_errors() {

@@ -67,9 +67,13 @@ pub fn read<'a>(file: &'a SourceFile, problems: &'a Collector) -> Option<Table<'
         let span = file.span(error.span().unwrap_or(0..0));
         let message = error.message();
         problems.push(if message == "duplicate key" {
-            Problem::error("duplicate-key", format!("`{}` is defined twice", span.text()))
-                .at(&span, "defined before in this file")
-                .help("keep one of the two, or merge them")
+            let problem =
+                Problem::error("duplicate-key", format!("`{}` is defined twice", span.text()))
+                    .help("keep one of the two, or merge them");
+            match first_definition(file, &span) {
+                Some(first) => problem.at(&span, "again here").also(&first, "first here"),
+                None => problem.at(&span, "defined before in this file"),
+            }
         } else {
             Problem::error("toml-syntax", format!("not TOML: {message}")).at(&span, "")
         });
@@ -82,6 +86,38 @@ pub fn read<'a>(file: &'a SourceFile, problems: &'a Collector) -> Option<Table<'
         entries: document.into_inner(),
         known: Vec::new(),
     })
+}
+
+/// Where a key that is defined twice was defined first, if that is easily seen: the same header,
+/// or a line of the same table that begins with the same key.
+fn first_definition(file: &SourceFile, again: &Span) -> Option<Span> {
+    // The search is repeated for every such key.
+    const LONGEST_TEXT: usize = 1 << 20;
+    if file.text().len() > LONGEST_TEXT {
+        return None;
+    }
+    let key = again.text();
+    let start = again.range().start;
+    let before = file.text().get(..start)?;
+    let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+    let header = file.text().get(line_start..again.range().end)?.trim_start();
+    let mut end = line_start;
+    for line in before.get(..line_start)?.split_inclusive('\n').rev() {
+        end -= line.len();
+        let text = line.trim_start();
+        let found = if header.starts_with('[') {
+            text.strip_prefix(header).is_some_and(|rest| rest.trim_start().starts_with(']'))
+        } else if text.starts_with('[') {
+            return None;
+        } else {
+            text.strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('='))
+        };
+        if found {
+            let at = end + line.find(key)?;
+            return Some(file.span(at..at + key.len()));
+        }
+    }
+    None
 }
 
 /// The name of a value's type with its article.
@@ -97,7 +133,8 @@ fn type_name(value: &DeValue<'_>) -> &'static str {
     }
 }
 
-/// The known name nearest to a misspelled one, if one is near enough to be meant.
+/// The known name nearest to a misspelled one, if one is near enough to be meant. Looks at the
+/// first thousand known names only: it is a courtesy, and must not become the main work.
 #[must_use]
 pub fn nearest<'n>(name: &str, known: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
     // Beyond this length nothing known is near, and comparing costs length squared.
@@ -107,6 +144,7 @@ pub fn nearest<'n>(name: &str, known: impl IntoIterator<Item = &'n str>) -> Opti
     let lower = name.to_lowercase();
     known
         .into_iter()
+        .take(1000)
         .map(|candidate| {
             let distance = strsim::damerau_levenshtein(&lower, &candidate.to_lowercase());
             (distance, candidate)
@@ -615,16 +653,20 @@ error[toml-syntax]: not TOML: string values must be quoted, expected literal str
 error[duplicate-key]: `b` is defined twice
  --> s.toml:3:1
   |
+2 | b = 1
+  | - first here
 3 | b = 2
-  | ^ defined before in this file
+  | ^ again here
   |
   = help: keep one of the two, or merge them
 
 error[duplicate-key]: `t` is defined twice
  --> s.toml:5:2
   |
+4 | [t]
+  |  - first here
 5 | [t]
-  |  ^ defined before in this file
+  |  ^ again here
   |
   = help: keep one of the two, or merge them
 

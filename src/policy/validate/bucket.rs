@@ -1,6 +1,6 @@
 //! Declared buckets, and whether what services do with them is safe.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use super::Draft;
@@ -9,6 +9,7 @@ use super::settings::shown;
 use crate::keyspace::BucketName;
 use crate::policy::document::BucketEntry;
 use crate::policy::model::{Access, Bucket, Discard, Location, Storage};
+use crate::source::toml::nearest;
 use crate::source::{Collector, Problem, Span, Spanned};
 
 /// The least that nats-server takes as `duplicate_window`.
@@ -186,6 +187,41 @@ fn check_hardened(bucket: &Bucket, entry: &BucketEntry, problems: &Collector) {
             entry.discard.as_ref().map(|d| &d.span),
             "when it is full, one owner's writes drop the values of the others",
             "write `discard = \"new\"`, or leave `max_bytes` out",
+        );
+    }
+}
+
+/// Reports every bucket that is owned or read and not declared, once, where it is named first.
+pub fn check_declared(buckets: &Buckets, drafts: &[Draft], problems: &Collector) {
+    let mut missing: BTreeMap<&BucketName, (&Span, usize)> = BTreeMap::new();
+    for draft in drafts {
+        for (rule, place) in draft.rules() {
+            if let Access::Owns(keyspace) | Access::Reads(keyspace) = &rule.access
+                && !buckets.names.contains_key(keyspace.bucket())
+            {
+                missing.entry(keyspace.bucket()).or_insert((&place.span, 0)).1 += 1;
+            }
+        }
+    }
+    for (name, (span, times)) in missing {
+        let more = match times {
+            1 => String::new(),
+            2 => "and in 1 more place".to_owned(),
+            n => format!("and in {} more places", n - 1),
+        };
+        if problems.is_full() {
+            return;
+        }
+        let known = buckets.list.iter().map(|bucket| bucket.name.as_str());
+        let near = nearest(name.as_str(), known);
+        let help = match near {
+            Some(near) => format!("did you mean `{near}`? Otherwise declare it: `[bucket.{name}]`"),
+            None => format!("declare it: `[bucket.{name}]`"),
+        };
+        problems.push(
+            Problem::error("undeclared-bucket", format!("bucket `{name}` is not declared"))
+                .at(span, more)
+                .help(help),
         );
     }
 }

@@ -74,7 +74,7 @@ pub fn apply(
             continue;
         }
         let Some(role) = roles.get(name.value.as_str()) else {
-            if context.complete {
+            if context.complete && !context.problems.is_full() {
                 context.problems.push(unknown(name, roles));
             }
             continue;

@@ -114,6 +114,12 @@ pub fn check_counterparts(
     let mut said: HashSet<(Arc<str>, usize)> = HashSet::new();
     for draft in drafts {
         for (rule, place) in draft.rules() {
+            // Said already: an error.
+            if let Access::Reads(keyspace) = &rule.access
+                && !buckets.names.contains_key(keyspace.bucket())
+            {
+                continue;
+            }
             let Some(problem) = offered.missing(rule, place) else { continue };
             // A role's entry is said once, not for each service that has the role.
             let key = (Arc::clone(place.span.file().name()), place.span.range().start);
