@@ -11,6 +11,7 @@ pub mod keyspace;
 pub mod permissions;
 pub mod policy;
 pub mod protocol;
+pub mod query;
 #[cfg(all(unix, feature = "sandbox"))]
 pub mod sandbox;
 pub mod service;

@@ -8,10 +8,14 @@ use clap::{Parser, Subcommand};
 use crate::source::Problems;
 use crate::source::render::Style;
 
+pub mod check;
 #[cfg(all(unix, feature = "sandbox"))]
 pub mod demo;
+pub mod explain;
 pub mod init;
 pub mod serve;
+pub mod tool;
+pub mod who_can;
 
 /// The exit code of "no", or of a command that failed. Success is 0, a wrong question is 2.
 pub const FAILED: u8 = 1;
@@ -31,6 +35,9 @@ pub struct Cli {
 enum Command {
     Serve(serve::Serve),
     Init(init::Init),
+    Check(check::Check),
+    Explain(explain::Explain),
+    WhoCan(who_can::WhoCan),
     #[cfg(all(unix, feature = "sandbox"))]
     Demo(demo::Demo),
 }
@@ -42,6 +49,9 @@ impl Cli {
         match self.command {
             Command::Serve(serve) => serve.run(),
             Command::Init(init) => init.run(),
+            Command::Check(check) => check.run(),
+            Command::Explain(explain) => explain.run(),
+            Command::WhoCan(who_can) => who_can.run(),
             #[cfg(all(unix, feature = "sandbox"))]
             Command::Demo(demo) => demo.run(),
         }
