@@ -3,6 +3,7 @@ pub mod authorizer;
 pub mod cli;
 pub mod config;
 pub mod decide;
+pub mod diff;
 pub mod http;
 pub mod identity;
 pub mod issue;

@@ -7,7 +7,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::tool::{
-    Format, NO, Output, PlaceView, PolicyArgs, RuleView, YES, json, length, no_grant, place, said, time,
+    Format, NO, Output, PlaceView, PolicyArgs, RuleView, YES, json, length, line, no_grant, place, said, time,
 };
 use crate::decide::in_time;
 use crate::permissions::{Grant, Permission, Side, inbox_prefix};
@@ -241,11 +241,11 @@ impl Subject<'_> {
         }
         let mut text = format!("{} ({})", service.name, service.at);
         if let Some(description) = &service.description {
-            let _ = write!(text, ": {description}");
+            let _ = write!(text, ": {}", line(description));
         }
         text.push('\n');
         if let Some(why) = &self.barred {
-            let _ = writeln!(text, "  refused: {why}");
+            let _ = writeln!(text, "  refused: {}", line(why));
         }
         for key in self.keys() {
             let _ = write!(text, "  key {}", key.nkey);
@@ -301,7 +301,7 @@ impl Subject<'_> {
         let of = if word == "in part" { ", but not all of it" } else { "" };
         let _ = writeln!(text, "{word}: {name} {can} {question}{of}");
         if let Some(why) = &self.barred {
-            let _ = writeln!(text, "  refused: {why}");
+            let _ = writeln!(text, "  refused: {}", line(why));
         }
         for rule in answer.rules() {
             let Some(by) = self.grant.rules().get(rule) else { continue };

@@ -11,7 +11,9 @@ use crate::source::render::Style;
 pub mod check;
 #[cfg(all(unix, feature = "sandbox"))]
 pub mod demo;
+pub mod diff;
 pub mod explain;
+mod git;
 pub mod init;
 pub mod serve;
 pub mod tool;
@@ -38,6 +40,7 @@ enum Command {
     Check(check::Check),
     Explain(explain::Explain),
     WhoCan(who_can::WhoCan),
+    Diff(diff::DiffCommand),
     #[cfg(all(unix, feature = "sandbox"))]
     Demo(demo::Demo),
 }
@@ -52,6 +55,7 @@ impl Cli {
             Command::Check(check) => check.run(),
             Command::Explain(explain) => explain.run(),
             Command::WhoCan(who_can) => who_can.run(),
+            Command::Diff(diff) => diff.run(),
             #[cfg(all(unix, feature = "sandbox"))]
             Command::Demo(demo) => demo.run(),
         }

@@ -15,6 +15,7 @@ use crate::policy::model::{Location, Policy, Rule};
 use crate::policy::validate::{Validated, validate};
 use crate::source::render::Style;
 use crate::source::toml::parse_duration;
+pub(super) use crate::source::toml::show_duration as length;
 use crate::source::{Problem, Problems, SourceFile};
 
 /// The exit code of "yes" and "fine".
@@ -209,26 +210,14 @@ pub(super) fn place(rule: &Rule) -> String {
     }
 }
 
+/// Words that people wrote, as one line: what they hold cannot pass for output of ours.
+pub(super) fn line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
 /// A point in time for people and JSON.
 pub(super) fn time(seconds: i64) -> String {
     jiff::Timestamp::from_second(seconds).map_or_else(|_| seconds.to_string(), |t| t.to_string())
-}
-
-/// A length of time as policy files have it: `1h30m`.
-pub(super) fn length(duration: Duration) -> String {
-    let (hours, rest) = (duration.as_secs() / 3600, duration.as_secs() % 3600);
-    let (minutes, seconds) = (rest / 60, rest % 60);
-    let mut text = String::new();
-    for (number, unit) in [(hours, "h"), (minutes, "m"), (seconds, "s")] {
-        if number > 0 {
-            text += &format!("{number}{unit}");
-        }
-    }
-    match duration.subsec_millis() {
-        0 if text.is_empty() => "0s".to_owned(),
-        0 => text,
-        milliseconds => text + &format!("{milliseconds}ms"),
-    }
 }
 
 /// A grant that could not be made: `serve` would refuse the service, and so it has nothing.

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde::Serialize;
 
-use super::tool::{Format, NO, Output, PolicyArgs, RuleView, YES, json, no_grant, said};
+use super::tool::{Format, NO, Output, PolicyArgs, RuleView, YES, json, line, no_grant, said};
 use crate::query::{self, Capable, Question, Reach, Verb};
 
 /// List who may write, read, publish or subscribe, and by which rules.
@@ -85,7 +85,7 @@ impl WhoCan {
                 text += ", in part";
             }
             if let Some(why) = &one.service.disabled {
-                let _ = write!(text, ", but is disabled: {why}");
+                let _ = write!(text, ", but is disabled: {}", line(why));
             }
             text.push('\n');
             for rule in one.answer.rules() {
