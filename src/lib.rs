@@ -4,6 +4,7 @@ pub mod cli;
 pub mod config;
 pub mod decide;
 pub mod diff;
+pub mod expect;
 pub mod http;
 pub mod identity;
 pub mod issue;

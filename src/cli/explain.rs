@@ -7,7 +7,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::tool::{
-    Format, NO, Output, PlaceView, PolicyArgs, RuleView, YES, json, length, line, no_grant, place, said, time,
+    Format, NO, Output, PlaceView, PolicyArgs, RuleView, YES, json, length, line, no_grant, said, time,
 };
 use crate::decide::in_time;
 use crate::permissions::{Grant, Permission, Side, inbox_prefix};
@@ -319,7 +319,9 @@ impl Subject<'_> {
                 _ => "  the rest is refused\n",
             };
         }
-        advice_text(&mut text, name, &answer, &advice);
+        for sentence in advice.sentences(answer.reach) {
+            let _ = writeln!(text, "  {sentence}");
+        }
         Output::data(text, code)
     }
 
@@ -374,31 +376,5 @@ fn list(text: &mut String, permissions: &[PermissionView<'_>]) {
     let width = permissions.iter().map(|p| p.subject.len()).max().unwrap_or_default();
     for PermissionView { side, subject, purpose } in permissions {
         let _ = writeln!(text, "      {side:<9}  {subject:<width$}  {purpose}");
-    }
-}
-
-fn advice_text(text: &mut String, name: &str, answer: &Answer, advice: &Advice) {
-    if let Some((owner, rule)) = &advice.owner {
-        let _ = writeln!(text, "  {owner} {}: a key has one writer", said(rule));
-    }
-    // What the answer rests on was listed already.
-    if let Some(rule) = advice.nearest.as_ref().filter(|_| answer.reach == Reach::None) {
-        let _ = writeln!(text, "  nearest rule: {} ({})", rule.access, place(rule));
-    }
-    if let Some(never) = &advice.never {
-        let _ = writeln!(text, "  no rule can grant it: {never}");
-    }
-    match &advice.add {
-        Some(add) => {
-            let _ = writeln!(
-                text,
-                "  to allow it, put {:?} into `{}` of [service.{name}] ({})",
-                add.value, add.key, add.at
-            );
-        }
-        None if advice.owner.is_some() => {
-            let _ = writeln!(text, "  to allow it, the ownership would have to be transferred");
-        }
-        None => {}
     }
 }

@@ -22,6 +22,8 @@ pub(super) fn read(folder: &Path, tree: &str) -> Result<Vec<SourceFile>, Problem
     check(tree)?;
     let object = git(folder, &["rev-parse", "--verify", "--quiet", tree]).map_err(|error| {
         let said = if error.is_empty() { "git knows no such revision or path" } else { &error };
+        // As it was asked for.
+        let tree = tree.trim_end_matches(":./");
         Problem::error("no-revision", format!("cannot read {tree}: {said}"))
             .help("write REVISION, or REVISION:PATH with the path from the top of the repository")
     })?;
@@ -55,7 +57,7 @@ fn check(tree: &str) -> Result<(), Problem> {
     } else {
         return Ok(());
     };
-    Err(Problem::error("bad-revision", format!("{tree:?} is no git revision: {reason}")))
+    Err(Problem::error("bad-revision", format!("{revision:?} is no git revision: {reason}")))
 }
 
 /// The same choice of files as [`crate::policy::directory::Directory`] makes.

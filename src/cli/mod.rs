@@ -16,6 +16,7 @@ pub mod explain;
 mod git;
 pub mod init;
 pub mod serve;
+pub mod test;
 pub mod tool;
 pub mod who_can;
 
@@ -41,6 +42,7 @@ enum Command {
     Explain(explain::Explain),
     WhoCan(who_can::WhoCan),
     Diff(diff::DiffCommand),
+    Test(test::Test),
     #[cfg(all(unix, feature = "sandbox"))]
     Demo(demo::Demo),
 }
@@ -56,6 +58,7 @@ impl Cli {
             Command::Explain(explain) => explain.run(),
             Command::WhoCan(who_can) => who_can.run(),
             Command::Diff(diff) => diff.run(),
+            Command::Test(test) => test.run(),
             #[cfg(all(unix, feature = "sandbox"))]
             Command::Demo(demo) => demo.run(),
         }

@@ -16,6 +16,7 @@ use crate::policy::validate::{Validated, validate};
 use crate::source::render::Style;
 use crate::source::toml::parse_duration;
 pub(super) use crate::source::toml::show_duration as length;
+pub(super) use crate::query::advice::said;
 use crate::source::{Problem, Problems, SourceFile};
 
 /// The exit code of "yes" and "fine".
@@ -194,19 +195,6 @@ impl RuleView {
         let target = text.get(verb.len() + 1..).unwrap_or_default().to_owned();
         let role = rule.role.as_ref().map(ToString::to_string);
         Self { verb, target, role, at: PlaceView::new(&rule.at) }
-    }
-}
-
-/// A rule for people: `owns orders (services.toml:14:9)`.
-pub(super) fn said(rule: &Rule) -> String {
-    format!("{} ({})", rule.access, place(rule))
-}
-
-/// Where a rule stands, and in which role.
-pub(super) fn place(rule: &Rule) -> String {
-    match &rule.role {
-        Some(role) => format!("{}, role {role}", rule.at),
-        None => rule.at.to_string(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Question;
+use super::{Question, Reach};
 use crate::keyspace::Keyspace;
 use crate::permissions::{Side, inbox_prefix, never_granted};
 use crate::policy::model::{Access, Location, Policy, Rule, Service};
@@ -32,6 +32,44 @@ pub struct Entry {
     pub key: &'static str,
     /// The element.
     pub value: String,
+}
+
+/// A rule for people: `owns orders (services.toml:14:9)`.
+#[must_use]
+pub fn said(rule: &Rule) -> String {
+    match &rule.role {
+        Some(role) => format!("{} ({}, role {role})", rule.access, rule.at),
+        None => format!("{} ({})", rule.access, rule.at),
+    }
+}
+
+impl Advice {
+    /// The advice in words, one sentence each. `reach` is how much is granted already.
+    #[must_use]
+    pub fn sentences(&self, reach: Reach) -> Vec<String> {
+        let Self { owner, nearest, never, add } = self;
+        let mut sentences = Vec::new();
+        if let Some((owner, rule)) = owner {
+            sentences.push(format!("{owner} {}: a key has one writer", said(rule)));
+        }
+        // What a part rests on was said already.
+        if let Some(rule) = nearest.as_ref().filter(|_| reach == Reach::None) {
+            sentences.push(format!("nearest rule: {}", said(rule)));
+        }
+        if let Some(never) = never {
+            sentences.push(format!("no rule can grant it: {never}"));
+        }
+        match add {
+            Some(Entry { service, at, key, value }) => sentences.push(format!(
+                "to allow it, put {value:?} into `{key}` of [service.{service}] ({at})"
+            )),
+            None if owner.is_some() => {
+                sentences.push("to allow it, the ownership has to be transferred".to_owned());
+            }
+            None => {}
+        }
+        sentences
+    }
 }
 
 /// What would have to be different for `service` to get all of what it asks.
