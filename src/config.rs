@@ -366,9 +366,9 @@ pub struct Tls {
 
 /// Every setting as `(table, key, flag, environment variable, help)`, in the order of the file.
 pub fn documented() -> impl Iterator<Item = [String; 5]> {
-    SETTINGS.iter().map(|s| {
-        [s.table.to_owned(), s.key.to_owned(), s.flag(), s.variable(), s.help.to_owned()]
-    })
+    SETTINGS
+        .iter()
+        .map(|s| [s.table.to_owned(), s.key.to_owned(), s.flag(), s.variable(), s.help.to_owned()])
 }
 
 /// What bounds the work.
@@ -624,7 +624,8 @@ fn seed<K: Role>(
             let mut problem =
                 Problem::error("bad-seed", format!("{source} does not hold the seed: {error}"));
             if let Some(span) = span {
-                problem = problem.at(span, format!("expected a file with a seed of this kind: {}", K::NAME));
+                problem = problem
+                    .at(span, format!("expected a file with a seed of this kind: {}", K::NAME));
             }
             problems.push(problem);
             None

@@ -294,16 +294,18 @@ fn held(grant: &Grant, verb: Verb, access: &Access) -> Reach {
     let Ok(needed) = alone(grant.service(), access.clone()) else { return Reach::None };
     let sides = [Side::Publish, Side::Subscribe];
     let reach = |side, subject: &Pattern| covered(grant, side, subject);
-    let all = sides.into_iter().all(|side| {
-        needed.permissions(side).iter().all(|p| reach(side, &p.subject) == Reach::All)
-    });
+    let all = sides
+        .into_iter()
+        .all(|side| needed.permissions(side).iter().all(|p| reach(side, &p.subject) == Reach::All));
     if all {
         return Reach::All;
     }
     // Replies and the requests that name only a bucket say nothing about this right.
     let telling = match access {
         Access::Owns(keyspace) => keyspace.subjects(),
-        Access::Reads(keyspace) => format!("$JS.API.DIRECT.GET.{}.{}", keyspace.stream(), keyspace.subjects()),
+        Access::Reads(keyspace) => {
+            format!("$JS.API.DIRECT.GET.{}.{}", keyspace.stream(), keyspace.subjects())
+        }
         Access::Publishes(p) | Access::Calls(p) | Access::Subscribes(p) | Access::Answers(p) => {
             p.to_string()
         }

@@ -133,7 +133,9 @@ fn who(table: &mut Table<'_>, policy: &Policy) -> Option<Who> {
         );
     }
     let known = |name: &Spanned<String>| {
-        query::identity(policy, &name.value).map_err(|p| problems.push(p.at(&name.span, ""))).is_ok()
+        query::identity(policy, &name.value)
+            .map_err(|p| problems.push(p.at(&name.span, "")))
+            .is_ok()
     };
     let service = table.string("service");
     let only = table.strings("only");
@@ -259,9 +261,9 @@ fn connect(table: &mut Table<'_>) -> Option<What> {
             let time = text.parse::<jiff::Timestamp>();
             if time.is_err() {
                 problems.push(
-                    Problem::error("bad-time", "`at` is not a point in time").at(&span, "").help(
-                        "write date, time and offset from UTC, such as 2027-01-31T00:00:00Z",
-                    ),
+                    Problem::error("bad-time", "`at` is not a point in time")
+                        .at(&span, "")
+                        .help("write date, time and offset from UTC, such as 2027-01-31T00:00:00Z"),
                 );
             }
             Some(time.ok()?.as_second())

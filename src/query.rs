@@ -14,9 +14,7 @@ use nats_jwt::{NatsClaims, NatsPermissions};
 use crate::keys::UserKey;
 use crate::keyspace::Keyspace;
 use crate::permissions::{Defaults, Grant, GrantError, Permission, Side};
-use crate::policy::model::{
-    Access, ConnectionType, Location, Policy, Rule, Service, ServiceKey,
-};
+use crate::policy::model::{Access, ConnectionType, Location, Policy, Rule, Service, ServiceKey};
 use crate::source::Problem;
 use crate::source::toml::nearest;
 use crate::subject::Pattern;
@@ -458,6 +456,3 @@ pub fn identity<'p>(
         None => problem.help("give the NAME of a `[service.NAME]` table, or a public user NKEY"),
     })
 }
-
-#[cfg(test)]
-mod tests;

@@ -22,7 +22,11 @@ fn deployment() -> (TempDir, Deployment) {
 }
 
 /// Runs `serve`; it must end by itself, because the settings are wrong.
-fn serve(settings: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> (Option<i32>, String) {
+fn serve(
+    settings: &Path,
+    arguments: &[&str],
+    environment: &[(&str, &str)],
+) -> (Option<i32>, String) {
     let Output { status, stderr, .. } = Command::new(env!("CARGO_BIN_EXE_solewriter"))
         .arg("serve")
         .arg("--config")
@@ -173,7 +177,10 @@ fn a_seed_is_never_printed_wherever_it_was_put() {
     let (_, text) = serve(&deployment.settings(), &[], &[]);
     assert!(text.contains("an account key begins with") && !text.contains(&seed[4..20]), "{text}");
     let (_, text) = serve(&deployment.settings(), &[], &[("SOLEWRITER_ISSUER_SEED_VALUE", seed)]);
-    assert!(text.contains("SOLEWRITER_ISSUER_SEED_VALUE") && !text.contains(&seed[4..20]), "{text}");
+    assert!(
+        text.contains("SOLEWRITER_ISSUER_SEED_VALUE") && !text.contains(&seed[4..20]),
+        "{text}"
+    );
 }
 
 #[test]
@@ -191,10 +198,9 @@ fn serve_does_not_start_on_a_policy_that_does_not_load() {
 
 #[test]
 fn the_documentation_has_every_setting() {
-    let page = std::fs::read_to_string(
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/settings.md"),
-    )
-    .unwrap();
+    let page =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/settings.md"))
+            .unwrap();
     for [table, key, flag, variable, help] in config::documented() {
         let row = format!("| `[{table}]` `{key}` | `--{flag}` | `{variable}` | {help} |");
         assert!(page.contains(&row), "docs/settings.md needs this row:\n{row}");

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-use super::tool::{Format, GrantArgs, NO, Output, YES, json, no_grant, read, style};
+use super::tool::{Format, GrantArgs, NO, Output, YES, count, json, no_grant, read, style};
 use crate::permissions::Grant;
 use crate::policy::validate::{Validated, validate};
 use crate::source::{Collector, Problems, Severity};
@@ -79,11 +79,11 @@ impl Check {
         let mut out = String::new();
         match policy {
             Some(policy) if holds => {
-                let (services, buckets) = (policy.services().len(), policy.buckets().len());
+                let services = count(policy.services().len(), "service", "services");
+                let buckets = count(policy.buckets().len(), "bucket", "buckets");
                 let revision = policy.revision();
                 out = format!(
-                    "the policy holds: {services} services, {buckets} buckets, revision \
-                     {revision}; {summary}\n"
+                    "the policy holds: {services}, {buckets}, revision {revision}; {summary}\n"
                 );
             }
             Some(_) => err += &format!("the policy is refused: {summary}, with warnings denied\n"),

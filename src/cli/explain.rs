@@ -7,7 +7,8 @@ use clap::Args;
 use serde::Serialize;
 
 use super::tool::{
-    Format, NO, Output, PlaceView, PolicyArgs, RuleView, YES, json, length, line, no_grant, said, time,
+    Format, NO, Output, PlaceView, PolicyArgs, RuleView, YES, json, length, line, no_grant, said,
+    time,
 };
 use crate::decide::in_time;
 use crate::permissions::{Grant, Permission, Side, inbox_prefix};
@@ -196,7 +197,8 @@ impl Subject<'_> {
 
     fn permissions(&self, rule: usize) -> Vec<PermissionView<'_>> {
         let sides = [Side::Publish, Side::Subscribe].into_iter();
-        let all = sides.flat_map(|side| self.grant.permissions(side).iter().map(move |p| (side, p)));
+        let all =
+            sides.flat_map(|side| self.grant.permissions(side).iter().map(move |p| (side, p)));
         all.filter(|(_, p)| p.rule == rule).map(|(s, p)| PermissionView::new(s, p)).collect()
     }
 

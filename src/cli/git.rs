@@ -21,10 +21,11 @@ struct Entry {
 pub(super) fn read(folder: &Path, tree: &str) -> Result<Vec<SourceFile>, Problems> {
     check(tree)?;
     let object = git(folder, &["rev-parse", "--verify", "--quiet", tree]).map_err(|error| {
-        let said = if error.is_empty() { "git knows no such revision or path" } else { &error };
         // As it was asked for.
         let tree = tree.trim_end_matches(":./");
-        Problem::error("no-revision", format!("cannot read {tree}: {said}"))
+        let said = if error.is_empty() { String::new() } else { format!(" ({error})") };
+        let message = format!("{tree} is neither a directory nor a git revision of one{said}");
+        Problem::error("no-revision", message)
             .help("write REVISION, or REVISION:PATH with the path from the top of the repository")
     })?;
     let object = String::from_utf8_lossy(&object).trim().to_owned();

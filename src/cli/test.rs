@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde::Serialize;
 
-use super::tool::{Format, GrantArgs, NO, Output, PlaceView, YES, json, load, style};
+use super::tool::{Format, GrantArgs, NO, Output, PlaceView, YES, count, json, load, style};
 use crate::expect::{self, Verdict, judge};
 use crate::policy::directory::Directory;
 use crate::policy::model::Location;
@@ -86,11 +86,12 @@ impl Test {
             failures.push(problem);
         }
         let failures: Problems = failures.finish();
-        let out = if fail == 0 {
-            format!("{hold} expectations hold, revision {revision}\n")
-        } else {
-            format!("{hold} expectations hold, {fail} fail, revision {revision}\n")
+        let held = count(hold, "expectation holds", "expectations hold");
+        let failed = match fail {
+            0 => String::new(),
+            _ => format!(", {}", count(fail, "fails", "fail")),
         };
+        let out = format!("{held}{failed}, revision {revision}\n");
         Ok(Output { out, err: failures.render(style()), code })
     }
 }

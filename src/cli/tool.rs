@@ -13,10 +13,10 @@ use crate::permissions::Defaults;
 use crate::policy::directory::Directory;
 use crate::policy::model::{Location, Policy, Rule};
 use crate::policy::validate::{Validated, validate};
+pub(super) use crate::query::advice::said;
 use crate::source::render::Style;
 use crate::source::toml::parse_duration;
 pub(super) use crate::source::toml::show_duration as length;
-pub(super) use crate::query::advice::said;
 use crate::source::{Problem, Problems, SourceFile};
 
 /// The exit code of "yes" and "fine".
@@ -198,6 +198,11 @@ impl RuleView {
     }
 }
 
+/// How many there are, in words: `1 service`, `2 services`.
+pub(super) fn count(number: usize, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
 /// Words that people wrote, as one line: what they hold cannot pass for output of ours.
 pub(super) fn line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
@@ -209,6 +214,10 @@ pub(super) fn time(seconds: i64) -> String {
 }
 
 /// A grant that could not be made: `serve` would refuse the service, and so it has nothing.
-pub(super) fn no_grant(service: &str, at: &dyn std::fmt::Display, error: &dyn std::fmt::Display) -> Problem {
+pub(super) fn no_grant(
+    service: &str,
+    at: &dyn std::fmt::Display,
+    error: &dyn std::fmt::Display,
+) -> Problem {
     Problem::error("no-grant", format!("service `{service}` ({at}) gets nothing: {error}"))
 }

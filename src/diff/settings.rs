@@ -29,8 +29,7 @@ pub(super) fn changes(sides: &Sides<'_>) -> Vec<SettingChange> {
         changes.push(change("account", Some(old), Some(new), Effect::Both));
     }
     let default = sides.defaults.lifetime;
-    let (old, new) =
-        (before.lifetime.unwrap_or(default), after.lifetime.unwrap_or(default));
+    let (old, new) = (before.lifetime.unwrap_or(default), after.lifetime.unwrap_or(default));
     if old != new {
         let effect = if new > old { Effect::Gain } else { Effect::Loss };
         changes.push(change("lifetime", Some(&length(old)), Some(&length(new)), effect));
@@ -120,7 +119,8 @@ fn window(key: &ServiceKey) -> String {
 
 fn sources(old: &[IpNet], new: &[IpNet]) -> Option<SettingChange> {
     // An empty list is anywhere.
-    let within = |list: &[IpNet], net: &IpNet| list.is_empty() || list.iter().any(|l| l.contains(net));
+    let within =
+        |list: &[IpNet], net: &IpNet| list.is_empty() || list.iter().any(|l| l.contains(net));
     let beyond = |one: &[IpNet], other: &[IpNet]| {
         if one.is_empty() { !other.is_empty() } else { !one.iter().all(|net| within(other, net)) }
     };

@@ -120,7 +120,11 @@ impl Case<'_> {
                 problem = problem.also(&span, format!("`{}` grants it", said(rule)));
             }
         }
-        let help: Vec<String> = barred.into_iter().chain(if can { advice } else { Vec::new() }).collect();
+        let help: Vec<String> = match (can, barred) {
+            (true, barred) => barred.into_iter().chain(advice).collect(),
+            (false, Some(why)) => vec![format!("its rules count, though {why}")],
+            (false, None) => Vec::new(),
+        };
         Some(if help.is_empty() { problem } else { problem.help(help.join("\n")) })
     }
 

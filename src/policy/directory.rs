@@ -370,8 +370,14 @@ mod tests {
     fn reads_policy_files_of_all_folders_in_order() {
         let dir = tempfile::tempdir().unwrap();
         for name in [
-            "b.toml", "team/a.toml", "a.toml", "README.md", ".hidden.toml", ".git/x.toml",
-            "a.test.toml", "team/b.test.toml",
+            "b.toml",
+            "team/a.toml",
+            "a.toml",
+            "README.md",
+            ".hidden.toml",
+            ".git/x.toml",
+            "a.test.toml",
+            "team/b.test.toml",
         ] {
             write(&dir.path().join(name), name);
         }

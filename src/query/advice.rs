@@ -96,12 +96,10 @@ fn entry(service: &Service, key: &'static str, value: String) -> Entry {
 
 fn write(policy: &Policy, service: &Service, keyspace: &Keyspace) -> Advice {
     let nearest = nearest_keyspace(service, keyspace);
-    let owns = |rule: &Rule| matches!(&rule.access, Access::Owns(k) if k.shared_key(keyspace).is_some());
-    let owner = policy
-        .services()
-        .iter()
-        .filter(|other| other.name != service.name)
-        .find_map(|other| {
+    let owns =
+        |rule: &Rule| matches!(&rule.access, Access::Owns(k) if k.shared_key(keyspace).is_some());
+    let owner =
+        policy.services().iter().filter(|other| other.name != service.name).find_map(|other| {
             let rule = other.rules.iter().find(|rule| owns(rule))?;
             Some((Arc::clone(&other.name), rule.clone()))
         });
@@ -116,10 +114,10 @@ fn write(policy: &Policy, service: &Service, keyspace: &Keyspace) -> Advice {
 fn plain(service: &Service, pattern: &Pattern, side: Side) -> Advice {
     let nearest = nearest_subject(service, pattern, side);
     let inbox = format!("{}.>", inbox_prefix(&service.name));
-    let never = if let Some(forbidden) = never_granted(side, pattern) {
+    let never = if pattern.starts_with_wildcard() {
+        Some("a wildcard as first token covers `$KV`, `$JS`, `$SYS` and every inbox".to_owned())
+    } else if let Some(forbidden) = never_granted(side, pattern) {
         Some(format!("`{forbidden}` is never granted to any service"))
-    } else if pattern.starts_with_wildcard() {
-        Some("a wildcard as first token would cover `$KV`, `$JS`, `$SYS` and every inbox".to_owned())
     } else if pattern.first_token() == "_INBOX" {
         Some(match side {
             Side::Publish => "inboxes come with `answers`, all of them".to_owned(),

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 use serde_json::{Value, json};
 
-use crate::cli::tool::{RuleView, line, said};
+use crate::cli::tool::{RuleView, count, line, said};
 use crate::diff::{Diff, Effect, Fate, Right, ServiceChange, SettingChange, Transfer};
 
 /// What is printed: names and revisions of both policies, and the changes.
@@ -13,11 +13,6 @@ pub(super) struct View<'a> {
     pub old: (&'a str, &'a str),
     pub new: (&'a str, &'a str),
     pub diff: &'a Diff,
-}
-
-/// How many there are, in words: `1 gain`, `2 losses`.
-fn count(number: usize, one: &str, many: &str) -> String {
-    format!("{number} {}", if number == 1 { one } else { many })
 }
 
 impl View<'_> {
