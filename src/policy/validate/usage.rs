@@ -1,6 +1,6 @@
 //! Warnings and notes: a policy that holds, and is likely not what was meant.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::Draft;
@@ -10,6 +10,7 @@ use super::settings::Place;
 use crate::policy::model::{Access, Rule};
 use crate::policy::overlap::PatternTree;
 use crate::source::{Collector, Problem};
+use crate::subject::Pattern;
 
 /// Judges each service by itself.
 pub fn check(drafts: &[Draft], problems: &Collector) {
@@ -105,8 +106,8 @@ pub fn check_counterparts(
                     let tree = offered.owned.entry(keyspace.bucket().as_str()).or_default();
                     tree.insert_text(part, 0, 0);
                 }
-                Access::Publishes(pattern) => offered.published.insert(pattern, 0, 0),
-                Access::Answers(pattern) => offered.answered.insert(pattern, 0, 0),
+                Access::Publishes(pattern) => offered.published.tree.insert(pattern, 0, 0),
+                Access::Answers(pattern) => offered.answered.tree.insert(pattern, 0, 0),
                 Access::Reads(_) | Access::Subscribes(_) | Access::Calls(_) => {}
             }
         }
@@ -146,12 +147,27 @@ pub fn check_counterparts(
 #[derive(Default)]
 struct Offered<'d> {
     owned: BTreeMap<&'d str, PatternTree<'d>>,
-    published: PatternTree<'d>,
-    answered: PatternTree<'d>,
+    published: Searched<'d>,
+    answered: Searched<'d>,
 }
 
-impl Offered<'_> {
-    fn missing(&self, rule: &Rule, place: &Place) -> Option<Problem> {
+/// A tree that remembers what it was asked: many services subscribe to the same.
+#[derive(Default)]
+struct Searched<'d> {
+    tree: PatternTree<'d>,
+    answers: HashMap<&'d str, bool>,
+}
+
+impl<'d> Searched<'d> {
+    fn lacks(&mut self, pattern: &'d Pattern) -> bool {
+        let Self { tree, answers } = self;
+        let pattern = pattern.as_str();
+        *answers.entry(pattern).or_insert_with(|| tree.overlaps(pattern) == Some(false))
+    }
+}
+
+impl<'d> Offered<'d> {
+    fn missing(&mut self, rule: &'d Rule, place: &Place) -> Option<Problem> {
         let note = |code, message: String| Some(Problem::note(code, message).at(&place.span, ""));
         match &rule.access {
             Access::Reads(keyspace) if !place.everything => {
@@ -160,12 +176,10 @@ impl Offered<'_> {
                 let owned = tree.is_some_and(|tree| tree.overlaps(part) != Some(false));
                 if owned { None } else { note("unowned-read", format!("nobody owns `{keyspace}`")) }
             }
-            Access::Calls(pattern) if self.answered.overlaps(pattern.as_str()) == Some(false) => {
+            Access::Calls(pattern) if self.answered.lacks(pattern) => {
                 note("unanswered-call", format!("nobody answers `{pattern}`"))
             }
-            Access::Subscribes(pattern)
-                if self.published.overlaps(pattern.as_str()) == Some(false) =>
-            {
+            Access::Subscribes(pattern) if self.published.lacks(pattern) => {
                 note("unpublished-subscription", format!("nobody publishes to `{pattern}`"))
             }
             _ => None,
