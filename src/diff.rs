@@ -321,30 +321,31 @@ fn held(grant: &Grant, verb: Verb, access: &Access) -> Reach {
 }
 
 /// Keys that one service may write no more and another may write now.
+///
+/// All of what a lost and a gained keyspace share changes hands, even when both services keep a
+/// part: what the old owner kept is not the new one's, and what the new owner had was not the old
+/// one's, because a key has one writer in either policy.
 fn transfers(services: &[ServiceChange]) -> Vec<Transfer> {
-    let mut lost: HashMap<&str, Vec<(&Arc<str>, &Rule, &Keyspace)>> = HashMap::new();
+    let mut lost: HashMap<&str, Vec<Written<'_>>> = HashMap::new();
     for change in services {
-        for (rule, keyspace) in written(&change.loses) {
-            let of_bucket = lost.entry(keyspace.bucket().as_str()).or_default();
-            of_bucket.push((&change.service, rule, keyspace));
+        for written in written(&change.service, &change.loses) {
+            lost.entry(written.keyspace.bucket().as_str()).or_default().push(written);
         }
     }
     let mut transfers = Vec::new();
     for change in services {
-        for (rule, keyspace) in written(&change.gains) {
-            for (from, from_rule, was) in lost.get(keyspace.bucket().as_str()).into_iter().flatten()
-            {
-                let Some(shared) = shared(was, keyspace) else { continue };
-                if **from == change.service {
-                    continue;
+        for to in written(&change.service, &change.gains) {
+            for from in lost.get(to.keyspace.bucket().as_str()).into_iter().flatten() {
+                let Some(keyspace) = shared(from.keyspace, to.keyspace) else { continue };
+                if from.service != to.service {
+                    transfers.push(Transfer {
+                        keyspace,
+                        from: Arc::clone(from.service),
+                        from_rule: from.rule.clone(),
+                        to: Arc::clone(to.service),
+                        to_rule: to.rule.clone(),
+                    });
                 }
-                transfers.push(Transfer {
-                    keyspace: shared,
-                    from: Arc::clone(from),
-                    from_rule: (*from_rule).clone(),
-                    to: Arc::clone(&change.service),
-                    to_rule: rule.clone(),
-                });
             }
         }
     }
@@ -352,12 +353,18 @@ fn transfers(services: &[ServiceChange]) -> Vec<Transfer> {
     transfers
 }
 
-fn written(rights: &[Right]) -> impl Iterator<Item = (&Rule, &Keyspace)> {
-    rights.iter().filter(|right| right.verb == Verb::Write).filter_map(|right| {
-        match &right.rule.access {
-            Access::Owns(keyspace) => Some((&right.rule, keyspace)),
-            _ => None,
-        }
+/// A keyspace that a service writes.
+struct Written<'a> {
+    service: &'a Arc<str>,
+    rule: &'a Rule,
+    keyspace: &'a Keyspace,
+}
+
+fn written<'a>(service: &'a Arc<str>, rights: &'a [Right]) -> impl Iterator<Item = Written<'a>> {
+    let writes = rights.iter().filter(|right| right.verb == Verb::Write);
+    writes.filter_map(move |Right { rule, .. }| match &rule.access {
+        Access::Owns(keyspace) => Some(Written { service, rule, keyspace }),
+        _ => None,
     })
 }
 

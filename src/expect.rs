@@ -217,57 +217,61 @@ fn what(table: &mut Table<'_>, verb: &Spanned<String>, policy: &Policy) -> Optio
 
 fn connect(table: &mut Table<'_>) -> Option<What> {
     let problems = table.problems();
-    let source = table.string("source");
-    let connection = table.string("connection");
+    let (source, connection) = (table.string("source"), table.string("connection"));
     let at = table.value("at");
-    let source = match source {
-        None => None,
-        Some(text) => match text.value.parse::<IpAddr>() {
-            Ok(address) => Some(address),
-            Err(_) => {
-                problems.push(
-                    Problem::error("bad-address", format!("`{}` is not an address", text.value))
-                        .at(&text.span, "")
-                        .help("write one IP address, such as 10.1.2.3 or fd00::1"),
-                );
-                return None;
-            }
-        },
+    // All three, so that each mistake is reported.
+    let source = source.map(|text| address(&text, problems));
+    let connection = connection.map(|text| connection_type(&text, problems));
+    let at = at.map(|value| time(value, problems));
+    Some(What::Connect {
+        source: source.map_or(Some(None), |found| found.map(Some))?,
+        connection: connection.unwrap_or(Some(ConnectionType::Standard))?,
+        at: at.map_or(Some(None), |found| found.map(Some))?,
+    })
+}
+
+fn address(text: &Spanned<String>, problems: &Collector) -> Option<IpAddr> {
+    let found = text.value.parse().ok();
+    if found.is_none() {
+        problems.push(
+            Problem::error("bad-address", format!("`{}` is not an address", text.value))
+                .at(&text.span, "")
+                .help("write one IP address, such as 10.1.2.3 or fd00::1"),
+        );
+    }
+    found
+}
+
+fn connection_type(text: &Spanned<String>, problems: &Collector) -> Option<ConnectionType> {
+    let found = ConnectionType::ALL.into_iter().find(|kind| kind.as_str() == text.value);
+    if found.is_none() {
+        let names = ConnectionType::ALL.map(ConnectionType::as_str);
+        problems.push(
+            Problem::error(
+                "bad-connection-type",
+                format!("`{}` is not a connection type", text.value),
+            )
+            .at(&text.span, "")
+            .help(format!("the connection types are {}", names.join(", "))),
+        );
+    }
+    found
+}
+
+fn time(value: Value<'_>, problems: &Collector) -> Option<i64> {
+    let (text, span) = match value {
+        Value::String(text) => (text.value, text.span),
+        Value::Datetime(datetime) => (datetime.value.to_string(), datetime.span),
+        Value::Table(table) => (String::new(), table.span().clone()),
+        Value::Other(_, span) => (String::new(), span),
     };
-    let connection = match connection {
-        None => ConnectionType::Standard,
-        Some(text) => {
-            let found = ConnectionType::ALL.into_iter().find(|kind| kind.as_str() == text.value);
-            if found.is_none() {
-                let names = ConnectionType::ALL.map(ConnectionType::as_str);
-                let message = format!("`{}` is not a connection type", text.value);
-                let help = format!("the connection types are {}", names.join(", "));
-                problems.push(
-                    Problem::error("bad-connection-type", message).at(&text.span, "").help(help),
-                );
-            }
-            found?
-        }
-    };
-    let at = match at {
-        None => None,
-        Some(value) => {
-            let (text, span) = match value {
-                Value::String(text) => (text.value, text.span),
-                Value::Datetime(datetime) => (datetime.value.to_string(), datetime.span),
-                Value::Table(table) => (String::new(), table.span().clone()),
-                Value::Other(_, span) => (String::new(), span),
-            };
-            let time = text.parse::<jiff::Timestamp>();
-            if time.is_err() {
-                problems.push(
-                    Problem::error("bad-time", "`at` is not a point in time")
-                        .at(&span, "")
-                        .help("write date, time and offset from UTC, such as 2027-01-31T00:00:00Z"),
-                );
-            }
-            Some(time.ok()?.as_second())
-        }
-    };
-    Some(What::Connect { source, connection, at })
+    let time = text.parse::<jiff::Timestamp>().ok();
+    if time.is_none() {
+        problems.push(
+            Problem::error("bad-time", "`at` is not a point in time")
+                .at(&span, "")
+                .help("write date, time and offset from UTC, such as 2027-01-31T00:00:00Z"),
+        );
+    }
+    time.map(jiff::Timestamp::as_second)
 }

@@ -162,10 +162,11 @@ fn nearest_keyspace(service: &Service, wanted: &Keyspace) -> Option<Rule> {
 /// The rule of that side with the most first tokens in common.
 fn nearest_subject(service: &Service, wanted: &Pattern, side: Side) -> Option<Rule> {
     let score = |rule: &Rule| {
-        let pattern = match (&rule.access, side) {
-            (Access::Publishes(p) | Access::Calls(p), Side::Publish)
-            | (Access::Subscribes(p) | Access::Answers(p), Side::Subscribe) => p,
-            _ => return None,
+        let ((Access::Publishes(pattern) | Access::Calls(pattern), Side::Publish)
+        | (Access::Subscribes(pattern) | Access::Answers(pattern), Side::Subscribe)) =
+            (&rule.access, side)
+        else {
+            return None;
         };
         let pairs = pattern.as_str().split('.').zip(wanted.as_str().split('.'));
         let common = pairs.take_while(|(a, b)| a == b).count();
