@@ -15,7 +15,7 @@ mod judge;
 
 use std::net::IpAddr;
 
-pub use judge::{Verdict, judge};
+pub use judge::{Judge, Verdict};
 
 use crate::policy::model::{ConnectionType, Policy};
 use crate::query::{self, Question, Verb};

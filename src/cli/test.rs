@@ -7,7 +7,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::tool::{Format, GrantArgs, NO, Output, PlaceView, YES, count, json, load, style};
-use crate::expect::{self, Verdict, judge};
+use crate::expect::{self, Judge, Verdict};
 use crate::policy::directory::Directory;
 use crate::policy::model::Location;
 use crate::source::{Collector, Problem, Problems};
@@ -70,9 +70,8 @@ impl Test {
                     .help("put `[[expect]]` tables into a file that ends in `.test.toml` there"),
             ));
         }
-        let defaults = self.grants.defaults();
-        let verdicts: Vec<Verdict<'_>> =
-            expectations.iter().map(|e| judge(e, policy, &loaded.files, &defaults)).collect();
+        let judge = Judge::new(policy, &loaded.files, &self.grants.defaults());
+        let verdicts: Vec<Verdict<'_>> = expectations.iter().map(|e| judge.verdict(e)).collect();
         let fail = verdicts.iter().filter(|v| v.problem.is_some()).count();
         let hold = verdicts.len() - fail;
         let code = if fail == 0 { YES } else { NO };

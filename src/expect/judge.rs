@@ -1,8 +1,10 @@
 //! Assertions held against a policy.
 
+use std::collections::HashMap;
+
 use super::{Expectation, What, Who};
 use crate::decide::{Denial, admit, in_time};
-use crate::permissions::{Defaults, Grant};
+use crate::permissions::{Defaults, Grant, GrantError};
 use crate::policy::model::{Location, Policy, Rule, Service, ServiceKey};
 use crate::query::advice::{advise, said};
 use crate::query::{self, Question, Reach, may};
@@ -29,15 +31,39 @@ struct Standing {
     advice: Vec<String>,
 }
 
-/// Judges one assertion. `files` are the policy's texts, to show the rules in.
-#[must_use]
-pub fn judge<'e>(
-    expectation: &'e Expectation,
-    policy: &Policy,
-    files: &[SourceFile],
-    defaults: &Defaults,
-) -> Verdict<'e> {
-    let case = Case { expectation, policy, files, defaults };
+impl Standing {
+    fn nothing(why: String) -> Self {
+        Self { reach: Reach::None, barred: Some(why), rules: Vec::new(), advice: Vec::new() }
+    }
+}
+
+/// What assertions are held against: a policy and all that it grants.
+pub struct Judge<'p> {
+    policy: &'p Policy,
+    /// The policy's texts, to show the rules in.
+    files: &'p [SourceFile],
+    /// What each service gets.
+    grants: HashMap<&'p str, Result<Grant, GrantError>>,
+}
+
+impl<'p> Judge<'p> {
+    /// Makes each service's grant, once for all assertions.
+    #[must_use]
+    pub fn new(policy: &'p Policy, files: &'p [SourceFile], defaults: &Defaults) -> Self {
+        let grant = |service: &'p Service| (&*service.name, Grant::of(service, defaults));
+        Self { policy, files, grants: policy.services().iter().map(grant).collect() }
+    }
+
+    /// Judges one assertion.
+    #[must_use]
+    pub fn verdict<'e>(&self, expectation: &'e Expectation) -> Verdict<'e> {
+        verdict(self, expectation)
+    }
+}
+
+fn verdict<'e>(judge: &Judge<'_>, expectation: &'e Expectation) -> Verdict<'e> {
+    let policy = judge.policy;
+    let case = Case { expectation, judge };
     let problem = match &expectation.who {
         Who::Service(name) => match query::identity(policy, &name.value) {
             Ok((service, key)) => case.one(service, key, expectation.can),
@@ -79,16 +105,14 @@ fn joined(failures: Vec<Problem>) -> Option<Problem> {
 
 struct Case<'a> {
     expectation: &'a Expectation,
-    policy: &'a Policy,
-    files: &'a [SourceFile],
-    defaults: &'a Defaults,
+    judge: &'a Judge<'a>,
 }
 
 impl Case<'_> {
     /// Why the assertion does not hold for that service.
     fn one(&self, service: &Service, key: Option<&ServiceKey>, can: bool) -> Option<Problem> {
         let standing = match &self.expectation.what {
-            What::Use(question) => self.usage(service, question),
+            What::Use(question) => self.usage(service, question, can),
             What::Connect { .. } => self.connect(service, key),
         };
         let Standing { reach, barred, rules, advice } = standing;
@@ -116,7 +140,7 @@ impl Case<'_> {
         let mut problem =
             Problem::error("expectation-failed", message).at(&self.expectation.verb.span, expected);
         for rule in &rules {
-            if let Some(span) = span(self.files, &rule.at) {
+            if let Some(span) = span(self.judge.files, &rule.at) {
                 problem = problem.also(&span, format!("`{}` grants it", said(rule)));
             }
         }
@@ -128,20 +152,18 @@ impl Case<'_> {
         Some(if help.is_empty() { problem } else { problem.help(help.join("\n")) })
     }
 
-    fn usage(&self, service: &Service, question: &Question) -> Standing {
-        let grant = match Grant::of(service, self.defaults) {
-            Ok(grant) => grant,
-            Err(error) => {
-                let barred = Some(error.to_string());
-                return Standing { reach: Reach::None, barred, rules: vec![], advice: vec![] };
-            }
+    fn usage(&self, service: &Service, question: &Question, can: bool) -> Standing {
+        let grant = match self.judge.grants.get(&*service.name) {
+            Some(Ok(grant)) => grant,
+            Some(Err(error)) => return Standing::nothing(error.to_string()),
+            None => return Standing::nothing("it is not in the policy".to_owned()),
         };
-        let answer = may(&grant, question);
+        let answer = may(grant, question);
         let rules = answer.rules().into_iter().filter_map(|rule| grant.rules().get(rule).cloned());
-        let advice = if answer.is_yes() {
+        let advice = if answer.is_yes() || !can {
             Vec::new()
         } else {
-            advise(self.policy, service, question).sentences(answer.reach)
+            advise(self.judge.policy, service, question).sentences(answer.reach)
         };
         let barred = service.disabled.as_ref().map(|why| format!("it is disabled: {why}"));
         Standing { reach: answer.reach, barred, rules: rules.collect(), advice }
