@@ -63,6 +63,9 @@ pub enum Denial {
     /// The service may not connect in this way.
     #[error("the service may not connect by {0}; its `connections` say how it may")]
     Connection(String),
+    /// The policy places the service in an account that the settings do not offer.
+    #[error("the policy places it in the account {0}, which [grants] accounts does not offer")]
+    Account(Arc<str>),
     /// The grant could not be made: a defect.
     #[error(transparent)]
     Grant(#[from] GrantError),
@@ -86,6 +89,7 @@ impl Denial {
             Self::NoLongerValid(_) => "no_longer_valid",
             Self::Source(_) => "source",
             Self::Connection(_) => "connection",
+            Self::Account(_) => "account",
             Self::Grant(_) => "internal",
         }
     }
@@ -94,6 +98,8 @@ impl Denial {
 /// Decides requests; keeps compiled grants.
 pub struct Decider {
     defaults: Defaults,
+    /// Accounts that a policy may name, besides the default.
+    accounts: Vec<Arc<str>>,
     /// The fraction of a lifetime that may be taken off at random, from 0 to 1.
     jitter: f64,
     /// The revision is part of the key, so that no grant outlives the policy it came from,
@@ -102,11 +108,14 @@ pub struct Decider {
 }
 
 impl Decider {
-    /// A decider. `jitter` is the fraction of a lifetime, from 0 to 1, that may be taken off.
+    /// A decider. `accounts` are those that a policy may place services in, besides the
+    /// default: whoever writes policies must not be able to reach the callout's account or the
+    /// one that holds the buckets. `jitter` is the fraction of a lifetime, from 0 to 1, that may
+    /// be taken off.
     #[must_use]
-    pub fn new(defaults: Defaults, jitter: f64) -> Self {
+    pub fn new(defaults: Defaults, accounts: Vec<Arc<str>>, jitter: f64) -> Self {
         let jitter = jitter.clamp(0.0, 1.0);
-        Self { defaults, jitter, grants: moka::sync::Cache::new(KEPT_GRANTS) }
+        Self { defaults, accounts, jitter, grants: moka::sync::Cache::new(KEPT_GRANTS) }
     }
 
     /// Decides. `now` is in seconds since the Unix epoch; `chance`, from 0 to 1, spreads the
@@ -140,8 +149,14 @@ impl Decider {
             policy.holder(&key).ok_or_else(|| denied(Denial::UnknownKey, None))?;
         let client = request.client();
         admit(service, client.connection, client.address, &client.host)
-            .and_then(|()| in_time(entry, now))
             .map_err(|reason| denied(reason, Some(service)))?;
+        if let Some(account) = &service.account
+            && *account != self.defaults.account
+            && !self.accounts.contains(account)
+        {
+            return Err(denied(Denial::Account(account.clone()), Some(service)));
+        }
+        in_time(entry, now).map_err(|reason| denied(reason, Some(service)))?;
         let grant = self.grant(service, revision).map_err(|e| denied(e.into(), Some(service)))?;
         let expires = self.expiry(&grant, now, chance).min(entry.not_after.unwrap_or(i64::MAX));
         Ok(Granted { grant, key, revision: revision.clone(), expires })

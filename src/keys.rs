@@ -426,6 +426,7 @@ mod tests {
 
     #[test]
     fn a_small_order_key_verifies_nothing() {
+        use ed25519_dalek::Verifier as _;
         // The identity point as key, identity as R, zero as s: verifies any message unless strict.
         let mut bytes = [0; 32];
         bytes[0] = 1;
@@ -435,7 +436,6 @@ mod tests {
             signature
         };
         let lax = ed25519_dalek::VerifyingKey::from_bytes(&bytes).unwrap();
-        use ed25519_dalek::Verifier as _;
         lax.verify(b"anything", &ed25519_dalek::Signature::from_bytes(&forged)).unwrap();
 
         let key = UserKey::from_bytes(bytes);

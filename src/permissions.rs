@@ -12,7 +12,7 @@ use nats_jwt::{NatsClaims, NatsPermissions, NatsPermissionsMap};
 
 use crate::keyspace::Keyspace;
 use crate::policy::model::{Access, Rule, Service};
-use crate::subject::{Pattern, SubjectError};
+use crate::subject::{Pattern, SubjectError, deny_below_stars};
 
 /// One subject that a service may use, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,20 +69,9 @@ pub enum GrantError {
         /// The rule that it came from.
         rule: String,
     },
-    /// Two subscriptions of which one, ending in `*`, needs a deny that would take the other.
-    #[error(
-        "`{star}` cannot stand beside `{other}` in one service: nats-server lets a client \
-         subscribe to `{denied}` in place of `{star}`, and denying that would deny `{other}`; \
-         write `>` for the `*`, or name the subjects"
-    )]
-    StarConflict {
-        /// The pattern that ends in `*`.
-        star: String,
-        /// What has to be denied.
-        denied: String,
-        /// The pattern that the denial would take.
-        other: String,
-    },
+    /// Two subscriptions that validation should have refused together.
+    #[error("two subscriptions of `{0}` cannot stand together: one ends in `*`")]
+    StarConflict(Arc<str>),
     /// The subject is none.
     #[error("`{subject}` ({rule}) is not a subject: {error}")]
     Subject {
@@ -168,11 +157,13 @@ impl Grant {
             builder.rule(index, rule)?;
         }
         let Builder { publish, subscribe, .. } = builder;
-        let deny = deeper_than_stars(&subscribe)?;
+        let subscribed: Vec<&Pattern> = subscribe.iter().map(|p| &p.subject).collect();
+        let deny = deny_below_stars(&subscribed)
+            .map_err(|_| GrantError::StarConflict(service.name.clone()))?;
         let claims = NatsClaims::User {
             permissions: NatsPermissionsMap {
                 publish: permissions(&publish, Vec::new()),
-                subscribe: permissions(&subscribe, deny),
+                subscribe: permissions(&subscribe, deny.iter().map(ToString::to_string).collect()),
             },
             // Empty is what the server takes for absent; it must be so without an operator.
             issuer_account: String::new(),
@@ -248,31 +239,6 @@ fn permissions(list: &[Permission], mut deny: Vec<String>) -> NatsPermissions {
         deny = vec![">".to_owned()];
     }
     NatsPermissions { allow, deny }
-}
-
-/// What to deny beside subscriptions that end in `*`. nats-server takes `a.>` from a client that
-/// is allowed `a.*`, and delivers `a.b.c`; with `a.*.>` denied, it delivers only what `a.*` says.
-fn deeper_than_stars(subscribe: &[Permission]) -> Result<Vec<String>, GrantError> {
-    let mut denied: Vec<String> = Vec::new();
-    for star in subscribe.iter().map(|p| &p.subject).filter(|s| s.ends_in_star()) {
-        let text = format!("{star}.>");
-        let Ok(deeper) = Pattern::parse(&text) else { continue };
-        let covered = |other: &Pattern| other.ends_in_rest() && star.is_subset_of(other);
-        if subscribe.iter().any(|p| covered(&p.subject)) {
-            continue;
-        }
-        if let Some(other) = subscribe.iter().find(|p| p.subject.overlaps(&deeper)) {
-            return Err(GrantError::StarConflict {
-                star: star.to_string(),
-                denied: format!("{}>", star.as_str().trim_end_matches('*')),
-                other: other.subject.to_string(),
-            });
-        }
-        denied.push(text);
-    }
-    denied.sort();
-    denied.dedup();
-    Ok(denied)
 }
 
 struct Builder<'a> {

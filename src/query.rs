@@ -344,13 +344,12 @@ fn union_holds(patterns: &[&Pattern], wanted: &Pattern) -> bool {
     const STRANGE: &str = "\u{1}";
     let count = |pattern: &Pattern| pattern.as_str().split('.').count();
     let longest = patterns.iter().map(|pattern| count(pattern)).max().unwrap_or_default();
-    let (fixed, rest) = match wanted.as_str().strip_suffix('>') {
-        Some(fixed) if wanted.ends_in_rest() => (fixed.trim_end_matches('.'), true),
-        _ => (wanted.as_str(), false),
-    };
-    let mut subject: Vec<&str> = fixed
+    // A `>` is only ever the last token.
+    let rest = wanted.as_str().split('.').any(|token| token == ">");
+    let mut subject: Vec<&str> = wanted
+        .as_str()
         .split('.')
-        .filter(|token| !token.is_empty())
+        .filter(|token| *token != ">")
         .map(|token| if token == "*" { STRANGE } else { token })
         .collect();
     let holds = |subject: &[&str]| {

@@ -1,18 +1,27 @@
 //! The running service: subscribe, bound, authorise, reply, drain.
 //!
 //! Everything between a message and its reply is [`crate::authorizer`], which is pure; what is
-//! here is the connection to the broker and the bounds on work in progress.
+//! here is the connection to the broker and the bounds on work in progress. One thread has the
+//! connection: it hands requests to the workers of the caller's runtime and sends what they reply.
 
+mod connection;
+mod fence;
+
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use async_nats::{Client, ConnectOptions, Event, Message, ServerError, Subscriber};
+use async_nats::{Client, Message, Subject, Subscriber};
+use bytes::Bytes;
 use futures_util::StreamExt;
-use tokio::sync::Semaphore;
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::timeout;
 
+use self::fence::Fence;
 use crate::authorizer::{Authorizer, Moment};
-use crate::config::{Limits, Login, Nats};
+use crate::config::{Limits, Nats};
 use crate::policy::store::Store;
 use crate::telemetry::{self, Dropped, Metrics};
 
@@ -20,8 +29,10 @@ use crate::telemetry::{self, Dropped, Metrics};
 pub const CALLOUT_SUBJECT: &str = "$SYS.REQ.USER.AUTH";
 /// The header with the server's curve key.
 const SERVER_XKEY: &str = "Nats-Server-Xkey";
-/// The longest pause between two attempts to connect.
-const RETRY_AT_MOST: Duration = Duration::from_secs(2);
+/// How long the connection rests after it took its leave from the queue group, so that whatever
+/// the server sent before it knew has arrived. More than a round trip to any server that a
+/// callout can sensibly have.
+const LEAVE: Duration = Duration::from_millis(250);
 
 /// Why the service stopped by itself.
 #[derive(Debug, thiserror::Error)]
@@ -29,10 +40,19 @@ pub enum ServiceError {
     /// A setting that only shows to be wrong when it is used.
     #[error("the connection to nats-server cannot be set up: {0}")]
     Setup(String),
+    /// The client library gave the connection up, which it should never do.
+    #[error("the connection to nats-server was closed for good")]
+    Closed,
+    /// The thread for the connection could not be had.
+    #[error("no thread for the connection to nats-server: {0}")]
+    Thread(#[from] std::io::Error),
     /// The subscription could not be made.
     #[error("cannot subscribe to {CALLOUT_SUBJECT}: {0}")]
     Subscribe(#[from] async_nats::SubscribeError),
 }
+
+/// How often the end of the work in progress is looked for while stopping.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// Whether the service can do its work, for `/readyz`.
 pub struct Health {
@@ -93,78 +113,64 @@ pub struct Service {
     pub limits: Limits,
 }
 
+/// An answer on its way from a worker to the connection. It keeps its request's place until it
+/// is sent.
+struct Reply {
+    to: Subject,
+    bytes: Bytes,
+    decision: String,
+    _slot: OwnedSemaphorePermit,
+}
+
 impl Service {
     /// Connects (as often as it takes), answers requests until `shutdown` resolves, then
-    /// finishes what it took on.
+    /// finishes what it took on. Requests are worked on by the runtime that this is called from.
     ///
     /// # Errors
     /// [`ServiceError`] when it cannot begin.
     pub async fn run(
         self: Arc<Self>,
-        nats: &Nats,
-        shutdown: impl Future<Output = ()>,
+        nats: Nats,
+        shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), ServiceError> {
-        tokio::pin!(shutdown);
-        let client = tokio::select! {
-            connected = connect(nats, &self.health) => connected?,
-            () = &mut shutdown => return Ok(()),
-        };
-        let queue = nats.queue_group.clone();
-        let mut requests = client.queue_subscribe(CALLOUT_SUBJECT, queue).await?;
-        // The server has the subscription once it answers this.
-        let flushed = tokio::time::timeout(self.limits.patience.max(RETRY_AT_MOST), client.flush());
-        if !matches!(flushed.await, Ok(Ok(()))) {
-            tracing::warn!(
-                event = "slow_start",
-                "nats-server did not confirm the subscription yet"
-            );
-        }
-        self.health.subscribed.store(true, Ordering::Relaxed);
-        tracing::info!(
-            event = "ready", subject = CALLOUT_SUBJECT, queue_group = nats.queue_group,
-            server = client.server_info().server_name, version = client.server_info().version,
-            issuer = %self.authorizer.issuer().account(),
-            xkey = self.authorizer.issuer().sealer().map(|s| s.public().to_string()),
-            revision = %self.store.current().policy.revision(),
-            "answering authorization requests",
-        );
-        let slots = Arc::new(Semaphore::new(self.limits.pending));
-        loop {
-            tokio::select! {
-                request = requests.next() => match request {
-                    Some(request) => self.take(&client, &slots, request),
-                    None => break,
-                },
-                () = &mut shutdown => break,
-            }
-        }
-        self.health.subscribed.store(false, Ordering::Relaxed);
-        self.drain(&client, &slots, requests).await;
-        Ok(())
+        let workers = Handle::current();
+        let (report, reported) = oneshot::channel();
+        std::thread::Builder::new().name("nats".to_owned()).spawn(move || {
+            let _ = report.send(self.own_connection(&nats, workers, Box::pin(shutdown)));
+        })?;
+        reported.await.unwrap_or(Err(ServiceError::Closed))
     }
 
-    /// Takes a request on, if there is room, without waiting.
-    fn take(self: &Arc<Self>, client: &Client, slots: &Arc<Semaphore>, request: Message) {
-        let Ok(slot) = slots.clone().try_acquire_owned() else {
-            return self.metrics.dropped(Dropped::Overloaded, 1);
+    /// The life of the thread that has the connection.
+    fn own_connection(
+        self: Arc<Self>,
+        nats: &Nats,
+        workers: Handle,
+        mut shutdown: Pin<Box<dyn Future<Output = ()> + Send>>,
+    ) -> Result<(), ServiceError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let Some(mut link) = runtime.block_on(Link::open(self, nats, workers, &mut shutdown))?
+        else {
+            return Ok(());
         };
-        let (service, client, taken) = (self.clone(), client.clone(), Instant::now());
-        self.metrics.taken();
-        tokio::spawn(async move {
-            service.answer(&client, &request, taken).await;
-            service.metrics.done();
-            drop(slot);
-        });
+        let outcome = runtime.block_on(link.serve(&mut shutdown));
+        runtime.block_on(link.leave());
+        // async-nats forgets a subscription at the first thing that happens after it told the
+        // server, and drops what is still on its way (seen with 0.51: one request in 500). So
+        // nothing happens here until all of it has arrived: this thread alone drives the
+        // connection, and it sleeps.
+        std::thread::sleep(LEAVE);
+        runtime.block_on(link.finish());
+        outcome
     }
 
-    async fn answer(&self, client: &Client, request: &Message, taken: Instant) {
+    /// One request, from its message to its answer. `None` when none is owed.
+    fn answer(&self, request: &Message, taken: Instant) -> Option<(Bytes, String)> {
         if taken.elapsed() > self.limits.patience {
             // The server gave up on it; an answer would only take time from the next.
-            return self.metrics.dropped(Dropped::TooLate, 1);
+            self.metrics.dropped(Dropped::TooLate, 1);
+            return None;
         }
-        let Some(reply) = request.reply.clone() else {
-            return self.metrics.dropped(Dropped::NoReply, 1);
-        };
         let xkey = request
             .headers
             .as_ref()
@@ -172,134 +178,169 @@ impl Service {
             .map(async_nats::HeaderValue::as_str);
         let snapshot = self.store.current();
         let moment = Moment::now();
-        let payload = &request.payload;
-        match self.authorizer.authorise(payload, xkey, &snapshot.policy, &moment) {
+        match self.authorizer.authorise(&request.payload, xkey, &snapshot.policy, &moment) {
             Ok(mut authorisation) => {
-                if let Ok(bytes) = &mut authorisation.answer
-                    && let Err(error) = client.publish(reply, std::mem::take(bytes).into()).await
-                {
-                    tracing::error!(event = "reply_failed", decision = moment.id, %error);
-                }
+                let bytes = authorisation.answer.as_mut().ok().map(std::mem::take);
                 let took = taken.elapsed();
                 self.metrics.decided(&authorisation, took);
                 telemetry::log_decision(&authorisation, &moment.id, took);
+                Some((bytes?.into(), moment.id))
             }
             Err(rejection) => {
                 self.metrics.rejected(&rejection);
                 telemetry::log_rejection(&rejection);
+                None
+            }
+        }
+    }
+}
+
+/// The connection at work. Everything that is sent is sent from here.
+struct Link {
+    service: Arc<Service>,
+    workers: Handle,
+    client: Client,
+    requests: Subscriber,
+    fence: Fence,
+    slots: Arc<Semaphore>,
+    reply: mpsc::UnboundedSender<Reply>,
+    /// Bounded by the slots: each reply holds one.
+    replies: mpsc::UnboundedReceiver<Reply>,
+}
+
+impl Link {
+    /// Connects and subscribes; `None` when it is told to stop before that worked.
+    async fn open(
+        service: Arc<Service>,
+        nats: &Nats,
+        workers: Handle,
+        shutdown: &mut (impl Future<Output = ()> + Unpin),
+    ) -> Result<Option<Self>, ServiceError> {
+        let client = tokio::select! {
+            connected = connection::connect(nats, &service.health) => connected?,
+            () = shutdown => return Ok(None),
+        };
+        let requests = client.queue_subscribe(CALLOUT_SUBJECT, nats.queue_group.clone()).await?;
+        // Nobody is told before the server sends us requests: what stops an older instance as
+        // soon as this one is ready must not leave a gap.
+        let mut fence = Fence::new(&client).await?;
+        if !fence.pass().await {
+            tracing::warn!(
+                event = "unconfirmed",
+                "nats-server did not send a message back: the callout user needs {}.> to publish \
+                 and to subscribe, or start and stop under load may lose a request",
+                fence::INBOX,
+            );
+        }
+        service.health.subscribed.store(true, Ordering::Relaxed);
+        let issuer = service.authorizer.issuer();
+        tracing::info!(
+            event = "ready", subject = CALLOUT_SUBJECT, queue_group = nats.queue_group,
+            server = client.server_info().server_name, version = client.server_info().version,
+            issuer = %issuer.account(), xkey = issuer.sealer().map(|s| s.public().to_string()),
+            revision = %service.store.current().policy.revision(),
+            "answering authorization requests",
+        );
+        let slots = Arc::new(Semaphore::new(service.limits.pending));
+        let (reply, replies) = mpsc::unbounded_channel();
+        Ok(Some(Self { service, workers, client, requests, fence, slots, reply, replies }))
+    }
+
+    /// Takes requests on and sends replies until it is told to stop.
+    async fn serve(
+        &mut self,
+        shutdown: &mut (impl Future<Output = ()> + Unpin),
+    ) -> Result<(), ServiceError> {
+        loop {
+            tokio::select! {
+                request = self.requests.next() => match request {
+                    Some(request) => self.take(request),
+                    None => return Err(ServiceError::Closed),
+                },
+                Some(reply) = self.replies.recv() => self.send(reply).await,
+                () = &mut *shutdown => return Ok(()),
             }
         }
     }
 
-    /// No new requests, then every one that was taken on, then their replies on the wire, and
-    /// only then the connection: in any other order async-nats loses replies.
-    async fn drain(
-        self: &Arc<Self>,
-        client: &Client,
-        slots: &Arc<Semaphore>,
-        mut rest: Subscriber,
-    ) {
-        let pending = self.limits.pending - slots.available_permits().min(self.limits.pending);
-        tracing::info!(event = "draining", pending, "stopping; finishing what was taken on");
-        let all = async {
-            if rest.drain().await.is_ok() {
-                while let Some(request) = rest.next().await {
-                    self.take(client, slots, request);
-                }
-            }
-            let every = u32::try_from(self.limits.pending).unwrap_or(u32::MAX);
-            let _ = slots.acquire_many(every).await;
-            client.flush().await.is_ok() && client.drain().await.is_ok()
+    /// Takes a request on, if there is room, without waiting.
+    fn take(&self, request: Message) {
+        let (service, metrics) = (self.service.clone(), &self.service.metrics);
+        let Some(to) = request.reply.clone() else {
+            return metrics.dropped(Dropped::NoReply, 1);
         };
-        match tokio::time::timeout(self.limits.drain, all).await {
+        let Ok(slot) = self.slots.clone().try_acquire_owned() else {
+            return metrics.dropped(Dropped::Overloaded, 1);
+        };
+        metrics.taken();
+        let (reply, taken) = (self.reply.clone(), Instant::now());
+        self.workers.spawn(async move {
+            if let Some((bytes, decision)) = service.answer(&request, taken) {
+                // Fails only when this thread is gone, and the process with it.
+                let _ = reply.send(Reply { to, bytes, decision, _slot: slot });
+            } else {
+                drop(slot);
+            }
+            service.metrics.done();
+        });
+    }
+
+    async fn send(&self, reply: Reply) {
+        if let Err(error) = self.client.publish(reply.to, reply.bytes).await {
+            tracing::error!(event = "reply_failed", decision = reply.decision, %error);
+        }
+    }
+
+    fn pending(&self) -> usize {
+        self.service.limits.pending.saturating_sub(self.slots.available_permits())
+    }
+
+    /// Leaves the queue group. When this returns, the server has been told, and nothing else was
+    /// done on the connection since.
+    async fn leave(&mut self) {
+        self.service.health.subscribed.store(false, Ordering::Relaxed);
+        tracing::info!(
+            event = "draining",
+            pending = self.pending(),
+            "stopping; finishing what was taken on"
+        );
+        // Both are handed over before the connection gets to run, so it does them in one go.
+        if self.requests.drain().await.is_ok() {
+            let _ = timeout(LEAVE, self.client.flush()).await;
+        }
+    }
+
+    /// Answers everything that was taken on or arrived meanwhile, puts it on the wire, and only
+    /// then closes the connection.
+    async fn finish(&mut self) {
+        match timeout(self.service.limits.drain, self.answer_the_rest()).await {
             Ok(true) => tracing::info!(event = "stopped", "every request taken on was answered"),
             Ok(false) => {
-                tracing::warn!(event = "stopped", "the connection was gone before the end");
+                tracing::warn!(event = "stopped", "nats-server did not confirm the last answers");
             }
             Err(_) => tracing::error!(
                 event = "stopped",
-                unanswered = self.limits.pending - slots.available_permits(),
+                unanswered = self.pending(),
                 "stopped before everything was answered: the drain limit passed",
             ),
         }
     }
-}
 
-/// Connects, trying until it works: a broker that is not up yet, or restarts, is no reason to
-/// give up. What is wrong is logged each time.
-async fn connect(nats: &Nats, health: &Arc<Health>) -> Result<Client, ServiceError> {
-    let mut pause = Duration::from_millis(100);
-    loop {
-        match options(nats, health)?.connect(&nats.servers).await {
-            Ok(client) => return Ok(client),
-            Err(error) => tracing::error!(
-                event = "connect_failed", servers = ?nats.servers.iter().map(|s| {
-                    format!("{}:{}", s.host(), s.port())
-                }).collect::<Vec<_>>(),
-                error = %error, retry_in_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
-                "cannot connect to nats-server: is it running, and is this service's key in \
-                 auth_callout.auth_users?",
-            ),
+    async fn answer_the_rest(&mut self) -> bool {
+        let mut more = true;
+        while more || self.pending() > 0 {
+            tokio::select! {
+                request = self.requests.next(), if more => match request {
+                    Some(request) => self.take(request),
+                    None => more = false,
+                },
+                Some(reply) = self.replies.recv() => self.send(reply).await,
+                // A request that is owed no answer gives its place back without a word: look.
+                () = tokio::time::sleep(LOOK_AGAIN), if !more => {}
+            }
         }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(RETRY_AT_MOST);
-    }
-}
-
-fn options(nats: &Nats, health: &Arc<Health>) -> Result<ConnectOptions, ServiceError> {
-    let mut options = match &nats.login {
-        Login::Nkey(seed) => ConnectOptions::with_nkey(seed.expose().to_owned()),
-        Login::Credentials(text) => ConnectOptions::with_credentials(text.expose())
-            .map_err(|error| ServiceError::Setup(format!("credentials: {error}")))?,
-    };
-    if let Some(ca) = &nats.tls.ca {
-        options = options.add_root_certificates(ca.clone());
-    }
-    if let Some((cert, key)) = &nats.tls.identity {
-        options = options.add_client_certificate(cert.clone(), key.clone());
-    }
-    if nats.tls.first {
-        options = options.tls_first();
-    }
-    let health = health.clone();
-    Ok(options
-        .name(&nats.name)
-        .require_tls(nats.tls.required)
-        .reconnect_delay_callback(|attempts| {
-            let doublings = u32::try_from(attempts.min(10)).unwrap_or(10);
-            (Duration::from_millis(10) * 2u32.saturating_pow(doublings)).min(RETRY_AT_MOST)
-        })
-        .event_callback(move |event| {
-            let health = health.clone();
-            async move { observe(&health, &event) }
-        }))
-}
-
-fn observe(health: &Health, event: &Event) {
-    match event {
-        Event::Connected => {
-            health.set_connected(true);
-            tracing::info!(event = "connected", "connected to nats-server");
-        }
-        Event::Disconnected => {
-            health.set_connected(false);
-            tracing::warn!(event = "disconnected", "connection to nats-server lost; reconnecting");
-        }
-        Event::SlowConsumer(_) => {
-            health.metrics.dropped(Dropped::SlowConsumer, 1);
-            tracing::error!(event = "slow_consumer", "a request was dropped: too many are waiting");
-        }
-        Event::ServerError(ServerError::Other(text)) if text.contains("Permissions Violation") => {
-            tracing::error!(
-                event = "not_permitted", error = %text,
-                "nats-server refuses this service a subject it needs: check the callout user's \
-                 permissions",
-            );
-        }
-        Event::ServerError(error) => tracing::error!(event = "server_error", error = %error),
-        Event::ClientError(error) => tracing::warn!(event = "client_error", error = %error),
-        Event::LameDuckMode | Event::Draining | Event::Closed => {
-            tracing::info!(event = "connection", state = %event);
-        }
+        // Closing a connection with something unread on it discards what the server has not
+        // read either, so it has to have read our replies.
+        self.fence.pass().await && self.client.drain().await.is_ok()
     }
 }

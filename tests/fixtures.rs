@@ -1,6 +1,8 @@
 //! Runs the folders of `tests/fixtures`: a policy in, whole messages out. `README.md` there says
 //! how to add one; no Rust is needed for it.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -16,7 +16,7 @@ fn authorise(bench: &Bench, policy: &str, claims: &Value) -> Authorisation {
     let token = bench.signed(claims);
     bench
         .authorizer
-        .authorise(&token, None, &policy, &bench.moment())
+        .authorise(&token, None, &policy, &Bench::moment())
         .unwrap_or_else(|rejection| panic!("rejected: {rejection}"))
 }
 
@@ -32,7 +32,7 @@ fn denial(bench: &Bench, policy: &str, claims: &Value) -> &'static str {
 /// The code of a rejection, for which there is no answer at all.
 fn rejection(bench: &Bench, payload: &[u8], xkey: Option<&str>) -> &'static str {
     let policy = bench.policy(POLICY);
-    match bench.authorizer.authorise(payload, xkey, &policy, &bench.moment()) {
+    match bench.authorizer.authorise(payload, xkey, &policy, &Bench::moment()) {
         Ok(_) => panic!("it was taken for a server's request"),
         Err(rejection) => rejection.code(),
     }
@@ -103,7 +103,7 @@ fn a_sealed_request_gets_a_sealed_answer() {
     let sealed = bench.seal(&bench.signed(&bench.claims()));
     let xkey = bench.server_xkey.public_key();
     let authorisation =
-        bench.authorizer.authorise(&sealed, Some(&xkey), &policy, &bench.moment()).unwrap();
+        bench.authorizer.authorise(&sealed, Some(&xkey), &policy, &Bench::moment()).unwrap();
     let answer = authorisation.answer.unwrap();
     assert!(answer.starts_with(b"xkv1"));
     let ours = nkeys::XKey::from_public_key(&bench.our_xkey.public_key()).unwrap();
@@ -159,7 +159,8 @@ fn a_password_beside_the_key_is_refused() {
 fn what_the_policy_says_of_a_key_decides() {
     let bench = Bench::plain();
     let claims = bench.claims();
-    let policy = |rest: &str| format!("[service.orders]\nowns = [\"orders\"]\n{rest}\n");
+    let policy =
+        |rest: &str| format!("[bucket.orders]\n[service.orders]\nowns = [\"orders\"]\n{rest}\n");
     let key = bench.client.public_key();
     let other = nkeys::KeyPair::new_user().public_key();
     let with_key = |rest: &str| policy(&format!("nkeys = [\"{key}\"]\n{rest}"));
@@ -182,6 +183,19 @@ fn what_the_policy_says_of_a_key_decides() {
         with_key("connections = [\"WEBSOCKET\", \"STANDARD\"]"),
     ] {
         assert!(authorise(&bench, &text, &claims).decision.is_ok(), "{text}");
+    }
+}
+
+#[test]
+fn a_policy_places_services_only_where_the_settings_let_it() {
+    let bench = Bench::plain();
+    for (account, allowed) in [("APP", true), ("APP2", true), ("STATE", false), ("AUTH", false)] {
+        let policy = format!("{POLICY}account = \"{account}\"\n");
+        let decided = authorise(&bench, &policy, &bench.claims()).decision;
+        match decided {
+            Ok(granted) => assert_eq!((granted.grant.account(), allowed), (account, true)),
+            Err(denied) => assert_eq!((denied.reason.code(), allowed), ("account", false)),
+        }
     }
 }
 
@@ -237,7 +251,7 @@ fn expiry_is_spread_and_never_longer_than_the_lifetime() {
     let policy = bench.policy(&format!("{POLICY}lifetime = \"1000s\"\n"));
     let token = bench.signed(&bench.claims());
     for (chance, expires) in [(0.0, NOW + 1000), (0.5, NOW + 950), (1.0, NOW + 900)] {
-        let moment = solewriter::authorizer::Moment { chance, ..bench.moment() };
+        let moment = solewriter::authorizer::Moment { chance, ..Bench::moment() };
         let decision = bench.authorizer.authorise(&token, None, &policy, &moment).unwrap().decision;
         assert_eq!(decision.unwrap().expires, expires);
     }
@@ -280,7 +294,7 @@ fn what_is_not_proved_to_come_from_a_server_gets_no_reply() {
     assert_eq!(spoil("/nats/connect_opts", json!(null)), "malformed");
 
     // Signed by another server than the one it names.
-    let forged = bench.token(&bench.claims(), &another_server);
+    let forged = Bench::token(&bench.claims(), &another_server);
     assert_eq!(rejection(&bench, &forged, None), "signature");
     let mut renamed = bench.claims();
     renamed["iss"] = json!(another_server.public().as_str());
@@ -392,14 +406,14 @@ proptest! {
         let at = at.index(token.len());
         prop_assume!(token[at] != byte);
         token[at] = byte;
-        prop_assert!(bench.authorizer.authorise(&token, None, &policy, &bench.moment()).is_err());
+        prop_assert!(bench.authorizer.authorise(&token, None, &policy, &Bench::moment()).is_err());
     }
 
     #[test]
     fn any_bytes_are_survived(bytes in proptest::collection::vec(any::<u8>(), 0..2000), xkey: Option<String>) {
         for bench in [Bench::plain(), Bench::sealed()] {
             let policy = bench.policy(POLICY);
-            prop_assert!(bench.authorizer.authorise(&bytes, xkey.as_deref(), &policy, &bench.moment()).is_err());
+            prop_assert!(bench.authorizer.authorise(&bytes, xkey.as_deref(), &policy, &Bench::moment()).is_err());
         }
     }
 }

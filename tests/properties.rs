@@ -37,7 +37,7 @@ fn keyspace() -> impl Strategy<Value = String> {
 /// A plain subject, and now and then one that must never be granted.
 fn subject() -> impl Strategy<Value = String> {
     prop_oneof![
-        60 => "[ef](\\.([ab]|\\*)){0,2}\\.([ab]|>)",
+        60 => "[ef](\\.([ab]|\\*)){0,2}\\.([ab]|>|\\*)",
         1 => prop::sample::select(vec![
             ">", "*", "$KV.p.a", "$JS.API.>", "$SYS.>", "_INBOX.>", "e.*", "*.>", "_R_.a",
         ]).prop_map(str::to_owned),

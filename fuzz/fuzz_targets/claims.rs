@@ -24,7 +24,7 @@ fn check(bench: &support::Bench, policy: &solewriter::policy::model::Policy, byt
     let signature = bench.server.sign(signed.as_bytes());
     let token = format!("{signed}.{}", data_encoding::BASE64URL_NOPAD.encode(&signature));
     if let Ok(done) =
-        bench.authorizer.authorise(token.as_bytes(), None, policy, &bench.moment())
+        bench.authorizer.authorise(token.as_bytes(), None, policy, &support::Bench::moment())
     {
         let answer = support::decode(&done.answer.expect("an answer"));
         assert_eq!(answer["aud"], bench.server.public().as_str());

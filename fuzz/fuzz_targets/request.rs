@@ -19,7 +19,7 @@ thread_local! {
 fuzz_target!(|bytes: &[u8]| {
     BENCHES.with(|(plain, sealed, policy)| {
         let xkey = sealed.server_xkey.public_key();
-        let moment = plain.moment();
+        let moment = support::Bench::moment();
         let _ = plain.authorizer.authorise(bytes, None, policy, &moment);
         let _ = sealed.authorizer.authorise(bytes, Some(&xkey), policy, &moment);
         let _ = sealed.authorizer.authorise(&sealed.seal(bytes), Some(&xkey), policy, &moment);

@@ -90,6 +90,7 @@ async fn serve(
         policy: _,
         poll: _,
         defaults,
+        accounts,
         jitter,
         limits,
         listen,
@@ -104,7 +105,7 @@ async fn serve(
     let service = Arc::new(Service {
         authorizer: Authorizer::new(
             Issuer::new(issuer, sealer),
-            Decider::new(defaults, jitter),
+            Decider::new(defaults, accounts, jitter),
             limits.clock_leeway,
         ),
         store: store.clone(),
@@ -147,7 +148,7 @@ async fn serve(
         }
         let _ = stop.send(true);
     });
-    let outcome = service.run(&nats, until_stopped()).await;
+    let outcome = service.run(nats, until_stopped()).await;
     following.abort();
     outcome.map_err(|error| error.to_string())
 }

@@ -132,11 +132,6 @@ fn plain(service: &Service, pattern: &Pattern, side: Side) -> Advice {
     };
     let add = never.is_none().then(|| match side {
         Side::Publish => entry(service, "publishes", pattern.to_string()),
-        Side::Subscribe if pattern.ends_in_star() => {
-            // A subscription that ends in `*` is refused by the check.
-            let above = pattern.as_str().trim_end_matches('*');
-            entry(service, "subscribes", format!("{above}>"))
-        }
         Side::Subscribe => entry(service, "subscribes", pattern.to_string()),
     });
     Advice { owner: None, nearest, never, add }

@@ -22,17 +22,26 @@ pub enum Library {
 impl Library {
     pub const ALL: [Self; 3] = [Self::AsyncNats, Self::NatsPy, Self::NatsJs];
 
+    /// A word that tells the library's buckets from the others', so that revisions are its own.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::AsyncNats => "rust",
+            Self::NatsPy => "python",
+            Self::NatsJs => "javascript",
+        }
+    }
+
     /// Runs operations as a service, through a connection of its own; gives the outcome of each.
     /// A refused connection is one outcome with the operation `connect`.
     pub async fn run(
         self,
         deployment: &Deployment,
         service: &Service,
-        operations: Value,
+        operations: &[Value],
     ) -> Vec<Value> {
         let url = deployment.url().to_owned();
         match self {
-            Self::AsyncNats => operations::run(&url, service, &operations).await,
+            Self::AsyncNats => operations::run(&url, service, operations).await,
             Self::NatsPy => {
                 let command = || {
                     let (folder, python) = python();
@@ -58,9 +67,10 @@ async fn run_program(
     command: impl FnOnce() -> Command + Send + 'static,
     url: String,
     service: &Service,
-    operations: Value,
+    operations: &[Value],
 ) -> Vec<Value> {
     let (name, seed_file) = (service.name.clone(), service.seed_file.clone());
+    let script = serde_json::to_vec(operations).unwrap();
     tokio::task::spawn_blocking(move || {
         let mut child = command()
             .args(["--server", &url, "--inbox", &format!("_INBOX.{name}"), "--timeout", "5"])
@@ -71,7 +81,7 @@ async fn run_program(
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        child.stdin.take().unwrap().write_all(operations.to_string().as_bytes()).unwrap();
+        child.stdin.take().unwrap().write_all(&script).unwrap();
         let output = child.wait_with_output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         let lines: Vec<Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
@@ -87,7 +97,7 @@ async fn run_program(
 }
 
 /// The folder of the Python client, and a Python that has its requirements.
-fn python() -> (PathBuf, PathBuf) {
+pub fn python() -> (PathBuf, PathBuf) {
     static READY: OnceLock<PathBuf> = OnceLock::new();
     let source = source("py");
     let ready = READY.get_or_init(|| {
@@ -110,7 +120,7 @@ fn python() -> (PathBuf, PathBuf) {
 }
 
 /// A folder with the JavaScript client and its `node_modules`.
-fn javascript() -> PathBuf {
+pub fn javascript() -> PathBuf {
     static READY: OnceLock<PathBuf> = OnceLock::new();
     let source = source("js");
     let files = ["package.json", "package-lock.json", "kv_client.mjs"];

@@ -4,16 +4,40 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use async_nats::jetstream::{self, kv};
-use serde_json::Value;
+use async_nats::jetstream::{self, kv, stream};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
 use solewriter::cli::init::{self, Init};
 use solewriter::keys::{Seed, Signer, User};
 use solewriter::sandbox::{Server, fetch};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
 /// How long anything may take before a test says that it failed.
 pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// The buckets that tests use. A policy of a test says only who does what with them.
+const BUCKETS: &str = r#"
+[bucket.customers]
+[bucket.its-own]
+[bucket.javascript]
+[bucket.many]
+[bucket.more]
+[bucket.orders]
+[bucket.plain]
+direct = false
+[bucket.python]
+[bucket.rates]
+[bucket.rust]
+[bucket.x]
+
+[bucket.fulfilment]
+part_owners = true
+rollup = false
+duplicate_window = "100ms"
+"#;
 
 /// Waits until `found` gives something.
 ///
@@ -43,6 +67,12 @@ impl Service {
     }
 }
 
+/// The files of a deployment, before anything runs on them.
+pub struct Prepared {
+    pub files: init::Deployment,
+    dir: TempDir,
+}
+
 pub struct Deployment {
     pub server: Server,
     pub files: init::Deployment,
@@ -56,23 +86,46 @@ pub struct Instance {
     pub log: PathBuf,
 }
 
+/// Something that the server refused a client, as its log tells it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Violation {
+    /// The service, from the name that its permissions gave the connection.
+    pub service: String,
+    /// `publish` or `subscribe`, and the subject.
+    pub act: String,
+}
+
+impl Violation {
+    /// Of a line such as `… - "APP/user:evil/U…/0123" - Publish Violation - Subject "a"`, or
+    /// before 2.12 `… - Publish Violation - User "evil/U…/0123", Subject "a"`.
+    fn of(line: &str) -> Option<Self> {
+        let act = line.contains("Publish Violation").then_some("publish");
+        let act = act.or_else(|| line.contains("Subscription Violation").then_some("subscribe"))?;
+        let name =
+            line.split('"').skip(1).step_by(2).find(|quoted| quoted.matches('/').count() > 1);
+        let name = name.unwrap_or_default();
+        let name = name.split_once(':').map_or(name, |(_, name)| name);
+        let service = name.split('/').next().unwrap_or_default().to_owned();
+        let subject = line.split_once("Subject \"")?.1.split('"').next()?;
+        Some(Self { service, act: format!("{act} {subject}") })
+    }
+}
+
 /// Gets a nats-server of exactly that version.
 pub async fn binary(version: &'static str) -> PathBuf {
     tokio::task::spawn_blocking(move || fetch::exact(version)).await.unwrap().unwrap()
 }
 
-impl Deployment {
-    /// Starts nats-server and one instance. `policy` is the policy's text; a `{name}` in it
-    /// stands for the public key of a service, which is made for it.
-    pub async fn start(version: &'static str, policy: &str) -> Self {
-        let mut deployment = Self::broker_only(version, policy).await;
-        deployment.add_instance(&[]).await;
-        deployment
-    }
+/// Replaces a part of a file, which must be there.
+pub fn edit(file: &Path, from: &str, to: &str) {
+    let text = std::fs::read_to_string(file).unwrap();
+    assert!(text.contains(from), "{} has no {from:?}:\n{text}", file.display());
+    std::fs::write(file, text.replace(from, to)).unwrap();
+}
 
-    /// The same without a running solewriter.
-    pub async fn broker_only(version: &'static str, policy: &str) -> Self {
-        let binary = binary(version).await;
+impl Prepared {
+    /// What `solewriter init` writes, for ports that the system picks, and without a policy.
+    pub fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let files = Init {
             dir: dir.path().join("deployment"),
@@ -82,25 +135,96 @@ impl Deployment {
         }
         .write()
         .unwrap();
-        std::fs::remove_file(files.policy().join("services.toml")).unwrap();
+        std::fs::rename(files.policy().join("services.toml"), dir.path().join("sample.toml"))
+            .unwrap();
+        std::fs::write(files.policy().join("buckets.toml"), BUCKETS).unwrap();
+        Self { files, dir }
+    }
+
+    /// Changes the server's configuration.
+    #[must_use]
+    pub fn with_server(self, from: &str, to: &str) -> Self {
+        edit(&self.files.server_config(), from, to);
+        self
+    }
+
+    /// Changes a value in `deployment.conf`, which the server's configuration includes.
+    #[must_use]
+    pub fn with_value(self, name: &str, value: &str) -> Self {
+        let file = self.files.dir.join("deployment.conf");
+        let text = std::fs::read_to_string(&file).unwrap();
+        let before = text.lines().find(|l| l.starts_with(&format!("{name}:"))).unwrap();
+        edit(&file, before, &format!("{name}: {value}"));
+        self
+    }
+
+    /// Removes a value from `deployment.conf`: the server takes none that nothing uses.
+    #[must_use]
+    pub fn without_value(self, name: &str) -> Self {
+        let file = self.files.dir.join("deployment.conf");
+        let text = std::fs::read_to_string(&file).unwrap();
+        let line = text.lines().find(|l| l.starts_with(&format!("{name}:"))).unwrap();
+        edit(&file, line, "");
+        self
+    }
+
+    /// Changes solewriter's settings.
+    #[must_use]
+    pub fn with_settings(self, from: &str, to: &str) -> Self {
+        edit(&self.files.settings(), from, to);
+        self
+    }
+
+    /// Starts nats-server, and writes the policy.
+    pub async fn start_broker(self, version: &'static str, policy: &str) -> Deployment {
+        let binary = binary(version).await;
+        let Self { files, dir } = self;
         let server = Server::start(&binary, &files.server_config(), dir.path()).await.unwrap();
-        let deployment = Self { server, files, instances: Vec::new(), dir };
+        let deployment = Deployment { server, files, instances: Vec::new(), dir };
         deployment.write_policy(policy);
         deployment
     }
 
+    /// Starts nats-server and one instance.
+    pub async fn start(self, version: &'static str, policy: &str) -> Deployment {
+        let mut deployment = self.start_broker(version, policy).await;
+        deployment.add_instance(&[]).await;
+        deployment
+    }
+}
+
+impl Deployment {
+    /// Starts nats-server and one instance with the sample policy, as `solewriter init` leaves it.
+    pub async fn sample(version: &'static str) -> Self {
+        let prepared = Prepared::new();
+        std::fs::remove_file(prepared.files.policy().join("buckets.toml")).unwrap();
+        let sample = std::fs::read_to_string(prepared.dir.path().join("sample.toml")).unwrap();
+        prepared.start(version, &sample).await
+    }
+
+    /// Starts nats-server and one instance. `policy` is the policy's text; a `{name}` in it
+    /// stands for the public key of a service, which is made for it.
+    pub async fn start(version: &'static str, policy: &str) -> Self {
+        Prepared::new().start(version, policy).await
+    }
+
     /// Writes the policy. For each `{name}` the key of that service is put in its place.
     pub fn write_policy(&self, policy: &str) {
+        // Written aside and renamed, as an editor does.
+        let aside = self.files.dir.join("policy.new");
+        std::fs::write(&aside, self.policy_text(policy)).unwrap();
+        std::fs::rename(&aside, self.files.policy().join("test.toml")).unwrap();
+    }
+
+    /// The policy's text with keys for names.
+    pub fn policy_text(&self, policy: &str) -> String {
         let mut text = policy.to_owned();
         while let Some((_, rest)) = text.split_once("\"{") {
             let name = rest.split_once("}\"").unwrap().0.to_owned();
             let key = self.service(&name).key();
             text = text.replace(&format!("\"{{{name}}}\""), &format!("\"{key}\""));
         }
-        // Written aside and renamed, as an editor does.
-        let aside = self.files.dir.join("policy.new");
-        std::fs::write(&aside, text).unwrap();
-        std::fs::rename(&aside, self.files.policy().join("test.toml")).unwrap();
+        text
     }
 
     /// A service's identity; made on first use.
@@ -120,6 +244,13 @@ impl Deployment {
 
     /// Starts one more instance and waits until it answers. Gives its index.
     pub async fn add_instance(&mut self, arguments: &[&str]) -> usize {
+        let index = self.launch_instance(arguments);
+        self.instances[index].says("ready").await;
+        index
+    }
+
+    /// Starts one more instance, without waiting for anything. Gives its index.
+    pub fn launch_instance(&mut self, arguments: &[&str]) -> usize {
         let log = self.dir.path().join(format!("solewriter-{}.log", self.instances.len()));
         let child = Command::new(env!("CARGO_BIN_EXE_solewriter"))
             .arg("serve")
@@ -134,35 +265,102 @@ impl Deployment {
             .spawn()
             .unwrap();
         self.instances.push(Instance { child, log });
-        let index = self.instances.len() - 1;
-        self.instances[index].says("ready").await;
-        index
+        self.instances.len() - 1
+    }
+
+    /// The seed of a user that `solewriter init` made: `admin`, `callout` or `system`.
+    pub fn seed(&self, name: &str) -> Seed<User> {
+        Seed::parse(&std::fs::read_to_string(self.files.seed_file(name)).unwrap()).unwrap()
     }
 
     /// The admin's JetStream context, in the account STATE.
     pub async fn admin(&self) -> jetstream::Context {
-        let seed = std::fs::read_to_string(self.files.seed_file("admin")).unwrap();
-        let options = async_nats::ConnectOptions::with_nkey(seed.trim().to_owned());
+        let options = async_nats::ConnectOptions::with_nkey(self.seed("admin").expose().to_owned());
         jetstream::new(options.connect(self.url()).await.unwrap())
     }
 
     /// Creates buckets as an administrator should: with direct get.
     pub async fn create_buckets(&self, buckets: &[&str]) {
-        let admin = self.admin().await;
         for bucket in buckets {
-            let config = kv::Config {
-                bucket: (*bucket).to_owned(),
-                history: 10,
-                storage: jetstream::stream::StorageType::Memory,
-                ..Default::default()
-            };
-            admin.create_key_value(config).await.unwrap();
+            self.create_bucket(bucket, true).await;
         }
     }
 
-    /// What the server logged as violations since `mark`.
-    pub fn violations(&self) -> Vec<String> {
-        self.server.log().lines().filter(|l| l.contains("Violation")).map(str::to_owned).collect()
+    /// Creates a bucket, with direct get or without.
+    pub async fn create_bucket(&self, bucket: &str, direct: bool) {
+        let config = stream::Config {
+            name: format!("KV_{bucket}"),
+            subjects: vec![format!("$KV.{bucket}.>")],
+            max_messages_per_subject: 10,
+            storage: stream::StorageType::Memory,
+            discard: stream::DiscardPolicy::New,
+            allow_rollup: true,
+            deny_delete: true,
+            allow_direct: direct,
+            ..Default::default()
+        };
+        self.admin().await.create_stream(config).await.unwrap();
+    }
+
+    /// A bucket, as the admin sees it.
+    pub async fn bucket(&self, bucket: &str) -> kv::Store {
+        self.admin().await.get_key_value(bucket).await.unwrap()
+    }
+
+    /// Everything that a bucket holds, history and all: subject, headers and value of each
+    /// message, by revision.
+    pub async fn content(&self, bucket: &str) -> Vec<(u64, String, String, String)> {
+        let stream = self.admin().await.get_stream(format!("KV_{bucket}")).await.unwrap();
+        let state = stream.get_info().await.unwrap().state;
+        let mut content = Vec::new();
+        for revision in state.first_sequence..=state.last_sequence {
+            if let Ok(m) = stream.get_raw_message(revision).await {
+                let value = String::from_utf8_lossy(&m.payload).into_owned();
+                let headers = format!("{:?}", m.headers);
+                content.push((m.sequence, m.subject.to_string(), headers, value));
+            }
+        }
+        content
+    }
+
+    /// What the server refused, as its log has it.
+    pub fn violations(&self) -> Vec<Violation> {
+        self.server.log().lines().filter_map(Violation::of).collect()
+    }
+
+    /// Asks the server, as the system user. `subject` is what follows `$SYS.REQ.`.
+    pub async fn ask_system(&self, subject: &str, question: &Value) -> Value {
+        let options =
+            async_nats::ConnectOptions::with_nkey(self.seed("system").expose().to_owned());
+        let client = options.connect(self.url()).await.unwrap();
+        let subject = format!("$SYS.REQ.{subject}");
+        let answer = client.request(subject, question.to_string().into()).await.unwrap();
+        serde_json::from_slice(&answer.payload).unwrap()
+    }
+
+    /// The connections of an account, as the system user sees them.
+    pub async fn connections(&self, account: &str) -> Vec<Value> {
+        let question = json!({"auth": true, "acc": account});
+        let answer = self.ask_system("SERVER.PING.CONNZ", &question).await;
+        answer["data"]["connections"].as_array().cloned().unwrap_or_default()
+    }
+
+    /// Closes every connection of a service, as an administrator would. Gives how many.
+    pub async fn kick(&self, service: &str) -> usize {
+        let question = json!({"auth": true, "acc": "APP"});
+        let answer = self.ask_system("SERVER.PING.CONNZ", &question).await;
+        let server = answer["server"]["id"].as_str().unwrap();
+        let mut kicked = 0;
+        for connection in answer["data"]["connections"].as_array().unwrap() {
+            let user = connection["authorized_user"].as_str().unwrap_or_default();
+            if user.starts_with(&format!("{service}/")) {
+                let question = json!({"cid": connection["cid"]});
+                let answer = self.ask_system(&format!("SERVER.{server}.KICK"), &question).await;
+                assert!(answer.get("error").is_none(), "{answer}");
+                kicked += 1;
+            }
+        }
+        kicked
     }
 }
 
@@ -193,10 +391,46 @@ impl Instance {
         .await
     }
 
-    /// Sends SIGTERM.
-    pub fn terminate(&self) {
-        let pid = rustix::process::Pid::from_raw(self.child.id().unwrap().try_into().unwrap());
-        rustix::process::kill_process(pid.unwrap(), rustix::process::Signal::TERM).unwrap();
+    /// Every decision that it logged.
+    pub fn decisions(&self) -> Vec<Value> {
+        self.lines().into_iter().filter(|l| l["event"] == "authorisation").collect()
+    }
+
+    /// Waits until it logged so many lines of that event, and gives them.
+    pub async fn says_times(&self, event: &str, times: usize) -> Vec<Value> {
+        eventually(&format!("{times} times {event} in {}", self.log.display()), async || {
+            let lines = self.lines().into_iter();
+            let lines: Vec<Value> = lines.filter(|l| l["event"] == event).collect();
+            (lines.len() >= times).then_some(lines)
+        })
+        .await
+    }
+
+    /// Asks its HTTP listener. Gives the status and the body.
+    pub async fn get(&mut self, path: &str) -> (u16, String) {
+        let address = self.says("http").await["address"].as_str().unwrap().to_owned();
+        let mut stream = TcpStream::connect(&address).await.unwrap();
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, body.to_owned())
+    }
+
+    /// The value of a metric, given with its labels; 0 while there is none.
+    pub async fn metric(&mut self, name: &str) -> f64 {
+        let (_, text) = self.get("/metrics").await;
+        let value = text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(' '));
+        value.map_or(0.0, |v| v.parse().unwrap())
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.child.id().unwrap().try_into().unwrap());
+        kill_process(pid.unwrap(), signal).unwrap();
     }
 }
 

@@ -1,45 +1,438 @@
 //! Who can do what with a keyspace, with each client library.
 
+use std::sync::atomic::Ordering;
+
+use async_nats::jetstream;
+use futures_util::StreamExt;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use super::clients::Library;
-use super::deployment::Deployment;
+use super::deployment::{DEADLINE, Deployment, eventually};
+use super::script::{Script, entry};
 
-const POLICY: &str = r#"
+/// Every operation of a key-value store, on a new bucket.
+fn every_operation(script: Script, library: Library, bucket: &str) -> Script {
+    let python_or_javascript = library != Library::AsyncNats;
+    script
+        .gives(json!({"op": "status"}), json!({"bucket": bucket, "values": 0, "history": 10}))
+        .gives(json!({"op": "put", "key": "a", "value": "1"}), json!({"revision": 1}))
+        .gives(json!({"op": "create", "key": "b", "value": "1"}), json!({"revision": 2}))
+        .fails(json!({"op": "create", "key": "b", "value": "2"}), "exists")
+        .gives(json!({"op": "get", "key": "b"}), entry("b", "1", 2))
+        .fails(json!({"op": "get", "key": "c"}), "not_found")
+        .gives(
+            json!({"op": "update", "key": "a", "value": "2", "revision": 1}),
+            json!({"revision": 3}),
+        )
+        .fails(json!({"op": "update", "key": "a", "value": "3", "revision": 1}), "wrong_revision")
+        .gives(json!({"op": "get", "key": "a"}), entry("a", "2", 3))
+        .gives(json!({"op": "get_revision", "key": "a", "revision": 1}), entry("a", "1", 1))
+        .gives(
+            json!({"op": "history", "key": "a"}),
+            json!([entry("a", "1", 1), entry("a", "2", 3)]),
+        )
+        .gives(json!({"op": "put", "key": "part.x", "value": "1"}), json!({"revision": 4}))
+        .gives(json!({"op": "keys", "at_least": 3}), json!(["a", "b", "part.x"]))
+        .gives(json!({"op": "watch", "keys": "a", "expect": 1}), json!([entry("a", "2", 3)]))
+        .gives(
+            json!({"op": "watch", "keys": "part.>", "expect": 1}),
+            json!([entry("part.x", "1", 4)]),
+        )
+        .gives(
+            json!({"op": "watch", "keys": ">", "expect": 3}),
+            json!([entry("b", "1", 2), entry("a", "2", 3), entry("part.x", "1", 4)]),
+        )
+        .gives(json!({"op": "delete", "key": "b"}), Value::Null)
+        .fails(json!({"op": "get", "key": "b"}), "not_found")
+        .gives(json!({"op": "create", "key": "b", "value": "3"}), json!({"revision": 6}))
+        .gives(json!({"op": "purge", "key": "a"}), Value::Null)
+        .fails(json!({"op": "get", "key": "a"}), "not_found")
+        .gives(
+            json!({"op": "history", "key": "a"}),
+            json!([{"key": "a", "value": "", "revision": 7, "operation": "PURGE"}]),
+        )
+        .gives(json!({"op": "delete", "key": "part.x"}), Value::Null)
+        .gives(json!({"op": "put", "key": "d", "value": "1"}), json!({"revision": 9}))
+        // nats.js 3.4 purges every key that has ever been deleted, also where it is there again.
+        .gives(json!({"op": "delete", "key": "b"}), Value::Null)
+        .when(python_or_javascript, |s| s.gives(json!({"op": "purge_deletes"}), Value::Null))
+        .gives(json!({"op": "keys", "at_least": 1}), json!(["d"]))
+        .gives(json!({"op": "get", "key": "d"}), entry("d", "1", 9))
+}
+
+const OWNER: &str = r#"
 [service.owner]
 nkeys = ["{owner}"]
-owns = ["orders"]
+owns = ["rust", "python", "javascript"]
 "#;
-
-/// Every line is a success, and the server saw no violation.
-fn all_well(library: Library, lines: &[Value], deployment: &Deployment) {
-    for line in lines {
-        assert_eq!(line["ok"], true, "{library:?}: {line}");
-        assert!(line.get("violations").is_none(), "{library:?}: {line}");
-    }
-    assert_eq!(deployment.violations(), Vec::<String>::new(), "{library:?}");
-}
 
 /// put, create, update, delete, purge, get, get by revision, watch, keys, history, open, status.
 pub async fn the_owner_has_every_operation(version: &'static str) {
-    let deployment = Deployment::start(version, POLICY).await;
-    deployment.create_buckets(&["orders"]).await;
+    let deployment = Deployment::start(version, OWNER).await;
     let owner = deployment.service("owner");
     for library in Library::ALL {
-        let b = "orders";
-        let key = |k: &str| format!("{library:?}.{k}");
-        let lines = library
-            .run(
-                &deployment,
-                &owner,
-                json!([
-                    {"op": "open", "bucket": b},
-                    {"op": "status", "bucket": b},
-                    {"op": "put", "bucket": b, "key": key("a"), "value": "1"},
-                    {"op": "get", "bucket": b, "key": key("a")},
-                ]),
-            )
-            .await;
-        all_well(library, &lines, &deployment);
+        let bucket = library.word();
+        deployment.create_bucket(bucket, true).await;
+        let script = every_operation(Script::open(bucket), library, bucket);
+        script.run(library, &deployment, &owner).await;
     }
+}
+
+pub async fn the_owner_has_every_operation_without_direct_get(version: &'static str) {
+    let deployment = Deployment::start(version, OWNER).await;
+    let owner = deployment.service("owner");
+    for library in Library::ALL {
+        let bucket = library.word();
+        deployment.create_bucket(bucket, false).await;
+        let script = every_operation(Script::open_without_direct_get(bucket), library, bucket);
+        script.run(library, &deployment, &owner).await;
+    }
+}
+
+/// Puts values into a bucket as the admin.
+async fn fill(deployment: &Deployment, bucket: &str, values: &[(&str, &str)]) {
+    let store = deployment.bucket(bucket).await;
+    for (key, value) in values {
+        store.put(*key, (*value).to_owned().into()).await.unwrap();
+    }
+}
+
+const READER: &str = r#"
+[service.reader]
+nkeys = ["{reader}"]
+reads = ["orders", "plain", "many"]
+"#;
+
+/// Every reading operation on a bucket with the values of [`VALUES`].
+fn every_reading_operation(script: Script, bucket: &str) -> Script {
+    script
+        .gives(json!({"op": "status"}), json!({"bucket": bucket, "values": 4, "history": 10}))
+        .gives(json!({"op": "get", "key": "a"}), entry("a", "2", 2))
+        .gives(json!({"op": "get_revision", "key": "a", "revision": 1}), entry("a", "1", 1))
+        .gives(
+            json!({"op": "history", "key": "a"}),
+            json!([entry("a", "1", 1), entry("a", "2", 2)]),
+        )
+        .gives(json!({"op": "keys", "at_least": 3}), json!(["a", "b", "part.x"]))
+        .gives(json!({"op": "watch", "keys": "a", "expect": 1}), json!([entry("a", "2", 2)]))
+        .gives(
+            json!({"op": "watch", "keys": "part.*", "expect": 1}),
+            json!([entry("part.x", "1", 4)]),
+        )
+        .gives(
+            json!({"op": "watch", "keys": ">", "expect": 3}),
+            json!([entry("a", "2", 2), entry("b", "1", 3), entry("part.x", "1", 4)]),
+        )
+}
+
+const VALUES: [(&str, &str); 4] = [("a", "1"), ("a", "2"), ("b", "1"), ("part.x", "1")];
+
+pub async fn a_reader_of_a_bucket_has_every_reading_operation(version: &'static str) {
+    let deployment = Deployment::start(version, READER).await;
+    deployment.create_bucket("orders", true).await;
+    deployment.create_bucket("plain", false).await;
+    fill(&deployment, "orders", &VALUES).await;
+    fill(&deployment, "plain", &VALUES).await;
+    let reader = deployment.service("reader");
+    for library in Library::ALL {
+        let direct = every_reading_operation(Script::open("orders"), "orders");
+        direct.run(library, &deployment, &reader).await;
+        let plain = Script::open_without_direct_get("plain");
+        every_reading_operation(plain, "plain").run(library, &deployment, &reader).await;
+    }
+}
+
+/// More than a client takes in one piece: with flow control and heartbeats.
+pub async fn a_reader_watches_three_thousand_keys(version: &'static str) {
+    const KEYS: u64 = 3000;
+    let deployment = Deployment::start(version, READER).await;
+    deployment.create_bucket("many", true).await;
+    let admin = deployment.admin().await;
+    let key = |n: u64| format!("key.{n:04}");
+    let value = "x".repeat(200);
+    for n in 1..=KEYS {
+        let ack =
+            admin.publish(format!("$KV.many.{}", key(n)), value.clone().into()).await.unwrap();
+        if n == KEYS {
+            assert_eq!(ack.await.unwrap().sequence, KEYS);
+        }
+    }
+    let entries: Vec<Value> = (1..=KEYS).map(|n| entry(&key(n), &value, n)).collect();
+    let keys: Vec<String> = (1..=KEYS).map(key).collect();
+    for library in Library::ALL {
+        Script::open("many")
+            .gives(json!({"op": "watch", "keys": ">", "expect": KEYS}), json!(entries))
+            .gives(json!({"op": "keys", "at_least": KEYS}), json!(keys))
+            .gives(json!({"op": "get", "key": key(KEYS)}), entry(&key(KEYS), &value, KEYS))
+            .run(library, &deployment, &deployment.service("reader"))
+            .await;
+    }
+}
+
+pub async fn a_reader_is_refused_each_write(version: &'static str) {
+    let deployment = Deployment::start(version, READER).await;
+    deployment.create_bucket("orders", true).await;
+    fill(&deployment, "orders", &VALUES).await;
+    deployment.bucket("orders").await.delete("b").await.unwrap();
+    let before = deployment.content("orders").await;
+    assert_eq!(before.len(), 5);
+    for library in Library::ALL {
+        Script::open("orders")
+            .refused(json!({"op": "put", "key": "a", "value": "mine"}), "$KV.orders.a")
+            .refused(json!({"op": "create", "key": "new", "value": "mine"}), "$KV.orders.new")
+            .refused(
+                json!({"op": "update", "key": "a", "value": "mine", "revision": 2}),
+                "$KV.orders.a",
+            )
+            .refused(json!({"op": "delete", "key": "a"}), "$KV.orders.a")
+            .refused(json!({"op": "purge", "key": "a"}), "$KV.orders.a")
+            .when(library != Library::AsyncNats, |s| {
+                s.refused(json!({"op": "purge_deletes"}), "$JS.API.STREAM.PURGE.KV_orders")
+            })
+            .refused(
+                json!({"op": "publish", "subject": "$KV.orders.a", "value": "mine"}),
+                "$KV.orders.a",
+            )
+            .gives(json!({"op": "get", "key": "a"}), entry("a", "2", 2))
+            .run(library, &deployment, &deployment.service("reader"))
+            .await;
+    }
+    assert_eq!(deployment.content("orders").await, before);
+}
+
+const PARTS: &str = r#"
+[service.clerk]
+nkeys = ["{clerk}"]
+reads = ["fulfilment/line.>"]
+
+[service.line]
+nkeys = ["{line}"]
+owns = ["fulfilment/line.>"]
+"#;
+
+/// Every way to ask for keys in the body of a request, where no permission could see them.
+fn refused_all_but_its_part(script: Script, library: Library) -> Script {
+    let api = |rest: &str| format!("$JS.API.{rest}");
+    let create = api("CONSUMER.CREATE.KV_fulfilment");
+    // nats.js puts a name and what it wants to see in the subject; the others nothing.
+    let watch = |keys: &str| match library {
+        Library::NatsJs => format!("{create}.*.$KV.fulfilment.{keys}"),
+        Library::AsyncNats | Library::NatsPy => create.clone(),
+    };
+    let other = "$JS.API.DIRECT.GET.KV_fulfilment.$KV.fulfilment.other.1";
+    let request = |subject: &str, value: &str| json!({"op": "request", "subject": subject, "value": value, "timeout": 1});
+    script
+        .refused(json!({"op": "get", "key": "other.1"}), other)
+        .refused(
+            json!({"op": "get_revision", "key": "line.1", "revision": 1}),
+            "$JS.API.DIRECT.GET.KV_fulfilment",
+        )
+        .refused(json!({"op": "watch", "keys": ">", "expect": 1}), &watch(">"))
+        .refused(json!({"op": "watch", "keys": "other.>", "expect": 1}), &watch("other.>"))
+        .refused(json!({"op": "history", "key": "other.1"}), &watch("other.1"))
+        .refused(json!({"op": "keys"}), &watch(">"))
+        .refused(
+            request(
+                "$JS.API.STREAM.MSG.GET.KV_fulfilment",
+                r#"{"last_by_subj":"$KV.fulfilment.line.1"}"#,
+            ),
+            "$JS.API.STREAM.MSG.GET.KV_fulfilment",
+        )
+        .refused(
+            request("$JS.API.DIRECT.GET.KV_fulfilment", r#"{"seq":2}"#),
+            "$JS.API.DIRECT.GET.KV_fulfilment",
+        )
+        .refused(
+            request("$JS.API.STREAM.PURGE.KV_fulfilment", ""),
+            &api("STREAM.PURGE.KV_fulfilment"),
+        )
+}
+
+/// nats.py and async-nats watch with a request that carries no filter where the server could
+/// check it, so they get and do not watch.
+fn watches_its_part(script: Script, library: Library, found: &Value) -> Script {
+    let create = "$JS.API.CONSUMER.CREATE.KV_fulfilment";
+    let watch = json!({"op": "watch", "keys": "line.>", "expect": 1});
+    let history = json!({"op": "history", "key": "line.1"});
+    match library {
+        Library::NatsJs => script.gives(watch, json!([found])).gives(history, json!([found])),
+        Library::AsyncNats | Library::NatsPy => {
+            script.refused(watch, create).refused(history, create)
+        }
+    }
+}
+
+pub async fn a_reader_of_a_part_reads_that_part_alone(version: &'static str) {
+    let deployment = Deployment::start(version, PARTS).await;
+    deployment.create_buckets(&["fulfilment"]).await;
+    fill(&deployment, "fulfilment", &[("line.1", "1"), ("other.1", "secret")]).await;
+    let before = deployment.content("fulfilment").await;
+    for library in Library::ALL {
+        let found = entry("line.1", "1", 1);
+        let script = Script::open("fulfilment")
+            .gives(json!({"op": "get", "key": "line.1"}), found.clone())
+            .fails(json!({"op": "get", "key": "line.2"}), "not_found");
+        refused_all_but_its_part(watches_its_part(script, library, &found), library)
+            .refused(
+                json!({"op": "put", "key": "line.1", "value": "mine"}),
+                "$KV.fulfilment.line.1",
+            )
+            .gives(json!({"op": "get", "key": "line.1"}), found)
+            .run(library, &deployment, &deployment.service("clerk"))
+            .await;
+    }
+    assert_eq!(deployment.content("fulfilment").await, before);
+}
+
+pub async fn an_owner_of_a_part_writes_that_part_alone(version: &'static str) {
+    let deployment = Deployment::start(version, PARTS).await;
+    for library in Library::ALL {
+        deployment.create_buckets(&["fulfilment"]).await;
+        fill(&deployment, "fulfilment", &[("other.1", "1")]).await;
+        let script = Script::open("fulfilment")
+            .gives(json!({"op": "put", "key": "line.1", "value": "1"}), json!({"revision": 2}))
+            .gives(json!({"op": "create", "key": "line.2", "value": "1"}), json!({"revision": 3}))
+            .gives(
+                json!({"op": "update", "key": "line.1", "value": "2", "revision": 2}),
+                json!({"revision": 4}),
+            )
+            .gives(json!({"op": "delete", "key": "line.2"}), Value::Null)
+            .gives(json!({"op": "purge", "key": "line.1"}), Value::Null)
+            .gives(json!({"op": "put", "key": "line.1", "value": "3"}), json!({"revision": 7}));
+        let other = "$KV.fulfilment.other.1";
+        let create = json!({"op": "create", "key": "other.1", "value": "mine"});
+        let update = json!({"op": "update", "key": "other.1", "value": "mine", "revision": 1});
+        let script = script
+            .refused(json!({"op": "put", "key": "other.1", "value": "mine"}), other)
+            .refused(update, other)
+            .refused(json!({"op": "delete", "key": "other.1"}), other)
+            .refused(json!({"op": "purge", "key": "other.1"}), other);
+        let script = match library {
+            // It takes the refusal for a key that exists, and looks whether that was deleted.
+            Library::NatsJs => script.refused_both(
+                create,
+                other,
+                "$JS.API.DIRECT.GET.KV_fulfilment.$KV.fulfilment.other.1",
+            ),
+            Library::AsyncNats | Library::NatsPy => script.refused(create, other),
+        };
+        refused_all_but_its_part(script, library)
+            .gives(json!({"op": "get", "key": "line.1"}), entry("line.1", "3", 7))
+            .run(library, &deployment, &deployment.service("line"))
+            .await;
+        let left: Vec<_> = deployment.content("fulfilment").await;
+        let left: Vec<_> = left.iter().map(|(r, s, _, v)| (*r, s.as_str(), v.as_str())).collect();
+        assert_eq!(
+            left,
+            [
+                (1, "$KV.fulfilment.other.1", "1"),
+                (3, "$KV.fulfilment.line.2", "1"),
+                (5, "$KV.fulfilment.line.2", ""),
+                (6, "$KV.fulfilment.line.1", ""),
+                (7, "$KV.fulfilment.line.1", "3"),
+            ]
+        );
+        deployment.admin().await.delete_stream("KV_fulfilment").await.unwrap();
+    }
+}
+
+const STRANGER: &str = r#"
+[service.stranger]
+nkeys = ["{stranger}"]
+owns = ["its-own"]
+"#;
+
+pub async fn a_service_without_a_grant_for_a_bucket_is_refused_everything(version: &'static str) {
+    let deployment = Deployment::start(version, STRANGER).await;
+    deployment.create_buckets(&["orders", "its-own"]).await;
+    fill(&deployment, "orders", &VALUES).await;
+    let before = deployment.content("orders").await;
+    for library in Library::ALL {
+        let script = if library == Library::NatsJs {
+            let watch =
+                |keys: &str| format!("$JS.API.CONSUMER.CREATE.KV_orders.*.$KV.orders.{keys}");
+            // Opening sends nothing, so every operation is tried.
+            Script::open("orders")
+                .refused(json!({"op": "status"}), "$JS.API.STREAM.INFO.KV_orders")
+                .refused(
+                    json!({"op": "get", "key": "a"}),
+                    "$JS.API.DIRECT.GET.KV_orders.$KV.orders.a",
+                )
+                .refused(
+                    json!({"op": "get_revision", "key": "a", "revision": 1}),
+                    "$JS.API.DIRECT.GET.KV_orders",
+                )
+                .refused(json!({"op": "put", "key": "a", "value": "mine"}), "$KV.orders.a")
+                .refused_both(
+                    json!({"op": "create", "key": "c", "value": "mine"}),
+                    "$KV.orders.c",
+                    "$JS.API.DIRECT.GET.KV_orders.$KV.orders.c",
+                )
+                .refused(
+                    json!({"op": "update", "key": "a", "value": "mine", "revision": 2}),
+                    "$KV.orders.a",
+                )
+                .refused(json!({"op": "delete", "key": "a"}), "$KV.orders.a")
+                .refused(json!({"op": "purge", "key": "a"}), "$KV.orders.a")
+                .refused(json!({"op": "watch", "keys": "a", "expect": 1}), &watch("a"))
+                .refused(json!({"op": "watch", "keys": ">", "expect": 1}), &watch(">"))
+                .refused(json!({"op": "keys"}), &watch(">"))
+                .refused(json!({"op": "history", "key": "a"}), &watch("a"))
+                .refused(json!({"op": "purge_deletes"}), &watch(">"))
+        } else {
+            Script::on("orders").refused(json!({"op": "open"}), "$JS.API.STREAM.INFO.KV_orders")
+        };
+        [
+            "$KV.orders.a",
+            "$JS.API.STREAM.INFO.KV_orders",
+            "$JS.API.DIRECT.GET.KV_orders.$KV.orders.a",
+            "$JS.API.DIRECT.GET.KV_orders",
+            "$JS.API.STREAM.MSG.GET.KV_orders",
+            "$JS.API.STREAM.PURGE.KV_orders",
+            "$JS.API.CONSUMER.CREATE.KV_orders",
+            "$JS.API.CONSUMER.CREATE.KV_orders.c.$KV.orders.>",
+            "$JS.API.CONSUMER.DURABLE.CREATE.KV_orders.c",
+            "$JS.API.CONSUMER.INFO.KV_orders.c",
+            "$JS.API.CONSUMER.DELETE.KV_orders.c",
+            "$JS.API.CONSUMER.MSG.NEXT.KV_orders.c",
+            "$JS.FC.KV_orders.c.x",
+        ]
+        .into_iter()
+        .fold(script, |script, subject| {
+            script.refused(json!({"op": "publish", "subject": subject, "value": "{}"}), subject)
+        })
+        .refused_to_subscribe(json!({"op": "subscribe", "subject": "$KV.orders.>"}), "$KV.orders.>")
+        .run(library, &deployment, &deployment.service("stranger"))
+        .await;
+    }
+    assert_eq!(deployment.content("orders").await, before);
+}
+
+/// async-nats ends the consumer of the old connection and waits for the answer.
+pub async fn a_watch_goes_on_after_a_reconnect(version: &'static str) {
+    let deployment = Deployment::start(version, READER).await;
+    deployment.create_buckets(&["orders"]).await;
+    let (client, _violations) =
+        super::operations::connect(deployment.url(), &deployment.service("reader")).await.unwrap();
+    let store = jetstream::new(client.clone()).get_key_value("orders").await.unwrap();
+    let mut watch = store.watch_all().await.unwrap();
+    let mut seen = Vec::new();
+    for round in 0..3 {
+        let key = format!("k{round}");
+        fill(&deployment, "orders", &[(&key, "1")]).await;
+        let next = timeout(DEADLINE, watch.next()).await.unwrap().unwrap().unwrap();
+        seen.push(next.key);
+        let before = client.statistics().connects.load(Ordering::Relaxed);
+        assert_eq!(deployment.kick("reader").await, 1);
+        eventually("the client to come back", async || {
+            (client.statistics().connects.load(Ordering::Relaxed) > before).then_some(())
+        })
+        .await;
+    }
+    fill(&deployment, "orders", &[("last", "1")]).await;
+    seen.push(timeout(DEADLINE, watch.next()).await.unwrap().unwrap().unwrap().key);
+    assert_eq!(seen, ["k0", "k1", "k2", "last"]);
+    assert_eq!(store.get("last").await.unwrap().unwrap(), "1");
+    assert_eq!(deployment.violations(), []);
 }

@@ -13,7 +13,8 @@ use solewriter::protocol::seal::Sealer;
 use solewriter::source::SourceFile;
 
 /// A policy with one service, which owns one bucket.
-pub const POLICY: &str = "[service.orders]\nnkeys = [\"CLIENT\"]\nowns = [\"orders\"]\n";
+pub const POLICY: &str =
+    "[bucket.orders]\n[service.orders]\nnkeys = [\"CLIENT\"]\nowns = [\"orders\"]\n";
 /// The time in every test, in seconds since the Unix epoch.
 pub const NOW: i64 = 1_800_000_000;
 /// The header `{"typ":"JWT","alg":"ed25519-nkey"}`.
@@ -67,7 +68,7 @@ impl Bench {
             client: key(nkeys::KeyPairType::User, 6),
             authorizer: Authorizer::new(
                 Issuer::new(issuer(), sealer),
-                Decider::new(defaults, 0.1),
+                Decider::new(defaults, vec!["APP2".into()], 0.1),
                 2,
             ),
             issuer: issuer(),
@@ -112,7 +113,7 @@ impl Bench {
     }
 
     /// Claims, signed by a key, as a token.
-    pub fn token(&self, claims: &Value, signer: &Signer<Server>) -> Vec<u8> {
+    pub fn token(claims: &Value, signer: &Signer<Server>) -> Vec<u8> {
         let claims = data_encoding::BASE64URL_NOPAD.encode(claims.to_string().as_bytes());
         let signed = format!("{HEADER}.{claims}");
         let signature = signer.sign(signed.as_bytes());
@@ -121,7 +122,7 @@ impl Bench {
 
     /// Claims, signed by the server.
     pub fn signed(&self, claims: &Value) -> Vec<u8> {
-        self.token(claims, &self.server)
+        Self::token(claims, &self.server)
     }
 
     /// Sealed to us by the server.
@@ -131,7 +132,7 @@ impl Bench {
     }
 
     /// This moment of every test.
-    pub fn moment(&self) -> Moment {
+    pub fn moment() -> Moment {
         Moment { now: NOW, id: "DECISION".to_owned(), nonce: [9; 24], chance: 0.0 }
     }
 }

@@ -282,9 +282,6 @@ fn plain_subject(key: &str, entry: &Spanned<String>, scope: &Scope<'_>) -> Optio
         "subjects that begin with `$` belong to the server"
     } else if first.starts_with('_') {
         "subjects that begin with `_` are inboxes and the server's own replies"
-    } else if pattern.ends_in_star() && matches!(key, "subscribes" | "answers") {
-        problems.push(reaches_below(key, &pattern, &entry.span));
-        return None;
     } else {
         warn_of_odd_tokens(&pattern, entry, problems);
         return Some(pattern);
@@ -302,19 +299,6 @@ fn plain_subject(key: &str, entry: &Spanned<String>, scope: &Scope<'_>) -> Optio
             .help(help),
     );
     None
-}
-
-/// nats-server takes the `>` of a client's subscription for a token like any other when it looks
-/// at permissions, so one that ends in `*` admits it, and everything below is delivered.
-fn reaches_below(key: &str, pattern: &Pattern, span: &Span) -> Problem {
-    let text = pattern.as_str();
-    let above = text.strip_suffix('*').unwrap_or(text);
-    Problem::error("ends-in-star", format!("`{key}` may not hold `{}`", shown(text)))
-        .at(span, "nats-server lets a client subscribe to `>` in place of the last `*`")
-        .help(format!(
-            "write `{}>` if what is below may be received too; otherwise name the subjects",
-            shown(above)
-        ))
 }
 
 /// Warns of what is an ordinary character to NATS, and hardly meant as one.

@@ -10,7 +10,7 @@ use super::settings::Place;
 use crate::policy::model::{Access, Rule};
 use crate::policy::overlap::PatternTree;
 use crate::source::{Collector, Problem};
-use crate::subject::Pattern;
+use crate::subject::{Pattern, StarConflict, deny_below_stars};
 
 /// Judges each service by itself.
 pub fn check(drafts: &[Draft], problems: &Collector) {
@@ -18,7 +18,33 @@ pub fn check(drafts: &[Draft], problems: &Collector) {
         // A role's own entries were judged with the role.
         check_covered(draft.rules().filter(|(rule, _)| rule.role.is_none()), problems);
         check_deputy(draft, problems);
+        check_stars(draft, problems);
     }
+}
+
+/// A subscription that ends in `*` comes with a denial of what is below it, which would take
+/// away what another entry grants there.
+fn check_stars(draft: &Draft, problems: &Collector) {
+    let subscribed: Vec<(&Pattern, &Place)> = draft
+        .rules()
+        .filter_map(|(rule, place)| match &rule.access {
+            Access::Subscribes(pattern) | Access::Answers(pattern) => Some((pattern, place)),
+            _ => None,
+        })
+        .collect();
+    let patterns: Vec<&Pattern> = subscribed.iter().map(|(pattern, _)| *pattern).collect();
+    let Err(StarConflict { star, other }) = deny_below_stars(&patterns) else { return };
+    let (Some((star, at)), Some((other, below))) = (subscribed.get(star), subscribed.get(other))
+    else {
+        return;
+    };
+    let above = star.as_str().strip_suffix('*').unwrap_or(star.as_str());
+    problems.push(
+        Problem::error("star-conflict", format!("`{star}` cannot stand beside `{other}`"))
+            .at(&at.span, format!("a client may send `{above}>` here, so `{star}.>` is denied"))
+            .also(&below.span, "and that would be denied with it")
+            .help(format!("write `{above}>` if all below may be received; else name the subjects")),
+    );
 }
 
 /// Warns of entries that another entry of the same table makes needless.

@@ -1,3 +1,5 @@
+//! Fetching, against an index of our own on loopback.
+
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, TcpStream};

@@ -1,3 +1,5 @@
+//! Real nats-server processes: start, stop, restart, early exit.
+
 use std::os::unix::fs::PermissionsExt;
 
 use rustix::process::test_kill_process;

@@ -21,7 +21,7 @@
 //
 // Operations (all but the last five take "bucket"; open it first):
 //
-//     open {allow_direct}, status, keys, purge_deletes
+//     open {allow_direct}, status, keys {at_least}, purge_deletes
 //     put {key, value}       create {key, value}    update {key, value, revision}
 //     get {key}              get_revision {key, revision}
 //     delete {key}           purge {key}            history {key}

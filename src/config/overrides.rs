@@ -1,0 +1,153 @@
+//! The table of settings, and what overrides the file: flags and environment variables.
+
+use std::ffi::OsString;
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use crate::source::SourceFile;
+
+/// What a setting holds, so that an override can be written as TOML.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Text,
+    Path,
+    List,
+    Number,
+    Flag,
+}
+
+/// One setting: where it stands in the file, and its help.
+struct Setting {
+    table: &'static str,
+    key: &'static str,
+    kind: Kind,
+    help: &'static str,
+}
+
+const fn setting(
+    table: &'static str,
+    key: &'static str,
+    kind: Kind,
+    help: &'static str,
+) -> Setting {
+    Setting { table, key, kind, help }
+}
+
+/// Every setting, in the order of the file. `docs/settings.md` is checked against it.
+const SETTINGS: [Setting; 26] = [
+    setting("nats", "servers", Kind::List, "nats-server addresses, separated by commas"),
+    setting("nats", "nkey_seed", Kind::Path, "file with the callout user's seed"),
+    setting("nats", "credentials", Kind::Path, "credentials (.creds) file, instead of nkey_seed"),
+    setting("nats", "queue_group", Kind::Text, "queue group that instances share [solewriter]"),
+    setting("nats", "name", Kind::Text, "name of the connection [solewriter]"),
+    setting("nats.tls", "required", Kind::Flag, "refuse a connection without TLS [false]"),
+    setting("nats.tls", "first", Kind::Flag, "TLS handshake before the server's INFO [false]"),
+    setting("nats.tls", "ca", Kind::Path, "PEM file with the certificate authorities to trust"),
+    setting("nats.tls", "cert", Kind::Path, "PEM file with the client certificate"),
+    setting("nats.tls", "key", Kind::Path, "PEM file with the client certificate's key"),
+    setting("issuer", "seed", Kind::Path, "file with the issuer account's seed"),
+    setting("xkey", "seed", Kind::Path, "file with the curve seed that opens sealed requests"),
+    setting("system", "nkey_seed", Kind::Path, "file with the system account user's seed"),
+    setting("policy", "directory", Kind::Path, "directory of policy files"),
+    setting("policy", "poll", Kind::Text, "how often to look for changes no event told of [10s]"),
+    setting("grants", "account", Kind::Text, "account that services are placed in [APP]"),
+    setting("grants", "accounts", Kind::List, "other accounts that a policy may name [none]"),
+    setting("grants", "lifetime", Kind::Text, "how long permissions last [1h]"),
+    setting("grants", "jitter_percent", Kind::Number, "at most this much off a lifetime [10]"),
+    setting("limits", "pending", Kind::Number, "requests waiting at most; more are dropped [4096]"),
+    setting("limits", "patience", Kind::Text, "drop a request that waited longer [2s]"),
+    setting("limits", "clock_leeway", Kind::Text, "how far servers' clocks may be behind [2s]"),
+    setting("limits", "drain", Kind::Text, "time to finish what was taken on at stop [10s]"),
+    setting(
+        "http",
+        "listen",
+        Kind::Text,
+        "address for health and metrics, or off [127.0.0.1:9980]",
+    ),
+    setting("log", "format", Kind::Text, "auto, text or json [auto]"),
+    setting("log", "filter", Kind::Text, "level or tracing directives [info,async_nats=warn]"),
+];
+
+impl Setting {
+    /// `nats-tls-ca`.
+    fn flag(&self) -> String {
+        format!("{}-{}", self.table, self.key).replace(['.', '_'], "-")
+    }
+
+    /// `SOLEWRITER_NATS_TLS_CA`.
+    fn variable(&self) -> String {
+        format!("solewriter_{}_{}", self.table, self.key).replace('.', "_").to_uppercase()
+    }
+
+    /// The override as a TOML text.
+    fn document(&self, value: &str) -> SourceFile {
+        let quote = |text: &str| ::toml::Value::String(text.trim().to_owned()).to_string();
+        let toml = match self.kind {
+            Kind::Text | Kind::Path => quote(value),
+            Kind::List => {
+                let items: Vec<String> = value.split(',').map(quote).collect();
+                format!("[{}]", items.join(", "))
+            }
+            Kind::Number | Kind::Flag => value.trim().replace(['\n', '\r'], " "),
+        };
+        let name = format!("--{} or {}", self.flag(), self.variable());
+        SourceFile::new(name, format!("[{}]\n{} = {toml}\n", self.table, self.key))
+    }
+}
+
+/// Values given by flag or environment.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    pub(super) documents: Vec<SourceFile>,
+}
+
+impl clap::FromArgMatches for Overrides {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let mut documents = Vec::new();
+        for setting in &SETTINGS {
+            if let Some(value) = matches.get_one::<String>(&setting.flag()) {
+                documents.push(setting.document(value));
+            }
+        }
+        Ok(Self { documents })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl clap::Args for Overrides {
+    fn augment_args(command: Command) -> Command {
+        SETTINGS.iter().fold(command.next_help_heading("Settings (over the file's)"), |c, s| {
+            c.arg(
+                Arg::new(s.flag())
+                    .long(s.flag())
+                    .env(OsString::from(s.variable()))
+                    .help(s.help)
+                    .value_name(match s.kind {
+                        Kind::Text => "TEXT",
+                        Kind::Path => "FILE",
+                        Kind::List => "LIST",
+                        Kind::Number => "NUMBER",
+                        Kind::Flag => "true|false",
+                    })
+                    .action(ArgAction::Set)
+                    .hide_env_values(true)
+                    .hide_short_help(true),
+            )
+        })
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+/// Every setting as `(table, key, flag, environment variable, help)`, in the order of the file.
+pub fn documented() -> impl Iterator<Item = [String; 5]> {
+    SETTINGS
+        .iter()
+        .map(|s| [s.table.to_owned(), s.key.to_owned(), s.flag(), s.variable(), s.help.to_owned()])
+}

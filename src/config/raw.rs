@@ -1,0 +1,151 @@
+//! Settings as one text has them, before they are put together and judged.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::keys::{Seed, User};
+use crate::source::{Collector, Problem, SourceFile, Spanned, toml};
+
+/// Settings as read, from one text; `None` where it says nothing.
+#[derive(Default)]
+pub(super) struct Raw {
+    pub(super) servers: Option<Vec<Spanned<String>>>,
+    pub(super) nats_seed: Option<Spanned<PathBuf>>,
+    pub(super) credentials: Option<Spanned<PathBuf>>,
+    pub(super) queue_group: Option<Spanned<String>>,
+    pub(super) name: Option<Spanned<String>>,
+    pub(super) tls_required: Option<Spanned<bool>>,
+    pub(super) tls_first: Option<Spanned<bool>>,
+    pub(super) tls_ca: Option<Spanned<PathBuf>>,
+    pub(super) tls_cert: Option<Spanned<PathBuf>>,
+    pub(super) tls_key: Option<Spanned<PathBuf>>,
+    pub(super) issuer_seed: Option<Spanned<PathBuf>>,
+    pub(super) xkey_seed: Option<Spanned<PathBuf>>,
+    pub(super) system_seed: Option<Spanned<PathBuf>>,
+    pub(super) policy: Option<Spanned<PathBuf>>,
+    pub(super) poll: Option<Spanned<Duration>>,
+    pub(super) account: Option<Spanned<String>>,
+    pub(super) accounts: Option<Vec<Spanned<String>>>,
+    pub(super) lifetime: Option<Spanned<Duration>>,
+    pub(super) jitter: Option<Spanned<i64>>,
+    pub(super) pending: Option<Spanned<i64>>,
+    pub(super) patience: Option<Spanned<Duration>>,
+    pub(super) clock_leeway: Option<Spanned<Duration>>,
+    pub(super) drain: Option<Spanned<Duration>>,
+    pub(super) listen: Option<Spanned<String>>,
+    pub(super) log_format: Option<Spanned<String>>,
+    pub(super) log_filter: Option<Spanned<String>>,
+    /// Required settings that stand there, even if what they say is no good.
+    pub(super) present: Vec<&'static str>,
+}
+
+/// A path, relative to `base`.
+fn path(table: &mut toml::Table<'_>, key: &'static str, base: &Path) -> Option<Spanned<PathBuf>> {
+    let text = table.string(key)?;
+    if Seed::<User>::looks_like(&text.value) {
+        // Without the place: showing the line would print the seed.
+        let (line, _) = text.span.line_column();
+        table.problems().push(
+            Problem::error(
+                "seed-in-settings",
+                format!("{}:{line}: `{key}` is a seed itself", text.span.file().name()),
+            )
+            .help(
+                "write it to a file that only you can read, and give that file's path here; \
+                 replace the key if these settings were shared",
+            ),
+        );
+        return None;
+    }
+    if text.value.is_empty() {
+        let problem = Problem::error("empty-path", format!("`{key}` is empty"));
+        table.problems().push(problem.at(&text.span, "expected a path"));
+        return None;
+    }
+    Some(text.map(|t| base.join(t)))
+}
+
+impl Raw {
+    pub(super) fn read(file: &SourceFile, base: &Path, problems: &Collector) -> Self {
+        let mut raw = Self::default();
+        let Some(mut root) = toml::read(file, problems) else { return raw };
+        if let Some(mut nats) = root.table("nats") {
+            raw.notes(&nats, &["servers", "nkey_seed", "credentials"]);
+            raw.servers = nats.strings("servers");
+            raw.nats_seed = path(&mut nats, "nkey_seed", base);
+            raw.credentials = path(&mut nats, "credentials", base);
+            raw.queue_group = nats.string("queue_group");
+            raw.name = nats.string("name");
+            if let Some(mut tls) = nats.table("tls") {
+                raw.tls_required = tls.boolean("required");
+                raw.tls_first = tls.boolean("first");
+                raw.tls_ca = path(&mut tls, "ca", base);
+                raw.tls_cert = path(&mut tls, "cert", base);
+                raw.tls_key = path(&mut tls, "key", base);
+                tls.finish();
+            }
+            nats.finish();
+        }
+        if let Some(mut issuer) = root.table("issuer") {
+            raw.notes(&issuer, &["seed"]);
+            raw.issuer_seed = path(&mut issuer, "seed", base);
+            issuer.finish();
+        }
+        if let Some(mut xkey) = root.table("xkey") {
+            raw.xkey_seed = path(&mut xkey, "seed", base);
+            xkey.finish();
+        }
+        if let Some(mut system) = root.table("system") {
+            raw.system_seed = path(&mut system, "nkey_seed", base);
+            system.finish();
+        }
+        if let Some(mut policy) = root.table("policy") {
+            raw.notes(&policy, &["directory"]);
+            raw.policy = path(&mut policy, "directory", base);
+            raw.poll = policy.duration("poll");
+            policy.finish();
+        }
+        if let Some(mut grants) = root.table("grants") {
+            raw.account = grants.string("account");
+            raw.accounts = grants.strings("accounts");
+            raw.lifetime = grants.duration("lifetime");
+            raw.jitter = grants.integer("jitter_percent", 0..=50);
+            grants.finish();
+        }
+        if let Some(mut limits) = root.table("limits") {
+            raw.pending = limits.integer("pending", 1..=1_000_000);
+            raw.patience = limits.duration("patience");
+            raw.clock_leeway = limits.duration("clock_leeway");
+            raw.drain = limits.duration("drain");
+            limits.finish();
+        }
+        if let Some(mut http) = root.table("http") {
+            raw.listen = http.string("listen");
+            http.finish();
+        }
+        if let Some(mut log) = root.table("log") {
+            raw.log_format = log.string("format");
+            raw.log_filter = log.string("filter");
+            log.finish();
+        }
+        root.finish();
+        raw
+    }
+
+    fn notes(&mut self, table: &toml::Table<'_>, keys: &[&'static str]) {
+        self.present.extend(keys.iter().filter(|key| table.has(key)));
+    }
+
+    /// These, and `under` where these say nothing.
+    pub(super) fn over(self, mut under: Self) -> Self {
+        under.present.extend(self.present);
+        macro_rules! over {
+            ($($field:ident)*) => {
+                Self { $($field: self.$field.or(under.$field),)* present: under.present }
+            };
+        }
+        over!(servers nats_seed credentials queue_group name tls_required tls_first tls_ca tls_cert
+            tls_key issuer_seed xkey_seed system_seed policy poll account accounts lifetime jitter pending
+            patience clock_leeway drain listen log_format log_filter)
+    }
+}

@@ -1,0 +1,166 @@
+//! Edits of the policy while everything runs.
+
+use std::os::unix::fs::symlink;
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use super::deployment::{Deployment, Prepared};
+use super::raw::Raw;
+
+const BEFORE: &str = r#"
+[service.orders]
+nkeys = ["{orders}"]
+owns = ["orders"]
+
+[service.billing]
+nkeys = ["{billing}"]
+publishes = ["events.billing.>"]
+"#;
+
+const AFTER: &str = r#"
+[service.orders]
+nkeys = ["{orders}"]
+owns = ["orders", "more"]
+"#;
+
+async fn writes(deployment: &Deployment, service: &str, subject: &str) -> Result<(), String> {
+    Raw::login(deployment, &deployment.service(service)).await.publish(subject, b"1").await
+}
+
+async fn changed(deployment: &mut Deployment, times: usize) -> Value {
+    deployment.instances[0].says_times("policy_changed", times).await.pop().unwrap()
+}
+
+pub async fn an_edit_takes_effect_on_the_next_connection(version: &'static str) {
+    let mut deployment = Deployment::start(version, BEFORE).await;
+    let orders = deployment.service("orders");
+    let billing = deployment.service("billing");
+    let before = deployment.instances[0].says("ready").await["revision"].clone();
+    let mut open = Raw::login(&deployment, &orders).await;
+    assert!(open.publish("$KV.more.a", b"1").await.is_err());
+    Raw::login(&deployment, &billing).await;
+
+    deployment.write_policy(AFTER);
+    let line = changed(&mut deployment, 1).await;
+    assert_eq!(line["before"], before, "{line}");
+    assert_ne!(line["revision"], before, "{line}");
+    assert_eq!(line["services"], 1, "{line}");
+    assert_eq!(writes(&deployment, "orders", "$KV.more.a").await, Ok(()));
+    let refused = Raw::try_login(deployment.url(), &billing.seed).await.map(drop);
+    assert_eq!(refused, Err("Authorization Violation".to_owned()));
+    // What is open keeps what it has.
+    assert!(open.publish("$KV.more.a", b"1").await.is_err());
+    assert_eq!(open.publish("$KV.orders.a", b"1").await, Ok(()));
+    let decisions = deployment.instances[0].says_times("authorisation", 4).await;
+    let revisions: Vec<&Value> = decisions.iter().map(|d| &d["revision"]).collect();
+    assert_eq!(revisions, [&before, &before, &line["revision"], &line["revision"]]);
+
+    deployment.write_policy(BEFORE);
+    let line = changed(&mut deployment, 2).await;
+    assert_eq!(line["revision"], before, "the same text is the same revision: {line}");
+    Raw::login(&deployment, &billing).await;
+}
+
+pub async fn an_invalid_edit_changes_nothing_and_says_why(version: &'static str) {
+    let mut deployment = Deployment::start(version, BEFORE).await;
+    let ready = deployment.instances[0].says("ready").await;
+    let unknown_key = AFTER.replace("owns", "own");
+    let second_owner = format!("{BEFORE}owns = [\"orders/line.>\"]\n");
+    let twice = format!("{AFTER}\n[service.orders]\nowns = [\"x\"]\n");
+    let edits = [
+        ("[service.orders\nnkeys = 5", vec!["test.toml:1:"]),
+        (unknown_key.as_str(), vec!["test.toml:4:1", "own", "owns"]),
+        (
+            second_owner.as_str(),
+            vec!["test.toml:9:9", "4 | owns = [\"orders\"]", "`billing` owns it here"],
+        ),
+        (twice.as_str(), vec!["test.toml:6:", "orders"]),
+        ("", vec!["service"]),
+        ("[service.orders]\nnkeys = [\"UNKNOWN\"]", vec!["test.toml:2:"]),
+        ("[service.\"a b\"]\npublishes = [\"x\"]", vec!["test.toml:1:", "a b"]),
+        (
+            "[service.a]\npublishes = [\"x..y\", \"x.>.y\", \"x y\"]",
+            vec!["test.toml:2:14", "test.toml:2:22", "test.toml:2:31"],
+        ),
+        ("[service.a]\nowns = [\"or ders\", \"b*\"]", vec!["test.toml:2:9", "test.toml:2:20"]),
+    ];
+    for (at, (text, said)) in edits.iter().enumerate() {
+        deployment.write_policy(text);
+        let lines = deployment.instances[0].says_times("policy_refused", at + 1).await;
+        assert_eq!(lines.len(), at + 1);
+        let line = &lines[at];
+        assert_eq!(line["level"], "ERROR", "{line}");
+        assert_eq!(line["revision"], ready["revision"], "{line}");
+        let problems = line["problems"].as_str().unwrap();
+        for part in said {
+            assert!(problems.contains(part), "no {part:?} in:\n{problems}");
+        }
+        // The one before stays in force, and whoever asks is told.
+        let (status, report) = deployment.instances[0].get("/readyz").await;
+        assert_eq!(status, 200);
+        let revision = ready["revision"].as_str().unwrap();
+        let told = format!("policy: revision {revision}, changes refused for ");
+        assert!(report.contains(&told), "{report}");
+        assert_eq!(writes(&deployment, "orders", "$KV.orders.a").await, Ok(()));
+        assert_eq!(writes(&deployment, "billing", "events.billing.x").await, Ok(()));
+    }
+    let instance = &mut deployment.instances[0];
+    let refused = "solewriter_policy_loads_total{outcome=\"refused\"}";
+    assert_eq!(instance.metric(refused).await, f64::from(u8::try_from(edits.len()).unwrap()));
+    assert!(instance.metric("solewriter_policy_refused_since_timestamp_seconds").await > 1e9);
+
+    deployment.write_policy(AFTER);
+    changed(&mut deployment, 1).await;
+    let (_, report) = deployment.instances[0].get("/readyz").await;
+    assert!(report.contains(", the newest\n"), "{report}");
+    let since = "solewriter_policy_refused_since_timestamp_seconds";
+    assert!(deployment.instances[0].metric(since).await.abs() < 1.0);
+}
+
+pub async fn sighup_reads_the_policy_at_once(version: &'static str) {
+    let mut deployment = Deployment::start(version, BEFORE).await;
+    for times in 1..=3 {
+        deployment.instances[0].signal(Signal::HUP);
+        let lines = deployment.instances[0].says_times("policy_unchanged", times).await;
+        assert_eq!(lines.len(), times);
+    }
+    deployment.write_policy(AFTER);
+    deployment.instances[0].signal(Signal::HUP);
+    changed(&mut deployment, 1).await;
+    assert_eq!(writes(&deployment, "orders", "$KV.more.a").await, Ok(()));
+}
+
+/// As Kubernetes mounts a config map: the files are links into `..data`, which is a link to a
+/// folder of its own for each version, and is swapped by a rename.
+pub async fn a_swap_of_symbolic_links_is_seen(version: &'static str) {
+    let mut deployment = Prepared::new().start_broker(version, BEFORE).await;
+    let folder = deployment.files.policy();
+    std::fs::remove_file(folder.join("test.toml")).unwrap();
+    let mount = |name: &str, text: String| {
+        std::fs::create_dir(folder.join(name)).unwrap();
+        std::fs::write(folder.join(name).join("test.toml"), text).unwrap();
+        symlink(name, folder.join("..data_tmp")).unwrap();
+        std::fs::rename(folder.join("..data_tmp"), folder.join("..data")).unwrap();
+    };
+    mount("..2026_01", deployment.policy_text(BEFORE));
+    symlink("..data/test.toml", folder.join("test.toml")).unwrap();
+    deployment.add_instance(&["--policy-poll", "1h"]).await;
+    Raw::login(&deployment, &deployment.service("billing")).await;
+
+    mount("..2026_02", deployment.policy_text(AFTER));
+    std::fs::remove_dir_all(folder.join("..2026_01")).unwrap();
+    changed(&mut deployment, 1).await;
+    assert_eq!(writes(&deployment, "orders", "$KV.more.a").await, Ok(()));
+}
+
+pub async fn a_policy_that_does_not_load_keeps_it_from_starting(version: &'static str) {
+    let mut deployment = Prepared::new().start_broker(version, "[service.a]\nown = [\"x\"]").await;
+    let at = deployment.launch_instance(&[]);
+    let instance = &mut deployment.instances[at];
+    let status = instance.child.wait().await.unwrap();
+    assert_eq!(status.code(), Some(1));
+    let said = super::deployment::read(&instance.log);
+    assert!(said.contains("test.toml:2:1") && said.contains("owns"), "{said}");
+    assert!(deployment.connections("AUTH").await.is_empty());
+}

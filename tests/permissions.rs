@@ -1,0 +1,222 @@
+//! Rules to subjects: exactly what is needed, and never what is never granted.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use proptest::prelude::*;
+use solewriter::permissions::{Defaults, Grant, Side, never_granted};
+use solewriter::policy::model::{Access, Policy};
+use solewriter::policy::validate::validate;
+use solewriter::source::SourceFile;
+use solewriter::subject::{Pattern, Subject};
+
+fn defaults() -> Defaults {
+    Defaults { account: "APP".into(), lifetime: std::time::Duration::from_secs(3600) }
+}
+
+fn policy(text: &str) -> Option<Policy> {
+    validate(&[SourceFile::new("test.toml", text)]).ok().map(|validated| validated.policy)
+}
+
+/// The allow and deny lists of the one service of a policy.
+fn lists(rules: &str) -> serde_json::Value {
+    let text = format!("[bucket.b]\n[service.s]\n{rules}\n");
+    let policy = policy(&text).expect(&text);
+    let grant = Grant::of(policy.service("s").unwrap(), &defaults()).unwrap();
+    let claims = serde_json::to_value(grant.claims()).unwrap();
+    serde_json::json!({"pub": claims["pub"], "sub": claims["sub"]})
+}
+
+#[test]
+fn a_reader_of_a_bucket_gets_no_way_to_write_it() {
+    assert_eq!(
+        lists("reads = [\"b\"]"),
+        serde_json::json!({
+            "pub": {"allow": [
+                "$JS.API.CONSUMER.CREATE.KV_b",
+                "$JS.API.CONSUMER.CREATE.KV_b.*",
+                "$JS.API.CONSUMER.CREATE.KV_b.*.$KV.b.>",
+                "$JS.API.CONSUMER.DELETE.KV_b.*",
+                "$JS.API.CONSUMER.INFO.KV_b.*",
+                "$JS.API.DIRECT.GET.KV_b",
+                "$JS.API.DIRECT.GET.KV_b.$KV.b.>",
+                "$JS.API.STREAM.INFO.KV_b",
+                "$JS.API.STREAM.MSG.GET.KV_b",
+                "$JS.FC.KV_b.>",
+            ]},
+            "sub": {"allow": ["_INBOX.s.>"]},
+        })
+    );
+}
+
+#[test]
+fn a_reader_of_a_part_gets_nothing_that_chooses_keys_in_its_body() {
+    assert_eq!(
+        lists("reads = [\"b/line.>\"]"),
+        serde_json::json!({
+            "pub": {"allow": [
+                "$JS.API.CONSUMER.CREATE.KV_b.*.$KV.b.line.>",
+                "$JS.API.CONSUMER.DELETE.KV_b.*",
+                "$JS.API.CONSUMER.INFO.KV_b.*",
+                "$JS.API.DIRECT.GET.KV_b.$KV.b.line.>",
+                "$JS.API.STREAM.INFO.KV_b",
+                "$JS.FC.KV_b.>",
+            ]},
+            "sub": {"allow": ["_INBOX.s.>"]},
+        })
+    );
+}
+
+#[test]
+fn plain_subjects_are_granted_on_their_side_only() {
+    assert_eq!(
+        lists("publishes = [\"events.a.>\"]\nsubscribes = [\"events.b.>\"]"),
+        serde_json::json!({
+            "pub": {"allow": ["events.a.>"]},
+            "sub": {"allow": ["_INBOX.s.>", "events.b.>"]},
+        })
+    );
+    assert_eq!(
+        lists("subscribes = [\"events.b.>\"]"),
+        serde_json::json!({"pub": {"deny": [">"]}, "sub": {"allow": ["events.b.>"]}})
+    );
+    assert_eq!(
+        lists("calls = [\"svc.quote\"]"),
+        serde_json::json!({"pub": {"allow": ["svc.quote"]}, "sub": {"allow": ["_INBOX.s.>"]}})
+    );
+}
+
+#[test]
+fn who_answers_may_publish_to_inboxes_and_gets_no_resp() {
+    assert_eq!(
+        lists("answers = [\"svc.s.>\"]"),
+        serde_json::json!({
+            "pub": {"allow": ["_INBOX.>"]},
+            "sub": {"allow": ["svc.s.>"]},
+        })
+    );
+}
+
+#[test]
+fn a_subscription_that_ends_in_a_star_cannot_be_widened() {
+    assert_eq!(
+        lists("subscribes = [\"events.*\"]")["sub"],
+        serde_json::json!({"allow": ["events.*"], "deny": ["events.*.>"]})
+    );
+    // Where deeper subjects are granted anyway, there is nothing to deny.
+    assert_eq!(
+        lists("subscribes = [\"events.*\", \"events.>\"]")["sub"],
+        serde_json::json!({"allow": ["events.>"]})
+    );
+}
+
+#[test]
+fn a_denial_that_would_take_another_grant_is_a_problem_of_the_policy() {
+    for rules in [
+        "subscribes = [\"events.*\", \"events.a.b\"]",
+        "subscribes = [\"events.*\"]\nanswers = [\"events.a.>\"]",
+        "subscribes = [\"events.*\", \"events.*.x\"]",
+    ] {
+        let problems =
+            validate(&[SourceFile::new("t.toml", format!("[service.s]\n{rules}\n"))]).unwrap_err();
+        assert!(problems.iter().any(|p| p.code == "star-conflict"), "{rules}");
+    }
+}
+
+#[test]
+fn nothing_stands_twice_or_under_another_entry() {
+    let lists = lists("owns = [\"b\"]\nreads = [\"b\", \"b/x\"]\npublishes = [\"e.>\", \"e.a\"]");
+    let allow = lists["pub"]["allow"].as_array().unwrap();
+    let patterns: Vec<Pattern> =
+        allow.iter().map(|s| Pattern::parse(s.as_str().unwrap()).unwrap()).collect();
+    for (i, one) in patterns.iter().enumerate() {
+        for (j, other) in patterns.iter().enumerate() {
+            assert!(i == j || !one.is_subset_of(other), "{one} is within {other}");
+        }
+    }
+}
+
+/// Texts that an operator, or an attacker of the policy repository, might write.
+fn entry() -> impl Strategy<Value = String> {
+    let token = prop_oneof![
+        4 => "[ab]",
+        1 => Just("*".to_owned()),
+        1 => Just(">".to_owned()),
+        1 => prop::sample::select(vec![
+            "$KV", "$JS", "$SYS", "_INBOX", "API", "STREAM", "CREATE", "KV_b", "_R_", "$SRV", "",
+        ]).prop_map(str::to_owned),
+    ];
+    (prop::option::weighted(0.5, "[bc]"), proptest::collection::vec(token, 1..4)).prop_map(
+        |(bucket, tokens)| match bucket {
+            Some(bucket) => format!("{bucket}/{}", tokens.join(".")),
+            None => tokens.join("."),
+        },
+    )
+}
+
+fn hostile_policy() -> impl Strategy<Value = String> {
+    let verb =
+        prop::sample::select(vec!["owns", "reads", "publishes", "subscribes", "answers", "calls"]);
+    let rules =
+        proptest::collection::btree_map(verb, proptest::collection::vec(entry(), 1..3), 0..4);
+    proptest::collection::vec(rules, 1..4).prop_map(|services| {
+        let mut text = String::from("[bucket.a]\n");
+        for bucket in ["b", "c"] {
+            text.push_str(&format!(
+                "[bucket.{bucket}]\npart_owners = true\nrollup = false\nduplicate_window = \"100ms\"\n"
+            ));
+        }
+        for (i, rules) in services.into_iter().enumerate() {
+            text.push_str(&format!("[service.s{i}]\n"));
+            for (verb, entries) in rules {
+                text.push_str(&format!("{verb} = {entries:?}\n"));
+            }
+        }
+        text
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 4000, failure_persistence: None, ..ProptestConfig::default()
+    })]
+
+    /// The gate in `permissions` and validation agree, and neither lets anything through.
+    #[test]
+    fn whatever_validates_grants_nothing_that_is_never_granted(text in hostile_policy()) {
+        let Some(policy) = policy(&text) else { return Ok(()) };
+        for service in policy.services() {
+            let grant = Grant::of(service, &defaults());
+            prop_assert!(grant.is_ok(), "{:?}\n{}", grant.err(), text);
+            let grant = grant.unwrap();
+            for side in [Side::Publish, Side::Subscribe] {
+                for permission in grant.permissions(side) {
+                    let subject = &permission.subject;
+                    prop_assert_eq!(never_granted(side, subject), None, "{}\n{}", subject, &text);
+                    prop_assert!(!subject.starts_with_wildcard(), "{}\n{}", subject, &text);
+                    if side == Side::Subscribe && subject.first_token() == "_INBOX" {
+                        prop_assert_eq!(subject.as_str(), format!("_INBOX.{}.>", service.name));
+                    }
+                }
+            }
+        }
+    }
+
+    /// A key that one service may write, no other may; and whoever may write it owns it.
+    #[test]
+    fn no_key_has_two_writers(text in hostile_policy(), bucket in "[bc]", key in "[abx](\\.[abx]){0,2}") {
+        let Some(policy) = policy(&text) else { return Ok(()) };
+        let subject = Subject::parse(&format!("$KV.{bucket}.{key}")).unwrap();
+        let mut writers = Vec::new();
+        for service in policy.services() {
+            let grant = Grant::of(service, &defaults()).unwrap();
+            if grant.permissions(Side::Publish).iter().any(|p| p.subject.matches(&subject)) {
+                let owns = service.rules.iter().any(|rule| {
+                    matches!(&rule.access, Access::Owns(keyspace) if keyspace.holds(&subject))
+                });
+                prop_assert!(owns, "{} writes {} and does not own it\n{}", service.name, subject, &text);
+                writers.push(service.name.clone());
+            }
+        }
+        prop_assert!(writers.len() <= 1, "{subject}: {writers:?}\n{text}");
+    }
+}
