@@ -275,3 +275,6 @@ fn time(value: Value<'_>, problems: &Collector) -> Option<i64> {
     }
     time.map(jiff::Timestamp::as_second)
 }
+
+#[cfg(test)]
+mod tests;
