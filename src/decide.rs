@@ -1,12 +1,13 @@
 //! The one decision: request, policy and time in; grant or denial out. Pure and synchronous;
 //! `serve` and the tests call the same function.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::identity::{self, Unproved};
 use crate::keys::UserKey;
 use crate::permissions::{Defaults, Grant, GrantError};
-use crate::policy::model::{ConnectionType, Policy, Revision, Service};
+use crate::policy::model::{ConnectionType, Policy, Revision, Service, ServiceKey};
 use crate::protocol::request::VerifiedRequest;
 
 /// Grants that are kept, at most. Compiling one takes microseconds; 10,000 services fit.
@@ -146,19 +147,16 @@ impl Decider {
         };
         let (service, entry) =
             policy.holder(&key).ok_or_else(|| denied(Denial::UnknownKey, None))?;
-        admit(request, service).map_err(|reason| denied(reason, Some(service)))?;
+        let client = request.client();
+        admit(service, client.connection, client.address, &client.host)
+            .map_err(|reason| denied(reason, Some(service)))?;
         if let Some(account) = &service.account
             && *account != self.defaults.account
             && !self.accounts.contains(account)
         {
             return Err(denied(Denial::Account(account.clone()), Some(service)));
         }
-        if let Some(from) = entry.not_before.filter(|from| now < *from) {
-            return Err(denied(Denial::NotYetValid(from.saturating_sub(now)), Some(service)));
-        }
-        if let Some(until) = entry.not_after.filter(|until| now >= *until) {
-            return Err(denied(Denial::NoLongerValid(now.saturating_sub(until)), Some(service)));
-        }
+        in_time(entry, now).map_err(|reason| denied(reason, Some(service)))?;
         let grant = self.grant(service, revision).map_err(|e| denied(e.into(), Some(service)))?;
         let expires = self.expiry(&grant, now, chance).min(entry.not_after.unwrap_or(i64::MAX));
         Ok(Granted { grant, key, revision: revision.clone(), expires })
@@ -186,19 +184,40 @@ impl Decider {
 
 /// What nats-server does not enforce on users that a callout authorised, so it is decided here:
 /// from where and how a service connects.
-fn admit(request: &VerifiedRequest, service: &Service) -> Result<(), Denial> {
+///
+/// # Errors
+/// [`Denial`] when the service is disabled, or may not connect so or from there.
+pub fn admit(
+    service: &Service,
+    connection: Option<ConnectionType>,
+    address: Option<IpAddr>,
+    host: &str,
+) -> Result<(), Denial> {
     if let Some(why) = &service.disabled {
         return Err(Denial::Disabled(why.clone()));
     }
-    let client = request.client();
-    let way = client.connection.filter(|way| service.connections.contains(way));
+    let way = connection.filter(|way| service.connections.contains(way));
     if way.is_none() {
-        let found = client.connection.map_or("an unknown way", ConnectionType::as_str);
+        let found = connection.map_or("an unknown way", ConnectionType::as_str);
         return Err(Denial::Connection(found.to_owned()));
     }
     let inside = |address| service.sources.iter().any(|network| network.contains(address));
-    if !service.sources.is_empty() && !client.address.as_ref().is_some_and(inside) {
-        return Err(Denial::Source(client.host.clone()));
+    if !service.sources.is_empty() && !address.as_ref().is_some_and(inside) {
+        return Err(Denial::Source(host.to_owned()));
+    }
+    Ok(())
+}
+
+/// Whether a key counts at that time, in seconds since the Unix epoch.
+///
+/// # Errors
+/// [`Denial`] when it counts only later, or no more.
+pub fn in_time(entry: &ServiceKey, now: i64) -> Result<(), Denial> {
+    if let Some(from) = entry.not_before.filter(|from| now < *from) {
+        return Err(Denial::NotYetValid(from.saturating_sub(now)));
+    }
+    if let Some(until) = entry.not_after.filter(|until| now >= *until) {
+        return Err(Denial::NoLongerValid(now.saturating_sub(until)));
     }
     Ok(())
 }

@@ -22,6 +22,8 @@ pub mod authorizer;
 pub mod cli;
 pub mod config;
 pub mod decide;
+pub mod diff;
+pub mod expect;
 pub mod http;
 pub mod identity;
 pub mod issue;
@@ -31,6 +33,7 @@ pub mod map;
 pub mod permissions;
 pub mod policy;
 pub mod protocol;
+pub mod query;
 #[cfg(all(unix, feature = "sandbox"))]
 pub mod sandbox;
 pub mod schema;

@@ -13,6 +13,7 @@ use crate::keys::{Account, Curve, CurveSecret, Role, Seed, Signer, User};
 const SERVER_CONFIG: &str = include_str!("../../deploy/nats-server.conf");
 const SETTINGS: &str = include_str!("../../deploy/solewriter.toml");
 const POLICY: &str = include_str!("../../policy/services.toml");
+const POLICY_TESTS: &str = include_str!("../../policy/services.test.toml");
 /// The services of the sample policy, each with the sample key that `init` replaces.
 const SAMPLE_SERVICES: [&str; 3] = ["orders", "billing", "quotes"];
 
@@ -192,6 +193,7 @@ impl Init {
             ("policy/services.toml", policy),
             ("schema/policy.schema.json", crate::schema::policy()),
             ("schema/settings.schema.json", crate::schema::settings()),
+            ("policy/services.test.toml", POLICY_TESTS.to_owned()),
         ] {
             outputs.push(Output { path: dir.join(path), text: text.into(), secret: false });
         }

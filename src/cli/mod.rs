@@ -8,14 +8,21 @@ use clap::{Parser, Subcommand};
 use crate::source::Problems;
 use crate::source::render::Style;
 
+pub mod check;
 pub mod completions;
 #[cfg(all(unix, feature = "sandbox"))]
 pub mod demo;
+pub mod diff;
+pub mod explain;
+mod git;
 pub mod init;
 pub mod man;
 pub mod map;
 pub mod schema;
 pub mod serve;
+pub mod test;
+pub mod tool;
+pub mod who_can;
 
 /// The exit code of "no", or of a command that failed. Success is 0, a wrong question is 2.
 pub const FAILED: u8 = 1;
@@ -35,6 +42,11 @@ pub struct Cli {
 enum Command {
     Serve(serve::Serve),
     Init(init::Init),
+    Check(check::Check),
+    Explain(explain::Explain),
+    WhoCan(who_can::WhoCan),
+    Diff(diff::DiffCommand),
+    Test(test::Test),
     #[cfg(all(unix, feature = "sandbox"))]
     Demo(demo::Demo),
     Map(map::MapCommand),
@@ -50,6 +62,11 @@ impl Cli {
         match self.command {
             Command::Serve(serve) => serve.run(),
             Command::Init(init) => init.run(),
+            Command::Check(check) => check.run(),
+            Command::Explain(explain) => explain.run(),
+            Command::WhoCan(who_can) => who_can.run(),
+            Command::Diff(diff) => diff.run(),
+            Command::Test(test) => test.run(),
             #[cfg(all(unix, feature = "sandbox"))]
             Command::Demo(demo) => demo.run(),
             Command::Map(map) => map.run(),

@@ -22,9 +22,35 @@ pub const MAX_FILES: usize = 20_000;
 /// The deepest folder, counted from the policy directory.
 const MAX_DEPTH: usize = 16;
 
+/// What the name of a file of assertions about the policy ends in. It is no part of the policy.
+pub const TEST_SUFFIX: &str = ".test.toml";
+
+/// What a file in a policy directory is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A part of the policy: `*.toml`.
+    Policy,
+    /// Assertions about it: `*.test.toml`.
+    Test,
+}
+
+impl Kind {
+    /// The kind of file that a name stands for. `None` for a file that is nobody's business.
+    #[must_use]
+    pub fn of(name: &str) -> Option<Self> {
+        if name.ends_with(TEST_SUFFIX) {
+            Some(Self::Test)
+        } else if name.ends_with(".toml") {
+            Some(Self::Policy)
+        } else {
+            None
+        }
+    }
+}
+
 /// A directory of policy files: every `*.toml` in it and below, but for names that begin with a
-/// dot (`.git`, editors' files, the `..data` of a mounted Kubernetes config map). Symbolic links
-/// are followed.
+/// dot (`.git`, editors' files, the `..data` of a mounted Kubernetes config map) and for
+/// assertions about the policy, `*.test.toml`. Symbolic links are followed.
 #[derive(Clone, Debug)]
 pub struct Directory {
     path: PathBuf,
@@ -57,8 +83,27 @@ impl Directory {
     /// Every file and folder that cannot be read, is not UTF-8, or is beyond [`MAX_BYTES`] and
     /// [`MAX_FILES`]; and a directory without any policy file.
     pub fn read(&self) -> Result<Vec<SourceFile>, Problems> {
+        let files = self.read_kind(Kind::Policy)?;
+        if files.is_empty() {
+            let path = self.path.display();
+            return Err(Problem::error("empty-policy", format!("no policy file in {path}"))
+                .help("put at least one `*.toml` file with a `[service.NAME]` table there")
+                .into());
+        }
+        Ok(files)
+    }
+
+    /// Reads the files of assertions, sorted by name; there may be none. Blocks.
+    ///
+    /// # Errors
+    /// As [`Directory::read`].
+    pub fn read_tests(&self) -> Result<Vec<SourceFile>, Problems> {
+        self.read_kind(Kind::Test)
+    }
+
+    fn read_kind(&self, kind: Kind) -> Result<Vec<SourceFile>, Problems> {
         let problems = Collector::new();
-        let found = self.find(&problems);
+        let found = self.find(kind, &problems);
         let mut left = MAX_BYTES;
         let mut files = Vec::with_capacity(found.len());
         for Found { name, path, .. } in &found {
@@ -80,17 +125,10 @@ impl Directory {
                 Err(error) => problems.push(unreadable(name, &error)),
             }
         }
-        if found.is_empty() && !problems.has_errors() {
-            let path = self.path.display();
-            problems.push(
-                Problem::error("empty-policy", format!("no policy file in {path}"))
-                    .help("put at least one `*.toml` file with a `[service.NAME]` table there"),
-            );
-        }
         if problems.has_errors() { Err(problems.finish()) } else { Ok(files) }
     }
 
-    fn find(&self, problems: &Collector) -> Vec<Found> {
+    fn find(&self, kind: Kind, problems: &Collector) -> Vec<Found> {
         let mut found = Vec::new();
         let mut looked_at = 0;
         let mut folders = vec![(self.path.clone(), String::new(), Vec::<PathBuf>::new())];
@@ -130,10 +168,10 @@ impl Directory {
                         folders.push((path, format!("{name}/"), above.clone()));
                     }
                     // Not a pipe or a device: reading one could wait for ever.
-                    Ok(metadata) if metadata.is_file() && name.ends_with(".toml") => {
+                    Ok(metadata) if metadata.is_file() && Kind::of(&name) == Some(kind) => {
                         found.push(Found { name, path, metadata });
                     }
-                    Err(error) if name.ends_with(".toml") => {
+                    Err(error) if Kind::of(&name) == Some(kind) => {
                         problems.push(unreadable(&name, &error));
                     }
                     Ok(_) | Err(_) => {}
@@ -148,7 +186,7 @@ impl Directory {
     fn fingerprint(&self) -> u64 {
         let problems = Collector::new();
         let mut hasher = DefaultHasher::new();
-        for Found { name, metadata, .. } in self.find(&problems) {
+        for Found { name, metadata, .. } in self.find(Kind::Policy, &problems) {
             name.hash(&mut hasher);
             metadata.len().hash(&mut hasher);
             metadata.modified().ok().hash(&mut hasher);
@@ -331,10 +369,20 @@ mod tests {
     #[test]
     fn reads_policy_files_of_all_folders_in_order() {
         let dir = tempfile::tempdir().unwrap();
-        for name in ["b.toml", "team/a.toml", "a.toml", "README.md", ".hidden.toml", ".git/x.toml"]
-        {
+        for name in [
+            "b.toml",
+            "team/a.toml",
+            "a.toml",
+            "README.md",
+            ".hidden.toml",
+            ".git/x.toml",
+            "a.test.toml",
+            "team/b.test.toml",
+        ] {
             write(&dir.path().join(name), name);
         }
+        let tests = Directory::new(dir.path()).read_tests().unwrap();
+        assert_eq!(names(&tests), ["a.test.toml", "team/b.test.toml"]);
         let files = Directory::new(dir.path()).read().unwrap();
         assert_eq!(names(&files), ["a.toml", "b.toml", "team/a.toml"]);
         assert_eq!(files[2].text(), "team/a.toml");

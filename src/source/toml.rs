@@ -477,6 +477,24 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     Duration::try_from(duration).ok()
 }
 
+/// A length of time as [`parse_duration`] reads it: `1h30m`.
+#[must_use]
+pub fn show_duration(duration: Duration) -> String {
+    let (hours, rest) = (duration.as_secs() / 3600, duration.as_secs() % 3600);
+    let (minutes, seconds) = (rest / 60, rest % 60);
+    let mut text = String::new();
+    for (number, unit) in [(hours, "h"), (minutes, "m"), (seconds, "s")] {
+        if number > 0 {
+            text += &format!("{number}{unit}");
+        }
+    }
+    match duration.subsec_millis() {
+        0 if text.is_empty() => "0s".to_owned(),
+        0 => text,
+        milliseconds => text + &format!("{milliseconds}ms"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,0 +1,110 @@
+//! `solewriter check`: does the policy hold?
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+
+use super::tool::{Format, GrantArgs, NO, Output, YES, count, json, no_grant, read, style};
+use crate::permissions::Grant;
+use crate::policy::validate::{Validated, validate};
+use crate::source::{Collector, Problems, Severity};
+
+/// Say whether a policy holds, and everything that is wrong with it.
+///
+/// The same code that `serve` runs before it puts a policy in force. Ends with 0 when the policy
+/// holds, with 1 when it does not, and with 2 when there is no such directory.
+#[derive(Args)]
+pub struct Check {
+    /// The directory of policy files.
+    #[arg(value_name = "DIR", default_value = "policy")]
+    dir: PathBuf,
+    /// What to refuse besides errors.
+    #[arg(long, value_name = "WHAT")]
+    deny: Option<Deny>,
+    /// How to print the answer: text goes to stderr, JSON to stdout.
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+    #[command(flatten)]
+    grants: GrantArgs,
+}
+
+/// What a strict check refuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Deny {
+    /// Warnings.
+    Warnings,
+}
+
+#[derive(Serialize)]
+struct View<'a> {
+    holds: bool,
+    revision: Option<&'a str>,
+    services: Option<usize>,
+    buckets: Option<usize>,
+    #[serde(flatten)]
+    problems: &'a Problems,
+}
+
+impl Check {
+    /// Runs the command.
+    #[must_use]
+    pub fn run(&self) -> ExitCode {
+        self.output().unwrap_or_else(|wrong| wrong).print()
+    }
+
+    fn output(&self) -> Result<Output, Output> {
+        let checked = read(&self.dir)?.and_then(|files| validate(&files));
+        let checked = checked.and_then(|validated| self.grant_all(validated));
+        let (problems, policy) = match &checked {
+            Ok(Validated { policy, warnings }) => (warnings, Some(policy)),
+            Err(problems) => (problems, None),
+        };
+        let denied = self.deny.is_some() && problems.count(Severity::Warning) > 0;
+        let holds = policy.is_some() && !denied;
+        let code = if holds { YES } else { NO };
+        if self.format == Format::Json {
+            let view = View {
+                holds,
+                revision: policy.map(|p| p.revision().as_str()),
+                services: policy.map(|p| p.services().len()),
+                buckets: policy.map(|p| p.buckets().len()),
+                problems,
+            };
+            return Ok(Output::data(json(&view), code));
+        }
+        let mut err = problems.render(style());
+        let summary = problems.summary();
+        let mut out = String::new();
+        match policy {
+            Some(policy) if holds => {
+                let services = count(policy.services().len(), "service", "services");
+                let buckets = count(policy.buckets().len(), "bucket", "buckets");
+                let revision = policy.revision();
+                out = format!(
+                    "the policy holds: {services}, {buckets}, revision {revision}; {summary}\n"
+                );
+            }
+            Some(_) => err += &format!("the policy is refused: {summary}, with warnings denied\n"),
+            None => err += &format!("the policy does not hold: {summary}\n"),
+        }
+        Ok(Output { out, err, code })
+    }
+
+    /// Makes each service's grant, as `serve` will.
+    fn grant_all(&self, validated: Validated) -> Result<Validated, Problems> {
+        let defaults = self.grants.defaults();
+        let problems = Collector::new();
+        for service in validated.policy.services() {
+            if let Err(error) = Grant::of(service, &defaults) {
+                problems.push(no_grant(&service.name, &service.at, &error));
+            }
+        }
+        if !problems.has_errors() {
+            return Ok(validated);
+        }
+        problems.extend(validated.warnings);
+        Err(problems.finish())
+    }
+}

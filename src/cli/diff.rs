@@ -1,0 +1,137 @@
+//! `solewriter diff`: what changes for whom between two policies.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+
+use self::view::{View, markdown, text};
+use super::git;
+use super::tool::{Loaded, NO, Output, PolicyArgs, YES, accept, json, load, no_grant};
+use crate::diff::{Diff, diff};
+
+mod view;
+
+/// Say what each identity gains and loses from one policy to another.
+///
+/// OLD and NEW are each a directory, a git revision of the directory that --policy names
+/// (`HEAD~1`, `main`), or REVISION:PATH with the path from the top of the repository. Without NEW,
+/// the directory that --policy names is taken as it is.
+///
+/// Ends with 0, also when there are changes; with 1 when there is a change that --fail-on names;
+/// and with 2 when the two cannot be compared.
+#[derive(Args)]
+pub struct DiffCommand {
+    /// The policy before: DIR, REVISION or REVISION:PATH.
+    #[arg(value_name = "OLD")]
+    old: String,
+    /// The policy after: DIR, REVISION or REVISION:PATH [default: the --policy directory].
+    #[arg(value_name = "NEW")]
+    new: Option<String>,
+    #[command(flatten)]
+    policy: PolicyArgs,
+    /// End with 1 when somebody gains or loses something, or a keyspace gets another owner.
+    #[arg(long, value_name = "CHANGE", value_delimiter = ',')]
+    fail_on: Vec<Change>,
+    /// How to print the changes.
+    #[arg(long, value_enum, default_value = "text")]
+    format: DiffFormat,
+}
+
+/// What a change can be refused for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Change {
+    /// A service can do more, or there is a new one.
+    Gain,
+    /// A service can do less, or there is one less.
+    Loss,
+    /// A key has another owner.
+    Transfer,
+}
+
+/// How to print changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum DiffFormat {
+    /// For people.
+    Text,
+    /// For programs; the fields are documented and stable.
+    Json,
+    /// For pull requests.
+    Markdown,
+}
+
+impl Change {
+    fn is_in(self, diff: &Diff) -> bool {
+        match self {
+            Self::Gain => diff.services.iter().any(crate::diff::ServiceChange::gains),
+            Self::Loss => diff.services.iter().any(crate::diff::ServiceChange::loses),
+            Self::Transfer => !diff.transfers.is_empty(),
+        }
+    }
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Gain => "gain",
+            Self::Loss => "loss",
+            Self::Transfer => "transfer",
+        }
+    }
+}
+
+impl DiffCommand {
+    /// Runs the command.
+    #[must_use]
+    pub fn run(&self) -> ExitCode {
+        self.output().unwrap_or_else(|wrong| wrong).print()
+    }
+
+    fn output(&self) -> Result<Output, Output> {
+        let old = self.read(&self.old)?;
+        let directory = self.policy.policy.display().to_string();
+        let new_name = self.new.as_ref().unwrap_or(&directory);
+        let new = match &self.new {
+            Some(name) => self.read(name)?,
+            None => self.policy.load()?,
+        };
+        let (old, new) = (old.policy, new.policy);
+        let found = diff(&old, &new, &self.policy.defaults()).map_err(|(service, error)| {
+            let place = new.service(&service).or(old.service(&service)).map(|s| s.at.to_string());
+            Output::wrong(no_grant(&service, &place.unwrap_or_default(), &error))
+        })?;
+        let view = View {
+            old: (self.old.as_str(), old.revision().as_str()),
+            new: (new_name.as_str(), new.revision().as_str()),
+            diff: &found,
+        };
+        let out = match self.format {
+            DiffFormat::Text => text(&view),
+            DiffFormat::Json => json(&view),
+            DiffFormat::Markdown => markdown(&view),
+        };
+        let refused: Vec<&str> =
+            self.fail_on.iter().filter(|c| c.is_in(&found)).map(|c| c.as_str()).collect();
+        if refused.is_empty() {
+            return Ok(Output::data(out, YES));
+        }
+        let err =
+            format!("refused: there is a {}, and --fail-on says so\n", refused.join(" and a "));
+        Ok(Output { out, err, code: NO })
+    }
+
+    /// A directory, when there is one of that name; otherwise a git revision.
+    fn read(&self, name: &str) -> Result<Loaded, Output> {
+        let path = PathBuf::from(name);
+        if path.is_dir() {
+            return load(&path);
+        }
+        let files = if name.contains(':') {
+            git::read(Path::new("."), name)
+        } else if self.policy.policy.is_dir() {
+            // The folder itself, whatever its place in the repository.
+            git::read(&self.policy.policy, &format!("{name}:./"))
+        } else {
+            return load(&self.policy.policy);
+        };
+        accept(&path, files.map_err(Output::wrong)?)
+    }
+}

@@ -1,0 +1,215 @@
+//! Changes as text, JSON and Markdown.
+
+use std::fmt::Write as _;
+
+use serde::ser::{Serialize, SerializeStruct, Serializer};
+use serde_json::{Value, json};
+
+use crate::cli::tool::{RuleView, count, line, said};
+use crate::diff::{Diff, Effect, Fate, Right, ServiceChange, SettingChange, Transfer};
+
+/// What is printed: names and revisions of both policies, and the changes.
+pub(super) struct View<'a> {
+    pub old: (&'a str, &'a str),
+    pub new: (&'a str, &'a str),
+    pub diff: &'a Diff,
+}
+
+impl View<'_> {
+    fn summary(&self) -> String {
+        let services = &self.diff.services;
+        let settings = |wanted: fn(Effect) -> bool| {
+            services.iter().flat_map(|s| &s.settings).filter(|s| wanted(s.effect)).count()
+        };
+        let gains: usize = services.iter().map(|s| s.gains.len()).sum();
+        let losses: usize = services.iter().map(|s| s.loses.len()).sum();
+        [
+            count(services.len(), "service changes", "services change"),
+            count(gains + settings(Effect::gains), "gain", "gains"),
+            count(losses + settings(Effect::loses), "loss", "losses"),
+            count(self.diff.transfers.len(), "transfer", "transfers"),
+        ]
+        .join(", ")
+    }
+}
+
+/// What a right is, with how much of it was there before or stays.
+fn right(right: &Right, gained: bool) -> String {
+    let Right { verb, target, in_part, .. } = right;
+    let part = match (in_part, gained) {
+        (false, _) => "",
+        (true, true) => ", of which it had a part",
+        (true, false) => ", of which it keeps a part",
+    };
+    format!("{} {target}{part}", verb.as_str())
+}
+
+fn setting(change: &SettingChange) -> String {
+    let SettingChange { setting, old, new, note, .. } = change;
+    let mut text = match (old, new) {
+        (Some(old), Some(new)) => format!("{setting} {old} -> {new}"),
+        (None, Some(new)) if *setting == "disabled" => format!("disabled: {new}"),
+        (Some(old), None) if *setting == "disabled" => format!("enabled; it was disabled: {old}"),
+        (Some(one), None) | (None, Some(one)) => format!("{setting} {one}"),
+        (None, None) => (*setting).to_owned(),
+    };
+    if let Some(note) = note {
+        let _ = write!(text, "; {note}");
+    }
+    line(&text)
+}
+
+fn sign(effect: Effect) -> &'static str {
+    match effect {
+        Effect::Gain => "+",
+        Effect::Loss => "-",
+        Effect::Both => "~",
+    }
+}
+
+/// Whether a service is new or gone, in words to put behind its name.
+fn fate(change: &ServiceChange) -> &'static str {
+    match change.fate {
+        Fate::Added => " (new)",
+        Fate::Removed => " (removed)",
+        Fate::Changed => "",
+    }
+}
+
+/// For people.
+pub(super) fn text(view: &View<'_>) -> String {
+    let ((old, old_revision), (new, new_revision)) = (view.old, view.new);
+    let mut text = format!("{old} ({old_revision}) -> {new} ({new_revision})\n\n");
+    if view.diff.is_empty() {
+        return text + "no identity gains or loses anything\n";
+    }
+    if !view.diff.transfers.is_empty() {
+        text += "ownership transferred\n";
+    }
+    for Transfer { keyspace, from, from_rule, to, to_rule } in &view.diff.transfers {
+        let _ = writeln!(text, "  {keyspace}: {from} -> {to}");
+        let _ = writeln!(text, "      was: {from} {}", said(from_rule));
+        let _ = writeln!(text, "      now: {to} {}", said(to_rule));
+    }
+    if !view.diff.transfers.is_empty() {
+        text.push('\n');
+    }
+    for change in &view.diff.services {
+        let _ = writeln!(text, "{}{}", change.service, fate(change));
+        for one in &change.settings {
+            let _ = writeln!(text, "  {} {}", sign(one.effect), setting(one));
+        }
+        for (sign, rights) in [("+", &change.gains), ("-", &change.loses)] {
+            for one in rights {
+                let _ = writeln!(text, "  {sign} {}: {}", right(one, sign == "+"), said(&one.rule));
+            }
+        }
+        text.push('\n');
+    }
+    text + &view.summary() + "\n"
+}
+
+/// Text that Markdown shows as it is, in a table too.
+fn code(text: &str) -> String {
+    let text = line(text).replace('|', "\\|");
+    if !text.contains('`') {
+        return format!("`{text}`");
+    }
+    let mut fence = "``".to_owned();
+    while text.contains(&fence) {
+        fence.push('`');
+    }
+    format!("{fence} {text} {fence}")
+}
+
+/// For pull requests.
+pub(super) fn markdown(view: &View<'_>) -> String {
+    let ((_, old), (_, new)) = (view.old, view.new);
+    let mut text = format!("### Policy {} → {}\n\n", code(old), code(new));
+    if view.diff.is_empty() {
+        return text + "No identity gains or loses anything.\n";
+    }
+    let _ = writeln!(text, "{}.", view.summary());
+    if !view.diff.transfers.is_empty() {
+        text += "\n**Ownership transferred**\n\n| keyspace | from | to |\n| --- | --- | --- |\n";
+    }
+    for Transfer { keyspace, from, from_rule, to, to_rule } in &view.diff.transfers {
+        let (was, now) = (code(&said(from_rule)), code(&said(to_rule)));
+        let keyspace = code(&keyspace.to_string());
+        let _ = writeln!(text, "| {keyspace} | **{from}**: {was} | **{to}**: {now} |");
+    }
+    for change in &view.diff.services {
+        let _ = writeln!(text, "\n**{}**{}\n", change.service, fate(change));
+        if change.settings.is_empty() && change.gains.is_empty() && change.loses.is_empty() {
+            text += "Has no keys and no rights.\n";
+            continue;
+        }
+        text += "| | what | rule |\n| --- | --- | --- |\n";
+        let word = |effect: Effect| match effect {
+            Effect::Gain => "gains",
+            Effect::Loss => "**loses**",
+            Effect::Both => "**changes**",
+        };
+        for one in &change.settings {
+            let _ = writeln!(text, "| {} | {} | |", word(one.effect), code(&setting(one)));
+        }
+        for (effect, rights) in [(Effect::Gain, &change.gains), (Effect::Loss, &change.loses)] {
+            for one in rights {
+                let what = code(&right(one, effect == Effect::Gain));
+                let rule = code(&said(&one.rule));
+                let _ = writeln!(text, "| {} | {what} | {rule} |", word(effect));
+            }
+        }
+    }
+    text
+}
+
+fn rights(list: &[Right]) -> Vec<Value> {
+    list.iter()
+        .map(|right| {
+            let Right { verb, target, rule, in_part } = right;
+            json!({
+                "verb": verb.as_str(), "target": target, "in_part": in_part,
+                "rule": RuleView::new(rule),
+            })
+        })
+        .collect()
+}
+
+impl Serialize for View<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let end = |(name, revision): (&str, &str)| json!({"name": name, "revision": revision});
+        let transfer = |transfer: &Transfer| {
+            let Transfer { keyspace, from, from_rule, to, to_rule } = transfer;
+            json!({
+                "keyspace": keyspace.to_string(),
+                "from": {"service": from.as_ref(), "rule": RuleView::new(from_rule)},
+                "to": {"service": to.as_ref(), "rule": RuleView::new(to_rule)},
+            })
+        };
+        let setting = |change: &SettingChange| {
+            let SettingChange { setting, old, new, effect, note } = change;
+            json!({
+                "setting": setting, "old": old, "new": new,
+                "effect": effect.as_str(), "note": note,
+            })
+        };
+        let service = |change: &ServiceChange| {
+            let ServiceChange { service, fate, gains, loses, settings } = change;
+            json!({
+                "service": service.as_ref(),
+                "fate": fate.as_str(),
+                "gains": rights(gains),
+                "loses": rights(loses),
+                "settings": settings.iter().map(setting).collect::<Vec<_>>(),
+            })
+        };
+        let Diff { transfers, services } = self.diff;
+        let mut fields = serializer.serialize_struct("Diff", 4)?;
+        fields.serialize_field("old", &end(self.old))?;
+        fields.serialize_field("new", &end(self.new))?;
+        fields.serialize_field("transfers", &transfers.iter().map(transfer).collect::<Vec<_>>())?;
+        fields.serialize_field("services", &services.iter().map(service).collect::<Vec<_>>())?;
+        fields.end()
+    }
+}

@@ -1,0 +1,107 @@
+//! `solewriter test`: do the assertions about the policy hold?
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::tool::{Format, GrantArgs, NO, Output, PlaceView, YES, count, json, load, style};
+use crate::expect::{self, Judge, Verdict};
+use crate::policy::directory::Directory;
+use crate::policy::model::Location;
+use crate::source::{Collector, Problem, Problems};
+
+/// Hold a policy against the assertions beside it.
+///
+/// Assertions are in files that end in `.test.toml`, in the policy directory. Ends with 0 when all
+/// of them hold, with 1 when one does not, and with 2 when they cannot be judged: there are none,
+/// they have mistakes, or the policy does not hold.
+#[derive(Args)]
+pub struct Test {
+    /// The directory of policy files.
+    #[arg(value_name = "DIR", default_value = "policy")]
+    dir: PathBuf,
+    /// How to print the result: text goes to stderr where something is wrong, JSON to stdout.
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+    #[command(flatten)]
+    grants: GrantArgs,
+}
+
+#[derive(Serialize)]
+struct View<'a> {
+    revision: &'a str,
+    hold: usize,
+    fail: usize,
+    expectations: Vec<ExpectationView<'a>>,
+}
+
+#[derive(Serialize)]
+struct ExpectationView<'a> {
+    expectation: String,
+    because: Option<&'a str>,
+    at: PlaceView,
+    holds: bool,
+    problem: Option<&'a Problem>,
+}
+
+impl Test {
+    /// Runs the command.
+    #[must_use]
+    pub fn run(&self) -> ExitCode {
+        self.output().unwrap_or_else(|wrong| wrong).print()
+    }
+
+    fn output(&self) -> Result<Output, Output> {
+        let loaded = load(&self.dir)?;
+        let policy = &loaded.policy;
+        let files = Directory::new(&self.dir).read_tests().map_err(Output::wrong)?;
+        let problems = Collector::new();
+        let expectations: Vec<_> =
+            files.iter().flat_map(|file| expect::read(file, policy, &problems)).collect();
+        if problems.has_errors() {
+            return Err(Output::wrong(problems.finish()));
+        }
+        if expectations.is_empty() {
+            let message = format!("no expectation in {}", self.dir.display());
+            return Err(Output::wrong(
+                Problem::error("no-expectations", message)
+                    .help("put `[[expect]]` tables into a file that ends in `.test.toml` there"),
+            ));
+        }
+        let judge = Judge::new(policy, &loaded.files, &self.grants.defaults());
+        let verdicts: Vec<Verdict<'_>> = expectations.iter().map(|e| judge.verdict(e)).collect();
+        let fail = verdicts.iter().filter(|v| v.problem.is_some()).count();
+        let hold = verdicts.len() - fail;
+        let code = if fail == 0 { YES } else { NO };
+        let revision = policy.revision().as_str();
+        if self.format == Format::Json {
+            let expectations = verdicts.iter().map(view).collect();
+            return Ok(Output::data(json(&View { revision, hold, fail, expectations }), code));
+        }
+        let failures = Collector::new();
+        for problem in verdicts.into_iter().filter_map(|verdict| verdict.problem) {
+            failures.push(problem);
+        }
+        let failures: Problems = failures.finish();
+        let held = count(hold, "expectation holds", "expectations hold");
+        let failed = match fail {
+            0 => String::new(),
+            _ => format!(", {}", count(fail, "fails", "fail")),
+        };
+        let out = format!("{held}{failed}, revision {revision}\n");
+        Ok(Output { out, err: failures.render(style()), code })
+    }
+}
+
+fn view<'a>(verdict: &'a Verdict<'_>) -> ExpectationView<'a> {
+    let expectation = verdict.expectation;
+    ExpectationView {
+        expectation: expectation.text(),
+        because: expectation.because.as_deref(),
+        at: PlaceView::new(&Location::from(&expectation.verb.span)),
+        holds: verdict.problem.is_none(),
+        problem: verdict.problem.as_ref(),
+    }
+}

@@ -1,0 +1,223 @@
+//! What the commands that answer questions about a policy have in common: how they read it, what
+//! they print and which code they end with.
+
+use std::io::{IsTerminal, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+
+use crate::permissions::Defaults;
+use crate::policy::directory::Directory;
+use crate::policy::model::{Location, Policy, Rule};
+use crate::policy::validate::{Validated, validate};
+pub(super) use crate::query::advice::said;
+use crate::source::render::Style;
+use crate::source::toml::parse_duration;
+pub(super) use crate::source::toml::show_duration as length;
+use crate::source::{Problem, Problems, SourceFile};
+
+/// The exit code of "yes" and "fine".
+pub const YES: u8 = 0;
+/// The exit code of "no" and of problems found.
+pub const NO: u8 = super::FAILED;
+/// The exit code of a question that cannot be answered: no such service, no such directory, a
+/// policy that does not hold.
+pub const WRONG: u8 = 2;
+
+/// What a command has to say, before any of it is printed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Output {
+    /// Data, for stdout.
+    pub out: String,
+    /// Problems, for stderr.
+    pub err: String,
+    /// The exit code.
+    pub code: u8,
+}
+
+impl Output {
+    /// Data and nothing else.
+    #[must_use]
+    pub fn data(out: String, code: u8) -> Self {
+        Self { out, err: String::new(), code }
+    }
+
+    /// Problems that keep the question from being answered.
+    #[must_use]
+    pub fn wrong(problems: impl Into<Problems>) -> Self {
+        let err = problems.into().render(style());
+        Self { out: String::new(), err: format!("{}\n", err.trim_end()), code: WRONG }
+    }
+
+    /// Prints it.
+    #[must_use]
+    pub fn print(self) -> ExitCode {
+        // A reader that has seen enough (`| head`) is no failure.
+        let _ = std::io::stdout().lock().write_all(self.out.as_bytes());
+        let _ = std::io::stderr().lock().write_all(self.err.as_bytes());
+        ExitCode::from(self.code)
+    }
+}
+
+/// How to print problems to stderr.
+pub(super) fn style() -> Style {
+    if std::io::stderr().is_terminal() { Style::Coloured } else { Style::Plain }
+}
+
+/// How to print the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// For programs; the fields are documented and stable.
+    Json,
+}
+
+/// What the settings file of `serve` says, for services about which the policy says nothing.
+#[derive(Args, Clone, Debug)]
+pub struct GrantArgs {
+    /// The account of services for which the policy names none (`[grants] account` of the
+    /// settings).
+    #[arg(long, value_name = "NAME", default_value = "APP")]
+    account: String,
+    /// The lifetime of permissions for which the policy says none (`[grants] lifetime` of the
+    /// settings).
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = duration)]
+    lifetime: Duration,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    parse_duration(text).ok_or_else(|| "write a number and a unit, such as 90s or 1h30m".to_owned())
+}
+
+impl GrantArgs {
+    pub(super) fn defaults(&self) -> Defaults {
+        Defaults { account: self.account.as_str().into(), lifetime: self.lifetime }
+    }
+}
+
+/// Which policy is asked about.
+#[derive(Args, Clone, Debug)]
+pub struct PolicyArgs {
+    /// The directory of policy files.
+    #[arg(short, long, value_name = "DIR", default_value = "policy")]
+    pub policy: PathBuf,
+    #[command(flatten)]
+    grants: GrantArgs,
+}
+
+impl PolicyArgs {
+    pub(super) fn load(&self) -> Result<Loaded, Output> {
+        load(&self.policy)
+    }
+
+    pub(super) fn defaults(&self) -> Defaults {
+        self.grants.defaults()
+    }
+}
+
+/// A policy that holds, and the texts it came from.
+pub(super) struct Loaded {
+    pub files: Vec<SourceFile>,
+    pub policy: Policy,
+}
+
+/// Reads a directory that a command cannot do without.
+pub(super) fn load(path: &Path) -> Result<Loaded, Output> {
+    let files = read(path)?.map_err(Output::wrong)?;
+    accept(path, files)
+}
+
+/// Reads a directory. The outer error says that there is none.
+pub(super) fn read(path: &Path) -> Result<Result<Vec<SourceFile>, Problems>, Output> {
+    if path.is_dir() {
+        return Ok(Directory::new(path).read());
+    }
+    let message = format!("there is no policy directory {}", path.display());
+    Err(Output::wrong(
+        Problem::error("no-directory", message)
+            .help("name the folder that holds the policy's *.toml files"),
+    ))
+}
+
+/// Judges texts that a command cannot do without.
+pub(super) fn accept(name: &Path, files: Vec<SourceFile>) -> Result<Loaded, Output> {
+    match validate(&files) {
+        Ok(Validated { policy, .. }) => Ok(Loaded { files, policy }),
+        Err(problems) => {
+            let mut output = Output::wrong(problems.clone());
+            output.err += &format!(
+                "\nthe policy {} does not hold: {}; nothing can be said about it\n",
+                name.display(),
+                problems.summary()
+            );
+            Err(output)
+        }
+    }
+}
+
+/// JSON as every command prints it.
+pub(super) fn json(value: &impl Serialize) -> String {
+    // Strings, numbers and lists of them always have a JSON form.
+    serde_json::to_string_pretty(value).unwrap_or_default() + "\n"
+}
+
+/// A place in the policy as JSON.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct PlaceView {
+    file: String,
+    line: u32,
+    column: u32,
+}
+
+impl PlaceView {
+    pub fn new(at: &Location) -> Self {
+        Self { file: at.file.to_string(), line: at.line, column: at.column }
+    }
+}
+
+/// A rule as JSON.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct RuleView {
+    verb: &'static str,
+    target: String,
+    role: Option<String>,
+    at: PlaceView,
+}
+
+impl RuleView {
+    pub fn new(rule: &Rule) -> Self {
+        let text = rule.access.to_string();
+        let verb = rule.access.verb();
+        let target = text.get(verb.len() + 1..).unwrap_or_default().to_owned();
+        let role = rule.role.as_ref().map(ToString::to_string);
+        Self { verb, target, role, at: PlaceView::new(&rule.at) }
+    }
+}
+
+/// How many there are, in words: `1 service`, `2 services`.
+pub(super) fn count(number: usize, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
+/// Words that people wrote, as one line: what they hold cannot pass for output of ours.
+pub(super) fn line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// A point in time for people and JSON.
+pub(super) fn time(seconds: i64) -> String {
+    jiff::Timestamp::from_second(seconds).map_or_else(|_| seconds.to_string(), |t| t.to_string())
+}
+
+/// A grant that could not be made: `serve` would refuse the service, and so it has nothing.
+pub(super) fn no_grant(
+    service: &str,
+    at: &dyn std::fmt::Display,
+    error: &dyn std::fmt::Display,
+) -> Problem {
+    Problem::error("no-grant", format!("service `{service}` ({at}) gets nothing: {error}"))
+}

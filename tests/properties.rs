@@ -1,0 +1,368 @@
+//! Random policies: whatever validates keeps the promises, and every tool says what the grants
+//! say.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use serde_json::Value;
+use solewriter::diff::{Verb, diff};
+use solewriter::keyspace::Keyspace;
+use solewriter::permissions::{Defaults, Grant, Side, never_granted};
+use solewriter::policy::model::{Access, Policy};
+use solewriter::policy::validate::validate;
+use solewriter::query::{Question, Reach, may, who_can};
+use solewriter::source::SourceFile;
+use solewriter::subject::Pattern;
+
+fn defaults() -> Defaults {
+    Defaults { account: Arc::from("APP"), lifetime: Duration::from_secs(3600) }
+}
+
+const SERVICES: [&str; 3] = ["s", "t", "u"];
+const BUCKETS: [&str; 2] = ["p", "q"];
+
+/// A keyspace in the two buckets.
+fn keyspace() -> impl Strategy<Value = String> {
+    prop_oneof![
+        1 => "[pq]",
+        4 => "[pq]/[ab](\\.[abc]){0,2}",
+        3 => "[pq]/([ab]|\\*)(\\.[ab]){0,1}\\.>",
+    ]
+}
+
+/// A plain subject, and now and then one that must never be granted.
+fn subject() -> impl Strategy<Value = String> {
+    prop_oneof![
+        60 => "[ef](\\.([ab]|\\*)){0,2}\\.([ab]|>|\\*)",
+        1 => prop::sample::select(vec![
+            ">", "*", "$KV.p.a", "$JS.API.>", "$SYS.>", "_INBOX.>", "e.*", "*.>", "_R_.a",
+        ]).prop_map(str::to_owned),
+    ]
+}
+
+/// One entry: service, list, value. More entries make a policy less likely to hold.
+fn entry() -> impl Strategy<Value = (usize, &'static str, String)> {
+    let service = 0..SERVICES.len();
+    prop_oneof![
+        3 => (service.clone(), Just("owns"), keyspace()),
+        3 => (service.clone(), Just("reads"), keyspace()),
+        1 => (service.clone(), Just("reads"), Just("*".to_owned())),
+        4 => (service, prop::sample::select(vec!["publishes", "subscribes", "answers", "calls"]),
+              subject()),
+    ]
+}
+
+fn text(entries: &[(usize, &'static str, String)]) -> String {
+    let mut text = String::new();
+    for bucket in BUCKETS {
+        text += &format!(
+            "[bucket.{bucket}]\npart_owners = true\nrollup = false\nduplicate_window = '100ms'\n"
+        );
+    }
+    for (index, service) in SERVICES.iter().enumerate() {
+        text += &format!("[service.{service}]\n");
+        for list in ["owns", "reads", "publishes", "subscribes", "answers", "calls"] {
+            let values: Vec<&String> = entries
+                .iter()
+                .filter(|(s, l, _)| *s == index && *l == list)
+                .map(|e| &e.2)
+                .collect();
+            if !values.is_empty() {
+                text += &format!("{list} = {values:?}\n");
+            }
+        }
+    }
+    text
+}
+
+/// A policy that holds.
+fn policy() -> impl Strategy<Value = Arc<Policy>> {
+    prop::collection::vec(entry(), 0..9).prop_filter_map("does not hold", |entries| {
+        let validated = validate(&[SourceFile::new("p.toml", text(&entries))]).ok()?;
+        Some(Arc::new(validated.policy))
+    })
+}
+
+/// Every key of up to three tokens, as a text for [`Keyspace`].
+fn keys() -> Vec<String> {
+    let mut keys = Vec::new();
+    let mut level: Vec<String> = vec![String::new()];
+    for _ in 0..3 {
+        level = level
+            .iter()
+            .flat_map(|above| {
+                ["a", "b", "x"]
+                    .map(|t| if above.is_empty() { t.into() } else { format!("{above}.{t}") })
+            })
+            .collect();
+        keys.extend(level.iter().cloned());
+    }
+    BUCKETS.iter().flat_map(|b| keys.iter().map(move |k| format!("{b}/{k}"))).collect()
+}
+
+/// Some of all keys.
+fn some_keys() -> impl Strategy<Value = Vec<String>> {
+    prop::sample::subsequence(keys(), 12)
+}
+
+/// Some of all subjects.
+fn some_subjects() -> impl Strategy<Value = Vec<String>> {
+    prop::sample::subsequence(subjects(), 30)
+}
+
+/// Subjects that somebody might use, plain ones and others.
+fn subjects() -> Vec<String> {
+    let mut subjects: Vec<String> = [
+        ">",
+        "*",
+        "$KV.>",
+        "$KV.p.>",
+        "$JS.>",
+        "$JS.API.>",
+        "$JS.API.INFO",
+        "$SYS.>",
+        "$SYS.REQ.USER.AUTH",
+        "$JS.API.STREAM.CREATE.KV_p",
+        "$JS.API.STREAM.UPDATE.KV_p",
+        "$JS.API.STREAM.DELETE.KV_p",
+        "$JS.API.STREAM.PURGE.KV_p",
+        "$JS.API.STREAM.MSG.DELETE.KV_p",
+        "$JS.API.STREAM.INFO.KV_p",
+        "$JS.API.STREAM.MSG.GET.KV_p",
+        "$JS.API.CONSUMER.NAMES.KV_p",
+        "$JS.API.DIRECT.GET.KV_p",
+        "$JS.API.DIRECT.GET.KV_p.$KV.p.a",
+        "$JS.API.CONSUMER.CREATE.KV_p",
+        "$JS.API.CONSUMER.CREATE.KV_p.x.$KV.p.a",
+        "$JS.API.CONSUMER.CREATE.KV_p.x.$KV.p.>",
+        "$JS.ACK.KV_p.x.1",
+        "$JS.FC.KV_p.x.y",
+        "_R_.x",
+        "_GR_.x",
+        "_INBOX.>",
+        "_INBOX.s.>",
+        "_INBOX.s.x",
+        "_INBOX.t.x",
+        "_INBOX.x",
+        "$SRV.PING",
+    ]
+    .map(str::to_owned)
+    .into();
+    for first in ["e", "f", "g"] {
+        for rest in
+            ["a", "b", "a.a", "a.b", "b.a", "x.y", "a.b.a", "x.y.z", ">", "*", "a.>", "*.a", "*.>"]
+        {
+            subjects.push(format!("{first}.{rest}"));
+        }
+    }
+    subjects.extend(keys().iter().map(|key| format!("$KV.{}", key.replacen('/', ".", 1))));
+    subjects
+}
+
+fn pattern(text: &str) -> Pattern {
+    Pattern::parse(text).unwrap()
+}
+
+fn is_literal(text: &str) -> bool {
+    text.split('.').all(|token| token != "*" && token != ">")
+}
+
+/// nats-server's comparison, written again and from the signed JSON: `text` token by token as it
+/// stands, with the allow list and then with the deny list.
+fn server_takes(grant: &Grant, side: Side, text: &str) -> bool {
+    fn matches(entry: &str, text: &str) -> bool {
+        let entry: Vec<&str> = entry.split('.').collect();
+        let text: Vec<&str> = text.split('.').collect();
+        for (i, token) in entry.iter().enumerate() {
+            match (*token, text.get(i)) {
+                (_, None) => return false,
+                (">", Some(_)) => return true,
+                ("*", Some(_)) => {}
+                (literal, Some(other)) if literal != *other => return false,
+                _ => {}
+            }
+        }
+        entry.len() == text.len()
+    }
+    let claims = serde_json::to_value(grant.claims()).unwrap();
+    let side = if side == Side::Publish { "pub" } else { "sub" };
+    let lists = &claims[side];
+    let list = |name: &str| -> Vec<String> {
+        let entries = lists[name].as_array().cloned().unwrap_or_default();
+        entries.iter().map(|e: &Value| e.as_str().unwrap().to_owned()).collect()
+    };
+    let (allow, deny) = (list("allow"), list("deny"));
+    // Two empty lists would mean that everything is allowed.
+    (allow.is_empty() && deny.is_empty() || allow.iter().any(|e| matches(e, text)))
+        && !deny.iter().any(|e| matches(e, text))
+}
+
+fn grants(policy: &Policy) -> Vec<Grant> {
+    policy.services().iter().map(|s| Grant::of(s, &defaults()).unwrap()).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, max_global_rejects: 100_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_key_has_two_writers_and_nothing_forbidden_is_granted(
+        policy in policy(), keys in some_keys(), subjects in some_subjects()
+    ) {
+        let grants = grants(&policy);
+        for key in &keys {
+            let put = format!("$KV.{}", key.replacen('/', ".", 1));
+            let writers = grants.iter().filter(|g| server_takes(g, Side::Publish, &put)).count();
+            prop_assert!(writers <= 1, "{put} has {writers} writers");
+        }
+        for grant in &grants {
+            for side in [Side::Publish, Side::Subscribe] {
+                for permission in grant.permissions(side) {
+                    prop_assert_eq!(never_granted(side, &permission.subject), None);
+                }
+                for text in &subjects {
+                    if never_granted(side, &pattern(text)).is_some() || text == ">" || text == "*" {
+                        prop_assert!(!server_takes(grant, side, text), "{} {side:?} {text}", grant.service());
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_answer_is_what_the_server_does(policy in policy(), subjects in some_subjects()) {
+        for grant in grants(&policy) {
+            for text in &subjects {
+                let (publish, subscribe) =
+                    (Question::Publish(pattern(text)), Question::Subscribe(pattern(text)));
+                for (side, question) in [(Side::Publish, publish), (Side::Subscribe, subscribe)] {
+                    let answer = may(&grant, &question);
+                    let taken = server_takes(&grant, side, text);
+                    prop_assert_eq!(answer.accepted, taken, "{} {:?} {}", grant.service(), side, text);
+                    if is_literal(text) {
+                        prop_assert_eq!(answer.is_yes(), taken, "{} {}", question, grant.service());
+                        prop_assert!(answer.is_yes() || answer.reach == Reach::None);
+                    } else if side == Side::Subscribe {
+                        prop_assert!(taken || !answer.is_yes());
+                    }
+                    prop_assert_eq!(answer.grounds.is_empty(), answer.reach == Reach::None);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn keyspaces_are_written_and_read_by_whom_the_rules_say(
+        policy in policy(), keys in some_keys(), asked in keyspace()
+    ) {
+        let asked: Vec<String> = keys.into_iter().chain([asked]).collect();
+        for keyspace in asked.iter().filter_map(|text| Keyspace::parse(text).ok()) {
+            let mut all = 0;
+            let mut some = BTreeSet::new();
+            for (service, grant) in policy.services().iter().zip(grants(&policy)) {
+                let reach = |owned: bool| {
+                    let spaces = service.rules.iter().filter_map(|rule| match &rule.access {
+                        Access::Owns(k) => Some(k),
+                        Access::Reads(k) if !owned => Some(k),
+                        _ => None,
+                    });
+                    let near: Vec<&Keyspace> =
+                        spaces.filter(|k| k.shared_key(&keyspace).is_some()).collect();
+                    (near.iter().any(|k| keyspace.is_within(k)), !near.is_empty())
+                };
+                for (question, (whole, part)) in [
+                    (Question::Write(keyspace.clone()), reach(true)),
+                    (Question::Read(keyspace.clone()), reach(false)),
+                ] {
+                    let answer = may(&grant, &question);
+                    // Several parts may make a whole, so a yes can be more than one rule says.
+                    prop_assert!(!whole || answer.is_yes(), "{} {question}", service.name);
+                    prop_assert_eq!(part, answer.reach != Reach::None, "{} {}", service.name, question);
+                    if matches!(question, Question::Write(_)) && part {
+                        some.insert(service.name.to_string());
+                        all += usize::from(answer.is_yes());
+                    }
+                }
+            }
+            prop_assert!(all <= 1);
+            let question = Question::Write(keyspace.clone());
+            let capable = who_can(&policy, &defaults(), &question).unwrap();
+            let names: BTreeSet<String> =
+                capable.iter().map(|one| one.service.name.to_string()).collect();
+            prop_assert_eq!(&names, &some);
+            if keyspace.part().is_some_and(Pattern::is_literal) {
+                prop_assert!(names.len() <= 1, "{keyspace}: {names:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_difference_is_what_the_grants_differ_in(
+        old in policy(), new in policy(), keys in some_keys(), subjects in some_subjects()
+    ) {
+        let found = diff(&old, &new, &defaults()).unwrap();
+        let of = |policy: &Policy, name: &str| {
+            Grant::of(policy.service(name).unwrap(), &defaults()).unwrap()
+        };
+        for name in SERVICES {
+            let (had, has) = (of(&old, name), of(&new, name));
+            let change = found.services.iter().find(|change| &*change.service == name);
+            let differs = |one: &Grant, other: &Grant| {
+                [Side::Publish, Side::Subscribe].into_iter().any(|side| {
+                    subjects.iter().filter(|text| is_literal(text)).any(|text| {
+                        server_takes(one, side, text) && !server_takes(other, side, text)
+                    })
+                })
+            };
+            let gains = change.is_some_and(|change| !change.gains.is_empty());
+            let loses = change.is_some_and(|change| !change.loses.is_empty());
+            prop_assert!(gains || !differs(&has, &had), "{name} gains unsaid");
+            prop_assert!(loses || !differs(&had, &has), "{name} loses unsaid");
+            let Some(change) = change else { continue };
+            for (rights, before, after) in
+                [(&change.gains, &had, &has), (&change.loses, &has, &had)]
+            {
+                for right in rights {
+                    let question = match right.verb {
+                        Verb::Write => Question::Write(Keyspace::parse(&right.target).unwrap()),
+                        Verb::Read => Question::Read(Keyspace::parse(&right.target).unwrap()),
+                        Verb::Publish | Verb::Call => Question::Publish(pattern(&right.target)),
+                        Verb::Subscribe | Verb::Answer => Question::Subscribe(pattern(&right.target)),
+                    };
+                    prop_assert!(may(after, &question).is_yes(), "{name} {question}");
+                    if matches!(right.verb, Verb::Write | Verb::Read) {
+                        let reach = may(before, &question).reach;
+                        prop_assert_ne!(reach, Reach::All, "{} {}", name, question);
+                        prop_assert_eq!(right.in_part, reach == Reach::Part, "{} {}", name, question);
+                    }
+                }
+            }
+        }
+        for transfer in &found.transfers {
+            let question = Question::Write(transfer.keyspace.clone());
+            prop_assert!(may(&of(&old, &transfer.from), &question).is_yes());
+            prop_assert!(may(&of(&new, &transfer.to), &question).is_yes());
+        }
+        for key in &keys {
+            let question = Question::Write(Keyspace::parse(key).unwrap());
+            let owner = |policy: &Policy| {
+                let capable = who_can(policy, &defaults(), &question).unwrap();
+                capable.first().map(|one| one.service.name.to_string())
+            };
+            let (Some(from), Some(to)) = (owner(&old), owner(&new)) else { continue };
+            let said = found.transfers.iter().any(|transfer| {
+                *transfer.from == from && *transfer.to == to
+                    && Keyspace::parse(key).unwrap().is_within(&transfer.keyspace)
+            });
+            prop_assert_eq!(said, from != to, "{} from {} to {}", key, from, to);
+        }
+    }
+
+    #[test]
+    fn nothing_differs_from_itself(policy in policy()) {
+        prop_assert!(diff(&policy, &policy, &defaults()).unwrap().is_empty());
+    }
+}
