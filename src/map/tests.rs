@@ -1,3 +1,5 @@
+//! Maps of small policies, and of hostile ones.
+
 use super::*;
 use crate::policy::validate::sketch;
 use crate::source::SourceFile;
