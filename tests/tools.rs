@@ -90,7 +90,8 @@ fn every_command_has_a_manual_page() {
         let page = target.join(format!("solewriter-{name}.1"));
         let text = std::fs::read_to_string(&page).unwrap();
         assert!(text.contains(&format!(".TH solewriter-{name} 1")), "{name}");
-        assert!(text.contains(&format!("\\fBsolewriter {name}\\fR")), "{name}: {text}");
+        let escaped = name.replace('-', "\\-");
+        assert!(text.contains(&format!("\\fBsolewriter {escaped}\\fR")), "{name}: {text}");
     }
     let (_, own, _) = run(&["man"]);
     assert_eq!(own, std::fs::read_to_string(target.join("solewriter.1")).unwrap());

@@ -9,6 +9,7 @@
 // Metrics hold whole numbers; and a type beside its use reads better.
 #![allow(clippy::float_cmp, clippy::items_after_statements)]
 
+mod answers;
 mod broker;
 mod clients;
 mod deployment;
@@ -99,6 +100,9 @@ on_every_server! {
     crate::protocol::no_client_can_publish_a_request as no_client_can_publish_a_request;
     crate::overload::a_request_that_waited_too_long_is_dropped as a_request_that_waited_too_long_is_dropped;
     crate::overload::a_rush_costs_those_who_do_not_fit_and_nobody_after as a_rush_costs_those_who_do_not_fit_and_nobody_after;
+    crate::answers::the_answers_of_explain_are_the_servers as the_answers_of_explain_are_the_servers;
+    crate::answers::who_can_names_those_whom_the_server_lets as who_can_names_those_whom_the_server_lets;
+    crate::answers::what_diff_says_is_lost_the_server_refuses as what_diff_says_is_lost_the_server_refuses;
     crate::documentation::the_client_examples_work as the_client_examples_work;
     crate::tls::it_connects_over_tls_with_a_certificate as it_connects_over_tls_with_a_certificate;
 }

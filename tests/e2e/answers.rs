@@ -1,0 +1,178 @@
+//! What the tools answer is what a real server does: `explain`, `who-can` and `diff` against the
+//! connections of the very services.
+
+use std::time::Duration;
+
+use solewriter::diff::diff;
+use solewriter::permissions::{Defaults, Grant};
+use solewriter::policy::directory::Directory;
+use solewriter::policy::model::Policy;
+use solewriter::policy::validate::validate;
+use solewriter::query::{Question, Verb, may, who_can};
+
+use super::deployment::Deployment;
+use super::raw::Raw;
+
+const SERVICES: [&str; 5] = ["orders", "billing", "quotes", "lines", "idle"];
+
+const POLICY: &str = r#"
+[service.orders]
+nkeys = ["{orders}"]
+owns = ["orders"]
+reads = ["rates/eur.>"]
+publishes = ["events.orders.>", "metrics.*"]
+calls = ["svc.quote"]
+
+[service.billing]
+nkeys = ["{billing}"]
+owns = ["rates"]
+reads = ["orders"]
+subscribes = ["events.*", "events.>"]
+
+[service.quotes]
+nkeys = ["{quotes}"]
+reads = ["rates"]
+subscribes = ["metrics.*"]
+answers = ["svc.quote"]
+
+[service.lines]
+nkeys = ["{lines}"]
+owns = ["fulfilment/line.>"]
+
+[service.idle]
+nkeys = ["{idle}"]
+"#;
+
+/// Subjects near every rule, on both sides of its edge.
+const SUBJECTS: [&str; 36] = [
+    "$KV.orders.1001",
+    "$KV.orders.a.b",
+    "$KV.orders.>",
+    "$KV.rates.eur",
+    "$KV.rates.eur.x",
+    "$KV.fulfilment.line.1",
+    "$KV.fulfilment.line.>",
+    "$KV.fulfilment.bill.1",
+    "$KV.fulfilment.>",
+    "events.orders.new",
+    "events.orders.>",
+    "events.orders",
+    "events.billing",
+    "events.>",
+    "events.*",
+    "metrics.cpu",
+    "metrics.>",
+    "metrics.*",
+    "metrics.cpu.idle",
+    "svc.quote",
+    "svc.quote.x",
+    "svc.>",
+    "_INBOX.orders.x",
+    "_INBOX.billing.>",
+    "_INBOX.>",
+    "$JS.API.STREAM.INFO.KV_orders",
+    "$JS.API.STREAM.PURGE.KV_orders",
+    "$JS.API.STREAM.DELETE.KV_orders",
+    "$JS.API.STREAM.MSG.GET.KV_rates",
+    "$JS.API.DIRECT.GET.KV_rates.$KV.rates.eur.x",
+    "$JS.API.DIRECT.GET.KV_rates.$KV.rates.usd",
+    "$JS.API.CONSUMER.CREATE.KV_orders",
+    "$JS.API.CONSUMER.CREATE.KV_rates.n.$KV.rates.eur.>",
+    "$JS.API.CONSUMER.CREATE.KV_rates.n.$KV.rates.>",
+    "$SYS.REQ.SERVER.PING",
+    "anything",
+];
+
+fn policy(deployment: &Deployment) -> Policy {
+    let files = Directory::new(deployment.files.policy()).read().unwrap();
+    validate(&files).unwrap().policy
+}
+
+fn defaults() -> Defaults {
+    Defaults { account: "APP".into(), lifetime: Duration::from_secs(3600) }
+}
+
+fn question(verb: Verb, subject: &str) -> Question {
+    Question::parse(verb, subject).unwrap()
+}
+
+/// Whether the server lets a service do it.
+async fn server_says(deployment: &Deployment, service: &str, verb: Verb, subject: &str) -> bool {
+    let mut client = Raw::login(deployment, &deployment.service(service)).await;
+    match verb {
+        Verb::Subscribe => client.subscribe(subject).await.is_ok(),
+        _ => client.publish(subject, b"").await.is_ok(),
+    }
+}
+
+/// For every service and subject, on both sides: the answer of `explain` is the server's.
+pub async fn the_answers_of_explain_are_the_servers(version: &'static str) {
+    let deployment = Deployment::start(version, POLICY).await;
+    let policy = policy(&deployment);
+    let mut yes = 0;
+    for name in SERVICES {
+        let grant = Grant::of(policy.service(name).unwrap(), &defaults()).unwrap();
+        for subject in SUBJECTS {
+            for verb in [Verb::Publish, Verb::Subscribe] {
+                let answer = may(&grant, &question(verb, subject));
+                let server = server_says(&deployment, name, verb, subject).await;
+                assert_eq!(answer.accepted, server, "{name} {verb:?} {subject}: {answer:?}");
+                yes += usize::from(server);
+            }
+        }
+    }
+    assert!(yes > 30, "the server accepted {yes}: hardly anything was compared");
+}
+
+/// `who-can` names exactly those whom the server lets.
+pub async fn who_can_names_those_whom_the_server_lets(version: &'static str) {
+    let deployment = Deployment::start(version, POLICY).await;
+    let policy = policy(&deployment);
+    for (verb, subject) in [
+        (Verb::Publish, "$KV.orders.1001"),
+        (Verb::Publish, "$KV.fulfilment.line.7"),
+        (Verb::Publish, "svc.quote"),
+        (Verb::Publish, "$JS.API.STREAM.INFO.KV_rates"),
+        (Verb::Publish, "nobody.may"),
+        (Verb::Subscribe, "events.orders.new"),
+        (Verb::Subscribe, "_INBOX.orders.x"),
+    ] {
+        let mut told: Vec<String> = who_can(&policy, &defaults(), &question(verb, subject))
+            .unwrap()
+            .into_iter()
+            .map(|capable| capable.service.name.to_string())
+            .collect();
+        told.sort();
+        let mut seen = Vec::new();
+        for name in SERVICES {
+            if server_says(&deployment, name, verb, subject).await {
+                seen.push(name.to_owned());
+            }
+        }
+        seen.sort();
+        assert_eq!(told, seen, "{verb:?} {subject}");
+    }
+}
+
+/// What `diff` says is lost, the server refuses from then on; what it says is gained, it lets.
+pub async fn what_diff_says_is_lost_the_server_refuses(version: &'static str) {
+    let mut deployment = Deployment::start(version, POLICY).await;
+    let old = policy(&deployment);
+    let write = "$KV.orders.1001";
+    assert!(server_says(&deployment, "orders", Verb::Publish, write).await);
+    assert!(!server_says(&deployment, "idle", Verb::Publish, write).await);
+
+    let handed_over = POLICY
+        .replace("owns = [\"orders\"]\n", "")
+        .replace("nkeys = [\"{idle}\"]", "nkeys = [\"{idle}\"]\nowns = [\"orders\"]");
+    deployment.write_policy(&handed_over);
+    deployment.instances[0].says("policy_changed").await;
+    let new = policy(&deployment);
+    let change = diff(&old, &new, &defaults()).unwrap();
+    let changed = |name: &str| change.services.iter().find(|s| &*s.service == name).unwrap();
+    assert!(changed("orders").loses() && changed("idle").gains(), "{change:?}");
+    assert_eq!(change.transfers.len(), 1, "{change:?}");
+
+    assert!(!server_says(&deployment, "orders", Verb::Publish, write).await);
+    assert!(server_says(&deployment, "idle", Verb::Publish, write).await);
+}
