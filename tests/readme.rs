@@ -1,0 +1,44 @@
+//! The README's commands do what it says, in its order.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::process::Command;
+
+const README: &str = include_str!("../README.md");
+
+/// Every command of `solewriter` in the README, but for `serve`, which runs until it is stopped
+/// and which all of `tests/e2e` starts.
+#[test]
+fn the_readmes_commands_work_as_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let commands: Vec<&str> = README
+        .lines()
+        .filter_map(|line| line.strip_prefix("$ solewriter "))
+        .filter(|command| !command.starts_with("serve "))
+        .collect();
+    assert!(commands.len() >= 4, "{commands:?}");
+    for command in commands {
+        let output = Command::new(env!("CARGO_BIN_EXE_solewriter"))
+            .args(command.split(' '))
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "$ solewriter {command}\n{stderr}");
+    }
+    // What is started next is there.
+    for file in ["deployment/nats-server.conf", "deployment/solewriter.toml"] {
+        assert!(README.contains(file) && folder.path().join(file).exists(), "{file}");
+    }
+}
+
+/// The two commands that do everything are the ones that `.ci/run` runs.
+#[test]
+fn the_two_commands_are_those_of_the_checks() {
+    let checks = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/.ci/run")).unwrap();
+    assert!(
+        README.contains("$ cargo run -- demo")
+            && checks.contains("cargo run --locked --quiet -- demo")
+    );
+    assert!(README.contains("$ cargo test\n") && checks.contains("cargo test --locked"));
+}
