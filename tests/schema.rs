@@ -201,3 +201,20 @@ fn the_committed_copies_are_true() {
         assert!(copy == text, "run UPDATE_SCHEMA=1 cargo test --test schema, and look at the diff");
     }
 }
+
+/// The examples are as a formatter leaves them: nobody's editor changes a line that they did not.
+#[test]
+fn the_examples_are_formatted() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    for folder in ["policy", "deploy"] {
+        for entry in std::fs::read_dir(root.join(folder)).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|e| e == "toml") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                let formatted =
+                    taplo::formatter::format(&text, taplo::formatter::Options::default());
+                assert_eq!(formatted, text, "{}", path.display());
+            }
+        }
+    }
+}
