@@ -35,7 +35,7 @@ pub enum JwtError {
 /// A token that was split and decoded; its signature is not verified yet.
 pub struct Unverified<'a> {
     signed: &'a [u8],
-    claims: Vec<u8>,
+    claims: String,
     signature: [u8; 64],
 }
 
@@ -69,6 +69,9 @@ impl<'a> Unverified<'a> {
         }
         let signed = token.get(..parts_len(token, signature)).ok_or(JwtError::Parts)?;
         let claims = BASE64URL_NOPAD.decode(claims).map_err(|_| JwtError::Base64)?;
+        // Also in fields that nobody looks at: JSON is UTF-8 (RFC 8259), and what one reader takes
+        // and another refuses is how two come to see different claims.
+        let claims = String::from_utf8(claims).map_err(|_| JwtError::Claims)?;
         let signature = BASE64URL_NOPAD
             .decode(signature)
             .map_err(|_| JwtError::Base64)?
@@ -82,7 +85,7 @@ impl<'a> Unverified<'a> {
     /// # Errors
     /// [`JwtError::Claims`] when they do not fit `T`.
     pub fn claims<T: for<'de> Deserialize<'de>>(&self) -> Result<T, JwtError> {
-        serde_json::from_slice(&self.claims).map_err(|_| JwtError::Claims)
+        serde_json::from_str(&self.claims).map_err(|_| JwtError::Claims)
     }
 
     /// Verifies that `key` signed this token.
@@ -182,6 +185,14 @@ mod tests {
         ] {
             assert_eq!(Unverified::split(bytes.as_bytes()).err(), Some(error), "{bytes}");
         }
+    }
+
+    #[test]
+    fn claims_that_are_not_utf_8_are_refused_wherever_it_is() {
+        let claims = BASE64URL_NOPAD.encode(b"{\"text\":\"a\",\"ignored\":\"\xff\"}");
+        let signature = BASE64URL_NOPAD.encode(&[0; 64]);
+        let token = format!("{HEADER}.{claims}.{signature}");
+        assert_eq!(Unverified::split(token.as_bytes()).err(), Some(JwtError::Claims));
     }
 
     proptest! {
