@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use async_nats::connection::State;
 use async_nats::{Client, Message, Subject, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -230,15 +231,17 @@ impl Link {
         // Nobody is told before the server sends us requests: what stops an older instance as
         // soon as this one is ready must not leave a gap.
         let mut fence = Fence::new(&client).await?;
-        if !fence.pass().await {
-            tracing::warn!(
+        let confirmed = fence.pass().await;
+        if !confirmed {
+            tracing::error!(
                 event = "unconfirmed",
-                "nats-server did not send a message back: the callout user needs {}.> to publish \
-                 and to subscribe, or start and stop under load may lose a request",
+                "nats-server did not send a message back, so this instance does not call itself \
+                 ready: is [nats] nkey_seed the callout user's, and may that user publish and \
+                 subscribe to {}.>, as in deploy/nats-server.conf?",
                 fence::INBOX,
             );
         }
-        service.health.subscribed.store(true, Ordering::Relaxed);
+        service.health.subscribed.store(confirmed, Ordering::Relaxed);
         let issuer = service.authorizer.issuer();
         tracing::info!(
             event = "ready", subject = CALLOUT_SUBJECT, queue_group = nats.queue_group,
@@ -297,6 +300,10 @@ impl Link {
         }
     }
 
+    fn connected(&self) -> bool {
+        self.client.connection_state() == State::Connected
+    }
+
     fn pending(&self) -> usize {
         self.service.limits.pending.saturating_sub(self.slots.available_permits())
     }
@@ -310,6 +317,9 @@ impl Link {
             pending = self.pending(),
             "stopping; finishing what was taken on"
         );
+        if !self.connected() {
+            return Duration::ZERO;
+        }
         let began = Instant::now();
         self.fence.pass().await;
         let rest = began.elapsed().saturating_mul(REST_ROUND_TRIPS);
@@ -337,7 +347,8 @@ impl Link {
     }
 
     async fn answer_the_rest(&mut self) -> bool {
-        let mut more = true;
+        // Without a connection nothing more comes, and nothing can be answered.
+        let mut more = self.connected();
         while more || self.pending() > 0 {
             tokio::select! {
                 request = self.requests.next(), if more => match request {
@@ -346,11 +357,11 @@ impl Link {
                 },
                 Some(reply) = self.replies.recv() => self.send(reply).await,
                 // A request that is owed no answer gives its place back without a word: look.
-                () = tokio::time::sleep(LOOK_AGAIN), if !more => {}
+                () = tokio::time::sleep(LOOK_AGAIN) => more &= self.connected(),
             }
         }
         // Closing a connection with something unread on it discards what the server has not
         // read either, so it has to have read our replies.
-        self.fence.pass().await && self.client.drain().await.is_ok()
+        self.connected() && self.fence.pass().await && self.client.drain().await.is_ok()
     }
 }

@@ -96,3 +96,21 @@ fn every_command_has_a_manual_page() {
     let (_, own, _) = run(&["man"]);
     assert_eq!(own, std::fs::read_to_string(target.join("solewriter.1")).unwrap());
 }
+
+#[test]
+fn a_new_key_is_its_owners_alone_and_is_never_overwritten() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("orders.nk");
+    let path = file.display().to_string();
+    let (code, public, err) = run(&["key", "new", &path]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(public.starts_with('U') && public.trim().len() == 56, "{public}");
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(run(&["key", "public", &path]), (0, public, String::new()));
+    let seed = std::fs::read_to_string(&file).unwrap();
+    let (code, out, err) = run(&["key", "new", &path]);
+    assert_eq!((code, out.as_str()), (1, ""), "{err}");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), seed);
+    assert_eq!(run(&["key", "public", "nowhere.nk"]).0, 1);
+}

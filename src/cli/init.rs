@@ -122,6 +122,14 @@ impl Init {
                 return Err(InitError::Value(value.clone(), "use letters, digits, `.`, `-`, `_`"));
             }
         }
+        if !is_address(&self.nats_listen) {
+            let help = "--nats-listen takes HOST:PORT, such as 127.0.0.1:4222 (port -1: any)";
+            return Err(InitError::Value(self.nats_listen.clone(), help));
+        }
+        if self.nats_listen == self.http_listen.to_string() {
+            let help = "--nats-listen and --http-listen must differ";
+            return Err(InitError::Value(self.nats_listen.clone(), help));
+        }
         let dir = std::path::absolute(&self.dir).map_err(|e| InitError::Io(self.dir.clone(), e))?;
         if dir.to_str().is_none_or(|d| d.contains(['"', '\\', '\n', '\r'])) {
             let shown = dir.display().to_string();
@@ -191,6 +199,7 @@ impl Init {
             ("nats-server.conf", SERVER_CONFIG.to_owned()),
             ("solewriter.toml", settings),
             ("policy/services.toml", policy),
+            (".gitignore", "/keys/\n/jetstream/\n".to_owned()),
             ("schema/policy.schema.json", crate::schema::policy()),
             ("schema/settings.schema.json", crate::schema::settings()),
             ("policy/services.test.toml", POLICY_TESTS.to_owned()),
@@ -199,6 +208,13 @@ impl Init {
         }
         Ok(outputs)
     }
+}
+
+/// Whether nats-server takes it as `listen`.
+fn is_address(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(host, port)| {
+        !host.is_empty() && port.parse::<i32>().is_ok_and(|p| p == -1 || (1..=65_535).contains(&p))
+    })
 }
 
 /// The key that stands in the sample policy for a service.
@@ -210,6 +226,12 @@ fn sample_key<'a>(policy: &'a str, service: &str) -> Option<&'a str> {
 fn seed_output<K: Role>(dir: &Path, name: &str, seed: &Seed<K>) -> Output {
     let text = zeroize::Zeroizing::new(format!("{}\n", seed.expose()));
     Output { path: dir.join("keys").join(name), text, secret: true }
+}
+
+/// Creates a secret file, which must not exist.
+pub(super) fn write_secret(path: &Path, text: &str) -> std::io::Result<()> {
+    let text = zeroize::Zeroizing::new(text.to_owned());
+    write_new(&Output { path: path.to_owned(), text, secret: true })
 }
 
 /// Creates a file that must not exist, readable by its owner only when it is secret.
@@ -315,5 +337,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let bad = Init { server_name: "a\" b".to_owned(), ..init(dir.path()) };
         assert!(matches!(bad.write(), Err(InitError::Value(..))));
+        for address in ["garbage", "14322", ":4222", "127.0.0.1:99999", "nats://x", "127.0.0.1:0"] {
+            let bad = Init { nats_listen: address.to_owned(), ..init(dir.path()) };
+            assert!(matches!(bad.write(), Err(InitError::Value(..))), "{address}");
+        }
     }
 }

@@ -16,6 +16,7 @@ pub mod diff;
 pub mod explain;
 mod git;
 pub mod init;
+pub mod key;
 pub mod man;
 pub mod map;
 pub mod schema;
@@ -42,6 +43,7 @@ pub struct Cli {
 enum Command {
     Serve(serve::Serve),
     Init(init::Init),
+    Key(key::Key),
     Check(check::Check),
     Explain(explain::Explain),
     WhoCan(who_can::WhoCan),
@@ -62,6 +64,7 @@ impl Cli {
         match self.command {
             Command::Serve(serve) => serve.run(),
             Command::Init(init) => init.run(),
+            Command::Key(key) => key.run(),
             Command::Check(check) => check.run(),
             Command::Explain(explain) => explain.run(),
             Command::WhoCan(who_can) => who_can.run(),

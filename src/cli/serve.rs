@@ -68,7 +68,7 @@ impl Serve {
         let store = Arc::new(Store::new(policy.policy, Timestamp::now()));
         let outcome = runtime()
             .map_err(|error| error.to_string())
-            .and_then(|rt| rt.block_on(serve(settings, store, directory, watcher)));
+            .and_then(|rt| rt.block_on(serve(settings, store, watcher)));
         match outcome {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error),
@@ -76,12 +76,7 @@ impl Serve {
     }
 }
 
-async fn serve(
-    settings: Settings,
-    store: Arc<Store>,
-    directory: Directory,
-    watcher: Watcher,
-) -> Result<(), String> {
+async fn serve(settings: Settings, store: Arc<Store>, watcher: Watcher) -> Result<(), String> {
     let Settings {
         nats,
         issuer,
@@ -139,7 +134,7 @@ async fn serve(
             }
         });
     }
-    let keep_current = keep_current(store, metrics, directory, watcher, hangup);
+    let keep_current = keep_current(store, metrics, watcher, hangup);
     let following = tokio::spawn(async move {
         tokio::select! {
             () = keep_current => {}
@@ -157,20 +152,13 @@ async fn serve(
 async fn keep_current(
     store: Arc<Store>,
     metrics: Arc<Metrics>,
-    directory: Directory,
     mut watcher: Watcher,
     mut hangup: Signal,
 ) {
     loop {
         let read = tokio::select! {
             read = watcher.changed() => read,
-            _ = hangup.recv() => {
-                let directory = directory.clone();
-                match tokio::task::spawn_blocking(move || directory.read()).await {
-                    Ok(read) => read,
-                    Err(_) => continue,
-                }
-            }
+            _ = hangup.recv() => watcher.read_now().await,
         };
         let (store, metrics) = (store.clone(), metrics.clone());
         // Validating a large policy takes a while; decisions go on meanwhile.

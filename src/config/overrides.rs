@@ -52,7 +52,12 @@ const SETTINGS: [Setting; 26] = [
     setting("nats.tls", "key", Kind::Path, "PEM file with the client certificate's key"),
     setting("issuer", "seed", Kind::Path, "file with the issuer account's seed"),
     setting("xkey", "seed", Kind::Path, "file with the curve seed that opens sealed requests"),
-    setting("system", "nkey_seed", Kind::Path, "file with the system account user's seed"),
+    setting(
+        "system",
+        "nkey_seed",
+        Kind::Path,
+        "file with the system account user's seed (not used yet)",
+    ),
     setting("policy", "directory", Kind::Path, "directory of policy files"),
     setting("policy", "poll", Kind::Text, "how often to look for changes no event told of [10s]"),
     setting("grants", "account", Kind::Text, "account that services are placed in [APP]"),

@@ -305,6 +305,20 @@ impl Watcher {
         let _ = notify.watch(&path, notify::RecursiveMode::Recursive);
     }
 
+    /// Reads the files now, whether they changed or not; what is read counts as seen.
+    ///
+    /// # Errors
+    /// As [`Directory::read`].
+    pub async fn read_now(&mut self) -> Result<Vec<SourceFile>, Problems> {
+        self.seen = self.fingerprint().await;
+        let directory = self.directory.clone();
+        let read = tokio::task::spawn_blocking(move || directory.read()).await;
+        read.unwrap_or_else(|_| {
+            let problem = Problem::error("unreadable", "reading the policy was cut short");
+            Err(Problems::from(problem))
+        })
+    }
+
     /// Waits until files changed and then stayed the same for [`Timing::settle`], and reads them.
     /// Cancelling it loses nothing.
     ///

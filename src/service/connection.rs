@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::{Client, ConnectOptions, Event, ServerError};
+use async_nats::{Client, ConnectError, ConnectErrorKind, ConnectOptions, Event, ServerError};
 
 use super::{Health, ServiceError};
 use crate::config::{Login, Nats};
@@ -24,12 +24,23 @@ pub(super) async fn connect(nats: &Nats, health: &Arc<Health>) -> Result<Client,
                     format!("{}:{}", s.host(), s.port())
                 }).collect::<Vec<_>>(),
                 error = %error, retry_in_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
-                "cannot connect to nats-server: is it running, and is this service's key in \
-                 auth_callout.auth_users?",
+                "cannot connect to nats-server: {}", advice(&error),
             ),
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(RETRY_AT_MOST);
+    }
+}
+
+/// What to look at first.
+fn advice(error: &ConnectError) -> &'static str {
+    match error.kind() {
+        ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
+            "it refuses this service: is its key that of the callout user, and is that user in \
+             auth_callout.auth_users?"
+        }
+        ConnectErrorKind::Tls => "TLS failed: check [nats.tls], and the server's certificate",
+        _ => "is it running, and is [nats] servers its address?",
     }
 }
 

@@ -35,7 +35,7 @@ pub async fn the_client_examples_work(version: &'static str) {
     let (_, interpreter) = tokio::task::spawn_blocking(clients::python).await.unwrap();
     let mut command = Command::new(interpreter);
     command.arg(&python);
-    assert_eq!(printed(&deployment, command).await, "two chairs\n");
+    assert_eq!(printed(&deployment, command).await, "two chairs\nnats: closed\n");
 
     // JavaScript finds its modules from where the program is.
     let modules = tokio::task::spawn_blocking(clients::javascript).await.unwrap();
