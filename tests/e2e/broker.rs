@@ -1,5 +1,6 @@
 //! Instances and servers that come and go.
 
+use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -175,6 +176,32 @@ pub async fn it_can_be_stopped_while_it_waits_for_a_server(version: &'static str
     instance.signal(Signal::TERM);
     let status = tokio::time::timeout(DEADLINE, instance.child.wait()).await.unwrap().unwrap();
     assert!(status.success(), "{status}");
+}
+
+/// Without a server nothing can be answered, so there is nothing to wait for.
+pub async fn it_stops_at_once_when_the_server_is_gone(version: &'static str) {
+    let mut deployment = Deployment::start(version, POLICY).await;
+    deployment.server.kill().await.unwrap();
+    let instance = &mut deployment.instances[0];
+    instance.says("disconnected").await;
+    let began = Instant::now();
+    instance.signal(Signal::TERM);
+    let status = tokio::time::timeout(DEADLINE, instance.child.wait()).await.unwrap().unwrap();
+    assert!(status.success(), "{status}");
+    assert!(began.elapsed() < Duration::from_secs(5), "it took {:?}", began.elapsed());
+}
+
+/// With another user's seed no request ever comes; it says so and does not call itself ready.
+pub async fn with_another_users_seed_it_is_not_ready(version: &'static str) {
+    let mut deployment = Deployment::start(version, POLICY).await;
+    let other = deployment.service("known").seed_file;
+    std::fs::set_permissions(&other, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let other = other.display().to_string();
+    let index = deployment.launch_instance(&["--nats-nkey-seed", &other]);
+    let instance = &mut deployment.instances[index];
+    instance.says("unconfirmed").await;
+    let (code, report) = instance.get("/readyz").await;
+    assert_eq!(code, 503, "{report}");
 }
 
 pub async fn health_and_metrics_tell_how_it_is(version: &'static str) {

@@ -103,6 +103,9 @@ on_every_server! {
     crate::answers::the_answers_of_explain_are_the_servers as the_answers_of_explain_are_the_servers;
     crate::answers::who_can_names_those_whom_the_server_lets as who_can_names_those_whom_the_server_lets;
     crate::answers::what_diff_says_is_lost_the_server_refuses as what_diff_says_is_lost_the_server_refuses;
+    crate::policy::a_refused_change_that_is_taken_back_is_over as a_refused_change_that_is_taken_back_is_over;
+    crate::broker::it_stops_at_once_when_the_server_is_gone as it_stops_at_once_when_the_server_is_gone;
+    crate::broker::with_another_users_seed_it_is_not_ready as with_another_users_seed_it_is_not_ready;
     crate::documentation::the_client_examples_work as the_client_examples_work;
     crate::tls::it_connects_over_tls_with_a_certificate as it_connects_over_tls_with_a_certificate;
 }

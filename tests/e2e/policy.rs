@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use super::deployment::{Deployment, Prepared};
+use super::deployment::{Deployment, Prepared, eventually};
 use super::raw::Raw;
 
 const BEFORE: &str = r#"
@@ -129,6 +129,22 @@ pub async fn sighup_reads_the_policy_at_once(version: &'static str) {
     deployment.instances[0].signal(Signal::HUP);
     changed(&mut deployment, 1).await;
     assert_eq!(writes(&deployment, "orders", "$KV.more.a").await, Ok(()));
+}
+
+/// A change that was refused at once by SIGHUP is forgotten when it is taken back.
+pub async fn a_refused_change_that_is_taken_back_is_over(version: &'static str) {
+    let mut deployment = Deployment::start(version, BEFORE).await;
+    let extra = deployment.files.policy().join("extra.toml");
+    std::fs::write(&extra, "x =").unwrap();
+    deployment.instances[0].signal(Signal::HUP);
+    deployment.instances[0].says("policy_refused").await;
+    assert!(deployment.instances[0].get("/readyz").await.1.contains("changes refused"));
+    std::fs::remove_file(&extra).unwrap();
+    let instance = &mut deployment.instances[0];
+    eventually("the newest policy in force", async || {
+        instance.get("/readyz").await.1.contains("the newest").then_some(())
+    })
+    .await;
 }
 
 /// As Kubernetes mounts a config map: the files are links into `..data`, which is a link to a
