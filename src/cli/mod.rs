@@ -1,12 +1,11 @@
 //! The command line: one file a subcommand. Data goes to stdout, logs and problems to stderr.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 use crate::source::Problems;
-use crate::source::render::Style;
 
 pub mod check;
 pub mod completions;
@@ -100,14 +99,13 @@ fn print(text: &[u8]) -> ExitCode {
 #[allow(clippy::print_stderr)]
 fn wrong(error: &dyn std::fmt::Display) -> ExitCode {
     eprintln!("error: {error}");
-    ExitCode::from(2)
+    ExitCode::from(tool::WRONG)
 }
 
 /// Prints problems to stderr.
 #[allow(clippy::print_stderr)]
 fn report(problems: &Problems) -> ExitCode {
-    let style = if std::io::stderr().is_terminal() { Style::Coloured } else { Style::Plain };
-    eprint!("{}", problems.render(style));
+    eprint!("{}", problems.render(tool::style()));
     eprintln!("{}", problems.summary());
     ExitCode::from(FAILED)
 }
