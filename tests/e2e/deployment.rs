@@ -208,7 +208,7 @@ impl Prepared {
                 .map(|line| match line.split_once(':') {
                     Some(("NODE_NAME", _)) => format!("NODE_NAME: node-{number}"),
                     Some(("JETSTREAM_DIR", _)) => {
-                        format!("JETSTREAM_DIR: {:?}", home.join("jetstream"))
+                        format!("JETSTREAM_DIR: \"{}\"", home.join("jetstream").display())
                     }
                     _ => line.to_owned(),
                 })
