@@ -20,6 +20,7 @@
 
 pub mod authorizer;
 pub mod broker;
+pub mod buckets;
 pub mod cli;
 pub mod config;
 pub mod decide;

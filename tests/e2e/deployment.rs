@@ -42,6 +42,21 @@ rollup = false
 duplicate_window = "100ms"
 "#;
 
+/// What a command came to.
+#[derive(Debug)]
+pub struct Ran {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+}
+
+impl Ran {
+    /// What it printed as JSON.
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|e| panic!("{e}: {self:?}"))
+    }
+}
+
 /// Waits until `found` gives something.
 ///
 /// # Panics
@@ -335,6 +350,21 @@ impl Deployment {
             .unwrap();
         self.instances.push(Instance { child, log });
         self.instances.len() - 1
+    }
+
+    /// Runs a command of ours that looks at the deployment. `arguments` come before the settings.
+    pub async fn tool(&self, arguments: &[&str]) -> Ran {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_solewriter"));
+        command.args(arguments).arg("--config").arg(self.files.settings());
+        command.args(["--nats-servers", &self.urls().join(",")]);
+        command.stdin(Stdio::null()).kill_on_drop(true);
+        let output = tokio::time::timeout(2 * DEADLINE, command.output()).await.unwrap().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Ran {
+            code: output.status.code().unwrap(),
+            out: text(output.stdout),
+            err: text(output.stderr),
+        }
     }
 
     /// The seed of a user that `solewriter init` made: `admin`, `callout` or `system`.

@@ -11,6 +11,7 @@
 
 mod answers;
 mod broker;
+mod buckets;
 mod clients;
 mod cluster;
 mod deployment;
@@ -109,5 +110,12 @@ on_every_server! {
     crate::broker::with_another_users_seed_it_is_not_ready as with_another_users_seed_it_is_not_ready;
     crate::documentation::the_client_examples_work as the_client_examples_work;
     crate::cluster::a_service_works_through_any_node as a_service_works_through_any_node;
+    crate::buckets::apply_creates_what_is_declared_and_nothing_more_to_do as apply_creates_what_is_declared_and_nothing_more_to_do;
+    crate::buckets::every_setting_that_strayed_is_seen_and_mended as every_setting_that_strayed_is_seen_and_mended;
+    crate::buckets::what_loses_data_is_refused_unless_told_so as what_loses_data_is_refused_unless_told_so;
+    crate::buckets::what_no_update_changes_is_said as what_no_update_changes_is_said;
+    crate::buckets::streams_that_nobody_declared_are_reported as streams_that_nobody_declared_are_reported;
+    crate::buckets::who_is_not_the_admin_is_told_so as who_is_not_the_admin_is_told_so;
+    crate::buckets::buckets_of_a_cluster_have_replicas as buckets_of_a_cluster_have_replicas;
     crate::tls::it_connects_over_tls_with_a_certificate as it_connects_over_tls_with_a_certificate;
 }
