@@ -50,7 +50,8 @@ impl Stream {
         self.config.get("name").and_then(Value::as_str).unwrap_or_default()
     }
 
-    fn subjects(&self) -> impl Iterator<Item = &str> {
+    /// The subjects that it takes.
+    pub fn subjects(&self) -> impl Iterator<Item = &str> {
         self.config
             .get("subjects")
             .and_then(Value::as_array)

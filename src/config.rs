@@ -178,12 +178,12 @@ fn resolve(raw: Raw, path: &Path, problems: &Collector) -> Option<(Settings, Log
         missing("policy", "directory", "\"policy\"");
     }
     let tls = tls(&raw, problems);
-    let queue_group = name(raw.queue_group.as_ref(), "solewriter", problems);
+    let queue_group = queue_group(&raw, problems);
     let connection_name = name(raw.name.as_ref(), "solewriter", problems);
     let grants = grants(&raw, problems);
-    let poll = bounded(raw.poll, 10, 1..=86_400, problems);
-    let patience = bounded(raw.patience, 2, 0..=60, problems);
-    let clock_leeway = bounded(raw.clock_leeway, 2, 0..=300, problems);
+    let poll = bounded(raw.poll.clone(), 10, 1..=86_400, problems);
+    let patience = patience(&raw, problems);
+    let clock_leeway = clock_leeway(&raw, problems);
     let drain = bounded(raw.drain, 10, 0..=600, problems);
     let listen = listen(raw.listen.as_ref(), problems);
     let format = log_format(raw.log_format.as_ref(), problems);
@@ -217,6 +217,18 @@ fn resolve(raw: Raw, path: &Path, problems: &Collector) -> Option<(Settings, Log
         listen: listen?,
     };
     Some((settings, Logging { format: format?, filter }))
+}
+
+fn queue_group(raw: &Raw, problems: &Collector) -> Option<String> {
+    name(raw.queue_group.as_ref(), "solewriter", problems)
+}
+
+fn patience(raw: &Raw, problems: &Collector) -> Option<Duration> {
+    bounded(raw.patience.clone(), 2, 0..=60, problems)
+}
+
+fn clock_leeway(raw: &Raw, problems: &Collector) -> Option<Duration> {
+    bounded(raw.clock_leeway.clone(), 2, 0..=300, problems)
 }
 
 /// Accounts and lifetime of grants.

@@ -25,6 +25,7 @@ pub mod cli;
 pub mod config;
 pub mod decide;
 pub mod diff;
+pub mod doctor;
 pub mod expect;
 pub mod http;
 pub mod identity;

@@ -13,6 +13,7 @@ pub mod completions;
 #[cfg(all(unix, feature = "sandbox"))]
 pub mod demo;
 pub mod diff;
+pub mod doctor;
 pub mod explain;
 mod git;
 pub mod init;
@@ -50,6 +51,7 @@ enum Command {
     Diff(diff::DiffCommand),
     Test(test::Test),
     Buckets(buckets::Buckets),
+    Doctor(doctor::Doctor),
     #[cfg(all(unix, feature = "sandbox"))]
     Demo(demo::Demo),
     Map(map::MapCommand),
@@ -72,6 +74,7 @@ impl Cli {
             Command::Diff(diff) => diff.run(),
             Command::Test(test) => test.run(),
             Command::Buckets(buckets) => buckets.run(),
+            Command::Doctor(doctor) => doctor.run(),
             #[cfg(all(unix, feature = "sandbox"))]
             Command::Demo(demo) => demo.run(),
             Command::Map(map) => map.run(),
