@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use async_nats::{Client, ConnectError, ConnectErrorKind, ConnectOptions, ServerAddr};
-use futures_util::StreamExt;
-use tokio::time::timeout;
+use async_nats::connection::State;
+use async_nats::{
+    Client, ConnectError, ConnectErrorKind, ConnectOptions, Request, RequestErrorKind, ServerAddr,
+};
+use tokio::time::sleep;
 
 use crate::config::{Login, Tls};
 
@@ -12,8 +14,11 @@ use crate::config::{Login, Tls};
 /// (`deploy/nats-server.conf`).
 pub const INBOX: &str = "_INBOX.solewriter";
 
-/// How long the server may take to pass a message back: longer than it waits for an answer about a
-/// client.
+/// A subject of our own users that nobody listens to.
+pub const NOBODY: &str = "solewriter.nobody";
+
+/// How long the server may take to say that nobody listens: longer than it waits for an answer
+/// about a client.
 const PROOF: Duration = Duration::from_secs(12);
 
 /// A connection that cannot be set up.
@@ -25,7 +30,7 @@ pub enum BrokerError {
     /// nats-server does not say no, and does not let the user do anything either.
     #[error(
         "{servers}: the server does not let this user in: is it in auth_callout.auth_users, and \
-         may it publish and subscribe below {INBOX}?"
+         may it publish to {NOBODY} and subscribe to {INBOX}.>?"
     )]
     NotIn {
         /// Where.
@@ -70,8 +75,7 @@ pub fn with_tls(mut options: ConnectOptions, tls: &Tls) -> ConnectOptions {
     options.require_tls(tls.required)
 }
 
-/// Connects once, as a user who may send itself messages below [`INBOX`]; what is wrong is the
-/// error.
+/// Connects once, as a user who may send requests to [`NOBODY`]; what is wrong is the error.
 ///
 /// # Errors
 /// [`BrokerError`].
@@ -82,19 +86,29 @@ pub async fn connect(
     let names = || addresses(servers).join(", ");
     let connected = options.connect(servers).await;
     let client = connected.map_err(|error| BrokerError::Connect { servers: names(), error })?;
-    match timeout(PROOF, round_trip(&client)).await {
-        Ok(Some(())) => Ok(client),
-        _ => Err(BrokerError::NotIn { servers: names() }),
+    tokio::select! {
+        true = is_in(&client) => Ok(client),
+        () = is_out(&client) => Err(BrokerError::NotIn { servers: names() }),
+        else => Err(BrokerError::NotIn { servers: names() }),
     }
 }
 
-/// Sends a message to ourselves. nats-server pings a client whose authorization it still waits
-/// for, and async-nats 0.51 takes that for a success.
-async fn round_trip(client: &Client) -> Option<()> {
-    let subject = format!("{INBOX}.{}", client.new_inbox().rsplit('.').next()?);
-    let mut messages = client.subscribe(subject.clone()).await.ok()?;
-    client.publish(subject, "".into()).await.ok()?;
-    messages.next().await.map(|_| ())
+/// Whether the server does something for us: nobody listens to that subject, and the server says
+/// so. That a connection is reported as made proves less: nats-server pings a client whose
+/// authorization it still waits for, and async-nats 0.51 takes that for a welcome.
+async fn is_in(client: &Client) -> bool {
+    let request = Request::new().timeout(Some(PROOF));
+    match client.send_request(NOBODY, request).await {
+        Ok(_) => true,
+        Err(error) => error.kind() == RequestErrorKind::NoResponders,
+    }
+}
+
+/// Ends when the connection does.
+async fn is_out(client: &Client) {
+    while client.connection_state() == State::Connected {
+        sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// `HOST:PORT` of each, for messages.

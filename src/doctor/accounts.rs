@@ -242,7 +242,9 @@ fn imports(seen: &Seen, state: &str, accounts: &[AccountOn], report: &mut Report
                     );
                 }
             }
-            let others = imports.iter().filter(|i| Some(i.account.as_str()) == callout(seen));
+            let others = imports
+                .iter()
+                .filter(|i| i.account != state && Some(i.account.as_str()) == callout(seen));
             for import in others.filter(|i| !is_of_the_server(i)) {
                 once.problem(
                     server,

@@ -57,6 +57,10 @@ fn users(seen: &Seen, report: &mut Report) {
                 format!("{name}: the server asks solewriter about it, who knows services only"),
                 list,
             ),
+            (Login::Refused(_), _) if report.has_problem("nonce") => report.blind(
+                "users",
+                &Blind::new(format!("{name}: nobody can prove to have a key"), "mend `nonce` first"),
+            ),
             (Login::Refused(why), _) => report.problem(
                 "users",
                 format!("{name}: {why}"),

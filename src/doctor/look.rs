@@ -39,13 +39,15 @@ struct Connected {
 pub async fn look(tool: &Tool) -> Seen {
     let addresses = greeting::greetings(&tool.servers, &tool.tls).await;
     let settings = settings(tool);
-    let mut users: Vec<Connected> = vec![connect(tool, Role::Callout, None).await];
+    // Without a nonce nobody can prove to have a key; trying takes until the server gives up.
+    let mute = addresses.iter().all(|a| a.info.as_ref().is_ok_and(|i| i.nonce.is_empty()));
+    let mut users: Vec<Connected> = vec![connect(tool, Role::Callout, None, mute).await];
     let watch = match users.first().and_then(|callout| callout.client.as_ref()) {
         Some(callout) => Watch::begin(callout, sealer(tool)).await,
         None => None,
     };
     for role in [Role::System, Role::Admin, Role::Publisher] {
-        users.push(connect(tool, role, watch.as_ref()).await);
+        users.push(connect(tool, role, watch.as_ref(), mute).await);
     }
     let client = |role: Role| {
         users.iter().find(|u| u.user.role == role).and_then(|user| user.client.as_ref())
@@ -148,7 +150,7 @@ fn seed(tool: &Tool, role: Role) -> Result<config::Login, Problems> {
 }
 
 /// Logs a user of ours in.
-async fn connect(tool: &Tool, role: Role, watch: Option<&Watch>) -> Connected {
+async fn connect(tool: &Tool, role: Role, watch: Option<&Watch>, mute: bool) -> Connected {
     let user = |key, login, called_out| User {
         role,
         key,
@@ -172,6 +174,10 @@ async fn connect(tool: &Tool, role: Role, watch: Option<&Watch>) -> Connected {
         }
         config::Login::Credentials(_) => None,
     };
+    if mute {
+        let why = Login::Refused("the server gives it nothing to sign".to_owned());
+        return Connected { user: user(key, why, None), client: None };
+    }
     let mark = watch.map(Watch::mark);
     let connected = match broker::options(&login, &tool.tls, "solewriter doctor") {
         Ok(options) => broker::connect(&tool.servers, options).await,
@@ -240,19 +246,22 @@ async fn strangers(
     let mut probes = Vec::new();
     let mut anonymous = Vec::new();
     for (server, address) in tool.servers.iter().zip(addresses(&tool.servers)).take(MOST_PROBES) {
-        let seed = Seed::generate();
-        let nkey = Signer::new(&seed).map(|s| s.public().to_string()).unwrap_or_default();
-        let mark = watch.map_or(0, Watch::mark);
-        let entry = greeting::enter(server, greeting::stranger(&seed), &tool.tls).await;
-        let request = match watch {
-            Some(watch) => watch.since(mark, &nkey).await,
-            None => None,
-        };
-        probes.push(Probe { address: address.clone(), entry, request });
+        if let Some(watch) = watch {
+            probes.push(probe(server, &address, tool, watch).await);
+        }
         anonymous.push((address, nobody(server, tool).await));
     }
     let probes = if watch.is_some() { Ok(probes) } else { Err(without(Role::Callout)) };
     (probes, anonymous)
+}
+
+async fn probe(server: &ServerAddr, address: &str, tool: &Tool, watch: &Watch) -> Probe {
+    let seed = Seed::generate();
+    let nkey = Signer::new(&seed).map(|s| s.public().to_string()).unwrap_or_default();
+    let mark = watch.mark();
+    let entry = greeting::enter(server, greeting::stranger(&seed), &tool.tls).await;
+    let request = watch.since(mark, &nkey).await;
+    Probe { address: address.to_owned(), entry, request }
 }
 
 async fn nobody(server: &ServerAddr, tool: &Tool) -> Look<Entry> {

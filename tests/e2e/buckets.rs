@@ -316,3 +316,27 @@ pub async fn buckets_of_a_cluster_have_replicas(version: &'static str) {
     let all = streams::all(&deployment.admin().await.client()).await.unwrap();
     assert_eq!(all.len(), 2);
 }
+
+/// The plan that `docs/buckets.md` shows.
+pub async fn the_page_about_buckets_shows_what_is_printed(version: &'static str) {
+    const PAGE: &str = include_str!("../../docs/buckets.md");
+    let deployment = Deployment::sample(version).await;
+    apply(&deployment, &[]).await;
+    let mut orders = config(&deployment, "STREAM.INFO.KV_orders", &json!({})).await;
+    orders["allow_direct"] = json!(false);
+    orders["max_msgs_per_subject"] = json!(64);
+    config(&deployment, "STREAM.UPDATE.KV_orders", &orders).await;
+    let bucket = deployment.bucket("orders").await;
+    for value in ["one", "two"] {
+        bucket.put("1001", value.into()).await.unwrap();
+    }
+    let sessions = json!({"name": "KV_sessions", "subjects": ["$KV.sessions.>"]});
+    config(&deployment, "STREAM.CREATE.KV_sessions", &sessions).await;
+    let (_, block) = PAGE.split_once("```console\n").unwrap();
+    let (block, _) = block.split_once("```").unwrap();
+    let (command, shown) = block.split_once('\n').unwrap();
+    assert_eq!(command, "$ solewriter buckets plan policy -c deployment/solewriter.toml");
+    let policy = deployment.files.policy().display().to_string();
+    let ran = deployment.tool(&["buckets", "plan", &policy]).await;
+    assert_eq!((ran.code, ran.out.as_str()), (1, shown));
+}

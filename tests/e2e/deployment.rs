@@ -209,7 +209,16 @@ impl Prepared {
 
     /// Starts a cluster of three nats-servers, and writes the policy. Buckets have three replicas.
     pub async fn start_cluster(self, version: &'static str, policy: &str) -> Deployment {
-        let binary = binary(version).await;
+        self.start_mixed_cluster([version; NODES], policy).await
+    }
+
+    /// The same with nodes of different versions.
+    pub async fn start_mixed_cluster(
+        self,
+        versions: [&'static str; NODES],
+        policy: &str,
+    ) -> Deployment {
+        let binaries = futures_util::future::join_all(versions.map(binary)).await;
         let Self { files, dir } = self;
         let ports = free_ports(NODES).unwrap();
         let routes: Vec<String> = ports.iter().map(|p| format!("nats://127.0.0.1:{p}")).collect();
@@ -238,7 +247,10 @@ impl Prepared {
             nodes.push((config, home));
         }
         // Together: JetStream of a node is not ready before it has heard of the others.
-        let started = nodes.iter().map(|(config, home)| Server::start(&binary, config, home));
+        let started = nodes
+            .iter()
+            .zip(&binaries)
+            .map(|((config, home), binary)| Server::start(binary, config, home));
         let mut started = futures_util::future::try_join_all(started).await.unwrap();
         let server = started.remove(0);
         let deployment = Deployment { server, peers: started, files, instances: Vec::new(), dir };
@@ -354,9 +366,14 @@ impl Deployment {
 
     /// Runs a command of ours that looks at the deployment. `arguments` come before the settings.
     pub async fn tool(&self, arguments: &[&str]) -> Ran {
+        self.tool_at(&self.urls(), arguments).await
+    }
+
+    /// The same with these addresses.
+    pub async fn tool_at(&self, servers: &[String], arguments: &[&str]) -> Ran {
         let mut command = Command::new(env!("CARGO_BIN_EXE_solewriter"));
         command.args(arguments).arg("--config").arg(self.files.settings());
-        command.args(["--nats-servers", &self.urls().join(",")]);
+        command.args(["--nats-servers", &servers.join(",")]);
         command.stdin(Stdio::null()).kill_on_drop(true);
         let output = tokio::time::timeout(2 * DEADLINE, command.output()).await.unwrap().unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
