@@ -373,3 +373,31 @@ impl Builder<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::validate::validate;
+    use crate::source::SourceFile;
+
+    #[test]
+    fn the_last_gate_stops_what_validation_let_through() {
+        let text = "[service.a]\npublishes = [\"events.x\"]\n";
+        let policy = validate(&[SourceFile::new("p.toml", text)]).unwrap().policy;
+        let defaults = Defaults { account: "APP".into(), lifetime: Duration::from_secs(60) };
+        let service = policy.service("a").unwrap();
+        Grant::of(service, &defaults).unwrap();
+        let publish = Access::Publishes as fn(Pattern) -> Access;
+        let subscribe = Access::Subscribes as fn(Pattern) -> Access;
+        let cases = NEVER_PUBLISH.iter().map(|never| (publish, *never)).chain(
+            NEVER_SUBSCRIBE.iter().chain(&["_INBOX.>", "_INBOX.b.>"]).map(|n| (subscribe, *n)),
+        );
+        for (access, never) in cases.chain([(publish, ">"), (publish, "*.API.>"), (subscribe, ">")])
+        {
+            let mut hostile = service.clone();
+            hostile.rules[0].access = access(Pattern::parse(never).unwrap());
+            let refused = Grant::of(&hostile, &defaults);
+            assert!(matches!(refused, Err(GrantError::Never { .. })), "{never}: {refused:?}");
+        }
+    }
+}
