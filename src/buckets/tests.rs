@@ -1,3 +1,5 @@
+//! Plans of one bucket, and streams beside it.
+
 use serde_json::json;
 
 use super::*;

@@ -17,7 +17,7 @@ use crate::source::Problem;
 
 /// Compare the buckets with the policy's declarations, and make them so.
 ///
-/// Connects as the admin of the account that holds the buckets ([admin] nkey_seed of the settings)
+/// Connects as the admin of the account that holds the buckets (`[admin] nkey_seed` of the settings)
 /// to create each declared bucket, with the settings that keep it safe, and to update those that
 /// differ. A bucket is never deleted.
 #[derive(Args)]

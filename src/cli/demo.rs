@@ -162,7 +162,7 @@ impl Stage {
     /// What `solewriter buckets apply` does, as the admin: the buckets that the policy declares, in
     /// the account STATE, where no service lives.
     async fn create_buckets(&self) -> Result<(), Error> {
-        let files = Directory::new(&self.deployment.policy()).read();
+        let files = Directory::new(self.deployment.policy()).read();
         let policy = files.and_then(|files| validate(&files)).map_err(|p| p.summary())?.policy;
         let admin = ConnectOptions::with_nkey(self.seed("admin")?.expose().to_owned());
         let admin = admin.connect(self.server.client_url()).await?;

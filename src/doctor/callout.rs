@@ -160,7 +160,7 @@ fn asked(seen: &Seen, probe: &Probe, report: &mut Report) -> bool {
 }
 
 /// What the request for a probe says.
-fn content<'a>(probe: &&'a Probe) -> Option<(&'a str, &'a Content)> {
+fn content(probe: &Probe) -> Option<(&str, &Content)> {
     Some((&probe.address, probe.request.as_ref()?.content.as_ref()?))
 }
 
@@ -173,7 +173,7 @@ fn issuer(seen: &Seen, asked: &[&Probe], report: &mut Report) {
         Ok(ours) => ours,
         Err(blind) => return report.blind("issuer", blind),
     };
-    let opened: Vec<(&str, &Content)> = asked.iter().filter_map(content).collect();
+    let opened: Vec<(&str, &Content)> = asked.iter().filter_map(|probe| content(probe)).collect();
     if opened.is_empty() {
         let unopened = Blind::new("no request could be opened", "see `xkey`");
         return report.blind("issuer", &if asked.is_empty() { not_asked() } else { unopened });
@@ -285,7 +285,7 @@ fn waits(seen: &Seen) -> Option<f64> {
         return Some(least);
     }
     let probes = seen.probes.as_ref().ok()?;
-    let waits = probes.iter().filter_map(|probe| Some(content(&probe)?.1.waits)).min()?;
+    let waits = probes.iter().filter_map(|probe| Some(content(probe)?.1.waits)).min()?;
     u32::try_from(waits).ok().map(f64::from)
 }
 
