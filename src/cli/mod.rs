@@ -18,6 +18,7 @@ pub mod init;
 pub mod key;
 pub mod man;
 pub mod map;
+pub mod policy;
 pub mod schema;
 pub mod serve;
 pub mod test;
@@ -48,6 +49,7 @@ enum Command {
     WhoCan(who_can::WhoCan),
     Diff(diff::DiffCommand),
     Test(test::Test),
+    Policy(policy::PolicyCommand),
     #[cfg(all(unix, feature = "sandbox"))]
     Demo(demo::Demo),
     Map(map::MapCommand),
@@ -69,6 +71,7 @@ impl Cli {
             Command::WhoCan(who_can) => who_can.run(),
             Command::Diff(diff) => diff.run(),
             Command::Test(test) => test.run(),
+            Command::Policy(policy) => policy.run(),
             #[cfg(all(unix, feature = "sandbox"))]
             Command::Demo(demo) => demo.run(),
             Command::Map(map) => map.run(),

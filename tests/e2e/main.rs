@@ -11,6 +11,7 @@
 
 mod answers;
 mod broker;
+mod bucket;
 mod clients;
 mod cluster;
 mod deployment;
@@ -109,5 +110,13 @@ on_every_server! {
     crate::broker::with_another_users_seed_it_is_not_ready as with_another_users_seed_it_is_not_ready;
     crate::documentation::the_client_examples_work as the_client_examples_work;
     crate::cluster::a_service_works_through_any_node as a_service_works_through_any_node;
+    crate::bucket::a_fleet_waits_for_its_bucket_and_follows_it as a_fleet_waits_for_its_bucket_and_follows_it;
+    crate::bucket::what_was_pushed_is_logged_shown_pulled_and_rolled_back as what_was_pushed_is_logged_shown_pulled_and_rolled_back;
+    crate::bucket::an_invalid_push_changes_nothing_and_everyone_hears as an_invalid_push_changes_nothing_and_everyone_hears;
+    crate::bucket::of_two_who_push_at_once_one_wins as of_two_who_push_at_once_one_wins;
+    crate::bucket::an_instance_that_slept_through_a_push_grants_nothing_old as an_instance_that_slept_through_a_push_grants_nothing_old;
+    crate::bucket::a_deleted_bucket_costs_nothing_but_updates as a_deleted_bucket_costs_nothing_but_updates;
+    crate::bucket::a_revision_is_never_overwritten as a_revision_is_never_overwritten;
+    crate::bucket::services_do_not_reach_the_bucket as services_do_not_reach_the_bucket;
     crate::tls::it_connects_over_tls_with_a_certificate as it_connects_over_tls_with_a_certificate;
 }
