@@ -26,6 +26,7 @@ mod protocol;
 mod raw;
 mod script;
 mod subjects;
+mod swaps;
 mod tls;
 
 /// Declares tests that run on every supported server.
@@ -118,5 +119,7 @@ on_every_server! {
     crate::bucket::a_deleted_bucket_costs_nothing_but_updates as a_deleted_bucket_costs_nothing_but_updates;
     crate::bucket::a_revision_is_never_overwritten as a_revision_is_never_overwritten;
     crate::bucket::services_do_not_reach_the_bucket as services_do_not_reach_the_bucket;
+    crate::swaps::a_hundred_swaps_of_a_directory_mix_nothing as a_hundred_swaps_of_a_directory_mix_nothing;
+    crate::swaps::a_hundred_swaps_cost_no_authorisation as a_hundred_swaps_cost_no_authorisation;
     crate::tls::it_connects_over_tls_with_a_certificate as it_connects_over_tls_with_a_certificate;
 }
