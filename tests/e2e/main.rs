@@ -20,6 +20,7 @@ mod identity;
 mod keyspaces;
 mod messaging;
 mod operations;
+mod outages;
 mod overload;
 mod policy;
 mod protocol;
@@ -121,5 +122,10 @@ on_every_server! {
     crate::bucket::services_do_not_reach_the_bucket as services_do_not_reach_the_bucket;
     crate::swaps::a_hundred_swaps_of_a_directory_mix_nothing as a_hundred_swaps_of_a_directory_mix_nothing;
     crate::swaps::a_hundred_swaps_cost_no_authorisation as a_hundred_swaps_cost_no_authorisation;
+    crate::outages::the_leader_dies_during_a_push as the_leader_dies_during_a_push;
+    crate::outages::losing_jetstream_costs_nothing_but_updates as losing_jetstream_costs_nothing_but_updates;
+    crate::outages::a_kept_policy_starts_an_instance_and_ends_in_time as a_kept_policy_starts_an_instance_and_ends_in_time;
+    crate::outages::a_kept_policy_stands_in_for_a_directory as a_kept_policy_stands_in_for_a_directory;
+    crate::outages::an_instance_that_slept_reads_the_directory_first as an_instance_that_slept_reads_the_directory_first;
     crate::tls::it_connects_over_tls_with_a_certificate as it_connects_over_tls_with_a_certificate;
 }
