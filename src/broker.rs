@@ -21,6 +21,9 @@ pub const NOBODY: &str = "solewriter.nobody";
 /// about a client.
 const PROOF: Duration = Duration::from_secs(12);
 
+/// The longest pause between two attempts to connect.
+const RETRY_AT_MOST: Duration = Duration::from_secs(2);
+
 /// A connection that cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
@@ -108,6 +111,34 @@ async fn is_in(client: &Client) -> bool {
 async fn is_out(client: &Client) {
     while client.connection_state() == State::Connected {
         sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Connects, trying until it works: a broker that is not up yet, or restarts, is no reason to
+/// give up. What is wrong is logged each time.
+///
+/// # Errors
+/// When `options` cannot be made.
+pub async fn connect_patiently(
+    servers: &[ServerAddr],
+    options: impl Fn() -> Result<ConnectOptions, BrokerError>,
+) -> Result<Client, BrokerError> {
+    let mut pause = Duration::from_millis(100);
+    loop {
+        let options = options()?.reconnect_delay_callback(|attempts| {
+            let doublings = u32::try_from(attempts.min(10)).unwrap_or(10);
+            (Duration::from_millis(10) * 2u32.saturating_pow(doublings)).min(RETRY_AT_MOST)
+        });
+        match options.connect(servers).await {
+            Ok(client) => return Ok(client),
+            Err(error) => tracing::error!(
+                event = "connect_failed", servers = ?addresses(servers), error = %error,
+                retry_in_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
+                "cannot connect to nats-server: {}", advice(&error),
+            ),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(RETRY_AT_MOST);
     }
 }
 

@@ -16,7 +16,7 @@
 //! In reading order: [`subject`], [`keyspace`] and [`keys`] are the words; [`protocol`] and
 //! [`identity`] say who asks; [`policy`] (read through [`source`]) says who may do what;
 //! [`permissions`], [`decide`] and [`issue`] make the answer; [`config`], [`telemetry`], [`http`],
-//! [`broker`], [`service`] and [`cli`] run it.
+//! [`broker`], [`fleet`], [`follow`], [`service`] and [`cli`] run it.
 
 pub mod authorizer;
 pub mod broker;
@@ -27,6 +27,8 @@ pub mod decide;
 pub mod diff;
 pub mod doctor;
 pub mod expect;
+pub mod fleet;
+pub mod follow;
 pub mod http;
 pub mod identity;
 pub mod issue;

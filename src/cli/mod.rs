@@ -20,6 +20,7 @@ pub mod init;
 pub mod key;
 pub mod man;
 pub mod map;
+pub mod policy;
 pub mod schema;
 pub mod serve;
 pub mod test;
@@ -52,6 +53,7 @@ enum Command {
     Test(test::Test),
     Buckets(buckets::Buckets),
     Doctor(doctor::Doctor),
+    Policy(policy::PolicyCommand),
     #[cfg(all(unix, feature = "sandbox"))]
     Demo(demo::Demo),
     Map(map::MapCommand),
@@ -75,6 +77,7 @@ impl Cli {
             Command::Test(test) => test.run(),
             Command::Buckets(buckets) => buckets.run(),
             Command::Doctor(doctor) => doctor.run(),
+            Command::Policy(policy) => policy.run(),
             #[cfg(all(unix, feature = "sandbox"))]
             Command::Demo(demo) => demo.run(),
             Command::Map(map) => map.run(),

@@ -11,9 +11,11 @@ use super::secret::{
     XKEY_SEED_VALUE, seed,
 };
 use super::{
-    Login, Overrides, Tls, clock_leeway, grants, login, patience, queue_group, read, servers, tls,
+    Login, Overrides, Tls, bucket, clock_leeway, grants, login, patience, queue_group, read,
+    servers, tls,
 };
 use crate::keys::{Account, Curve, Role, Seed, User};
+use crate::keyspace::BucketName;
 use crate::permissions::Defaults;
 use crate::source::{Collector, Problem, Problems, Spanned};
 
@@ -35,6 +37,8 @@ pub struct Tool {
     pub clock_leeway: Duration,
     /// The queue group that instances share.
     pub queue_group: String,
+    /// The bucket that the policy is in, or the one that it would be in.
+    pub bucket: BucketName,
     /// The settings file, for messages.
     pub path: PathBuf,
     nats_seed: Option<Spanned<PathBuf>>,
@@ -70,6 +74,7 @@ impl Tool {
         let grants = grants(&raw, problems);
         let (patience, clock_leeway) = (patience(&raw, problems), clock_leeway(&raw, problems));
         let queue_group = queue_group(&raw, problems);
+        let bucket = bucket(&raw, problems);
         let (defaults, accounts) = grants?;
         Some(Self {
             servers: servers?,
@@ -80,6 +85,7 @@ impl Tool {
             patience: patience?,
             clock_leeway: clock_leeway?,
             queue_group: queue_group?,
+            bucket: bucket?,
             path: path.to_owned(),
             nats_seed: raw.nats_seed,
             credentials: raw.credentials,
@@ -145,6 +151,19 @@ impl Tool {
     pub fn publisher(&self) -> Result<Seed<User>, Problems> {
         let place = ("publisher", "nkey_seed", "publisher.nk");
         self.needed(self.publisher.as_ref(), PUBLISHER_SEED_VALUE, place)
+    }
+
+    /// The login of somebody who may read the policy's bucket and talk with the instances: the
+    /// publisher, or whoever answers requests.
+    ///
+    /// # Errors
+    /// As [`Tool::callout`].
+    pub fn reader(&self) -> Result<Login, Problems> {
+        let given = std::env::var_os(PUBLISHER_SEED_VALUE).is_some();
+        if self.publisher.is_some() || given || !self.has_callout() {
+            return self.publisher().map(Login::Nkey);
+        }
+        self.callout()
     }
 
     fn needed<K: Role>(

@@ -11,6 +11,7 @@
 
 mod answers;
 mod broker;
+mod bucket;
 mod buckets;
 mod clients;
 mod cluster;
@@ -21,12 +22,14 @@ mod identity;
 mod keyspaces;
 mod messaging;
 mod operations;
+mod outages;
 mod overload;
 mod policy;
 mod protocol;
 mod raw;
 mod script;
 mod subjects;
+mod swaps;
 mod tls;
 
 /// Declares tests that run on every supported server.
@@ -146,5 +149,20 @@ on_every_server! {
     crate::doctor::with_nothing_but_an_address_it_says_what_it_could_not_see as with_nothing_but_an_address_it_says_what_it_could_not_see;
     crate::documentation::the_readmes_commands_work_on_a_server as the_readmes_commands_work_on_a_server;
     crate::buckets::the_page_about_buckets_shows_what_is_printed as the_page_about_buckets_shows_what_is_printed;
+    crate::bucket::a_fleet_waits_for_its_bucket_and_follows_it as a_fleet_waits_for_its_bucket_and_follows_it;
+    crate::bucket::what_was_pushed_is_logged_shown_pulled_and_rolled_back as what_was_pushed_is_logged_shown_pulled_and_rolled_back;
+    crate::bucket::an_invalid_push_changes_nothing_and_everyone_hears as an_invalid_push_changes_nothing_and_everyone_hears;
+    crate::bucket::of_two_who_push_at_once_one_wins as of_two_who_push_at_once_one_wins;
+    crate::bucket::an_instance_that_slept_through_a_push_grants_nothing_old as an_instance_that_slept_through_a_push_grants_nothing_old;
+    crate::bucket::a_deleted_bucket_costs_nothing_but_updates as a_deleted_bucket_costs_nothing_but_updates;
+    crate::bucket::a_revision_is_never_overwritten as a_revision_is_never_overwritten;
+    crate::bucket::services_do_not_reach_the_bucket as services_do_not_reach_the_bucket;
+    crate::swaps::a_hundred_swaps_of_a_directory_mix_nothing as a_hundred_swaps_of_a_directory_mix_nothing;
+    crate::swaps::a_hundred_swaps_cost_no_authorisation as a_hundred_swaps_cost_no_authorisation;
+    crate::outages::the_leader_dies_during_a_push as the_leader_dies_during_a_push;
+    crate::outages::losing_jetstream_costs_nothing_but_updates as losing_jetstream_costs_nothing_but_updates;
+    crate::outages::a_kept_policy_starts_an_instance_and_ends_in_time as a_kept_policy_starts_an_instance_and_ends_in_time;
+    crate::outages::a_kept_policy_stands_in_for_a_directory as a_kept_policy_stands_in_for_a_directory;
+    crate::outages::an_instance_that_slept_reads_the_directory_first as an_instance_that_slept_reads_the_directory_first;
     crate::tls::it_connects_over_tls_with_a_certificate as it_connects_over_tls_with_a_certificate;
 }
