@@ -42,7 +42,7 @@ const fn check(
 }
 
 /// Every check, in the order in which they are shown. `docs/doctor.md` is checked against it.
-pub const CHECKS: [Check; 23] = [
+pub const CHECKS: [Check; 24] = [
     check(
         "address",
         "servers",
@@ -119,6 +119,13 @@ pub const CHECKS: [Check; 23] = [
         "system user, callout user",
         "Requests are taken by solewriter's instances, by each request one, and by more than one instance",
         "Another taker answers instead; a single one is missed when it restarts",
+    ),
+    check(
+        "revisions",
+        "callout",
+        "callout user or publisher",
+        "Every instance serves the newest policy, and its source answers",
+        "One that is behind lets in by rules that are no more",
     ),
     check(
         "answer",

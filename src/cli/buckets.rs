@@ -1,17 +1,19 @@
 //! `solewriter buckets`: makes the account's buckets what the policy declares.
 
 use std::io::{IsTerminal, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::tool::{Format, NO, Output, SettingsArgs, WRONG, YES, count, json, load};
+use super::tool::{Format, NO, Output, SettingsArgs, WRONG, YES, accept, count, json, load};
 use crate::broker;
 use crate::buckets::streams::{self, Done};
 use crate::buckets::{Action, Plan};
 use crate::config::{Login, Tool};
+use crate::doctor::look::pushed;
+use crate::policy::bucket::Bucket;
 use crate::policy::model::Policy;
 use crate::source::Problem;
 
@@ -61,7 +63,7 @@ struct Apply {
 
 #[derive(Args)]
 struct Question {
-    /// The directory of policy files [default: the one that the settings name].
+    /// The directory of policy files [default: the directory or bucket that the settings name].
     #[arg(value_name = "DIR")]
     dir: Option<PathBuf>,
     /// How to print the answer.
@@ -115,25 +117,28 @@ struct Asked {
 impl Question {
     async fn ask(&self) -> Result<Asked, Output> {
         let tool = self.settings.load()?;
-        let dir = match (&self.dir, &tool.policy) {
-            (Some(dir), _) | (None, Some(dir)) => dir.clone(),
-            (None, None) => {
-                return Err(Output::wrong(
-                    Problem::error("no-directory", "no policy directory is named").help(
-                        "name it after the command, or as [policy] directory in the settings",
-                    ),
-                ));
-            }
+        let policy = match self.dir.as_ref().or(tool.policy.as_ref()) {
+            Some(dir) => load(dir)?.policy,
+            None => pushed_policy(&tool).await?,
         };
-        let policy = load(&dir)?.policy;
-        Ok(Asked { client: admin(&tool).await?, policy })
+        let admin = Login::Nkey(tool.admin().map_err(Output::wrong)?);
+        Ok(Asked { client: connect(&tool, &admin).await?, policy })
     }
 }
 
-async fn admin(tool: &Tool) -> Result<async_nats::Client, Output> {
-    let login = Login::Nkey(tool.admin().map_err(Output::wrong)?);
+/// The newest policy in its bucket.
+async fn pushed_policy(tool: &Tool) -> Result<Policy, Output> {
+    let login = tool.reader().map_err(Output::wrong)?;
+    let bucket = Bucket::new(connect(tool, &login).await?, tool.bucket.clone());
+    let files = pushed(&bucket)
+        .await
+        .map_err(|blind| Output::wrong(Problem::error("no-policy", blind.why).help(blind.mend)))?;
+    Ok(accept(Path::new(bucket.name().as_str()), files)?.policy)
+}
+
+async fn connect(tool: &Tool, login: &Login) -> Result<async_nats::Client, Output> {
     let options =
-        broker::options(&login, &tool.tls, "solewriter buckets").map_err(|e| failed(&e))?;
+        broker::options(login, &tool.tls, "solewriter buckets").map_err(|e| failed(&e))?;
     broker::connect(&tool.servers, options).await.map_err(|e| failed(&e))
 }
 

@@ -12,12 +12,14 @@ use super::seen::{
 use crate::broker::{self, addresses};
 use crate::buckets::{Stream, streams};
 use crate::config::{self, Tool};
+use crate::fleet;
 use crate::keys::{CurveSecret, Seed, Signer};
+use crate::policy::bucket::Bucket;
 use crate::policy::directory::Directory;
 use crate::policy::model::Policy;
 use crate::policy::validate::validate;
 use crate::protocol::seal::Sealer;
-use crate::source::Problems;
+use crate::source::{Problems, SourceFile};
 
 mod greeting;
 mod system;
@@ -73,6 +75,14 @@ pub async fn look(tool: &Tool) -> Seen {
         Some(admin) => system.connections_of(&[admin.as_str().into()]).await,
         None => Err(without(Role::Admin)),
     };
+    let reader = client(Role::Publisher).or(client(Role::Callout));
+    let policy = policy(tool, reader).await;
+    let instances = match reader {
+        Some(reader) => {
+            fleet::ask(reader).await.map_err(|error| Blind::new(error, "look at nats-server's log"))
+        }
+        None => Err(without(Role::Callout)),
+    };
     let seen = Seen {
         addresses,
         servers: system.servers().await,
@@ -83,7 +93,10 @@ pub async fn look(tool: &Tool) -> Seen {
         anonymous,
         connections,
         guests,
-        policy: policy(tool).await,
+        instances,
+        policy: policy.policy,
+        policy_is_wrong: policy.is_wrong,
+        policy_bucket: policy.bucket,
         streams,
         settings,
         users: users
@@ -220,21 +233,68 @@ async fn own_streams(admin: &Client) -> Look<Vec<Stream>> {
     streams.map_err(|error| Blind::new(error.to_string(), "mend that first"))
 }
 
-async fn policy(tool: &Tool) -> Look<Policy> {
-    let Some(dir) = tool.policy.clone() else {
-        return Err(Blind::new("the settings name no policy", "set [policy] directory"));
+/// The policy, whether it was seen and does not hold, and what is wrong with its bucket.
+struct PolicySeen {
+    policy: Look<Policy>,
+    is_wrong: bool,
+    bucket: Vec<&'static str>,
+}
+
+async fn policy(tool: &Tool, reader: Option<&Client>) -> PolicySeen {
+    let bucket = reader.map(|client| Bucket::new(client.clone(), tool.bucket.clone()));
+    let (name, how, read) = match (&tool.policy, &bucket) {
+        (Some(dir), _) => {
+            let name = dir.display().to_string();
+            let directory = Directory::new(dir);
+            let read = tokio::task::spawn_blocking(move || directory.read());
+            let how = format!("see `solewriter check {name}`");
+            (name, how, read.await.map_err(|e| Blind::new(e.to_string(), "try again")))
+        }
+        (None, None) => {
+            let blind = Blind::new(
+                "the settings name no directory, and nobody is connected who may read its bucket",
+                "set [policy] directory, or [publisher] nkey_seed",
+            );
+            return PolicySeen { policy: Err(blind), is_wrong: false, bucket: Vec::new() };
+        }
+        (None, Some(bucket)) => {
+            let how = "push one that does: `solewriter policy push DIR -m WHY`".to_owned();
+            (format!("in the bucket {}", tool.bucket), how, pushed(bucket).await.map(Ok))
+        }
     };
-    let name = dir.display().to_string();
-    let read = tokio::task::spawn_blocking(move || {
-        Directory::new(dir).read().and_then(|files| validate(&files))
-    });
-    match read.await {
-        Ok(Ok(validated)) => Ok(validated.policy),
-        Ok(Err(problems)) => Err(Blind::new(
-            format!("the policy {name} does not hold: {}", problems.summary()),
-            format!("see `solewriter check {name}`"),
-        )),
-        Err(error) => Err(Blind::new(error.to_string(), "try again")),
+    let weak = match (&tool.policy, &bucket) {
+        (None, Some(bucket)) => bucket.weaknesses().await.unwrap_or_default(),
+        _ => Vec::new(),
+    };
+    let (policy, is_wrong) = match read {
+        Err(blind) => (Err(blind), true),
+        Ok(files) => match files.and_then(|files| validate(&files)) {
+            Ok(validated) => (Ok(validated.policy), false),
+            Err(problems) => {
+                let why = format!("the policy {name} does not hold: {}", problems.summary());
+                (Err(Blind::new(why, how)), true)
+            }
+        },
+    };
+    PolicySeen { policy, is_wrong, bucket: weak }
+}
+
+/// The files of the newest revision in a policy's bucket.
+///
+/// # Errors
+/// When there is none, or it cannot be read.
+pub async fn pushed(bucket: &Bucket) -> Look<Vec<SourceFile>> {
+    let push = "`solewriter policy push DIR -m WHY` makes the first revision";
+    let name = bucket.name();
+    match bucket.head().await {
+        Ok(Some(head)) => bucket.files(&head).await.map_err(|error| {
+            Blind::new(
+                format!("the policy bucket {name} cannot be read: {error}"),
+                "see its stream",
+            )
+        }),
+        Ok(None) => Err(Blind::new(format!("the policy bucket {name} is empty"), push)),
+        Err(error) => Err(Blind::new(format!("the policy bucket {name}: {error}"), push)),
     }
 }
 

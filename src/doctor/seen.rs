@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::buckets::Stream;
+use crate::fleet::Report;
 use crate::policy::model::Policy;
 
 /// Something that was looked for, or why it could not be seen and what would let it.
@@ -52,8 +53,14 @@ pub struct Seen {
     pub connections: Look<Vec<Connection>>,
     /// Other connections in the account of the buckets than the admin's.
     pub guests: Look<Vec<Connection>>,
+    /// What each instance says of itself.
+    pub instances: Look<Vec<Report>>,
     /// The policy.
     pub policy: Look<Policy>,
+    /// Whether the policy was seen, and does not hold.
+    pub policy_is_wrong: bool,
+    /// What is wrong with the bucket that the policy is in.
+    pub policy_bucket: Vec<&'static str>,
     /// The streams of the account that holds the buckets.
     pub streams: Look<Vec<Stream>>,
 }

@@ -16,7 +16,15 @@ const EVENTS: &str = "audit.events.>";
 pub fn judge(seen: &Seen, report: &mut Report) {
     match &seen.policy {
         Ok(policy) => report.ok("policy", format!("it holds, revision {}", policy.revision())),
-        Err(blind) => report.problem("policy", &blind.why, &blind.mend),
+        Err(blind) if seen.policy_is_wrong => report.problem("policy", &blind.why, &blind.mend),
+        Err(blind) => report.blind("policy", blind),
+    }
+    for weakness in &seen.policy_bucket {
+        report.problem(
+            "policy",
+            format!("the bucket that it is in: {weakness}"),
+            "change that on its stream, as a user who may: `solewriter policy push` made it otherwise",
+        );
     }
     buckets(seen, report);
     audit(seen, report);

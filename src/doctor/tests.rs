@@ -8,6 +8,8 @@ use super::seen::{
     Taker, User,
 };
 use super::*;
+use crate::fleet::Report as Instance;
+use crate::policy::model::Policy;
 use crate::policy::validate::validate;
 use crate::source::SourceFile;
 
@@ -37,6 +39,7 @@ fn healthy() -> Seen {
         name: "solewriter".to_owned(),
     };
     let entry = Entry::Refused(Duration::from_millis(5));
+    let policy = validate(&[file]).unwrap().policy;
     Seen {
         settings: Settings {
             issuer: Ok(ISSUER.to_owned()),
@@ -81,8 +84,32 @@ fn healthy() -> Seen {
         anonymous: vec![("127.0.0.1:4222".to_owned(), Ok(entry))],
         connections: Ok(Vec::new()),
         guests: Ok(Vec::new()),
-        policy: Ok(validate(&[file]).unwrap().policy),
+        instances: Ok(vec![instance("i1", &policy), instance("i2", &policy)]),
+        policy: Ok(policy),
+        policy_is_wrong: false,
+        policy_bucket: Vec::new(),
         streams: Ok(Vec::new()),
+    }
+}
+
+fn instance(name: &str, policy: &Policy) -> Instance {
+    Instance {
+        instance: name.to_owned(),
+        host: "h".to_owned(),
+        version: "0.1.0".to_owned(),
+        started: 0,
+        source: "the directory policy".to_owned(),
+        source_state: "answered".to_owned(),
+        confirmed: Some(0),
+        revision: Some(policy.revision().to_string()),
+        number: None,
+        lineage: None,
+        since: Some(0),
+        too_old: None,
+        refused_since: None,
+        refused_number: None,
+        refused_errors: 0,
+        refused_first: None,
     }
 }
 
@@ -239,6 +266,46 @@ fn users_in_the_wrong_place() {
     let mut seen = healthy();
     seen.users[0].called_out = Some(true);
     assert!(problem(&seen).1.contains("only because solewriter let it, in account AUTH"));
+}
+
+#[test]
+fn instances_that_are_behind() {
+    let first = |change: fn(&mut Instance)| {
+        let mut seen = healthy();
+        change(&mut seen.instances.as_mut().unwrap()[0]);
+        seen
+    };
+    let warned =
+        |seen: &Seen| with(seen, Outcome::Warning).into_iter().find(|w| w.0 == "revisions");
+    let (_, found) = warned(&first(|i| i.revision = Some("0ld".to_owned()))).unwrap();
+    assert!(found.starts_with("instances serve different revisions: 0ld on i1 (h, "), "{found}");
+    let mut seen = healthy();
+    for instance in seen.instances.as_mut().unwrap() {
+        instance.revision = Some("0ld".to_owned());
+    }
+    assert!(warned(&seen).unwrap().1.starts_with("instances serve revision 0ld, and the policy"));
+    let mut seen = healthy();
+    seen.instances.as_mut().unwrap().truncate(1);
+    assert!(warned(&seen).unwrap().1.starts_with("only 1 of 2 instances say"));
+    let (_, found) = warned(&first(|i| i.source_state = "unreachable".to_owned())).unwrap();
+    assert!(
+        found.contains("the directory policy is unreachable; it goes by what it has"),
+        "{found}"
+    );
+    let (check, found) = problem(&first(|i| i.refused_since = Some(9)));
+    assert!(check == "revisions" && found.contains("refuses the newest policy"), "{found}");
+    let (check, found) = problem(&first(|i| i.too_old = Some(9)));
+    assert!(check == "revisions" && found.contains("denies everything"), "{found}");
+    let mut seen = healthy();
+    seen.instances = Ok(Vec::new());
+    assert_eq!(problem(&seen).0, "revisions");
+}
+
+#[test]
+fn a_weak_policy_bucket() {
+    let mut seen = healthy();
+    seen.policy_bucket = vec!["it can be purged"];
+    assert_eq!(problem(&seen), ("policy", "the bucket that it is in: it can be purged".to_owned()));
 }
 
 #[test]

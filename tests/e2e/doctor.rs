@@ -295,6 +295,42 @@ pub async fn an_instance_that_does_not_answer(version: &'static str) {
     assert!(mend.contains("solewriter_rejected_requests_total"), "{mend}");
 }
 
+pub async fn instances_that_serve_different_policies(version: &'static str) {
+    let mut deployment = start(Prepared::new(), version).await;
+    let other = deployment.dir.path().join("other");
+    std::fs::create_dir(&other).unwrap();
+    std::fs::write(other.join("p.toml"), "[service.orders]\nnkeys = []\n").unwrap();
+    deployment.add_instance(&["--policy-directory", &other.display().to_string()]).await;
+    let said = look(&deployment).await;
+    let (found, mend) = said.only(version, "warning", "revisions");
+    assert!(found.starts_with("instances serve different revisions: "), "{found}");
+    assert!(mend.contains("where each has its policy from"), "{mend}");
+    // A change that an instance refuses: here the policy is a good one.
+    std::fs::write(other.join("p.toml"), "nonsense").unwrap();
+    deployment.instances[1].says("policy_refused").await;
+    let said = look(&deployment).await;
+    let (found, mend) = said.only(version, "problem", "revisions");
+    assert!(found.contains("refuses the newest policy, and serves the one before"), "{found}");
+    assert!(mend.contains("see its log"), "{mend}");
+}
+
+pub async fn a_policy_in_its_bucket(version: &'static str) {
+    let policy = format!("{POLICY}\n[bucket.orders]\n");
+    let prepared = super::bucket::prepared();
+    std::fs::remove_file(prepared.files.policy().join("buckets.toml")).unwrap();
+    let mut deployment = prepared.start_broker(version, &policy).await;
+    let said = look(&deployment).await;
+    let problem = said.findings.iter().find(|f| f["check"] == "policy").unwrap();
+    assert!(problem["mend"].as_str().unwrap().contains("solewriter policy push"), "{problem}");
+    let (code, pushed) = super::bucket::push(&deployment, &policy, &[]).await;
+    assert_eq!(code, 0, "{pushed}");
+    // Without a directory, `buckets` reads the same.
+    apply(&deployment).await;
+    deployment.add_instance(&[]).await;
+    let said = look(&deployment).await;
+    said.only(version, "warning", "instances");
+}
+
 pub async fn a_timeout_that_is_too_short(version: &'static str) {
     let prepared = Prepared::new().with_server("timeout: 5\n", "timeout: 1.5\n");
     let deployment = start(prepared, version).await;

@@ -134,6 +134,8 @@ on_every_server! {
     crate::doctor::nobody_takes_requests as nobody_takes_requests;
     crate::doctor::somebody_else_takes_requests as somebody_else_takes_requests;
     crate::doctor::an_instance_that_does_not_answer as an_instance_that_does_not_answer;
+    crate::doctor::instances_that_serve_different_policies as instances_that_serve_different_policies;
+    crate::doctor::a_policy_in_its_bucket as a_policy_in_its_bucket;
     crate::doctor::a_timeout_that_is_too_short as a_timeout_that_is_too_short;
     crate::doctor::a_server_that_lets_anybody_in as a_server_that_lets_anybody_in;
     crate::doctor::buckets_beside_the_services as buckets_beside_the_services;
