@@ -66,6 +66,8 @@ impl Stream {
 pub struct BucketPlan {
     /// The bucket.
     pub bucket: String,
+    /// The stream that holds it.
+    pub stream: String,
     /// Where it is declared.
     pub declared_at: String,
     /// What to do.
@@ -173,6 +175,7 @@ impl BucketPlan {
         };
         Self {
             bucket: bucket.name.to_string(),
+            stream: stream_name(&bucket.name),
             declared_at: bucket.at.to_string(),
             action,
             changes,

@@ -9,6 +9,7 @@ use serde::Serialize;
 pub mod accounts;
 pub mod advisories;
 pub mod callout;
+mod instances;
 pub mod look;
 pub mod seen;
 pub mod servers;

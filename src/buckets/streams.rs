@@ -159,7 +159,7 @@ pub async fn apply(client: &Client, plan: &Plan) -> Vec<Done> {
     let mut all = Vec::new();
     for bucket in plan.buckets.iter().filter(|bucket| bucket.has_work()) {
         let verb = if bucket.action == Action::Create { "CREATE" } else { "UPDATE" };
-        let subject = format!("$JS.API.STREAM.{verb}.KV_{}", bucket.bucket);
+        let subject = format!("$JS.API.STREAM.{verb}.{}", bucket.stream);
         let config = Value::Object(bucket.config.clone());
         let outcome = request::<Map<String, Value>>(client, &subject, &config).await.map(|_| ());
         all.push(Done { bucket: bucket.bucket.clone(), action: bucket.action, outcome });

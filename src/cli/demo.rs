@@ -245,6 +245,11 @@ impl Stage {
         }
         say(&format!("\nEdit {} and connect again.", self.deployment.policy().display()));
         say(&format!("The admin (account STATE) is {}/admin.nk.", keys.display()));
+        say(&format!(
+            "Is it sound? solewriter doctor -c {} --nats-servers {}",
+            self.deployment.settings().display(),
+            self.server.client_url(),
+        ));
         say("Ctrl-C stops everything and removes the folder.");
     }
 

@@ -35,6 +35,8 @@ pub enum Needs {
     Mqtt,
     /// A listener for leafnodes.
     Leafnodes,
+    /// `no_auth_user`, which lets in who shows no credentials.
+    NoAuthUser,
     /// What this deployment has not, unless somebody put it there.
     Unusual(&'static str),
 }
@@ -49,8 +51,6 @@ const fn note(
 ) -> Advisory {
     Advisory { note, alias, title, since, fixed, needs }
 }
-
-const NO_AUTH_USER: Needs = Needs::Unusual("`no_auth_user` in the server's configuration");
 
 /// Every note about authorization, the newest first.
 pub const ADVISORIES: [Advisory; 18] = [
@@ -67,7 +67,7 @@ pub const ADVISORIES: [Advisory; 18] = [
         "GHSA-hmmp-q8cx-v964",
         "0.0.0",
         &["2.12.12", "2.14.3"],
-        NO_AUTH_USER,
+        Needs::NoAuthUser,
         "no_auth_user passes by its user's restrictions",
     ),
     note(
@@ -115,7 +115,7 @@ pub const ADVISORIES: [Advisory; 18] = [
         "GHSA-38x3-76xf-cq45",
         "0.0.0",
         &["2.11.16", "2.12.7", "2.14.0"],
-        NO_AUTH_USER,
+        Needs::NoAuthUser,
         "no_auth_user lets strangers in as routes and leafnodes",
     ),
     note(

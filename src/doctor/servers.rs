@@ -6,7 +6,7 @@ use semver::Version;
 
 use super::Report;
 use super::advisories::{ADVISORIES, Advisory, Needs, UP_TO, clean};
-use super::seen::{Address, Blind, Info, Seen, Server};
+use super::seen::{Address, Blind, Entry, Info, Seen, Server};
 use crate::source::toml::show_duration;
 
 /// The first version with auth callout.
@@ -75,6 +75,7 @@ fn versions(seen: &Seen, report: &mut Report) {
     for (name, version, _) in &servers {
         by_version.entry(version).or_default().push(name);
     }
+    let anybody = seen.anonymous.iter().any(|(_, entry)| matches!(entry, Ok(Entry::Entered(_))));
     if by_version.is_empty() {
         let blind = Blind::new("no server could be asked", "see `address`");
         report.blind("version", &blind);
@@ -113,7 +114,7 @@ fn versions(seen: &Seen, report: &mut Report) {
                 } else if by_version.len() == 1 {
                     report.ok("version", format!("nats-server {version} on {on}"));
                 }
-                advisories(&parsed, &on, &servers, report);
+                advisories(&parsed, &on, &servers, anybody, report);
             }
         }
     }
@@ -124,6 +125,7 @@ fn advisories(
     version: &Version,
     on: &str,
     servers: &[(String, String, Option<&Server>)],
+    anybody: bool,
     report: &mut Report,
 ) {
     let found: Vec<&Advisory> = ADVISORIES.iter().filter(|a| a.affects(version)).collect();
@@ -140,6 +142,7 @@ fn advisories(
             Needs::Nothing => true,
             Needs::Mqtt => listens(|server| server.mqtt),
             Needs::Leafnodes => listens(|server| server.leafnodes),
+            Needs::NoAuthUser => anybody,
             Needs::Unusual(_) => false,
         });
     if !open.is_empty() {
@@ -166,6 +169,7 @@ fn needs(needs: Needs) -> &'static str {
         Needs::Nothing => "nothing",
         Needs::Mqtt => "an MQTT listener",
         Needs::Leafnodes => "a leafnode listener",
+        Needs::NoAuthUser => "`no_auth_user` in the server's configuration",
         Needs::Unusual(what) => what,
     }
 }

@@ -220,6 +220,14 @@ fn a_hole_counts_where_it_is_open() {
     let (check, found) = problem(&seen);
     assert!(check == "advisories" && found.contains("2026-26 (GHSA-7qmq-8cc4-hxwg)"), "{found}");
     assert!(!found.contains("2026-20"), "no leafnodes: {found}");
+    seen.servers.as_mut().unwrap()[0].mqtt = false;
+    seen.anonymous[0].1 = Ok(Entry::Entered(None));
+    let problems = with(&seen, Outcome::Problem);
+    assert!(
+        problems.iter().any(|p| p.0 == "advisories" && p.1.contains("2026-24")),
+        "{problems:?}"
+    );
+    seen.anonymous.clear();
     // Whether there is a listener cannot be told without a system user: it counts as open.
     seen.servers = Err(Blind::new("", ""));
     seen.addresses[0].info.as_mut().unwrap().version = "2.14.2".to_owned();

@@ -338,5 +338,7 @@ pub async fn the_page_about_buckets_shows_what_is_printed(version: &'static str)
     assert_eq!(command, "$ solewriter buckets plan policy -c deployment/solewriter.toml");
     let policy = deployment.files.policy().display().to_string();
     let ran = deployment.tool(&["buckets", "plan", &policy]).await;
-    assert_eq!((ran.code, ran.out.as_str()), (1, shown));
+    // The harness has the sample policy under another name.
+    let printed = ran.out.replace("test.toml", "services.toml");
+    assert_eq!((ran.code, printed.as_str()), (1, shown));
 }

@@ -257,7 +257,7 @@ pub async fn nobody_takes_requests(version: &'static str) {
     let said = look(&deployment).await;
     let (_, mend) = said.only(version, "problem", "instances");
     assert_eq!(mend, "start `solewriter serve`");
-    assert_eq!(said.with("not_seen"), ["answer"]);
+    assert_eq!(said.with("not_seen"), ["revisions", "answer"]);
 }
 
 pub async fn somebody_else_takes_requests(version: &'static str) {
