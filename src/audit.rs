@@ -6,9 +6,11 @@
 pub mod event;
 pub mod policy;
 mod queue;
+pub mod reader;
 mod sender;
 pub mod sink;
 pub mod spool;
+pub mod stats;
 pub mod stream;
 mod tally;
 
