@@ -7,6 +7,7 @@ pub mod event;
 pub mod policy;
 mod queue;
 pub mod reader;
+pub mod schema;
 mod sender;
 pub mod sink;
 pub mod spool;
