@@ -92,6 +92,16 @@ pub struct Stats {
 }
 
 impl Stats {
+    /// Counts these events, and what is missing.
+    #[must_use]
+    pub fn of<'e>(events: impl IntoIterator<Item = &'e Value>) -> Self {
+        let mut stats = Self::default();
+        for event in events {
+            stats.add(event);
+        }
+        stats.finish()
+    }
+
     /// Counts one event.
     pub fn add(&mut self, event: &Value) {
         let text = |name: &str| event.get(name).and_then(Value::as_str);
@@ -177,7 +187,9 @@ mod tests {
 
     fn run(numbers: &[u64], lost: Option<Lost>) -> Run {
         let mut stats = Stats::default();
-        numbers.iter().for_each(|number| stats.add(&event(*number, None)));
+        for number in numbers {
+            stats.add(&event(*number, None));
+        }
         if let Some(lost) = lost {
             // Told by a later run.
             let mut told = event(1, Some(Event::Lost(lost)));

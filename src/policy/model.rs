@@ -101,7 +101,7 @@ impl StreamName {
             return Err("a stream's name is 1 to 64 letters, digits, `_` and `-`");
         }
         if ["KV_", "OBJ_", "MQTT_", "$"].iter().any(|prefix| text.starts_with(prefix)) {
-            return Err("it is no audit stream; buckets are granted by `reads`");
+            return Err("it is the name of a bucket's stream, or of the server's own");
         }
         Ok(Self(text.into()))
     }

@@ -1,6 +1,7 @@
 //! The audit stream: everything that decides is in it once, whatever happens in between.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream::consumer::{pull, push};
@@ -195,7 +196,7 @@ async fn an_outage_of(length: Duration, version: &'static str) {
     listen(&deployment, "away.>").await;
     let began = Instant::now();
     let mut slowest = Duration::ZERO;
-    let mut logins = 0;
+    let mut logins = 0u32;
     while began.elapsed() < length {
         let login = Instant::now();
         log_in(&deployment, &known, 1).await;
@@ -208,7 +209,8 @@ async fn an_outage_of(length: Duration, version: &'static str) {
     assert!(slowest < Duration::from_secs(2), "an authorisation took {slowest:?}");
     listen(&deployment, &stream::subjects()).await;
     let events = settled(&deployment).await;
-    assert!(of_type(&events, "authorisation.granted").len() >= 20 + logins as usize);
+    let granted = of_type(&events, "authorisation.granted").len();
+    assert_eq!(granted, 20 + usize::try_from(logins).unwrap());
     assert_eq!(
         deployment.instances[0].metric("solewriter_audit_lost_total{reason=\"spool_full\"}").await,
         0.0
@@ -325,9 +327,7 @@ async fn accounted_for(deployment: &Deployment) {
         let instance = data["instance"].as_str().unwrap();
         lost.extend((first..=last).map(|number| format!("{instance}-{number}")));
     }
-    let mut stats = Stats::default();
-    events.iter().for_each(|event| stats.add(event));
-    let stats = stats.finish();
+    let stats = Stats::of(&events);
     assert_eq!(stats.missing(), lost.len() as u64, "{stats:?}");
     assert!(lost.is_disjoint(&there), "told as lost, and there");
     for instance in 0..deployment.instances.len() {
@@ -380,6 +380,40 @@ pub async fn old_events_are_not_sent_twice_after_the_duplicate_window(version: &
     eventually("the old spool to be removed", async || (!run.exists()).then_some(())).await;
 }
 
+/// The count of what a run recorded outlives its kill; what is not on disk is told as lost.
+pub async fn what_a_killed_instance_had_in_memory_is_told(version: &'static str) {
+    let mut deployment = Prepared::new().start_broker(version, POLICY).await;
+    create_stream(&deployment).await;
+    let source = Source::new(PRODUCER, jiff::Timestamp::now(), std::process::id());
+    let line = |sequence| {
+        let (reason, detail) = ("test".to_owned(), "written in time".to_owned());
+        let event = Event::Trouble(Trouble { reason, detail, service: None });
+        Record { sequence, time: jiff::Timestamp::now(), event }.line(&source)
+    };
+    let run = deployment.files.dir.join("audit-spool").join(&source.instance);
+    std::fs::create_dir_all(&run).unwrap();
+    // Fifty events were recorded, forty-seven were written, and half of another.
+    let text: String = (1..=47).map(|number| line(number) + "\n").collect();
+    std::fs::write(run.join("00000000000000000001.jsonl"), text + &line(48)[..100]).unwrap();
+    std::fs::write(run.join("lock"), "").unwrap();
+    let tally = Path::new("/dev/shm").join(format!("solewriter-audit-{}", source.instance));
+    std::fs::write(&tally, 50u64.to_le_bytes()).unwrap();
+    deployment.add_instance(&[]).await;
+    let told = deployment.instances[0].says("audit_lost").await;
+    let data = (&told["reason"], &told["count"], &told["first"], &told["last"]);
+    assert_eq!(data, (&json!("killed"), &json!(3), &json!(48), &json!(50)));
+    assert!(!tally.exists(), "told once");
+    accounted_for(&deployment).await;
+    let killed = "solewriter_audit_lost_total{reason=\"killed\"}";
+    assert_eq!(deployment.instances[0].metric(killed).await, 3.0);
+}
+
+/// A counter's value.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+fn whole(value: f64) -> u64 {
+    value as u64
+}
+
 /// What does not fit into the spool is counted, and told when there is room again.
 pub async fn past_the_spools_limit_the_loss_is_counted_and_told(version: &'static str) {
     let mut deployment = Prepared::new().start_broker(version, POLICY).await;
@@ -389,26 +423,24 @@ pub async fn past_the_spools_limit_the_loss_is_counted_and_told(version: &'stati
     while deployment.instances[0].metric(lost).await < 20.0 {
         log_in(&deployment, &known, 100).await;
     }
-    let counted = deployment.instances[0].metric(lost).await;
+    let counted = whole(deployment.instances[0].metric(lost).await);
     create_stream(&deployment).await;
     deployment.instances[0].says("audit_lost").await;
     log_in(&deployment, &known, 5).await;
-    let events = eventually("all but the lost events", async || {
-        let wanted = logged(&deployment, 0).len() as f64 - counted;
-        let events = events(&deployment).await;
-        (events.len() as f64 >= wanted).then_some(events)
+    eventually("all but the lost events", async || {
+        let wanted = logged(&deployment, 0).len() as u64 - counted;
+        (count(&deployment).await >= wanted).then_some(())
     })
     .await;
+    let events = events(&deployment).await;
     in_order(&events);
     let told: u64 =
         of_type(&events, "lost").iter().map(|e| e["data"]["count"].as_u64().unwrap()).sum();
-    assert_eq!(told as f64, counted);
-    let mut stats = Stats::default();
-    events.iter().for_each(|event| stats.add(event));
-    assert_eq!(stats.finish().missing(), told);
+    assert_eq!(told, counted);
+    assert_eq!(Stats::of(&events).missing(), told);
     let there: BTreeSet<String> = events.iter().map(id).collect();
     let missing = logged(&deployment, 0).into_keys().filter(|id| !there.contains(id)).count();
-    assert_eq!(missing as f64, counted, "the log has them all");
+    assert_eq!(missing as u64, counted, "the log has them all");
 }
 
 /// A service publishes as itself alone, and only an auditor reads.

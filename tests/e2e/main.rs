@@ -114,6 +114,7 @@ on_every_server! {
     crate::audit::what_a_killed_instance_left_is_sent_by_the_next as what_a_killed_instance_left_is_sent_by_the_next;
     crate::audit::an_instance_killed_under_load_accounts_for_every_event as an_instance_killed_under_load_accounts_for_every_event;
     crate::audit::old_events_are_not_sent_twice_after_the_duplicate_window as old_events_are_not_sent_twice_after_the_duplicate_window;
+    crate::audit::what_a_killed_instance_had_in_memory_is_told as what_a_killed_instance_had_in_memory_is_told;
     crate::audit::past_the_spools_limit_the_loss_is_counted_and_told as past_the_spools_limit_the_loss_is_counted_and_told;
     crate::audit::who_may_publish_and_read_is_what_the_policy_says as who_may_publish_and_read_is_what_the_policy_says;
     crate::audit::an_auditor_reads_with_each_library as an_auditor_reads_with_each_library;

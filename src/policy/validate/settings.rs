@@ -214,7 +214,7 @@ pub fn rules(entries: &GrantEntries, scope: &Scope<'_>) -> (Vec<Rule>, Vec<Place
             Err(error) => scope.problems.push(
                 Problem::error(
                     "bad-stream",
-                    format!("`{}` is no audit stream: {error}", shown(&entry.value)),
+                    format!("`{}` cannot be an audit stream: {error}", shown(&entry.value)),
                 )
                 .at(&entry.span, "")
                 .help("write the stream's name, as in `[audit] stream` of the settings"),
@@ -337,7 +337,7 @@ fn others_audit_subject(
     let (label, help) = if key == "publishes" {
         (
             "events of others would be in its reach",
-            format!("an event says who it is from: write \"{SUBJECT_ROOT}.{own}\""),
+            format!("an event says who it is from: write \"{SUBJECT_ROOT}.{own}.>\""),
         )
     } else {
         (
