@@ -21,11 +21,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
 use self::fence::Fence;
+
+use crate::audit::Recorder;
+use crate::audit::event::{self, Event, RequestRejected, Trouble};
 use crate::authorizer::{Authorizer, Moment};
-use crate::broker;
+use crate::broker::INBOX;
 use crate::config::{Limits, Nats};
 use crate::policy::store::Store;
-use crate::telemetry::{self, Dropped, Metrics};
+use crate::telemetry::{Dropped, Metrics};
 
 /// Where nats-server asks.
 pub const CALLOUT_SUBJECT: &str = "$SYS.REQ.USER.AUTH";
@@ -64,17 +67,19 @@ pub struct Health {
     subscribed: AtomicBool,
     store: Arc<Store>,
     metrics: Arc<Metrics>,
+    recorder: Recorder,
 }
 
 impl Health {
     /// Not connected yet.
     #[must_use]
-    pub fn new(store: Arc<Store>, metrics: Arc<Metrics>) -> Arc<Self> {
+    pub fn new(store: Arc<Store>, metrics: Arc<Metrics>, recorder: Recorder) -> Arc<Self> {
         Arc::new(Self {
             connected: AtomicBool::new(false),
             subscribed: AtomicBool::new(false),
             store,
             metrics,
+            recorder,
         })
     }
 
@@ -111,6 +116,8 @@ pub struct Service {
     pub store: Arc<Store>,
     /// Counts.
     pub metrics: Arc<Metrics>,
+    /// Records what is decided.
+    pub recorder: Recorder,
     /// Tells whether it works.
     pub health: Arc<Health>,
     /// Bounds the work.
@@ -134,7 +141,7 @@ impl Service {
     /// [`ServiceError`] when it cannot begin.
     pub async fn run(
         self: Arc<Self>,
-        nats: Nats,
+        nats: Arc<Nats>,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), ServiceError> {
         let workers = Handle::current();
@@ -190,13 +197,17 @@ impl Service {
             Ok(mut authorisation) => {
                 let bytes = authorisation.answer.as_mut().ok().map(std::mem::take);
                 let took = taken.elapsed();
-                self.metrics.decided(&authorisation, took);
-                telemetry::log_decision(&authorisation, &moment.id, took);
+                let outcome = authorisation.decision.as_ref().map(drop);
+                self.metrics.decided(outcome.map_err(|denied| denied.reason.code()), took);
+                self.recorder.record(authorisation.event(&moment.id, took));
                 Some((bytes?.into(), moment.id))
             }
             Err(rejection) => {
                 self.metrics.rejected(&rejection);
-                telemetry::log_rejection(&rejection);
+                self.recorder.record(Event::RequestRejected(RequestRejected {
+                    reason: rejection.code().to_owned(),
+                    detail: event::words(&rejection.to_string()),
+                }));
                 None
             }
         }
@@ -234,13 +245,15 @@ impl Link {
         let mut fence = Fence::new(&client).await?;
         let confirmed = fence.pass().await;
         if !confirmed {
-            tracing::error!(
-                event = "unconfirmed",
-                "nats-server did not send a message back, so this instance does not call itself \
-                 ready: is [nats] nkey_seed the callout user's, and may that user publish and \
-                 subscribe to {}.>, as in deploy/nats-server.conf?",
-                broker::INBOX,
-            );
+            service.recorder.record(Event::Trouble(Trouble {
+                reason: "unconfirmed".to_owned(),
+                detail: format!(
+                    "nats-server did not send a message back, so this instance does not call \
+                     itself ready: is [nats] nkey_seed the callout user's, and may that user \
+                     publish and subscribe to {INBOX}.>, as in deploy/nats-server.conf?",
+                ),
+                service: None,
+            }));
         }
         service.health.subscribed.store(confirmed, Ordering::Relaxed);
         let issuer = service.authorizer.issuer();

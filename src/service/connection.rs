@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_nats::{Client, ConnectOptions, Event, ServerError};
 
 use super::{Health, ServiceError};
+use crate::audit::event::{self, Trouble, words};
 use crate::broker;
 use crate::config::Nats;
 use crate::telemetry::Dropped;
@@ -46,8 +47,8 @@ fn options(nats: &Nats, health: &Arc<Health>) -> Result<ConnectOptions, ServiceE
         }))
 }
 
-fn observe(health: &Health, event: &Event) {
-    match event {
+fn observe(health: &Health, happened: &Event) {
+    match happened {
         Event::Connected => {
             health.set_connected(true);
             tracing::info!(event = "connected", "connected to nats-server");
@@ -61,16 +62,20 @@ fn observe(health: &Health, event: &Event) {
             tracing::error!(event = "slow_consumer", "a request was dropped: too many are waiting");
         }
         Event::ServerError(ServerError::Other(text)) if text.contains("Permissions Violation") => {
-            tracing::error!(
-                event = "not_permitted", error = %text,
-                "nats-server refuses this service a subject it needs: check the callout user's \
-                 permissions",
-            );
+            health.recorder.record(event::Event::Trouble(Trouble {
+                reason: "not_permitted".to_owned(),
+                detail: format!(
+                    "nats-server refuses this service a subject it needs, check the callout \
+                     user's permissions: {}",
+                    words(text)
+                ),
+                service: None,
+            }));
         }
         Event::ServerError(error) => tracing::error!(event = "server_error", error = %error),
         Event::ClientError(error) => tracing::warn!(event = "client_error", error = %error),
         Event::LameDuckMode | Event::Draining | Event::Closed => {
-            tracing::info!(event = "connection", state = %event);
+            tracing::info!(event = "connection", state = %happened);
         }
     }
 }
