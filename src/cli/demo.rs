@@ -234,11 +234,11 @@ impl Stage {
         };
         let (mut denied, mut edited) = (None, None);
         let reading = reader.read(None, true, |event| {
-            let data = |name: &str| event["data"][name].as_str().unwrap_or_default().to_owned();
-            match event["type"].as_str() {
-                Some("solewriter.authorisation.denied") => denied = Some(data("reason")),
-                Some("solewriter.policy.accepted") if !data("before").is_empty() => {
-                    edited = Some(event["data"]["changes"]["changed"]["names"].to_string());
+            let at = |path: &str| event.pointer(path).map(ToString::to_string);
+            match event.get("type").and_then(serde_json::Value::as_str) {
+                Some("solewriter.authorisation.denied") => denied = at("/data/reason"),
+                Some("solewriter.policy.accepted") => {
+                    edited = at("/data/changes/changed/names").or(edited.take());
                 }
                 _ => {}
             }
