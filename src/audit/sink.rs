@@ -174,7 +174,8 @@ impl Keeper {
             self.send();
             if let Some(end) = end {
                 let done = self.pending().0 == 0 && self.on_its_way.is_none();
-                if done || Instant::now() >= end {
+                // What fails now is for the next start: nobody should wait for it.
+                if done || self.not_before.is_some() || Instant::now() >= end {
                     return;
                 }
             }
@@ -233,6 +234,13 @@ impl Keeper {
                 let line = record.line(source);
                 let length = line.len() as u64 + 1;
                 if bytes + length > self.spool.limit {
+                    if self.lost.is_none() {
+                        tracing::error!(
+                            event = "audit_spool_full",
+                            limit = self.spool.limit,
+                            "the spool is full: events get lost from now on, and are counted",
+                        );
+                    }
                     Loss::add(&mut self.lost, record.sequence);
                     self.intake.metrics().audit_lost("spool_full", 1);
                 } else {
@@ -240,19 +248,15 @@ impl Keeper {
                     self.unwritten.push((record.sequence, line));
                 }
             }
-            // Told as soon as there is room again: then nothing recorded before it is missing.
-            if let Some(loss) = self.lost.filter(|_| bytes + 4096 < self.spool.limit / 10 * 9) {
-                self.lost = None;
-                let event = loss.event("spool_full", &source.instance);
-                let record = self.intake.number(event, Timestamp::now());
-                self.unwritten.push((record.sequence, record.line(source)));
-                // Numbered a moment ago, behind whatever came meanwhile and is in the queue.
-                for record in self.intake.take(Timestamp::now()) {
-                    self.unwritten.push((record.sequence, record.line(source)));
-                }
-                self.unwritten.sort_by_key(|(sequence, _)| *sequence);
+            // As soon as there is room again, and not at the first crumb of it.
+            if bytes < self.spool.limit / 10 * 9 {
+                self.tell_loss();
             }
         }
+        self.write_down();
+    }
+
+    fn write_down(&mut self) {
         if self.unwritten.is_empty() {
             return;
         }
@@ -261,6 +265,20 @@ impl Keeper {
             Err(error) => self.say(&format!("cannot write to the spool: {error}")),
         }
         self.count();
+    }
+
+    /// Records what did not fit into the spool, if anything.
+    fn tell_loss(&mut self) {
+        let Some(loss) = self.lost.take() else { return };
+        let source = self.intake.source();
+        let event = loss.event("spool_full", &source.instance);
+        let record = self.intake.number(event, Timestamp::now());
+        self.unwritten.push((record.sequence, record.line(source)));
+        // Numbered a moment ago, behind whatever came meanwhile and is in the queue.
+        for record in self.intake.take(Timestamp::now()) {
+            self.unwritten.push((record.sequence, record.line(source)));
+        }
+        self.unwritten.sort_by_key(|(sequence, _)| *sequence);
     }
 
     fn sync(&mut self) {
@@ -287,9 +305,15 @@ impl Keeper {
 
     /// Asks the next thing, if nothing is on its way and something waits.
     fn send(&mut self) {
-        if self.on_its_way.is_some() || self.not_before.is_some() {
-            return;
+        while self.on_its_way.is_none() && self.not_before.is_none() {
+            if !self.ask_next() {
+                return;
+            }
         }
+    }
+
+    /// Whether there was something to do.
+    fn ask_next(&mut self) -> bool {
         while self.old.front().is_some_and(|old| old.run.pending().0 == 0) {
             if let Some(old) = self.old.pop_front()
                 && let Err(error) = old.run.remove()
@@ -300,26 +324,43 @@ impl Keeper {
         let producer = self.intake.source().producer.clone();
         let sending = self.old.front_mut().unwrap_or(&mut self.own);
         if sending.run.pending().0 == 0 {
-            return;
+            return false;
         }
         let instance = sending.run.instance.clone();
         let subject = format!("{SUBJECT_ROOT}.{producer}.{instance}");
         let mut lines = match sending.run.next(BATCH, BATCH_BYTES) {
             Ok(lines) => lines,
-            Err(error) => return self.failed(&format!("cannot read the spool: {error}")),
+            Err(error) => {
+                self.failed(&format!("cannot read the spool: {error}"));
+                return false;
+            }
         };
+        if lines.is_empty() {
+            let (count, _) = sending.run.give_up();
+            self.intake.recorder().record(Event::Trouble(Trouble {
+                reason: "audit_spool_damaged".to_owned(),
+                detail: format!(
+                    "{count} events that waited in the spool of {instance} are there no more; the \
+                     log has them"
+                ),
+                service: None,
+            }));
+            return true;
+        }
         let now = Timestamp::now();
         let stale = |line: &Line| now.duration_since(line.time).unsigned_abs() > SURE;
         let doubtful = lines.first().is_some_and(|l| l.sequence <= sending.unsure && stale(l));
         if doubtful && sending.stored.is_none() {
             let (answer, receiver) = oneshot::channel();
-            return self.put(Question::Last { subject, answer }, instance, Way::Last(receiver));
+            self.put(Question::Last { subject, answer }, instance, Way::Last(receiver));
+            return true;
         }
         let stored = sending.stored.unwrap_or(0);
         let known = lines.iter().take_while(|l| l.sequence <= stored && stale(l)).count();
         if known > 0 {
             lines.truncate(known);
-            return self.got_through(&instance, &lines);
+            self.got_through(&instance, &lines);
+            return true;
         }
         let (answer, receiver) = oneshot::channel();
         let way = Way::Publish(lines.clone(), receiver);
@@ -328,6 +369,7 @@ impl Keeper {
             instance,
             way,
         );
+        true
     }
 
     fn put(&mut self, question: Question, instance: String, way: Way) {
@@ -458,6 +500,8 @@ impl Keeper {
     /// The end of the run. Gives how many events are left for the next one.
     fn leave(&mut self) -> u64 {
         self.write();
+        self.tell_loss();
+        self.write_down();
         self.sync();
         let (pending, _) = self.pending();
         self.intake.end();

@@ -196,6 +196,11 @@ impl Run {
         (self.pending, self.pending_bytes)
     }
 
+    /// Nothing waits any more, because it is gone. Gives what [`Run::pending`] gave.
+    pub fn give_up(&mut self) -> (u64, u64) {
+        (std::mem::take(&mut self.pending), std::mem::take(&mut self.pending_bytes))
+    }
+
     /// The number of the last event that was written.
     #[must_use]
     pub fn last(&self) -> u64 {
@@ -341,7 +346,10 @@ impl Run {
 
     fn clear(&mut self) -> io::Result<()> {
         for segment in self.segments.drain(..) {
-            std::fs::remove_file(&segment.path)?;
+            match std::fs::remove_file(&segment.path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
         }
         std::fs::remove_file(self.dir.join("acked"))?;
         if self.ended() {
