@@ -18,6 +18,7 @@
 //! [`permissions`], [`decide`] and [`issue`] make the answer; [`config`], [`telemetry`], [`http`],
 //! [`broker`], [`service`] and [`cli`] run it.
 
+pub mod audit;
 pub mod authorizer;
 pub mod broker;
 pub mod cli;
