@@ -118,6 +118,12 @@ impl Authorizer {
         &self.issuer
     }
 
+    /// What decides, for connections that are open already.
+    #[must_use]
+    pub fn decider(&self) -> &Decider {
+        &self.decider
+    }
+
     /// Authorises one request under one policy.
     ///
     /// # Errors

@@ -24,6 +24,7 @@ use self::secret::{
 pub use self::tool::Tool;
 use crate::keys::{Curve, Seed, Signer, User};
 use crate::permissions::Defaults;
+use crate::sessions::{self, verdict::Gained};
 use crate::source::{Collector, Problem, Problems, SourceFile, Spanned};
 use crate::telemetry::LogFormat;
 
@@ -101,6 +102,8 @@ pub struct Settings {
     pub accounts: Vec<Arc<str>>,
     /// From 0 to 1: at most this part of a lifetime is taken off at random.
     pub jitter: f64,
+    /// How changes of the policy reach open connections.
+    pub sessions: sessions::Settings,
     /// Bounds.
     pub limits: Limits,
     /// Where health and metrics listen, if anywhere.
@@ -181,6 +184,7 @@ fn resolve(raw: Raw, path: &Path, problems: &Collector) -> Option<(Settings, Log
     let queue_group = name(raw.queue_group.as_ref(), "solewriter", problems);
     let connection_name = name(raw.name.as_ref(), "solewriter", problems);
     let grants = grants(&raw, problems);
+    let sessions = sessions(&raw, problems);
     let poll = bounded(raw.poll, 10, 1..=86_400, problems);
     let patience = bounded(raw.patience, 2, 0..=60, problems);
     let clock_leeway = bounded(raw.clock_leeway, 2, 0..=300, problems);
@@ -208,6 +212,7 @@ fn resolve(raw: Raw, path: &Path, problems: &Collector) -> Option<(Settings, Log
         defaults,
         accounts,
         jitter: f64::from(u8::try_from(jitter).unwrap_or(0)) / 100.0,
+        sessions: sessions?,
         limits: Limits {
             pending: usize::try_from(pending).unwrap_or(1),
             patience: patience?,
@@ -217,6 +222,30 @@ fn resolve(raw: Raw, path: &Path, problems: &Collector) -> Option<(Settings, Log
         listen: listen?,
     };
     Some((settings, Logging { format: format?, filter }))
+}
+
+fn sessions(raw: &Raw, problems: &Collector) -> Option<sessions::Settings> {
+    let every = bounded(raw.sweep_every.clone(), 30, 1..=3600, problems);
+    let pace = raw.close_per_second.as_ref().map_or(100, |pace| pace.value);
+    let gained = match raw.gained.as_ref().map(|gained| (gained, gained.value.as_str())) {
+        None | Some((_, "leave")) => Some(Gained::Leave),
+        Some((_, "close")) => Some(Gained::Close),
+        Some((gained, other)) => {
+            problems.push(
+                Problem::error(
+                    "bad-value",
+                    format!("{other:?} is nothing to do with a connection"),
+                )
+                .at(&gained.span, "expected \"leave\" or \"close\""),
+            );
+            None
+        }
+    };
+    Some(sessions::Settings {
+        every: every?,
+        close_per_second: u32::try_from(pace).unwrap_or(1),
+        gained: gained?,
+    })
 }
 
 /// Accounts and lifetime of grants.

@@ -96,10 +96,11 @@ impl Health {
             Some(since) => format!("changes refused for {} s, see the log", (now - since).max(0)),
         };
         let report = format!(
-            "nats-server: {}\nsubscribed: {}\npolicy: revision {}, {policy}\n",
+            "nats-server: {}\nsubscribed: {}\npolicy: revision {}, {policy}\nopen connections: {}\n",
             if connected { "connected" } else { "not connected" },
             if subscribed { "yes" } else { "no" },
             snapshot.policy.revision(),
+            self.metrics.sessions().report(),
         );
         (connected && subscribed, report)
     }

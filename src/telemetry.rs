@@ -5,6 +5,7 @@
 //! OpenMetrics text format.
 
 mod events;
+mod sessions;
 
 use std::io::IsTerminal;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use prometheus_client::registry::{Registry, Unit};
 use tracing_subscriber::EnvFilter;
 
 pub use self::events::log_event;
+pub use self::sessions::{SessionMetrics, SessionState};
 use crate::policy::model::Policy;
 use crate::protocol::request::Rejection;
 
@@ -121,6 +123,7 @@ pub struct Metrics {
     audit_pending: Gauge,
     audit_spool_bytes: Gauge,
     audit_connected: Gauge,
+    sessions: SessionMetrics,
 }
 
 impl Metrics {
@@ -149,6 +152,7 @@ impl Metrics {
             audit_pending: Gauge::default(),
             audit_spool_bytes: Gauge::default(),
             audit_connected: Gauge::default(),
+            sessions: SessionMetrics::default(),
             registry: Registry::default(),
         };
         registry.register(
@@ -210,6 +214,7 @@ impl Metrics {
             metrics.policy_refused_since.clone(),
         );
         metrics.register_audit(&mut registry);
+        metrics.sessions.register(&mut registry);
         Arc::new(Self { registry, ..metrics })
     }
 
@@ -249,6 +254,12 @@ impl Metrics {
             "1 while events are sent to the audit stream; 0 while they are kept, or without one",
             self.audit_connected.clone(),
         );
+    }
+
+    /// Those of open connections.
+    #[must_use]
+    pub fn sessions(&self) -> &SessionMetrics {
+        &self.sessions
     }
 
     /// Counts an event.

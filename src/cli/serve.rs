@@ -1,8 +1,11 @@
 //! `solewriter serve`: the service.
 
+mod among;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 use jiff::Timestamp;
@@ -10,6 +13,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
+use self::among::Among;
 use super::{fail, report, runtime};
 use crate::audit::Recorder;
 use crate::audit::event::{PRODUCER, Source};
@@ -20,6 +24,7 @@ use crate::http;
 use crate::issue::Issuer;
 use crate::keys::CurveSecret;
 use crate::policy::directory::{Directory, Timing, Watcher};
+use crate::policy::look::Look;
 use crate::policy::store::Store;
 use crate::policy::validate::validate;
 use crate::protocol::seal::Sealer;
@@ -27,6 +32,9 @@ use crate::service::{Health, Service};
 use crate::source::render::Style;
 use crate::source::{Problems, SourceFile};
 use crate::telemetry::{self, Metrics};
+
+/// How long it may take to tell the other instances that this one ends.
+const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 
 /// Answer nats-server's authorization requests.
 ///
@@ -83,12 +91,13 @@ async fn serve(settings: Settings, store: Arc<Store>, watcher: Watcher) -> Resul
         nats,
         issuer,
         xkey,
-        system: _,
+        system,
         policy: _,
         poll: _,
         defaults,
         accounts,
         jitter,
+        sessions,
         limits,
         listen,
     } = settings;
@@ -114,6 +123,7 @@ async fn serve(settings: Settings, store: Arc<Store>, watcher: Watcher) -> Resul
         limits,
     });
 
+    let look = Arc::new(Look::default());
     let (stop, stopped) = watch::channel(false);
     let until_stopped = || {
         let mut stopped = stopped.clone();
@@ -139,7 +149,9 @@ async fn serve(settings: Settings, store: Arc<Store>, watcher: Watcher) -> Resul
             }
         });
     }
-    let keep_current = keep_current(store, metrics, watcher, hangup);
+    let among = Among::prepare(&nats, system, sessions, &service, &look)?;
+    let together = tokio::spawn(among.run(until_stopped(), until_stopped()));
+    let keep_current = keep_current(store, metrics, watcher, hangup, look);
     let following = tokio::spawn(async move {
         tokio::select! {
             () = keep_current => {}
@@ -150,6 +162,8 @@ async fn serve(settings: Settings, store: Arc<Store>, watcher: Watcher) -> Resul
     });
     let outcome = service.run(nats, until_stopped()).await;
     following.abort();
+    // The others hear that this one leaves; they would find out by themselves.
+    let _ = tokio::time::timeout(LEAVE_WITHIN, together).await;
     outcome.map_err(|error| error.to_string())
 }
 
@@ -159,15 +173,18 @@ async fn keep_current(
     metrics: Arc<Metrics>,
     mut watcher: Watcher,
     mut hangup: Signal,
+    look: Arc<Look>,
 ) {
     loop {
         let read = tokio::select! {
             read = watcher.changed() => read,
             _ = hangup.recv() => watcher.read_now().await,
+            () = look.wanted() => watcher.read_now().await,
         };
         let (store, metrics) = (store.clone(), metrics.clone());
         // Validating a large policy takes a while; decisions go on meanwhile.
         let _ = tokio::task::spawn_blocking(move || load(&store, &metrics, read)).await;
+        look.ended();
     }
 }
 

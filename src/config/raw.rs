@@ -30,6 +30,9 @@ pub(super) struct Raw {
     pub(super) accounts: Option<Vec<Spanned<String>>>,
     pub(super) lifetime: Option<Spanned<Duration>>,
     pub(super) jitter: Option<Spanned<i64>>,
+    pub(super) sweep_every: Option<Spanned<Duration>>,
+    pub(super) close_per_second: Option<Spanned<i64>>,
+    pub(super) gained: Option<Spanned<String>>,
     pub(super) pending: Option<Spanned<i64>>,
     pub(super) patience: Option<Spanned<Duration>>,
     pub(super) clock_leeway: Option<Spanned<Duration>>,
@@ -122,6 +125,12 @@ impl Raw {
             raw.jitter = grants.integer("jitter_percent", 0..=50);
             grants.finish();
         }
+        if let Some(mut sessions) = root.table("sessions") {
+            raw.sweep_every = sessions.duration("every");
+            raw.close_per_second = sessions.integer("close_per_second", 1..=100_000);
+            raw.gained = sessions.string("gained");
+            sessions.finish();
+        }
         if let Some(mut limits) = root.table("limits") {
             raw.pending = limits.integer("pending", 1..=1_000_000);
             raw.patience = limits.duration("patience");
@@ -155,7 +164,8 @@ impl Raw {
             };
         }
         over!(servers nats_seed credentials queue_group name tls_required tls_first tls_ca tls_cert
-            tls_key issuer_seed xkey_seed system_seed admin_seed publisher_seed policy poll account accounts lifetime jitter pending
+            tls_key issuer_seed xkey_seed system_seed admin_seed publisher_seed policy poll account accounts lifetime jitter sweep_every
+            close_per_second gained pending
             patience clock_leeway drain listen log_format log_filter)
     }
 }

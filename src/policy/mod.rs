@@ -6,6 +6,7 @@
 
 pub mod directory;
 pub mod document;
+pub mod look;
 pub mod model;
 pub mod overlap;
 pub mod store;

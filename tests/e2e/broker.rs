@@ -214,8 +214,10 @@ pub async fn health_and_metrics_tell_how_it_is(version: &'static str) {
     let instance = &mut deployment.instances[0];
     let revision = instance.says("ready").await["revision"].as_str().unwrap().to_owned();
     instance.says_times("authorisation", 3).await;
+    instance.says("sweeper").await;
     let report = format!(
-        "nats-server: connected\nsubscribed: yes\npolicy: revision {revision}, the newest\n"
+        "nats-server: connected\nsubscribed: yes\npolicy: revision {revision}, the newest\n\
+         open connections: closed by this instance when a change takes something\n"
     );
     assert_eq!(instance.get("/readyz").await, (200, report));
     assert_eq!(instance.get("/livez").await, (200, "alive\n".to_owned()));

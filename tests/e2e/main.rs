@@ -24,6 +24,7 @@ mod policy;
 mod protocol;
 mod raw;
 mod script;
+mod sessions;
 mod subjects;
 mod tls;
 
@@ -109,5 +110,11 @@ on_every_server! {
     crate::broker::with_another_users_seed_it_is_not_ready as with_another_users_seed_it_is_not_ready;
     crate::documentation::the_client_examples_work as the_client_examples_work;
     crate::cluster::a_service_works_through_any_node as a_service_works_through_any_node;
+    crate::sessions::who_loses_something_is_closed_and_nobody_else as who_loses_something_is_closed_and_nobody_else;
+    crate::sessions::who_gains_is_closed_only_when_the_settings_say_so as who_gains_is_closed_only_when_the_settings_say_so;
+    crate::sessions::a_leafnode_is_closed_too as a_leafnode_is_closed_too;
+    crate::sessions::each_library_comes_back_by_itself as each_library_comes_back_by_itself;
+    crate::sessions::without_a_system_user_the_delay_is_told as without_a_system_user_the_delay_is_told;
+    crate::sessions::a_system_user_that_is_not_let_in_is_told as a_system_user_that_is_not_let_in_is_told;
     crate::tls::it_connects_over_tls_with_a_certificate as it_connects_over_tls_with_a_certificate;
 }
