@@ -66,6 +66,11 @@ pub enum Denial {
     /// The policy places the service in an account that the settings do not offer.
     #[error("the policy places it in the account {0}, which [grants] accounts does not offer")]
     Account(Arc<str>),
+    /// The policy's source has not been heard of for too long to decide by what is known of it.
+    #[error(
+        "the policy's source has not answered for {0} s, which is more than [policy] keep_at_most"
+    )]
+    PolicyTooOld(i64),
     /// The grant could not be made: a defect.
     #[error(transparent)]
     Grant(#[from] GrantError),
@@ -90,6 +95,7 @@ impl Denial {
             Self::Source(_) => "source",
             Self::Connection(_) => "connection",
             Self::Account(_) => "account",
+            Self::PolicyTooOld(_) => "policy_too_old",
             Self::Grant(_) => "internal",
         }
     }

@@ -16,8 +16,8 @@
 //! In reading order: [`subject`], [`keyspace`] and [`keys`] are the words; [`protocol`] and
 //! [`identity`] say who asks; [`policy`] (read through [`source`]) says who may do what;
 //! [`permissions`], [`decide`] and [`issue`] make the answer; [`config`], [`telemetry`], [`http`],
-//! [`broker`], [`service`] and [`cli`] run it; [`fleet`] and [`sessions`] keep
-//! open connections to the policy.
+//! [`broker`], [`fleet`], [`follow`], [`service`] and [`cli`] run it; [`sessions`] keeps open
+//! connections to the policy.
 
 pub mod audit;
 pub mod authorizer;
@@ -28,6 +28,7 @@ pub mod decide;
 pub mod diff;
 pub mod expect;
 pub mod fleet;
+pub mod follow;
 pub mod http;
 pub mod identity;
 pub mod issue;

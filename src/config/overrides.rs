@@ -39,7 +39,7 @@ const fn setting(
 }
 
 /// Every setting, in the order of the file. `docs/settings.md` is checked against it.
-const SETTINGS: [Setting; 31] = [
+const SETTINGS: [Setting; 34] = [
     setting("nats", "servers", Kind::List, "nats-server addresses, separated by commas"),
     setting("nats", "nkey_seed", Kind::Path, "file with the callout user's seed"),
     setting("nats", "credentials", Kind::Path, "credentials (.creds) file, instead of nkey_seed"),
@@ -56,7 +56,25 @@ const SETTINGS: [Setting; 31] = [
     setting("admin", "nkey_seed", Kind::Path, "for tools: file with the buckets' admin's seed"),
     setting("publisher", "nkey_seed", Kind::Path, "for tools: file with the policy writer's seed"),
     setting("policy", "directory", Kind::Path, "directory of policy files"),
-    setting("policy", "poll", Kind::Text, "how often to look for changes no event told of [10s]"),
+    setting("policy", "bucket", Kind::Text, "NATS KV bucket with the policy, instead of directory"),
+    setting(
+        "policy",
+        "poll",
+        Kind::Text,
+        "how often to look for changes no event told of; 2s for a bucket [10s]",
+    ),
+    setting(
+        "policy",
+        "keep",
+        Kind::Path,
+        "file that keeps the last good policy for the next start",
+    ),
+    setting(
+        "policy",
+        "keep_at_most",
+        Kind::Text,
+        "deny everything once the policy's source was silent for so long [72h]",
+    ),
     setting("grants", "account", Kind::Text, "account that services are placed in [APP]"),
     setting("grants", "accounts", Kind::List, "other accounts that a policy may name [none]"),
     setting("grants", "lifetime", Kind::Text, "how long permissions last [1h]"),

@@ -25,7 +25,10 @@ pub(super) struct Raw {
     pub(super) admin_seed: Option<Spanned<PathBuf>>,
     pub(super) publisher_seed: Option<Spanned<PathBuf>>,
     pub(super) policy: Option<Spanned<PathBuf>>,
+    pub(super) bucket: Option<Spanned<String>>,
     pub(super) poll: Option<Spanned<Duration>>,
+    pub(super) keep: Option<Spanned<PathBuf>>,
+    pub(super) keep_at_most: Option<Spanned<Duration>>,
     pub(super) account: Option<Spanned<String>>,
     pub(super) accounts: Option<Vec<Spanned<String>>>,
     pub(super) lifetime: Option<Spanned<Duration>>,
@@ -113,9 +116,12 @@ impl Raw {
             publisher.finish();
         }
         if let Some(mut policy) = root.table("policy") {
-            raw.notes(&policy, &["directory"]);
+            raw.notes(&policy, &["directory", "bucket"]);
             raw.policy = path(&mut policy, "directory", base);
+            raw.bucket = policy.string("bucket");
             raw.poll = policy.duration("poll");
+            raw.keep = path(&mut policy, "keep", base);
+            raw.keep_at_most = policy.duration("keep_at_most");
             policy.finish();
         }
         if let Some(mut grants) = root.table("grants") {
@@ -164,8 +170,8 @@ impl Raw {
             };
         }
         over!(servers nats_seed credentials queue_group name tls_required tls_first tls_ca tls_cert
-            tls_key issuer_seed xkey_seed system_seed admin_seed publisher_seed policy poll account accounts lifetime jitter sweep_every
-            close_per_second gained pending
+            tls_key issuer_seed xkey_seed system_seed admin_seed publisher_seed policy bucket poll keep
+            keep_at_most account accounts lifetime jitter sweep_every close_per_second gained pending
             patience clock_leeway drain listen log_format log_filter)
     }
 }

@@ -12,6 +12,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::Identity;
 use super::peers::{BEAT, Beat, News, Peers};
+use crate::policy::standing::Standing;
 use crate::policy::store::Store;
 
 /// Where an instance says that it lives: `solewriter.instance.<id>`.
@@ -29,6 +30,7 @@ pub struct Fleet {
     /// Names how grants are made here.
     makes: String,
     store: Arc<Store>,
+    standing: Arc<Standing>,
     peers: Mutex<Peers>,
     /// Whether this instance can close connections now.
     sweeps: watch::Sender<bool>,
@@ -93,11 +95,17 @@ pub struct View {
 impl Fleet {
     /// An instance that has not heard of any other. `makes` names how it makes grants.
     #[must_use]
-    pub fn new(identity: Identity, makes: String, store: Arc<Store>) -> Arc<Self> {
+    pub fn new(
+        identity: Identity,
+        makes: String,
+        store: Arc<Store>,
+        standing: Arc<Standing>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             identity,
             makes,
             store,
+            standing,
             peers: Mutex::default(),
             sweeps: watch::Sender::new(false),
             news: watch::Sender::new(0),
@@ -159,18 +167,20 @@ impl Fleet {
     /// What this instance says of itself, and when it took its policy up.
     fn beat(&self) -> (Beat, Instant) {
         let snapshot = self.store.current();
-        let held = snapshot.since.elapsed();
+        let since = snapshot.as_ref().map_or_else(Instant::now, |snapshot| snapshot.since);
+        let origin = self.standing.origin();
         let beat = Beat {
             instance: self.identity.id.to_string(),
             started: self.identity.started,
-            revision: Some(snapshot.policy.revision().to_string()),
-            held_ms: u64::try_from(held.as_millis()).unwrap_or(u64::MAX),
-            number: None,
+            revision: snapshot.map(|snapshot| snapshot.policy.revision().to_string()),
+            held_ms: u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX),
+            number: origin.as_ref().map(|origin| origin.number),
+            lineage: origin.as_ref().map(|origin| origin.lineage.clone()),
             sweeps: *self.sweeps.borrow(),
             makes: self.makes.clone(),
             leaves: false,
         };
-        (beat, snapshot.since)
+        (beat, since)
     }
 
     async fn say(&self, client: &Client, leaves: bool) {
@@ -185,15 +195,14 @@ impl Fleet {
         let _ = client.publish(subject, bytes.into()).await;
     }
 
-    /// Says that this instance lives, and listens to the others, until `stopped` resolves. Calls
-    /// `behind` when one of them serves another policy.
+    /// Says that this instance lives, and listens to the others, until `stopped` resolves. When
+    /// one of them serves another policy, the policy's source is looked at.
     ///
     /// # Errors
     /// When the subscription cannot be made.
     pub async fn run(
         &self,
         client: Client,
-        behind: impl Fn(),
         stopped: impl Future<Output = ()>,
     ) -> Result<(), async_nats::SubscribeError> {
         let mut beats = client.subscribe(format!("{SUBJECT}.*")).await?;
@@ -222,7 +231,7 @@ impl Fleet {
                     nudges = Nudges::new(now);
                 }
                 if differs && nudges.due(now) {
-                    behind();
+                    self.standing.freshness.want();
                 }
             } else if say {
                 self.forget(now);

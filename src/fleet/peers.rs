@@ -31,6 +31,9 @@ pub struct Beat {
     /// Its number in the policy's bucket, if it is from one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub number: Option<u64>,
+    /// Which bucket of that name that is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lineage: Option<String>,
     /// Whether it can close connections: it has a system user, and is connected.
     pub sweeps: bool,
     /// Names how it makes grants of a policy: two instances with another one here may give one
@@ -121,7 +124,7 @@ impl Peers {
     #[must_use]
     pub fn newer(&self, me: &Beat, adopted: Instant) -> Vec<String> {
         let ahead = self.known.values().filter(|peer| match (peer.beat.number, me.number) {
-            (Some(theirs), Some(mine)) => theirs > mine,
+            (Some(theirs), Some(mine)) if peer.beat.lineage == me.lineage => theirs > mine,
             _ => peer.adopted > adopted,
         });
         let mut revisions: Vec<String> = ahead
@@ -158,6 +161,7 @@ mod tests {
             revision: Some(revision.to_owned()),
             held_ms,
             number: None,
+            lineage: None,
             sweeps: true,
             makes: "x".to_owned(),
             leaves: false,

@@ -15,7 +15,6 @@ use super::verdict::{Judge, Others};
 use crate::broker;
 use crate::config::{Login, Tls};
 use crate::fleet::beats::{Fleet, View};
-use crate::policy::look::Look;
 use crate::service::Service;
 
 /// The longest pause between two attempts to connect.
@@ -32,15 +31,15 @@ const DIFFER_FOR: Duration = Duration::from_secs(10);
 const DIFFER_AGAIN: Duration = Duration::from_secs(60);
 
 /// How to reach the system account.
-pub struct Access {
+pub struct Access<'a> {
     /// Addresses.
-    pub servers: Vec<ServerAddr>,
+    pub servers: &'a [ServerAddr],
     /// TLS.
-    pub tls: Tls,
+    pub tls: &'a Tls,
     /// The system account's user.
-    pub login: Login,
+    pub login: &'a Login,
     /// The connection's name.
-    pub name: String,
+    pub name: &'a str,
 }
 
 /// What sweeping needs.
@@ -50,8 +49,6 @@ pub struct Keeper {
     pub service: Arc<Service>,
     /// The instances.
     pub fleet: Arc<Fleet>,
-    /// Asks the policy's source.
-    pub look: Arc<Look>,
     /// The pace.
     pub settings: Settings,
 }
@@ -70,7 +67,7 @@ struct Known {
 
 impl Keeper {
     /// Connects (as often as it takes) and sweeps until `stopped`.
-    pub async fn run(&self, access: &Access, stopped: impl Future<Output = ()>) {
+    pub async fn run(&self, access: &Access<'_>, stopped: impl Future<Output = ()>) {
         let work = async {
             let client = connect(access).await;
             self.sweep_for_ever(&client).await;
@@ -132,8 +129,10 @@ impl Keeper {
             if now.duration_since(since) > DIFFER_FOR && !said {
                 known.said = Some(now);
                 tracing::warn!(
-                    event = "instances_differ", instances = view.living,
-                    revision = %self.service.store.current().policy.revision(),
+                    event = "instances_differ",
+                    instances = view.living,
+                    revision =
+                        self.service.store.current().map(|s| s.policy.revision().to_string()),
                     seconds = now.duration_since(since).as_secs(),
                     "the instances serve different policies: does each have the same source?",
                 );
@@ -151,7 +150,7 @@ impl Keeper {
     ) {
         if known.sure != Some(view.times) {
             // It is this instance's turn since just now, or it slept: what it knows may be old.
-            self.look.look(LOOK_WITHIN).await;
+            self.service.standing.freshness.look_now(LOOK_WITHIN).await;
             if known.sure.is_none() {
                 tracing::info!(event = "sweeper", "this instance looks after open connections");
                 self.service.metrics.sessions().sweeper(true);
@@ -162,7 +161,7 @@ impl Keeper {
         }
         // What comes from here on cuts the round short.
         changes.borrow_and_update();
-        let snapshot = self.service.store.current();
+        let Some(snapshot) = self.service.store.current() else { return };
         let revision = snapshot.policy.revision().as_str();
         if known.swept.as_deref() != Some(revision) {
             known.swept = Some(revision.to_owned());
@@ -258,12 +257,12 @@ impl Keeper {
 }
 
 /// Connects, trying until it works.
-async fn connect(access: &Access) -> Client {
+async fn connect(access: &Access<'_>) -> Client {
     let mut pause = Duration::from_millis(250);
     loop {
-        let options = broker::options(&access.login, &access.tls, &access.name);
+        let options = broker::options(access.login, access.tls, access.name);
         let error = match options {
-            Ok(options) => match broker::connect(&access.servers, options).await {
+            Ok(options) => match broker::connect(access.servers, options).await {
                 Ok(client) => {
                     tracing::info!(event = "system_connected", "connected to the system account");
                     return client;
