@@ -169,7 +169,7 @@ mod tests {
     #[test]
     fn recent_policies_are_found_and_old_ones_let_go() {
         let store = store();
-        let first = store.current().policy.revision().clone();
+        let first = store.current().unwrap().policy.revision().clone();
         assert!(store.recent(first.as_str()).is_some());
         let revisions: Vec<_> = (0..=PAST)
             .map(|n| {

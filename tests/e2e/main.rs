@@ -26,6 +26,7 @@ mod raw;
 mod script;
 mod sessions;
 mod subjects;
+mod sweeps;
 mod tls;
 
 /// Declares tests that run on every supported server.
@@ -116,5 +117,10 @@ on_every_server! {
     crate::sessions::each_library_comes_back_by_itself as each_library_comes_back_by_itself;
     crate::sessions::without_a_system_user_the_delay_is_told as without_a_system_user_the_delay_is_told;
     crate::sessions::a_system_user_that_is_not_let_in_is_told as a_system_user_that_is_not_let_in_is_told;
+    crate::sweeps::a_lost_keyspace_is_lost_on_every_server_within_moments as a_lost_keyspace_is_lost_on_every_server_within_moments;
+    crate::sweeps::a_sweep_is_finished_by_another_when_the_sweeper_is_killed as a_sweep_is_finished_by_another_when_the_sweeper_is_killed;
+    crate::sweeps::what_a_paused_instance_let_in_is_swept as what_a_paused_instance_let_in_is_swept;
+    crate::sweeps::a_sweeper_that_slept_does_not_sweep_by_what_it_knew as a_sweeper_that_slept_does_not_sweep_by_what_it_knew;
+    crate::sweeps::connections_that_outlived_every_instance_are_found as connections_that_outlived_every_instance_are_found;
     crate::tls::it_connects_over_tls_with_a_certificate as it_connects_over_tls_with_a_certificate;
 }

@@ -11,9 +11,6 @@ use super::clients::Library;
 use super::deployment::{Deployment, Prepared, Service, eventually};
 use super::raw::Raw;
 
-/// What makes the tests' instances find out sooner that something is wrong.
-pub const QUICK: [&str; 2] = ["--sessions-every", "2s"];
-
 /// A client of a service, of a library that comes back by itself.
 pub struct Client {
     pub client: async_nats::Client,
