@@ -20,6 +20,7 @@ pub mod man;
 pub mod map;
 pub mod schema;
 pub mod serve;
+pub mod sessions;
 pub mod test;
 pub mod tool;
 pub mod who_can;
@@ -50,6 +51,7 @@ enum Command {
     Test(test::Test),
     #[cfg(all(unix, feature = "sandbox"))]
     Demo(demo::Demo),
+    Sessions(sessions::Sessions),
     Map(map::MapCommand),
     Schema(schema::Schema),
     Completions(completions::Completions),
@@ -71,6 +73,7 @@ impl Cli {
             Command::Test(test) => test.run(),
             #[cfg(all(unix, feature = "sandbox"))]
             Command::Demo(demo) => demo.run(),
+            Command::Sessions(sessions) => sessions.run(),
             Command::Map(map) => map.run(),
             Command::Schema(schema) => schema.run(),
             Command::Completions(completions) => completions.run(),

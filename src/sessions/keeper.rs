@@ -3,22 +3,17 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use async_nats::connection::State;
-use async_nats::{Client, ServerAddr};
 use tokio::sync::watch;
 
 use super::Settings;
+use super::link::{Access, Link};
 use super::rhythm::{Outcome, Patience, Rhythm};
 use super::sweep;
 use super::system::System;
 use super::verdict::{Judge, Others};
-use crate::broker;
-use crate::config::{Login, Tls};
 use crate::fleet::beats::{Fleet, View};
 use crate::service::Service;
 
-/// The longest pause between two attempts to connect.
-const RETRY_AT_MOST: Duration = Duration::from_secs(15);
 /// How long the first sweep after a change waits for the other instances to have it too: what is
 /// closed before would come back with the old grant.
 const AGREE_WITHIN: Duration = Duration::from_millis(300);
@@ -29,18 +24,6 @@ const TURN: Duration = Duration::from_millis(500);
 /// How long instances may differ before it is said aloud, and how often it is repeated.
 const DIFFER_FOR: Duration = Duration::from_secs(10);
 const DIFFER_AGAIN: Duration = Duration::from_secs(60);
-
-/// How to reach the system account.
-pub struct Access<'a> {
-    /// Addresses.
-    pub servers: &'a [ServerAddr],
-    /// TLS.
-    pub tls: &'a Tls,
-    /// The system account's user.
-    pub login: &'a Login,
-    /// The connection's name.
-    pub name: &'a str,
-}
 
 /// What sweeping needs.
 pub struct Keeper {
@@ -69,8 +52,10 @@ impl Keeper {
     /// Connects (as often as it takes) and sweeps until `stopped`.
     pub async fn run(&self, access: &Access<'_>, stopped: impl Future<Output = ()>) {
         let work = async {
-            let client = connect(access).await;
-            self.sweep_for_ever(&client).await;
+            match Link::open(access).await {
+                Ok(link) => self.sweep_for_ever(link).await,
+                Err(error) => tracing::error!(event = "system_connect_failed", %error),
+            }
         };
         tokio::select! {
             () = work => {}
@@ -79,8 +64,7 @@ impl Keeper {
         self.fleet.can_sweep(false);
     }
 
-    async fn sweep_for_ever(&self, client: &Client) {
-        let system = System::new(client.clone());
+    async fn sweep_for_ever(&self, mut link: Link) {
         let (mut changes, mut news) = (self.service.store.changes(), self.fleet.news());
         let mut known = Known {
             rhythm: Rhythm::new(self.settings.every, Instant::now()),
@@ -91,9 +75,9 @@ impl Keeper {
             said: None,
         };
         loop {
-            let connected = client.connection_state() == State::Connected;
-            self.fleet.can_sweep(connected);
-            let view = self.fleet.view().filter(|view| connected && self.turn(view, &mut known));
+            let usable = link.usable().await;
+            self.fleet.can_sweep(usable);
+            let view = self.fleet.view().filter(|view| usable && self.turn(view, &mut known));
             if view.is_none() {
                 self.service.metrics.sessions().sweeper(false);
                 known.sure = None;
@@ -105,7 +89,9 @@ impl Keeper {
             if let Some(view) = view
                 && known.rhythm.next() <= Instant::now()
             {
-                self.round(&system, &view, &mut known, (&mut changes, &mut news)).await;
+                if !self.round(link.system(), &view, &mut known, (&mut changes, &mut news)).await {
+                    link.silent();
+                }
                 continue;
             }
             tokio::select! {
@@ -141,13 +127,14 @@ impl Keeper {
         view.elected
     }
 
+    /// One look at everything, and what follows from it. False when nobody answered.
     async fn round(
         &self,
         system: &System,
         view: &View,
         known: &mut Known,
         (changes, news): (&mut watch::Receiver<()>, &mut watch::Receiver<u64>),
-    ) {
+    ) -> bool {
         if known.sure != Some(view.times) {
             // It is this instance's turn since just now, or it slept: what it knows may be old.
             self.service.standing.freshness.look_now(LOOK_WITHIN).await;
@@ -157,11 +144,11 @@ impl Keeper {
             }
             known.sure = Some(view.times);
             known.rhythm.stir(Instant::now());
-            return;
+            return true;
         }
         // What comes from here on cuts the round short.
         changes.borrow_and_update();
-        let Some(snapshot) = self.service.store.current() else { return };
+        let Some(snapshot) = self.service.store.current() else { return true };
         let revision = snapshot.policy.revision().as_str();
         if known.swept.as_deref() != Some(revision) {
             known.swept = Some(revision.to_owned());
@@ -171,7 +158,7 @@ impl Keeper {
         }
         news.borrow_and_update();
         let Some(view) = self.fleet.view().filter(|v| v.elected && v.times == view.times) else {
-            return;
+            return true;
         };
         let others = Others { newer: view.newer.clone(), unlike: view.unlike };
         let judge = Judge {
@@ -189,8 +176,11 @@ impl Keeper {
                 && self.fleet.view().is_some_and(same)
         };
         let outcome = self.sweep(system, &judge, &mut known.patience, go_on).await;
+        let heard = outcome.is_some();
+        let outcome = outcome.unwrap_or(Outcome { found: false, complete: false });
         let complete = outcome.complete && view.agreed;
         known.rhythm.swept(Outcome { complete, ..outcome }, began, Instant::now());
+        heard
     }
 
     /// Waits a moment for every instance to serve the policy that is in force here.
@@ -209,18 +199,21 @@ impl Keeper {
         judge: &Judge<'_>,
         patience: &mut Patience,
         go_on: impl Fn() -> bool,
-    ) -> Outcome {
+    ) -> Option<Outcome> {
         let began = Instant::now();
         let revision = judge.policy.revision().as_str();
-        let sweep::Found { mut stale, complete } =
+        let sweep::Found { mut stale, complete, heard } =
             match sweep::look(system, judge, &self.service.metrics).await {
                 Ok(found) => found,
                 Err(error) => {
-                    self.service.metrics.sessions().swept(false, began.elapsed());
-                    tracing::warn!(event = "sweep_failed", %error, "no server can be found");
-                    return Outcome { found: false, complete: false };
+                    tracing::warn!(event = "sweep_failed", %error, "nobody can be asked");
+                    sweep::Found::default()
                 }
             };
+        if !heard {
+            self.service.metrics.sessions().swept(false, began.elapsed());
+            return None;
+        }
         let found = stale.len();
         stale.retain(|s| patience.allows(&s.session.name.key, began));
         let held_back = found - stale.len();
@@ -252,31 +245,6 @@ impl Keeper {
                 "looked at every open connection",
             );
         }
-        Outcome { found: closed + failed > 0 || cut_short, complete }
-    }
-}
-
-/// Connects, trying until it works.
-async fn connect(access: &Access<'_>) -> Client {
-    let mut pause = Duration::from_millis(250);
-    loop {
-        let options = broker::options(access.login, access.tls, access.name);
-        let error = match options {
-            Ok(options) => match broker::connect(access.servers, options).await {
-                Ok(client) => {
-                    tracing::info!(event = "system_connected", "connected to the system account");
-                    return client;
-                }
-                Err(error) => error,
-            },
-            Err(error) => error,
-        };
-        tracing::error!(
-            event = "system_connect_failed", %error,
-            "the user of [system] nkey_seed is not let in: changes of the policy do not reach open \
-             connections from this instance",
-        );
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(RETRY_AT_MOST);
+        Some(Outcome { found: closed + failed > 0 || cut_short, complete })
     }
 }

@@ -14,6 +14,7 @@
 //! [`verdict`] decides, [`survey`] finds, [`system`] asks and closes, [`sweep`] does one round.
 
 pub mod keeper;
+pub mod link;
 pub mod rhythm;
 pub mod survey;
 pub mod sweep;

@@ -26,11 +26,14 @@ pub struct Stale {
 }
 
 /// What a look at the connections found.
+#[derive(Debug, Default)]
 pub struct Found {
     /// What must be closed, the most urgent first.
     pub stale: Vec<Stale>,
     /// Whether every server told everything.
     pub complete: bool,
+    /// Whether any server answered.
+    pub heard: bool,
 }
 
 /// Looks at every open connection.
@@ -65,14 +68,14 @@ pub async fn look(
         );
     }
     count.publish(metrics);
-    let complete = found.complete();
+    let (complete, heard) = (found.complete(), !found.servers.is_empty());
     let mut stale = found.found;
     let mut seen = HashSet::new();
     stale.retain(|s| seen.insert((s.session.server.id.clone(), s.session.connection.cid)));
     stale.sort_by(|a, b| a.closing.cause.cmp(&b.closing.cause));
     let complete = complete && stale.len() <= MAX_CLOSINGS;
     stale.truncate(MAX_CLOSINGS);
-    Ok(Found { stale, complete })
+    Ok(Found { stale, complete, heard })
 }
 
 #[derive(Default)]

@@ -117,6 +117,7 @@ on_every_server! {
     crate::sessions::each_library_comes_back_by_itself as each_library_comes_back_by_itself;
     crate::sessions::without_a_system_user_the_delay_is_told as without_a_system_user_the_delay_is_told;
     crate::sessions::a_system_user_that_is_not_let_in_is_told as a_system_user_that_is_not_let_in_is_told;
+    crate::sessions::sessions_lists_and_closes_connections as sessions_lists_and_closes_connections;
     crate::sweeps::a_lost_keyspace_is_lost_on_every_server_within_moments as a_lost_keyspace_is_lost_on_every_server_within_moments;
     crate::sweeps::a_sweep_is_finished_by_another_when_the_sweeper_is_killed as a_sweep_is_finished_by_another_when_the_sweeper_is_killed;
     crate::sweeps::what_a_paused_instance_let_in_is_swept as what_a_paused_instance_let_in_is_swept;

@@ -13,7 +13,8 @@ use super::raw::Raw;
 
 /// A client of a service, of a library that comes back by itself.
 pub struct Client {
-    pub client: async_nats::Client,
+    /// It lives as long as this does.
+    _client: async_nats::Client,
     pub lost: Arc<AtomicUsize>,
     pub connected: Arc<AtomicBool>,
 }
@@ -42,7 +43,7 @@ impl Client {
             .connect(url)
             .await
             .unwrap();
-        Self { client, lost, connected }
+        Self { _client: client, lost, connected }
     }
 
     /// How often it lost its connection.
@@ -356,8 +357,107 @@ pub async fn a_system_user_that_is_not_let_in_is_told(version: &'static str) {
     std::fs::write(&system, stranger.expose()).unwrap();
     let mut deployment = prepared.start(version, BEFORE).await;
     std::fs::write(&system, right).unwrap();
-    let line = deployment.instances[0].says("system_connect_failed").await;
+    let line = deployment.instances[0].says("system_unusable").await;
     assert_eq!(line["level"], "ERROR", "{line}");
     Raw::login(&deployment, &deployment.service("loser")).await;
     assert_eq!(deployment.instances[0].metric("solewriter_session_sweeper").await, 0.0);
+}
+
+/// Runs `solewriter sessions` with these arguments. Gives code, stdout and stderr.
+async fn sessions(deployment: &Deployment, arguments: &[&str]) -> (i32, String, String) {
+    let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_solewriter"))
+        .arg("sessions")
+        .args(arguments)
+        .arg("--config")
+        .arg(deployment.files.settings())
+        .args(["--nats-servers", deployment.url()])
+        .stdin(std::process::Stdio::null())
+        .output()
+        .await
+        .unwrap();
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
+}
+
+/// What it lists, without any complaint.
+async fn listed(deployment: &Deployment, seed: &[&str], more: &[&str]) -> String {
+    let (code, out, said) = sessions(deployment, &[seed, more].concat()).await;
+    assert_eq!((code, said.as_str()), (0, ""), "{out}");
+    out
+}
+
+/// Who is connected, by which policy; and closing a service's connections by hand.
+pub async fn sessions_lists_and_closes_connections(version: &'static str) {
+    let system = "[system]\nnkey_seed = \"keys/system.nk\"\n";
+    let prepared = Prepared::new().with_settings(system, "");
+    let system_seed = prepared.files.seed_file("system");
+    let mut deployment = prepared.start_broker(version, BEFORE).await;
+    // Nobody closes anything by itself here.
+    deployment.add_instance(&[]).await;
+    let (code, _, said) = sessions(&deployment, &[]).await;
+    assert_eq!(code, 2);
+    assert!(said.contains("`nkey_seed` in [system] is not set"), "{said}");
+    let seed = ["--system-nkey-seed", system_seed.to_str().unwrap()];
+    let (code, out, said) = sessions(&deployment, &seed).await;
+    assert_eq!((code, out.lines().last()), (0, Some("0 connections")), "{said}");
+
+    let (loser, same) = (deployment.service("loser"), deployment.service("same"));
+    let mut losers = [Raw::login(&deployment, &loser).await, Raw::login(&deployment, &loser).await];
+    let mut other = Raw::login(&deployment, &same).await;
+    let parse = |out: &str| serde_json::from_str::<Value>(out).unwrap();
+    let all = parse(&listed(&deployment, &seed, &["--format", "json"]).await);
+    let revision = deployment.instances[0].lines();
+    let revision = revision.iter().find(|l| l["event"] == "ready").unwrap()["revision"].clone();
+    assert_eq!(all["revisions"], json!([revision]));
+    assert_eq!(all["complete"], true);
+    assert_eq!(all["sessions"].as_array().unwrap().len(), 3, "{all}");
+    let first = &all["sessions"][0];
+    for (field, value) in [
+        ("service", json!("loser")),
+        ("nkey", json!(loser.key())),
+        ("revision", revision),
+        ("current", json!("current")),
+        ("account", json!("APP")),
+        ("connection", json!("STANDARD")),
+        ("host", json!("127.0.0.1")),
+        ("server", json!("test")),
+        ("library", json!("raw 1")),
+    ] {
+        assert_eq!(first[field], value, "{field} of {first}");
+    }
+    assert!(
+        parse(&listed(&deployment, &seed, &["--stale", "--format", "json"]).await)["sessions"]
+            == json!([])
+    );
+    let one = listed(&deployment, &seed, &["--service", "same"]).await;
+    assert!(one.starts_with("SERVICE  NKEY") && one.ends_with("\n1 connection\n"), "{one}");
+
+    deployment.write_policy(AFTER);
+    deployment.instances[0].says("policy_changed").await;
+    let stale = parse(&listed(&deployment, &seed, &["--stale", "--format", "json"]).await);
+    let rows = stale["sessions"].as_array().unwrap();
+    assert_eq!(rows.len(), 2, "{stale}");
+    assert!(rows.iter().all(|row| row["service"] == "loser" && row["current"] == "unknown"));
+
+    // Nobody is there to be asked.
+    let close = ["close", "loser", seed[0], seed[1]];
+    let (code, out, said) = sessions(&deployment, &close).await;
+    assert_eq!((code, out.as_str()), (2, ""));
+    assert!(said.contains("--yes"), "{said}");
+    assert_eq!(losers[0].fence().await, Ok(()));
+    let close = ["close", "loser", "--yes", seed[0], seed[1]];
+    let (code, out, said) = sessions(&deployment, &close).await;
+    assert_eq!((code, said.as_str()), (0, ""), "{out}");
+    assert!(out.starts_with("closed 2 connections; 0 had ended before"), "{out}");
+    for raw in &mut losers {
+        raw.closed().await;
+    }
+    assert_eq!(other.fence().await, Ok(()));
+    let key = same.key();
+    let (code, _, _) = sessions(&deployment, &["close", &key, "--yes", seed[0], seed[1]]).await;
+    assert_eq!(code, 0);
+    other.closed().await;
+    let (code, _, said) = sessions(&deployment, &["close", &key, "--yes", seed[0], seed[1]]).await;
+    assert_eq!(code, 1);
+    assert!(said.contains("no connection of"), "{said}");
 }

@@ -11,7 +11,8 @@ use crate::fleet::Identity;
 use crate::fleet::beats::Fleet;
 use crate::keys::{Seed, User};
 use crate::service::Service;
-use crate::sessions::keeper::{Access, Keeper};
+use crate::sessions::keeper::Keeper;
+use crate::sessions::link::Access;
 use crate::sessions::{self, reach_without_system_user};
 
 /// An instance among the others.
