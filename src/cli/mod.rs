@@ -18,6 +18,7 @@ pub mod init;
 pub mod key;
 pub mod man;
 pub mod map;
+pub mod policy;
 pub mod schema;
 pub mod serve;
 pub mod sessions;
@@ -49,6 +50,7 @@ enum Command {
     WhoCan(who_can::WhoCan),
     Diff(diff::DiffCommand),
     Test(test::Test),
+    Policy(policy::PolicyCommand),
     #[cfg(all(unix, feature = "sandbox"))]
     Demo(demo::Demo),
     Sessions(sessions::Sessions),
@@ -71,6 +73,7 @@ impl Cli {
             Command::WhoCan(who_can) => who_can.run(),
             Command::Diff(diff) => diff.run(),
             Command::Test(test) => test.run(),
+            Command::Policy(policy) => policy.run(),
             #[cfg(all(unix, feature = "sandbox"))]
             Command::Demo(demo) => demo.run(),
             Command::Sessions(sessions) => sessions.run(),

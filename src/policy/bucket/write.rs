@@ -7,7 +7,7 @@ use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::context::CreateStreamErrorKind;
 use async_nats::jetstream::message::PublishMessage;
 use bytes::Bytes;
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 use tokio::time::{Instant, sleep};
 
 use super::entry::{self, Blob, Entry, MAX_PIECE, Words};
@@ -134,29 +134,34 @@ impl Bucket {
         let there = self.pieces_of(head).await;
         let missing: HashMap<String, &[u8]> =
             pieces.into_iter().filter(|(name, _)| !there.contains(name)).collect();
-        stream::iter(missing)
-            .map(|(name, piece)| async move {
-                let subject = self.subject(&format!("doc.{name}"));
-                let payload = Bytes::copy_from_slice(piece);
-                loop {
-                    let Err(why) = self.write(&subject, payload.clone()).await else {
-                        return Ok(());
-                    };
-                    // Refused because it is there, or the answer was lost: then it is there.
-                    match self.last(&subject).await {
-                        Ok(Some((_, stored))) if stored == payload => return Ok(()),
-                        Ok(Some(_)) => {
-                            let why = format!("doc.{name} holds something else");
-                            return Err(PushError::Failed(why));
-                        }
-                        Ok(None) | Err(_) if Instant::now() < deadline => sleep(PAUSE).await,
-                        Ok(None) | Err(_) => return Err(PushError::Failed(why)),
-                    }
-                }
+        let writes: Vec<_> = missing
+            .into_iter()
+            .map(|(name, piece)| {
+                self.write_piece(name, Bytes::copy_from_slice(piece), deadline).boxed()
             })
-            .buffer_unordered(AT_A_TIME)
-            .try_collect()
-            .await
+            .collect();
+        stream::iter(writes).buffer_unordered(AT_A_TIME).try_collect().await
+    }
+
+    async fn write_piece(
+        &self,
+        name: String,
+        payload: Bytes,
+        deadline: Instant,
+    ) -> Result<(), PushError> {
+        let subject = self.subject(&format!("doc.{name}"));
+        loop {
+            let Err(why) = self.write(&subject, payload.clone()).await else { return Ok(()) };
+            // Refused because it is there, or the answer was lost: then it is there.
+            match self.last(&subject).await {
+                Ok(Some((_, stored))) if stored == payload => return Ok(()),
+                Ok(Some(_)) => {
+                    return Err(PushError::Failed(format!("doc.{name} holds something else")));
+                }
+                Ok(None) | Err(_) if Instant::now() < deadline => sleep(PAUSE).await,
+                Ok(None) | Err(_) => return Err(PushError::Failed(why)),
+            }
+        }
     }
 
     /// The pieces that the newest revision has, so that they need not be written again. Not
