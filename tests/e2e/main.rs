@@ -28,8 +28,8 @@ mod raw;
 mod script;
 mod sessions;
 mod subjects;
-mod sweeps;
 mod swaps;
+mod sweeps;
 mod tls;
 
 /// Declares tests that run on every supported server.

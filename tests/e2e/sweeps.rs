@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::Value;
 
+use super::bucket;
 use super::deployment::{Deployment, Instance, Prepared, eventually};
 use super::raw::Raw;
 use super::sessions::{Client, closed};
@@ -32,7 +33,7 @@ fn fewer(taken: usize) -> String {
     text
 }
 
-/// From a change that returned to the last connection that had lost the right, in 20 changes.
+/// From a push that returned to the last connection that had lost the right, in 20 pushes.
 ///
 /// The bound of two seconds is for a machine that does nothing else: `cargo test --release --test
 /// e2e -- --ignored --nocapture takes_two_seconds_at_most`. Here it is a generous one.
@@ -50,9 +51,11 @@ async fn a_lost_keyspace_takes_two_seconds_at_most() {
 }
 
 async fn take_away(version: &'static str) -> Vec<Duration> {
-    let mut deployment = Prepared::new().start_cluster(version, &fewer(0)).await;
+    let mut deployment = bucket::prepared().start_cluster(version, &fewer(0)).await;
+    let (code, said) = bucket::push(&deployment, &fewer(0), &[]).await;
+    assert_eq!(code, 0, "{said}");
     for _ in 0..3 {
-        deployment.add_instance(&["--policy-poll", "1s"]).await;
+        deployment.add_instance(&[]).await;
     }
     let urls = deployment.urls();
     let loser = deployment.service("loser");
@@ -70,11 +73,9 @@ async fn take_away(version: &'static str) -> Vec<Duration> {
     let mut took = Vec::new();
     for change in 1..=CHANGES {
         let lost: Vec<usize> = losers.iter().map(Client::lost).collect();
-        deployment.write_policy(&fewer(change));
-        for instance in &deployment.instances {
-            instance.signal(Signal::HUP);
-        }
+        let (code, said) = bucket::push(&deployment, &fewer(change), &[]).await;
         let returned = Instant::now();
+        assert_eq!(code, 0, "{said}");
         eventually("every connection that had it to be closed", async || {
             let all = losers.iter().zip(&lost).all(|(client, before)| client.lost() > *before);
             all.then_some(())
@@ -97,8 +98,8 @@ async fn take_away(version: &'static str) -> Vec<Duration> {
     took.sort();
     let (middle, most) = (took[took.len() / 2], took[took.len() - 1]);
     println!(
-        "{version}: {CHANGES} changes, 200 connections, {LOSERS} of them lose something: half \
-         within {middle:?}, all (p99) within {most:?}; {} closings for {} connections",
+        "{version}: {CHANGES} pushes, 200 connections, {LOSERS} of them lose something: half \
+         within {middle:.0?} of the push, all (p99) within {most:.0?}; {} closings for {} connections",
         lines.len(),
         CHANGES * LOSERS,
     );
