@@ -8,6 +8,7 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::audit;
 use crate::keyspace::{BucketName, Keyspace};
 use crate::policy::model::{Bucket, Policy};
 use crate::subject::Pattern;
@@ -111,6 +112,8 @@ pub struct Plan {
     pub revision: String,
     /// Each declared bucket, sorted by name.
     pub buckets: Vec<BucketPlan>,
+    /// Other streams that there must be.
+    pub streams: Vec<BucketPlan>,
     /// Buckets that are not declared, and other streams that endanger the rule.
     pub others: Vec<Other>,
 }
@@ -131,13 +134,41 @@ impl Plan {
         let mut others: Vec<Other> =
             streams.iter().filter(declared).filter_map(Other::of).collect();
         others.sort_by(|a, b| a.stream.cmp(&b.stream));
-        Self { revision: policy.revision().to_string(), buckets, others }
+        let revision = policy.revision().to_string();
+        Self { revision, buckets, streams: Vec::new(), others }
+    }
+
+    /// The same with another stream that there must be. One that is there is left as it is.
+    #[must_use]
+    pub fn and(mut self, wanted: Map<String, Value>, streams: &[Stream]) -> Self {
+        let wanted = Stream { config: wanted, state: State::default() };
+        let name = wanted.name().to_owned();
+        let found = streams.iter().any(|stream| stream.name() == name);
+        let (action, changes) = if found {
+            (Action::Keep, Vec::new())
+        } else {
+            (Action::Create, compare::given(&wanted.config))
+        };
+        self.streams.push(BucketPlan {
+            bucket: name.clone(),
+            stream: name,
+            declared_at: "settings".to_owned(),
+            action,
+            changes,
+            config: wanted.config,
+        });
+        self
+    }
+
+    /// Everything that is planned: buckets, then other streams.
+    pub fn all(&self) -> impl Iterator<Item = &BucketPlan> {
+        self.buckets.iter().chain(&self.streams)
     }
 
     /// Whether there is nothing to do: every bucket is as declared, and nothing endangers them.
     #[must_use]
     pub fn agrees(&self) -> bool {
-        self.buckets.iter().all(|bucket| bucket.action == Action::Keep)
+        self.all().all(|bucket| bucket.action == Action::Keep)
             && self.others.iter().all(|other| other.danger.is_none())
     }
 
@@ -151,7 +182,7 @@ impl Plan {
     /// Whether `apply` can do anything about it.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        self.buckets.iter().any(BucketPlan::has_work)
+        self.all().any(BucketPlan::has_work)
     }
 }
 
@@ -188,6 +219,17 @@ impl BucketPlan {
     #[must_use]
     pub fn has_work(&self) -> bool {
         self.action == Action::Create || self.changes.iter().any(|c| !c.class.is_beyond_update())
+    }
+}
+
+/// The stream that takes audit events: kept as safely as the best kept bucket.
+#[must_use]
+pub fn audit_stream(name: &str, policy: &Policy) -> Map<String, Value> {
+    let replicas = policy.buckets().iter().map(|bucket| bucket.replicas).max().unwrap_or(1);
+    match serde_json::to_value(audit::stream::config(name, replicas.into())) {
+        Ok(Value::Object(config)) => config,
+        // A stream's configuration is an object.
+        _ => Map::new(),
     }
 }
 

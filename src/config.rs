@@ -4,6 +4,7 @@
 //! An override is read by the same code as the file: it becomes a small TOML text of its own,
 //! named after its flag, so that it is checked and reported alike.
 
+mod connect;
 mod overrides;
 mod raw;
 mod secret;
@@ -23,15 +24,22 @@ use self::secret::{
     seed,
 };
 pub use self::tool::Tool;
+use crate::audit::Spool;
 use crate::keys::{Curve, Seed, Signer, User};
 use crate::keyspace::BucketName;
 use crate::permissions::Defaults;
+use crate::policy::model::StreamName;
+use crate::sessions::{self, verdict::Gained};
 use crate::source::{Collector, Problem, Problems, SourceFile, Spanned};
 use crate::telemetry::LogFormat;
 
 /// What is logged unless told otherwise: async-nats repeats at INFO what is logged here anyway.
 const DEFAULT_FILTER: &str = "info,async_nats=warn";
 
+/// What may wait for the audit stream, in bytes, unless the settings say otherwise: about 300,000
+/// events.
+const DEFAULT_SPOOL: u64 = 256 * 1024 * 1024;
+const SPOOL_AT_LEAST: u64 = 1024 * 1024;
 /// The bucket whose name `deploy/nats-server.conf` permits.
 pub const DEFAULT_BUCKET: &str = "solewriter_policy";
 
@@ -121,7 +129,7 @@ pub struct Policy {
 #[derive(Debug)]
 pub struct Settings {
     /// The broker.
-    pub nats: Nats,
+    pub nats: Arc<Nats>,
     /// Signs every answer.
     pub issuer: Signer<crate::keys::Account>,
     /// Opens sealed requests.
@@ -136,10 +144,23 @@ pub struct Settings {
     pub accounts: Vec<Arc<str>>,
     /// From 0 to 1: at most this part of a lifetime is taken off at random.
     pub jitter: f64,
+    /// How changes of the policy reach open connections.
+    pub sessions: sessions::Settings,
     /// Bounds.
     pub limits: Limits,
     /// Where health and metrics listen, if anywhere.
     pub listen: Option<SocketAddr>,
+    /// Where audit events go, besides the log.
+    pub audit: Option<Audit>,
+}
+
+/// The audit stream.
+#[derive(Clone, Debug)]
+pub struct Audit {
+    /// Its name.
+    pub stream: String,
+    /// Where events are kept until it has them.
+    pub spool: Spool,
 }
 
 /// How to log: known before everything else is checked, so that problems can be logged.
@@ -216,8 +237,16 @@ fn resolve(raw: Raw, path: &Path, problems: &Collector) -> Option<(Settings, Log
     let grants = grants(&raw, problems);
     let patience = patience(&raw, problems);
     let clock_leeway = clock_leeway(&raw, problems);
+    let sessions = sessions(&raw, problems);
     let drain = bounded(raw.drain, 10, 0..=600, problems);
     let listen = listen(raw.listen.as_ref(), problems);
+    let audit = audit(raw.audit_stream, raw.audit_spool, raw.audit_spool_limit, problems);
+    if raw.audit_given && !raw.present.contains(&"stream") {
+        missing("audit", "stream", "\"AUDIT_EVENTS\"");
+    }
+    if raw.audit_given && !raw.present.contains(&"spool") {
+        missing("audit", "spool", "\"audit-spool\"");
+    }
     let format = log_format(raw.log_format.as_ref(), problems);
     let filter = raw.log_filter.map_or_else(|| DEFAULT_FILTER.to_owned(), |f| f.value);
     let jitter = raw.jitter.map_or(10, |j| j.value);
@@ -225,13 +254,13 @@ fn resolve(raw: Raw, path: &Path, problems: &Collector) -> Option<(Settings, Log
     let (defaults, accounts) = grants?;
 
     let settings = Settings {
-        nats: Nats {
+        nats: Arc::new(Nats {
             servers: servers?,
             login: login?,
             queue_group: queue_group?,
             name: connection_name?,
             tls: tls?,
-        },
+        }),
         issuer: issuer?,
         xkey,
         system,
@@ -239,6 +268,7 @@ fn resolve(raw: Raw, path: &Path, problems: &Collector) -> Option<(Settings, Log
         defaults,
         accounts,
         jitter: f64::from(u8::try_from(jitter).unwrap_or(0)) / 100.0,
+        sessions: sessions?,
         limits: Limits {
             pending: usize::try_from(pending).unwrap_or(1),
             patience: patience?,
@@ -246,6 +276,7 @@ fn resolve(raw: Raw, path: &Path, problems: &Collector) -> Option<(Settings, Log
             drain: drain?,
         },
         listen: listen?,
+        audit: audit?,
     };
     Some((settings, Logging { format: format?, filter }))
 }
@@ -260,6 +291,30 @@ fn patience(raw: &Raw, problems: &Collector) -> Option<Duration> {
 
 fn clock_leeway(raw: &Raw, problems: &Collector) -> Option<Duration> {
     bounded(raw.clock_leeway.clone(), 2, 0..=300, problems)
+}
+
+fn sessions(raw: &Raw, problems: &Collector) -> Option<sessions::Settings> {
+    let every = bounded(raw.sweep_every.clone(), 30, 1..=3600, problems);
+    let pace = raw.close_per_second.as_ref().map_or(100, |pace| pace.value);
+    let gained = match raw.gained.as_ref().map(|gained| (gained, gained.value.as_str())) {
+        None | Some((_, "leave")) => Some(Gained::Leave),
+        Some((_, "close")) => Some(Gained::Close),
+        Some((gained, other)) => {
+            problems.push(
+                Problem::error(
+                    "bad-value",
+                    format!("{other:?} is nothing to do with a connection"),
+                )
+                .at(&gained.span, "expected \"leave\" or \"close\""),
+            );
+            None
+        }
+    };
+    Some(sessions::Settings {
+        every: every?,
+        close_per_second: u32::try_from(pace).unwrap_or(1),
+        gained: gained?,
+    })
 }
 
 /// Where the policy is.
@@ -437,6 +492,40 @@ fn listen(given: Option<&Spanned<String>>, problems: &Collector) -> Option<Optio
                 .at(&given.span, "expected IP:PORT, or \"off\""),
         );
         None
+    }
+}
+
+/// `None` when something is wrong with it; nothing in it when there is no such table.
+#[allow(clippy::option_option)]
+fn audit(
+    stream: Option<Spanned<String>>,
+    spool: Option<Spanned<PathBuf>>,
+    limit: Option<Spanned<u64>>,
+    problems: &Collector,
+) -> Option<Option<Audit>> {
+    let limit = match limit {
+        Some(limit) if limit.value < SPOOL_AT_LEAST => {
+            problems.push(
+                Problem::error("out-of-range", "`spool_limit` is out of range")
+                    .at(&limit.span, "must be at least 1MiB"),
+            );
+            return None;
+        }
+        Some(limit) => limit.value,
+        None => DEFAULT_SPOOL,
+    };
+    let (Some(stream), Some(spool)) = (stream, spool) else { return Some(None) };
+    match StreamName::parse(&stream.value) {
+        Ok(name) => {
+            Some(Some(Audit { stream: name.to_string(), spool: Spool { dir: spool.value, limit } }))
+        }
+        Err(error) => {
+            problems.push(
+                Problem::error("bad-name", format!("{:?} is not a stream", stream.value))
+                    .at(&stream.span, error),
+            );
+            None
+        }
     }
 }
 

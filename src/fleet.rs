@@ -2,6 +2,11 @@
 //!
 //! Whoever may log in to the callout's account asks on `solewriter.ping`, with a reply subject in
 //! the inboxes of solewriter's own users. Services live in another account and hear nothing of it.
+//!
+//! [`beats`] is what each tells the others without being asked, [`peers`] what is known from that.
+
+pub mod beats;
+pub mod peers;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

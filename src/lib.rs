@@ -16,8 +16,10 @@
 //! In reading order: [`subject`], [`keyspace`] and [`keys`] are the words; [`protocol`] and
 //! [`identity`] say who asks; [`policy`] (read through [`source`]) says who may do what;
 //! [`permissions`], [`decide`] and [`issue`] make the answer; [`config`], [`telemetry`], [`http`],
-//! [`broker`], [`fleet`], [`follow`], [`service`] and [`cli`] run it.
+//! [`broker`], [`fleet`], [`follow`], [`service`] and [`cli`] run it; [`sessions`] keeps open
+//! connections to the policy.
 
+pub mod audit;
 pub mod authorizer;
 pub mod broker;
 pub mod buckets;
@@ -43,6 +45,7 @@ pub mod query;
 pub mod sandbox;
 pub mod schema;
 pub mod service;
+pub mod sessions;
 pub mod source;
 pub mod subject;
 pub mod telemetry;

@@ -23,15 +23,18 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
 use self::fence::Fence;
+
+use crate::audit::Recorder;
+use crate::audit::event::{self, Event, RequestRejected, Trouble};
 use crate::authorizer::{Authorisation, Authorizer, Moment};
-use crate::broker;
+use crate::broker::INBOX;
 use crate::config::{Limits, Nats};
 use crate::decide::Denial;
 use crate::policy::model::{Policy, Revision};
 use crate::policy::standing::Standing;
 use crate::policy::store::Store;
 use crate::protocol::request::Rejection;
-use crate::telemetry::{self, Dropped, Metrics};
+use crate::telemetry::{Dropped, Metrics};
 
 /// Where nats-server asks.
 pub const CALLOUT_SUBJECT: &str = "$SYS.REQ.USER.AUTH";
@@ -74,18 +77,25 @@ pub struct Health {
     store: Arc<Store>,
     standing: Arc<Standing>,
     metrics: Arc<Metrics>,
+    recorder: Recorder,
 }
 
 impl Health {
     /// Not connected yet.
     #[must_use]
-    pub fn new(store: Arc<Store>, standing: Arc<Standing>, metrics: Arc<Metrics>) -> Arc<Self> {
+    pub fn new(
+        store: Arc<Store>,
+        standing: Arc<Standing>,
+        metrics: Arc<Metrics>,
+        recorder: Recorder,
+    ) -> Arc<Self> {
         Arc::new(Self {
             connected: AtomicBool::new(false),
             subscribed: AtomicBool::new(false),
             store,
             standing,
             metrics,
+            recorder,
         })
     }
 
@@ -122,10 +132,11 @@ impl Health {
             }
         };
         let report = format!(
-            "nats-server: {}\nsubscribed: {}\n{policy}\nsource: {}\n",
+            "nats-server: {}\nsubscribed: {}\n{policy}\nsource: {}\nopen connections: {}\n",
             if connected { "connected" } else { "not connected" },
             if subscribed { "yes" } else { "no" },
             standing.describe(now),
+            self.metrics.sessions().report(),
         );
         (connected && subscribed && too_old.is_none(), report)
     }
@@ -141,6 +152,8 @@ pub struct Service {
     pub standing: Arc<Standing>,
     /// Counts.
     pub metrics: Arc<Metrics>,
+    /// Records what is decided.
+    pub recorder: Recorder,
     /// Tells whether it works.
     pub health: Arc<Health>,
     /// Bounds the work.
@@ -266,13 +279,17 @@ impl Service {
             Ok(mut authorisation) => {
                 let bytes = authorisation.answer.as_mut().ok().map(std::mem::take);
                 let took = taken.elapsed();
-                self.metrics.decided(&authorisation, took);
-                telemetry::log_decision(&authorisation, &id, took);
+                let outcome = authorisation.decision.as_ref().map(drop);
+                self.metrics.decided(outcome.map_err(|denied| denied.reason.code()), took);
+                self.recorder.record(authorisation.event(&id, took));
                 Some((bytes?.into(), id))
             }
             Err(rejection) => {
                 self.metrics.rejected(&rejection);
-                telemetry::log_rejection(&rejection);
+                self.recorder.record(Event::RequestRejected(RequestRejected {
+                    reason: rejection.code().to_owned(),
+                    detail: event::words(&rejection.to_string()),
+                }));
                 None
             }
         }
@@ -316,13 +333,15 @@ impl Link {
         let mut fence = Fence::new(&client).await?;
         let confirmed = fence.pass().await;
         if !confirmed {
-            tracing::error!(
-                event = "unconfirmed",
-                "nats-server did not send a message back, so this instance does not call itself \
-                 ready: is [nats] nkey_seed the callout user's, and may that user publish and \
-                 subscribe to {}.>, as in deploy/nats-server.conf?",
-                broker::INBOX,
-            );
+            service.recorder.record(Event::Trouble(Trouble {
+                reason: "unconfirmed".to_owned(),
+                detail: format!(
+                    "nats-server did not send a message back, so this instance does not call \
+                     itself ready: is [nats] nkey_seed the callout user's, and may that user \
+                     publish and subscribe to {INBOX}.>, as in deploy/nats-server.conf?",
+                ),
+                service: None,
+            }));
         }
         service.health.subscribed.store(confirmed, Ordering::Relaxed);
         let issuer = service.authorizer.issuer();

@@ -175,6 +175,20 @@ pub fn all(wanted: &Map<String, Value>) -> Vec<Change> {
     .collect()
 }
 
+/// For another new stream: everything that its configuration says.
+pub fn given(config: &Map<String, Value>) -> Vec<Change> {
+    let said = config.iter().filter(|(field, value)| *field != "name" && is_on(value));
+    said.map(|(field, value)| Change {
+        field: field.clone(),
+        word: None,
+        now: None,
+        declared: value.clone(),
+        class: Class::Safe,
+        why: None,
+    })
+    .collect()
+}
+
 /// Each difference between a stream and what its bucket's declaration wants.
 pub fn changes(bucket: &Bucket, wanted: &Map<String, Value>, stream: &Stream) -> Vec<Change> {
     let mut changes = Vec::new();

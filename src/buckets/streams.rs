@@ -157,7 +157,7 @@ pub struct Done {
 /// Whoever calls this has asked whether data may be lost.
 pub async fn apply(client: &Client, plan: &Plan) -> Vec<Done> {
     let mut all = Vec::new();
-    for bucket in plan.buckets.iter().filter(|bucket| bucket.has_work()) {
+    for bucket in plan.all().filter(|bucket| bucket.has_work()) {
         let verb = if bucket.action == Action::Create { "CREATE" } else { "UPDATE" };
         let subject = format!("$JS.API.STREAM.{verb}.{}", bucket.stream);
         let config = Value::Object(bucket.config.clone());

@@ -8,7 +8,7 @@ use super::{Action, BucketPlan, Change, Class, Other, Plan};
 impl fmt::Display for Plan {
     /// Every difference, a line each; buckets that agree in one line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for bucket in self.buckets.iter().filter(|bucket| bucket.action != Action::Keep) {
+        for bucket in self.all().filter(|bucket| bucket.action != Action::Keep) {
             writeln!(f, "{bucket}")?;
         }
         for other in self.others.iter().filter(|other| other.danger.is_some()) {
@@ -48,7 +48,8 @@ impl fmt::Display for BucketPlan {
             Action::Update => "will be updated",
             Action::Recreate => "cannot be made as declared in place",
         };
-        writeln!(f, "bucket {} ({}) {what}", self.bucket, self.declared_at)?;
+        let kind = if self.stream == self.bucket { "stream" } else { "bucket" };
+        writeln!(f, "{kind} {} ({}) {what}", self.bucket, self.declared_at)?;
         let lines: Vec<(String, String, &Change)> = self
             .changes
             .iter()

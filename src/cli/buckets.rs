@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::tool::{Format, NO, Output, SettingsArgs, WRONG, YES, accept, count, json, load};
 use crate::broker;
 use crate::buckets::streams::{self, Done};
-use crate::buckets::{Action, Plan};
+use crate::buckets::{Action, Plan, audit_stream};
 use crate::config::{Login, Tool};
 use crate::doctor::look::pushed;
 use crate::policy::bucket::Bucket;
@@ -112,6 +112,8 @@ fn failed(error: &dyn std::fmt::Display) -> Output {
 struct Asked {
     client: async_nats::Client,
     policy: Policy,
+    /// The audit stream, where the settings name one.
+    audit: Option<String>,
 }
 
 impl Question {
@@ -122,7 +124,7 @@ impl Question {
             None => pushed_policy(&tool).await?,
         };
         let admin = Login::Nkey(tool.admin().map_err(Output::wrong)?);
-        Ok(Asked { client: connect(&tool, &admin).await?, policy })
+        Ok(Asked { client: connect(&tool, &admin).await?, policy, audit: tool.audit })
     }
 }
 
@@ -145,7 +147,11 @@ async fn connect(tool: &Tool, login: &Login) -> Result<async_nats::Client, Outpu
 impl Asked {
     async fn plan(&self) -> Result<Plan, Output> {
         let streams = streams::all(&self.client).await.map_err(|e| failed(&e))?;
-        Ok(Plan::of(&self.policy, &streams))
+        let plan = Plan::of(&self.policy, &streams);
+        Ok(match &self.audit {
+            Some(name) => plan.and(audit_stream(name, &self.policy), &streams),
+            None => plan,
+        })
     }
 }
 
@@ -157,6 +163,10 @@ fn summary(plan: &Plan) -> String {
         format!("{} to create", with(Action::Create)),
         format!("{} to update", with(Action::Update)),
     ];
+    let streams = plan.streams.iter().filter(|s| s.action != Action::Keep).count();
+    if streams > 0 {
+        parts.push(format!("{} to create besides", count(streams, "stream", "streams")));
+    }
     if with(Action::Recreate) > 0 {
         parts.push(format!("{} that cannot be changed in place", with(Action::Recreate)));
     }

@@ -13,7 +13,9 @@ use tokio::time::timeout;
 
 use super::init::{Deployment, Init};
 use super::{fail, runtime};
-use crate::buckets::{Plan, streams};
+use crate::audit::reader::{Reader, Then};
+use crate::audit::stream;
+use crate::buckets::{self, Plan, streams};
 use crate::keys::{Seed, Signer, User};
 use crate::permissions::inbox_prefix;
 use crate::policy::directory::Directory;
@@ -166,7 +168,9 @@ impl Stage {
         let policy = files.and_then(|files| validate(&files)).map_err(|p| p.summary())?.policy;
         let admin = ConnectOptions::with_nkey(self.seed("admin")?.expose().to_owned());
         let admin = admin.connect(self.server.client_url()).await?;
-        let plan = Plan::of(&policy, &streams::all(&admin).await?);
+        let streams = streams::all(&admin).await?;
+        let audit = buckets::audit_stream(stream::DEFAULT_NAME, &policy);
+        let plan = Plan::of(&policy, &streams).and(audit, &streams);
         for done in streams::apply(&admin, &plan).await {
             done.outcome?;
         }
@@ -219,6 +223,38 @@ impl Stage {
         let quotes = self.connect("quotes").await?;
         let value = quotes.get("orders", "1001").await?;
         said("quotes", "get orders/1001", &format!("{value:?}"));
+
+        say(
+            "\n6. All of it is in the audit stream.   [service.auditor] audits = [\"AUDIT_EVENTS\"]",
+        );
+        self.audit().await
+    }
+
+    /// What an auditor reads: the refusal of the stranger, and the edit of the policy.
+    async fn audit(&self) -> Result<(), Error> {
+        let reader = Reader {
+            servers: vec![self.server.client_url().parse()?],
+            seed: self.seed("auditor")?,
+            service: "auditor".to_owned(),
+            ca: None,
+            stream: stream::DEFAULT_NAME.to_owned(),
+        };
+        let (mut denied, mut edited) = (None, None);
+        let reading = reader.read(None, true, |event| {
+            let at = |path: &str| event.pointer(path).map(ToString::to_string);
+            match event.get("type").and_then(serde_json::Value::as_str) {
+                Some("solewriter.authorisation.denied") => denied = at("/data/reason"),
+                Some("solewriter.policy.accepted") => {
+                    edited = at("/data/changes/changed/names").or(edited.take());
+                }
+                _ => {}
+            }
+            if denied.is_some() && edited.is_some() { Then::Stop } else { Then::GoOn }
+        });
+        timeout(PATIENCE, reading).await??;
+        let shown = |found: Option<String>| found.unwrap_or_default();
+        said("auditor", "solewriter.authorisation.denied", &shown(denied));
+        said("auditor", "solewriter.policy.accepted", &format!("changed {}", shown(edited)));
         Ok(())
     }
 
@@ -236,7 +272,7 @@ impl Stage {
         let keys = self.deployment.dir.join("keys");
         say("\nStill running. Connect as a service, with its seed and its own inbox prefix:\n");
         say(&format!("   server  {}", self.server.client_url()));
-        for service in ["orders", "billing", "quotes"] {
+        for service in ["orders", "billing", "quotes", "auditor"] {
             say(&format!(
                 "   {service:<8}seed file {}, inbox prefix {}",
                 self.deployment.seed_file(service).display(),

@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 
 use crate::source::Problems;
 
+pub mod audit;
 pub mod buckets;
 pub mod check;
 pub mod completions;
@@ -23,6 +24,7 @@ pub mod map;
 pub mod policy;
 pub mod schema;
 pub mod serve;
+pub mod sessions;
 pub mod test;
 pub mod tool;
 pub mod who_can;
@@ -53,9 +55,11 @@ enum Command {
     Test(test::Test),
     Buckets(buckets::Buckets),
     Doctor(doctor::Doctor),
+    Audit(audit::AuditCommand),
     Policy(policy::PolicyCommand),
     #[cfg(all(unix, feature = "sandbox"))]
     Demo(demo::Demo),
+    Sessions(sessions::Sessions),
     Map(map::MapCommand),
     Schema(schema::Schema),
     Completions(completions::Completions),
@@ -77,9 +81,11 @@ impl Cli {
             Command::Test(test) => test.run(),
             Command::Buckets(buckets) => buckets.run(),
             Command::Doctor(doctor) => doctor.run(),
+            Command::Audit(audit) => audit.run(),
             Command::Policy(policy) => policy.run(),
             #[cfg(all(unix, feature = "sandbox"))]
             Command::Demo(demo) => demo.run(),
+            Command::Sessions(sessions) => sessions.run(),
             Command::Map(map) => map.run(),
             Command::Schema(schema) => schema.run(),
             Command::Completions(completions) => completions.run(),

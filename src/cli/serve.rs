@@ -1,8 +1,12 @@
 //! `solewriter serve`: the service.
 
+mod recording;
+mod together;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_nats::Client;
 use clap::Args;
@@ -12,6 +16,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use self::recording::Recording;
+use self::together::Together;
 use super::{fail, report, runtime};
 use crate::authorizer::Authorizer;
 use crate::config::{self, Nats, Overrides, Policy, PolicySource, Settings};
@@ -28,6 +34,9 @@ use crate::policy::store::Store;
 use crate::protocol::seal::Sealer;
 use crate::service::{Health, Service, connect_beside};
 use crate::telemetry::{self, Metrics};
+
+/// How long it may take to tell the other instances that this one ends.
+const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 
 /// Answer nats-server's authorization requests.
 ///
@@ -59,36 +68,56 @@ impl Serve {
         if let Err(error) = telemetry::start_logging(logging.format, &logging.filter) {
             return fail(&format!("the log filter {:?} is wrong: {error}", logging.filter));
         }
-        let Policy { source, keep, keep_at_most, .. } = &settings.policy;
-        let keeper = keep.clone().map(|file| Keeper::new(file, source.to_string(), *keep_at_most));
-        let follower = Follower {
-            store: Arc::new(Store::new()),
-            standing: Arc::new(Standing::new(source.to_string(), *keep_at_most)),
-            metrics: Metrics::new(),
-            keeper: keeper.map(Arc::new),
-        };
-        let kept = follow::start_from_kept(&follower);
-        let watcher = match source {
-            PolicySource::Bucket(_) => None,
-            PolicySource::Directory(path) => {
-                // Watching begins before the first reading, so that no change falls between.
-                let directory = Directory::new(path);
-                let timing = Timing { poll: settings.policy.poll, ..Timing::default() };
-                let watcher = Watcher::start(directory.clone(), timing);
-                match follower.begin(directory.read()) {
-                    Err(problems) if !kept => return report(&problems),
-                    _ => Some(watcher),
-                }
-            }
-        };
         let outcome = runtime()
             .map_err(|error| error.to_string())
-            .and_then(|rt| rt.block_on(serve(settings, follower, watcher)));
+            .and_then(|runtime| runtime.block_on(recorded(settings)));
         match outcome {
-            Ok(()) => ExitCode::SUCCESS,
+            Ok(code) => code,
             Err(error) => fail(&error),
         }
     }
+}
+
+/// The life of the service, with what there is to record of it.
+async fn recorded(settings: Settings) -> Result<ExitCode, String> {
+    let metrics = Metrics::new();
+    let (recording, sink) =
+        Recording::start(settings.audit.clone(), &settings.nats, metrics.clone())?;
+    recording.started(settings.issuer.public(), settings.xkey.as_ref())?;
+    let Policy { source, keep, keep_at_most, .. } = &settings.policy;
+    let keeper = keep.clone().map(|file| Keeper::new(file, source.to_string(), *keep_at_most));
+    let follower = Follower {
+        store: Arc::new(Store::new()),
+        standing: Arc::new(Standing::new(source.to_string(), *keep_at_most)),
+        metrics,
+        keeper: keeper.map(Arc::new),
+        recorder: recording.recorder.clone(),
+        defaults: settings.defaults.clone(),
+    };
+    let kept = follow::start_from_kept(&follower);
+    let watcher = match source {
+        PolicySource::Bucket(_) => None,
+        PolicySource::Directory(path) => {
+            // Watching begins before the first reading, so that no change falls between.
+            let directory = Directory::new(path);
+            let timing = Timing { poll: settings.policy.poll, ..Timing::default() };
+            let watcher = Watcher::start(directory.clone(), timing);
+            match follower.begin(directory.read()) {
+                Err(problems) if !kept => {
+                    // The problems themselves are printed; the log alone does not need them twice.
+                    if sink.is_some() {
+                        follower.record_refusal(&problems, None);
+                    }
+                    recording.stopped(sink, Err("the policy does not load")).await;
+                    return Ok(report(&problems));
+                }
+                _ => Some(watcher),
+            }
+        }
+    };
+    let outcome = serve(settings, follower, watcher).await;
+    recording.stopped(sink, outcome.as_ref().map(drop).map_err(String::as_str)).await;
+    outcome.map(|()| ExitCode::SUCCESS)
 }
 
 async fn serve(
@@ -100,20 +129,22 @@ async fn serve(
         nats,
         issuer,
         xkey,
-        system: _,
+        system,
         policy,
         defaults,
         accounts,
         jitter,
+        sessions,
         limits,
         listen,
+        audit: _,
     } = settings;
-    let Follower { store, standing, metrics, .. } = follower.clone();
+    let Follower { store, standing, metrics, recorder, .. } = follower.clone();
     let sealer = xkey
         .map(|seed| CurveSecret::new(&seed).map(Sealer::new))
         .transpose()
         .map_err(|error| error.to_string())?;
-    let health = Health::new(store.clone(), standing.clone(), metrics.clone());
+    let health = Health::new(store.clone(), standing.clone(), metrics.clone(), recorder.clone());
     let service = Arc::new(Service {
         authorizer: Authorizer::new(
             Issuer::new(issuer, sealer),
@@ -123,6 +154,7 @@ async fn serve(
         store: store.clone(),
         standing: standing.clone(),
         metrics: metrics.clone(),
+        recorder,
         health: health.clone(),
         limits,
     });
@@ -152,9 +184,9 @@ async fn serve(
             }
         });
     }
-    let nats = Arc::new(nats);
     let identity = Identity::new(rand::random(), Timestamp::now().as_second());
     tracing::info!(event = "instance", id = &*identity.id, host = identity.host);
+    let together = Together::prepare(&nats, system, sessions, &service, identity.clone());
     let member = Arc::new(Member { identity, store, standing: standing.clone() });
     let (connected, connection) = watch::channel(None);
     let mut tasks = JoinSet::new();
@@ -163,11 +195,12 @@ async fn serve(
     match (watcher, policy.source) {
         (Some(watcher), _) => drop(tasks.spawn(follow::directory(follower, watcher, hangup))),
         (None, PolicySource::Bucket(name)) => {
-            let connection = first(connection);
+            let connection = first(connection.clone());
             drop(tasks.spawn(follow::bucket(follower, connection, name, policy.poll, hangup)));
         }
         (None, PolicySource::Directory(_)) => {}
     }
+    let together = tokio::spawn(together.run(first(connection), stopped.clone()));
     tasks.spawn(async move {
         tokio::select! {
             _ = terminate.recv() => {}
@@ -176,6 +209,8 @@ async fn serve(
         let _ = stop.send(true);
     });
     let outcome = service.run(nats, until_stopped()).await;
+    // The others hear that this one leaves; they would find out by themselves.
+    let _ = tokio::time::timeout(LEAVE_WITHIN, together).await;
     tasks.abort_all();
     outcome.map_err(|error| error.to_string())
 }

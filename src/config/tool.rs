@@ -39,6 +39,8 @@ pub struct Tool {
     pub queue_group: String,
     /// The bucket that the policy is in, or the one that it would be in.
     pub bucket: BucketName,
+    /// The stream that takes audit events, if the settings name one.
+    pub audit: Option<String>,
     /// The settings file, for messages.
     pub path: PathBuf,
     nats_seed: Option<Spanned<PathBuf>>,
@@ -86,6 +88,7 @@ impl Tool {
             clock_leeway: clock_leeway?,
             queue_group: queue_group?,
             bucket: bucket?,
+            audit: raw.audit_stream.map(|stream| stream.value),
             path: path.to_owned(),
             nats_seed: raw.nats_seed,
             credentials: raw.credentials,

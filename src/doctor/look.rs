@@ -140,6 +140,7 @@ fn settings(tool: &Tool) -> Settings {
         patience: tool.patience,
         clock_leeway: tool.clock_leeway,
         queue_group: tool.queue_group.clone(),
+        audit: tool.audit.clone(),
     }
 }
 

@@ -82,6 +82,8 @@ pub struct Settings {
     pub clock_leeway: Duration,
     /// The queue group of the instances.
     pub queue_group: String,
+    /// The stream that takes audit events, if one is named.
+    pub audit: Option<String>,
 }
 
 /// An address of `[nats] servers`.

@@ -77,12 +77,37 @@ fn audit(seen: &Seen, report: &mut Report) {
     let takes = |stream: &&Stream| {
         stream.subjects().any(|s| Pattern::parse(s).is_ok_and(|s| events.is_subset_of(&s)))
     };
-    let Some(stream) = streams.iter().find(takes) else {
-        return report.warning(
-            "audit",
-            format!("no stream takes `{EVENTS}`: what is refused is in logs alone"),
-            "create one beside the buckets, with deny_delete and deny_purge",
-        );
+    let apply = "`solewriter buckets apply` creates it";
+    let stream = match &seen.settings.audit {
+        None => match streams.iter().find(takes) {
+            Some(stream) => stream,
+            None => {
+                return report.warning(
+                    "audit",
+                    format!("no stream takes `{EVENTS}`: what is refused is in logs alone"),
+                    format!("set [audit] stream and spool; {apply}"),
+                );
+            }
+        },
+        Some(name) => match streams.iter().find(|stream| stream.name() == name) {
+            Some(stream) if takes(&stream) => stream,
+            Some(_) => {
+                return report.problem(
+                    "audit",
+                    format!("{name} does not take `{EVENTS}`"),
+                    format!("give it that subject, or delete it: {apply}"),
+                );
+            }
+            None => {
+                return report.problem(
+                    "audit",
+                    format!(
+                        "there is no stream {name}: events wait in the spools of the instances"
+                    ),
+                    apply,
+                );
+            }
+        },
     };
     let denies = |field: &str| stream.config.get(field).and_then(Value::as_bool) == Some(true);
     let open: Vec<&str> =

@@ -49,6 +49,7 @@ fn healthy() -> Seen {
             patience: Duration::from_secs(2),
             clock_leeway: Duration::from_secs(2),
             queue_group: "solewriter".to_owned(),
+            audit: None,
         },
         addresses: vec![Address {
             name: "127.0.0.1:4222".to_owned(),

@@ -92,6 +92,31 @@ impl Freshness {
         self.concluded.notify_waiters();
     }
 
+    /// Asks for a look at once, and does not wait for it.
+    pub fn want(&self) {
+        self.wanted.notify_one();
+    }
+
+    /// Asks for a look, and waits until one has ended that began after this; at most so long.
+    /// Gives whether it did.
+    pub async fn look_now(&self, at_most: Duration) -> bool {
+        let from = self.now();
+        self.want();
+        let ended = async {
+            loop {
+                // Registered before looking, so that no end of a look falls between.
+                let concluded = self.concluded.notified();
+                tokio::pin!(concluded);
+                concluded.as_mut().enable();
+                if self.looked.load(Ordering::Acquire) >= from {
+                    return;
+                }
+                concluded.await;
+            }
+        };
+        timeout(at_most, ended).await.is_ok()
+    }
+
     /// Resolves when a look is wanted at once.
     pub async fn wanted(&self) {
         self.wanted.notified().await;

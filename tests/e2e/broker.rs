@@ -217,6 +217,7 @@ pub async fn health_and_metrics_tell_how_it_is(version: &'static str) {
     let instance = &mut deployment.instances[0];
     let revision = instance.says("ready").await["revision"].as_str().unwrap().to_owned();
     instance.says_times("authorisation", 3).await;
+    instance.says("sweeper").await;
     let report = format!(
         "nats-server: connected\nsubscribed: yes\npolicy: revision {revision}, the newest\nin force: for "
     );

@@ -83,6 +83,10 @@ bucket kept (test.toml:6:9) will be created
   + duplicate_window  2m
 ";
     assert!(planned.out.starts_with(wanted), "{}", planned.out);
+    assert!(
+        planned.out.contains("stream AUDIT_EVENTS (settings) will be created\n"),
+        "{planned:?}"
+    );
     // Nobody said yes, and nothing was done.
     let unasked = deployment.tool(&["buckets", "apply"]).await;
     assert_eq!(unasked.code, 2, "{unasked:?}");
@@ -90,7 +94,10 @@ bucket kept (test.toml:6:9) will be created
     assert_eq!(deployment.tool(&["buckets", "plan"]).await.out, planned.out);
 
     let applied = deployment.tool(&["buckets", "apply", "--yes"]).await;
-    assert_eq!((applied.code, applied.err.as_str()), (0, "created kept\ncreated shared\n"));
+    assert_eq!(
+        (applied.code, applied.err.as_str()),
+        (0, "created kept\ncreated shared\ncreated AUDIT_EVENTS\n")
+    );
     let kept = config(&deployment, "STREAM.INFO.KV_kept", &json!({})).await;
     for (field, value) in [
         ("subjects", json!(["$KV.kept.>"])),
@@ -314,7 +321,9 @@ pub async fn buckets_of_a_cluster_have_replicas(version: &'static str) {
     );
     apply(&deployment, &["--allow-data-loss"]).await;
     let all = streams::all(&deployment.admin().await.client()).await.unwrap();
-    assert_eq!(all.len(), 2);
+    // The audit stream, too, has as many replicas as the best kept bucket.
+    let audit = all.iter().find(|stream| stream.name() == "AUDIT_EVENTS").unwrap();
+    assert_eq!((all.len(), &audit.config["num_replicas"]), (3, &json!(3)));
 }
 
 /// The plan that `docs/buckets.md` shows.

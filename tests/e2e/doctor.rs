@@ -86,9 +86,6 @@ async fn apply(deployment: &Deployment) {
 pub async fn a_healthy_deployment_has_no_problem(version: &'static str) {
     let mut deployment = start(Prepared::new(), version).await;
     deployment.add_instance(&[]).await;
-    let audit = json!({"name": "AUDIT_EVENTS", "subjects": ["audit.events.>"],
-        "deny_delete": true, "deny_purge": true});
-    create(&deployment, &audit).await;
     let said = look(&deployment).await;
     let unwell: Vec<&Value> = said.findings.iter().filter(|f| f["outcome"] != "ok").collect();
     let affected = is_affected(version);
@@ -448,14 +445,25 @@ pub async fn a_bucket_that_is_not_as_declared(version: &'static str) {
 
 pub async fn an_audit_stream_that_forgets(version: &'static str) {
     let deployment = start(Prepared::new(), version).await;
-    let said = look(&deployment).await;
-    said.only(version, "warning", "audit");
-    create(&deployment, &json!({"name": "EVENTS", "subjects": ["audit.>"], "deny_delete": true}))
-        .await;
+    deployment.admin().await.delete_stream("AUDIT_EVENTS").await.unwrap();
     let said = look(&deployment).await;
     let (found, mend) = said.only(version, "problem", "audit");
-    assert_eq!(found, "events can be removed from EVENTS: it has no deny_purge");
+    assert!(found.starts_with("there is no stream AUDIT_EVENTS"), "{found}");
+    assert_eq!(mend, "`solewriter buckets apply` creates it");
+    let forgets = json!({"name": "AUDIT_EVENTS", "subjects": ["audit.>"], "deny_delete": true});
+    create(&deployment, &forgets).await;
+    let said = look(&deployment).await;
+    let (found, mend) = said.only(version, "problem", "audit");
+    assert_eq!(found, "events can be removed from AUDIT_EVENTS: it has no deny_purge");
     assert_eq!(mend, "set deny_purge on the stream");
+    // Where the settings name none, it is a matter of taste.
+    super::deployment::edit(
+        &deployment.files.settings(),
+        "[audit]\nstream = \"AUDIT_EVENTS\"\nspool = \"audit-spool\"\n",
+        "",
+    );
+    deployment.admin().await.delete_stream("AUDIT_EVENTS").await.unwrap();
+    look(&deployment).await.only(version, "warning", "audit");
 }
 
 pub async fn without_a_system_user_it_says_how_long_permissions_stay(version: &'static str) {

@@ -10,6 +10,7 @@
 #![allow(clippy::float_cmp, clippy::items_after_statements)]
 
 mod answers;
+mod audit;
 mod broker;
 mod bucket;
 mod buckets;
@@ -28,8 +29,10 @@ mod policy;
 mod protocol;
 mod raw;
 mod script;
+mod sessions;
 mod subjects;
 mod swaps;
+mod sweeps;
 mod tls;
 
 /// Declares tests that run on every supported server.
@@ -151,6 +154,30 @@ on_every_server! {
     crate::doctor::with_nothing_but_an_address_it_says_what_it_could_not_see as with_nothing_but_an_address_it_says_what_it_could_not_see;
     crate::documentation::the_readmes_commands_work_on_a_server as the_readmes_commands_work_on_a_server;
     crate::buckets::the_page_about_buckets_shows_what_is_printed as the_page_about_buckets_shows_what_is_printed;
+    crate::audit::each_decision_is_one_event_at_both_places as each_decision_is_one_event_at_both_places;
+    crate::audit::while_the_stream_is_away_events_wait_and_arrive_once as while_the_stream_is_away_events_wait_and_arrive_once;
+    crate::audit::a_killed_server_loses_no_event as a_killed_server_loses_no_event;
+    crate::audit::what_a_killed_instance_left_is_sent_by_the_next as what_a_killed_instance_left_is_sent_by_the_next;
+    crate::audit::an_instance_killed_under_load_accounts_for_every_event as an_instance_killed_under_load_accounts_for_every_event;
+    crate::audit::old_events_are_not_sent_twice_after_the_duplicate_window as old_events_are_not_sent_twice_after_the_duplicate_window;
+    crate::audit::what_a_killed_instance_had_in_memory_is_told as what_a_killed_instance_had_in_memory_is_told;
+    crate::audit::past_the_spools_limit_the_loss_is_counted_and_told as past_the_spools_limit_the_loss_is_counted_and_told;
+    crate::audit::who_may_publish_and_read_is_what_the_policy_says as who_may_publish_and_read_is_what_the_policy_says;
+    crate::audit::an_auditor_reads_with_each_library as an_auditor_reads_with_each_library;
+    crate::audit::people_read_the_stream as people_read_the_stream;
+    crate::audit::a_policy_that_keeps_it_from_starting_is_an_event as a_policy_that_keeps_it_from_starting_is_an_event;
+    crate::sessions::who_loses_something_is_closed_and_nobody_else as who_loses_something_is_closed_and_nobody_else;
+    crate::sessions::who_gains_is_closed_only_when_the_settings_say_so as who_gains_is_closed_only_when_the_settings_say_so;
+    crate::sessions::a_leafnode_is_closed_too as a_leafnode_is_closed_too;
+    crate::sessions::each_library_comes_back_by_itself as each_library_comes_back_by_itself;
+    crate::sessions::without_a_system_user_the_delay_is_told as without_a_system_user_the_delay_is_told;
+    crate::sessions::a_system_user_that_is_not_let_in_is_told as a_system_user_that_is_not_let_in_is_told;
+    crate::sessions::sessions_lists_and_closes_connections as sessions_lists_and_closes_connections;
+    crate::sweeps::a_lost_keyspace_is_lost_on_every_server_within_moments as a_lost_keyspace_is_lost_on_every_server_within_moments;
+    crate::sweeps::a_sweep_is_finished_by_another_when_the_sweeper_is_killed as a_sweep_is_finished_by_another_when_the_sweeper_is_killed;
+    crate::sweeps::what_a_paused_instance_let_in_is_swept as what_a_paused_instance_let_in_is_swept;
+    crate::sweeps::a_sweeper_that_slept_does_not_sweep_by_what_it_knew as a_sweeper_that_slept_does_not_sweep_by_what_it_knew;
+    crate::sweeps::connections_that_outlived_every_instance_are_found as connections_that_outlived_every_instance_are_found;
     crate::bucket::a_fleet_waits_for_its_bucket_and_follows_it as a_fleet_waits_for_its_bucket_and_follows_it;
     crate::bucket::what_was_pushed_is_logged_shown_pulled_and_rolled_back as what_was_pushed_is_logged_shown_pulled_and_rolled_back;
     crate::bucket::an_invalid_push_changes_nothing_and_everyone_hears as an_invalid_push_changes_nothing_and_everyone_hears;
@@ -167,4 +194,10 @@ on_every_server! {
     crate::outages::a_kept_policy_stands_in_for_a_directory as a_kept_policy_stands_in_for_a_directory;
     crate::outages::an_instance_that_slept_reads_the_directory_first as an_instance_that_slept_reads_the_directory_first;
     crate::tls::it_connects_over_tls_with_a_certificate as it_connects_over_tls_with_a_certificate;
+}
+
+#[ignore = "takes a minute"]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_minute_without_the_stream_loses_nothing() {
+    audit::a_minute_without_the_stream_loses_nothing("2.15.1").await;
 }
