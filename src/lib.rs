@@ -30,6 +30,7 @@ pub mod issue;
 pub mod keys;
 pub mod keyspace;
 pub mod map;
+pub mod operation;
 pub mod permissions;
 pub mod policy;
 pub mod protocol;
@@ -41,6 +42,7 @@ pub mod service;
 pub mod source;
 pub mod subject;
 pub mod telemetry;
+pub mod violations;
 
 /// The Rust lines of the documentation compile.
 #[cfg(doctest)]

@@ -1,0 +1,5 @@
+//! Violations, as nats-server's log tells of them.
+
+pub mod fold;
+pub mod line;
+pub mod quoted;
