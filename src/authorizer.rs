@@ -2,6 +2,9 @@
 //!
 //! `service` calls it for each message; the fuzz target and the tests call it too.
 
+use std::time::Duration;
+
+use crate::audit::event;
 use crate::decide::{Decider, Denied, Granted};
 use crate::issue::{IssueError, Issuer, Stamp};
 use crate::policy::model::Policy;
@@ -49,6 +52,57 @@ pub struct Authorisation {
     pub decision: Result<Granted, Denied>,
     /// The bytes to reply with.
     pub answer: Result<Vec<u8>, IssueError>,
+}
+
+/// The longest piece of a client's own words in an event, in characters.
+const CLIENT_WORDS: usize = 64;
+
+impl Authorisation {
+    /// What is recorded of it: no secret, and what the client says of itself escaped and cut.
+    #[must_use]
+    pub fn event(&self, decision: &str, took: Duration) -> event::Event {
+        let (server, client) = (self.request.server(), self.request.client());
+        let mut event = event::Authorisation {
+            outcome: event::Outcome::Granted,
+            reason: "granted".to_owned(),
+            detail: None,
+            service: None,
+            nkey: None,
+            host: event::cut(&client.host, CLIENT_WORDS),
+            connection: client.connection.map_or("unknown", |c| c.as_str()).to_owned(),
+            client: event::cut(&client.name, CLIENT_WORDS),
+            library: event::cut(&client.library, CLIENT_WORDS),
+            server: event::cut(&server.name, CLIENT_WORDS),
+            server_id: server.key.to_string(),
+            cid: client.id,
+            account: None,
+            revision: String::new(),
+            grant: None,
+            expires: None,
+            decision: decision.to_owned(),
+            took_us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+            unanswered: self.answer.as_ref().err().map(ToString::to_string),
+        };
+        match &self.decision {
+            Ok(granted) => {
+                event.service = Some(granted.grant.service().to_string());
+                event.nkey = Some(granted.key.to_string());
+                event.account = Some(granted.grant.account().to_owned());
+                event.revision = granted.revision.to_string();
+                event.grant = Some(granted.grant.digest().to_string());
+                event.expires = jiff::Timestamp::from_second(granted.expires).ok();
+            }
+            Err(denied) => {
+                event.outcome = event::Outcome::Denied;
+                event.reason = denied.reason.code().to_owned();
+                event.detail = Some(event::words(&denied.reason.to_string()));
+                event.service = denied.service.as_deref().map(ToOwned::to_owned);
+                event.nkey = denied.key.map(|key| key.to_string());
+                event.revision = denied.revision.to_string();
+            }
+        }
+        event::Event::Authorisation(Box::new(event))
+    }
 }
 
 impl Authorizer {

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use crate::keyspace::{BucketName, Keyspace};
 
 /// What a client does with a subject.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Operation {
     /// Puts, creates, updates, deletes or purges a key: one publish, told apart by its headers.
     Write,

@@ -3,9 +3,11 @@
 //! Nothing here is a convenience: each subject is needed by an operation that a rule promises, and
 //! names that operation and that rule.
 
+use std::fmt;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use aws_lc_rs::digest;
 use nats_jwt::{NatsClaims, NatsPermissions, NatsPermissionsMap};
 
 use crate::keyspace::Keyspace;
@@ -44,6 +46,51 @@ pub struct Grant {
     publish: Vec<Permission>,
     subscribe: Vec<Permission>,
     claims: NatsClaims,
+    digest: Digest,
+}
+
+/// Names what a connection gets, its account and its permissions: the first 16 hexadecimal digits
+/// of a SHA-256. It stays the same from one policy revision to the next when the grant does.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Digest(Arc<str>);
+
+impl Digest {
+    fn of(account: &str, permissions: &NatsPermissionsMap) -> Self {
+        let mut context = digest::Context::new(&digest::SHA256);
+        // Lengths, so that no two grants give the same bytes.
+        let mut add = |text: &str| {
+            context.update(&(text.len() as u64).to_be_bytes());
+            context.update(text.as_bytes());
+        };
+        add(account);
+        for side in [&permissions.publish, &permissions.subscribe] {
+            for list in [&side.allow, &side.deny] {
+                add(&list.len().to_string());
+                list.iter().for_each(|subject| add(subject));
+            }
+        }
+        let digest = context.finish();
+        let digest = digest.as_ref();
+        Self(data_encoding::HEXLOWER.encode(digest.get(..8).unwrap_or(digest)).into())
+    }
+
+    /// The digest as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
 }
 
 /// What the settings say for services that say nothing themselves.
@@ -154,11 +201,14 @@ impl Grant {
         let subscribed: Vec<&Pattern> = subscribe.iter().map(|p| &p.subject).collect();
         let deny = deny_below_stars(&subscribed)
             .map_err(|_| GrantError::StarConflict(service.name.clone()))?;
+        let account = service.account.clone().unwrap_or_else(|| defaults.account.clone());
+        let permissions = NatsPermissionsMap {
+            publish: permissions(&publish, Vec::new()),
+            subscribe: permissions(&subscribe, deny.iter().map(ToString::to_string).collect()),
+        };
+        let digest = Digest::of(&account, &permissions);
         let claims = NatsClaims::User {
-            permissions: NatsPermissionsMap {
-                publish: permissions(&publish, Vec::new()),
-                subscribe: permissions(&subscribe, deny.iter().map(ToString::to_string).collect()),
-            },
+            permissions,
             // Empty is what the server takes for absent; it must be so without an operator.
             issuer_account: String::new(),
             subs: -1,
@@ -169,13 +219,20 @@ impl Grant {
         };
         Ok(Self {
             service: service.name.clone(),
-            account: service.account.clone().unwrap_or_else(|| defaults.account.clone()),
+            account,
             lifetime: service.lifetime.unwrap_or(defaults.lifetime),
             rules: service.rules.clone(),
             publish,
             subscribe,
             claims,
+            digest,
         })
+    }
+
+    /// Names account and permissions: two grants with one digest permit the same.
+    #[must_use]
+    pub fn digest(&self) -> &Digest {
+        &self.digest
     }
 
     /// The service's name.

@@ -21,10 +21,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
 use self::fence::Fence;
+use crate::audit::Recorder;
+use crate::audit::event::{self, Event, RequestRejected};
 use crate::authorizer::{Authorizer, Moment};
 use crate::config::{Limits, Nats};
 use crate::policy::store::Store;
-use crate::telemetry::{self, Dropped, Metrics};
+use crate::telemetry::{Dropped, Metrics};
 
 /// Where nats-server asks.
 pub const CALLOUT_SUBJECT: &str = "$SYS.REQ.USER.AUTH";
@@ -110,6 +112,8 @@ pub struct Service {
     pub store: Arc<Store>,
     /// Counts.
     pub metrics: Arc<Metrics>,
+    /// Records what is decided.
+    pub recorder: Recorder,
     /// Tells whether it works.
     pub health: Arc<Health>,
     /// Bounds the work.
@@ -189,13 +193,17 @@ impl Service {
             Ok(mut authorisation) => {
                 let bytes = authorisation.answer.as_mut().ok().map(std::mem::take);
                 let took = taken.elapsed();
-                self.metrics.decided(&authorisation, took);
-                telemetry::log_decision(&authorisation, &moment.id, took);
+                let outcome = authorisation.decision.as_ref().map(drop);
+                self.metrics.decided(outcome.map_err(|denied| denied.reason.code()), took);
+                self.recorder.record(authorisation.event(&moment.id, took));
                 Some((bytes?.into(), moment.id))
             }
             Err(rejection) => {
                 self.metrics.rejected(&rejection);
-                telemetry::log_rejection(&rejection);
+                self.recorder.record(Event::RequestRejected(RequestRejected {
+                    reason: rejection.code().to_owned(),
+                    detail: event::words(&rejection.to_string()),
+                }));
                 None
             }
         }

@@ -11,6 +11,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use super::{fail, report, runtime};
+use crate::audit::Recorder;
+use crate::audit::event::{PRODUCER, Source};
 use crate::authorizer::Authorizer;
 use crate::config::{self, Overrides, Settings};
 use crate::decide::Decider;
@@ -96,6 +98,8 @@ async fn serve(settings: Settings, store: Arc<Store>, watcher: Watcher) -> Resul
         .map_err(|error| error.to_string())?;
     let metrics = Metrics::new();
     metrics.policy_accepted(&store.current().policy, Timestamp::now().as_second());
+    let source = Source::new(PRODUCER, Timestamp::now(), rand::random());
+    let recorder = Recorder::to_the_log(source, metrics.clone());
     let health = Health::new(store.clone(), metrics.clone());
     let service = Arc::new(Service {
         authorizer: Authorizer::new(
@@ -105,6 +109,7 @@ async fn serve(settings: Settings, store: Arc<Store>, watcher: Watcher) -> Resul
         ),
         store: store.clone(),
         metrics: metrics.clone(),
+        recorder,
         health: health.clone(),
         limits,
     });
