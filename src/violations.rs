@@ -1,5 +1,7 @@
 //! Violations, as nats-server's log tells of them.
 
+pub mod explain;
 pub mod fold;
 pub mod line;
 pub mod quoted;
+pub mod who;

@@ -2,9 +2,10 @@
 //! window are counted and told together when it ends. The counts of all that is told add up to
 //! the number of violations.
 //!
-//! A window is measured by the times in the log. So which lines fall into one fold follows from
-//! the log alone, and reading some lines a second time (after a crash) tells the same again, under
-//! the same ids.
+//! A window is measured by the times in the log, so that a follower that has fallen behind folds
+//! as one that has not.
+//!
+//! What is told is numbered here, from 1 and without a gap, because the repeats refer to the first.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -19,32 +20,21 @@ pub const MAX_FOLDS: usize = 4096;
 /// The most bytes that their subjects and names may have together.
 pub const MAX_BYTES: usize = 8 * 1024 * 1024;
 
-/// One violation, with its time and the id of its event.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Seen {
-    /// What the line said.
-    pub refusal: Refusal,
-    /// When.
-    pub time: Timestamp,
-    /// Follows from the line: the same line has the same id.
-    pub id: String,
-}
-
 /// What is to be told: one violation, or the repeats of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Told {
     /// Of the first, or the last of the repeats.
     pub refusal: Refusal,
-    /// Names what is told, always the same for the same lines.
-    pub id: String,
+    /// Its number.
+    pub number: u64,
     /// How many violations this stands for.
     pub count: u64,
     /// When the first of them was.
     pub first: Timestamp,
     /// When the last of them was.
     pub last: Timestamp,
-    /// For repeats, the id under which the first was told.
-    pub repeats: Option<String>,
+    /// For repeats, the number under which the first was told.
+    pub repeats: Option<u64>,
 }
 
 /// What makes two violations the same.
@@ -80,7 +70,7 @@ impl Key {
 /// The repeats of one violation, not told yet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fold {
-    id: String,
+    number: u64,
     /// When the first was, by the log.
     first: Timestamp,
     /// When it was read.
@@ -90,22 +80,6 @@ pub struct Fold {
     again: Timestamp,
     last: Timestamp,
     refusal: Refusal,
-}
-
-impl Fold {
-    fn told(self) -> Option<Told> {
-        let Self { id, repeats, again, last, refusal, .. } = self;
-        (repeats > 0).then(|| Told {
-            refusal,
-            // With the count, so that what was told early (at a stop) and what would have been
-            // told in full are two things to whoever drops duplicates.
-            id: format!("{id}-{repeats}"),
-            count: repeats,
-            first: again,
-            last,
-            repeats: Some(id),
-        })
-    }
 }
 
 /// The folds that are open.
@@ -118,6 +92,7 @@ pub struct Folds {
     order: BTreeMap<u64, Key>,
     opened: u64,
     bytes: usize,
+    next: u64,
 }
 
 impl Folds {
@@ -131,11 +106,26 @@ impl Folds {
             order: BTreeMap::new(),
             opened: 0,
             bytes: 0,
+            next: 1,
         }
     }
 
+    /// The number of the next thing that is told.
+    #[must_use]
+    pub fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// Takes a number, for something that is no violation.
+    pub fn number(&mut self) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        number
+    }
+
     /// Opens again what was saved.
-    pub fn restore(&mut self, saved: Vec<Fold>) {
+    pub fn restore(&mut self, next: u64, saved: Vec<Fold>) {
+        self.next = next;
         for fold in saved {
             self.insert(Key::of(&fold.refusal), fold);
         }
@@ -148,9 +138,15 @@ impl Folds {
         folds.map(|(_, fold)| fold.clone()).collect()
     }
 
-    /// Takes a violation up, and gives what is to be told now. `now` is the time of reading.
-    pub fn take(&mut self, seen: Seen, now: Timestamp, told: &mut Vec<Told>) {
-        let Seen { refusal, time, id } = seen;
+    /// Takes a violation up, and gives what is to be told now. `time` is when it happened, by the
+    /// log; `now` is when it was read.
+    pub fn take(
+        &mut self,
+        refusal: Refusal,
+        time: Timestamp,
+        now: Timestamp,
+        told: &mut Vec<Told>,
+    ) {
         while let Some(key) = self.order.values().next() {
             // Whoever was opened first ends first, unless the server's clock was set.
             let over = self.open.get(key).is_none_or(|(_, fold)| self.is_over(fold.first, time));
@@ -172,9 +168,10 @@ impl Folds {
             }
             told.extend(self.close(&key));
         }
+        let number = self.number();
         told.push(Told {
             refusal: refusal.clone(),
-            id: id.clone(),
+            number,
             count: 1,
             first: time,
             last: time,
@@ -187,7 +184,7 @@ impl Folds {
             told.extend(self.close_oldest());
         }
         let fold =
-            Fold { id, first: time, opened: now, repeats: 0, again: time, last: time, refusal };
+            Fold { number, first: time, opened: now, repeats: 0, again: time, last: time, refusal };
         self.insert(key, fold);
     }
 
@@ -238,7 +235,15 @@ impl Folds {
         let (number, fold) = self.open.remove(key)?;
         self.order.remove(&number);
         self.bytes = self.bytes.saturating_sub(key.bytes());
-        fold.told()
+        let Fold { number: first, repeats, again, last, refusal, .. } = fold;
+        (repeats > 0).then(|| Told {
+            refusal,
+            number: self.number(),
+            count: repeats,
+            first: again,
+            last,
+            repeats: Some(first),
+        })
     }
 }
 
@@ -251,8 +256,8 @@ mod tests {
         Timestamp::from_second(seconds).unwrap()
     }
 
-    fn seen(user: &str, subject: &str, second: i64) -> Seen {
-        let refusal = Refusal {
+    fn refusal(user: &str, subject: &str) -> Refusal {
+        Refusal {
             at: None,
             connection: 1,
             kind: Kind::Cid,
@@ -263,47 +268,58 @@ mod tests {
             act: Act::Publish,
             subject: subject.to_owned(),
             queue: None,
-        };
-        Seen { refusal, time: at(second), id: format!("{user}{subject}{second}") }
+        }
     }
 
     fn folds(capacity: usize) -> Folds {
         Folds::new(SignedDuration::from_secs(10), capacity)
     }
 
-    fn run(folds: &mut Folds, seen: Vec<Seen>) -> Vec<(String, u64)> {
-        let mut told = Vec::new();
-        for seen in seen {
-            let now = seen.time;
-            folds.take(seen, now, &mut told);
-        }
-        told.into_iter().map(|t| (t.id, t.count)).collect()
+    type Brief = (u64, String, u64, Option<u64>);
+
+    /// Number, user and subject, count, and the number of the first.
+    fn brief(told: Vec<Told>) -> Vec<Brief> {
+        let brief = |t: Told| {
+            let what = t.refusal.user.unwrap() + &t.refusal.subject;
+            (t.number, what, t.count, t.repeats)
+        };
+        told.into_iter().map(brief).collect()
     }
 
-    fn expect(told: &[(&str, u64)]) -> Vec<(String, u64)> {
-        told.iter().map(|(id, count)| ((*id).to_owned(), *count)).collect()
+    fn run(folds: &mut Folds, lines: &[(&str, &str, i64)]) -> Vec<Brief> {
+        let mut told = Vec::new();
+        for (user, subject, second) in lines {
+            folds.take(refusal(user, subject), at(*second), at(*second), &mut told);
+        }
+        brief(told)
+    }
+
+    fn expect(told: &[(u64, &str, u64, Option<u64>)]) -> Vec<Brief> {
+        told.iter()
+            .map(|(n, what, count, first)| (*n, (*what).to_owned(), *count, *first))
+            .collect()
     }
 
     #[test]
     fn the_first_is_told_at_once_and_the_repeats_when_the_window_ends() {
         let mut folds = folds(9);
-        let lines = [0, 1, 9, 10, 11].map(|second| seen("a", "s", second));
-        let told = run(&mut folds, lines.into());
-        assert_eq!(told, expect(&[("as0", 1), ("as0-2", 2), ("as10", 1)]));
+        let told = run(&mut folds, &[0, 1, 9, 10, 11].map(|second| ("a", "s", second)));
+        let expected = [(1, "as", 1, None), (2, "as", 2, Some(1)), (3, "as", 1, None)];
+        assert_eq!(told, expect(&expected));
         assert_eq!(folds.untold(), 1);
         let mut last = Vec::new();
         folds.end_passed(at(19), &mut last);
         assert_eq!(last, []);
         folds.end_passed(at(20), &mut last);
         assert_eq!((last[0].count, last[0].first, last[0].last), (1, at(11), at(11)));
-        assert_eq!(last[0].repeats.as_deref(), Some("as10"));
+        assert_eq!(brief(last), expect(&[(4, "as", 1, Some(3))]));
         assert_eq!(folds.untold(), 0);
     }
 
     #[test]
     fn a_violation_without_repeats_is_told_once() {
         let mut folds = folds(9);
-        assert_eq!(run(&mut folds, vec![seen("a", "s", 0)]), expect(&[("as0", 1)]));
+        assert_eq!(run(&mut folds, &[("a", "s", 0)]), expect(&[(1, "as", 1, None)]));
         let mut told = Vec::new();
         folds.end_all(&mut told);
         assert_eq!(told, []);
@@ -312,22 +328,19 @@ mod tests {
     #[test]
     fn another_user_or_subject_is_another_violation() {
         let mut folds = folds(9);
-        let lines = vec![seen("a", "s", 0), seen("b", "s", 0), seen("a", "t", 0)];
-        assert_eq!(run(&mut folds, lines), expect(&[("as0", 1), ("bs0", 1), ("at0", 1)]));
+        let told = run(&mut folds, &[("a", "s", 0), ("b", "s", 0), ("a", "t", 0)]);
+        let expected = [(1, "as", 1, None), (2, "bs", 1, None), (3, "at", 1, None)];
+        assert_eq!(told, expect(&expected));
     }
 
     #[test]
     fn a_full_table_tells_its_oldest_and_loses_nothing() {
         let mut folds = folds(2);
-        let lines = vec![
-            seen("a", "s", 0),
-            seen("a", "s", 1),
-            seen("b", "s", 2),
-            seen("c", "s", 3),
-            seen("a", "s", 4),
-        ];
-        let told = run(&mut folds, lines);
-        let expected = [("as0", 1), ("bs2", 1), ("cs3", 1), ("as0-1", 1), ("as4", 1)];
+        let lines = [("a", "s", 0), ("a", "s", 1), ("b", "s", 2), ("c", "s", 3), ("a", "s", 4)];
+        let told = run(&mut folds, &lines);
+        let first = |number, what| (number, what, 1, None);
+        let again = (4, "as", 1, Some(1));
+        let expected = [first(1, "as"), first(2, "bs"), first(3, "cs"), again, first(5, "as")];
         assert_eq!(told, expect(&expected));
     }
 
@@ -336,29 +349,30 @@ mod tests {
         /// and what is saved and read again goes on as if nothing had happened.
         #[test]
         fn counts_add_up_and_a_restart_changes_nothing(
-            lines in proptest::collection::vec((0u8..4, 0u8..3, 0i64..6), 0..60),
+            lines in proptest::collection::vec((0usize..4, 0usize..3, 0i64..6), 0..60),
             capacity in 1usize..5,
             cut in 0usize..60,
         ) {
             let mut second = 0;
-            let lines: Vec<Seen> = lines.into_iter().map(|(user, subject, step)| {
+            let names = ["a", "b", "c", "d"];
+            let lines: Vec<(&str, &str, i64)> = lines.into_iter().map(|(user, subject, step)| {
                 second += step;
-                seen(&user.to_string(), &subject.to_string(), second)
+                (names[user], names[subject], second)
             }).collect();
             let total = lines.len() as u64;
             let (mut one, mut other) = (folds(capacity), folds(capacity));
-            let mut whole = run(&mut one, lines.clone());
+            let mut whole = run(&mut one, &lines);
             let (before, after) = lines.split_at(cut.min(lines.len()));
-            let mut parts = run(&mut other, before.to_vec());
+            let mut parts = run(&mut other, before);
             let saved = serde_json::to_string(&other.saved()).unwrap();
             let mut again = folds(capacity);
-            again.restore(serde_json::from_str(&saved).unwrap());
-            parts.extend(run(&mut again, after.to_vec()));
+            again.restore(other.next(), serde_json::from_str(&saved).unwrap());
+            parts.extend(run(&mut again, after));
             for (folds, told) in [(&mut one, &mut whole), (&mut again, &mut parts)] {
                 let mut rest = Vec::new();
                 folds.end_all(&mut rest);
-                told.extend(rest.into_iter().map(|t| (t.id, t.count)));
-                assert_eq!(told.iter().map(|(_, count)| count).sum::<u64>(), total);
+                told.extend(brief(rest));
+                assert_eq!(told.iter().map(|(_, _, count, _)| count).sum::<u64>(), total);
             }
             assert_eq!(whole, parts);
         }
