@@ -4,4 +4,5 @@ pub mod explain;
 pub mod fold;
 pub mod line;
 pub mod quoted;
+pub mod tail;
 pub mod who;
