@@ -2,7 +2,10 @@
 
 pub mod explain;
 pub mod fold;
+pub mod follow;
 pub mod line;
+pub mod outbox;
 pub mod quoted;
+pub mod state;
 pub mod tail;
 pub mod who;

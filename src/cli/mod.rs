@@ -22,6 +22,7 @@ pub mod schema;
 pub mod serve;
 pub mod test;
 pub mod tool;
+pub mod violations;
 pub mod who_can;
 
 /// The exit code of "no", or of a command that failed. Success is 0, a wrong question is 2.
@@ -48,6 +49,7 @@ enum Command {
     WhoCan(who_can::WhoCan),
     Diff(diff::DiffCommand),
     Test(test::Test),
+    Violations(violations::Violations),
     #[cfg(all(unix, feature = "sandbox"))]
     Demo(demo::Demo),
     Map(map::MapCommand),
@@ -69,6 +71,7 @@ impl Cli {
             Command::WhoCan(who_can) => who_can.run(),
             Command::Diff(diff) => diff.run(),
             Command::Test(test) => test.run(),
+            Command::Violations(violations) => violations.run(),
             #[cfg(all(unix, feature = "sandbox"))]
             Command::Demo(demo) => demo.run(),
             Command::Map(map) => map.run(),
