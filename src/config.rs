@@ -4,6 +4,7 @@
 //! An override is read by the same code as the file: it becomes a small TOML text of its own,
 //! named after its flag, so that it is checked and reported alike.
 
+mod connect;
 mod overrides;
 mod raw;
 mod secret;
@@ -20,13 +21,20 @@ use self::secret::{
     ISSUER_SEED_VALUE, NATS_SEED_VALUE, SYSTEM_SEED_VALUE, XKEY_SEED_VALUE, read_text, secret_file,
     seed,
 };
+use crate::audit::Spool;
 use crate::keys::{Curve, Seed, Signer, User};
 use crate::permissions::Defaults;
+use crate::policy::model::StreamName;
 use crate::source::{Collector, Problem, Problems, SourceFile, Spanned};
 use crate::telemetry::LogFormat;
 
 /// What is logged unless told otherwise: async-nats repeats at INFO what is logged here anyway.
 const DEFAULT_FILTER: &str = "info,async_nats=warn";
+
+/// What may wait for the audit stream, in bytes, unless the settings say otherwise: about 300,000
+/// events.
+const DEFAULT_SPOOL: u64 = 256 * 1024 * 1024;
+const SPOOL_AT_LEAST: u64 = 1024 * 1024;
 
 /// How to reach nats-server, and as whom.
 #[derive(Debug)]
@@ -82,7 +90,7 @@ pub struct Limits {
 #[derive(Debug)]
 pub struct Settings {
     /// The broker.
-    pub nats: Nats,
+    pub nats: Arc<Nats>,
     /// Signs every answer.
     pub issuer: Signer<crate::keys::Account>,
     /// Opens sealed requests.
@@ -103,6 +111,17 @@ pub struct Settings {
     pub limits: Limits,
     /// Where health and metrics listen, if anywhere.
     pub listen: Option<SocketAddr>,
+    /// Where audit events go, besides the log.
+    pub audit: Option<Audit>,
+}
+
+/// The audit stream.
+#[derive(Clone, Debug)]
+pub struct Audit {
+    /// Its name.
+    pub stream: String,
+    /// Where events are kept until it has them.
+    pub spool: Spool,
 }
 
 /// How to log: known before everything else is checked, so that problems can be logged.
@@ -218,13 +237,20 @@ fn resolve(raw: Raw, path: &Path, problems: &Collector) -> Option<(Settings, Log
     let clock_leeway = bounded(raw.clock_leeway, 2, 0..=300, problems);
     let drain = bounded(raw.drain, 10, 0..=600, problems);
     let listen = listen(raw.listen.as_ref(), problems);
+    let audit = audit(raw.audit_stream, raw.audit_spool, raw.audit_spool_limit, problems);
+    if raw.audit_given && !present.contains(&"stream") {
+        missing("audit", "stream", "\"AUDIT_EVENTS\"");
+    }
+    if raw.audit_given && !present.contains(&"spool") {
+        missing("audit", "spool", "\"audit-spool\"");
+    }
     let format = log_format(raw.log_format.as_ref(), problems);
     let filter = raw.log_filter.map_or_else(|| DEFAULT_FILTER.to_owned(), |f| f.value);
     let jitter = raw.jitter.map_or(10, |j| j.value);
     let pending = raw.pending.map_or(4096, |p| p.value);
 
     let settings = Settings {
-        nats: Nats {
+        nats: Arc::new(Nats {
             servers: servers?,
             login: login?,
             queue_group: queue_group?,
@@ -235,7 +261,7 @@ fn resolve(raw: Raw, path: &Path, problems: &Collector) -> Option<(Settings, Log
                 ca: raw.tls_ca.map(|ca| ca.value),
                 identity,
             },
-        },
+        }),
         issuer: issuer?,
         xkey,
         system,
@@ -251,6 +277,7 @@ fn resolve(raw: Raw, path: &Path, problems: &Collector) -> Option<(Settings, Log
             drain: drain?,
         },
         listen: listen?,
+        audit: audit?,
     };
     Some((settings, Logging { format: format?, filter }))
 }
@@ -372,6 +399,40 @@ fn listen(given: Option<&Spanned<String>>, problems: &Collector) -> Option<Optio
                 .at(&given.span, "expected IP:PORT, or \"off\""),
         );
         None
+    }
+}
+
+/// `None` when something is wrong with it; nothing in it when there is no such table.
+#[allow(clippy::option_option)]
+fn audit(
+    stream: Option<Spanned<String>>,
+    spool: Option<Spanned<PathBuf>>,
+    limit: Option<Spanned<u64>>,
+    problems: &Collector,
+) -> Option<Option<Audit>> {
+    let limit = match limit {
+        Some(limit) if limit.value < SPOOL_AT_LEAST => {
+            problems.push(
+                Problem::error("out-of-range", "`spool_limit` is out of range")
+                    .at(&limit.span, "must be at least 1MiB"),
+            );
+            return None;
+        }
+        Some(limit) => limit.value,
+        None => DEFAULT_SPOOL,
+    };
+    let (Some(stream), Some(spool)) = (stream, spool) else { return Some(None) };
+    match StreamName::parse(&stream.value) {
+        Ok(name) => {
+            Some(Some(Audit { stream: name.to_string(), spool: Spool { dir: spool.value, limit } }))
+        }
+        Err(error) => {
+            problems.push(
+                Problem::error("bad-name", format!("{:?} is not a stream", stream.value))
+                    .at(&stream.span, error),
+            );
+            None
+        }
     }
 }
 

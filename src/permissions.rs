@@ -10,10 +10,11 @@ use std::time::Duration;
 use aws_lc_rs::digest;
 use nats_jwt::{NatsClaims, NatsPermissions, NatsPermissionsMap};
 
+use crate::audit::event::SUBJECT_ROOT;
 use crate::keyspace::Keyspace;
 pub use crate::operation::inbox_prefix;
 use crate::operation::{self, Needed};
-use crate::policy::model::{Access, Rule, Service};
+use crate::policy::model::{Access, Rule, Service, StreamName};
 use crate::subject::{Pattern, SubjectError, deny_below_stars};
 
 /// One subject that a service may use, and why.
@@ -66,7 +67,9 @@ impl Digest {
         for side in [&permissions.publish, &permissions.subscribe] {
             for list in [&side.allow, &side.deny] {
                 add(&list.len().to_string());
-                list.iter().for_each(|subject| add(subject));
+                for subject in list {
+                    add(subject);
+                }
             }
         }
         let digest = context.finish();
@@ -185,6 +188,24 @@ pub fn never_granted(side: Side, pattern: &Pattern) -> Option<&'static str> {
         Side::Subscribe => &*NEVER_SUBSCRIBE_PATTERNS,
     };
     forbidden.iter().find(|(_, never)| never.overlaps(pattern)).map(|(text, _)| *text)
+}
+
+/// Everything that the audit stream takes.
+const AUDIT_SUBJECTS: &str = "audit.events.>";
+
+/// Whether a subject is, or may stand for, one that the audit stream takes.
+#[must_use]
+pub fn reaches_audit(pattern: &Pattern) -> bool {
+    Pattern::parse(AUDIT_SUBJECTS).is_ok_and(|audit| audit.overlaps(pattern))
+}
+
+/// Whether a subject is one that the service publishes its own audit events to.
+#[must_use]
+pub fn is_own_audit_subject(pattern: &Pattern, service: &str) -> bool {
+    let own = format!("{SUBJECT_ROOT}.{service}");
+    [own.clone(), format!("{own}.>")]
+        .iter()
+        .any(|own| Pattern::parse(own).is_ok_and(|own| pattern.is_subset_of(&own)))
 }
 
 impl Grant {
@@ -321,7 +342,29 @@ impl Builder<'_> {
                 self.publish(index, "send requests", pattern.as_str())?;
                 self.replies(index, "replies")
             }
+            Access::Audits(stream) => self.audit(index, stream),
         }
+    }
+
+    /// What an ordered consumer takes, without acknowledgements, and reading by number.
+    fn audit(&mut self, index: usize, stream: &StreamName) -> Result<(), GrantError> {
+        let all = AUDIT_SUBJECTS;
+        for (purpose, subject) in [
+            ("open the audit stream", format!("STREAM.INFO.{stream}")),
+            ("get an event", format!("DIRECT.GET.{stream}")),
+            ("get the last event of a subject", format!("DIRECT.GET.{stream}.{all}")),
+            ("get an event without direct get", format!("STREAM.MSG.GET.{stream}")),
+            ("read events", format!("CONSUMER.CREATE.{stream}")),
+            ("read events", format!("CONSUMER.CREATE.{stream}.*")),
+            ("read events of some subjects", format!("CONSUMER.CREATE.{stream}.*.{all}")),
+            ("check a consumer", format!("CONSUMER.INFO.{stream}.*")),
+            ("end a consumer", format!("CONSUMER.DELETE.{stream}.*")),
+            ("ask for the next events", format!("CONSUMER.MSG.NEXT.{stream}.*")),
+        ] {
+            self.publish(index, purpose, &format!("$JS.API.{subject}"))?;
+        }
+        self.publish(index, "flow control of a consumer", &format!("$JS.FC.{stream}.>"))?;
+        self.replies(index, "replies and events")
     }
 
     fn read(&mut self, index: usize, keyspace: &Keyspace) -> Result<(), GrantError> {
@@ -384,7 +427,9 @@ impl Builder<'_> {
         {
             Some("_INBOX.>")
         } else {
-            never_granted(side, &pattern)
+            let own = side == Side::Publish && is_own_audit_subject(&pattern, &self.service.name);
+            let audit = (reaches_audit(&pattern) && !own).then_some(AUDIT_SUBJECTS);
+            never_granted(side, &pattern).or(audit)
         };
         match forbidden {
             Some(forbidden) => {

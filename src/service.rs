@@ -21,8 +21,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
 use self::fence::Fence;
+pub use self::fence::INBOX;
 use crate::audit::Recorder;
-use crate::audit::event::{self, Event, RequestRejected};
+use crate::audit::event::{self, Event, RequestRejected, Trouble};
 use crate::authorizer::{Authorizer, Moment};
 use crate::config::{Limits, Nats};
 use crate::policy::store::Store;
@@ -65,17 +66,19 @@ pub struct Health {
     subscribed: AtomicBool,
     store: Arc<Store>,
     metrics: Arc<Metrics>,
+    recorder: Recorder,
 }
 
 impl Health {
     /// Not connected yet.
     #[must_use]
-    pub fn new(store: Arc<Store>, metrics: Arc<Metrics>) -> Arc<Self> {
+    pub fn new(store: Arc<Store>, metrics: Arc<Metrics>, recorder: Recorder) -> Arc<Self> {
         Arc::new(Self {
             connected: AtomicBool::new(false),
             subscribed: AtomicBool::new(false),
             store,
             metrics,
+            recorder,
         })
     }
 
@@ -137,7 +140,7 @@ impl Service {
     /// [`ServiceError`] when it cannot begin.
     pub async fn run(
         self: Arc<Self>,
-        nats: Nats,
+        nats: Arc<Nats>,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), ServiceError> {
         let workers = Handle::current();
@@ -241,13 +244,15 @@ impl Link {
         let mut fence = Fence::new(&client).await?;
         let confirmed = fence.pass().await;
         if !confirmed {
-            tracing::error!(
-                event = "unconfirmed",
-                "nats-server did not send a message back, so this instance does not call itself \
-                 ready: is [nats] nkey_seed the callout user's, and may that user publish and \
-                 subscribe to {}.>, as in deploy/nats-server.conf?",
-                fence::INBOX,
-            );
+            service.recorder.record(Event::Trouble(Trouble {
+                reason: "unconfirmed".to_owned(),
+                detail: format!(
+                    "nats-server did not send a message back, so this instance does not call \
+                     itself ready: is [nats] nkey_seed the callout user's, and may that user \
+                     publish and subscribe to {INBOX}.>, as in deploy/nats-server.conf?",
+                ),
+                service: None,
+            }));
         }
         service.health.subscribed.store(confirmed, Ordering::Relaxed);
         let issuer = service.authorizer.issuer();

@@ -232,14 +232,18 @@ pub struct Fault {
 /// A policy was refused as a whole; the one before stays.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PolicyRefused {
-    /// The revision that stays in force.
-    pub revision: String,
+    /// The revision that stays in force; none when the service could not start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
     /// Where it came from.
     pub origin: Origin,
     /// How many errors there are.
     pub errors: u64,
     /// The first [`MAX_NAMES`] errors.
     pub faults: Vec<Fault>,
+    /// All problems as a text for people, with the lines that they are about; cut when it is
+    /// long. What has the form of a seed is masked.
+    pub problems: String,
 }
 
 /// A live connection was closed, or should have been, because of a change.
@@ -447,7 +451,7 @@ impl Event {
         match self {
             Self::Authorisation(event) => event.service.as_deref().or(event.nkey.as_deref()),
             Self::PolicyAccepted(event) => Some(&event.revision),
-            Self::PolicyRefused(event) => Some(&event.revision),
+            Self::PolicyRefused(event) => event.revision.as_deref(),
             Self::SessionClosed(event) => Some(&event.service),
             Self::Violation(event) => event.service.as_deref(),
             Self::Trouble(event) => event.service.as_deref(),

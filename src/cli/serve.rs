@@ -1,5 +1,7 @@
 //! `solewriter serve`: the service.
 
+mod recording;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -10,9 +12,8 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
+use self::recording::Recording;
 use super::{fail, report, runtime};
-use crate::audit::Recorder;
-use crate::audit::event::{PRODUCER, Source};
 use crate::authorizer::Authorizer;
 use crate::config::{self, Overrides, Settings};
 use crate::decide::Decider;
@@ -21,7 +22,7 @@ use crate::issue::Issuer;
 use crate::keys::CurveSecret;
 use crate::policy::directory::{Directory, Timing, Watcher};
 use crate::policy::store::Store;
-use crate::policy::validate::validate;
+use crate::policy::validate::{Validated, validate};
 use crate::protocol::seal::Sealer;
 use crate::service::{Health, Service};
 use crate::source::render::Style;
@@ -58,27 +59,53 @@ impl Serve {
         if let Err(error) = telemetry::start_logging(logging.format, &logging.filter) {
             return fail(&format!("the log filter {:?} is wrong: {error}", logging.filter));
         }
-        // Watching begins before the first reading, so that no change falls between.
-        let directory = Directory::new(&settings.policy);
-        let timing = Timing { poll: settings.poll, ..Timing::default() };
-        let watcher = Watcher::start(directory.clone(), timing);
-        let policy = match directory.read().and_then(|files| validate(&files)) {
-            Ok(validated) => validated,
-            Err(problems) => return report(&problems),
-        };
-        log_warnings(&policy.warnings);
-        let store = Arc::new(Store::new(policy.policy, Timestamp::now()));
         let outcome = runtime()
             .map_err(|error| error.to_string())
-            .and_then(|rt| rt.block_on(serve(settings, store, watcher)));
+            .and_then(|runtime| runtime.block_on(recorded(settings)));
         match outcome {
-            Ok(()) => ExitCode::SUCCESS,
+            Ok(code) => code,
             Err(error) => fail(&error),
         }
     }
 }
 
-async fn serve(settings: Settings, store: Arc<Store>, watcher: Watcher) -> Result<(), String> {
+/// The life of the service, with what there is to record of it.
+async fn recorded(settings: Settings) -> Result<ExitCode, String> {
+    let metrics = Metrics::new();
+    let Settings { nats, policy, defaults, audit, .. } = &settings;
+    let (recording, sink) =
+        Recording::start(audit.clone(), nats, &metrics, policy, defaults.clone())?;
+    let recording = Arc::new(recording);
+    // Watching begins before the first reading, so that no change falls between.
+    let directory = Directory::new(policy);
+    let timing = Timing { poll: settings.poll, ..Timing::default() };
+    let watcher = Watcher::start(directory.clone(), timing);
+    let (policy, warnings) = match directory.read().and_then(|files| validate(&files)) {
+        Ok(Validated { policy, warnings }) => (policy, warnings),
+        Err(problems) => {
+            // The problems themselves are printed; the log alone does not need them twice.
+            if sink.is_some() {
+                recording.refused(None, &problems);
+                recording.stopped(sink, Err("the policy does not load")).await;
+            }
+            return Ok(report(&problems));
+        }
+    };
+    log_warnings(&warnings);
+    let store = Arc::new(Store::new(policy, Timestamp::now()));
+    let outcome = serve(settings, metrics, store, watcher, &recording, &warnings).await;
+    recording.stopped(sink, outcome.as_ref().map(drop).map_err(String::as_str)).await;
+    outcome.map(|()| ExitCode::SUCCESS)
+}
+
+async fn serve(
+    settings: Settings,
+    metrics: Arc<Metrics>,
+    store: Arc<Store>,
+    watcher: Watcher,
+    recording: &Arc<Recording>,
+    warnings: &Problems,
+) -> Result<(), String> {
     let Settings {
         nats,
         issuer,
@@ -91,19 +118,21 @@ async fn serve(settings: Settings, store: Arc<Store>, watcher: Watcher) -> Resul
         jitter,
         limits,
         listen,
+        audit: _,
     } = settings;
     let sealer = xkey
         .map(|seed| CurveSecret::new(&seed).map(Sealer::new))
         .transpose()
         .map_err(|error| error.to_string())?;
-    let metrics = Metrics::new();
-    metrics.policy_accepted(&store.current().policy, Timestamp::now().as_second());
-    let source = Source::new(PRODUCER, Timestamp::now(), rand::random());
-    let recorder = Recorder::to_the_log(source, metrics.clone());
-    let health = Health::new(store.clone(), metrics.clone());
+    let current = store.current();
+    metrics.policy_accepted(&current.policy, Timestamp::now().as_second());
+    let recorder = recording.recorder.clone();
+    let health = Health::new(store.clone(), metrics.clone(), recorder.clone());
+    let issuer = Issuer::new(issuer, sealer);
+    recording.started(&issuer, &current.policy, warnings);
     let service = Arc::new(Service {
         authorizer: Authorizer::new(
-            Issuer::new(issuer, sealer),
+            issuer,
             Decider::new(defaults, accounts, jitter),
             limits.clock_leeway,
         ),
@@ -139,7 +168,7 @@ async fn serve(settings: Settings, store: Arc<Store>, watcher: Watcher) -> Resul
             }
         });
     }
-    let keep_current = keep_current(store, metrics, watcher, hangup);
+    let keep_current = keep_current(store, metrics, Arc::clone(recording), watcher, hangup);
     let following = tokio::spawn(async move {
         tokio::select! {
             () = keep_current => {}
@@ -157,6 +186,7 @@ async fn serve(settings: Settings, store: Arc<Store>, watcher: Watcher) -> Resul
 async fn keep_current(
     store: Arc<Store>,
     metrics: Arc<Metrics>,
+    recording: Arc<Recording>,
     mut watcher: Watcher,
     mut hangup: Signal,
 ) {
@@ -165,33 +195,28 @@ async fn keep_current(
             read = watcher.changed() => read,
             _ = hangup.recv() => watcher.read_now().await,
         };
-        let (store, metrics) = (store.clone(), metrics.clone());
+        let (store, metrics, recording) = (store.clone(), metrics.clone(), recording.clone());
         // Validating a large policy takes a while; decisions go on meanwhile.
-        let _ = tokio::task::spawn_blocking(move || load(&store, &metrics, read)).await;
+        let _ = tokio::task::spawn_blocking(move || load(&store, &metrics, &recording, read)).await;
     }
 }
 
-fn load(store: &Store, metrics: &Metrics, read: Result<Vec<SourceFile>, Problems>) {
+fn load(
+    store: &Store,
+    metrics: &Metrics,
+    recording: &Recording,
+    read: Result<Vec<SourceFile>, Problems>,
+) {
     let now = Timestamp::now();
     match read.and_then(|files| store.load(&files, now)) {
         Ok(loaded) => {
             log_warnings(&loaded.warnings);
             metrics.policy_accepted(&loaded.after.policy, now.as_second());
-            tracing::info!(
-                event = if loaded.is_change() { "policy_changed" } else { "policy_unchanged" },
-                revision = %loaded.after.policy.revision(),
-                before = %loaded.before.policy.revision(),
-                services = loaded.after.policy.services().len(),
-                "policy read",
-            );
+            recording.loaded(&loaded);
         }
         Err(problems) => {
             metrics.policy_refused(now.as_second());
-            tracing::error!(
-                event = "policy_refused", revision = %store.current().policy.revision(),
-                summary = problems.summary(), problems = problems.render(Style::Plain),
-                "the change was refused as a whole; the policy before stays in force",
-            );
+            recording.refused(Some(store.current().policy.revision()), &problems);
         }
     }
 }

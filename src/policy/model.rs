@@ -82,6 +82,41 @@ pub enum Access {
     Answers(Pattern),
     /// May send requests to these subjects.
     Calls(Pattern),
+    /// Reads this audit stream.
+    Audits(StreamName),
+}
+
+/// The name of a stream that is no bucket, nor anything else that JetStream keeps for itself.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StreamName(Arc<str>);
+
+impl StreamName {
+    /// Checks a name: 1 to 64 letters, digits, `_` and `-`.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+        if text.is_empty() || text.len() > 64 || !text.chars().all(allowed) {
+            return Err("a stream's name is 1 to 64 letters, digits, `_` and `-`");
+        }
+        if ["KV_", "OBJ_", "MQTT_", "$"].iter().any(|prefix| text.starts_with(prefix)) {
+            return Err("it is no audit stream; buckets are granted by `reads`");
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for StreamName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
 }
 
 impl Access {
@@ -95,6 +130,7 @@ impl Access {
             Self::Subscribes(_) => "subscribes",
             Self::Answers(_) => "answers",
             Self::Calls(_) => "calls",
+            Self::Audits(_) => "audits",
         }
     }
 }
@@ -110,6 +146,7 @@ impl fmt::Display for Access {
             | Self::Subscribes(pattern)
             | Self::Answers(pattern)
             | Self::Calls(pattern) => write!(f, "{} {pattern}", self.verb()),
+            Self::Audits(stream) => write!(f, "{} {stream}", self.verb()),
         }
     }
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 use async_nats::{Client, ConnectError, ConnectErrorKind, ConnectOptions, Event, ServerError};
 
 use super::{Health, ServiceError};
-use crate::config::{Login, Nats};
+use crate::audit::event::{self, Trouble, words};
+use crate::config::Nats;
 use crate::telemetry::Dropped;
 
 /// The longest pause between two attempts to connect.
@@ -45,24 +46,10 @@ fn advice(error: &ConnectError) -> &'static str {
 }
 
 fn options(nats: &Nats, health: &Arc<Health>) -> Result<ConnectOptions, ServiceError> {
-    let mut options = match &nats.login {
-        Login::Nkey(seed) => ConnectOptions::with_nkey(seed.expose().to_owned()),
-        Login::Credentials(text) => ConnectOptions::with_credentials(text.expose())
-            .map_err(|error| ServiceError::Setup(format!("credentials: {error}")))?,
-    };
-    if let Some(ca) = &nats.tls.ca {
-        options = options.add_root_certificates(ca.clone());
-    }
-    if let Some((cert, key)) = &nats.tls.identity {
-        options = options.add_client_certificate(cert.clone(), key.clone());
-    }
-    if nats.tls.first {
-        options = options.tls_first();
-    }
+    let options = nats.options().map_err(ServiceError::Setup)?;
     let health = health.clone();
     Ok(options
         .name(&nats.name)
-        .require_tls(nats.tls.required)
         .reconnect_delay_callback(|attempts| {
             let doublings = u32::try_from(attempts.min(10)).unwrap_or(10);
             (Duration::from_millis(10) * 2u32.saturating_pow(doublings)).min(RETRY_AT_MOST)
@@ -73,8 +60,8 @@ fn options(nats: &Nats, health: &Arc<Health>) -> Result<ConnectOptions, ServiceE
         }))
 }
 
-fn observe(health: &Health, event: &Event) {
-    match event {
+fn observe(health: &Health, happened: &Event) {
+    match happened {
         Event::Connected => {
             health.set_connected(true);
             tracing::info!(event = "connected", "connected to nats-server");
@@ -88,16 +75,20 @@ fn observe(health: &Health, event: &Event) {
             tracing::error!(event = "slow_consumer", "a request was dropped: too many are waiting");
         }
         Event::ServerError(ServerError::Other(text)) if text.contains("Permissions Violation") => {
-            tracing::error!(
-                event = "not_permitted", error = %text,
-                "nats-server refuses this service a subject it needs: check the callout user's \
-                 permissions",
-            );
+            health.recorder.record(event::Event::Trouble(Trouble {
+                reason: "not_permitted".to_owned(),
+                detail: format!(
+                    "nats-server refuses this service a subject it needs, check the callout \
+                     user's permissions: {}",
+                    words(text)
+                ),
+                service: None,
+            }));
         }
         Event::ServerError(error) => tracing::error!(event = "server_error", error = %error),
         Event::ClientError(error) => tracing::warn!(event = "client_error", error = %error),
         Event::LameDuckMode | Event::Draining | Event::Closed => {
-            tracing::info!(event = "connection", state = %event);
+            tracing::info!(event = "connection", state = %happened);
         }
     }
 }

@@ -1,10 +1,10 @@
 //! Audit events as log lines: the same fields, by the same names, from the same values.
 
-use super::super::audit::event::{
-    Authorisation, Event, Lost, Outcome, PolicyAccepted, PolicyRefused, Record, RequestRejected,
-    SessionClosed, Source, Started, Stopped, Trouble,
+use crate::audit::event::{
+    Authorisation, Event, Lost, Names, Outcome, PolicyAccepted, PolicyRefused, Record,
+    RequestRejected, SessionClosed, Source, Started, Stopped, Trouble,
 };
-use super::super::audit::violation;
+use crate::audit::violation;
 
 /// Logs one event. `audit` in the line is the event's id in the audit stream.
 pub fn log_event(source: &Source, record: &Record) {
@@ -23,8 +23,7 @@ pub fn log_event(source: &Source, record: &Record) {
         }
         Event::PolicyAccepted(event) => policy_accepted(&id, event),
         Event::PolicyRefused(event) => {
-            let PolicyRefused { revision, origin, errors, faults } = &**event;
-            let first = faults.first();
+            let PolicyRefused { revision, origin, errors, faults: _, problems } = &**event;
             tracing::error!(
                 event = "policy_refused",
                 audit = id,
@@ -35,8 +34,7 @@ pub fn log_event(source: &Source, record: &Record) {
                 message_of_push = origin.message,
                 sequence = origin.sequence,
                 errors,
-                first = first.map(|fault| fault.message.as_str()),
-                at = first.and_then(|fault| fault.at.as_deref()),
+                problems,
                 "the change was refused as a whole; the policy before stays in force",
             );
         }
@@ -70,7 +68,7 @@ pub fn log_event(source: &Source, record: &Record) {
         }
         Event::Trouble(event) => {
             let Trouble { reason, detail, service } = event;
-            tracing::error!(event = "trouble", audit = id, reason, detail, service);
+            tracing::error!(event = reason, audit = id, service, "{detail}");
         }
         Event::Lost(event) => {
             let Lost { reason, count, instance, first, last } = event;
@@ -160,7 +158,7 @@ fn authorisation(id: &str, event: &Authorisation) {
 
 fn policy_accepted(id: &str, event: &PolicyAccepted) {
     let PolicyAccepted { revision, before, origin, services, buckets, warnings, changes } = event;
-    let names = |list: Option<&crate::audit::event::Names>| list.map(|list| list.names.join(" "));
+    let names = |list: Option<&Names>| list.map(|list| list.names.join(" "));
     tracing::info!(
         event = if before.is_some() { "policy_changed" } else { "policy_loaded" },
         audit = id,
