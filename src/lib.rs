@@ -28,10 +28,14 @@ pub mod audit {
     #[cfg(feature = "guard")]
     pub mod violation;
 }
+#[cfg(any(feature = "guard", feature = "service"))]
+pub mod fold;
 #[cfg(feature = "guard")]
 pub mod guard;
 pub mod keyspace;
 pub mod operation;
+#[cfg(any(feature = "guard", feature = "service"))]
+pub mod quoted;
 pub mod subject;
 
 // The service and its tools.

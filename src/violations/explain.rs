@@ -4,10 +4,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::fold::Told;
 use super::line::Refusal;
 use super::who::Granted;
 use crate::audit::event::{Source, Violation, cut, words};
+use crate::fold::Told;
 use crate::operation::{Act, Operation, Target, Usage};
 use crate::permissions::{Defaults, Grant};
 use crate::policy::model::{Policy, Service};
@@ -43,7 +43,12 @@ impl Explainer {
     }
 
     /// The event of a violation. `source` names the first of repeats.
-    pub fn event(&mut self, told: &Told, server: Option<&str>, source: &Source) -> Violation {
+    pub fn event(
+        &mut self,
+        told: &Told<Refusal>,
+        server: Option<&str>,
+        source: &Source,
+    ) -> Violation {
         let Told { refusal, number: _, count, first, last, repeats } = told;
         let Usage { operation, target } = Usage::of(refusal.act, &refusal.subject);
         let granted = refusal.user.as_deref().and_then(Granted::parse);

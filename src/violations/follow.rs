@@ -12,13 +12,13 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::explain::Explainer;
-use super::fold::{Folds, MAX_FOLDS, Told};
 use super::line::{Line, Refusal, parse};
 use super::outbox::{CAPACITY, Outbox};
 use super::state::{Outgoing, State, StateFile};
 use super::tail::{Lines, News, Tail};
 use crate::audit::event::{Event, Record, SUBJECT_ROOT, Source, Trouble, Violation};
 use crate::audit::violation;
+use crate::fold::{Folds, MAX_FOLDS, Told};
 use crate::policy::store::Store;
 
 /// How often a file is looked at that has nothing new.
@@ -75,7 +75,7 @@ pub struct Tally {
 pub struct Follower {
     options: Options,
     input: Input,
-    folds: Folds,
+    folds: Folds<Refusal>,
     explainer: Explainer,
     store: Option<Arc<Store>>,
     file: Option<StateFile>,
@@ -285,7 +285,7 @@ impl Follower {
     }
 
     /// Logs what is told, and has it published after the next save.
-    fn stage(&mut self, told: Vec<Told>) {
+    fn stage(&mut self, told: Vec<Told<Refusal>>) {
         for told in told {
             let event = self.explainer.event(&told, self.server.as_deref(), &self.source);
             self.tally.told += 1;

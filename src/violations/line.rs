@@ -18,8 +18,9 @@
 use jiff::civil::DateTime;
 use serde::{Deserialize, Serialize};
 
-use super::quoted;
+use crate::fold::Same;
 use crate::operation::Act;
+use crate::quoted;
 
 /// What a line is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +87,20 @@ pub struct Refusal {
     pub subject: String,
     /// The queue group of a subscription.
     pub queue: Option<String>,
+}
+
+impl Same for Refusal {
+    /// Who did what with which subject. Without a user's name, who is the connection.
+    fn key(&self) -> String {
+        let who = match (&self.account, &self.user) {
+            (Some(account), Some(user)) => format!("{account}/{user}"),
+            (None, Some(user)) => user.clone(),
+            (_, None) => format!("{} {}", self.address, self.connection),
+        };
+        let queue = self.queue.as_deref().unwrap_or_default();
+        // Told apart by what no name holds: each is printed with its quotes.
+        format!("{who:?} {:?} {:?} {queue:?}", self.act, self.subject)
+    }
 }
 
 /// Reads one line, without its line break.

@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::fold::Fold;
+use super::line::Refusal;
 use super::tail::Position;
+use crate::fold::Fold;
 
 /// The largest file that is read, in bytes.
 const MAX_BYTES: u64 = 256 * 1024 * 1024;
@@ -40,7 +41,7 @@ pub struct State {
     /// Hashes of the last violations from a stream that has no positions, the latest last.
     pub recent: Vec<u64>,
     /// Repeats that are counted and not told.
-    pub folds: Vec<Fold>,
+    pub folds: Vec<Fold<Refusal>>,
     /// What was told and is not acknowledged.
     pub outbox: Vec<Outgoing>,
 }

@@ -8,23 +8,27 @@
 //! What is told is numbered here, from 1 and without a gap, because the repeats refer to the first.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
-
-use super::line::Refusal;
-use crate::operation::Act;
 
 /// The most folds that are open at a time.
 pub const MAX_FOLDS: usize = 4096;
 /// The most bytes that their subjects and names may have together.
 pub const MAX_BYTES: usize = 8 * 1024 * 1024;
 
+/// What may repeat.
+pub trait Same {
+    /// Equal for what counts as the same.
+    fn key(&self) -> String;
+}
+
 /// What is to be told: one violation, or the repeats of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Told {
-    /// Of the first, or the last of the repeats.
-    pub refusal: Refusal,
+pub struct Told<R> {
+    /// The first, or the last of the repeats.
+    pub refusal: R,
     /// Its number.
     pub number: u64,
     /// How many violations this stands for.
@@ -37,39 +41,9 @@ pub struct Told {
     pub repeats: Option<u64>,
 }
 
-/// What makes two violations the same.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-struct Key {
-    /// The user; without one, the address and number of the connection.
-    who: String,
-    act: Act,
-    subject: String,
-    queue: Option<String>,
-}
-
-impl Key {
-    fn of(refusal: &Refusal) -> Self {
-        let who = match (&refusal.account, &refusal.user) {
-            (Some(account), Some(user)) => format!("{account}/{user}"),
-            (None, Some(user)) => user.clone(),
-            (_, None) => format!("{} {}", refusal.address, refusal.connection),
-        };
-        Self {
-            who,
-            act: refusal.act,
-            subject: refusal.subject.clone(),
-            queue: refusal.queue.clone(),
-        }
-    }
-
-    fn bytes(&self) -> usize {
-        self.who.len() + self.subject.len() + self.queue.as_ref().map_or(0, String::len)
-    }
-}
-
 /// The repeats of one violation, not told yet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Fold {
+pub struct Fold<R> {
     number: u64,
     /// When the first was, by the log.
     first: Timestamp,
@@ -79,23 +53,23 @@ pub struct Fold {
     /// When the first of the repeats was.
     again: Timestamp,
     last: Timestamp,
-    refusal: Refusal,
+    refusal: R,
 }
 
 /// The folds that are open.
 #[derive(Debug)]
-pub struct Folds {
+pub struct Folds<R> {
     window: SignedDuration,
     capacity: usize,
-    open: HashMap<Key, (u64, Fold)>,
+    open: HashMap<Arc<str>, (u64, Fold<R>)>,
     /// In the order of opening.
-    order: BTreeMap<u64, Key>,
+    order: BTreeMap<u64, Arc<str>>,
     opened: u64,
     bytes: usize,
     next: u64,
 }
 
-impl Folds {
+impl<R: Same + Clone> Folds<R> {
     /// None open. A window of zero folds nothing.
     #[must_use]
     pub fn new(window: SignedDuration, capacity: usize) -> Self {
@@ -124,29 +98,23 @@ impl Folds {
     }
 
     /// Opens again what was saved.
-    pub fn restore(&mut self, next: u64, saved: Vec<Fold>) {
+    pub fn restore(&mut self, next: u64, saved: Vec<Fold<R>>) {
         self.next = next;
         for fold in saved {
-            self.insert(Key::of(&fold.refusal), fold);
+            self.insert(fold.refusal.key().into(), fold);
         }
     }
 
     /// What is open, in the order of opening, for saving.
     #[must_use]
-    pub fn saved(&self) -> Vec<Fold> {
+    pub fn saved(&self) -> Vec<Fold<R>> {
         let folds = self.order.values().filter_map(|key| self.open.get(key));
         folds.map(|(_, fold)| fold.clone()).collect()
     }
 
     /// Takes a violation up, and gives what is to be told now. `time` is when it happened, by the
     /// log; `now` is when it was read.
-    pub fn take(
-        &mut self,
-        refusal: Refusal,
-        time: Timestamp,
-        now: Timestamp,
-        told: &mut Vec<Told>,
-    ) {
+    pub fn take(&mut self, refusal: R, time: Timestamp, now: Timestamp, told: &mut Vec<Told<R>>) {
         while let Some(key) = self.order.values().next() {
             // Whoever was opened first ends first, unless the server's clock was set.
             let over = self.open.get(key).is_none_or(|(_, fold)| self.is_over(fold.first, time));
@@ -155,7 +123,7 @@ impl Folds {
             }
             told.extend(self.close_oldest());
         }
-        let key = Key::of(&refusal);
+        let key: Arc<str> = refusal.key().into();
         if let Some((_, fold)) = self.open.get_mut(&key) {
             if time.duration_since(fold.first) < self.window {
                 if fold.repeats == 0 {
@@ -190,7 +158,7 @@ impl Folds {
 
     /// Ends the folds whose window has passed, once everything that was written has been read:
     /// what is written from now on is later than any line of theirs could be.
-    pub fn end_passed(&mut self, now: Timestamp, told: &mut Vec<Told>) {
+    pub fn end_passed(&mut self, now: Timestamp, told: &mut Vec<Told<R>>) {
         while let Some(key) = self.order.values().next() {
             let passed = self.open.get(key).is_none_or(|(_, fold)| self.is_over(fold.opened, now));
             if !passed {
@@ -201,7 +169,7 @@ impl Folds {
     }
 
     /// Ends all.
-    pub fn end_all(&mut self, told: &mut Vec<Told>) {
+    pub fn end_all(&mut self, told: &mut Vec<Told<R>>) {
         while !self.order.is_empty() {
             told.extend(self.close_oldest());
         }
@@ -217,24 +185,24 @@ impl Folds {
         time.duration_since(since) >= self.window
     }
 
-    fn insert(&mut self, key: Key, fold: Fold) {
+    fn insert(&mut self, key: Arc<str>, fold: Fold<R>) {
         self.opened += 1;
-        self.bytes += key.bytes();
+        self.bytes += key.len();
         self.order.insert(self.opened, key.clone());
         if let Some((number, _)) = self.open.insert(key, (self.opened, fold)) {
             self.order.remove(&number);
         }
     }
 
-    fn close_oldest(&mut self) -> Option<Told> {
+    fn close_oldest(&mut self) -> Option<Told<R>> {
         let (_, key) = self.order.pop_first()?;
         self.close(&key)
     }
 
-    fn close(&mut self, key: &Key) -> Option<Told> {
+    fn close(&mut self, key: &Arc<str>) -> Option<Told<R>> {
         let (number, fold) = self.open.remove(key)?;
         self.order.remove(&number);
-        self.bytes = self.bytes.saturating_sub(key.bytes());
+        self.bytes = self.bytes.saturating_sub(key.len());
         let Fold { number: first, repeats, again, last, refusal, .. } = fold;
         (repeats > 0).then(|| Told {
             refusal,
@@ -250,43 +218,41 @@ impl Folds {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::violations::line::Kind;
+
+    /// User and subject.
+    #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+    struct Refusal(String);
+
+    impl Same for Refusal {
+        fn key(&self) -> String {
+            self.0.clone()
+        }
+    }
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_second(seconds).unwrap()
     }
 
     fn refusal(user: &str, subject: &str) -> Refusal {
-        Refusal {
-            at: None,
-            connection: 1,
-            kind: Kind::Cid,
-            address: "h:1".to_owned(),
-            client: None,
-            account: None,
-            user: Some(user.to_owned()),
-            act: Act::Publish,
-            subject: subject.to_owned(),
-            queue: None,
-        }
+        Refusal(format!("{user}{subject}"))
     }
 
-    fn folds(capacity: usize) -> Folds {
+    fn folds(capacity: usize) -> Folds<Refusal> {
         Folds::new(SignedDuration::from_secs(10), capacity)
     }
 
     type Brief = (u64, String, u64, Option<u64>);
 
     /// Number, user and subject, count, and the number of the first.
-    fn brief(told: Vec<Told>) -> Vec<Brief> {
-        let brief = |t: Told| {
-            let what = t.refusal.user.unwrap() + &t.refusal.subject;
+    fn brief(told: Vec<Told<Refusal>>) -> Vec<Brief> {
+        let brief = |t: Told<Refusal>| {
+            let what = t.refusal.0;
             (t.number, what, t.count, t.repeats)
         };
         told.into_iter().map(brief).collect()
     }
 
-    fn run(folds: &mut Folds, lines: &[(&str, &str, i64)]) -> Vec<Brief> {
+    fn run(folds: &mut Folds<Refusal>, lines: &[(&str, &str, i64)]) -> Vec<Brief> {
         let mut told = Vec::new();
         for (user, subject, second) in lines {
             folds.take(refusal(user, subject), at(*second), at(*second), &mut told);

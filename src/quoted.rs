@@ -16,7 +16,7 @@ pub fn read(line: &[u8]) -> Option<(String, &[u8])> {
 fn end(inside: &[u8]) -> Option<usize> {
     let mut from = 0;
     loop {
-        let at = from + memchr::memchr2(b'"', b'\\', inside.get(from..)?)?;
+        let at = from + inside.get(from..)?.iter().position(|b| matches!(b, b'"' | b'\\'))?;
         if inside.get(at) == Some(&b'"') {
             return Some(at);
         }
