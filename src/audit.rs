@@ -6,9 +6,12 @@
 pub mod event;
 pub mod policy;
 mod queue;
+pub mod reader;
+pub mod schema;
 mod sender;
 pub mod sink;
 pub mod spool;
+pub mod stats;
 pub mod stream;
 mod tally;
 pub mod violation;

@@ -14,9 +14,9 @@ pub const DEFAULT_NAME: &str = "AUDIT_EVENTS";
 pub const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 /// How long events are kept: a year and a month, for those who look back once a year.
 pub const MAX_AGE: Duration = Duration::from_secs(396 * 86_400);
-/// What the stream may take, in bytes. Then the oldest events go: new ones are never refused.
-/// About 10 million events.
-pub const MAX_BYTES: i64 = 8 * 1024 * 1024 * 1024;
+/// What the stream may take, in bytes, about 1.3 million events. Then the oldest ones go: new ones
+/// are never refused. nats-server reserves it, so it has to fit on a small disk too.
+pub const MAX_BYTES: i64 = 1024 * 1024 * 1024;
 /// The largest event, in bytes; the largest that is made is a tenth of it.
 pub const MAX_EVENT_BYTES: i32 = 256 * 1024;
 
@@ -24,6 +24,14 @@ pub const MAX_EVENT_BYTES: i32 = 256 * 1024;
 #[must_use]
 pub fn subjects() -> String {
     format!("{SUBJECT_ROOT}.>")
+}
+
+/// The configuration as JSON, for `nats stream add --config`.
+#[must_use]
+pub fn document() -> String {
+    // Texts and numbers always have a JSON form.
+    let text = serde_json::to_string_pretty(&config(DEFAULT_NAME, 1)).unwrap_or_default();
+    text + "\n"
 }
 
 /// The stream's configuration. Nobody can remove or replace an event in it through the API, short

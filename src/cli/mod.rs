@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 
 use crate::source::Problems;
 
+pub mod audit;
 pub mod check;
 pub mod completions;
 #[cfg(all(unix, feature = "sandbox"))]
@@ -49,6 +50,7 @@ enum Command {
     WhoCan(who_can::WhoCan),
     Diff(diff::DiffCommand),
     Test(test::Test),
+    Audit(audit::AuditCommand),
     Violations(violations::Violations),
     #[cfg(all(unix, feature = "sandbox"))]
     Demo(demo::Demo),
@@ -71,6 +73,7 @@ impl Cli {
             Command::WhoCan(who_can) => who_can.run(),
             Command::Diff(diff) => diff.run(),
             Command::Test(test) => test.run(),
+            Command::Audit(audit) => audit.run(),
             Command::Violations(violations) => violations.run(),
             #[cfg(all(unix, feature = "sandbox"))]
             Command::Demo(demo) => demo.run(),

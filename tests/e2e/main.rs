@@ -10,6 +10,7 @@
 #![allow(clippy::float_cmp, clippy::items_after_statements)]
 
 mod answers;
+mod audit;
 mod broker;
 mod clients;
 mod deployment;
@@ -107,5 +108,22 @@ on_every_server! {
     crate::broker::it_stops_at_once_when_the_server_is_gone as it_stops_at_once_when_the_server_is_gone;
     crate::broker::with_another_users_seed_it_is_not_ready as with_another_users_seed_it_is_not_ready;
     crate::documentation::the_client_examples_work as the_client_examples_work;
+    crate::audit::each_decision_is_one_event_at_both_places as each_decision_is_one_event_at_both_places;
+    crate::audit::while_the_stream_is_away_events_wait_and_arrive_once as while_the_stream_is_away_events_wait_and_arrive_once;
+    crate::audit::a_killed_server_loses_no_event as a_killed_server_loses_no_event;
+    crate::audit::what_a_killed_instance_left_is_sent_by_the_next as what_a_killed_instance_left_is_sent_by_the_next;
+    crate::audit::an_instance_killed_under_load_accounts_for_every_event as an_instance_killed_under_load_accounts_for_every_event;
+    crate::audit::old_events_are_not_sent_twice_after_the_duplicate_window as old_events_are_not_sent_twice_after_the_duplicate_window;
+    crate::audit::past_the_spools_limit_the_loss_is_counted_and_told as past_the_spools_limit_the_loss_is_counted_and_told;
+    crate::audit::who_may_publish_and_read_is_what_the_policy_says as who_may_publish_and_read_is_what_the_policy_says;
+    crate::audit::an_auditor_reads_with_each_library as an_auditor_reads_with_each_library;
+    crate::audit::people_read_the_stream as people_read_the_stream;
+    crate::audit::a_policy_that_keeps_it_from_starting_is_an_event as a_policy_that_keeps_it_from_starting_is_an_event;
     crate::tls::it_connects_over_tls_with_a_certificate as it_connects_over_tls_with_a_certificate;
+}
+
+#[ignore = "takes a minute"]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_minute_without_the_stream_loses_nothing() {
+    audit::a_minute_without_the_stream_loses_nothing("2.15.1").await;
 }
