@@ -47,3 +47,5 @@ pub async fn the_client_examples_work(version: &'static str) {
     assert_eq!(printed(&deployment, command).await, "two chairs\n");
     assert_eq!(deployment.violations(), []);
 }
+
+pub async fn the_guard_lines_of_python_and_javascript_work(_version: &'static str) {}

@@ -15,6 +15,7 @@ mod broker;
 mod clients;
 mod deployment;
 mod documentation;
+mod guard;
 mod identity;
 mod keyspaces;
 mod messaging;
@@ -26,6 +27,7 @@ mod raw;
 mod script;
 mod subjects;
 mod tls;
+mod violations;
 
 /// Declares tests that run on every supported server.
 macro_rules! on_every_server {
@@ -119,6 +121,14 @@ on_every_server! {
     crate::audit::an_auditor_reads_with_each_library as an_auditor_reads_with_each_library;
     crate::audit::people_read_the_stream as people_read_the_stream;
     crate::audit::a_policy_that_keeps_it_from_starting_is_an_event as a_policy_that_keeps_it_from_starting_is_an_event;
+    crate::documentation::the_guard_lines_of_python_and_javascript_work as the_guard_lines_of_python_and_javascript_work;
+    crate::guard::a_refusal_is_said_at_once_and_told_once as a_refusal_is_said_at_once_and_told_once;
+    crate::guard::a_guard_without_a_right_to_tell_does_not_go_round_in_circles as a_guard_without_a_right_to_tell_does_not_go_round_in_circles;
+    crate::guard::the_example_service_is_guarded as the_example_service_is_guarded;
+    crate::violations::each_violation_is_told_once_with_the_true_owner as each_violation_is_told_once_with_the_true_owner;
+    crate::violations::a_follower_that_is_killed_loses_nothing_and_tells_nothing_twice as a_follower_that_is_killed_loses_nothing_and_tells_nothing_twice;
+    crate::violations::no_client_can_forge_a_violation as no_client_can_forge_a_violation;
+    crate::violations::a_follower_without_a_right_to_tell_does_not_go_round_in_circles as a_follower_without_a_right_to_tell_does_not_go_round_in_circles;
     crate::tls::it_connects_over_tls_with_a_certificate as it_connects_over_tls_with_a_certificate;
 }
 
