@@ -20,6 +20,8 @@ use serde::{Deserialize, Serialize};
 pub const MAX_LINE: usize = 64 * 1024;
 /// How much is read at a time.
 const CHUNK: usize = 256 * 1024;
+/// How often a list of files is tried while they are being renamed.
+const TRIES: u32 = 16;
 /// How many bytes before a position tell whether it is still the same text.
 const MARK: usize = 256;
 
@@ -166,7 +168,15 @@ impl Tail {
     ///
     /// # Errors
     /// What the system says; go on calling.
-    pub fn read(&mut self, mut line: impl FnMut(&[u8])) -> io::Result<News> {
+    pub fn read(&mut self, line: impl FnMut(&[u8])) -> io::Result<News> {
+        match self.read_on(line) {
+            // Files are being renamed just now. Nothing was read.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(News::More),
+            outcome => outcome,
+        }
+    }
+
+    fn read_on(&mut self, mut line: impl FnMut(&[u8])) -> io::Result<News> {
         let Some(open) = &mut self.open else { return self.begin() };
         let metadata = open.file.metadata()?;
         let was_cut = metadata.len() < open.read
@@ -197,8 +207,9 @@ impl Tail {
             }
             self.lines.feed(&rest, &mut line);
             if rest.is_empty() {
+                let next = next.open()?;
                 self.lines.end(line);
-                self.open = Some(Open::at(&next, 0)?);
+                self.open = Some(next);
             }
             return Ok(News::More);
         }
@@ -238,7 +249,7 @@ impl Tail {
     }
 
     fn begin(&mut self) -> io::Result<News> {
-        let Some(resume) = self.resume.take() else {
+        let Some(resume) = self.resume.clone() else {
             let Some(mut open) = Open::try_at(&self.path, 0)? else { return Ok(News::Missing) };
             if self.begin == Begin::End {
                 open.skip_to_end()?;
@@ -253,7 +264,7 @@ impl Tail {
             if file.id == (resume.device, resume.inode)
                 && let Some(open) = Open::resume(&file.path, &resume)?
             {
-                self.open = Some(open);
+                (self.open, self.resume) = (Some(open), None);
                 return Ok(News::More);
             }
         }
@@ -262,18 +273,15 @@ impl Tail {
         left.retain(|file| file.changed.0 >= i64::try_from(resume.noted).unwrap_or(i64::MAX));
         match left.first() {
             Some(file) => {
-                self.open = Some(Open::at(&file.path, 0)?);
+                (self.open, self.resume) = (Some(file.open()?), None);
                 Ok(News::Gone)
             }
-            None => {
-                self.resume = Some(resume);
-                Ok(News::Missing)
-            }
+            None => Ok(News::Missing),
         }
     }
 
     /// The file to read after that one, once there is one.
-    fn successor(&self, id: Id) -> io::Result<Option<PathBuf>> {
+    fn successor(&self, id: Id) -> io::Result<Option<Sibling>> {
         match fs::metadata(&self.path) {
             Ok(metadata) if identity(&metadata) != id => {}
             Ok(_) => return Ok(None),
@@ -283,7 +291,7 @@ impl Tail {
         let next = self.after(id)?.into_iter().next();
         // logrotate makes the new file before the server knows: as long as nobody wrote to it,
         // the old one may still grow.
-        Ok(next.filter(|file| !file.is_log || file.length > 0).map(|file| file.path))
+        Ok(next.filter(|file| !file.is_log || file.length > 0))
     }
 
     /// The files that came after that one, in order.
@@ -300,7 +308,22 @@ impl Tail {
 
     /// The log and what it was renamed to, in the order of their last change; the log itself is
     /// the last. Compressed files are none: they hold what was read long ago.
+    ///
+    /// Listing a folder takes a moment. A file that is renamed in it can be missed under either
+    /// name; so a list counts only when the log was one file before it and after it.
     fn siblings(&self) -> io::Result<Vec<Sibling>> {
+        let log = || fs::metadata(&self.path).ok().map(|metadata| identity(&metadata));
+        for _ in 0..TRIES {
+            let before = log();
+            let files = self.list()?;
+            if log() == before {
+                return Ok(files);
+            }
+        }
+        Err(io::ErrorKind::Interrupted.into())
+    }
+
+    fn list(&self) -> io::Result<Vec<Sibling>> {
         let name = self.path.file_name().map(|name| name.to_string_lossy().into_owned());
         let Some(name) = name else { return Err(io::ErrorKind::InvalidInput.into()) };
         let folder = match self.path.parent() {
@@ -347,6 +370,14 @@ struct Sibling {
     path: PathBuf,
 }
 
+impl Sibling {
+    /// Opens it from its beginning, unless its name is another file's by now.
+    fn open(&self) -> io::Result<Open> {
+        let open = Open::at(&self.path, 0)?;
+        if open.id == self.id { Ok(open) } else { Err(io::ErrorKind::Interrupted.into()) }
+    }
+}
+
 fn identity(metadata: &fs::Metadata) -> Id {
     (metadata.dev(), metadata.ino())
 }
@@ -377,6 +408,9 @@ impl Open {
     /// At a noted position, if the file still has that text before it.
     fn resume(path: &Path, position: &Position) -> io::Result<Option<Self>> {
         let Some(open) = Self::try_at(path, position.offset)? else { return Ok(None) };
+        if open.id != (position.device, position.inode) {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
         let length = open.file.metadata()?.len();
         let same = position.mark.is_empty() || position.mark == marked(&open.mark);
         Ok((length >= position.offset && same).then_some(open))
