@@ -25,6 +25,7 @@ pub mod serve;
 pub mod sessions;
 pub mod test;
 pub mod tool;
+pub mod violations;
 pub mod who_can;
 
 /// The exit code of "no", or of a command that failed. Success is 0, a wrong question is 2.
@@ -53,6 +54,7 @@ enum Command {
     Test(test::Test),
     Audit(audit::AuditCommand),
     Policy(policy::PolicyCommand),
+    Violations(violations::Violations),
     #[cfg(all(unix, feature = "sandbox"))]
     Demo(demo::Demo),
     Sessions(sessions::Sessions),
@@ -77,6 +79,7 @@ impl Cli {
             Command::Test(test) => test.run(),
             Command::Audit(audit) => audit.run(),
             Command::Policy(policy) => policy.run(),
+            Command::Violations(violations) => violations.run(),
             #[cfg(all(unix, feature = "sandbox"))]
             Command::Demo(demo) => demo.run(),
             Command::Sessions(sessions) => sessions.run(),

@@ -17,6 +17,7 @@ mod clients;
 mod cluster;
 mod deployment;
 mod documentation;
+mod guard;
 mod identity;
 mod keyspaces;
 mod messaging;
@@ -32,6 +33,7 @@ mod subjects;
 mod swaps;
 mod sweeps;
 mod tls;
+mod violations;
 
 /// Declares tests that run on every supported server.
 macro_rules! on_every_server {
@@ -154,6 +156,14 @@ on_every_server! {
     crate::outages::a_kept_policy_starts_an_instance_and_ends_in_time as a_kept_policy_starts_an_instance_and_ends_in_time;
     crate::outages::a_kept_policy_stands_in_for_a_directory as a_kept_policy_stands_in_for_a_directory;
     crate::outages::an_instance_that_slept_reads_the_directory_first as an_instance_that_slept_reads_the_directory_first;
+    crate::documentation::the_guard_lines_of_python_and_javascript_work as the_guard_lines_of_python_and_javascript_work;
+    crate::guard::a_refusal_is_said_at_once_and_told_once as a_refusal_is_said_at_once_and_told_once;
+    crate::guard::a_guard_without_a_right_to_tell_does_not_go_round_in_circles as a_guard_without_a_right_to_tell_does_not_go_round_in_circles;
+    crate::guard::the_example_service_is_guarded as the_example_service_is_guarded;
+    crate::violations::each_violation_is_told_once_with_the_true_owner as each_violation_is_told_once_with_the_true_owner;
+    crate::violations::a_follower_that_is_killed_loses_nothing_and_tells_nothing_twice as a_follower_that_is_killed_loses_nothing_and_tells_nothing_twice;
+    crate::violations::no_client_can_forge_a_violation as no_client_can_forge_a_violation;
+    crate::violations::a_follower_without_a_right_to_tell_does_not_go_round_in_circles as a_follower_without_a_right_to_tell_does_not_go_round_in_circles;
     crate::tls::it_connects_over_tls_with_a_certificate as it_connects_over_tls_with_a_certificate;
 }
 
