@@ -179,6 +179,7 @@ mod tests {
 
     use super::*;
     use crate::policy::store::Store;
+    use crate::policy::validate::validate;
     use crate::source::SourceFile;
     use crate::violations::line::{Line, parse};
 
