@@ -254,12 +254,12 @@ fn resolve(raw: Raw, path: &Path, problems: &Collector) -> Option<(Settings, Log
     let system = seed(raw.system_seed.as_ref(), SYSTEM_SEED_VALUE, problems);
     let policy = policy(&raw, path, problems);
     let tls = tls(&raw, problems);
-    let queue_group = name(raw.queue_group.as_ref(), "solewriter", problems);
+    let queue_group = queue_group(&raw, problems);
     let connection_name = name(raw.name.as_ref(), "solewriter", problems);
     let grants = grants(&raw, problems);
+    let patience = patience(&raw, problems);
+    let clock_leeway = clock_leeway(&raw, problems);
     let sessions = sessions(&raw, problems);
-    let patience = bounded(raw.patience, 2, 0..=60, problems);
-    let clock_leeway = bounded(raw.clock_leeway, 2, 0..=300, problems);
     let drain = bounded(raw.drain, 10, 0..=600, problems);
     let listen = listen(raw.listen.as_ref(), problems);
     let audit = audit(raw.audit_stream, raw.audit_spool, raw.audit_spool_limit, problems);
@@ -301,6 +301,18 @@ fn resolve(raw: Raw, path: &Path, problems: &Collector) -> Option<(Settings, Log
         audit: audit?,
     };
     Some((settings, Logging { format: format?, filter }))
+}
+
+fn queue_group(raw: &Raw, problems: &Collector) -> Option<String> {
+    name(raw.queue_group.as_ref(), "solewriter", problems)
+}
+
+fn patience(raw: &Raw, problems: &Collector) -> Option<Duration> {
+    bounded(raw.patience.clone(), 2, 0..=60, problems)
+}
+
+fn clock_leeway(raw: &Raw, problems: &Collector) -> Option<Duration> {
+    bounded(raw.clock_leeway.clone(), 2, 0..=300, problems)
 }
 
 fn sessions(raw: &Raw, problems: &Collector) -> Option<sessions::Settings> {

@@ -45,6 +45,8 @@ pub mod authorizer;
 #[cfg(feature = "service")]
 pub mod broker;
 #[cfg(feature = "service")]
+pub mod buckets;
+#[cfg(feature = "service")]
 pub mod cli;
 #[cfg(feature = "service")]
 pub mod config;
@@ -52,6 +54,8 @@ pub mod config;
 pub mod decide;
 #[cfg(feature = "service")]
 pub mod diff;
+#[cfg(feature = "service")]
+pub mod doctor;
 #[cfg(feature = "service")]
 pub mod expect;
 #[cfg(feature = "service")]

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
-use async_nats::jetstream::{self, kv};
+use async_nats::jetstream;
 use async_nats::{ConnectOptions, Event, ServerError};
 use clap::Args;
 use tokio::process::{Child, Command};
@@ -15,8 +15,11 @@ use super::init::{Deployment, Init};
 use super::{fail, runtime};
 use crate::audit::reader::{Reader, Then};
 use crate::audit::stream;
+use crate::buckets::{self, Plan, streams};
 use crate::keys::{Seed, Signer, User};
 use crate::permissions::inbox_prefix;
+use crate::policy::directory::Directory;
+use crate::policy::validate::validate;
 use crate::sandbox::{Server, fetch};
 
 /// How long any one thing may take before the demo says that it failed.
@@ -158,15 +161,19 @@ impl Stage {
         Ok(Seed::parse(&text)?)
     }
 
-    /// What an administrator does: buckets belong to the account STATE, where no service lives.
+    /// What `solewriter buckets apply` does, as the admin: the buckets that the policy declares, in
+    /// the account STATE, where no service lives.
     async fn create_buckets(&self) -> Result<(), Error> {
+        let files = Directory::new(self.deployment.policy()).read();
+        let policy = files.and_then(|files| validate(&files)).map_err(|p| p.summary())?.policy;
         let admin = ConnectOptions::with_nkey(self.seed("admin")?.expose().to_owned());
-        let admin = jetstream::new(admin.connect(self.server.client_url()).await?);
-        for bucket in ["orders", "invoices", "rates"] {
-            let config = kv::Config { bucket: bucket.to_owned(), history: 5, ..Default::default() };
-            admin.create_key_value(config).await?;
+        let admin = admin.connect(self.server.client_url()).await?;
+        let streams = streams::all(&admin).await?;
+        let audit = buckets::audit_stream(stream::DEFAULT_NAME, &policy);
+        let plan = Plan::of(&policy, &streams).and(audit, &streams);
+        for done in streams::apply(&admin, &plan).await {
+            done.outcome?;
         }
-        admin.create_stream(stream::config(stream::DEFAULT_NAME, 1)).await?;
         Ok(())
     }
 
@@ -274,6 +281,11 @@ impl Stage {
         }
         say(&format!("\nEdit {} and connect again.", self.deployment.policy().display()));
         say(&format!("The admin (account STATE) is {}/admin.nk.", keys.display()));
+        say(&format!(
+            "Is it sound? solewriter doctor -c {} --nats-servers {}",
+            self.deployment.settings().display(),
+            self.server.client_url(),
+        ));
         say("Ctrl-C stops everything and removes the folder.");
     }
 

@@ -8,11 +8,13 @@ use clap::{Parser, Subcommand};
 use crate::source::Problems;
 
 pub mod audit;
+pub mod buckets;
 pub mod check;
 pub mod completions;
 #[cfg(all(unix, feature = "sandbox"))]
 pub mod demo;
 pub mod diff;
+pub mod doctor;
 pub mod explain;
 mod git;
 pub mod init;
@@ -52,6 +54,8 @@ enum Command {
     WhoCan(who_can::WhoCan),
     Diff(diff::DiffCommand),
     Test(test::Test),
+    Buckets(buckets::Buckets),
+    Doctor(doctor::Doctor),
     Audit(audit::AuditCommand),
     Policy(policy::PolicyCommand),
     Violations(violations::Violations),
@@ -77,6 +81,8 @@ impl Cli {
             Command::WhoCan(who_can) => who_can.run(),
             Command::Diff(diff) => diff.run(),
             Command::Test(test) => test.run(),
+            Command::Buckets(buckets) => buckets.run(),
+            Command::Doctor(doctor) => doctor.run(),
             Command::Audit(audit) => audit.run(),
             Command::Policy(policy) => policy.run(),
             Command::Violations(violations) => violations.run(),

@@ -88,3 +88,29 @@ pub async fn the_guard_lines_of_python_and_javascript_work(version: &'static str
     }
     assert_eq!(deployment.violations().len(), 2);
 }
+
+/// The README's commands that need a server, in its order, in the folder that it works in.
+pub async fn the_readmes_commands_work_on_a_server(version: &'static str) {
+    let deployment = Deployment::sample(version).await;
+    let readme = include_str!("../../README.md");
+    let commands = readme.lines().filter_map(|line| line.strip_prefix("$ solewriter "));
+    let commands: Vec<&str> =
+        commands.filter(|c| c.starts_with("buckets ") || c.starts_with("doctor ")).collect();
+    assert!(commands.len() >= 2, "{commands:?}");
+    for command in commands {
+        let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_solewriter"))
+            .args(command.split(' '))
+            .current_dir(deployment.dir.path())
+            .env("SOLEWRITER_NATS_SERVERS", deployment.url())
+            .output()
+            .await
+            .unwrap();
+        let out = String::from_utf8_lossy(&output.stdout);
+        // An old server has holes of its own, and `doctor` says so.
+        let fine = output.status.success()
+            || (command.starts_with("doctor ") && out.contains("known holes"));
+        assert!(fine, "$ solewriter {command}\n{out}{}", String::from_utf8_lossy(&output.stderr));
+    }
+    let orders = deployment.bucket("orders").await;
+    assert_eq!(orders.stream.cached_info().config.max_messages_per_subject, 5);
+}
