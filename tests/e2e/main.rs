@@ -177,6 +177,7 @@ on_every_server! {
     crate::sessions::sessions_lists_and_closes_connections as sessions_lists_and_closes_connections;
     crate::sweeps::a_lost_keyspace_is_lost_on_every_server_within_moments as a_lost_keyspace_is_lost_on_every_server_within_moments;
     crate::sweeps::a_sweep_is_finished_by_another_when_the_sweeper_is_killed as a_sweep_is_finished_by_another_when_the_sweeper_is_killed;
+    crate::sweeps::every_one_of_many_connections_is_found as every_one_of_many_connections_is_found;
     crate::sweeps::what_a_paused_instance_let_in_is_swept as what_a_paused_instance_let_in_is_swept;
     crate::sweeps::a_sweeper_that_slept_does_not_sweep_by_what_it_knew as a_sweeper_that_slept_does_not_sweep_by_what_it_knew;
     crate::sweeps::connections_that_outlived_every_instance_are_found as connections_that_outlived_every_instance_are_found;
