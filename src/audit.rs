@@ -14,6 +14,7 @@ pub mod spool;
 pub mod stats;
 pub mod stream;
 mod tally;
+pub mod violation;
 
 use std::sync::Arc;
 

@@ -172,6 +172,28 @@ pub struct Logging {
     pub filter: String,
 }
 
+/// Reads a user's seed from the file that a flag names, which nobody else may read.
+///
+/// # Errors
+/// What is wrong with the file.
+pub fn seed_file(flag: &str, path: &Path) -> Result<Seed<User>, Problems> {
+    let problems = Collector::new();
+    let given = SourceFile::new(flag, path.display().to_string());
+    let file = Spanned { value: path.to_owned(), span: given.span(0..given.text().len()) };
+    let seed = secret_file(&file, &problems).and_then(|text| match Seed::parse(&text) {
+        Ok(seed) => Some(seed),
+        Err(error) => {
+            let message = format!("{} does not hold the seed: {error}", path.display());
+            problems.push(
+                Problem::error("bad-seed", message)
+                    .at(&file.span, "expected a file with a user's seed, `SU…`"),
+            );
+            None
+        }
+    });
+    seed.ok_or_else(|| problems.finish())
+}
+
 /// Reads the settings file with what overrides it, and the secrets that they name.
 ///
 /// # Errors

@@ -1,9 +1,7 @@
-//! What a service may do, as subjects: the only place that knows how KV operations become
-//! subjects.
+//! What a service may do, as subjects. How KV operations become subjects is [`crate::operation`].
 //!
-//! Source: nats-server's JetStream API and KV (ADR-8), and what async-nats, nats.go, nats.js and
-//! nats.py were seen to send (`docs/clients.md`). Nothing here is a convenience: each subject is
-//! needed by an operation that a rule promises, and names that operation and that rule.
+//! Nothing here is a convenience: each subject is needed by an operation that a rule promises, and
+//! names that operation and that rule.
 
 use std::fmt;
 use std::sync::{Arc, LazyLock};
@@ -14,6 +12,8 @@ use nats_jwt::{NatsClaims, NatsPermissions, NatsPermissionsMap};
 
 use crate::audit::event::SUBJECT_ROOT;
 use crate::keyspace::Keyspace;
+pub use crate::operation::inbox_prefix;
+use crate::operation::{self, Needed};
 use crate::policy::model::{Access, Rule, Service, StreamName};
 use crate::subject::{Pattern, SubjectError, deny_below_stars};
 
@@ -208,12 +208,6 @@ pub fn is_own_audit_subject(pattern: &Pattern, service: &str) -> bool {
         .any(|own| Pattern::parse(own).is_ok_and(|own| pattern.is_subset_of(&own)))
 }
 
-/// The prefix of a service's private inbox, for its client to set.
-#[must_use]
-pub fn inbox_prefix(service: &str) -> String {
-    format!("_INBOX.{service}")
-}
-
 impl Grant {
     /// Turns a service's rules into permissions.
     ///
@@ -329,10 +323,7 @@ impl Builder<'_> {
     fn rule(&mut self, index: usize, rule: &Rule) -> Result<(), GrantError> {
         match &rule.access {
             Access::Owns(keyspace) => {
-                self.publish(index, "put, create, update, delete, purge", &keyspace.subjects())?;
-                if keyspace.part().is_none() {
-                    self.api(index, "remove delete markers", "STREAM.PURGE", keyspace, "")?;
-                }
+                self.publish_all(index, operation::writing(keyspace))?;
                 self.read(index, keyspace)
             }
             Access::Reads(keyspace) => self.read(index, keyspace),
@@ -377,39 +368,12 @@ impl Builder<'_> {
     }
 
     fn read(&mut self, index: usize, keyspace: &Keyspace) -> Result<(), GrantError> {
-        let filter = keyspace.subjects();
-        self.api(index, "open the bucket", "STREAM.INFO", keyspace, "")?;
-        self.api(index, "get", "DIRECT.GET", keyspace, &filter)?;
-        if keyspace.part().is_none() {
-            // These three choose keys in their body, where no permission can see them.
-            self.api(index, "get a revision", "DIRECT.GET", keyspace, "")?;
-            self.api(index, "get without direct get", "STREAM.MSG.GET", keyspace, "")?;
-            self.api(index, "watch, keys, history", "CONSUMER.CREATE", keyspace, "")?;
-            self.api(index, "watch several keys", "CONSUMER.CREATE", keyspace, "*")?;
-        }
-        let filter = format!("*.{filter}");
-        self.api(index, "watch, keys, history", "CONSUMER.CREATE", keyspace, &filter)?;
-        self.api(index, "check a watch", "CONSUMER.INFO", keyspace, "*")?;
-        // nats.go waits for the answer when a watch stops, async-nats when it reconnects.
-        self.api(index, "end a watch", "CONSUMER.DELETE", keyspace, "*")?;
-        self.publish(index, "flow control of a watch", &format!("$JS.FC.{}.>", keyspace.stream()))?;
+        self.publish_all(index, operation::reading(keyspace))?;
         self.replies(index, "replies, values and watched changes")
     }
 
-    fn api(
-        &mut self,
-        index: usize,
-        purpose: &'static str,
-        operation: &str,
-        keyspace: &Keyspace,
-        rest: &str,
-    ) -> Result<(), GrantError> {
-        let dot = if rest.is_empty() { "" } else { "." };
-        self.publish(
-            index,
-            purpose,
-            &format!("$JS.API.{operation}.{}{dot}{rest}", keyspace.stream()),
-        )
+    fn publish_all(&mut self, index: usize, needed: Vec<Needed>) -> Result<(), GrantError> {
+        needed.into_iter().try_for_each(|(purpose, subject)| self.publish(index, purpose, &subject))
     }
 
     fn replies(&mut self, index: usize, purpose: &'static str) -> Result<(), GrantError> {

@@ -219,25 +219,29 @@ impl Metrics {
             Unit::Seconds,
             metrics.policy_refused_since.clone(),
         );
+        metrics.register_source(&mut registry);
+        metrics.register_audit(&mut registry);
+        metrics.sessions.register(&mut registry);
+        Arc::new(Self { registry, ..metrics })
+    }
+
+    fn register_source(&self, registry: &mut Registry) {
         registry.register(
             "policy_number",
             "Number of the policy in force in its bucket; 0 when it is not from one",
-            metrics.policy_number.clone(),
+            self.policy_number.clone(),
         );
         registry.register(
             "policy_source_up",
             "1 while the policy's source answers",
-            metrics.policy_source.clone(),
+            self.policy_source.clone(),
         );
         registry.register_with_unit(
             "policy_confirmed_timestamp",
             "When the policy's source last answered (Unix time)",
             Unit::Seconds,
-            metrics.policy_confirmed.clone(),
+            self.policy_confirmed.clone(),
         );
-        metrics.register_audit(&mut registry);
-        metrics.sessions.register(&mut registry);
-        Arc::new(Self { registry, ..metrics })
     }
 
     fn register_audit(&self, registry: &mut Registry) {

@@ -12,6 +12,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+pub use crate::operation::Operation;
+
 /// Everything below it is an audit subject; the last tokens name the producer and its run.
 pub const SUBJECT_ROOT: &str = "audit.events";
 /// The producer name of solewriter's own instances.
@@ -281,30 +283,6 @@ pub struct SessionClosed {
     pub had_grant: Option<String>,
 }
 
-/// What was tried.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Operation {
-    /// To publish to a subject.
-    Publish,
-    /// To subscribe to a subject.
-    Subscribe,
-    /// To publish with a reserved reply subject.
-    Reply,
-}
-
-impl Operation {
-    /// As in the event.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Publish => "publish",
-            Self::Subscribe => "subscribe",
-            Self::Reply => "reply",
-        }
-    }
-}
-
 /// A client used, or tried to use, a subject outside its grant. Repeated ones are one event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Violation {
@@ -331,6 +309,9 @@ pub struct Violation {
     /// The number of the connection on its server.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cid: Option<u64>,
+    /// What the client says of itself, as the server logs it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client: Option<String>,
     /// What was tried.
     pub operation: Operation,
     /// The subject.
@@ -347,6 +328,12 @@ pub struct Violation {
     /// The entry that would permit it, when there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub missing_rule: Option<String>,
+    /// What else there is to know.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// For the repeats of a violation, the id of the event that told the first of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repeats: Option<String>,
     /// How often it was tried.
     pub count: u64,
     /// The first time.

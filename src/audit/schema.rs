@@ -119,7 +119,7 @@ const CLOSED: [Field; 14] = [
     maybe("had_grant", Text, "the digest of the grant that the connection had"),
 ];
 
-const VIOLATION: [Field; 17] = [
+const VIOLATION: [Field; 20] = [
     always("seen_by", Text, "`server_log`, or `client` when a guard inside the client saw it"),
     maybe("service", Text, "the service that tried"),
     maybe("nkey", Text, "its key"),
@@ -128,12 +128,19 @@ const VIOLATION: [Field; 17] = [
     maybe("host", Text, "the client's address, as the server logs it"),
     maybe("server", Text, "the server's name"),
     maybe("cid", Number, "the number of the connection on its server"),
-    always("operation", Text, "`publish`, `subscribe` or `reply`"),
+    maybe("client", Text, "what the client says of itself, as the server logs it"),
+    always(
+        "operation",
+        Text,
+        "`write`, `purge`, `get`, `watch`, `open`, `administer`, `publish`, `subscribe` or `reply`",
+    ),
     always("subject", Text, "the subject"),
     maybe("queue", Text, "the queue group, of a subscription in one"),
     maybe("keyspace", Text, "the keyspace that the subject is in"),
     maybe("owner", Text, "who owns that keyspace"),
     maybe("missing_rule", Text, "the entry that would permit it, when there is one"),
+    maybe("detail", Text, "what else there is to know"),
+    maybe("repeats", Text, "for repeats, the id of the event that told the first of them"),
     always("count", Number, "how often it was tried"),
     always("first", Time, "the first time"),
     always("last", Time, "the last time"),

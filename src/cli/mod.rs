@@ -27,6 +27,7 @@ pub mod serve;
 pub mod sessions;
 pub mod test;
 pub mod tool;
+pub mod violations;
 pub mod who_can;
 
 /// The exit code of "no", or of a command that failed. Success is 0, a wrong question is 2.
@@ -57,6 +58,7 @@ enum Command {
     Doctor(doctor::Doctor),
     Audit(audit::AuditCommand),
     Policy(policy::PolicyCommand),
+    Violations(violations::Violations),
     #[cfg(all(unix, feature = "sandbox"))]
     Demo(demo::Demo),
     Sessions(sessions::Sessions),
@@ -83,6 +85,7 @@ impl Cli {
             Command::Doctor(doctor) => doctor.run(),
             Command::Audit(audit) => audit.run(),
             Command::Policy(policy) => policy.run(),
+            Command::Violations(violations) => violations.run(),
             #[cfg(all(unix, feature = "sandbox"))]
             Command::Demo(demo) => demo.run(),
             Command::Sessions(sessions) => sessions.run(),

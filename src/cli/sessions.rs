@@ -23,7 +23,7 @@ use crate::sessions::verdict::{Cause, Gained, Judge, Others, Verdict};
 
 /// List the connections that solewriter let in, on every server, and by which policy.
 ///
-/// Asks the servers as the user of the system account ([system] nkey_seed), and the instances,
+/// Asks the servers as the user of the system account (`nkey_seed` in `[system]`), and the instances,
 /// with the callout's or the publisher's seed, which policy they serve. Ends with 0, with 1 when
 /// some server did not answer, and with 2 when nobody could be asked.
 #[derive(Args)]

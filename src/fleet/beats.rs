@@ -133,7 +133,7 @@ impl Fleet {
         Some(View {
             elected: peers.elect(&me),
             agreed: peers.agree(&me),
-            newer: peers.newer(&me, adopted),
+            newer: peers.newer(&me, adopted, |revision| self.store.recent(revision).is_some()),
             unlike: peers.unlike(&me),
             living: peers.beats().count().saturating_add(1),
             times,
@@ -176,6 +176,7 @@ impl Fleet {
             held_ms: u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX),
             number: origin.as_ref().map(|origin| origin.number),
             lineage: origin.as_ref().map(|origin| origin.lineage.clone()),
+            first: !self.store.has_changed(),
             sweeps: *self.sweeps.borrow(),
             makes: self.makes.clone(),
             leaves: false,

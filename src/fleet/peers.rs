@@ -34,6 +34,9 @@ pub struct Beat {
     /// Which bucket of that name that is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lineage: Option<String>,
+    /// It has served nothing else since it started. What a starting instance finds may be old.
+    #[serde(default)]
+    pub first: bool,
     /// Whether it can close connections: it has a system user, and is connected.
     pub sweeps: bool,
     /// Names how it makes grants of a policy: two instances with another one here may give one
@@ -120,12 +123,14 @@ impl Peers {
     }
 
     /// Revisions that others took up after `me` took up its own at `adopted`. In one bucket, the
-    /// greater number is the newer one, whenever it was taken up.
+    /// greater number is the newer one, whenever it was taken up. `had` tells those that `me`
+    /// served before: an instance that starts with one of them is late, not ahead.
     #[must_use]
-    pub fn newer(&self, me: &Beat, adopted: Instant) -> Vec<String> {
+    pub fn newer(&self, me: &Beat, adopted: Instant, had: impl Fn(&str) -> bool) -> Vec<String> {
+        let late = |beat: &Beat| beat.first && beat.revision.as_deref().is_some_and(&had);
         let ahead = self.known.values().filter(|peer| match (peer.beat.number, me.number) {
             (Some(theirs), Some(mine)) if peer.beat.lineage == me.lineage => theirs > mine,
-            _ => peer.adopted > adopted,
+            _ => peer.adopted > adopted && !late(&peer.beat),
         });
         let mut revisions: Vec<String> = ahead
             .filter_map(|peer| peer.beat.revision.clone())
@@ -162,6 +167,7 @@ mod tests {
             held_ms,
             number: None,
             lineage: None,
+            first: false,
             sweeps: true,
             makes: "x".to_owned(),
             leaves: false,
@@ -229,8 +235,24 @@ mod tests {
         peers.heard(beat("later", 2, "new", 10_000), now);
         peers.heard(beat("earlier", 3, "old", 90_000), now);
         peers.heard(beat("same", 4, "mine", 10_000), now);
-        assert_eq!(peers.newer(&me, adopted), ["new"]);
+        assert_eq!(peers.newer(&me, adopted, |_| false), ["new"]);
         assert!(!peers.agree(&me));
+    }
+
+    #[test]
+    fn who_starts_with_what_was_served_before_is_late_and_not_ahead() {
+        let now = Instant::now() + Duration::from_secs(100);
+        let adopted = now.checked_sub(Duration::from_secs(50)).unwrap();
+        let me = beat("m", 1, "mine", 50_000);
+        let had = |revision: &str| revision == "before";
+        let started = |revision: &str| Beat { first: true, ..beat(revision, 2, revision, 0) };
+        let mut peers = Peers::default();
+        peers.heard(started("before"), now);
+        peers.heard(started("unheard-of"), now);
+        assert_eq!(peers.newer(&me, adopted, had), ["unheard-of"]);
+        // A policy that was taken back, by an instance that knows both.
+        peers.heard(beat("back", 2, "before", 0), now);
+        assert_eq!(peers.newer(&me, adopted, had), ["before", "unheard-of"]);
     }
 
     #[test]
@@ -241,9 +263,9 @@ mod tests {
         let mut peers = Peers::default();
         // Started just now from what it had kept.
         peers.heard(Beat { number: Some(6), ..beat("late", 2, "old", 0) }, now);
-        assert!(peers.newer(&me, adopted).is_empty());
+        assert!(peers.newer(&me, adopted, |_| false).is_empty());
         peers.heard(Beat { number: Some(8), ..beat("ahead", 2, "new", 90_000) }, now);
-        assert_eq!(peers.newer(&me, adopted), ["new"]);
+        assert_eq!(peers.newer(&me, adopted, |_| false), ["new"]);
     }
 
     #[test]

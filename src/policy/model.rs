@@ -332,6 +332,8 @@ pub struct Policy {
     services: Vec<Service>,
     buckets: Vec<Bucket>,
     by_key: HashMap<UserKey, (usize, usize)>,
+    /// For each bucket, the services and rules that own of it.
+    owners: HashMap<BucketName, Vec<(usize, usize)>>,
 }
 
 impl Policy {
@@ -349,7 +351,15 @@ impl Policy {
                 by_key.insert(key.key, (s, k));
             }
         }
-        Self { revision, services, buckets, by_key }
+        let mut owners: HashMap<BucketName, Vec<(usize, usize)>> = HashMap::new();
+        for (s, service) in services.iter().enumerate() {
+            for (r, rule) in service.rules.iter().enumerate() {
+                if let Access::Owns(keyspace) = &rule.access {
+                    owners.entry(keyspace.bucket().clone()).or_default().push((s, r));
+                }
+            }
+        }
+        Self { revision, services, buckets, by_key, owners }
     }
 
     /// Which content of the documents this is.
@@ -390,5 +400,16 @@ impl Policy {
         let (s, k) = *self.by_key.get(key)?;
         let service = self.services.get(s)?;
         Some((service, service.keys.get(k)?))
+    }
+
+    /// Who owns something of a keyspace: each service and rule, in the order of names.
+    pub fn owners(&self, keyspace: &Keyspace) -> impl Iterator<Item = (&Service, &Rule)> {
+        let of_bucket = self.owners.get(keyspace.bucket()).map_or(&[][..], Vec::as_slice);
+        of_bucket.iter().filter_map(move |(s, r)| {
+            let service = self.services.get(*s)?;
+            let rule = service.rules.get(*r)?;
+            let Access::Owns(owned) = &rule.access else { return None };
+            owned.shared_key(keyspace).map(|_| (service, rule))
+        })
     }
 }

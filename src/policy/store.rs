@@ -81,6 +81,12 @@ impl Store {
         self.current().filter(is_it).or_else(|| past.iter().find(|s| is_it(s)).cloned())
     }
 
+    /// Whether another policy was in force before the one that is.
+    #[must_use]
+    pub fn has_changed(&self) -> bool {
+        !self.past.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
     /// Tells of each policy that comes into force.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<()> {

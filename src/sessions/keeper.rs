@@ -148,7 +148,10 @@ impl Keeper {
         }
         // What comes from here on cuts the round short.
         changes.borrow_and_update();
-        let Some(snapshot) = self.service.store.current() else { return true };
+        let Some(snapshot) = self.service.store.current() else {
+            known.rhythm.swept(Outcome::default(), Instant::now());
+            return true;
+        };
         let revision = snapshot.policy.revision().as_str();
         if known.swept.as_deref() != Some(revision) {
             known.swept = Some(revision.to_owned());
@@ -168,7 +171,6 @@ impl Keeper {
             others: &others,
             gained: self.settings.gained,
         };
-        let began = Instant::now();
         let go_on = || {
             let same = |now: View| now.elected && now.times == view.times;
             !changes.has_changed().unwrap_or(true)
@@ -177,9 +179,9 @@ impl Keeper {
         };
         let outcome = self.sweep(system, &judge, &mut known.patience, go_on).await;
         let heard = outcome.is_some();
-        let outcome = outcome.unwrap_or(Outcome { found: false, complete: false });
+        let outcome = outcome.unwrap_or_default();
         let complete = outcome.complete && view.agreed;
-        known.rhythm.swept(Outcome { complete, ..outcome }, began, Instant::now());
+        known.rhythm.swept(Outcome { complete, ..outcome }, Instant::now());
         heard
     }
 
@@ -214,7 +216,7 @@ impl Keeper {
             self.service.metrics.sessions().swept(false, began.elapsed());
             return None;
         }
-        let found = stale.len();
+        let (found, cost) = (stale.len(), began.elapsed());
         stale.retain(|s| patience.allows(&s.session.name.key, began));
         let held_back = found - stale.len();
         let done = sweep::close(
@@ -245,6 +247,11 @@ impl Keeper {
                 "looked at every open connection",
             );
         }
-        Some(Outcome { found: closed + failed > 0 || cut_short, complete })
+        Some(Outcome {
+            found: closed + failed > 0 || cut_short,
+            complete,
+            began: Some(began),
+            cost,
+        })
     }
 }

@@ -13,16 +13,20 @@ const LONGEST: Duration = Duration::from_secs(5);
 /// Nothing may have happened for so long before a sweep that finds nothing is the last: longer
 /// than a request, decided by the policy before, can be on its way.
 const SETTLED_AFTER: Duration = Duration::from_secs(3);
-/// A sweep takes at most this part of the time: one in so many.
+/// Looking takes at most this part of the time: one in so many.
 const SHARE: u32 = 5;
 
-/// What a sweep came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a sweep came to; by default, to nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// It closed something, or should have.
     pub found: bool,
     /// Every server told everything, and every instance serves the same policy.
     pub complete: bool,
+    /// When it began, if it did.
+    pub began: Option<Instant>,
+    /// How long it took to look; closing is not counted, which is slow on purpose.
+    pub cost: Duration,
 }
 
 /// At once after a change, quickly while anything is unsettled, slowly for ever.
@@ -52,21 +56,21 @@ impl Rhythm {
         self.next
     }
 
-    /// A sweep from `began` to `now` is over.
-    pub fn swept(&mut self, outcome: Outcome, began: Instant, now: Instant) {
-        let Outcome { found, complete } = outcome;
+    /// A sweep is over.
+    pub fn swept(&mut self, outcome: Outcome, now: Instant) {
+        let Outcome { found, complete, began, cost } = outcome;
         if found || !complete {
             self.unsettled = now;
         }
-        if began.saturating_duration_since(self.unsettled) >= SETTLED_AFTER {
+        let settled = |began: Instant| began.saturating_duration_since(self.unsettled);
+        if began.is_some_and(|began| settled(began) >= SETTLED_AFTER) {
             self.next = now + self.every;
             return;
         }
         if found {
             self.pause = SHORTEST.min(self.every);
         }
-        let rest = now.saturating_duration_since(began) * (SHARE - 1);
-        self.next = now + self.pause.max(rest).min(self.every);
+        self.next = now + self.pause.max(cost * (SHARE - 1)).min(self.every);
         self.pause = (self.pause * 3 / 2).min(LONGEST).min(self.every);
     }
 }
@@ -119,19 +123,20 @@ mod tests {
     use super::*;
     use crate::keys::{Seed, Signer, User};
 
-    const CLEAN: Outcome = Outcome { found: false, complete: true };
-    const FOUND: Outcome = Outcome { found: true, complete: true };
+    const CLEAN: (bool, bool) = (false, true);
+    const FOUND: (bool, bool) = (true, true);
     const EVERY: Duration = Duration::from_secs(30);
 
     /// Sweeps that take 10 ms; gives the pauses before each.
-    fn pauses(rhythm: &mut Rhythm, mut now: Instant, outcomes: &[Outcome]) -> Vec<u128> {
+    fn pauses(rhythm: &mut Rhythm, mut now: Instant, outcomes: &[(bool, bool)]) -> Vec<u128> {
+        let cost = Duration::from_millis(10);
         outcomes
             .iter()
-            .map(|outcome| {
-                let pause = rhythm.next() - now;
-                let began = rhythm.next();
-                now = began + Duration::from_millis(10);
-                rhythm.swept(*outcome, began, now);
+            .map(|(found, complete)| {
+                let (pause, began) = (rhythm.next() - now, rhythm.next());
+                now = began + cost;
+                let (found, complete) = (*found, *complete);
+                rhythm.swept(Outcome { found, complete, began: Some(began), cost }, now);
                 pause.as_millis()
             })
             .collect()
@@ -157,21 +162,31 @@ mod tests {
     fn it_never_settles_while_an_instance_lags_or_a_server_is_silent() {
         let now = Instant::now();
         let mut rhythm = Rhythm::new(EVERY, now);
-        let lags = [Outcome { found: false, complete: false }; 40];
-        let pauses = pauses(&mut rhythm, now, &lags);
+        let pauses = pauses(&mut rhythm, now, &[(false, false); 40]);
         assert_eq!(pauses.last(), Some(&5000));
     }
 
     #[test]
-    fn a_sweep_that_takes_long_is_followed_by_a_long_rest() {
+    fn a_look_that_takes_long_is_followed_by_a_long_rest() {
         let now = Instant::now();
         let mut rhythm = Rhythm::new(EVERY, now);
-        let end = now + Duration::from_secs(2);
-        rhythm.swept(CLEAN, now, end);
-        assert_eq!(rhythm.next() - end, Duration::from_secs(8));
-        let end = now + Duration::from_secs(100);
-        rhythm.swept(FOUND, now, end);
+        let looked = |cost: u64| {
+            let cost = Duration::from_secs(cost);
+            Outcome { found: true, complete: true, began: Some(now), cost }
+        };
+        let end = now + Duration::from_secs(60);
+        rhythm.swept(looked(2), end);
+        assert_eq!(rhythm.next() - end, Duration::from_secs(8), "closing for a minute is no cost");
+        rhythm.swept(looked(100), end);
         assert_eq!(rhythm.next() - end, EVERY, "never longer than the slow rhythm");
+    }
+
+    #[test]
+    fn where_nothing_can_be_looked_at_it_waits() {
+        let now = Instant::now();
+        let mut rhythm = Rhythm::new(EVERY, now);
+        rhythm.swept(Outcome::default(), now);
+        assert!(rhythm.next() > now);
     }
 
     #[test]

@@ -2,8 +2,9 @@
 
 use crate::audit::event::{
     Authorisation, Event, Lost, Names, Outcome, PolicyAccepted, PolicyRefused, Record,
-    RequestRejected, SessionClosed, Source, Started, Stopped, Trouble, Violation,
+    RequestRejected, SessionClosed, Source, Started, Stopped, Trouble,
 };
+use crate::audit::violation;
 
 /// Logs one event. `audit` in the line is the event's id in the audit stream.
 pub fn log_event(source: &Source, record: &Record) {
@@ -38,7 +39,7 @@ pub fn log_event(source: &Source, record: &Record) {
             );
         }
         Event::SessionClosed(event) => session_closed(&id, event),
-        Event::Violation(event) => violation(&id, event),
+        Event::Violation(event) => violation::log(&id, event),
         Event::Started(event) => {
             let Started { version, issuer, xkey } = event;
             tracing::info!(
@@ -214,33 +215,5 @@ fn session_closed(id: &str, event: &SessionClosed) {
         had_revision,
         grant,
         had_grant,
-    );
-}
-
-fn violation(id: &str, event: &Violation) {
-    let Violation {
-        seen_by,
-        service,
-        nkey,
-        account,
-        revision,
-        host,
-        server,
-        cid,
-        operation,
-        subject,
-        queue,
-        keyspace,
-        owner,
-        missing_rule,
-        count,
-        first,
-        last,
-    } = event;
-    tracing::error!(
-        event = "violation", audit = id, seen_by, service, nkey, account, revision, host, server,
-        cid, operation = operation.as_str(), subject, queue, keyspace, owner, missing_rule, count,
-        first = %first, last = %last,
-        "a client went beyond its grant",
     );
 }

@@ -9,7 +9,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use solewriter::cli::init::{self, Init};
 use solewriter::keys::{Seed, Signer, User};
+use solewriter::operation::Act;
 use solewriter::sandbox::{Server, fetch, free_ports};
+use solewriter::violations::line::{Line, Refusal, parse};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -117,17 +119,12 @@ pub struct Violation {
 }
 
 impl Violation {
-    /// Of a line such as `… - "APP/user:evil/U…/0123" - Publish Violation - Subject "a"`, or
-    /// before 2.12 `… - Publish Violation - User "evil/U…/0123", Subject "a"`.
     fn of(line: &str) -> Option<Self> {
-        let act = line.contains("Publish Violation").then_some("publish");
-        let act = act.or_else(|| line.contains("Subscription Violation").then_some("subscribe"))?;
-        let name =
-            line.split('"').skip(1).step_by(2).find(|quoted| quoted.matches('/').count() > 1);
-        let name = name.unwrap_or_default();
-        let name = name.split_once(':').map_or(name, |(_, name)| name);
-        let service = name.split('/').next().unwrap_or_default().to_owned();
-        let subject = line.split_once("Subject \"")?.1.split('"').next()?;
+        let Line::Refusal(refusal) = parse(line.as_bytes()) else { return None };
+        let Refusal { user, act, subject, .. } = *refusal;
+        let user = user.unwrap_or_default();
+        let service = user.split('/').next().unwrap_or_default().to_owned();
+        let act = if act == Act::Subscribe { "subscribe" } else { "publish" };
         Some(Self { service, act: format!("{act} {subject}") })
     }
 }
@@ -318,6 +315,8 @@ impl Deployment {
         let seed_file = self.files.seed_file(&format!("test-{name}"));
         if !seed_file.exists() {
             std::fs::write(&seed_file, Seed::<User>::generate().expose()).unwrap();
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+            std::fs::set_permissions(&seed_file, mode).unwrap();
         }
         let seed = Seed::parse(&std::fs::read_to_string(&seed_file).unwrap()).unwrap();
         Service { name: name.to_owned(), seed, seed_file }

@@ -19,6 +19,7 @@ mod cluster;
 mod deployment;
 mod doctor;
 mod documentation;
+mod guard;
 mod identity;
 mod keyspaces;
 mod messaging;
@@ -34,6 +35,7 @@ mod subjects;
 mod swaps;
 mod sweeps;
 mod tls;
+mod violations;
 
 /// Declares tests that run on every supported server.
 macro_rules! on_every_server {
@@ -176,6 +178,7 @@ on_every_server! {
     crate::sessions::sessions_lists_and_closes_connections as sessions_lists_and_closes_connections;
     crate::sweeps::a_lost_keyspace_is_lost_on_every_server_within_moments as a_lost_keyspace_is_lost_on_every_server_within_moments;
     crate::sweeps::a_sweep_is_finished_by_another_when_the_sweeper_is_killed as a_sweep_is_finished_by_another_when_the_sweeper_is_killed;
+    crate::sweeps::every_one_of_many_connections_is_found as every_one_of_many_connections_is_found;
     crate::sweeps::what_a_paused_instance_let_in_is_swept as what_a_paused_instance_let_in_is_swept;
     crate::sweeps::a_sweeper_that_slept_does_not_sweep_by_what_it_knew as a_sweeper_that_slept_does_not_sweep_by_what_it_knew;
     crate::sweeps::connections_that_outlived_every_instance_are_found as connections_that_outlived_every_instance_are_found;
@@ -194,6 +197,14 @@ on_every_server! {
     crate::outages::a_kept_policy_starts_an_instance_and_ends_in_time as a_kept_policy_starts_an_instance_and_ends_in_time;
     crate::outages::a_kept_policy_stands_in_for_a_directory as a_kept_policy_stands_in_for_a_directory;
     crate::outages::an_instance_that_slept_reads_the_directory_first as an_instance_that_slept_reads_the_directory_first;
+    crate::documentation::the_guard_lines_of_python_and_javascript_work as the_guard_lines_of_python_and_javascript_work;
+    crate::guard::a_refusal_is_said_at_once_and_told_once as a_refusal_is_said_at_once_and_told_once;
+    crate::guard::a_guard_without_a_right_to_tell_does_not_go_round_in_circles as a_guard_without_a_right_to_tell_does_not_go_round_in_circles;
+    crate::guard::the_example_service_is_guarded as the_example_service_is_guarded;
+    crate::violations::each_violation_is_told_once_with_the_true_owner as each_violation_is_told_once_with_the_true_owner;
+    crate::violations::a_follower_that_is_killed_loses_nothing_and_tells_nothing_twice as a_follower_that_is_killed_loses_nothing_and_tells_nothing_twice;
+    crate::violations::no_client_can_forge_a_violation as no_client_can_forge_a_violation;
+    crate::violations::a_follower_without_a_right_to_tell_does_not_go_round_in_circles as a_follower_without_a_right_to_tell_does_not_go_round_in_circles;
     crate::tls::it_connects_over_tls_with_a_certificate as it_connects_over_tls_with_a_certificate;
 }
 

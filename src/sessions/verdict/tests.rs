@@ -1,3 +1,5 @@
+//! Policies that follow each other, and what becomes of who was let in by each.
+
 use std::time::Duration;
 
 use jiff::Timestamp;
