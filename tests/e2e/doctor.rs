@@ -165,10 +165,8 @@ pub async fn a_clock_that_is_wrong(version: &'static str) {
     let findings = Report::of(&look_at(&tool, wrong).await).findings;
     let clock = findings.iter().find(|f| f.check == "clock").unwrap();
     assert_eq!(clock.outcome, Outcome::Problem);
-    assert!(
-        clock.found.starts_with("the clock of test is 60.0 s behind the one here"),
-        "{clock:?}"
-    );
+    assert!(clock.found.starts_with("the clock of test is 6"), "{clock:?}");
+    assert!(clock.found.contains(" s behind the one here, more than"), "{clock:?}");
     assert!(clock.mend.as_ref().unwrap().contains("synchronise the clocks"));
     let findings = Report::of(&look_at(&tool, Timestamp::now).await).findings;
     assert!(findings.iter().all(|f| f.check != "clock" || f.outcome == Outcome::Ok));
