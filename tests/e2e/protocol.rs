@@ -29,7 +29,7 @@ fn open_to_tests() -> Prepared {
         .with_server("  AUTH {", export)
         .with_server("  STATE {", import)
         .with_server(r#"subscribe: { allow: ["$SYS.REQ.USER.AUTH", "_INBOX.solewriter.>"] }"#, "")
-        .with_server(r#"publish: { allow: ["$SYS._INBOX.>", "_INBOX.solewriter.>"] }"#, "")
+        .with_server(r#""_INBOX.solewriter.>", "audit.events.solewriter.*""#, r#"">""#)
 }
 
 /// Where nobody answers, clients are not kept waiting for long.
