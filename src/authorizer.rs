@@ -2,10 +2,11 @@
 //!
 //! `service` calls it for each message; the fuzz target and the tests call it too.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::audit::event;
-use crate::decide::{Decider, Denied, Granted};
+use crate::decide::{Decider, Denial, Denied, Granted};
 use crate::issue::{IssueError, Issuer, Stamp};
 use crate::policy::model::Policy;
 use crate::protocol::request::{Expectation, Rejection, VerifiedRequest};
@@ -118,6 +119,12 @@ impl Authorizer {
         &self.issuer
     }
 
+    /// What decides, for connections that are open already.
+    #[must_use]
+    pub fn decider(&self) -> &Decider {
+        &self.decider
+    }
+
     /// Authorises one request under one policy.
     ///
     /// # Errors
@@ -129,13 +136,50 @@ impl Authorizer {
         policy: &Policy,
         moment: &Moment,
     ) -> Result<Authorisation, Rejection> {
+        let decide = |request: &_| self.decider.decide(request, policy, moment.now, moment.chance);
+        self.answer(payload, server_xkey, moment, decide)
+    }
+
+    /// Refuses one request for a reason that lies with us, not with who asks.
+    ///
+    /// # Errors
+    /// As [`Authorizer::authorise`].
+    pub fn refuse(
+        &self,
+        payload: &[u8],
+        server_xkey: Option<&str>,
+        policy: &Policy,
+        moment: &Moment,
+        reason: &Denial,
+    ) -> Result<Authorisation, Rejection> {
+        self.answer(payload, server_xkey, moment, |request| {
+            // Who asks is proved first, so that the denial says who was refused.
+            let denied = match self.decider.decide(request, policy, moment.now, moment.chance) {
+                Err(denied) if matches!(denied.reason, Denial::Unproved(_)) => return Err(denied),
+                Err(denied) => denied,
+                Ok(Granted { grant, key, revision, .. }) => {
+                    let service = Some(Arc::clone(grant.service()));
+                    Denied { reason: reason.clone(), key: Some(key), service, revision }
+                }
+            };
+            Err(Denied { reason: reason.clone(), ..denied })
+        })
+    }
+
+    fn answer(
+        &self,
+        payload: &[u8],
+        server_xkey: Option<&str>,
+        moment: &Moment,
+        decide: impl FnOnce(&VerifiedRequest) -> Result<Granted, Denied>,
+    ) -> Result<Authorisation, Rejection> {
         let expected = Expectation {
             issuer: self.issuer.account(),
             sealer: self.issuer.sealer(),
             clock_leeway: self.clock_leeway,
         };
         let request = VerifiedRequest::open(payload, server_xkey, &expected, moment.now)?;
-        let decision = self.decider.decide(&request, policy, moment.now, moment.chance);
+        let decision = decide(&request);
         let stamp = Stamp { id: &moment.id, now: moment.now, nonce: &moment.nonce };
         let answer = self.issuer.answer(&request, &decision, &stamp);
         Ok(Authorisation { request, decision, answer })

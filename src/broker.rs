@@ -1,5 +1,7 @@
 //! How anything here connects to nats-server: who it is, TLS, and its inbox.
 
+use std::time::Duration;
+
 use async_nats::{Client, ConnectError, ConnectErrorKind, ConnectOptions, ServerAddr};
 
 use crate::config::{Login, Tls};
@@ -7,6 +9,9 @@ use crate::config::{Login, Tls};
 /// The inboxes of solewriter's own users in the callout's account; they are permitted these
 /// (`deploy/nats-server.conf`).
 pub const INBOX: &str = "_INBOX.solewriter";
+
+/// The longest pause between two attempts to connect.
+const RETRY_AT_MOST: Duration = Duration::from_secs(2);
 
 /// A connection that cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +63,34 @@ pub async fn connect(
     let connected = options.connect(servers).await;
     connected
         .map_err(|error| BrokerError::Connect { servers: addresses(servers).join(", "), error })
+}
+
+/// Connects, trying until it works: a broker that is not up yet, or restarts, is no reason to
+/// give up. What is wrong is logged each time.
+///
+/// # Errors
+/// When `options` cannot be made.
+pub async fn connect_patiently(
+    servers: &[ServerAddr],
+    options: impl Fn() -> Result<ConnectOptions, BrokerError>,
+) -> Result<Client, BrokerError> {
+    let mut pause = Duration::from_millis(100);
+    loop {
+        let options = options()?.reconnect_delay_callback(|attempts| {
+            let doublings = u32::try_from(attempts.min(10)).unwrap_or(10);
+            (Duration::from_millis(10) * 2u32.saturating_pow(doublings)).min(RETRY_AT_MOST)
+        });
+        match options.connect(servers).await {
+            Ok(client) => return Ok(client),
+            Err(error) => tracing::error!(
+                event = "connect_failed", servers = ?addresses(servers), error = %error,
+                retry_in_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
+                "cannot connect to nats-server: {}", advice(&error),
+            ),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(RETRY_AT_MOST);
+    }
 }
 
 /// `HOST:PORT` of each, for messages.

@@ -242,6 +242,12 @@ pub fn diff(
     Ok(Diff { transfers: transfers(&services), services })
 }
 
+/// What one version of a service could do and `granted`, the grant of another, does not hold.
+#[must_use]
+pub fn lost(before: &Service, after: &Service, granted: &Grant) -> Vec<Right> {
+    beyond(Some(before), Some(after), Some(granted))
+}
+
 /// The rights of one version of a service that the other version's grant does not hold.
 fn beyond(one: Option<&Service>, other: Option<&Service>, granted: Option<&Grant>) -> Vec<Right> {
     let Some(one) = one else { return Vec::new() };

@@ -16,7 +16,8 @@
 //! In reading order: [`subject`], [`keyspace`] and [`keys`] are the words; [`protocol`] and
 //! [`identity`] say who asks; [`policy`] (read through [`source`]) says who may do what;
 //! [`permissions`], [`decide`] and [`issue`] make the answer; [`config`], [`telemetry`], [`http`],
-//! [`broker`], [`service`] and [`cli`] run it.
+//! [`broker`], [`fleet`], [`follow`], [`service`] and [`cli`] run it; [`sessions`] keeps open
+//! connections to the policy.
 
 pub mod audit;
 pub mod authorizer;
@@ -26,6 +27,8 @@ pub mod config;
 pub mod decide;
 pub mod diff;
 pub mod expect;
+pub mod fleet;
+pub mod follow;
 pub mod http;
 pub mod identity;
 pub mod issue;
@@ -40,6 +43,7 @@ pub mod query;
 pub mod sandbox;
 pub mod schema;
 pub mod service;
+pub mod sessions;
 pub mod source;
 pub mod subject;
 pub mod telemetry;

@@ -102,6 +102,7 @@ fn settings_table(path: &str) -> &'static str {
         }
         "policy" => "Where the policy is.",
         "grants" => "What a connection gets when the policy does not say.",
+        "sessions" => "Connections that are open while the policy changes.",
         "limits" => "What bounds the work.",
         "audit" => "The audit stream. Without it, events go to the log alone.",
         "http" => "Health and metrics.",

@@ -5,6 +5,7 @@
 //! OpenMetrics text format.
 
 mod events;
+mod sessions;
 
 use std::io::IsTerminal;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use prometheus_client::registry::{Registry, Unit};
 use tracing_subscriber::EnvFilter;
 
 pub use self::events::log_event;
+pub use self::sessions::{SessionMetrics, SessionState};
 use crate::policy::model::Policy;
 use crate::protocol::request::Rejection;
 
@@ -115,12 +117,16 @@ pub struct Metrics {
     policy_services: Gauge,
     policy_loaded: Gauge<f64, AtomicU64>,
     policy_refused_since: Gauge<i64, AtomicI64>,
+    policy_number: Gauge,
+    policy_source: Gauge,
+    policy_confirmed: Gauge<i64, AtomicI64>,
     audit_recorded: Counter,
     audit_published: Counter,
     audit_lost: Family<ReasonLabel, Counter>,
     audit_pending: Gauge,
     audit_spool_bytes: Gauge,
     audit_connected: Gauge,
+    sessions: SessionMetrics,
 }
 
 impl Metrics {
@@ -143,12 +149,16 @@ impl Metrics {
             policy_services: Gauge::default(),
             policy_loaded: Gauge::default(),
             policy_refused_since: Gauge::default(),
+            policy_number: Gauge::default(),
+            policy_source: Gauge::default(),
+            policy_confirmed: Gauge::default(),
             audit_recorded: Counter::default(),
             audit_published: Counter::default(),
             audit_lost: Family::default(),
             audit_pending: Gauge::default(),
             audit_spool_bytes: Gauge::default(),
             audit_connected: Gauge::default(),
+            sessions: SessionMetrics::default(),
             registry: Registry::default(),
         };
         registry.register(
@@ -209,7 +219,24 @@ impl Metrics {
             Unit::Seconds,
             metrics.policy_refused_since.clone(),
         );
+        registry.register(
+            "policy_number",
+            "Number of the policy in force in its bucket; 0 when it is not from one",
+            metrics.policy_number.clone(),
+        );
+        registry.register(
+            "policy_source_up",
+            "1 while the policy's source answers",
+            metrics.policy_source.clone(),
+        );
+        registry.register_with_unit(
+            "policy_confirmed_timestamp",
+            "When the policy's source last answered (Unix time)",
+            Unit::Seconds,
+            metrics.policy_confirmed.clone(),
+        );
         metrics.register_audit(&mut registry);
+        metrics.sessions.register(&mut registry);
         Arc::new(Self { registry, ..metrics })
     }
 
@@ -249,6 +276,12 @@ impl Metrics {
             "1 while events are sent to the audit stream; 0 while they are kept, or without one",
             self.audit_connected.clone(),
         );
+    }
+
+    /// Those of open connections.
+    #[must_use]
+    pub fn sessions(&self) -> &SessionMetrics {
+        &self.sessions
     }
 
     /// Counts an event.
@@ -312,9 +345,10 @@ impl Metrics {
         self.connected.set(i64::from(connected));
     }
 
-    /// A policy came into force, at a Unix time in seconds.
+    /// A policy came into force, at a Unix time in seconds, with its number if it has one.
     #[allow(clippy::cast_precision_loss)]
-    pub fn policy_accepted(&self, policy: &Policy, now: i64) {
+    pub fn policy_accepted(&self, policy: &Policy, now: i64, number: Option<u64>) {
+        self.policy_number.set(number.map_or(0, |n| i64::try_from(n).unwrap_or(i64::MAX)));
         self.policy_loads.get_or_create(&OutcomeLabel { outcome: "accepted" }).inc();
         self.policy_services.set(i64::try_from(policy.services().len()).unwrap_or(i64::MAX));
         self.policy_loaded.set(now as f64);
@@ -329,10 +363,14 @@ impl Metrics {
         }
     }
 
-    /// Since when policy changes have been refused (Unix time), if they are.
-    #[must_use]
-    pub fn refused_since(&self) -> Option<i64> {
-        Some(self.policy_refused_since.get()).filter(|since| *since != 0)
+    /// Whether the policy's source answered when it was last asked.
+    pub fn policy_source(&self, answers: bool) {
+        self.policy_source.set(i64::from(answers));
+    }
+
+    /// When the policy's source last answered (Unix time).
+    pub fn policy_confirmed(&self, at: i64) {
+        self.policy_confirmed.set(at);
     }
 
     /// The OpenMetrics text.

@@ -65,9 +65,9 @@ fn origin() -> Origin {
     Origin {
         from: text("bucket"),
         place: text("policy"),
-        by: some("ada@example.com"),
+        author: some("ada@example.com"),
         message: some("billing reads rates"),
-        sequence: Some(41),
+        number: Some(41),
     }
 }
 
@@ -152,7 +152,6 @@ fn samples() -> Vec<Event> {
             version: text("0.1.0"),
             issuer: some("AB3JFQ5NGVALXAB4AIFTV3TGZWEIOERSGTVAY3TRIPAK3VZ76QY632XP"),
             xkey: some("XB3JFQ5NGVALXAB4AIFTV3TGZWEIOERSGTVAY3TRIPAK3VZ76QY632XP"),
-            revision: revision(),
         }),
         Event::Stopped(Stopped {
             version: text("0.1.0"),

@@ -155,13 +155,13 @@ pub struct Origin {
     pub place: String,
     /// Who pushed it, where that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub by: Option<String>,
+    pub author: Option<String>,
     /// What they said about it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// The revision of the bucket.
+    /// Its number in the bucket.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub sequence: Option<u64>,
+    pub number: Option<u64>,
 }
 
 /// A keyspace that changed hands.
@@ -366,9 +366,6 @@ pub struct Started {
     /// The public curve key, when requests are sealed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub xkey: Option<String>,
-    /// The policy revision that it begins with.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub revision: Option<String>,
 }
 
 /// A producer ended, and had the time to say so.

@@ -139,11 +139,10 @@ const VIOLATION: [Field; 17] = [
     always("last", Time, "the last time"),
 ];
 
-const STARTED: [Field; 4] = [
+const STARTED: [Field; 3] = [
     always("version", Text, "its version"),
     maybe("issuer", Text, "the public key of the issuer that it signs with"),
     maybe("xkey", Text, "the public curve key, when requests are sealed"),
-    maybe("revision", Text, "the policy revision that it begins with"),
 ];
 
 const STOPPED: [Field; 4] = [
@@ -269,9 +268,9 @@ fn form(form: Form) -> Value {
         Origin => object([
             ("from", json!({ "enum": ["directory", "bucket"] }), true),
             ("place", text(), true),
-            ("by", text(), false),
+            ("author", text(), false),
             ("message", text(), false),
-            ("sequence", number(), false),
+            ("number", number(), false),
         ]),
         Changes => object([
             ("added", names(), true),

@@ -19,8 +19,10 @@ pub mod init;
 pub mod key;
 pub mod man;
 pub mod map;
+pub mod policy;
 pub mod schema;
 pub mod serve;
+pub mod sessions;
 pub mod test;
 pub mod tool;
 pub mod who_can;
@@ -50,8 +52,10 @@ enum Command {
     Diff(diff::DiffCommand),
     Test(test::Test),
     Audit(audit::AuditCommand),
+    Policy(policy::PolicyCommand),
     #[cfg(all(unix, feature = "sandbox"))]
     Demo(demo::Demo),
+    Sessions(sessions::Sessions),
     Map(map::MapCommand),
     Schema(schema::Schema),
     Completions(completions::Completions),
@@ -72,8 +76,10 @@ impl Cli {
             Command::Diff(diff) => diff.run(),
             Command::Test(test) => test.run(),
             Command::Audit(audit) => audit.run(),
+            Command::Policy(policy) => policy.run(),
             #[cfg(all(unix, feature = "sandbox"))]
             Command::Demo(demo) => demo.run(),
+            Command::Sessions(sessions) => sessions.run(),
             Command::Map(map) => map.run(),
             Command::Schema(schema) => schema.run(),
             Command::Completions(completions) => completions.run(),

@@ -1,33 +1,42 @@
 //! `solewriter serve`: the service.
 
 mod recording;
+mod together;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
+use async_nats::Client;
 use clap::Args;
 use jiff::Timestamp;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use self::recording::Recording;
+use self::together::Together;
 use super::{fail, report, runtime};
 use crate::authorizer::Authorizer;
-use crate::config::{self, Overrides, Settings};
+use crate::config::{self, Nats, Overrides, Policy, PolicySource, Settings};
 use crate::decide::Decider;
+use crate::fleet::{Identity, Member};
+use crate::follow::{self, Follower};
 use crate::http;
 use crate::issue::Issuer;
 use crate::keys::CurveSecret;
 use crate::policy::directory::{Directory, Timing, Watcher};
+use crate::policy::kept::Keeper;
+use crate::policy::standing::Standing;
 use crate::policy::store::Store;
-use crate::policy::validate::{Validated, validate};
 use crate::protocol::seal::Sealer;
-use crate::service::{Health, Service};
-use crate::source::render::Style;
-use crate::source::{Problems, SourceFile};
+use crate::service::{Health, Service, connect_beside};
 use crate::telemetry::{self, Metrics};
+
+/// How long it may take to tell the other instances that this one ends.
+const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 
 /// Answer nats-server's authorization requests.
 ///
@@ -72,71 +81,78 @@ impl Serve {
 /// The life of the service, with what there is to record of it.
 async fn recorded(settings: Settings) -> Result<ExitCode, String> {
     let metrics = Metrics::new();
-    let Settings { nats, policy, defaults, audit, .. } = &settings;
     let (recording, sink) =
-        Recording::start(audit.clone(), nats, &metrics, policy, defaults.clone())?;
-    let recording = Arc::new(recording);
-    // Watching begins before the first reading, so that no change falls between.
-    let directory = Directory::new(policy);
-    let timing = Timing { poll: settings.poll, ..Timing::default() };
-    let watcher = Watcher::start(directory.clone(), timing);
-    let (policy, warnings) = match directory.read().and_then(|files| validate(&files)) {
-        Ok(Validated { policy, warnings }) => (policy, warnings),
-        Err(problems) => {
-            // The problems themselves are printed; the log alone does not need them twice.
-            if sink.is_some() {
-                recording.refused(None, &problems);
-                recording.stopped(sink, Err("the policy does not load")).await;
+        Recording::start(settings.audit.clone(), &settings.nats, metrics.clone())?;
+    recording.started(settings.issuer.public(), settings.xkey.as_ref())?;
+    let Policy { source, keep, keep_at_most, .. } = &settings.policy;
+    let keeper = keep.clone().map(|file| Keeper::new(file, source.to_string(), *keep_at_most));
+    let follower = Follower {
+        store: Arc::new(Store::new()),
+        standing: Arc::new(Standing::new(source.to_string(), *keep_at_most)),
+        metrics,
+        keeper: keeper.map(Arc::new),
+        recorder: recording.recorder.clone(),
+        defaults: settings.defaults.clone(),
+    };
+    let kept = follow::start_from_kept(&follower);
+    let watcher = match source {
+        PolicySource::Bucket(_) => None,
+        PolicySource::Directory(path) => {
+            // Watching begins before the first reading, so that no change falls between.
+            let directory = Directory::new(path);
+            let timing = Timing { poll: settings.policy.poll, ..Timing::default() };
+            let watcher = Watcher::start(directory.clone(), timing);
+            match follower.begin(directory.read()) {
+                Err(problems) if !kept => {
+                    // The problems themselves are printed; the log alone does not need them twice.
+                    if sink.is_some() {
+                        follower.record_refusal(&problems, None);
+                    }
+                    recording.stopped(sink, Err("the policy does not load")).await;
+                    return Ok(report(&problems));
+                }
+                _ => Some(watcher),
             }
-            return Ok(report(&problems));
         }
     };
-    log_warnings(&warnings);
-    let store = Arc::new(Store::new(policy, Timestamp::now()));
-    let outcome = serve(settings, metrics, store, watcher, &recording, &warnings).await;
+    let outcome = serve(settings, follower, watcher).await;
     recording.stopped(sink, outcome.as_ref().map(drop).map_err(String::as_str)).await;
     outcome.map(|()| ExitCode::SUCCESS)
 }
 
 async fn serve(
     settings: Settings,
-    metrics: Arc<Metrics>,
-    store: Arc<Store>,
-    watcher: Watcher,
-    recording: &Arc<Recording>,
-    warnings: &Problems,
+    follower: Follower,
+    watcher: Option<Watcher>,
 ) -> Result<(), String> {
     let Settings {
         nats,
         issuer,
         xkey,
-        system: _,
-        policy: _,
-        poll: _,
+        system,
+        policy,
         defaults,
         accounts,
         jitter,
+        sessions,
         limits,
         listen,
         audit: _,
     } = settings;
+    let Follower { store, standing, metrics, recorder, .. } = follower.clone();
     let sealer = xkey
         .map(|seed| CurveSecret::new(&seed).map(Sealer::new))
         .transpose()
         .map_err(|error| error.to_string())?;
-    let current = store.current();
-    metrics.policy_accepted(&current.policy, Timestamp::now().as_second());
-    let recorder = recording.recorder.clone();
-    let health = Health::new(store.clone(), metrics.clone(), recorder.clone());
-    let issuer = Issuer::new(issuer, sealer);
-    recording.started(&issuer, &current.policy, warnings);
+    let health = Health::new(store.clone(), standing.clone(), metrics.clone(), recorder.clone());
     let service = Arc::new(Service {
         authorizer: Authorizer::new(
-            issuer,
+            Issuer::new(issuer, sealer),
             Decider::new(defaults, accounts, jitter),
             limits.clock_leeway,
         ),
         store: store.clone(),
+        standing: standing.clone(),
         metrics: metrics.clone(),
         recorder,
         health: health.clone(),
@@ -168,65 +184,50 @@ async fn serve(
             }
         });
     }
-    let keep_current = keep_current(store, metrics, Arc::clone(recording), watcher, hangup);
-    let following = tokio::spawn(async move {
+    let identity = Identity::new(rand::random(), Timestamp::now().as_second());
+    tracing::info!(event = "instance", id = &*identity.id, host = identity.host);
+    let together = Together::prepare(&nats, system, sessions, &service, identity.clone());
+    let member = Arc::new(Member { identity, store, standing: standing.clone() });
+    let (connected, connection) = watch::channel(None);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move { standing.freshness.watch().await });
+    tasks.spawn(talk(nats.clone(), member, connected));
+    match (watcher, policy.source) {
+        (Some(watcher), _) => drop(tasks.spawn(follow::directory(follower, watcher, hangup))),
+        (None, PolicySource::Bucket(name)) => {
+            let connection = first(connection.clone());
+            drop(tasks.spawn(follow::bucket(follower, connection, name, policy.poll, hangup)));
+        }
+        (None, PolicySource::Directory(_)) => {}
+    }
+    let together = tokio::spawn(together.run(first(connection), stopped.clone()));
+    tasks.spawn(async move {
         tokio::select! {
-            () = keep_current => {}
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
         let _ = stop.send(true);
     });
     let outcome = service.run(nats, until_stopped()).await;
-    following.abort();
+    // The others hear that this one leaves; they would find out by themselves.
+    let _ = tokio::time::timeout(LEAVE_WITHIN, together).await;
+    tasks.abort_all();
     outcome.map_err(|error| error.to_string())
 }
 
-/// Puts each change of the policy in force, for ever.
-async fn keep_current(
-    store: Arc<Store>,
-    metrics: Arc<Metrics>,
-    recording: Arc<Recording>,
-    mut watcher: Watcher,
-    mut hangup: Signal,
-) {
-    loop {
-        let read = tokio::select! {
-            read = watcher.changed() => read,
-            _ = hangup.recv() => watcher.read_now().await,
-        };
-        let (store, metrics, recording) = (store.clone(), metrics.clone(), recording.clone());
-        // Validating a large policy takes a while; decisions go on meanwhile.
-        let _ = tokio::task::spawn_blocking(move || load(&store, &metrics, &recording, read)).await;
+/// Makes the second connection, hands it out, and answers the other instances on it.
+async fn talk(nats: Arc<Nats>, member: Arc<Member>, connected: watch::Sender<Option<Client>>) {
+    match connect_beside(&nats).await {
+        Ok(client) => {
+            let _ = connected.send(Some(client.clone()));
+            member.answer(client).await;
+        }
+        Err(error) => tracing::error!(event = "connect_failed", %error),
     }
 }
 
-fn load(
-    store: &Store,
-    metrics: &Metrics,
-    recording: &Recording,
-    read: Result<Vec<SourceFile>, Problems>,
-) {
-    let now = Timestamp::now();
-    match read.and_then(|files| store.load(&files, now)) {
-        Ok(loaded) => {
-            log_warnings(&loaded.warnings);
-            metrics.policy_accepted(&loaded.after.policy, now.as_second());
-            recording.loaded(&loaded);
-        }
-        Err(problems) => {
-            metrics.policy_refused(now.as_second());
-            recording.refused(Some(store.current().policy.revision()), &problems);
-        }
-    }
-}
-
-fn log_warnings(problems: &Problems) {
-    for problem in problems {
-        tracing::warn!(
-            event = "policy_warning",
-            code = problem.code,
-            problem = problem.render(Style::Plain),
-        );
-    }
+/// The connection, once it is there; `None` when it will never be.
+async fn first(mut connection: watch::Receiver<Option<Client>>) -> Option<Client> {
+    let client = connection.wait_for(Option::is_some).await.ok()?;
+    client.clone()
 }

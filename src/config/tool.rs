@@ -9,8 +9,9 @@ use super::secret::{
     ADMIN_SEED_VALUE, ISSUER_SEED_VALUE, NATS_SEED_VALUE, PUBLISHER_SEED_VALUE, SYSTEM_SEED_VALUE,
     XKEY_SEED_VALUE, seed,
 };
-use super::{Login, Overrides, Tls, grants, login, read, servers, tls};
+use super::{Login, Overrides, Tls, bucket, grants, login, read, servers, tls};
 use crate::keys::{Account, Curve, Role, Seed, User};
+use crate::keyspace::BucketName;
 use crate::permissions::Defaults;
 use crate::source::{Collector, Problem, Problems, Spanned};
 
@@ -26,6 +27,8 @@ pub struct Tool {
     pub accounts: Vec<Arc<str>>,
     /// The policy's folder, if the settings name one.
     pub policy: Option<PathBuf>,
+    /// The bucket that the policy is in, or the one that it would be in.
+    pub bucket: BucketName,
     /// The settings file, for messages.
     pub path: PathBuf,
     nats_seed: Option<Spanned<PathBuf>>,
@@ -59,6 +62,7 @@ impl Tool {
         let servers = servers(raw.servers.as_deref(), problems);
         let tls = tls(&raw, problems);
         let grants = grants(&raw, problems);
+        let bucket = bucket(&raw, problems);
         let (defaults, accounts) = grants?;
         Some(Self {
             servers: servers?,
@@ -66,6 +70,7 @@ impl Tool {
             defaults,
             accounts,
             policy: raw.policy.map(|p| p.value),
+            bucket: bucket?,
             path: path.to_owned(),
             nats_seed: raw.nats_seed,
             credentials: raw.credentials,
@@ -131,6 +136,19 @@ impl Tool {
     pub fn publisher(&self) -> Result<Seed<User>, Problems> {
         let place = ("publisher", "nkey_seed", "publisher.nk");
         self.needed(self.publisher.as_ref(), PUBLISHER_SEED_VALUE, place)
+    }
+
+    /// The login of somebody who may read the policy's bucket and talk with the instances: the
+    /// publisher, or whoever answers requests.
+    ///
+    /// # Errors
+    /// As [`Tool::callout`].
+    pub fn reader(&self) -> Result<Login, Problems> {
+        let given = std::env::var_os(PUBLISHER_SEED_VALUE).is_some();
+        if self.publisher.is_some() || given || !self.has_callout() {
+            return self.publisher().map(Login::Nkey);
+        }
+        self.callout()
     }
 
     fn needed<K: Role>(

@@ -194,6 +194,19 @@ impl ConnectionType {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Standard, Self::Websocket, Self::Mqtt, Self::Leafnode];
 
+    /// What nats-server calls `kind` and `type` of a client, in its requests and in CONNZ; `None`
+    /// for what is not known here.
+    #[must_use]
+    pub fn of(kind: &str, protocol: &str) -> Option<Self> {
+        match (kind, protocol) {
+            ("Client", "nats") => Some(Self::Standard),
+            ("Client", "websocket") => Some(Self::Websocket),
+            ("Client", "mqtt") => Some(Self::Mqtt),
+            ("Leafnode", _) => Some(Self::Leafnode),
+            _ => None,
+        }
+    }
+
     /// The name that NATS JWTs use (`allowed_connection_types`).
     #[must_use]
     pub fn as_str(self) -> &'static str {

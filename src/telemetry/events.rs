@@ -29,9 +29,9 @@ pub fn log_event(source: &Source, record: &Record) {
                 revision,
                 from = origin.from,
                 place = origin.place,
-                by = origin.by,
+                author = origin.author,
                 message_of_push = origin.message,
-                sequence = origin.sequence,
+                number = origin.number,
                 errors,
                 problems,
                 "the change was refused as a whole; the policy before stays in force",
@@ -40,7 +40,7 @@ pub fn log_event(source: &Source, record: &Record) {
         Event::SessionClosed(event) => session_closed(&id, event),
         Event::Violation(event) => violation(&id, event),
         Event::Started(event) => {
-            let Started { version, issuer, xkey, revision } = event;
+            let Started { version, issuer, xkey } = event;
             tracing::info!(
                 event = "started",
                 audit = id,
@@ -49,7 +49,6 @@ pub fn log_event(source: &Source, record: &Record) {
                 version,
                 issuer,
                 xkey,
-                revision,
             );
         }
         Event::Stopped(event) => {
@@ -165,9 +164,9 @@ fn policy_accepted(id: &str, event: &PolicyAccepted) {
         before,
         from = origin.from,
         place = origin.place,
-        by = origin.by,
+        author = origin.author,
         message_of_push = origin.message,
-        sequence = origin.sequence,
+        number = origin.number,
         services,
         buckets,
         warnings,

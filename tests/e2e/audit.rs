@@ -564,6 +564,6 @@ pub async fn a_policy_that_keeps_it_from_starting_is_an_event(version: &'static 
     assert_eq!(status.code(), Some(1));
     let events = events(&deployment).await;
     let kinds: Vec<&str> = events.iter().map(|e| e["type"].as_str().unwrap()).collect();
-    assert_eq!(kinds, ["solewriter.policy.refused", "solewriter.stopped"]);
-    assert!(events[0]["data"]["problems"].as_str().unwrap().contains("did you mean `audits`?"));
+    assert_eq!(kinds, ["solewriter.started", "solewriter.policy.refused", "solewriter.stopped"]);
+    assert!(events[1]["data"]["problems"].as_str().unwrap().contains("did you mean `audits`?"));
 }

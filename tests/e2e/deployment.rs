@@ -416,6 +416,19 @@ impl Deployment {
         answer["data"]["connections"].as_array().cloned().unwrap_or_default()
     }
 
+    /// The connections of an account on one node, as the system user sees them.
+    pub async fn connections_of(&self, node: &Server, account: &str) -> Vec<Value> {
+        let question = json!({"auth": true, "acc": account, "limit": 4096});
+        let options =
+            async_nats::ConnectOptions::with_nkey(self.seed("system").expose().to_owned());
+        let client = options.connect(node.client_url()).await.unwrap();
+        let id = client.server_info().server_id;
+        let subject = format!("$SYS.REQ.SERVER.{id}.CONNZ");
+        let answer = client.request(subject, question.to_string().into()).await.unwrap();
+        let answer: Value = serde_json::from_slice(&answer.payload).unwrap();
+        answer["data"]["connections"].as_array().cloned().unwrap_or_default()
+    }
+
     /// Closes every connection of a service, as an administrator would. Gives how many.
     pub async fn kick(&self, service: &str) -> usize {
         let question = json!({"auth": true, "acc": "APP"});

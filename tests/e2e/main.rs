@@ -12,6 +12,7 @@
 mod answers;
 mod audit;
 mod broker;
+mod bucket;
 mod clients;
 mod cluster;
 mod deployment;
@@ -20,12 +21,16 @@ mod identity;
 mod keyspaces;
 mod messaging;
 mod operations;
+mod outages;
 mod overload;
 mod policy;
 mod protocol;
 mod raw;
 mod script;
+mod sessions;
 mod subjects;
+mod swaps;
+mod sweeps;
 mod tls;
 
 /// Declares tests that run on every supported server.
@@ -122,6 +127,33 @@ on_every_server! {
     crate::audit::an_auditor_reads_with_each_library as an_auditor_reads_with_each_library;
     crate::audit::people_read_the_stream as people_read_the_stream;
     crate::audit::a_policy_that_keeps_it_from_starting_is_an_event as a_policy_that_keeps_it_from_starting_is_an_event;
+    crate::sessions::who_loses_something_is_closed_and_nobody_else as who_loses_something_is_closed_and_nobody_else;
+    crate::sessions::who_gains_is_closed_only_when_the_settings_say_so as who_gains_is_closed_only_when_the_settings_say_so;
+    crate::sessions::a_leafnode_is_closed_too as a_leafnode_is_closed_too;
+    crate::sessions::each_library_comes_back_by_itself as each_library_comes_back_by_itself;
+    crate::sessions::without_a_system_user_the_delay_is_told as without_a_system_user_the_delay_is_told;
+    crate::sessions::a_system_user_that_is_not_let_in_is_told as a_system_user_that_is_not_let_in_is_told;
+    crate::sessions::sessions_lists_and_closes_connections as sessions_lists_and_closes_connections;
+    crate::sweeps::a_lost_keyspace_is_lost_on_every_server_within_moments as a_lost_keyspace_is_lost_on_every_server_within_moments;
+    crate::sweeps::a_sweep_is_finished_by_another_when_the_sweeper_is_killed as a_sweep_is_finished_by_another_when_the_sweeper_is_killed;
+    crate::sweeps::what_a_paused_instance_let_in_is_swept as what_a_paused_instance_let_in_is_swept;
+    crate::sweeps::a_sweeper_that_slept_does_not_sweep_by_what_it_knew as a_sweeper_that_slept_does_not_sweep_by_what_it_knew;
+    crate::sweeps::connections_that_outlived_every_instance_are_found as connections_that_outlived_every_instance_are_found;
+    crate::bucket::a_fleet_waits_for_its_bucket_and_follows_it as a_fleet_waits_for_its_bucket_and_follows_it;
+    crate::bucket::what_was_pushed_is_logged_shown_pulled_and_rolled_back as what_was_pushed_is_logged_shown_pulled_and_rolled_back;
+    crate::bucket::an_invalid_push_changes_nothing_and_everyone_hears as an_invalid_push_changes_nothing_and_everyone_hears;
+    crate::bucket::of_two_who_push_at_once_one_wins as of_two_who_push_at_once_one_wins;
+    crate::bucket::an_instance_that_slept_through_a_push_grants_nothing_old as an_instance_that_slept_through_a_push_grants_nothing_old;
+    crate::bucket::a_deleted_bucket_costs_nothing_but_updates as a_deleted_bucket_costs_nothing_but_updates;
+    crate::bucket::a_revision_is_never_overwritten as a_revision_is_never_overwritten;
+    crate::bucket::services_do_not_reach_the_bucket as services_do_not_reach_the_bucket;
+    crate::swaps::a_hundred_swaps_of_a_directory_mix_nothing as a_hundred_swaps_of_a_directory_mix_nothing;
+    crate::swaps::a_hundred_swaps_cost_no_authorisation as a_hundred_swaps_cost_no_authorisation;
+    crate::outages::the_leader_dies_during_a_push as the_leader_dies_during_a_push;
+    crate::outages::losing_jetstream_costs_nothing_but_updates as losing_jetstream_costs_nothing_but_updates;
+    crate::outages::a_kept_policy_starts_an_instance_and_ends_in_time as a_kept_policy_starts_an_instance_and_ends_in_time;
+    crate::outages::a_kept_policy_stands_in_for_a_directory as a_kept_policy_stands_in_for_a_directory;
+    crate::outages::an_instance_that_slept_reads_the_directory_first as an_instance_that_slept_reads_the_directory_first;
     crate::tls::it_connects_over_tls_with_a_certificate as it_connects_over_tls_with_a_certificate;
 }
 

@@ -1,32 +1,25 @@
-//! What `serve` records besides decisions: its own life, and its policy's.
+//! What `serve` records of its own life.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use crate::audit::event::{Event, Origin, PRODUCER, Source, Started, Stopped, words};
-use crate::audit::{CAPACITY, Recorder, Sink, Target, policy};
+use crate::audit::event::{Event, PRODUCER, Source, Started, Stopped, words};
+use crate::audit::{CAPACITY, Recorder, Sink, Target};
 use crate::broker;
 use crate::config::{Audit, Nats};
-use crate::issue::Issuer;
-use crate::permissions::Defaults;
-use crate::policy::model::{Policy, Revision};
-use crate::policy::store::Loaded;
-use crate::source::Problems;
+use crate::keys::{AccountKey, Curve, CurveSecret, Seed};
 use crate::telemetry::Metrics;
 
 /// How long the last events may take to get into the stream when the service stops. What does not
 /// stays in the spool, so nobody has to wait for a stream that is away.
 pub const LAST_EVENTS: Duration = Duration::from_secs(1);
 
-/// Records, and knows what to say of a policy.
+/// Records, and knows when it began.
 pub struct Recording {
     /// Records.
     pub recorder: Recorder,
-    origin: Origin,
-    defaults: Defaults,
     began: Instant,
 }
 
@@ -38,16 +31,13 @@ impl Recording {
     pub fn start(
         audit: Option<Audit>,
         nats: &Arc<Nats>,
-        metrics: &Arc<Metrics>,
-        directory: &Path,
-        defaults: Defaults,
+        metrics: Arc<Metrics>,
     ) -> Result<(Self, Option<Sink>), String> {
         let source = Source::new(PRODUCER, Timestamp::now(), rand::random());
         let (recorder, sink) = match audit {
-            None => (Recorder::to_the_log(source, Arc::clone(metrics)), None),
+            None => (Recorder::to_the_log(source, metrics), None),
             Some(Audit { stream, spool }) => {
-                let (recorder, intake) =
-                    Recorder::with_queue(source, Arc::clone(metrics), CAPACITY);
+                let (recorder, intake) = Recorder::with_queue(source, metrics, CAPACITY);
                 let login = Arc::clone(nats);
                 let target = Target {
                     servers: nats.servers.clone(),
@@ -62,48 +52,21 @@ impl Recording {
                 (recorder, Some(Sink::start(intake, target, spool)?))
             }
         };
-        let place = directory.display().to_string();
-        let origin = Origin { from: "directory".to_owned(), place, ..Origin::default() };
-        Ok((Self { recorder, origin, defaults, began: Instant::now() }, sink))
+        Ok((Self { recorder, began: Instant::now() }, sink))
     }
 
-    /// The service begins with this policy.
-    pub fn started(&self, issuer: &Issuer, current: &Policy, warnings: &Problems) {
+    /// The service begins.
+    ///
+    /// # Errors
+    /// A message, when the curve seed is none.
+    pub fn started(&self, issuer: &AccountKey, xkey: Option<&Seed<Curve>>) -> Result<(), String> {
+        let xkey = xkey.map(|seed| CurveSecret::new(seed).map(|s| s.public().to_string()));
         self.recorder.record(Event::Started(Started {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            issuer: Some(issuer.account().to_string()),
-            xkey: issuer.sealer().map(|sealer| sealer.public().to_string()),
-            revision: Some(current.revision().to_string()),
+            issuer: Some(issuer.to_string()),
+            xkey: xkey.transpose().map_err(|error| error.to_string())?,
         }));
-        self.accepted(None, current, warnings);
-    }
-
-    /// A policy was read and holds. Only a change is an event.
-    pub fn loaded(&self, loaded: &Loaded) {
-        if loaded.is_change() {
-            self.accepted(Some(&loaded.before.policy), &loaded.after.policy, &loaded.warnings);
-        } else {
-            tracing::info!(
-                event = "policy_unchanged",
-                revision = %loaded.after.policy.revision(),
-                before = %loaded.before.policy.revision(),
-                services = loaded.after.policy.services().len(),
-                "policy read",
-            );
-        }
-    }
-
-    fn accepted(&self, before: Option<&Policy>, after: &Policy, warnings: &Problems) {
-        let origin = self.origin.clone();
-        self.recorder.record(policy::accepted(before, after, warnings, origin, &self.defaults));
-        for trouble in policy::troubles(after, Timestamp::now()) {
-            self.recorder.record(trouble);
-        }
-    }
-
-    /// A policy was refused; `in_force` stays, if there is one.
-    pub fn refused(&self, in_force: Option<&Revision>, problems: &Problems) {
-        self.recorder.record(policy::refused(in_force, problems, self.origin.clone()));
+        Ok(())
     }
 
     /// The service ends. Its last events get the time to arrive.
