@@ -28,8 +28,8 @@ fn open_to_tests() -> Prepared {
     Prepared::new()
         .with_server("  AUTH {", export)
         .with_server("  STATE {", import)
-        .with_server(r#"subscribe: { allow: ["$SYS.REQ.USER.AUTH", "_INBOX.solewriter.>"] }"#, "")
-        .with_server(r#""_INBOX.solewriter.>", "audit.events.solewriter.*""#, r#"">""#)
+        .with_server(r#""$SYS.REQ.USER.AUTH", "_INBOX.solewriter.>", "solewriter.>""#, r#"">""#)
+        .with_server(r#""$SYS._INBOX.>", "_INBOX.solewriter.>", "solewriter.>""#, r#"">""#)
 }
 
 /// Where nobody answers, clients are not kept waiting for long.
