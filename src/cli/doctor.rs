@@ -56,7 +56,7 @@ impl Doctor {
             err: format!("error: {error}\n"),
             code: WRONG,
         })?;
-        let report = Report::of(&runtime.block_on(look(&tool)));
+        let report = Report::of(&runtime.block_on(look(&tool, jiff::Timestamp::now)));
         let (problems, warnings) = (report.count(Outcome::Problem), report.count(Outcome::Warning));
         let not_seen = report.count(Outcome::NotSeen);
         let healthy = problems == 0 && (self.deny.is_none() || warnings == 0);

@@ -25,7 +25,7 @@ mod greeting;
 mod system;
 mod watch;
 
-pub use self::system::MOST_ACCOUNTS;
+pub use self::system::{Clock, MOST_ACCOUNTS};
 use self::watch::Watch;
 
 /// Addresses that strangers are sent to; each may take as long as the server waits.
@@ -37,8 +37,8 @@ struct Connected {
     client: Option<Client>,
 }
 
-/// Looks at everything.
-pub async fn look(tool: &Tool) -> Seen {
+/// Looks at everything. `clock` tells the time here.
+pub async fn look(tool: &Tool, clock: Clock) -> Seen {
     let addresses = greeting::greetings(&tool.servers, &tool.tls).await;
     let settings = settings(tool);
     // Without a nonce nobody can prove to have a key; trying takes until the server gives up.
@@ -85,7 +85,7 @@ pub async fn look(tool: &Tool) -> Seen {
     };
     let seen = Seen {
         addresses,
-        servers: system.servers().await,
+        servers: system.servers(clock).await,
         active_servers: system.count,
         accounts: system.accounts().await,
         takers,
@@ -349,8 +349,8 @@ impl<'a> System<'a> {
         self.client.ok_or_else(|| without(Role::System))
     }
 
-    async fn servers(&self) -> Look<Vec<Server>> {
-        Ok(system::servers(self.client()?, self.count).await)
+    async fn servers(&self, clock: Clock) -> Look<Vec<Server>> {
+        Ok(system::servers(self.client()?, self.count, clock).await)
     }
 
     async fn accounts(&self) -> Look<Vec<AccountOn>> {

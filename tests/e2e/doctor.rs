@@ -1,9 +1,12 @@
 //! `solewriter doctor` on a healthy deployment, and on one that is broken for each of its checks.
 
+use jiff::{SignedDuration, Timestamp};
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use solewriter::doctor::CHECKS;
+use solewriter::config::{Overrides, Tool};
 use solewriter::doctor::advisories::ADVISORIES;
+use solewriter::doctor::look::{Clock, look as look_at};
+use solewriter::doctor::{CHECKS, Outcome, Report};
 use solewriter::keys::{Account, Curve, CurveSecret, Seed, Signer};
 
 use super::deployment::{Deployment, Prepared, Ran};
@@ -147,6 +150,28 @@ pub async fn servers_of_different_versions(version: &'static str) {
     };
     assert!(found.contains(older) && found.contains(&newer), "{found}");
     assert!(mend.contains("finish the upgrade"), "{mend}");
+}
+
+/// Here it is the clock of the machine that looks which is wrong; it cannot tell whose is.
+pub async fn a_clock_that_is_wrong(version: &'static str) {
+    let deployment = start(Prepared::new(), version).await;
+    let settings = deployment.files.settings();
+    let text = std::fs::read_to_string(&settings).unwrap();
+    let servers = text.lines().find(|line| line.starts_with("servers = ")).unwrap();
+    let here = format!("servers = [{:?}]", deployment.url());
+    super::deployment::edit(&settings, servers, &here);
+    let tool = Tool::load(&settings, &Overrides::default()).unwrap();
+    let wrong: Clock = || Timestamp::now() + SignedDuration::from_secs(65);
+    let findings = Report::of(&look_at(&tool, wrong).await).findings;
+    let clock = findings.iter().find(|f| f.check == "clock").unwrap();
+    assert_eq!(clock.outcome, Outcome::Problem);
+    assert!(
+        clock.found.starts_with("the clock of test is 60.0 s behind the one here"),
+        "{clock:?}"
+    );
+    assert!(clock.mend.as_ref().unwrap().contains("synchronise the clocks"));
+    let findings = Report::of(&look_at(&tool, Timestamp::now).await).findings;
+    assert!(findings.iter().all(|f| f.check != "clock" || f.outcome == Outcome::Ok));
 }
 
 pub async fn a_server_that_gives_no_nonce(version: &'static str) {

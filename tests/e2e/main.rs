@@ -129,6 +129,7 @@ on_every_server! {
     crate::doctor::a_healthy_deployment_has_no_problem as a_healthy_deployment_has_no_problem;
     crate::doctor::an_address_where_nobody_is as an_address_where_nobody_is;
     crate::doctor::servers_of_different_versions as servers_of_different_versions;
+    crate::doctor::a_clock_that_is_wrong as a_clock_that_is_wrong;
     crate::doctor::a_server_that_gives_no_nonce as a_server_that_gives_no_nonce;
     crate::doctor::a_user_that_the_server_asks_about as a_user_that_the_server_asks_about;
     crate::doctor::a_seed_that_others_can_read as a_seed_that_others_can_read;

@@ -12,6 +12,9 @@ use tokio::time::{Instant, timeout_at};
 
 use super::super::seen::{AccountOn, Connection, Server, Taker, text};
 
+/// What tells the time here.
+pub type Clock = fn() -> Timestamp;
+
 /// How long servers may take to answer.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Accounts that are looked at; more are not.
@@ -34,7 +37,7 @@ pub async fn ask_all(client: &Client, what: &str, question: &Value, count: usize
     let mut all = Vec::new();
     while all.len() < count {
         let Ok(Some(answer)) = timeout_at(deadline, answers.next()).await else { break };
-        let came = Timestamp::now();
+        let came = Instant::now();
         if let Ok(value) = serde_json::from_slice::<Value>(&answer.payload) {
             all.push(Answer { value, came });
         }
@@ -45,7 +48,7 @@ pub async fn ask_all(client: &Client, what: &str, question: &Value, count: usize
 /// A server's answer, and when it came.
 pub struct Answer {
     value: Value,
-    came: Timestamp,
+    came: Instant,
 }
 
 impl Answer {
@@ -70,15 +73,15 @@ pub async fn count(client: &Client) -> Option<usize> {
     Some(count.and_then(|n| usize::try_from(n).ok()).unwrap_or(1))
 }
 
-/// Every server.
-pub async fn servers(client: &Client, count: usize) -> Vec<Server> {
+/// Every server. `clock` tells the time here.
+pub async fn servers(client: &Client, count: usize, clock: Clock) -> Vec<Server> {
     let answers = ask_all(client, "PING.VARZ", &json!({}), count).await;
-    let mut servers: Vec<Server> = answers.iter().map(server).collect();
+    let mut servers: Vec<Server> = answers.iter().map(|answer| server(answer, clock)).collect();
     servers.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
     servers
 }
 
-fn server(answer: &Answer) -> Server {
+fn server(answer: &Answer, clock: Clock) -> Server {
     let data = answer.data();
     let now = text(data, "/now").parse::<Timestamp>().ok();
     let listens = |what: &str| {
@@ -89,7 +92,9 @@ fn server(answer: &Answer) -> Server {
         name: answer.server(),
         version: text(data, "/version"),
         auth_timeout: data.get("auth_timeout").and_then(Value::as_f64).unwrap_or_default(),
-        ahead: now.map_or(0.0, |now| now.duration_since(answer.came).as_secs_f64()),
+        ahead: now.map_or(0.0, |now| {
+            now.duration_since(clock()).as_secs_f64() + answer.came.elapsed().as_secs_f64()
+        }),
         mqtt: listens("mqtt"),
         websocket: listens("websocket"),
         leafnodes: listens("leaf"),
