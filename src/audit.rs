@@ -4,7 +4,17 @@
 //! bounded queue, and never waits. What is recorded is in [`event`].
 
 pub mod event;
+pub mod policy;
 mod queue;
+pub mod reader;
+pub mod schema;
+mod sender;
+pub mod sink;
+pub mod spool;
+pub mod stats;
+pub mod stream;
+mod tally;
+pub mod violation;
 
 use std::sync::Arc;
 
@@ -13,6 +23,8 @@ use jiff::Timestamp;
 use self::event::{Event, Source};
 use self::queue::Queue;
 pub use self::queue::{CAPACITY, Intake};
+pub use self::sender::Target;
+pub use self::sink::{Sink, Spool};
 use crate::telemetry::{self, Metrics};
 
 /// Records events. Cheap to clone; every clone numbers from the same count.
@@ -33,10 +45,10 @@ impl Recorder {
     /// Records to the log and to a queue for so many events, which somebody has to empty.
     #[must_use]
     pub fn with_queue(source: Source, metrics: Arc<Metrics>, capacity: usize) -> (Self, Intake) {
-        let source = Arc::new(source);
-        let queue = Queue::new(capacity);
-        let intake = Intake::new(Arc::clone(&source), Arc::clone(&queue), Arc::clone(&metrics));
-        (Self { source, queue, metrics }, intake)
+        let (source, queue) = (Arc::new(source), Queue::new(capacity));
+        let recorder = Self { source, queue, metrics };
+        let intake = Intake::new(recorder.clone());
+        (recorder, intake)
     }
 
     /// Who records.

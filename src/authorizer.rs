@@ -95,7 +95,7 @@ impl Authorisation {
             }
             Err(denied) => {
                 event.outcome = event::Outcome::Denied;
-                event.reason = denied.reason.code().to_owned();
+                denied.reason.code().clone_into(&mut event.reason);
                 event.detail = Some(event::words(&denied.reason.to_string()));
                 event.service = denied.service.as_deref().map(ToOwned::to_owned);
                 event.nkey = denied.key.map(|key| key.to_string());

@@ -2,13 +2,24 @@
 
 use std::time::Duration;
 
-use async_nats::{Client, ConnectError, ConnectErrorKind, ConnectOptions, ServerAddr};
+use async_nats::connection::State;
+use async_nats::{
+    Client, ConnectError, ConnectErrorKind, ConnectOptions, Request, RequestErrorKind, ServerAddr,
+};
+use tokio::time::sleep;
 
 use crate::config::{Login, Tls};
 
 /// The inboxes of solewriter's own users in the callout's account; they are permitted these
 /// (`deploy/nats-server.conf`).
 pub const INBOX: &str = "_INBOX.solewriter";
+
+/// A subject of our own users that nobody listens to.
+pub const NOBODY: &str = "solewriter.nobody";
+
+/// How long the server may take to say that nobody listens: longer than it waits for an answer
+/// about a client.
+const PROOF: Duration = Duration::from_secs(12);
 
 /// The longest pause between two attempts to connect.
 const RETRY_AT_MOST: Duration = Duration::from_secs(2);
@@ -19,6 +30,15 @@ pub enum BrokerError {
     /// The login is no good.
     #[error("credentials: {0}")]
     Credentials(std::io::Error),
+    /// nats-server does not say no, and does not let the user do anything either.
+    #[error(
+        "{servers}: the server does not let this user in: is it in auth_callout.auth_users, and \
+         may it publish to {NOBODY} and subscribe to {INBOX}.>?"
+    )]
+    NotIn {
+        /// Where.
+        servers: String,
+    },
     /// nats-server cannot be reached, or refuses.
     #[error("cannot connect to {servers}: {error}: {}", advice(.error))]
     Connect {
@@ -34,12 +54,18 @@ pub enum BrokerError {
 /// # Errors
 /// When the credentials cannot be parsed.
 pub fn options(login: &Login, tls: &Tls, name: &str) -> Result<ConnectOptions, BrokerError> {
-    let mut options = match login {
+    let options = match login {
         Login::Nkey(seed) => ConnectOptions::with_nkey(seed.expose().to_owned()),
         Login::Credentials(text) => {
             ConnectOptions::with_credentials(text.expose()).map_err(BrokerError::Credentials)?
         }
     };
+    Ok(with_tls(options, tls).name(name).custom_inbox_prefix(INBOX))
+}
+
+/// The same with TLS as the settings have it.
+#[must_use]
+pub fn with_tls(mut options: ConnectOptions, tls: &Tls) -> ConnectOptions {
     if let Some(ca) = &tls.ca {
         options = options.add_root_certificates(ca.clone());
     }
@@ -49,10 +75,10 @@ pub fn options(login: &Login, tls: &Tls, name: &str) -> Result<ConnectOptions, B
     if tls.first {
         options = options.tls_first();
     }
-    Ok(options.name(name).require_tls(tls.required).custom_inbox_prefix(INBOX))
+    options.require_tls(tls.required)
 }
 
-/// Connects once; what is wrong is the error.
+/// Connects once, as a user who may send requests to [`NOBODY`]; what is wrong is the error.
 ///
 /// # Errors
 /// [`BrokerError`].
@@ -60,9 +86,32 @@ pub async fn connect(
     servers: &[ServerAddr],
     options: ConnectOptions,
 ) -> Result<Client, BrokerError> {
+    let names = || addresses(servers).join(", ");
     let connected = options.connect(servers).await;
-    connected
-        .map_err(|error| BrokerError::Connect { servers: addresses(servers).join(", "), error })
+    let client = connected.map_err(|error| BrokerError::Connect { servers: names(), error })?;
+    tokio::select! {
+        true = is_in(&client) => Ok(client),
+        () = is_out(&client) => Err(BrokerError::NotIn { servers: names() }),
+        else => Err(BrokerError::NotIn { servers: names() }),
+    }
+}
+
+/// Whether the server does something for us: nobody listens to that subject, and the server says
+/// so. That a connection is reported as made proves less: nats-server pings a client whose
+/// authorization it still waits for, and async-nats 0.51 takes that for a welcome.
+async fn is_in(client: &Client) -> bool {
+    let request = Request::new().timeout(Some(PROOF));
+    match client.send_request(NOBODY, request).await {
+        Ok(_) => true,
+        Err(error) => error.kind() == RequestErrorKind::NoResponders,
+    }
+}
+
+/// Ends when the connection does.
+async fn is_out(client: &Client) {
+    while client.connection_state() == State::Connected {
+        sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// Connects, trying until it works: a broker that is not up yet, or restarts, is no reason to

@@ -4,6 +4,7 @@
 //! An override is read by the same code as the file: it becomes a small TOML text of its own,
 //! named after its flag, so that it is checked and reported alike.
 
+mod connect;
 mod overrides;
 mod raw;
 mod secret;
@@ -23,9 +24,11 @@ use self::secret::{
     seed,
 };
 pub use self::tool::Tool;
+use crate::audit::Spool;
 use crate::keys::{Curve, Seed, Signer, User};
 use crate::keyspace::BucketName;
 use crate::permissions::Defaults;
+use crate::policy::model::StreamName;
 use crate::sessions::{self, verdict::Gained};
 use crate::source::{Collector, Problem, Problems, SourceFile, Spanned};
 use crate::telemetry::LogFormat;
@@ -33,6 +36,10 @@ use crate::telemetry::LogFormat;
 /// What is logged unless told otherwise: async-nats repeats at INFO what is logged here anyway.
 const DEFAULT_FILTER: &str = "info,async_nats=warn";
 
+/// What may wait for the audit stream, in bytes, unless the settings say otherwise: about 300,000
+/// events.
+const DEFAULT_SPOOL: u64 = 256 * 1024 * 1024;
+const SPOOL_AT_LEAST: u64 = 1024 * 1024;
 /// The bucket whose name `deploy/nats-server.conf` permits.
 pub const DEFAULT_BUCKET: &str = "solewriter_policy";
 
@@ -122,7 +129,7 @@ pub struct Policy {
 #[derive(Debug)]
 pub struct Settings {
     /// The broker.
-    pub nats: Nats,
+    pub nats: Arc<Nats>,
     /// Signs every answer.
     pub issuer: Signer<crate::keys::Account>,
     /// Opens sealed requests.
@@ -143,6 +150,17 @@ pub struct Settings {
     pub limits: Limits,
     /// Where health and metrics listen, if anywhere.
     pub listen: Option<SocketAddr>,
+    /// Where audit events go, besides the log.
+    pub audit: Option<Audit>,
+}
+
+/// The audit stream.
+#[derive(Clone, Debug)]
+pub struct Audit {
+    /// Its name.
+    pub stream: String,
+    /// Where events are kept until it has them.
+    pub spool: Spool,
 }
 
 /// How to log: known before everything else is checked, so that problems can be logged.
@@ -152,6 +170,28 @@ pub struct Logging {
     pub format: LogFormat,
     /// `tracing` directives.
     pub filter: String,
+}
+
+/// Reads a user's seed from the file that a flag names, which nobody else may read.
+///
+/// # Errors
+/// What is wrong with the file.
+pub fn seed_file(flag: &str, path: &Path) -> Result<Seed<User>, Problems> {
+    let problems = Collector::new();
+    let given = SourceFile::new(flag, path.display().to_string());
+    let file = Spanned { value: path.to_owned(), span: given.span(0..given.text().len()) };
+    let seed = secret_file(&file, &problems).and_then(|text| match Seed::parse(&text) {
+        Ok(seed) => Some(seed),
+        Err(error) => {
+            let message = format!("{} does not hold the seed: {error}", path.display());
+            problems.push(
+                Problem::error("bad-seed", message)
+                    .at(&file.span, "expected a file with a user's seed, `SU…`"),
+            );
+            None
+        }
+    });
+    seed.ok_or_else(|| problems.finish())
 }
 
 /// Reads the settings file with what overrides it, and the secrets that they name.
@@ -214,14 +254,21 @@ fn resolve(raw: Raw, path: &Path, problems: &Collector) -> Option<(Settings, Log
     let system = seed(raw.system_seed.as_ref(), SYSTEM_SEED_VALUE, problems);
     let policy = policy(&raw, path, problems);
     let tls = tls(&raw, problems);
-    let queue_group = name(raw.queue_group.as_ref(), "solewriter", problems);
+    let queue_group = queue_group(&raw, problems);
     let connection_name = name(raw.name.as_ref(), "solewriter", problems);
     let grants = grants(&raw, problems);
+    let patience = patience(&raw, problems);
+    let clock_leeway = clock_leeway(&raw, problems);
     let sessions = sessions(&raw, problems);
-    let patience = bounded(raw.patience, 2, 0..=60, problems);
-    let clock_leeway = bounded(raw.clock_leeway, 2, 0..=300, problems);
     let drain = bounded(raw.drain, 10, 0..=600, problems);
     let listen = listen(raw.listen.as_ref(), problems);
+    let audit = audit(raw.audit_stream, raw.audit_spool, raw.audit_spool_limit, problems);
+    if raw.audit_given && !raw.present.contains(&"stream") {
+        missing("audit", "stream", "\"AUDIT_EVENTS\"");
+    }
+    if raw.audit_given && !raw.present.contains(&"spool") {
+        missing("audit", "spool", "\"audit-spool\"");
+    }
     let format = log_format(raw.log_format.as_ref(), problems);
     let filter = raw.log_filter.map_or_else(|| DEFAULT_FILTER.to_owned(), |f| f.value);
     let jitter = raw.jitter.map_or(10, |j| j.value);
@@ -229,13 +276,13 @@ fn resolve(raw: Raw, path: &Path, problems: &Collector) -> Option<(Settings, Log
     let (defaults, accounts) = grants?;
 
     let settings = Settings {
-        nats: Nats {
+        nats: Arc::new(Nats {
             servers: servers?,
             login: login?,
             queue_group: queue_group?,
             name: connection_name?,
             tls: tls?,
-        },
+        }),
         issuer: issuer?,
         xkey,
         system,
@@ -251,8 +298,21 @@ fn resolve(raw: Raw, path: &Path, problems: &Collector) -> Option<(Settings, Log
             drain: drain?,
         },
         listen: listen?,
+        audit: audit?,
     };
     Some((settings, Logging { format: format?, filter }))
+}
+
+fn queue_group(raw: &Raw, problems: &Collector) -> Option<String> {
+    name(raw.queue_group.as_ref(), "solewriter", problems)
+}
+
+fn patience(raw: &Raw, problems: &Collector) -> Option<Duration> {
+    bounded(raw.patience.clone(), 2, 0..=60, problems)
+}
+
+fn clock_leeway(raw: &Raw, problems: &Collector) -> Option<Duration> {
+    bounded(raw.clock_leeway.clone(), 2, 0..=300, problems)
 }
 
 fn sessions(raw: &Raw, problems: &Collector) -> Option<sessions::Settings> {
@@ -454,6 +514,40 @@ fn listen(given: Option<&Spanned<String>>, problems: &Collector) -> Option<Optio
                 .at(&given.span, "expected IP:PORT, or \"off\""),
         );
         None
+    }
+}
+
+/// `None` when something is wrong with it; nothing in it when there is no such table.
+#[allow(clippy::option_option)]
+fn audit(
+    stream: Option<Spanned<String>>,
+    spool: Option<Spanned<PathBuf>>,
+    limit: Option<Spanned<u64>>,
+    problems: &Collector,
+) -> Option<Option<Audit>> {
+    let limit = match limit {
+        Some(limit) if limit.value < SPOOL_AT_LEAST => {
+            problems.push(
+                Problem::error("out-of-range", "`spool_limit` is out of range")
+                    .at(&limit.span, "must be at least 1MiB"),
+            );
+            return None;
+        }
+        Some(limit) => limit.value,
+        None => DEFAULT_SPOOL,
+    };
+    let (Some(stream), Some(spool)) = (stream, spool) else { return Some(None) };
+    match StreamName::parse(&stream.value) {
+        Ok(name) => {
+            Some(Some(Audit { stream: name.to_string(), spool: Spool { dir: spool.value, limit } }))
+        }
+        Err(error) => {
+            problems.push(
+                Problem::error("bad-name", format!("{:?} is not a stream", stream.value))
+                    .at(&stream.span, error),
+            );
+            None
+        }
     }
 }
 

@@ -285,3 +285,29 @@ pub fn in_time(entry: &ServiceKey, now: i64) -> Result<(), Denial> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::permissions::Side;
+    use crate::policy::validate::validate;
+    use crate::source::SourceFile;
+
+    #[test]
+    fn a_grant_of_an_older_revision_is_never_given() {
+        let defaults = Defaults { account: "APP".into(), lifetime: Duration::from_secs(60) };
+        let decider = Decider::new(defaults, Vec::new(), 0.0);
+        let subjects = |entry: &str| {
+            let text = format!("[service.a]\npublishes = [\"{entry}\"]\n");
+            let policy = validate(&[SourceFile::new("p.toml", text)]).unwrap().policy;
+            let service = policy.service("a").unwrap();
+            let grant = decider.grant(service, policy.revision()).unwrap();
+            grant.permissions(Side::Publish)[0].subject.to_string()
+        };
+        assert_eq!(subjects("before"), "before");
+        assert_eq!(subjects("after"), "after");
+        assert_eq!(subjects("before"), "before", "as after a rollback");
+    }
+}

@@ -30,6 +30,8 @@ pub enum Verb {
     Answer,
     /// Send requests.
     Call,
+    /// Read an audit stream.
+    Audit,
 }
 
 impl Verb {
@@ -43,6 +45,7 @@ impl Verb {
             Self::Subscribe => "subscribe",
             Self::Answer => "answer",
             Self::Call => "call",
+            Self::Audit => "audit",
         }
     }
 }
@@ -284,6 +287,9 @@ fn parts(access: &Access) -> Vec<(Verb, String, Access)> {
         Access::Subscribes(_) => Verb::Subscribe,
         Access::Answers(_) => Verb::Answer,
         Access::Calls(_) => Verb::Call,
+        Access::Audits(stream) => {
+            return vec![(Verb::Audit, stream.to_string(), access.clone())];
+        }
     };
     let (Access::Publishes(pattern)
     | Access::Subscribes(pattern)
@@ -315,10 +321,11 @@ fn held(grant: &Grant, verb: Verb, access: &Access) -> Reach {
         Access::Publishes(p) | Access::Calls(p) | Access::Subscribes(p) | Access::Answers(p) => {
             p.to_string()
         }
+        Access::Audits(stream) => format!("$JS.API.CONSUMER.CREATE.{stream}"),
     };
     let side = match verb {
         Verb::Subscribe | Verb::Answer => Side::Subscribe,
-        Verb::Write | Verb::Read | Verb::Publish | Verb::Call => Side::Publish,
+        Verb::Write | Verb::Read | Verb::Publish | Verb::Call | Verb::Audit => Side::Publish,
     };
     match Pattern::parse(&telling) {
         Ok(subject) if reach(side, &subject) != Reach::None => Reach::Part,

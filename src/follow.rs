@@ -13,6 +13,8 @@ use tokio::signal::unix::Signal;
 
 pub use self::bucket::bucket;
 pub use self::directory::directory;
+use crate::audit::{Recorder, event, policy as events};
+use crate::permissions::Defaults;
 use crate::policy::kept::{Keeper, Kept};
 use crate::policy::standing::{Origin, Refused, SourceState, Standing};
 use crate::policy::store::{Loaded, Store};
@@ -31,6 +33,10 @@ pub struct Follower {
     pub metrics: Arc<Metrics>,
     /// Keeps the last good one on disk.
     pub keeper: Option<Arc<Keeper>>,
+    /// Records what became of a policy.
+    pub recorder: Recorder,
+    /// What services get that say nothing themselves.
+    pub defaults: Defaults,
 }
 
 /// What a source has: its files, or what keeps them from being read as a policy.
@@ -74,20 +80,40 @@ impl Follower {
         log_warnings(&loaded.warnings);
         self.standing.refuse(None);
         self.metrics.policy_accepted(&loaded.after.policy, now, origin.map(|o| o.number));
-        let before = loaded.before.as_ref().map(|b| b.policy.revision().to_string());
-        tracing::info!(
-            event = match &loaded.before {
-                None => "policy_loaded",
-                Some(_) if loaded.is_change() => "policy_changed",
-                Some(_) => "policy_unchanged",
-            },
-            revision = %loaded.after.policy.revision(),
-            before = before.as_deref().unwrap_or("none"),
-            services = loaded.after.policy.services().len(),
-            number = origin.map(|o| o.number), author = origin.map(|o| &*o.author),
-            message = origin.map(|o| &*o.message),
-            "policy read",
-        );
+        if !loaded.is_change() {
+            tracing::info!(
+                event = "policy_unchanged",
+                revision = %loaded.after.policy.revision(),
+                number = origin.map(|o| o.number),
+                "policy read",
+            );
+            return;
+        }
+        let (before, after) = (loaded.before.as_ref().map(|b| &b.policy), &loaded.after.policy);
+        let origin = self.came_from(origin);
+        let event = events::accepted(before, after, &loaded.warnings, origin, &self.defaults);
+        self.recorder.record(event);
+        for trouble in events::troubles(after, loaded.after.loaded_at) {
+            self.recorder.record(trouble);
+        }
+    }
+
+    /// Where it came from, as events tell it.
+    fn came_from(&self, origin: Option<&Origin>) -> event::Origin {
+        event::Origin {
+            from: if origin.is_some() { "bucket" } else { "directory" }.to_owned(),
+            place: event::words(self.standing.source()),
+            author: origin.map(|o| event::words(&o.author)),
+            message: origin.map(|o| event::words(&o.message)),
+            number: origin.map(|o| o.number),
+        }
+    }
+
+    /// Records that a change was refused.
+    pub fn record_refusal(&self, problems: &Problems, origin: Option<&Origin>) {
+        let in_force = self.store.current();
+        let revision = in_force.as_ref().map(|s| s.policy.revision());
+        self.recorder.record(events::refused(revision, problems, self.came_from(origin)));
     }
 
     /// A change was refused. One place for everyone who hears of it.
@@ -101,18 +127,7 @@ impl Follower {
             first: first.map(|p| p.message.clone()).unwrap_or_default(),
         }));
         self.metrics.policy_refused(now);
-        let in_force = self.store.current();
-        let revision = in_force.map(|s| s.policy.revision().to_string());
-        tracing::error!(
-            event = "policy_refused",
-            revision = revision.as_deref().unwrap_or("none"),
-            number = origin.map(|o| o.number),
-            author = origin.map(|o| &*o.author),
-            message = origin.map(|o| &*o.message),
-            summary = problems.summary(),
-            problems = problems.render(Style::Plain),
-            "the change was refused as a whole; the policy before stays in force",
-        );
+        self.record_refusal(problems, origin);
     }
 
     /// The source said something, or nothing: who asks hears of it, and a change of it is logged.

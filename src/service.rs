@@ -23,10 +23,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
 use self::fence::Fence;
+
 use crate::audit::Recorder;
-use crate::audit::event::{self, Event, RequestRejected};
+use crate::audit::event::{self, Event, RequestRejected, Trouble};
 use crate::authorizer::{Authorisation, Authorizer, Moment};
-use crate::broker;
+use crate::broker::INBOX;
 use crate::config::{Limits, Nats};
 use crate::decide::Denial;
 use crate::policy::model::{Policy, Revision};
@@ -76,18 +77,25 @@ pub struct Health {
     store: Arc<Store>,
     standing: Arc<Standing>,
     metrics: Arc<Metrics>,
+    recorder: Recorder,
 }
 
 impl Health {
     /// Not connected yet.
     #[must_use]
-    pub fn new(store: Arc<Store>, standing: Arc<Standing>, metrics: Arc<Metrics>) -> Arc<Self> {
+    pub fn new(
+        store: Arc<Store>,
+        standing: Arc<Standing>,
+        metrics: Arc<Metrics>,
+        recorder: Recorder,
+    ) -> Arc<Self> {
         Arc::new(Self {
             connected: AtomicBool::new(false),
             subscribed: AtomicBool::new(false),
             store,
             standing,
             metrics,
+            recorder,
         })
     }
 
@@ -325,13 +333,15 @@ impl Link {
         let mut fence = Fence::new(&client).await?;
         let confirmed = fence.pass().await;
         if !confirmed {
-            tracing::error!(
-                event = "unconfirmed",
-                "nats-server did not send a message back, so this instance does not call itself \
-                 ready: is [nats] nkey_seed the callout user's, and may that user publish and \
-                 subscribe to {}.>, as in deploy/nats-server.conf?",
-                broker::INBOX,
-            );
+            service.recorder.record(Event::Trouble(Trouble {
+                reason: "unconfirmed".to_owned(),
+                detail: format!(
+                    "nats-server did not send a message back, so this instance does not call \
+                     itself ready: is [nats] nkey_seed the callout user's, and may that user \
+                     publish and subscribe to {INBOX}.>, as in deploy/nats-server.conf?",
+                ),
+                service: None,
+            }));
         }
         service.health.subscribed.store(confirmed, Ordering::Relaxed);
         let issuer = service.authorizer.issuer();

@@ -12,6 +12,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+pub use crate::operation::Operation;
+
 /// Everything below it is an audit subject; the last tokens name the producer and its run.
 pub const SUBJECT_ROOT: &str = "audit.events";
 /// The producer name of solewriter's own instances.
@@ -155,13 +157,13 @@ pub struct Origin {
     pub place: String,
     /// Who pushed it, where that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub by: Option<String>,
+    pub author: Option<String>,
     /// What they said about it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// The revision of the bucket.
+    /// Its number in the bucket.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub sequence: Option<u64>,
+    pub number: Option<u64>,
 }
 
 /// A keyspace that changed hands.
@@ -230,14 +232,18 @@ pub struct Fault {
 /// A policy was refused as a whole; the one before stays.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PolicyRefused {
-    /// The revision that stays in force.
-    pub revision: String,
+    /// The revision that stays in force; none when the service could not start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
     /// Where it came from.
     pub origin: Origin,
     /// How many errors there are.
     pub errors: u64,
     /// The first [`MAX_NAMES`] errors.
     pub faults: Vec<Fault>,
+    /// All problems as a text for people, with the lines that they are about; cut when it is
+    /// long. What has the form of a seed is masked.
+    pub problems: String,
 }
 
 /// A live connection was closed, or should have been, because of a change.
@@ -277,30 +283,6 @@ pub struct SessionClosed {
     pub had_grant: Option<String>,
 }
 
-/// What was tried.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Operation {
-    /// To publish to a subject.
-    Publish,
-    /// To subscribe to a subject.
-    Subscribe,
-    /// To publish with a reserved reply subject.
-    Reply,
-}
-
-impl Operation {
-    /// As in the event.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Publish => "publish",
-            Self::Subscribe => "subscribe",
-            Self::Reply => "reply",
-        }
-    }
-}
-
 /// A client used, or tried to use, a subject outside its grant. Repeated ones are one event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Violation {
@@ -327,6 +309,9 @@ pub struct Violation {
     /// The number of the connection on its server.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cid: Option<u64>,
+    /// What the client says of itself, as the server logs it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client: Option<String>,
     /// What was tried.
     pub operation: Operation,
     /// The subject.
@@ -343,6 +328,12 @@ pub struct Violation {
     /// The entry that would permit it, when there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub missing_rule: Option<String>,
+    /// What else there is to know.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// For the repeats of a violation, the id of the event that told the first of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repeats: Option<String>,
     /// How often it was tried.
     pub count: u64,
     /// The first time.
@@ -362,9 +353,6 @@ pub struct Started {
     /// The public curve key, when requests are sealed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub xkey: Option<String>,
-    /// The policy revision that it begins with.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub revision: Option<String>,
 }
 
 /// A producer ended, and had the time to say so.
@@ -460,7 +448,7 @@ impl Event {
         match self {
             Self::Authorisation(event) => event.service.as_deref().or(event.nkey.as_deref()),
             Self::PolicyAccepted(event) => Some(&event.revision),
-            Self::PolicyRefused(event) => Some(&event.revision),
+            Self::PolicyRefused(event) => event.revision.as_deref(),
             Self::SessionClosed(event) => Some(&event.service),
             Self::Violation(event) => event.service.as_deref(),
             Self::Trouble(event) => event.service.as_deref(),

@@ -1,12 +1,14 @@
 //! The bounded queue between decisions and the sink.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use tokio::sync::Notify;
 
+use super::Recorder;
 use super::event::{Event, Lost, Record, Source};
+use super::tally::Tally;
 use crate::telemetry::{self, Metrics};
 
 /// How many events may wait to be written to disk: eight seconds of a thousand a second, and a
@@ -25,6 +27,18 @@ struct State {
     next: u64,
     waiting: VecDeque<Arc<Record>>,
     lost: Option<Loss>,
+    tally: Option<Tally>,
+}
+
+impl State {
+    fn number(&mut self, event: Event, time: Timestamp) -> Arc<Record> {
+        let record = Arc::new(Record { sequence: self.next, time, event });
+        if let Some(tally) = &self.tally {
+            tally.set(self.next);
+        }
+        self.next += 1;
+        record
+    }
 }
 
 /// Events that did not fit.
@@ -53,7 +67,7 @@ impl Loss {
 
 impl Queue {
     pub fn new(capacity: usize) -> Arc<Self> {
-        let state = State { next: 1, waiting: VecDeque::new(), lost: None };
+        let state = State { next: 1, waiting: VecDeque::new(), lost: None, tally: None };
         Arc::new(Self { capacity, state: Mutex::new(state), filled: Notify::new() })
     }
 
@@ -62,8 +76,7 @@ impl Queue {
         let record = {
             // Nothing that a panic could leave half done is behind the lock.
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            let record = Arc::new(Record { sequence: state.next, time, event });
-            state.next += 1;
+            let record = state.number(event, time);
             if self.capacity == 0 {
                 return record;
             }
@@ -80,55 +93,83 @@ impl Queue {
 }
 
 /// The sink's end of the queue.
-pub struct Intake {
-    source: Arc<Source>,
-    queue: Arc<Queue>,
-    metrics: Arc<Metrics>,
-}
+pub struct Intake(Recorder);
 
 impl Intake {
-    pub(super) fn new(source: Arc<Source>, queue: Arc<Queue>, metrics: Arc<Metrics>) -> Self {
-        Self { source, queue, metrics }
+    pub(super) fn new(recorder: Recorder) -> Self {
+        Self(recorder)
     }
 
     /// Who records.
     #[must_use]
     pub fn source(&self) -> &Source {
-        &self.source
+        &self.0.source
+    }
+
+    pub(super) fn metrics(&self) -> &Arc<Metrics> {
+        &self.0.metrics
+    }
+
+    /// Records into this queue.
+    pub(super) fn recorder(&self) -> &Recorder {
+        &self.0
+    }
+
+    /// Keeps the count of what is recorded where a kill leaves it.
+    pub(super) fn count_in(&self, tally: Option<Tally>) {
+        let mut state = self.lock();
+        if let Some(tally) = &tally {
+            tally.set(state.next - 1);
+        }
+        state.tally = tally;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.queue.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until there may be something.
     pub async fn filled(&self) {
-        self.queue.filled.notified().await;
+        self.0.queue.filled.notified().await;
     }
 
     /// Takes everything that waits, in order. What did not fit since the last time is told by an
     /// event at the end, with a number of its own.
     pub fn take(&self, now: Timestamp) -> Vec<Arc<Record>> {
         let (mut taken, lost) = {
-            let mut state = self.queue.state.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut state = self.lock();
             let taken: Vec<Arc<Record>> = state.waiting.drain(..).collect();
             let lost = state.lost.take().map(|loss| {
-                let event = loss.event("queue_full", &self.source.instance);
-                let record = Arc::new(Record { sequence: state.next, time: now, event });
-                state.next += 1;
-                (loss, record)
+                let event = loss.event("queue_full", &self.source().instance);
+                (loss, state.number(event, now))
             });
             (taken, lost)
         };
         if let Some((loss, record)) = lost {
-            self.metrics.audit_lost("queue_full", loss.count);
-            telemetry::log_event(&self.source, &record);
+            self.metrics().audit_lost("queue_full", loss.count);
+            telemetry::log_event(self.source(), &record);
             taken.push(record);
         }
         taken
+    }
+
+    /// A record of the sink's own, logged and numbered like any other, that does not go through
+    /// the queue.
+    pub(super) fn number(&self, event: Event, now: Timestamp) -> Arc<Record> {
+        let record = self.lock().number(event, now);
+        telemetry::log_event(self.source(), &record);
+        record
+    }
+
+    /// The run ends by itself: nothing is lost that nobody knows of.
+    pub(super) fn end(&self) {
+        self.lock().tally = None;
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audit::Recorder;
     use crate::audit::event::{PRODUCER, Trouble};
 
     fn event(text: &str) -> Event {

@@ -7,11 +7,14 @@ use clap::{Parser, Subcommand};
 
 use crate::source::Problems;
 
+pub mod audit;
+pub mod buckets;
 pub mod check;
 pub mod completions;
 #[cfg(all(unix, feature = "sandbox"))]
 pub mod demo;
 pub mod diff;
+pub mod doctor;
 pub mod explain;
 mod git;
 pub mod init;
@@ -24,6 +27,7 @@ pub mod serve;
 pub mod sessions;
 pub mod test;
 pub mod tool;
+pub mod violations;
 pub mod who_can;
 
 /// The exit code of "no", or of a command that failed. Success is 0, a wrong question is 2.
@@ -50,7 +54,11 @@ enum Command {
     WhoCan(who_can::WhoCan),
     Diff(diff::DiffCommand),
     Test(test::Test),
+    Buckets(buckets::Buckets),
+    Doctor(doctor::Doctor),
+    Audit(audit::AuditCommand),
     Policy(policy::PolicyCommand),
+    Violations(violations::Violations),
     #[cfg(all(unix, feature = "sandbox"))]
     Demo(demo::Demo),
     Sessions(sessions::Sessions),
@@ -73,7 +81,11 @@ impl Cli {
             Command::WhoCan(who_can) => who_can.run(),
             Command::Diff(diff) => diff.run(),
             Command::Test(test) => test.run(),
+            Command::Buckets(buckets) => buckets.run(),
+            Command::Doctor(doctor) => doctor.run(),
+            Command::Audit(audit) => audit.run(),
             Command::Policy(policy) => policy.run(),
+            Command::Violations(violations) => violations.run(),
             #[cfg(all(unix, feature = "sandbox"))]
             Command::Demo(demo) => demo.run(),
             Command::Sessions(sessions) => sessions.run(),

@@ -1,5 +1,6 @@
 //! `solewriter serve`: the service.
 
+mod recording;
 mod together;
 
 use std::path::PathBuf;
@@ -15,10 +16,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use self::recording::Recording;
 use self::together::Together;
 use super::{fail, report, runtime};
-use crate::audit::Recorder;
-use crate::audit::event::{PRODUCER, Source};
 use crate::authorizer::Authorizer;
 use crate::config::{self, Nats, Overrides, Policy, PolicySource, Settings};
 use crate::decide::Decider;
@@ -69,36 +69,56 @@ impl Serve {
         if let Err(error) = telemetry::start_logging(logging.format, &logging.filter) {
             return fail(&format!("the log filter {:?} is wrong: {error}", logging.filter));
         }
-        let Policy { source, keep, keep_at_most, .. } = &settings.policy;
-        let keeper = keep.clone().map(|file| Keeper::new(file, source.to_string(), *keep_at_most));
-        let follower = Follower {
-            store: Arc::new(Store::new()),
-            standing: Arc::new(Standing::new(source.to_string(), *keep_at_most)),
-            metrics: Metrics::new(),
-            keeper: keeper.map(Arc::new),
-        };
-        let kept = follow::start_from_kept(&follower);
-        let watcher = match source {
-            PolicySource::Bucket(_) => None,
-            PolicySource::Directory(path) => {
-                // Watching begins before the first reading, so that no change falls between.
-                let directory = Directory::new(path);
-                let timing = Timing { poll: settings.policy.poll, ..Timing::default() };
-                let watcher = Watcher::start(directory.clone(), timing);
-                match follower.begin(directory.read()) {
-                    Err(problems) if !kept => return report(&problems),
-                    _ => Some(watcher),
-                }
-            }
-        };
         let outcome = runtime()
             .map_err(|error| error.to_string())
-            .and_then(|rt| rt.block_on(serve(settings, follower, watcher)));
+            .and_then(|runtime| runtime.block_on(recorded(settings)));
         match outcome {
-            Ok(()) => ExitCode::SUCCESS,
+            Ok(code) => code,
             Err(error) => fail(&error),
         }
     }
+}
+
+/// The life of the service, with what there is to record of it.
+async fn recorded(settings: Settings) -> Result<ExitCode, String> {
+    let metrics = Metrics::new();
+    let (recording, sink) =
+        Recording::start(settings.audit.clone(), &settings.nats, metrics.clone())?;
+    recording.started(settings.issuer.public(), settings.xkey.as_ref())?;
+    let Policy { source, keep, keep_at_most, .. } = &settings.policy;
+    let keeper = keep.clone().map(|file| Keeper::new(file, source.to_string(), *keep_at_most));
+    let follower = Follower {
+        store: Arc::new(Store::new()),
+        standing: Arc::new(Standing::new(source.to_string(), *keep_at_most)),
+        metrics,
+        keeper: keeper.map(Arc::new),
+        recorder: recording.recorder.clone(),
+        defaults: settings.defaults.clone(),
+    };
+    let kept = follow::start_from_kept(&follower);
+    let watcher = match source {
+        PolicySource::Bucket(_) => None,
+        PolicySource::Directory(path) => {
+            // Watching begins before the first reading, so that no change falls between.
+            let directory = Directory::new(path);
+            let timing = Timing { poll: settings.policy.poll, ..Timing::default() };
+            let watcher = Watcher::start(directory.clone(), timing);
+            match follower.begin(directory.read()) {
+                Err(problems) if !kept => {
+                    // The problems themselves are printed; the log alone does not need them twice.
+                    if sink.is_some() {
+                        follower.record_refusal(&problems, None);
+                    }
+                    recording.stopped(sink, Err("the policy does not load")).await;
+                    return Ok(report(&problems));
+                }
+                _ => Some(watcher),
+            }
+        }
+    };
+    let outcome = serve(settings, follower, watcher).await;
+    recording.stopped(sink, outcome.as_ref().map(drop).map_err(String::as_str)).await;
+    outcome.map(|()| ExitCode::SUCCESS)
 }
 
 async fn serve(
@@ -118,15 +138,14 @@ async fn serve(
         sessions,
         limits,
         listen,
+        audit: _,
     } = settings;
-    let Follower { store, standing, metrics, .. } = follower.clone();
+    let Follower { store, standing, metrics, recorder, .. } = follower.clone();
     let sealer = xkey
         .map(|seed| CurveSecret::new(&seed).map(Sealer::new))
         .transpose()
         .map_err(|error| error.to_string())?;
-    let source = Source::new(PRODUCER, Timestamp::now(), rand::random());
-    let recorder = Recorder::to_the_log(source, metrics.clone());
-    let health = Health::new(store.clone(), standing.clone(), metrics.clone());
+    let health = Health::new(store.clone(), standing.clone(), metrics.clone(), recorder.clone());
     let service = Arc::new(Service {
         authorizer: Authorizer::new(
             Issuer::new(issuer, sealer),
@@ -166,7 +185,6 @@ async fn serve(
             }
         });
     }
-    let nats = Arc::new(nats);
     let identity = Identity::new(rand::random(), Timestamp::now().as_second());
     tracing::info!(event = "instance", id = &*identity.id, host = identity.host);
     let together = Together::prepare(&nats, system, sessions, &service, identity.clone());

@@ -41,8 +41,13 @@ pub(super) struct Raw {
     pub(super) clock_leeway: Option<Spanned<Duration>>,
     pub(super) drain: Option<Spanned<Duration>>,
     pub(super) listen: Option<Spanned<String>>,
+    pub(super) audit_stream: Option<Spanned<String>>,
+    pub(super) audit_spool: Option<Spanned<PathBuf>>,
+    pub(super) audit_spool_limit: Option<Spanned<u64>>,
     pub(super) log_format: Option<Spanned<String>>,
     pub(super) log_filter: Option<Spanned<String>>,
+    /// Whether anything is said about the audit stream: then the rest of it is required.
+    pub(super) audit_given: bool,
     /// Required settings that stand there, even if what they say is no good.
     pub(super) present: Vec<&'static str>,
 }
@@ -148,6 +153,14 @@ impl Raw {
             raw.listen = http.string("listen");
             http.finish();
         }
+        if let Some(mut audit) = root.table("audit") {
+            raw.audit_given = true;
+            raw.notes(&audit, &["stream", "spool"]);
+            raw.audit_stream = audit.string("stream");
+            raw.audit_spool = path(&mut audit, "spool", base);
+            raw.audit_spool_limit = audit.size("spool_limit");
+            audit.finish();
+        }
         if let Some(mut log) = root.table("log") {
             raw.log_format = log.string("format");
             raw.log_filter = log.string("filter");
@@ -166,12 +179,17 @@ impl Raw {
         under.present.extend(self.present);
         macro_rules! over {
             ($($field:ident)*) => {
-                Self { $($field: self.$field.or(under.$field),)* present: under.present }
+                Self {
+                    $($field: self.$field.or(under.$field),)*
+                    audit_given: self.audit_given || under.audit_given,
+                    present: under.present,
+                }
             };
         }
         over!(servers nats_seed credentials queue_group name tls_required tls_first tls_ca tls_cert
             tls_key issuer_seed xkey_seed system_seed admin_seed publisher_seed policy bucket poll keep
             keep_at_most account accounts lifetime jitter sweep_every close_per_second gained pending
-            patience clock_leeway drain listen log_format log_filter)
+            patience clock_leeway drain listen audit_stream audit_spool audit_spool_limit log_format
+            log_filter)
     }
 }

@@ -3,13 +3,17 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::raw::Raw;
 use super::secret::{
     ADMIN_SEED_VALUE, ISSUER_SEED_VALUE, NATS_SEED_VALUE, PUBLISHER_SEED_VALUE, SYSTEM_SEED_VALUE,
     XKEY_SEED_VALUE, seed,
 };
-use super::{Login, Overrides, Tls, bucket, grants, login, read, servers, tls};
+use super::{
+    Login, Overrides, Tls, bucket, clock_leeway, grants, login, patience, queue_group, read,
+    servers, tls,
+};
 use crate::keys::{Account, Curve, Role, Seed, User};
 use crate::keyspace::BucketName;
 use crate::permissions::Defaults;
@@ -27,8 +31,16 @@ pub struct Tool {
     pub accounts: Vec<Arc<str>>,
     /// The policy's folder, if the settings name one.
     pub policy: Option<PathBuf>,
+    /// How long a request may wait in `serve`.
+    pub patience: Duration,
+    /// How far servers' clocks may be behind.
+    pub clock_leeway: Duration,
+    /// The queue group that instances share.
+    pub queue_group: String,
     /// The bucket that the policy is in, or the one that it would be in.
     pub bucket: BucketName,
+    /// The stream that takes audit events, if the settings name one.
+    pub audit: Option<String>,
     /// The settings file, for messages.
     pub path: PathBuf,
     nats_seed: Option<Spanned<PathBuf>>,
@@ -62,6 +74,8 @@ impl Tool {
         let servers = servers(raw.servers.as_deref(), problems);
         let tls = tls(&raw, problems);
         let grants = grants(&raw, problems);
+        let (patience, clock_leeway) = (patience(&raw, problems), clock_leeway(&raw, problems));
+        let queue_group = queue_group(&raw, problems);
         let bucket = bucket(&raw, problems);
         let (defaults, accounts) = grants?;
         Some(Self {
@@ -70,7 +84,11 @@ impl Tool {
             defaults,
             accounts,
             policy: raw.policy.map(|p| p.value),
+            patience: patience?,
+            clock_leeway: clock_leeway?,
+            queue_group: queue_group?,
             bucket: bucket?,
+            audit: raw.audit_stream.map(|stream| stream.value),
             path: path.to_owned(),
             nats_seed: raw.nats_seed,
             credentials: raw.credentials,

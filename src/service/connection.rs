@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_nats::{Client, Event, ServerError};
 
 use super::{Health, ServiceError};
+use crate::audit::event::{self, Trouble, words};
 use crate::broker;
 use crate::config::Nats;
 use crate::telemetry::Dropped;
@@ -61,8 +62,8 @@ fn not_permitted(text: &str) {
     );
 }
 
-fn observe(health: &Health, event: &Event) {
-    match event {
+fn observe(health: &Health, happened: &Event) {
+    match happened {
         Event::Connected => {
             health.set_connected(true);
             tracing::info!(event = "connected", "connected to nats-server");
@@ -76,12 +77,20 @@ fn observe(health: &Health, event: &Event) {
             tracing::error!(event = "slow_consumer", "a request was dropped: too many are waiting");
         }
         Event::ServerError(ServerError::Other(text)) if text.contains("Permissions Violation") => {
-            not_permitted(text);
+            health.recorder.record(event::Event::Trouble(Trouble {
+                reason: "not_permitted".to_owned(),
+                detail: format!(
+                    "nats-server refuses this service a subject it needs, check the callout \
+                     user's permissions: {}",
+                    words(text)
+                ),
+                service: None,
+            }));
         }
         Event::ServerError(error) => tracing::error!(event = "server_error", error = %error),
         Event::ClientError(error) => tracing::warn!(event = "client_error", error = %error),
         Event::LameDuckMode | Event::Draining | Event::Closed => {
-            tracing::info!(event = "connection", state = %event);
+            tracing::info!(event = "connection", state = %happened);
         }
     }
 }

@@ -1,9 +1,10 @@
 //! Audit events as log lines: the same fields, by the same names, from the same values.
 
-use super::super::audit::event::{
-    Authorisation, Event, Lost, Outcome, PolicyAccepted, PolicyRefused, Record, RequestRejected,
-    SessionClosed, Source, Started, Stopped, Trouble, Violation,
+use crate::audit::event::{
+    Authorisation, Event, Lost, Names, Outcome, PolicyAccepted, PolicyRefused, Record,
+    RequestRejected, SessionClosed, Source, Started, Stopped, Trouble,
 };
+use crate::audit::violation;
 
 /// Logs one event. `audit` in the line is the event's id in the audit stream.
 pub fn log_event(source: &Source, record: &Record) {
@@ -22,27 +23,25 @@ pub fn log_event(source: &Source, record: &Record) {
         }
         Event::PolicyAccepted(event) => policy_accepted(&id, event),
         Event::PolicyRefused(event) => {
-            let PolicyRefused { revision, origin, errors, faults } = &**event;
-            let first = faults.first();
+            let PolicyRefused { revision, origin, errors, faults: _, problems } = &**event;
             tracing::error!(
                 event = "policy_refused",
                 audit = id,
                 revision,
                 from = origin.from,
                 place = origin.place,
-                by = origin.by,
+                author = origin.author,
                 message_of_push = origin.message,
-                sequence = origin.sequence,
+                number = origin.number,
                 errors,
-                first = first.map(|fault| fault.message.as_str()),
-                at = first.and_then(|fault| fault.at.as_deref()),
+                problems,
                 "the change was refused as a whole; the policy before stays in force",
             );
         }
         Event::SessionClosed(event) => session_closed(&id, event),
-        Event::Violation(event) => violation(&id, event),
+        Event::Violation(event) => violation::log(&id, event),
         Event::Started(event) => {
-            let Started { version, issuer, xkey, revision } = event;
+            let Started { version, issuer, xkey } = event;
             tracing::info!(
                 event = "started",
                 audit = id,
@@ -51,7 +50,6 @@ pub fn log_event(source: &Source, record: &Record) {
                 version,
                 issuer,
                 xkey,
-                revision,
             );
         }
         Event::Stopped(event) => {
@@ -69,7 +67,7 @@ pub fn log_event(source: &Source, record: &Record) {
         }
         Event::Trouble(event) => {
             let Trouble { reason, detail, service } = event;
-            tracing::error!(event = "trouble", audit = id, reason, detail, service);
+            tracing::error!(event = reason, audit = id, service, "{detail}");
         }
         Event::Lost(event) => {
             let Lost { reason, count, instance, first, last } = event;
@@ -159,7 +157,7 @@ fn authorisation(id: &str, event: &Authorisation) {
 
 fn policy_accepted(id: &str, event: &PolicyAccepted) {
     let PolicyAccepted { revision, before, origin, services, buckets, warnings, changes } = event;
-    let names = |list: Option<&crate::audit::event::Names>| list.map(|list| list.names.join(" "));
+    let names = |list: Option<&Names>| list.map(|list| list.names.join(" "));
     tracing::info!(
         event = if before.is_some() { "policy_changed" } else { "policy_loaded" },
         audit = id,
@@ -167,9 +165,9 @@ fn policy_accepted(id: &str, event: &PolicyAccepted) {
         before,
         from = origin.from,
         place = origin.place,
-        by = origin.by,
+        author = origin.author,
         message_of_push = origin.message,
-        sequence = origin.sequence,
+        number = origin.number,
         services,
         buckets,
         warnings,
@@ -217,33 +215,5 @@ fn session_closed(id: &str, event: &SessionClosed) {
         had_revision,
         grant,
         had_grant,
-    );
-}
-
-fn violation(id: &str, event: &Violation) {
-    let Violation {
-        seen_by,
-        service,
-        nkey,
-        account,
-        revision,
-        host,
-        server,
-        cid,
-        operation,
-        subject,
-        queue,
-        keyspace,
-        owner,
-        missing_rule,
-        count,
-        first,
-        last,
-    } = event;
-    tracing::error!(
-        event = "violation", audit = id, seen_by, service, nkey, account, revision, host, server,
-        cid, operation = operation.as_str(), subject, queue, keyspace, owner, missing_rule, count,
-        first = %first, last = %last,
-        "a client went beyond its grant",
     );
 }
