@@ -29,6 +29,8 @@ pub mod identity;
 pub mod issue;
 pub mod keys;
 pub mod keyspace;
+#[cfg(all(unix, feature = "sandbox"))]
+pub mod load;
 pub mod map;
 pub mod permissions;
 pub mod policy;

@@ -16,6 +16,8 @@ pub mod explain;
 mod git;
 pub mod init;
 pub mod key;
+#[cfg(all(unix, feature = "sandbox"))]
+pub mod load;
 pub mod man;
 pub mod map;
 pub mod schema;
@@ -50,6 +52,8 @@ enum Command {
     Test(test::Test),
     #[cfg(all(unix, feature = "sandbox"))]
     Demo(demo::Demo),
+    #[cfg(all(unix, feature = "sandbox"))]
+    Load(load::Load),
     Map(map::MapCommand),
     Schema(schema::Schema),
     Completions(completions::Completions),
@@ -71,6 +75,8 @@ impl Cli {
             Command::Test(test) => test.run(),
             #[cfg(all(unix, feature = "sandbox"))]
             Command::Demo(demo) => demo.run(),
+            #[cfg(all(unix, feature = "sandbox"))]
+            Command::Load(load) => load.run(),
             Command::Map(map) => map.run(),
             Command::Schema(schema) => schema.run(),
             Command::Completions(completions) => completions.run(),

@@ -89,7 +89,7 @@ pub struct GrantArgs {
     lifetime: Duration,
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     parse_duration(text).ok_or_else(|| "write a number and a unit, such as 90s or 1h30m".to_owned())
 }
 

@@ -1,0 +1,205 @@
+//! `solewriter load`: what it costs, how much it carries, how long it takes.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use super::fail;
+use super::tool::{self, Format};
+use crate::load::broker::Broker;
+use crate::load::company::Company;
+use crate::load::direct::{Direct, Outcome, Pressure};
+use crate::load::request::{Kind, Minter};
+use crate::load::stage::Stage;
+use crate::load::{Error, progress};
+
+/// Put load on solewriter and measure it.
+///
+/// Everything runs on this machine, on loopback, in a temporary folder that is removed.
+#[derive(Args)]
+pub struct Load {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Direct(DirectCommand),
+}
+
+impl Load {
+    /// Runs the command.
+    #[must_use]
+    pub fn run(self) -> ExitCode {
+        let outcome = match self.command {
+            Command::Direct(direct) => direct.run(),
+        };
+        match outcome {
+            Ok(text) => super::print(text.as_bytes()),
+            Err(error) => fail(&error),
+        }
+    }
+}
+
+/// Feed requests straight to `solewriter serve`: this command plays nats-server.
+///
+/// It signs requests (and seals them, unless --plain) as a server does, sends them to a real
+/// `serve` process over TCP, and takes the answers, of which it verifies one in a hundred.
+#[derive(Args)]
+struct DirectCommand {
+    #[command(flatten)]
+    company: CompanyArgs,
+    /// Requests in the clear, instead of sealed ones.
+    #[arg(long)]
+    plain: bool,
+    /// Closed loop: so many requests in flight.
+    #[arg(long, value_name = "NUMBER", default_value_t = 64, conflicts_with = "rate")]
+    concurrency: usize,
+    /// Open loop: so many requests a second, latencies counted from when each was to be sent.
+    #[arg(long, value_name = "PER-SECOND")]
+    rate: Option<f64>,
+    /// What is asked.
+    #[arg(long, value_enum, default_value_t = Kind::Good)]
+    requests: Kind,
+    /// `serve` processes.
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    instances: usize,
+    #[command(flatten)]
+    time: TimeArgs,
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+    /// Further arguments for `solewriter serve`, after `--`.
+    #[arg(last = true, value_name = "SERVE-ARGUMENTS")]
+    serve: Vec<String>,
+}
+
+#[derive(Args)]
+struct CompanyArgs {
+    /// Services in the policy.
+    #[arg(long, value_name = "NUMBER", default_value_t = 10_000)]
+    services: usize,
+    /// Subjects in each grant.
+    #[arg(long, value_name = "NUMBER", default_value_t = 20)]
+    subjects: usize,
+}
+
+#[derive(Args)]
+struct TimeArgs {
+    /// How long to measure, each round.
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = tool::duration)]
+    duration: Duration,
+    /// How long to run before that.
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = tool::duration)]
+    warm_up: Duration,
+    /// Rounds; the median of each figure is reported.
+    #[arg(long, value_name = "NUMBER", default_value_t = 3)]
+    rounds: usize,
+}
+
+#[derive(Serialize)]
+struct DirectReport {
+    sealed: bool,
+    services: usize,
+    subjects: usize,
+    instances: usize,
+    requests: Kind,
+    pressure: Pressure,
+    rounds: Vec<Outcome>,
+    crypto_cpu_us: Vec<f64>,
+    per_second: f64,
+    service_cpu_us: Option<f64>,
+    crypto_us: f64,
+    ratio: Option<f64>,
+}
+
+impl DirectCommand {
+    fn run(self) -> Result<String, Error> {
+        let pressure = match self.rate {
+            Some(rate) => Pressure::Rate(rate),
+            None => Pressure::Concurrency(self.concurrency),
+        };
+        if self.requests == Kind::Forged && self.rate.is_none() {
+            return Err("forged requests get no answer, so they need --rate".into());
+        }
+        progress("making a policy, keys and requests");
+        let company = Company::new(self.company.services, self.company.subjects)?;
+        let stage = Stage::set(company, !self.plain)?;
+        let minter = Arc::new(Minter::new(&stage)?);
+        let broker = Arc::new(Broker::open()?);
+        let serves: Vec<_> = (0..self.instances.max(1))
+            .map(|number| stage.serve(&broker.url(), number, &self.serve))
+            .collect::<Result<_, _>>()?;
+        let direct = Direct { broker, minter };
+        let requests = Arc::new(direct.mint(&stage, self.requests, 2_000)?);
+        let (crypto, _) = direct.crypto(&stage)?;
+        let mut crypto_cpu = vec![crypto.cost()?];
+        let mut rounds = Vec::new();
+        for round in 0..self.time.rounds.max(1) {
+            progress(&format!("round {} of {}", round + 1, self.time.rounds.max(1)));
+            let serves: Vec<_> = serves.iter().collect();
+            let time = (self.time.warm_up, self.time.duration);
+            rounds.push(direct.run(&serves, &requests, self.requests, pressure, time)?);
+            crypto_cpu.push(crypto.cost()?);
+        }
+        let crypto_cpu_us: Vec<f64> = crypto_cpu.iter().map(|c| c.as_secs_f64() * 1e6).collect();
+        let service_cpu_us = median(rounds.iter().filter_map(|r| r.service_cpu_us));
+        let crypto_us = median(crypto_cpu_us.iter().copied()).unwrap_or_default();
+        let report = DirectReport {
+            sealed: !self.plain,
+            services: self.company.services,
+            subjects: self.company.subjects,
+            instances: serves.len(),
+            requests: self.requests,
+            pressure,
+            per_second: median(rounds.iter().map(|r| r.per_second)).unwrap_or_default(),
+            ratio: service_cpu_us.map(|us| us / crypto_us),
+            service_cpu_us,
+            crypto_us,
+            crypto_cpu_us,
+            rounds,
+        };
+        for serve in serves {
+            serve.stop()?;
+        }
+        Ok(match self.format {
+            Format::Json => tool::json(&report),
+            Format::Text => report.text(),
+        })
+    }
+}
+
+impl DirectReport {
+    fn text(&self) -> String {
+        let mut text = String::new();
+        for round in &self.rounds {
+            text += &format!(
+                "{:.0}/s, p50 {:.2} ms, p99 {:.2} ms, max {:.1} ms, CPU of the service {:.1} us, \
+                 of the generator {:.1} us, late {}\n",
+                round.per_second,
+                round.latency.p50_ms,
+                round.latency.p99_ms,
+                round.latency.max_ms,
+                round.service_cpu_us.unwrap_or_default(),
+                round.generator_cpu_us.unwrap_or_default(),
+                round.late,
+            );
+        }
+        text += &format!("cryptography alone: {:.1?} us\n", self.crypto_cpu_us);
+        text += &format!(
+            "median: {:.0}/s, {:.1} us of CPU each, {:.2} times the cryptography\n",
+            self.per_second,
+            self.service_cpu_us.unwrap_or_default(),
+            self.ratio.unwrap_or_default()
+        );
+        text
+    }
+}
+
+fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len().checked_sub(1)? / 2).copied()
+}
