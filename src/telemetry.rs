@@ -217,7 +217,7 @@ impl Metrics {
         );
         registry.register(
             "nats_connected",
-            "1 while the connection to nats-server stands",
+            "Connections to nats-server that stand",
             metrics.connected.clone(),
         );
         registry.register(
@@ -275,9 +275,13 @@ impl Metrics {
         self.pending.dec();
     }
 
-    /// Whether the connection to nats-server stands.
-    pub fn connected(&self, connected: bool) {
-        self.connected.set(i64::from(connected));
+    /// One connection to nats-server more or less.
+    pub fn connection(&self, made: bool) {
+        if made {
+            self.connected.inc();
+        } else {
+            self.connected.dec();
+        }
     }
 
     /// A policy came into force, at a Unix time in seconds.

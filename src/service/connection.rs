@@ -76,11 +76,11 @@ fn options(nats: &Nats, health: &Arc<Health>) -> Result<ConnectOptions, ServiceE
 fn observe(health: &Health, event: &Event) {
     match event {
         Event::Connected => {
-            health.set_connected(true);
+            health.connection(true);
             tracing::info!(event = "connected", "connected to nats-server");
         }
         Event::Disconnected => {
-            health.set_connected(false);
+            health.connection(false);
             tracing::warn!(event = "disconnected", "connection to nats-server lost; reconnecting");
         }
         Event::SlowConsumer(_) => {
