@@ -4,6 +4,9 @@
 //! text that reaches a log may hold line breaks and terminal codes. Metrics are in the
 //! OpenMetrics text format.
 
+mod lines;
+
+use std::borrow::Cow;
 use std::io::IsTerminal;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64};
@@ -34,33 +37,50 @@ pub enum LogFormat {
     Json,
 }
 
+/// Keeps the log's last lines from being lost at the end of the process: drop it last.
+#[must_use]
+pub struct Logging(lines::Lines);
+
+impl Drop for Logging {
+    fn drop(&mut self) {
+        self.0.finish();
+    }
+}
+
 /// Starts logging to stderr. `filter` is a `tracing` directive list such as `info` or
 /// `solewriter=debug,async_nats=warn`.
 ///
 /// # Errors
 /// A message when the filter is not understood.
-pub fn start_logging(format: LogFormat, filter: &str) -> Result<(), String> {
+pub fn start_logging(format: LogFormat, filter: &str) -> Result<Logging, String> {
     let filter = EnvFilter::try_new(filter).map_err(|error| error.to_string())?;
     let json = match format {
         LogFormat::Json => true,
         LogFormat::Text => false,
         LogFormat::Auto => !std::io::stderr().is_terminal(),
     };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let lines = lines::Lines::to(std::io::stderr()).map_err(|error| error.to_string())?;
+    let writer = lines.clone();
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(move || writer.clone());
     // A second call (two commands in one test process) changes nothing.
     let _ = if json {
         builder.json().flatten_event(true).with_current_span(false).try_init()
     } else {
         builder.with_ansi(std::io::stderr().is_terminal()).with_target(false).try_init()
     };
-    Ok(())
+    Ok(Logging(lines))
 }
 
 /// The longest piece of a client's own words in a log line, in characters.
 const CLIENT_WORDS: usize = 64;
 
 /// Escaped and cut, so that it can be printed.
-fn printable(text: &str) -> String {
+fn printable(text: &str) -> Cow<'_, str> {
+    let plain = |b: u8| (b' '..=b'~').contains(&b) && !b"\"'\\".contains(&b);
+    if text.len() <= CLIENT_WORDS && text.bytes().all(plain) {
+        return Cow::Borrowed(text);
+    }
     text.chars().take(CLIENT_WORDS).flat_map(char::escape_debug).collect()
 }
 
@@ -76,23 +96,23 @@ pub fn log_decision(authorisation: &Authorisation, id: &str, took: Duration) {
     let server_name = printable(&server.name);
     if let Err(error) = answer {
         tracing::error!(
-            event = "answer_failed", decision = id, server = server_name,
+            event = "answer_failed", decision = id, server = &*server_name,
             server_id = %server.key, cid = client.id, error = %error,
         );
     }
     match decision {
         Ok(granted) => tracing::info!(
             event = "authorisation", outcome = "granted", reason = "granted",
-            service = %granted.grant.service(), nkey = %granted.key, host, connection,
-            client = name, library, server = server_name, server_id = %server.key,
+            service = %granted.grant.service(), nkey = %granted.key, host = &*host, connection,
+            client = &*name, library = &*library, server = &*server_name, server_id = %server.key,
             cid = client.id, account = granted.grant.account(), revision = %granted.revision,
             expires = granted.expires, decision = id, took_us,
         ),
         Err(denied) => tracing::warn!(
             event = "authorisation", outcome = "denied", reason = denied.reason.code(),
             service = denied.service.as_deref().unwrap_or("-"),
-            nkey = denied.key.as_ref().map_or("-", |k| k.as_str()), host, connection,
-            client = name, library, server = server_name, server_id = %server.key,
+            nkey = denied.key.as_ref().map_or("-", |k| k.as_str()), host = &*host, connection,
+            client = &*name, library = &*library, server = &*server_name, server_id = %server.key,
             cid = client.id, revision = %denied.revision, decision = id, took_us,
             detail = %denied.reason,
         ),
@@ -203,6 +223,11 @@ impl Metrics {
             "dropped_requests",
             "Requests that were not looked at",
             metrics.dropped.clone(),
+        );
+        registry.register(
+            "lost_log_lines",
+            "Log lines that nobody took fast enough",
+            lines::LOST.clone(),
         );
         registry.register_with_unit(
             "decision",
@@ -325,6 +350,8 @@ mod tests {
 
     #[test]
     fn clients_words_cannot_break_a_log_line() {
+        assert_eq!(printable("plain words, 1.2"), "plain words, 1.2");
+        assert_eq!(printable("a\"b"), "a\\\"b");
         assert_eq!(printable("a\nb\u{1b}[31m"), "a\\nb\\u{1b}[31m");
         assert_eq!(printable(&"x".repeat(1000)).len(), CLIENT_WORDS);
     }

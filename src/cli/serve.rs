@@ -53,9 +53,12 @@ impl Serve {
             Ok(loaded) => loaded,
             Err(problems) => return report(&problems),
         };
-        if let Err(error) = telemetry::start_logging(logging.format, &logging.filter) {
-            return fail(&format!("the log filter {:?} is wrong: {error}", logging.filter));
-        }
+        let _log = match telemetry::start_logging(logging.format, &logging.filter) {
+            Ok(log) => log,
+            Err(error) => {
+                return fail(&format!("the log filter {:?} is wrong: {error}", logging.filter));
+            }
+        };
         // Watching begins before the first reading, so that no change falls between.
         let directory = Directory::new(&settings.policy);
         let timing = Timing { poll: settings.poll, ..Timing::default() };

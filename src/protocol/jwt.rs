@@ -6,7 +6,7 @@
 use data_encoding::BASE64URL_NOPAD;
 use serde::{Deserialize, Serialize};
 
-use crate::keys::{BadSignature, PublicKey, Role, Signer};
+use crate::keys::{BadSignature, PublicKey, Role, Signer, Verifier};
 
 /// `{"typ":"JWT","alg":"ed25519-nkey"}` in base64url.
 const HEADER: &str = "eyJ0eXAiOiJKV1QiLCJhbGciOiJlZDI1NTE5LW5rZXkifQ";
@@ -86,6 +86,18 @@ impl<'a> Unverified<'a> {
     /// [`JwtError::Claims`] when they do not fit `T`.
     pub fn claims<T: for<'de> Deserialize<'de>>(&self) -> Result<T, JwtError> {
         serde_json::from_str(&self.claims).map_err(|_| JwtError::Claims)
+    }
+
+    /// Verifies that `key` signed this token, with a verifier that knows it already, maybe.
+    ///
+    /// # Errors
+    /// [`BadSignature`] when it did not.
+    pub fn verify_with<K: Role>(
+        &self,
+        verifier: &Verifier<K>,
+        key: &PublicKey<K>,
+    ) -> Result<(), BadSignature> {
+        verifier.verify(key, self.signed, &self.signature)
     }
 
     /// Verifies that `key` signed this token.
