@@ -16,6 +16,8 @@ use async_nats::Message;
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
+#[cfg(all(unix, feature = "sandbox"))]
+pub(crate) use self::connection::reconnect_delay;
 use self::link::{End, Link};
 use crate::authorizer::{Authorizer, Moment};
 use crate::config::{Limits, Nats};

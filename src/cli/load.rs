@@ -1,5 +1,6 @@
 //! `solewriter load`: what it costs, how much it carries, how long it takes.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,12 +10,18 @@ use serde::Serialize;
 
 use super::fail;
 use super::tool::{self, Format};
+use crate::config::{self, Overrides};
 use crate::load::broker::Broker;
+use crate::load::ceiling;
 use crate::load::company::Company;
+use crate::load::connect::{self, Against, Storm, Theatre};
 use crate::load::direct::{Direct, Outcome, Pressure};
 use crate::load::request::{Kind, Minter};
 use crate::load::stage::Stage;
 use crate::load::{Error, progress};
+use crate::permissions::Grant;
+use crate::policy::directory::Directory;
+use crate::policy::validate::validate;
 
 /// Put load on solewriter and measure it.
 ///
@@ -28,6 +35,9 @@ pub struct Load {
 #[derive(Subcommand)]
 enum Command {
     Direct(DirectCommand),
+    Connect(ConnectCommand),
+    #[command(hide = true)]
+    Ceiling(Ceiling),
 }
 
 impl Load {
@@ -36,6 +46,8 @@ impl Load {
     pub fn run(self) -> ExitCode {
         let outcome = match self.command {
             Command::Direct(direct) => direct.run(),
+            Command::Connect(connect) => connect.run(),
+            Command::Ceiling(ceiling) => ceiling.run(),
         };
         match outcome {
             Ok(text) => super::print(text.as_bytes()),
@@ -195,6 +207,154 @@ impl DirectReport {
             self.ratio.unwrap_or_default()
         );
         text
+    }
+}
+
+/// Let real NKEY clients connect through a real nats-server.
+///
+/// In turn against solewriter, against a callout that signs a fixed grant and does nothing else
+/// (the ceiling), and against the server alone with the same users in its configuration (the
+/// floor).
+#[derive(Args)]
+struct ConnectCommand {
+    #[command(flatten)]
+    company: CompanyArgs,
+    /// Requests and answers in the clear, instead of sealed.
+    #[arg(long)]
+    plain: bool,
+    /// Who decides; several, separated by commas, take turns.
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        value_name = "WHO",
+        default_value = "solewriter,ceiling,static-users"
+    )]
+    against: Vec<Against>,
+    /// Closed loop: so many clients, each of which connects again as soon as it stood.
+    #[arg(long, value_name = "NUMBER", default_value_t = 64, conflicts_with_all = ["rate", "storm"])]
+    concurrency: usize,
+    /// Open loop: so many connections a second, latencies counted from when each was due.
+    #[arg(long, value_name = "PER-SECOND", conflicts_with = "storm")]
+    rate: Option<f64>,
+    /// So many clients that stand lose their server, and all come back at once.
+    #[arg(long, value_name = "CLIENTS")]
+    storm: Option<usize>,
+    /// `serve` processes.
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    instances: usize,
+    /// Version of nats-server; the newest that is at hand if none is given.
+    #[arg(long, value_name = "VERSION")]
+    nats_server: Option<String>,
+    #[command(flatten)]
+    time: TimeArgs,
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+    /// Further arguments for `solewriter serve`, after `--`.
+    #[arg(last = true, value_name = "SERVE-ARGUMENTS")]
+    serve: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct ConnectRound {
+    against: Against,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connections: Option<connect::Outcome>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    storm: Option<Storm>,
+}
+
+impl ConnectCommand {
+    fn run(self) -> Result<String, Error> {
+        super::runtime()?.block_on(self.measure())
+    }
+
+    async fn measure(self) -> Result<String, Error> {
+        progress("making a policy and keys");
+        let company = Company::new(self.company.services, self.company.subjects)?;
+        let stage = Arc::new(Stage::set(company, !self.plain)?);
+        let mut rounds = Vec::new();
+        for round in 1..=self.time.rounds.max(1) {
+            for against in &self.against {
+                progress(&format!("round {round} of {}, {against:?}", self.time.rounds.max(1)));
+                let version = self.nats_server.clone();
+                let (against, instances) = (*against, self.instances.max(1));
+                let mut theatre =
+                    Theatre::open(stage.clone(), against, instances, version, &self.serve).await?;
+                let mut found = ConnectRound { against, connections: None, storm: None };
+                if let Some(clients) = self.storm {
+                    found.storm = Some(theatre.storm(clients).await?);
+                } else {
+                    let pressure = match self.rate {
+                        Some(rate) => Pressure::Rate(rate),
+                        None => Pressure::Concurrency(self.concurrency),
+                    };
+                    let time = (self.time.warm_up, self.time.duration);
+                    found.connections = Some(theatre.run(pressure, time).await?);
+                }
+                theatre.close().await?;
+                rounds.push(found);
+            }
+        }
+        Ok(match self.format {
+            Format::Json => tool::json(&rounds),
+            Format::Text => rounds.iter().map(ConnectRound::text).collect(),
+        })
+    }
+}
+
+impl ConnectRound {
+    fn text(&self) -> String {
+        let micros = |us: Option<f64>| us.map_or_else(|| "-".to_owned(), |us| format!("{us:.0}"));
+        if let Some(storm) = &self.storm {
+            return format!(
+                "{:?}: {} clients back in {:.2} s, p50 {:.0} ms, {} attempts failed, {} clients \
+                 refused twice in a row\n",
+                self.against,
+                storm.clients,
+                storm.seconds,
+                storm.latency.p50_ms,
+                storm.retries,
+                storm.gave_up
+            );
+        }
+        let Some(run) = &self.connections else { return String::new() };
+        format!(
+            "{:?}: {:.0} connections/s, {} failed, p50 {:.2} ms, p99 {:.2} ms, CPU each: server {} \
+             us, callout {} us, clients {} us\n",
+            self.against,
+            run.per_second,
+            run.failed,
+            run.latency.p50_ms,
+            run.latency.p99_ms,
+            micros(run.server_cpu_us),
+            micros(run.service_cpu_us),
+            micros(run.generator_cpu_us),
+        )
+    }
+}
+
+/// A callout that lets everybody in, for comparison alone.
+#[derive(Args)]
+struct Ceiling {
+    /// The settings file.
+    #[arg(long)]
+    config: PathBuf,
+    #[command(flatten)]
+    overrides: Overrides,
+}
+
+impl Ceiling {
+    fn run(self) -> Result<String, Error> {
+        let loaded = config::load(&self.config, &self.overrides);
+        let (settings, _) = loaded.map_err(|problems| problems.render(tool::style()))?;
+        let files = Directory::new(&settings.policy).read();
+        let validated = files.and_then(|files| validate(&files));
+        let policy = validated.map_err(|problems| problems.summary())?.policy;
+        let service = policy.services().first().ok_or("the policy has no service")?;
+        let grant = Grant::of(service, &settings.defaults)?.written()?;
+        ceiling::run(settings, Arc::new(grant))?;
+        Ok(String::new())
     }
 }
 

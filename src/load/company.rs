@@ -2,14 +2,20 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
+use std::time::Duration;
 
 use crate::keys::{Seed, Signer, User};
+use crate::permissions::{Defaults, Grant};
+use crate::policy::validate::validate;
+use crate::source::SourceFile;
 
 /// Services that connect, at most: enough that no cache of one client's helps another.
 const CLIENTS: usize = 2_000;
 /// Plain subjects that a service subscribes to. Its inbox is one more, and the bucket that it
 /// owns makes 12 subjects to publish to: the grant of 12 and 8 that figures are compared for.
 const SUBSCRIBES: usize = 7;
+/// What the settings that `solewriter init` writes say.
+const LIFETIME: Duration = Duration::from_secs(3600);
 /// Services in one file of the policy.
 const PER_FILE: usize = 1_000;
 
@@ -26,6 +32,7 @@ pub struct Client {
 /// Who there is.
 pub struct Company {
     files: Vec<String>,
+    subscribes: usize,
     /// Those that connect, spread evenly over the policy.
     pub clients: Vec<Client>,
     /// Keys that no service has.
@@ -41,14 +48,15 @@ impl Company {
     pub fn new(services: usize, subjects: usize) -> Result<Self, super::Error> {
         let services = services.max(1);
         let apart = services.div_ceil(CLIENTS.min(services));
-        let more = subjects.saturating_sub(20);
-        let mut company = Self { files: Vec::new(), clients: Vec::new(), strangers: Vec::new() };
+        let subscribes = SUBSCRIBES + subjects.saturating_sub(20);
+        let (files, clients, strangers) = (Vec::new(), Vec::new(), Vec::new());
+        let mut company = Self { files, subscribes, clients, strangers };
         let mut text = String::new();
         for number in 0..services {
             let seed = Seed::<User>::generate();
             let signer = Signer::new(&seed)?;
             let service = format!("s{number}");
-            service_text(&mut text, &service, signer.public().as_str(), SUBSCRIBES + more);
+            service_text(&mut text, &service, signer.public().as_str(), subscribes);
             if number % apart == 0 {
                 company.clients.push(Client { service, signer, seed });
             }
@@ -76,6 +84,21 @@ impl Company {
         Ok(())
     }
 
+    /// What the policy grants a client.
+    ///
+    /// # Errors
+    /// When it is no policy, which would be a defect here.
+    pub fn grant(&self, client: &Client) -> Result<Grant, super::Error> {
+        let mut text = String::new();
+        let key = client.signer.public();
+        service_text(&mut text, &client.service, key.as_str(), self.subscribes);
+        let validated = validate(&[SourceFile::new("load.toml", text)]);
+        let policy = validated.map_err(|problems| problems.summary())?.policy;
+        let service = policy.service(&client.service).ok_or("the service is not in its policy")?;
+        let defaults = Defaults { account: "APP".into(), lifetime: LIFETIME };
+        Ok(Grant::of(service, &defaults)?)
+    }
+
     /// The policy's size in bytes.
     #[must_use]
     pub fn policy_bytes(&self) -> usize {
@@ -99,9 +122,6 @@ fn service_text(text: &mut String, service: &str, key: &str, subscribes: usize) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::permissions::{Defaults, Grant};
-    use crate::policy::validate::validate;
-    use crate::source::SourceFile;
 
     #[test]
     fn a_grant_has_as_many_subjects_as_asked_for() {
@@ -109,10 +129,8 @@ mod tests {
             let company = Company::new(3, subjects).unwrap();
             let text = company.files.concat();
             assert_eq!(text.len(), company.policy_bytes());
-            let policy = validate(&[SourceFile::new("load.toml", text)]).unwrap().policy;
-            let service = policy.service("s1").unwrap();
-            let lifetime = std::time::Duration::from_secs(3600);
-            let grant = Grant::of(service, &Defaults { account: "APP".into(), lifetime }).unwrap();
+            validate(&[SourceFile::new("load.toml", text)]).unwrap();
+            let grant = company.grant(&company.clients[1]).unwrap();
             let claims = serde_json::to_value(grant.claims()).unwrap();
             let allowed = |side: &str| claims[side]["allow"].as_array().unwrap().len();
             assert_eq!((allowed("pub"), allowed("sub")), expected);

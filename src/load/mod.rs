@@ -7,7 +7,9 @@
 //! deciding or issuing: a production build leaves it out. Unix only.
 
 pub mod broker;
+pub mod ceiling;
 pub mod company;
+pub mod connect;
 pub mod crypto;
 pub mod direct;
 pub mod latency;

@@ -113,12 +113,34 @@ impl Stage {
     /// When it cannot be run.
     pub fn launch(&self, url: &str, number: usize, arguments: &[String]) -> Result<Serve, Error> {
         let log = self.folder().join(format!("serve-{number}.log"));
+        let more = ["--log-format", "json"].map(str::to_owned);
+        self.spawn(&["serve"], url, log, &[&more, arguments].concat())
+    }
+
+    /// Starts a callout that signs a fixed grant and does nothing else.
+    ///
+    /// # Errors
+    /// When it does not begin to answer.
+    pub fn ceiling(&self, url: &str, number: usize) -> Result<Serve, Error> {
+        let log = self.folder().join(format!("ceiling-{number}.log"));
+        let mut ceiling = self.spawn(&["load", "ceiling"], url, log, &[])?;
+        ceiling.ready()?;
+        Ok(ceiling)
+    }
+
+    fn spawn(
+        &self,
+        command: &[&str],
+        url: &str,
+        log: PathBuf,
+        arguments: &[String],
+    ) -> Result<Serve, Error> {
         let began = Instant::now();
         let child = Command::new(std::env::current_exe()?)
-            .arg("serve")
+            .args(command)
             .arg("--config")
             .arg(self.deployment.settings())
-            .args(["--nats-servers", url, "--log-format", "json"])
+            .args(["--nats-servers", url])
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())

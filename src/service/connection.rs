@@ -9,8 +9,11 @@ use super::{Health, ServiceError};
 use crate::config::{Login, Nats};
 use crate::telemetry::Dropped;
 
-/// The longest pause between two attempts to connect.
+/// The longest pause between two attempts to connect at the start.
 const RETRY_AT_MOST: Duration = Duration::from_secs(2);
+/// The longest pause between two attempts to come back. After a restart of the servers every client
+/// waits for this service, and the server lets each wait its whole timeout when nobody is there.
+const RETURN_AT_MOST: Duration = Duration::from_millis(200);
 
 /// Connects, trying until it works: a broker that is not up yet, or restarts, is no reason to
 /// give up. What is wrong is logged each time.
@@ -63,14 +66,17 @@ fn options(nats: &Nats, health: &Arc<Health>) -> Result<ConnectOptions, ServiceE
     Ok(options
         .name(&nats.name)
         .require_tls(nats.tls.required)
-        .reconnect_delay_callback(|attempts| {
-            let doublings = u32::try_from(attempts.min(10)).unwrap_or(10);
-            (Duration::from_millis(10) * 2u32.saturating_pow(doublings)).min(RETRY_AT_MOST)
-        })
+        .reconnect_delay_callback(reconnect_delay)
         .event_callback(move |event| {
             let health = health.clone();
             async move { observe(&health, &event) }
         }))
+}
+
+/// The pause before the next attempt to come back, after so many.
+pub(crate) fn reconnect_delay(attempts: usize) -> Duration {
+    let doublings = u32::try_from(attempts.min(10)).unwrap_or(10);
+    (Duration::from_millis(10) * 2u32.saturating_pow(doublings)).min(RETURN_AT_MOST)
 }
 
 fn observe(health: &Health, event: &Event) {
