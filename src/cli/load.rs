@@ -1,6 +1,6 @@
 //! `solewriter load`: what it costs, how much it carries, how long it takes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,10 +13,14 @@ use super::tool::{self, Format};
 use crate::config::{self, Overrides};
 use crate::load::broker::Broker;
 use crate::load::ceiling;
-use crate::load::company::Company;
+use crate::load::company::{CLIENTS, Company};
 use crate::load::connect::{self, Against, Storm, Theatre};
 use crate::load::direct::{Direct, Outcome, Pressure};
+use crate::load::render::Goal;
+use crate::load::report::{Effort, Run};
 use crate::load::request::{Kind, Minter};
+use crate::load::results::{Report, Soak, median};
+use crate::load::soak;
 use crate::load::stage::Stage;
 use crate::load::{Error, progress};
 use crate::permissions::Grant;
@@ -36,6 +40,8 @@ pub struct Load {
 enum Command {
     Direct(DirectCommand),
     Connect(ConnectCommand),
+    Report(ReportCommand),
+    Soak(SoakCommand),
     #[command(hide = true)]
     Ceiling(Ceiling),
 }
@@ -47,6 +53,8 @@ impl Load {
         let outcome = match self.command {
             Command::Direct(direct) => direct.run(),
             Command::Connect(connect) => connect.run(),
+            Command::Report(report) => report.run(),
+            Command::Soak(soak) => soak.run(),
             Command::Ceiling(ceiling) => ceiling.run(),
         };
         match outcome {
@@ -98,6 +106,12 @@ struct CompanyArgs {
     subjects: usize,
 }
 
+impl CompanyArgs {
+    fn make(&self) -> Result<Company, Error> {
+        Company::new(self.services, self.subjects, CLIENTS)
+    }
+}
+
 #[derive(Args)]
 struct TimeArgs {
     /// How long to measure, each round.
@@ -137,7 +151,7 @@ impl DirectCommand {
             return Err("forged requests get no answer, so they need --rate".into());
         }
         progress("making a policy, keys and requests");
-        let company = Company::new(self.company.services, self.company.subjects)?;
+        let company = self.company.make()?;
         let stage = Stage::set(company, !self.plain)?;
         let minter = Arc::new(Minter::new(&stage)?);
         let broker = Arc::new(Broker::open()?);
@@ -271,7 +285,7 @@ impl ConnectCommand {
 
     async fn measure(self) -> Result<String, Error> {
         progress("making a policy and keys");
-        let company = Company::new(self.company.services, self.company.subjects)?;
+        let company = self.company.make()?;
         let stage = Arc::new(Stage::set(company, !self.plain)?);
         let mut rounds = Vec::new();
         for round in 1..=self.time.rounds.max(1) {
@@ -334,6 +348,111 @@ impl ConnectRound {
     }
 }
 
+/// Run the whole comparison and write docs/performance.md.
+///
+/// Takes about 20 minutes. Results are kept in DOCS/performance/report.json as they come; a run that
+/// was stopped goes on from there, and one that is to begin anew needs that file gone.
+#[derive(Args)]
+struct ReportCommand {
+    /// The folder of the documentation.
+    #[arg(long, value_name = "DOCS", default_value = "docs")]
+    docs: PathBuf,
+    /// Write the page from the results that are there, and measure nothing.
+    #[arg(long)]
+    render: bool,
+    /// Only see that everything works: tiny, and its figures mean nothing.
+    #[arg(long)]
+    quick: bool,
+    /// Version of nats-server.
+    #[arg(long, value_name = "VERSION")]
+    nats_server: Option<String>,
+}
+
+impl ReportCommand {
+    fn run(self) -> Result<String, Error> {
+        let file = self.docs.join("performance").join("report.json");
+        let report: Report = if self.render {
+            serde_json::from_slice(&std::fs::read(&file)?)?
+        } else {
+            let effort = if self.quick { Effort::QUICK } else { Effort::FULL };
+            Run::begin(&file, effort, self.nats_server)?.finish()?
+        };
+        write_pages(&self.docs)?;
+        Ok(judged(&report.goals()))
+    }
+}
+
+/// Makes the page and its plots from the results that are there.
+fn write_pages(docs: &Path) -> Result<(), Error> {
+    let folder = docs.join("performance");
+    let report: Report = serde_json::from_slice(&std::fs::read(folder.join("report.json"))?)?;
+    let soak = folder.join("soak.json");
+    let soak: Option<Soak> = soak
+        .exists()
+        .then(|| std::fs::read(soak))
+        .transpose()?
+        .map(|text| serde_json::from_slice(&text))
+        .transpose()?;
+    for (name, text) in report.pages(soak.as_ref()) {
+        std::fs::write(docs.join(name), text)?;
+    }
+    Ok(())
+}
+
+/// Goals as lines: met, not met, not measured.
+fn judged(goals: &[Goal]) -> String {
+    let line = |goal: &Goal| {
+        let met = match goal.met {
+            None => "not measured",
+            Some(true) => "met",
+            Some(false) => "NOT MET",
+        };
+        let given = if goal.same_run { "" } else { " (against a given figure)" };
+        format!("{met:<13}{}: {}{given}\n", goal.goal, goal.found)
+    };
+    goals.iter().map(line).collect()
+}
+
+/// Run at half of what the machine carries for long, with changes of the policy and restarts of
+/// nats-server, and add what it shows to docs/performance.md.
+#[derive(Args)]
+struct SoakCommand {
+    /// How long.
+    #[arg(long, value_name = "TIME", default_value = "30m", value_parser = tool::duration)]
+    duration: Duration,
+    /// Services in the policy.
+    #[arg(long, value_name = "NUMBER", default_value_t = 10_000)]
+    services: usize,
+    /// How long the capacity is looked for before.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = tool::duration)]
+    calibrate: Duration,
+    /// The folder of the documentation, to which DOCS/performance/soak.json is written.
+    #[arg(long, value_name = "DOCS", default_value = "docs")]
+    docs: PathBuf,
+    /// Version of nats-server.
+    #[arg(long, value_name = "VERSION")]
+    nats_server: Option<String>,
+}
+
+impl SoakCommand {
+    fn run(self) -> Result<String, Error> {
+        let plan = soak::Plan {
+            length: self.duration,
+            services: self.services,
+            calibrate: self.calibrate,
+            nats_server: self.nats_server,
+        };
+        let soak = super::runtime()?.block_on(soak::run(plan))?;
+        let folder = self.docs.join("performance");
+        std::fs::create_dir_all(&folder)?;
+        std::fs::write(folder.join("soak.json"), tool::json(&soak))?;
+        if folder.join("report.json").exists() {
+            write_pages(&self.docs)?;
+        }
+        Ok(judged(&soak.goals()))
+    }
+}
+
 /// A callout that lets everybody in, for comparison alone.
 #[derive(Args)]
 struct Ceiling {
@@ -356,10 +475,4 @@ impl Ceiling {
         ceiling::run(settings, Arc::new(grant))?;
         Ok(String::new())
     }
-}
-
-fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len().checked_sub(1)? / 2).copied()
 }

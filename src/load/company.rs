@@ -9,8 +9,8 @@ use crate::permissions::{Defaults, Grant};
 use crate::policy::validate::validate;
 use crate::source::SourceFile;
 
-/// Services that connect, at most: enough that no cache of one client's helps another.
-const CLIENTS: usize = 2_000;
+/// Services that connect, unless told otherwise: enough that no cache of one client's helps another.
+pub const CLIENTS: usize = 2_000;
 /// Plain subjects that a service subscribes to. Its inbox is one more, and the bucket that it
 /// owns makes 12 subjects to publish to: the grant of 12 and 8 that figures are compared for.
 const SUBSCRIBES: usize = 7;
@@ -41,16 +41,16 @@ pub struct Company {
 
 impl Company {
     /// A policy of so many services. Each owns a bucket and subscribes to a few subjects;
-    /// `subjects` is how many subjects a grant has in all, 20 at least.
+    /// `subjects` is how many subjects a grant has in all, 20 at least; at most `clients` connect.
     ///
     /// # Errors
     /// When a key cannot be made.
-    pub fn new(services: usize, subjects: usize) -> Result<Self, super::Error> {
+    pub fn new(services: usize, subjects: usize, clients: usize) -> Result<Self, super::Error> {
         let services = services.max(1);
-        let apart = services.div_ceil(CLIENTS.min(services));
+        let apart = services.div_ceil(clients.clamp(1, services));
         let subscribes = SUBSCRIBES + subjects.saturating_sub(20);
-        let (files, clients, strangers) = (Vec::new(), Vec::new(), Vec::new());
-        let mut company = Self { files, subscribes, clients, strangers };
+        let mut company =
+            Self { files: Vec::new(), subscribes, clients: Vec::new(), strangers: Vec::new() };
         let mut text = String::new();
         for number in 0..services {
             let seed = Seed::<User>::generate();
@@ -126,7 +126,7 @@ mod tests {
     #[test]
     fn a_grant_has_as_many_subjects_as_asked_for() {
         for (subjects, expected) in [(20, (12, 8)), (500, (12, 488))] {
-            let company = Company::new(3, subjects).unwrap();
+            let company = Company::new(3, subjects, 3).unwrap();
             let text = company.files.concat();
             assert_eq!(text.len(), company.policy_bytes());
             validate(&[SourceFile::new("load.toml", text)]).unwrap();

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -24,15 +24,15 @@ use super::{Error, usage};
 use crate::sandbox::{Server, fetch};
 
 /// How long one connection may take before it counts as failed.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 /// What a client library pauses before it tries again (nats.go: 2 s, and up to 0.1 s at random).
-const PAUSE: Duration = Duration::from_secs(2);
-const JITTER: Duration = Duration::from_millis(100);
+pub(super) const PAUSE: Duration = Duration::from_secs(2);
+pub(super) const JITTER: Duration = Duration::from_millis(100);
 /// How long a storm may take in all.
 const STORM: Duration = Duration::from_secs(180);
 
 /// Who decides about connections.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Against {
     /// `solewriter serve`.
@@ -44,7 +44,7 @@ pub enum Against {
 }
 
 /// What a run found.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct Outcome {
     /// Length of the measured part, in seconds.
     pub seconds: f64,
@@ -69,7 +69,7 @@ pub struct Outcome {
 }
 
 /// What a storm did.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct Storm {
     /// Clients that were connected, lost their server, and came back.
     pub clients: usize,
@@ -95,8 +95,8 @@ pub struct Theatre {
     pub against: Against,
     /// The processes that decide.
     pub serves: Vec<Serve>,
+    pub(super) address: SocketAddr,
     stage: Arc<Stage>,
-    address: SocketAddr,
 }
 
 impl Theatre {
@@ -392,7 +392,7 @@ impl Crowd {
 }
 
 /// Connects and waits until the server has let the client in.
-async fn enter(address: SocketAddr, client: &Client) -> Result<TcpStream, Error> {
+pub(super) async fn enter(address: SocketAddr, client: &Client) -> Result<TcpStream, Error> {
     let mut stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     let mut buffer = Vec::with_capacity(4096);

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Error;
 use super::broker::{Broker, Member, Receive};
@@ -28,7 +28,7 @@ const LOOKED_AT: u64 = 101;
 pub const SERVER_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How much at once.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Pressure {
     /// So many in flight.
@@ -38,7 +38,7 @@ pub enum Pressure {
 }
 
 /// What a run found.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct Outcome {
     /// Length of the measured part, in seconds.
     pub seconds: f64,

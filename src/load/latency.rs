@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The longest that is told apart.
 const LONGEST: Duration = Duration::from_secs(60);
@@ -15,7 +15,7 @@ pub struct Latencies(
 );
 
 /// Quantiles, in milliseconds.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct Summary {
     /// How many were measured.
     pub count: u64,

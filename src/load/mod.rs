@@ -3,7 +3,7 @@
 //! [`direct`] plays nats-server towards a real `solewriter serve` process over TCP, so that the
 //! service is measured with its messaging and without a server's costs. [`connect`] puts real
 //! clients on a real nats-server. [`report`] runs the whole comparison and writes
-//! `docs/performance.md`; [`soak`] watches half the load for long. Nothing here has a part in
+//! `docs/performance.md` ([`render`]); [`soak`] watches half the load for long. Nothing here has a part in
 //! deciding or issuing: a production build leaves it out. Unix only.
 
 pub mod broker;
@@ -13,7 +13,12 @@ pub mod connect;
 pub mod crypto;
 pub mod direct;
 pub mod latency;
+pub mod plot;
+pub mod render;
+pub mod report;
 pub mod request;
+pub mod results;
+pub mod soak;
 pub mod stage;
 pub mod usage;
 

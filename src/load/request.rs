@@ -13,7 +13,9 @@ use crate::protocol::jwt::{self, Unverified};
 use crate::protocol::seal::Sealer;
 
 /// What is asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Deserialize, serde::Serialize,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// Clients that the policy knows, with good signatures: they are granted.

@@ -1,6 +1,6 @@
 //! What load is put on: a deployment in a folder of its own, and `solewriter serve` processes.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -114,7 +114,17 @@ impl Stage {
     pub fn launch(&self, url: &str, number: usize, arguments: &[String]) -> Result<Serve, Error> {
         let log = self.folder().join(format!("serve-{number}.log"));
         let more = ["--log-format", "json"].map(str::to_owned);
-        self.spawn(&["serve"], url, log, &[&more, arguments].concat())
+        let file = fresh(&log)?;
+        self.spawn(&["serve"], url, log, file.into(), &[&more, arguments].concat())
+    }
+
+    /// Starts `solewriter serve` with a log that goes into a pipe which nobody empties.
+    ///
+    /// # Errors
+    /// When it cannot be run.
+    pub fn serve_unread(&self, url: &str) -> Result<Serve, Error> {
+        let log = self.folder().join("nothing.log");
+        self.spawn(&["serve"], url, log, Stdio::piped(), &[])
     }
 
     /// Starts a callout that signs a fixed grant and does nothing else.
@@ -123,7 +133,8 @@ impl Stage {
     /// When it does not begin to answer.
     pub fn ceiling(&self, url: &str, number: usize) -> Result<Serve, Error> {
         let log = self.folder().join(format!("ceiling-{number}.log"));
-        let mut ceiling = self.spawn(&["load", "ceiling"], url, log, &[])?;
+        let file = fresh(&log)?;
+        let mut ceiling = self.spawn(&["load", "ceiling"], url, log, file.into(), &[])?;
         ceiling.ready()?;
         Ok(ceiling)
     }
@@ -133,6 +144,7 @@ impl Stage {
         command: &[&str],
         url: &str,
         log: PathBuf,
+        stderr: Stdio,
         arguments: &[String],
     ) -> Result<Serve, Error> {
         let began = Instant::now();
@@ -144,10 +156,16 @@ impl Stage {
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(File::create(&log)?)
+            .stderr(stderr)
             .spawn()?;
         Ok(Serve { child, log, began, started_in: Duration::ZERO })
     }
+}
+
+/// A new file, written to at its end even after it was cut.
+fn fresh(path: &Path) -> std::io::Result<File> {
+    File::create(path)?;
+    OpenOptions::new().append(true).open(path)
 }
 
 /// Replaces a part of a file, which must be there.
@@ -205,6 +223,28 @@ impl Serve {
     #[must_use]
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Where its metrics are, as its log says.
+    #[must_use]
+    pub fn http(&self) -> Option<String> {
+        let log = self.log();
+        let line = log.lines().find(|line| line.contains("\"event\":\"http\""))?;
+        let line: serde_json::Value = serde_json::from_str(line).ok()?;
+        line.get("address")?.as_str().map(str::to_owned)
+    }
+
+    /// How many changes of the policy its log tells of. What was looked at is cut off, so that a log
+    /// of hours does not fill the disk.
+    #[must_use]
+    pub fn policy_changes(&self) -> u64 {
+        let log = self.log();
+        let changes = log.lines().filter(|line| line.contains("\"event\":\"policy_changed\""));
+        let changes = u64::try_from(changes.count()).unwrap_or_default();
+        if let Ok(file) = OpenOptions::new().write(true).open(&self.log) {
+            let _ = file.set_len(0);
+        }
+        changes
     }
 
     /// What it used so far.
