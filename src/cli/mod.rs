@@ -19,6 +19,8 @@ pub mod explain;
 mod git;
 pub mod init;
 pub mod key;
+#[cfg(all(unix, feature = "sandbox"))]
+pub mod load;
 pub mod man;
 pub mod map;
 pub mod policy;
@@ -61,6 +63,8 @@ enum Command {
     Violations(violations::Violations),
     #[cfg(all(unix, feature = "sandbox"))]
     Demo(demo::Demo),
+    #[cfg(all(unix, feature = "sandbox"))]
+    Load(load::Load),
     Sessions(sessions::Sessions),
     Map(map::MapCommand),
     Schema(schema::Schema),
@@ -88,6 +92,8 @@ impl Cli {
             Command::Violations(violations) => violations.run(),
             #[cfg(all(unix, feature = "sandbox"))]
             Command::Demo(demo) => demo.run(),
+            #[cfg(all(unix, feature = "sandbox"))]
+            Command::Load(load) => load.run(),
             Command::Sessions(sessions) => sessions.run(),
             Command::Map(map) => map.run(),
             Command::Schema(schema) => schema.run(),
