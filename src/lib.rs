@@ -18,6 +18,7 @@
 //! [`permissions`], [`decide`] and [`issue`] make the answer; [`config`], [`telemetry`], [`http`],
 //! [`service`] and [`cli`] run it.
 
+pub mod attacks;
 pub mod authorizer;
 pub mod cli;
 pub mod config;

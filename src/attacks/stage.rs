@@ -1,0 +1,340 @@
+//! Where an attack takes place: two services, a bucket each, and someone who sees everything.
+
+use std::time::Duration;
+
+use async_nats::ServerAddr;
+use serde_json::{Value, json};
+
+use super::wire::{Login, Wire, WireError};
+use super::{Attack, Step};
+
+/// What the placeholders in an attack stand for.
+#[derive(Clone, Debug)]
+pub struct Names {
+    /// The attacker's service.
+    pub me: String,
+    /// The victim's service.
+    pub them: String,
+    /// The attacker's bucket.
+    pub mine: String,
+    /// The bucket under attack.
+    pub victim: String,
+    /// A subject answered by a service that owns nothing.
+    pub plain: String,
+    /// A subject answered by the victim.
+    pub deputy: String,
+    /// A value that the victim wrote.
+    pub secret: String,
+}
+
+impl Names {
+    /// Puts names in the place of placeholders.
+    #[must_use]
+    pub fn fill(&self, text: &str) -> String {
+        text.replace("{me}", &self.me)
+            .replace("{them}", &self.them)
+            .replace("{mine}", &self.mine)
+            .replace("{victim}", &self.victim)
+            .replace("{plain}", &self.plain)
+            .replace("{deputy}", &self.deputy)
+            .replace("{secret}", &self.secret)
+    }
+}
+
+/// Where an attack takes place.
+#[derive(Clone, Debug)]
+pub struct Stage {
+    /// Servers, at least one. The attacker is at the first, everyone else at the last.
+    pub servers: Vec<ServerAddr>,
+    /// What everything is called.
+    pub names: Names,
+    /// Who attacks.
+    pub attacker: Login,
+    /// Who is attacked.
+    pub victim: Login,
+    /// Who answers at `{plain}`, if anyone.
+    pub responder: Option<(String, Login)>,
+    /// Who holds the buckets.
+    pub admin: Login,
+    /// How many servers hold each bucket.
+    pub replicas: u8,
+    /// What the bucket's stream is like beside what every bucket is.
+    pub bucket: Value,
+    /// How long an effect may take to show.
+    pub patience: Duration,
+    /// Settings of the bucket that the control adds.
+    pub control_bucket: Value,
+}
+
+/// The consumer that the victim watches with; its name is known to the attacker.
+pub const WATCH: &str = "watch";
+/// A consumer that the victim pulls from.
+pub const PULL: &str = "pull";
+
+/// Everybody's connections during one attack.
+pub(super) struct Cast {
+    pub attacker: Wire,
+    pub victim: Wire,
+    pub admin: Wire,
+    /// Answering until it is dropped.
+    pub responders: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Drop for Cast {
+    fn drop(&mut self) {
+        for responder in &self.responders {
+            responder.abort();
+        }
+    }
+}
+
+/// What the victim has, as the admin sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Belongings {
+    /// Subject, sequence and payload of every message below `theirs`.
+    pub keys: Vec<(String, u64, String)>,
+    /// Consumers with their configuration; pausing and pinning show there too.
+    pub consumers: Vec<Value>,
+    /// The stream's configuration and its leader.
+    pub stream: Value,
+}
+
+/// What is wrong with the stage: nothing can be said about an attack then.
+#[derive(Debug, thiserror::Error)]
+pub enum StageError {
+    /// A connection failed.
+    #[error("{0}: {1}")]
+    Wire(String, WireError),
+    /// JetStream did not do what it must.
+    #[error("{0}: {1}")]
+    Api(String, Value),
+}
+
+fn on(what: &str) -> impl FnOnce(WireError) -> StageError {
+    let what = what.to_owned();
+    move |error| StageError::Wire(what, error)
+}
+
+impl Stage {
+    fn near(&self) -> Result<&ServerAddr, StageError> {
+        self.servers.first().ok_or_else(|| StageError::Api("no server".to_owned(), Value::Null))
+    }
+
+    fn far(&self) -> Result<&ServerAddr, StageError> {
+        self.servers.last().ok_or_else(|| StageError::Api("no server".to_owned(), Value::Null))
+    }
+
+    /// Connects as the admin.
+    ///
+    /// # Errors
+    /// When it is not let in.
+    pub async fn admin(&self) -> Result<Wire, StageError> {
+        Wire::login(self.far()?, &self.admin, "_INBOX.solewriter-prove").await.map_err(on("admin"))
+    }
+
+    /// Connects as the attacker.
+    ///
+    /// # Errors
+    /// When it is not let in.
+    pub async fn attacker(&self) -> Result<Wire, StageError> {
+        let inbox = format!("_INBOX.{}", self.names.me);
+        Wire::login(self.near()?, &self.attacker, &inbox).await.map_err(on("the attacker"))
+    }
+
+    /// Connects as the victim.
+    ///
+    /// # Errors
+    /// When it is not let in.
+    pub async fn victim(&self) -> Result<Wire, StageError> {
+        let inbox = format!("_INBOX.{}", self.names.them);
+        Wire::login(self.far()?, &self.victim, &inbox).await.map_err(on("the victim"))
+    }
+
+    /// Makes both buckets anew, and puts something into them.
+    pub(super) async fn set(&self, attack: &Attack) -> Result<Cast, StageError> {
+        let mut admin = self.admin().await?;
+        let (mine, victim) = (&self.names.mine, &self.names.victim);
+        self.make_bucket(&mut admin, mine, &[]).await?;
+        let settings = [&self.bucket, &attack.bucket, &self.control_bucket];
+        self.make_bucket(&mut admin, victim, &settings).await?;
+        for (subject, value) in [
+            (format!("$KV.{victim}.theirs.k1"), self.names.secret.as_str()),
+            (format!("$KV.{victim}.theirs.k2"), "two"),
+            (format!("$KV.{victim}.open.k"), "open to its readers"),
+            (format!("$KV.{mine}.payload"), "chosen by the attacker"),
+            (format!("$KV.{mine}.template"), "{}"),
+        ] {
+            let stored = admin.request(&subject, "", value.as_bytes()).await;
+            stored.map_err(on(&subject))?;
+        }
+        self.make_consumers(&mut admin).await?;
+        let mut responders = Vec::new();
+        if attack.responders {
+            let deputy = self.victim().await?;
+            responders.push(answer(deputy, &self.names.deputy).await?);
+            if let Some((name, login)) = &self.responder {
+                let inbox = format!("_INBOX.{name}");
+                let plain = Wire::login(self.far()?, login, &inbox).await;
+                let plain = plain.map_err(on("the responder"))?;
+                responders.push(answer(plain, &self.names.plain).await?);
+            }
+        }
+        let mut own = self.victim().await?;
+        for subject in [format!("_INBOX.{}.>", self.names.them), self.victims_events()] {
+            // Without the grant it hears nothing there, which is what the grant is for.
+            let _ = own.subscribe(&subject, "").await.map_err(on("the victim"))?;
+        }
+        Ok(Cast { attacker: self.attacker().await?, victim: own, admin, responders })
+    }
+
+    fn victims_events(&self) -> String {
+        format!("events.{}.>", self.names.them)
+    }
+
+    async fn make_bucket(
+        &self,
+        admin: &mut Wire,
+        bucket: &str,
+        settings: &[&Value],
+    ) -> Result<(), StageError> {
+        drop_bucket(admin, bucket).await?;
+        let mut config = json!({
+            "name": format!("KV_{bucket}"), "subjects": [format!("$KV.{bucket}.>")],
+            "max_msgs_per_subject": 5, "storage": "memory", "discard": "new", "retention": "limits",
+            "allow_rollup_hdrs": true, "deny_delete": true, "allow_direct": true,
+            "num_replicas": self.replicas, "max_msgs": -1, "max_bytes": -1,
+        });
+        if let Some(config) = config.as_object_mut() {
+            for settings in settings.iter().filter_map(|s| s.as_object()) {
+                config.extend(settings.clone());
+            }
+        }
+        let made = call(admin, &format!("STREAM.CREATE.KV_{bucket}"), &config).await?;
+        if made["error"].is_null() { Ok(()) } else { Err(StageError::Api(bucket.to_owned(), made)) }
+    }
+
+    async fn make_consumers(&self, admin: &mut Wire) -> Result<(), StageError> {
+        let (victim, them) = (&self.names.victim, &self.names.them);
+        let minutes = 300_000_000_000_u64;
+        for config in [
+            json!({"name": WATCH, "deliver_policy": "new", "ack_policy": "none",
+                "deliver_subject": format!("_INBOX.{them}.{WATCH}"), "inactive_threshold": minutes,
+                "filter_subject": format!("$KV.{victim}.theirs.>"), "mem_storage": true}),
+            json!({"name": PULL, "deliver_policy": "all", "ack_policy": "explicit",
+                "inactive_threshold": minutes, "filter_subject": format!("$KV.{victim}.theirs.>"),
+                "mem_storage": true}),
+        ] {
+            let name = config["name"].as_str().unwrap_or_default();
+            let subject = format!("CONSUMER.CREATE.KV_{victim}.{name}.$KV.{victim}.theirs.>");
+            let body = json!({"stream_name": format!("KV_{victim}"), "config": config});
+            let made = call(admin, &subject, &body).await?;
+            if !made["error"].is_null() {
+                return Err(StageError::Api(subject, made));
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what [`Stage::set`] made.
+    ///
+    /// # Errors
+    /// When the admin cannot; what is left behind is named.
+    pub async fn strike(&self) -> Result<(), StageError> {
+        let mut admin = self.admin().await?;
+        drop_bucket(&mut admin, &self.names.mine).await?;
+        drop_bucket(&mut admin, &self.names.victim).await
+    }
+}
+
+/// Deletes a bucket, and whatever took its subjects.
+async fn drop_bucket(admin: &mut Wire, bucket: &str) -> Result<(), StageError> {
+    for name in [format!("KV_{bucket}"), format!("attack-{bucket}")] {
+        let gone = call(admin, &format!("STREAM.DELETE.{name}"), &Value::Null).await?;
+        let error = &gone["error"];
+        if !error.is_null() && error["err_code"] != json!(10059) {
+            return Err(StageError::Api(format!("delete {name}"), gone));
+        }
+    }
+    Ok(())
+}
+
+/// A request of JetStream's API as the admin.
+pub(super) async fn call(admin: &mut Wire, what: &str, body: &Value) -> Result<Value, StageError> {
+    admin.api(what, body).await.map_err(on(what))
+}
+
+/// Answers requests with what they hold, wherever their reply is to go.
+async fn answer(mut wire: Wire, subject: &str) -> Result<tokio::task::JoinHandle<()>, StageError> {
+    wire.subscribe(subject, "")
+        .await
+        .and_then(|said| said.map_err(WireError::Refused))
+        .map_err(on(subject))?;
+    Ok(tokio::spawn(async move {
+        while let Some(request) = wire.next(Duration::from_secs(3600)).await {
+            if let Some(reply) = request.reply
+                && wire.publish(&reply, "", "", &request.payload).await.is_err()
+            {
+                return;
+            }
+        }
+    }))
+}
+
+impl Cast {
+    /// What the victim has now.
+    pub async fn belongings(&mut self, names: &Names) -> Result<Belongings, StageError> {
+        let stream = format!("KV_{}", names.victim);
+        let info = call(&mut self.admin, &format!("STREAM.INFO.{stream}"), &Value::Null).await?;
+        let mut keys = Vec::new();
+        if info["error"].is_null() {
+            let number = |field: &str| info["state"][field].as_u64().unwrap_or_default();
+            let own = format!("$KV.{}.theirs.", names.victim);
+            for sequence in number("first_seq")..=number("last_seq") {
+                let subject = format!("STREAM.MSG.GET.{stream}");
+                let found = call(&mut self.admin, &subject, &json!({"seq": sequence})).await?;
+                let text = |field: &str| found["message"][field].as_str().unwrap_or_default();
+                if text("subject").starts_with(&own) {
+                    keys.push((text("subject").to_owned(), sequence, text("data").to_owned()));
+                }
+            }
+        }
+        let mut consumers = Vec::new();
+        for name in [WATCH, PULL] {
+            let subject = format!("CONSUMER.INFO.{stream}.{name}");
+            let info = call(&mut self.admin, &subject, &Value::Null).await?;
+            let code = &info["error"]["err_code"];
+            consumers.push(json!([
+                info["config"],
+                code,
+                info["paused"],
+                info["delivered"]["consumer_seq"],
+                info["ack_floor"]["consumer_seq"],
+                info["cluster"]["leader"],
+            ]));
+        }
+        let error = &info["error"]["err_code"];
+        let stream = json!([info["config"], error, info["cluster"]["leader"]]);
+        Ok(Belongings { keys, consumers, stream })
+    }
+}
+
+/// The subjects that an attack's lines name, for the page: without the names of one run.
+#[must_use]
+pub fn line(step: &Step) -> String {
+    let quoted = |text: &str| if text.is_empty() { String::new() } else { format!(" {text}") };
+    match step {
+        Step::Send { to, reply, headers, body, times } => {
+            let kind = if headers.is_empty() { "PUB" } else { "HPUB" };
+            let shown = headers.replace("\r\n", ", ");
+            let shown = if shown.is_empty() { shown } else { format!(" [{shown}]") };
+            let again = if *times > 1 { format!(" ×{times}") } else { String::new() };
+            format!("{kind} {to}{}{shown}{}{again}", quoted(reply), quoted(body))
+        }
+        Step::Listen { to, queue } => format!("SUB {to}{}", quoted(queue)),
+        Step::VictimWrites { headers } if headers.is_empty() => "victim: put theirs.k1".to_owned(),
+        Step::VictimWrites { headers } => format!("victim: put theirs.k1 [{headers}]"),
+        Step::Pass(time) => format!("after {time} ms"),
+        Step::AdminListens(to) => format!("admin: SUB {to}"),
+        Step::AdminAsks(what, _) => format!("admin: {what}"),
+    }
+}
