@@ -7,6 +7,7 @@
 mod overrides;
 mod raw;
 mod secret;
+mod tool;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ use self::secret::{
     ISSUER_SEED_VALUE, NATS_SEED_VALUE, SYSTEM_SEED_VALUE, XKEY_SEED_VALUE, read_text, secret_file,
     seed,
 };
+pub use self::tool::Tool;
 use crate::keys::{Curve, Seed, Signer, User};
 use crate::permissions::Defaults;
 use crate::source::{Collector, Problem, Problems, SourceFile, Spanned};
@@ -120,27 +122,7 @@ pub struct Logging {
 /// Every problem found, not the first.
 pub fn load(path: &Path, overrides: &Overrides) -> Result<(Settings, Logging), Problems> {
     let problems = Collector::new();
-    let base = path.parent().unwrap_or(Path::new("."));
-    let from_file = match read_text(path) {
-        Ok(text) => {
-            let file = SourceFile::new(path.display().to_string(), text.as_str());
-            Raw::read(&file, base, &problems)
-        }
-        Err(error) => {
-            problems.push(
-                Problem::error(
-                    "no-settings",
-                    format!("{} cannot be read: {error}", path.display()),
-                )
-                .help("name the settings file with --config; `solewriter init DIR` writes one"),
-            );
-            return Err(problems.finish());
-        }
-    };
-    // Paths given by flag or environment are relative to where the command runs.
-    let raw = overrides.documents.iter().fold(from_file, |under, document| {
-        Raw::read(document, Path::new(""), &problems).over(under)
-    });
+    let raw = read(path, overrides, &problems)?;
     let resolved = resolve(raw, path, &problems);
     match resolved {
         Some(settings) if !problems.has_errors() => Ok(settings),
@@ -148,16 +130,32 @@ pub fn load(path: &Path, overrides: &Overrides) -> Result<(Settings, Logging), P
     }
 }
 
-fn resolve(raw: Raw, path: &Path, problems: &Collector) -> Option<(Settings, Logging)> {
-    let present = raw.present;
-    let missing = |table: &str, key: &str, example: &str| {
-        if present.contains(&key) {
-            return;
+/// The file and what overrides it, put together and not judged yet.
+fn read(path: &Path, overrides: &Overrides, problems: &Collector) -> Result<Raw, Problems> {
+    let base = path.parent().unwrap_or(Path::new("."));
+    let from_file = match read_text(path) {
+        Ok(text) => {
+            let file = SourceFile::new(path.display().to_string(), text.as_str());
+            Raw::read(&file, base, problems)
         }
-        problems.push(
-            Problem::error("missing-setting", format!("`{key}` in [{table}] is not set"))
-                .help(format!("in {}: [{table}] {key} = {example}", path.display())),
-        );
+        Err(error) => {
+            let message = format!("{} cannot be read: {error}", path.display());
+            return Err(Problem::error("no-settings", message)
+                .help("name the settings file with --config; `solewriter init DIR` writes one")
+                .into());
+        }
+    };
+    // Paths given by flag or environment are relative to where the command runs.
+    Ok(overrides.documents.iter().fold(from_file, |under, document| {
+        Raw::read(document, Path::new(""), problems).over(under)
+    }))
+}
+
+fn resolve(raw: Raw, path: &Path, problems: &Collector) -> Option<(Settings, Logging)> {
+    let missing = |table: &str, key: &str, example: &str| {
+        if !raw.present.contains(&key) {
+            problems.push(tool::missing(path, table, key, example));
+        }
     };
     // Everything is looked at before the first `?`, so that all problems are reported.
     let servers = servers(raw.servers.as_deref(), problems);
@@ -166,7 +164,7 @@ fn resolve(raw: Raw, path: &Path, problems: &Collector) -> Option<(Settings, Log
     }
     let login = login(raw.nats_seed.as_ref(), raw.credentials.as_ref(), problems);
     let given = |variable| std::env::var_os(variable).is_some();
-    if login.is_none() && !present.contains(&"credentials") && !given(NATS_SEED_VALUE) {
+    if login.is_none() && !raw.present.contains(&"credentials") && !given(NATS_SEED_VALUE) {
         missing("nats", "nkey_seed", "\"keys/callout.nk\"");
     }
     let issuer = seed(raw.issuer_seed.as_ref(), ISSUER_SEED_VALUE, problems);
@@ -179,18 +177,10 @@ fn resolve(raw: Raw, path: &Path, problems: &Collector) -> Option<(Settings, Log
     if raw.policy.is_none() {
         missing("policy", "directory", "\"policy\"");
     }
-    let identity = certificate(raw.tls_cert, raw.tls_key, problems);
-    let token = |given, default| name(given, default, problems);
-    let queue_group = token(raw.queue_group, "solewriter");
-    let connection_name = token(raw.name, "solewriter");
-    let account = token(raw.account, "APP");
-    let accounts: Option<Vec<Arc<str>>> = raw
-        .accounts
-        .unwrap_or_default()
-        .into_iter()
-        .map(|account| token(Some(account), "").map(Arc::from))
-        .collect();
-    let lifetime = bounded(raw.lifetime, 3600, 10..=30 * 86_400, problems);
+    let tls = tls(&raw, problems);
+    let queue_group = name(raw.queue_group.as_ref(), "solewriter", problems);
+    let connection_name = name(raw.name.as_ref(), "solewriter", problems);
+    let grants = grants(&raw, problems);
     let poll = bounded(raw.poll, 10, 1..=86_400, problems);
     let patience = bounded(raw.patience, 2, 0..=60, problems);
     let clock_leeway = bounded(raw.clock_leeway, 2, 0..=300, problems);
@@ -200,6 +190,7 @@ fn resolve(raw: Raw, path: &Path, problems: &Collector) -> Option<(Settings, Log
     let filter = raw.log_filter.map_or_else(|| DEFAULT_FILTER.to_owned(), |f| f.value);
     let jitter = raw.jitter.map_or(10, |j| j.value);
     let pending = raw.pending.map_or(4096, |p| p.value);
+    let (defaults, accounts) = grants?;
 
     let settings = Settings {
         nats: Nats {
@@ -207,20 +198,15 @@ fn resolve(raw: Raw, path: &Path, problems: &Collector) -> Option<(Settings, Log
             login: login?,
             queue_group: queue_group?,
             name: connection_name?,
-            tls: Tls {
-                required: raw.tls_required.is_some_and(|r| r.value),
-                first: raw.tls_first.is_some_and(|f| f.value),
-                ca: raw.tls_ca.map(|ca| ca.value),
-                identity,
-            },
+            tls: tls?,
         },
         issuer: issuer?,
         xkey,
         system,
         policy: raw.policy?.value,
         poll: poll?,
-        defaults: Defaults { account: Arc::from(account?), lifetime: lifetime? },
-        accounts: accounts?,
+        defaults,
+        accounts,
         jitter: f64::from(u8::try_from(jitter).unwrap_or(0)) / 100.0,
         limits: Limits {
             pending: usize::try_from(pending).unwrap_or(1),
@@ -233,27 +219,42 @@ fn resolve(raw: Raw, path: &Path, problems: &Collector) -> Option<(Settings, Log
     Some((settings, Logging { format: format?, filter }))
 }
 
-/// Certificate and key: both or neither.
-fn certificate(
-    cert: Option<Spanned<PathBuf>>,
-    key: Option<Spanned<PathBuf>>,
-    problems: &Collector,
-) -> Option<(PathBuf, PathBuf)> {
-    match (cert, key) {
-        (Some(cert), Some(key)) => Some((cert.value, key.value)),
+/// Accounts and lifetime of grants.
+fn grants(raw: &Raw, problems: &Collector) -> Option<(Defaults, Vec<Arc<str>>)> {
+    let account = name(raw.account.as_ref(), "APP", problems);
+    let accounts: Option<Vec<Arc<str>>> = raw
+        .accounts
+        .iter()
+        .flatten()
+        .map(|account| name(Some(account), "", problems).map(Arc::from))
+        .collect();
+    let lifetime = bounded(raw.lifetime.clone(), 3600, 10..=30 * 86_400, problems);
+    Some((Defaults { account: Arc::from(account?), lifetime: lifetime? }, accounts?))
+}
+
+fn tls(raw: &Raw, problems: &Collector) -> Option<Tls> {
+    // Certificate and key: both or neither.
+    let identity = match (&raw.tls_cert, &raw.tls_key) {
+        (Some(cert), Some(key)) => Some((cert.value.clone(), key.value.clone())),
         (None, None) => None,
         (Some(one), None) | (None, Some(one)) => {
             problems.push(
                 Problem::error("half-a-certificate", "`cert` and `key` in [nats.tls] go together")
                     .at(&one.span, "the other one is missing"),
             );
-            None
+            return None;
         }
-    }
+    };
+    Some(Tls {
+        required: raw.tls_required.as_ref().is_some_and(|r| r.value),
+        first: raw.tls_first.as_ref().is_some_and(|f| f.value),
+        ca: raw.tls_ca.as_ref().map(|ca| ca.value.clone()),
+        identity,
+    })
 }
 
 /// A name that NATS takes for a queue group, a connection or an account.
-fn name(given: Option<Spanned<String>>, default: &str, problems: &Collector) -> Option<String> {
+fn name(given: Option<&Spanned<String>>, default: &str, problems: &Collector) -> Option<String> {
     let Some(text) = given else { return Some(default.to_owned()) };
     let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     if text.value.is_empty() || !text.value.chars().all(allowed) {
@@ -263,7 +264,7 @@ fn name(given: Option<Spanned<String>>, default: &str, problems: &Collector) -> 
         );
         return None;
     }
-    Some(text.value)
+    Some(text.value.clone())
 }
 
 fn servers(

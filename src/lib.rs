@@ -16,10 +16,11 @@
 //! In reading order: [`subject`], [`keyspace`] and [`keys`] are the words; [`protocol`] and
 //! [`identity`] say who asks; [`policy`] (read through [`source`]) says who may do what;
 //! [`permissions`], [`decide`] and [`issue`] make the answer; [`config`], [`telemetry`], [`http`],
-//! [`service`] and [`cli`] run it.
+//! [`broker`], [`service`] and [`cli`] run it.
 
 pub mod attacks;
 pub mod authorizer;
+pub mod broker;
 pub mod cli;
 pub mod config;
 pub mod decide;

@@ -95,7 +95,11 @@ fn settings_table(path: &str) -> &'static str {
         "xkey" => {
             "The curve key with which requests are sealed; requests in clear are then refused."
         }
-        "system" => "A user of the system account.",
+        "system" => "A user of the system account: finds and closes connections.",
+        "admin" => "Who manages the buckets, with the tools; `serve` does not use it.",
+        "publisher" => {
+            "Who changes the policy in its bucket, with the tools; `serve` does not use it."
+        }
         "policy" => "Where the policy is.",
         "grants" => "What a connection gets when the policy does not say.",
         "limits" => "What bounds the work.",

@@ -22,6 +22,7 @@ use tokio::time::timeout;
 
 use self::fence::Fence;
 use crate::authorizer::{Authorizer, Moment};
+use crate::broker;
 use crate::config::{Limits, Nats};
 use crate::policy::store::Store;
 use crate::telemetry::{self, Dropped, Metrics};
@@ -238,7 +239,7 @@ impl Link {
                 "nats-server did not send a message back, so this instance does not call itself \
                  ready: is [nats] nkey_seed the callout user's, and may that user publish and \
                  subscribe to {}.>, as in deploy/nats-server.conf?",
-                fence::INBOX,
+                broker::INBOX,
             );
         }
         service.health.subscribed.store(confirmed, Ordering::Relaxed);

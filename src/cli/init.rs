@@ -173,7 +173,8 @@ impl Init {
             outputs.push(seed_output(dir, &format!("{name}.nk"), &seed));
             Ok(Signer::new(&seed)?.public().to_string())
         };
-        let (callout, admin, system) = (user("callout")?, user("admin")?, user("system")?);
+        let (callout, publisher) = (user("callout")?, user("publisher")?);
+        let (admin, system) = (user("admin")?, user("system")?);
 
         let mut policy = POLICY.to_owned();
         for service in SAMPLE_SERVICES {
@@ -184,7 +185,7 @@ impl Init {
         let deployment = format!(
             "# What differs from one deployment to the next. Public keys only; nothing here is \
              secret.\n\nNODE_NAME: \"{}\"\nCLIENT_LISTEN: \"{}\"\nJETSTREAM_DIR: \"{}\"\n\n\
-             ISSUER_KEY: {issuer_key}\nCALLOUT_KEY: {callout}\nADMIN_KEY: {admin}\n\
+             ISSUER_KEY: {issuer_key}\nCALLOUT_KEY: {callout}\nPUBLISHER_KEY: {publisher}\nADMIN_KEY: {admin}\n\
              SYSTEM_KEY: {system}\nCALLOUT_XKEY: {xkey_public}\n",
             self.server_name,
             self.nats_listen,
@@ -329,7 +330,7 @@ mod tests {
             assert_eq!(mode, 0o600, "{}", path.display());
             seen += 1;
         }
-        assert_eq!(seen, 5 + SAMPLE_SERVICES.len());
+        assert_eq!(seen, 6 + SAMPLE_SERVICES.len());
     }
 
     #[test]

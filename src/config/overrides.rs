@@ -39,7 +39,7 @@ const fn setting(
 }
 
 /// Every setting, in the order of the file. `docs/settings.md` is checked against it.
-const SETTINGS: [Setting; 26] = [
+const SETTINGS: [Setting; 28] = [
     setting("nats", "servers", Kind::List, "nats-server addresses, separated by commas"),
     setting("nats", "nkey_seed", Kind::Path, "file with the callout user's seed"),
     setting("nats", "credentials", Kind::Path, "credentials (.creds) file, instead of nkey_seed"),
@@ -52,12 +52,9 @@ const SETTINGS: [Setting; 26] = [
     setting("nats.tls", "key", Kind::Path, "PEM file with the client certificate's key"),
     setting("issuer", "seed", Kind::Path, "file with the issuer account's seed"),
     setting("xkey", "seed", Kind::Path, "file with the curve seed that opens sealed requests"),
-    setting(
-        "system",
-        "nkey_seed",
-        Kind::Path,
-        "file with the system account user's seed (not used yet)",
-    ),
+    setting("system", "nkey_seed", Kind::Path, "file with the system account user's seed"),
+    setting("admin", "nkey_seed", Kind::Path, "for tools: file with the buckets' admin's seed"),
+    setting("publisher", "nkey_seed", Kind::Path, "for tools: file with the policy writer's seed"),
     setting("policy", "directory", Kind::Path, "directory of policy files"),
     setting("policy", "poll", Kind::Text, "how often to look for changes no event told of [10s]"),
     setting("grants", "account", Kind::Text, "account that services are placed in [APP]"),

@@ -22,6 +22,8 @@ pub(super) struct Raw {
     pub(super) issuer_seed: Option<Spanned<PathBuf>>,
     pub(super) xkey_seed: Option<Spanned<PathBuf>>,
     pub(super) system_seed: Option<Spanned<PathBuf>>,
+    pub(super) admin_seed: Option<Spanned<PathBuf>>,
+    pub(super) publisher_seed: Option<Spanned<PathBuf>>,
     pub(super) policy: Option<Spanned<PathBuf>>,
     pub(super) poll: Option<Spanned<Duration>>,
     pub(super) account: Option<Spanned<String>>,
@@ -99,6 +101,14 @@ impl Raw {
             raw.system_seed = path(&mut system, "nkey_seed", base);
             system.finish();
         }
+        if let Some(mut admin) = root.table("admin") {
+            raw.admin_seed = path(&mut admin, "nkey_seed", base);
+            admin.finish();
+        }
+        if let Some(mut publisher) = root.table("publisher") {
+            raw.publisher_seed = path(&mut publisher, "nkey_seed", base);
+            publisher.finish();
+        }
         if let Some(mut policy) = root.table("policy") {
             raw.notes(&policy, &["directory"]);
             raw.policy = path(&mut policy, "directory", base);
@@ -145,7 +155,7 @@ impl Raw {
             };
         }
         over!(servers nats_seed credentials queue_group name tls_required tls_first tls_ca tls_cert
-            tls_key issuer_seed xkey_seed system_seed policy poll account accounts lifetime jitter pending
+            tls_key issuer_seed xkey_seed system_seed admin_seed publisher_seed policy poll account accounts lifetime jitter pending
             patience clock_leeway drain listen log_format log_filter)
     }
 }

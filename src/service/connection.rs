@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::{Client, ConnectError, ConnectErrorKind, ConnectOptions, Event, ServerError};
+use async_nats::{Client, ConnectOptions, Event, ServerError};
 
 use super::{Health, ServiceError};
-use crate::config::{Login, Nats};
+use crate::broker;
+use crate::config::Nats;
 use crate::telemetry::Dropped;
 
 /// The longest pause between two attempts to connect.
@@ -20,11 +21,9 @@ pub(super) async fn connect(nats: &Nats, health: &Arc<Health>) -> Result<Client,
         match options(nats, health)?.connect(&nats.servers).await {
             Ok(client) => return Ok(client),
             Err(error) => tracing::error!(
-                event = "connect_failed", servers = ?nats.servers.iter().map(|s| {
-                    format!("{}:{}", s.host(), s.port())
-                }).collect::<Vec<_>>(),
+                event = "connect_failed", servers = ?broker::addresses(&nats.servers),
                 error = %error, retry_in_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
-                "cannot connect to nats-server: {}", advice(&error),
+                "cannot connect to nats-server: {}", broker::advice(&error),
             ),
         }
         tokio::time::sleep(pause).await;
@@ -32,37 +31,11 @@ pub(super) async fn connect(nats: &Nats, health: &Arc<Health>) -> Result<Client,
     }
 }
 
-/// What to look at first.
-fn advice(error: &ConnectError) -> &'static str {
-    match error.kind() {
-        ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
-            "it refuses this service: is its key that of the callout user, and is that user in \
-             auth_callout.auth_users?"
-        }
-        ConnectErrorKind::Tls => "TLS failed: check [nats.tls], and the server's certificate",
-        _ => "is it running, and is [nats] servers its address?",
-    }
-}
-
 fn options(nats: &Nats, health: &Arc<Health>) -> Result<ConnectOptions, ServiceError> {
-    let mut options = match &nats.login {
-        Login::Nkey(seed) => ConnectOptions::with_nkey(seed.expose().to_owned()),
-        Login::Credentials(text) => ConnectOptions::with_credentials(text.expose())
-            .map_err(|error| ServiceError::Setup(format!("credentials: {error}")))?,
-    };
-    if let Some(ca) = &nats.tls.ca {
-        options = options.add_root_certificates(ca.clone());
-    }
-    if let Some((cert, key)) = &nats.tls.identity {
-        options = options.add_client_certificate(cert.clone(), key.clone());
-    }
-    if nats.tls.first {
-        options = options.tls_first();
-    }
+    let options = broker::options(&nats.login, &nats.tls, &nats.name)
+        .map_err(|error| ServiceError::Setup(error.to_string()))?;
     let health = health.clone();
     Ok(options
-        .name(&nats.name)
-        .require_tls(nats.tls.required)
         .reconnect_delay_callback(|attempts| {
             let doublings = u32::try_from(attempts.min(10)).unwrap_or(10);
             (Duration::from_millis(10) * 2u32.saturating_pow(doublings)).min(RETRY_AT_MOST)

@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use solewriter::cli::init::{self, Init};
 use solewriter::keys::{Seed, Signer, User};
-use solewriter::sandbox::{Server, fetch};
+use solewriter::sandbox::{Server, fetch, free_ports};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -17,6 +17,9 @@ use tokio::process::{Child, Command};
 
 /// How long anything may take before a test says that it failed.
 pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// How many servers a cluster has.
+pub const NODES: usize = 3;
 
 /// The buckets that tests use. A policy of a test says only who does what with them.
 const BUCKETS: &str = r#"
@@ -74,7 +77,10 @@ pub struct Prepared {
 }
 
 pub struct Deployment {
+    /// The server, or the first node of a cluster.
     pub server: Server,
+    /// The other nodes of a cluster.
+    pub peers: Vec<Server>,
     pub files: init::Deployment,
     pub instances: Vec<Instance>,
     pub dir: TempDir,
@@ -180,8 +186,61 @@ impl Prepared {
         let binary = binary(version).await;
         let Self { files, dir } = self;
         let server = Server::start(&binary, &files.server_config(), dir.path()).await.unwrap();
-        let deployment = Deployment { server, files, instances: Vec::new(), dir };
+        let deployment =
+            Deployment { server, peers: Vec::new(), files, instances: Vec::new(), dir };
         deployment.write_policy(policy);
+        deployment
+    }
+
+    /// Starts a cluster of three nats-servers, and writes the policy. Buckets have three replicas.
+    pub async fn start_cluster(self, version: &'static str, policy: &str) -> Deployment {
+        let binary = binary(version).await;
+        let Self { files, dir } = self;
+        let ports = free_ports(NODES).unwrap();
+        let routes: Vec<String> = ports.iter().map(|p| format!("nats://127.0.0.1:{p}")).collect();
+        let mut nodes = Vec::new();
+        for (number, port) in (1..).zip(&ports) {
+            let home = dir.path().join(format!("node-{number}"));
+            std::fs::create_dir(&home).unwrap();
+            let values = read(&files.dir.join("deployment.conf"));
+            let values: Vec<String> = values
+                .lines()
+                .map(|line| match line.split_once(':') {
+                    Some(("NODE_NAME", _)) => format!("NODE_NAME: node-{number}"),
+                    Some(("JETSTREAM_DIR", _)) => {
+                        format!("JETSTREAM_DIR: \"{}\"", home.join("jetstream").display())
+                    }
+                    _ => line.to_owned(),
+                })
+                .collect();
+            std::fs::write(home.join("deployment.conf"), values.join("\n")).unwrap();
+            let config = home.join("nats-server.conf");
+            let cluster = format!(
+                "{}\ncluster {{ name: test, listen: \"127.0.0.1:{port}\", routes: {routes:?} }}\n",
+                read(&files.server_config()),
+            );
+            std::fs::write(&config, cluster).unwrap();
+            nodes.push((config, home));
+        }
+        // Together: JetStream of a node is not ready before it has heard of the others.
+        let started = nodes.iter().map(|(config, home)| Server::start(&binary, config, home));
+        let mut started = futures_util::future::try_join_all(started).await.unwrap();
+        let server = started.remove(0);
+        let deployment = Deployment { server, peers: started, files, instances: Vec::new(), dir };
+        deployment.write_policy(policy);
+        let admin = deployment.admin().await;
+        eventually("JetStream on three nodes", async || {
+            let config = stream::Config {
+                name: "probe".to_owned(),
+                subjects: vec!["probe".to_owned()],
+                num_replicas: NODES,
+                storage: stream::StorageType::Memory,
+                ..Default::default()
+            };
+            admin.create_stream(config).await.ok()?;
+            admin.delete_stream("probe").await.ok()
+        })
+        .await;
         deployment
     }
 
@@ -242,6 +301,16 @@ impl Deployment {
         self.server.client_url()
     }
 
+    /// Every node.
+    pub fn nodes(&self) -> impl Iterator<Item = &Server> {
+        std::iter::once(&self.server).chain(&self.peers)
+    }
+
+    /// The address of every node.
+    pub fn urls(&self) -> Vec<String> {
+        self.nodes().map(|node| node.client_url().to_owned()).collect()
+    }
+
     /// Starts one more instance and waits until it answers. Gives its index.
     pub async fn add_instance(&mut self, arguments: &[&str]) -> usize {
         let index = self.launch_instance(arguments);
@@ -256,7 +325,7 @@ impl Deployment {
             .arg("serve")
             .arg("--config")
             .arg(self.files.settings())
-            .args(["--nats-servers", self.url(), "--log-format", "json"])
+            .args(["--nats-servers", &self.urls().join(","), "--log-format", "json"])
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -297,6 +366,7 @@ impl Deployment {
             allow_rollup: true,
             deny_delete: true,
             allow_direct: direct,
+            num_replicas: if self.peers.is_empty() { 1 } else { NODES },
             ..Default::default()
         };
         self.admin().await.create_stream(config).await.unwrap();
@@ -325,7 +395,8 @@ impl Deployment {
 
     /// What the server refused, as its log has it.
     pub fn violations(&self) -> Vec<Violation> {
-        self.server.log().lines().filter_map(Violation::of).collect()
+        let logs: Vec<String> = self.nodes().map(Server::log).collect();
+        logs.iter().flat_map(|log| log.lines()).filter_map(Violation::of).collect()
     }
 
     /// Asks the server, as the system user. `subject` is what follows `$SYS.REQ.`.

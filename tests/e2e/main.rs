@@ -12,6 +12,7 @@
 mod answers;
 mod broker;
 mod clients;
+mod cluster;
 mod deployment;
 mod documentation;
 mod identity;
@@ -107,5 +108,6 @@ on_every_server! {
     crate::broker::it_stops_at_once_when_the_server_is_gone as it_stops_at_once_when_the_server_is_gone;
     crate::broker::with_another_users_seed_it_is_not_ready as with_another_users_seed_it_is_not_ready;
     crate::documentation::the_client_examples_work as the_client_examples_work;
+    crate::cluster::a_service_works_through_any_node as a_service_works_through_any_node;
     crate::tls::it_connects_over_tls_with_a_certificate as it_connects_over_tls_with_a_certificate;
 }
