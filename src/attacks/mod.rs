@@ -97,8 +97,11 @@ pub enum Effect {
     Learns(&'static str),
     /// The attacker is answered, without an error.
     Answered,
-    /// Something that the victim did not ask for arrives at its inbox or its subjects.
+    /// Something that the victim did not ask for arrives at its inbox or its subjects, and
+    /// nothing in it tells that JetStream sent it.
     Delivered,
+    /// The same with the header `Nats-Stream`, by which it can be told.
+    Stamped,
     /// A consumer of the victim's is not what it was, or gone.
     Consumer,
     /// The victim's stream is not what it was, or gone.
@@ -124,6 +127,8 @@ pub enum Control {
     AllowResponses,
     /// The attacker's reply subject is its own inbox: then it is answered.
     OwnInbox,
+    /// The admin does the same, and may.
+    Admin,
     /// With this line in the place of its own, and a grant for it: a subject that carries no
     /// filter to compare the body with.
     Instead(Step, String),
@@ -185,6 +190,48 @@ pub enum Expected {
     },
 }
 
+/// A server's version: major, minor, patch.
+pub type Version = (u64, u64, u64);
+
+/// Parses `2.11.15`; what follows a `-` is left out.
+#[must_use]
+pub fn version(text: &str) -> Option<Version> {
+    let mut parts = text.split('-').next()?.split('.').map(|part| part.parse().ok());
+    Some((parts.next()??, parts.next()??, parts.next()??))
+}
+
+/// A defect of nats-server that opens what is closed otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hole {
+    /// Its name.
+    pub name: &'static str,
+    /// The first version that has it and the first that does not, one pair for each line.
+    pub versions: &'static [(Version, Version)],
+    /// What it lets through.
+    pub reason: &'static str,
+    /// What to do about it.
+    pub mitigation: &'static str,
+}
+
+impl Hole {
+    /// Whether that version has it.
+    #[must_use]
+    pub fn is_in(&self, version: Version) -> bool {
+        self.versions.iter().any(|(from, fixed)| (*from..*fixed).contains(&version))
+    }
+}
+
+/// Message tracing publishes wherever its header says, without asking for permission.
+pub const TRACING: Hole = Hole {
+    name: "CVE-2026-33249",
+    versions: &[((2, 11, 0), (2, 11, 15)), ((2, 12, 0), (2, 12, 6))],
+    reason: "the server publishes the trace without asking for permission, and it crosses from APP \
+             to STATE: any service that may publish anything can overwrite any key of any bucket \
+             with the text of a trace",
+    mitigation: "run 2.11.15, 2.12.6 or later; no permission and no deployment closes it. \
+                 `serve` warns of each such server (`server_defect`), and `prove` finds it",
+};
+
 /// One attack.
 #[derive(Clone, Debug)]
 pub struct Attack {
@@ -204,8 +251,6 @@ pub struct Attack {
     pub control: Control,
     /// The first server version that has what it uses, as (major, minor).
     pub since: (u64, u64),
-    /// The last server version that has it, where a later one has it no more.
-    pub until: Option<(u64, u64)>,
     /// Settings of the bucket's stream, beside those of a bucket that the policy declares so.
     pub bucket: serde_json::Value,
     /// Whether responders answer meanwhile.
@@ -214,6 +259,8 @@ pub struct Attack {
     pub in_prove: bool,
     /// Whether it needs more than one server.
     pub cluster: bool,
+    /// A defect of some versions that opens it.
+    pub hole: Option<Hole>,
 }
 
 /// Attacks of one kind.
@@ -309,16 +356,21 @@ impl Attack {
             expected: Expected::Closed { by: Ending::NoEffect, why: "" },
             control: Control::OneAccount,
             since: (2, 10),
-            until: None,
             bucket: serde_json::Value::Null,
             responders: false,
             in_prove: false,
             cluster: false,
+            hole: None,
         }
     }
 
     fn step(mut self, step: Step) -> Self {
         self.steps.push(step);
+        self
+    }
+
+    fn instead(mut self, step: Step) -> Self {
+        self.steps = vec![step];
         self
     }
 
@@ -364,11 +416,6 @@ impl Attack {
         self
     }
 
-    fn until(mut self, major: u64, minor: u64) -> Self {
-        self.until = Some((major, minor));
-        self
-    }
-
     fn bucket(mut self, settings: serde_json::Value) -> Self {
         self.bucket = settings;
         self
@@ -391,21 +438,32 @@ impl Attack {
 
     fn on_a_cluster(mut self) -> Self {
         self.cluster = true;
+        self.control = Control::Admin;
+        self
+    }
+
+    fn opened_by(mut self, hole: Hole) -> Self {
+        self.hole = Some(hole);
         self
     }
 
     /// Whether that server version has what it uses.
     #[must_use]
-    pub fn exists_in(&self, version: (u64, u64)) -> bool {
-        self.control != Control::Nowhere
-            && version >= self.since
-            && self.until.is_none_or(|until| version <= until)
+    pub fn exists_in(&self, version: Version) -> bool {
+        self.control == Control::Nowhere || (version.0, version.1) >= self.since
     }
 
-    /// Whether that is what must come of it.
+    /// Whether that is what must come of it on that version.
     #[must_use]
-    pub fn expects(&self, ending: Ending) -> bool {
+    pub fn expects(&self, ending: Ending, version: Version) -> bool {
+        if self.hole.is_some_and(|hole| hole.is_in(version)) {
+            return ending == Ending::Succeeded;
+        }
         match self.expected {
+            // Where nothing shows that it is one, how it fails says nothing either.
+            Expected::Closed { .. } if self.control == Control::Nowhere => {
+                ending != Ending::Succeeded
+            }
             Expected::Closed { by, .. } => ending == by,
             Expected::Residual { .. } | Expected::Known { .. } => ending == Ending::Succeeded,
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::stage::{Belongings, Cast, Names, Stage, StageError, call};
+use super::stage::{Belongings, Cast, Names, Stage, StageError, call, numbers, stream_of};
 use super::wire::Message;
 use super::{Attack, Control, Effect, Ending, Step};
 
@@ -28,8 +28,10 @@ const LOOK_AGAIN: Duration = Duration::from_millis(25);
 /// # Errors
 /// When the stage could not be set, or broke down: nothing is known then.
 pub async fn run(attack: &Attack, stage: &Stage) -> Result<Report, StageError> {
+    let t0 = Instant::now();
     let mut cast = stage.set(attack).await?;
     let names = &stage.names;
+    let t1 = t0.elapsed();
     let before = cast.belongings(names).await?;
     let mut scene =
         Scene { names, refused: None, heard: Vec::new(), learnt: Vec::new(), blocked: None };
@@ -158,19 +160,23 @@ impl Scene<'_> {
         while let Some(message) = cast.victim.next(Duration::from_millis(1)).await {
             self.heard.push(message);
         }
-        let changed = |what: &str| Some(format!("{what} changed"));
         Ok(match attack.effect {
             Effect::Changed => {
-                let now = cast.belongings(self.names).await?.keys;
+                let info = cast.state(self.names).await?;
+                if numbers(&info) == before.state {
+                    return Ok(None);
+                }
+                let now = cast.keys(self.names, &info).await?;
                 (now != before.keys).then(|| difference(&before.keys, &now))
             }
             Effect::Consumer => {
-                let now = cast.belongings(self.names).await?.consumers;
-                (now != before.consumers).then(|| changed("a consumer of the victim's")).flatten()
+                let now = cast.consumers(self.names).await?;
+                let was = before.consumers.iter().zip(&now).find(|(was, is)| was != is);
+                was.map(|(was, is)| format!("a consumer of the victim's was {was} and is {is}"))
             }
             Effect::Stream => {
-                let now = cast.belongings(self.names).await?.stream;
-                (now != before.stream).then(|| changed("the victim's stream")).flatten()
+                let now = stream_of(&cast.state(self.names).await?);
+                (now != before.stream).then(|| "the victim's stream changed".to_owned())
             }
             Effect::Blocked => self.blocked.clone(),
             Effect::Learns(text) => {
@@ -184,7 +190,14 @@ impl Scene<'_> {
             }
             Effect::Delivered => {
                 let watch = format!("_INBOX.{}.watch", self.names.them);
-                let heard = self.heard.iter().find(|m| m.subject != watch);
+                let unasked =
+                    |m: &&Message| m.subject != watch && !m.headers.contains("Nats-Stream:");
+                let heard = self.heard.iter().find(unasked);
+                heard.map(|m| format!("the victim received {}", shortened(&m.text())))
+            }
+            Effect::Stamped => {
+                let stamp = |m: &&Message| m.headers.contains("Nats-Stream:");
+                let heard = self.heard.iter().find(stamp);
                 heard.map(|m| format!("the victim received {}", shortened(&m.text())))
             }
             Effect::Appears(name) => {
@@ -236,7 +249,9 @@ pub fn controlled(attack: &Attack) -> Attack {
         control.effect = Effect::Answered;
     }
     if let Control::Instead(step, _) = &attack.control {
-        control.steps = vec![step.clone()];
+        if let Some(last) = control.steps.last_mut() {
+            step.clone_into(last);
+        }
     }
     control
 }

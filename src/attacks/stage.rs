@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use async_nats::ServerAddr;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
-use super::wire::{Login, Wire, WireError};
+use super::wire::{DEADLINE, Login, Wire, WireError};
 use super::{Attack, Step};
 
 /// What the placeholders in an attack stand for.
@@ -70,6 +71,8 @@ pub struct Stage {
 pub const WATCH: &str = "watch";
 /// A consumer that the victim pulls from.
 pub const PULL: &str = "pull";
+/// The same, but durable.
+pub const DURABLE: &str = "durable";
 
 /// Everybody's connections during one attack.
 pub(super) struct Cast {
@@ -91,12 +94,14 @@ impl Drop for Cast {
 /// What the victim has, as the admin sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Belongings {
-    /// Subject, sequence and payload of every message below `theirs`.
+    /// Subject, sequence and payload of every message, but for those below `mine`.
     pub keys: Vec<(String, u64, String)>,
     /// Consumers with their configuration; pausing and pinning show there too.
     pub consumers: Vec<Value>,
-    /// The stream's configuration and its leader.
+    /// The stream's configuration.
     pub stream: Value,
+    /// How many messages, and which.
+    pub state: Value,
 }
 
 /// What is wrong with the stage: nothing can be said about an attack then.
@@ -164,8 +169,7 @@ impl Stage {
             (format!("$KV.{mine}.payload"), "chosen by the attacker"),
             (format!("$KV.{mine}.template"), "{}"),
         ] {
-            let stored = admin.request(&subject, "", value.as_bytes()).await;
-            stored.map_err(on(&subject))?;
+            store(&mut admin, &subject, value).await?;
         }
         self.make_consumers(&mut admin).await?;
         let mut responders = Vec::new();
@@ -180,15 +184,44 @@ impl Stage {
             }
         }
         let mut own = self.victim().await?;
-        for subject in [format!("_INBOX.{}.>", self.names.them), self.victims_events()] {
+        let deputy = &self.names.deputy;
+        let them = &self.names.them;
+        for subject in [
+            format!("_INBOX.{them}.>"),
+            format!("events.{them}.>"),
+            // JetStream delivers where someone subscribes literally.
+            format!("_INBOX.{them}.known"),
+            format!("events.{them}.forged"),
+            deputy.clone(),
+            format!("{deputy}.>"),
+        ] {
             // Without the grant it hears nothing there, which is what the grant is for.
             let _ = own.subscribe(&subject, "").await.map_err(on("the victim"))?;
         }
+        self.until_known(&mut own).await?;
         Ok(Cast { attacker: self.attacker().await?, victim: own, admin, responders })
     }
 
-    fn victims_events(&self) -> String {
-        format!("events.{}.>", self.names.them)
+    /// In a cluster: waits until the attacker's server knows what the victim subscribes to.
+    async fn until_known(&self, victim: &mut Wire) -> Result<(), StageError> {
+        if self.servers.len() < 2 {
+            return Ok(());
+        }
+        let inbox = format!("_INBOX.{}", self.names.them);
+        let near = Wire::login(self.near()?, &self.victim, &inbox).await;
+        let mut near = near.map_err(on("the victim"))?;
+        let subject = format!("events.{}.known", self.names.them);
+        let until = Instant::now() + DEADLINE;
+        while Instant::now() < until {
+            // A connection's subscriptions are told in their order.
+            let _ = near.publish(&subject, "", "", b"").await.map_err(on("the victim"))?;
+            if victim.next(Duration::from_millis(50)).await.is_some() {
+                // The next connection to the first server comes after what is still on its way.
+                while victim.next(Duration::from_millis(100)).await.is_some() {}
+                return Ok(());
+            }
+        }
+        Err(StageError::Api("the servers do not hear each other".to_owned(), Value::Null))
     }
 
     async fn make_bucket(
@@ -222,6 +255,9 @@ impl Stage {
                 "filter_subject": format!("$KV.{victim}.theirs.>"), "mem_storage": true}),
             json!({"name": PULL, "deliver_policy": "all", "ack_policy": "explicit",
                 "inactive_threshold": minutes, "filter_subject": format!("$KV.{victim}.theirs.>"),
+                "mem_storage": true}),
+            json!({"name": DURABLE, "durable_name": DURABLE, "deliver_policy": "all",
+                "ack_policy": "explicit", "filter_subject": format!("$KV.{victim}.theirs.>"),
                 "mem_storage": true}),
         ] {
             let name = config["name"].as_str().unwrap_or_default();
@@ -258,6 +294,21 @@ async fn drop_bucket(admin: &mut Wire, bucket: &str) -> Result<(), StageError> {
     Ok(())
 }
 
+/// Stores a value as the admin. A new stream in a cluster has no leader for a moment.
+async fn store(admin: &mut Wire, subject: &str, value: &str) -> Result<(), StageError> {
+    let until = Instant::now() + DEADLINE;
+    loop {
+        match admin.request(subject, "", value.as_bytes()).await {
+            Ok(ack) if ack.json()["error"].is_null() => return Ok(()),
+            Ok(ack) if Instant::now() > until => {
+                return Err(StageError::Api(subject.to_owned(), ack.json()));
+            }
+            Err(error) if Instant::now() > until => return Err(on(subject)(error)),
+            _ => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    }
+}
+
 /// A request of JetStream's API as the admin.
 pub(super) async fn call(admin: &mut Wire, what: &str, body: &Value) -> Result<Value, StageError> {
     admin.api(what, body).await.map_err(on(what))
@@ -283,24 +334,45 @@ async fn answer(mut wire: Wire, subject: &str) -> Result<tokio::task::JoinHandle
 impl Cast {
     /// What the victim has now.
     pub async fn belongings(&mut self, names: &Names) -> Result<Belongings, StageError> {
-        let stream = format!("KV_{}", names.victim);
-        let info = call(&mut self.admin, &format!("STREAM.INFO.{stream}"), &Value::Null).await?;
+        let state = self.state(names).await?;
+        let keys = self.keys(names, &state).await?;
+        let consumers = self.consumers(names).await?;
+        Ok(Belongings { keys, consumers, stream: stream_of(&state), state: numbers(&state) })
+    }
+
+    /// The victim's stream, as STREAM.INFO tells it.
+    pub async fn state(&mut self, names: &Names) -> Result<Value, StageError> {
+        call(&mut self.admin, &format!("STREAM.INFO.KV_{}", names.victim), &Value::Null).await
+    }
+
+    /// Everything in it, but for what is the attacker's to write.
+    pub async fn keys(
+        &mut self,
+        names: &Names,
+        info: &Value,
+    ) -> Result<Vec<(String, u64, String)>, StageError> {
         let mut keys = Vec::new();
-        if info["error"].is_null() {
-            let number = |field: &str| info["state"][field].as_u64().unwrap_or_default();
-            let own = format!("$KV.{}.theirs.", names.victim);
-            for sequence in number("first_seq")..=number("last_seq") {
-                let subject = format!("STREAM.MSG.GET.{stream}");
-                let found = call(&mut self.admin, &subject, &json!({"seq": sequence})).await?;
-                let text = |field: &str| found["message"][field].as_str().unwrap_or_default();
-                if text("subject").starts_with(&own) {
-                    keys.push((text("subject").to_owned(), sequence, text("data").to_owned()));
-                }
+        let number = |field: &str| info["state"][field].as_u64().unwrap_or_default();
+        let attackers = format!("$KV.{}.mine.", names.victim);
+        let request = format!("STREAM.MSG.GET.KV_{}", names.victim);
+        if number("messages") == 0 {
+            return Ok(keys);
+        }
+        for sequence in number("first_seq")..=number("last_seq") {
+            let found = call(&mut self.admin, &request, &json!({"seq": sequence})).await?;
+            let text = |field: &str| found["message"][field].as_str().unwrap_or_default();
+            if !text("subject").is_empty() && !text("subject").starts_with(&attackers) {
+                keys.push((text("subject").to_owned(), sequence, text("data").to_owned()));
             }
         }
+        Ok(keys)
+    }
+
+    /// The victim's consumers: configuration, and how far they are.
+    pub async fn consumers(&mut self, names: &Names) -> Result<Vec<Value>, StageError> {
         let mut consumers = Vec::new();
-        for name in [WATCH, PULL] {
-            let subject = format!("CONSUMER.INFO.{stream}.{name}");
+        for name in [WATCH, PULL, DURABLE] {
+            let subject = format!("CONSUMER.INFO.KV_{}.{name}", names.victim);
             let info = call(&mut self.admin, &subject, &Value::Null).await?;
             let code = &info["error"]["err_code"];
             consumers.push(json!([
@@ -309,13 +381,21 @@ impl Cast {
                 info["paused"],
                 info["delivered"]["consumer_seq"],
                 info["ack_floor"]["consumer_seq"],
-                info["cluster"]["leader"],
             ]));
         }
-        let error = &info["error"]["err_code"];
-        let stream = json!([info["config"], error, info["cluster"]["leader"]]);
-        Ok(Belongings { keys, consumers, stream })
+        Ok(consumers)
     }
+}
+
+/// What a stream is like.
+pub(super) fn stream_of(info: &Value) -> Value {
+    json!([info["config"], info["error"]["err_code"]])
+}
+
+/// Numbers that change when anything is written or erased.
+pub(super) fn numbers(info: &Value) -> Value {
+    let state = &info["state"];
+    json!([state["messages"], state["first_seq"], state["last_seq"], state["num_deleted"]])
 }
 
 /// The subjects that an attack's lines name, for the page: without the names of one run.

@@ -140,7 +140,11 @@ impl Wire {
         let name = format!("{}:{}", address.host(), address.port());
         let dialled = timeout(DEADLINE, TcpStream::connect((address.host(), address.port()))).await;
         match dialled {
-            Ok(Ok(stream)) => Self::over(Box::new(stream)).await,
+            Ok(Ok(stream)) => {
+                // Small packets, each waited for: gathering them costs 40 ms a time.
+                let _ = stream.set_nodelay(true);
+                Self::over(Box::new(stream)).await
+            }
             Ok(Err(source)) => Err(WireError::Connect { address: name, source }),
             Err(_) => Err(WireError::Silent),
         }
@@ -319,7 +323,7 @@ impl Wire {
         payload: &[u8],
     ) -> Result<Message, WireError> {
         self.sids += 1;
-        let (sid, reply) = (self.sids, format!("{}.request.{}", self.inbox, self.sids));
+        let (sid, reply) = (self.sids, format!("{}.{:016x}", self.inbox, rand::random::<u64>()));
         let mut bytes = format!("SUB {reply} {sid}\r\n").into_bytes();
         bytes.extend(publication(subject, &reply, headers, payload));
         self.send(&bytes).await;

@@ -50,7 +50,7 @@ pub(super) fn streams() -> Family {
         title: "Streams",
         about: "What whoever may administer streams can do. Each works with the one grant added.",
         attacks: vec![
-            create("stream-create", "A stream of its own", json!({"subjects": ["x.>"]}), there),
+            create("stream-create", "A stream of its own", json!({"subjects": ["attack.{victim}.>"]}), there),
             create(
                 "stream-mirror",
                 "A mirror of the victim's bucket, to read it",
@@ -60,13 +60,13 @@ pub(super) fn streams() -> Family {
             create(
                 "stream-source",
                 "A stream that sources the victim's bucket, to read it",
-                json!({"subjects": ["x.>"], "sources": [{"name": "KV_{victim}"}]}),
+                json!({"subjects": ["attack.{victim}.>"], "sources": [{"name": "KV_{victim}"}]}),
                 there,
             ),
             create(
                 "stream-republish",
                 "A stream that republishes into the victim's keys",
-                json!({"subjects": ["x.>"], "republish": {"src": "x.>", "dest": key}}),
+                json!({"subjects": ["attack.{victim}.>"], "republish": {"src": "attack.{victim}.>", "dest": "$KV.{victim}.theirs.>"}}),
                 there,
             ),
             create(
@@ -131,12 +131,13 @@ pub(super) fn streams() -> Family {
                 "$JS.API.STREAM.SNAPSHOT.KV_{victim}",
                 &json!({"deliver_subject": "_INBOX.{me}.snapshot"}),
                 Effect::Answered,
-            ),
+            )
+            .bucket(json!({"storage": "file"})),
             request(
                 "stream-restore",
                 "A stream restored from the attacker's bytes",
                 "$JS.API.STREAM.RESTORE.attack-{victim}",
-                &json!({"config": {"name": "attack-{victim}", "subjects": ["x.>"],
+                &json!({"config": {"name": "attack-{victim}", "subjects": ["attack.{victim}.>"],
                     "storage": "memory", "num_replicas": 1, "retention": "limits",
                     "discard": "old"}, "state": {}}),
                 Effect::Answered,
@@ -186,7 +187,7 @@ pub(super) fn streams() -> Family {
                 "stream-peer-remove",
                 "A server, removed from the victim's stream",
                 "$JS.API.STREAM.PEER.REMOVE.KV_{victim}",
-                &json!({"peer": "n1"}),
+                &json!({"peer": "node-1"}),
                 Effect::Answered,
             )
             .on_a_cluster(),
@@ -213,9 +214,15 @@ const RANDOM: &str = "client libraries name consumers with 22 random characters,
 pub(super) fn consumers() -> Family {
     let changed = Effect::Consumer;
     let minute = 60_000_000_000_u64;
-    let hijack = json!({"stream_name": "KV_{victim}", "config": {"name": "watch",
-        "deliver_policy": "new", "ack_policy": "none", "deliver_subject": "_INBOX.{me}.watch",
-        "inactive_threshold": minute, "filter_subject": "$KV.{victim}.>"}});
+    let turned = |name: &str, durable: bool| {
+        let mut config = json!({"name": name, "deliver_policy": "all", "ack_policy": "explicit",
+            "description": "turned", "inactive_threshold": minute,
+            "filter_subject": "$KV.{victim}.theirs.>", "mem_storage": true});
+        if durable {
+            config["durable_name"] = json!(name);
+        }
+        json!({"stream_name": "KV_{victim}", "config": config})
+    };
     let pinned = json!({"stream_name": "KV_{victim}", "config": {"name": "pinned",
         "deliver_policy": "all", "ack_policy": "explicit", "inactive_threshold": minute,
         "priority_groups": ["g"], "priority_policy": "pinned_client",
@@ -253,33 +260,56 @@ pub(super) fn consumers() -> Family {
                 "consumer-info-reader",
                 "A look at the victim's watch, by a reader of other keys in the bucket",
                 Who::PartReader,
-                Effect::Learns("$KV.{victim}.theirs.>"),
+                Effect::Learns("$KV.{victim}.theirs."),
             )
             .step(ask("$JS.API.CONSUMER.INFO.KV_{victim}.watch"))
             .residual(NAME, RANDOM),
             Attack::new(
                 "consumer-update-reader",
-                "The victim's watch, turned to the attacker, by a reader of the bucket",
+                "The victim's durable consumer, changed, by a reader of the bucket",
                 Who::Reader,
                 changed,
             )
-            .step(ask("$JS.API.CONSUMER.CREATE.KV_{victim}.watch").body(
-                &json!({"stream_name": "KV_{victim}", "config": {"name": "watch",
-                    "deliver_policy": "new", "ack_policy": "none",
-                    "deliver_subject": "_INBOX.{me}.watch", "inactive_threshold": 300_000_000_000_u64,
-                    "filter_subject": "$KV.{victim}.theirs.>", "mem_storage": true}})
-                .to_string(),
-            ))
+            .step(
+                ask("$JS.API.CONSUMER.CREATE.KV_{victim}.durable")
+                    .body(&turned("durable", true).to_string()),
+            )
             .residual(
                 "creating a consumer under a name that exists changes it, and readers create \
                  consumers",
-                RANDOM,
+                "KV clients make none that are durable: use none on a bucket",
             ),
+            Attack::new(
+                "consumer-update-watch",
+                "A pull consumer of the victim's, changed, by a reader of the bucket",
+                Who::Reader,
+                changed,
+            )
+            .step(
+                ask("$JS.API.CONSUMER.CREATE.KV_{victim}.pull")
+                    .body(&turned("pull", false).to_string()),
+            )
+            .residual("as above", RANDOM),
+            Attack::new(
+                "consumer-update-push",
+                "The victim's push consumer, changed, by a reader of the bucket",
+                Who::Reader,
+                changed,
+            )
+            .step(
+                ask("$JS.API.CONSUMER.CREATE.KV_{victim}.watch")
+                    .body(&turned("watch", false).to_string()),
+            )
+            .closed(
+                Ending::Rejected,
+                "the server does not change a push consumer that is not durable",
+            )
+            .control(Control::Nowhere),
             about(
                 "consumer-update",
-                "The victim's watch, turned to the attacker",
-                "$JS.API.CONSUMER.CREATE.KV_{victim}.watch.$KV.{victim}.>",
-                &hijack,
+                "The victim's durable consumer, changed",
+                "$JS.API.CONSUMER.CREATE.KV_{victim}.durable.$KV.{victim}.theirs.>",
+                &turned("durable", true),
                 changed,
             )
             .closed(Ending::Refused, NOT_GRANTED),
@@ -427,7 +457,9 @@ pub(super) fn servers() -> Family {
             listens("srv-listen", "Pose as a service to those who ask", "$SRV.PING"),
             taken("mqtt-publish", "Write what MQTT sessions keep", "$MQTT.msgs.x", Value::Null),
             listens("mqtt-listen", "Listen to what MQTT clients are sent", "$MQTT.sub.>"),
-            taken("raft-publish", "Speak as a server of the cluster", "$NRG.V.x", Value::Null),
+            taken("raft-publish", "Speak as a server of the cluster", "$NRG.V.x", Value::Null)
+                .closed(Ending::Refused, "no client can publish there, whatever it is granted")
+                .control(Control::Nowhere),
         ],
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::super::{Attack, Control, Effect, Ending, Family, Step, Who, ask, send};
+use super::super::{Attack, Control, Effect, Ending, Family, Step, TRACING, Who, ask, send};
 
 const OWN: &str = "$KV.{victim}.mine.a";
 
@@ -109,7 +109,8 @@ pub(super) fn family() -> Family {
                 Effect::Changed,
             )
             .closed(Ending::Rejected, off)
-            .control(on(json!({"allow_msg_schedules": true, "allow_msg_ttl": true})))
+            .control(on(json!({"allow_msg_schedules": true, "allow_msg_ttl": true,
+                "discard": "old"})))
             .since(2, 12),
             Attack::new(
                 "header-batch",
@@ -169,6 +170,7 @@ pub(super) fn family() -> Family {
                 Vec::new(),
             ))
             .since(2, 11)
+            .opened_by(TRACING)
             .in_prove(),
             Attack::new(
                 "trace-to-itself",
@@ -180,6 +182,7 @@ pub(super) fn family() -> Family {
             .closed(Ending::Refused, "the server asks for leave to publish where a trace goes")
             .once_granted(&["_INBOX.{me}.trace"])
             .since(2, 11)
+            .opened_by(TRACING)
             .in_prove(),
         ],
     }

@@ -30,7 +30,7 @@ pub(super) fn family() -> Family {
         about: "A consumer on the attacker's own bucket, with a deliver subject of its choice.",
         attacks: vec![
             push("push-key", "Deliver into a key of the victim's", key, "", Effect::Changed)
-                .step(super::super::listen(key))
+                .first(super::super::listen(key))
                 .closed(Ending::Refused, unheard)
                 .control(literal())
                 .in_prove(),
@@ -45,7 +45,7 @@ pub(super) fn family() -> Family {
             .control(Control::Nowhere)
             .in_prove(),
             push("push-key-group", "The same with a deliver group", key, "g", Effect::Changed)
-                .step(super::super::listen(key).queue("g"))
+                .first(super::super::listen(key).queue("g"))
                 .closed(Ending::Refused, unheard)
                 .control(literal())
                 .in_prove(),
@@ -57,13 +57,23 @@ pub(super) fn family() -> Family {
                 "",
                 Effect::Changed,
             )
-            .step(Step::AdminListens(key.to_owned()))
+            .first(Step::AdminListens(key.to_owned()))
             .residual(
                 "a subscriber to the literal key, in the account that holds the buckets, is what \
                  JetStream needs to deliver there",
                 "as the admin, never subscribe to a key in STATE: read with `nats kv get` and \
                  `nats kv watch`",
             ),
+            push(
+                "push-rollup-admin-listens",
+                "The same with a message that rolls up: every key of the victim's is erased",
+                key,
+                "",
+                Effect::Changed,
+            )
+            .first(super::super::send("$KV.{mine}.payload").headers("Nats-Rollup: sub").body("x"))
+            .first(Step::AdminListens(key.to_owned()))
+            .residual("as above", "as above"),
             push(
                 "push-event",
                 "Deliver as an event of the victim's",
@@ -78,10 +88,10 @@ pub(super) fn family() -> Family {
                 "Deliver as a request to a responder",
                 "{deputy}",
                 "",
-                Effect::Changed,
+                Effect::Delivered,
             )
             .closed(Ending::NoEffect, inside)
-            .control(Control::Nowhere),
+            .control(Control::OneAccount),
             push(
                 "push-purge",
                 "Deliver as a request to purge the victim's bucket",

@@ -41,6 +41,7 @@ fn watch(
     settings: &Value,
 ) -> Attack {
     Attack::new(id, title, who, SECRET)
+        .step(listen("_INBOX.{me}.values"))
         .step(ask(subject).body(&consumer(settings)))
         .closed(Ending::Refused, NOT_GRANTED)
         .once_granted(&[subject])
@@ -51,6 +52,7 @@ fn watch(
 fn smuggled(id: &'static str, title: &'static str, settings: &Value) -> Attack {
     let named = "$JS.API.CONSUMER.CREATE.KV_{victim}.w";
     Attack::new(id, title, Who::PartReader, SECRET)
+        .step(listen("_INBOX.{me}.values"))
         .step(
             ask("$JS.API.CONSUMER.CREATE.KV_{victim}.w.$KV.{victim}.open.>")
                 .body(&consumer(settings)),

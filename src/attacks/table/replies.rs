@@ -146,47 +146,82 @@ pub(super) fn family() -> Family {
             ),
             refused("reply-import", "A put, with a reply subject of service imports", "_R_.x.y"),
             refused("reply-gateway", "A put, with a reply subject of gateways", "_GR_.x.y.z"),
-            Attack::new(
+            forged(
                 "reply-known-inbox",
                 "Its own value, as an answer in the victim's inbox, of which it knows the name",
-                Who::Neighbour,
-                Effect::Delivered,
-            )
-            .step(
-                send("$JS.API.DIRECT.GET.KV_{mine}.$KV.{mine}.payload")
-                    .reply("_INBOX.{them}.known"),
+                "_INBOX.{them}.known",
             )
             .residual(
                 "JetStream answers wherever it is asked to, and the victim has to hear answers",
                 "client libraries put 22 random characters into each inbox name; use no fixed ones",
             ),
-            Attack::new(
+            forged(
                 "reply-event",
                 "Its own value, as an event of the victim's",
+                "events.{them}.forged",
+            )
+            .residual(FORGED, STAMP),
+            forged(
+                "reply-request",
+                "Its own value, as a request to a responder that it may not call",
+                "{deputy}.uncalled",
+            )
+            .residual(FORGED, STAMP),
+            Attack::new(
+                "reply-event-no-headers",
+                "The same, asking for an answer without headers",
                 Who::Neighbour,
                 Effect::Delivered,
             )
             .step(
-                send("$JS.API.DIRECT.GET.KV_{mine}.$KV.{mine}.payload")
-                    .reply("events.{them}.forged"),
+                send("$JS.API.DIRECT.GET.KV_{mine}")
+                    .reply("events.{them}.forged")
+                    .body("{\"last_by_subj\":\"$KV.{mine}.payload\",\"no_hdr\":true}"),
             )
             .residual(
-                "JetStream answers wherever it is asked to; `publishes` holds for what a service \
-                 sends, and not for where it has answers sent",
-                "take state from keyspaces, which this does not reach; treat an event as a hint to \
-                 look there, or sign it",
-            ),
+                FORGED,
+                "from 2.12 on nothing in it tells that JetStream sent it: take state from \
+                 keyspaces, and sign events that must not be forged",
+            )
+            .since(2, 12),
             Attack::new(
-                "reply-request",
-                "Its own value, as a request to a responder that it may not call",
-                Who::Reader,
-                Effect::Learns("chosen by the attacker"),
+                "reply-event-batch",
+                "The same, asking for several values at once",
+                Who::Neighbour,
+                Effect::Stamped,
             )
             .step(
-                send("$JS.API.DIRECT.GET.KV_{mine}.$KV.{mine}.payload").reply("{deputy}.uncalled"),
+                send("$JS.API.DIRECT.GET.KV_{mine}")
+                    .reply("events.{them}.forged")
+                    .body("{\"multi_last\":[\"$KV.{mine}.payload\"]}"),
             )
-            .closed(Ending::NoEffect, "what arrives there carries no reply subject to answer to")
-            .control(Control::Nowhere),
+            .residual(FORGED, STAMP)
+            .since(2, 11),
+            Attack::new(
+                "reply-event-ack",
+                "An acknowledgement of JetStream's, as an event of the victim's",
+                Who::Neighbour,
+                Effect::Delivered,
+            )
+            .step(send("$KV.{mine}.a").reply("events.{them}.forged").body("x"))
+            .residual(
+                FORGED,
+                "its text is JetStream's, and not the attacker's to choose: a receiver that reads \
+                 events strictly refuses it",
+            ),
         ],
     }
+}
+
+const FORGED: &str = "JetStream answers wherever it is asked to. `publishes` and `calls` hold for \
+                      what a service sends, and not for where it has answers sent; keyspaces are \
+                      out of reach, because no stream listens in APP";
+const STAMP: &str = "what JetStream answers with bytes of the attacker's choice has the header \
+                     `Nats-Stream`, which no event or request has: receivers may refuse it (but see \
+                     the row without headers). Take state from keyspaces";
+
+/// The attacker's own value, got directly, with the answer sent to a plain subject.
+fn forged(id: &'static str, title: &'static str, reply: &str) -> Attack {
+    Attack::new(id, title, Who::Neighbour, Effect::Stamped)
+        .step(send("$JS.API.DIRECT.GET.KV_{mine}.$KV.{mine}.payload").reply(reply))
 }

@@ -54,7 +54,7 @@ pub(super) fn family() -> Family {
                 "",
                 Effect::Changed,
             )
-            .step(send("{plain}").reply("$JS.API.STREAM.PURGE.KV_{victim}").body("{}"))
+            .instead(send("{plain}").reply("$JS.API.STREAM.PURGE.KV_{victim}").body("{}"))
             .closed(Ending::NoEffect, alone)
             .control(Control::AllowResponses),
             asks(

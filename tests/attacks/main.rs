@@ -1,0 +1,39 @@
+//! Attacks on "one keyspace, one writer", on real servers and through the real service; the page
+//! `docs/attacks.md` is what this run saw.
+//!
+//! Every supported version standalone, the oldest and the newest as a cluster of three, too.
+//! `ATTACKS_ON=2.15.1` or `ATTACKS_ON=2.15.1-cluster` runs on that one alone, `ATTACKS=words`
+//! those attacks whose names hold one of the words; both leave the page alone.
+//! `UPDATE_DOCS=1` writes the page.
+
+// Helpers of tests fail the test when something is not as it must be.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(missing_docs)]
+#![cfg(unix)]
+#![cfg(feature = "sandbox")]
+
+mod control;
+// The rest of it is for other tests.
+#[allow(dead_code)]
+#[path = "../e2e/deployment.rs"]
+mod deployment;
+mod lane;
+mod suite;
+
+use suite::Place;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn every_attack_ends_as_the_table_says() {
+    let only = std::env::var("ATTACKS_ON").ok();
+    let mut columns = Vec::new();
+    let mut problems = Vec::new();
+    for place in Place::ALL {
+        if only.as_ref().is_some_and(|only| *only != place.name()) {
+            continue;
+        }
+        let (column, wrong) = suite::run_place(place).await;
+        problems.extend(wrong.into_iter().map(|w| format!("{}: {w}", place.name())));
+        columns.push(column);
+    }
+    assert!(problems.is_empty(), "{} problems:\n{}", problems.len(), problems.join("\n"));
+}
