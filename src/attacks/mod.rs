@@ -7,6 +7,7 @@
 //! where it must not. Both times the same lines go over the wire, and both times it is the effect
 //! that is looked at: what the victim's bucket holds, what arrived where, what is still there.
 
+pub mod identity;
 pub mod page;
 pub mod run;
 pub mod stage;
@@ -84,6 +85,59 @@ pub enum Step {
     AdminListens(String),
     /// The admin asks JetStream for something: what follows `$JS.API.`, and the body.
     AdminAsks(String, String),
+    /// A connection of its own, with such credentials.
+    Knock(Offer),
+}
+
+/// What is offered at the door, by someone who knows the victim's public key and no seed of a
+/// service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offer {
+    /// Nothing at all.
+    Nothing,
+    /// A key that no service has, with its signature.
+    UnknownKey,
+    /// The victim's key, without a signature.
+    KeyAlone,
+    /// The victim's key, with a signature that the victim gave on another connection.
+    Captured,
+    /// The victim's key, with the signature of another key.
+    ForeignSignature,
+    /// The victim's key, with 64 zero bytes.
+    ZeroSignature,
+    /// The victim's key, with what the victim signs where no nonce is sent: nothing.
+    EmptyNonce,
+    /// A JWT of its own making, with a signature.
+    Jwt,
+    /// The victim's name, and a password.
+    Password,
+    /// A token.
+    Token,
+    /// The victim's own key and signature, with a password beside.
+    PasswordBeside,
+    /// The name of an admin or system user.
+    AdminName,
+}
+
+impl Offer {
+    /// As CONNECT has it, for the page.
+    #[must_use]
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Nothing => "CONNECT {}",
+            Self::UnknownKey => "CONNECT {nkey: another, sig: its own}",
+            Self::KeyAlone => "CONNECT {nkey: victim's}",
+            Self::Captured => "CONNECT {nkey: victim's, sig: of another nonce}",
+            Self::ForeignSignature => "CONNECT {nkey: victim's, sig: another's}",
+            Self::ZeroSignature => "CONNECT {nkey: victim's, sig: zeros}",
+            Self::EmptyNonce => "CONNECT {nkey: victim's, sig: of no nonce}",
+            Self::Jwt => "CONNECT {jwt: self-made, sig: its own}",
+            Self::Password => "CONNECT {user: victim's, pass}",
+            Self::Token => "CONNECT {auth_token}",
+            Self::PasswordBeside => "CONNECT {nkey: victim's, sig: its own, user, pass}",
+            Self::AdminName => "CONNECT {user: admin, pass: admin}",
+        }
+    }
 }
 
 /// What shows that an attack worked.
@@ -110,6 +164,8 @@ pub enum Effect {
     Appears(&'static str),
     /// The server takes it without a complaint: what it would do shows nowhere else.
     Accepted,
+    /// The server lets it in.
+    Enters,
 }
 
 /// Where the same attack works, which shows that it is one.
@@ -261,6 +317,9 @@ pub struct Attack {
     pub cluster: bool,
     /// A defect of some versions that opens it.
     pub hole: Option<Hole>,
+    /// Whether what it asks must be answered where the attacker asks for itself: otherwise that
+    /// nothing came of it would say nothing.
+    pub rehearsed: bool,
 }
 
 /// Attacks of one kind.
@@ -361,6 +420,7 @@ impl Attack {
             in_prove: false,
             cluster: false,
             hole: None,
+            rehearsed: false,
         }
     }
 
@@ -423,6 +483,11 @@ impl Attack {
 
     fn with_responders(mut self) -> Self {
         self.responders = true;
+        self
+    }
+
+    fn rehearsed(mut self) -> Self {
+        self.rehearsed = true;
         self
     }
 

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::stage::{Belongings, Cast, Names, Stage, StageError, call, numbers, stream_of};
 use super::wire::Message;
-use super::{Attack, Control, Effect, Ending, Step};
+use super::{Attack, Control, Effect, Ending, Step, identity};
 
 /// How an attack ended, and what shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,10 +28,11 @@ const LOOK_AGAIN: Duration = Duration::from_millis(25);
 /// # Errors
 /// When the stage could not be set, or broke down: nothing is known then.
 pub async fn run(attack: &Attack, stage: &Stage) -> Result<Report, StageError> {
-    let t0 = Instant::now();
+    if let (Effect::Enters, [Step::Knock(offer)]) = (attack.effect, attack.steps.as_slice()) {
+        return identity::knock(*offer, stage).await;
+    }
     let mut cast = stage.set(attack).await?;
     let names = &stage.names;
-    let t1 = t0.elapsed();
     let before = cast.belongings(names).await?;
     let mut scene =
         Scene { names, refused: None, heard: Vec::new(), learnt: Vec::new(), blocked: None };
@@ -111,6 +112,8 @@ impl Scene<'_> {
                 self.victim_writes(&fill(headers), cast).await;
                 return Ok(());
             }
+            // These are no connection's: `identity::run` makes them.
+            Step::Knock(_) => return Ok(()),
             Step::Pass(time) => {
                 tokio::time::sleep(Duration::from_millis(*time)).await;
                 return Ok(());
@@ -205,6 +208,7 @@ impl Scene<'_> {
                 let info = call(&mut cast.admin, &subject, &Value::Null).await?;
                 info["error"].is_null().then(|| format!("{} is there", self.names.fill(name)))
             }
+            Effect::Enters => None,
             Effect::Accepted => {
                 self.refused.is_none().then(|| "the server took it without a complaint".to_owned())
             }

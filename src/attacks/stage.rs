@@ -121,7 +121,7 @@ fn on(what: &str) -> impl FnOnce(WireError) -> StageError {
 }
 
 impl Stage {
-    fn near(&self) -> Result<&ServerAddr, StageError> {
+    pub(super) fn near(&self) -> Result<&ServerAddr, StageError> {
         self.servers.first().ok_or_else(|| StageError::Api("no server".to_owned(), Value::Null))
     }
 
@@ -416,5 +416,6 @@ pub fn line(step: &Step) -> String {
         Step::Pass(time) => format!("after {time} ms"),
         Step::AdminListens(to) => format!("admin: SUB {to}"),
         Step::AdminAsks(what, _) => format!("admin: {what}"),
+        Step::Knock(offer) => offer.words().to_owned(),
     }
 }

@@ -31,13 +31,6 @@ pub fn responder(lane: usize) -> String {
     format!("responder{lane}")
 }
 
-/// Every service of a lane.
-pub fn services(lane: usize) -> Vec<String> {
-    let mut all: Vec<String> = ATTACKERS.iter().map(|who| attacker(*who, lane)).collect();
-    all.extend([victim(lane), responder(lane)]);
-    all
-}
-
 pub fn names(attack: &Attack, lane: usize) -> Names {
     let me = attacker(attack.who, lane);
     let kind = if attack.who == Who::Sharer { "shared" } else { "victim" };

@@ -20,6 +20,7 @@ mod deployment;
 mod lane;
 mod suite;
 
+use solewriter::attacks::page;
 use suite::Place;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -33,7 +34,26 @@ async fn every_attack_ends_as_the_table_says() {
         }
         let (column, wrong) = suite::run_place(place).await;
         problems.extend(wrong.into_iter().map(|w| format!("{}: {w}", place.name())));
-        columns.push(column);
+        columns.push((place.name(), column));
     }
     assert!(problems.is_empty(), "{} problems:\n{}", problems.len(), problems.join("\n"));
+    if only.is_none() && std::env::var_os("ATTACKS").is_none() {
+        compare(&page::render(&suite::families(), &columns));
+    }
+}
+
+/// The page is what was seen, or becomes it.
+fn compare(seen: &str) {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/attacks.md");
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(path, seen).unwrap();
+        return;
+    }
+    let page = std::fs::read_to_string(path).unwrap_or_default();
+    let differs = seen.lines().zip(page.lines()).find(|(seen, page)| seen != page);
+    assert!(
+        seen == page,
+        "docs/attacks.md says something else than what was seen; run with UPDATE_DOCS=1 and look \
+         at the diff. First: {differs:#?}"
+    );
 }

@@ -188,7 +188,7 @@ pub(super) fn streams() -> Family {
                 "A server, removed from the victim's stream",
                 "$JS.API.STREAM.PEER.REMOVE.KV_{victim}",
                 &json!({"peer": "node-1"}),
-                Effect::Answered,
+                Effect::Accepted,
             )
             .on_a_cluster(),
         ],

@@ -13,6 +13,7 @@ use super::Family;
 #[must_use]
 pub fn families() -> Vec<Family> {
     vec![
+        super::identity::family(),
         replies::family(),
         responders::family(),
         push::family(),

@@ -103,7 +103,7 @@ pub(super) fn values() -> Family {
                 &json!({"multi_last": ["$KV.{victim}.>"]}),
             )
             .since(2, 11),
-            get("get-batch", "A batch", n, direct, &json!({"seq": 1, "batch": 10})).since(2, 11),
+            get("get-batch", "A batch", n, direct, &json!({"seq": 1, "batch": 10})),
             get("get-message", "A get without direct get", n, msg_get, &by_key),
             get(
                 "get-direct-part",

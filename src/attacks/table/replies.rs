@@ -11,6 +11,7 @@ fn reply(id: &'static str, title: &'static str, step: Step) -> Attack {
         .step(step.reply(KEY))
         .closed(Ending::NoEffect, ACCOUNT)
         .control(Control::OneAccount)
+        .rehearsed()
         .in_prove()
 }
 
