@@ -12,6 +12,8 @@ pub mod page;
 pub mod run;
 pub mod stage;
 pub mod table;
+mod tls;
+pub mod verdict;
 pub mod wire;
 
 /// Who attacks: a service with ordinary grants.

@@ -170,6 +170,9 @@ impl Scene<'_> {
                     return Ok(None);
                 }
                 let now = cast.keys(self.names, &info).await?;
+                if !info["error"].is_null() {
+                    return Ok(Some(format!("the victim's stream: {}", info["error"])));
+                }
                 (now != before.keys).then(|| difference(&before.keys, &now))
             }
             Effect::Consumer => {

@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use async_nats::ServerAddr;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::wire::{DEADLINE, Login, Wire, WireError};
+use super::wire::{DEADLINE, Login, Server, Wire, WireError};
 use super::{Attack, Step};
 
 /// What the placeholders in an attack stand for.
@@ -46,7 +45,7 @@ impl Names {
 #[derive(Clone, Debug)]
 pub struct Stage {
     /// Servers, at least one. The attacker is at the first, everyone else at the last.
-    pub servers: Vec<ServerAddr>,
+    pub servers: Vec<Server>,
     /// What everything is called.
     pub names: Names,
     /// Who attacks.
@@ -67,6 +66,8 @@ pub struct Stage {
     pub control_bucket: Value,
 }
 
+/// The description of every bucket that is made for attacks, by which it can be told.
+pub const MADE_BY: &str = "made by solewriter for its attacks on itself; may be deleted";
 /// The consumer that the victim watches with; its name is known to the attacker.
 pub const WATCH: &str = "watch";
 /// A consumer that the victim pulls from.
@@ -121,11 +122,11 @@ fn on(what: &str) -> impl FnOnce(WireError) -> StageError {
 }
 
 impl Stage {
-    pub(super) fn near(&self) -> Result<&ServerAddr, StageError> {
+    pub(super) fn near(&self) -> Result<&Server, StageError> {
         self.servers.first().ok_or_else(|| StageError::Api("no server".to_owned(), Value::Null))
     }
 
-    fn far(&self) -> Result<&ServerAddr, StageError> {
+    fn far(&self) -> Result<&Server, StageError> {
         self.servers.last().ok_or_else(|| StageError::Api("no server".to_owned(), Value::Null))
     }
 
@@ -233,7 +234,7 @@ impl Stage {
         drop_bucket(admin, bucket).await?;
         let mut config = json!({
             "name": format!("KV_{bucket}"), "subjects": [format!("$KV.{bucket}.>")],
-            "max_msgs_per_subject": 5, "storage": "memory", "discard": "new", "retention": "limits",
+            "description": MADE_BY, "max_msgs_per_subject": 5, "storage": "memory", "discard": "new", "retention": "limits",
             "allow_rollup_hdrs": true, "deny_delete": true, "allow_direct": true,
             "num_replicas": self.replicas, "max_msgs": -1, "max_bytes": -1,
         });
@@ -309,9 +310,19 @@ async fn store(admin: &mut Wire, subject: &str, value: &str) -> Result<(), Stage
     }
 }
 
-/// A request of JetStream's API as the admin.
+/// A request of JetStream's API as the admin. What is not ready yet is asked again.
 pub(super) async fn call(admin: &mut Wire, what: &str, body: &Value) -> Result<Value, StageError> {
-    admin.api(what, body).await.map_err(on(what))
+    let until = Instant::now() + DEADLINE;
+    loop {
+        let answer = admin.api(what, body).await.map_err(on(what))?;
+        // JetStream is busy, or has no leader; 400, 404 and 500 are answers.
+        let code = answer["error"]["code"].as_u64().unwrap_or_default();
+        let busy = code == 503 || code == 408 || answer.is_null();
+        if !busy || Instant::now() > until {
+            return Ok(answer);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// Answers requests with what they hold, wherever their reply is to go.

@@ -7,7 +7,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::ServerAddr;
 use data_encoding::BASE64URL_NOPAD;
 use serde_json::{Value, json};
 use tokio::io::{
@@ -19,12 +18,15 @@ use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
+pub use super::tls::Server;
 use crate::keys::{Seed, Signer, User};
 
 /// How long the server may take for anything that it always answers.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 /// The longest line that is taken from a server, in bytes; an INFO has a few thousand.
 const LONGEST_LINE: u64 = 1024 * 1024;
+/// The longest INFO, in bytes.
+const LONGEST_GREETING: usize = 64 * 1024;
 /// The largest message that is taken from a server, in bytes: as much as nats-server can be set to.
 const LARGEST_MESSAGE: usize = 64 * 1024 * 1024;
 
@@ -42,6 +44,14 @@ pub enum WireError {
         address: String,
         /// What went wrong.
         source: std::io::Error,
+    },
+    /// TLS failed, or cannot be set up.
+    #[error("TLS with {address}: {reason}")]
+    Tls {
+        /// Where to.
+        address: String,
+        /// What went wrong.
+        reason: String,
     },
     /// It did not let us in.
     #[error("nats-server refused the connection: {0}")]
@@ -136,36 +146,42 @@ impl Wire {
     ///
     /// # Errors
     /// When there is no nats-server at the address.
-    pub async fn dial(address: &ServerAddr) -> Result<Self, WireError> {
-        let name = format!("{}:{}", address.host(), address.port());
-        let dialled = timeout(DEADLINE, TcpStream::connect((address.host(), address.port()))).await;
-        match dialled {
-            Ok(Ok(stream)) => {
-                // Small packets, each waited for: gathering them costs 40 ms a time.
-                let _ = stream.set_nodelay(true);
-                Self::over(Box::new(stream)).await
-            }
-            Ok(Err(source)) => Err(WireError::Connect { address: name, source }),
-            Err(_) => Err(WireError::Silent),
+    pub async fn dial(server: &Server) -> Result<Self, WireError> {
+        timeout(DEADLINE, Self::reach(server)).await.map_err(|_| WireError::Silent)?
+    }
+
+    async fn reach(server: &Server) -> Result<Self, WireError> {
+        let failed = |source| WireError::Connect { address: server.name(), source };
+        let address = (server.address.host(), server.address.port());
+        let tcp = TcpStream::connect(address).await.map_err(failed)?;
+        // Small packets, each waited for: gathering them costs 40 ms a time.
+        tcp.set_nodelay(true).map_err(failed)?;
+        let mut stream: Box<dyn Stream> = Box::new(tcp);
+        if server.tls_first {
+            stream = server.secured(stream).await?;
         }
+        let info = greeting(&mut stream).await?;
+        if !server.tls_first && (server.tls_required || info["tls_required"] == Value::Bool(true)) {
+            stream = server.secured(stream).await?;
+        }
+        Ok(Self::speak(stream, info))
     }
 
     /// The same over a stream that is there already.
     ///
     /// # Errors
     /// When what is at its other end is no nats-server.
-    pub async fn over(stream: Box<dyn Stream>) -> Result<Self, WireError> {
+    pub async fn over(mut stream: Box<dyn Stream>) -> Result<Self, WireError> {
+        let info = timeout(DEADLINE, greeting(&mut stream)).await;
+        Ok(Self::speak(stream, info.map_err(|_| WireError::Silent)??))
+    }
+
+    fn speak(stream: Box<dyn Stream>, info: Value) -> Self {
         let (reader, writer) = split(stream);
-        let mut reader = BufReader::new(reader);
-        let line = timeout(DEADLINE, line(&mut reader)).await.map_err(|_| WireError::Silent)?;
-        let info = line
-            .strip_prefix("INFO ")
-            .and_then(|info| serde_json::from_str(info).ok())
-            .ok_or(WireError::NotNats(line))?;
         let writer = Arc::new(Mutex::new(writer));
         let (sender, events) = mpsc::unbounded_channel();
-        let reading = tokio::spawn(read(reader, writer.clone(), sender));
-        Ok(Self {
+        let reading = tokio::spawn(read(BufReader::new(reader), writer.clone(), sender));
+        Self {
             writer,
             events,
             reading,
@@ -174,18 +190,14 @@ impl Wire {
             inbox: "_INBOX".to_owned(),
             last_complaint: None,
             delivered: VecDeque::new(),
-        })
+        }
     }
 
     /// Connects and logs in; `inbox` is the prefix of the subjects to which requests are answered.
     ///
     /// # Errors
     /// When there is no nats-server, or it does not let us in.
-    pub async fn login(
-        address: &ServerAddr,
-        login: &Login,
-        inbox: &str,
-    ) -> Result<Self, WireError> {
+    pub async fn login(address: &Server, login: &Login, inbox: &str) -> Result<Self, WireError> {
         let mut wire = Self::dial(address).await?;
         inbox.clone_into(&mut wire.inbox);
         let offer = wire.offer(login)?;
@@ -368,6 +380,21 @@ fn publication(subject: &str, reply: &str, headers: &str, payload: &[u8]) -> Vec
     bytes.extend_from_slice(payload);
     bytes.extend_from_slice(b"\r\n");
     bytes
+}
+
+/// The server's INFO, read byte by byte: what follows may be the handshake of TLS.
+async fn greeting(stream: &mut Box<dyn Stream>) -> Result<Value, WireError> {
+    let mut line = Vec::new();
+    while line.last() != Some(&b'\n') && line.len() < LONGEST_GREETING {
+        match stream.read_u8().await {
+            Ok(byte) => line.push(byte),
+            Err(_) => break,
+        }
+    }
+    let line = String::from_utf8_lossy(&line).trim_end().to_owned();
+    line.strip_prefix("INFO ")
+        .and_then(|info| serde_json::from_str(info).ok())
+        .ok_or(WireError::NotNats(line))
 }
 
 type Reader = BufReader<ReadHalf<Box<dyn Stream>>>;

@@ -8,11 +8,11 @@ use std::time::Duration;
 use nats_jwt::{NatsClaims, NatsPermissions};
 use serde_json::{Map, Value, json};
 use solewriter::attacks::stage::Stage;
-use solewriter::attacks::wire::Login;
+use solewriter::attacks::wire::{Login, Server};
 use solewriter::attacks::{Attack, Control};
 use solewriter::permissions::{Defaults, Grant};
 use solewriter::policy::model::Policy;
-use solewriter::sandbox::Server;
+use solewriter::sandbox;
 use tempfile::TempDir;
 
 use super::deployment::binary;
@@ -20,7 +20,7 @@ use super::lane;
 
 /// The server and its folder.
 pub struct Controls {
-    pub server: Server,
+    pub server: sandbox::Server,
     _dir: TempDir,
 }
 
@@ -73,7 +73,8 @@ impl Controls {
         let dir = tempfile::tempdir().unwrap();
         let config = dir.path().join("control.conf");
         std::fs::write(&config, configuration(attacks, policy, dir.path())).unwrap();
-        let server = Server::start(&binary(version).await, &config, dir.path()).await.unwrap();
+        let server =
+            sandbox::Server::start(&binary(version).await, &config, dir.path()).await.unwrap();
         Self { server, _dir: dir }
     }
 
@@ -84,7 +85,7 @@ impl Controls {
         let responder = lane::responder(lane);
         let open = if attack.control == Control::AllowResponses { "open" } else { account };
         Stage {
-            servers: vec![self.server.client_url().parse().unwrap()],
+            servers: vec![Server::plain(self.server.client_url().parse().unwrap())],
             names: lane::names(attack, lane),
             attacker: Login::Password(attack.id.to_owned()),
             victim: login(&lane::victim(lane)),

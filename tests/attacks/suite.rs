@@ -6,7 +6,7 @@ use std::time::Duration;
 use solewriter::attacks::page::Column;
 use solewriter::attacks::run::{Report, controlled, is_answered, run};
 use solewriter::attacks::stage::Stage;
-use solewriter::attacks::wire::Login;
+use solewriter::attacks::wire::{Login, Server};
 use solewriter::attacks::{Attack, Control, Effect, Ending, Family, Version, table, version};
 use solewriter::policy::validate::validate;
 use solewriter::source::SourceFile;
@@ -115,7 +115,7 @@ fn stage(attack: &Attack, lane: usize, place: Place, deployment: &Deployment) ->
     let responder = lane::responder(lane);
     let servers = if place.cluster { deployment.urls() } else { vec![deployment.url().to_owned()] };
     Stage {
-        servers: servers.iter().map(|url| url.parse().unwrap()).collect(),
+        servers: servers.iter().map(|url| Server::plain(url.parse().unwrap())).collect(),
         attacker: login(&names.me),
         victim: login(&names.them),
         responder: Some((responder.clone(), login(&responder))),
@@ -164,8 +164,10 @@ async fn one(
             Ok(report) if exists => {
                 return Err(format!("its control should work, and does not: {report:?}"));
             }
-            Ok(Report { ending: Ending::Succeeded, .. }) => {
-                return Err("it exists before the version that the table names".to_owned());
+            Ok(report) if report.ending == Ending::Succeeded => {
+                return Err(format!(
+                    "it exists before the version that the table names: {report:?}"
+                ));
             }
             Ok(_) => {}
         }
