@@ -175,7 +175,8 @@ impl Proof {
             let Tried { id, title, evidence, .. } = tried;
             let _ = writeln!(text, "{word:<10} {id:<26} {title}\n{:38}{evidence}", "");
         }
-        let _ = write!(text, "\ndigest       {}\n", digest(&text));
+        let digest = digest(&text);
+        let _ = writeln!(text, "digest       {digest}");
         text
     }
 

@@ -18,6 +18,7 @@ pub mod init;
 pub mod key;
 pub mod man;
 pub mod map;
+pub mod prove;
 pub mod schema;
 pub mod serve;
 pub mod test;
@@ -50,6 +51,7 @@ enum Command {
     Test(test::Test),
     #[cfg(all(unix, feature = "sandbox"))]
     Demo(demo::Demo),
+    Prove(prove::Prove),
     Map(map::MapCommand),
     Schema(schema::Schema),
     Completions(completions::Completions),
@@ -71,6 +73,7 @@ impl Cli {
             Command::Test(test) => test.run(),
             #[cfg(all(unix, feature = "sandbox"))]
             Command::Demo(demo) => demo.run(),
+            Command::Prove(prove) => prove.run(),
             Command::Map(map) => map.run(),
             Command::Schema(schema) => schema.run(),
             Command::Completions(completions) => completions.run(),

@@ -18,6 +18,7 @@ mod control;
 #[path = "../e2e/deployment.rs"]
 mod deployment;
 mod lane;
+mod prove;
 mod suite;
 
 use solewriter::attacks::page;

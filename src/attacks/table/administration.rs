@@ -163,7 +163,8 @@ pub(super) fn streams() -> Family {
                 &json!({"subjects_filter": ">"}),
                 Effect::Learns("theirs.k1"),
             )
-            .closed(Ending::Refused, "granted to those who may read the bucket"),
+            .closed(Ending::Refused, "granted to those who may read the bucket")
+            .not_in_prove(),
             Attack::new(
                 "stream-info-reader",
                 "The names of all keys, by a reader of some of them",
@@ -239,7 +240,8 @@ pub(super) fn consumers() -> Family {
                 &Value::Null,
                 changed,
             )
-            .closed(Ending::Refused, "granted to those who may read the bucket"),
+            .closed(Ending::Refused, "granted to those who may read the bucket")
+            .not_in_prove(),
             Attack::new(
                 "consumer-delete-reader",
                 "The end of the victim's watch, by a reader of the bucket",
