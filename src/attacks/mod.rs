@@ -89,6 +89,8 @@ pub enum Step {
     AdminAsks(String, String),
     /// A connection of its own, with such credentials.
     Knock(Offer),
+    /// What the words say; it has code of its own.
+    Told(&'static str),
 }
 
 /// What is offered at the door, by someone who knows the victim's public key and no seed of a

@@ -112,8 +112,8 @@ impl Scene<'_> {
                 self.victim_writes(&fill(headers), cast).await;
                 return Ok(());
             }
-            // These are no connection's: `identity::run` makes them.
-            Step::Knock(_) => return Ok(()),
+            // These have code of their own.
+            Step::Knock(_) | Step::Told(_) => return Ok(()),
             Step::Pass(time) => {
                 tokio::time::sleep(Duration::from_millis(*time)).await;
                 return Ok(());

@@ -428,5 +428,6 @@ pub fn line(step: &Step) -> String {
         Step::AdminListens(to) => format!("admin: SUB {to}"),
         Step::AdminAsks(what, _) => format!("admin: {what}"),
         Step::Knock(offer) => offer.words().to_owned(),
+        Step::Told(text) => (*text).to_owned(),
     }
 }

@@ -17,8 +17,13 @@ mod control;
 #[allow(dead_code)]
 #[path = "../e2e/deployment.rs"]
 mod deployment;
+mod doors;
 mod lane;
 mod prove;
+// The rest of it is for other tests.
+#[allow(dead_code)]
+#[path = "../e2e/raw.rs"]
+mod raw;
 mod suite;
 
 use solewriter::attacks::page;
@@ -39,7 +44,7 @@ async fn every_attack_ends_as_the_table_says() {
     }
     assert!(problems.is_empty(), "{} problems:\n{}", problems.len(), problems.join("\n"));
     if only.is_none() && std::env::var_os("ATTACKS").is_none() {
-        compare(&page::render(&suite::families(), &columns));
+        compare(&page::render(&suite::everything(), &columns));
     }
 }
 

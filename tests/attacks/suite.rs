@@ -13,6 +13,7 @@ use solewriter::source::SourceFile;
 
 use super::control::{self, Controls};
 use super::deployment::{Deployment, Prepared};
+use super::doors;
 use super::lane::{self, LANES};
 
 /// Servers that the suite runs on.
@@ -37,12 +38,19 @@ impl Place {
         format!("{}{}", self.version, if self.cluster { "-cluster" } else { "" })
     }
 
-    fn numbers(self) -> Version {
+    pub fn numbers(self) -> Version {
         version(self.version).unwrap()
     }
 }
 
-/// Every family of attacks.
+/// The table, and what is tried by code of its own.
+pub fn everything() -> Vec<Family> {
+    let mut all = families();
+    all.insert(1, doors::family());
+    all
+}
+
+/// The table.
 pub fn families() -> Vec<Family> {
     table::families()
 }
@@ -101,6 +109,14 @@ pub async fn run_place(place: Place) -> (Column, Vec<String>) {
             match outcome {
                 Ok(ending) => drop(column.insert(attack.id, ending)),
                 Err(text) => wrong.push(format!("{}: {text}", attack.id)),
+            }
+        }
+    }
+    if !place.cluster && std::env::var("ATTACKS").map_or(true, |words| words.contains("door")) {
+        for (id, outcome) in doors::run(place).await {
+            match outcome {
+                Ok(ending) => drop(column.insert(id, ending)),
+                Err(text) => wrong.push(format!("{id}: {text}")),
             }
         }
     }

@@ -419,8 +419,13 @@ pub(super) fn servers() -> Family {
             taken(
                 "account-purge",
                 "An account's streams, purged",
-                "$JS.API.ACCOUNT.PURGE.STATE",
+                "$JS.API.ACCOUNT.PURGE.NONE",
                 Value::Null,
+            )
+            .closed(
+                Ending::Refused,
+                "never granted: before 2.10.27 the server takes it from any account \
+                 (CVE-2025-30215; seen on 2.10.25, where it erased another account)",
             ),
             taken(
                 "meta-stepdown",
