@@ -24,6 +24,7 @@ pub mod broker;
 pub mod cli;
 pub mod config;
 pub mod decide;
+pub mod defects;
 pub mod diff;
 pub mod expect;
 pub mod http;

@@ -24,6 +24,7 @@ use self::fence::Fence;
 use crate::authorizer::{Authorizer, Moment};
 use crate::broker;
 use crate::config::{Limits, Nats};
+use crate::defects;
 use crate::policy::store::Store;
 use crate::telemetry::{self, Dropped, Metrics};
 
@@ -64,6 +65,8 @@ pub struct Health {
     subscribed: AtomicBool,
     store: Arc<Store>,
     metrics: Arc<Metrics>,
+    /// Servers whose version was looked at.
+    servers: defects::Seen,
 }
 
 impl Health {
@@ -75,6 +78,7 @@ impl Health {
             subscribed: AtomicBool::new(false),
             store,
             metrics,
+            servers: defects::Seen::default(),
         })
     }
 
@@ -191,6 +195,10 @@ impl Service {
                 let bytes = authorisation.answer.as_mut().ok().map(std::mem::take);
                 let took = taken.elapsed();
                 self.metrics.decided(&authorisation, took);
+                let server = authorisation.request.server();
+                if self.health.servers.first(server.key.as_str()) {
+                    telemetry::log_defects(server);
+                }
                 telemetry::log_decision(&authorisation, &moment.id, took);
                 Some((bytes?.into(), moment.id))
             }

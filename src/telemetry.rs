@@ -19,8 +19,9 @@ use prometheus_client::registry::{Registry, Unit};
 use tracing_subscriber::EnvFilter;
 
 use crate::authorizer::Authorisation;
+use crate::defects;
 use crate::policy::model::Policy;
-use crate::protocol::request::Rejection;
+use crate::protocol::request::{Rejection, Server};
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -96,6 +97,17 @@ pub fn log_decision(authorisation: &Authorisation, id: &str, took: Duration) {
             cid = client.id, revision = %denied.revision, decision = id, took_us,
             detail = %denied.reason,
         ),
+    }
+}
+
+/// Logs what a server's version is known to let through.
+pub fn log_defects(server: &Server) {
+    for defect in defects::of(&server.version) {
+        tracing::error!(
+            event = "server_defect", server = printable(&server.name), server_id = %server.key,
+            version = printable(&server.version), defect = defect.name, detail = defect.reason,
+            "{}", defect.mitigation,
+        );
     }
 }
 

@@ -16,6 +16,8 @@ mod tls;
 pub mod verdict;
 pub mod wire;
 
+use crate::defects::{Defect, Version};
+
 /// Who attacks: a service with ordinary grants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Who {
@@ -250,48 +252,6 @@ pub enum Expected {
     },
 }
 
-/// A server's version: major, minor, patch.
-pub type Version = (u64, u64, u64);
-
-/// Parses `2.11.15`; what follows a `-` is left out.
-#[must_use]
-pub fn version(text: &str) -> Option<Version> {
-    let mut parts = text.split('-').next()?.split('.').map(|part| part.parse().ok());
-    Some((parts.next()??, parts.next()??, parts.next()??))
-}
-
-/// A defect of nats-server that opens what is closed otherwise.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hole {
-    /// Its name.
-    pub name: &'static str,
-    /// The first version that has it and the first that does not, one pair for each line.
-    pub versions: &'static [(Version, Version)],
-    /// What it lets through.
-    pub reason: &'static str,
-    /// What to do about it.
-    pub mitigation: &'static str,
-}
-
-impl Hole {
-    /// Whether that version has it.
-    #[must_use]
-    pub fn is_in(&self, version: Version) -> bool {
-        self.versions.iter().any(|(from, fixed)| (*from..*fixed).contains(&version))
-    }
-}
-
-/// Message tracing publishes wherever its header says, without asking for permission.
-pub const TRACING: Hole = Hole {
-    name: "CVE-2026-33249",
-    versions: &[((2, 11, 0), (2, 11, 15)), ((2, 12, 0), (2, 12, 6))],
-    reason: "the server publishes the trace without asking for permission, and it crosses from APP \
-             to STATE: any service that may publish anything can overwrite any key of any bucket \
-             with the text of a trace",
-    mitigation: "run 2.11.15, 2.12.6 or later; no permission and no deployment closes it. \
-                 `serve` warns of each such server (`server_defect`), and `prove` finds it",
-};
-
 /// One attack.
 #[derive(Clone, Debug)]
 pub struct Attack {
@@ -320,7 +280,7 @@ pub struct Attack {
     /// Whether it needs more than one server.
     pub cluster: bool,
     /// A defect of some versions that opens it.
-    pub hole: Option<Hole>,
+    pub defect: Option<&'static Defect>,
     /// Whether what it asks must be answered where the attacker asks for itself: otherwise that
     /// nothing came of it would say nothing.
     pub rehearsed: bool,
@@ -423,7 +383,7 @@ impl Attack {
             responders: false,
             in_prove: false,
             cluster: false,
-            hole: None,
+            defect: None,
             rehearsed: false,
         }
     }
@@ -511,8 +471,8 @@ impl Attack {
         self
     }
 
-    fn opened_by(mut self, hole: Hole) -> Self {
-        self.hole = Some(hole);
+    fn opened_by(mut self, defect: &'static Defect) -> Self {
+        self.defect = Some(defect);
         self
     }
 
@@ -525,7 +485,7 @@ impl Attack {
     /// Whether that is what must come of it on that version.
     #[must_use]
     pub fn expects(&self, ending: Ending, version: Version) -> bool {
-        if self.hole.is_some_and(|hole| hole.is_in(version)) {
+        if self.defect.is_some_and(|defect| defect.is_in(version)) {
             return ending == Ending::Succeeded;
         }
         match self.expected {

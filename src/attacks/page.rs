@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::stage::line;
-use super::{Attack, Control, Ending, Expected, Family, Version, version};
+use super::{Attack, Control, Ending, Expected, Family};
+use crate::defects::dotted;
 
 /// What came of each attack at one place, by its id; `None` where the server has nothing of the
 /// kind.
@@ -58,49 +59,42 @@ pub fn render(families: &[Family], columns: &[(String, Column)]) -> String {
 
 fn residuals(families: &[Family]) -> String {
     let mut text = String::new();
-    let all = || families.iter().flat_map(|family| &family.attacks);
-    for attack in all() {
-        if let Some(hole) = attack.hole {
-            let lines: Vec<String> = hole
+    let mut groups: Vec<(String, Vec<&Attack>)> = Vec::new();
+    for attack in families.iter().flat_map(|family| &family.attacks) {
+        let mut told = Vec::new();
+        if let Some(defect) = attack.defect {
+            let lines: Vec<String> = defect
                 .versions
                 .iter()
                 .map(|(from, fixed)| format!("{} up to before {}", dotted(*from), dotted(*fixed)))
                 .collect();
-            let _ = writeln!(
-                text,
-                "- **{}** (`{}`), on nats-server {}, by {}: {}. *{}.*",
-                attack.title,
-                attack.id,
-                lines.join(" and "),
-                hole.name,
-                hole.reason,
-                capital(hole.mitigation)
-            );
+            let (lines, mitigation) = (lines.join(" and "), capital(defect.mitigation));
+            told.push(format!(
+                "On nats-server {lines} ({}): {}. *{mitigation}.*",
+                defect.name, defect.reason
+            ));
         }
-    }
-    for attack in all() {
         match attack.expected {
             Expected::Residual { reason, mitigation } => {
-                let _ = writeln!(
-                    text,
-                    "- **{}** (`{}`): {reason}. *{}.*",
-                    attack.title,
-                    attack.id,
-                    capital(mitigation)
-                );
+                told.push(format!("{}. *{}.*", capital(reason), capital(mitigation)));
             }
-            Expected::Known { reason } => {
-                let _ =
-                    writeln!(text, "- {} (`{}`), as is meant: {reason}.", attack.title, attack.id);
-            }
+            Expected::Known { reason } => told.push(format!("Meant so: {reason}.")),
             Expected::Closed { .. } => {}
         }
+        for why in told {
+            match groups.iter_mut().find(|(other, _)| *other == why) {
+                Some((_, attacks)) => attacks.push(attack),
+                None => groups.push((why, vec![attack])),
+            }
+        }
     }
-    text
-}
-
-fn dotted((major, minor, patch): Version) -> String {
-    format!("{major}.{minor}.{patch}")
+    for (why, attacks) in groups {
+        for attack in &attacks {
+            let _ = writeln!(text, "- **{}** (`{}`)", attack.title, attack.id);
+        }
+        let _ = writeln!(text, "\n  {why}\n");
+    }
+    text.trim_end().to_owned() + "\n"
 }
 
 fn capital(text: &str) -> String {
@@ -178,11 +172,9 @@ fn control(attack: &Attack) -> String {
         }
         said.join(" and ")
     };
-    let since = version(&format!("{}.{}.0", attack.since.0, attack.since.1));
-    let from = match since {
-        Some((major, minor, _)) if (major, minor) > (2, 10) => format!("; from {major}.{minor} on"),
-        _ => String::new(),
-    };
+    let (major, minor) = attack.since;
+    let from =
+        if attack.since > (2, 10) { format!("; from {major}.{minor} on") } else { String::new() };
     let said = match &attack.control {
         Control::OneAccount => "with services and buckets in one account".to_owned(),
         Control::Granted(publish, subscribe) => granted(publish, subscribe),

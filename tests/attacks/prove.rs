@@ -79,6 +79,7 @@ async fn a_sound_deployment_is_proven_and_left_as_it_was() {
     let computed = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, body.as_bytes());
     assert_eq!(digest, data_encoding::HEXLOWER.encode(computed.as_ref()), "{body:?}");
     nothing_is_left(&deployment).await;
+    assert!(!deployment.instances[0].lines().iter().any(|line| line["event"] == "server_defect"));
     assert_eq!(deployment.content("orders").await, before);
     assert_eq!(streams(&deployment).await, ["KV_orders"]);
 }
@@ -118,7 +119,7 @@ async fn buckets_and_services_in_one_account_are_found_out() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_whose_tracing_asks_for_no_permission_is_found_out() {
-    let deployment = Deployment::start("2.11.11", POLICY).await;
+    let mut deployment = Deployment::start("2.11.11", POLICY).await;
     let output = prove(&deployment, &["--yes", "--format", "json"]).await;
     assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
     let verdict: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -130,6 +131,11 @@ async fn a_server_whose_tracing_asks_for_no_permission_is_found_out() {
         .map(|attack| attack["id"].as_str().unwrap())
         .collect();
     assert_eq!(broken, ["trace-to-key", "trace-to-itself"]);
+    // The running service has warned of it, once.
+    let warned = deployment.instances[0].says("server_defect").await;
+    assert_eq!(warned["defect"], "CVE-2026-33249", "{warned}");
+    assert_eq!(warned["version"], "2.11.11", "{warned}");
+    assert_eq!(deployment.instances[0].says_times("server_defect", 1).await.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

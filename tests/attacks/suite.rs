@@ -7,7 +7,8 @@ use solewriter::attacks::page::Column;
 use solewriter::attacks::run::{Report, controlled, is_answered, run};
 use solewriter::attacks::stage::Stage;
 use solewriter::attacks::wire::{Login, Server};
-use solewriter::attacks::{Attack, Control, Effect, Ending, Family, Version, table, version};
+use solewriter::attacks::{Attack, Control, Effect, Ending, Family, table};
+use solewriter::defects::{Version, version};
 use solewriter::policy::validate::validate;
 use solewriter::source::SourceFile;
 

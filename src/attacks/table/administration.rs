@@ -207,6 +207,8 @@ fn about(
     request(id, title, subject, body, effect)
 }
 
+const CREATES: &str = "creating a consumer under a name that exists changes it, and readers create \
+                       consumers";
 const NAME: &str = "a client that reads a bucket has to see and end its own watches, whose names \
                     cannot be known beforehand";
 const RANDOM: &str = "client libraries name consumers with 22 random characters, and their names \
@@ -276,11 +278,7 @@ pub(super) fn consumers() -> Family {
                 ask("$JS.API.CONSUMER.CREATE.KV_{victim}.durable")
                     .body(&turned("durable", true).to_string()),
             )
-            .residual(
-                "creating a consumer under a name that exists changes it, and readers create \
-                 consumers",
-                "KV clients make none that are durable: use none on a bucket",
-            ),
+            .residual(CREATES, "KV clients make none that are durable: use none on a bucket"),
             Attack::new(
                 "consumer-update-watch",
                 "A pull consumer of the victim's, changed, by a reader of the bucket",
@@ -291,7 +289,7 @@ pub(super) fn consumers() -> Family {
                 ask("$JS.API.CONSUMER.CREATE.KV_{victim}.pull")
                     .body(&turned("pull", false).to_string()),
             )
-            .residual("as above", RANDOM),
+            .residual(CREATES, RANDOM),
             Attack::new(
                 "consumer-update-push",
                 "The victim's push consumer, changed, by a reader of the bucket",

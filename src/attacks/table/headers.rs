@@ -2,7 +2,9 @@
 
 use serde_json::json;
 
-use super::super::{Attack, Control, Effect, Ending, Family, Step, TRACING, Who, ask, send};
+use crate::defects::TRACING;
+
+use super::super::{Attack, Control, Effect, Ending, Family, Step, Who, ask, send};
 
 const OWN: &str = "$KV.{victim}.mine.a";
 
@@ -47,7 +49,7 @@ pub(super) fn family() -> Family {
             .control(on(json!({"duplicate_window": 120_000_000_000_u64}))),
             put(
                 "header-msg-id-at-once",
-                "The same within 100 ms",
+                "Take the message id that the victim will use within 100 ms",
                 "Nats-Msg-Id: next",
                 Effect::Blocked,
             )
@@ -170,7 +172,7 @@ pub(super) fn family() -> Family {
                 Vec::new(),
             ))
             .since(2, 11)
-            .opened_by(TRACING)
+            .opened_by(&TRACING)
             .in_prove(),
             Attack::new(
                 "trace-to-itself",
@@ -182,7 +184,7 @@ pub(super) fn family() -> Family {
             .closed(Ending::Refused, "the server asks for leave to publish where a trace goes")
             .once_granted(&["_INBOX.{me}.trace"])
             .since(2, 11)
-            .opened_by(TRACING)
+            .opened_by(&TRACING)
             .in_prove(),
         ],
     }

@@ -4,6 +4,12 @@ use serde_json::json;
 
 use super::super::{Attack, Control, Effect, Ending, Family, Step, Who, ask};
 
+const LISTENS: &str = "a subscriber to the literal key, in the account that holds the buckets, is \
+                       what JetStream needs to deliver there; the bucket stores it under the \
+                       attacker's own key";
+const NO_SUB: &str = "as the admin, never subscribe to a key in STATE: read with `nats kv get` and \
+                      `nats kv watch`";
+
 /// A push consumer on the attacker's own bucket that delivers the attacker's own value.
 fn consumer(deliver: &str, group: &str) -> Step {
     let mut config = json!({"deliver_subject": deliver, "ack_policy": "none",
@@ -51,29 +57,24 @@ pub(super) fn family() -> Family {
                 .in_prove(),
             push(
                 "push-key-admin-listens",
-                "The same while the admin subscribes to that very key in STATE, as \
-                 `nats sub '$KV.orders.k1'` does",
+                "Deliver into a key of the victim's, while the admin subscribes to that very key \
+                 in STATE, as `nats sub '$KV.orders.k1'` does",
                 key,
                 "",
                 Effect::Changed,
             )
             .first(Step::AdminListens(key.to_owned()))
-            .residual(
-                "a subscriber to the literal key, in the account that holds the buckets, is what \
-                 JetStream needs to deliver there",
-                "as the admin, never subscribe to a key in STATE: read with `nats kv get` and \
-                 `nats kv watch`",
-            ),
+            .residual(LISTENS, NO_SUB),
             push(
                 "push-rollup-admin-listens",
-                "The same with a message that rolls up: every key of the victim's is erased",
+                "Deliver a message that rolls up, while the admin subscribes so",
                 key,
                 "",
                 Effect::Changed,
             )
             .first(super::super::send("$KV.{mine}.payload").headers("Nats-Rollup: sub").body("x"))
             .first(Step::AdminListens(key.to_owned()))
-            .residual("as above", "as above"),
+            .residual(LISTENS, NO_SUB),
             push(
                 "push-event",
                 "Deliver as an event of the victim's",
@@ -104,7 +105,7 @@ pub(super) fn family() -> Family {
             .in_prove(),
             push(
                 "push-known-inbox",
-                "Deliver to the victim's inbox, of which it knows the name",
+                "Deliver its own value to the victim's inbox, of which it knows the name",
                 "_INBOX.{them}.known",
                 "",
                 Effect::Delivered,

@@ -170,7 +170,7 @@ pub(super) fn family() -> Family {
             .residual(FORGED, STAMP),
             Attack::new(
                 "reply-event-no-headers",
-                "The same, asking for an answer without headers",
+                "Its own value, as an event of the victim's, without the headers of a direct get",
                 Who::Neighbour,
                 Effect::Delivered,
             )
@@ -187,7 +187,7 @@ pub(super) fn family() -> Family {
             .since(2, 12),
             Attack::new(
                 "reply-event-batch",
-                "The same, asking for several values at once",
+                "Its own values, several at once, as events of the victim's",
                 Who::Neighbour,
                 Effect::Stamped,
             )
