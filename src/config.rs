@@ -4,11 +4,13 @@
 //! An override is read by the same code as the file: it becomes a small TOML text of its own,
 //! named after its flag, so that it is checked and reported alike.
 
+mod connect;
 mod overrides;
 mod raw;
 mod secret;
 mod tool;
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,13 +24,24 @@ use self::secret::{
     seed,
 };
 pub use self::tool::Tool;
+use crate::audit::Spool;
 use crate::keys::{Curve, Seed, Signer, User};
+use crate::keyspace::BucketName;
 use crate::permissions::Defaults;
+use crate::policy::model::StreamName;
+use crate::sessions::{self, verdict::Gained};
 use crate::source::{Collector, Problem, Problems, SourceFile, Spanned};
 use crate::telemetry::LogFormat;
 
 /// What is logged unless told otherwise: async-nats repeats at INFO what is logged here anyway.
 const DEFAULT_FILTER: &str = "info,async_nats=warn";
+
+/// What may wait for the audit stream, in bytes, unless the settings say otherwise: about 300,000
+/// events.
+const DEFAULT_SPOOL: u64 = 256 * 1024 * 1024;
+const SPOOL_AT_LEAST: u64 = 1024 * 1024;
+/// The bucket whose name `deploy/nats-server.conf` permits.
+pub const DEFAULT_BUCKET: &str = "solewriter_policy";
 
 /// How to reach nats-server, and as whom.
 #[derive(Debug)]
@@ -80,31 +93,74 @@ pub struct Limits {
     pub drain: Duration,
 }
 
+/// Where the policy comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PolicySource {
+    /// A folder of files.
+    Directory(PathBuf),
+    /// A NATS KV bucket in the callout's own account.
+    Bucket(BucketName),
+}
+
+impl fmt::Display for PolicySource {
+    /// As people say it: `the directory policy`, `the policy bucket x`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Directory(path) => write!(f, "the directory {}", path.display()),
+            Self::Bucket(name) => write!(f, "the policy bucket {name}"),
+        }
+    }
+}
+
+/// The policy: where it is, and how it is followed.
+#[derive(Debug)]
+pub struct Policy {
+    /// Where it comes from.
+    pub source: PolicySource,
+    /// How often the source is looked at even if no event told of a change.
+    pub poll: Duration,
+    /// The file that keeps the last good policy.
+    pub keep: Option<PathBuf>,
+    /// How long the source may be silent before everything is denied.
+    pub keep_at_most: Duration,
+}
+
 /// Everything that `serve` needs, checked.
 #[derive(Debug)]
 pub struct Settings {
     /// The broker.
-    pub nats: Nats,
+    pub nats: Arc<Nats>,
     /// Signs every answer.
     pub issuer: Signer<crate::keys::Account>,
     /// Opens sealed requests.
     pub xkey: Option<Seed<Curve>>,
     /// A system account user, for what reaches live connections.
     pub system: Option<Seed<User>>,
-    /// The policy's folder.
-    pub policy: PathBuf,
-    /// How often the folder is read even if no event told of a change.
-    pub poll: Duration,
+    /// The policy.
+    pub policy: Policy,
     /// What services get that say nothing themselves.
     pub defaults: Defaults,
     /// Other accounts that a policy may place services in.
     pub accounts: Vec<Arc<str>>,
     /// From 0 to 1: at most this part of a lifetime is taken off at random.
     pub jitter: f64,
+    /// How changes of the policy reach open connections.
+    pub sessions: sessions::Settings,
     /// Bounds.
     pub limits: Limits,
     /// Where health and metrics listen, if anywhere.
     pub listen: Option<SocketAddr>,
+    /// Where audit events go, besides the log.
+    pub audit: Option<Audit>,
+}
+
+/// The audit stream.
+#[derive(Clone, Debug)]
+pub struct Audit {
+    /// Its name.
+    pub stream: String,
+    /// Where events are kept until it has them.
+    pub spool: Spool,
 }
 
 /// How to log: known before everything else is checked, so that problems can be logged.
@@ -114,6 +170,28 @@ pub struct Logging {
     pub format: LogFormat,
     /// `tracing` directives.
     pub filter: String,
+}
+
+/// Reads a user's seed from the file that a flag names, which nobody else may read.
+///
+/// # Errors
+/// What is wrong with the file.
+pub fn seed_file(flag: &str, path: &Path) -> Result<Seed<User>, Problems> {
+    let problems = Collector::new();
+    let given = SourceFile::new(flag, path.display().to_string());
+    let file = Spanned { value: path.to_owned(), span: given.span(0..given.text().len()) };
+    let seed = secret_file(&file, &problems).and_then(|text| match Seed::parse(&text) {
+        Ok(seed) => Some(seed),
+        Err(error) => {
+            let message = format!("{} does not hold the seed: {error}", path.display());
+            problems.push(
+                Problem::error("bad-seed", message)
+                    .at(&file.span, "expected a file with a user's seed, `SU…`"),
+            );
+            None
+        }
+    });
+    seed.ok_or_else(|| problems.finish())
 }
 
 /// Reads the settings file with what overrides it, and the secrets that they name.
@@ -174,18 +252,23 @@ fn resolve(raw: Raw, path: &Path, problems: &Collector) -> Option<(Settings, Log
     let issuer = issuer.and_then(|seed| Signer::new(&seed).ok());
     let xkey = seed(raw.xkey_seed.as_ref(), XKEY_SEED_VALUE, problems);
     let system = seed(raw.system_seed.as_ref(), SYSTEM_SEED_VALUE, problems);
-    if raw.policy.is_none() {
-        missing("policy", "directory", "\"policy\"");
-    }
+    let policy = policy(&raw, path, problems);
     let tls = tls(&raw, problems);
-    let queue_group = name(raw.queue_group.as_ref(), "solewriter", problems);
+    let queue_group = queue_group(&raw, problems);
     let connection_name = name(raw.name.as_ref(), "solewriter", problems);
     let grants = grants(&raw, problems);
-    let poll = bounded(raw.poll, 10, 1..=86_400, problems);
-    let patience = bounded(raw.patience, 2, 0..=60, problems);
-    let clock_leeway = bounded(raw.clock_leeway, 2, 0..=300, problems);
+    let patience = patience(&raw, problems);
+    let clock_leeway = clock_leeway(&raw, problems);
+    let sessions = sessions(&raw, problems);
     let drain = bounded(raw.drain, 10, 0..=600, problems);
     let listen = listen(raw.listen.as_ref(), problems);
+    let audit = audit(raw.audit_stream, raw.audit_spool, raw.audit_spool_limit, problems);
+    if raw.audit_given && !raw.present.contains(&"stream") {
+        missing("audit", "stream", "\"AUDIT_EVENTS\"");
+    }
+    if raw.audit_given && !raw.present.contains(&"spool") {
+        missing("audit", "spool", "\"audit-spool\"");
+    }
     let format = log_format(raw.log_format.as_ref(), problems);
     let filter = raw.log_filter.map_or_else(|| DEFAULT_FILTER.to_owned(), |f| f.value);
     let jitter = raw.jitter.map_or(10, |j| j.value);
@@ -193,21 +276,21 @@ fn resolve(raw: Raw, path: &Path, problems: &Collector) -> Option<(Settings, Log
     let (defaults, accounts) = grants?;
 
     let settings = Settings {
-        nats: Nats {
+        nats: Arc::new(Nats {
             servers: servers?,
             login: login?,
             queue_group: queue_group?,
             name: connection_name?,
             tls: tls?,
-        },
+        }),
         issuer: issuer?,
         xkey,
         system,
-        policy: raw.policy?.value,
-        poll: poll?,
+        policy: policy?,
         defaults,
         accounts,
         jitter: f64::from(u8::try_from(jitter).unwrap_or(0)) / 100.0,
+        sessions: sessions?,
         limits: Limits {
             pending: usize::try_from(pending).unwrap_or(1),
             patience: patience?,
@@ -215,8 +298,88 @@ fn resolve(raw: Raw, path: &Path, problems: &Collector) -> Option<(Settings, Log
             drain: drain?,
         },
         listen: listen?,
+        audit: audit?,
     };
     Some((settings, Logging { format: format?, filter }))
+}
+
+fn queue_group(raw: &Raw, problems: &Collector) -> Option<String> {
+    name(raw.queue_group.as_ref(), "solewriter", problems)
+}
+
+fn patience(raw: &Raw, problems: &Collector) -> Option<Duration> {
+    bounded(raw.patience.clone(), 2, 0..=60, problems)
+}
+
+fn clock_leeway(raw: &Raw, problems: &Collector) -> Option<Duration> {
+    bounded(raw.clock_leeway.clone(), 2, 0..=300, problems)
+}
+
+fn sessions(raw: &Raw, problems: &Collector) -> Option<sessions::Settings> {
+    let every = bounded(raw.sweep_every.clone(), 30, 1..=3600, problems);
+    let pace = raw.close_per_second.as_ref().map_or(100, |pace| pace.value);
+    let gained = match raw.gained.as_ref().map(|gained| (gained, gained.value.as_str())) {
+        None | Some((_, "leave")) => Some(Gained::Leave),
+        Some((_, "close")) => Some(Gained::Close),
+        Some((gained, other)) => {
+            problems.push(
+                Problem::error(
+                    "bad-value",
+                    format!("{other:?} is nothing to do with a connection"),
+                )
+                .at(&gained.span, "expected \"leave\" or \"close\""),
+            );
+            None
+        }
+    };
+    Some(sessions::Settings {
+        every: every?,
+        close_per_second: u32::try_from(pace).unwrap_or(1),
+        gained: gained?,
+    })
+}
+
+/// Where the policy is.
+fn policy(raw: &Raw, path: &Path, problems: &Collector) -> Option<Policy> {
+    let source = match (&raw.policy, &raw.bucket) {
+        (Some(directory), Some(bucket)) => {
+            problems.push(
+                Problem::error(
+                    "two-sources",
+                    "`directory` and `bucket` in [policy] exclude each other",
+                )
+                .at(&bucket.span, "remove one")
+                .also(&directory.span, "the other one"),
+            );
+            None
+        }
+        (Some(directory), None) => Some(PolicySource::Directory(directory.value.clone())),
+        (None, Some(_)) => bucket(raw, problems).map(PolicySource::Bucket),
+        (None, None) => {
+            if !raw.present.contains(&"directory") && !raw.present.contains(&"bucket") {
+                problems.push(tool::missing(path, "policy", "directory", "\"policy\""));
+            }
+            None
+        }
+    };
+    let often = if raw.bucket.is_some() { 2 } else { 10 };
+    let poll = bounded(raw.poll.clone(), often, 1..=86_400, problems);
+    let keep_at_most = bounded(raw.keep_at_most.clone(), 72 * 3600, 1..=3650 * 86_400, problems);
+    let keep = raw.keep.as_ref().map(|keep| keep.value.clone());
+    Some(Policy { source: source?, poll: poll?, keep, keep_at_most: keep_at_most? })
+}
+
+/// The bucket that the policy is in.
+fn bucket(raw: &Raw, problems: &Collector) -> Option<BucketName> {
+    let Some(given) = &raw.bucket else { return BucketName::parse(DEFAULT_BUCKET).ok() };
+    match BucketName::parse(&given.value) {
+        Ok(name) => Some(name),
+        Err(error) => {
+            let message = format!("{:?} is no name of a bucket: {error}", given.value);
+            problems.push(Problem::error("bad-name", message).at(&given.span, ""));
+            None
+        }
+    }
 }
 
 /// Accounts and lifetime of grants.
@@ -351,6 +514,40 @@ fn listen(given: Option<&Spanned<String>>, problems: &Collector) -> Option<Optio
                 .at(&given.span, "expected IP:PORT, or \"off\""),
         );
         None
+    }
+}
+
+/// `None` when something is wrong with it; nothing in it when there is no such table.
+#[allow(clippy::option_option)]
+fn audit(
+    stream: Option<Spanned<String>>,
+    spool: Option<Spanned<PathBuf>>,
+    limit: Option<Spanned<u64>>,
+    problems: &Collector,
+) -> Option<Option<Audit>> {
+    let limit = match limit {
+        Some(limit) if limit.value < SPOOL_AT_LEAST => {
+            problems.push(
+                Problem::error("out-of-range", "`spool_limit` is out of range")
+                    .at(&limit.span, "must be at least 1MiB"),
+            );
+            return None;
+        }
+        Some(limit) => limit.value,
+        None => DEFAULT_SPOOL,
+    };
+    let (Some(stream), Some(spool)) = (stream, spool) else { return Some(None) };
+    match StreamName::parse(&stream.value) {
+        Ok(name) => {
+            Some(Some(Audit { stream: name.to_string(), spool: Spool { dir: spool.value, limit } }))
+        }
+        Err(error) => {
+            problems.push(
+                Problem::error("bad-name", format!("{:?} is not a stream", stream.value))
+                    .at(&stream.span, error),
+            );
+            None
+        }
     }
 }
 

@@ -7,6 +7,8 @@
 mod connection;
 mod fence;
 
+pub use self::connection::connect_beside;
+
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,11 +23,18 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
 use self::fence::Fence;
-use crate::authorizer::{Authorizer, Moment};
-use crate::broker;
+
+use crate::audit::Recorder;
+use crate::audit::event::{self, Event, RequestRejected, Trouble};
+use crate::authorizer::{Authorisation, Authorizer, Moment};
+use crate::broker::INBOX;
 use crate::config::{Limits, Nats};
+use crate::decide::Denial;
 use crate::defects;
+use crate::policy::model::{Policy, Revision};
+use crate::policy::standing::Standing;
 use crate::policy::store::Store;
+use crate::protocol::request::Rejection;
 use crate::telemetry::{self, Dropped, Metrics};
 
 /// Where nats-server asks.
@@ -56,6 +65,9 @@ pub enum ServiceError {
     Subscribe(#[from] async_nats::SubscribeError),
 }
 
+/// How long to wait for a look at the policy's source before asking again whether to go on.
+const LOOK_FOR_POLICY: Duration = Duration::from_secs(1);
+
 /// How often the end of the work in progress is looked for while stopping.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
@@ -64,7 +76,9 @@ pub struct Health {
     connected: AtomicBool,
     subscribed: AtomicBool,
     store: Arc<Store>,
+    standing: Arc<Standing>,
     metrics: Arc<Metrics>,
+    recorder: Recorder,
     /// Servers whose version was looked at.
     servers: defects::Seen,
 }
@@ -72,12 +86,19 @@ pub struct Health {
 impl Health {
     /// Not connected yet.
     #[must_use]
-    pub fn new(store: Arc<Store>, metrics: Arc<Metrics>) -> Arc<Self> {
+    pub fn new(
+        store: Arc<Store>,
+        standing: Arc<Standing>,
+        metrics: Arc<Metrics>,
+        recorder: Recorder,
+    ) -> Arc<Self> {
         Arc::new(Self {
             connected: AtomicBool::new(false),
             subscribed: AtomicBool::new(false),
             store,
+            standing,
             metrics,
+            recorder,
             servers: defects::Seen::default(),
         })
     }
@@ -92,18 +113,36 @@ impl Health {
     pub fn report(&self, now: i64) -> (bool, String) {
         let connected = self.connected.load(Ordering::Relaxed);
         let subscribed = self.subscribed.load(Ordering::Relaxed);
-        let snapshot = self.store.current();
-        let policy = match self.metrics.refused_since() {
-            None => "the newest".to_owned(),
-            Some(since) => format!("changes refused for {} s, see the log", (now - since).max(0)),
+        let standing = &self.standing;
+        let too_old = standing.too_old(now);
+        let ago = |at: i64| now.saturating_sub(at).max(0);
+        let news = match (too_old, standing.refused()) {
+            (Some(_), _) => "too old to decide by".to_owned(),
+            (None, Some(r)) => format!("changes refused for {} s, see the log", ago(r.since)),
+            (None, None) => "the newest".to_owned(),
+        };
+        let policy = match self.store.current() {
+            None => {
+                format!("policy: none yet{}", standing.refused().map_or("", |_| ", see the log"))
+            }
+            Some(snapshot) => {
+                let revision = snapshot.policy.revision();
+                let number = standing.origin().map(|o| format!(" (number {})", o.number));
+                format!(
+                    "policy: revision {revision}{}, {news}\nin force: for {} s",
+                    number.unwrap_or_default(),
+                    ago(snapshot.loaded_at.as_second()),
+                )
+            }
         };
         let report = format!(
-            "nats-server: {}\nsubscribed: {}\npolicy: revision {}, {policy}\n",
+            "nats-server: {}\nsubscribed: {}\n{policy}\nsource: {}\nopen connections: {}\n",
             if connected { "connected" } else { "not connected" },
             if subscribed { "yes" } else { "no" },
-            snapshot.policy.revision(),
+            standing.describe(now),
+            self.metrics.sessions().report(),
         );
-        (connected && subscribed, report)
+        (connected && subscribed && too_old.is_none(), report)
     }
 }
 
@@ -113,8 +152,12 @@ pub struct Service {
     pub authorizer: Authorizer,
     /// The policy in force.
     pub store: Arc<Store>,
+    /// What is known of where it came from.
+    pub standing: Arc<Standing>,
     /// Counts.
     pub metrics: Arc<Metrics>,
+    /// Records what is decided.
+    pub recorder: Recorder,
     /// Tells whether it works.
     pub health: Arc<Health>,
     /// Bounds the work.
@@ -138,7 +181,7 @@ impl Service {
     /// [`ServiceError`] when it cannot begin.
     pub async fn run(
         self: Arc<Self>,
-        nats: Nats,
+        nats: Arc<Nats>,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), ServiceError> {
         let workers = Handle::current();
@@ -176,35 +219,85 @@ impl Service {
         outcome
     }
 
-    /// One request, from its message to its answer. `None` when none is owed.
-    fn answer(&self, request: &Message, taken: Instant) -> Option<(Bytes, String)> {
-        if taken.elapsed() > self.limits.patience {
-            // The server gave up on it; an answer would only take time from the next.
-            self.metrics.dropped(Dropped::TooLate, 1);
-            return None;
+    /// Waits for a policy that is as new as its source says, or for the source to be out of reach
+    /// with a kept one in force. Gives its revision.
+    async fn policy(&self) -> Revision {
+        loop {
+            if self.standing.freshness.wait(LOOK_FOR_POLICY).await
+                && let Some(snapshot) = self.store.current()
+            {
+                return snapshot.policy.revision().clone();
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
         }
-        let xkey = request
-            .headers
-            .as_ref()
-            .and_then(|h| h.get(SERVER_XKEY))
-            .map(async_nats::HeaderValue::as_str);
-        let snapshot = self.store.current();
-        let moment = Moment::now();
-        match self.authorizer.authorise(&request.payload, xkey, &snapshot.policy, &moment) {
+    }
+
+    /// One request, from its message to its answer. `None` when none is owed.
+    async fn answer(&self, request: &Message, taken: Instant) -> Option<(Bytes, String)> {
+        let freshness = &self.standing.freshness;
+        loop {
+            let left = self.limits.patience.checked_sub(taken.elapsed());
+            // What was known before this process last slept decides nothing.
+            let fresh = match left {
+                Some(left) => freshness.wait(left).await,
+                None => false,
+            };
+            let Some(snapshot) = self.store.current().filter(|_| fresh) else {
+                // The server gave up on it; an answer would only take time from the next.
+                self.metrics.dropped(Dropped::TooLate, 1);
+                return None;
+            };
+            let moment = Moment::now();
+            let authorised = self.authorise(request, &snapshot.policy, &moment);
+            // It may have slept right here.
+            if freshness.holds() {
+                return self.tell(authorised, moment.id, taken);
+            }
+        }
+    }
+
+    fn authorise(
+        &self,
+        request: &Message,
+        policy: &Policy,
+        moment: &Moment,
+    ) -> Result<Authorisation, Rejection> {
+        let headers = request.headers.as_ref();
+        let xkey = headers.and_then(|h| h.get(SERVER_XKEY)).map(async_nats::HeaderValue::as_str);
+        match self.standing.too_old(moment.now) {
+            None => self.authorizer.authorise(&request.payload, xkey, policy, moment),
+            Some(age) => {
+                let reason = Denial::PolicyTooOld(age);
+                self.authorizer.refuse(&request.payload, xkey, policy, moment, &reason)
+            }
+        }
+    }
+
+    fn tell(
+        &self,
+        authorised: Result<Authorisation, Rejection>,
+        id: String,
+        taken: Instant,
+    ) -> Option<(Bytes, String)> {
+        match authorised {
             Ok(mut authorisation) => {
                 let bytes = authorisation.answer.as_mut().ok().map(std::mem::take);
                 let took = taken.elapsed();
-                self.metrics.decided(&authorisation, took);
+                let outcome = authorisation.decision.as_ref().map(drop);
+                self.metrics.decided(outcome.map_err(|denied| denied.reason.code()), took);
                 let server = authorisation.request.server();
                 if self.health.servers.first(server.key.as_str()) {
                     telemetry::log_defects(server);
                 }
-                telemetry::log_decision(&authorisation, &moment.id, took);
-                Some((bytes?.into(), moment.id))
+                self.recorder.record(authorisation.event(&id, took));
+                Some((bytes?.into(), id))
             }
             Err(rejection) => {
                 self.metrics.rejected(&rejection);
-                telemetry::log_rejection(&rejection);
+                self.recorder.record(Event::RequestRejected(RequestRejected {
+                    reason: rejection.code().to_owned(),
+                    detail: event::words(&rejection.to_string()),
+                }));
                 None
             }
         }
@@ -234,6 +327,12 @@ impl Link {
     ) -> Result<Option<Self>, ServiceError> {
         let client = tokio::select! {
             connected = connection::connect(nats, &service.health) => connected?,
+            () = &mut *shutdown => return Ok(None),
+        };
+        // Before there is a policy nothing can be decided, and an instance in the queue group
+        // would take requests from those that can.
+        let revision = tokio::select! {
+            revision = service.policy() => revision,
             () = shutdown => return Ok(None),
         };
         let requests = client.queue_subscribe(CALLOUT_SUBJECT, nats.queue_group.clone()).await?;
@@ -242,13 +341,15 @@ impl Link {
         let mut fence = Fence::new(&client).await?;
         let confirmed = fence.pass().await;
         if !confirmed {
-            tracing::error!(
-                event = "unconfirmed",
-                "nats-server did not send a message back, so this instance does not call itself \
-                 ready: is [nats] nkey_seed the callout user's, and may that user publish and \
-                 subscribe to {}.>, as in deploy/nats-server.conf?",
-                broker::INBOX,
-            );
+            service.recorder.record(Event::Trouble(Trouble {
+                reason: "unconfirmed".to_owned(),
+                detail: format!(
+                    "nats-server did not send a message back, so this instance does not call \
+                     itself ready: is [nats] nkey_seed the callout user's, and may that user \
+                     publish and subscribe to {INBOX}.>, as in deploy/nats-server.conf?",
+                ),
+                service: None,
+            }));
         }
         service.health.subscribed.store(confirmed, Ordering::Relaxed);
         let issuer = service.authorizer.issuer();
@@ -256,7 +357,7 @@ impl Link {
             event = "ready", subject = CALLOUT_SUBJECT, queue_group = nats.queue_group,
             server = client.server_info().server_name, version = client.server_info().version,
             issuer = %issuer.account(), xkey = issuer.sealer().map(|s| s.public().to_string()),
-            revision = %service.store.current().policy.revision(),
+            %revision,
             "answering authorization requests",
         );
         let slots = Arc::new(Semaphore::new(service.limits.pending));
@@ -293,7 +394,7 @@ impl Link {
         metrics.taken();
         let (reply, taken) = (self.reply.clone(), Instant::now());
         self.workers.spawn(async move {
-            if let Some((bytes, decision)) = service.answer(&request, taken) {
+            if let Some((bytes, decision)) = service.answer(&request, taken).await {
                 // Fails only when this thread is gone, and the process with it.
                 let _ = reply.send(Reply { to, bytes, decision, _slot: slot });
             } else {

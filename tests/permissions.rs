@@ -220,3 +220,54 @@ proptest! {
         prop_assert!(writers.len() <= 1, "{subject}: {writers:?}\n{text}");
     }
 }
+
+#[test]
+fn a_digest_names_account_and_permissions_and_nothing_else() {
+    let digest = |text: &str| {
+        let policy = policy(text).expect(text);
+        let grant = Grant::of(policy.service("s").unwrap(), &defaults()).unwrap();
+        grant.digest().to_string()
+    };
+    let base = "[bucket.b]\n[bucket.c]\n[service.s]\nowns = [\"b\"]\nreads = [\"c\"]\n";
+    let first = digest(base);
+    assert_eq!(first.len(), 16);
+    // Written otherwise, with another revision, lifetime or reason, it is the same grant.
+    for same in [
+        "# another revision\n[service.s]\nlifetime = \"5m\"\nowns = [\"b\"]\nreads = [\"c\"]\n[bucket.b]\n[bucket.c]\n",
+        "[role.r]\nreads = [\"c\"]\n[bucket.b]\n[bucket.c]\n[service.s]\nroles = [\"r\"]\nowns = [\"b\"]\n",
+    ] {
+        assert_eq!(digest(same), first, "{same}");
+    }
+    for (from, to) in [
+        ("reads = [\"c\"]", "reads = [\"c/x\"]"),
+        ("reads = [\"c\"]", ""),
+        ("owns = [\"b\"]", "owns = [\"b\"]\naccount = \"OTHER\""),
+        ("owns = [\"b\"]", "owns = [\"b\"]\nsubscribes = [\"a.b\"]"),
+    ] {
+        assert_ne!(digest(&base.replace(from, to)), first, "{to}");
+    }
+}
+
+#[test]
+fn who_audits_reads_that_stream_and_nothing_more() {
+    let lists = lists("audits = [\"AUDIT_EVENTS\"]");
+    let publish: Vec<&str> =
+        lists["pub"]["allow"].as_array().unwrap().iter().map(|s| s.as_str().unwrap()).collect();
+    assert_eq!(
+        publish,
+        [
+            "$JS.API.CONSUMER.CREATE.AUDIT_EVENTS",
+            "$JS.API.CONSUMER.CREATE.AUDIT_EVENTS.*",
+            "$JS.API.CONSUMER.CREATE.AUDIT_EVENTS.*.audit.events.>",
+            "$JS.API.CONSUMER.DELETE.AUDIT_EVENTS.*",
+            "$JS.API.CONSUMER.INFO.AUDIT_EVENTS.*",
+            "$JS.API.CONSUMER.MSG.NEXT.AUDIT_EVENTS.*",
+            "$JS.API.DIRECT.GET.AUDIT_EVENTS",
+            "$JS.API.DIRECT.GET.AUDIT_EVENTS.audit.events.>",
+            "$JS.API.STREAM.INFO.AUDIT_EVENTS",
+            "$JS.API.STREAM.MSG.GET.AUDIT_EVENTS",
+            "$JS.FC.AUDIT_EVENTS.>",
+        ]
+    );
+    assert_eq!(lists["sub"]["allow"], serde_json::json!(["_INBOX.s.>"]));
+}

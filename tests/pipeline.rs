@@ -55,14 +55,15 @@ fn a_grant_is_what_the_server_expects() {
     let user = response["nats"]["jwt"].as_str().unwrap().as_bytes().to_owned();
     bench.issuer.public().verify(signed_part(&user), &signature(&user)).unwrap();
     let user = decode(&user);
-    let revision = authorisation.decision.unwrap().revision;
+    let granted = authorisation.decision.unwrap();
+    let (revision, digest) = (granted.revision, granted.grant.digest().as_str());
     let key = bench.client.public_key();
     assert_eq!(
         user,
         json!({
             "jti": "DECISION", "iat": NOW, "exp": NOW + 3600, "aud": "APP",
             "iss": bench.issuer.public().as_str(), "sub": bench.user_nkey,
-            "name": format!("orders/{key}/{revision}"),
+            "name": format!("orders/{key}/{revision}/{digest}"),
             "nats": {
                 "type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1,
                 "bearer_token": false, "issuer_account": "",

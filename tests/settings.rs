@@ -53,7 +53,8 @@ fn what_init_writes_is_accepted() {
     assert_eq!(&*settings.defaults.account, "APP");
     assert_eq!(settings.defaults.lifetime.as_secs(), 3600);
     assert!(settings.xkey.is_some() && settings.system.is_some());
-    assert_eq!(settings.policy, deployment.policy(), "relative to the file's own folder");
+    let folder = config::PolicySource::Directory(deployment.policy());
+    assert_eq!(settings.policy.source, folder, "relative to the file's own folder");
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::fail;
+use crate::audit::stream;
 use crate::keys::{Account, Curve, CurveSecret, Role, Seed, Signer, User};
 
 const SERVER_CONFIG: &str = include_str!("../../deploy/nats-server.conf");
@@ -15,7 +16,7 @@ const SETTINGS: &str = include_str!("../../deploy/solewriter.toml");
 const POLICY: &str = include_str!("../../policy/services.toml");
 const POLICY_TESTS: &str = include_str!("../../policy/services.test.toml");
 /// The services of the sample policy, each with the sample key that `init` replaces.
-const SAMPLE_SERVICES: [&str; 3] = ["orders", "billing", "quotes"];
+const SAMPLE_SERVICES: [&str; 5] = ["orders", "billing", "quotes", "violations", "auditor"];
 
 /// Write keys, configurations and a sample policy for a working deployment.
 ///
@@ -200,7 +201,8 @@ impl Init {
             ("nats-server.conf", SERVER_CONFIG.to_owned()),
             ("solewriter.toml", settings),
             ("policy/services.toml", policy),
-            (".gitignore", "/keys/\n/jetstream/\n".to_owned()),
+            (".gitignore", "/keys/\n/jetstream/\n/audit-spool/\n".to_owned()),
+            ("audit-stream.json", stream::document()),
             ("schema/policy.schema.json", crate::schema::policy()),
             ("schema/settings.schema.json", crate::schema::settings()),
             ("policy/services.test.toml", POLICY_TESTS.to_owned()),

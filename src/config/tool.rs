@@ -3,14 +3,19 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::raw::Raw;
 use super::secret::{
     ADMIN_SEED_VALUE, ISSUER_SEED_VALUE, NATS_SEED_VALUE, PUBLISHER_SEED_VALUE, SYSTEM_SEED_VALUE,
     XKEY_SEED_VALUE, seed,
 };
-use super::{Login, Overrides, Tls, grants, login, read, servers, tls};
+use super::{
+    Login, Overrides, Tls, bucket, clock_leeway, grants, login, patience, queue_group, read,
+    servers, tls,
+};
 use crate::keys::{Account, Curve, Role, Seed, User};
+use crate::keyspace::BucketName;
 use crate::permissions::Defaults;
 use crate::source::{Collector, Problem, Problems, Spanned};
 
@@ -26,6 +31,16 @@ pub struct Tool {
     pub accounts: Vec<Arc<str>>,
     /// The policy's folder, if the settings name one.
     pub policy: Option<PathBuf>,
+    /// How long a request may wait in `serve`.
+    pub patience: Duration,
+    /// How far servers' clocks may be behind.
+    pub clock_leeway: Duration,
+    /// The queue group that instances share.
+    pub queue_group: String,
+    /// The bucket that the policy is in, or the one that it would be in.
+    pub bucket: BucketName,
+    /// The stream that takes audit events, if the settings name one.
+    pub audit: Option<String>,
     /// The settings file, for messages.
     pub path: PathBuf,
     nats_seed: Option<Spanned<PathBuf>>,
@@ -59,6 +74,9 @@ impl Tool {
         let servers = servers(raw.servers.as_deref(), problems);
         let tls = tls(&raw, problems);
         let grants = grants(&raw, problems);
+        let (patience, clock_leeway) = (patience(&raw, problems), clock_leeway(&raw, problems));
+        let queue_group = queue_group(&raw, problems);
+        let bucket = bucket(&raw, problems);
         let (defaults, accounts) = grants?;
         Some(Self {
             servers: servers?,
@@ -66,6 +84,11 @@ impl Tool {
             defaults,
             accounts,
             policy: raw.policy.map(|p| p.value),
+            patience: patience?,
+            clock_leeway: clock_leeway?,
+            queue_group: queue_group?,
+            bucket: bucket?,
+            audit: raw.audit_stream.map(|stream| stream.value),
             path: path.to_owned(),
             nats_seed: raw.nats_seed,
             credentials: raw.credentials,
@@ -131,6 +154,19 @@ impl Tool {
     pub fn publisher(&self) -> Result<Seed<User>, Problems> {
         let place = ("publisher", "nkey_seed", "publisher.nk");
         self.needed(self.publisher.as_ref(), PUBLISHER_SEED_VALUE, place)
+    }
+
+    /// The login of somebody who may read the policy's bucket and talk with the instances: the
+    /// publisher, or whoever answers requests.
+    ///
+    /// # Errors
+    /// As [`Tool::callout`].
+    pub fn reader(&self) -> Result<Login, Problems> {
+        let given = std::env::var_os(PUBLISHER_SEED_VALUE).is_some();
+        if self.publisher.is_some() || given || !self.has_callout() {
+            return self.publisher().map(Login::Nkey);
+        }
+        self.callout()
     }
 
     fn needed<K: Role>(

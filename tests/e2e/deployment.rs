@@ -9,7 +9,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use solewriter::cli::init::{self, Init};
 use solewriter::keys::{Seed, Signer, User};
+use solewriter::operation::Act;
 use solewriter::sandbox::{Server, fetch, free_ports};
+use solewriter::violations::line::{Line, Refusal, parse};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -41,6 +43,21 @@ part_owners = true
 rollup = false
 duplicate_window = "100ms"
 "#;
+
+/// What a command came to.
+#[derive(Debug)]
+pub struct Ran {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+}
+
+impl Ran {
+    /// What it printed as JSON.
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|e| panic!("{e}: {self:?}"))
+    }
+}
 
 /// Waits until `found` gives something.
 ///
@@ -102,17 +119,12 @@ pub struct Violation {
 }
 
 impl Violation {
-    /// Of a line such as `… - "APP/user:evil/U…/0123" - Publish Violation - Subject "a"`, or
-    /// before 2.12 `… - Publish Violation - User "evil/U…/0123", Subject "a"`.
     fn of(line: &str) -> Option<Self> {
-        let act = line.contains("Publish Violation").then_some("publish");
-        let act = act.or_else(|| line.contains("Subscription Violation").then_some("subscribe"))?;
-        let name =
-            line.split('"').skip(1).step_by(2).find(|quoted| quoted.matches('/').count() > 1);
-        let name = name.unwrap_or_default();
-        let name = name.split_once(':').map_or(name, |(_, name)| name);
-        let service = name.split('/').next().unwrap_or_default().to_owned();
-        let subject = line.split_once("Subject \"")?.1.split('"').next()?;
+        let Line::Refusal(refusal) = parse(line.as_bytes()) else { return None };
+        let Refusal { user, act, subject, .. } = *refusal;
+        let user = user.unwrap_or_default();
+        let service = user.split('/').next().unwrap_or_default().to_owned();
+        let act = if act == Act::Subscribe { "subscribe" } else { "publish" };
         Some(Self { service, act: format!("{act} {subject}") })
     }
 }
@@ -194,7 +206,16 @@ impl Prepared {
 
     /// Starts a cluster of three nats-servers, and writes the policy. Buckets have three replicas.
     pub async fn start_cluster(self, version: &'static str, policy: &str) -> Deployment {
-        let binary = binary(version).await;
+        self.start_mixed_cluster([version; NODES], policy).await
+    }
+
+    /// The same with nodes of different versions.
+    pub async fn start_mixed_cluster(
+        self,
+        versions: [&'static str; NODES],
+        policy: &str,
+    ) -> Deployment {
+        let binaries = futures_util::future::join_all(versions.map(binary)).await;
         let Self { files, dir } = self;
         let ports = free_ports(NODES).unwrap();
         let routes: Vec<String> = ports.iter().map(|p| format!("nats://127.0.0.1:{p}")).collect();
@@ -223,7 +244,10 @@ impl Prepared {
             nodes.push((config, home));
         }
         // Together: JetStream of a node is not ready before it has heard of the others.
-        let started = nodes.iter().map(|(config, home)| Server::start(&binary, config, home));
+        let started = nodes
+            .iter()
+            .zip(&binaries)
+            .map(|((config, home), binary)| Server::start(binary, config, home));
         let mut started = futures_util::future::try_join_all(started).await.unwrap();
         let server = started.remove(0);
         let deployment = Deployment { server, peers: started, files, instances: Vec::new(), dir };
@@ -291,6 +315,8 @@ impl Deployment {
         let seed_file = self.files.seed_file(&format!("test-{name}"));
         if !seed_file.exists() {
             std::fs::write(&seed_file, Seed::<User>::generate().expose()).unwrap();
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+            std::fs::set_permissions(&seed_file, mode).unwrap();
         }
         let seed = Seed::parse(&std::fs::read_to_string(&seed_file).unwrap()).unwrap();
         Service { name: name.to_owned(), seed, seed_file }
@@ -335,6 +361,26 @@ impl Deployment {
             .unwrap();
         self.instances.push(Instance { child, log });
         self.instances.len() - 1
+    }
+
+    /// Runs a command of ours that looks at the deployment. `arguments` come before the settings.
+    pub async fn tool(&self, arguments: &[&str]) -> Ran {
+        self.tool_at(&self.urls(), arguments).await
+    }
+
+    /// The same with these addresses.
+    pub async fn tool_at(&self, servers: &[String], arguments: &[&str]) -> Ran {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_solewriter"));
+        command.args(arguments).arg("--config").arg(self.files.settings());
+        command.args(["--nats-servers", &servers.join(",")]);
+        command.stdin(Stdio::null()).kill_on_drop(true);
+        let output = tokio::time::timeout(2 * DEADLINE, command.output()).await.unwrap().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Ran {
+            code: output.status.code().unwrap(),
+            out: text(output.stdout),
+            err: text(output.stderr),
+        }
     }
 
     /// The seed of a user that `solewriter init` made: `admin`, `callout` or `system`.
@@ -413,6 +459,19 @@ impl Deployment {
     pub async fn connections(&self, account: &str) -> Vec<Value> {
         let question = json!({"auth": true, "acc": account});
         let answer = self.ask_system("SERVER.PING.CONNZ", &question).await;
+        answer["data"]["connections"].as_array().cloned().unwrap_or_default()
+    }
+
+    /// The connections of an account on one node, as the system user sees them.
+    pub async fn connections_of(&self, node: &Server, account: &str) -> Vec<Value> {
+        let question = json!({"auth": true, "acc": account, "limit": 4096});
+        let options =
+            async_nats::ConnectOptions::with_nkey(self.seed("system").expose().to_owned());
+        let client = options.connect(node.client_url()).await.unwrap();
+        let id = client.server_info().server_id;
+        let subject = format!("$SYS.REQ.SERVER.{id}.CONNZ");
+        let answer = client.request(subject, question.to_string().into()).await.unwrap();
+        let answer: Value = serde_json::from_slice(&answer.payload).unwrap();
         answer["data"]["connections"].as_array().cloned().unwrap_or_default()
     }
 
