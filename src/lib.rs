@@ -34,6 +34,8 @@ pub mod fold;
 #[cfg(feature = "guard")]
 pub mod guard;
 pub mod keyspace;
+#[cfg(all(unix, feature = "sandbox"))]
+pub mod load;
 pub mod operation;
 #[cfg(any(feature = "guard", feature = "service"))]
 pub mod quoted;

@@ -19,6 +19,8 @@ pub mod explain;
 mod git;
 pub mod init;
 pub mod key;
+#[cfg(all(unix, feature = "sandbox"))]
+pub mod load;
 pub mod man;
 pub mod map;
 pub mod policy;
@@ -63,6 +65,8 @@ enum Command {
     #[cfg(all(unix, feature = "sandbox"))]
     Demo(demo::Demo),
     Prove(prove::Prove),
+    #[cfg(all(unix, feature = "sandbox"))]
+    Load(load::Load),
     Sessions(sessions::Sessions),
     Map(map::MapCommand),
     Schema(schema::Schema),
@@ -91,6 +95,8 @@ impl Cli {
             #[cfg(all(unix, feature = "sandbox"))]
             Command::Demo(demo) => demo.run(),
             Command::Prove(prove) => prove.run(),
+            #[cfg(all(unix, feature = "sandbox"))]
+            Command::Load(load) => load.run(),
             Command::Sessions(sessions) => sessions.run(),
             Command::Map(map) => map.run(),
             Command::Schema(schema) => schema.run(),
