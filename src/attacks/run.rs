@@ -255,10 +255,10 @@ pub fn controlled(attack: &Attack) -> Attack {
         }
         control.effect = Effect::Answered;
     }
-    if let Control::Instead(step, _) = &attack.control {
-        if let Some(last) = control.steps.last_mut() {
-            step.clone_into(last);
-        }
+    if let Control::Instead(step, _) = &attack.control
+        && let Some(last) = control.steps.last_mut()
+    {
+        step.clone_into(last);
     }
     control
 }

@@ -278,7 +278,10 @@ async fn seen(stage: &Stage) -> Vec<Seen> {
     let mut seen = Vec::new();
     for server in &stage.servers {
         let info = Wire::dial(server).await.map(|wire| wire.info().clone()).unwrap_or_default();
-        let text = |field: &str| super::tool::line(info[field].as_str().unwrap_or("unknown"));
+        let text = |field: &str| {
+            let said = info.get(field).and_then(serde_json::Value::as_str);
+            super::tool::line(said.unwrap_or("unknown"))
+        };
         seen.push(Seen {
             address: server.name(),
             name: text("server_name"),
@@ -294,7 +297,7 @@ async fn buckets_in(stage: &Stage) -> String {
     let asked = async {
         let mut admin = stage.admin().await.ok()?;
         let answer = admin.request("$SYS.REQ.USER.INFO", "", b"").await.ok()?.json();
-        Some(super::tool::line(answer["data"]["account"].as_str()?))
+        Some(super::tool::line(answer.pointer("/data/account")?.as_str()?))
     };
     asked.await.unwrap_or_else(|| "unknown".to_owned())
 }

@@ -160,8 +160,8 @@ fn configuration(attacks: &[(usize, Attack)], policy: &Policy, dir: &std::path::
         "SYS": {"users": [{"user": "sys", "password": "sys"}]},
     });
     format!(
-        "listen: \"127.0.0.1:-1\"\nserver_name: control\njetstream {{ store_dir: {:?} }}\n\
+        "listen: \"127.0.0.1:-1\"\nserver_name: control\njetstream {{ store_dir: \"{}\" }}\n\
          system_account: SYS\naccounts: {accounts:#}\n",
-        dir.join("jetstream")
+        dir.join("jetstream").display()
     )
 }

@@ -144,7 +144,7 @@ connections = ["MQTT"]
 type Seen = (&'static str, Result<Option<Ending>, String>);
 
 /// How it ended, where being let in is success.
-fn ending(entered: Result<(), String>) -> Ending {
+fn ending(entered: &Result<(), String>) -> Ending {
     if entered.is_ok() { Ending::Succeeded } else { Ending::Refused }
 }
 
@@ -168,7 +168,7 @@ pub async fn run(place: Place) -> Vec<Seen> {
 /// Its control first: without it, the outcome says nothing.
 fn after(
     control: Result<(), String>,
-    entered: Result<(), String>,
+    entered: &Result<(), String>,
 ) -> Result<Option<Ending>, String> {
     control.map_err(|error| format!("its control should work, and does not: {error}"))?;
     Ok(Some(ending(entered)))
@@ -204,15 +204,15 @@ async fn other_doors(version: &'static str) -> Vec<Seen> {
         raw.subscribe("$SYS.REQ.USER.AUTH").await.map(drop)
     };
     vec![
-        ("door-websocket", after(by_websocket("by-websocket").await, by_websocket("plain").await)),
-        ("door-leafnode", after(by_leafnode("by-leafnode").await, by_leafnode("plain").await)),
+        ("door-websocket", after(by_websocket("by-websocket").await, &by_websocket("plain").await)),
+        ("door-leafnode", after(by_leafnode("by-leafnode").await, &by_leafnode("plain").await)),
         (
             "door-mqtt",
-            after(by_mqtt(&mqtt, "gadget", "gadget").await, by_mqtt(&mqtt, &key, &key).await),
+            after(by_mqtt(&mqtt, "gadget", "gadget").await, &by_mqtt(&mqtt, &key, &key).await),
         ),
         (
             "answer-publisher",
-            after(takes_requests("callout").await, takes_requests("publisher").await),
+            after(takes_requests("callout").await, &takes_requests("publisher").await),
         ),
     ]
 }
@@ -291,7 +291,7 @@ async fn false_answers(version: &'static str) -> Vec<Seen> {
     let issuer = nkeys::KeyPair::from_seed(issuer.trim()).unwrap();
     let control = let_in_by(&deployment, &issuer).await;
     let entered = let_in_by(&deployment, &nkeys::KeyPair::new_account()).await;
-    let other_issuer = after(control, entered);
+    let other_issuer = after(control, &entered);
 
     let deployment = with_a_rogue().start(version, POLICY).await;
     let plain = deployment.service("plain");
@@ -367,5 +367,5 @@ async fn no_auth_user(version: &'static str) -> Result<Option<Ending>, String> {
         .with_server("system_account: SYS", "system_account: SYS\nno_auth_user: anyone")
         .start(version, POLICY)
         .await;
-    Ok(Some(ending(enters(&deployment).await)))
+    Ok(Some(ending(&enters(&deployment).await)))
 }

@@ -9,6 +9,8 @@
 // Helpers of tests fail the test when something is not as it must be.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(missing_docs)]
+// How long each server took.
+#![allow(clippy::print_stdout)]
 #![cfg(unix)]
 #![cfg(feature = "sandbox")]
 

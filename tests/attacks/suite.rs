@@ -172,8 +172,6 @@ async fn one(
     if let Some(control) = control {
         match control {
             Err(error) if exists => return Err(format!("its control broke down: {error}")),
-            // A setting that the server does not have.
-            Err(_) => {}
             Ok(Report { ending: Ending::Succeeded, took, .. }) if exists => {
                 // Twice what it took where it works is enough where it must not.
                 stage.patience = stage.patience.max(took * 2);
@@ -186,7 +184,8 @@ async fn one(
                     "it exists before the version that the table names: {report:?}"
                 ));
             }
-            Ok(_) => {}
+            // The server does not have what it needs.
+            Ok(_) | Err(_) => {}
         }
     } else if matches!(attack.control, Control::Here | Control::Told(_)) && !exists {
         return Ok(None);

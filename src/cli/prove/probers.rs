@@ -185,16 +185,18 @@ pub async fn refuse_foreign_buckets(stage: &Stage) -> Result<(), String> {
     for bucket in [&stage.names.mine, &stage.names.victim] {
         let info = admin.api(&format!("STREAM.INFO.KV_{bucket}"), &Value::Null).await;
         let info = info.map_err(|error| format!("the admin cannot ask JetStream: {error}"))?;
-        let error = &info["error"]["err_code"];
-        if error.is_null() && info["config"]["description"] != json!(MADE_BY) {
-            return Err(format!(
-                "there is a bucket {bucket} already that this command did not make; choose another \
-                 --name"
-            ));
-        }
+        let Some(error) = info.get("error") else {
+            if info.pointer("/config/description") != Some(&json!(MADE_BY)) {
+                return Err(format!(
+                    "there is a bucket {bucket} already that this command did not make; choose \
+                     another --name"
+                ));
+            }
+            continue;
+        };
         // 10059: stream not found, as it should be.
-        if !error.is_null() && *error != json!(10059) {
-            return Err(format!("JetStream, about bucket {bucket}: {}", info["error"]));
+        if error.get("err_code") != Some(&json!(10059)) {
+            return Err(format!("JetStream, about bucket {bucket}: {error}"));
         }
     }
     Ok(())
