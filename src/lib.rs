@@ -43,6 +43,8 @@ pub mod subject;
 
 // The service and its tools.
 #[cfg(feature = "service")]
+pub mod attacks;
+#[cfg(feature = "service")]
 pub mod authorizer;
 #[cfg(feature = "service")]
 pub mod broker;
@@ -54,6 +56,8 @@ pub mod cli;
 pub mod config;
 #[cfg(feature = "service")]
 pub mod decide;
+#[cfg(feature = "service")]
+pub mod defects;
 #[cfg(feature = "service")]
 pub mod diff;
 #[cfg(feature = "service")]

@@ -25,11 +25,12 @@ use crate::audit::event::{self, Event, RequestRejected};
 use crate::authorizer::{Authorisation, Authorizer, Moment};
 use crate::config::{Limits, Nats};
 use crate::decide::Denial;
+use crate::defects;
 use crate::policy::model::{Policy, Revision};
 use crate::policy::standing::Standing;
 use crate::policy::store::Store;
 use crate::protocol::request::Rejection;
-use crate::telemetry::{Dropped, Metrics};
+use crate::telemetry::{self, Dropped, Metrics};
 
 /// Where nats-server asks.
 pub const CALLOUT_SUBJECT: &str = "$SYS.REQ.USER.AUTH";
@@ -68,6 +69,8 @@ pub struct Health {
     standing: Arc<Standing>,
     metrics: Arc<Metrics>,
     recorder: Recorder,
+    /// Servers whose version was looked at.
+    servers: defects::Seen,
 }
 
 impl Health {
@@ -87,6 +90,7 @@ impl Health {
             standing,
             metrics,
             recorder,
+            servers: defects::Seen::default(),
         })
     }
 
@@ -294,6 +298,10 @@ impl Service {
                 let took = taken.elapsed();
                 let outcome = authorisation.decision.as_ref().map(drop);
                 self.metrics.decided(outcome.map_err(|denied| denied.reason.code()), took);
+                let server = authorisation.request.server();
+                if self.health.servers.first(server.key.as_str()) {
+                    telemetry::log_defects(server);
+                }
                 self.recorder.record(authorisation.event(&id, took));
                 Some((bytes?.into(), id))
             }

@@ -24,6 +24,7 @@ pub mod load;
 pub mod man;
 pub mod map;
 pub mod policy;
+pub mod prove;
 pub mod schema;
 pub mod serve;
 pub mod sessions;
@@ -63,6 +64,7 @@ enum Command {
     Violations(violations::Violations),
     #[cfg(all(unix, feature = "sandbox"))]
     Demo(demo::Demo),
+    Prove(prove::Prove),
     #[cfg(all(unix, feature = "sandbox"))]
     Load(load::Load),
     Sessions(sessions::Sessions),
@@ -92,6 +94,7 @@ impl Cli {
             Command::Violations(violations) => violations.run(),
             #[cfg(all(unix, feature = "sandbox"))]
             Command::Demo(demo) => demo.run(),
+            Command::Prove(prove) => prove.run(),
             #[cfg(all(unix, feature = "sandbox"))]
             Command::Load(load) => load.run(),
             Command::Sessions(sessions) => sessions.run(),
