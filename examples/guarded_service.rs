@@ -4,6 +4,7 @@
 //! ```console
 //! $ NATS_URL=nats://127.0.0.1:4222 SEED_FILE=keys/orders.nk cargo run --example guarded_service
 //! ```
+#![allow(clippy::print_stdout)]
 
 use std::error::Error;
 

@@ -8,13 +8,18 @@ use std::time::Duration;
 use crate::audit::event;
 use crate::decide::{Decider, Denial, Denied, Granted};
 use crate::issue::{IssueError, Issuer, Stamp};
+use crate::keys::{Server, Verifier};
 use crate::policy::model::Policy;
 use crate::protocol::request::{Expectation, Rejection, VerifiedRequest};
+
+/// Servers whose key is kept decoded. A cluster has far fewer.
+const KEPT_SERVERS: u64 = 1024;
 
 /// Opens, decides and issues.
 pub struct Authorizer {
     issuer: Issuer,
     decider: Decider,
+    servers: Verifier<Server>,
     clock_leeway: i64,
 }
 
@@ -110,7 +115,7 @@ impl Authorizer {
     /// Puts the stages together. `clock_leeway` is in seconds.
     #[must_use]
     pub fn new(issuer: Issuer, decider: Decider, clock_leeway: i64) -> Self {
-        Self { issuer, decider, clock_leeway }
+        Self { issuer, decider, servers: Verifier::new(KEPT_SERVERS), clock_leeway }
     }
 
     /// The issuer.
@@ -176,6 +181,7 @@ impl Authorizer {
         let expected = Expectation {
             issuer: self.issuer.account(),
             sealer: self.issuer.sealer(),
+            servers: &self.servers,
             clock_leeway: self.clock_leeway,
         };
         let request = VerifiedRequest::open(payload, server_xkey, &expected, moment.now)?;

@@ -54,6 +54,8 @@ pub struct Nats {
     pub queue_group: String,
     /// The connection's name.
     pub name: String,
+    /// How many connections there are, each with a thread that works on what comes on it.
+    pub connections: usize,
     /// TLS.
     pub tls: Tls,
 }
@@ -273,6 +275,8 @@ fn resolve(raw: Raw, path: &Path, problems: &Collector) -> Option<(Settings, Log
     let filter = raw.log_filter.map_or_else(|| DEFAULT_FILTER.to_owned(), |f| f.value);
     let jitter = raw.jitter.map_or(10, |j| j.value);
     let pending = raw.pending.map_or(4096, |p| p.value);
+    let connections = raw.connections.and_then(|c| usize::try_from(c.value).ok());
+    let connections = connections.unwrap_or_else(default_connections);
     let (defaults, accounts) = grants?;
 
     let settings = Settings {
@@ -281,6 +285,7 @@ fn resolve(raw: Raw, path: &Path, problems: &Collector) -> Option<(Settings, Log
             login: login?,
             queue_group: queue_group?,
             name: connection_name?,
+            connections,
             tls: tls?,
         }),
         issuer: issuer?,
@@ -301,6 +306,13 @@ fn resolve(raw: Raw, path: &Path, problems: &Collector) -> Option<(Settings, Log
         audit: audit?,
     };
     Some((settings, Logging { format: format?, filter }))
+}
+
+/// One for each processor: what comes on a connection is worked on by one thread. Two at least,
+/// because nats-server verifies answers in the thread that reads their connection; and not so many
+/// that an instance on a large machine is a crowd.
+fn default_connections() -> usize {
+    std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8)
 }
 
 fn queue_group(raw: &Raw, problems: &Collector) -> Option<String> {

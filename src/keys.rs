@@ -189,6 +189,43 @@ impl<K: Role> PublicKey<K> {
     }
 }
 
+/// Verifies signatures of a few keys that come again and again. Decoding a key is a tenth of what
+/// a verification costs, so decoded ones are kept; a key is kept only once a signature of it
+/// verified, so that whoever sends garbage cannot push others out.
+pub struct Verifier<K: Role> {
+    kept: moka::sync::Cache<[u8; 32], ed25519_dalek::VerifyingKey>,
+    role: PhantomData<fn(K)>,
+}
+
+impl<K: Role> Verifier<K> {
+    /// Keeps so many keys at most.
+    #[must_use]
+    pub fn new(most: u64) -> Self {
+        Self { kept: moka::sync::Cache::new(most), role: PhantomData }
+    }
+
+    /// As [`PublicKey::verify`], for `key`.
+    ///
+    /// # Errors
+    /// [`BadSignature`] when the signature is not that key's over `message`.
+    pub fn verify(
+        &self,
+        key: &PublicKey<K>,
+        message: &[u8],
+        signature: &[u8; 64],
+    ) -> Result<(), BadSignature> {
+        let signature = ed25519_dalek::Signature::from_bytes(signature);
+        if let Some(decoded) = self.kept.get(&key.bytes) {
+            return decoded.verify_strict(message, &signature).map_err(|_| BadSignature);
+        }
+        let decoded =
+            ed25519_dalek::VerifyingKey::from_bytes(&key.bytes).map_err(|_| BadSignature)?;
+        decoded.verify_strict(message, &signature).map_err(|_| BadSignature)?;
+        self.kept.insert(key.bytes, decoded);
+        Ok(())
+    }
+}
+
 /// A signature did not verify.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the signature does not verify")]
@@ -425,6 +462,24 @@ mod tests {
     }
 
     #[test]
+    fn a_verifier_judges_as_the_key_does_first_and_again() {
+        let (signer, other) = (Signer::new(&Seed::generate()).unwrap(), Seed::generate());
+        let verifier = Verifier::<Server>::new(10);
+        let forged = Signer::<Server>::new(&other).unwrap().sign(b"message");
+        for _ in 0..2 {
+            assert_eq!(verifier.verify(signer.public(), b"message", &forged), Err(BadSignature));
+        }
+        verifier.kept.run_pending_tasks();
+        assert_eq!(verifier.kept.entry_count(), 0, "nothing that failed is kept");
+        let signature = signer.sign(b"message");
+        for _ in 0..2 {
+            verifier.verify(signer.public(), b"message", &signature).unwrap();
+            assert_eq!(verifier.verify(signer.public(), b"message", &forged), Err(BadSignature));
+            assert_eq!(verifier.verify(signer.public(), b"massage", &signature), Err(BadSignature));
+        }
+    }
+
+    #[test]
     fn a_small_order_key_verifies_nothing() {
         use ed25519_dalek::Verifier as _;
         // The identity point as key, identity as R, zero as s: verifies any message unless strict.
@@ -440,6 +495,8 @@ mod tests {
 
         let key = UserKey::from_bytes(bytes);
         assert_eq!(key.verify(b"anything", &forged), Err(BadSignature));
+        let kept = Verifier::new(10).verify(&key, b"anything", &forged);
+        assert_eq!(kept, Err(BadSignature));
         assert!(UserKey::parse(key.as_str()).is_ok(), "only the signature check stands in its way");
     }
 

@@ -34,12 +34,16 @@ pub mod fold;
 #[cfg(feature = "guard")]
 pub mod guard;
 pub mod keyspace;
+#[cfg(all(unix, feature = "sandbox"))]
+pub mod load;
 pub mod operation;
 #[cfg(any(feature = "guard", feature = "service"))]
 pub mod quoted;
 pub mod subject;
 
 // The service and its tools.
+#[cfg(feature = "service")]
+pub mod attacks;
 #[cfg(feature = "service")]
 pub mod authorizer;
 #[cfg(feature = "service")]
@@ -52,6 +56,8 @@ pub mod cli;
 pub mod config;
 #[cfg(feature = "service")]
 pub mod decide;
+#[cfg(feature = "service")]
+pub mod defects;
 #[cfg(feature = "service")]
 pub mod diff;
 #[cfg(feature = "service")]

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use aws_lc_rs::digest;
 use nats_jwt::{NatsClaims, NatsPermissions, NatsPermissionsMap};
+use serde_json::value::RawValue;
 
 use crate::audit::event::SUBJECT_ROOT;
 use crate::keyspace::Keyspace;
@@ -122,6 +123,9 @@ pub enum GrantError {
     /// Two subscriptions that validation should have refused together.
     #[error("two subscriptions of `{0}` cannot stand together: one ends in `*`")]
     StarConflict(Arc<str>),
+    /// The claims have no JSON form.
+    #[error("the grant of `{0}` cannot be written as JSON")]
+    Unwritable(Arc<str>),
     /// The subject is none.
     #[error("`{subject}` ({rule}) is not a subject: {error}")]
     Subject {
@@ -292,6 +296,64 @@ impl Grant {
     /// The claims that go into the user JWT.
     #[must_use]
     pub fn claims(&self) -> &NatsClaims {
+        &self.claims
+    }
+
+    /// What of it is needed to sign, again and again.
+    ///
+    /// # Errors
+    /// [`GrantError::Unwritable`], which no grant is.
+    pub fn written(&self) -> Result<Written, GrantError> {
+        let claims = serde_json::value::to_raw_value(&self.claims);
+        Ok(Written {
+            service: self.service.clone(),
+            account: self.account.clone(),
+            lifetime: self.lifetime,
+            digest: self.digest.clone(),
+            claims: claims.map_err(|_| GrantError::Unwritable(self.service.clone()))?,
+        })
+    }
+}
+
+/// A grant as it is kept for signing: its claims are JSON already, and where each subject came
+/// from is forgotten.
+#[derive(Debug)]
+pub struct Written {
+    service: Arc<str>,
+    account: Arc<str>,
+    lifetime: Duration,
+    digest: Digest,
+    claims: Box<RawValue>,
+}
+
+impl Written {
+    /// The service's name.
+    #[must_use]
+    pub fn service(&self) -> &Arc<str> {
+        &self.service
+    }
+
+    /// The account that its connections are placed in.
+    #[must_use]
+    pub fn account(&self) -> &str {
+        &self.account
+    }
+
+    /// How long its permissions last.
+    #[must_use]
+    pub fn lifetime(&self) -> Duration {
+        self.lifetime
+    }
+
+    /// Names account and permissions: two grants with one digest permit the same.
+    #[must_use]
+    pub fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    /// The `nats` object of the user JWT, as JSON.
+    #[must_use]
+    pub fn claims(&self) -> &RawValue {
         &self.claims
     }
 }

@@ -1,52 +1,41 @@
 //! The running service: subscribe, bound, authorise, reply, drain.
 //!
 //! Everything between a message and its reply is [`crate::authorizer`], which is pure; what is
-//! here is the connection to the broker and the bounds on work in progress. One thread has the
-//! connection: it hands requests to the workers of the caller's runtime and sends what they reply.
+//! here is the connections to the broker and the bounds on work in progress. Each connection has a
+//! thread of its own, which does everything for the requests that come on it.
 
 mod connection;
 mod fence;
+mod link;
 
 pub use self::connection::connect_beside;
-
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use async_nats::connection::State;
-use async_nats::{Client, Message, Subject, Subscriber};
+use async_nats::Message;
 use bytes::Bytes;
-use futures_util::StreamExt;
-use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::sync::{oneshot, watch};
 
-use self::fence::Fence;
-
+#[cfg(all(unix, feature = "sandbox"))]
+pub(crate) use self::connection::reconnect_delay;
+use self::link::{End, Link};
 use crate::audit::Recorder;
-use crate::audit::event::{self, Event, RequestRejected, Trouble};
+use crate::audit::event::{self, Event, RequestRejected};
 use crate::authorizer::{Authorisation, Authorizer, Moment};
-use crate::broker::INBOX;
 use crate::config::{Limits, Nats};
 use crate::decide::Denial;
+use crate::defects;
 use crate::policy::model::{Policy, Revision};
 use crate::policy::standing::Standing;
 use crate::policy::store::Store;
 use crate::protocol::request::Rejection;
-use crate::telemetry::{Dropped, Metrics};
+use crate::telemetry::{self, Dropped, Metrics};
 
 /// Where nats-server asks.
 pub const CALLOUT_SUBJECT: &str = "$SYS.REQ.USER.AUTH";
 /// The header with the server's curve key.
 const SERVER_XKEY: &str = "Nats-Server-Xkey";
-/// How long the connection rests after it took its leave from the queue group, so that whatever
-/// the server sent before it knew has arrived: so many times what a round trip took just before,
-/// within these bounds. The upper one is well below the time that servers wait for an answer.
-const REST_ROUND_TRIPS: u32 = 20;
-const REST_AT_LEAST: Duration = Duration::from_millis(250);
-const REST_AT_MOST: Duration = Duration::from_secs(1);
-
 /// Why the service stopped by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
@@ -72,12 +61,16 @@ const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// Whether the service can do its work, for `/readyz`.
 pub struct Health {
-    connected: AtomicBool,
-    subscribed: AtomicBool,
+    /// How many connections there should be; 0 before they are made.
+    wanted: AtomicUsize,
+    connected: AtomicUsize,
+    subscribed: AtomicUsize,
     store: Arc<Store>,
     standing: Arc<Standing>,
     metrics: Arc<Metrics>,
     recorder: Recorder,
+    /// Servers whose version was looked at.
+    servers: defects::Seen,
 }
 
 impl Health {
@@ -90,25 +83,35 @@ impl Health {
         recorder: Recorder,
     ) -> Arc<Self> {
         Arc::new(Self {
-            connected: AtomicBool::new(false),
-            subscribed: AtomicBool::new(false),
+            wanted: AtomicUsize::new(0),
+            connected: AtomicUsize::new(0),
+            subscribed: AtomicUsize::new(0),
             store,
             standing,
             metrics,
             recorder,
+            servers: defects::Seen::default(),
         })
     }
 
-    fn set_connected(&self, connected: bool) {
-        self.connected.store(connected, Ordering::Relaxed);
-        self.metrics.connected(connected);
+    /// One connection more or less.
+    fn connection(&self, made: bool) {
+        self.metrics.connection(made);
+        let count = |n: usize| Some(if made { n + 1 } else { n.saturating_sub(1) });
+        let _ = self.connected.fetch_update(Ordering::Relaxed, Ordering::Relaxed, count);
     }
 
     /// Whether requests are answered, and a report for people: one line an item.
     #[must_use]
     pub fn report(&self, now: i64) -> (bool, String) {
-        let connected = self.connected.load(Ordering::Relaxed);
-        let subscribed = self.subscribed.load(Ordering::Relaxed);
+        let wanted = self.wanted.load(Ordering::Relaxed);
+        let connected = match self.connected.load(Ordering::Relaxed) {
+            0 => "not connected".to_owned(),
+            all if all >= wanted => "connected".to_owned(),
+            some => format!("connected, {some} of {wanted} connections"),
+        };
+        // With one connection left, the instance answers; but it begins with all.
+        let subscribed = wanted > 0 && self.subscribed.load(Ordering::Relaxed) >= wanted;
         let standing = &self.standing;
         let too_old = standing.too_old(now);
         let ago = |at: i64| now.saturating_sub(at).max(0);
@@ -132,13 +135,12 @@ impl Health {
             }
         };
         let report = format!(
-            "nats-server: {}\nsubscribed: {}\n{policy}\nsource: {}\nopen connections: {}\n",
-            if connected { "connected" } else { "not connected" },
+            "nats-server: {connected}\nsubscribed: {}\n{policy}\nsource: {}\nopen connections: {}\n",
             if subscribed { "yes" } else { "no" },
             standing.describe(now),
             self.metrics.sessions().report(),
         );
-        (connected && subscribed && too_old.is_none(), report)
+        (subscribed && self.connected.load(Ordering::Relaxed) > 0 && too_old.is_none(), report)
     }
 }
 
@@ -160,18 +162,20 @@ pub struct Service {
     pub limits: Limits,
 }
 
-/// An answer on its way from a worker to the connection. It keeps its request's place until it
-/// is sent.
-struct Reply {
-    to: Subject,
-    bytes: Bytes,
-    decision: String,
-    _slot: OwnedSemaphorePermit,
+/// What the connections of one service share.
+struct Shared {
+    service: Arc<Service>,
+    connections: usize,
+    /// Connections that have subscribed.
+    opened: AtomicUsize,
+    /// Requests taken on and not answered yet, on all connections.
+    pending: AtomicUsize,
 }
 
 impl Service {
     /// Connects (as often as it takes), answers requests until `shutdown` resolves, then
-    /// finishes what it took on. Requests are worked on by the runtime that this is called from.
+    /// finishes what it took on. Requests are worked on by threads of their own, one for each
+    /// connection.
     ///
     /// # Errors
     /// [`ServiceError`] when it cannot begin.
@@ -180,38 +184,51 @@ impl Service {
         nats: Arc<Nats>,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), ServiceError> {
-        let workers = Handle::current();
-        let (report, reported) = oneshot::channel();
-        std::thread::Builder::new().name("nats".to_owned()).spawn(move || {
-            let _ = report.send(self.own_connection(&nats, workers, Box::pin(shutdown)));
-        })?;
-        reported.await.unwrap_or(Err(ServiceError::Closed))
-    }
-
-    /// The life of the thread that has the connection.
-    fn own_connection(
-        self: Arc<Self>,
-        nats: &Nats,
-        workers: Handle,
-        mut shutdown: Pin<Box<dyn Future<Output = ()> + Send>>,
-    ) -> Result<(), ServiceError> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let Some(mut link) = runtime.block_on(Link::open(self, nats, workers, &mut shutdown))?
-        else {
-            return Ok(());
-        };
-        let outcome = runtime.block_on(link.serve(&mut shutdown));
-        let rest = runtime.block_on(link.leave());
-        // async-nats forgets a subscription at the first thing that happens after it told the
-        // server, and drops what is still on its way (seen with 0.51: one request in 500). So
-        // nothing happens here until all of it has arrived: this thread alone drives the
-        // connection, and it sleeps.
-        std::thread::sleep(rest);
-        // The runtime looks what has arrived before anything else is done: a connection that is
-        // woken by a reply to be sent would believe that there is nothing to read, and end the
-        // subscription unread.
-        runtime.block_on(tokio::task::yield_now());
-        runtime.block_on(link.finish());
+        let connections = nats.connections.max(1);
+        self.health.wanted.store(connections, Ordering::Relaxed);
+        let shared = Arc::new(Shared {
+            service: self,
+            connections,
+            opened: AtomicUsize::new(0),
+            pending: AtomicUsize::new(0),
+        });
+        let (stop, stopped) = watch::channel(false);
+        let mut reports = Vec::with_capacity(connections);
+        for number in 1..=connections {
+            let (report, reported) = oneshot::channel();
+            let (shared, nats, stopped) = (shared.clone(), nats.clone(), stopped.clone());
+            std::thread::Builder::new().name(format!("nats-{number}")).spawn(move || {
+                let _ = report.send(Link::live(&shared, &nats, stopped));
+            })?;
+            reports.push(reported);
+        }
+        let stop = Arc::new(stop);
+        let stopping = tokio::spawn({
+            let (stop, shared) = (stop.clone(), shared.clone());
+            async move {
+                shutdown.await;
+                let pending = shared.pending.load(Ordering::Relaxed);
+                tracing::info!(
+                    event = "draining",
+                    pending,
+                    "stopping; finishing what was taken on"
+                );
+                let _ = stop.send(true);
+            }
+        });
+        let (mut outcome, mut ends) = (Ok(()), Vec::new());
+        for reported in reports {
+            match reported.await.unwrap_or(Err(ServiceError::Closed)) {
+                Ok(end) => ends.extend(end),
+                Err(error) => {
+                    // An instance that lost one of its connections for good is no whole one.
+                    let _ = stop.send(true);
+                    outcome = outcome.and(Err(error));
+                }
+            }
+        }
+        stopping.abort();
+        End::log(&ends, shared.pending.load(Ordering::Relaxed));
         outcome
     }
 
@@ -281,6 +298,10 @@ impl Service {
                 let took = taken.elapsed();
                 let outcome = authorisation.decision.as_ref().map(drop);
                 self.metrics.decided(outcome.map_err(|denied| denied.reason.code()), took);
+                let server = authorisation.request.server();
+                if self.health.servers.first(server.key.as_str()) {
+                    telemetry::log_defects(server);
+                }
                 self.recorder.record(authorisation.event(&id, took));
                 Some((bytes?.into(), id))
             }
@@ -293,177 +314,5 @@ impl Service {
                 None
             }
         }
-    }
-}
-
-/// The connection at work. Everything that is sent is sent from here.
-struct Link {
-    service: Arc<Service>,
-    workers: Handle,
-    client: Client,
-    requests: Subscriber,
-    fence: Fence,
-    slots: Arc<Semaphore>,
-    reply: mpsc::UnboundedSender<Reply>,
-    /// Bounded by the slots: each reply holds one.
-    replies: mpsc::UnboundedReceiver<Reply>,
-}
-
-impl Link {
-    /// Connects and subscribes; `None` when it is told to stop before that worked.
-    async fn open(
-        service: Arc<Service>,
-        nats: &Nats,
-        workers: Handle,
-        shutdown: &mut (impl Future<Output = ()> + Unpin),
-    ) -> Result<Option<Self>, ServiceError> {
-        let client = tokio::select! {
-            connected = connection::connect(nats, &service.health) => connected?,
-            () = &mut *shutdown => return Ok(None),
-        };
-        // Before there is a policy nothing can be decided, and an instance in the queue group
-        // would take requests from those that can.
-        let revision = tokio::select! {
-            revision = service.policy() => revision,
-            () = shutdown => return Ok(None),
-        };
-        let requests = client.queue_subscribe(CALLOUT_SUBJECT, nats.queue_group.clone()).await?;
-        // Nobody is told before the server sends us requests: what stops an older instance as
-        // soon as this one is ready must not leave a gap.
-        let mut fence = Fence::new(&client).await?;
-        let confirmed = fence.pass().await;
-        if !confirmed {
-            service.recorder.record(Event::Trouble(Trouble {
-                reason: "unconfirmed".to_owned(),
-                detail: format!(
-                    "nats-server did not send a message back, so this instance does not call \
-                     itself ready: is [nats] nkey_seed the callout user's, and may that user \
-                     publish and subscribe to {INBOX}.>, as in deploy/nats-server.conf?",
-                ),
-                service: None,
-            }));
-        }
-        service.health.subscribed.store(confirmed, Ordering::Relaxed);
-        let issuer = service.authorizer.issuer();
-        tracing::info!(
-            event = "ready", subject = CALLOUT_SUBJECT, queue_group = nats.queue_group,
-            server = client.server_info().server_name, version = client.server_info().version,
-            issuer = %issuer.account(), xkey = issuer.sealer().map(|s| s.public().to_string()),
-            %revision,
-            "answering authorization requests",
-        );
-        let slots = Arc::new(Semaphore::new(service.limits.pending));
-        let (reply, replies) = mpsc::unbounded_channel();
-        Ok(Some(Self { service, workers, client, requests, fence, slots, reply, replies }))
-    }
-
-    /// Takes requests on and sends replies until it is told to stop.
-    async fn serve(
-        &mut self,
-        shutdown: &mut (impl Future<Output = ()> + Unpin),
-    ) -> Result<(), ServiceError> {
-        loop {
-            tokio::select! {
-                request = self.requests.next() => match request {
-                    Some(request) => self.take(request),
-                    None => return Err(ServiceError::Closed),
-                },
-                Some(reply) = self.replies.recv() => self.send(reply).await,
-                () = &mut *shutdown => return Ok(()),
-            }
-        }
-    }
-
-    /// Takes a request on, if there is room, without waiting.
-    fn take(&self, request: Message) {
-        let (service, metrics) = (self.service.clone(), &self.service.metrics);
-        let Some(to) = request.reply.clone() else {
-            return metrics.dropped(Dropped::NoReply, 1);
-        };
-        let Ok(slot) = self.slots.clone().try_acquire_owned() else {
-            return metrics.dropped(Dropped::Overloaded, 1);
-        };
-        metrics.taken();
-        let (reply, taken) = (self.reply.clone(), Instant::now());
-        self.workers.spawn(async move {
-            if let Some((bytes, decision)) = service.answer(&request, taken).await {
-                // Fails only when this thread is gone, and the process with it.
-                let _ = reply.send(Reply { to, bytes, decision, _slot: slot });
-            } else {
-                drop(slot);
-            }
-            service.metrics.done();
-        });
-    }
-
-    async fn send(&self, reply: Reply) {
-        if let Err(error) = self.client.publish(reply.to, reply.bytes).await {
-            tracing::error!(event = "reply_failed", decision = reply.decision, %error);
-        }
-    }
-
-    fn connected(&self) -> bool {
-        self.client.connection_state() == State::Connected
-    }
-
-    fn pending(&self) -> usize {
-        self.service.limits.pending.saturating_sub(self.slots.available_permits())
-    }
-
-    /// Leaves the queue group. When this returns, the server has been told, and nothing else was
-    /// done on the connection since. Gives how long it should stay so.
-    async fn leave(&mut self) -> Duration {
-        self.service.health.subscribed.store(false, Ordering::Relaxed);
-        tracing::info!(
-            event = "draining",
-            pending = self.pending(),
-            "stopping; finishing what was taken on"
-        );
-        if !self.connected() {
-            return Duration::ZERO;
-        }
-        let began = Instant::now();
-        self.fence.pass().await;
-        let rest = began.elapsed().saturating_mul(REST_ROUND_TRIPS);
-        // Both are handed over before the connection gets to run, so it does them in one go.
-        if self.requests.drain().await.is_ok() {
-            let _ = timeout(REST_AT_LEAST, self.client.flush()).await;
-        }
-        rest.clamp(REST_AT_LEAST, REST_AT_MOST)
-    }
-
-    /// Answers everything that was taken on or arrived meanwhile, puts it on the wire, and only
-    /// then closes the connection.
-    async fn finish(&mut self) {
-        match timeout(self.service.limits.drain, self.answer_the_rest()).await {
-            Ok(true) => tracing::info!(event = "stopped", "every request taken on was answered"),
-            Ok(false) => {
-                tracing::warn!(event = "stopped", "nats-server did not confirm the last answers");
-            }
-            Err(_) => tracing::error!(
-                event = "stopped",
-                unanswered = self.pending(),
-                "stopped before everything was answered: the drain limit passed",
-            ),
-        }
-    }
-
-    async fn answer_the_rest(&mut self) -> bool {
-        // Without a connection nothing more comes, and nothing can be answered.
-        let mut more = self.connected();
-        while more || self.pending() > 0 {
-            tokio::select! {
-                request = self.requests.next(), if more => match request {
-                    Some(request) => self.take(request),
-                    None => more = false,
-                },
-                Some(reply) = self.replies.recv() => self.send(reply).await,
-                // A request that is owed no answer gives its place back without a word: look.
-                () = tokio::time::sleep(LOOK_AGAIN) => more &= self.connected(),
-            }
-        }
-        // Closing a connection with something unread on it discards what the server has not
-        // read either, so it has to have read our replies.
-        self.connected() && self.fence.pass().await && self.client.drain().await.is_ok()
     }
 }

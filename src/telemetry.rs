@@ -5,6 +5,7 @@
 //! OpenMetrics text format.
 
 mod events;
+mod lines;
 mod sessions;
 
 use std::io::IsTerminal;
@@ -21,7 +22,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use tracing_subscriber::EnvFilter;
 
-pub use self::events::log_event;
+pub use self::events::{log_defects, log_event};
 pub use self::sessions::{SessionMetrics, SessionState};
 use crate::policy::model::Policy;
 use crate::protocol::request::Rejection;
@@ -38,26 +39,39 @@ pub enum LogFormat {
     Json,
 }
 
+/// Keeps the log's last lines from being lost at the end of the process: drop it last.
+#[must_use]
+pub struct Logging(lines::Lines);
+
+impl Drop for Logging {
+    fn drop(&mut self) {
+        self.0.finish();
+    }
+}
+
 /// Starts logging to stderr. `filter` is a `tracing` directive list such as `info` or
 /// `solewriter=debug,async_nats=warn`.
 ///
 /// # Errors
 /// A message when the filter is not understood.
-pub fn start_logging(format: LogFormat, filter: &str) -> Result<(), String> {
+pub fn start_logging(format: LogFormat, filter: &str) -> Result<Logging, String> {
     let filter = EnvFilter::try_new(filter).map_err(|error| error.to_string())?;
     let json = match format {
         LogFormat::Json => true,
         LogFormat::Text => false,
         LogFormat::Auto => !std::io::stderr().is_terminal(),
     };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let lines = lines::Lines::to(std::io::stderr()).map_err(|error| error.to_string())?;
+    let writer = lines.clone();
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(move || writer.clone());
     // A second call (two commands in one test process) changes nothing.
     let _ = if json {
         builder.json().flatten_event(true).with_current_span(false).try_init()
     } else {
         builder.with_ansi(std::io::stderr().is_terminal()).with_target(false).try_init()
     };
-    Ok(())
+    Ok(Logging(lines))
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -181,6 +195,11 @@ impl Metrics {
             "Requests that were not looked at",
             metrics.dropped.clone(),
         );
+        registry.register(
+            "lost_log_lines",
+            "Log lines that nobody took fast enough",
+            lines::LOST.clone(),
+        );
         registry.register_with_unit(
             "decision",
             "From taking up a request to handing over its reply",
@@ -194,7 +213,7 @@ impl Metrics {
         );
         registry.register(
             "nats_connected",
-            "1 while the connection to nats-server stands",
+            "Connections to nats-server that stand",
             metrics.connected.clone(),
         );
         registry.register(
@@ -344,9 +363,13 @@ impl Metrics {
         self.pending.dec();
     }
 
-    /// Whether the connection to nats-server stands.
-    pub fn connected(&self, connected: bool) {
-        self.connected.set(i64::from(connected));
+    /// One connection to nats-server more or less.
+    pub fn connection(&self, made: bool) {
+        if made {
+            self.connected.inc();
+        } else {
+            self.connected.dec();
+        }
     }
 
     /// A policy came into force, at a Unix time in seconds, with its number if it has one.

@@ -33,6 +33,9 @@ const UNANSWERED: Duration = Duration::from_secs(60);
 /// Between two attempts, at first and at most.
 const PAUSE: Duration = Duration::from_millis(100);
 const PAUSE_AT_MOST: Duration = Duration::from_secs(2);
+/// Events are gathered for so long before they are written: under load, a decision then wakes
+/// nobody. This much may be lost when the process is killed.
+const GATHER: Duration = Duration::from_millis(3);
 /// How often what waits is synced to the disk, and left spools are looked for.
 const TICK: Duration = Duration::from_secs(1);
 const LOOK_EVERY: u32 = 10;
@@ -142,6 +145,12 @@ impl Way {
     }
 }
 
+/// Waits for the rest of the time of gathering, and until there is something to write.
+async fn more(intake: &Intake, gathered: Instant) {
+    tokio::time::sleep_until(gathered).await;
+    intake.filled().await;
+}
+
 struct Keeper {
     intake: Intake,
     ask: mpsc::Sender<Question>,
@@ -169,8 +178,11 @@ impl Keeper {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         self.look_for_old();
+        let mut gathered = Instant::now();
         loop {
-            self.write();
+            if (end.is_some() || Instant::now() >= gathered) && self.write() {
+                gathered = Instant::now() + GATHER;
+            }
             self.send();
             if let Some(end) = end {
                 let done = self.pending().0 == 0 && self.on_its_way.is_none();
@@ -188,7 +200,7 @@ impl Keeper {
                 }
             };
             tokio::select! {
-                () = self.intake.filled(), if self.unwritten.is_empty() => {}
+                () = more(&self.intake, gathered), if self.unwritten.is_empty() => {}
                 answer = answered => self.answered(answer),
                 () = tokio::time::sleep_until(retry), if self.not_before.is_some() => {
                     self.not_before = None;
@@ -225,8 +237,8 @@ impl Keeper {
         self.intake.metrics().audit_pending(count, bytes);
     }
 
-    /// Takes what was recorded, and writes what fits.
-    fn write(&mut self) {
+    /// Takes what was recorded, and writes what fits. Gives whether there was anything.
+    fn write(&mut self) -> bool {
         if self.unwritten.is_empty() {
             let mut bytes = self.pending().1;
             let source = self.intake.source();
@@ -253,7 +265,9 @@ impl Keeper {
                 self.tell_loss();
             }
         }
+        let anything = !self.unwritten.is_empty();
         self.write_down();
+        anything
     }
 
     fn write_down(&mut self) {

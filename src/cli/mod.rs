@@ -19,9 +19,12 @@ pub mod explain;
 mod git;
 pub mod init;
 pub mod key;
+#[cfg(all(unix, feature = "sandbox"))]
+pub mod load;
 pub mod man;
 pub mod map;
 pub mod policy;
+pub mod prove;
 pub mod schema;
 pub mod serve;
 pub mod sessions;
@@ -61,6 +64,9 @@ enum Command {
     Violations(violations::Violations),
     #[cfg(all(unix, feature = "sandbox"))]
     Demo(demo::Demo),
+    Prove(prove::Prove),
+    #[cfg(all(unix, feature = "sandbox"))]
+    Load(load::Load),
     Sessions(sessions::Sessions),
     Map(map::MapCommand),
     Schema(schema::Schema),
@@ -88,6 +94,9 @@ impl Cli {
             Command::Violations(violations) => violations.run(),
             #[cfg(all(unix, feature = "sandbox"))]
             Command::Demo(demo) => demo.run(),
+            Command::Prove(prove) => prove.run(),
+            #[cfg(all(unix, feature = "sandbox"))]
+            Command::Load(load) => load.run(),
             Command::Sessions(sessions) => sessions.run(),
             Command::Map(map) => map.run(),
             Command::Schema(schema) => schema.run(),

@@ -66,9 +66,12 @@ impl Serve {
             Ok(loaded) => loaded,
             Err(problems) => return report(&problems),
         };
-        if let Err(error) = telemetry::start_logging(logging.format, &logging.filter) {
-            return fail(&format!("the log filter {:?} is wrong: {error}", logging.filter));
-        }
+        let _log = match telemetry::start_logging(logging.format, &logging.filter) {
+            Ok(log) => log,
+            Err(error) => {
+                return fail(&format!("the log filter {:?} is wrong: {error}", logging.filter));
+            }
+        };
         let outcome = runtime()
             .map_err(|error| error.to_string())
             .and_then(|runtime| runtime.block_on(recorded(settings)));

@@ -39,12 +39,13 @@ const fn setting(
 }
 
 /// Every setting, in the order of the file. `docs/settings.md` is checked against it.
-const SETTINGS: [Setting; 37] = [
+const SETTINGS: [Setting; 38] = [
     setting("nats", "servers", Kind::List, "nats-server addresses, separated by commas"),
     setting("nats", "nkey_seed", Kind::Path, "file with the callout user's seed"),
     setting("nats", "credentials", Kind::Path, "credentials (.creds) file, instead of nkey_seed"),
     setting("nats", "queue_group", Kind::Text, "queue group that instances share [solewriter]"),
     setting("nats", "name", Kind::Text, "name of the connection [solewriter]"),
+    setting("nats", "connections", Kind::Number, "connections, a thread each [processors, 2 to 8]"),
     setting("nats.tls", "required", Kind::Flag, "refuse a connection without TLS [false]"),
     setting("nats.tls", "first", Kind::Flag, "TLS handshake before the server's INFO [false]"),
     setting("nats.tls", "ca", Kind::Path, "PEM file with the certificate authorities to trust"),

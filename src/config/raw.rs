@@ -14,6 +14,7 @@ pub(super) struct Raw {
     pub(super) credentials: Option<Spanned<PathBuf>>,
     pub(super) queue_group: Option<Spanned<String>>,
     pub(super) name: Option<Spanned<String>>,
+    pub(super) connections: Option<Spanned<i64>>,
     pub(super) tls_required: Option<Spanned<bool>>,
     pub(super) tls_first: Option<Spanned<bool>>,
     pub(super) tls_ca: Option<Spanned<PathBuf>>,
@@ -89,6 +90,7 @@ impl Raw {
             raw.credentials = path(&mut nats, "credentials", base);
             raw.queue_group = nats.string("queue_group");
             raw.name = nats.string("name");
+            raw.connections = nats.integer("connections", 1..=64);
             if let Some(mut tls) = nats.table("tls") {
                 raw.tls_required = tls.boolean("required");
                 raw.tls_first = tls.boolean("first");
@@ -186,8 +188,8 @@ impl Raw {
                 }
             };
         }
-        over!(servers nats_seed credentials queue_group name tls_required tls_first tls_ca tls_cert
-            tls_key issuer_seed xkey_seed system_seed admin_seed publisher_seed policy bucket poll keep
+        over!(servers nats_seed credentials queue_group name connections tls_required tls_first
+            tls_ca tls_cert tls_key issuer_seed xkey_seed system_seed admin_seed publisher_seed policy bucket poll keep
             keep_at_most account accounts lifetime jitter sweep_every close_per_second gained pending
             patience clock_leeway drain listen audit_stream audit_spool audit_spool_limit log_format
             log_filter)

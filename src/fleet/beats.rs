@@ -131,9 +131,9 @@ impl Fleet {
         let (me, adopted) = self.beat();
         let peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
         Some(View {
-            elected: peers.elect(&me),
+            elected: peers.elect(&me, adopted),
             agreed: peers.agree(&me),
-            newer: peers.newer(&me, adopted, |revision| self.store.recent(revision).is_some()),
+            newer: peers.newer(&me, adopted),
             unlike: peers.unlike(&me),
             living: peers.beats().count().saturating_add(1),
             times,
@@ -176,7 +176,7 @@ impl Fleet {
             held_ms: u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX),
             number: origin.as_ref().map(|origin| origin.number),
             lineage: origin.as_ref().map(|origin| origin.lineage.clone()),
-            first: !self.store.has_changed(),
+            had: self.store.past_revisions(),
             sweeps: *self.sweeps.borrow(),
             makes: self.makes.clone(),
             leaves: false,

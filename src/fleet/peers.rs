@@ -34,9 +34,10 @@ pub struct Beat {
     /// Which bucket of that name that is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lineage: Option<String>,
-    /// It has served nothing else since it started. What a starting instance finds may be old.
+    /// Revisions that it served before, the newest first; empty until it served another one than
+    /// that which it started with. What a starting instance finds may be old.
     #[serde(default)]
-    pub first: bool,
+    pub had: Vec<String>,
     /// Whether it can close connections: it has a system user, and is connected.
     pub sweeps: bool,
     /// Names how it makes grants of a policy: two instances with another one here may give one
@@ -122,20 +123,12 @@ impl Peers {
         self.beats().all(|beat| beat.revision.is_none() || beat.revision == me.revision)
     }
 
-    /// Revisions that others took up after `me` took up its own at `adopted`. In one bucket, the
-    /// greater number is the newer one, whenever it was taken up. `had` tells those that `me`
-    /// served before: an instance that starts with one of them is late, not ahead.
+    /// Revisions of those that are ahead of `me`, who took up its own at `adopted`.
     #[must_use]
-    pub fn newer(&self, me: &Beat, adopted: Instant, had: impl Fn(&str) -> bool) -> Vec<String> {
-        let late = |beat: &Beat| beat.first && beat.revision.as_deref().is_some_and(&had);
-        let ahead = self.known.values().filter(|peer| match (peer.beat.number, me.number) {
-            (Some(theirs), Some(mine)) if peer.beat.lineage == me.lineage => theirs > mine,
-            _ => peer.adopted > adopted && !late(&peer.beat),
-        });
-        let mut revisions: Vec<String> = ahead
-            .filter_map(|peer| peer.beat.revision.clone())
-            .filter(|revision| Some(revision) != me.revision.as_ref())
-            .collect();
+    pub fn newer(&self, me: &Beat, adopted: Instant) -> Vec<String> {
+        let ahead = self.known.values().filter(|peer| peer.is_ahead(me, adopted));
+        let mut revisions: Vec<String> =
+            ahead.filter_map(|peer| peer.beat.revision.clone()).collect();
         revisions.sort_unstable();
         revisions.dedup();
         revisions
@@ -147,11 +140,36 @@ impl Peers {
         self.beats().any(|beat| beat.makes != me.makes)
     }
 
-    /// Whether it is for `me` to close connections: of the living instances that can, it is the
-    /// oldest. All come to the same answer from the same beats.
+    /// Whether it is for `me` to close connections: of the living instances that can, and that
+    /// serve the newest policy, it is the oldest. All come to the same answer from the same beats.
     #[must_use]
-    pub fn elect(&self, me: &Beat) -> bool {
-        me.sweeps && self.beats().filter(|beat| beat.sweeps).all(|beat| beat.rank() > me.rank())
+    pub fn elect(&self, me: &Beat, adopted: Instant) -> bool {
+        let mut rivals = self.known.values().filter(|peer| peer.beat.sweeps);
+        me.sweeps
+            && rivals.all(|peer| {
+                let behind = peer.beat.revision != me.revision;
+                !peer.is_ahead(me, adopted) && (behind || peer.beat.rank() > me.rank())
+            })
+    }
+}
+
+impl Peer {
+    /// Whether it serves something newer than `me`. In one bucket, the greater number is newer.
+    /// Else, who starts with what the other served before is late; and then, what was taken up
+    /// later is newer.
+    fn is_ahead(&self, me: &Beat, adopted: Instant) -> bool {
+        let (Some(theirs), Some(mine)) = (&self.beat.revision, &me.revision) else {
+            return self.beat.revision.is_some() && me.revision.is_none();
+        };
+        if theirs == mine {
+            return false;
+        }
+        match (self.beat.number, me.number) {
+            (Some(theirs), Some(mine)) if self.beat.lineage == me.lineage => theirs > mine,
+            _ if me.had.is_empty() && self.beat.had.contains(mine) => true,
+            _ if self.beat.had.is_empty() && me.had.contains(theirs) => false,
+            _ => self.adopted > adopted,
+        }
     }
 }
 
@@ -167,7 +185,7 @@ mod tests {
             held_ms,
             number: None,
             lineage: None,
-            first: false,
+            had: Vec::new(),
             sweeps: true,
             makes: "x".to_owned(),
             leaves: false,
@@ -179,30 +197,31 @@ mod tests {
         let now = Instant::now();
         let me = beat("m", 20, "r", 0);
         let mut peers = Peers::default();
-        assert!(peers.elect(&me), "alone");
-        assert!(!peers.elect(&Beat { sweeps: false, ..me.clone() }), "without a system user");
+        assert!(peers.elect(&me, now), "alone");
+        assert!(!peers.elect(&Beat { sweeps: false, ..me.clone() }, now), "without a system user");
         peers.heard(beat("younger", 21, "r", 0), now);
-        assert!(peers.elect(&me));
+        assert!(peers.elect(&me, now));
         peers.heard(Beat { sweeps: false, ..beat("blind", 1, "r", 0) }, now);
-        assert!(peers.elect(&me), "who cannot sweep is not waited for");
+        assert!(peers.elect(&me, now), "who cannot sweep is not waited for");
         let news = peers.heard(beat("older", 10, "r", 0), now);
         assert_eq!(news, News { newcomer: true, changed: true });
-        assert!(!peers.elect(&me));
+        assert!(!peers.elect(&me, now));
         assert!(!peers.forget(now + BEAT * 3), "three beats late is not gone");
         assert!(peers.forget(now + GONE_AFTER));
-        assert!(peers.elect(&me));
+        assert!(peers.elect(&me, now));
         assert_eq!(peers.beats().count(), 0);
     }
 
     #[test]
     fn the_id_decides_between_two_of_the_same_second() {
+        let now = Instant::now();
         let mut peers = Peers::default();
         let (a, b) = (beat("a", 20, "r", 0), beat("b", 20, "r", 0));
-        peers.heard(b.clone(), Instant::now());
-        assert!(peers.elect(&a));
+        peers.heard(b.clone(), now);
+        assert!(peers.elect(&a, now));
         let mut peers = Peers::default();
-        peers.heard(a, Instant::now());
-        assert!(!peers.elect(&b));
+        peers.heard(a, now);
+        assert!(!peers.elect(&b, now));
     }
 
     #[test]
@@ -235,7 +254,7 @@ mod tests {
         peers.heard(beat("later", 2, "new", 10_000), now);
         peers.heard(beat("earlier", 3, "old", 90_000), now);
         peers.heard(beat("same", 4, "mine", 10_000), now);
-        assert_eq!(peers.newer(&me, adopted, |_| false), ["new"]);
+        assert_eq!(peers.newer(&me, adopted), ["new"]);
         assert!(!peers.agree(&me));
     }
 
@@ -243,16 +262,40 @@ mod tests {
     fn who_starts_with_what_was_served_before_is_late_and_not_ahead() {
         let now = Instant::now() + Duration::from_secs(100);
         let adopted = now.checked_sub(Duration::from_secs(50)).unwrap();
-        let me = beat("m", 1, "mine", 50_000);
-        let had = |revision: &str| revision == "before";
-        let started = |revision: &str| Beat { first: true, ..beat(revision, 2, revision, 0) };
+        let mine = Beat { had: vec!["before".to_owned()], ..beat("m", 1, "mine", 50_000) };
         let mut peers = Peers::default();
-        peers.heard(started("before"), now);
-        peers.heard(started("unheard-of"), now);
-        assert_eq!(peers.newer(&me, adopted, had), ["unheard-of"]);
+        peers.heard(beat("late", 2, "before", 0), now);
+        assert!(peers.newer(&mine, adopted).is_empty());
+        // It knows it, too.
+        let late = beat("late", 2, "before", 0);
+        let mut others = Peers::default();
+        others.heard(mine.clone(), now);
+        assert_eq!(others.newer(&late, now), ["mine"]);
+        assert!(peers.elect(&mine, adopted) && !others.elect(&late, now));
+        // What nobody had is new.
+        peers.heard(beat("rolled-out", 2, "unheard-of", 0), now);
+        assert_eq!(peers.newer(&mine, adopted), ["unheard-of"]);
         // A policy that was taken back, by an instance that knows both.
-        peers.heard(beat("back", 2, "before", 0), now);
-        assert_eq!(peers.newer(&me, adopted, had), ["before", "unheard-of"]);
+        let back = Beat { had: vec!["mine".to_owned()], ..beat("back", 2, "before", 0) };
+        peers.heard(back, now);
+        assert_eq!(peers.newer(&mine, adopted), ["before", "unheard-of"]);
+    }
+
+    #[test]
+    fn the_oldest_does_not_sweep_while_it_is_behind() {
+        let now = Instant::now() + Duration::from_secs(100);
+        let ago = |seconds| now.checked_sub(Duration::from_secs(seconds)).unwrap();
+        let (old, young) = (beat("old", 1, "before", 90_000), beat("young", 2, "after", 10_000));
+        let (mut of_old, mut of_young) = (Peers::default(), Peers::default());
+        of_old.heard(young.clone(), now);
+        of_young.heard(old.clone(), now);
+        assert!(!of_old.elect(&old, ago(90)));
+        assert!(of_young.elect(&young, ago(10)));
+        // When it has caught up, it is its turn again.
+        let old = beat("old", 1, "after", 0);
+        of_young.heard(old.clone(), now);
+        assert!(of_old.elect(&old, now));
+        assert!(!of_young.elect(&young, ago(10)));
     }
 
     #[test]
@@ -263,9 +306,9 @@ mod tests {
         let mut peers = Peers::default();
         // Started just now from what it had kept.
         peers.heard(Beat { number: Some(6), ..beat("late", 2, "old", 0) }, now);
-        assert!(peers.newer(&me, adopted, |_| false).is_empty());
+        assert!(peers.newer(&me, adopted).is_empty());
         peers.heard(Beat { number: Some(8), ..beat("ahead", 2, "new", 90_000) }, now);
-        assert_eq!(peers.newer(&me, adopted, |_| false), ["new"]);
+        assert_eq!(peers.newer(&me, adopted), ["new"]);
     }
 
     #[test]

@@ -109,7 +109,8 @@ impl Kv {
     /// # Errors
     /// [`Error::Denied`] when this service may not watch them.
     pub async fn watch(&self, keys: &str) -> Result<kv::Watch, Error<kv::WatchError>> {
-        self.run(Operation::Watch, Some(keys), self.store.watch(keys)).await
+        // Boxed: a consumer's configuration makes it large.
+        self.run(Operation::Watch, Some(keys), Box::pin(self.store.watch(keys))).await
     }
 
     /// The keys.

@@ -81,10 +81,12 @@ impl Store {
         self.current().filter(is_it).or_else(|| past.iter().find(|s| is_it(s)).cloned())
     }
 
-    /// Whether another policy was in force before the one that is.
+    /// The revisions of the policies that were in force before and are remembered, the newest
+    /// first.
     #[must_use]
-    pub fn has_changed(&self) -> bool {
-        !self.past.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    pub fn past_revisions(&self) -> Vec<String> {
+        let past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
+        past.iter().map(|snapshot| snapshot.policy.revision().to_string()).collect()
     }
 
     /// Tells of each policy that comes into force.

@@ -5,8 +5,8 @@
 
 use std::fmt;
 
-use nats_jwt::NatsClaims;
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
 
 /// `nats.type` of a request.
 pub const REQUEST_TYPE: &str = "authorization_request";
@@ -145,7 +145,7 @@ impl<'de> Deserialize<'de> for Present {
 }
 
 /// The claims of a user JWT. The envelope is ours because `nats-jwt` has no `aud`; the `nats`
-/// object is that crate's.
+/// object is that crate's, written once for each grant.
 #[derive(Serialize)]
 pub struct User<'a> {
     /// A random identifier, also in the log line.
@@ -163,7 +163,7 @@ pub struct User<'a> {
     /// Seconds since the Unix epoch.
     pub exp: i64,
     /// Permissions and limits.
-    pub nats: &'a NatsClaims,
+    pub nats: &'a RawValue,
 }
 
 /// The claims of an authorization response.

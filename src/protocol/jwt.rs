@@ -6,7 +6,7 @@
 use data_encoding::BASE64URL_NOPAD;
 use serde::{Deserialize, Serialize};
 
-use crate::keys::{Account, BadSignature, PublicKey, Role, Signer};
+use crate::keys::{BadSignature, PublicKey, Role, Signer, Verifier};
 
 /// `{"typ":"JWT","alg":"ed25519-nkey"}` in base64url.
 const HEADER: &str = "eyJ0eXAiOiJKV1QiLCJhbGciOiJlZDI1NTE5LW5rZXkifQ";
@@ -88,6 +88,18 @@ impl<'a> Unverified<'a> {
         serde_json::from_str(&self.claims).map_err(|_| JwtError::Claims)
     }
 
+    /// Verifies that `key` signed this token, with a verifier that knows it already, maybe.
+    ///
+    /// # Errors
+    /// [`BadSignature`] when it did not.
+    pub fn verify_with<K: Role>(
+        &self,
+        verifier: &Verifier<K>,
+        key: &PublicKey<K>,
+    ) -> Result<(), BadSignature> {
+        verifier.verify(key, self.signed, &self.signature)
+    }
+
     /// Verifies that `key` signed this token.
     ///
     /// # Errors
@@ -106,7 +118,7 @@ fn parts_len(token: &[u8], signature: &[u8]) -> usize {
 ///
 /// # Errors
 /// [`JwtError::Claims`] when they cannot be written as JSON.
-pub fn sign(claims: &impl Serialize, signer: &Signer<Account>) -> Result<String, JwtError> {
+pub fn sign<K: Role>(claims: &impl Serialize, signer: &Signer<K>) -> Result<String, JwtError> {
     let json = serde_json::to_vec(claims).map_err(|_| JwtError::Claims)?;
     let mut token = String::with_capacity(HEADER.len() + json.len() * 4 / 3 + 96);
     token.push_str(HEADER);
@@ -121,7 +133,7 @@ pub fn sign(claims: &impl Serialize, signer: &Signer<Account>) -> Result<String,
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::keys::Seed;
+    use crate::keys::{Account, Seed};
     use proptest::prelude::*;
 
     #[derive(serde::Serialize, serde::Deserialize, PartialEq, Debug)]

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use super::claims::{self, ClientInfo, ConnectOptions};
 use super::jwt::{JwtError, Unverified};
 use super::seal::Sealer;
-use crate::keys::{AccountKey, CurveKey, KeyError, ServerKey, UserKey};
+use crate::keys::{self, AccountKey, CurveKey, KeyError, ServerKey, UserKey, Verifier};
 use crate::policy::model::ConnectionType;
 
 /// The largest payload that is looked at, in bytes. A request is about 1.5 KB; client
@@ -108,6 +108,8 @@ pub struct Expectation<'a> {
     pub issuer: &'a AccountKey,
     /// Opens sealed requests, when an xkey is configured.
     pub sealer: Option<&'a Sealer>,
+    /// Verifies what servers signed.
+    pub servers: &'a Verifier<keys::Server>,
     /// How far a server's clock may be behind ours, in seconds.
     pub clock_leeway: i64,
 }
@@ -217,7 +219,7 @@ impl VerifiedRequest {
         }
         let wanted = AccountKey::parse(&sub).map_err(Rejection::NotAnAccount)?;
         let user_nkey = UserKey::parse(&user_nkey).map_err(Rejection::UserNkey)?;
-        token.verify(&key).map_err(|_| Rejection::Signature)?;
+        token.verify_with(expected.servers, &key).map_err(|_| Rejection::Signature)?;
         // From here on, the server's own words.
         if wanted != *expected.issuer {
             return Err(Rejection::OtherIssuer(wanted));

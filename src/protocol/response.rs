@@ -1,6 +1,6 @@
 //! From an answer to the bytes that go back to the server.
 
-use nats_jwt::NatsClaims;
+use serde_json::value::RawValue;
 
 use super::claims;
 use super::jwt::{self, JwtError};
@@ -29,8 +29,8 @@ pub struct UserToken<'a> {
     pub account: &'a str,
     /// When the server closes the connection, in seconds since the Unix epoch.
     pub expires: i64,
-    /// Permissions and limits.
-    pub claims: &'a NatsClaims,
+    /// Permissions and limits, as JSON.
+    pub claims: &'a RawValue,
 }
 
 impl Envelope<'_> {

@@ -1,6 +1,7 @@
 //! The connections to nats-server, watched.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_nats::{Client, Event, ServerError};
 
@@ -10,12 +11,16 @@ use crate::broker;
 use crate::config::Nats;
 use crate::telemetry::Dropped;
 
+/// The longest pause between two attempts to come back. After a restart of the servers every client
+/// waits for this service, and the server lets each wait its whole timeout when nobody is there.
+const RETURN_AT_MOST: Duration = Duration::from_millis(200);
+
 /// The connection on which requests come.
 pub(super) async fn connect(nats: &Nats, health: &Arc<Health>) -> Result<Client, ServiceError> {
     let options = || {
         let health = health.clone();
         let options = broker::options(&nats.login, &nats.tls, &nats.name)?;
-        Ok(options.event_callback(move |event| {
+        Ok(options.reconnect_delay_callback(reconnect_delay).event_callback(move |event| {
             let health = health.clone();
             async move { observe(&health, &event) }
         }))
@@ -45,6 +50,12 @@ pub async fn connect_beside(nats: &Nats) -> Result<Client, ServiceError> {
         .map_err(|error| ServiceError::Setup(error.to_string()))
 }
 
+/// The pause before the next attempt to come back, after so many.
+pub(crate) fn reconnect_delay(attempts: usize) -> Duration {
+    let doublings = u32::try_from(attempts.min(10)).unwrap_or(10);
+    (Duration::from_millis(10) * 2u32.saturating_pow(doublings)).min(RETURN_AT_MOST)
+}
+
 fn observe_beside(event: &Event) {
     match event {
         Event::ServerError(ServerError::Other(text)) if text.contains("Permissions Violation") => {
@@ -65,11 +76,11 @@ fn not_permitted(text: &str) {
 fn observe(health: &Health, happened: &Event) {
     match happened {
         Event::Connected => {
-            health.set_connected(true);
+            health.connection(true);
             tracing::info!(event = "connected", "connected to nats-server");
         }
         Event::Disconnected => {
-            health.set_connected(false);
+            health.connection(false);
             tracing::warn!(event = "disconnected", "connection to nats-server lost; reconnecting");
         }
         Event::SlowConsumer(_) => {

@@ -4,12 +4,10 @@
 //! It compares states, not changes: whatever made a connection differ from the policy in force (a
 //! change that was missed, another instance that lags, a restart) is found in the same way.
 
-use std::sync::Arc;
-
 use crate::decide::{Circumstances, Decider, Denial, Entitlement};
 use crate::diff;
 use crate::issue::ConnectionName;
-use crate::permissions::{Grant, Side};
+use crate::permissions::{Grant, Side, Written};
 use crate::policy::model::{Policy, Service};
 use crate::policy::store::Store;
 use crate::query::{Reach, covered, signed};
@@ -113,7 +111,7 @@ impl Judge<'_> {
         if self.others.newer.contains(&name.revision) {
             return Verdict::Newer;
         }
-        let close = |cause, detail: String, grant: Option<&Grant>| {
+        let close = |cause, detail: String, grant: Option<&Written>| {
             let grant = grant.map(|grant| grant.digest().to_string());
             Verdict::Close(Closing { cause, detail, grant })
         };
@@ -148,9 +146,14 @@ impl Judge<'_> {
         if had.digest() == grant.digest() {
             return Verdict::Current;
         }
-        let lost = lost(&had, &grant);
+        // What has been signed before is whole.
+        let has = Grant::of(service, self.decider.defaults()).ok();
+        let lost = match &has {
+            Some(has) => lost(&had, has),
+            None => vec!["everything".to_owned()],
+        };
         if !lost.is_empty() {
-            let words = in_words(&had_service, service, &grant);
+            let words = has.map(|has| in_words(&had_service, service, &has)).unwrap_or_default();
             let detail = shortened(if words.is_empty() { &lost } else { &words });
             return close(Cause::Lost, detail, Some(&grant));
         }
@@ -161,10 +164,10 @@ impl Judge<'_> {
     }
 
     /// The grant that the connection was given, when its policy is still known and gives it.
-    fn had(&self, name: &ConnectionName) -> Option<(Service, Arc<Grant>)> {
+    fn had(&self, name: &ConnectionName) -> Option<(Service, Grant)> {
         let then = self.store.recent(&name.revision)?;
         let service = then.policy.service(&name.service)?;
-        let grant = self.decider.grant(service, then.policy.revision()).ok()?;
+        let grant = Grant::of(service, self.decider.defaults()).ok()?;
         let same = name.digest.as_deref().is_none_or(|had| had == grant.digest().as_str());
         same.then(|| (service.clone(), grant))
     }

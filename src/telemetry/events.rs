@@ -1,10 +1,30 @@
 //! Audit events as log lines: the same fields, by the same names, from the same values.
 
+use crate::audit::event::words;
 use crate::audit::event::{
     Authorisation, Event, Lost, Names, Outcome, PolicyAccepted, PolicyRefused, Record,
     RequestRejected, SessionClosed, Source, Started, Stopped, Trouble,
 };
 use crate::audit::violation;
+use crate::defects;
+use crate::protocol::request::Server;
+
+/// Logs what a server's version is known to let through. Not an audit event: it is about the
+/// deployment, and `doctor` says it too.
+pub fn log_defects(server: &Server) {
+    for defect in defects::of(&server.version) {
+        tracing::error!(
+            event = "server_defect",
+            server = words(&server.name),
+            server_id = %server.key,
+            version = words(&server.version),
+            defect = defect.name,
+            detail = defect.reason,
+            "{}",
+            defect.mitigation,
+        );
+    }
+}
 
 /// Logs one event. `audit` in the line is the event's id in the audit stream.
 pub fn log_event(source: &Source, record: &Record) {

@@ -163,9 +163,10 @@ fn question(refusal: &Refusal, operation: Operation, target: Option<&Target>) ->
     match (operation, target) {
         (Operation::Reply, _) => None,
         (Operation::Subscribe, _) => pattern().map(Question::Subscribe),
-        (Operation::Write, Some(target)) => Some(Question::Write(target.keyspace())),
         // Only who owns a bucket as a whole may remove its markers.
-        (Operation::Purge, Some(target)) => Some(Question::Write(target.keyspace())),
+        (Operation::Write | Operation::Purge, Some(target)) => {
+            Some(Question::Write(target.keyspace()))
+        }
         (Operation::Get | Operation::Watch | Operation::Open, Some(target)) => {
             Some(Question::Read(target.keyspace()))
         }

@@ -182,10 +182,10 @@ impl Follower {
                 lag.note(true, &self.input);
                 let _ = timeout(BEHIND, self.outbox.delivered()).await;
             }
-            if !pause.is_zero() {
-                let _ = timeout(pause, stop.changed()).await;
-            } else {
+            if pause.is_zero() {
                 tokio::task::yield_now().await;
+            } else {
+                let _ = timeout(pause, stop.changed()).await;
             }
         }
         self.end().await

@@ -81,7 +81,10 @@ pub async fn a_refusal_is_said_at_once_and_told_once(version: &'static str) {
     assert_eq!(denied(rust.put("k1", "x".into()).await), on("rust/k1", Operation::Write));
     assert_eq!(denied(rust.delete("k2").await), on("rust/k2", Operation::Write));
     assert_eq!(denied(rust.get("k1").await), on("rust/k1", Operation::Get));
-    assert_eq!(denied(rust.watch("k1").await.map(|_| ())), on("rust/k1", Operation::Watch));
+    assert_eq!(
+        denied(Box::pin(rust.watch("k1")).await.map(|_| ())),
+        on("rust/k1", Operation::Watch)
+    );
     let request = intruder.request("svc.other", "x".into()).await;
     assert_eq!(denied(request), on("svc.other", Operation::Publish));
     // Nothing of it waited for a timeout, which is 5 s for each.

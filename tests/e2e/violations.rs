@@ -87,6 +87,7 @@ publishes = ["audit.events.violations.>"]
 
 /// An owner, a reader and an intruder in each language: whatever the intruder is refused is one
 /// line and one event, soon, with the true owner.
+#[allow(clippy::too_many_lines, clippy::cast_possible_truncation, clippy::cast_precision_loss)]
 pub async fn each_violation_is_told_once_with_the_true_owner(version: &'static str) {
     let mut deployment = Deployment::start(version, POLICY).await;
     create_stream(&deployment).await;

@@ -98,13 +98,11 @@ async fn connect(tool: &Tool, login: &Login) -> Result<Bucket, Output> {
         .map_err(|error| failed(&error))?
         .connection_timeout(CONNECT_WITHIN);
     let connected = timeout(CONNECT_WITHIN, broker::connect(&tool.servers, options)).await;
-    let client = match connected {
-        Ok(client) => client.map_err(|error| failed(&error))?,
-        Err(_) => {
-            let servers = broker::addresses(&tool.servers).join(", ");
-            return Err(failed(&format!("cannot connect to {servers}: it does not answer")));
-        }
+    let Ok(client) = connected else {
+        let servers = broker::addresses(&tool.servers).join(", ");
+        return Err(failed(&format!("cannot connect to {servers}: it does not answer")));
     };
+    let client = client.map_err(|error| failed(&error))?;
     Ok(Bucket::new(client, tool.bucket.clone()))
 }
 

@@ -13,8 +13,8 @@ use crate::keys::{AccountKey, Curve, CurveSecret, Seed};
 use crate::telemetry::Metrics;
 
 /// How long the last events may take to get into the stream when the service stops. What does not
-/// stays in the spool.
-pub const LAST_EVENTS: Duration = Duration::from_secs(5);
+/// stays in the spool, so nobody has to wait for a stream that is away.
+pub const LAST_EVENTS: Duration = Duration::from_secs(1);
 
 /// Records, and knows when it began.
 pub struct Recording {

@@ -135,6 +135,12 @@ pub struct Words {
     pub rollback_of: Option<u64>,
 }
 
+/// What every form of an entry has.
+#[derive(Deserialize)]
+struct Form {
+    format: u32,
+}
+
 impl Entry {
     /// A push of documents that come to that policy revision, after `head`. `random` makes it
     /// its own.
@@ -173,10 +179,6 @@ impl Entry {
         let number: u64 = key.parse().map_err(|_| malformed("its key is no number".to_owned()))?;
         if number == 0 || number.to_string() != key {
             return Err(malformed("its key is not written as a number is".to_owned()));
-        }
-        #[derive(Deserialize)]
-        struct Form {
-            format: u32,
         }
         let form: Form = serde_json::from_slice(bytes).map_err(|e| malformed(e.to_string()))?;
         if form.format != FORMAT {

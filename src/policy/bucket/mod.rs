@@ -11,7 +11,7 @@
 //! it, and of two people only one can make it. Nothing is ever changed or removed, so the log is
 //! whole and a reader cannot find half of anything.
 //!
-//! [`entry`] is what is written; [`read`] gives the newest; [`write`] pushes.
+//! [`entry`] is what is written; [`read`] gives the newest; [`mod@write`] pushes.
 
 pub mod entry;
 pub mod read;

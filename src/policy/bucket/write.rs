@@ -61,9 +61,8 @@ impl Bucket {
         let wanted = replicas.unwrap_or(REPLICAS);
         let deadline = Instant::now() + PUSH_WITHIN;
         loop {
-            let error = match self.context.create_stream(self.config(wanted)).await {
-                Ok(_) => return Ok(wanted),
-                Err(error) => error,
+            let Err(error) = self.context.create_stream(self.config(wanted)).await else {
+                return Ok(wanted);
             };
             match error.kind() {
                 CreateStreamErrorKind::JetStream(e)

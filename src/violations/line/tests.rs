@@ -15,6 +15,7 @@ fn told(line: &str) -> (Act, Option<String>, String, Option<String>) {
     (act, user, subject, queue)
 }
 
+#[allow(clippy::unnecessary_wraps)]
 fn some(text: &str) -> Option<String> {
     Some(text.to_owned())
 }
