@@ -121,6 +121,7 @@ async fn is_out(client: &Client) {
 /// When `options` cannot be made.
 pub async fn connect_patiently(
     servers: &[ServerAddr],
+    name: &str,
     options: impl Fn() -> Result<ConnectOptions, BrokerError>,
 ) -> Result<Client, BrokerError> {
     let mut pause = Duration::from_millis(100);
@@ -132,7 +133,8 @@ pub async fn connect_patiently(
         match options.connect(servers).await {
             Ok(client) => return Ok(client),
             Err(error) => tracing::error!(
-                event = "connect_failed", servers = ?addresses(servers), error = %error,
+                event = "connect_failed", connection = name, servers = ?addresses(servers),
+                error = %error,
                 retry_in_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
                 "cannot connect to nats-server: {}", advice(&error),
             ),

@@ -64,6 +64,9 @@ pub struct Report {
     pub host: String,
     /// solewriter's version.
     pub version: String,
+    /// On how many connections it takes requests.
+    #[serde(default = "one")]
+    pub connections: usize,
     /// When it started (Unix time).
     pub started: i64,
     /// Where its policy comes from, for people.
@@ -93,6 +96,11 @@ pub struct Report {
     pub refused_first: Option<String>,
 }
 
+/// What an instance has that does not say.
+fn one() -> usize {
+    1
+}
+
 /// What an instance knows about itself.
 pub struct Member {
     /// Who it is.
@@ -101,13 +109,15 @@ pub struct Member {
     pub store: Arc<Store>,
     /// Where it came from.
     pub standing: Arc<Standing>,
+    /// On how many connections it takes requests.
+    pub connections: usize,
 }
 
 impl Member {
     /// What to say of itself at that Unix time.
     #[must_use]
     pub fn report(&self, now: i64) -> Report {
-        let Self { identity, store, standing } = self;
+        let Self { identity, store, standing, connections } = self;
         let snapshot = store.current();
         let origin = standing.origin();
         let refused = standing.refused();
@@ -115,6 +125,7 @@ impl Member {
             instance: identity.id.to_string(),
             host: identity.host.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            connections: *connections,
             started: identity.started,
             source: standing.source().to_owned(),
             source_state: standing.state().as_str().to_owned(),

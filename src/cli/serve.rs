@@ -191,7 +191,8 @@ async fn serve(
     let identity = Identity::new(rand::random(), Timestamp::now().as_second());
     tracing::info!(event = "instance", id = &*identity.id, host = identity.host);
     let together = Together::prepare(&nats, system, sessions, &service, identity.clone());
-    let member = Arc::new(Member { identity, store, standing: standing.clone() });
+    let connections = nats.connections;
+    let member = Arc::new(Member { identity, store, standing: standing.clone(), connections });
     let (connected, connection) = watch::channel(None);
     let mut tasks = JoinSet::new();
     tasks.spawn(async move { standing.freshness.watch().await });

@@ -124,9 +124,12 @@ impl Violations {
             Format::Text => LogFormat::Text,
             Format::Json => LogFormat::Json,
         };
-        if let Err(error) = telemetry::start_logging(format, &self.log_filter) {
-            return wrong(&format!("the log filter {:?} is wrong: {error}", self.log_filter));
-        }
+        let _log = match telemetry::start_logging(format, &self.log_filter) {
+            Ok(log) => log,
+            Err(error) => {
+                return wrong(&format!("the log filter {:?} is wrong: {error}", self.log_filter));
+            }
+        };
         let token = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
         if self.service.is_empty() || !self.service.chars().all(token) {
             return wrong(&format!("--service {:?} is not the name of a service", self.service));

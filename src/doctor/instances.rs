@@ -46,12 +46,14 @@ pub fn takers(seen: &Seen, report: &mut Report) {
             "nobody takes requests: no service gets in",
             "start `solewriter serve`",
         ),
-        1 => report.warning(
+        several if seen.instances.as_ref().map_or(several, Vec::len) > 1 => {
+            report.ok("instances", format!("requests are taken on {several} connections, in turn"))
+        }
+        _ => report.warning(
             "instances",
             "one instance takes requests: while it restarts, nobody gets in",
             "run two or more, with the same settings",
         ),
-        several => report.ok("instances", format!("{several} instances take requests, in turn")),
     }
 }
 
@@ -61,7 +63,9 @@ pub fn revisions(seen: &Seen, report: &mut Report) {
         Ok(instances) => instances,
         Err(blind) => return report.blind("revisions", blind),
     };
-    let known = seen.takers.as_ref().map_or(instances.len(), |takers| others(takers).len());
+    // An instance takes requests on several connections, and says on how many.
+    let said: usize = instances.iter().map(|instance| instance.connections).sum();
+    let known = seen.takers.as_ref().map_or(said, |takers| others(takers).len());
     let cause = ["instances", "answer"].into_iter().find(|check| report.has_problem(check));
     if instances.is_empty() {
         return match cause {
@@ -76,10 +80,14 @@ pub fn revisions(seen: &Seen, report: &mut Report) {
             ),
         };
     }
-    if instances.len() < known && cause.is_none() {
+    if said < known && cause.is_none() {
         report.warning(
             "revisions",
-            format!("only {} of {known} instances say which policy they serve", instances.len()),
+            format!(
+                "requests are taken on {known} connections, and the {} instances that say which \
+                 policy they serve have {said} of them",
+                instances.len()
+            ),
             "look at the log of the others",
         );
     }

@@ -98,6 +98,7 @@ fn instance(name: &str, policy: &Policy) -> Instance {
         instance: name.to_owned(),
         host: "h".to_owned(),
         version: "0.1.0".to_owned(),
+        connections: 1,
         started: 0,
         source: "the directory policy".to_owned(),
         source_state: "answered".to_owned(),
@@ -295,7 +296,7 @@ fn instances_that_are_behind() {
     assert!(warned(&seen).unwrap().1.starts_with("instances serve revision 0ld, and the policy"));
     let mut seen = healthy();
     seen.instances.as_mut().unwrap().truncate(1);
-    assert!(warned(&seen).unwrap().1.starts_with("only 1 of 2 instances say"));
+    assert!(warned(&seen).unwrap().1.starts_with("requests are taken on 2 connections"));
     let (_, found) = warned(&first(|i| i.source_state = "unreachable".to_owned())).unwrap();
     assert!(
         found.contains("the directory policy is unreachable; it goes by what it has"),

@@ -25,7 +25,7 @@ pub(super) async fn connect(nats: &Nats, health: &Arc<Health>) -> Result<Client,
             async move { observe(&health, &event) }
         }))
     };
-    broker::connect_patiently(&nats.servers, options)
+    broker::connect_patiently(&nats.servers, &nats.name, options)
         .await
         .map_err(|error| ServiceError::Setup(error.to_string()))
 }
@@ -45,7 +45,7 @@ pub async fn connect_beside(nats: &Nats) -> Result<Client, ServiceError> {
         let options = broker::options(&nats.login, &nats.tls, &name)?;
         Ok(options.event_callback(|event| async move { observe_beside(&event) }))
     };
-    broker::connect_patiently(&nats.servers, options)
+    broker::connect_patiently(&nats.servers, &name, options)
         .await
         .map_err(|error| ServiceError::Setup(error.to_string()))
 }

@@ -45,7 +45,7 @@ impl Link {
             let options = broker::options(access.login, access.tls, access.name)?;
             Ok(options.event_callback(|event| async move { observe(&event) }))
         };
-        let client = broker::connect_patiently(access.servers, options).await?;
+        let client = broker::connect_patiently(access.servers, access.name, options).await?;
         let system = System::new(client.clone());
         Ok(Self { client, system, answers: false, ask_at: Instant::now(), pause: ASK_AGAIN })
     }

@@ -359,7 +359,8 @@ pub async fn an_instance_that_slept_through_a_push_grants_nothing_old(version: &
     deployment.add_instance(&["--policy-poll", "1h"]).await;
     assert_eq!(enters(&deployment, "billing").await, Ok(()));
     for (round, text) in [TWO, ONE, TWO].into_iter().enumerate() {
-        let before = deployment.instances[0].decisions().len();
+        let before = 1 + 2 * round;
+        deployment.instances[0].says_times("authorisation", before).await;
         deployment.instances[0].signal(Signal::STOP);
         let stopped = Instant::now();
         let (code, said) = push(&deployment, text, &["--wait", "0s"]).await;

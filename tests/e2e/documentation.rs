@@ -8,10 +8,11 @@ use solewriter::audit::event::Violation;
 use solewriter::operation::Operation;
 
 use super::clients;
-use super::deployment::Deployment;
+use super::deployment::{Deployment, Prepared};
 use super::violations::{create_stream, told};
 
 const CLIENTS: &str = include_str!("../../docs/clients.md");
+const BUCKET: &str = include_str!("../../docs/policy-bucket.md");
 
 const GUARD: &str = include_str!("../../docs/guard.md");
 
@@ -113,4 +114,65 @@ pub async fn the_readmes_commands_work_on_a_server(version: &'static str) {
     }
     let orders = deployment.bucket("orders").await;
     assert_eq!(orders.stream.cached_info().config.max_messages_per_subject, 5);
+}
+
+/// Whether what was printed is what the page shows: `...` stands for any lines, and at the end of
+/// a line for its rest.
+fn shown(wanted: &[&str], found: &[&str]) -> bool {
+    match (wanted.split_first(), found.split_first()) {
+        (None, None) => true,
+        (Some((&"...", rest)), _) => (0..=found.len()).any(|skip| shown(rest, &found[skip..])),
+        (Some((line, rest)), Some((other, others))) => {
+            let start = line.strip_suffix("...");
+            let same = start.map_or(line == other, |start| other.starts_with(start));
+            same && shown(rest, others)
+        }
+        _ => false,
+    }
+}
+
+/// Every command of the page about the policy's bucket, in a deployment that `init` wrote.
+pub async fn the_page_about_the_bucket_is_true(version: &'static str) {
+    let prepared =
+        Prepared::new().with_settings("directory = \"policy\"", "bucket = \"solewriter_policy\"");
+    let mut deployment = prepared.start_broker(version, "").await;
+    let policy = deployment.files.policy();
+    for file in ["test.toml", "buckets.toml"] {
+        std::fs::remove_file(policy.join(file)).unwrap();
+    }
+    std::fs::copy(deployment.dir.path().join("sample.toml"), policy.join("services.toml")).unwrap();
+    for _ in 0..2 {
+        let at = deployment.launch_instance(&[]);
+        deployment.instances[at].says("policy_source_waiting").await;
+    }
+    let mut ran = 0;
+    let mut lines = BUCKET.lines();
+    while let Some(line) = lines.next() {
+        let Some(mark) = line.strip_prefix("```").filter(|mark| !mark.is_empty()) else { continue };
+        let block: Vec<&str> = lines.by_ref().take_while(|line| *line != "```").collect();
+        if let Some(name) = mark.strip_prefix("toml ") {
+            std::fs::write(deployment.files.dir.join(name), block.join("\n") + "\n").unwrap();
+        }
+        if mark != "console" {
+            continue;
+        }
+        for part in block.chunk_by(|_, next| !next.starts_with("$ ")) {
+            let command = part[0].strip_prefix("$ ").unwrap();
+            let arguments = command.strip_prefix("solewriter ").unwrap();
+            let mut shell = Command::new("sh");
+            shell
+                .args(["-c", &format!("{} {arguments}", env!("CARGO_BIN_EXE_solewriter"))])
+                .env("SOLEWRITER_NATS_SERVERS", deployment.url())
+                .current_dir(&deployment.files.dir);
+            let output =
+                tokio::task::spawn_blocking(move || shell.output().unwrap()).await.unwrap();
+            let found = String::from_utf8(output.stdout).unwrap()
+                + &String::from_utf8(output.stderr).unwrap();
+            let list: Vec<&str> = found.lines().collect();
+            assert!(shown(&part[1..], &list), "{command} printed:\n{found}");
+            assert!(output.status.success(), "{command}: {}", output.status);
+            ran += 1;
+        }
+    }
+    assert_eq!(ran, 7, "commands on the page");
 }

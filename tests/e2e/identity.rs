@@ -294,7 +294,7 @@ pub async fn a_connection_ends_with_its_permissions_and_comes_back(version: &'st
     })
     .await;
     client.flush().await.unwrap();
-    let granted = deployment.instances[0].decisions();
+    let granted = deployment.instances[0].says_times("authorisation", 3).await;
     let outcomes: Vec<&Value> = granted.iter().map(|l| &l["outcome"]).collect();
     assert_eq!(outcomes, ["granted", "granted", "granted"]);
     assert_eq!(deployment.violations(), []);

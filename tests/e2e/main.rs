@@ -118,6 +118,7 @@ on_every_server! {
     crate::broker::it_stops_at_once_when_the_server_is_gone as it_stops_at_once_when_the_server_is_gone;
     crate::broker::with_another_users_seed_it_is_not_ready as with_another_users_seed_it_is_not_ready;
     crate::documentation::the_client_examples_work as the_client_examples_work;
+    crate::documentation::the_page_about_the_bucket_is_true as the_page_about_the_bucket_is_true;
     crate::cluster::a_service_works_through_any_node as a_service_works_through_any_node;
     crate::buckets::apply_creates_what_is_declared_and_nothing_more_to_do as apply_creates_what_is_declared_and_nothing_more_to_do;
     crate::buckets::every_setting_that_strayed_is_seen_and_mended as every_setting_that_strayed_is_seen_and_mended;

@@ -223,8 +223,8 @@ pub async fn a_kept_policy_stands_in_for_a_directory(version: &'static str) {
         enters(&url, &deployment, "billing").await.is_err().then_some(())
     })
     .await;
-    let instance = &deployment.instances[at];
-    assert!(instance.decisions().iter().any(|line| line["reason"] == "policy_too_old"));
+    let too_old = |line: &serde_json::Value| line["reason"] == "policy_too_old";
+    deployment.instances[at].says_where("authorisation", too_old).await;
     std::fs::rename(&aside, &folder).unwrap();
     deployment.write_policy(ONE);
     eventually("a service that comes in again", async || {

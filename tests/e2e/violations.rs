@@ -218,7 +218,7 @@ pub async fn a_follower_that_is_killed_loses_nothing_and_tells_nothing_twice(
     create_stream(&deployment).await;
     let mut raw = Raw::login(&deployment, &deployment.service("intruder")).await;
     for round in 0..6 {
-        let follower = follow(&deployment, "follower", &["--window", "1s"]);
+        let mut follower = follow(&deployment, "follower", &["--window", "1s"]);
         let before = told(&deployment, "violations").await.len();
         for i in 0..150 {
             let puts =
@@ -235,7 +235,7 @@ pub async fn a_follower_that_is_killed_loses_nothing_and_tells_nothing_twice(
         let _ = raw.fence().await;
         // In the middle of whatever it is doing.
         follower.signal(Signal::KILL);
-        drop(follower);
+        follower.child.wait().await.unwrap();
     }
     let mut follower = follow(&deployment, "follower", &["--window", "1s"]);
     let logged = || {
