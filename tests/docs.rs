@@ -191,4 +191,9 @@ fn the_page_about_doctor_has_every_check_and_advisory() {
     );
     let page = std::fs::read_to_string(repository().join("docs/doctor.md")).unwrap();
     assert!(page.contains(&format!("read up to note {UP_TO}")));
+    // What it names is there.
+    let attacks = std::fs::read_to_string(repository().join("docs/attacks.md")).unwrap();
+    for (id, _) in solewriter::doctor::accounts::OPEN {
+        assert!(attacks.contains(&format!("`{id}`")), "{id}");
+    }
 }

@@ -19,12 +19,28 @@ const PASSES: [(&str, &str, &str); 4] = [
 /// What may pass besides: audit events, which the policy and solewriter itself send there.
 const MAY_PASS: &str = "audit.events.>";
 
-/// What any client can do where JetStream is in its own account.
-const OPEN: &str = "any client there makes JetStream write into any bucket, whatever its permissions: \
-with a key as the reply subject of\n\
-- a put to a bucket of its own: the confirmation is stored\n\
-- a request to JetStream's API: the answer is stored\n\
-- a direct get of a value of its own: bytes of its choice are stored";
+/// What any client can do where JetStream is in its own account, as docs/attacks.md names it.
+pub const OPEN: [(&str, &str); 6] = [
+    ("reply-put", "a put to a bucket of its own: the acknowledgement is stored"),
+    ("reply-stream-info", "a look at a bucket of its own: the answer is stored"),
+    ("reply-msg-get", "a get of a value of its own: the answer is stored"),
+    ("reply-direct-get", "a direct get of a value of its own: bytes of its choice are stored"),
+    (
+        "reply-api-delete",
+        "the same, with a request of JetStream's API in the key's place: a bucket is deleted",
+    ),
+    ("reply-api-purge", "the same: a bucket is emptied"),
+];
+
+/// The same as text.
+fn open() -> String {
+    let list: Vec<String> = OPEN.iter().map(|(id, what)| format!("{id}: {what}")).collect();
+    format!(
+        "any client there makes JetStream write into any bucket, whatever its permissions, with a \
+         key as the reply subject of\n{}",
+        list.join("\n")
+    )
+}
 
 const APART: &str = "put JetStream, the buckets and the admin into an account in which no service \
 lives, as deploy/nats-server.conf does";
@@ -78,7 +94,7 @@ fn isolation(seen: &Seen, state: &str, report: &mut Report) -> bool {
     if serves(seen, state) {
         report.problem(
             "isolation",
-            format!("the buckets are in {state}, where services are placed, and {OPEN}"),
+            format!("the buckets are in {state}, where services are placed, and {}", open()),
             APART,
         );
         return false;
@@ -144,7 +160,10 @@ fn jetstream(seen: &Seen, state: &str, accounts: &[AccountOn], report: &mut Repo
         } else if *jetstream_enabled && serves(seen, name) {
             once.problem(
                 server,
-                format!("JetStream is enabled in {name}, where services are placed, and {OPEN}"),
+                format!(
+                    "JetStream is enabled in {name}, where services are placed, and {}",
+                    open()
+                ),
                 format!("remove `jetstream: enabled` from account {name}"),
             );
         } else if *jetstream_enabled && callout(seen) != Some(name) && !elsewhere.contains(&name) {

@@ -52,6 +52,10 @@ const fn note(
     Advisory { note, alias, title, since, fixed, needs }
 }
 
+/// The notes say "any version". Message tracing came with 2.11, and 2.10.25 ignores its headers
+/// (`trace-to-key` in docs/attacks.md).
+const TRACING: &str = "2.11.0";
+
 /// Every note about authorization, the newest first.
 pub const ADVISORIES: [Advisory; 18] = [
     note(
@@ -89,7 +93,7 @@ pub const ADVISORIES: [Advisory; 18] = [
     note(
         "2026-20",
         "GHSA-p3j5-5hrq-p75h",
-        "0.0.0",
+        TRACING,
         &["2.12.12", "2.14.3"],
         Needs::Leafnodes,
         "a leafnode sends trace events to any subject",
@@ -121,7 +125,7 @@ pub const ADVISORIES: [Advisory; 18] = [
     note(
         "2026-15",
         "CVE-2026-33249",
-        "0.0.0",
+        TRACING,
         &["2.11.15", "2.12.6"],
         Needs::Nothing,
         "a header makes the server publish trace events to any subject, keys of buckets too",
@@ -257,7 +261,8 @@ mod tests {
     fn a_line_without_the_fix_keeps_the_hole() {
         // 2.11.17 is newer than 2.11.16; the notes of 2.12.12 have no fix for 2.11.
         assert_eq!(notes("2.11.17"), ["2026-26", "2026-24", "2026-22", "2026-21", "2026-20"]);
-        assert!(notes("2.10.99").contains(&"2026-15"));
+        assert!(notes("2.10.99").contains(&"2026-17") && !notes("2.10.99").contains(&"2026-15"));
+        assert!(notes("2.11.0").contains(&"2026-15") && !notes("2.11.15").contains(&"2026-15"));
         assert!(notes("2.13.0").contains(&"2026-17"));
         assert!(!notes("2.10.27").contains(&"2025-01") && notes("2.10.26").contains(&"2025-01"));
         assert!(notes("2.11.0").contains(&"2025-01") && !notes("2.11.1").contains(&"2025-01"));
