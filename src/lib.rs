@@ -29,6 +29,7 @@ pub mod identity;
 pub mod issue;
 pub mod keys;
 pub mod keyspace;
+pub mod limits;
 #[cfg(all(unix, feature = "sandbox"))]
 pub mod load;
 pub mod map;

@@ -103,7 +103,7 @@ async fn serve(settings: Settings, store: Arc<Store>, watcher: Watcher) -> Resul
     let service = Arc::new(Service {
         authorizer: Authorizer::new(
             Issuer::new(issuer, sealer),
-            Decider::new(defaults, accounts, jitter),
+            Decider::new(defaults, accounts, jitter).with_limits(limits.per_key, limits.per_host),
             limits.clock_leeway,
         ),
         store: store.clone(),

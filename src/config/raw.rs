@@ -33,6 +33,8 @@ pub(super) struct Raw {
     pub(super) patience: Option<Spanned<Duration>>,
     pub(super) clock_leeway: Option<Spanned<Duration>>,
     pub(super) drain: Option<Spanned<Duration>>,
+    pub(super) per_key: Option<Spanned<i64>>,
+    pub(super) per_host: Option<Spanned<i64>>,
     pub(super) listen: Option<Spanned<String>>,
     pub(super) log_format: Option<Spanned<String>>,
     pub(super) log_filter: Option<Spanned<String>>,
@@ -119,6 +121,8 @@ impl Raw {
             raw.patience = limits.duration("patience");
             raw.clock_leeway = limits.duration("clock_leeway");
             raw.drain = limits.duration("drain");
+            raw.per_key = limits.integer("per_key", 1..=1_000_000_000);
+            raw.per_host = limits.integer("per_host", 1..=1_000_000_000);
             limits.finish();
         }
         if let Some(mut http) = root.table("http") {
@@ -148,6 +152,6 @@ impl Raw {
         }
         over!(servers nats_seed credentials queue_group name connections tls_required tls_first tls_ca tls_cert
             tls_key issuer_seed xkey_seed system_seed policy poll account accounts lifetime jitter pending
-            patience clock_leeway drain listen log_format log_filter)
+            patience clock_leeway drain per_key per_host listen log_format log_filter)
     }
 }
