@@ -2,7 +2,11 @@
 //!
 //! `service` calls it for each message; the fuzz target and the tests call it too.
 
-use crate::decide::{Decider, Denied, Granted};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::audit::event;
+use crate::decide::{Decider, Denial, Denied, Granted};
 use crate::issue::{IssueError, Issuer, Stamp};
 use crate::keys::{Server, Verifier};
 use crate::policy::model::Policy;
@@ -56,6 +60,57 @@ pub struct Authorisation {
     pub answer: Result<Vec<u8>, IssueError>,
 }
 
+/// The longest piece of a client's own words in an event, in characters.
+const CLIENT_WORDS: usize = 64;
+
+impl Authorisation {
+    /// What is recorded of it: no secret, and what the client says of itself escaped and cut.
+    #[must_use]
+    pub fn event(&self, decision: &str, took: Duration) -> event::Event {
+        let (server, client) = (self.request.server(), self.request.client());
+        let mut event = event::Authorisation {
+            outcome: event::Outcome::Granted,
+            reason: "granted".to_owned(),
+            detail: None,
+            service: None,
+            nkey: None,
+            host: event::cut(&client.host, CLIENT_WORDS),
+            connection: client.connection.map_or("unknown", |c| c.as_str()).to_owned(),
+            client: event::cut(&client.name, CLIENT_WORDS),
+            library: event::cut(&client.library, CLIENT_WORDS),
+            server: event::cut(&server.name, CLIENT_WORDS),
+            server_id: server.key.to_string(),
+            cid: client.id,
+            account: None,
+            revision: String::new(),
+            grant: None,
+            expires: None,
+            decision: decision.to_owned(),
+            took_us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+            unanswered: self.answer.as_ref().err().map(ToString::to_string),
+        };
+        match &self.decision {
+            Ok(granted) => {
+                event.service = Some(granted.grant.service().to_string());
+                event.nkey = Some(granted.key.to_string());
+                event.account = Some(granted.grant.account().to_owned());
+                event.revision = granted.revision.to_string();
+                event.grant = Some(granted.grant.digest().to_string());
+                event.expires = jiff::Timestamp::from_second(granted.expires).ok();
+            }
+            Err(denied) => {
+                event.outcome = event::Outcome::Denied;
+                denied.reason.code().clone_into(&mut event.reason);
+                event.detail = Some(event::words(&denied.reason.to_string()));
+                event.service = denied.service.as_deref().map(ToOwned::to_owned);
+                event.nkey = denied.key.map(|key| key.to_string());
+                event.revision = denied.revision.to_string();
+            }
+        }
+        event::Event::Authorisation(Box::new(event))
+    }
+}
+
 impl Authorizer {
     /// Puts the stages together. `clock_leeway` is in seconds.
     #[must_use]
@@ -69,6 +124,12 @@ impl Authorizer {
         &self.issuer
     }
 
+    /// What decides, for connections that are open already.
+    #[must_use]
+    pub fn decider(&self) -> &Decider {
+        &self.decider
+    }
+
     /// Authorises one request under one policy.
     ///
     /// # Errors
@@ -80,6 +141,43 @@ impl Authorizer {
         policy: &Policy,
         moment: &Moment,
     ) -> Result<Authorisation, Rejection> {
+        let decide = |request: &_| self.decider.decide(request, policy, moment.now, moment.chance);
+        self.answer(payload, server_xkey, moment, decide)
+    }
+
+    /// Refuses one request for a reason that lies with us, not with who asks.
+    ///
+    /// # Errors
+    /// As [`Authorizer::authorise`].
+    pub fn refuse(
+        &self,
+        payload: &[u8],
+        server_xkey: Option<&str>,
+        policy: &Policy,
+        moment: &Moment,
+        reason: &Denial,
+    ) -> Result<Authorisation, Rejection> {
+        self.answer(payload, server_xkey, moment, |request| {
+            // Who asks is proved first, so that the denial says who was refused.
+            let denied = match self.decider.decide(request, policy, moment.now, moment.chance) {
+                Err(denied) if matches!(denied.reason, Denial::Unproved(_)) => return Err(denied),
+                Err(denied) => denied,
+                Ok(Granted { grant, key, revision, .. }) => {
+                    let service = Some(Arc::clone(grant.service()));
+                    Denied { reason: reason.clone(), key: Some(key), service, revision }
+                }
+            };
+            Err(Denied { reason: reason.clone(), ..denied })
+        })
+    }
+
+    fn answer(
+        &self,
+        payload: &[u8],
+        server_xkey: Option<&str>,
+        moment: &Moment,
+        decide: impl FnOnce(&VerifiedRequest) -> Result<Granted, Denied>,
+    ) -> Result<Authorisation, Rejection> {
         let expected = Expectation {
             issuer: self.issuer.account(),
             sealer: self.issuer.sealer(),
@@ -87,7 +185,7 @@ impl Authorizer {
             clock_leeway: self.clock_leeway,
         };
         let request = VerifiedRequest::open(payload, server_xkey, &expected, moment.now)?;
-        let decision = self.decider.decide(&request, policy, moment.now, moment.chance);
+        let decision = decide(&request);
         let stamp = Stamp { id: &moment.id, now: moment.now, nonce: &moment.nonce };
         let answer = self.issuer.answer(&request, &decision, &stamp);
         Ok(Authorisation { request, decision, answer })

@@ -4,10 +4,13 @@
 //! An override is read by the same code as the file: it becomes a small TOML text of its own,
 //! named after its flag, so that it is checked and reported alike.
 
+mod connect;
 mod overrides;
 mod raw;
 mod secret;
+mod tool;
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,13 +23,25 @@ use self::secret::{
     ISSUER_SEED_VALUE, NATS_SEED_VALUE, SYSTEM_SEED_VALUE, XKEY_SEED_VALUE, read_text, secret_file,
     seed,
 };
+pub use self::tool::Tool;
+use crate::audit::Spool;
 use crate::keys::{Curve, Seed, Signer, User};
+use crate::keyspace::BucketName;
 use crate::permissions::Defaults;
+use crate::policy::model::StreamName;
+use crate::sessions::{self, verdict::Gained};
 use crate::source::{Collector, Problem, Problems, SourceFile, Spanned};
 use crate::telemetry::LogFormat;
 
 /// What is logged unless told otherwise: async-nats repeats at INFO what is logged here anyway.
 const DEFAULT_FILTER: &str = "info,async_nats=warn";
+
+/// What may wait for the audit stream, in bytes, unless the settings say otherwise: about 300,000
+/// events.
+const DEFAULT_SPOOL: u64 = 256 * 1024 * 1024;
+const SPOOL_AT_LEAST: u64 = 1024 * 1024;
+/// The bucket whose name `deploy/nats-server.conf` permits.
+pub const DEFAULT_BUCKET: &str = "solewriter_policy";
 
 /// How to reach nats-server, and as whom.
 #[derive(Debug)]
@@ -84,31 +99,74 @@ pub struct Limits {
     pub per_host: Option<u32>,
 }
 
+/// Where the policy comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PolicySource {
+    /// A folder of files.
+    Directory(PathBuf),
+    /// A NATS KV bucket in the callout's own account.
+    Bucket(BucketName),
+}
+
+impl fmt::Display for PolicySource {
+    /// As people say it: `the directory policy`, `the policy bucket x`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Directory(path) => write!(f, "the directory {}", path.display()),
+            Self::Bucket(name) => write!(f, "the policy bucket {name}"),
+        }
+    }
+}
+
+/// The policy: where it is, and how it is followed.
+#[derive(Debug)]
+pub struct Policy {
+    /// Where it comes from.
+    pub source: PolicySource,
+    /// How often the source is looked at even if no event told of a change.
+    pub poll: Duration,
+    /// The file that keeps the last good policy.
+    pub keep: Option<PathBuf>,
+    /// How long the source may be silent before everything is denied.
+    pub keep_at_most: Duration,
+}
+
 /// Everything that `serve` needs, checked.
 #[derive(Debug)]
 pub struct Settings {
     /// The broker.
-    pub nats: Nats,
+    pub nats: Arc<Nats>,
     /// Signs every answer.
     pub issuer: Signer<crate::keys::Account>,
     /// Opens sealed requests.
     pub xkey: Option<Seed<Curve>>,
     /// A system account user, for what reaches live connections.
     pub system: Option<Seed<User>>,
-    /// The policy's folder.
-    pub policy: PathBuf,
-    /// How often the folder is read even if no event told of a change.
-    pub poll: Duration,
+    /// The policy.
+    pub policy: Policy,
     /// What services get that say nothing themselves.
     pub defaults: Defaults,
     /// Other accounts that a policy may place services in.
     pub accounts: Vec<Arc<str>>,
     /// From 0 to 1: at most this part of a lifetime is taken off at random.
     pub jitter: f64,
+    /// How changes of the policy reach open connections.
+    pub sessions: sessions::Settings,
     /// Bounds.
     pub limits: Limits,
     /// Where health and metrics listen, if anywhere.
     pub listen: Option<SocketAddr>,
+    /// Where audit events go, besides the log.
+    pub audit: Option<Audit>,
+}
+
+/// The audit stream.
+#[derive(Clone, Debug)]
+pub struct Audit {
+    /// Its name.
+    pub stream: String,
+    /// Where events are kept until it has them.
+    pub spool: Spool,
 }
 
 /// How to log: known before everything else is checked, so that problems can be logged.
@@ -120,33 +178,35 @@ pub struct Logging {
     pub filter: String,
 }
 
+/// Reads a user's seed from the file that a flag names, which nobody else may read.
+///
+/// # Errors
+/// What is wrong with the file.
+pub fn seed_file(flag: &str, path: &Path) -> Result<Seed<User>, Problems> {
+    let problems = Collector::new();
+    let given = SourceFile::new(flag, path.display().to_string());
+    let file = Spanned { value: path.to_owned(), span: given.span(0..given.text().len()) };
+    let seed = secret_file(&file, &problems).and_then(|text| match Seed::parse(&text) {
+        Ok(seed) => Some(seed),
+        Err(error) => {
+            let message = format!("{} does not hold the seed: {error}", path.display());
+            problems.push(
+                Problem::error("bad-seed", message)
+                    .at(&file.span, "expected a file with a user's seed, `SU…`"),
+            );
+            None
+        }
+    });
+    seed.ok_or_else(|| problems.finish())
+}
+
 /// Reads the settings file with what overrides it, and the secrets that they name.
 ///
 /// # Errors
 /// Every problem found, not the first.
 pub fn load(path: &Path, overrides: &Overrides) -> Result<(Settings, Logging), Problems> {
     let problems = Collector::new();
-    let base = path.parent().unwrap_or(Path::new("."));
-    let from_file = match read_text(path) {
-        Ok(text) => {
-            let file = SourceFile::new(path.display().to_string(), text.as_str());
-            Raw::read(&file, base, &problems)
-        }
-        Err(error) => {
-            problems.push(
-                Problem::error(
-                    "no-settings",
-                    format!("{} cannot be read: {error}", path.display()),
-                )
-                .help("name the settings file with --config; `solewriter init DIR` writes one"),
-            );
-            return Err(problems.finish());
-        }
-    };
-    // Paths given by flag or environment are relative to where the command runs.
-    let raw = overrides.documents.iter().fold(from_file, |under, document| {
-        Raw::read(document, Path::new(""), &problems).over(under)
-    });
+    let raw = read(path, overrides, &problems)?;
     let resolved = resolve(raw, path, &problems);
     match resolved {
         Some(settings) if !problems.has_errors() => Ok(settings),
@@ -154,16 +214,32 @@ pub fn load(path: &Path, overrides: &Overrides) -> Result<(Settings, Logging), P
     }
 }
 
-fn resolve(raw: Raw, path: &Path, problems: &Collector) -> Option<(Settings, Logging)> {
-    let present = raw.present;
-    let missing = |table: &str, key: &str, example: &str| {
-        if present.contains(&key) {
-            return;
+/// The file and what overrides it, put together and not judged yet.
+fn read(path: &Path, overrides: &Overrides, problems: &Collector) -> Result<Raw, Problems> {
+    let base = path.parent().unwrap_or(Path::new("."));
+    let from_file = match read_text(path) {
+        Ok(text) => {
+            let file = SourceFile::new(path.display().to_string(), text.as_str());
+            Raw::read(&file, base, problems)
         }
-        problems.push(
-            Problem::error("missing-setting", format!("`{key}` in [{table}] is not set"))
-                .help(format!("in {}: [{table}] {key} = {example}", path.display())),
-        );
+        Err(error) => {
+            let message = format!("{} cannot be read: {error}", path.display());
+            return Err(Problem::error("no-settings", message)
+                .help("name the settings file with --config; `solewriter init DIR` writes one")
+                .into());
+        }
+    };
+    // Paths given by flag or environment are relative to where the command runs.
+    Ok(overrides.documents.iter().fold(from_file, |under, document| {
+        Raw::read(document, Path::new(""), problems).over(under)
+    }))
+}
+
+fn resolve(raw: Raw, path: &Path, problems: &Collector) -> Option<(Settings, Logging)> {
+    let missing = |table: &str, key: &str, example: &str| {
+        if !raw.present.contains(&key) {
+            problems.push(tool::missing(path, table, key, example));
+        }
     };
     // Everything is looked at before the first `?`, so that all problems are reported.
     let servers = servers(raw.servers.as_deref(), problems);
@@ -172,7 +248,7 @@ fn resolve(raw: Raw, path: &Path, problems: &Collector) -> Option<(Settings, Log
     }
     let login = login(raw.nats_seed.as_ref(), raw.credentials.as_ref(), problems);
     let given = |variable| std::env::var_os(variable).is_some();
-    if login.is_none() && !present.contains(&"credentials") && !given(NATS_SEED_VALUE) {
+    if login.is_none() && !raw.present.contains(&"credentials") && !given(NATS_SEED_VALUE) {
         missing("nats", "nkey_seed", "\"keys/callout.nk\"");
     }
     let issuer = seed(raw.issuer_seed.as_ref(), ISSUER_SEED_VALUE, problems);
@@ -182,55 +258,48 @@ fn resolve(raw: Raw, path: &Path, problems: &Collector) -> Option<(Settings, Log
     let issuer = issuer.and_then(|seed| Signer::new(&seed).ok());
     let xkey = seed(raw.xkey_seed.as_ref(), XKEY_SEED_VALUE, problems);
     let system = seed(raw.system_seed.as_ref(), SYSTEM_SEED_VALUE, problems);
-    if raw.policy.is_none() {
-        missing("policy", "directory", "\"policy\"");
-    }
-    let identity = certificate(raw.tls_cert, raw.tls_key, problems);
-    let token = |given, default| name(given, default, problems);
-    let queue_group = token(raw.queue_group, "solewriter");
-    let connection_name = token(raw.name, "solewriter");
-    let account = token(raw.account, "APP");
-    let accounts: Option<Vec<Arc<str>>> = raw
-        .accounts
-        .unwrap_or_default()
-        .into_iter()
-        .map(|account| token(Some(account), "").map(Arc::from))
-        .collect();
-    let lifetime = bounded(raw.lifetime, 3600, 10..=30 * 86_400, problems);
-    let poll = bounded(raw.poll, 10, 1..=86_400, problems);
-    let patience = bounded(raw.patience, 2, 0..=60, problems);
-    let clock_leeway = bounded(raw.clock_leeway, 2, 0..=300, problems);
+    let policy = policy(&raw, path, problems);
+    let tls = tls(&raw, problems);
+    let queue_group = queue_group(&raw, problems);
+    let connection_name = name(raw.name.as_ref(), "solewriter", problems);
+    let grants = grants(&raw, problems);
+    let patience = patience(&raw, problems);
+    let clock_leeway = clock_leeway(&raw, problems);
+    let sessions = sessions(&raw, problems);
     let drain = bounded(raw.drain, 10, 0..=600, problems);
     let listen = listen(raw.listen.as_ref(), problems);
+    let audit = audit(raw.audit_stream, raw.audit_spool, raw.audit_spool_limit, problems);
+    if raw.audit_given && !raw.present.contains(&"stream") {
+        missing("audit", "stream", "\"AUDIT_EVENTS\"");
+    }
+    if raw.audit_given && !raw.present.contains(&"spool") {
+        missing("audit", "spool", "\"audit-spool\"");
+    }
     let format = log_format(raw.log_format.as_ref(), problems);
     let filter = raw.log_filter.map_or_else(|| DEFAULT_FILTER.to_owned(), |f| f.value);
     let jitter = raw.jitter.map_or(10, |j| j.value);
     let pending = raw.pending.map_or(4096, |p| p.value);
     let connections = raw.connections.and_then(|c| usize::try_from(c.value).ok());
     let connections = connections.unwrap_or_else(default_connections);
+    let (defaults, accounts) = grants?;
 
     let settings = Settings {
-        nats: Nats {
+        nats: Arc::new(Nats {
             servers: servers?,
             login: login?,
             queue_group: queue_group?,
             name: connection_name?,
             connections,
-            tls: Tls {
-                required: raw.tls_required.is_some_and(|r| r.value),
-                first: raw.tls_first.is_some_and(|f| f.value),
-                ca: raw.tls_ca.map(|ca| ca.value),
-                identity,
-            },
-        },
+            tls: tls?,
+        }),
         issuer: issuer?,
         xkey,
         system,
-        policy: raw.policy?.value,
-        poll: poll?,
-        defaults: Defaults { account: Arc::from(account?), lifetime: lifetime? },
-        accounts: accounts?,
+        policy: policy?,
+        defaults,
+        accounts,
         jitter: f64::from(u8::try_from(jitter).unwrap_or(0)) / 100.0,
+        sessions: sessions?,
         limits: Limits {
             pending: usize::try_from(pending).unwrap_or(1),
             patience: patience?,
@@ -240,6 +309,7 @@ fn resolve(raw: Raw, path: &Path, problems: &Collector) -> Option<(Settings, Log
             per_host: raw.per_host.and_then(|limit| u32::try_from(limit.value).ok()),
         },
         listen: listen?,
+        audit: audit?,
     };
     Some((settings, Logging { format: format?, filter }))
 }
@@ -251,27 +321,121 @@ fn default_connections() -> usize {
     std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8)
 }
 
-/// Certificate and key: both or neither.
-fn certificate(
-    cert: Option<Spanned<PathBuf>>,
-    key: Option<Spanned<PathBuf>>,
-    problems: &Collector,
-) -> Option<(PathBuf, PathBuf)> {
-    match (cert, key) {
-        (Some(cert), Some(key)) => Some((cert.value, key.value)),
+fn queue_group(raw: &Raw, problems: &Collector) -> Option<String> {
+    name(raw.queue_group.as_ref(), "solewriter", problems)
+}
+
+fn patience(raw: &Raw, problems: &Collector) -> Option<Duration> {
+    bounded(raw.patience.clone(), 2, 0..=60, problems)
+}
+
+fn clock_leeway(raw: &Raw, problems: &Collector) -> Option<Duration> {
+    bounded(raw.clock_leeway.clone(), 2, 0..=300, problems)
+}
+
+fn sessions(raw: &Raw, problems: &Collector) -> Option<sessions::Settings> {
+    let every = bounded(raw.sweep_every.clone(), 30, 1..=3600, problems);
+    let pace = raw.close_per_second.as_ref().map_or(100, |pace| pace.value);
+    let gained = match raw.gained.as_ref().map(|gained| (gained, gained.value.as_str())) {
+        None | Some((_, "leave")) => Some(Gained::Leave),
+        Some((_, "close")) => Some(Gained::Close),
+        Some((gained, other)) => {
+            problems.push(
+                Problem::error(
+                    "bad-value",
+                    format!("{other:?} is nothing to do with a connection"),
+                )
+                .at(&gained.span, "expected \"leave\" or \"close\""),
+            );
+            None
+        }
+    };
+    Some(sessions::Settings {
+        every: every?,
+        close_per_second: u32::try_from(pace).unwrap_or(1),
+        gained: gained?,
+    })
+}
+
+/// Where the policy is.
+fn policy(raw: &Raw, path: &Path, problems: &Collector) -> Option<Policy> {
+    let source = match (&raw.policy, &raw.bucket) {
+        (Some(directory), Some(bucket)) => {
+            problems.push(
+                Problem::error(
+                    "two-sources",
+                    "`directory` and `bucket` in [policy] exclude each other",
+                )
+                .at(&bucket.span, "remove one")
+                .also(&directory.span, "the other one"),
+            );
+            None
+        }
+        (Some(directory), None) => Some(PolicySource::Directory(directory.value.clone())),
+        (None, Some(_)) => bucket(raw, problems).map(PolicySource::Bucket),
+        (None, None) => {
+            if !raw.present.contains(&"directory") && !raw.present.contains(&"bucket") {
+                problems.push(tool::missing(path, "policy", "directory", "\"policy\""));
+            }
+            None
+        }
+    };
+    let often = if raw.bucket.is_some() { 2 } else { 10 };
+    let poll = bounded(raw.poll.clone(), often, 1..=86_400, problems);
+    let keep_at_most = bounded(raw.keep_at_most.clone(), 72 * 3600, 1..=3650 * 86_400, problems);
+    let keep = raw.keep.as_ref().map(|keep| keep.value.clone());
+    Some(Policy { source: source?, poll: poll?, keep, keep_at_most: keep_at_most? })
+}
+
+/// The bucket that the policy is in.
+fn bucket(raw: &Raw, problems: &Collector) -> Option<BucketName> {
+    let Some(given) = &raw.bucket else { return BucketName::parse(DEFAULT_BUCKET).ok() };
+    match BucketName::parse(&given.value) {
+        Ok(name) => Some(name),
+        Err(error) => {
+            let message = format!("{:?} is no name of a bucket: {error}", given.value);
+            problems.push(Problem::error("bad-name", message).at(&given.span, ""));
+            None
+        }
+    }
+}
+
+/// Accounts and lifetime of grants.
+fn grants(raw: &Raw, problems: &Collector) -> Option<(Defaults, Vec<Arc<str>>)> {
+    let account = name(raw.account.as_ref(), "APP", problems);
+    let accounts: Option<Vec<Arc<str>>> = raw
+        .accounts
+        .iter()
+        .flatten()
+        .map(|account| name(Some(account), "", problems).map(Arc::from))
+        .collect();
+    let lifetime = bounded(raw.lifetime.clone(), 3600, 10..=30 * 86_400, problems);
+    Some((Defaults { account: Arc::from(account?), lifetime: lifetime? }, accounts?))
+}
+
+fn tls(raw: &Raw, problems: &Collector) -> Option<Tls> {
+    // Certificate and key: both or neither.
+    let identity = match (&raw.tls_cert, &raw.tls_key) {
+        (Some(cert), Some(key)) => Some((cert.value.clone(), key.value.clone())),
         (None, None) => None,
         (Some(one), None) | (None, Some(one)) => {
             problems.push(
                 Problem::error("half-a-certificate", "`cert` and `key` in [nats.tls] go together")
                     .at(&one.span, "the other one is missing"),
             );
-            None
+            return None;
         }
-    }
+    };
+    Some(Tls {
+        required: raw.tls_required.as_ref().is_some_and(|r| r.value),
+        first: raw.tls_first.as_ref().is_some_and(|f| f.value),
+        ca: raw.tls_ca.as_ref().map(|ca| ca.value.clone()),
+        identity,
+    })
 }
 
 /// A name that NATS takes for a queue group, a connection or an account.
-fn name(given: Option<Spanned<String>>, default: &str, problems: &Collector) -> Option<String> {
+fn name(given: Option<&Spanned<String>>, default: &str, problems: &Collector) -> Option<String> {
     let Some(text) = given else { return Some(default.to_owned()) };
     let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     if text.value.is_empty() || !text.value.chars().all(allowed) {
@@ -281,7 +445,7 @@ fn name(given: Option<Spanned<String>>, default: &str, problems: &Collector) -> 
         );
         return None;
     }
-    Some(text.value)
+    Some(text.value.clone())
 }
 
 fn servers(
@@ -368,6 +532,40 @@ fn listen(given: Option<&Spanned<String>>, problems: &Collector) -> Option<Optio
                 .at(&given.span, "expected IP:PORT, or \"off\""),
         );
         None
+    }
+}
+
+/// `None` when something is wrong with it; nothing in it when there is no such table.
+#[allow(clippy::option_option)]
+fn audit(
+    stream: Option<Spanned<String>>,
+    spool: Option<Spanned<PathBuf>>,
+    limit: Option<Spanned<u64>>,
+    problems: &Collector,
+) -> Option<Option<Audit>> {
+    let limit = match limit {
+        Some(limit) if limit.value < SPOOL_AT_LEAST => {
+            problems.push(
+                Problem::error("out-of-range", "`spool_limit` is out of range")
+                    .at(&limit.span, "must be at least 1MiB"),
+            );
+            return None;
+        }
+        Some(limit) => limit.value,
+        None => DEFAULT_SPOOL,
+    };
+    let (Some(stream), Some(spool)) = (stream, spool) else { return Some(None) };
+    match StreamName::parse(&stream.value) {
+        Ok(name) => {
+            Some(Some(Audit { stream: name.to_string(), spool: Spool { dir: spool.value, limit } }))
+        }
+        Err(error) => {
+            problems.push(
+                Problem::error("bad-name", format!("{:?} is not a stream", stream.value))
+                    .at(&stream.span, error),
+            );
+            None
+        }
     }
 }
 

@@ -73,6 +73,11 @@ pub enum Denial {
     /// More than the settings allow came from one source.
     #[error("more requests of one {0} in a minute than [limits] per_{0} allows")]
     Limited(&'static str),
+    /// The policy's source has not been heard of for too long to decide by what is known of it.
+    #[error(
+        "the policy's source has not answered for {0} s, which is more than [policy] keep_at_most"
+    )]
+    PolicyTooOld(i64),
     /// The grant could not be made: a defect.
     #[error(transparent)]
     Grant(#[from] GrantError),
@@ -98,9 +103,34 @@ impl Denial {
             Self::Connection(_) => "connection",
             Self::Account(_) => "account",
             Self::Limited(_) => "limited",
+            Self::PolicyTooOld(_) => "policy_too_old",
             Self::Grant(_) => "internal",
         }
     }
+}
+
+/// From where, how and when somebody connects: what a decision needs to know besides the key.
+#[derive(Clone, Copy, Debug)]
+pub struct Circumstances<'a> {
+    /// The client's address as text.
+    pub host: &'a str,
+    /// The client's address, when it is one.
+    pub address: Option<IpAddr>,
+    /// How it connects; `None` for what solewriter does not know.
+    pub connection: Option<ConnectionType>,
+    /// Seconds since the Unix epoch.
+    pub now: i64,
+}
+
+/// What the holder of a key has in one policy.
+#[derive(Debug)]
+pub struct Entitlement<'a> {
+    /// The service.
+    pub service: &'a Service,
+    /// The key's own entry.
+    pub entry: &'a ServiceKey,
+    /// Everything that it gets.
+    pub grant: Arc<Written>,
 }
 
 /// Decides requests; keeps compiled grants.
@@ -178,21 +208,55 @@ impl Decider {
         if self.per_key.as_ref().is_some_and(|limit| !limit.admits(key, now)) {
             return Err(denied(Denial::Limited("key"), None));
         }
-        let (service, entry) =
-            policy.holder(&key).ok_or_else(|| denied(Denial::UnknownKey, None))?;
         let client = request.client();
-        admit(service, client.connection, client.address, &client.host)
-            .map_err(|reason| denied(reason, Some(service)))?;
+        let circumstances = Circumstances {
+            host: &client.host,
+            address: client.address,
+            connection: client.connection,
+            now,
+        };
+        let Entitlement { entry, grant, .. } = self
+            .entitlement(policy, &key, &circumstances)
+            .map_err(|(reason, service)| denied(reason, service))?;
+        let expires = self.expiry(&grant, now, chance).min(entry.not_after.unwrap_or(i64::MAX));
+        Ok(Granted { grant, key, revision: revision.clone(), expires })
+    }
+
+    /// What the holder of a key has in a policy, in these circumstances: the part of a decision
+    /// that is asked again for connections that are open already.
+    ///
+    /// # Errors
+    /// The reason and, where it is known, the service, when the holder may not connect so.
+    pub fn entitlement<'a>(
+        &self,
+        policy: &'a Policy,
+        key: &UserKey,
+        circumstances: &Circumstances<'_>,
+    ) -> Result<Entitlement<'a>, (Denial, Option<&'a Service>)> {
+        let Circumstances { host, address, connection, now } = *circumstances;
+        let (service, entry) = policy.holder(key).ok_or((Denial::UnknownKey, None))?;
+        let denied = |reason: Denial| (reason, Some(service));
+        admit(service, connection, address, host).map_err(denied)?;
         if let Some(account) = &service.account
             && *account != self.defaults.account
             && !self.accounts.contains(account)
         {
-            return Err(denied(Denial::Account(account.clone()), Some(service)));
+            return Err(denied(Denial::Account(account.clone())));
         }
-        in_time(entry, now).map_err(|reason| denied(reason, Some(service)))?;
-        let grant = self.grant(service, revision).map_err(|e| denied(e.into(), Some(service)))?;
-        let expires = self.expiry(&grant, now, chance).min(entry.not_after.unwrap_or(i64::MAX));
-        Ok(Granted { grant, key, revision: revision.clone(), expires })
+        in_time(entry, now).map_err(denied)?;
+        let grant = self.grant(service, policy.revision()).map_err(|e| denied(e.into()))?;
+        Ok(Entitlement { service, entry, grant })
+    }
+
+    /// The accounts that connections may be placed in, the default first.
+    pub fn accounts(&self) -> impl Iterator<Item = &Arc<str>> {
+        std::iter::once(&self.defaults.account).chain(&self.accounts)
+    }
+
+    /// What a service gets that says nothing itself.
+    #[must_use]
+    pub fn defaults(&self) -> &Defaults {
+        &self.defaults
     }
 
     /// What a service gets, compiled once for each revision.
@@ -257,4 +321,30 @@ pub fn in_time(entry: &ServiceKey, now: i64) -> Result<(), Denial> {
         return Err(Denial::NoLongerValid(now.saturating_sub(until)));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::policy::validate::validate;
+    use crate::source::SourceFile;
+
+    #[test]
+    fn a_grant_of_an_older_revision_is_never_given() {
+        let defaults = Defaults { account: "APP".into(), lifetime: Duration::from_secs(60) };
+        let decider = Decider::new(defaults, Vec::new(), 0.0);
+        let subjects = |entry: &str| {
+            let text = format!("[service.a]\npublishes = [\"{entry}\"]\n");
+            let policy = validate(&[SourceFile::new("p.toml", text)]).unwrap().policy;
+            let service = policy.service("a").unwrap();
+            let grant = decider.grant(service, policy.revision()).unwrap();
+            let claims: serde_json::Value = serde_json::from_str(grant.claims().get()).unwrap();
+            claims["pub"]["allow"][0].as_str().unwrap().to_owned()
+        };
+        assert_eq!(subjects("before"), "before");
+        assert_eq!(subjects("after"), "after");
+        assert_eq!(subjects("before"), "before", "as after a rollback");
+    }
 }

@@ -30,6 +30,8 @@ pub enum Verb {
     Answer,
     /// Send requests.
     Call,
+    /// Read an audit stream.
+    Audit,
 }
 
 impl Verb {
@@ -43,6 +45,7 @@ impl Verb {
             Self::Subscribe => "subscribe",
             Self::Answer => "answer",
             Self::Call => "call",
+            Self::Audit => "audit",
         }
     }
 }
@@ -239,6 +242,12 @@ pub fn diff(
     Ok(Diff { transfers: transfers(&services), services })
 }
 
+/// What one version of a service could do and `granted`, the grant of another, does not hold.
+#[must_use]
+pub fn lost(before: &Service, after: &Service, granted: &Grant) -> Vec<Right> {
+    beyond(Some(before), Some(after), Some(granted))
+}
+
 /// The rights of one version of a service that the other version's grant does not hold.
 fn beyond(one: Option<&Service>, other: Option<&Service>, granted: Option<&Grant>) -> Vec<Right> {
     let Some(one) = one else { return Vec::new() };
@@ -278,6 +287,9 @@ fn parts(access: &Access) -> Vec<(Verb, String, Access)> {
         Access::Subscribes(_) => Verb::Subscribe,
         Access::Answers(_) => Verb::Answer,
         Access::Calls(_) => Verb::Call,
+        Access::Audits(stream) => {
+            return vec![(Verb::Audit, stream.to_string(), access.clone())];
+        }
     };
     let (Access::Publishes(pattern)
     | Access::Subscribes(pattern)
@@ -309,10 +321,11 @@ fn held(grant: &Grant, verb: Verb, access: &Access) -> Reach {
         Access::Publishes(p) | Access::Calls(p) | Access::Subscribes(p) | Access::Answers(p) => {
             p.to_string()
         }
+        Access::Audits(stream) => format!("$JS.API.CONSUMER.CREATE.{stream}"),
     };
     let side = match verb {
         Verb::Subscribe | Verb::Answer => Side::Subscribe,
-        Verb::Write | Verb::Read | Verb::Publish | Verb::Call => Side::Publish,
+        Verb::Write | Verb::Read | Verb::Publish | Verb::Call | Verb::Audit => Side::Publish,
     };
     match Pattern::parse(&telling) {
         Ok(subject) if reach(side, &subject) != Reach::None => Reach::Part,

@@ -1,5 +1,8 @@
 //! From a decision to signed bytes.
 
+mod name;
+
+pub use self::name::ConnectionName;
 use crate::decide::{Denied, Granted};
 use crate::keys::{Account, Signer};
 use crate::protocol::jwt::JwtError;
@@ -73,7 +76,7 @@ impl Issuer {
         };
         let token = match decision {
             Ok(granted) => envelope.grant(&UserToken {
-                name: &connection_name(granted),
+                name: &ConnectionName::of(granted).to_string(),
                 account: granted.grant.account(),
                 expires: granted.expires,
                 claims: granted.grant.claims(),
@@ -84,11 +87,4 @@ impl Issuer {
         response::seal(token, request.reply_xkey(), self.sealer.as_ref(), stamp.nonce)
             .ok_or(IssueError::Seal)
     }
-}
-
-/// The name that nats-server shows for the connection in logs, CONNZ and events, in place of the
-/// key: `<service>/<nkey>/<policy revision>`.
-#[must_use]
-pub fn connection_name(granted: &Granted) -> String {
-    format!("{}/{}/{}", granted.grant.service(), granted.key, granted.revision)
 }

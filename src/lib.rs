@@ -16,36 +16,93 @@
 //! In reading order: [`subject`], [`keyspace`] and [`keys`] are the words; [`protocol`] and
 //! [`identity`] say who asks; [`policy`] (read through [`source`]) says who may do what;
 //! [`permissions`], [`decide`] and [`issue`] make the answer; [`config`], [`telemetry`], [`http`],
-//! [`service`] and [`cli`] run it.
+//! [`broker`], [`fleet`], [`follow`], [`service`] and [`cli`] run it; [`sessions`] keeps open
+//! connections to the policy.
 
-pub mod authorizer;
-pub mod cli;
-pub mod config;
-pub mod decide;
-pub mod diff;
-pub mod expect;
-pub mod http;
-pub mod identity;
-pub mod issue;
-pub mod keys;
+// What the guard inside a client needs too.
+#[cfg(feature = "service")]
+pub mod audit;
+#[cfg(not(feature = "service"))]
+pub mod audit {
+    //! The events of the audit stream.
+    pub mod event;
+    #[cfg(feature = "guard")]
+    pub mod violation;
+}
+#[cfg(any(feature = "guard", feature = "service"))]
+pub mod fold;
+#[cfg(feature = "guard")]
+pub mod guard;
 pub mod keyspace;
 pub mod limits;
 #[cfg(all(unix, feature = "sandbox"))]
 pub mod load;
+pub mod operation;
+#[cfg(any(feature = "guard", feature = "service"))]
+pub mod quoted;
+pub mod subject;
+
+// The service and its tools.
+#[cfg(feature = "service")]
+pub mod attacks;
+#[cfg(feature = "service")]
+pub mod authorizer;
+#[cfg(feature = "service")]
+pub mod broker;
+#[cfg(feature = "service")]
+pub mod buckets;
+#[cfg(feature = "service")]
+pub mod cli;
+#[cfg(feature = "service")]
+pub mod config;
+#[cfg(feature = "service")]
+pub mod decide;
+#[cfg(feature = "service")]
+pub mod defects;
+#[cfg(feature = "service")]
+pub mod diff;
+#[cfg(feature = "service")]
+pub mod doctor;
+#[cfg(feature = "service")]
+pub mod expect;
+#[cfg(feature = "service")]
+pub mod fleet;
+#[cfg(feature = "service")]
+pub mod follow;
+#[cfg(feature = "service")]
+pub mod http;
+#[cfg(feature = "service")]
+pub mod identity;
+#[cfg(feature = "service")]
+pub mod issue;
+#[cfg(feature = "service")]
+pub mod keys;
+#[cfg(feature = "service")]
 pub mod map;
+#[cfg(feature = "service")]
 pub mod permissions;
+#[cfg(feature = "service")]
 pub mod policy;
+#[cfg(feature = "service")]
 pub mod protocol;
+#[cfg(feature = "service")]
 pub mod query;
 #[cfg(all(unix, feature = "sandbox"))]
 pub mod sandbox;
+#[cfg(feature = "service")]
 pub mod schema;
+#[cfg(feature = "service")]
 pub mod service;
+#[cfg(feature = "service")]
+pub mod sessions;
+#[cfg(feature = "service")]
 pub mod source;
-pub mod subject;
+#[cfg(feature = "service")]
 pub mod telemetry;
+#[cfg(feature = "service")]
+pub mod violations;
 
 /// The Rust lines of the documentation compile.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "service"))]
 #[doc = include_str!("../docs/clients.md")]
 mod documentation {}

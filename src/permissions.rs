@@ -1,18 +1,21 @@
-//! What a service may do, as subjects: the only place that knows how KV operations become
-//! subjects.
+//! What a service may do, as subjects. How KV operations become subjects is [`crate::operation`].
 //!
-//! Source: nats-server's JetStream API and KV (ADR-8), and what async-nats, nats.go, nats.js and
-//! nats.py were seen to send (`docs/clients.md`). Nothing here is a convenience: each subject is
-//! needed by an operation that a rule promises, and names that operation and that rule.
+//! Nothing here is a convenience: each subject is needed by an operation that a rule promises, and
+//! names that operation and that rule.
 
+use std::fmt;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use aws_lc_rs::digest;
 use nats_jwt::{NatsClaims, NatsPermissions, NatsPermissionsMap};
 use serde_json::value::RawValue;
 
+use crate::audit::event::SUBJECT_ROOT;
 use crate::keyspace::Keyspace;
-use crate::policy::model::{Access, Rule, Service};
+pub use crate::operation::inbox_prefix;
+use crate::operation::{self, Needed};
+use crate::policy::model::{Access, Rule, Service, StreamName};
 use crate::subject::{Pattern, SubjectError, deny_below_stars};
 
 /// One subject that a service may use, and why.
@@ -45,6 +48,53 @@ pub struct Grant {
     publish: Vec<Permission>,
     subscribe: Vec<Permission>,
     claims: NatsClaims,
+    digest: Digest,
+}
+
+/// Names what a connection gets, its account and its permissions: the first 16 hexadecimal digits
+/// of a SHA-256. It stays the same from one policy revision to the next when the grant does.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Digest(Arc<str>);
+
+impl Digest {
+    fn of(account: &str, permissions: &NatsPermissionsMap) -> Self {
+        let mut context = digest::Context::new(&digest::SHA256);
+        // Lengths, so that no two grants give the same bytes.
+        let mut add = |text: &str| {
+            context.update(&(text.len() as u64).to_be_bytes());
+            context.update(text.as_bytes());
+        };
+        add(account);
+        for side in [&permissions.publish, &permissions.subscribe] {
+            for list in [&side.allow, &side.deny] {
+                add(&list.len().to_string());
+                for subject in list {
+                    add(subject);
+                }
+            }
+        }
+        let digest = context.finish();
+        let digest = digest.as_ref();
+        Self(data_encoding::HEXLOWER.encode(digest.get(..8).unwrap_or(digest)).into())
+    }
+
+    /// The digest as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
 }
 
 /// What the settings say for services that say nothing themselves.
@@ -144,10 +194,22 @@ pub fn never_granted(side: Side, pattern: &Pattern) -> Option<&'static str> {
     forbidden.iter().find(|(_, never)| never.overlaps(pattern)).map(|(text, _)| *text)
 }
 
-/// The prefix of a service's private inbox, for its client to set.
+/// Everything that the audit stream takes.
+const AUDIT_SUBJECTS: &str = "audit.events.>";
+
+/// Whether a subject is, or may stand for, one that the audit stream takes.
 #[must_use]
-pub fn inbox_prefix(service: &str) -> String {
-    format!("_INBOX.{service}")
+pub fn reaches_audit(pattern: &Pattern) -> bool {
+    Pattern::parse(AUDIT_SUBJECTS).is_ok_and(|audit| audit.overlaps(pattern))
+}
+
+/// Whether a subject is one that the service publishes its own audit events to.
+#[must_use]
+pub fn is_own_audit_subject(pattern: &Pattern, service: &str) -> bool {
+    let own = format!("{SUBJECT_ROOT}.{service}");
+    [own.clone(), format!("{own}.>")]
+        .iter()
+        .any(|own| Pattern::parse(own).is_ok_and(|own| pattern.is_subset_of(&own)))
 }
 
 impl Grant {
@@ -164,11 +226,14 @@ impl Grant {
         let subscribed: Vec<&Pattern> = subscribe.iter().map(|p| &p.subject).collect();
         let deny = deny_below_stars(&subscribed)
             .map_err(|_| GrantError::StarConflict(service.name.clone()))?;
+        let account = service.account.clone().unwrap_or_else(|| defaults.account.clone());
+        let permissions = NatsPermissionsMap {
+            publish: permissions(&publish, Vec::new()),
+            subscribe: permissions(&subscribe, deny.iter().map(ToString::to_string).collect()),
+        };
+        let digest = Digest::of(&account, &permissions);
         let claims = NatsClaims::User {
-            permissions: NatsPermissionsMap {
-                publish: permissions(&publish, Vec::new()),
-                subscribe: permissions(&subscribe, deny.iter().map(ToString::to_string).collect()),
-            },
+            permissions,
             // Empty is what the server takes for absent; it must be so without an operator.
             issuer_account: String::new(),
             subs: -1,
@@ -179,13 +244,20 @@ impl Grant {
         };
         Ok(Self {
             service: service.name.clone(),
-            account: service.account.clone().unwrap_or_else(|| defaults.account.clone()),
+            account,
             lifetime: service.lifetime.unwrap_or(defaults.lifetime),
             rules: service.rules.clone(),
             publish,
             subscribe,
             claims,
+            digest,
         })
+    }
+
+    /// Names account and permissions: two grants with one digest permit the same.
+    #[must_use]
+    pub fn digest(&self) -> &Digest {
+        &self.digest
     }
 
     /// The service's name.
@@ -237,6 +309,7 @@ impl Grant {
             service: self.service.clone(),
             account: self.account.clone(),
             lifetime: self.lifetime,
+            digest: self.digest.clone(),
             claims: claims.map_err(|_| GrantError::Unwritable(self.service.clone()))?,
         })
     }
@@ -249,6 +322,7 @@ pub struct Written {
     service: Arc<str>,
     account: Arc<str>,
     lifetime: Duration,
+    digest: Digest,
     claims: Box<RawValue>,
 }
 
@@ -269,6 +343,12 @@ impl Written {
     #[must_use]
     pub fn lifetime(&self) -> Duration {
         self.lifetime
+    }
+
+    /// Names account and permissions: two grants with one digest permit the same.
+    #[must_use]
+    pub fn digest(&self) -> &Digest {
+        &self.digest
     }
 
     /// The `nats` object of the user JWT, as JSON.
@@ -305,10 +385,7 @@ impl Builder<'_> {
     fn rule(&mut self, index: usize, rule: &Rule) -> Result<(), GrantError> {
         match &rule.access {
             Access::Owns(keyspace) => {
-                self.publish(index, "put, create, update, delete, purge", &keyspace.subjects())?;
-                if keyspace.part().is_none() {
-                    self.api(index, "remove delete markers", "STREAM.PURGE", keyspace, "")?;
-                }
+                self.publish_all(index, operation::writing(keyspace))?;
                 self.read(index, keyspace)
             }
             Access::Reads(keyspace) => self.read(index, keyspace),
@@ -327,43 +404,38 @@ impl Builder<'_> {
                 self.publish(index, "send requests", pattern.as_str())?;
                 self.replies(index, "replies")
             }
+            Access::Audits(stream) => self.audit(index, stream),
         }
+    }
+
+    /// What an ordered consumer takes, without acknowledgements, and reading by number.
+    fn audit(&mut self, index: usize, stream: &StreamName) -> Result<(), GrantError> {
+        let all = AUDIT_SUBJECTS;
+        for (purpose, subject) in [
+            ("open the audit stream", format!("STREAM.INFO.{stream}")),
+            ("get an event", format!("DIRECT.GET.{stream}")),
+            ("get the last event of a subject", format!("DIRECT.GET.{stream}.{all}")),
+            ("get an event without direct get", format!("STREAM.MSG.GET.{stream}")),
+            ("read events", format!("CONSUMER.CREATE.{stream}")),
+            ("read events", format!("CONSUMER.CREATE.{stream}.*")),
+            ("read events of some subjects", format!("CONSUMER.CREATE.{stream}.*.{all}")),
+            ("check a consumer", format!("CONSUMER.INFO.{stream}.*")),
+            ("end a consumer", format!("CONSUMER.DELETE.{stream}.*")),
+            ("ask for the next events", format!("CONSUMER.MSG.NEXT.{stream}.*")),
+        ] {
+            self.publish(index, purpose, &format!("$JS.API.{subject}"))?;
+        }
+        self.publish(index, "flow control of a consumer", &format!("$JS.FC.{stream}.>"))?;
+        self.replies(index, "replies and events")
     }
 
     fn read(&mut self, index: usize, keyspace: &Keyspace) -> Result<(), GrantError> {
-        let filter = keyspace.subjects();
-        self.api(index, "open the bucket", "STREAM.INFO", keyspace, "")?;
-        self.api(index, "get", "DIRECT.GET", keyspace, &filter)?;
-        if keyspace.part().is_none() {
-            // These three choose keys in their body, where no permission can see them.
-            self.api(index, "get a revision", "DIRECT.GET", keyspace, "")?;
-            self.api(index, "get without direct get", "STREAM.MSG.GET", keyspace, "")?;
-            self.api(index, "watch, keys, history", "CONSUMER.CREATE", keyspace, "")?;
-            self.api(index, "watch several keys", "CONSUMER.CREATE", keyspace, "*")?;
-        }
-        let filter = format!("*.{filter}");
-        self.api(index, "watch, keys, history", "CONSUMER.CREATE", keyspace, &filter)?;
-        self.api(index, "check a watch", "CONSUMER.INFO", keyspace, "*")?;
-        // nats.go waits for the answer when a watch stops, async-nats when it reconnects.
-        self.api(index, "end a watch", "CONSUMER.DELETE", keyspace, "*")?;
-        self.publish(index, "flow control of a watch", &format!("$JS.FC.{}.>", keyspace.stream()))?;
+        self.publish_all(index, operation::reading(keyspace))?;
         self.replies(index, "replies, values and watched changes")
     }
 
-    fn api(
-        &mut self,
-        index: usize,
-        purpose: &'static str,
-        operation: &str,
-        keyspace: &Keyspace,
-        rest: &str,
-    ) -> Result<(), GrantError> {
-        let dot = if rest.is_empty() { "" } else { "." };
-        self.publish(
-            index,
-            purpose,
-            &format!("$JS.API.{operation}.{}{dot}{rest}", keyspace.stream()),
-        )
+    fn publish_all(&mut self, index: usize, needed: Vec<Needed>) -> Result<(), GrantError> {
+        needed.into_iter().try_for_each(|(purpose, subject)| self.publish(index, purpose, &subject))
     }
 
     fn replies(&mut self, index: usize, purpose: &'static str) -> Result<(), GrantError> {
@@ -417,13 +489,43 @@ impl Builder<'_> {
         {
             Some("_INBOX.>")
         } else {
-            never_granted(side, &pattern)
+            let own = side == Side::Publish && is_own_audit_subject(&pattern, &self.service.name);
+            let audit = (reaches_audit(&pattern) && !own).then_some(AUDIT_SUBJECTS);
+            never_granted(side, &pattern).or(audit)
         };
         match forbidden {
             Some(forbidden) => {
                 Err(GrantError::Never { subject: subject.to_owned(), forbidden, rule: said() })
             }
             None => Ok(Permission { subject: pattern, purpose, rule }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::validate::validate;
+    use crate::source::SourceFile;
+
+    #[test]
+    fn the_last_gate_stops_what_validation_let_through() {
+        let text = "[service.a]\npublishes = [\"events.x\"]\n";
+        let policy = validate(&[SourceFile::new("p.toml", text)]).unwrap().policy;
+        let defaults = Defaults { account: "APP".into(), lifetime: Duration::from_secs(60) };
+        let service = policy.service("a").unwrap();
+        Grant::of(service, &defaults).unwrap();
+        let publish = Access::Publishes as fn(Pattern) -> Access;
+        let subscribe = Access::Subscribes as fn(Pattern) -> Access;
+        let cases = NEVER_PUBLISH.iter().map(|never| (publish, *never)).chain(
+            NEVER_SUBSCRIBE.iter().chain(&["_INBOX.>", "_INBOX.b.>"]).map(|n| (subscribe, *n)),
+        );
+        for (access, never) in cases.chain([(publish, ">"), (publish, "*.API.>"), (subscribe, ">")])
+        {
+            let mut hostile = service.clone();
+            hostile.rules[0].access = access(Pattern::parse(never).unwrap());
+            let refused = Grant::of(&hostile, &defaults);
+            assert!(matches!(refused, Err(GrantError::Never { .. })), "{never}: {refused:?}");
         }
     }
 }

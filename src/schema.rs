@@ -95,10 +95,16 @@ fn settings_table(path: &str) -> &'static str {
         "xkey" => {
             "The curve key with which requests are sealed; requests in clear are then refused."
         }
-        "system" => "A user of the system account.",
+        "system" => "A user of the system account: finds and closes connections.",
+        "admin" => "Who manages the buckets, with the tools; `serve` does not use it.",
+        "publisher" => {
+            "Who changes the policy in its bucket, with the tools; `serve` does not use it."
+        }
         "policy" => "Where the policy is.",
         "grants" => "What a connection gets when the policy does not say.",
+        "sessions" => "Connections that are open while the policy changes.",
         "limits" => "What bounds the work.",
+        "audit" => "The audit stream. Without it, events go to the log alone.",
         "http" => "Health and metrics.",
         "log" => "The log.",
         _ => "",
@@ -187,6 +193,13 @@ fn grants() -> Map<String, Value> {
             ),
         ),
         ("calls", subjects("Subjects that it may send requests to.")),
+        (
+            "audits",
+            list(
+                "Audit streams that it reads, by name (`[audit] stream` of the settings).",
+                &json!({ "type": "string", "pattern": "^[A-Za-z0-9_{}-]{1,73}$" }),
+            ),
+        ),
     ])
 }
 

@@ -8,9 +8,10 @@ mod connection;
 mod fence;
 mod link;
 
+pub use self::connection::connect_beside;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_nats::Message;
 use bytes::Bytes;
@@ -19,9 +20,16 @@ use tokio::sync::{oneshot, watch};
 #[cfg(all(unix, feature = "sandbox"))]
 pub(crate) use self::connection::reconnect_delay;
 use self::link::{End, Link};
-use crate::authorizer::{Authorizer, Moment};
+use crate::audit::Recorder;
+use crate::audit::event::{self, Event, RequestRejected};
+use crate::authorizer::{Authorisation, Authorizer, Moment};
 use crate::config::{Limits, Nats};
+use crate::decide::Denial;
+use crate::defects;
+use crate::policy::model::{Policy, Revision};
+use crate::policy::standing::Standing;
 use crate::policy::store::Store;
+use crate::protocol::request::Rejection;
 use crate::telemetry::{self, Dropped, Metrics};
 
 /// Where nats-server asks.
@@ -45,6 +53,12 @@ pub enum ServiceError {
     Subscribe(#[from] async_nats::SubscribeError),
 }
 
+/// How long to wait for a look at the policy's source before asking again whether to go on.
+const LOOK_FOR_POLICY: Duration = Duration::from_secs(1);
+
+/// How often the end of the work in progress is looked for while stopping.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
 /// Whether the service can do its work, for `/readyz`.
 pub struct Health {
     /// How many connections there should be; 0 before they are made.
@@ -52,19 +66,31 @@ pub struct Health {
     connected: AtomicUsize,
     subscribed: AtomicUsize,
     store: Arc<Store>,
+    standing: Arc<Standing>,
     metrics: Arc<Metrics>,
+    recorder: Recorder,
+    /// Servers whose version was looked at.
+    servers: defects::Seen,
 }
 
 impl Health {
     /// Not connected yet.
     #[must_use]
-    pub fn new(store: Arc<Store>, metrics: Arc<Metrics>) -> Arc<Self> {
+    pub fn new(
+        store: Arc<Store>,
+        standing: Arc<Standing>,
+        metrics: Arc<Metrics>,
+        recorder: Recorder,
+    ) -> Arc<Self> {
         Arc::new(Self {
             wanted: AtomicUsize::new(0),
             connected: AtomicUsize::new(0),
             subscribed: AtomicUsize::new(0),
             store,
+            standing,
             metrics,
+            recorder,
+            servers: defects::Seen::default(),
         })
     }
 
@@ -86,18 +112,35 @@ impl Health {
         };
         // With one connection left, the instance answers; but it begins with all.
         let subscribed = wanted > 0 && self.subscribed.load(Ordering::Relaxed) >= wanted;
-        let ready = subscribed && self.connected.load(Ordering::Relaxed) > 0;
-        let snapshot = self.store.current();
-        let policy = match self.metrics.refused_since() {
-            None => "the newest".to_owned(),
-            Some(since) => format!("changes refused for {} s, see the log", (now - since).max(0)),
+        let standing = &self.standing;
+        let too_old = standing.too_old(now);
+        let ago = |at: i64| now.saturating_sub(at).max(0);
+        let news = match (too_old, standing.refused()) {
+            (Some(_), _) => "too old to decide by".to_owned(),
+            (None, Some(r)) => format!("changes refused for {} s, see the log", ago(r.since)),
+            (None, None) => "the newest".to_owned(),
+        };
+        let policy = match self.store.current() {
+            None => {
+                format!("policy: none yet{}", standing.refused().map_or("", |_| ", see the log"))
+            }
+            Some(snapshot) => {
+                let revision = snapshot.policy.revision();
+                let number = standing.origin().map(|o| format!(" (number {})", o.number));
+                format!(
+                    "policy: revision {revision}{}, {news}\nin force: for {} s",
+                    number.unwrap_or_default(),
+                    ago(snapshot.loaded_at.as_second()),
+                )
+            }
         };
         let report = format!(
-            "nats-server: {connected}\nsubscribed: {}\npolicy: revision {}, {policy}\n",
+            "nats-server: {connected}\nsubscribed: {}\n{policy}\nsource: {}\nopen connections: {}\n",
             if subscribed { "yes" } else { "no" },
-            snapshot.policy.revision(),
+            standing.describe(now),
+            self.metrics.sessions().report(),
         );
-        (ready, report)
+        (subscribed && self.connected.load(Ordering::Relaxed) > 0 && too_old.is_none(), report)
     }
 }
 
@@ -107,8 +150,12 @@ pub struct Service {
     pub authorizer: Authorizer,
     /// The policy in force.
     pub store: Arc<Store>,
+    /// What is known of where it came from.
+    pub standing: Arc<Standing>,
     /// Counts.
     pub metrics: Arc<Metrics>,
+    /// Records what is decided.
+    pub recorder: Recorder,
     /// Tells whether it works.
     pub health: Arc<Health>,
     /// Bounds the work.
@@ -134,7 +181,7 @@ impl Service {
     /// [`ServiceError`] when it cannot begin.
     pub async fn run(
         self: Arc<Self>,
-        nats: Nats,
+        nats: Arc<Nats>,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), ServiceError> {
         let connections = nats.connections.max(1);
@@ -145,7 +192,7 @@ impl Service {
             opened: AtomicUsize::new(0),
             pending: AtomicUsize::new(0),
         });
-        let (nats, (stop, stopped)) = (Arc::new(nats), watch::channel(false));
+        let (stop, stopped) = watch::channel(false);
         let mut reports = Vec::with_capacity(connections);
         for number in 1..=connections {
             let (report, reported) = oneshot::channel();
@@ -185,31 +232,85 @@ impl Service {
         outcome
     }
 
-    /// One request, from its message to its answer. `None` when none is owed.
-    fn answer(&self, request: &Message, taken: Instant) -> Option<(Bytes, String)> {
-        if taken.elapsed() > self.limits.patience {
-            // The server gave up on it; an answer would only take time from the next.
-            self.metrics.dropped(Dropped::TooLate, 1);
-            return None;
+    /// Waits for a policy that is as new as its source says, or for the source to be out of reach
+    /// with a kept one in force. Gives its revision.
+    async fn policy(&self) -> Revision {
+        loop {
+            if self.standing.freshness.wait(LOOK_FOR_POLICY).await
+                && let Some(snapshot) = self.store.current()
+            {
+                return snapshot.policy.revision().clone();
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
         }
-        let xkey = request
-            .headers
-            .as_ref()
-            .and_then(|h| h.get(SERVER_XKEY))
-            .map(async_nats::HeaderValue::as_str);
-        let snapshot = self.store.current();
-        let moment = Moment::now();
-        match self.authorizer.authorise(&request.payload, xkey, &snapshot.policy, &moment) {
+    }
+
+    /// One request, from its message to its answer. `None` when none is owed.
+    async fn answer(&self, request: &Message, taken: Instant) -> Option<(Bytes, String)> {
+        let freshness = &self.standing.freshness;
+        loop {
+            let left = self.limits.patience.checked_sub(taken.elapsed());
+            // What was known before this process last slept decides nothing.
+            let fresh = match left {
+                Some(left) => freshness.wait(left).await,
+                None => false,
+            };
+            let Some(snapshot) = self.store.current().filter(|_| fresh) else {
+                // The server gave up on it; an answer would only take time from the next.
+                self.metrics.dropped(Dropped::TooLate, 1);
+                return None;
+            };
+            let moment = Moment::now();
+            let authorised = self.authorise(request, &snapshot.policy, &moment);
+            // It may have slept right here.
+            if freshness.holds() {
+                return self.tell(authorised, moment.id, taken);
+            }
+        }
+    }
+
+    fn authorise(
+        &self,
+        request: &Message,
+        policy: &Policy,
+        moment: &Moment,
+    ) -> Result<Authorisation, Rejection> {
+        let headers = request.headers.as_ref();
+        let xkey = headers.and_then(|h| h.get(SERVER_XKEY)).map(async_nats::HeaderValue::as_str);
+        match self.standing.too_old(moment.now) {
+            None => self.authorizer.authorise(&request.payload, xkey, policy, moment),
+            Some(age) => {
+                let reason = Denial::PolicyTooOld(age);
+                self.authorizer.refuse(&request.payload, xkey, policy, moment, &reason)
+            }
+        }
+    }
+
+    fn tell(
+        &self,
+        authorised: Result<Authorisation, Rejection>,
+        id: String,
+        taken: Instant,
+    ) -> Option<(Bytes, String)> {
+        match authorised {
             Ok(mut authorisation) => {
                 let bytes = authorisation.answer.as_mut().ok().map(std::mem::take);
                 let took = taken.elapsed();
-                self.metrics.decided(&authorisation, took);
-                telemetry::log_decision(&authorisation, &moment.id, took);
-                Some((bytes?.into(), moment.id))
+                let outcome = authorisation.decision.as_ref().map(drop);
+                self.metrics.decided(outcome.map_err(|denied| denied.reason.code()), took);
+                let server = authorisation.request.server();
+                if self.health.servers.first(server.key.as_str()) {
+                    telemetry::log_defects(server);
+                }
+                self.recorder.record(authorisation.event(&id, took));
+                Some((bytes?.into(), id))
             }
             Err(rejection) => {
                 self.metrics.rejected(&rejection);
-                telemetry::log_rejection(&rejection);
+                self.recorder.record(Event::RequestRejected(RequestRejected {
+                    reason: rejection.code().to_owned(),
+                    detail: event::words(&rejection.to_string()),
+                }));
                 None
             }
         }

@@ -4,9 +4,10 @@
 //! text that reaches a log may hold line breaks and terminal codes. Metrics are in the
 //! OpenMetrics text format.
 
+mod events;
 mod lines;
+mod sessions;
 
-use std::borrow::Cow;
 use std::io::IsTerminal;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64};
@@ -21,7 +22,8 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use tracing_subscriber::EnvFilter;
 
-use crate::authorizer::Authorisation;
+pub use self::events::{log_defects, log_event};
+pub use self::sessions::{SessionMetrics, SessionState};
 use crate::policy::model::Policy;
 use crate::protocol::request::Rejection;
 
@@ -72,61 +74,6 @@ pub fn start_logging(format: LogFormat, filter: &str) -> Result<Logging, String>
     Ok(Logging(lines))
 }
 
-/// The longest piece of a client's own words in a log line, in characters.
-const CLIENT_WORDS: usize = 64;
-
-/// Escaped and cut, so that it can be printed.
-fn printable(text: &str) -> Cow<'_, str> {
-    let plain = |b: u8| (b' '..=b'~').contains(&b) && !b"\"'\\".contains(&b);
-    if text.len() <= CLIENT_WORDS && text.bytes().all(plain) {
-        return Cow::Borrowed(text);
-    }
-    text.chars().take(CLIENT_WORDS).flat_map(char::escape_debug).collect()
-}
-
-/// Logs one decision. Grants at INFO, denials at WARN.
-pub fn log_decision(authorisation: &Authorisation, id: &str, took: Duration) {
-    let Authorisation { request, decision, answer } = authorisation;
-    let (server, client) = (request.server(), request.client());
-    let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-    let host = printable(&client.host);
-    let name = printable(&client.name);
-    let library = printable(&client.library);
-    let connection = client.connection.map_or("unknown", |c| c.as_str());
-    let server_name = printable(&server.name);
-    if let Err(error) = answer {
-        tracing::error!(
-            event = "answer_failed", decision = id, server = &*server_name,
-            server_id = %server.key, cid = client.id, error = %error,
-        );
-    }
-    match decision {
-        Ok(granted) => tracing::info!(
-            event = "authorisation", outcome = "granted", reason = "granted",
-            service = %granted.grant.service(), nkey = %granted.key, host = &*host, connection,
-            client = &*name, library = &*library, server = &*server_name, server_id = %server.key,
-            cid = client.id, account = granted.grant.account(), revision = %granted.revision,
-            expires = granted.expires, decision = id, took_us,
-        ),
-        Err(denied) => tracing::warn!(
-            event = "authorisation", outcome = "denied", reason = denied.reason.code(),
-            service = denied.service.as_deref().unwrap_or("-"),
-            nkey = denied.key.as_ref().map_or("-", |k| k.as_str()), host = &*host, connection,
-            client = &*name, library = &*library, server = &*server_name, server_id = %server.key,
-            cid = client.id, revision = %denied.revision, decision = id, took_us,
-            detail = %denied.reason,
-        ),
-    }
-}
-
-/// Logs a request that got no reply.
-pub fn log_rejection(rejection: &Rejection) {
-    tracing::warn!(
-        event = "request_rejected", reason = rejection.code(), detail = %rejection,
-        "a request on $SYS.REQ.USER.AUTH was ignored",
-    );
-}
-
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct DecisionLabels {
     outcome: &'static str,
@@ -167,6 +114,10 @@ impl Dropped {
     }
 }
 
+/// Why events get lost: too many at once for the disk, too many kept for the stream, and an
+/// instance that was killed.
+pub const LOSSES: [&str; 3] = ["queue_full", "spool_full", "killed"];
+
 /// What Prometheus reads.
 pub struct Metrics {
     registry: Registry,
@@ -180,6 +131,16 @@ pub struct Metrics {
     policy_services: Gauge,
     policy_loaded: Gauge<f64, AtomicU64>,
     policy_refused_since: Gauge<i64, AtomicI64>,
+    policy_number: Gauge,
+    policy_source: Gauge,
+    policy_confirmed: Gauge<i64, AtomicI64>,
+    audit_recorded: Counter,
+    audit_published: Counter,
+    audit_lost: Family<ReasonLabel, Counter>,
+    audit_pending: Gauge,
+    audit_spool_bytes: Gauge,
+    audit_connected: Gauge,
+    sessions: SessionMetrics,
 }
 
 impl Metrics {
@@ -202,6 +163,16 @@ impl Metrics {
             policy_services: Gauge::default(),
             policy_loaded: Gauge::default(),
             policy_refused_since: Gauge::default(),
+            policy_number: Gauge::default(),
+            policy_source: Gauge::default(),
+            policy_confirmed: Gauge::default(),
+            audit_recorded: Counter::default(),
+            audit_published: Counter::default(),
+            audit_lost: Family::default(),
+            audit_pending: Gauge::default(),
+            audit_spool_bytes: Gauge::default(),
+            audit_connected: Gauge::default(),
+            sessions: SessionMetrics::default(),
             registry: Registry::default(),
         };
         registry.register(
@@ -267,14 +238,106 @@ impl Metrics {
             Unit::Seconds,
             metrics.policy_refused_since.clone(),
         );
+        metrics.register_source(&mut registry);
+        metrics.register_audit(&mut registry);
+        metrics.sessions.register(&mut registry);
         Arc::new(Self { registry, ..metrics })
     }
 
-    /// Counts one decision and the time it took.
-    pub fn decided(&self, authorisation: &Authorisation, took: Duration) {
-        let labels = match &authorisation.decision {
-            Ok(_) => DecisionLabels { outcome: "granted", reason: "granted" },
-            Err(denied) => DecisionLabels { outcome: "denied", reason: denied.reason.code() },
+    fn register_source(&self, registry: &mut Registry) {
+        registry.register(
+            "policy_number",
+            "Number of the policy in force in its bucket; 0 when it is not from one",
+            self.policy_number.clone(),
+        );
+        registry.register(
+            "policy_source_up",
+            "1 while the policy's source answers",
+            self.policy_source.clone(),
+        );
+        registry.register_with_unit(
+            "policy_confirmed_timestamp",
+            "When the policy's source last answered (Unix time)",
+            Unit::Seconds,
+            self.policy_confirmed.clone(),
+        );
+    }
+
+    fn register_audit(&self, registry: &mut Registry) {
+        registry.register(
+            "audit_events",
+            "Events recorded, for the log and the audit stream",
+            self.audit_recorded.clone(),
+        );
+        registry.register(
+            "audit_published",
+            "Events that the audit stream acknowledged",
+            self.audit_published.clone(),
+        );
+        // At zero from the start, so that the first loss is a rise.
+        for reason in LOSSES {
+            drop(self.audit_lost.get_or_create(&ReasonLabel { reason }));
+        }
+        registry.register(
+            "audit_lost",
+            "Events that will never be in the audit stream, by reason",
+            self.audit_lost.clone(),
+        );
+        registry.register(
+            "audit_pending",
+            "Events on disk that the audit stream has not acknowledged yet",
+            self.audit_pending.clone(),
+        );
+        registry.register_with_unit(
+            "audit_spool",
+            "What the events on disk take",
+            Unit::Bytes,
+            self.audit_spool_bytes.clone(),
+        );
+        registry.register(
+            "audit_connected",
+            "1 while events are sent to the audit stream; 0 while they are kept, or without one",
+            self.audit_connected.clone(),
+        );
+    }
+
+    /// Those of open connections.
+    #[must_use]
+    pub fn sessions(&self) -> &SessionMetrics {
+        &self.sessions
+    }
+
+    /// Counts an event.
+    pub fn audit_recorded(&self) {
+        self.audit_recorded.inc();
+    }
+
+    /// Counts events that the audit stream has.
+    pub fn audit_published(&self, count: u64) {
+        self.audit_published.inc_by(count);
+    }
+
+    /// Counts events that it will never have. `reason` is one of [`LOSSES`].
+    pub fn audit_lost(&self, reason: &'static str, count: u64) {
+        self.audit_lost.get_or_create(&ReasonLabel { reason }).inc_by(count);
+    }
+
+    /// How many events wait on disk, and what they take in bytes.
+    pub fn audit_pending(&self, count: u64, bytes: u64) {
+        self.audit_pending.set(i64::try_from(count).unwrap_or(i64::MAX));
+        self.audit_spool_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    /// Whether events get through.
+    pub fn audit_connected(&self, connected: bool) {
+        self.audit_connected.set(i64::from(connected));
+    }
+
+    /// Counts one decision, by the code of a denial, and the time it took.
+    pub fn decided(&self, decision: Result<(), &'static str>, took: Duration) {
+        let labels = match decision {
+            Ok(()) => DecisionLabels { outcome: "granted", reason: "granted" },
+            Err(reason) => DecisionLabels { outcome: "denied", reason },
         };
         self.decisions.get_or_create(&labels).inc();
         self.decision_seconds.observe(took.as_secs_f64());
@@ -309,9 +372,10 @@ impl Metrics {
         }
     }
 
-    /// A policy came into force, at a Unix time in seconds.
+    /// A policy came into force, at a Unix time in seconds, with its number if it has one.
     #[allow(clippy::cast_precision_loss)]
-    pub fn policy_accepted(&self, policy: &Policy, now: i64) {
+    pub fn policy_accepted(&self, policy: &Policy, now: i64, number: Option<u64>) {
+        self.policy_number.set(number.map_or(0, |n| i64::try_from(n).unwrap_or(i64::MAX)));
         self.policy_loads.get_or_create(&OutcomeLabel { outcome: "accepted" }).inc();
         self.policy_services.set(i64::try_from(policy.services().len()).unwrap_or(i64::MAX));
         self.policy_loaded.set(now as f64);
@@ -326,10 +390,14 @@ impl Metrics {
         }
     }
 
-    /// Since when policy changes have been refused (Unix time), if they are.
-    #[must_use]
-    pub fn refused_since(&self) -> Option<i64> {
-        Some(self.policy_refused_since.get()).filter(|since| *since != 0)
+    /// Whether the policy's source answered when it was last asked.
+    pub fn policy_source(&self, answers: bool) {
+        self.policy_source.set(i64::from(answers));
+    }
+
+    /// When the policy's source last answered (Unix time).
+    pub fn policy_confirmed(&self, at: i64) {
+        self.policy_confirmed.set(at);
     }
 
     /// The OpenMetrics text.
@@ -341,18 +409,5 @@ impl Metrics {
             out.clear();
         }
         out
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn clients_words_cannot_break_a_log_line() {
-        assert_eq!(printable("plain words, 1.2"), "plain words, 1.2");
-        assert_eq!(printable("a\"b"), "a\\\"b");
-        assert_eq!(printable("a\nb\u{1b}[31m"), "a\\nb\\u{1b}[31m");
-        assert_eq!(printable(&"x".repeat(1000)).len(), CLIENT_WORDS);
     }
 }

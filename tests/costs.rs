@@ -1,6 +1,9 @@
 //! What an authorisation allocates: counted, so that no other load on the machine changes it. In a
 //! test binary of its own, because it counts for the whole process.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(clippy::print_stdout)]
+
 #[allow(dead_code)]
 mod support;
 

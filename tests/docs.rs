@@ -143,3 +143,57 @@ fn the_page_about_shells_and_editors() {
 fn the_tutorial() {
     check("tutorial.md", |_| {});
 }
+
+/// Puts a table between two lines of a page, or sees that it is there.
+fn check_table(name: &str, from: &str, to: &str, table: &str) {
+    let path = repository().join("docs").join(name);
+    let page = std::fs::read_to_string(&path).unwrap();
+    let (before, rest) = page.split_once(from).unwrap();
+    let (_, after) = rest.split_once(to).unwrap();
+    let whole = format!("{before}{from}\n{table}{to}{after}");
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(&path, whole).unwrap();
+    } else {
+        assert!(whole == page, "docs/{name} has another table; run with UPDATE_DOCS=1:\n{table}");
+    }
+}
+
+#[test]
+fn the_page_about_doctor_has_every_check_and_advisory() {
+    use solewriter::doctor::CHECKS;
+    use solewriter::doctor::advisories::{ADVISORIES, UP_TO};
+    let mut table =
+        "| check | what must be so | why | takes |\n| --- | --- | --- | --- |\n".to_owned();
+    for check in CHECKS {
+        let _ = writeln!(
+            table,
+            "| `{}` | {} | {} | {} |",
+            check.id, check.asks, check.why, check.takes
+        );
+    }
+    check_table(
+        "doctor.md",
+        "<!-- generated from the code: UPDATE_DOCS=1 cargo test --test docs -->",
+        "<!-- end -->",
+        &table,
+    );
+    let mut table = "| note | alias | fixed in | what |\n| --- | --- | --- | --- |\n".to_owned();
+    for advisory in ADVISORIES {
+        let (note, link, title) = (advisory.note, advisory.link(), advisory.title);
+        let fixed = advisory.fixed.join(", ");
+        let _ = writeln!(table, "| [{note}]({link}) | {} | {fixed} | {title} |", advisory.alias);
+    }
+    check_table(
+        "doctor.md",
+        "<!-- advisories: UPDATE_DOCS=1 cargo test --test docs -->",
+        "<!-- end of advisories -->",
+        &table,
+    );
+    let page = std::fs::read_to_string(repository().join("docs/doctor.md")).unwrap();
+    assert!(page.contains(&format!("read up to note {UP_TO}")));
+    // What it names is there.
+    let attacks = std::fs::read_to_string(repository().join("docs/attacks.md")).unwrap();
+    for (id, _) in solewriter::doctor::accounts::OPEN {
+        assert!(attacks.contains(&format!("`{id}`")), "{id}");
+    }
+}

@@ -1,5 +1,7 @@
 //! `docs/performance.md` says what was measured, and nothing else.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
 use std::path::Path;
 
 use solewriter::load::results::{Report, Soak};
@@ -17,7 +19,10 @@ fn read<T: serde::de::DeserializeOwned>(name: &str) -> Option<T> {
 #[test]
 fn no_number_in_the_page_is_written_by_hand() {
     let Some(report) = read::<Report>("report.json") else {
-        assert!(!docs().join("performance.md").exists(), "a page without the results it is made of");
+        assert!(
+            !docs().join("performance.md").exists(),
+            "a page without the results it is made of"
+        );
         return;
     };
     let soak: Option<Soak> = read("soak.json");

@@ -7,7 +7,7 @@ use solewriter::permissions::{Defaults, Grant, Side, never_granted};
 use solewriter::policy::model::{Access, Policy};
 use solewriter::policy::validate::validate;
 use solewriter::source::SourceFile;
-use solewriter::subject::{Pattern, Subject};
+use solewriter::subject::Pattern;
 
 fn defaults() -> Defaults {
     Defaults { account: "APP".into(), lifetime: std::time::Duration::from_secs(3600) }
@@ -203,20 +203,78 @@ proptest! {
 
     /// A key that one service may write, no other may; and whoever may write it owns it.
     #[test]
-    fn no_key_has_two_writers(text in hostile_policy(), bucket in "[bc]", key in "[abx](\\.[abx]){0,2}") {
+    fn no_key_has_two_writers(text in hostile_policy()) {
         let Some(policy) = policy(&text) else { return Ok(()) };
-        let subject = Subject::parse(&format!("$KV.{bucket}.{key}")).unwrap();
-        let mut writers = Vec::new();
+        let mut written: Vec<(&str, Pattern)> = Vec::new();
         for service in policy.services() {
             let grant = Grant::of(service, &defaults()).unwrap();
-            if grant.permissions(Side::Publish).iter().any(|p| p.subject.matches(&subject)) {
-                let owns = service.rules.iter().any(|rule| {
-                    matches!(&rule.access, Access::Owns(keyspace) if keyspace.holds(&subject))
+            let own: Vec<Pattern> = service.rules.iter().filter_map(|rule| match &rule.access {
+                Access::Owns(keyspace) => Some(Pattern::parse(&keyspace.subjects()).unwrap()),
+                _ => None,
+            }).collect();
+            for permission in grant.permissions(Side::Publish) {
+                let subject = &permission.subject;
+                if subject.first_token() != "$KV" {
+                    continue;
+                }
+                prop_assert!(own.contains(subject), "{} writes {subject}\n{text}", service.name);
+                let other = written.iter().find(|(name, theirs)| {
+                    *name != &*service.name && theirs.overlaps(subject)
                 });
-                prop_assert!(owns, "{} writes {} and does not own it\n{}", service.name, subject, &text);
-                writers.push(service.name.clone());
+                prop_assert!(other.is_none(), "{} and {other:?}: {subject}\n{text}", service.name);
+                written.push((&service.name, subject.clone()));
             }
         }
-        prop_assert!(writers.len() <= 1, "{subject}: {writers:?}\n{text}");
     }
+}
+
+#[test]
+fn a_digest_names_account_and_permissions_and_nothing_else() {
+    let digest = |text: &str| {
+        let policy = policy(text).expect(text);
+        let grant = Grant::of(policy.service("s").unwrap(), &defaults()).unwrap();
+        grant.digest().to_string()
+    };
+    let base = "[bucket.b]\n[bucket.c]\n[service.s]\nowns = [\"b\"]\nreads = [\"c\"]\n";
+    let first = digest(base);
+    assert_eq!(first.len(), 16);
+    // Written otherwise, with another revision, lifetime or reason, it is the same grant.
+    for same in [
+        "# another revision\n[service.s]\nlifetime = \"5m\"\nowns = [\"b\"]\nreads = [\"c\"]\n[bucket.b]\n[bucket.c]\n",
+        "[role.r]\nreads = [\"c\"]\n[bucket.b]\n[bucket.c]\n[service.s]\nroles = [\"r\"]\nowns = [\"b\"]\n",
+    ] {
+        assert_eq!(digest(same), first, "{same}");
+    }
+    for (from, to) in [
+        ("reads = [\"c\"]", "reads = [\"c/x\"]"),
+        ("reads = [\"c\"]", ""),
+        ("owns = [\"b\"]", "owns = [\"b\"]\naccount = \"OTHER\""),
+        ("owns = [\"b\"]", "owns = [\"b\"]\nsubscribes = [\"a.b\"]"),
+    ] {
+        assert_ne!(digest(&base.replace(from, to)), first, "{to}");
+    }
+}
+
+#[test]
+fn who_audits_reads_that_stream_and_nothing_more() {
+    let lists = lists("audits = [\"AUDIT_EVENTS\"]");
+    let publish: Vec<&str> =
+        lists["pub"]["allow"].as_array().unwrap().iter().map(|s| s.as_str().unwrap()).collect();
+    assert_eq!(
+        publish,
+        [
+            "$JS.API.CONSUMER.CREATE.AUDIT_EVENTS",
+            "$JS.API.CONSUMER.CREATE.AUDIT_EVENTS.*",
+            "$JS.API.CONSUMER.CREATE.AUDIT_EVENTS.*.audit.events.>",
+            "$JS.API.CONSUMER.DELETE.AUDIT_EVENTS.*",
+            "$JS.API.CONSUMER.INFO.AUDIT_EVENTS.*",
+            "$JS.API.CONSUMER.MSG.NEXT.AUDIT_EVENTS.*",
+            "$JS.API.DIRECT.GET.AUDIT_EVENTS",
+            "$JS.API.DIRECT.GET.AUDIT_EVENTS.audit.events.>",
+            "$JS.API.STREAM.INFO.AUDIT_EVENTS",
+            "$JS.API.STREAM.MSG.GET.AUDIT_EVENTS",
+            "$JS.FC.AUDIT_EVENTS.>",
+        ]
+    );
+    assert_eq!(lists["sub"]["allow"], serde_json::json!(["_INBOX.s.>"]));
 }

@@ -55,14 +55,15 @@ fn a_grant_is_what_the_server_expects() {
     let user = response["nats"]["jwt"].as_str().unwrap().as_bytes().to_owned();
     bench.issuer.public().verify(signed_part(&user), &signature(&user)).unwrap();
     let user = decode(&user);
-    let revision = authorisation.decision.unwrap().revision;
+    let granted = authorisation.decision.unwrap();
+    let (revision, digest) = (granted.revision, granted.grant.digest().as_str());
     let key = bench.client.public_key();
     assert_eq!(
         user,
         json!({
             "jti": "DECISION", "iat": NOW, "exp": NOW + 3600, "aud": "APP",
             "iss": bench.issuer.public().as_str(), "sub": bench.user_nkey,
-            "name": format!("orders/{key}/{revision}"),
+            "name": format!("orders/{key}/{revision}/{digest}"),
             "nats": {
                 "type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1,
                 "bearer_token": false, "issuer_account": "",
@@ -243,6 +244,29 @@ fn permissions_end_with_the_key() {
     let policy =
         format!("[service.orders]\nnkeys = [{{ key = \"{key}\", not_after = {until} }}]\n");
     assert_eq!(authorise(&bench, &policy, &bench.claims()).decision.unwrap().expires, NOW + 60);
+}
+
+#[test]
+fn no_source_is_let_in_more_often_than_the_settings_say() {
+    let reasons = |bench: &Bench, claims: &[serde_json::Value]| -> Vec<&'static str> {
+        let decided = claims.iter().map(|claims| authorise(bench, POLICY, claims).decision);
+        decided.map(|d| d.map_or_else(|denied| denied.reason.code(), |_| "granted")).collect()
+    };
+    // By address, before any proof is looked at, so that a flood of bad ones is cheap.
+    let bench = Bench::limited(None, Some(2));
+    let (good, mut forged, mut elsewhere) = (bench.claims(), bench.claims(), bench.claims());
+    forged["nats"]["client_info"]["nonce"] = json!("another nonce..");
+    elsewhere["nats"]["client_info"]["host"] = json!("10.1.2.4");
+    assert_eq!(
+        reasons(&bench, &[forged.clone(), good.clone(), good.clone(), forged.clone(), elsewhere]),
+        ["bad_signature", "granted", "limited", "limited", "granted"]
+    );
+    // By key: only who proved to hold it uses it up.
+    let bench = Bench::limited(Some(2), None);
+    assert_eq!(
+        reasons(&bench, &[forged.clone(), forged, good.clone(), good.clone(), good]),
+        ["bad_signature", "bad_signature", "granted", "granted", "limited"]
+    );
 }
 
 #[test]

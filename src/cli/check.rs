@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::tool::{Format, GrantArgs, NO, Output, YES, count, json, no_grant, read, style};
-use crate::permissions::Grant;
+use crate::permissions::{Defaults, Grant};
 use crate::policy::validate::{Validated, validate};
 use crate::source::{Collector, Problems, Severity};
 
@@ -56,7 +56,7 @@ impl Check {
 
     fn output(&self) -> Result<Output, Output> {
         let checked = read(&self.dir)?.and_then(|files| validate(&files));
-        let checked = checked.and_then(|validated| self.grant_all(validated));
+        let checked = checked.and_then(|validated| grant_all(validated, &self.grants.defaults()));
         let (problems, policy) = match &checked {
             Ok(Validated { policy, warnings }) => (warnings, Some(policy)),
             Err(problems) => (problems, None),
@@ -91,20 +91,19 @@ impl Check {
         }
         Ok(Output { out, err, code })
     }
+}
 
-    /// Makes each service's grant, as `serve` will.
-    fn grant_all(&self, validated: Validated) -> Result<Validated, Problems> {
-        let defaults = self.grants.defaults();
-        let problems = Collector::new();
-        for service in validated.policy.services() {
-            if let Err(error) = Grant::of(service, &defaults) {
-                problems.push(no_grant(&service.name, &service.at, &error));
-            }
+/// Makes each service's grant, as `serve` will.
+pub(super) fn grant_all(validated: Validated, defaults: &Defaults) -> Result<Validated, Problems> {
+    let problems = Collector::new();
+    for service in validated.policy.services() {
+        if let Err(error) = Grant::of(service, defaults) {
+            problems.push(no_grant(&service.name, &service.at, &error));
         }
-        if !problems.has_errors() {
-            return Ok(validated);
-        }
-        problems.extend(validated.warnings);
-        Err(problems.finish())
     }
+    if !problems.has_errors() {
+        return Ok(validated);
+    }
+    problems.extend(validated.warnings);
+    Err(problems.finish())
 }

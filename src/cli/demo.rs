@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
-use async_nats::jetstream::{self, kv};
+use async_nats::jetstream;
 use async_nats::{ConnectOptions, Event, ServerError};
 use clap::Args;
 use tokio::process::{Child, Command};
@@ -13,8 +13,13 @@ use tokio::time::timeout;
 
 use super::init::{Deployment, Init};
 use super::{fail, runtime};
+use crate::audit::reader::{Reader, Then};
+use crate::audit::stream;
+use crate::buckets::{self, Plan, streams};
 use crate::keys::{Seed, Signer, User};
 use crate::permissions::inbox_prefix;
+use crate::policy::directory::Directory;
+use crate::policy::validate::validate;
 use crate::sandbox::{Server, fetch};
 
 /// How long any one thing may take before the demo says that it failed.
@@ -156,13 +161,18 @@ impl Stage {
         Ok(Seed::parse(&text)?)
     }
 
-    /// What an administrator does: buckets belong to the account STATE, where no service lives.
+    /// What `solewriter buckets apply` does, as the admin: the buckets that the policy declares, in
+    /// the account STATE, where no service lives.
     async fn create_buckets(&self) -> Result<(), Error> {
+        let files = Directory::new(self.deployment.policy()).read();
+        let policy = files.and_then(|files| validate(&files)).map_err(|p| p.summary())?.policy;
         let admin = ConnectOptions::with_nkey(self.seed("admin")?.expose().to_owned());
-        let admin = jetstream::new(admin.connect(self.server.client_url()).await?);
-        for bucket in ["orders", "invoices", "rates"] {
-            let config = kv::Config { bucket: bucket.to_owned(), history: 5, ..Default::default() };
-            admin.create_key_value(config).await?;
+        let admin = admin.connect(self.server.client_url()).await?;
+        let streams = streams::all(&admin).await?;
+        let audit = buckets::audit_stream(stream::DEFAULT_NAME, &policy);
+        let plan = Plan::of(&policy, &streams).and(audit, &streams);
+        for done in streams::apply(&admin, &plan).await {
+            done.outcome?;
         }
         Ok(())
     }
@@ -213,6 +223,38 @@ impl Stage {
         let quotes = self.connect("quotes").await?;
         let value = quotes.get("orders", "1001").await?;
         said("quotes", "get orders/1001", &format!("{value:?}"));
+
+        say(
+            "\n6. All of it is in the audit stream.   [service.auditor] audits = [\"AUDIT_EVENTS\"]",
+        );
+        self.audit().await
+    }
+
+    /// What an auditor reads: the refusal of the stranger, and the edit of the policy.
+    async fn audit(&self) -> Result<(), Error> {
+        let reader = Reader {
+            servers: vec![self.server.client_url().parse()?],
+            seed: self.seed("auditor")?,
+            service: "auditor".to_owned(),
+            ca: None,
+            stream: stream::DEFAULT_NAME.to_owned(),
+        };
+        let (mut denied, mut edited) = (None, None);
+        let reading = reader.read(None, true, |event| {
+            let at = |path: &str| event.pointer(path).map(ToString::to_string);
+            match event.get("type").and_then(serde_json::Value::as_str) {
+                Some("solewriter.authorisation.denied") => denied = at("/data/reason"),
+                Some("solewriter.policy.accepted") => {
+                    edited = at("/data/changes/changed/names").or(edited.take());
+                }
+                _ => {}
+            }
+            if denied.is_some() && edited.is_some() { Then::Stop } else { Then::GoOn }
+        });
+        timeout(PATIENCE, reading).await??;
+        let shown = |found: Option<String>| found.unwrap_or_default();
+        said("auditor", "solewriter.authorisation.denied", &shown(denied));
+        said("auditor", "solewriter.policy.accepted", &format!("changed {}", shown(edited)));
         Ok(())
     }
 
@@ -230,7 +272,7 @@ impl Stage {
         let keys = self.deployment.dir.join("keys");
         say("\nStill running. Connect as a service, with its seed and its own inbox prefix:\n");
         say(&format!("   server  {}", self.server.client_url()));
-        for service in ["orders", "billing", "quotes"] {
+        for service in ["orders", "billing", "quotes", "auditor"] {
             say(&format!(
                 "   {service:<8}seed file {}, inbox prefix {}",
                 self.deployment.seed_file(service).display(),
@@ -239,6 +281,11 @@ impl Stage {
         }
         say(&format!("\nEdit {} and connect again.", self.deployment.policy().display()));
         say(&format!("The admin (account STATE) is {}/admin.nk.", keys.display()));
+        say(&format!(
+            "Is it sound? solewriter doctor -c {} --nats-servers {}",
+            self.deployment.settings().display(),
+            self.server.client_url(),
+        ));
         say("Ctrl-C stops everything and removes the folder.");
     }
 

@@ -9,6 +9,8 @@ use self::view::{View, markdown, text};
 use super::git;
 use super::tool::{Loaded, NO, Output, PolicyArgs, YES, accept, json, load, no_grant};
 use crate::diff::{Diff, diff};
+use crate::permissions::Defaults;
+use crate::policy::model::Policy;
 
 mod view;
 
@@ -94,10 +96,7 @@ impl DiffCommand {
             None => self.policy.load()?,
         };
         let (old, new) = (old.policy, new.policy);
-        let found = diff(&old, &new, &self.policy.defaults()).map_err(|(service, error)| {
-            let place = new.service(&service).or(old.service(&service)).map(|s| s.at.to_string());
-            Output::wrong(no_grant(&service, &place.unwrap_or_default(), &error))
-        })?;
+        let found = compare(&old, &new, &self.policy.defaults())?;
         let view = View {
             old: (self.old.as_str(), old.revision().as_str()),
             new: (new_name.as_str(), new.revision().as_str()),
@@ -134,4 +133,26 @@ impl DiffCommand {
         };
         accept(&path, files.map_err(Output::wrong)?)
     }
+}
+
+/// What each identity gains and loses.
+fn compare(old: &Policy, new: &Policy, defaults: &Defaults) -> Result<Diff, Output> {
+    diff(old, new, defaults).map_err(|(service, error)| {
+        let place = new.service(&service).or(old.service(&service)).map(|s| s.at.to_string());
+        Output::wrong(no_grant(&service, &place.unwrap_or_default(), &error))
+    })
+}
+
+/// The changes as people read them, for a command that is about to make them.
+pub(super) fn described(
+    (old_name, old): (&str, &Policy),
+    (new_name, new): (&str, &Policy),
+    defaults: &Defaults,
+) -> Result<String, Output> {
+    let found = compare(old, new, defaults)?;
+    Ok(text(&View {
+        old: (old_name, old.revision().as_str()),
+        new: (new_name, new.revision().as_str()),
+        diff: &found,
+    }))
 }

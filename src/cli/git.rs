@@ -44,6 +44,14 @@ pub(super) fn read(folder: &Path, tree: &str) -> Result<Vec<SourceFile>, Problem
     Ok(files)
 }
 
+/// Who git says that commits here are by: `Lea <lea@example.com>`. Blocks.
+pub(super) fn author() -> Option<String> {
+    let ident = git(Path::new("."), &["var", "GIT_AUTHOR_IDENT"]).ok()?;
+    let ident = String::from_utf8(ident).ok()?;
+    let (author, _) = ident.rsplit_once('>')?;
+    Some(format!("{author}>"))
+}
+
 /// Refuses what git could take for an option, a range, or something else than a revision.
 fn check(tree: &str) -> Result<(), Problem> {
     let (revision, _) = tree.split_once(':').unwrap_or((tree, ""));

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::fail;
+use crate::audit::stream;
 use crate::keys::{Account, Curve, CurveSecret, Role, Seed, Signer, User};
 
 const SERVER_CONFIG: &str = include_str!("../../deploy/nats-server.conf");
@@ -15,7 +16,7 @@ const SETTINGS: &str = include_str!("../../deploy/solewriter.toml");
 const POLICY: &str = include_str!("../../policy/services.toml");
 const POLICY_TESTS: &str = include_str!("../../policy/services.test.toml");
 /// The services of the sample policy, each with the sample key that `init` replaces.
-const SAMPLE_SERVICES: [&str; 3] = ["orders", "billing", "quotes"];
+const SAMPLE_SERVICES: [&str; 5] = ["orders", "billing", "quotes", "violations", "auditor"];
 
 /// Write keys, configurations and a sample policy for a working deployment.
 ///
@@ -173,7 +174,8 @@ impl Init {
             outputs.push(seed_output(dir, &format!("{name}.nk"), &seed));
             Ok(Signer::new(&seed)?.public().to_string())
         };
-        let (callout, admin, system) = (user("callout")?, user("admin")?, user("system")?);
+        let (callout, publisher) = (user("callout")?, user("publisher")?);
+        let (admin, system) = (user("admin")?, user("system")?);
 
         let mut policy = POLICY.to_owned();
         for service in SAMPLE_SERVICES {
@@ -184,7 +186,7 @@ impl Init {
         let deployment = format!(
             "# What differs from one deployment to the next. Public keys only; nothing here is \
              secret.\n\nNODE_NAME: \"{}\"\nCLIENT_LISTEN: \"{}\"\nJETSTREAM_DIR: \"{}\"\n\n\
-             ISSUER_KEY: {issuer_key}\nCALLOUT_KEY: {callout}\nADMIN_KEY: {admin}\n\
+             ISSUER_KEY: {issuer_key}\nCALLOUT_KEY: {callout}\nPUBLISHER_KEY: {publisher}\nADMIN_KEY: {admin}\n\
              SYSTEM_KEY: {system}\nCALLOUT_XKEY: {xkey_public}\n",
             self.server_name,
             self.nats_listen,
@@ -199,7 +201,8 @@ impl Init {
             ("nats-server.conf", SERVER_CONFIG.to_owned()),
             ("solewriter.toml", settings),
             ("policy/services.toml", policy),
-            (".gitignore", "/keys/\n/jetstream/\n".to_owned()),
+            (".gitignore", "/keys/\n/jetstream/\n/audit-spool/\n".to_owned()),
+            ("audit-stream.json", stream::document()),
             ("schema/policy.schema.json", crate::schema::policy()),
             ("schema/settings.schema.json", crate::schema::settings()),
             ("policy/services.test.toml", POLICY_TESTS.to_owned()),
@@ -329,7 +332,7 @@ mod tests {
             assert_eq!(mode, 0o600, "{}", path.display());
             seen += 1;
         }
-        assert_eq!(seen, 5 + SAMPLE_SERVICES.len());
+        assert_eq!(seen, 6 + SAMPLE_SERVICES.len());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::fail;
 use super::tool::{self, Format};
-use crate::config::{self, Overrides};
+use crate::config::{self, Overrides, PolicySource};
 use crate::load::broker::Broker;
 use crate::load::ceiling;
 use crate::load::company::{CLIENTS, Company};
@@ -467,7 +467,10 @@ impl Ceiling {
     fn run(self) -> Result<String, Error> {
         let loaded = config::load(&self.config, &self.overrides);
         let (settings, _) = loaded.map_err(|problems| problems.render(tool::style()))?;
-        let files = Directory::new(&settings.policy).read();
+        let PolicySource::Directory(directory) = &settings.policy.source else {
+            return Err("the policy has to be in a directory".into());
+        };
+        let files = Directory::new(directory).read();
         let validated = files.and_then(|files| validate(&files));
         let policy = validated.map_err(|problems| problems.summary())?.policy;
         let service = policy.services().first().ok_or("the policy has no service")?;

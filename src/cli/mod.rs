@@ -7,11 +7,14 @@ use clap::{Parser, Subcommand};
 
 use crate::source::Problems;
 
+pub mod audit;
+pub mod buckets;
 pub mod check;
 pub mod completions;
 #[cfg(all(unix, feature = "sandbox"))]
 pub mod demo;
 pub mod diff;
+pub mod doctor;
 pub mod explain;
 mod git;
 pub mod init;
@@ -20,10 +23,14 @@ pub mod key;
 pub mod load;
 pub mod man;
 pub mod map;
+pub mod policy;
+pub mod prove;
 pub mod schema;
 pub mod serve;
+pub mod sessions;
 pub mod test;
 pub mod tool;
+pub mod violations;
 pub mod who_can;
 
 /// The exit code of "no", or of a command that failed. Success is 0, a wrong question is 2.
@@ -50,10 +57,17 @@ enum Command {
     WhoCan(who_can::WhoCan),
     Diff(diff::DiffCommand),
     Test(test::Test),
+    Buckets(buckets::Buckets),
+    Doctor(doctor::Doctor),
+    Audit(audit::AuditCommand),
+    Policy(policy::PolicyCommand),
+    Violations(violations::Violations),
     #[cfg(all(unix, feature = "sandbox"))]
     Demo(demo::Demo),
+    Prove(prove::Prove),
     #[cfg(all(unix, feature = "sandbox"))]
     Load(load::Load),
+    Sessions(sessions::Sessions),
     Map(map::MapCommand),
     Schema(schema::Schema),
     Completions(completions::Completions),
@@ -73,10 +87,17 @@ impl Cli {
             Command::WhoCan(who_can) => who_can.run(),
             Command::Diff(diff) => diff.run(),
             Command::Test(test) => test.run(),
+            Command::Buckets(buckets) => buckets.run(),
+            Command::Doctor(doctor) => doctor.run(),
+            Command::Audit(audit) => audit.run(),
+            Command::Policy(policy) => policy.run(),
+            Command::Violations(violations) => violations.run(),
             #[cfg(all(unix, feature = "sandbox"))]
             Command::Demo(demo) => demo.run(),
+            Command::Prove(prove) => prove.run(),
             #[cfg(all(unix, feature = "sandbox"))]
             Command::Load(load) => load.run(),
+            Command::Sessions(sessions) => sessions.run(),
             Command::Map(map) => map.run(),
             Command::Schema(schema) => schema.run(),
             Command::Completions(completions) => completions.run(),

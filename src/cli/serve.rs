@@ -1,35 +1,48 @@
 //! `solewriter serve`: the service.
 
+mod recording;
+mod together;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
+use async_nats::Client;
 use clap::Args;
 use jiff::Timestamp;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
+use self::recording::Recording;
+use self::together::Together;
 use super::{fail, report, runtime};
 use crate::authorizer::Authorizer;
-use crate::config::{self, Overrides, Settings};
+use crate::config::{self, Nats, Overrides, Policy, PolicySource, Settings};
 use crate::decide::Decider;
+use crate::fleet::{Identity, Member};
+use crate::follow::{self, Follower};
 use crate::http;
 use crate::issue::Issuer;
 use crate::keys::CurveSecret;
 use crate::policy::directory::{Directory, Timing, Watcher};
+use crate::policy::kept::Keeper;
+use crate::policy::standing::Standing;
 use crate::policy::store::Store;
-use crate::policy::validate::validate;
 use crate::protocol::seal::Sealer;
-use crate::service::{Health, Service};
-use crate::source::render::Style;
-use crate::source::{Problems, SourceFile};
+use crate::service::{Health, Service, connect_beside};
 use crate::telemetry::{self, Metrics};
+
+/// How long it may take to tell the other instances that this one ends.
+const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 
 /// Answer nats-server's authorization requests.
 ///
-/// Runs until SIGTERM or SIGINT, then finishes what it took on. A policy file that is changed
-/// takes effect for the next connection; SIGHUP reads the policy at once.
+/// Runs until SIGTERM or SIGINT, then finishes what it took on. A policy that is changed
+/// takes effect for the next connection, and closes those that lose something by it; SIGHUP reads
+/// it at once.
 #[derive(Args)]
 pub struct Serve {
     /// The settings file.
@@ -59,47 +72,83 @@ impl Serve {
                 return fail(&format!("the log filter {:?} is wrong: {error}", logging.filter));
             }
         };
-        // Watching begins before the first reading, so that no change falls between.
-        let directory = Directory::new(&settings.policy);
-        let timing = Timing { poll: settings.poll, ..Timing::default() };
-        let watcher = Watcher::start(directory.clone(), timing);
-        let policy = match directory.read().and_then(|files| validate(&files)) {
-            Ok(validated) => validated,
-            Err(problems) => return report(&problems),
-        };
-        log_warnings(&policy.warnings);
-        let store = Arc::new(Store::new(policy.policy, Timestamp::now()));
         let outcome = runtime()
             .map_err(|error| error.to_string())
-            .and_then(|rt| rt.block_on(serve(settings, store, watcher)));
+            .and_then(|runtime| runtime.block_on(recorded(settings)));
         match outcome {
-            Ok(()) => ExitCode::SUCCESS,
+            Ok(code) => code,
             Err(error) => fail(&error),
         }
     }
 }
 
-async fn serve(settings: Settings, store: Arc<Store>, watcher: Watcher) -> Result<(), String> {
+/// The life of the service, with what there is to record of it.
+async fn recorded(settings: Settings) -> Result<ExitCode, String> {
+    let metrics = Metrics::new();
+    let (recording, sink) =
+        Recording::start(settings.audit.clone(), &settings.nats, metrics.clone())?;
+    recording.started(settings.issuer.public(), settings.xkey.as_ref())?;
+    let Policy { source, keep, keep_at_most, .. } = &settings.policy;
+    let keeper = keep.clone().map(|file| Keeper::new(file, source.to_string(), *keep_at_most));
+    let follower = Follower {
+        store: Arc::new(Store::new()),
+        standing: Arc::new(Standing::new(source.to_string(), *keep_at_most)),
+        metrics,
+        keeper: keeper.map(Arc::new),
+        recorder: recording.recorder.clone(),
+        defaults: settings.defaults.clone(),
+    };
+    let kept = follow::start_from_kept(&follower);
+    let watcher = match source {
+        PolicySource::Bucket(_) => None,
+        PolicySource::Directory(path) => {
+            // Watching begins before the first reading, so that no change falls between.
+            let directory = Directory::new(path);
+            let timing = Timing { poll: settings.policy.poll, ..Timing::default() };
+            let watcher = Watcher::start(directory.clone(), timing);
+            match follower.begin(directory.read()) {
+                Err(problems) if !kept => {
+                    // The problems themselves are printed; the log alone does not need them twice.
+                    if sink.is_some() {
+                        follower.record_refusal(&problems, None);
+                    }
+                    recording.stopped(sink, Err("the policy does not load")).await;
+                    return Ok(report(&problems));
+                }
+                _ => Some(watcher),
+            }
+        }
+    };
+    let outcome = serve(settings, follower, watcher).await;
+    recording.stopped(sink, outcome.as_ref().map(drop).map_err(String::as_str)).await;
+    outcome.map(|()| ExitCode::SUCCESS)
+}
+
+async fn serve(
+    settings: Settings,
+    follower: Follower,
+    watcher: Option<Watcher>,
+) -> Result<(), String> {
     let Settings {
         nats,
         issuer,
         xkey,
-        system: _,
-        policy: _,
-        poll: _,
+        system,
+        policy,
         defaults,
         accounts,
         jitter,
+        sessions,
         limits,
         listen,
+        audit: _,
     } = settings;
+    let Follower { store, standing, metrics, recorder, .. } = follower.clone();
     let sealer = xkey
         .map(|seed| CurveSecret::new(&seed).map(Sealer::new))
         .transpose()
         .map_err(|error| error.to_string())?;
-    let metrics = Metrics::new();
-    metrics.policy_accepted(&store.current().policy, Timestamp::now().as_second());
-    let health = Health::new(store.clone(), metrics.clone());
+    let health = Health::new(store.clone(), standing.clone(), metrics.clone(), recorder.clone());
     let service = Arc::new(Service {
         authorizer: Authorizer::new(
             Issuer::new(issuer, sealer),
@@ -107,7 +156,9 @@ async fn serve(settings: Settings, store: Arc<Store>, watcher: Watcher) -> Resul
             limits.clock_leeway,
         ),
         store: store.clone(),
+        standing: standing.clone(),
         metrics: metrics.clone(),
+        recorder,
         health: health.clone(),
         limits,
     });
@@ -137,69 +188,51 @@ async fn serve(settings: Settings, store: Arc<Store>, watcher: Watcher) -> Resul
             }
         });
     }
-    let keep_current = keep_current(store, metrics, watcher, hangup);
-    let following = tokio::spawn(async move {
+    let identity = Identity::new(rand::random(), Timestamp::now().as_second());
+    tracing::info!(event = "instance", id = &*identity.id, host = identity.host);
+    let together = Together::prepare(&nats, system, sessions, &service, identity.clone());
+    let connections = nats.connections;
+    let member = Arc::new(Member { identity, store, standing: standing.clone(), connections });
+    let (connected, connection) = watch::channel(None);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move { standing.freshness.watch().await });
+    tasks.spawn(talk(nats.clone(), member, connected));
+    match (watcher, policy.source) {
+        (Some(watcher), _) => drop(tasks.spawn(follow::directory(follower, watcher, hangup))),
+        (None, PolicySource::Bucket(name)) => {
+            let connection = first(connection.clone());
+            drop(tasks.spawn(follow::bucket(follower, connection, name, policy.poll, hangup)));
+        }
+        (None, PolicySource::Directory(_)) => {}
+    }
+    let together = tokio::spawn(together.run(first(connection), stopped.clone()));
+    tasks.spawn(async move {
         tokio::select! {
-            () = keep_current => {}
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
         let _ = stop.send(true);
     });
     let outcome = service.run(nats, until_stopped()).await;
-    following.abort();
+    // The others hear that this one leaves; they would find out by themselves.
+    let _ = tokio::time::timeout(LEAVE_WITHIN, together).await;
+    tasks.abort_all();
     outcome.map_err(|error| error.to_string())
 }
 
-/// Puts each change of the policy in force, for ever.
-async fn keep_current(
-    store: Arc<Store>,
-    metrics: Arc<Metrics>,
-    mut watcher: Watcher,
-    mut hangup: Signal,
-) {
-    loop {
-        let read = tokio::select! {
-            read = watcher.changed() => read,
-            _ = hangup.recv() => watcher.read_now().await,
-        };
-        let (store, metrics) = (store.clone(), metrics.clone());
-        // Validating a large policy takes a while; decisions go on meanwhile.
-        let _ = tokio::task::spawn_blocking(move || load(&store, &metrics, read)).await;
+/// Makes the second connection, hands it out, and answers the other instances on it.
+async fn talk(nats: Arc<Nats>, member: Arc<Member>, connected: watch::Sender<Option<Client>>) {
+    match connect_beside(&nats).await {
+        Ok(client) => {
+            let _ = connected.send(Some(client.clone()));
+            member.answer(client).await;
+        }
+        Err(error) => tracing::error!(event = "connect_failed", %error),
     }
 }
 
-fn load(store: &Store, metrics: &Metrics, read: Result<Vec<SourceFile>, Problems>) {
-    let now = Timestamp::now();
-    match read.and_then(|files| store.load(&files, now)) {
-        Ok(loaded) => {
-            log_warnings(&loaded.warnings);
-            metrics.policy_accepted(&loaded.after.policy, now.as_second());
-            tracing::info!(
-                event = if loaded.is_change() { "policy_changed" } else { "policy_unchanged" },
-                revision = %loaded.after.policy.revision(),
-                before = %loaded.before.policy.revision(),
-                services = loaded.after.policy.services().len(),
-                "policy read",
-            );
-        }
-        Err(problems) => {
-            metrics.policy_refused(now.as_second());
-            tracing::error!(
-                event = "policy_refused", revision = %store.current().policy.revision(),
-                summary = problems.summary(), problems = problems.render(Style::Plain),
-                "the change was refused as a whole; the policy before stays in force",
-            );
-        }
-    }
-}
-
-fn log_warnings(problems: &Problems) {
-    for problem in problems {
-        tracing::warn!(
-            event = "policy_warning",
-            code = problem.code,
-            problem = problem.render(Style::Plain),
-        );
-    }
+/// The connection, once it is there; `None` when it will never be.
+async fn first(mut connection: watch::Receiver<Option<Client>>) -> Option<Client> {
+    let client = connection.wait_for(Option::is_some).await.ok()?;
+    client.clone()
 }

@@ -1,6 +1,6 @@
 //! `solewriter test`: do the assertions about the policy hold?
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -8,9 +8,10 @@ use serde::Serialize;
 
 use super::tool::{Format, GrantArgs, NO, Output, PlaceView, YES, count, json, load, style};
 use crate::expect::{self, Judge, Verdict};
+use crate::permissions::Defaults;
 use crate::policy::directory::Directory;
-use crate::policy::model::Location;
-use crate::source::{Collector, Problem, Problems};
+use crate::policy::model::{Location, Policy};
+use crate::source::{Collector, Problem, Problems, SourceFile};
 
 /// Hold a policy against the assertions beside it.
 ///
@@ -93,6 +94,23 @@ impl Test {
         let out = format!("{held}{failed}, revision {revision}\n");
         Ok(Output { out, err: failures.render(style()), code })
     }
+}
+
+/// Holds a policy against the assertions in a directory: how many there are, when all hold.
+pub(super) fn all_hold(
+    dir: &Path,
+    (policy, files): (&Policy, &[SourceFile]),
+    defaults: &Defaults,
+) -> Result<usize, Problems> {
+    let tests = Directory::new(dir).read_tests()?;
+    let problems = Collector::new();
+    let expectations: Vec<_> =
+        tests.iter().flat_map(|file| expect::read(file, policy, &problems)).collect();
+    let judge = Judge::new(policy, files, defaults);
+    for problem in expectations.iter().filter_map(|e| judge.verdict(e).problem) {
+        problems.push(problem);
+    }
+    if problems.has_errors() { Err(problems.finish()) } else { Ok(expectations.len()) }
 }
 
 fn view<'a>(verdict: &'a Verdict<'_>) -> ExpectationView<'a> {

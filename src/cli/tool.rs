@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
+use crate::config::{Overrides, Tool};
 use crate::permissions::Defaults;
 use crate::policy::directory::Directory;
 use crate::policy::model::{Location, Policy, Rule};
@@ -96,6 +97,28 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 impl GrantArgs {
     pub(super) fn defaults(&self) -> Defaults {
         Defaults { account: self.account.as_str().into(), lifetime: self.lifetime }
+    }
+}
+
+/// Which deployment is looked at.
+#[derive(Args, Clone)]
+pub struct SettingsArgs {
+    /// The settings file.
+    #[arg(
+        short,
+        long,
+        value_name = "FILE",
+        env = "SOLEWRITER_CONFIG",
+        default_value = "solewriter.toml"
+    )]
+    config: PathBuf,
+    #[command(flatten)]
+    overrides: Overrides,
+}
+
+impl SettingsArgs {
+    pub(super) fn load(&self) -> Result<Tool, Output> {
+        Tool::load(&self.config, &self.overrides).map_err(Output::wrong)
     }
 }
 

@@ -39,7 +39,7 @@ const fn setting(
 }
 
 /// Every setting, in the order of the file. `docs/settings.md` is checked against it.
-const SETTINGS: [Setting; 29] = [
+const SETTINGS: [Setting; 40] = [
     setting("nats", "servers", Kind::List, "nats-server addresses, separated by commas"),
     setting("nats", "nkey_seed", Kind::Path, "file with the callout user's seed"),
     setting("nats", "credentials", Kind::Path, "credentials (.creds) file, instead of nkey_seed"),
@@ -53,18 +53,41 @@ const SETTINGS: [Setting; 29] = [
     setting("nats.tls", "key", Kind::Path, "PEM file with the client certificate's key"),
     setting("issuer", "seed", Kind::Path, "file with the issuer account's seed"),
     setting("xkey", "seed", Kind::Path, "file with the curve seed that opens sealed requests"),
-    setting(
-        "system",
-        "nkey_seed",
-        Kind::Path,
-        "file with the system account user's seed (not used yet)",
-    ),
+    setting("system", "nkey_seed", Kind::Path, "file with the system account user's seed"),
+    setting("admin", "nkey_seed", Kind::Path, "for tools: file with the buckets' admin's seed"),
+    setting("publisher", "nkey_seed", Kind::Path, "for tools: file with the policy writer's seed"),
     setting("policy", "directory", Kind::Path, "directory of policy files"),
-    setting("policy", "poll", Kind::Text, "how often to look for changes no event told of [10s]"),
+    setting("policy", "bucket", Kind::Text, "NATS KV bucket with the policy, instead of directory"),
+    setting(
+        "policy",
+        "poll",
+        Kind::Text,
+        "how often to look for changes no event told of; 2s for a bucket [10s]",
+    ),
+    setting(
+        "policy",
+        "keep",
+        Kind::Path,
+        "file that keeps the last good policy for the next start",
+    ),
+    setting(
+        "policy",
+        "keep_at_most",
+        Kind::Text,
+        "deny everything once the policy's source was silent for so long [72h]",
+    ),
     setting("grants", "account", Kind::Text, "account that services are placed in [APP]"),
     setting("grants", "accounts", Kind::List, "other accounts that a policy may name [none]"),
     setting("grants", "lifetime", Kind::Text, "how long permissions last [1h]"),
     setting("grants", "jitter_percent", Kind::Number, "at most this much off a lifetime [10]"),
+    setting("sessions", "every", Kind::Text, "how often to look at every open connection [30s]"),
+    setting("sessions", "close_per_second", Kind::Number, "close at most so many a second [100]"),
+    setting(
+        "sessions",
+        "gained",
+        Kind::Text,
+        "connections that only gained: leave or close [leave]",
+    ),
     setting("limits", "pending", Kind::Number, "requests waiting at most; more are dropped [4096]"),
     setting("limits", "patience", Kind::Text, "drop a request that waited longer [2s]"),
     setting("limits", "clock_leeway", Kind::Text, "how far servers' clocks may be behind [2s]"),
@@ -77,6 +100,9 @@ const SETTINGS: [Setting; 29] = [
         Kind::Text,
         "address for health and metrics, or off [127.0.0.1:9980]",
     ),
+    setting("audit", "stream", Kind::Text, "JetStream stream that takes audit events"),
+    setting("audit", "spool", Kind::Path, "directory for events that the stream does not have yet"),
+    setting("audit", "spool_limit", Kind::Text, "what may wait there; more is lost [256MiB]"),
     setting("log", "format", Kind::Text, "auto, text or json [auto]"),
     setting("log", "filter", Kind::Text, "level or tracing directives [info,async_nats=warn]"),
 ];

@@ -23,12 +23,20 @@ pub(super) struct Raw {
     pub(super) issuer_seed: Option<Spanned<PathBuf>>,
     pub(super) xkey_seed: Option<Spanned<PathBuf>>,
     pub(super) system_seed: Option<Spanned<PathBuf>>,
+    pub(super) admin_seed: Option<Spanned<PathBuf>>,
+    pub(super) publisher_seed: Option<Spanned<PathBuf>>,
     pub(super) policy: Option<Spanned<PathBuf>>,
+    pub(super) bucket: Option<Spanned<String>>,
     pub(super) poll: Option<Spanned<Duration>>,
+    pub(super) keep: Option<Spanned<PathBuf>>,
+    pub(super) keep_at_most: Option<Spanned<Duration>>,
     pub(super) account: Option<Spanned<String>>,
     pub(super) accounts: Option<Vec<Spanned<String>>>,
     pub(super) lifetime: Option<Spanned<Duration>>,
     pub(super) jitter: Option<Spanned<i64>>,
+    pub(super) sweep_every: Option<Spanned<Duration>>,
+    pub(super) close_per_second: Option<Spanned<i64>>,
+    pub(super) gained: Option<Spanned<String>>,
     pub(super) pending: Option<Spanned<i64>>,
     pub(super) patience: Option<Spanned<Duration>>,
     pub(super) clock_leeway: Option<Spanned<Duration>>,
@@ -36,8 +44,13 @@ pub(super) struct Raw {
     pub(super) per_key: Option<Spanned<i64>>,
     pub(super) per_host: Option<Spanned<i64>>,
     pub(super) listen: Option<Spanned<String>>,
+    pub(super) audit_stream: Option<Spanned<String>>,
+    pub(super) audit_spool: Option<Spanned<PathBuf>>,
+    pub(super) audit_spool_limit: Option<Spanned<u64>>,
     pub(super) log_format: Option<Spanned<String>>,
     pub(super) log_filter: Option<Spanned<String>>,
+    /// Whether anything is said about the audit stream: then the rest of it is required.
+    pub(super) audit_given: bool,
     /// Required settings that stand there, even if what they say is no good.
     pub(super) present: Vec<&'static str>,
 }
@@ -103,10 +116,21 @@ impl Raw {
             raw.system_seed = path(&mut system, "nkey_seed", base);
             system.finish();
         }
+        if let Some(mut admin) = root.table("admin") {
+            raw.admin_seed = path(&mut admin, "nkey_seed", base);
+            admin.finish();
+        }
+        if let Some(mut publisher) = root.table("publisher") {
+            raw.publisher_seed = path(&mut publisher, "nkey_seed", base);
+            publisher.finish();
+        }
         if let Some(mut policy) = root.table("policy") {
-            raw.notes(&policy, &["directory"]);
+            raw.notes(&policy, &["directory", "bucket"]);
             raw.policy = path(&mut policy, "directory", base);
+            raw.bucket = policy.string("bucket");
             raw.poll = policy.duration("poll");
+            raw.keep = path(&mut policy, "keep", base);
+            raw.keep_at_most = policy.duration("keep_at_most");
             policy.finish();
         }
         if let Some(mut grants) = root.table("grants") {
@@ -115,6 +139,12 @@ impl Raw {
             raw.lifetime = grants.duration("lifetime");
             raw.jitter = grants.integer("jitter_percent", 0..=50);
             grants.finish();
+        }
+        if let Some(mut sessions) = root.table("sessions") {
+            raw.sweep_every = sessions.duration("every");
+            raw.close_per_second = sessions.integer("close_per_second", 1..=100_000);
+            raw.gained = sessions.string("gained");
+            sessions.finish();
         }
         if let Some(mut limits) = root.table("limits") {
             raw.pending = limits.integer("pending", 1..=1_000_000);
@@ -128,6 +158,14 @@ impl Raw {
         if let Some(mut http) = root.table("http") {
             raw.listen = http.string("listen");
             http.finish();
+        }
+        if let Some(mut audit) = root.table("audit") {
+            raw.audit_given = true;
+            raw.notes(&audit, &["stream", "spool"]);
+            raw.audit_stream = audit.string("stream");
+            raw.audit_spool = path(&mut audit, "spool", base);
+            raw.audit_spool_limit = audit.size("spool_limit");
+            audit.finish();
         }
         if let Some(mut log) = root.table("log") {
             raw.log_format = log.string("format");
@@ -147,11 +185,17 @@ impl Raw {
         under.present.extend(self.present);
         macro_rules! over {
             ($($field:ident)*) => {
-                Self { $($field: self.$field.or(under.$field),)* present: under.present }
+                Self {
+                    $($field: self.$field.or(under.$field),)*
+                    audit_given: self.audit_given || under.audit_given,
+                    present: under.present,
+                }
             };
         }
-        over!(servers nats_seed credentials queue_group name connections tls_required tls_first tls_ca tls_cert
-            tls_key issuer_seed xkey_seed system_seed policy poll account accounts lifetime jitter pending
-            patience clock_leeway drain per_key per_host listen log_format log_filter)
+        over!(servers nats_seed credentials queue_group name connections tls_required tls_first
+            tls_ca tls_cert tls_key issuer_seed xkey_seed system_seed admin_seed publisher_seed policy bucket poll keep
+            keep_at_most account accounts lifetime jitter sweep_every close_per_second gained pending
+            patience clock_leeway drain per_key per_host listen audit_stream audit_spool audit_spool_limit log_format
+            log_filter)
     }
 }

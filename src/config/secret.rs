@@ -15,6 +15,8 @@ pub(super) const NATS_SEED_VALUE: &str = "SOLEWRITER_NATS_NKEY_SEED_VALUE";
 pub(super) const ISSUER_SEED_VALUE: &str = "SOLEWRITER_ISSUER_SEED_VALUE";
 pub(super) const XKEY_SEED_VALUE: &str = "SOLEWRITER_XKEY_SEED_VALUE";
 pub(super) const SYSTEM_SEED_VALUE: &str = "SOLEWRITER_SYSTEM_NKEY_SEED_VALUE";
+pub(super) const ADMIN_SEED_VALUE: &str = "SOLEWRITER_ADMIN_NKEY_SEED_VALUE";
+pub(super) const PUBLISHER_SEED_VALUE: &str = "SOLEWRITER_PUBLISHER_NKEY_SEED_VALUE";
 
 /// A secret text.
 pub struct Secret(pub(super) Zeroizing<String>);

@@ -268,6 +268,7 @@ impl<'a> Session<'a> {
 
 /// The first message in the buffer and its length; `Some(None)` when it is not complete, `None`
 /// when it is no protocol.
+#[allow(clippy::option_option)]
 fn parse(buffer: &[u8]) -> Option<Option<(Line<'_>, usize)>> {
     let Some(end) = buffer.iter().take(4096).position(|b| *b == b'\n') else {
         return if buffer.len() > 4096 { None } else { Some(None) };

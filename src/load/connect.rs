@@ -135,7 +135,7 @@ impl Theatre {
                 }
             });
         }
-        Ok(Self { server, against, serves, stage, address })
+        Ok(Self { server, against, serves, address, stage })
     }
 
     /// Stops everything.

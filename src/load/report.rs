@@ -168,6 +168,7 @@ impl Run {
     ///
     /// # Errors
     /// When something does not work; what was measured before is kept.
+    #[allow(clippy::type_complexity)]
     pub fn finish(mut self) -> Result<Report, Error> {
         let parts: [(&str, fn(&Self) -> bool, fn(&mut Self) -> Result<(), Error>); 8] = [
             (

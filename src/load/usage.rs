@@ -58,7 +58,7 @@ mod tests {
     fn work_shows_in_the_accounts() {
         let before = of(std::process::id()).unwrap();
         let mine = thread_cpu();
-        while thread_cpu() - mine < Duration::from_millis(60) {
+        while thread_cpu().saturating_sub(mine) < Duration::from_millis(60) {
             std::hint::spin_loop();
         }
         let after = of(std::process::id()).unwrap();

@@ -19,6 +19,11 @@ pub const MAX_BYTES: u64 = 64 * 1024 * 1024;
 /// The most files that a policy may have, and the most entries that are looked at.
 pub const MAX_FILES: usize = 20_000;
 
+/// How often files that change under the reader's eyes are read anew, and how much longer each
+/// time it waits before.
+const ATTEMPTS: u32 = 8;
+const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(10);
+
 /// The deepest folder, counted from the policy directory.
 const MAX_DEPTH: usize = 16;
 
@@ -77,20 +82,30 @@ impl Directory {
         &self.path
     }
 
-    /// Reads all files, sorted by name. Blocks.
+    /// Reads all files, sorted by name, as they were at one time: files that are replaced while
+    /// they are read are read again. Blocks.
     ///
     /// # Errors
     /// Every file and folder that cannot be read, is not UTF-8, or is beyond [`MAX_BYTES`] and
-    /// [`MAX_FILES`]; and a directory without any policy file.
+    /// [`MAX_FILES`]; a directory without any policy file; and one that changes all the time.
     pub fn read(&self) -> Result<Vec<SourceFile>, Problems> {
-        let files = self.read_kind(Kind::Policy)?;
-        if files.is_empty() {
-            let path = self.path.display();
-            return Err(Problem::error("empty-policy", format!("no policy file in {path}"))
-                .help("put at least one `*.toml` file with a `[service.NAME]` table there")
-                .into());
-        }
-        Ok(files)
+        self.read_seen().1
+    }
+
+    /// The same, with the fingerprint of what was read.
+    fn read_seen(&self) -> (u64, Result<Vec<SourceFile>, Problems>) {
+        let files = self.read_steadily(Kind::Policy);
+        let fingerprint = files.0;
+        let files = files.1.and_then(|files| {
+            if files.is_empty() {
+                let path = self.path.display();
+                return Err(Problem::error("empty-policy", format!("no policy file in {path}"))
+                    .help("put at least one `*.toml` file with a `[service.NAME]` table there")
+                    .into());
+            }
+            Ok(files)
+        });
+        (fingerprint, files)
     }
 
     /// Reads the files of assertions, sorted by name; there may be none. Blocks.
@@ -98,21 +113,46 @@ impl Directory {
     /// # Errors
     /// As [`Directory::read`].
     pub fn read_tests(&self) -> Result<Vec<SourceFile>, Problems> {
-        self.read_kind(Kind::Test)
+        self.read_steadily(Kind::Test).1
     }
 
-    fn read_kind(&self, kind: Kind) -> Result<Vec<SourceFile>, Problems> {
+    /// What is read is of one moment: the list of files is the same before and after, and each
+    /// file that was opened is the one that was listed.
+    fn read_steadily(&self, kind: Kind) -> (u64, Result<Vec<SourceFile>, Problems>) {
+        let mut before = self.fingerprint(kind);
+        for attempt in 0..ATTEMPTS {
+            if attempt > 0 {
+                std::thread::sleep(BETWEEN_ATTEMPTS * attempt);
+                before = self.fingerprint(kind);
+            }
+            let read = self.read_kind(kind);
+            if self.fingerprint(kind) == before
+                && let Some(files) = read
+            {
+                return (before, files);
+            }
+        }
+        let path = self.path.display();
+        let problem =
+            Problem::error("unsteady", format!("the files in {path} changed while they were read"))
+                .help("they are read again as soon as they stay the same for a moment");
+        (before, Err(problem.into()))
+    }
+
+    /// `None` when a file was replaced under the reader's eyes.
+    fn read_kind(&self, kind: Kind) -> Option<Result<Vec<SourceFile>, Problems>> {
         let problems = Collector::new();
         let found = self.find(kind, &problems);
         let mut left = MAX_BYTES;
         let mut files = Vec::with_capacity(found.len());
-        for Found { name, path, .. } in &found {
+        for Found { name, path, metadata } in &found {
             match read_up_to(path, left) {
-                Ok(Some(bytes)) => {
+                Ok((opened, _)) if !same_file(&opened, metadata) => return None,
+                Ok((_, Some(bytes))) => {
                     left -= bytes.len() as u64;
                     files.extend(decode(name, bytes, &problems));
                 }
-                Ok(None) => {
+                Ok((_, None)) => {
                     problems.push(
                         Problem::error(
                             "too-large",
@@ -125,20 +165,22 @@ impl Directory {
                 Err(error) => problems.push(unreadable(name, &error)),
             }
         }
-        if problems.has_errors() { Err(problems.finish()) } else { Ok(files) }
+        Some(if problems.has_errors() { Err(problems.finish()) } else { Ok(files) })
     }
 
     fn find(&self, kind: Kind, problems: &Collector) -> Vec<Found> {
         let mut found = Vec::new();
         let mut looked_at = 0;
-        let mut folders = vec![(self.path.clone(), String::new(), Vec::<PathBuf>::new())];
+        // Where a link leads is asked once, so that one that is swapped meanwhile mixes nothing.
+        let top = fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
+        let mut folders = vec![(top, String::new(), Vec::<PathBuf>::new())];
         while let Some((folder, prefix, mut above)) = folders.pop() {
             let listed = fs::canonicalize(&folder).and_then(|c| Ok((c, list(&folder)?)));
             let (canonical, entries) = match listed {
                 Ok(listed) => listed,
                 Err(error) => {
                     let shown =
-                        if prefix.is_empty() { folder.display().to_string() } else { prefix };
+                        if prefix.is_empty() { self.path.display().to_string() } else { prefix };
                     problems.push(unreadable(&shown, &error));
                     continue;
                 }
@@ -183,15 +225,12 @@ impl Directory {
     }
 
     /// Changes whenever a file comes, goes or is written. Reads no file. Blocks.
-    fn fingerprint(&self) -> u64 {
+    fn fingerprint(&self, kind: Kind) -> u64 {
         let problems = Collector::new();
         let mut hasher = DefaultHasher::new();
-        for Found { name, metadata, .. } in self.find(Kind::Policy, &problems) {
+        for Found { name, metadata, .. } in self.find(kind, &problems) {
             name.hash(&mut hasher);
-            metadata.len().hash(&mut hasher);
-            metadata.modified().ok().hash(&mut hasher);
-            #[cfg(unix)]
-            std::os::unix::fs::MetadataExt::ino(&metadata).hash(&mut hasher);
+            marks(&metadata).hash(&mut hasher);
         }
         problems.finish().to_string().hash(&mut hasher);
         hasher.finish()
@@ -211,11 +250,29 @@ fn list(folder: &Path) -> io::Result<Vec<(String, PathBuf)>> {
     Ok(entries)
 }
 
-/// The whole file, or `None` when it is longer than `limit`.
-fn read_up_to(path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
+/// What is different when a file was replaced or written: length, time and inode.
+fn marks(metadata: &Metadata) -> (u64, Option<std::time::SystemTime>, u64, u64) {
+    #[cfg(unix)]
+    let (device, inode) = {
+        use std::os::unix::fs::MetadataExt;
+        (metadata.dev(), metadata.ino())
+    };
+    #[cfg(not(unix))]
+    let (device, inode) = (0, 0);
+    (metadata.len(), metadata.modified().ok(), device, inode)
+}
+
+fn same_file(one: &Metadata, other: &Metadata) -> bool {
+    marks(one) == marks(other)
+}
+
+/// What was opened, and the whole of it; `None` when it is longer than `limit`.
+fn read_up_to(path: &Path, limit: u64) -> io::Result<(Metadata, Option<Vec<u8>>)> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
-    Ok((bytes.len() as u64 <= limit).then_some(bytes))
+    let mut file = File::open(path)?;
+    (&mut file).take(limit + 1).read_to_end(&mut bytes)?;
+    // Asked after reading: what was written meanwhile shows.
+    Ok((file.metadata()?, (bytes.len() as u64 <= limit).then_some(bytes)))
 }
 
 fn decode(name: &str, bytes: Vec<u8>, problems: &Collector) -> Option<SourceFile> {
@@ -286,7 +343,7 @@ impl Watcher {
             }
         })
         .ok();
-        let seen = directory.fingerprint();
+        let seen = directory.fingerprint(Kind::Policy);
         let mut watcher = Self { directory, timing, seen, events, notify };
         watcher.arm();
         watcher
@@ -310,37 +367,49 @@ impl Watcher {
     /// # Errors
     /// As [`Directory::read`].
     pub async fn read_now(&mut self) -> Result<Vec<SourceFile>, Problems> {
-        self.seen = self.fingerprint().await;
         let directory = self.directory.clone();
-        let read = tokio::task::spawn_blocking(move || directory.read()).await;
-        read.unwrap_or_else(|_| {
+        let Ok((seen, read)) = tokio::task::spawn_blocking(move || directory.read_seen()).await
+        else {
             let problem = Problem::error("unreadable", "reading the policy was cut short");
-            Err(Problems::from(problem))
-        })
+            return Err(problem.into());
+        };
+        // Files that changed all the time are looked at again, whatever they are then.
+        let unsteady = read.as_ref().is_err_and(|p| p.iter().any(|p| p.code == "unsteady"));
+        self.seen = if unsteady { !seen } else { seen };
+        self.arm();
+        read
     }
 
-    /// Waits until files changed and then stayed the same for [`Timing::settle`], and reads them.
+    /// Waits until there is a reason to look: something happened, or [`Timing::poll`] passed.
     /// Cancelling it loses nothing.
+    pub async fn moved(&mut self) {
+        if let Ok(None) = timeout(self.timing.poll, self.events.recv()).await {
+            // No watcher, so nobody sends.
+            sleep(self.timing.poll).await;
+        }
+    }
+
+    /// Looks whether files changed; if they did, waits until they stay the same for
+    /// [`Timing::settle`], and reads them. `None` when nothing changed. Cancelling it loses
+    /// nothing.
+    pub async fn look(&mut self) -> Option<Result<Vec<SourceFile>, Problems>> {
+        if self.settle().await == self.seen {
+            return None;
+        }
+        Some(self.read_now().await)
+    }
+
+    /// Waits until files changed and then stayed the same, and reads them. Cancelling it loses
+    /// nothing.
     ///
     /// # Errors
     /// As [`Directory::read`]. Go on calling afterwards: the next change is reported again.
     pub async fn changed(&mut self) -> Result<Vec<SourceFile>, Problems> {
         loop {
-            if let Ok(None) = timeout(self.timing.poll, self.events.recv()).await {
-                // No watcher, so nobody sends.
-                sleep(self.timing.poll).await;
+            self.moved().await;
+            if let Some(read) = self.look().await {
+                return read;
             }
-            let settled = self.settle().await;
-            if settled == self.seen {
-                continue;
-            }
-            let directory = self.directory.clone();
-            let Ok(read) = tokio::task::spawn_blocking(move || directory.read()).await else {
-                continue;
-            };
-            self.seen = settled;
-            self.arm();
-            return read;
         }
     }
 
@@ -363,7 +432,9 @@ impl Watcher {
     async fn fingerprint(&self) -> u64 {
         let directory = self.directory.clone();
         let seen = self.seen;
-        tokio::task::spawn_blocking(move || directory.fingerprint()).await.unwrap_or(seen)
+        tokio::task::spawn_blocking(move || directory.fingerprint(Kind::Policy))
+            .await
+            .unwrap_or(seen)
     }
 }
 

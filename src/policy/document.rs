@@ -87,7 +87,7 @@ pub struct RoleEntry {
     pub name: Spanned<String>,
     /// Where `owns` stands, which does not belong in a role.
     pub owns: Option<Span>,
-    /// `reads` to `calls`; `owns` is always empty.
+    /// `reads` to `audits`; `owns` is always empty.
     pub grants: GrantEntries,
 }
 
@@ -102,7 +102,7 @@ pub struct ServiceEntry {
     pub keys: Vec<KeyEntry>,
     /// `roles`.
     pub roles: Vec<Spanned<String>>,
-    /// `owns` to `calls`.
+    /// `owns` to `audits`.
     pub grants: GrantEntries,
     /// `account`, `lifetime`, `sources`, `connections`.
     pub settings: SettingEntries,
@@ -136,6 +136,8 @@ pub struct GrantEntries {
     pub answers: Vec<Spanned<String>>,
     /// `calls`.
     pub calls: Vec<Spanned<String>>,
+    /// `audits`.
+    pub audits: Vec<Spanned<String>>,
 }
 
 /// What may be set for one service, and in `[defaults]` for all.
@@ -258,6 +260,7 @@ fn grants(table: &mut Table<'_>) -> GrantEntries {
         subscribes: table.strings("subscribes").unwrap_or_default(),
         answers: table.strings("answers").unwrap_or_default(),
         calls: table.strings("calls").unwrap_or_default(),
+        audits: table.strings("audits").unwrap_or_default(),
     }
 }
 

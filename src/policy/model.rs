@@ -82,6 +82,41 @@ pub enum Access {
     Answers(Pattern),
     /// May send requests to these subjects.
     Calls(Pattern),
+    /// Reads this audit stream.
+    Audits(StreamName),
+}
+
+/// The name of a stream that is no bucket, nor anything else that JetStream keeps for itself.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StreamName(Arc<str>);
+
+impl StreamName {
+    /// Checks a name: 1 to 64 letters, digits, `_` and `-`.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+        if text.is_empty() || text.len() > 64 || !text.chars().all(allowed) {
+            return Err("a stream's name is 1 to 64 letters, digits, `_` and `-`");
+        }
+        if ["KV_", "OBJ_", "MQTT_", "$"].iter().any(|prefix| text.starts_with(prefix)) {
+            return Err("it is the name of a bucket's stream, or of the server's own");
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for StreamName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
 }
 
 impl Access {
@@ -95,6 +130,7 @@ impl Access {
             Self::Subscribes(_) => "subscribes",
             Self::Answers(_) => "answers",
             Self::Calls(_) => "calls",
+            Self::Audits(_) => "audits",
         }
     }
 }
@@ -110,6 +146,7 @@ impl fmt::Display for Access {
             | Self::Subscribes(pattern)
             | Self::Answers(pattern)
             | Self::Calls(pattern) => write!(f, "{} {pattern}", self.verb()),
+            Self::Audits(stream) => write!(f, "{} {stream}", self.verb()),
         }
     }
 }
@@ -156,6 +193,19 @@ pub enum ConnectionType {
 impl ConnectionType {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Standard, Self::Websocket, Self::Mqtt, Self::Leafnode];
+
+    /// What nats-server calls `kind` and `type` of a client, in its requests and in CONNZ; `None`
+    /// for what is not known here.
+    #[must_use]
+    pub fn of(kind: &str, protocol: &str) -> Option<Self> {
+        match (kind, protocol) {
+            ("Client", "nats") => Some(Self::Standard),
+            ("Client", "websocket") => Some(Self::Websocket),
+            ("Client", "mqtt") => Some(Self::Mqtt),
+            ("Leafnode", _) => Some(Self::Leafnode),
+            _ => None,
+        }
+    }
 
     /// The name that NATS JWTs use (`allowed_connection_types`).
     #[must_use]
@@ -282,6 +332,8 @@ pub struct Policy {
     services: Vec<Service>,
     buckets: Vec<Bucket>,
     by_key: HashMap<UserKey, (usize, usize)>,
+    /// For each bucket, the services and rules that own of it.
+    owners: HashMap<BucketName, Vec<(usize, usize)>>,
 }
 
 impl Policy {
@@ -299,7 +351,15 @@ impl Policy {
                 by_key.insert(key.key, (s, k));
             }
         }
-        Self { revision, services, buckets, by_key }
+        let mut owners: HashMap<BucketName, Vec<(usize, usize)>> = HashMap::new();
+        for (s, service) in services.iter().enumerate() {
+            for (r, rule) in service.rules.iter().enumerate() {
+                if let Access::Owns(keyspace) = &rule.access {
+                    owners.entry(keyspace.bucket().clone()).or_default().push((s, r));
+                }
+            }
+        }
+        Self { revision, services, buckets, by_key, owners }
     }
 
     /// Which content of the documents this is.
@@ -340,5 +400,16 @@ impl Policy {
         let (s, k) = *self.by_key.get(key)?;
         let service = self.services.get(s)?;
         Some((service, service.keys.get(k)?))
+    }
+
+    /// Who owns something of a keyspace: each service and rule, in the order of names.
+    pub fn owners(&self, keyspace: &Keyspace) -> impl Iterator<Item = (&Service, &Rule)> {
+        let of_bucket = self.owners.get(keyspace.bucket()).map_or(&[][..], Vec::as_slice);
+        of_bucket.iter().filter_map(move |(s, r)| {
+            let service = self.services.get(*s)?;
+            let rule = service.rules.get(*r)?;
+            let Access::Owns(owned) = &rule.access else { return None };
+            owned.shared_key(keyspace).map(|_| (service, rule))
+        })
     }
 }

@@ -1,9 +1,12 @@
 //! The policy in force: readers take a snapshot, one writer replaces it.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
-use arc_swap::ArcSwap;
+use arc_swap::ArcSwapOption;
 use jiff::Timestamp;
+use tokio::sync::watch;
 
 use super::model::Policy;
 use super::validate::{self, Validated};
@@ -16,23 +19,33 @@ pub struct Snapshot {
     pub policy: Policy,
     /// When it was loaded.
     pub loaded_at: Timestamp,
+    /// The same on the clock that nobody sets.
+    pub since: Instant,
 }
 
-/// Holds the snapshot in force.
+/// How many policies that were in force before are kept, at most, and of how many services
+/// together: what open connections were given is looked up in them.
+const PAST: usize = 8;
+const PAST_SERVICES: usize = 40_000;
+
+/// Holds the snapshot in force; none until the first policy was accepted.
 ///
 /// A reader takes [`Store::current`] once for one decision, and so never sees half of a change.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Store {
-    current: ArcSwap<Snapshot>,
+    current: ArcSwapOption<Snapshot>,
     /// Held while a policy is loaded, so that of two loads the one begun later wins.
     writer: Mutex<()>,
+    /// Those that were in force before, the newest first.
+    past: Mutex<VecDeque<Arc<Snapshot>>>,
+    changes: watch::Sender<()>,
 }
 
 /// What a load did.
 #[derive(Debug)]
 pub struct Loaded {
-    /// The snapshot in force before.
-    pub before: Arc<Snapshot>,
+    /// The snapshot in force before; `None` when this is the first.
+    pub before: Option<Arc<Snapshot>>,
     /// The snapshot in force now; the same one when the files say what was in force already.
     pub after: Arc<Snapshot>,
     /// Warnings and notes.
@@ -43,22 +56,57 @@ impl Loaded {
     /// Whether another revision is in force now.
     #[must_use]
     pub fn is_change(&self) -> bool {
-        !Arc::ptr_eq(&self.before, &self.after)
+        !self.before.as_ref().is_some_and(|before| Arc::ptr_eq(before, &self.after))
     }
 }
 
 impl Store {
-    /// Begins with a policy.
+    /// Without a policy yet: there is nothing to decide by.
     #[must_use]
-    pub fn new(policy: Policy, now: Timestamp) -> Self {
-        let current = ArcSwap::from_pointee(Snapshot { policy, loaded_at: now });
-        Self { current, writer: Mutex::new(()) }
+    pub fn new() -> Self {
+        Self::default()
     }
 
-    /// The snapshot in force.
+    /// The snapshot in force; `None` before the first policy was accepted.
     #[must_use]
-    pub fn current(&self) -> Arc<Snapshot> {
+    pub fn current(&self) -> Option<Arc<Snapshot>> {
         self.current.load_full()
+    }
+
+    /// A recent snapshot of that revision, the one in force included.
+    #[must_use]
+    pub fn recent(&self, revision: &str) -> Option<Arc<Snapshot>> {
+        let is_it = |snapshot: &Arc<Snapshot>| snapshot.policy.revision().as_str() == revision;
+        let past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
+        self.current().filter(is_it).or_else(|| past.iter().find(|s| is_it(s)).cloned())
+    }
+
+    /// The revisions of the policies that were in force before and are remembered, the newest
+    /// first.
+    #[must_use]
+    pub fn past_revisions(&self) -> Vec<String> {
+        let past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
+        past.iter().map(|snapshot| snapshot.policy.revision().to_string()).collect()
+    }
+
+    /// Tells of each policy that comes into force.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
+    fn remember(&self, before: &Arc<Snapshot>) {
+        let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
+        past.retain(|snapshot| snapshot.policy.revision() != before.policy.revision());
+        past.push_front(Arc::clone(before));
+        let mut services = 0;
+        let kept = past.iter().take(PAST).take_while(|snapshot| {
+            services += snapshot.policy.services().len();
+            services <= PAST_SERVICES
+        });
+        // The last one always: it is what most connections were let in by.
+        let kept = kept.count().max(1);
+        past.truncate(kept);
     }
 
     /// Validates a whole policy aside, then puts it in force.
@@ -70,12 +118,17 @@ impl Store {
         let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let Validated { policy, warnings } = validate::validate(files)?;
         let before = self.current();
-        if before.policy.revision() == policy.revision() {
-            return Ok(Loaded { after: Arc::clone(&before), before, warnings });
+        if let Some(same) = before.as_ref().filter(|b| b.policy.revision() == policy.revision()) {
+            return Ok(Loaded { after: Arc::clone(same), before, warnings });
         }
-        let after = Arc::new(Snapshot { policy, loaded_at: now });
+        let after = Arc::new(Snapshot { policy, loaded_at: now, since: Instant::now() });
+        // Before the swap: who sees the new policy finds the old one.
+        if let Some(before) = &before {
+            self.remember(before);
+        }
         // Readers that hold `before` finish with it: it is complete, and theirs.
-        self.current.store(Arc::clone(&after));
+        self.current.store(Some(Arc::clone(&after)));
+        self.changes.send_replace(());
         Ok(Loaded { before, after, warnings })
     }
 }
@@ -91,36 +144,78 @@ mod tests {
     const ORDERS: &str = "[bucket.orders]\n[service.orders]\nowns = [\"orders\"]\n";
 
     fn store() -> Store {
-        let valid = validate::validate(&files(ORDERS)).unwrap();
-        Store::new(valid.policy, Timestamp::UNIX_EPOCH)
+        let store = Store::new();
+        assert!(store.current().is_none());
+        let loaded = store.load(&files(ORDERS), Timestamp::UNIX_EPOCH).unwrap();
+        assert!(loaded.is_change() && loaded.before.is_none());
+        store
     }
 
     #[test]
     fn a_reader_keeps_the_snapshot_that_it_took() {
         let store = store();
-        let taken = store.current();
+        let taken = store.current().unwrap();
         let later = Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_secs(9);
         let loaded = store.load(&files("[service.billing]\n"), later).unwrap();
         assert!(loaded.is_change());
         assert!(taken.policy.service("orders").is_some());
-        assert!(store.current().policy.service("orders").is_none());
-        assert_eq!(store.current().loaded_at, later);
-        assert!(Arc::ptr_eq(&loaded.before, &taken));
+        let current = store.current().unwrap();
+        assert!(current.policy.service("orders").is_none());
+        assert_eq!(current.loaded_at, later);
+        assert!(Arc::ptr_eq(&loaded.before.unwrap(), &taken));
     }
 
     #[test]
     fn a_policy_that_does_not_hold_changes_nothing() {
         let store = store();
-        let before = store.current();
+        let before = store.current().unwrap();
         let problems = store.load(&files("[service.orders]\nowns = [\"*\"]\n"), Timestamp::MAX);
         assert!(problems.unwrap_err().has_errors());
-        assert!(Arc::ptr_eq(&store.current(), &before));
+        assert!(Arc::ptr_eq(&store.current().unwrap(), &before));
+    }
+
+    #[test]
+    fn recent_policies_are_found_and_old_ones_let_go() {
+        let store = store();
+        let first = store.current().unwrap().policy.revision().clone();
+        assert!(store.recent(first.as_str()).is_some());
+        let revisions: Vec<_> = (0..=PAST)
+            .map(|n| {
+                assert!(store.recent(first.as_str()).is_some(), "{n}");
+                let text = format!("[service.s{n}]\n");
+                let loaded = store.load(&files(&text), Timestamp::UNIX_EPOCH).unwrap();
+                loaded.after.policy.revision().clone()
+            })
+            .collect();
+        assert!(store.recent(first.as_str()).is_none());
+        for revision in &revisions {
+            let found = store.recent(revision.as_str()).unwrap();
+            assert_eq!(found.policy.revision(), revision);
+        }
+        // Back and forth between two, the same policies are not kept twice.
+        for n in [0, 1, 0, 1, 0, 1] {
+            let text = format!("[service.s{n}]\n");
+            store.load(&files(&text), Timestamp::UNIX_EPOCH).unwrap();
+        }
+        assert!(store.recent(revisions[PAST - 1].as_str()).is_some());
+    }
+
+    #[test]
+    fn a_change_is_told() {
+        let store = store();
+        let mut changes = store.changes();
+        assert!(!changes.has_changed().unwrap());
+        store.load(&files(ORDERS), Timestamp::MAX).unwrap();
+        assert!(!changes.has_changed().unwrap(), "the same files are no change");
+        store.load(&files("[service.billing]\n"), Timestamp::MAX).unwrap();
+        assert!(changes.has_changed().unwrap());
+        changes.borrow_and_update();
     }
 
     #[test]
     fn the_same_files_are_no_change() {
         let store = store();
         assert!(!store.load(&files(ORDERS), Timestamp::MAX).unwrap().is_change());
-        assert_eq!(store.current().loaded_at, Timestamp::UNIX_EPOCH);
+        assert_eq!(store.current().unwrap().loaded_at, Timestamp::UNIX_EPOCH);
     }
 }

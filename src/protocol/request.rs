@@ -268,13 +268,7 @@ fn client_of(info: ClientInfo, options: ConnectOptions) -> (Client, Credentials)
         (pass.0, "a password"),
     ];
     let other = others.iter().find_map(|(present, what)| present.then_some(*what));
-    let connection = match (kind.as_str(), protocol.as_str()) {
-        ("Client", "nats") => Some(ConnectionType::Standard),
-        ("Client", "websocket") => Some(ConnectionType::Websocket),
-        ("Client", "mqtt") => Some(ConnectionType::Mqtt),
-        ("Leafnode", _) => Some(ConnectionType::Leafnode),
-        _ => None,
-    };
+    let connection = ConnectionType::of(&kind, &protocol);
     let address = host.parse::<IpAddr>().ok().map(|a| a.to_canonical());
     let library = if version.is_empty() { lang } else { format!("{lang} {version}") };
     (

@@ -43,6 +43,14 @@ pub fn said(rule: &Rule) -> String {
     }
 }
 
+impl std::fmt::Display for Entry {
+    /// As it would be written: `[service.billing] reads = ["orders"]`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { service, at: _, key, value } = self;
+        write!(f, "[service.{service}] {key} = [{value:?}]")
+    }
+}
+
 impl Advice {
     /// The advice in words, one sentence each. `reach` is how much is granted already.
     #[must_use]
@@ -96,19 +104,37 @@ fn entry(service: &Service, key: &'static str, value: String) -> Entry {
 
 fn write(policy: &Policy, service: &Service, keyspace: &Keyspace) -> Advice {
     let nearest = nearest_keyspace(service, keyspace);
-    let owns =
-        |rule: &Rule| matches!(&rule.access, Access::Owns(k) if k.shared_key(keyspace).is_some());
-    let owner =
-        policy.services().iter().filter(|other| other.name != service.name).find_map(|other| {
-            let rule = other.rules.iter().find(|rule| owns(rule))?;
-            Some((Arc::clone(&other.name), rule.clone()))
-        });
+    let owner = policy
+        .owners(keyspace)
+        .find(|(other, _)| other.name != service.name)
+        .map(|(other, rule)| (Arc::clone(&other.name), rule.clone()));
     if owner.is_some() {
         return Advice { owner, nearest, ..Advice::default() };
     }
+    Advice { nearest, add: Some(to_own(policy, service, keyspace)), ..Advice::default() }
+}
+
+fn to_own(policy: &Policy, service: &Service, keyspace: &Keyspace) -> Entry {
     let parts = policy.bucket(keyspace.bucket()).is_some_and(|bucket| bucket.part_owners);
     let value = if parts { keyspace.to_string() } else { keyspace.bucket().to_string() };
-    Advice { nearest, add: Some(entry(service, "owns", value)), ..Advice::default() }
+    entry(service, "owns", value)
+}
+
+/// The entry that the policy lacks for `service` to get all of what it asks, if any could grant
+/// it. For a keyspace that another service owns, it is the one that cannot be written before
+/// that service gives the keyspace up.
+#[must_use]
+pub fn missing(policy: &Policy, service: &Service, question: &Question) -> Option<Entry> {
+    let advice = advise(policy, service, question);
+    let keyspace = match question {
+        Question::Write(keyspace) => Some(keyspace.clone()),
+        Question::Publish(pattern) => keyspace_of(pattern),
+        Question::Read(_) | Question::Subscribe(_) => None,
+    };
+    match (advice.owner, keyspace) {
+        (Some(_), Some(keyspace)) => Some(to_own(policy, service, &keyspace)),
+        _ => advice.add,
+    }
 }
 
 fn plain(service: &Service, pattern: &Pattern, side: Side) -> Advice {

@@ -1,76 +1,53 @@
-//! The connection to nats-server: made as often as it takes, and watched.
+//! The connections to nats-server, watched.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::{Client, ConnectError, ConnectErrorKind, ConnectOptions, Event, ServerError};
+use async_nats::{Client, Event, ServerError};
 
 use super::{Health, ServiceError};
-use crate::config::{Login, Nats};
+use crate::audit::event::{self, Trouble, words};
+use crate::broker;
+use crate::config::Nats;
 use crate::telemetry::Dropped;
 
-/// The longest pause between two attempts to connect at the start.
-const RETRY_AT_MOST: Duration = Duration::from_secs(2);
 /// The longest pause between two attempts to come back. After a restart of the servers every client
 /// waits for this service, and the server lets each wait its whole timeout when nobody is there.
 const RETURN_AT_MOST: Duration = Duration::from_millis(200);
 
-/// Connects, trying until it works: a broker that is not up yet, or restarts, is no reason to
-/// give up. What is wrong is logged each time.
+/// The connection on which requests come.
 pub(super) async fn connect(nats: &Nats, health: &Arc<Health>) -> Result<Client, ServiceError> {
-    let mut pause = Duration::from_millis(100);
-    loop {
-        match options(nats, health)?.connect(&nats.servers).await {
-            Ok(client) => return Ok(client),
-            Err(error) => tracing::error!(
-                event = "connect_failed", servers = ?nats.servers.iter().map(|s| {
-                    format!("{}:{}", s.host(), s.port())
-                }).collect::<Vec<_>>(),
-                error = %error, retry_in_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
-                "cannot connect to nats-server: {}", advice(&error),
-            ),
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(RETRY_AT_MOST);
-    }
-}
-
-/// What to look at first.
-fn advice(error: &ConnectError) -> &'static str {
-    match error.kind() {
-        ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
-            "it refuses this service: is its key that of the callout user, and is that user in \
-             auth_callout.auth_users?"
-        }
-        ConnectErrorKind::Tls => "TLS failed: check [nats.tls], and the server's certificate",
-        _ => "is it running, and is [nats] servers its address?",
-    }
-}
-
-fn options(nats: &Nats, health: &Arc<Health>) -> Result<ConnectOptions, ServiceError> {
-    let mut options = match &nats.login {
-        Login::Nkey(seed) => ConnectOptions::with_nkey(seed.expose().to_owned()),
-        Login::Credentials(text) => ConnectOptions::with_credentials(text.expose())
-            .map_err(|error| ServiceError::Setup(format!("credentials: {error}")))?,
-    };
-    if let Some(ca) = &nats.tls.ca {
-        options = options.add_root_certificates(ca.clone());
-    }
-    if let Some((cert, key)) = &nats.tls.identity {
-        options = options.add_client_certificate(cert.clone(), key.clone());
-    }
-    if nats.tls.first {
-        options = options.tls_first();
-    }
-    let health = health.clone();
-    Ok(options
-        .name(&nats.name)
-        .require_tls(nats.tls.required)
-        .reconnect_delay_callback(reconnect_delay)
-        .event_callback(move |event| {
+    let options = || {
+        let health = health.clone();
+        let options = broker::options(&nats.login, &nats.tls, &nats.name)?;
+        Ok(options.reconnect_delay_callback(reconnect_delay).event_callback(move |event| {
             let health = health.clone();
             async move { observe(&health, &event) }
         }))
+    };
+    broker::connect_patiently(&nats.servers, &nats.name, options)
+        .await
+        .map_err(|error| ServiceError::Setup(error.to_string()))
+}
+
+/// A connection for everything else that an instance does: reads the policy's bucket, talks with
+/// the other instances.
+///
+/// Not the one on which requests come, though the user is the same: a policy of megabytes on its
+/// way would delay the decisions behind it, and the exact steps in which that connection takes its
+/// leave allow nobody else on it.
+///
+/// # Errors
+/// When the login is no good.
+pub async fn connect_beside(nats: &Nats) -> Result<Client, ServiceError> {
+    let name = format!("{}-control", nats.name);
+    let options = || {
+        let options = broker::options(&nats.login, &nats.tls, &name)?;
+        Ok(options.event_callback(|event| async move { observe_beside(&event) }))
+    };
+    broker::connect_patiently(&nats.servers, &name, options)
+        .await
+        .map_err(|error| ServiceError::Setup(error.to_string()))
 }
 
 /// The pause before the next attempt to come back, after so many.
@@ -79,8 +56,25 @@ pub(crate) fn reconnect_delay(attempts: usize) -> Duration {
     (Duration::from_millis(10) * 2u32.saturating_pow(doublings)).min(RETURN_AT_MOST)
 }
 
-fn observe(health: &Health, event: &Event) {
+fn observe_beside(event: &Event) {
     match event {
+        Event::ServerError(ServerError::Other(text)) if text.contains("Permissions Violation") => {
+            not_permitted(text);
+        }
+        event => tracing::debug!(event = "control_connection", state = %event),
+    }
+}
+
+fn not_permitted(text: &str) {
+    tracing::error!(
+        event = "not_permitted", error = %text,
+        "nats-server refuses this service a subject it needs: check the callout user's \
+         permissions",
+    );
+}
+
+fn observe(health: &Health, happened: &Event) {
+    match happened {
         Event::Connected => {
             health.connection(true);
             tracing::info!(event = "connected", "connected to nats-server");
@@ -94,16 +88,20 @@ fn observe(health: &Health, event: &Event) {
             tracing::error!(event = "slow_consumer", "a request was dropped: too many are waiting");
         }
         Event::ServerError(ServerError::Other(text)) if text.contains("Permissions Violation") => {
-            tracing::error!(
-                event = "not_permitted", error = %text,
-                "nats-server refuses this service a subject it needs: check the callout user's \
-                 permissions",
-            );
+            health.recorder.record(event::Event::Trouble(Trouble {
+                reason: "not_permitted".to_owned(),
+                detail: format!(
+                    "nats-server refuses this service a subject it needs, check the callout \
+                     user's permissions: {}",
+                    words(text)
+                ),
+                service: None,
+            }));
         }
         Event::ServerError(error) => tracing::error!(event = "server_error", error = %error),
         Event::ClientError(error) => tracing::warn!(event = "client_error", error = %error),
         Event::LameDuckMode | Event::Draining | Event::Closed => {
-            tracing::info!(event = "connection", state = %event);
+            tracing::info!(event = "connection", state = %happened);
         }
     }
 }

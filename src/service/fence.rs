@@ -9,9 +9,7 @@ use async_nats::{Client, Subscriber};
 use futures_util::StreamExt;
 use tokio::time::timeout;
 
-/// The inboxes of solewriter's instances; the callout user is permitted these, to publish and to
-/// subscribe (`deploy/nats-server.conf`).
-pub const INBOX: &str = "_INBOX.solewriter";
+use crate::broker::INBOX;
 
 /// How long a message to ourselves may take.
 const PATIENCE: Duration = Duration::from_secs(2);

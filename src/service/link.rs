@@ -3,7 +3,7 @@
 //! gives. What comes on several connections is worked on at once.
 
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -15,9 +15,12 @@ use futures_util::{FutureExt, StreamExt};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::fence::{self, Fence};
-use super::{CALLOUT_SUBJECT, Service, ServiceError, Shared, connection};
+use super::fence::Fence;
+use super::{CALLOUT_SUBJECT, LOOK_AGAIN, Service, ServiceError, Shared, connection};
+use crate::audit::event::{Event, Trouble};
+use crate::broker::INBOX;
 use crate::config::Nats;
+use crate::policy::model::Revision;
 use crate::telemetry::Dropped;
 
 /// How long the connection rests after it took its leave from the queue group, so that whatever
@@ -26,8 +29,6 @@ use crate::telemetry::Dropped;
 const REST_ROUND_TRIPS: u32 = 20;
 const REST_AT_LEAST: Duration = Duration::from_millis(250);
 const REST_AT_MOST: Duration = Duration::from_secs(1);
-/// How often the end of the connection is looked for while stopping.
-const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// How long requests are worked on before the answers are written, all at once, and what arrived
 /// is read.
 const STRETCH: Duration = Duration::from_millis(1);
@@ -118,6 +119,12 @@ impl Link {
             connected = connection::connect(nats, &service.health) => connected?,
             _ = stop.wait_for(|stop| *stop) => return Ok(None),
         };
+        // Before there is a policy nothing can be decided, and an instance in the queue group
+        // would take requests from those that can.
+        let revision = tokio::select! {
+            revision = service.policy() => revision,
+            _ = stop.wait_for(|stop| *stop) => return Ok(None),
+        };
         let requests = client.queue_subscribe(CALLOUT_SUBJECT, nats.queue_group.clone()).await?;
         // Nobody is told before the server sends us requests: what stops an older instance as
         // soon as this one is ready must not leave a gap.
@@ -125,17 +132,19 @@ impl Link {
         if fence.pass().await {
             service.health.subscribed.fetch_add(1, Ordering::Relaxed);
         } else {
-            tracing::error!(
-                event = "unconfirmed",
-                "nats-server did not send a message back, so this instance does not call itself \
-                 ready: is [nats] nkey_seed the callout user's, and may that user publish and \
-                 subscribe to {}.>, as in deploy/nats-server.conf?",
-                fence::INBOX,
-            );
+            service.recorder.record(Event::Trouble(Trouble {
+                reason: "unconfirmed".to_owned(),
+                detail: format!(
+                    "nats-server did not send a message back, so this instance does not call \
+                     itself ready: is [nats] nkey_seed the callout user's, and may that user \
+                     publish and subscribe to {INBOX}.>, as in deploy/nats-server.conf?",
+                ),
+                service: None,
+            }));
         }
         // The last of the connections speaks for all.
         if shared.opened.fetch_add(1, Ordering::Relaxed) + 1 == shared.connections {
-            announce(service, nats, &client, shared.connections);
+            announce(service, nats, &client, shared.connections, &revision);
         }
         let waiting = VecDeque::new();
         Ok(Some(Self { shared, client, requests, fence, stop, waiting }))
@@ -193,8 +202,8 @@ impl Link {
         while let Some(Waiting { request, reply, taken }) = self.waiting.pop_front() {
             let service = self.shared.service.clone();
             // A defect that shows in one request must not end the others.
-            let answered = catch_unwind(AssertUnwindSafe(|| service.answer(&request, taken)));
-            match answered {
+            let answer = AssertUnwindSafe(service.answer(&request, taken));
+            match answer.catch_unwind().await {
                 Ok(Some((bytes, decision))) => self.send(reply, bytes, &decision).await,
                 Ok(None) => {}
                 Err(_) => tracing::error!(
@@ -279,13 +288,19 @@ impl Link {
 }
 
 /// Says that requests are answered.
-fn announce(service: &Service, nats: &Nats, client: &Client, connections: usize) {
+fn announce(
+    service: &Service,
+    nats: &Nats,
+    client: &Client,
+    connections: usize,
+    revision: &Revision,
+) {
     let issuer = service.authorizer.issuer();
     tracing::info!(
         event = "ready", subject = CALLOUT_SUBJECT, queue_group = nats.queue_group, connections,
         server = client.server_info().server_name, version = client.server_info().version,
         issuer = %issuer.account(), xkey = issuer.sealer().map(|s| s.public().to_string()),
-        revision = %service.store.current().policy.revision(),
+        %revision,
         "answering authorization requests",
     );
 }

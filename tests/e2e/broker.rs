@@ -52,10 +52,18 @@ fn granted(instance: &Instance) -> usize {
     decisions.len()
 }
 
+/// On how many connections an instance takes requests.
+fn default_connections() -> usize {
+    std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8)
+}
+
 /// Waits until so many solewriters are connected, as the server sees it.
 async fn connected_instances(deployment: &Deployment, count: usize) {
     eventually(&format!("{count} connected instances"), async || {
-        (deployment.connections("AUTH").await.len() == count).then_some(())
+        // Each has a second one, on which no request comes.
+        let connections = deployment.connections("AUTH").await;
+        let answering = connections.iter().filter(|c| c["name"] == "solewriter").count();
+        (answering == count * default_connections()).then_some(())
     })
     .await;
 }
@@ -214,18 +222,22 @@ pub async fn health_and_metrics_tell_how_it_is(version: &'static str) {
     let instance = &mut deployment.instances[0];
     let revision = instance.says("ready").await["revision"].as_str().unwrap().to_owned();
     instance.says_times("authorisation", 3).await;
+    instance.says("sweeper").await;
     let report = format!(
-        "nats-server: connected\nsubscribed: yes\npolicy: revision {revision}, the newest\n"
+        "nats-server: connected\nsubscribed: yes\npolicy: revision {revision}, the newest\nin force: for "
     );
-    assert_eq!(instance.get("/readyz").await, (200, report));
+    let (status, said) = instance.get("/readyz").await;
+    assert!(status == 200 && said.starts_with(&report), "{said}");
+    assert!(said.contains("\nsource: the directory ") && said.contains(": answered "), "{said}");
     assert_eq!(instance.get("/livez").await, (200, "alive\n".to_owned()));
     assert_eq!(instance.get("/nothing").await.0, 404);
+    let connections = f64::from(u32::try_from(default_connections()).unwrap());
     for (metric, value) in [
         ("authorisations_total{outcome=\"granted\",reason=\"granted\"}", 2.0),
         ("authorisations_total{outcome=\"denied\",reason=\"unknown_key\"}", 1.0),
         ("decision_seconds_count", 3.0),
         ("pending_requests", 0.0),
-        ("nats_connected", 1.0),
+        ("nats_connected", connections),
         ("policy_services", 1.0),
         ("policy_loads_total{outcome=\"accepted\"}", 1.0),
         ("policy_refused_since_timestamp_seconds", 0.0),

@@ -9,7 +9,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use solewriter::cli::init::{self, Init};
 use solewriter::keys::{Seed, Signer, User};
-use solewriter::sandbox::{Server, fetch};
+use solewriter::operation::Act;
+use solewriter::sandbox::{Server, fetch, free_ports};
+use solewriter::violations::line::{Line, Refusal, parse};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -17,6 +19,9 @@ use tokio::process::{Child, Command};
 
 /// How long anything may take before a test says that it failed.
 pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// How many servers a cluster has.
+pub const NODES: usize = 3;
 
 /// The buckets that tests use. A policy of a test says only who does what with them.
 const BUCKETS: &str = r#"
@@ -38,6 +43,21 @@ part_owners = true
 rollup = false
 duplicate_window = "100ms"
 "#;
+
+/// What a command came to.
+#[derive(Debug)]
+pub struct Ran {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+}
+
+impl Ran {
+    /// What it printed as JSON.
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|e| panic!("{e}: {self:?}"))
+    }
+}
 
 /// Waits until `found` gives something.
 ///
@@ -74,7 +94,10 @@ pub struct Prepared {
 }
 
 pub struct Deployment {
+    /// The server, or the first node of a cluster.
     pub server: Server,
+    /// The other nodes of a cluster.
+    pub peers: Vec<Server>,
     pub files: init::Deployment,
     pub instances: Vec<Instance>,
     pub dir: TempDir,
@@ -96,17 +119,12 @@ pub struct Violation {
 }
 
 impl Violation {
-    /// Of a line such as `… - "APP/user:evil/U…/0123" - Publish Violation - Subject "a"`, or
-    /// before 2.12 `… - Publish Violation - User "evil/U…/0123", Subject "a"`.
     fn of(line: &str) -> Option<Self> {
-        let act = line.contains("Publish Violation").then_some("publish");
-        let act = act.or_else(|| line.contains("Subscription Violation").then_some("subscribe"))?;
-        let name =
-            line.split('"').skip(1).step_by(2).find(|quoted| quoted.matches('/').count() > 1);
-        let name = name.unwrap_or_default();
-        let name = name.split_once(':').map_or(name, |(_, name)| name);
-        let service = name.split('/').next().unwrap_or_default().to_owned();
-        let subject = line.split_once("Subject \"")?.1.split('"').next()?;
+        let Line::Refusal(refusal) = parse(line.as_bytes()) else { return None };
+        let Refusal { user, act, subject, .. } = *refusal;
+        let user = user.unwrap_or_default();
+        let service = user.split('/').next().unwrap_or_default().to_owned();
+        let act = if act == Act::Subscribe { "subscribe" } else { "publish" };
         Some(Self { service, act: format!("{act} {subject}") })
     }
 }
@@ -180,8 +198,73 @@ impl Prepared {
         let binary = binary(version).await;
         let Self { files, dir } = self;
         let server = Server::start(&binary, &files.server_config(), dir.path()).await.unwrap();
-        let deployment = Deployment { server, files, instances: Vec::new(), dir };
+        let deployment =
+            Deployment { server, peers: Vec::new(), files, instances: Vec::new(), dir };
         deployment.write_policy(policy);
+        deployment
+    }
+
+    /// Starts a cluster of three nats-servers, and writes the policy. Buckets have three replicas.
+    pub async fn start_cluster(self, version: &'static str, policy: &str) -> Deployment {
+        self.start_mixed_cluster([version; NODES], policy).await
+    }
+
+    /// The same with nodes of different versions.
+    pub async fn start_mixed_cluster(
+        self,
+        versions: [&'static str; NODES],
+        policy: &str,
+    ) -> Deployment {
+        let binaries = futures_util::future::join_all(versions.map(binary)).await;
+        let Self { files, dir } = self;
+        let ports = free_ports(NODES).unwrap();
+        let routes: Vec<String> = ports.iter().map(|p| format!("nats://127.0.0.1:{p}")).collect();
+        let mut nodes = Vec::new();
+        for (number, port) in (1..).zip(&ports) {
+            let home = dir.path().join(format!("node-{number}"));
+            std::fs::create_dir(&home).unwrap();
+            let values = read(&files.dir.join("deployment.conf"));
+            let values: Vec<String> = values
+                .lines()
+                .map(|line| match line.split_once(':') {
+                    Some(("NODE_NAME", _)) => format!("NODE_NAME: node-{number}"),
+                    Some(("JETSTREAM_DIR", _)) => {
+                        format!("JETSTREAM_DIR: \"{}\"", home.join("jetstream").display())
+                    }
+                    _ => line.to_owned(),
+                })
+                .collect();
+            std::fs::write(home.join("deployment.conf"), values.join("\n")).unwrap();
+            let config = home.join("nats-server.conf");
+            let cluster = format!(
+                "{}\ncluster {{ name: test, listen: \"127.0.0.1:{port}\", routes: {routes:?} }}\n",
+                read(&files.server_config()),
+            );
+            std::fs::write(&config, cluster).unwrap();
+            nodes.push((config, home));
+        }
+        // Together: JetStream of a node is not ready before it has heard of the others.
+        let started = nodes
+            .iter()
+            .zip(&binaries)
+            .map(|((config, home), binary)| Server::start(binary, config, home));
+        let mut started = futures_util::future::try_join_all(started).await.unwrap();
+        let server = started.remove(0);
+        let deployment = Deployment { server, peers: started, files, instances: Vec::new(), dir };
+        deployment.write_policy(policy);
+        let admin = deployment.admin().await;
+        eventually("JetStream on three nodes", async || {
+            let config = stream::Config {
+                name: "probe".to_owned(),
+                subjects: vec!["probe".to_owned()],
+                num_replicas: NODES,
+                storage: stream::StorageType::Memory,
+                ..Default::default()
+            };
+            admin.create_stream(config).await.ok()?;
+            admin.delete_stream("probe").await.ok()
+        })
+        .await;
         deployment
     }
 
@@ -232,6 +315,8 @@ impl Deployment {
         let seed_file = self.files.seed_file(&format!("test-{name}"));
         if !seed_file.exists() {
             std::fs::write(&seed_file, Seed::<User>::generate().expose()).unwrap();
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+            std::fs::set_permissions(&seed_file, mode).unwrap();
         }
         let seed = Seed::parse(&std::fs::read_to_string(&seed_file).unwrap()).unwrap();
         Service { name: name.to_owned(), seed, seed_file }
@@ -240,6 +325,16 @@ impl Deployment {
     /// The server's address.
     pub fn url(&self) -> &str {
         self.server.client_url()
+    }
+
+    /// Every node.
+    pub fn nodes(&self) -> impl Iterator<Item = &Server> {
+        std::iter::once(&self.server).chain(&self.peers)
+    }
+
+    /// The address of every node.
+    pub fn urls(&self) -> Vec<String> {
+        self.nodes().map(|node| node.client_url().to_owned()).collect()
     }
 
     /// Starts one more instance and waits until it answers. Gives its index.
@@ -256,7 +351,7 @@ impl Deployment {
             .arg("serve")
             .arg("--config")
             .arg(self.files.settings())
-            .args(["--nats-servers", self.url(), "--log-format", "json"])
+            .args(["--nats-servers", &self.urls().join(","), "--log-format", "json"])
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -266,6 +361,26 @@ impl Deployment {
             .unwrap();
         self.instances.push(Instance { child, log });
         self.instances.len() - 1
+    }
+
+    /// Runs a command of ours that looks at the deployment. `arguments` come before the settings.
+    pub async fn tool(&self, arguments: &[&str]) -> Ran {
+        self.tool_at(&self.urls(), arguments).await
+    }
+
+    /// The same with these addresses.
+    pub async fn tool_at(&self, servers: &[String], arguments: &[&str]) -> Ran {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_solewriter"));
+        command.args(arguments).arg("--config").arg(self.files.settings());
+        command.args(["--nats-servers", &servers.join(",")]);
+        command.stdin(Stdio::null()).kill_on_drop(true);
+        let output = tokio::time::timeout(2 * DEADLINE, command.output()).await.unwrap().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Ran {
+            code: output.status.code().unwrap(),
+            out: text(output.stdout),
+            err: text(output.stderr),
+        }
     }
 
     /// The seed of a user that `solewriter init` made: `admin`, `callout` or `system`.
@@ -297,6 +412,7 @@ impl Deployment {
             allow_rollup: true,
             deny_delete: true,
             allow_direct: direct,
+            num_replicas: if self.peers.is_empty() { 1 } else { NODES },
             ..Default::default()
         };
         self.admin().await.create_stream(config).await.unwrap();
@@ -325,7 +441,8 @@ impl Deployment {
 
     /// What the server refused, as its log has it.
     pub fn violations(&self) -> Vec<Violation> {
-        self.server.log().lines().filter_map(Violation::of).collect()
+        let logs: Vec<String> = self.nodes().map(Server::log).collect();
+        logs.iter().flat_map(|log| log.lines()).filter_map(Violation::of).collect()
     }
 
     /// Asks the server, as the system user. `subject` is what follows `$SYS.REQ.`.
@@ -342,6 +459,19 @@ impl Deployment {
     pub async fn connections(&self, account: &str) -> Vec<Value> {
         let question = json!({"auth": true, "acc": account});
         let answer = self.ask_system("SERVER.PING.CONNZ", &question).await;
+        answer["data"]["connections"].as_array().cloned().unwrap_or_default()
+    }
+
+    /// The connections of an account on one node, as the system user sees them.
+    pub async fn connections_of(&self, node: &Server, account: &str) -> Vec<Value> {
+        let question = json!({"auth": true, "acc": account, "limit": 4096});
+        let options =
+            async_nats::ConnectOptions::with_nkey(self.seed("system").expose().to_owned());
+        let client = options.connect(node.client_url()).await.unwrap();
+        let id = client.server_info().server_id;
+        let subject = format!("$SYS.REQ.SERVER.{id}.CONNZ");
+        let answer = client.request(subject, question.to_string().into()).await.unwrap();
+        let answer: Value = serde_json::from_slice(&answer.payload).unwrap();
         answer["data"]["connections"].as_array().cloned().unwrap_or_default()
     }
 

@@ -260,7 +260,9 @@ pub async fn a_connections_name_leads_back_to_service_key_and_policy(version: &'
     let granted = deployment.instances[0].says("authorisation").await;
     let revision = granted["revision"].as_str().unwrap();
     assert_eq!(revision.len(), 12, "{granted}");
-    let name = format!("known/{}/{revision}", known.key());
+    let grant = granted["grant"].as_str().unwrap();
+    assert_eq!(grant.len(), 16, "{granted}");
+    let name = format!("known/{}/{revision}/{grant}", known.key());
     let connections = deployment.connections("APP").await;
     let users: Vec<&Value> = connections.iter().map(|c| &c["authorized_user"]).collect();
     assert_eq!(users, [&json!(name)]);
@@ -292,7 +294,7 @@ pub async fn a_connection_ends_with_its_permissions_and_comes_back(version: &'st
     })
     .await;
     client.flush().await.unwrap();
-    let granted = deployment.instances[0].decisions();
+    let granted = deployment.instances[0].says_times("authorisation", 3).await;
     let outcomes: Vec<&Value> = granted.iter().map(|l| &l["outcome"]).collect();
     assert_eq!(outcomes, ["granted", "granted", "granted"]);
     assert_eq!(deployment.violations(), []);

@@ -25,7 +25,8 @@ async fn load(arguments: &[&str]) -> Output {
 }
 
 async fn found(arguments: &[&str]) -> Value {
-    let output = load(&[arguments, &["--services", "20", "--format", "json"], &TINY].concat()).await;
+    let output =
+        load(&[arguments, &["--services", "20", "--format", "json"], &TINY].concat()).await;
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
@@ -72,7 +73,11 @@ pub async fn load_connect_keeps_a_rate_and_survives_a_storm(version: &'static st
     assert!(rate[0]["connections"]["connected"].as_u64().unwrap() > 0, "{rate}");
     let storm = found(&[&server[..], &["--storm", "30"]].concat()).await;
     let storm = &storm[0]["storm"];
-    assert_eq!((&storm["clients"], &storm["latency"]["count"]), (&30.into(), &30.into()), "{storm}");
+    assert_eq!(
+        (&storm["clients"], &storm["latency"]["count"]),
+        (&30.into(), &30.into()),
+        "{storm}"
+    );
 }
 
 /// Both write their page from what they found, and a report that was done is not done again.
@@ -88,7 +93,8 @@ pub async fn load_report_and_soak_write_the_page(version: &'static str) {
     let judged = String::from_utf8(soak.stdout).unwrap();
     assert!(judged.contains("no failed authorisation: 0.00 failed"), "{judged}");
     let page = std::fs::read_to_string(dir.path().join("performance.md")).unwrap();
-    for part in ["## The goals", "## Straight to the service", "## Small and large", "## The soak"] {
+    for part in ["## The goals", "## Straight to the service", "## Small and large", "## The soak"]
+    {
         assert!(page.contains(part), "{page}");
     }
     for link in page.split("](").skip(1) {

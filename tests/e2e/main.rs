@@ -7,24 +7,36 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(missing_docs)]
 // Metrics hold whole numbers; and a type beside its use reads better.
-#![allow(clippy::float_cmp, clippy::items_after_statements)]
+#![allow(clippy::float_cmp, clippy::items_after_statements, clippy::print_stdout)]
 
 mod answers;
+mod audit;
 mod broker;
+mod bucket;
+mod buckets;
 mod clients;
+mod cluster;
 mod deployment;
+mod doctor;
 mod documentation;
+mod guard;
 mod identity;
 mod keyspaces;
+mod load;
 mod messaging;
 mod operations;
+mod outages;
 mod overload;
 mod policy;
 mod protocol;
 mod raw;
 mod script;
+mod sessions;
 mod subjects;
+mod swaps;
+mod sweeps;
 mod tls;
+mod violations;
 
 /// Declares tests that run on every supported server.
 macro_rules! on_every_server {
@@ -42,7 +54,16 @@ macro_rules! on_every_server {
     };
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn load_direct_measures_a_real_service() {
+    load::load_direct_measures_a_real_service().await;
+}
+
 on_every_server! {
+    crate::load::load_connect_compares_on_a_real_server as load_connect_compares_on_a_real_server;
+    crate::load::load_connect_keeps_a_rate_and_survives_a_storm
+        as load_connect_keeps_a_rate_and_survives_a_storm;
+    crate::load::load_report_and_soak_write_the_page as load_report_and_soak_write_the_page;
     crate::keyspaces::the_owner_has_every_operation as the_owner_has_every_operation;
     crate::keyspaces::the_owner_has_every_operation_without_direct_get
         as the_owner_has_every_operation_without_direct_get;
@@ -107,5 +128,99 @@ on_every_server! {
     crate::broker::it_stops_at_once_when_the_server_is_gone as it_stops_at_once_when_the_server_is_gone;
     crate::broker::with_another_users_seed_it_is_not_ready as with_another_users_seed_it_is_not_ready;
     crate::documentation::the_client_examples_work as the_client_examples_work;
+    crate::documentation::the_page_about_the_bucket_is_true as the_page_about_the_bucket_is_true;
+    crate::cluster::a_service_works_through_any_node as a_service_works_through_any_node;
+    crate::buckets::apply_creates_what_is_declared_and_nothing_more_to_do as apply_creates_what_is_declared_and_nothing_more_to_do;
+    crate::buckets::every_setting_that_strayed_is_seen_and_mended as every_setting_that_strayed_is_seen_and_mended;
+    crate::buckets::what_loses_data_is_refused_unless_told_so as what_loses_data_is_refused_unless_told_so;
+    crate::buckets::what_no_update_changes_is_said as what_no_update_changes_is_said;
+    crate::buckets::streams_that_nobody_declared_are_reported as streams_that_nobody_declared_are_reported;
+    crate::buckets::who_is_not_the_admin_is_told_so as who_is_not_the_admin_is_told_so;
+    crate::buckets::buckets_of_a_cluster_have_replicas as buckets_of_a_cluster_have_replicas;
+    crate::doctor::a_healthy_deployment_has_no_problem as a_healthy_deployment_has_no_problem;
+    crate::doctor::an_address_where_nobody_is as an_address_where_nobody_is;
+    crate::doctor::servers_of_different_versions as servers_of_different_versions;
+    crate::doctor::a_clock_that_is_wrong as a_clock_that_is_wrong;
+    crate::doctor::a_server_that_gives_no_nonce as a_server_that_gives_no_nonce;
+    crate::doctor::a_user_that_the_server_asks_about as a_user_that_the_server_asks_about;
+    crate::doctor::a_seed_that_others_can_read as a_seed_that_others_can_read;
+    crate::doctor::a_callout_in_another_account as a_callout_in_another_account;
+    crate::doctor::another_issuer_than_ours as another_issuer_than_ours;
+    crate::doctor::another_xkey_than_ours as another_xkey_than_ours;
+    crate::doctor::requests_that_are_not_sealed as requests_that_are_not_sealed;
+    crate::doctor::nobody_takes_requests as nobody_takes_requests;
+    crate::doctor::somebody_else_takes_requests as somebody_else_takes_requests;
+    crate::doctor::an_instance_that_does_not_answer as an_instance_that_does_not_answer;
+    crate::doctor::instances_that_serve_different_policies as instances_that_serve_different_policies;
+    crate::doctor::a_policy_in_its_bucket as a_policy_in_its_bucket;
+    crate::doctor::a_timeout_that_is_too_short as a_timeout_that_is_too_short;
+    crate::doctor::a_server_that_lets_anybody_in as a_server_that_lets_anybody_in;
+    crate::doctor::buckets_beside_the_services as buckets_beside_the_services;
+    crate::doctor::jetstream_beside_the_services as jetstream_beside_the_services;
+    crate::doctor::an_export_too_many as an_export_too_many;
+    crate::doctor::an_import_too_few as an_import_too_few;
+    crate::doctor::an_account_that_reaches_the_buckets as an_account_that_reaches_the_buckets;
+    crate::doctor::a_user_whom_no_policy_holds as a_user_whom_no_policy_holds;
+    crate::doctor::a_policy_that_does_not_hold as a_policy_that_does_not_hold;
+    crate::doctor::a_bucket_that_is_not_as_declared as a_bucket_that_is_not_as_declared;
+    crate::doctor::an_audit_stream_that_forgets as an_audit_stream_that_forgets;
+    crate::doctor::without_a_system_user_it_says_how_long_permissions_stay as without_a_system_user_it_says_how_long_permissions_stay;
+    crate::doctor::with_nothing_but_an_address_it_says_what_it_could_not_see as with_nothing_but_an_address_it_says_what_it_could_not_see;
+    crate::documentation::the_readmes_commands_work_on_a_server as the_readmes_commands_work_on_a_server;
+    crate::buckets::the_page_about_buckets_shows_what_is_printed as the_page_about_buckets_shows_what_is_printed;
+    crate::audit::each_decision_is_one_event_at_both_places as each_decision_is_one_event_at_both_places;
+    crate::audit::while_the_stream_is_away_events_wait_and_arrive_once as while_the_stream_is_away_events_wait_and_arrive_once;
+    crate::audit::a_killed_server_loses_no_event as a_killed_server_loses_no_event;
+    crate::audit::what_a_killed_instance_left_is_sent_by_the_next as what_a_killed_instance_left_is_sent_by_the_next;
+    crate::audit::an_instance_killed_under_load_accounts_for_every_event as an_instance_killed_under_load_accounts_for_every_event;
+    crate::audit::old_events_are_not_sent_twice_after_the_duplicate_window as old_events_are_not_sent_twice_after_the_duplicate_window;
+    crate::audit::what_a_killed_instance_had_in_memory_is_told as what_a_killed_instance_had_in_memory_is_told;
+    crate::audit::past_the_spools_limit_the_loss_is_counted_and_told as past_the_spools_limit_the_loss_is_counted_and_told;
+    crate::audit::who_may_publish_and_read_is_what_the_policy_says as who_may_publish_and_read_is_what_the_policy_says;
+    crate::audit::an_auditor_reads_with_each_library as an_auditor_reads_with_each_library;
+    crate::audit::people_read_the_stream as people_read_the_stream;
+    crate::audit::a_policy_that_keeps_it_from_starting_is_an_event as a_policy_that_keeps_it_from_starting_is_an_event;
+    crate::sessions::who_loses_something_is_closed_and_nobody_else as who_loses_something_is_closed_and_nobody_else;
+    crate::sessions::who_gains_is_closed_only_when_the_settings_say_so as who_gains_is_closed_only_when_the_settings_say_so;
+    crate::sessions::a_leafnode_is_closed_too as a_leafnode_is_closed_too;
+    crate::sessions::each_library_comes_back_by_itself as each_library_comes_back_by_itself;
+    crate::sessions::without_a_system_user_the_delay_is_told as without_a_system_user_the_delay_is_told;
+    crate::sessions::a_system_user_that_is_not_let_in_is_told as a_system_user_that_is_not_let_in_is_told;
+    crate::sessions::sessions_lists_and_closes_connections as sessions_lists_and_closes_connections;
+    crate::sweeps::a_lost_keyspace_is_lost_on_every_server_within_moments as a_lost_keyspace_is_lost_on_every_server_within_moments;
+    crate::sweeps::a_sweep_is_finished_by_another_when_the_sweeper_is_killed as a_sweep_is_finished_by_another_when_the_sweeper_is_killed;
+    crate::sweeps::every_one_of_many_connections_is_found as every_one_of_many_connections_is_found;
+    crate::sweeps::what_a_paused_instance_let_in_is_swept as what_a_paused_instance_let_in_is_swept;
+    crate::sweeps::a_sweeper_that_slept_does_not_sweep_by_what_it_knew as a_sweeper_that_slept_does_not_sweep_by_what_it_knew;
+    crate::sweeps::connections_that_outlived_every_instance_are_found as connections_that_outlived_every_instance_are_found;
+    crate::bucket::a_fleet_waits_for_its_bucket_and_follows_it as a_fleet_waits_for_its_bucket_and_follows_it;
+    crate::bucket::what_was_pushed_is_logged_shown_pulled_and_rolled_back as what_was_pushed_is_logged_shown_pulled_and_rolled_back;
+    crate::bucket::an_invalid_push_changes_nothing_and_everyone_hears as an_invalid_push_changes_nothing_and_everyone_hears;
+    crate::bucket::of_two_who_push_at_once_one_wins as of_two_who_push_at_once_one_wins;
+    crate::bucket::an_instance_that_slept_through_a_push_grants_nothing_old as an_instance_that_slept_through_a_push_grants_nothing_old;
+    crate::bucket::a_deleted_bucket_costs_nothing_but_updates as a_deleted_bucket_costs_nothing_but_updates;
+    crate::bucket::a_revision_is_never_overwritten as a_revision_is_never_overwritten;
+    crate::bucket::services_do_not_reach_the_bucket as services_do_not_reach_the_bucket;
+    crate::swaps::a_hundred_swaps_of_a_directory_mix_nothing as a_hundred_swaps_of_a_directory_mix_nothing;
+    crate::swaps::a_hundred_swaps_cost_no_authorisation as a_hundred_swaps_cost_no_authorisation;
+    crate::outages::the_leader_dies_during_a_push as the_leader_dies_during_a_push;
+    crate::outages::losing_jetstream_costs_nothing_but_updates as losing_jetstream_costs_nothing_but_updates;
+    crate::outages::a_kept_policy_starts_an_instance_and_ends_in_time as a_kept_policy_starts_an_instance_and_ends_in_time;
+    crate::outages::a_kept_policy_stands_in_for_a_directory as a_kept_policy_stands_in_for_a_directory;
+    crate::outages::an_instance_that_slept_reads_the_directory_first as an_instance_that_slept_reads_the_directory_first;
+    crate::documentation::the_guard_lines_of_python_and_javascript_work as the_guard_lines_of_python_and_javascript_work;
+    crate::guard::a_refusal_is_said_at_once_and_told_once as a_refusal_is_said_at_once_and_told_once;
+    crate::guard::a_guard_without_a_right_to_tell_does_not_go_round_in_circles as a_guard_without_a_right_to_tell_does_not_go_round_in_circles;
+    crate::guard::the_example_service_is_guarded as the_example_service_is_guarded;
+    crate::violations::each_violation_is_told_once_with_the_true_owner as each_violation_is_told_once_with_the_true_owner;
+    crate::violations::a_follower_that_is_killed_loses_nothing_and_tells_nothing_twice as a_follower_that_is_killed_loses_nothing_and_tells_nothing_twice;
+    crate::violations::no_client_can_forge_a_violation as no_client_can_forge_a_violation;
+    crate::violations::a_follower_without_a_right_to_tell_does_not_go_round_in_circles as a_follower_without_a_right_to_tell_does_not_go_round_in_circles;
     crate::tls::it_connects_over_tls_with_a_certificate as it_connects_over_tls_with_a_certificate;
+}
+
+#[ignore = "takes a minute"]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_minute_without_the_stream_loses_nothing() {
+    audit::a_minute_without_the_stream_loses_nothing("2.15.1").await;
 }

@@ -28,8 +28,8 @@ fn open_to_tests() -> Prepared {
     Prepared::new()
         .with_server("  AUTH {", export)
         .with_server("  STATE {", import)
-        .with_server(r#"subscribe: { allow: ["$SYS.REQ.USER.AUTH", "_INBOX.solewriter.>"] }"#, "")
-        .with_server(r#"publish: { allow: ["$SYS._INBOX.>", "_INBOX.solewriter.>"] }"#, "")
+        .with_server(r#""$SYS.REQ.USER.AUTH", "_INBOX.solewriter.>", "solewriter.>""#, "\">\"")
+        .with_server(r#""$SYS._INBOX.>", "_INBOX.solewriter.>", "solewriter.>""#, "\">\"")
 }
 
 /// Where nobody answers, clients are not kept waiting for long.

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use super::settings::shown;
 use super::{Draft, only_one};
 use crate::keyspace::Keyspace;
+use crate::permissions;
 use crate::policy::document::{ExceptEntry, NamingEntry};
 use crate::policy::model::Access;
 use crate::source::{Collector, Problem, Span, Spanned};
@@ -61,6 +62,8 @@ pub fn check(tables: Vec<NamingEntry>, drafts: &[Draft], problems: &Collector) {
                     let fits = |t: &Template| t.fits_keyspace(keyspace, service);
                     (&buckets, keyspace.to_string(), any(buckets.as_ref(), fits))
                 }
+                // Named after the service already, by another rule.
+                Access::Publishes(pattern) if permissions::reaches_audit(pattern) => continue,
                 Access::Publishes(pattern) => {
                     let fits = |t: &Template| t.fits_subject(pattern, service);
                     (&events, pattern.to_string(), any(events.as_ref(), fits))
@@ -69,7 +72,9 @@ pub fn check(tables: Vec<NamingEntry>, drafts: &[Draft], problems: &Collector) {
                     let fits = |t: &Template| t.fits_subject(pattern, service);
                     (&requests, pattern.to_string(), any(requests.as_ref(), fits))
                 }
-                Access::Reads(_) | Access::Subscribes(_) | Access::Calls(_) => continue,
+                Access::Reads(_) | Access::Subscribes(_) | Access::Calls(_) | Access::Audits(_) => {
+                    continue;
+                }
             };
             let Some(convention) = convention.as_ref().filter(|_| !fits) else { continue };
             match exceptions.get_mut(&(service.to_owned(), name)) {

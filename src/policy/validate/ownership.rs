@@ -21,6 +21,10 @@ struct Owned<'d> {
 
 /// Reports pairs of `owns` entries of different services that share a key, with such a key.
 pub fn check(drafts: &[Draft], problems: &Collector) {
+    check_within(drafts, MAX_STEPS, problems);
+}
+
+fn check_within(drafts: &[Draft], mut steps: usize, problems: &Collector) {
     let mut buckets: BTreeMap<&BucketName, PatternTree<'_>> = BTreeMap::new();
     let mut owned = Vec::new();
     for (owner, draft) in drafts.iter().enumerate() {
@@ -35,7 +39,6 @@ pub fn check(drafts: &[Draft], problems: &Collector) {
         }
     }
     let mut left = MAX_PROBLEMS;
-    let mut steps = MAX_STEPS;
     for (bucket, tree) in &buckets {
         let Ok(conflicts) = tree.conflicts(left, &mut steps) else {
             // What cannot be shown to have one writer is refused.
@@ -67,4 +70,33 @@ fn two_owners(first: &Owned<'_>, second: &Owned<'_>) -> Problem {
     .at(second.span, format!("`{}` owns it here", second.service))
     .also(first.span, format!("`{}` owns it here", first.service))
     .help("a key has one writer: move it out of one of the two; the other can read it (`reads`) or ask (`calls`)")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::validate::settings::Place;
+    use crate::policy::validate::validate;
+    use crate::source::SourceFile;
+
+    #[test]
+    fn a_policy_that_takes_too_long_to_compare_is_refused() {
+        let file = SourceFile::new(
+            "p.toml",
+            "[bucket.b]\npart_owners = true\nrollup = false\nduplicate_window = \"100ms\"\n\
+             [service.x]\nowns = [\"b/x.>\"]\n[service.y]\nowns = [\"b/y.>\"]\n",
+        );
+        let policy = validate(std::slice::from_ref(&file)).unwrap().policy;
+        let place = Place { span: file.span(0..1), everything: false };
+        let drafts: Vec<Draft> = policy
+            .services()
+            .iter()
+            .map(|service| Draft { service: service.clone(), places: vec![place.clone()] })
+            .collect();
+        let problems = Collector::new();
+        check(&drafts, &problems);
+        assert!(!problems.has_errors());
+        check_within(&drafts, 0, &problems);
+        assert!(problems.has_errors());
+    }
 }

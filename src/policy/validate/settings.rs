@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::audit::event::SUBJECT_ROOT;
 use crate::keyspace::{Keyspace, KeyspaceError};
+use crate::permissions;
 use crate::policy::document::{GrantEntries, SettingEntries};
-use crate::policy::model::{Access, Bucket, ConnectionType, Location, Rule};
+use crate::policy::model::{Access, Bucket, ConnectionType, Location, Rule, StreamName};
 use crate::source::toml::nearest;
 use crate::source::{Collector, Problem, Span, Spanned};
 use crate::subject::{Pattern, SubjectError};
@@ -206,6 +208,19 @@ pub fn rules(entries: &GrantEntries, scope: &Scope<'_>) -> (Vec<Rule>, Vec<Place
             }
         }
     }
+    for entry in &entries.audits {
+        match StreamName::parse(&text(entry, scope)) {
+            Ok(stream) => add(Access::Audits(stream), &entry.span, false),
+            Err(error) => scope.problems.push(
+                Problem::error(
+                    "bad-stream",
+                    format!("`{}` cannot be an audit stream: {error}", shown(&entry.value)),
+                )
+                .at(&entry.span, "")
+                .help("write the stream's name, as in `[audit] stream` of the settings"),
+            ),
+        }
+    }
     (rules, places)
 }
 
@@ -283,6 +298,10 @@ fn plain_subject(key: &str, entry: &Spanned<String>, scope: &Scope<'_>) -> Optio
     } else if first.starts_with('_') {
         "subjects that begin with `_` are inboxes and the server's own replies"
     } else {
+        if !own_audit_subject(key, &pattern, scope.service) {
+            problems.push(others_audit_subject(key, &pattern, entry, scope));
+            return None;
+        }
         warn_of_odd_tokens(&pattern, entry, problems);
         return Some(pattern);
     };
@@ -299,6 +318,37 @@ fn plain_subject(key: &str, entry: &Spanned<String>, scope: &Scope<'_>) -> Optio
             .help(help),
     );
     None
+}
+
+/// Whether a subject leaves the audit stream alone, or publishes as this service to it.
+fn own_audit_subject(key: &str, pattern: &Pattern, service: &str) -> bool {
+    !permissions::reaches_audit(pattern)
+        || (key == "publishes" && permissions::is_own_audit_subject(pattern, service))
+}
+
+fn others_audit_subject(
+    key: &str,
+    pattern: &Pattern,
+    entry: &Spanned<String>,
+    scope: &Scope<'_>,
+) -> Problem {
+    let text = shown(pattern.as_str());
+    let own = scope.role.map_or(scope.service, |_| "{service}");
+    let (label, help) = if key == "publishes" {
+        (
+            "events of others would be in its reach",
+            format!("an event says who it is from: write \"{SUBJECT_ROOT}.{own}.>\""),
+        )
+    } else {
+        (
+            "this belongs to the audit stream",
+            "write `audits = [\"AUDIT_EVENTS\"]` for a service that reads the audit stream"
+                .to_owned(),
+        )
+    };
+    Problem::error("audit-subject", format!("`{key}` may not hold `{text}`"))
+        .at(&entry.span, label)
+        .help(help)
 }
 
 /// Warns of what is an ordinary character to NATS, and hardly meant as one.

@@ -58,6 +58,7 @@ pub fn check_covered<'r>(rules: impl Iterator<Item = (&'r Rule, &'r Place)>, pro
             | Access::Subscribes(p)
             | Access::Answers(p)
             | Access::Calls(p) => (rule.access.verb(), p.to_string()),
+            Access::Audits(stream) => (rule.access.verb(), stream.to_string()),
         };
         groups.entry(group).or_default().push((subjects, rule, place));
     }
@@ -134,7 +135,8 @@ pub fn check_counterparts(
                 }
                 Access::Publishes(pattern) => offered.published.tree.insert(pattern, 0, 0),
                 Access::Answers(pattern) => offered.answered.tree.insert(pattern, 0, 0),
-                Access::Reads(_) | Access::Subscribes(_) | Access::Calls(_) => {}
+                Access::Reads(_) | Access::Subscribes(_) | Access::Calls(_) | Access::Audits(_) => {
+                }
             }
         }
     }

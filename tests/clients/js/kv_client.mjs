@@ -19,7 +19,7 @@
 // refused the connection (the one line is then {"op": "connect", "ok": false, "error": "authorization", ...}),
 // 2 when the arguments or the script are wrong or the server cannot be reached.
 //
-// Operations (all but the last five take "bucket"; open it first):
+// Operations (all but the last six take "bucket"; open it first):
 //
 //     open {allow_direct}, status, keys {at_least}, purge_deletes
 //     put {key, value}       create {key, value}    update {key, value, revision}
@@ -30,6 +30,7 @@
 //     request {subject, value, timeout}
 //     subscribe {subject}    and later: receive {subject, expect}
 //     sleep {seconds}
+//     ordered {stream, expect}   read `expect` messages of a stream with an ordered consumer
 
 import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
@@ -237,6 +238,17 @@ const OPERATIONS = {
     watch.stop();
     if (entries.length < op.expect) throw new errors.TimeoutError();
     return entries;
+  },
+
+  async ordered(session, op) {
+    const consumer = await session.js.consumers.get(op.stream);
+    const messages = await consumer.consume();
+    let count = 0;
+    for await (const _ of messages) {
+      count += 1;
+      if (count === op.expect) break;
+    }
+    return count;
   },
 
   async publish(session, op) {

@@ -19,7 +19,7 @@ A failed operation does not end the script. Exit code: 0 when the script ran to 
 refused the connection (the one line is then {"op": "connect", "ok": false, "error": "authorization", ...}),
 2 when the arguments or the script are wrong or the server cannot be reached.
 
-Operations (all but the last five take "bucket"; open it first):
+Operations (all but the last six take "bucket"; open it first):
 
     open, status, keys {at_least}, purge_deletes
     put {key, value}       create {key, value}    update {key, value, revision}
@@ -30,6 +30,7 @@ Operations (all but the last five take "bucket"; open it first):
     request {subject, value, timeout}
     subscribe {subject}    and later: receive {subject, expect}
     sleep {seconds}
+    ordered {stream, expect}   read `expect` messages of a stream with an ordered consumer
 """
 
 import argparse
@@ -190,6 +191,12 @@ class Session:
         messages = [await subscription.next_msg(self.deadline(op)) for _ in range(op.get("expect", 1))]
         return [{"subject": m.subject, "value": m.data.decode(errors="replace")} for m in messages]
 
+    async def ordered(self, op):
+        subscription = await self.js.subscribe("", stream=op["stream"], ordered_consumer=True)
+        messages = [await subscription.next_msg(self.deadline(op)) for _ in range(op["expect"])]
+        await subscription.unsubscribe()
+        return len(messages)
+
     async def sleep(self, op):
         await asyncio.sleep(op["seconds"])
         return None
@@ -254,7 +261,7 @@ class Session:
 
 OPERATIONS = {
     "open", "status", "put", "create", "update", "delete", "purge", "purge_deletes", "get", "get_revision",
-    "keys", "history", "watch", "publish", "request", "subscribe", "receive", "sleep",
+    "keys", "history", "watch", "publish", "request", "subscribe", "receive", "sleep", "ordered",
 }  # fmt: skip
 
 

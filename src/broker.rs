@@ -1,0 +1,162 @@
+//! How anything here connects to nats-server: who it is, TLS, and its inbox.
+
+use std::time::Duration;
+
+use async_nats::connection::State;
+use async_nats::{
+    Client, ConnectError, ConnectErrorKind, ConnectOptions, Request, RequestErrorKind, ServerAddr,
+};
+use tokio::time::sleep;
+
+use crate::config::{Login, Tls};
+
+/// The inboxes of solewriter's own users in the callout's account; they are permitted these
+/// (`deploy/nats-server.conf`).
+pub const INBOX: &str = "_INBOX.solewriter";
+
+/// A subject of our own users that nobody listens to.
+pub const NOBODY: &str = "solewriter.nobody";
+
+/// How long the server may take to say that nobody listens: longer than it waits for an answer
+/// about a client.
+const PROOF: Duration = Duration::from_secs(12);
+
+/// The longest pause between two attempts to connect.
+const RETRY_AT_MOST: Duration = Duration::from_secs(2);
+
+/// A connection that cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    /// The login is no good.
+    #[error("credentials: {0}")]
+    Credentials(std::io::Error),
+    /// nats-server does not say no, and does not let the user do anything either.
+    #[error(
+        "{servers}: the server does not let this user in: is it in auth_callout.auth_users, and \
+         may it publish to {NOBODY} and subscribe to {INBOX}.>?"
+    )]
+    NotIn {
+        /// Where.
+        servers: String,
+    },
+    /// nats-server cannot be reached, or refuses.
+    #[error("cannot connect to {servers}: {error}: {}", advice(.error))]
+    Connect {
+        /// Where.
+        servers: String,
+        /// Why not.
+        error: ConnectError,
+    },
+}
+
+/// Options for a connection of that login, with an inbox of our own users.
+///
+/// # Errors
+/// When the credentials cannot be parsed.
+pub fn options(login: &Login, tls: &Tls, name: &str) -> Result<ConnectOptions, BrokerError> {
+    let options = match login {
+        Login::Nkey(seed) => ConnectOptions::with_nkey(seed.expose().to_owned()),
+        Login::Credentials(text) => {
+            ConnectOptions::with_credentials(text.expose()).map_err(BrokerError::Credentials)?
+        }
+    };
+    Ok(with_tls(options, tls).name(name).custom_inbox_prefix(INBOX))
+}
+
+/// The same with TLS as the settings have it.
+#[must_use]
+pub fn with_tls(mut options: ConnectOptions, tls: &Tls) -> ConnectOptions {
+    if let Some(ca) = &tls.ca {
+        options = options.add_root_certificates(ca.clone());
+    }
+    if let Some((cert, key)) = &tls.identity {
+        options = options.add_client_certificate(cert.clone(), key.clone());
+    }
+    if tls.first {
+        options = options.tls_first();
+    }
+    options.require_tls(tls.required)
+}
+
+/// Connects once, as a user who may send requests to [`NOBODY`]; what is wrong is the error.
+///
+/// # Errors
+/// [`BrokerError`].
+pub async fn connect(
+    servers: &[ServerAddr],
+    options: ConnectOptions,
+) -> Result<Client, BrokerError> {
+    let names = || addresses(servers).join(", ");
+    let connected = options.connect(servers).await;
+    let client = connected.map_err(|error| BrokerError::Connect { servers: names(), error })?;
+    tokio::select! {
+        true = is_in(&client) => Ok(client),
+        () = is_out(&client) => Err(BrokerError::NotIn { servers: names() }),
+        else => Err(BrokerError::NotIn { servers: names() }),
+    }
+}
+
+/// Whether the server does something for us: nobody listens to that subject, and the server says
+/// so. That a connection is reported as made proves less: nats-server pings a client whose
+/// authorization it still waits for, and async-nats 0.51 takes that for a welcome.
+async fn is_in(client: &Client) -> bool {
+    let request = Request::new().timeout(Some(PROOF));
+    match client.send_request(NOBODY, request).await {
+        Ok(_) => true,
+        Err(error) => error.kind() == RequestErrorKind::NoResponders,
+    }
+}
+
+/// Ends when the connection does.
+async fn is_out(client: &Client) {
+    while client.connection_state() == State::Connected {
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Connects, trying until it works: a broker that is not up yet, or restarts, is no reason to
+/// give up. What is wrong is logged each time.
+///
+/// # Errors
+/// When `options` cannot be made.
+pub async fn connect_patiently(
+    servers: &[ServerAddr],
+    name: &str,
+    options: impl Fn() -> Result<ConnectOptions, BrokerError>,
+) -> Result<Client, BrokerError> {
+    let mut pause = Duration::from_millis(100);
+    loop {
+        let options = options()?.reconnect_delay_callback(|attempts| {
+            let doublings = u32::try_from(attempts.min(10)).unwrap_or(10);
+            (Duration::from_millis(10) * 2u32.saturating_pow(doublings)).min(RETRY_AT_MOST)
+        });
+        match options.connect(servers).await {
+            Ok(client) => return Ok(client),
+            Err(error) => tracing::error!(
+                event = "connect_failed", connection = name, servers = ?addresses(servers),
+                error = %error,
+                retry_in_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
+                "cannot connect to nats-server: {}", advice(&error),
+            ),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(RETRY_AT_MOST);
+    }
+}
+
+/// `HOST:PORT` of each, for messages.
+pub fn addresses(servers: &[ServerAddr]) -> Vec<String> {
+    servers.iter().map(|s| format!("{}:{}", s.host(), s.port())).collect()
+}
+
+/// What to look at first.
+pub fn advice(error: &ConnectError) -> &'static str {
+    match error.kind() {
+        ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
+            "it refuses this user: is the key one that the server's configuration has, in \
+             auth_callout.auth_users too?"
+        }
+        ConnectErrorKind::Tls => "TLS failed: check [nats.tls], and the server's certificate",
+        _ => "is it running, and is [nats] servers its address?",
+    }
+}

@@ -1,0 +1,291 @@
+//! The declared buckets against those that there are: what has to be done, and what that costs.
+//!
+//! A [`Plan`] is made from the policy and from the account's streams as JetStream tells them;
+//! nothing here asks or changes anything. [`streams`] does both. Streams are compared and updated
+//! as the JSON that the server gives: a field that this program has never heard of is seen, and
+//! none is lost on an update.
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::audit;
+use crate::keyspace::{BucketName, Keyspace};
+use crate::policy::model::{Bucket, Policy};
+use crate::subject::Pattern;
+
+mod compare;
+mod declared;
+pub mod streams;
+mod text;
+
+pub use self::compare::{Change, Class};
+
+/// A stream as JetStream's API gives it: `config` and `state` of ADR-1 and of `STREAM.LIST`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+pub struct Stream {
+    /// Its configuration, every field of it.
+    pub config: Map<String, Value>,
+    /// What is in it.
+    #[serde(default)]
+    pub state: State,
+}
+
+/// How much a stream holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+pub struct State {
+    /// Values, old ones included.
+    #[serde(default)]
+    pub messages: u64,
+    /// Their size in bytes.
+    #[serde(default)]
+    pub bytes: u64,
+    /// Keys.
+    #[serde(default)]
+    pub num_subjects: u64,
+}
+
+impl Stream {
+    /// The stream's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.config.get("name").and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// The subjects that it takes.
+    pub fn subjects(&self) -> impl Iterator<Item = &str> {
+        self.config
+            .get("subjects")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+    }
+}
+
+/// What has to be done about one declared bucket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct BucketPlan {
+    /// The bucket.
+    pub bucket: String,
+    /// The stream that holds it.
+    pub stream: String,
+    /// Where it is declared.
+    pub declared_at: String,
+    /// What to do.
+    pub action: Action,
+    /// What differs; for a new bucket, everything that is declared.
+    pub changes: Vec<Change>,
+    /// What is sent to create or update it.
+    #[serde(skip)]
+    pub config: Map<String, Value>,
+}
+
+/// What to do about a bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// It is as declared.
+    Keep,
+    /// It is not there.
+    Create,
+    /// It can be made as declared, in place.
+    Update,
+    /// Some of it cannot be changed in place.
+    Recreate,
+}
+
+/// A stream that no declaration names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Other {
+    /// The stream.
+    pub stream: String,
+    /// The bucket that it is, if it is one.
+    pub bucket: Option<String>,
+    /// How it endangers the rule, if it does.
+    pub danger: Option<String>,
+}
+
+/// What has to be done for the buckets to be as declared.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Plan {
+    /// The policy that declares them.
+    pub revision: String,
+    /// Each declared bucket, sorted by name.
+    pub buckets: Vec<BucketPlan>,
+    /// Other streams that there must be.
+    pub streams: Vec<BucketPlan>,
+    /// Buckets that are not declared, and other streams that endanger the rule.
+    pub others: Vec<Other>,
+}
+
+impl Plan {
+    /// Holds the account's streams against the policy's declarations.
+    #[must_use]
+    pub fn of(policy: &Policy, streams: &[Stream]) -> Self {
+        let found = |name: &str| streams.iter().find(|stream| stream.name() == name);
+        let buckets = policy
+            .buckets()
+            .iter()
+            .map(|bucket| BucketPlan::of(bucket, found(&stream_name(&bucket.name))))
+            .collect();
+        let declared = |stream: &&Stream| {
+            !policy.buckets().iter().any(|bucket| stream_name(&bucket.name) == stream.name())
+        };
+        let mut others: Vec<Other> =
+            streams.iter().filter(declared).filter_map(Other::of).collect();
+        others.sort_by(|a, b| a.stream.cmp(&b.stream));
+        let revision = policy.revision().to_string();
+        Self { revision, buckets, streams: Vec::new(), others }
+    }
+
+    /// The same with another stream that there must be. One that is there is left as it is.
+    #[must_use]
+    pub fn and(mut self, wanted: Map<String, Value>, streams: &[Stream]) -> Self {
+        let wanted = Stream { config: wanted, state: State::default() };
+        let name = wanted.name().to_owned();
+        let found = streams.iter().any(|stream| stream.name() == name);
+        let (action, changes) = if found {
+            (Action::Keep, Vec::new())
+        } else {
+            (Action::Create, compare::given(&wanted.config))
+        };
+        self.streams.push(BucketPlan {
+            bucket: name.clone(),
+            stream: name,
+            declared_at: "settings".to_owned(),
+            action,
+            changes,
+            config: wanted.config,
+        });
+        self
+    }
+
+    /// Everything that is planned: buckets, then other streams.
+    pub fn all(&self) -> impl Iterator<Item = &BucketPlan> {
+        self.buckets.iter().chain(&self.streams)
+    }
+
+    /// Whether there is nothing to do: every bucket is as declared, and nothing endangers them.
+    #[must_use]
+    pub fn agrees(&self) -> bool {
+        self.all().all(|bucket| bucket.action == Action::Keep)
+            && self.others.iter().all(|other| other.danger.is_none())
+    }
+
+    /// Every change of a bucket that loses data.
+    pub fn losses(&self) -> impl Iterator<Item = (&BucketPlan, &Change)> {
+        self.buckets.iter().flat_map(|bucket| {
+            bucket.changes.iter().filter(|c| c.class == Class::LosesData).map(move |c| (bucket, c))
+        })
+    }
+
+    /// Whether `apply` can do anything about it.
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        self.all().any(BucketPlan::has_work)
+    }
+}
+
+impl BucketPlan {
+    fn of(bucket: &Bucket, stream: Option<&Stream>) -> Self {
+        let wanted = declared::config(bucket);
+        let (changes, config, action) = match stream {
+            None => (compare::all(&wanted), wanted, Action::Create),
+            Some(stream) => {
+                let changes = compare::changes(bucket, &wanted, stream);
+                let config = compare::updated(stream, &changes);
+                let action = if changes.is_empty() {
+                    Action::Keep
+                } else if changes.iter().any(|c| c.class.is_beyond_update()) {
+                    Action::Recreate
+                } else {
+                    Action::Update
+                };
+                (changes, config, action)
+            }
+        };
+        Self {
+            bucket: bucket.name.to_string(),
+            stream: stream_name(&bucket.name),
+            declared_at: bucket.at.to_string(),
+            action,
+            changes,
+            config,
+        }
+    }
+
+    /// Whether `apply` creates or updates it. Of one that has to be recreated, what can be changed
+    /// in place is.
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        self.action == Action::Create || self.changes.iter().any(|c| !c.class.is_beyond_update())
+    }
+}
+
+/// The stream that takes audit events: kept as safely as the best kept bucket.
+#[must_use]
+pub fn audit_stream(name: &str, policy: &Policy) -> Map<String, Value> {
+    let replicas = policy.buckets().iter().map(|bucket| bucket.replicas).max().unwrap_or(1);
+    match serde_json::to_value(audit::stream::config(name, replicas.into())) {
+        Ok(Value::Object(config)) => config,
+        // A stream's configuration is an object.
+        _ => Map::new(),
+    }
+}
+
+/// The stream of a bucket.
+fn stream_name(bucket: &BucketName) -> String {
+    Keyspace::whole(bucket.clone()).stream()
+}
+
+/// What a stream beside the buckets must not take up or write to: keys, JetStream's own subjects
+/// and the answers to clients.
+const OURS: [(&str, &str); 3] = [
+    ("$KV.>", "keys of buckets"),
+    ("$JS.>", "requests to JetStream"),
+    ("_INBOX.>", "answers to clients"),
+];
+
+impl Other {
+    /// Nothing, for a stream that is neither a bucket nor dangerous.
+    fn of(stream: &Stream) -> Option<Self> {
+        let name = stream.name();
+        let bucket = name.strip_prefix("KV_").map(ToOwned::to_owned);
+        let own = bucket.as_ref().map(|bucket| format!("$KV.{bucket}.>"));
+        let mut dangers = Vec::new();
+        for subject in stream.subjects().filter(|s| own.as_deref() != Some(*s)) {
+            if let Some(what) = touches(subject) {
+                dangers.push(format!("it takes up `{subject}`, which are {what}"));
+            }
+        }
+        let republished = stream.config.get("republish").and_then(|r| r.get("dest"));
+        if let Some(destination) = republished.and_then(Value::as_str)
+            && let Some(what) = touches(destination)
+        {
+            dangers.push(format!(
+                "it republishes to `{destination}`, which are {what}, with the rights of the server"
+            ));
+        }
+        let danger = (!dangers.is_empty()).then(|| dangers.join("; "));
+        (bucket.is_some() || danger.is_some()).then(|| Self {
+            stream: name.to_owned(),
+            bucket,
+            danger,
+        })
+    }
+}
+
+/// Which of [`OURS`] a subject meets.
+fn touches(subject: &str) -> Option<&'static str> {
+    // A destination may hold `{{wildcard(1)}}`, which stands for one token.
+    let tokens: Vec<&str> =
+        subject.split('.').map(|t| if t.contains("{{") { "*" } else { t }).collect();
+    let pattern = Pattern::parse(&tokens.join(".")).ok()?;
+    OURS.iter().find_map(|(ours, what)| {
+        let ours = Pattern::parse(ours).ok()?;
+        pattern.overlaps(&ours).then_some(*what)
+    })
+}
+
+#[cfg(test)]
+mod tests;

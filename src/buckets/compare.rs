@@ -1,0 +1,357 @@
+//! A stream against its declaration: each difference, and what it takes to mend it.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use super::Stream;
+use crate::policy::model::Bucket;
+use crate::source::toml::show_duration;
+
+/// What it takes to make a setting as declared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Class {
+    /// It can be changed, and nothing is lost.
+    Safe,
+    /// It can be changed, and then data is gone.
+    LosesData,
+    /// No update changes it: the bucket has to be made anew.
+    Recreate,
+    /// This program does not know the setting, and leaves it as it is.
+    Unknown,
+}
+
+impl Class {
+    /// Whether `apply` cannot mend it.
+    #[must_use]
+    pub fn is_beyond_update(self) -> bool {
+        matches!(self, Self::Recreate | Self::Unknown)
+    }
+}
+
+/// A setting that is not as declared.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Change {
+    /// The field of the stream's configuration.
+    pub field: String,
+    /// The key in the policy's `[bucket.NAME]`, where there is one.
+    pub word: Option<&'static str>,
+    /// What it is; nothing for a new bucket.
+    pub now: Option<Value>,
+    /// What it should be.
+    pub declared: Value,
+    /// What it takes.
+    pub class: Class,
+    /// Why it matters, or what is lost.
+    pub why: Option<String>,
+}
+
+/// What is known about a field that the declaration decides.
+struct Setting {
+    field: &'static str,
+    word: Option<&'static str>,
+    /// What the server means when it leaves the field out.
+    absent: Absent,
+    why: Option<&'static str>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Absent {
+    /// No limit: left out, zero or -1.
+    Unlimited,
+    /// Zero.
+    Zero,
+    False,
+    Empty,
+    /// `none`, the server's word.
+    None,
+}
+
+const fn setting(
+    field: &'static str,
+    word: Option<&'static str>,
+    absent: Absent,
+    why: Option<&'static str>,
+) -> Setting {
+    Setting { field, word, absent, why }
+}
+
+/// Every field that a declaration decides, in the order of the documentation.
+const SETTINGS: [Setting; 16] = [
+    setting(
+        "subjects",
+        None,
+        Absent::Empty,
+        Some("other subjects than the bucket's own are no keys of it"),
+    ),
+    setting("description", Some("description"), Absent::Empty, None),
+    setting("max_msgs_per_subject", Some("history"), Absent::Unlimited, None),
+    setting("max_age", Some("ttl"), Absent::Zero, None),
+    setting("max_msg_size", Some("max_value_size"), Absent::Unlimited, None),
+    setting("max_bytes", Some("max_bytes"), Absent::Unlimited, None),
+    setting(
+        "max_msgs",
+        None,
+        Absent::Unlimited,
+        Some("a cap on the number of values, which one owner can use up"),
+    ),
+    setting("num_replicas", Some("replicas"), Absent::Zero, None),
+    setting("storage", Some("storage"), Absent::Empty, None),
+    setting("compression", Some("compression"), Absent::None, None),
+    setting("discard", Some("discard"), Absent::Empty, None),
+    setting("retention", None, Absent::Empty, Some("values go once they were read")),
+    setting("allow_direct", Some("direct"), Absent::False, None),
+    setting("allow_rollup_hdrs", Some("rollup"), Absent::False, None),
+    setting("duplicate_window", Some("duplicate_window"), Absent::Zero, None),
+    setting(
+        "deny_delete",
+        None,
+        Absent::False,
+        Some("a value can be erased by its sequence number"),
+    ),
+];
+
+/// What must be off, why, and whether an update turns it off.
+const OFF: [(&str, &str, Class); 13] = [
+    ("republish", "every value is published a second time, to whoever listens there", Class::Safe),
+    ("sources", "another stream's messages become values, whoever wrote them", Class::Safe),
+    ("mirror", "it is a copy of another stream, and has no writer of its own", Class::Recreate),
+    ("subject_transform", "a put to one key is stored under another", Class::Safe),
+    ("allow_msg_schedules", "a put can make the server write to other keys later", Class::Recreate),
+    ("allow_msg_counter", "values are counters, which puts add to", Class::Recreate),
+    (
+        "allow_atomic",
+        "puts in batches are not covered by what was tested of shared buckets",
+        Class::Safe,
+    ),
+    (
+        "allow_batched",
+        "puts in batches are not covered by what was tested of shared buckets",
+        Class::Safe,
+    ),
+    ("no_ack", "a put is not confirmed", Class::Safe),
+    (
+        "discard_new_per_subject",
+        "a key that has its history full takes no more values",
+        Class::Safe,
+    ),
+    ("sealed", "it takes no more values", Class::Recreate),
+    ("mirror_direct", "values are read from a mirror, which may be behind", Class::Safe),
+    ("persist_mode", "a put is confirmed before it is kept", Class::Recreate),
+];
+
+/// What a declaration has no word for, and harms nobody.
+const LEFT: [&str; 11] = [
+    "name",
+    "metadata",
+    "placement",
+    "consumer_limits",
+    "first_seq",
+    "max_consumers",
+    "template_owner",
+    "deny_purge",
+    "allow_msg_ttl",
+    "subject_delete_marker_ttl",
+    "pedantic",
+];
+
+/// For a new bucket: everything that its declaration says.
+pub fn all(wanted: &Map<String, Value>) -> Vec<Change> {
+    let said = SETTINGS.iter().filter(|setting| setting.word.is_some());
+    said.filter_map(|setting| {
+        let declared = wanted.get(setting.field)?.clone();
+        let says = normal(setting, Some(&declared)) != normal(setting, None);
+        says.then(|| Change {
+            field: setting.field.to_owned(),
+            word: setting.word,
+            now: None,
+            declared,
+            class: Class::Safe,
+            why: None,
+        })
+    })
+    .collect()
+}
+
+/// For another new stream: everything that its configuration says.
+pub fn given(config: &Map<String, Value>) -> Vec<Change> {
+    let said = config.iter().filter(|(field, value)| *field != "name" && is_on(value));
+    said.map(|(field, value)| Change {
+        field: field.clone(),
+        word: None,
+        now: None,
+        declared: value.clone(),
+        class: Class::Safe,
+        why: None,
+    })
+    .collect()
+}
+
+/// Each difference between a stream and what its bucket's declaration wants.
+pub fn changes(bucket: &Bucket, wanted: &Map<String, Value>, stream: &Stream) -> Vec<Change> {
+    let mut changes = Vec::new();
+    for setting in &SETTINGS {
+        let Some(declared) = wanted.get(setting.field) else { continue };
+        let now = stream.config.get(setting.field);
+        if normal(setting, now) == normal(setting, Some(declared)) {
+            continue;
+        }
+        let now = normal(setting, now);
+        let (class, loss) = cost(bucket, setting.field, &now, declared, stream);
+        let why = loss.or(harm(bucket, setting.field)).or(setting.why);
+        changes.push(Change {
+            field: setting.field.to_owned(),
+            word: setting.word,
+            now: Some(now),
+            declared: declared.clone(),
+            class,
+            why: why.map(ToOwned::to_owned),
+        });
+    }
+    for (field, why, class) in OFF {
+        if let Some(now) = stream.config.get(field).filter(|value| is_on(value)) {
+            changes.push(Change {
+                field: field.to_owned(),
+                word: None,
+                now: Some(now.clone()),
+                declared: if now.is_boolean() { json!(false) } else { Value::Null },
+                class,
+                why: Some(why.to_owned()),
+            });
+        }
+    }
+    for (field, now) in &stream.config {
+        let known = wanted.contains_key(field)
+            || OFF.iter().any(|(off, ..)| off == field)
+            || LEFT.contains(&field.as_str());
+        if !known && is_on(now) {
+            changes.push(Change {
+                field: field.clone(),
+                word: None,
+                now: Some(now.clone()),
+                declared: Value::Null,
+                class: Class::Unknown,
+                why: Some("this version of solewriter does not know what it does".to_owned()),
+            });
+        }
+    }
+    changes
+}
+
+/// The stream's configuration with what an update can change: everything else is sent back as the
+/// server gave it.
+pub fn updated(stream: &Stream, changes: &[Change]) -> Map<String, Value> {
+    let mut config = stream.config.clone();
+    for change in changes.iter().filter(|change| !change.class.is_beyond_update()) {
+        if change.declared.is_null() {
+            config.remove(&change.field);
+        } else {
+            config.insert(change.field.clone(), change.declared.clone());
+        }
+    }
+    config
+}
+
+/// The value with what stands for an absent one made alike.
+fn normal(setting: &Setting, value: Option<&Value>) -> Value {
+    let absent = match setting.absent {
+        Absent::Unlimited => json!(-1),
+        Absent::Zero => json!(0),
+        Absent::False => json!(false),
+        Absent::Empty => json!(""),
+        Absent::None => json!("none"),
+    };
+    match value {
+        None | Some(Value::Null) => absent,
+        Some(value)
+            if setting.absent == Absent::Unlimited && value.as_i64().is_some_and(|n| n <= 0) =>
+        {
+            absent
+        }
+        Some(value) => value.clone(),
+    }
+}
+
+/// Whether an optional setting says anything.
+fn is_on(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => false,
+        Value::Bool(true) => true,
+        Value::Number(number) => number.as_i64().is_none_or(|n| n > 0),
+        Value::String(text) => !matches!(text.as_str(), "" | "none" | "default"),
+        Value::Array(list) => !list.is_empty(),
+        Value::Object(fields) => !fields.is_empty(),
+    }
+}
+
+/// What it takes to change a declared field, and what is lost by it.
+fn cost(
+    bucket: &Bucket,
+    field: &str,
+    now: &Value,
+    declared: &Value,
+    stream: &Stream,
+) -> (Class, Option<&'static str>) {
+    const SAFE: (Class, Option<&str>) = (Class::Safe, None);
+    let loses = |what| (Class::LosesData, Some(what));
+    let lowered = |unlimited: i64| {
+        let (now, declared) =
+            (now.as_i64().unwrap_or(unlimited), declared.as_i64().unwrap_or(unlimited));
+        declared > unlimited && (now <= unlimited || declared < now)
+    };
+    let empty = stream.state.messages == 0;
+    match field {
+        "storage" | "retention" => (Class::Recreate, None),
+        "num_replicas" if lowered(0) => loses("a copy of every value is deleted"),
+        _ if empty => SAFE,
+        // With one value for each key there is no older one to lose.
+        "max_msgs_per_subject"
+            if lowered(-1) && stream.state.messages > stream.state.num_subjects =>
+        {
+            loses("of each key, older values than that are deleted")
+        }
+        "max_age" if lowered(0) => loses("values older than that are deleted"),
+        "max_bytes"
+            if lowered(-1) && declared.as_u64().is_some_and(|cap| cap < stream.state.bytes) =>
+        {
+            loses("it holds more than that: values are deleted, or no new one is taken")
+        }
+        "discard" if declared == "old" && bucket.max_bytes.is_some() => {
+            loses("once it is full, each put deletes the oldest value of some key")
+        }
+        _ => SAFE,
+    }
+}
+
+/// What goes wrong in this bucket while the field is not as declared.
+fn harm(bucket: &Bucket, field: &str) -> Option<&'static str> {
+    match field {
+        "allow_rollup_hdrs" if !bucket.rollup => Some("one put can erase every key of the bucket"),
+        "duplicate_window" if bucket.part_owners => {
+            Some("one owner can have another's write dropped as a duplicate")
+        }
+        "discard" if bucket.part_owners => {
+            Some("when it is full, one owner's writes delete the values of the others")
+        }
+        "allow_direct" if bucket.direct => Some("readers of a part cannot get"),
+        _ => None,
+    }
+}
+
+/// A field's value for people: durations with their unit.
+pub fn shown(field: &str, value: &Value) -> String {
+    match (field, value) {
+        ("max_age" | "duplicate_window", Value::Number(number)) => match number.as_u64() {
+            Some(0) | None => "none".to_owned(),
+            Some(nanoseconds) => show_duration(Duration::from_nanos(nanoseconds)),
+        },
+        (_, Value::Number(number)) if number.as_i64() == Some(-1) => "no limit".to_owned(),
+        (_, Value::Null) => "none".to_owned(),
+        (_, Value::String(text)) if !text.is_empty() && !text.contains(char::is_control) => {
+            text.clone()
+        }
+        (_, value) => value.to_string(),
+    }
+}

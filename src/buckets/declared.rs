@@ -1,0 +1,43 @@
+//! What the stream of a declared bucket must be like.
+
+use serde_json::{Map, Value, json};
+
+use crate::keyspace::Keyspace;
+use crate::policy::model::Bucket;
+
+/// The configuration that is sent to create the bucket, in the words of JetStream's API.
+///
+/// What every KV client sets when it creates a bucket (ADR-8), as the policy declares it. Keys are
+/// never deleted from a stream by sequence number (`deny_delete`), so that a revision that was
+/// there stays what it was.
+pub fn config(bucket: &Bucket) -> Map<String, Value> {
+    let keyspace = Keyspace::whole(bucket.name.clone());
+    let size = |size: Option<u64>| size.map_or(-1, |size| i64::try_from(size).unwrap_or(i64::MAX));
+    let nanoseconds =
+        |time: std::time::Duration| i64::try_from(time.as_nanos()).unwrap_or(i64::MAX);
+    let config = json!({
+        "name": keyspace.stream(),
+        "description": bucket.description.clone().unwrap_or_default(),
+        "subjects": [keyspace.subjects()],
+        "retention": "limits",
+        "storage": bucket.storage.as_str(),
+        "num_replicas": bucket.replicas,
+        "max_msgs_per_subject": bucket.history,
+        "max_age": bucket.ttl.map_or(0, nanoseconds),
+        "max_msg_size": size(bucket.max_value_size),
+        "max_bytes": size(bucket.max_bytes),
+        "max_msgs": -1,
+        "max_consumers": -1,
+        "compression": if bucket.compression { "s2" } else { "none" },
+        "discard": bucket.discard.as_str(),
+        "duplicate_window": nanoseconds(bucket.duplicate_window),
+        "allow_direct": bucket.direct,
+        "allow_rollup_hdrs": bucket.rollup,
+        "deny_delete": true,
+    });
+    match config {
+        Value::Object(config) => config,
+        // `json!` of braces is an object.
+        _ => Map::new(),
+    }
+}

@@ -1,0 +1,168 @@
+//! The account's streams: asked for, created and updated through JetStream's API (ADR-1).
+
+use std::time::Duration;
+
+use async_nats::{Client, Request, RequestErrorKind};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::{Action, Plan, Stream};
+
+/// How long JetStream may take for one answer. Creating a stream with replicas takes seconds.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// JetStream's number for "not enabled for account".
+const NOT_ENABLED: u64 = 10_039;
+
+/// The most streams that are looked at.
+const MOST_STREAMS: usize = 100_000;
+
+/// Why streams cannot be seen or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamsError {
+    /// JetStream is not enabled in the account, or not at all.
+    #[error(
+        "the account of this user has no JetStream: is it the admin of the account that holds the \
+         buckets, and is `jetstream: enabled` there?"
+    )]
+    NoJetStream,
+    /// No answer in time.
+    #[error("JetStream did not answer {subject} within {} s", PATIENCE.as_secs())]
+    Silent {
+        /// What was asked.
+        subject: String,
+    },
+    /// JetStream says no.
+    #[error("JetStream refuses {subject}: {description} (code {code})")]
+    Refused {
+        /// What was asked.
+        subject: String,
+        /// Why not, in the server's words.
+        description: String,
+        /// Its number for that (`err_code`).
+        code: u64,
+    },
+    /// The answer is none.
+    #[error("JetStream's answer to {subject} cannot be read: {error}")]
+    Malformed {
+        /// What was asked.
+        subject: String,
+        /// What is wrong with the answer.
+        error: serde_json::Error,
+    },
+    /// The request could not be sent.
+    #[error("{subject}: {error}")]
+    Request {
+        /// What was asked.
+        subject: String,
+        /// Why not.
+        error: String,
+    },
+    /// Too much to look at.
+    #[error("the account has more than {MOST_STREAMS} streams")]
+    TooMany,
+    /// Some servers of the cluster did not answer, so that not every stream is known.
+    #[error("JetStream could not tell of these streams now: {0}")]
+    Missing(String),
+}
+
+#[derive(Deserialize)]
+struct Failure {
+    #[serde(default)]
+    err_code: u64,
+    #[serde(default)]
+    description: String,
+}
+
+#[derive(Deserialize)]
+struct Page {
+    total: usize,
+    /// `null` when there is none.
+    streams: Option<Vec<Stream>>,
+    missing: Option<Vec<String>>,
+}
+
+async fn ask(client: &Client, subject: &str, body: &Value) -> Result<Vec<u8>, StreamsError> {
+    let subject = || subject.to_owned();
+    let request = Request::new().payload(body.to_string().into()).timeout(Some(PATIENCE));
+    client.send_request(subject(), request).await.map(|answer| answer.payload.into()).map_err(
+        |error| match error.kind() {
+            RequestErrorKind::NoResponders => StreamsError::NoJetStream,
+            RequestErrorKind::TimedOut => StreamsError::Silent { subject: subject() },
+            _ => StreamsError::Request { subject: subject(), error: error.to_string() },
+        },
+    )
+}
+
+/// Asks, and reads the answer, whose error is ours.
+async fn request<T: for<'de> Deserialize<'de>>(
+    client: &Client,
+    subject: &str,
+    body: &Value,
+) -> Result<T, StreamsError> {
+    let answer = ask(client, subject, body).await?;
+    let malformed = |error| StreamsError::Malformed { subject: subject.to_owned(), error };
+    let value: Value = serde_json::from_slice(&answer).map_err(malformed)?;
+    if let Some(error) = value.get("error") {
+        let failure = Failure::deserialize(error).map_err(malformed)?;
+        if failure.err_code == NOT_ENABLED {
+            return Err(StreamsError::NoJetStream);
+        }
+        return Err(StreamsError::Refused {
+            subject: subject.to_owned(),
+            description: failure.description,
+            code: failure.err_code,
+        });
+    }
+    T::deserialize(value).map_err(malformed)
+}
+
+/// Every stream of the account that the client is in.
+///
+/// # Errors
+/// [`StreamsError`]: a list that is not whole is none.
+pub async fn all(client: &Client) -> Result<Vec<Stream>, StreamsError> {
+    let mut streams: Vec<Stream> = Vec::new();
+    loop {
+        let page: Page =
+            request(client, "$JS.API.STREAM.LIST", &json!({"offset": streams.len()})).await?;
+        if let Some(missing) = page.missing.filter(|missing| !missing.is_empty()) {
+            return Err(StreamsError::Missing(missing.join(", ")));
+        }
+        let more = page.streams.unwrap_or_default();
+        let ended = more.is_empty();
+        streams.extend(more);
+        if ended || streams.len() >= page.total {
+            return Ok(streams);
+        }
+        if streams.len() > MOST_STREAMS {
+            return Err(StreamsError::TooMany);
+        }
+    }
+}
+
+/// A bucket that was created or updated, or could not be.
+#[derive(Debug)]
+pub struct Done {
+    /// The bucket.
+    pub bucket: String,
+    /// What was to be done.
+    pub action: Action,
+    /// What came of it.
+    pub outcome: Result<(), StreamsError>,
+}
+
+/// Does what a plan says, bucket by bucket; one that fails does not keep the others from it.
+///
+/// Whoever calls this has asked whether data may be lost.
+pub async fn apply(client: &Client, plan: &Plan) -> Vec<Done> {
+    let mut all = Vec::new();
+    for bucket in plan.all().filter(|bucket| bucket.has_work()) {
+        let verb = if bucket.action == Action::Create { "CREATE" } else { "UPDATE" };
+        let subject = format!("$JS.API.STREAM.{verb}.{}", bucket.stream);
+        let config = Value::Object(bucket.config.clone());
+        let outcome = request::<Map<String, Value>>(client, &subject, &config).await.map(|_| ());
+        all.push(Done { bucket: bucket.bucket.clone(), action: bucket.action, outcome });
+    }
+    all
+}

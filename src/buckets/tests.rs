@@ -1,0 +1,119 @@
+//! Plans of one bucket, and streams beside it.
+
+use serde_json::json;
+
+use super::*;
+use crate::policy::validate::validate;
+use crate::source::SourceFile;
+
+const BUCKET: &str = "[bucket.b]\nmax_bytes = \"1MiB\"\n";
+
+fn policy(text: &str) -> Policy {
+    let services = "[service.s]\nnkeys = []\nowns = [\"b\"]\n";
+    validate(&[SourceFile::new("p.toml", format!("{services}{text}"))]).unwrap().policy
+}
+
+/// The stream as declared, with these fields instead.
+fn stream(policy: &Policy, fields: &Value, messages: u64) -> Stream {
+    let mut config = declared::config(&policy.buckets()[0]);
+    config.extend(fields.as_object().unwrap().clone());
+    Stream { config, state: State { messages, bytes: messages, num_subjects: 1 } }
+}
+
+fn only(text: &str, fields: &Value, messages: u64) -> BucketPlan {
+    let policy = policy(text);
+    let mut plan = Plan::of(&policy, &[stream(&policy, fields, messages)]);
+    assert_eq!(plan.agrees(), plan.buckets[0].changes.is_empty());
+    plan.buckets.remove(0)
+}
+
+#[test]
+fn a_setting_that_nobody_knows_is_seen_and_left() {
+    let plan = only(BUCKET, &json!({"allow_teleport": {"to": "mars"}}), 0);
+    assert_eq!((plan.action, plan.changes.len()), (Action::Recreate, 1));
+    assert_eq!(plan.changes[0].class, Class::Unknown);
+    assert_eq!(plan.config["allow_teleport"], json!({"to": "mars"}));
+    assert!(!plan.has_work());
+    // Off, it says nothing.
+    for off in [json!(false), json!(0), json!(""), json!([]), json!({}), Value::Null] {
+        assert_eq!(only(BUCKET, &json!({"allow_teleport": off}), 0).action, Action::Keep);
+    }
+}
+
+#[test]
+fn what_servers_leave_out_or_write_otherwise_is_no_difference() {
+    let policy = policy("[bucket.b]\nrollup = false\n");
+    let mut stream = stream(&policy, &json!({}), 0);
+    for absent in ["allow_rollup_hdrs", "description", "max_msgs", "compression"] {
+        stream.config.remove(absent);
+    }
+    stream
+        .config
+        .extend(json!({"max_bytes": 0, "metadata": {"a": "b"}}).as_object().unwrap().clone());
+    assert!(Plan::of(&policy, &[stream]).agrees());
+}
+
+#[test]
+fn an_update_sends_everything_else_back() {
+    let more = json!({"max_msgs_per_subject": 9, "placement": {"tags": ["ssd"]}, "republish": {"src": ">", "dest": "x.>"}});
+    let plan = only(BUCKET, &more, 0);
+    assert_eq!(plan.action, Action::Update);
+    assert_eq!(plan.config["placement"], json!({"tags": ["ssd"]}));
+    assert_eq!(plan.config["max_msgs_per_subject"], 1);
+    assert!(!plan.config.contains_key("republish"));
+}
+
+#[test]
+fn data_is_lost_only_where_there_is_some() {
+    for (fields, messages, class) in [
+        (json!({"max_msgs_per_subject": 5}), 0, Class::Safe),
+        // One value for each key.
+        (json!({"max_msgs_per_subject": 5}), 1, Class::Safe),
+        (json!({"max_msgs_per_subject": 5}), 2, Class::LosesData),
+        (json!({"max_msgs_per_subject": -1}), 2, Class::LosesData),
+        (json!({"max_bytes": -1}), 2, Class::Safe),
+        (json!({"max_bytes": -1}), 2 << 20, Class::LosesData),
+        (json!({"max_bytes": 3 << 20}), 2 << 20, Class::LosesData),
+        (json!({"max_bytes": 1}), 1, Class::Safe),
+        // Even empty, it would be on one server only.
+        (json!({"num_replicas": 3}), 0, Class::LosesData),
+        (json!({"storage": "memory"}), 0, Class::Recreate),
+        (json!({"discard": "old"}), 9, Class::Safe),
+    ] {
+        let plan = only(BUCKET, &fields, messages);
+        assert_eq!(plan.changes.len(), 1, "{fields}");
+        assert_eq!(plan.changes[0].class, class, "{fields} with {messages}");
+    }
+    let ttl =
+        only("[bucket.b]\nttl = \"1h\"\nduplicate_window = \"1m\"", &json!({"max_age": 0}), 1);
+    assert_eq!(ttl.changes[0].class, Class::LosesData);
+    let old =
+        only("[bucket.b]\nmax_bytes = \"1KiB\"\ndiscard = \"old\"", &json!({"discard": "new"}), 1);
+    assert_eq!(old.changes[0].class, Class::LosesData);
+}
+
+#[test]
+fn other_streams_are_dangerous_when_they_meet_keys_or_answers() {
+    let policy = policy(BUCKET);
+    for (config, danger) in [
+        (json!({"name": "x", "subjects": ["$KV.b.>"]}), true),
+        (json!({"name": "x", "subjects": [">"]}), true),
+        (json!({"name": "x", "subjects": ["a.>", "_INBOX.*.>"]}), true),
+        (
+            json!({"name": "x", "subjects": ["a"], "republish": {"dest": "$KV.b.{{wildcard(1)}}"}}),
+            true,
+        ),
+        (
+            json!({"name": "x", "subjects": ["a"], "republish": {"dest": "{{wildcard(1)}}.b.c"}}),
+            true,
+        ),
+        (json!({"name": "x", "subjects": ["a"], "republish": {"dest": "b.>"}}), false),
+        (json!({"name": "KV_c", "subjects": ["$KV.c.>"]}), false),
+        (json!({"name": "KV_c", "subjects": ["$KV.b.>"]}), true),
+        (json!({"name": "x", "subjects": ["$O.files.>"]}), false),
+    ] {
+        let other = Stream { config: config.as_object().unwrap().clone(), state: State::default() };
+        let plan = Plan::of(&policy, &[other, stream(&policy, &json!({}), 0)]);
+        assert_eq!(plan.agrees(), !danger, "{config}: {plan}");
+    }
+}

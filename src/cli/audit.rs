@@ -1,0 +1,193 @@
+//! `solewriter audit`: the audit stream, for people.
+
+mod filter;
+mod show;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use jiff::Timestamp;
+
+use self::filter::Filter;
+use super::{fail, print, runtime, tool, wrong};
+use crate::audit::reader::{ReadError, Reader, Then};
+use crate::audit::stats::Stats;
+use crate::audit::stream;
+use crate::keys::{Seed, User};
+use crate::source::toml::parse_duration;
+
+/// Read the audit stream: everything that was decided, and by what.
+///
+/// Reads as a service whose entry in the policy says `audits = ["AUDIT_EVENTS"]`, or as the admin.
+#[derive(Args)]
+pub struct AuditCommand {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Tail(Tail),
+    Stats(StatsCommand),
+}
+
+/// Show events as they come.
+#[derive(Args)]
+struct Tail {
+    #[command(flatten)]
+    from: From,
+    #[command(flatten)]
+    filter: Filter,
+    /// Begin so long ago (15m), or at a time (2027-01-31T00:00:00Z); `all` for the oldest event.
+    #[arg(long, value_name = "WHEN", default_value = "10m", value_parser = since)]
+    since: Since,
+    /// End where the stream ends now.
+    #[arg(long)]
+    no_follow: bool,
+    /// Print each event as it is, one JSON object a line.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Count events, and what is missing.
+///
+/// Each run of a producer numbers its events from 1, so that a gap shows. Ends with 1 when events
+/// are missing.
+#[derive(Args)]
+struct StatsCommand {
+    #[command(flatten)]
+    from: From,
+    /// Begin so long ago (24h), or at a time (2027-01-31T00:00:00Z); `all` for the oldest event.
+    #[arg(long, value_name = "WHEN", default_value = "all", value_parser = since)]
+    since: Since,
+    /// How to print it.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    format: tool::Format,
+}
+
+/// Where to read, and as whom.
+#[derive(Args)]
+struct From {
+    /// nats-server addresses, separated by commas.
+    #[arg(
+        long,
+        value_name = "LIST",
+        env = "SOLEWRITER_NATS_SERVERS",
+        default_value = "nats://127.0.0.1:4222",
+        value_delimiter = ','
+    )]
+    nats_servers: Vec<async_nats::ServerAddr>,
+    /// PEM file with the certificate authorities to trust.
+    #[arg(long, value_name = "FILE", env = "SOLEWRITER_NATS_TLS_CA")]
+    nats_tls_ca: Option<PathBuf>,
+    /// File with the seed of a service that reads the audit stream, or of the admin.
+    #[arg(long, value_name = "FILE", default_value = "keys/auditor.nk")]
+    nkey_seed: PathBuf,
+    /// The name of that service, for its inbox. The admin may have any.
+    #[arg(long, value_name = "NAME", default_value = "auditor")]
+    service_name: String,
+    /// The stream.
+    #[arg(long, value_name = "NAME", default_value = stream::DEFAULT_NAME)]
+    stream: String,
+}
+
+#[derive(Clone, Copy)]
+enum Since {
+    All,
+    Ago(std::time::Duration),
+    At(Timestamp),
+}
+
+fn since(text: &str) -> Result<Since, String> {
+    let at = || text.parse().ok().map(Since::At);
+    match text {
+        "all" => Ok(Since::All),
+        _ => parse_duration(text).map(Since::Ago).or_else(at).ok_or_else(|| {
+            "write a length of time such as 15m, a time such as 2027-01-31T00:00:00Z, or all"
+                .to_owned()
+        }),
+    }
+}
+
+impl Since {
+    fn time(self) -> Option<Timestamp> {
+        match self {
+            Self::All => None,
+            Self::Ago(length) => Timestamp::now().checked_sub(length).ok(),
+            Self::At(time) => Some(time),
+        }
+    }
+}
+
+impl From {
+    fn reader(self) -> Result<Reader, String> {
+        let path = self.nkey_seed;
+        let text = std::fs::read_to_string(&path).map(zeroize::Zeroizing::new);
+        let text = text.map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
+        let seed = Seed::<User>::parse(&text)
+            .map_err(|error| format!("{} does not hold the seed: {error}", path.display()))?;
+        let (servers, ca) = (self.nats_servers, self.nats_tls_ca);
+        Ok(Reader { servers, seed, service: self.service_name, ca, stream: self.stream })
+    }
+}
+
+impl AuditCommand {
+    /// Runs the command.
+    #[must_use]
+    pub fn run(self) -> ExitCode {
+        let runtime = match runtime() {
+            Ok(runtime) => runtime,
+            Err(error) => return fail(&error),
+        };
+        let outcome = match self.command {
+            Command::Tail(tail) => runtime.block_on(tail.run()),
+            Command::Stats(stats) => runtime.block_on(stats.run()),
+        };
+        outcome.unwrap_or_else(|error| wrong(&error))
+    }
+}
+
+impl Tail {
+    async fn run(self) -> Result<ExitCode, String> {
+        let reader = self.from.reader()?;
+        let filter = self.filter.check()?;
+        let show = |event: &serde_json::Value| {
+            if !filter.takes(event) {
+                return Then::GoOn;
+            }
+            let line = if self.json { format!("{event}\n") } else { show::line(event) };
+            // A reader that has seen enough (`| head`) is no failure.
+            match std::io::Write::write_all(&mut std::io::stdout(), line.as_bytes()) {
+                Ok(()) => Then::GoOn,
+                Err(_) => Then::Stop,
+            }
+        };
+        let reading = reader.read(self.since.time(), !self.no_follow, show);
+        tokio::select! {
+            outcome = reading => outcome.map_err(|error: ReadError| error.to_string())?,
+            _ = tokio::signal::ctrl_c() => {}
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl StatsCommand {
+    async fn run(self) -> Result<ExitCode, String> {
+        let reader = self.from.reader()?;
+        let mut stats = Stats::default();
+        let count = |event: &serde_json::Value| {
+            stats.add(event);
+            Then::GoOn
+        };
+        let outcome = reader.read(self.since.time(), false, count).await;
+        outcome.map_err(|error| error.to_string())?;
+        let stats = stats.finish();
+        let text = match self.format {
+            tool::Format::Text => show::stats(&stats),
+            tool::Format::Json => tool::json(&stats),
+        };
+        let printed = print(text.as_bytes());
+        Ok(if stats.missing() > 0 { ExitCode::from(tool::NO) } else { printed })
+    }
+}

@@ -1,0 +1,133 @@
+//! Which events to show.
+
+use clap::Args;
+use serde_json::Value;
+
+use crate::keyspace::Keyspace;
+
+/// Filters; an event has to pass all that are given.
+#[derive(Args)]
+pub struct Filter {
+    /// Only events about this service.
+    #[arg(long, value_name = "NAME")]
+    service: Option<String>,
+    /// Only events of this outcome: granted, denied, rejected, accepted, refused, closed,
+    /// violation, started, stopped, trouble, lost.
+    #[arg(long, value_name = "OUTCOME", value_parser = OUTCOMES)]
+    outcome: Option<String>,
+    /// Only events about this keyspace or a part of it: violations, and changes of owner.
+    #[arg(long, value_name = "KEYSPACE")]
+    keyspace: Option<String>,
+}
+
+const OUTCOMES: [&str; 11] = [
+    "granted",
+    "denied",
+    "rejected",
+    "accepted",
+    "refused",
+    "closed",
+    "violation",
+    "started",
+    "stopped",
+    "trouble",
+    "lost",
+];
+
+/// Filters that were understood.
+pub struct Checked {
+    service: Option<String>,
+    outcome: Option<String>,
+    keyspace: Option<Keyspace>,
+}
+
+impl Filter {
+    pub fn check(self) -> Result<Checked, String> {
+        let keyspace = self.keyspace.map(|text| {
+            Keyspace::parse(&text).map_err(|error| format!("`{text}` is not a keyspace: {error}"))
+        });
+        Ok(Checked {
+            service: self.service,
+            outcome: self.outcome,
+            keyspace: keyspace.transpose()?,
+        })
+    }
+}
+
+impl Checked {
+    pub fn takes(&self, event: &Value) -> bool {
+        let data = event.get("data").unwrap_or(&Value::Null);
+        let outcome = self.outcome.as_ref().is_none_or(|wanted| {
+            let kind = event.get("type").and_then(Value::as_str).unwrap_or_default();
+            kind.rsplit('.').next() == Some(wanted)
+        });
+        let service = self.service.as_ref().is_none_or(|wanted| concerns(data, wanted));
+        let keyspace = self.keyspace.as_ref().is_none_or(|wanted| touches(data, wanted));
+        outcome && service && keyspace
+    }
+}
+
+fn text<'v>(data: &'v Value, name: &str) -> Option<&'v str> {
+    data.get(name).and_then(Value::as_str)
+}
+
+/// Whether an event is about a service: as who did it, who owns what it is about, or who is in
+/// the list of what a policy changed.
+fn concerns(data: &Value, service: &str) -> bool {
+    let named = ["service", "owner"].iter().any(|field| text(data, field) == Some(service));
+    let changes = data.get("changes");
+    let listed = ["added", "removed", "changed"].iter().any(|list| {
+        let names = changes.and_then(|c| c.get(list)?.get("names")?.as_array());
+        names.is_some_and(|names| names.iter().any(|name| name.as_str() == Some(service)))
+    });
+    named || listed
+}
+
+fn touches(data: &Value, wanted: &Keyspace) -> bool {
+    let shares = |found: Option<&str>| {
+        let found = found.and_then(|text| Keyspace::parse(text).ok());
+        found.is_some_and(|found| found.shared_key(wanted).is_some())
+    };
+    let transfers = data.get("changes").and_then(|changes| changes.get("transfers")?.as_array());
+    shares(text(data, "keyspace"))
+        || transfers.is_some_and(|all| all.iter().any(|one| shares(text(one, "keyspace"))))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_event_passes_when_it_is_about_all_that_is_asked() {
+        let violation = json!({"type": "solewriter.violation", "data": {
+            "service": "billing", "keyspace": "orders/a.b", "owner": "orders"}});
+        let policy = json!({"type": "solewriter.policy.accepted", "data": {"changes": {
+            "changed": {"count": 1, "names": ["billing"]},
+            "transfers": [{"keyspace": "rates", "from": "billing", "to": "quotes"}]}}});
+        let granted = json!({"type": "solewriter.authorisation.granted", "data": {
+            "service": "orders", "outcome": "granted"}});
+        for (service, outcome, keyspace, taken) in [
+            (None, None, None, [true, true, true]),
+            (Some("billing"), None, None, [true, true, false]),
+            (Some("orders"), None, None, [true, false, true]),
+            (None, Some("granted"), None, [false, false, true]),
+            (None, Some("accepted"), None, [false, true, false]),
+            (None, None, Some("orders"), [true, false, false]),
+            (None, None, Some("orders/a.>"), [true, false, false]),
+            (None, None, Some("orders/b.>"), [false, false, false]),
+            (None, None, Some("rates/eur.>"), [false, true, false]),
+            (Some("orders"), Some("violation"), Some("orders"), [true, false, false]),
+        ] {
+            let filter = Filter {
+                service: service.map(str::to_owned),
+                outcome: outcome.map(str::to_owned),
+                keyspace: keyspace.map(str::to_owned),
+            };
+            let filter = filter.check().unwrap();
+            let found = [&violation, &policy, &granted].map(|event| filter.takes(event));
+            assert_eq!(found, taken, "{service:?} {outcome:?} {keyspace:?}");
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! `solewriter buckets`: makes the account's buckets what the policy declares.
+
+use std::io::{IsTerminal, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use super::tool::{Format, NO, Output, SettingsArgs, WRONG, YES, accept, count, json, load};
+use crate::broker;
+use crate::buckets::streams::{self, Done};
+use crate::buckets::{Action, Plan, audit_stream};
+use crate::config::{Login, Tool};
+use crate::doctor::look::pushed;
+use crate::policy::bucket::Bucket;
+use crate::policy::model::Policy;
+use crate::source::Problem;
+
+/// Compare the buckets with the policy's declarations, and make them so.
+///
+/// Connects as the admin of the account that holds the buckets (`[admin] nkey_seed` of the settings)
+/// to create each declared bucket, with the settings that keep it safe, and to update those that
+/// differ. A bucket is never deleted.
+#[derive(Args)]
+pub struct Buckets {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Plan(PlanCommand),
+    Apply(Apply),
+}
+
+/// Show what `apply` would do, and change nothing.
+///
+/// Ends with 0 when every bucket is as declared, with 1 when something differs, and with 2 when
+/// that cannot be found out.
+#[derive(Args)]
+struct PlanCommand {
+    #[command(flatten)]
+    question: Question,
+}
+
+/// Show what differs, and make it as declared.
+///
+/// Asks first, or takes --yes. A change that loses data is refused, and all others with it, without
+/// --allow-data-loss. Ends with 0 when every bucket is as declared then, with 1 when one is not,
+/// and with 2 when it cannot be found out.
+#[derive(Args)]
+struct Apply {
+    #[command(flatten)]
+    question: Question,
+    /// Do not ask.
+    #[arg(short, long)]
+    yes: bool,
+    /// Make changes that lose data, too.
+    #[arg(long)]
+    allow_data_loss: bool,
+}
+
+#[derive(Args)]
+struct Question {
+    /// The directory of policy files [default: the directory or bucket that the settings name].
+    #[arg(value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// How to print the answer.
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+    #[command(flatten)]
+    settings: SettingsArgs,
+}
+
+#[derive(Serialize)]
+struct View<'a> {
+    agrees: bool,
+    #[serde(flatten)]
+    plan: &'a Plan,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    applied: Option<Vec<DoneView<'a>>>,
+}
+
+#[derive(Serialize)]
+struct DoneView<'a> {
+    bucket: &'a str,
+    action: Action,
+    error: Option<String>,
+}
+
+impl Buckets {
+    /// Runs the command.
+    #[must_use]
+    pub fn run(&self) -> ExitCode {
+        let outcome = super::runtime().map_err(|error| failed(&error)).and_then(|runtime| {
+            match &self.command {
+                Command::Plan(plan) => runtime.block_on(plan.output()),
+                Command::Apply(apply) => runtime.block_on(apply.output()),
+            }
+        });
+        outcome.unwrap_or_else(|wrong| wrong).print()
+    }
+}
+
+/// Something that keeps the question from being answered.
+fn failed(error: &dyn std::fmt::Display) -> Output {
+    Output { out: String::new(), err: format!("error: {error}\n"), code: WRONG }
+}
+
+/// The admin's connection and the policy.
+struct Asked {
+    client: async_nats::Client,
+    policy: Policy,
+    /// The audit stream, where the settings name one.
+    audit: Option<String>,
+}
+
+impl Question {
+    async fn ask(&self) -> Result<Asked, Output> {
+        let tool = self.settings.load()?;
+        let policy = match self.dir.as_ref().or(tool.policy.as_ref()) {
+            Some(dir) => load(dir)?.policy,
+            None => pushed_policy(&tool).await?,
+        };
+        let admin = Login::Nkey(tool.admin().map_err(Output::wrong)?);
+        Ok(Asked { client: connect(&tool, &admin).await?, policy, audit: tool.audit })
+    }
+}
+
+/// The newest policy in its bucket.
+async fn pushed_policy(tool: &Tool) -> Result<Policy, Output> {
+    let login = tool.reader().map_err(Output::wrong)?;
+    let bucket = Bucket::new(connect(tool, &login).await?, tool.bucket.clone());
+    let files = pushed(&bucket)
+        .await
+        .map_err(|blind| Output::wrong(Problem::error("no-policy", blind.why).help(blind.mend)))?;
+    Ok(accept(Path::new(bucket.name().as_str()), files)?.policy)
+}
+
+async fn connect(tool: &Tool, login: &Login) -> Result<async_nats::Client, Output> {
+    let options =
+        broker::options(login, &tool.tls, "solewriter buckets").map_err(|e| failed(&e))?;
+    broker::connect(&tool.servers, options).await.map_err(|e| failed(&e))
+}
+
+impl Asked {
+    async fn plan(&self) -> Result<Plan, Output> {
+        let streams = streams::all(&self.client).await.map_err(|e| failed(&e))?;
+        let plan = Plan::of(&self.policy, &streams);
+        Ok(match &self.audit {
+            Some(name) => plan.and(audit_stream(name, &self.policy), &streams),
+            None => plan,
+        })
+    }
+}
+
+/// What is left to do, in one line.
+fn summary(plan: &Plan) -> String {
+    let with = |action| plan.buckets.iter().filter(|b| b.action == action).count();
+    let dangers = plan.others.iter().filter(|other| other.danger.is_some()).count();
+    let mut parts = vec![
+        format!("{} to create", with(Action::Create)),
+        format!("{} to update", with(Action::Update)),
+    ];
+    let streams = plan.streams.iter().filter(|s| s.action != Action::Keep).count();
+    if streams > 0 {
+        parts.push(format!("{} to create besides", count(streams, "stream", "streams")));
+    }
+    if with(Action::Recreate) > 0 {
+        parts.push(format!("{} that cannot be changed in place", with(Action::Recreate)));
+    }
+    if dangers > 0 {
+        parts.push(format!("{} in the way", count(dangers, "stream", "streams")));
+    }
+    let declared = count(plan.buckets.len(), "declared bucket", "declared buckets");
+    format!("{declared}: {} as declared, {}\n", with(Action::Keep), parts.join(", "))
+}
+
+impl PlanCommand {
+    async fn output(&self) -> Result<Output, Output> {
+        let plan = self.question.ask().await?.plan().await?;
+        let code = if plan.agrees() { YES } else { NO };
+        let out = match self.question.format {
+            Format::Json => json(&View { agrees: plan.agrees(), plan: &plan, applied: None }),
+            Format::Text => format!("{plan}{}", summary(&plan)),
+        };
+        Ok(Output::data(out, code))
+    }
+}
+
+impl Apply {
+    async fn output(&self) -> Result<Output, Output> {
+        let asked = self.question.ask().await?;
+        let plan = asked.plan().await?;
+        let text = self.question.format == Format::Text;
+        if text {
+            let shown = Output::data(format!("{plan}{}", summary(&plan)), YES);
+            let _ = shown.print();
+        }
+        if !plan.has_work() {
+            return Ok(self.finish(&plan, &[], String::new()));
+        }
+        if let Some(refusal) = self.refusal(&plan) {
+            return Ok(self.finish(&plan, &[], refusal));
+        }
+        if !self.yes && !confirmed()? {
+            return Ok(self.finish(&plan, &[], "nothing was changed\n".to_owned()));
+        }
+        // What was agreed to is what is done: somebody else may have been here meanwhile.
+        if asked.plan().await? != plan {
+            let err =
+                "error: the buckets changed meanwhile; nothing was changed here: look again\n";
+            return Ok(Output { out: String::new(), err: err.to_owned(), code: NO });
+        }
+        let done = streams::apply(&asked.client, &plan).await;
+        let mut said = String::new();
+        for Done { bucket, action, outcome } in &done {
+            said += &match (outcome, action) {
+                (Err(error), _) => format!("error: bucket {bucket}: {error}\n"),
+                (Ok(()), Action::Create) => format!("created {bucket}\n"),
+                (Ok(()), _) => format!("updated {bucket}\n"),
+            };
+        }
+        // The server has the last word on what they are like now.
+        let after = asked.plan().await?;
+        if !after.agrees() && text {
+            said += &format!("\nstill not as declared:\n{after}");
+        }
+        Ok(self.finish(&after, &done, said))
+    }
+
+    fn refusal(&self, plan: &Plan) -> Option<String> {
+        if self.allow_data_loss {
+            return None;
+        }
+        let lost: Vec<String> = plan
+            .losses()
+            .map(|(bucket, change)| {
+                let why = change.why.as_deref().unwrap_or_default();
+                format!("  {}: {}: {why}\n", bucket.bucket, change.word.unwrap_or(&change.field))
+            })
+            .collect();
+        (!lost.is_empty()).then(|| {
+            format!(
+                "error: nothing was changed, because data would be lost:\n{}\
+                 add --allow-data-loss if that is wanted\n",
+                lost.concat()
+            )
+        })
+    }
+
+    /// What is said in the end; `plan` is what is left to do.
+    fn finish(&self, plan: &Plan, done: &[Done], err: String) -> Output {
+        let code = if plan.agrees() { YES } else { NO };
+        let out = match self.question.format {
+            Format::Text => String::new(),
+            Format::Json => {
+                let applied = done.iter().map(|done| DoneView {
+                    bucket: &done.bucket,
+                    action: done.action,
+                    error: done.outcome.as_ref().err().map(ToString::to_string),
+                });
+                json(&View { agrees: plan.agrees(), plan, applied: Some(applied.collect()) })
+            }
+        };
+        Output { out, err, code }
+    }
+}
+
+/// Asks the person at the terminal.
+fn confirmed() -> Result<bool, Output> {
+    if !std::io::stdin().is_terminal() {
+        return Err(failed(&"nobody is there to ask: add --yes to apply this"));
+    }
+    let mut stderr = std::io::stderr().lock();
+    let _ = write!(stderr, "Apply this? [y/N] ");
+    let _ = stderr.flush();
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer).map_err(|e| failed(&e))?;
+    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+}

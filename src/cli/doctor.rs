@@ -1,0 +1,76 @@
+//! `solewriter doctor`: is the running deployment what it should be?
+
+use std::process::ExitCode;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::tool::{Format, NO, Output, SettingsArgs, WRONG, YES, count, json};
+use crate::doctor::look::look;
+use crate::doctor::{Finding, Outcome, Report};
+
+/// Check the running deployment, and say how to mend what is wrong.
+///
+/// Connects with whatever seeds the settings have, changes nothing, and says what it could not
+/// see and which setting would let it. Ends with 0 when there is no problem, with 1 when there is
+/// one, and with 2 when the settings cannot be read.
+#[derive(Args)]
+pub struct Doctor {
+    /// How to print the answer.
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+    /// What to fail on besides problems.
+    #[arg(long, value_name = "WHAT")]
+    deny: Option<Deny>,
+    #[command(flatten)]
+    settings: SettingsArgs,
+}
+
+/// What a strict look fails on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Deny {
+    /// Warnings.
+    Warnings,
+}
+
+#[derive(Serialize)]
+struct View<'a> {
+    healthy: bool,
+    problems: usize,
+    warnings: usize,
+    not_seen: usize,
+    findings: &'a [Finding],
+}
+
+impl Doctor {
+    /// Runs the command.
+    #[must_use]
+    pub fn run(&self) -> ExitCode {
+        self.output().unwrap_or_else(|wrong| wrong).print()
+    }
+
+    fn output(&self) -> Result<Output, Output> {
+        let tool = self.settings.load()?;
+        let runtime = super::runtime().map_err(|error| Output {
+            out: String::new(),
+            err: format!("error: {error}\n"),
+            code: WRONG,
+        })?;
+        let report = Report::of(&runtime.block_on(look(&tool, jiff::Timestamp::now)));
+        let (problems, warnings) = (report.count(Outcome::Problem), report.count(Outcome::Warning));
+        let not_seen = report.count(Outcome::NotSeen);
+        let healthy = problems == 0 && (self.deny.is_none() || warnings == 0);
+        let out = match self.format {
+            Format::Json => {
+                json(&View { healthy, problems, warnings, not_seen, findings: &report.findings })
+            }
+            Format::Text => format!(
+                "{report}\n{}, {}, {} not seen\n",
+                count(problems, "problem", "problems"),
+                count(warnings, "warning", "warnings"),
+                not_seen
+            ),
+        };
+        Ok(Output::data(out, if healthy { YES } else { NO }))
+    }
+}

@@ -1,0 +1,259 @@
+//! `solewriter policy push` and `rollback`: a new revision.
+
+use std::io::{BufRead, IsTerminal, Write as _};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::super::tool::{NO, Output, YES, count, duration, line, style};
+use super::super::{check, diff, git, test, tool};
+use super::{Deployment, connect, failed, head, named, say, status, unread};
+use crate::config::Tool;
+use crate::policy::bucket::entry::{Entry, MAX_AUTHOR, MAX_MESSAGE, Words};
+use crate::policy::bucket::{Bucket, ReadError};
+use crate::policy::model::Policy;
+use crate::policy::validate::{Validated, validate};
+use crate::source::{Problem, Problems, SourceFile};
+
+/// Make a directory the newest revision.
+///
+/// Validates the whole as `check` does, holds it against the assertions beside it (`*.test.toml`),
+/// shows what changes for whom and asks. Then all of it is pushed, or nothing. Assertions and other
+/// files stay where they are.
+#[derive(Args)]
+pub(super) struct Push {
+    /// The directory of policy files.
+    #[arg(value_name = "DIR", default_value = "policy")]
+    dir: PathBuf,
+    /// Why, for the log.
+    #[arg(short, long, value_name = "WHY")]
+    message: String,
+    /// Push only if this is the newest revision; 0 if there is to be none yet.
+    #[arg(long, value_name = "NUMBER")]
+    expect: Option<u64>,
+    /// On how many servers to keep the bucket, if this push creates it [default: 3 in a cluster].
+    #[arg(long, value_name = "NUMBER")]
+    replicas: Option<usize>,
+    #[command(flatten)]
+    how: How,
+    #[command(flatten)]
+    deployment: Deployment,
+}
+
+/// Make the documents of an older revision the newest one.
+///
+/// The log keeps what it has: a rollback is a new revision with old documents.
+#[derive(Args)]
+pub(super) struct Rollback {
+    /// The revision to go back to: its number, or the beginning of its policy revision.
+    #[arg(value_name = "REVISION")]
+    revision: String,
+    /// Why, for the log.
+    #[arg(short, long, value_name = "WHY")]
+    message: Option<String>,
+    #[command(flatten)]
+    how: How,
+    #[command(flatten)]
+    deployment: Deployment,
+}
+
+#[derive(Args)]
+struct How {
+    /// Do not ask.
+    #[arg(short, long)]
+    yes: bool,
+    /// Who pushes, for the log [default: as git says, or user and machine].
+    #[arg(long, value_name = "NAME")]
+    author: Option<String>,
+    /// How long to wait until every instance that answers serves it; 0s not to wait.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    wait: Duration,
+}
+
+/// What is about to be pushed.
+struct Proposal {
+    files: Vec<SourceFile>,
+    policy: Policy,
+    /// What to call it.
+    name: String,
+}
+
+impl Push {
+    pub(super) async fn run(self) -> Result<Output, Output> {
+        let tool = self.deployment.tool()?;
+        let proposal = self.read(&tool)?;
+        let login = tool.publisher().map_err(Output::wrong)?;
+        let bucket = connect(&tool, &crate::config::Login::Nkey(login)).await?;
+        let head = match bucket.head().await {
+            Ok(head) => head,
+            Err(ReadError::Missing) => None,
+            Err(error) => return Err(unread(&bucket, &error)),
+        };
+        let newest = head.as_ref().map_or(0, |head| head.number);
+        if let Some(expected) = self.expect.filter(|expected| *expected != newest) {
+            return Err(failed(&format!(
+                "revision {newest} is the newest, not {expected}: look at it, then push again"
+            )));
+        }
+        let words = self.how.words(self.message.clone(), None)?;
+        let replicas = self.replicas;
+        push(&tool, &bucket, head, proposal, words, (&self.how, replicas)).await
+    }
+
+    /// Reads the directory and judges it whole.
+    fn read(&self, tool: &Tool) -> Result<Proposal, Output> {
+        let refuse = |problems: Problems| Output {
+            out: String::new(),
+            err: format!(
+                "{}nothing was pushed: {}\n",
+                problems.render(style()),
+                problems.summary()
+            ),
+            code: NO,
+        };
+        let files = tool::read(&self.dir)?.map_err(refuse)?;
+        let validated = validate(&files).and_then(|v| check::grant_all(v, &tool.defaults));
+        let Validated { policy, warnings } = validated.map_err(refuse)?;
+        let held = test::all_hold(&self.dir, (&policy, &files), &tool.defaults).map_err(refuse)?;
+        let _ = Output { out: String::new(), err: warnings.render(style()), code: YES }.print();
+        if held > 0 {
+            say(&format!("{}\n", count(held, "expectation holds", "expectations hold")));
+        }
+        Ok(Proposal { files, policy, name: self.dir.display().to_string() })
+    }
+}
+
+impl Rollback {
+    pub(super) async fn run(self) -> Result<Output, Output> {
+        let tool = self.deployment.tool()?;
+        let login = tool.publisher().map_err(Output::wrong)?;
+        let bucket = connect(&tool, &crate::config::Login::Nkey(login)).await?;
+        let head = head(&bucket).await?;
+        let target = named(&bucket, head.clone(), &self.revision).await?;
+        let files = bucket.files(&target).await.map_err(|error| unread(&bucket, &error))?;
+        let validated = validate(&files).and_then(|v| check::grant_all(v, &tool.defaults));
+        let policy = match validated {
+            Ok(validated) => validated.policy,
+            Err(problems) => {
+                let number = target.number;
+                let mut output = Output::wrong(problems);
+                output.err += &format!("revision {number} does not hold any more\n");
+                output.code = NO;
+                return Err(output);
+            }
+        };
+        let message = self.message.unwrap_or_else(|| format!("roll back to {}", target.number));
+        let words = self.how.words(message, Some(target.number))?;
+        let name = format!("revision {}", target.number);
+        let proposal = Proposal { files, policy, name };
+        push(&tool, &bucket, Some(head), proposal, words, (&self.how, None)).await
+    }
+}
+
+impl How {
+    fn words(&self, message: String, rollback_of: Option<u64>) -> Result<Words, Output> {
+        let author = self.author.clone().or_else(git::author).unwrap_or_else(somebody);
+        for (what, text, most) in
+            [("--author", &author, MAX_AUTHOR), ("--message", &message, MAX_MESSAGE)]
+        {
+            if text.trim().is_empty() || text.chars().count() > most {
+                let problem = Problem::error("bad-words", format!("{what} is empty or too long"));
+                return Err(Output::wrong(problem.help(format!("1 to {most} characters"))));
+            }
+        }
+        let time = jiff::Timestamp::now().as_second();
+        Ok(Words { author, message, time, rollback_of })
+    }
+
+    /// Asks, unless told not to.
+    fn agreed(&self, question: &str) -> Result<bool, Output> {
+        if self.yes {
+            return Ok(true);
+        }
+        if !std::io::stdin().is_terminal() {
+            let problem = Problem::error("not-asked", "there is nobody to ask: nothing was pushed");
+            return Err(Output::wrong(problem.help("say --yes to push without being asked")));
+        }
+        say(&format!("{question} [y/N] "));
+        let _ = std::io::stdout().flush();
+        let mut answer = String::new();
+        let _ = std::io::stdin().lock().read_line(&mut answer);
+        Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    }
+}
+
+/// Who pushes, where git knows nobody.
+fn somebody() -> String {
+    let user = std::env::var("USER").unwrap_or_else(|_| "somebody".to_owned());
+    format!("{user}@{}", rustix::system::uname().nodename().to_string_lossy())
+}
+
+/// Shows, asks, pushes and waits.
+async fn push(
+    tool: &Tool,
+    bucket: &Bucket,
+    head: Option<Entry>,
+    proposal: Proposal,
+    words: Words,
+    (how, replicas): (&How, Option<usize>),
+) -> Result<Output, Output> {
+    let Proposal { files, policy, name } = proposal;
+    if let Some(head) = head.as_ref().filter(|head| head.policy == policy.revision().as_str()) {
+        let text = format!(
+            "nothing to push: revision {} is this policy already ({})\n",
+            head.number, head.policy
+        );
+        return Ok(Output::data(text, YES));
+    }
+    say(&shown(tool, bucket, head.as_ref(), (&name, &policy)).await?);
+    let number = head.as_ref().map_or(1, |head| head.number.saturating_add(1));
+    if !how.agreed(&format!("push {name} as revision {number}?"))? {
+        return Err(Output {
+            out: String::new(),
+            err: "nothing was pushed\n".to_owned(),
+            code: NO,
+        });
+    }
+    if head.is_none() && bucket.head().await == Err(ReadError::Missing) {
+        let on = bucket.create(replicas).await.map_err(|error| failed(&error))?;
+        let servers = count(on, "server", "servers");
+        say(&format!("created the policy bucket {} on {servers}\n", bucket.name()));
+    }
+    for weakness in bucket.weaknesses().await.unwrap_or_default() {
+        let text = format!("warning: the policy bucket {}: {weakness}\n", bucket.name());
+        let _ = Output { out: String::new(), err: text, code: YES }.print();
+    }
+    let pushed = bucket.push(head.as_ref(), &files, words, rand::random()).await;
+    let entry = pushed.map_err(|error| failed(&line(&error.to_string())))?;
+    say(&format!("pushed revision {} ({})\n", entry.number, entry.policy));
+    if how.wait.is_zero() {
+        return Ok(Output::data(String::new(), YES));
+    }
+    Ok(status::wait(bucket.client(), &entry, how.wait).await)
+}
+
+/// What the push changes, for people.
+async fn shown(
+    tool: &Tool,
+    bucket: &Bucket,
+    head: Option<&Entry>,
+    (name, policy): (&str, &Policy),
+) -> Result<String, Output> {
+    let Some(head) = head else {
+        let services = count(policy.services().len(), "service", "services");
+        return Ok(format!("{name} ({}): the first revision, {services}\n", policy.revision()));
+    };
+    let files = bucket.files(head).await.map_err(|error| unread(bucket, &error))?;
+    match validate(&files) {
+        Ok(before) => {
+            let old = format!("revision {}", head.number);
+            diff::described((&old, &before.policy), (name, policy), &tool.defaults)
+        }
+        Err(problems) => Ok(format!(
+            "revision {} does not hold for this version ({}), so there is nothing to compare with\n",
+            head.number,
+            problems.summary()
+        )),
+    }
+}

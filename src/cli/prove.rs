@@ -1,0 +1,327 @@
+//! `solewriter prove`: the harmless attacks, against a live deployment.
+
+mod probers;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use jiff::Timestamp;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
+
+use self::probers::{Place, Probers};
+use super::tool::{Format, Output, WRONG};
+use super::{fail, print, runtime};
+use crate::attacks::run::{is_answered, run};
+use crate::attacks::stage::{Names, Stage};
+use crate::attacks::verdict::{Proof, Seen, Tried, Verdict, judge};
+use crate::attacks::wire::{Login, Server, Wire};
+use crate::attacks::{Attack, table};
+use crate::config::{Overrides, Tool};
+
+/// Attack a live deployment harmlessly, and print a verdict that can be filed.
+///
+/// Without --yes it only shows what it will do. It makes two services and two buckets of its own,
+/// attacks the one in the name of the other, and removes both. Nothing else is touched.
+///
+/// The exit code is 0 if no attack succeeded, 1 if one did, 2 if that could not be found out.
+#[derive(Args)]
+pub struct Prove {
+    /// The settings file; it names the servers, the admin's seed and the policy's folder.
+    #[arg(
+        short,
+        long,
+        value_name = "FILE",
+        env = "SOLEWRITER_CONFIG",
+        default_value = "solewriter.toml"
+    )]
+    config: PathBuf,
+    /// Do it. Without, only show what would be done.
+    #[arg(long)]
+    yes: bool,
+    /// What the two services and the two buckets are called, with -a and -b behind it.
+    #[arg(long, value_name = "NAME", default_value = "solewriter-prove")]
+    name: String,
+    /// Write keys and a policy file for the probers into DIR, and nothing else: for a policy that
+    /// is not a folder which this command may write to. Put the file into the policy, then run
+    /// with --prepared DIR.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["prepared", "yes"])]
+    prepare: Option<PathBuf>,
+    /// Use the keys in DIR, which --prepare wrote and whose policy file is in force. The policy is
+    /// left as it is: take the file out afterwards.
+    #[arg(long, value_name = "DIR")]
+    prepared: Option<PathBuf>,
+    /// Servers that hold each of the two buckets.
+    #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=5))]
+    replicas: u8,
+    /// How long the running service may take to serve the probers' policy, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    wait: u64,
+    /// How to print the verdict.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+    #[command(flatten)]
+    overrides: Overrides,
+}
+
+impl Prove {
+    /// Runs the command.
+    #[must_use]
+    pub fn run(self) -> ExitCode {
+        if let Some(dir) = &self.prepare {
+            return match Probers::prepare(&self.name, dir) {
+                Ok(text) => print(text.as_bytes()),
+                Err(error) => wrong(&error),
+            };
+        }
+        let tool = match Tool::load(&self.config, &self.overrides) {
+            Ok(tool) => tool,
+            Err(problems) => return Output::wrong(problems).print(),
+        };
+        let place = match (&self.prepared, &tool.policy) {
+            (Some(dir), _) => Place::Prepared(dir.clone()),
+            (None, Some(policy)) => Place::Folder(policy.clone()),
+            (None, None) => {
+                return wrong(
+                    &"the settings name no [policy] directory; write the probers' policy with \
+                      --prepare DIR, put it in force, and run with --prepared DIR",
+                );
+            }
+        };
+        if !self.yes {
+            say(&self.plan(&place, &tool));
+            return wrong(&"nothing was done; --yes does it");
+        }
+        let admin = match tool.admin() {
+            Ok(seed) => Login::Nkey(Arc::new(seed)),
+            Err(problems) => return Output::wrong(problems).print(),
+        };
+        say(&self.plan(&place, &tool));
+        let proof = runtime()
+            .map_err(|error| error.to_string())
+            .and_then(|rt| rt.block_on(self.prove(&tool, admin, &place)));
+        match proof {
+            Ok(proof) => {
+                let text = match self.format {
+                    Format::Text => proof.text(),
+                    Format::Json => proof.json(),
+                };
+                let printed = print(text.as_bytes());
+                match proof.verdict {
+                    Verdict::Proven => printed,
+                    Verdict::Broken => ExitCode::from(super::FAILED),
+                    Verdict::Unknown => ExitCode::from(WRONG),
+                }
+            }
+            Err(error) => wrong(&error),
+        }
+    }
+
+    /// What will be done, before any of it is.
+    fn plan(&self, place: &Place, tool: &Tool) -> String {
+        let name = &self.name;
+        let servers = crate::broker::addresses(&tool.servers).join(", ");
+        let policy = match place {
+            Place::Folder(folder) => format!(
+                "write {}, and remove it in the end: two services, two buckets",
+                folder.join(format!("{name}.toml")).display()
+            ),
+            Place::Prepared(dir) => {
+                format!("leave the policy alone; the probers' keys are in {}", dir.display())
+            }
+        };
+        let count = attacks().count();
+        format!(
+            "solewriter prove, on {servers}:\n\
+             1. {policy}.\n\
+             2. As the admin: make the buckets {name}-a and {name}-b, anew for each attack, and \
+             delete them in the end.\n\
+             3. As the service {name}-a: try {count} attacks on {name}-b and its bucket. No other \
+             bucket, stream, consumer or subject is written to.\n\
+             4. Print a verdict.\n\n"
+        )
+    }
+
+    async fn prove(&self, tool: &Tool, admin: Login, place: &Place) -> Result<Proof, String> {
+        let mut terminate = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| e.to_string())?;
+        let when = Timestamp::now().to_string();
+        let probers = Probers::new(&self.name, place)?;
+        let stage = self.stage(tool, admin, &probers)?;
+        probers::refuse_foreign_buckets(&stage).await?;
+        let written = probers.write(place, &tool.defaults)?;
+        let outcome = tokio::select! {
+            outcome = self.attack(&stage, tool, &probers, when) => outcome,
+            _ = terminate.recv() => Err("stopped before the end: there is no verdict".to_owned()),
+            _ = interrupt.recv() => Err("stopped before the end: there is no verdict".to_owned()),
+        };
+        let mut left = Vec::new();
+        if let Err(error) = stage.strike().await {
+            left.push(format!(
+                "the buckets {0}-a and {0}-b may be there still: {error}",
+                self.name
+            ));
+        }
+        if let Err(error) = written.remove() {
+            left.push(error);
+        }
+        if left.is_empty() { outcome } else { Err(also(outcome, &left)) }
+    }
+
+    async fn attack(
+        &self,
+        stage: &Stage,
+        tool: &Tool,
+        probers: &Probers,
+        when: String,
+    ) -> Result<Proof, String> {
+        let until = Instant::now() + Duration::from_secs(self.wait);
+        self.until_let_in(stage, until).await?;
+        let stage = &patient(stage).await?;
+        let mut tried = Vec::new();
+        for attack in attacks() {
+            tried.push(attempt(&attack, stage).await);
+        }
+        Ok(Proof {
+            verdict: judge(&tried),
+            when,
+            solewriter: env!("CARGO_PKG_VERSION"),
+            servers: seen(stage).await,
+            services_in: tool.defaults.account.to_string(),
+            buckets_in: buckets_in(stage).await,
+            probers: probers.public()?,
+            attacks: tried,
+        })
+    }
+
+    /// Waits until the running service has read the policy.
+    async fn until_let_in(&self, stage: &Stage, until: Instant) -> Result<(), String> {
+        loop {
+            let error = match (stage.attacker().await, stage.victim().await) {
+                (Ok(_), Ok(_)) => return Ok(()),
+                (Err(error), _) | (_, Err(error)) => error,
+            };
+            if Instant::now() > until {
+                return Err(format!(
+                    "the probers were not let in within {} s, the last time: {error}. Does the \
+                     running service serve this policy? See its log",
+                    self.wait
+                ));
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    fn stage(&self, tool: &Tool, admin: Login, probers: &Probers) -> Result<Stage, String> {
+        let servers: Result<Vec<Server>, _> =
+            tool.servers.iter().map(|s| Server::new(s.clone(), &tool.tls)).collect();
+        let (a, b) = (format!("{}-a", self.name), format!("{}-b", self.name));
+        Ok(Stage {
+            servers: servers.map_err(|error| error.to_string())?,
+            names: Names {
+                mine: a.clone(),
+                victim: b.clone(),
+                plain: format!("{b}.plain"),
+                deputy: format!("{b}.deputy"),
+                me: a,
+                them: b,
+                secret: format!("secret {:016x}", rand::random::<u64>()),
+            },
+            attacker: probers.attacker(),
+            victim: probers.victim(),
+            responder: None,
+            admin,
+            replicas: self.replicas,
+            bucket: serde_json::json!({"allow_rollup_hdrs": false, "duplicate_window": 100_000_000}),
+            patience: Duration::from_millis(500),
+            control_bucket: serde_json::Value::Null,
+        })
+    }
+}
+
+/// The stage, with time for an effect to show that fits the way to the servers: twenty times what
+/// the admin's question took, and at least 200 ms.
+async fn patient(stage: &Stage) -> Result<Stage, String> {
+    let mut admin = stage.admin().await.map_err(|error| error.to_string())?;
+    let began = Instant::now();
+    for _ in 0..3 {
+        admin.fence().await.map_err(|error| error.to_string())??;
+    }
+    let patience = (began.elapsed() / 3 * 20).max(Duration::from_millis(200));
+    Ok(Stage { patience, ..stage.clone() })
+}
+
+/// Every attack that is harmless to others, with the rights that the probers have.
+fn attacks() -> impl Iterator<Item = Attack> {
+    table::families().into_iter().flat_map(|family| family.attacks).filter(|attack| attack.in_prove)
+}
+
+async fn attempt(attack: &Attack, stage: &Stage) -> Tried {
+    if attack.rehearsed {
+        match is_answered(attack, stage).await {
+            Ok(true) => {}
+            Ok(false) => return Tried::unknown(attack, "what it asks is not answered at all"),
+            Err(error) => return Tried::unknown(attack, &error.to_string()),
+        }
+    }
+    match run(attack, stage).await {
+        Ok(report) => Tried::of(attack, &report),
+        Err(error) => Tried::unknown(attack, &error.to_string()),
+    }
+}
+
+/// The servers that the settings name, as they say themselves.
+async fn seen(stage: &Stage) -> Vec<Seen> {
+    let mut seen = Vec::new();
+    for server in &stage.servers {
+        let info = Wire::dial(server).await.map(|wire| wire.info().clone()).unwrap_or_default();
+        let text = |field: &str| {
+            let said = info.get(field).and_then(serde_json::Value::as_str);
+            super::tool::line(said.unwrap_or("unknown"))
+        };
+        seen.push(Seen {
+            address: server.name(),
+            name: text("server_name"),
+            version: text("version"),
+            id: text("server_id"),
+        });
+    }
+    seen
+}
+
+/// The account of the admin's user, which has the buckets.
+async fn buckets_in(stage: &Stage) -> String {
+    let asked = async {
+        let mut admin = stage.admin().await.ok()?;
+        let answer = admin.request("$SYS.REQ.USER.INFO", "", b"").await.ok()?.json();
+        Some(super::tool::line(answer.pointer("/data/account")?.as_str()?))
+    };
+    asked.await.unwrap_or_else(|| "unknown".to_owned())
+}
+
+/// What came of it, and what is left behind.
+fn also(outcome: Result<Proof, String>, left: &[String]) -> String {
+    let mut text = match outcome {
+        Ok(proof) => format!("{}\n", proof.text()),
+        Err(error) => format!("{error}\n"),
+    };
+    text += "not everything could be removed:";
+    for what in left {
+        text += &format!("\n  {what}");
+    }
+    text
+}
+
+fn wrong(error: &dyn std::fmt::Display) -> ExitCode {
+    let _ = fail(error);
+    ExitCode::from(WRONG)
+}
+
+/// What is no verdict goes to stderr.
+#[allow(clippy::print_stderr)]
+fn say(text: &str) {
+    eprint!("{text}");
+}

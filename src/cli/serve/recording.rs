@@ -1,0 +1,91 @@
+//! What `serve` records of its own life.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+use crate::audit::event::{Event, PRODUCER, Source, Started, Stopped, words};
+use crate::audit::{CAPACITY, Recorder, Sink, Target};
+use crate::broker;
+use crate::config::{Audit, Nats};
+use crate::keys::{AccountKey, Curve, CurveSecret, Seed};
+use crate::telemetry::Metrics;
+
+/// How long the last events may take to get into the stream when the service stops. What does not
+/// stays in the spool, so nobody has to wait for a stream that is away.
+pub const LAST_EVENTS: Duration = Duration::from_secs(1);
+
+/// Records, and knows when it began.
+pub struct Recording {
+    /// Records.
+    pub recorder: Recorder,
+    began: Instant,
+}
+
+impl Recording {
+    /// Starts the sink too, if there is an audit stream.
+    ///
+    /// # Errors
+    /// A message, when the spool cannot be used.
+    pub fn start(
+        audit: Option<Audit>,
+        nats: &Arc<Nats>,
+        metrics: Arc<Metrics>,
+    ) -> Result<(Self, Option<Sink>), String> {
+        let source = Source::new(PRODUCER, Timestamp::now(), rand::random());
+        let (recorder, sink) = match audit {
+            None => (Recorder::to_the_log(source, metrics), None),
+            Some(Audit { stream, spool }) => {
+                let (recorder, intake) = Recorder::with_queue(source, metrics, CAPACITY);
+                let login = Arc::clone(nats);
+                let target = Target {
+                    servers: nats.servers.clone(),
+                    options: Box::new(move || {
+                        broker::options(&login.login, &login.tls, &login.name)
+                            .map_err(|error| error.to_string())
+                    }),
+                    name: format!("{}-audit", nats.name),
+                    inbox: broker::INBOX.to_owned(),
+                    stream,
+                };
+                (recorder, Some(Sink::start(intake, target, spool)?))
+            }
+        };
+        Ok((Self { recorder, began: Instant::now() }, sink))
+    }
+
+    /// The service begins.
+    ///
+    /// # Errors
+    /// A message, when the curve seed is none.
+    pub fn started(&self, issuer: &AccountKey, xkey: Option<&Seed<Curve>>) -> Result<(), String> {
+        let xkey = xkey.map(|seed| CurveSecret::new(seed).map(|s| s.public().to_string()));
+        self.recorder.record(Event::Started(Started {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            issuer: Some(issuer.to_string()),
+            xkey: xkey.transpose().map_err(|error| error.to_string())?,
+        }));
+        Ok(())
+    }
+
+    /// The service ends. Its last events get the time to arrive.
+    pub async fn stopped(&self, sink: Option<Sink>, outcome: Result<(), &str>) {
+        self.recorder.record(Event::Stopped(Stopped {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            reason: if outcome.is_ok() { "asked" } else { "failed" }.to_owned(),
+            detail: outcome.err().map(words),
+            ran_seconds: self.began.elapsed().as_secs(),
+        }));
+        if let Some(sink) = sink {
+            let left = sink.finish(LAST_EVENTS).await;
+            if left > 0 {
+                tracing::warn!(
+                    event = "audit_left_for_later",
+                    left,
+                    "these events are in the spool, and sent at the next start",
+                );
+            }
+        }
+    }
+}

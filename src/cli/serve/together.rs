@@ -1,0 +1,107 @@
+//! What an instance does besides answering: it tells the others what it serves, and looks after
+//! connections that are open already.
+
+use std::sync::Arc;
+
+use async_nats::Client;
+use tokio::sync::watch;
+
+use crate::config::{Login, Nats};
+use crate::fleet::Identity;
+use crate::fleet::beats::Fleet;
+use crate::keys::{Seed, User};
+use crate::service::Service;
+use crate::sessions::keeper::Keeper;
+use crate::sessions::link::Access;
+use crate::sessions::{self, reach_without_system_user};
+
+/// An instance among the others.
+pub(super) struct Together {
+    nats: Arc<Nats>,
+    system: Option<Login>,
+    fleet: Arc<Fleet>,
+    keeper: Keeper,
+}
+
+impl Together {
+    /// Puts it together; nothing is connected yet.
+    pub(super) fn prepare(
+        nats: &Arc<Nats>,
+        system: Option<Seed<User>>,
+        settings: sessions::Settings,
+        service: &Arc<Service>,
+        identity: Identity,
+    ) -> Self {
+        let defaults = service.authorizer.decider().defaults();
+        let makes = format!("{} {}", env!("CARGO_PKG_VERSION"), defaults.account);
+        let (store, standing) = (service.store.clone(), service.standing.clone());
+        let fleet = Fleet::new(identity, makes, store, standing);
+        let keeper = Keeper { service: service.clone(), fleet: fleet.clone(), settings };
+        Self { nats: nats.clone(), system: system.map(Login::Nkey), fleet, keeper }
+    }
+
+    /// Works until it is stopped. `connection` is one in the callout's account.
+    pub(super) async fn run(
+        self,
+        connection: impl Future<Output = Option<Client>>,
+        stopped: watch::Receiver<bool>,
+    ) {
+        let until_stopped = || {
+            let mut stopped = stopped.clone();
+            async move {
+                let _ = stopped.wait_for(|stop| *stop).await;
+            }
+        };
+        let beating = async {
+            let client = tokio::select! {
+                client = connection => client,
+                () = until_stopped() => None,
+            };
+            let Some(client) = client else { return };
+            if let Err(error) = self.fleet.run(client, until_stopped()).await {
+                tracing::error!(
+                    event = "beats_failed", %error,
+                    "this instance neither hears the others nor is heard by them",
+                );
+            }
+        };
+        let sweeping = async {
+            match &self.system {
+                Some(login) => {
+                    let Nats { servers, tls, name, .. } = &*self.nats;
+                    let name = format!("{name}-system");
+                    let access = Access { servers, tls, login, name: &name };
+                    self.keeper.run(&access, until_stopped()).await;
+                }
+                None => without_system_user(&self.keeper.service, until_stopped()).await,
+            }
+        };
+        tokio::join!(beating, sweeping);
+    }
+}
+
+/// Says, at start and whenever it changes, how late a change may reach open connections.
+async fn without_system_user(service: &Service, stopped: impl Future<Output = ()>) {
+    let defaults = service.authorizer.decider().defaults();
+    let mut changes = service.store.changes();
+    let mut said = None;
+    tokio::pin!(stopped);
+    loop {
+        if let Some(snapshot) = service.store.current() {
+            let reach = reach_without_system_user(&snapshot.policy, defaults);
+            service.metrics.sessions().reach(reach);
+            if said.replace(reach) != Some(reach) {
+                tracing::warn!(
+                    event = "no_system_user",
+                    seconds = reach.as_secs(),
+                    "{}",
+                    sessions::without_system_user(&snapshot.policy, defaults),
+                );
+            }
+        }
+        tokio::select! {
+            _ = changes.changed() => {}
+            () = &mut stopped => return,
+        }
+    }
+}

@@ -1,0 +1,457 @@
+//! `solewriter sessions`: who is connected, and by which policy; and closing connections by hand.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt::Write as _;
+use std::io::{IsTerminal, Write as _};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use super::tool::{Format, NO, Output, SettingsArgs, WRONG, YES, count, json, line};
+use crate::broker;
+use crate::config::{Login, Tool};
+use crate::decide::Decider;
+use crate::fleet;
+use crate::policy::directory::Directory;
+use crate::policy::store::Store;
+use crate::sessions::survey::{Session, Survey, survey};
+use crate::sessions::system::{Closed, System};
+use crate::sessions::verdict::{Cause, Gained, Judge, Others, Verdict};
+
+/// List the connections that solewriter let in, on every server, and by which policy.
+///
+/// Asks the servers as the user of the system account (`nkey_seed` in `[system]`), and the instances,
+/// with the callout's or the publisher's seed, which policy they serve. Ends with 0, with 1 when
+/// some server did not answer, and with 2 when nobody could be asked.
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Sessions {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    list: List,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Close(Close),
+}
+
+#[derive(Args)]
+struct List {
+    /// Only those of this service.
+    #[arg(long, value_name = "NAME")]
+    service: Option<String>,
+    /// Only those of this key.
+    #[arg(long, value_name = "NKEY")]
+    nkey: Option<String>,
+    /// Only those that were let in by this policy revision.
+    #[arg(long, value_name = "REVISION")]
+    revision: Option<String>,
+    /// Only those that do not have exactly what the policy in force says.
+    #[arg(long)]
+    stale: bool,
+    /// How to print the answer.
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+    #[command(flatten)]
+    settings: SettingsArgs,
+}
+
+/// Close every connection of a service or of one key.
+///
+/// Shows them first and asks. Their clients come back by themselves and get what the policy in
+/// force says: to keep them out, disable the service in the policy.
+#[derive(Args)]
+struct Close {
+    /// The service's name, or one public NKEY.
+    #[arg(value_name = "SERVICE|NKEY")]
+    whose: String,
+    /// Do not ask.
+    #[arg(long)]
+    yes: bool,
+    /// How many to close in a second, at most.
+    #[arg(long, value_name = "NUMBER", default_value = "100", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    per_second: u32,
+    #[command(flatten)]
+    settings: SettingsArgs,
+}
+
+/// How a connection stands to the policy in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum State {
+    /// It has what the policy says.
+    Current,
+    /// It lacks something that it would get.
+    Gains,
+    /// It has something that it should not have.
+    Stale,
+    /// It was let in by another revision, with another grant, and what that was is not known
+    /// here.
+    Unknown,
+}
+
+impl State {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Current => "yes",
+            Self::Gains => "gains",
+            Self::Stale => "no",
+            Self::Unknown => "?",
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Row {
+    service: String,
+    nkey: String,
+    revision: String,
+    grant: Option<String>,
+    current: State,
+    reason: Option<String>,
+    account: String,
+    connection: &'static str,
+    host: String,
+    server: String,
+    server_id: String,
+    cid: u64,
+    since: String,
+    client: String,
+    library: String,
+}
+
+#[derive(Serialize)]
+struct View<'a> {
+    /// The revisions that the instances serve; empty when none could be asked.
+    revisions: &'a [String],
+    complete: bool,
+    sessions: &'a [Row],
+}
+
+impl Sessions {
+    /// Runs the command.
+    #[must_use]
+    pub fn run(&self) -> ExitCode {
+        let output = match &self.command {
+            None => in_runtime(self.list.output()),
+            Some(Command::Close(close)) => in_runtime(close.output()),
+        };
+        output.unwrap_or_else(|wrong| wrong).print()
+    }
+}
+
+fn in_runtime<T>(work: impl Future<Output = Result<T, Output>>) -> Result<T, Output> {
+    super::runtime().map_err(|error| cannot(&error))?.block_on(work)
+}
+
+/// Nobody can be asked.
+fn cannot(error: &dyn std::fmt::Display) -> Output {
+    Output { out: String::new(), err: format!("error: {error}\n"), code: WRONG }
+}
+
+/// What can be seen of the deployment.
+struct Seen {
+    rows: Vec<Row>,
+    revisions: Vec<String>,
+    complete: bool,
+    notes: String,
+}
+
+impl List {
+    async fn output(&self) -> Result<Output, Output> {
+        let tool = self.settings.load()?;
+        let system = connect(&tool).await?;
+        let wanted = |session: &Session| {
+            let name = &session.name;
+            self.service.as_ref().is_none_or(|service| *service == name.service)
+                && self.nkey.as_ref().is_none_or(|nkey| *nkey == name.key.as_str())
+                && self.revision.as_ref().is_none_or(|revision| *revision == name.revision)
+        };
+        let mut seen = look(&tool, &system, wanted).await?;
+        if self.stale {
+            seen.rows.retain(|row| row.current != State::Current);
+        }
+        let code = if seen.complete { YES } else { NO };
+        let Seen { rows, revisions, complete, notes } = &seen;
+        let out = match self.format {
+            Format::Json => json(&View { revisions, complete: *complete, sessions: rows }),
+            Format::Text => table(rows),
+        };
+        Ok(Output { out, err: notes.clone(), code })
+    }
+}
+
+impl Close {
+    async fn output(&self) -> Result<Output, Output> {
+        let tool = self.settings.load()?;
+        let system = connect(&tool).await?;
+        let wanted = |session: &Session| {
+            session.name.service == self.whose || session.name.key.as_str() == self.whose
+        };
+        let seen = look(&tool, &system, wanted).await?;
+        if seen.rows.is_empty() {
+            let err = format!("{}no connection of {}\n", seen.notes, line(&self.whose));
+            return Ok(Output { out: String::new(), err, code: NO });
+        }
+        let connections = count(seen.rows.len(), "connection", "connections");
+        if !self.yes {
+            let question = format!("{}\nclose {connections}?", table(&seen.rows));
+            if !agreed(&question)? {
+                return Ok(Output::data("nothing was closed\n".to_owned(), NO));
+            }
+        }
+        let (mut closed, mut gone, mut failed) = (0, 0, String::new());
+        let gap = Duration::from_secs(1) / self.per_second;
+        let mut due = Instant::now();
+        for row in &seen.rows {
+            tokio::time::sleep_until(due.into()).await;
+            due += gap;
+            match system.close(&row.server_id, row.cid).await {
+                Ok(Closed::Closed) => closed += 1,
+                Ok(Closed::Gone) => gone += 1,
+                Err(error) => {
+                    let _ = writeln!(failed, "{} on {}: {error}", row.cid, line(&row.server));
+                }
+            }
+        }
+        let code = if failed.is_empty() { YES } else { NO };
+        let out = format!(
+            "closed {}; {gone} had ended before. Their clients come back and get what the policy \
+             says; to keep them out, disable the service\n",
+            count(closed, "connection", "connections"),
+        );
+        Ok(Output { out, err: format!("{}{failed}", seen.notes), code })
+    }
+}
+
+/// Asks on the terminal.
+#[allow(clippy::print_stdout)]
+fn agreed(question: &str) -> Result<bool, Output> {
+    if !std::io::stdin().is_terminal() {
+        return Err(cannot(&"nobody can be asked here: repeat it with --yes"));
+    }
+    print!("{question} [y/N] ");
+    let _ = std::io::stdout().flush();
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer).map_err(|error| cannot(&error))?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+/// Connects as the system account's user.
+async fn connect(tool: &Tool) -> Result<System, Output> {
+    let login = Login::Nkey(tool.system().map_err(Output::wrong)?);
+    let options = broker::options(&login, &tool.tls, "solewriter-sessions");
+    let options = options.map_err(|error| cannot(&error))?;
+    let client = broker::connect(&tool.servers, options).await.map_err(|error| cannot(&error))?;
+    Ok(System::new(client))
+}
+
+/// Everything that is wanted, and how it stands to the policy in force.
+async fn look(
+    tool: &Tool,
+    system: &System,
+    wanted: impl Fn(&Session) -> bool,
+) -> Result<Seen, Output> {
+    let mut accounts = vec![Arc::clone(&tool.defaults.account)];
+    accounts.extend(tool.accounts.iter().cloned());
+    let all: Survey<Session> =
+        survey(system, &accounts, Some).await.map_err(|error| cannot(&error))?;
+    if all.servers.is_empty() {
+        return Err(cannot(
+            &"no server answers: is [system] nkey_seed the seed of a user in the system account, \
+              and is that user in auth_callout.auth_users?",
+        ));
+    }
+    let mut notes = String::new();
+    if all.servers.len() < all.expected {
+        let _ =
+            writeln!(notes, "warning: {} of {} servers answered", all.servers.len(), all.expected);
+    }
+    for (server, error) in &all.failures {
+        let _ = writeln!(notes, "warning: {} did not tell everything: {error}", line(&server.name));
+    }
+    let (complete, sessions) = (all.complete(), all.found);
+    let standard = Standard::find(tool, &sessions, &mut notes).await;
+    let mut seen = HashSet::new();
+    let mut rows: Vec<Row> = sessions
+        .into_iter()
+        .filter(|session| seen.insert((session.server.id.clone(), session.connection.cid)))
+        .filter(wanted)
+        .map(|session| standard.row(session))
+        .collect();
+    rows.sort_by(|a, b| {
+        (&a.service, &a.nkey, &a.server, a.cid).cmp(&(&b.service, &b.nkey, &b.server, b.cid))
+    });
+    Ok(Seen { rows, revisions: standard.served, complete, notes })
+}
+
+/// What connections are held against.
+struct Standard {
+    /// The revisions that the instances serve.
+    served: Vec<String>,
+    /// The policy in the settings' directory, when it is the one that is served, or nobody could
+    /// be asked.
+    policy: Option<Store>,
+    decider: Decider,
+    /// The grants that the served policy was seen to give.
+    grants: HashMap<String, HashSet<String>>,
+}
+
+impl Standard {
+    async fn find(tool: &Tool, sessions: &[Session], notes: &mut String) -> Self {
+        let served = match served(tool).await {
+            Ok(served) => served,
+            Err(why) => {
+                let _ =
+                    writeln!(notes, "note: the instances cannot be asked what they serve: {why}");
+                Vec::new()
+            }
+        };
+        let policy = tool.policy.as_ref().and_then(|path| {
+            let store = Store::new();
+            let files = Directory::new(path).read().ok()?;
+            let loaded = store.load(&files, jiff::Timestamp::now()).ok()?;
+            let revision = loaded.after.policy.revision().as_str();
+            let fits = served.is_empty() || served.iter().all(|served| served == revision);
+            fits.then_some(store)
+        });
+        if served.is_empty() && policy.is_none() {
+            notes.push_str("note: no policy to compare with, so what is current is not known\n");
+        }
+        let mut grants: HashMap<String, HashSet<String>> = HashMap::new();
+        for session in sessions.iter().filter(|s| served.contains(&s.name.revision)) {
+            let given = grants.entry(session.name.service.clone()).or_default();
+            given.extend(session.name.digest.clone());
+        }
+        let decider = Decider::new(tool.defaults.clone(), tool.accounts.clone(), 0.0);
+        Self { served, policy, decider, grants }
+    }
+
+    fn state(&self, session: &Session) -> (State, Option<String>) {
+        let name = &session.name;
+        let snapshot = self.policy.as_ref().and_then(|store| Some((store, store.current()?)));
+        if let Some((store, snapshot)) = snapshot {
+            let judge = Judge {
+                decider: &self.decider,
+                policy: &snapshot.policy,
+                store,
+                others: &Others::default(),
+                gained: Gained::Leave,
+            };
+            let now = jiff::Timestamp::now().as_second();
+            return match judge.judge(name, &session.circumstances(now)) {
+                Verdict::Current | Verdict::Newer => (State::Current, None),
+                Verdict::Gained => (State::Gains, None),
+                Verdict::Close(closing) => {
+                    let unknown = closing.cause == Cause::NotKnown;
+                    let state = if unknown { State::Unknown } else { State::Stale };
+                    (state, Some(format!("{}: {}", closing.cause.code(), closing.detail)))
+                }
+            };
+        }
+        let given = self.grants.get(&name.service);
+        let same = name.digest.as_ref().zip(given).is_some_and(|(d, given)| given.contains(d));
+        if self.served.contains(&name.revision) || same {
+            (State::Current, None)
+        } else {
+            (State::Unknown, None)
+        }
+    }
+
+    fn row(&self, session: Session) -> Row {
+        let (current, reason) = self.state(&session);
+        let connection = session.connection.way().map_or("UNKNOWN", |way| way.as_str());
+        let Session { server, account, name, connection: seen } = session;
+        let library = format!("{} {}", seen.lang, seen.version);
+        Row {
+            service: name.service,
+            nkey: name.key.to_string(),
+            revision: name.revision,
+            grant: name.digest,
+            current,
+            reason,
+            account: account.to_string(),
+            connection,
+            host: seen.ip,
+            server: server.name,
+            server_id: server.id,
+            cid: seen.cid,
+            since: seen.start,
+            client: line(&seen.name),
+            library: line(library.trim()),
+        }
+    }
+}
+
+/// The revisions that the living instances serve.
+async fn served(tool: &Tool) -> Result<Vec<String>, String> {
+    let login = tool.reader().map_err(|problems| problems.summary())?;
+    let options = broker::options(&login, &tool.tls, "solewriter-sessions");
+    let options = options.map_err(|error| error.to_string())?;
+    let client = broker::connect(&tool.servers, options).await.map_err(|e| e.to_string())?;
+    let reports = fleet::ask(&client).await?;
+    if reports.is_empty() {
+        return Err("no instance answers".to_owned());
+    }
+    let mut revisions: Vec<String> = reports.into_iter().filter_map(|r| r.revision).collect();
+    revisions.sort_unstable();
+    revisions.dedup();
+    Ok(revisions)
+}
+
+/// For people.
+fn table(rows: &[Row]) -> String {
+    let mut cells = vec![
+        [
+            "SERVICE",
+            "NKEY",
+            "REVISION",
+            "CURRENT",
+            "CONNECTION",
+            "HOST",
+            "SERVER",
+            "CID",
+            "SINCE",
+            "CLIENT",
+        ]
+        .map(str::to_owned),
+    ];
+    for row in rows {
+        let client = if row.client.is_empty() { "-" } else { &row.client };
+        cells.push([
+            row.service.clone(),
+            row.nkey.clone(),
+            row.revision.clone(),
+            row.current.as_str().to_owned(),
+            row.connection.to_owned(),
+            line(&row.host),
+            line(&row.server),
+            row.cid.to_string(),
+            row.since.get(..19).unwrap_or(&row.since).to_owned(),
+            format!("{client} ({})", row.library),
+        ]);
+    }
+    let mut widths = [0; 10];
+    for row in &cells {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut text = String::new();
+    for row in &cells {
+        let padded: Vec<String> =
+            row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        let _ = writeln!(text, "{}", padded.join("  ").trim_end());
+    }
+    for row in rows {
+        if let Some(reason) = &row.reason {
+            let _ = writeln!(text, "{} on {}: {}", row.cid, line(&row.server), line(reason));
+        }
+    }
+    text + &format!("{}\n", count(rows.len(), "connection", "connections"))
+}

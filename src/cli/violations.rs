@@ -1,0 +1,302 @@
+//! `solewriter violations`: what nats-server refused, from its log.
+
+use std::io::Read;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::{ConnectOptions, Event, ServerAddr, jetstream};
+use clap::{Args, ValueEnum};
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+
+use super::tool::duration;
+use super::{fail, report, runtime, wrong};
+use crate::audit::event::Source;
+use crate::config;
+use crate::keys::{Seed, User};
+use crate::operation::inbox_prefix;
+use crate::permissions::Defaults;
+use crate::policy::directory::{Directory, Timing, Watcher};
+use crate::policy::store::Store;
+use crate::source::render::Style;
+use crate::telemetry::{self, LogFormat};
+use crate::violations::explain::Explainer;
+use crate::violations::follow::{Follower, Input, Options};
+use crate::violations::state::{State, StateFile};
+use crate::violations::tail::{Begin, Lines, Tail};
+
+/// How much of standard input is taken at a time, and how many such pieces may wait.
+const PIECE: usize = 64 * 1024;
+const PIECES: usize = 64;
+
+/// Tell of every permission violation in nats-server's log: who, what, and whose it is.
+///
+/// Follows the log of one server, whatever language its clients are written in. Each violation is
+/// an ERROR line on stderr and, with --nats-servers, an event on `audit.events.<service>`. It
+/// names the service and its key, the connection, the operation, the subject, the keyspace with
+/// its owner, and the policy entry that would be needed. Repeats within --window are counted
+/// together. Runs until SIGTERM, SIGINT or the end of standard input.
+#[derive(Args)]
+pub struct Violations {
+    /// nats-server's log: a file, followed through renames, or `-` for standard input.
+    #[arg(long, value_name = "FILE")]
+    log: PathBuf,
+    /// Where to remember how far it came. Without it, each start is a new one.
+    #[arg(long, value_name = "FILE")]
+    state: Option<PathBuf>,
+    /// Where to begin in a log file of which nothing is remembered.
+    #[arg(long, value_name = "PLACE", default_value = "start")]
+    from: From,
+    /// The policy's directory, for owners and missing entries. Changes are followed.
+    #[arg(short, long, value_name = "DIR")]
+    policy: Option<PathBuf>,
+    /// Addresses of nats-server, for the audit stream. Without them, violations are only logged.
+    #[arg(long, value_name = "URL", value_delimiter = ',', requires = "nkey_seed")]
+    nats_servers: Vec<ServerAddr>,
+    /// The file with the seed of the service that this connects as.
+    #[arg(long, value_name = "FILE", requires = "nats_servers")]
+    nkey_seed: Option<PathBuf>,
+    /// A file of certificate authorities to trust, besides the system's.
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// That service's name in the policy: its inbox, and the last part of the audit subject.
+    #[arg(long, value_name = "NAME", default_value = "violations")]
+    service: String,
+    /// The server's name, for events. Without it, the name that the log tells when the server
+    /// starts.
+    #[arg(long, value_name = "NAME")]
+    server_name: Option<String>,
+    /// How long repeats of a violation are counted together; 0s tells each by itself.
+    #[arg(long, value_name = "TIME", default_value = "1m", value_parser = duration)]
+    window: Duration,
+    /// The zone of the times in the log: `utc` with `logtime_utc: true` in the server's
+    /// configuration.
+    #[arg(long, value_name = "ZONE", default_value = "local")]
+    log_times: Zone,
+    /// How this logs: `auto` is text on a terminal and JSON otherwise.
+    #[arg(long, value_name = "FORMAT", default_value = "auto")]
+    log_format: Format,
+    /// What this logs, as `tracing` directives.
+    #[arg(long, value_name = "FILTER", default_value = "info,async_nats=warn")]
+    log_filter: String,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum From {
+    /// With its first line.
+    Start,
+    /// With what is written from now on.
+    End,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Zone {
+    /// This machine's zone.
+    Local,
+    /// Universal time.
+    Utc,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    /// By where stderr goes.
+    Auto,
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+fn store_revision(store: Option<&Store>) -> Option<String> {
+    Some(store?.current()?.policy.revision().to_string())
+}
+
+impl Violations {
+    /// Runs the command.
+    #[must_use]
+    pub fn run(self) -> ExitCode {
+        let format = match self.log_format {
+            Format::Auto => LogFormat::Auto,
+            Format::Text => LogFormat::Text,
+            Format::Json => LogFormat::Json,
+        };
+        let _log = match telemetry::start_logging(format, &self.log_filter) {
+            Ok(log) => log,
+            Err(error) => {
+                return wrong(&format!("the log filter {:?} is wrong: {error}", self.log_filter));
+            }
+        };
+        let token = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
+        if self.service.is_empty() || !self.service.chars().all(token) {
+            return wrong(&format!("--service {:?} is not the name of a service", self.service));
+        }
+        let seed = match &self.nkey_seed {
+            None => None,
+            Some(path) => match config::seed_file("--nkey-seed", path) {
+                Ok(seed) => Some(seed),
+                Err(problems) => return report(&problems),
+            },
+        };
+        let policy = match self.policy.as_ref().map(|path| {
+            // Watching begins before the first reading, so that no change falls between.
+            let directory = Directory::new(path);
+            let watcher = Watcher::start(directory.clone(), Timing::default());
+            let store = Arc::new(Store::new());
+            store.load(&directory.read()?, Timestamp::now())?;
+            Ok((store, watcher))
+        }) {
+            Some(Err(problems)) => return report(&problems),
+            Some(Ok(policy)) => Some(policy),
+            None => None,
+        };
+        let outcome = runtime().map_err(|error| error.to_string()).and_then(|runtime| {
+            let outcome = runtime.block_on(self.follow(seed, policy));
+            // A thread that waits for standard input would be waited for.
+            runtime.shutdown_background();
+            outcome
+        });
+        match outcome {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&error),
+        }
+    }
+
+    async fn follow(
+        self,
+        seed: Option<Seed<User>>,
+        policy: Option<(Arc<Store>, Watcher)>,
+    ) -> Result<(), String> {
+        let file = self.state.as_deref().map(StateFile::new);
+        let state = match &file {
+            Some(file) => file.load()?,
+            None => None,
+        };
+        let resumed = state.is_some();
+        let state = state.unwrap_or_else(|| State {
+            instance: Source::new(&self.service, Timestamp::now(), rand::random()).instance,
+            ..State::default()
+        });
+        let input = self.input(&state);
+        let store = policy.as_ref().map(|(store, _)| Arc::clone(store));
+        let options = Options {
+            window: SignedDuration::try_from(self.window).map_err(|e| format!("--window: {e}"))?,
+            zone: match self.log_times {
+                Zone::Local => TimeZone::system(),
+                Zone::Utc => TimeZone::UTC,
+            },
+            server: self.server_name.clone(),
+            service: self.service.clone(),
+            publishes: seed.is_some(),
+        };
+        // Neither decides whether a rule grants something.
+        let defaults = Defaults { account: "APP".into(), lifetime: Duration::from_secs(3600) };
+        let explainer = Explainer::new(defaults);
+        let follower = Follower::new(options, input, explainer, store, state, file);
+        tracing::info!(
+            event = "following", log = %self.log.display(), resumed, subject = follower.subject(),
+            revision = store_revision(policy.as_ref().map(|(store, _)| &**store)),
+            version = env!("CARGO_PKG_VERSION"),
+        );
+        if let Some((store, watcher)) = policy {
+            tokio::spawn(keep_current(store, watcher));
+        }
+        if let Some(seed) = seed {
+            let (outbox, subject) = (follower.outbox(), follower.subject());
+            let client = self.connect(&seed).await?;
+            tokio::spawn(async move {
+                outbox.deliver(&jetstream::new(client), &subject).await;
+            });
+        }
+        let (stop, stopped) = watch::channel(false);
+        let mut terminate = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| e.to_string())?;
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            let _ = stop.send(true);
+            // Kept, so that nobody takes its end for another stop.
+            std::future::pending::<()>().await;
+        });
+        let outcome = follower.run(stopped).await;
+        outcome.map(drop).map_err(|error| match &self.state {
+            Some(path) => format!("cannot write {}: {error}", path.display()),
+            None => error.to_string(),
+        })
+    }
+
+    fn input(&self, state: &State) -> Input {
+        if self.log.as_os_str() != "-" {
+            let begin = match self.from {
+                From::Start => Begin::Start,
+                From::End => Begin::End,
+            };
+            return Input::File(Box::new(Tail::new(&self.log, state.position.clone(), begin)));
+        }
+        let (send, pieces) = mpsc::channel(PIECES);
+        std::thread::spawn(move || {
+            let mut input = std::io::stdin().lock();
+            let mut buffer = vec![0; PIECE];
+            while let Ok(length @ 1..) = input.read(&mut buffer) {
+                let piece = buffer.get(..length).unwrap_or_default().to_vec();
+                if send.blocking_send(piece).is_err() {
+                    return;
+                }
+            }
+        });
+        Input::Stream(pieces, Lines::default())
+    }
+
+    /// Connects in the background, as often as it takes: the log is read meanwhile.
+    async fn connect(&self, seed: &Seed<User>) -> Result<async_nats::Client, String> {
+        let mut options = ConnectOptions::with_nkey(seed.expose().to_owned())
+            .name(&self.service)
+            .custom_inbox_prefix(inbox_prefix(&self.service))
+            .retry_on_initial_connect()
+            .event_callback(|event| async move { observe(&event) });
+        if let Some(ca) = &self.ca {
+            options = options.add_root_certificates(ca.clone());
+        }
+        let connected = options.connect(&self.nats_servers).await;
+        connected.map_err(|error| format!("cannot connect to nats-server: {error}"))
+    }
+}
+
+fn observe(event: &Event) {
+    match event {
+        Event::Connected => tracing::info!(event = "connected"),
+        Event::Disconnected => tracing::warn!(event = "disconnected"),
+        Event::ServerError(error) => tracing::error!(event = "server_error", %error),
+        Event::ClientError(error) => tracing::warn!(event = "client_error", %error),
+        Event::SlowConsumer(_) | Event::LameDuckMode | Event::Draining | Event::Closed => {}
+    }
+}
+
+/// Puts each change of the policy in force, for ever. One that does not hold is passed over.
+async fn keep_current(store: Arc<Store>, mut watcher: Watcher) {
+    loop {
+        let read = watcher.changed().await;
+        let aside = Arc::clone(&store);
+        let loaded = tokio::task::spawn_blocking(move || {
+            read.and_then(|files| aside.load(&files, Timestamp::now()))
+        });
+        match loaded.await {
+            Ok(Ok(loaded)) => {
+                let revision = loaded.after.policy.revision();
+                tracing::info!(event = "policy_changed", %revision);
+            }
+            Ok(Err(problems)) => tracing::error!(
+                event = "policy_refused",
+                summary = problems.summary(),
+                problems = problems.render(Style::Plain),
+                "owners are still those of the policy before",
+            ),
+            Err(_) => {}
+        }
+    }
+}

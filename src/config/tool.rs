@@ -1,0 +1,199 @@
+//! The settings as the tools read them: nothing but the addresses must be there, and a seed is
+//! read when it is needed, since whoever runs a tool rarely holds all of them.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::raw::Raw;
+use super::secret::{
+    ADMIN_SEED_VALUE, ISSUER_SEED_VALUE, NATS_SEED_VALUE, PUBLISHER_SEED_VALUE, SYSTEM_SEED_VALUE,
+    XKEY_SEED_VALUE, seed,
+};
+use super::{
+    Login, Overrides, Tls, bucket, clock_leeway, grants, login, patience, queue_group, read,
+    servers, tls,
+};
+use crate::keys::{Account, Curve, Role, Seed, User};
+use crate::keyspace::BucketName;
+use crate::permissions::Defaults;
+use crate::source::{Collector, Problem, Problems, Spanned};
+
+/// What the tools know about the deployment.
+pub struct Tool {
+    /// Addresses, at least one.
+    pub servers: Vec<async_nats::ServerAddr>,
+    /// TLS.
+    pub tls: Tls,
+    /// What services get that say nothing themselves.
+    pub defaults: Defaults,
+    /// Other accounts that a policy may place services in.
+    pub accounts: Vec<Arc<str>>,
+    /// The policy's folder, if the settings name one.
+    pub policy: Option<PathBuf>,
+    /// How long a request may wait in `serve`.
+    pub patience: Duration,
+    /// How far servers' clocks may be behind.
+    pub clock_leeway: Duration,
+    /// The queue group that instances share.
+    pub queue_group: String,
+    /// The bucket that the policy is in, or the one that it would be in.
+    pub bucket: BucketName,
+    /// The stream that takes audit events, if the settings name one.
+    pub audit: Option<String>,
+    /// The settings file, for messages.
+    pub path: PathBuf,
+    nats_seed: Option<Spanned<PathBuf>>,
+    credentials: Option<Spanned<PathBuf>>,
+    issuer: Option<Spanned<PathBuf>>,
+    xkey: Option<Spanned<PathBuf>>,
+    system: Option<Spanned<PathBuf>>,
+    admin: Option<Spanned<PathBuf>>,
+    publisher: Option<Spanned<PathBuf>>,
+}
+
+impl Tool {
+    /// Reads the settings file with what overrides it. No seed is read yet.
+    ///
+    /// # Errors
+    /// Every problem found, not the first.
+    pub fn load(path: &Path, overrides: &Overrides) -> Result<Self, Problems> {
+        let problems = Collector::new();
+        let raw = read(path, overrides, &problems)?;
+        let tool = Self::resolve(raw, path, &problems);
+        match tool {
+            Some(tool) if !problems.has_errors() => Ok(tool),
+            _ => Err(problems.finish()),
+        }
+    }
+
+    fn resolve(raw: Raw, path: &Path, problems: &Collector) -> Option<Self> {
+        if raw.servers.is_none() {
+            problems.push(missing(path, "nats", "servers", "[\"nats://127.0.0.1:4222\"]"));
+        }
+        let servers = servers(raw.servers.as_deref(), problems);
+        let tls = tls(&raw, problems);
+        let grants = grants(&raw, problems);
+        let (patience, clock_leeway) = (patience(&raw, problems), clock_leeway(&raw, problems));
+        let queue_group = queue_group(&raw, problems);
+        let bucket = bucket(&raw, problems);
+        let (defaults, accounts) = grants?;
+        Some(Self {
+            servers: servers?,
+            tls: tls?,
+            defaults,
+            accounts,
+            policy: raw.policy.map(|p| p.value),
+            patience: patience?,
+            clock_leeway: clock_leeway?,
+            queue_group: queue_group?,
+            bucket: bucket?,
+            audit: raw.audit_stream.map(|stream| stream.value),
+            path: path.to_owned(),
+            nats_seed: raw.nats_seed,
+            credentials: raw.credentials,
+            issuer: raw.issuer_seed,
+            xkey: raw.xkey_seed,
+            system: raw.system_seed,
+            admin: raw.admin_seed,
+            publisher: raw.publisher_seed,
+        })
+    }
+
+    /// The callout user's login.
+    ///
+    /// # Errors
+    /// When the settings name none, or it cannot be read.
+    pub fn callout(&self) -> Result<Login, Problems> {
+        let problems = Collector::new();
+        let login = login(self.nats_seed.as_ref(), self.credentials.as_ref(), &problems);
+        if login.is_none() && !problems.has_errors() {
+            problems.push(missing(&self.path, "nats", "nkey_seed", "\"keys/callout.nk\""));
+        }
+        login.ok_or_else(|| problems.finish())
+    }
+
+    /// The issuer account's seed.
+    ///
+    /// # Errors
+    /// As [`Tool::callout`].
+    pub fn issuer(&self) -> Result<Seed<Account>, Problems> {
+        self.needed(self.issuer.as_ref(), ISSUER_SEED_VALUE, ("issuer", "seed", "issuer.nk"))
+    }
+
+    /// The curve seed that opens sealed requests, if one is set.
+    ///
+    /// # Errors
+    /// When it is set and cannot be read.
+    pub fn xkey(&self) -> Result<Option<Seed<Curve>>, Problems> {
+        let problems = Collector::new();
+        let xkey = seed(self.xkey.as_ref(), XKEY_SEED_VALUE, &problems);
+        if problems.has_errors() { Err(problems.finish()) } else { Ok(xkey) }
+    }
+
+    /// The system account user's seed.
+    ///
+    /// # Errors
+    /// As [`Tool::callout`].
+    pub fn system(&self) -> Result<Seed<User>, Problems> {
+        self.needed(self.system.as_ref(), SYSTEM_SEED_VALUE, ("system", "nkey_seed", "system.nk"))
+    }
+
+    /// The seed of the admin's user, in the account of the buckets.
+    ///
+    /// # Errors
+    /// As [`Tool::callout`].
+    pub fn admin(&self) -> Result<Seed<User>, Problems> {
+        self.needed(self.admin.as_ref(), ADMIN_SEED_VALUE, ("admin", "nkey_seed", "admin.nk"))
+    }
+
+    /// The seed of the user who may write the policy's bucket, in the callout's account.
+    ///
+    /// # Errors
+    /// As [`Tool::callout`].
+    pub fn publisher(&self) -> Result<Seed<User>, Problems> {
+        let place = ("publisher", "nkey_seed", "publisher.nk");
+        self.needed(self.publisher.as_ref(), PUBLISHER_SEED_VALUE, place)
+    }
+
+    /// The login of somebody who may read the policy's bucket and talk with the instances: the
+    /// publisher, or whoever answers requests.
+    ///
+    /// # Errors
+    /// As [`Tool::callout`].
+    pub fn reader(&self) -> Result<Login, Problems> {
+        let given = std::env::var_os(PUBLISHER_SEED_VALUE).is_some();
+        if self.publisher.is_some() || given || !self.has_callout() {
+            return self.publisher().map(Login::Nkey);
+        }
+        self.callout()
+    }
+
+    fn needed<K: Role>(
+        &self,
+        file: Option<&Spanned<PathBuf>>,
+        variable: &'static str,
+        (table, key, example): (&str, &str, &str),
+    ) -> Result<Seed<K>, Problems> {
+        let problems = Collector::new();
+        let seed = seed(file, variable, &problems);
+        if seed.is_none() && !problems.has_errors() {
+            problems.push(missing(&self.path, table, key, &format!("\"keys/{example}\"")));
+        }
+        seed.ok_or_else(|| problems.finish())
+    }
+
+    /// Whether the settings name the callout user's seed by file or environment.
+    #[must_use]
+    pub fn has_callout(&self) -> bool {
+        self.nats_seed.is_some()
+            || self.credentials.is_some()
+            || std::env::var_os(NATS_SEED_VALUE).is_some()
+    }
+}
+
+/// What stands for a setting that is not there.
+pub(super) fn missing(path: &Path, table: &str, key: &str, example: &str) -> Problem {
+    Problem::error("missing-setting", format!("`{key}` in [{table}] is not set"))
+        .help(format!("in {}: [{table}] {key} = {example}", path.display()))
+}

@@ -1,0 +1,117 @@
+//! Defects of nats-server that open what permissions close, so that whoever runs one is told.
+//!
+//! `docs/attacks.md` has the attack that shows each; `prove` finds them by trying.
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+
+/// A server's version: major, minor, patch.
+pub type Version = (u64, u64, u64);
+
+/// Parses `2.11.15`; what follows a `-` is left out.
+#[must_use]
+pub fn version(text: &str) -> Option<Version> {
+    let mut parts = text.split('-').next()?.split('.').map(|part| part.parse().ok());
+    Some((parts.next()??, parts.next()??, parts.next()??))
+}
+
+/// As it is written: `2.11.15`.
+#[must_use]
+pub fn dotted((major, minor, patch): Version) -> String {
+    format!("{major}.{minor}.{patch}")
+}
+
+/// A defect of some versions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Defect {
+    /// Its name.
+    pub name: &'static str,
+    /// The first version that has it and the first that does not, one pair for each line.
+    pub versions: &'static [(Version, Version)],
+    /// What it lets through.
+    pub reason: &'static str,
+    /// What to do about it.
+    pub mitigation: &'static str,
+}
+
+impl Defect {
+    /// Whether that version has it.
+    #[must_use]
+    pub fn is_in(&self, version: Version) -> bool {
+        self.versions.iter().any(|(from, fixed)| (*from..*fixed).contains(&version))
+    }
+}
+
+/// Message tracing publishes wherever its header says, without asking for permission. Seen on
+/// 2.11.11, and not on 2.12.8, 2.14.6 and 2.15.1; the versions are those of the advisory,
+/// <https://advisories.nats.io/CVE/secnote-2026-15.txt>.
+pub const TRACING: Defect = Defect {
+    name: "CVE-2026-33249",
+    versions: &[((2, 11, 0), (2, 11, 15)), ((2, 12, 0), (2, 12, 6))],
+    reason: "the server publishes the trace without asking for permission, and it crosses from APP \
+             to STATE: any service that may publish anything can overwrite any key of any bucket \
+             with the text of a trace",
+    mitigation: "run 2.11.15, 2.12.6 or later: no permission and no deployment closes it. `serve` \
+                 warns of each such server (`server_defect`), and `prove` finds it",
+};
+
+/// All that are known.
+pub const KNOWN: [&Defect; 1] = [&TRACING];
+
+/// The defects of that version.
+pub fn of(text: &str) -> impl Iterator<Item = &'static Defect> {
+    let version = version(text);
+    KNOWN.into_iter().filter(move |defect| version.is_some_and(|version| defect.is_in(version)))
+}
+
+/// More servers than this are not told apart.
+const SERVERS_AT_MOST: usize = 1000;
+
+/// The servers that have been looked at, so that each is told of once.
+#[derive(Debug, Default)]
+pub struct Seen(Mutex<BTreeSet<String>>);
+
+impl Seen {
+    /// Whether it is seen for the first time.
+    pub fn first(&self, server: &str) -> bool {
+        let Ok(mut seen) = self.0.lock() else { return false };
+        if seen.contains(server) || seen.len() >= SERVERS_AT_MOST {
+            return false;
+        }
+        seen.insert(server.to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_versions_of_a_line_are_told_from_those_after_it() {
+        for (version, defective) in [
+            ("2.10.29", false),
+            ("2.11.0", true),
+            ("2.11.14", true),
+            ("2.11.15", false),
+            ("2.12.0-preview.1", true),
+            ("2.12.5", true),
+            ("2.12.6", false),
+            ("2.14.0", false),
+            ("nonsense", false),
+            ("2.11", false),
+            ("", false),
+        ] {
+            assert_eq!(of(version).count() == 1, defective, "{version}");
+        }
+    }
+
+    #[test]
+    fn each_server_is_told_of_once_and_not_without_end() {
+        let seen = Seen::default();
+        assert!(seen.first("a") && !seen.first("a") && seen.first("b"));
+        for number in 0..2 * SERVERS_AT_MOST {
+            seen.first(&number.to_string());
+        }
+        assert!(!seen.first("another"));
+    }
+}

@@ -1,0 +1,354 @@
+//! The accounts: the buckets apart from the services, and nothing between them but what is needed.
+
+use std::collections::BTreeMap;
+
+use super::Report;
+use super::look::{MOST_ACCOUNTS, without};
+use super::seen::{AccountOn, Blind, Connection, Export, Import, Login, Role, Seen};
+use crate::subject::Pattern;
+
+/// What passes between the account of the buckets and the services: exported there, and imported
+/// under the same subjects.
+const PASSES: [(&str, &str, &str); 4] = [
+    ("service", "$KV.>", "writes"),
+    ("service", "$JS.API.>", "reads"),
+    ("service", "$JS.FC.>", "flow control of watches"),
+    ("stream", "_INBOX.>", "answers and watches"),
+];
+
+/// What may pass besides: audit events, which the policy and solewriter itself send there.
+const MAY_PASS: &str = "audit.events.>";
+
+/// What any client can do where JetStream is in its own account, as docs/attacks.md names it.
+pub const OPEN: [(&str, &str); 6] = [
+    ("reply-put", "a put to a bucket of its own: the acknowledgement is stored"),
+    ("reply-stream-info", "a look at a bucket of its own: the answer is stored"),
+    ("reply-msg-get", "a get of a value of its own: the answer is stored"),
+    ("reply-direct-get", "a direct get of a value of its own: bytes of its choice are stored"),
+    (
+        "reply-api-delete",
+        "the same, with a request of JetStream's API in the key's place: a bucket is deleted",
+    ),
+    ("reply-api-purge", "the same: a bucket is emptied"),
+];
+
+/// The same as text.
+fn open() -> String {
+    let list: Vec<String> = OPEN.iter().map(|(id, what)| format!("{id}: {what}")).collect();
+    format!(
+        "any client there makes JetStream write into any bucket, whatever its permissions, with a \
+         key as the reply subject of\n{}",
+        list.join("\n")
+    )
+}
+
+const APART: &str = "put JetStream, the buckets and the admin into an account in which no service \
+lives, as deploy/nats-server.conf does";
+
+/// Judges the accounts.
+pub fn judge(seen: &Seen, report: &mut Report) {
+    let admin = seen.users.iter().find(|user| user.role == Role::Admin);
+    let state = match admin.map(|user| &user.account) {
+        Some(Ok(state)) => state.as_str(),
+        Some(Err(blind)) => return nothing(blind, report),
+        None => return nothing(&without(Role::Admin), report),
+    };
+    let isolated = isolation(seen, state, report);
+    let accounts = match &seen.accounts {
+        Ok(accounts) => accounts.as_slice(),
+        Err(blind) => {
+            for check in ["jetstream", "exports", "imports", "logins"] {
+                report.blind(check, blind);
+            }
+            return;
+        }
+    };
+    jetstream(seen, state, accounts, report);
+    if isolated {
+        exports(seen, state, accounts, report);
+        imports(seen, state, accounts, report);
+    } else {
+        let blind = Blind::new("there is nothing between accounts", "mend `isolation` first");
+        report.blind("exports", &blind);
+        report.blind("imports", &blind);
+    }
+    logins(seen, state, isolated, report);
+}
+
+fn nothing(blind: &Blind, report: &mut Report) {
+    for check in ["isolation", "jetstream", "exports", "imports", "logins"] {
+        report.blind(check, blind);
+    }
+}
+
+fn serves(seen: &Seen, account: &str) -> bool {
+    seen.settings.accounts.iter().any(|a| &**a == account)
+}
+
+fn callout(seen: &Seen) -> Option<&str> {
+    let user = seen.users.iter().find(|user| user.role == Role::Callout)?;
+    user.account.as_deref().ok()
+}
+
+fn isolation(seen: &Seen, state: &str, report: &mut Report) -> bool {
+    if serves(seen, state) {
+        report.problem(
+            "isolation",
+            format!("the buckets are in {state}, where services are placed, and {}", open()),
+            APART,
+        );
+        return false;
+    }
+    let services: Vec<&str> = seen.settings.accounts.iter().map(|a| &**a).collect();
+    report.ok(
+        "isolation",
+        format!("the buckets are in {state}, services in {}", services.join(", ")),
+    );
+    true
+}
+
+/// Says the same thing of several servers once, with their names if it is not all of them.
+struct Once<'a> {
+    check: &'static str,
+    servers: Vec<&'a str>,
+    said: BTreeMap<(String, String), Vec<&'a str>>,
+}
+
+impl<'a> Once<'a> {
+    fn new(check: &'static str, accounts: &'a [AccountOn]) -> Self {
+        let mut servers: Vec<&str> = accounts.iter().map(|a| a.server.as_str()).collect();
+        servers.sort_unstable();
+        servers.dedup();
+        Self { check, servers, said: BTreeMap::new() }
+    }
+
+    fn problem(&mut self, server: &'a str, found: impl Into<String>, mend: impl Into<String>) {
+        let servers = self.said.entry((found.into(), mend.into())).or_default();
+        if !servers.contains(&server) {
+            servers.push(server);
+        }
+    }
+
+    /// Reports it; gives whether there was nothing.
+    fn report(self, report: &mut Report) -> bool {
+        let none = self.said.is_empty();
+        for ((found, mend), servers) in self.said {
+            let place = if servers.len() == self.servers.len() {
+                String::new()
+            } else {
+                format!(" (on {})", servers.join(", "))
+            };
+            report.problem(self.check, format!("{found}{place}"), mend);
+        }
+        none
+    }
+}
+
+fn jetstream(seen: &Seen, state: &str, accounts: &[AccountOn], report: &mut Report) {
+    let mut once = Once::new("jetstream", accounts);
+    let mut elsewhere = Vec::new();
+    for account in accounts {
+        let AccountOn { server, name, jetstream_enabled, .. } = account;
+        if name == state {
+            if !jetstream_enabled {
+                once.problem(
+                    server,
+                    format!("JetStream is not enabled in {state}, where the buckets should be"),
+                    format!("set `jetstream: enabled` in account {state}"),
+                );
+            }
+        } else if *jetstream_enabled && serves(seen, name) {
+            once.problem(
+                server,
+                format!(
+                    "JetStream is enabled in {name}, where services are placed, and {}",
+                    open()
+                ),
+                format!("remove `jetstream: enabled` from account {name}"),
+            );
+        } else if *jetstream_enabled && callout(seen) != Some(name) && !elsewhere.contains(&name) {
+            elsewhere.push(name);
+        }
+    }
+    if once.report(report) {
+        let others: Vec<&str> = elsewhere.into_iter().map(String::as_str).collect();
+        let more = if others.is_empty() {
+            String::new()
+        } else {
+            format!("; also in {}, where solewriter places nobody", others.join(", "))
+        };
+        report.ok("jetstream", format!("in {state}, and not where services are{more}"));
+    }
+}
+
+/// The server's own imports, which every account has.
+fn is_of_the_server(import: &Import) -> bool {
+    import.subject.starts_with("$SYS.")
+        || (import.subject == "$JS.API.>" && import.local_subject == import.subject)
+}
+
+fn within(subject: &str, pattern: &str) -> bool {
+    match (Pattern::parse(subject), Pattern::parse(pattern)) {
+        (Ok(subject), Ok(pattern)) => subject.is_subset_of(&pattern),
+        _ => false,
+    }
+}
+
+fn exports(seen: &Seen, state: &str, accounts: &[AccountOn], report: &mut Report) {
+    let mut once = Once::new("exports", accounts);
+    for account in accounts {
+        let server = account.server.as_str();
+        if Some(account.name.as_str()) == callout(seen) && account.name != state {
+            for export in &account.exports {
+                once.problem(
+                    server,
+                    format!(
+                        "{} exports `{}`: other accounts reach the callout",
+                        account.name, export.subject
+                    ),
+                    format!("remove it from account {}", account.name),
+                );
+            }
+        }
+        if account.name != state {
+            continue;
+        }
+        let has = |kind: &str, subject: &str| {
+            account.exports.iter().any(|e| e.kind == kind && e.subject == subject)
+        };
+        for (kind, subject, what) in PASSES {
+            if !has(kind, subject) {
+                once.problem(
+                    server,
+                    format!(
+                        "{state} does not export the {kind} `{subject}`: {what} fail as timeouts"
+                    ),
+                    format!("add {{ {kind}: \"{subject}\" }} to the exports of account {state}"),
+                );
+            }
+        }
+        for Export { subject, kind } in &account.exports {
+            let known = PASSES.iter().any(|(k, s, _)| k == kind && s == subject);
+            if !known && !within(subject, MAY_PASS) {
+                once.problem(
+                    server,
+                    format!("{state} exports the {kind} `{subject}` too, which no client needs"),
+                    format!("remove it from the exports of account {state}"),
+                );
+            }
+        }
+    }
+    if once.report(report) {
+        report.ok("exports", format!("{state} exports what clients need, and nothing else"));
+    }
+}
+
+fn imports(seen: &Seen, state: &str, accounts: &[AccountOn], report: &mut Report) {
+    let mut once = Once::new("imports", accounts);
+    for account in accounts.iter().filter(|account| account.name != state) {
+        let AccountOn { server, name, imports, .. } = account;
+        let from_state: Vec<&Import> = imports.iter().filter(|i| i.account == state).collect();
+        if serves(seen, name) {
+            for (kind, subject, what) in PASSES {
+                let has = |i: &&Import| {
+                    i.kind == kind && i.subject == subject && i.local_subject == subject
+                };
+                if !from_state.iter().any(has) {
+                    once.problem(
+                        server,
+                        format!("{name} does not import the {kind} `{subject}` of {state}: {what} fail as timeouts"),
+                        format!("add {{ {kind}: {{ account: {state}, subject: \"{subject}\" }} }} to the imports of account {name}"),
+                    );
+                }
+            }
+            let others = imports
+                .iter()
+                .filter(|i| i.account != state && Some(i.account.as_str()) == callout(seen));
+            for import in others.filter(|i| !is_of_the_server(i)) {
+                once.problem(
+                    server,
+                    format!(
+                        "{name} imports `{}` of {}: services reach the callout",
+                        import.subject, import.account
+                    ),
+                    format!("remove it from the imports of account {name}"),
+                );
+            }
+        }
+        for import in from_state {
+            let known = serves(seen, name)
+                && PASSES.iter().any(|(k, s, _)| {
+                    *k == import.kind && import.subject == *s && import.local_subject == *s
+                });
+            // solewriter asks the stream of events for the last one of its own.
+            let events = within(&import.subject, MAY_PASS)
+                || (import.subject.starts_with("$JS.API.DIRECT.GET.")
+                    && import.subject.contains(".audit.events."));
+            if !known && !events {
+                once.problem(
+                    server,
+                    format!("{name} imports `{}` of {state} as `{}`: its users reach the buckets past the policy", import.subject, import.local_subject),
+                    format!("remove it from the imports of account {name}"),
+                );
+            }
+        }
+    }
+    if once.report(report) {
+        let mut names: Vec<&str> = accounts.iter().map(|a| a.name.as_str()).collect();
+        names.sort_unstable();
+        names.dedup();
+        if names.len() >= MOST_ACCOUNTS {
+            let why = format!("only the first {MOST_ACCOUNTS} accounts were looked at");
+            report.blind("imports", &Blind::new(why, "look at the others by hand"));
+        }
+        report.ok("imports", "services import what they need of it, and nobody else anything");
+    }
+}
+
+/// Whether a connection was let in by solewriter: `service/nkey/revision`.
+fn is_granted(connection: &Connection) -> bool {
+    let mut parts = connection.authorized_user.split('/');
+    let nkey = parts.nth(1).is_some_and(|nkey| nkey.len() == 56 && nkey.starts_with('U'));
+    nkey && parts.count() == 1
+}
+
+fn logins(seen: &Seen, state: &str, isolated: bool, report: &mut Report) {
+    let ours: Vec<&str> = seen
+        .users
+        .iter()
+        .filter(|user| user.login == Login::In)
+        .filter_map(|user| user.key.as_deref())
+        .collect();
+    let mut strangers = Vec::new();
+    for (place, connections) in
+        [("the services' account", &seen.connections), (state, &seen.guests)]
+    {
+        let connections = match connections {
+            Ok(connections) => connections,
+            Err(blind) => return report.blind("logins", blind),
+        };
+        for connection in connections {
+            let known = ours.contains(&connection.authorized_user.as_str())
+                || (is_granted(connection) && (serves(seen, &connection.account) || !isolated));
+            if !known {
+                let who = format!("{:?} ({:?})", connection.authorized_user, connection.name);
+                let account =
+                    if connection.account.is_empty() { place } else { &connection.account };
+                let text = format!("in {account}: {who}");
+                if !strangers.contains(&text) {
+                    strangers.push(text);
+                }
+            }
+        }
+    }
+    if strangers.is_empty() {
+        report.ok("logins", "nobody else is connected there");
+    } else {
+        report.problem(
+            "logins",
+            format!("users whom no policy holds are connected\n{}", strangers.join("\n")),
+            "remove them from the server's configuration: services get in through solewriter, and \
+             only the admin belongs beside the buckets",
+        );
+    }
+}

@@ -1,0 +1,156 @@
+//! The instances: who takes requests, and which policy each of them serves.
+
+use std::collections::BTreeMap;
+
+use super::Report;
+use super::seen::{Blind, Role, Seen, Taker};
+use crate::fleet::Report as Instance;
+
+/// The subscriptions to requests that are not our own watching.
+fn others(takers: &[Taker]) -> Vec<&Taker> {
+    takers.iter().filter(|taker| taker.name != "solewriter doctor").collect()
+}
+
+/// Who takes requests.
+pub fn takers(seen: &Seen, report: &mut Report) {
+    let takers = match &seen.takers {
+        Ok(takers) => others(takers),
+        Err(blind) => return report.blind("instances", blind),
+    };
+    let ours = seen.users.iter().find(|user| user.role == Role::Callout);
+    let ours = ours.and_then(|user| user.key.as_deref());
+    let group = seen.settings.queue_group.as_str();
+    let mut instances = 0;
+    for Taker { server, connection, queue, user, name, .. } in &takers {
+        let who = format!("connection {connection} of {server}, {name:?}");
+        if ours.is_some_and(|ours| ours != user) {
+            report.problem(
+                "instances",
+                format!("{who} takes requests as {user}, who is not the callout user"),
+                "find out who it is: whoever takes requests sees who connects",
+            );
+        } else if queue.as_deref() != Some(group) {
+            let queue = queue.as_deref().unwrap_or("no queue group");
+            report.problem(
+                "instances",
+                format!("{who} takes each request a second time: it is in {queue}, not in {group}"),
+                "give all instances the same [nats] queue_group, or stop it",
+            );
+        } else {
+            instances += 1;
+        }
+    }
+    match instances {
+        0 => report.problem(
+            "instances",
+            "nobody takes requests: no service gets in",
+            "start `solewriter serve`",
+        ),
+        several if seen.instances.as_ref().map_or(several, Vec::len) > 1 => {
+            report.ok("instances", format!("requests are taken on {several} connections, in turn"))
+        }
+        _ => report.warning(
+            "instances",
+            "one instance takes requests: while it restarts, nobody gets in",
+            "run two or more, with the same settings",
+        ),
+    }
+}
+
+/// What the instances say that they serve.
+pub fn revisions(seen: &Seen, report: &mut Report) {
+    let instances = match &seen.instances {
+        Ok(instances) => instances,
+        Err(blind) => return report.blind("revisions", blind),
+    };
+    // An instance takes requests on several connections, and says on how many.
+    let said: usize = instances.iter().map(|instance| instance.connections).sum();
+    let known = seen.takers.as_ref().map_or(said, |takers| others(takers).len());
+    let cause = ["instances", "answer"].into_iter().find(|check| report.has_problem(check));
+    if instances.is_empty() {
+        return match cause {
+            Some(cause) => {
+                let blind = Blind::new("no instance says anything", format!("mend `{cause}` first"));
+                report.blind("revisions", &blind);
+            }
+            None => report.problem(
+                "revisions",
+                "no instance says which policy it serves",
+                "see that the callout user may subscribe to solewriter.> and publish to _INBOX.solewriter.>",
+            ),
+        };
+    }
+    if said < known && cause.is_none() {
+        report.warning(
+            "revisions",
+            format!(
+                "requests are taken on {known} connections, and the {} instances that say which \
+                 policy they serve have {said} of them",
+                instances.len()
+            ),
+            "look at the log of the others",
+        );
+    }
+    for instance in instances {
+        unwell(seen, instance, report);
+    }
+    let mut revisions: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for instance in instances {
+        let revision = instance.revision.as_deref().unwrap_or("none");
+        revisions.entry(revision).or_default().push(named(instance));
+    }
+    let newest = seen.policy.as_ref().ok().map(|policy| policy.revision().as_str());
+    let each: Vec<String> =
+        revisions.iter().map(|(r, names)| format!("{r} on {}", names.join(", "))).collect();
+    if revisions.len() > 1 {
+        report.warning(
+            "revisions",
+            format!("instances serve different revisions: {}", each.join("; ")),
+            "look again in a moment; if it stays so, see where each has its policy from",
+        );
+    } else if let (Some(newest), Some(served)) = (newest, revisions.keys().next())
+        && newest != *served
+        && !report.has_problem("revisions")
+    {
+        report.warning(
+            "revisions",
+            format!("instances serve revision {served}, and the policy here is {newest}"),
+            "look again in a moment; if it stays so, see where they have their policy from",
+        );
+    } else if !report.has_problem("revisions") {
+        report.ok("revisions", each.join("; "));
+    }
+}
+
+fn named(instance: &Instance) -> String {
+    format!("{} ({}, solewriter {})", instance.instance, instance.host, instance.version)
+}
+
+/// What an instance says is wrong with it.
+fn unwell(seen: &Seen, instance: &Instance, report: &mut Report) {
+    let name = named(instance);
+    if instance.too_old.is_some() || instance.revision.is_none() {
+        report.problem(
+            "revisions",
+            format!("{name} denies everything: it has no policy that is new enough"),
+            format!("bring back {}, which it says is {}", instance.source, instance.source_state),
+        );
+    } else if instance.refused_since.is_some() {
+        let first = instance.refused_first.as_deref().unwrap_or_default();
+        let text = format!("{name} refuses the newest policy, and serves the one before: {first}");
+        if seen.policy_is_wrong {
+            report.blind("revisions", &Blind::new(text, "mend `policy` first"));
+        } else {
+            report.problem("revisions", text, "see its log, and `solewriter check`");
+        }
+    } else if instance.source_state != "answered" {
+        report.warning(
+            "revisions",
+            format!(
+                "{name}: {} is {}; it goes by what it has",
+                instance.source, instance.source_state
+            ),
+            "bring it back",
+        );
+    }
+}

@@ -1,0 +1,374 @@
+//! Looks at the running deployment with whatever the settings give it. Nothing is changed, and no
+//! authorization request is ever answered from here.
+
+use std::sync::Arc;
+
+use async_nats::{Client, ConnectOptions, ServerAddr};
+
+use super::seen::{
+    AccountOn, Blind, Connection, Entry, Login, Look, Probe, Role, Seen, Server, Settings, Taker,
+    User,
+};
+use crate::broker::{self, addresses};
+use crate::buckets::{Stream, streams};
+use crate::config::{self, Tool};
+use crate::fleet;
+use crate::keys::{CurveSecret, Seed, Signer};
+use crate::policy::bucket::Bucket;
+use crate::policy::directory::Directory;
+use crate::policy::model::Policy;
+use crate::policy::validate::validate;
+use crate::protocol::seal::Sealer;
+use crate::source::{Problems, SourceFile};
+
+mod greeting;
+mod system;
+mod watch;
+
+pub use self::system::{Clock, MOST_ACCOUNTS};
+use self::watch::Watch;
+
+/// Addresses that strangers are sent to; each may take as long as the server waits.
+const MOST_PROBES: usize = 8;
+
+/// A user of ours that got in.
+struct Connected {
+    user: User,
+    client: Option<Client>,
+}
+
+/// Looks at everything. `clock` tells the time here.
+pub async fn look(tool: &Tool, clock: Clock) -> Seen {
+    let addresses = greeting::greetings(&tool.servers, &tool.tls).await;
+    let settings = settings(tool);
+    // Without a nonce nobody can prove to have a key; trying takes until the server gives up.
+    let mute = addresses.iter().all(|a| a.info.as_ref().is_ok_and(|i| i.nonce.is_empty()));
+    let mut users: Vec<Connected> = vec![connect(tool, Role::Callout, None, mute).await];
+    let watch = match users.first().and_then(|callout| callout.client.as_ref()) {
+        Some(callout) => Watch::begin(callout, sealer(tool)).await,
+        None => None,
+    };
+    for role in [Role::System, Role::Admin, Role::Publisher] {
+        users.push(connect(tool, role, watch.as_ref(), mute).await);
+    }
+    let client = |role: Role| {
+        users.iter().find(|u| u.user.role == role).and_then(|user| user.client.as_ref())
+    };
+    let system = System::of(client(Role::System)).await;
+    let mut accounts = Vec::new();
+    for connected in &users {
+        accounts.push(account(connected, &system).await);
+    }
+    let streams = match client(Role::Admin) {
+        Some(admin) => own_streams(admin).await,
+        None => Err(without(Role::Admin)),
+    };
+    let (probes, anonymous) = strangers(tool, watch.as_ref()).await;
+    let account_of = |role: Role| {
+        let at = Role::ALL.iter().position(|r| *r == role).unwrap_or_default();
+        accounts.get(at).and_then(|account| account.as_ref().ok()).cloned()
+    };
+    let (callout, admin) = (account_of(Role::Callout), account_of(Role::Admin));
+    let takers = system.takers(callout.as_deref()).await;
+    let connections = system.connections_of(&settings.accounts).await;
+    let guests = match &admin {
+        Some(admin) => system.connections_of(&[admin.as_str().into()]).await,
+        None => Err(without(Role::Admin)),
+    };
+    let reader = client(Role::Publisher).or(client(Role::Callout));
+    let policy = policy(tool, reader).await;
+    let instances = match reader {
+        Some(reader) => {
+            fleet::ask(reader).await.map_err(|error| Blind::new(error, "look at nats-server's log"))
+        }
+        None => Err(without(Role::Callout)),
+    };
+    let seen = Seen {
+        addresses,
+        servers: system.servers(clock).await,
+        active_servers: system.count,
+        accounts: system.accounts().await,
+        takers,
+        probes,
+        anonymous,
+        connections,
+        guests,
+        instances,
+        policy: policy.policy,
+        policy_is_wrong: policy.is_wrong,
+        policy_bucket: policy.bucket,
+        streams,
+        settings,
+        users: users
+            .iter()
+            .zip(accounts)
+            .map(|(connected, account)| User { account, ..connected.user.clone() })
+            .collect(),
+    };
+    for connected in users {
+        if let Some(client) = connected.client {
+            let _ = client.drain().await;
+        }
+    }
+    seen
+}
+
+/// Why something that takes a user cannot be seen.
+pub fn without(role: Role) -> Blind {
+    let why = format!("it takes the {}, who is not connected", role.name());
+    Blind::new(why, format!("set {} here", role.setting()))
+}
+
+fn settings(tool: &Tool) -> Settings {
+    let blind = |problems: &Problems, key: &str| {
+        Blind::new(first(problems), format!("set {key} to the seed that `serve` uses"))
+    };
+    let issuer = tool.issuer().map_err(|p| blind(&p, "[issuer] seed"));
+    let xkey = tool.xkey().map_err(|p| blind(&p, "[xkey] seed"));
+    let unusable = |e: crate::keys::KeyError| Blind::new(e.to_string(), "make a new one");
+    let mut accounts = vec![tool.defaults.account.clone()];
+    accounts.extend(tool.accounts.iter().cloned());
+    Settings {
+        issuer: issuer
+            .and_then(|seed| Ok(Signer::new(&seed).map_err(unusable)?.public().to_string())),
+        xkey: xkey.and_then(|seed| {
+            seed.map(|seed| Ok(CurveSecret::new(&seed).map_err(unusable)?.public().to_string()))
+                .transpose()
+        }),
+        accounts,
+        lifetime: tool.defaults.lifetime,
+        patience: tool.patience,
+        clock_leeway: tool.clock_leeway,
+        queue_group: tool.queue_group.clone(),
+        audit: tool.audit.clone(),
+    }
+}
+
+fn sealer(tool: &Tool) -> Option<Sealer> {
+    let seed = tool.xkey().ok()??;
+    CurveSecret::new(&seed).ok().map(Sealer::new)
+}
+
+/// The first problem's message. What looks like a seed was masked when it was made.
+fn first(problems: &Problems) -> String {
+    problems.iter().next().map_or_else(|| problems.summary(), |p| p.message.clone())
+}
+
+fn seed(tool: &Tool, role: Role) -> Result<config::Login, Problems> {
+    match role {
+        Role::Callout => tool.callout(),
+        Role::System => tool.system().map(config::Login::Nkey),
+        Role::Admin => tool.admin().map(config::Login::Nkey),
+        Role::Publisher => tool.publisher().map(config::Login::Nkey),
+    }
+}
+
+/// Logs a user of ours in.
+async fn connect(tool: &Tool, role: Role, watch: Option<&Watch>, mute: bool) -> Connected {
+    let user = |key, login, called_out| User {
+        role,
+        key,
+        login,
+        account: Err(without(Role::System)),
+        called_out,
+    };
+    let login = match seed(tool, role) {
+        Ok(login) => login,
+        Err(problems) if problems.iter().all(|p| p.code == "missing-setting") => {
+            return Connected { user: user(None, Login::NotSet, None), client: None };
+        }
+        Err(problems) => {
+            let why = Login::Unusable(first(&problems));
+            return Connected { user: user(None, why, None), client: None };
+        }
+    };
+    let key = match &login {
+        config::Login::Nkey(seed) => {
+            Signer::new(seed).ok().map(|signer| signer.public().to_string())
+        }
+        config::Login::Credentials(_) => None,
+    };
+    if mute {
+        let why = Login::Refused("the server gives it nothing to sign".to_owned());
+        return Connected { user: user(key, why, None), client: None };
+    }
+    let mark = watch.map(Watch::mark);
+    let connected = match broker::options(&login, &tool.tls, "solewriter doctor") {
+        Ok(options) => broker::connect(&tool.servers, options).await,
+        Err(error) => Err(error),
+    };
+    let called_out = match (watch, mark, &key) {
+        (Some(watch), Some(mark), Some(key)) => {
+            let request = watch.since(mark, key).await;
+            // One that does not open may be anybody's.
+            Some(request.is_some_and(|request| request.content.is_some()))
+        }
+        _ => None,
+    };
+    match connected {
+        Ok(client) => Connected { user: user(key, Login::In, called_out), client: Some(client) },
+        Err(error) => {
+            let why = Login::Refused(error.to_string());
+            Connected { user: user(key, why, called_out), client: None }
+        }
+    }
+}
+
+/// The account that a user of ours is in.
+async fn account(connected: &Connected, system: &System<'_>) -> Look<String> {
+    let Some(client) = &connected.client else { return Err(without(connected.user.role)) };
+    let info = client.server_info();
+    if let Some(asker) = system.client
+        && let Some(found) = system::connection(asker, &info.server_id, info.client_id).await
+    {
+        return Ok(found.account);
+    }
+    // The others may not ask, and the attempt would be logged as a violation.
+    let may_ask = matches!(connected.user.role, Role::Admin | Role::System);
+    let told = if may_ask { greeting::account(client).await } else { None };
+    told.ok_or_else(|| without(Role::System))
+}
+
+async fn own_streams(admin: &Client) -> Look<Vec<Stream>> {
+    let streams = streams::all(admin).await;
+    streams.map_err(|error| Blind::new(error.to_string(), "mend that first"))
+}
+
+/// The policy, whether it was seen and does not hold, and what is wrong with its bucket.
+struct PolicySeen {
+    policy: Look<Policy>,
+    is_wrong: bool,
+    bucket: Vec<&'static str>,
+}
+
+async fn policy(tool: &Tool, reader: Option<&Client>) -> PolicySeen {
+    let bucket = reader.map(|client| Bucket::new(client.clone(), tool.bucket.clone()));
+    let (name, how, read) = match (&tool.policy, &bucket) {
+        (Some(dir), _) => {
+            let name = dir.display().to_string();
+            let directory = Directory::new(dir);
+            let read = tokio::task::spawn_blocking(move || directory.read());
+            let how = format!("see `solewriter check {name}`");
+            (name, how, read.await.map_err(|e| Blind::new(e.to_string(), "try again")))
+        }
+        (None, None) => {
+            let blind = Blind::new(
+                "the settings name no directory, and nobody is connected who may read its bucket",
+                "set [policy] directory, or [publisher] nkey_seed",
+            );
+            return PolicySeen { policy: Err(blind), is_wrong: false, bucket: Vec::new() };
+        }
+        (None, Some(bucket)) => {
+            let how = "push one that does: `solewriter policy push DIR -m WHY`".to_owned();
+            (format!("in the bucket {}", tool.bucket), how, pushed(bucket).await.map(Ok))
+        }
+    };
+    let weak = match (&tool.policy, &bucket) {
+        (None, Some(bucket)) => bucket.weaknesses().await.unwrap_or_default(),
+        _ => Vec::new(),
+    };
+    let (policy, is_wrong) = match read {
+        Err(blind) => (Err(blind), true),
+        Ok(files) => match files.and_then(|files| validate(&files)) {
+            Ok(validated) => (Ok(validated.policy), false),
+            Err(problems) => {
+                let why = format!("the policy {name} does not hold: {}", problems.summary());
+                (Err(Blind::new(why, how)), true)
+            }
+        },
+    };
+    PolicySeen { policy, is_wrong, bucket: weak }
+}
+
+/// The files of the newest revision in a policy's bucket.
+///
+/// # Errors
+/// When there is none, or it cannot be read.
+pub async fn pushed(bucket: &Bucket) -> Look<Vec<SourceFile>> {
+    let push = "`solewriter policy push DIR -m WHY` makes the first revision";
+    let name = bucket.name();
+    match bucket.head().await {
+        Ok(Some(head)) => bucket.files(&head).await.map_err(|error| {
+            Blind::new(
+                format!("the policy bucket {name} cannot be read: {error}"),
+                "see its stream",
+            )
+        }),
+        Ok(None) => Err(Blind::new(format!("the policy bucket {name} is empty"), push)),
+        Err(error) => Err(Blind::new(format!("the policy bucket {name}: {error}"), push)),
+    }
+}
+
+/// Sends those who should not get in: a key that nobody has, and nobody at all.
+async fn strangers(
+    tool: &Tool,
+    watch: Option<&Watch>,
+) -> (Look<Vec<Probe>>, Vec<(String, Look<Entry>)>) {
+    let mut probes = Vec::new();
+    let mut anonymous = Vec::new();
+    for (server, address) in tool.servers.iter().zip(addresses(&tool.servers)).take(MOST_PROBES) {
+        if let Some(watch) = watch {
+            probes.push(probe(server, &address, tool, watch).await);
+        }
+        anonymous.push((address, nobody(server, tool).await));
+    }
+    let probes = if watch.is_some() { Ok(probes) } else { Err(without(Role::Callout)) };
+    (probes, anonymous)
+}
+
+async fn probe(server: &ServerAddr, address: &str, tool: &Tool, watch: &Watch) -> Probe {
+    let seed = Seed::generate();
+    let nkey = Signer::new(&seed).map(|s| s.public().to_string()).unwrap_or_default();
+    let mark = watch.mark();
+    let entry = greeting::enter(server, greeting::stranger(&seed), &tool.tls).await;
+    let request = watch.since(mark, &nkey).await;
+    Probe { address: address.to_owned(), entry, request }
+}
+
+async fn nobody(server: &ServerAddr, tool: &Tool) -> Look<Entry> {
+    greeting::enter(server, ConnectOptions::new(), &tool.tls).await
+}
+
+/// What the system user can be asked.
+struct System<'a> {
+    client: Option<&'a Client>,
+    count: usize,
+}
+
+impl<'a> System<'a> {
+    async fn of(client: Option<&'a Client>) -> Self {
+        // Nobody answers a user who is in another account.
+        let count = match client {
+            Some(client) => system::count(client).await,
+            None => None,
+        };
+        Self { client: client.filter(|_| count.is_some()), count: count.unwrap_or_default() }
+    }
+
+    fn client(&self) -> Look<&'a Client> {
+        self.client.ok_or_else(|| without(Role::System))
+    }
+
+    async fn servers(&self, clock: Clock) -> Look<Vec<Server>> {
+        Ok(system::servers(self.client()?, self.count, clock).await)
+    }
+
+    async fn accounts(&self) -> Look<Vec<AccountOn>> {
+        Ok(system::accounts(self.client()?, self.count).await)
+    }
+
+    async fn takers(&self, account: Option<&str>) -> Look<Vec<Taker>> {
+        let client = self.client()?;
+        let account = account.ok_or_else(|| without(Role::Callout))?;
+        Ok(system::takers(client, account, self.count).await)
+    }
+
+    async fn connections_of(&self, accounts: &[Arc<str>]) -> Look<Vec<Connection>> {
+        let client = self.client()?;
+        let mut all = Vec::new();
+        for account in accounts {
+            all.extend(system::connections(client, account, self.count).await);
+        }
+        Ok(all)
+    }
+}

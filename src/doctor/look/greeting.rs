@@ -1,0 +1,146 @@
+//! What a server says before anybody logs in, and what becomes of those who should not get in.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr, ServerError};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::super::seen::{Address, Blind, Entry, Info, Look};
+use crate::broker;
+use crate::config::Tls;
+use crate::keys::{Seed, User};
+
+/// How long a server may take to greet.
+const GREETING: Duration = Duration::from_secs(5);
+/// The longest greeting that is read, in bytes.
+const LONGEST: u64 = 64 * 1024;
+/// How long a refusal may take: more than any sensible `authorization.timeout`.
+const REFUSAL: Duration = Duration::from_secs(30);
+
+/// Reads each address's INFO.
+pub async fn greetings(servers: &[ServerAddr], tls: &Tls) -> Vec<Address> {
+    let each = servers.iter().map(|server| greeting(server, tls));
+    futures_util::future::join_all(each).await
+}
+
+async fn greeting(server: &ServerAddr, tls: &Tls) -> Address {
+    let host = server.host();
+    let plain = host.trim_matches(['[', ']']);
+    let info = match timeout(GREETING, read(plain, server.port(), tls)).await {
+        Ok(info) => info,
+        Err(_) => Err(silent(&format!("said nothing within {} s", GREETING.as_secs()))),
+    };
+    Address {
+        name: format!("{host}:{}", server.port()),
+        loopback: host == "localhost" || plain.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()),
+        tls: tls.required || tls.first || server.tls_required(),
+        info,
+    }
+}
+
+fn silent(what: &str) -> Blind {
+    Blind::new(
+        what,
+        "start nats-server there, open the way to it, or take it out of [nats] servers",
+    )
+}
+
+async fn read(host: &str, port: u16, tls: &Tls) -> Look<Info> {
+    let stream = TcpStream::connect((host, port)).await.map_err(|e| silent(&e.to_string()))?;
+    if tls.first {
+        return Err(Blind::new(
+            "with [nats.tls] first, what it says before the login is not read",
+            "nothing: that is how it should be",
+        ));
+    }
+    let mut line = String::new();
+    BufReader::new(stream.take(LONGEST))
+        .read_line(&mut line)
+        .await
+        .map_err(|e| silent(&e.to_string()))?;
+    let info = line.strip_prefix("INFO ").and_then(|json| serde_json::from_str(json.trim()).ok());
+    info.ok_or_else(|| silent("is there, and does not speak as a nats-server does"))
+}
+
+/// Connects with these credentials and says how it ended.
+///
+/// That async-nats says "connected" proves nothing: a server that still waits for the callout pings
+/// the client, which it takes for a welcome. So the client asks something that only who is let in
+/// can ask, and whatever comes first counts: an answer, a violation, or the end.
+pub async fn enter(server: &ServerAddr, options: ConnectOptions, tls: &Tls) -> Look<Entry> {
+    let (sender, mut events) = mpsc::unbounded_channel();
+    let options = broker::with_tls(options, tls).name("solewriter doctor, a stranger");
+    let options = options.connection_timeout(REFUSAL).event_callback(move |event| {
+        let sender = sender.clone();
+        async move {
+            let _ = sender.send(event);
+        }
+    });
+    let began = Instant::now();
+    let client = match options.connect(server).await {
+        Ok(client) => client,
+        Err(error) => return refusal(&error, began.elapsed()),
+    };
+    let ended = async {
+        while let Some(event) = events.recv().await {
+            match event {
+                Event::ServerError(ServerError::Other(text)) if text.contains("ermissions") => {
+                    return Ok(Entry::Entered(None));
+                }
+                Event::Disconnected | Event::ServerError(_) | Event::ClientError(_) => {
+                    return Ok(Entry::Refused(began.elapsed()));
+                }
+                _ => {}
+            }
+        }
+        Ok(Entry::Refused(began.elapsed()))
+    };
+    tokio::select! {
+        ended = ended => ended,
+        account = told(&client) => Ok(Entry::Entered(account)),
+        () = sleep(REFUSAL) => Err(Blind::new(
+            format!("neither a welcome nor a refusal within {} s", REFUSAL.as_secs()),
+            "look at nats-server's log",
+        )),
+    }
+}
+
+fn refusal(error: &async_nats::ConnectError, took: Duration) -> Look<Entry> {
+    match error.kind() {
+        ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
+            Ok(Entry::Refused(took))
+        }
+        _ => Err(Blind::new(
+            format!("the connection failed otherwise: {error}"),
+            "look at nats-server's log",
+        )),
+    }
+}
+
+/// The account that a client is in; never, while nobody answers.
+async fn told(client: &Client) -> Option<String> {
+    loop {
+        if let Some(account) = account(client).await {
+            return Some(account);
+        }
+        sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// The account that a client is in, if it may ask.
+pub async fn account(client: &Client) -> Option<String> {
+    let asked = client.request("$SYS.REQ.USER.INFO", "".into());
+    let answer = timeout(Duration::from_secs(2), asked).await.ok()?.ok()?;
+    let answer: serde_json::Value = serde_json::from_slice(&answer.payload).ok()?;
+    Some(answer.pointer("/data/account")?.as_str()?.to_owned())
+}
+
+/// A key that nobody has.
+#[must_use]
+pub fn stranger(seed: &Seed<User>) -> ConnectOptions {
+    ConnectOptions::with_nkey(seed.expose().to_owned())
+}

@@ -1,0 +1,340 @@
+//! What was seen of a deployment: plain facts, from which the families of checks conclude.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::buckets::Stream;
+use crate::fleet::Report;
+use crate::policy::model::Policy;
+
+/// Something that was looked for, or why it could not be seen and what would let it.
+pub type Look<T> = Result<T, Blind>;
+
+/// Why something could not be seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blind {
+    /// Why.
+    pub why: String,
+    /// What would have to be set or mended.
+    pub mend: String,
+}
+
+impl Blind {
+    /// A reason, and what would help.
+    pub fn new(why: impl Into<String>, mend: impl Into<String>) -> Self {
+        Self { why: why.into(), mend: mend.into() }
+    }
+}
+
+/// Everything that the checks conclude from.
+pub struct Seen {
+    /// What the settings say.
+    pub settings: Settings,
+    /// Each of `[nats] servers`.
+    pub addresses: Vec<Address>,
+    /// Each user of our own, in the order of [`Role::ALL`].
+    pub users: Vec<User>,
+    /// Each server that answers the system user.
+    pub servers: Look<Vec<Server>>,
+    /// How many servers the cluster says it has.
+    pub active_servers: usize,
+    /// Each account, as each server has it.
+    pub accounts: Look<Vec<AccountOn>>,
+    /// Who takes authorization requests.
+    pub takers: Look<Vec<Taker>>,
+    /// A connection with a key that nobody has, to each address.
+    pub probes: Look<Vec<Probe>>,
+    /// A connection without any credentials, to each address.
+    pub anonymous: Vec<(String, Look<Entry>)>,
+    /// Connections of the services' accounts.
+    pub connections: Look<Vec<Connection>>,
+    /// Other connections in the account of the buckets than the admin's.
+    pub guests: Look<Vec<Connection>>,
+    /// What each instance says of itself.
+    pub instances: Look<Vec<Report>>,
+    /// The policy.
+    pub policy: Look<Policy>,
+    /// Whether the policy was seen, and does not hold.
+    pub policy_is_wrong: bool,
+    /// What is wrong with the bucket that the policy is in.
+    pub policy_bucket: Vec<&'static str>,
+    /// The streams of the account that holds the buckets.
+    pub streams: Look<Vec<Stream>>,
+}
+
+/// What the settings say, as far as checks need it.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The issuer's public key.
+    pub issuer: Look<String>,
+    /// The public curve key; `None` when requests come unsealed.
+    pub xkey: Look<Option<String>>,
+    /// Where services are placed, and where a policy may place them.
+    pub accounts: Vec<Arc<str>>,
+    /// How long permissions last that the policy says nothing of.
+    pub lifetime: Duration,
+    /// How long a request may wait in `serve`.
+    pub patience: Duration,
+    /// How far a server's clock may be behind.
+    pub clock_leeway: Duration,
+    /// The queue group of the instances.
+    pub queue_group: String,
+    /// The stream that takes audit events, if one is named.
+    pub audit: Option<String>,
+}
+
+/// An address of `[nats] servers`.
+#[derive(Clone, Debug)]
+pub struct Address {
+    /// `HOST:PORT`.
+    pub name: String,
+    /// Whether it is of this machine.
+    pub loopback: bool,
+    /// Whether our own connections there use TLS, as the settings say.
+    pub tls: bool,
+    /// The server's INFO.
+    pub info: Look<Info>,
+}
+
+/// What a server says before anybody logs in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Info {
+    /// Its id.
+    pub server_id: String,
+    /// Its name.
+    pub server_name: String,
+    /// Its version.
+    pub version: String,
+    /// What a client is asked to sign; empty without.
+    pub nonce: String,
+    /// Whether a login is asked for.
+    pub auth_required: bool,
+    /// Whether TLS is demanded.
+    pub tls_required: bool,
+    /// Whether TLS is offered.
+    pub tls_available: bool,
+}
+
+/// One of the users that the settings have seeds of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Takes and answers requests.
+    Callout,
+    /// Sees the servers.
+    System,
+    /// Manages the buckets.
+    Admin,
+    /// Writes the policy's bucket.
+    Publisher,
+}
+
+impl Role {
+    /// All of them, in the order in which they connect.
+    pub const ALL: [Self; 4] = [Self::Callout, Self::System, Self::Admin, Self::Publisher];
+
+    /// What people call it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Callout => "callout user",
+            Self::System => "system user",
+            Self::Admin => "admin",
+            Self::Publisher => "publisher",
+        }
+    }
+
+    /// The setting with its seed.
+    #[must_use]
+    pub fn setting(self) -> &'static str {
+        match self {
+            Self::Callout => "[nats] nkey_seed",
+            Self::System => "[system] nkey_seed",
+            Self::Admin => "[admin] nkey_seed",
+            Self::Publisher => "[publisher] nkey_seed",
+        }
+    }
+}
+
+/// What became of one of our users.
+#[derive(Clone, Debug)]
+pub struct User {
+    /// Which.
+    pub role: Role,
+    /// Its public key, where the settings have a seed.
+    pub key: Option<String>,
+    /// Whether it got in.
+    pub login: Login,
+    /// The account that it is in.
+    pub account: Look<String>,
+    /// Whether the server asked about it; not known while nobody watches.
+    pub called_out: Option<bool>,
+}
+
+/// How a login ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Login {
+    /// The settings have no seed of it.
+    NotSet,
+    /// The seed cannot be used; why.
+    Unusable(String),
+    /// The server does not let it in; why.
+    Refused(String),
+    /// It is in.
+    In,
+}
+
+/// A server, from `VARZ`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Server {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// `authorization.timeout`, in seconds.
+    pub auth_timeout: f64,
+    /// How far its clock is ahead of ours; negative when it is behind.
+    pub ahead: f64,
+    /// Whether it takes MQTT clients.
+    pub mqtt: bool,
+    /// Whether it takes WebSocket clients.
+    pub websocket: bool,
+    /// Whether it takes leafnodes.
+    pub leafnodes: bool,
+}
+
+/// An account as one server has it, from `ACCOUNTZ`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct AccountOn {
+    /// The server's name.
+    #[serde(skip)]
+    pub server: String,
+    /// The account's name.
+    #[serde(rename = "account_name")]
+    pub name: String,
+    /// Whether JetStream is enabled in it.
+    #[serde(default)]
+    pub jetstream_enabled: bool,
+    /// What it exports.
+    #[serde(default)]
+    pub exports: Vec<Export>,
+    /// What it imports.
+    #[serde(default)]
+    pub imports: Vec<Import>,
+}
+
+/// An export.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Export {
+    /// Its subject.
+    #[serde(default)]
+    pub subject: String,
+    /// `service` or `stream`.
+    #[serde(default, rename = "type")]
+    pub kind: String,
+}
+
+/// An import.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Import {
+    /// The subject in the exporting account.
+    #[serde(default)]
+    pub subject: String,
+    /// The subject in the importing account.
+    #[serde(default)]
+    pub local_subject: String,
+    /// The exporting account.
+    #[serde(default)]
+    pub account: String,
+    /// `service` or `stream`.
+    #[serde(default, rename = "type")]
+    pub kind: String,
+}
+
+/// A subscription that authorization requests go to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Taker {
+    /// The server that it is connected to.
+    pub server: String,
+    /// The number of its connection there.
+    pub connection: u64,
+    /// The account that it is in.
+    pub account: String,
+    /// Its queue group; `None` gets every request.
+    pub queue: Option<String>,
+    /// Who it was let in as.
+    pub user: String,
+    /// Its name for itself.
+    pub name: String,
+}
+
+/// A connection, from `CONNZ`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Connection {
+    /// Its number.
+    pub cid: u64,
+    /// Its name for itself.
+    pub name: String,
+    /// Who it was let in as.
+    pub authorized_user: String,
+    /// The account that it is in.
+    pub account: String,
+}
+
+/// How a connection that has no business here ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// It got in; into which account, when that can be told.
+    Entered(Option<String>),
+    /// It was refused after so long.
+    Refused(Duration),
+}
+
+/// A connection with a key that nobody has.
+#[derive(Clone, Debug)]
+pub struct Probe {
+    /// Where.
+    pub address: String,
+    /// How it ended.
+    pub entry: Look<Entry>,
+    /// The request that the server made for it.
+    pub request: Option<Request>,
+}
+
+/// An authorization request that was watched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Whether it came sealed.
+    pub sealed: bool,
+    /// What is in it, when it could be opened.
+    pub content: Option<Content>,
+}
+
+/// What a request says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Content {
+    /// The server's name.
+    pub server: String,
+    /// The account key that it expects answers from.
+    pub issuer: String,
+    /// Until when the server waits, from when the request came here, in seconds by our clock.
+    pub waits: i64,
+    /// Whether the client had something to sign.
+    pub nonce: bool,
+    /// Whether the server's signature verifies.
+    pub verified: bool,
+    /// The key that the client showed.
+    pub nkey: String,
+}
+
+/// A field of a server's answer, wherever it is.
+#[must_use]
+pub fn text(value: &Value, pointer: &str) -> String {
+    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
+}

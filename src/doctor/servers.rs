@@ -1,0 +1,243 @@
+//! The servers: reachable, new enough, and with their clocks right.
+
+use std::collections::BTreeMap;
+
+use semver::Version;
+
+use super::Report;
+use super::advisories::{ADVISORIES, Advisory, Needs, UP_TO, clean};
+use super::seen::{Address, Blind, Entry, Info, Seen, Server};
+use crate::source::toml::show_duration;
+
+/// The first version with auth callout.
+const OLDEST: (u64, u64) = (2, 10);
+/// The newest line that the tests run on.
+const NEWEST: (u64, u64) = (2, 15);
+/// Clocks that differ less agree, in seconds.
+const AGREE: f64 = 0.5;
+
+/// Judges the servers.
+pub fn judge(seen: &Seen, report: &mut Report) {
+    addresses(seen, report);
+    versions(seen, report);
+    nonce(seen, report);
+    tls(seen, report);
+    clocks(seen, report);
+}
+
+fn greeted(seen: &Seen) -> impl Iterator<Item = (&Address, &Info)> {
+    seen.addresses.iter().filter_map(|address| Some((address, address.info.as_ref().ok()?)))
+}
+
+fn addresses(seen: &Seen, report: &mut Report) {
+    for Address { name, info, .. } in &seen.addresses {
+        match info {
+            Ok(info) => report.ok(
+                "address",
+                format!("{name} is {} (nats-server {})", info.server_name, info.version),
+            ),
+            Err(Blind { why, mend }) if mend.starts_with("nothing") => {
+                report.ok("address", format!("{name}: {why}"));
+            }
+            Err(Blind { why, mend }) => report.problem("address", format!("{name}: {why}"), mend),
+        }
+    }
+    if let Ok(servers) = &seen.servers
+        && servers.len() < seen.active_servers
+    {
+        report.problem(
+            "address",
+            format!(
+                "{} of {} servers did not answer the system user",
+                seen.active_servers - servers.len(),
+                seen.active_servers
+            ),
+            "look at their logs and at the load; what follows is about the others",
+        );
+    }
+}
+
+/// Each server's name and version, as widely as can be seen.
+fn known(seen: &Seen) -> Vec<(String, String, Option<&Server>)> {
+    match &seen.servers {
+        Ok(servers) => {
+            servers.iter().map(|s| (s.name.clone(), s.version.clone(), Some(s))).collect()
+        }
+        Err(_) => greeted(seen)
+            .map(|(_, info)| (info.server_name.clone(), info.version.clone(), None))
+            .collect(),
+    }
+}
+
+fn versions(seen: &Seen, report: &mut Report) {
+    let servers = known(seen);
+    let mut by_version: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (name, version, _) in &servers {
+        by_version.entry(version).or_default().push(name);
+    }
+    let anybody = seen.anonymous.iter().any(|(_, entry)| matches!(entry, Ok(Entry::Entered(_))));
+    if by_version.is_empty() {
+        let blind = Blind::new("no server could be asked", "see `address`");
+        report.blind("version", &blind);
+        report.blind("advisories", &blind);
+        return;
+    }
+    if by_version.len() > 1 {
+        let each: Vec<String> =
+            by_version.iter().map(|(v, names)| format!("{v} on {}", names.join(", "))).collect();
+        report.warning(
+            "version",
+            format!("the servers are of different versions: {}", each.join("; ")),
+            "finish the upgrade: a cluster is as strict as its oldest server",
+        );
+    }
+    for (version, names) in &by_version {
+        let on = names.join(", ");
+        match Version::parse(version.trim_start_matches('v')) {
+            Err(_) => report.warning(
+                "version",
+                format!("{on}: {version:?} is no version that can be judged"),
+                "run a release of nats-server",
+            ),
+            Ok(parsed) if (parsed.major, parsed.minor) < OLDEST => report.problem(
+                "version",
+                format!("{on}: nats-server {version} has no authorization callout"),
+                "upgrade to 2.10 or newer",
+            ),
+            Ok(parsed) => {
+                if (parsed.major, parsed.minor) > NEWEST {
+                    report.warning(
+                        "version",
+                        format!("{on}: nats-server {version} is newer than what solewriter was tested with"),
+                        "look for a newer solewriter, or run its tests with this server",
+                    );
+                } else if by_version.len() == 1 {
+                    report.ok("version", format!("nats-server {version} on {on}"));
+                }
+                advisories(&parsed, &on, &servers, anybody, report);
+            }
+        }
+    }
+}
+
+/// What is known of one version, on these servers.
+fn advisories(
+    version: &Version,
+    on: &str,
+    servers: &[(String, String, Option<&Server>)],
+    anybody: bool,
+    report: &mut Report,
+) {
+    let found: Vec<&Advisory> = ADVISORIES.iter().filter(|a| a.affects(version)).collect();
+    if found.is_empty() {
+        report.ok("advisories", format!("none in {version} (notes up to {UP_TO})"));
+        return;
+    }
+    let fixed: Vec<String> = clean().iter().map(ToString::to_string).collect();
+    let mend = format!("upgrade to nats-server {} or newer", fixed.join(", "));
+    let listens =
+        |takes: fn(&Server) -> bool| servers.iter().any(|(_, _, server)| server.is_none_or(takes));
+    let (open, closed): (Vec<&Advisory>, Vec<&Advisory>) =
+        found.into_iter().partition(|advisory| match advisory.needs {
+            Needs::Nothing => true,
+            Needs::Mqtt => listens(|server| server.mqtt),
+            Needs::Leafnodes => listens(|server| server.leafnodes),
+            Needs::NoAuthUser => anybody,
+            Needs::Unusual(_) => false,
+        });
+    if !open.is_empty() {
+        let list: Vec<String> = open
+            .iter()
+            .map(|a| format!("{} ({}): {}\n  {}", a.note, a.alias, a.title, a.link()))
+            .collect();
+        let text = format!("{version} on {on} has known holes:\n{}", list.join("\n"));
+        report.problem("advisories", text, mend.clone());
+    }
+    if !closed.is_empty() {
+        let list: Vec<String> =
+            closed.iter().map(|a| format!("{} needs {}", a.note, needs(a.needs))).collect();
+        let text = format!(
+            "{version} on {on} has holes that do not show here, unless something is added:\n{}",
+            list.join("\n")
+        );
+        report.warning("advisories", text, mend);
+    }
+}
+
+fn needs(needs: Needs) -> &'static str {
+    match needs {
+        Needs::Nothing => "nothing",
+        Needs::Mqtt => "an MQTT listener",
+        Needs::Leafnodes => "a leafnode listener",
+        Needs::NoAuthUser => "`no_auth_user` in the server's configuration",
+        Needs::Unusual(what) => what,
+    }
+}
+
+fn nonce(seen: &Seen, report: &mut Report) {
+    let mut any = false;
+    for (address, info) in greeted(seen) {
+        any = true;
+        if info.nonce.is_empty() {
+            report.problem(
+                "nonce",
+                format!("{} gives clients nothing to sign: no user of its configuration has an nkey", address.name),
+                "give the callout's user an nkey, not a password: `users: [ { nkey: U... } ]`, and list it in auth_users",
+            );
+        } else {
+            report.ok("nonce", format!("{} gives one", address.name));
+        }
+    }
+    if !any {
+        report.blind("nonce", &Blind::new("no server was heard", "see `address`"));
+    }
+}
+
+fn tls(seen: &Seen, report: &mut Report) {
+    for address in &seen.addresses {
+        let name = &address.name;
+        let demanded = address.info.as_ref().is_ok_and(|info| info.tls_required);
+        if address.tls || demanded {
+            report.ok("tls", format!("{name}: encrypted"));
+        } else if address.loopback {
+            report.ok("tls", format!("{name} is this machine"));
+        } else if address.info.is_ok() {
+            report.warning(
+                "tls",
+                format!("{name} is another machine, and the connection is not encrypted"),
+                "set up `tls { }` in nats-server, and [nats.tls] required = true",
+            );
+        }
+    }
+}
+
+fn clocks(seen: &Seen, report: &mut Report) {
+    let servers = match &seen.servers {
+        Ok(servers) => servers,
+        Err(blind) => return report.blind("clock", blind),
+    };
+    let leeway = seen.settings.clock_leeway;
+    let mut worst = 0.0_f64;
+    for Server { name, ahead, .. } in servers {
+        worst = worst.max(ahead.abs());
+        if ahead.abs() <= AGREE {
+            continue;
+        }
+        let direction = if *ahead > 0.0 { "ahead of" } else { "behind" };
+        let text = format!("the clock of {name} is {:.1} s {direction} the one here", ahead.abs());
+        let mend = "synchronise the clocks (chrony, ntpd, systemd-timesyncd), here and there";
+        if ahead.abs() > leeway.as_secs_f64() {
+            let leeway = show_duration(leeway);
+            report.problem(
+                "clock",
+                format!("{text}, more than [limits] clock_leeway, {leeway}"),
+                mend,
+            );
+        } else {
+            report.warning("clock", text, mend);
+        }
+    }
+    if worst <= AGREE {
+        report.ok("clock", format!("within {AGREE} s of the one here"));
+    }
+}

@@ -1,0 +1,237 @@
+//! Keeps the policy in force what its source has: looks, judges the whole, swaps, and tells.
+//!
+//! What every source has in common is [`Follower::judge`]; [`directory`] and [`bucket`] are how
+//! each is looked at, for ever.
+
+mod bucket;
+mod directory;
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tokio::signal::unix::Signal;
+
+pub use self::bucket::bucket;
+pub use self::directory::directory;
+use crate::audit::{Recorder, event, policy as events};
+use crate::permissions::Defaults;
+use crate::policy::kept::{Keeper, Kept};
+use crate::policy::standing::{Origin, Refused, SourceState, Standing};
+use crate::policy::store::{Loaded, Store};
+use crate::source::render::Style;
+use crate::source::{Problems, Severity, SourceFile};
+use crate::telemetry::Metrics;
+
+/// Puts policies in force, and tells everyone who should hear of it.
+#[derive(Clone)]
+pub struct Follower {
+    /// The policy in force.
+    pub store: Arc<Store>,
+    /// What is known of where it came from.
+    pub standing: Arc<Standing>,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+    /// Keeps the last good one on disk.
+    pub keeper: Option<Arc<Keeper>>,
+    /// Records what became of a policy.
+    pub recorder: Recorder,
+    /// What services get that say nothing themselves.
+    pub defaults: Defaults,
+}
+
+/// What a source has: its files, or what keeps them from being read as a policy.
+pub struct Found {
+    /// The files.
+    pub files: Result<Vec<SourceFile>, Problems>,
+    /// Which revision of a bucket it is.
+    pub origin: Option<Origin>,
+}
+
+impl Follower {
+    /// Judges a whole policy that the source has, and puts it in force if it holds. Blocks.
+    ///
+    /// # Errors
+    /// Every problem, after everyone was told; the policy in force stays.
+    pub fn judge(&self, found: Found, now: Timestamp) -> Result<(), Problems> {
+        let origin = found.origin.clone();
+        self.load(found, now).inspect_err(|problems| {
+            self.refused(problems, origin.as_ref(), now.as_second());
+        })
+    }
+
+    fn load(&self, found: Found, now: Timestamp) -> Result<(), Problems> {
+        let Found { files, origin } = found;
+        let files = files?;
+        let loaded = self.store.load(&files, now)?;
+        let seconds = now.as_second();
+        self.standing.came_from(origin.clone());
+        self.heard(SourceState::Answered, seconds);
+        self.accepted(&loaded, origin.as_ref(), seconds);
+        if let Some(keeper) = &self.keeper {
+            let revision = loaded.after.policy.revision().clone();
+            keeper.keep(&Kept { revision, origin, confirmed: seconds, files });
+        }
+        Ok(())
+    }
+
+    /// A policy came into force, or is still what the source has. One place for everyone who
+    /// hears of it.
+    fn accepted(&self, loaded: &Loaded, origin: Option<&Origin>, now: i64) {
+        log_warnings(&loaded.warnings);
+        self.standing.refuse(None);
+        self.metrics.policy_accepted(&loaded.after.policy, now, origin.map(|o| o.number));
+        if !loaded.is_change() {
+            tracing::info!(
+                event = "policy_unchanged",
+                revision = %loaded.after.policy.revision(),
+                number = origin.map(|o| o.number),
+                "policy read",
+            );
+            return;
+        }
+        let (before, after) = (loaded.before.as_ref().map(|b| &b.policy), &loaded.after.policy);
+        let origin = self.came_from(origin);
+        let event = events::accepted(before, after, &loaded.warnings, origin, &self.defaults);
+        self.recorder.record(event);
+        for trouble in events::troubles(after, loaded.after.loaded_at) {
+            self.recorder.record(trouble);
+        }
+    }
+
+    /// Where it came from, as events tell it.
+    fn came_from(&self, origin: Option<&Origin>) -> event::Origin {
+        event::Origin {
+            from: if origin.is_some() { "bucket" } else { "directory" }.to_owned(),
+            place: event::words(self.standing.source()),
+            author: origin.map(|o| event::words(&o.author)),
+            message: origin.map(|o| event::words(&o.message)),
+            number: origin.map(|o| o.number),
+        }
+    }
+
+    /// Records that a change was refused.
+    pub fn record_refusal(&self, problems: &Problems, origin: Option<&Origin>) {
+        let in_force = self.store.current();
+        let revision = in_force.as_ref().map(|s| s.policy.revision());
+        self.recorder.record(events::refused(revision, problems, self.came_from(origin)));
+    }
+
+    /// A change was refused. One place for everyone who hears of it.
+    fn refused(&self, problems: &Problems, origin: Option<&Origin>, now: i64) {
+        let since = self.standing.refused().map_or(now, |refused| refused.since);
+        let first = problems.iter().find(|p| p.severity == Severity::Error);
+        self.standing.refuse(Some(Refused {
+            since,
+            number: origin.map(|o| o.number),
+            errors: problems.count(Severity::Error),
+            first: first.map(|p| p.message.clone()).unwrap_or_default(),
+        }));
+        self.metrics.policy_refused(now);
+        self.record_refusal(problems, origin);
+    }
+
+    /// The source said something, or nothing: who asks hears of it, and a change of it is logged.
+    fn heard(&self, state: SourceState, now: i64) {
+        let answered = state == SourceState::Answered;
+        if answered {
+            self.confirm(now);
+        }
+        self.metrics.policy_source(answered);
+        let before = self.standing.state();
+        if !self.standing.note(state.clone()) {
+            return;
+        }
+        let source = self.standing.source();
+        let confirmed = self.standing.confirmed();
+        match state {
+            SourceState::Answered if *before == SourceState::Unasked => {}
+            SourceState::Answered | SourceState::Unasked => {
+                tracing::info!(event = "policy_source_back", source, "the policy's source answers");
+            }
+            // Before the first policy, waiting is no failure.
+            SourceState::Missing | SourceState::Empty if confirmed.is_none() => tracing::warn!(
+                event = "policy_source_waiting",
+                source,
+                state = state.as_str(),
+                "not ready: {}",
+                self.standing.describe(now),
+            ),
+            SourceState::Missing | SourceState::Empty => tracing::error!(
+                event = "policy_source_gone",
+                source,
+                state = state.as_str(),
+                "the policy in force stays; nothing can be changed: {}",
+                self.standing.describe(now),
+            ),
+            SourceState::Unreachable(why) => tracing::error!(
+                event = "policy_source_lost",
+                source,
+                why,
+                "the policy in force stays; changes are not seen",
+            ),
+        }
+    }
+
+    /// The source answered, and what it has is in force or was judged and refused.
+    fn confirm(&self, now: i64) {
+        self.standing.confirm(now);
+        self.metrics.policy_confirmed(now);
+        if let (Some(keeper), Some(snapshot)) = (&self.keeper, self.store.current()) {
+            let number = self.standing.origin().map(|o| o.number);
+            keeper.confirm(snapshot.policy.revision(), number, now);
+        }
+    }
+
+    /// Begins with the policy that the last run kept, if there is one. It is as old as it is: if
+    /// that is too old, it is in force and decides nothing. Blocks.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    fn start_from_kept(&self, now: Timestamp) -> Result<bool, Problems> {
+        let Some(kept) = self.keeper.as_ref().map(|k| k.read()).transpose()?.flatten() else {
+            return Ok(false);
+        };
+        let Kept { revision, origin, confirmed, files } = kept;
+        let loaded = self.store.load(&files, now)?;
+        self.standing.came_from(origin.clone());
+        self.standing.confirm(confirmed);
+        self.metrics.policy_confirmed(confirmed);
+        self.accepted(&loaded, origin.as_ref(), now.as_second());
+        let age = now.as_second().saturating_sub(confirmed);
+        tracing::warn!(
+            event = "policy_kept", %revision, number = origin.map(|o| o.number), age,
+            "starting with the policy that the last run kept, until its source answers",
+        );
+        Ok(true)
+    }
+}
+
+/// What is kept from an earlier run, if it can be used; what is wrong with it is logged.
+#[must_use]
+pub fn start_from_kept(follower: &Follower) -> bool {
+    follower.start_from_kept(Timestamp::now()).unwrap_or_else(|problems| {
+        tracing::error!(
+            event = "policy_kept_unusable",
+            problems = problems.render(Style::Plain),
+            "starting from the policy's source alone",
+        );
+        false
+    })
+}
+
+/// SIGHUP: look at once, and judge what is there even if it was judged before.
+async fn hangup(signal: &mut Signal) {
+    if signal.recv().await.is_none() {
+        std::future::pending::<()>().await;
+    }
+}
+
+fn log_warnings(problems: &Problems) {
+    for problem in problems {
+        tracing::warn!(
+            event = "policy_warning",
+            code = problem.code,
+            problem = problem.render(Style::Plain),
+        );
+    }
+}

@@ -1,0 +1,257 @@
+//! Keeps open connections to the policy, for as long as the process runs.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use super::Settings;
+use super::link::{Access, Link};
+use super::rhythm::{Outcome, Patience, Rhythm};
+use super::sweep;
+use super::system::System;
+use super::verdict::{Judge, Others};
+use crate::fleet::beats::{Fleet, View};
+use crate::service::Service;
+
+/// How long the first sweep after a change waits for the other instances to have it too: what is
+/// closed before would come back with the old grant.
+const AGREE_WITHIN: Duration = Duration::from_millis(300);
+/// How long the policy's source may take when it is asked to look.
+const LOOK_WITHIN: Duration = Duration::from_secs(5);
+/// How often to see whether it has become this instance's turn, when nothing tells of it.
+const TURN: Duration = Duration::from_millis(500);
+/// How long instances may differ before it is said aloud, and how often it is repeated.
+const DIFFER_FOR: Duration = Duration::from_secs(10);
+const DIFFER_AGAIN: Duration = Duration::from_secs(60);
+
+/// What sweeping needs.
+pub struct Keeper {
+    /// Its decider is asked about open connections as it is about new ones; it has the policy in
+    /// force, and records and counts what is closed.
+    pub service: Arc<Service>,
+    /// The instances.
+    pub fleet: Arc<Fleet>,
+    /// The pace.
+    pub settings: Settings,
+}
+
+/// What the keeper knows from one round to the next. None of it has to outlive the process.
+struct Known {
+    rhythm: Rhythm,
+    patience: Patience,
+    /// For which run of attention the source was asked, while it was this instance's turn.
+    sure: Option<u64>,
+    /// The revision of the last sweep.
+    swept: Option<String>,
+    differ_since: Option<Instant>,
+    said: Option<Instant>,
+}
+
+impl Keeper {
+    /// Connects (as often as it takes) and sweeps until `stopped`.
+    pub async fn run(&self, access: &Access<'_>, stopped: impl Future<Output = ()>) {
+        let work = async {
+            match Link::open(access).await {
+                Ok(link) => self.sweep_for_ever(link).await,
+                Err(error) => tracing::error!(event = "system_connect_failed", %error),
+            }
+        };
+        tokio::select! {
+            () = work => {}
+            () = stopped => {}
+        }
+        self.fleet.can_sweep(false);
+    }
+
+    async fn sweep_for_ever(&self, mut link: Link) {
+        let (mut changes, mut news) = (self.service.store.changes(), self.fleet.news());
+        let mut known = Known {
+            rhythm: Rhythm::new(self.settings.every, Instant::now()),
+            patience: Patience::default(),
+            sure: None,
+            swept: None,
+            differ_since: None,
+            said: None,
+        };
+        loop {
+            let usable = link.usable().await;
+            self.fleet.can_sweep(usable);
+            let view = self.fleet.view().filter(|view| usable && self.turn(view, &mut known));
+            if view.is_none() {
+                self.service.metrics.sessions().sweeper(false);
+                known.sure = None;
+            }
+            let next = match &view {
+                Some(_) => known.rhythm.next().min(Instant::now() + TURN),
+                None => Instant::now() + TURN,
+            };
+            if let Some(view) = view
+                && known.rhythm.next() <= Instant::now()
+            {
+                if !self.round(link.system(), &view, &mut known, (&mut changes, &mut news)).await {
+                    link.silent();
+                }
+                continue;
+            }
+            tokio::select! {
+                // The senders live as long as this does.
+                _ = changes.changed() => known.rhythm.stir(Instant::now()),
+                _ = news.changed() => known.rhythm.stir(Instant::now()),
+                () = tokio::time::sleep_until(next.into()) => {}
+            }
+        }
+    }
+
+    /// Whether it is this instance's turn. What is worth saying about the fleet is said here.
+    fn turn(&self, view: &View, known: &mut Known) -> bool {
+        self.service.metrics.sessions().instances(view.living);
+        let now = Instant::now();
+        if view.agreed {
+            known.differ_since = None;
+        } else {
+            let since = *known.differ_since.get_or_insert(now);
+            let said = known.said.is_some_and(|at| now.duration_since(at) < DIFFER_AGAIN);
+            if now.duration_since(since) > DIFFER_FOR && !said {
+                known.said = Some(now);
+                tracing::warn!(
+                    event = "instances_differ",
+                    instances = view.living,
+                    revision =
+                        self.service.store.current().map(|s| s.policy.revision().to_string()),
+                    seconds = now.duration_since(since).as_secs(),
+                    "the instances serve different policies: does each have the same source?",
+                );
+            }
+        }
+        view.elected
+    }
+
+    /// One look at everything, and what follows from it. False when nobody answered.
+    async fn round(
+        &self,
+        system: &System,
+        view: &View,
+        known: &mut Known,
+        (changes, news): (&mut watch::Receiver<()>, &mut watch::Receiver<u64>),
+    ) -> bool {
+        if known.sure != Some(view.times) {
+            // It is this instance's turn since just now, or it slept: what it knows may be old.
+            self.service.standing.freshness.look_now(LOOK_WITHIN).await;
+            if known.sure.is_none() {
+                tracing::info!(event = "sweeper", "this instance looks after open connections");
+                self.service.metrics.sessions().sweeper(true);
+            }
+            known.sure = Some(view.times);
+            known.rhythm.stir(Instant::now());
+            return true;
+        }
+        // What comes from here on cuts the round short.
+        changes.borrow_and_update();
+        let Some(snapshot) = self.service.store.current() else {
+            known.rhythm.swept(Outcome::default(), Instant::now());
+            return true;
+        };
+        let revision = snapshot.policy.revision().as_str();
+        if known.swept.as_deref() != Some(revision) {
+            known.swept = Some(revision.to_owned());
+            known.patience.forget();
+            known.rhythm.stir(Instant::now());
+            self.agree(news).await;
+        }
+        news.borrow_and_update();
+        let Some(view) = self.fleet.view().filter(|v| v.elected && v.times == view.times) else {
+            return true;
+        };
+        let others = Others { newer: view.newer.clone(), unlike: view.unlike };
+        let judge = Judge {
+            decider: self.service.authorizer.decider(),
+            policy: &snapshot.policy,
+            store: &self.service.store,
+            others: &others,
+            gained: self.settings.gained,
+        };
+        let go_on = || {
+            let same = |now: View| now.elected && now.times == view.times;
+            !changes.has_changed().unwrap_or(true)
+                && !news.has_changed().unwrap_or(true)
+                && self.fleet.view().is_some_and(same)
+        };
+        let outcome = self.sweep(system, &judge, &mut known.patience, go_on).await;
+        let heard = outcome.is_some();
+        let outcome = outcome.unwrap_or_default();
+        let complete = outcome.complete && view.agreed;
+        known.rhythm.swept(Outcome { complete, ..outcome }, Instant::now());
+        heard
+    }
+
+    /// Waits a moment for every instance to serve the policy that is in force here.
+    async fn agree(&self, news: &mut watch::Receiver<u64>) {
+        let agreed = async {
+            while self.fleet.view().is_some_and(|view| !view.agreed) {
+                let _ = news.changed().await;
+            }
+        };
+        let _ = tokio::time::timeout(AGREE_WITHIN, agreed).await;
+    }
+
+    async fn sweep(
+        &self,
+        system: &System,
+        judge: &Judge<'_>,
+        patience: &mut Patience,
+        go_on: impl Fn() -> bool,
+    ) -> Option<Outcome> {
+        let began = Instant::now();
+        let revision = judge.policy.revision().as_str();
+        let sweep::Found { mut stale, complete, heard } =
+            match sweep::look(system, judge, &self.service.metrics).await {
+                Ok(found) => found,
+                Err(error) => {
+                    tracing::warn!(event = "sweep_failed", %error, "nobody can be asked");
+                    sweep::Found::default()
+                }
+            };
+        if !heard {
+            self.service.metrics.sessions().swept(false, began.elapsed());
+            return None;
+        }
+        let (found, cost) = (stale.len(), began.elapsed());
+        stale.retain(|s| patience.allows(&s.session.name.key, began));
+        let held_back = found - stale.len();
+        let done = sweep::close(
+            system,
+            stale,
+            self.settings.close_per_second,
+            revision,
+            (&self.service.recorder, &self.service.metrics),
+            go_on,
+        )
+        .await;
+        let sweep::Done { closed, failed, cut_short, keys } = done;
+        if !cut_short {
+            patience.closed(keys, Instant::now());
+        }
+        let complete = complete && failed == 0 && !cut_short && held_back == 0;
+        self.service.metrics.sessions().swept(complete, began.elapsed());
+        if found > 0 {
+            tracing::info!(
+                event = "sweep",
+                revision,
+                found,
+                closed,
+                failed,
+                held_back,
+                cut_short,
+                took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+                "looked at every open connection",
+            );
+        }
+        Some(Outcome {
+            found: closed + failed > 0 || cut_short,
+            complete,
+            began: Some(began),
+            cost,
+        })
+    }
+}

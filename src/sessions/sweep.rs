@@ -1,0 +1,184 @@
+//! One round: look at every open connection, then close those that must be closed, at the pace
+//! that the settings allow.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant};
+
+use super::survey::{Session, Survey, survey};
+use super::system::{Closed, System, SystemError};
+use super::verdict::{Closing, Judge, Verdict};
+use crate::audit::Recorder;
+use crate::audit::event::{Event, SessionClosed};
+use crate::keys::UserKey;
+use crate::telemetry::{Metrics, SessionState};
+
+/// The most connections that one round closes; the next one finds the rest.
+const MAX_CLOSINGS: usize = 20_000;
+
+/// A connection that is to be closed.
+#[derive(Debug)]
+pub struct Stale {
+    /// The connection.
+    pub session: Session,
+    /// Why.
+    pub closing: Closing,
+}
+
+/// What a look at the connections found.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// What must be closed, the most urgent first.
+    pub stale: Vec<Stale>,
+    /// Whether every server told everything.
+    pub complete: bool,
+    /// Whether any server answered.
+    pub heard: bool,
+}
+
+/// Looks at every open connection.
+///
+/// # Errors
+/// [`SystemError`] when no server can be found.
+pub async fn look(
+    system: &System,
+    judge: &Judge<'_>,
+    metrics: &Metrics,
+) -> Result<Found, SystemError> {
+    let accounts: Vec<_> = judge.decider.accounts().cloned().collect();
+    let now = jiff::Timestamp::now().as_second();
+    let count = Counts::default();
+    let found: Survey<Stale> = survey(system, &accounts, |session| {
+        match judge.judge(&session.name, &session.circumstances(now)) {
+            Verdict::Current => count.add(SessionState::Current),
+            Verdict::Gained => count.add(SessionState::Gained),
+            Verdict::Newer => count.add(SessionState::Newer),
+            Verdict::Close(closing) => {
+                count.add(SessionState::Stale);
+                return Some(Stale { session, closing });
+            }
+        }
+        None
+    })
+    .await?;
+    for (server, error) in &found.failures {
+        tracing::warn!(
+            event = "survey_incomplete", server = server.name, server_id = server.id, %error,
+            "a server did not tell of its connections",
+        );
+    }
+    count.publish(metrics);
+    let (complete, heard) = (found.complete(), !found.servers.is_empty());
+    let mut stale = found.found;
+    let mut seen = HashSet::new();
+    stale.retain(|s| seen.insert((s.session.server.id.clone(), s.session.connection.cid)));
+    stale.sort_by(|a, b| a.closing.cause.cmp(&b.closing.cause));
+    let complete = complete && stale.len() <= MAX_CLOSINGS;
+    stale.truncate(MAX_CLOSINGS);
+    Ok(Found { stale, complete, heard })
+}
+
+#[derive(Default)]
+struct Counts([AtomicI64; SessionState::ALL.len()]);
+
+impl Counts {
+    fn add(&self, state: SessionState) {
+        if let Some(count) = self.0.get(state as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn publish(&self, metrics: &Metrics) {
+        for (state, count) in SessionState::ALL.into_iter().zip(&self.0) {
+            metrics.sessions().seen(state, count.load(Ordering::Relaxed));
+        }
+    }
+}
+
+/// What became of the connections that were to be closed.
+#[derive(Debug, Default)]
+pub struct Done {
+    /// How many were closed, or gone already.
+    pub closed: usize,
+    /// How many could not be closed.
+    pub failed: usize,
+    /// Whether it stopped before the end.
+    pub cut_short: bool,
+    /// Whose connections they were.
+    pub keys: HashSet<UserKey>,
+}
+
+/// Closes them, `per_second` at most, for as long as `go_on` says before each.
+pub async fn close(
+    system: &System,
+    stale: Vec<Stale>,
+    per_second: u32,
+    revision: &str,
+    (recorder, metrics): (&Recorder, &Metrics),
+    go_on: impl Fn() -> bool,
+) -> Done {
+    let gap = Duration::from_secs(1) / per_second.max(1);
+    let mut due = Instant::now();
+    let mut done = Done::default();
+    let mut silent = HashSet::new();
+    for Stale { session, closing } in stale {
+        tokio::time::sleep_until(due.into()).await;
+        // What could not be done in time is not made up for in a burst.
+        due = (due + gap).max(Instant::now().checked_sub(gap).unwrap_or(due));
+        if !go_on() {
+            done.cut_short = true;
+            break;
+        }
+        if silent.contains(&session.server.id) {
+            done.failed += 1;
+            continue;
+        }
+        let closed = system.close(&session.server.id, session.connection.cid).await;
+        let outcome = match &closed {
+            Ok(Closed::Closed) => "closed",
+            Ok(Closed::Gone) => "gone",
+            Err(_) => "failed",
+        };
+        if closed.is_ok() {
+            done.closed += 1;
+            done.keys.insert(session.name.key);
+        } else {
+            done.failed += 1;
+            silent.insert(session.server.id.clone());
+        }
+        metrics.sessions().closed(outcome, closing.cause.code());
+        recorder.record(event(&session, &closing, revision, outcome, closed.err()));
+    }
+    done
+}
+
+fn event(
+    session: &Session,
+    closing: &Closing,
+    revision: &str,
+    outcome: &str,
+    error: Option<SystemError>,
+) -> Event {
+    let Session { server, account, name, connection } = session;
+    let words = |text: &str| crate::audit::event::words(text);
+    let detail = match error {
+        Some(error) => format!("{}: {error}", closing.detail),
+        None => closing.detail.clone(),
+    };
+    Event::SessionClosed(Box::new(SessionClosed {
+        outcome: outcome.to_owned(),
+        reason: closing.cause.code().to_owned(),
+        detail: Some(words(&detail)).filter(|detail| !detail.is_empty()),
+        service: name.service.clone(),
+        nkey: name.key.to_string(),
+        host: Some(words(&connection.ip)),
+        server: words(&server.name),
+        server_id: server.id.clone(),
+        cid: connection.cid,
+        account: account.to_string(),
+        revision: revision.to_owned(),
+        had_revision: name.revision.clone(),
+        grant: closing.grant.clone(),
+        had_grant: name.digest.clone(),
+    }))
+}

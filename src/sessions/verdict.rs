@@ -1,0 +1,226 @@
+//! What should become of one open connection. Pure: its name and circumstances, the policy in
+//! force, those before it, and what the other instances serve; no server.
+//!
+//! It compares states, not changes: whatever made a connection differ from the policy in force (a
+//! change that was missed, another instance that lags, a restart) is found in the same way.
+
+use crate::decide::{Circumstances, Decider, Denial, Entitlement};
+use crate::diff;
+use crate::issue::ConnectionName;
+use crate::permissions::{Grant, Side, Written};
+use crate::policy::model::{Policy, Service};
+use crate::policy::store::Store;
+use crate::query::{Reach, covered, signed};
+use crate::subject::Pattern;
+
+/// How many lost rights are named, and how many characters they may have together.
+const NAMED: usize = 8;
+const NAMED_CHARACTERS: usize = 400;
+
+/// What to do with a connection whose service only gained something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Gained {
+    /// It gets it when it connects the next time.
+    #[default]
+    Leave,
+    /// Close it, so that it connects anew and has it.
+    Close,
+}
+
+/// What the other living instances serve, as far as a verdict depends on it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Others {
+    /// Revisions that another instance took up after this one took up its own.
+    pub newer: Vec<String>,
+    /// Whether some instance makes other grants of the same policy: another version of
+    /// solewriter, or other settings.
+    pub unlike: bool,
+}
+
+/// What should become of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It has what it should have.
+    Current,
+    /// It was let in by an instance that is ahead of this one.
+    Newer,
+    /// It would only gain something, and the settings say to leave it.
+    Gained,
+    /// It has something that it should not have.
+    Close(Closing),
+}
+
+/// Why a connection is closed. The order is that of urgency.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Cause {
+    /// It would not be let in any more; the denial's code.
+    Denied(&'static str),
+    /// Its key is another service's now.
+    OtherService,
+    /// Its service lost something that it still has.
+    Lost,
+    /// It was let in by a grant that is not known any more and differs from today's.
+    NotKnown,
+    /// It would gain something, and the settings say to close it.
+    Gained,
+}
+
+impl Cause {
+    /// A short, stable name for metrics, logs and audit events.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Denied(code) => code,
+            Self::OtherService => "other_service",
+            Self::Lost => "lost",
+            Self::NotKnown => "not_known",
+            Self::Gained => "gained",
+        }
+    }
+}
+
+/// That a connection is to be closed, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Closing {
+    /// Why.
+    pub cause: Cause,
+    /// More about it, such as what was lost; for people.
+    pub detail: String,
+    /// The digest of the grant that it would get now, if any.
+    pub grant: Option<String>,
+}
+
+/// Judges open connections by one policy.
+pub struct Judge<'a> {
+    /// Decides as it does for new connections.
+    pub decider: &'a Decider,
+    /// The policy in force.
+    pub policy: &'a Policy,
+    /// Has the policies before it.
+    pub store: &'a Store,
+    /// What the other instances serve.
+    pub others: &'a Others,
+    /// What to do about gains.
+    pub gained: Gained,
+}
+
+impl Judge<'_> {
+    /// What should become of the connection of that name.
+    #[must_use]
+    pub fn judge(&self, name: &ConnectionName, circumstances: &Circumstances<'_>) -> Verdict {
+        if self.others.newer.contains(&name.revision) {
+            return Verdict::Newer;
+        }
+        let close = |cause, detail: String, grant: Option<&Written>| {
+            let grant = grant.map(|grant| grant.digest().to_string());
+            Verdict::Close(Closing { cause, detail, grant })
+        };
+        let entitlement = match self.decider.entitlement(self.policy, &name.key, circumstances) {
+            Ok(entitled) => entitled,
+            Err((denial, _)) => {
+                let detail = match &denial {
+                    // The words of the policy's author may be long.
+                    Denial::Disabled(why) => shortened(std::slice::from_ref(why)),
+                    other => other.to_string(),
+                };
+                return close(Cause::Denied(denial.code()), detail, None);
+            }
+        };
+        let Entitlement { service, grant, .. } = entitlement;
+        if *service.name != *name.service {
+            let detail = format!("the key is {}'s now", service.name);
+            return close(Cause::OtherService, detail, Some(&grant));
+        }
+        if name.digest.as_deref() == Some(grant.digest().as_str()) {
+            return Verdict::Current;
+        }
+        let Some((had_service, had)) = self.had(name) else {
+            if name.revision == self.policy.revision().as_str() && self.others.unlike {
+                // Two versions, or two settings, at work side by side: each would close what the
+                // other lets in, for as long as both run.
+                return Verdict::Newer;
+            }
+            let detail = "what it was given is not known any more".to_owned();
+            return close(Cause::NotKnown, detail, Some(&grant));
+        };
+        if had.digest() == grant.digest() {
+            return Verdict::Current;
+        }
+        // What has been signed before is whole.
+        let has = Grant::of(service, self.decider.defaults()).ok();
+        let lost = match &has {
+            Some(has) => lost(&had, has),
+            None => vec!["everything".to_owned()],
+        };
+        if !lost.is_empty() {
+            let words = has.map(|has| in_words(&had_service, service, &has)).unwrap_or_default();
+            let detail = shortened(if words.is_empty() { &lost } else { &words });
+            return close(Cause::Lost, detail, Some(&grant));
+        }
+        match self.gained {
+            Gained::Leave => Verdict::Gained,
+            Gained::Close => close(Cause::Gained, String::new(), Some(&grant)),
+        }
+    }
+
+    /// The grant that the connection was given, when its policy is still known and gives it.
+    fn had(&self, name: &ConnectionName) -> Option<(Service, Grant)> {
+        let then = self.store.recent(&name.revision)?;
+        let service = then.policy.service(&name.service)?;
+        let grant = Grant::of(service, self.decider.defaults()).ok()?;
+        let same = name.digest.as_deref().is_none_or(|had| had == grant.digest().as_str());
+        same.then(|| (service.clone(), grant))
+    }
+}
+
+/// Everything that one grant permits and the other does not. Never too little: what cannot be
+/// shown to be held counts as lost.
+fn lost(had: &Grant, has: &Grant) -> Vec<String> {
+    let mut lost = Vec::new();
+    if had.account() != has.account() {
+        lost.push(format!("its place in the account {}", had.account()));
+    }
+    for (side, verb) in [(Side::Publish, "publish"), (Side::Subscribe, "subscribe")] {
+        for permission in had.permissions(side) {
+            if covered(has, side, &permission.subject) != Reach::All {
+                lost.push(format!("{verb} {}", permission.subject));
+            }
+        }
+    }
+    // A deny takes from what is allowed. There is one below each subscription that ends in `*`.
+    let (denied_before, denied) = (signed(had).1, signed(has).1);
+    let before: Vec<Pattern> =
+        denied_before.deny.iter().filter_map(|d| Pattern::parse(d).ok()).collect();
+    for text in &denied.deny {
+        let Ok(deny) = Pattern::parse(text) else { continue };
+        let was_denied = before.iter().any(|old| deny.is_subset_of(old));
+        let mut allowed = had.permissions(Side::Subscribe).iter();
+        if !was_denied && allowed.any(|p| p.subject.overlaps(&deny)) {
+            lost.push(format!("subscribe {text}"));
+        }
+    }
+    lost.dedup();
+    lost
+}
+
+/// What was lost, in the words of the policy.
+fn in_words(before: &Service, after: &Service, granted: &Grant) -> Vec<String> {
+    let rights = diff::lost(before, after, granted);
+    rights.iter().map(|right| format!("{} {}", right.verb.as_str(), right.target)).collect()
+}
+
+/// A few of them, and how many more there are.
+fn shortened(list: &[String]) -> String {
+    let mut text = list.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
+    if let Some((cut, _)) = text.char_indices().nth(NAMED_CHARACTERS) {
+        text.truncate(cut);
+        text.push('…');
+    }
+    if list.len() > NAMED {
+        text.push_str(&format!(" and {} more", list.len() - NAMED));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

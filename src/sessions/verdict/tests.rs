@@ -1,0 +1,297 @@
+//! Policies that follow each other, and what becomes of who was let in by each.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::*;
+use crate::keys::{Seed, Signer, User, UserKey};
+use crate::permissions::Defaults;
+use crate::policy::model::ConnectionType;
+use crate::source::SourceFile;
+
+/// A store in which policies come into force one after the other, and whoever was let in by one.
+struct Bench {
+    store: Store,
+    decider: Decider,
+    key: UserKey,
+    others: Others,
+    gained: Gained,
+}
+
+const HERE: Circumstances<'static> = Circumstances {
+    host: "10.1.2.3",
+    address: Some(std::net::IpAddr::V4(std::net::Ipv4Addr::new(10, 1, 2, 3))),
+    connection: Some(ConnectionType::Standard),
+    now: 1_800_000_000,
+};
+
+impl Bench {
+    fn new() -> Self {
+        let defaults = Defaults { account: "APP".into(), lifetime: Duration::from_secs(60) };
+        Self {
+            store: Store::default(),
+            decider: Decider::new(defaults, vec!["APP2".into()], 0.0),
+            key: *Signer::new(&Seed::<User>::generate()).unwrap().public(),
+            others: Others::default(),
+            gained: Gained::Leave,
+        }
+    }
+
+    /// Puts a policy in force, in which the service `s` has this in its table.
+    fn put(&self, table: &str) {
+        self.put_all(&format!("[service.s]\nnkeys = [\"{}\"]\n{table}", self.key));
+    }
+
+    fn put_all(&self, text: &str) {
+        let files = [SourceFile::new("p.toml", format!("[bucket.a]\n[bucket.b]\n{text}"))];
+        self.store.load(&files, Timestamp::UNIX_EPOCH).unwrap();
+    }
+
+    /// The name of a connection that the policy in force lets in.
+    fn name(&self) -> ConnectionName {
+        let snapshot = self.store.current().unwrap();
+        let policy = &snapshot.policy;
+        let entitlement = self.decider.entitlement(policy, &self.key, &HERE).unwrap();
+        ConnectionName {
+            service: entitlement.service.name.to_string(),
+            key: self.key,
+            revision: policy.revision().to_string(),
+            digest: Some(entitlement.grant.digest().to_string()),
+        }
+    }
+
+    fn judge_at(&self, name: &ConnectionName, circumstances: &Circumstances<'_>) -> Verdict {
+        let snapshot = self.store.current().unwrap();
+        let judge = Judge {
+            decider: &self.decider,
+            policy: &snapshot.policy,
+            store: &self.store,
+            others: &self.others,
+            gained: self.gained,
+        };
+        judge.judge(name, circumstances)
+    }
+
+    fn judge(&self, name: &ConnectionName) -> Verdict {
+        self.judge_at(name, &HERE)
+    }
+
+    /// Why it is closed, in short and at length.
+    fn closes(&self, name: &ConnectionName) -> (String, String) {
+        match self.judge(name) {
+            Verdict::Close(closing) => (closing.cause.code().to_owned(), closing.detail),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn pair(code: &str, detail: &str) -> (String, String) {
+    (code.to_owned(), detail.to_owned())
+}
+
+#[test]
+fn who_has_what_the_policy_says_is_left_whatever_else_changed() {
+    let bench = Bench::new();
+    bench.put("owns = [\"a\"]\npublishes = [\"x\", \"y\"]");
+    let name = bench.name();
+    assert_eq!(bench.judge(&name), Verdict::Current);
+    // Written otherwise, and another service came.
+    bench.put("publishes = [\"y\", \"x\"]\nowns = [\"a\"]\n[service.other]\n");
+    assert_ne!(bench.name().revision, name.revision);
+    assert_eq!(bench.judge(&name), Verdict::Current);
+    // What it loses in time and in words is no right.
+    bench.put(
+        "description = \"new\"\nlifetime = \"20s\"\nowns = [\"a\"]\npublishes = [\"x\", \"y\"]",
+    );
+    assert_eq!(bench.judge(&name), Verdict::Current);
+}
+
+#[test]
+fn who_lost_something_is_closed_and_the_loss_is_named() {
+    let bench = Bench::new();
+    for (before, after, lost) in [
+        ("owns = [\"a\", \"b\"]", "owns = [\"a\"]", "write b, read b"),
+        ("owns = [\"a\"]", "reads = [\"a\"]", "write a"),
+        ("owns = [\"a\"]", "publishes = [\"x\"]", "write a, read a"),
+        ("publishes = [\"x.>\"]", "publishes = [\"x.*\"]", "publish x.>"),
+        // Something was gained too.
+        ("publishes = [\"x\"]", "publishes = [\"y\"]", "publish x"),
+        ("subscribes = [\"n.>\"]", "subscribes = [\"n.*\"]", "subscribe n.>"),
+        ("answers = [\"q\"]", "", "answer q"),
+        (
+            "calls = [\"q\"]",
+            "publishes = [\"q\"]\naccount = \"APP2\"",
+            "its place in the account APP",
+        ),
+    ] {
+        bench.put(before);
+        let name = bench.name();
+        bench.put(after);
+        assert_eq!(bench.closes(&name), pair("lost", lost), "{before} to {after}");
+    }
+}
+
+#[test]
+fn many_losses_are_named_in_short() {
+    let bench = Bench::new();
+    let subjects: Vec<String> = (10..40).map(|n| format!("\"x{n}.{}\"", "y".repeat(60))).collect();
+    bench.put(&format!("publishes = [{}]", subjects.join(", ")));
+    let name = bench.name();
+    bench.put("publishes = [\"z\"]");
+    let (_, detail) = bench.closes(&name);
+    assert!(detail.starts_with("publish x10.y") && detail.ends_with("… and 22 more"), "{detail}");
+    assert!(detail.chars().count() < NAMED_CHARACTERS + 20);
+}
+
+#[test]
+fn who_only_gained_is_closed_when_the_settings_say_so() {
+    let mut bench = Bench::new();
+    for (before, after) in [
+        ("owns = [\"a\"]", "owns = [\"a\", \"b\"]"),
+        ("reads = [\"a\"]", "owns = [\"a\"]"),
+        ("publishes = [\"x.y\", \"x.z.>\"]", "publishes = [\"x.>\"]"),
+        ("", "subscribes = [\"n.*\"]"),
+        ("subscribes = [\"n.*\"]", "subscribes = [\"n.>\"]"),
+    ] {
+        bench.gained = Gained::Leave;
+        bench.put(before);
+        let name = bench.name();
+        bench.put(after);
+        assert_eq!(bench.judge(&name), Verdict::Gained, "{before} to {after}");
+        bench.gained = Gained::Close;
+        assert_eq!(bench.closes(&name), pair("gained", ""), "{before} to {after}");
+    }
+}
+
+#[test]
+fn a_deny_that_comes_with_a_gain_takes_nothing() {
+    let bench = Bench::new();
+    // The server takes `n.*` for everything below, so a deny comes with it.
+    bench.put("subscribes = [\"m.>\"]");
+    let name = bench.name();
+    bench.put("subscribes = [\"m.>\", \"n.*\"]");
+    assert_eq!(bench.judge(&name), Verdict::Gained);
+}
+
+#[test]
+fn who_would_not_be_let_in_any_more_is_closed_for_that_reason() {
+    let bench = Bench::new();
+    let x = "publishes = [\"x\"]";
+    for (after, code) in [
+        ("disabled = \"sold\"", "disabled"),
+        ("sources = [\"192.168.0.0/16\"]", "source"),
+        ("connections = [\"MQTT\"]", "connection"),
+        ("account = \"ELSEWHERE\"", "account"),
+    ] {
+        bench.put(x);
+        let name = bench.name();
+        bench.put(&format!("{x}\n{after}"));
+        assert_eq!(bench.closes(&name).0, code, "{after}");
+    }
+    bench.put(x);
+    let name = bench.name();
+    bench.put_all("[service.t]\n");
+    assert_eq!(bench.closes(&name).0, "unknown_key");
+    bench.put_all(&format!("[service.t]\nnkeys = [\"{}\"]\n{x}", bench.key));
+    assert_eq!(bench.closes(&name), pair("other_service", "the key is t's now"));
+}
+
+#[test]
+fn what_the_server_does_not_enforce_is_asked_of_each_connection() {
+    let bench = Bench::new();
+    bench.put("sources = [\"10.0.0.0/8\"]\npublishes = [\"x\"]");
+    let name = bench.name();
+    assert_eq!(bench.judge(&name), Verdict::Current);
+    let address = "11.0.0.1".parse().ok();
+    let elsewhere = Circumstances { host: "11.0.0.1", address, ..HERE };
+    let by_mqtt = Circumstances { connection: Some(ConnectionType::Mqtt), ..HERE };
+    for circumstances in [elsewhere, by_mqtt, Circumstances { connection: None, ..HERE }] {
+        let verdict = bench.judge_at(&name, &circumstances);
+        assert!(matches!(verdict, Verdict::Close(_)), "{circumstances:?}");
+    }
+}
+
+#[test]
+fn a_key_whose_time_has_passed_is_found_without_any_change() {
+    let bench = Bench::new();
+    let key = bench.key;
+    bench.put_all(&format!(
+        "[service.s]\nnkeys = [{{ key = \"{key}\", not_after = 2027-01-15T08:00:10Z }}]\n"
+    ));
+    let name = bench.name();
+    assert_eq!(bench.judge(&name), Verdict::Current);
+    let later = Circumstances { now: HERE.now + 60, ..HERE };
+    let Verdict::Close(closing) = bench.judge_at(&name, &later) else { panic!() };
+    assert_eq!(closing.cause, Cause::Denied("no_longer_valid"));
+}
+
+#[test]
+fn what_is_not_known_any_more_cannot_be_shown_to_have_lost_nothing() {
+    let bench = Bench::new();
+    bench.put("publishes = [\"x\"]");
+    let name = bench.name();
+    // As after a restart: nobody remembers the policy before.
+    let restarted = Bench { key: bench.key, ..Bench::new() };
+    restarted.put("publishes = [\"x\", \"y\"]");
+    assert_eq!(restarted.closes(&name).0, "not_known");
+    // The grant itself says that nothing changed, whatever the policy was.
+    restarted.put("publishes = [\"x\"]\n[service.other]\n");
+    assert_eq!(restarted.judge(&name), Verdict::Current);
+}
+
+#[test]
+fn a_grant_that_settings_made_otherwise_is_not_known() {
+    let bench = Bench::new();
+    bench.put("publishes = [\"x\"]");
+    let mut name = bench.name();
+    name.digest = Some("0000000000000000".to_owned());
+    assert_eq!(bench.closes(&name).0, "not_known");
+}
+
+#[test]
+fn names_without_a_digest_are_compared_by_their_revision() {
+    let bench = Bench::new();
+    bench.put("publishes = [\"x\"]");
+    let name = ConnectionName { digest: None, ..bench.name() };
+    assert_eq!(bench.judge(&name), Verdict::Current);
+    bench.put("publishes = [\"x\"]\n[service.other]\n");
+    assert_eq!(bench.judge(&name), Verdict::Current);
+    bench.put("publishes = [\"y\"]");
+    assert_eq!(bench.closes(&name).0, "lost");
+    let unknown = ConnectionName { revision: "000000000000".to_owned(), ..name };
+    assert_eq!(bench.closes(&unknown).0, "not_known");
+}
+
+#[test]
+fn who_was_let_in_by_an_instance_that_is_ahead_is_left() {
+    let mut bench = Bench::new();
+    bench.put("publishes = [\"y\"]");
+    let ahead = bench.name();
+    bench.put("publishes = [\"x\"]");
+    assert_eq!(bench.closes(&ahead).0, "lost");
+    bench.others.newer = vec![ahead.revision.clone()];
+    assert_eq!(bench.judge(&ahead), Verdict::Newer);
+}
+
+#[test]
+fn two_versions_side_by_side_do_not_close_each_others_connections() {
+    let mut bench = Bench::new();
+    bench.put("publishes = [\"x\"]");
+    let mut name = bench.name();
+    name.digest = Some("0000000000000000".to_owned());
+    bench.others.unlike = true;
+    assert_eq!(bench.judge(&name), Verdict::Newer);
+    // Of another policy, it may have something that was taken.
+    bench.put("publishes = [\"y\"]");
+    assert_eq!(bench.closes(&name).0, "not_known");
+}
+
+#[test]
+fn denials_are_the_most_urgent() {
+    let mut causes =
+        [Cause::Gained, Cause::NotKnown, Cause::Lost, Cause::OtherService, Cause::Denied("x")];
+    causes.sort();
+    let codes: Vec<&str> = causes.iter().map(Cause::code).collect();
+    assert_eq!(codes, ["x", "other_service", "lost", "not_known", "gained"]);
+}

@@ -1,0 +1,239 @@
+//! Audit events as log lines: the same fields, by the same names, from the same values.
+
+use crate::audit::event::words;
+use crate::audit::event::{
+    Authorisation, Event, Lost, Names, Outcome, PolicyAccepted, PolicyRefused, Record,
+    RequestRejected, SessionClosed, Source, Started, Stopped, Trouble,
+};
+use crate::audit::violation;
+use crate::defects;
+use crate::protocol::request::Server;
+
+/// Logs what a server's version is known to let through. Not an audit event: it is about the
+/// deployment, and `doctor` says it too.
+pub fn log_defects(server: &Server) {
+    for defect in defects::of(&server.version) {
+        tracing::error!(
+            event = "server_defect",
+            server = words(&server.name),
+            server_id = %server.key,
+            version = words(&server.version),
+            defect = defect.name,
+            detail = defect.reason,
+            "{}",
+            defect.mitigation,
+        );
+    }
+}
+
+/// Logs one event. `audit` in the line is the event's id in the audit stream.
+pub fn log_event(source: &Source, record: &Record) {
+    let id = source.id(record.sequence);
+    match &record.event {
+        Event::Authorisation(event) => authorisation(&id, event),
+        Event::RequestRejected(event) => {
+            let RequestRejected { reason, detail } = event;
+            tracing::warn!(
+                event = "request_rejected",
+                audit = id,
+                reason,
+                detail,
+                "a request on $SYS.REQ.USER.AUTH was ignored",
+            );
+        }
+        Event::PolicyAccepted(event) => policy_accepted(&id, event),
+        Event::PolicyRefused(event) => {
+            let PolicyRefused { revision, origin, errors, faults: _, problems } = &**event;
+            tracing::error!(
+                event = "policy_refused",
+                audit = id,
+                revision,
+                from = origin.from,
+                place = origin.place,
+                author = origin.author,
+                message_of_push = origin.message,
+                number = origin.number,
+                errors,
+                problems,
+                "the change was refused as a whole; the policy before stays in force",
+            );
+        }
+        Event::SessionClosed(event) => session_closed(&id, event),
+        Event::Violation(event) => violation::log(&id, event),
+        Event::Started(event) => {
+            let Started { version, issuer, xkey } = event;
+            tracing::info!(
+                event = "started",
+                audit = id,
+                producer = source.producer,
+                instance = source.instance,
+                version,
+                issuer,
+                xkey,
+            );
+        }
+        Event::Stopped(event) => {
+            let Stopped { version, reason, detail, ran_seconds } = event;
+            tracing::info!(
+                event = "ended",
+                audit = id,
+                producer = source.producer,
+                instance = source.instance,
+                version,
+                reason,
+                detail,
+                ran_seconds,
+            );
+        }
+        Event::Trouble(event) => {
+            let Trouble { reason, detail, service } = event;
+            tracing::error!(event = reason, audit = id, service, "{detail}");
+        }
+        Event::Lost(event) => {
+            let Lost { reason, count, instance, first, last } = event;
+            tracing::error!(
+                event = "audit_lost",
+                audit = id,
+                reason,
+                count,
+                instance,
+                first,
+                last,
+                "events are missing from the audit stream; this log has them",
+            );
+        }
+    }
+}
+
+fn authorisation(id: &str, event: &Authorisation) {
+    let Authorisation {
+        outcome,
+        reason,
+        detail,
+        service,
+        nkey,
+        host,
+        connection,
+        client,
+        library,
+        server,
+        server_id,
+        cid,
+        account,
+        revision,
+        grant,
+        expires,
+        decision,
+        took_us,
+        unanswered,
+    } = event;
+    if let Some(error) = unanswered {
+        tracing::error!(event = "answer_failed", decision, server, server_id, cid, error);
+    }
+    let outcome_word = outcome.as_str();
+    match outcome {
+        Outcome::Granted => tracing::info!(
+            event = "authorisation",
+            audit = id,
+            outcome = outcome_word,
+            reason,
+            service,
+            nkey,
+            host,
+            connection,
+            client,
+            library,
+            server,
+            server_id,
+            cid,
+            account,
+            revision,
+            grant,
+            expires = expires.map(jiff::Timestamp::as_second),
+            decision,
+            took_us,
+        ),
+        Outcome::Denied => tracing::warn!(
+            event = "authorisation",
+            audit = id,
+            outcome = outcome_word,
+            reason,
+            service = service.as_deref().unwrap_or("-"),
+            nkey = nkey.as_deref().unwrap_or("-"),
+            host,
+            connection,
+            client,
+            library,
+            server,
+            server_id,
+            cid,
+            revision,
+            decision,
+            took_us,
+            detail,
+        ),
+    }
+}
+
+fn policy_accepted(id: &str, event: &PolicyAccepted) {
+    let PolicyAccepted { revision, before, origin, services, buckets, warnings, changes } = event;
+    let names = |list: Option<&Names>| list.map(|list| list.names.join(" "));
+    tracing::info!(
+        event = if before.is_some() { "policy_changed" } else { "policy_loaded" },
+        audit = id,
+        revision,
+        before,
+        from = origin.from,
+        place = origin.place,
+        author = origin.author,
+        message_of_push = origin.message,
+        number = origin.number,
+        services,
+        buckets,
+        warnings,
+        added = names(changes.as_ref().map(|c| &c.added)),
+        removed = names(changes.as_ref().map(|c| &c.removed)),
+        changed = names(changes.as_ref().map(|c| &c.changed)),
+        transferred = changes.as_ref().map(|c| c.transferred),
+        gained = changes.as_ref().map(|c| c.gained),
+        lost = changes.as_ref().map(|c| c.lost),
+        "policy read",
+    );
+}
+
+fn session_closed(id: &str, event: &SessionClosed) {
+    let SessionClosed {
+        outcome,
+        reason,
+        detail,
+        service,
+        nkey,
+        host,
+        server,
+        server_id,
+        cid,
+        account,
+        revision,
+        had_revision,
+        grant,
+        had_grant,
+    } = event;
+    tracing::warn!(
+        event = "session_closed",
+        audit = id,
+        outcome,
+        reason,
+        detail,
+        service,
+        nkey,
+        host,
+        server,
+        server_id,
+        cid,
+        account,
+        revision,
+        had_revision,
+        grant,
+        had_grant,
+    );
+}

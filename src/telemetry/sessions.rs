@@ -1,0 +1,170 @@
+//! Metrics of open connections.
+
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+/// How an open connection stands to the policy in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionState {
+    /// It has what it should have.
+    Current,
+    /// It would only gain something, and is left.
+    Gained,
+    /// It was let in by an instance that is ahead.
+    Newer,
+    /// It must be closed.
+    Stale,
+}
+
+impl SessionState {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 4] = [Self::Current, Self::Gained, Self::Newer, Self::Stale];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Current => "current",
+            Self::Gained => "gained",
+            Self::Newer => "newer",
+            Self::Stale => "stale",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StateLabel {
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ClosedLabels {
+    outcome: &'static str,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SweepLabel {
+    outcome: &'static str,
+}
+
+/// What Prometheus reads about open connections.
+pub struct SessionMetrics {
+    seen: Family<StateLabel, Gauge>,
+    closed: Family<ClosedLabels, Counter>,
+    sweeps: Family<SweepLabel, Counter>,
+    seconds: Histogram,
+    sweeper: Gauge,
+    instances: Gauge,
+    reach: Gauge,
+}
+
+impl Default for SessionMetrics {
+    fn default() -> Self {
+        let buckets = [0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0, 600.0];
+        Self {
+            seen: Family::default(),
+            closed: Family::default(),
+            sweeps: Family::default(),
+            seconds: Histogram::new(buckets),
+            sweeper: Gauge::default(),
+            instances: Gauge::default(),
+            reach: Gauge::default(),
+        }
+    }
+}
+
+impl SessionMetrics {
+    pub(super) fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "sessions",
+            "Open connections at the last sweep of this instance, by how they stand to the policy",
+            self.seen.clone(),
+        );
+        registry.register(
+            "sessions_closed",
+            "Open connections that a change of the policy made this instance close",
+            self.closed.clone(),
+        );
+        registry.register(
+            "session_sweeps",
+            "Looks at every open connection: complete, incomplete",
+            self.sweeps.clone(),
+        );
+        registry.register_with_unit(
+            "session_sweep",
+            "How long a sweep took, closing included",
+            Unit::Seconds,
+            self.seconds.clone(),
+        );
+        registry.register(
+            "session_sweeper",
+            "1 while this instance is the one that sweeps",
+            self.sweeper.clone(),
+        );
+        registry.register(
+            "instances",
+            "Living instances that this one knows of, itself included",
+            self.instances.clone(),
+        );
+        registry.register_with_unit(
+            "session_reach",
+            "Without a system user, after how long a change reaches every open connection: the \
+             longest lifetime of permissions. 0 with one",
+            Unit::Seconds,
+            self.reach.clone(),
+        );
+    }
+
+    /// How many connections stood so at the last sweep.
+    pub fn seen(&self, state: SessionState, count: i64) {
+        self.seen.get_or_create(&StateLabel { state: state.as_str() }).set(count);
+    }
+
+    /// Counts a connection that was to be closed: `closed`, `gone` or `failed`, and why.
+    pub fn closed(&self, outcome: &'static str, reason: &'static str) {
+        self.closed.get_or_create(&ClosedLabels { outcome, reason }).inc();
+    }
+
+    /// Counts a sweep.
+    pub fn swept(&self, complete: bool, took: Duration) {
+        let outcome = if complete { "complete" } else { "incomplete" };
+        self.sweeps.get_or_create(&SweepLabel { outcome }).inc();
+        self.seconds.observe(took.as_secs_f64());
+    }
+
+    /// Whether this instance is the one that sweeps.
+    pub fn sweeper(&self, sweeper: bool) {
+        self.sweeper.set(i64::from(sweeper));
+    }
+
+    /// Whether this instance is the one that sweeps, as last told.
+    #[must_use]
+    pub fn is_sweeper(&self) -> bool {
+        self.sweeper.get() == 1
+    }
+
+    /// How many instances live.
+    pub fn instances(&self, living: usize) {
+        self.instances.set(i64::try_from(living).unwrap_or(i64::MAX));
+    }
+
+    /// In one line, for people.
+    #[must_use]
+    pub fn report(&self) -> String {
+        match (self.reach.get(), self.sweeper.get()) {
+            (0, 1) => "closed by this instance when a change takes something".to_owned(),
+            (0, _) => "looked after by another instance, or not yet".to_owned(),
+            (reach, _) => format!("not reached by a change; permissions last up to {reach} s"),
+        }
+    }
+
+    /// The longest lifetime of permissions, when nobody closes connections; else zero.
+    pub fn reach(&self, lifetime: Duration) {
+        self.reach.set(i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX));
+    }
+}

@@ -1,0 +1,9 @@
+//! Violations, as nats-server's log tells of them.
+
+pub mod explain;
+pub mod follow;
+pub mod line;
+pub mod outbox;
+pub mod state;
+pub mod tail;
+pub mod who;

@@ -1,0 +1,343 @@
+//! What a violation means: who it was, what it was for, whose keys those are, and which entry the
+//! policy lacks. Everything about the policy is answered by [`crate::query`].
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::line::Refusal;
+use super::who::Granted;
+use crate::audit::event::{Source, Violation, cut, words};
+use crate::fold::Told;
+use crate::operation::{Act, Operation, Target, Usage};
+use crate::permissions::{Defaults, Grant};
+use crate::policy::model::{Policy, Service};
+use crate::policy::store::Snapshot;
+use crate::query::advice::{advise, missing};
+use crate::query::{Question, may};
+use crate::subject::{MAX_SUBJECT_BYTES, Pattern};
+
+/// How many services' grants are kept, to tell whether the policy in force grants something.
+const MAX_GRANTS: usize = 1024;
+
+/// Explains violations by one policy after the other.
+pub struct Explainer {
+    defaults: Defaults,
+    snapshot: Option<Arc<Snapshot>>,
+    /// Of that snapshot.
+    grants: HashMap<Arc<str>, Option<Arc<Grant>>>,
+}
+
+impl Explainer {
+    /// Without a policy, until one is given.
+    #[must_use]
+    pub fn new(defaults: Defaults) -> Self {
+        Self { defaults, snapshot: None, grants: HashMap::new() }
+    }
+
+    /// The policy to go by from now on.
+    pub fn set(&mut self, snapshot: Arc<Snapshot>) {
+        if !self.snapshot.as_ref().is_some_and(|before| Arc::ptr_eq(before, &snapshot)) {
+            self.grants.clear();
+            self.snapshot = Some(snapshot);
+        }
+    }
+
+    /// The event of a violation. `source` names the first of repeats.
+    pub fn event(
+        &mut self,
+        told: &Told<Refusal>,
+        server: Option<&str>,
+        source: &Source,
+    ) -> Violation {
+        let Told { refusal, number: _, count, first, last, repeats } = told;
+        let Usage { operation, target } = Usage::of(refusal.act, &refusal.subject);
+        let granted = refusal.user.as_deref().and_then(Granted::parse);
+        let about = self.about(refusal, granted.as_ref(), operation, target.as_ref());
+        let (service, nkey, revision) = match granted {
+            Some(Granted { service, nkey, revision, digest: _ }) => {
+                (Some(service), Some(nkey.to_string()), Some(revision))
+            }
+            None => (None, None, None),
+        };
+        Violation {
+            seen_by: "server_log".to_owned(),
+            service,
+            nkey,
+            account: refusal.account.as_deref().map(words),
+            revision,
+            host: Some(words(&refusal.address)),
+            server: server.map(words),
+            cid: Some(refusal.connection),
+            client: refusal.client.as_deref().map(words),
+            operation,
+            subject: cut(&refusal.subject, MAX_SUBJECT_BYTES),
+            queue: refusal.queue.as_deref().map(words),
+            keyspace: target.map(|target| words(&target.to_string())),
+            owner: about.owner,
+            missing_rule: about.missing_rule,
+            detail: about.detail,
+            repeats: repeats.map(|number| source.id(number)),
+            count: *count,
+            first: *first,
+            last: *last,
+        }
+    }
+
+    fn about(
+        &mut self,
+        refusal: &Refusal,
+        granted: Option<&Granted>,
+        operation: Operation,
+        target: Option<&Target>,
+    ) -> About {
+        let stranger = match (&refusal.user, granted) {
+            (_, Some(_)) => None,
+            (None, None) => Some("the server's log does not name the user".to_owned()),
+            (Some(user), None) => {
+                Some(format!("the user {} was not let in by solewriter", words(user)))
+            }
+        };
+        let Some(snapshot) = self.snapshot.clone() else {
+            return About { detail: stranger, ..About::default() };
+        };
+        let policy = &snapshot.policy;
+        let owner = target.and_then(|target| owner(policy, target));
+        let Some(granted) = granted else {
+            return About { owner, detail: stranger, ..About::default() };
+        };
+        let Some(service) = policy.service(&granted.service) else {
+            let detail = Some(format!("policy {} has no such service", policy.revision()));
+            return About { owner, detail, ..About::default() };
+        };
+        let Some(question) = question(refusal, operation, target) else {
+            let detail = Some("no rule can grant it".to_owned());
+            return About { owner, detail, ..About::default() };
+        };
+        if refusal.act != Act::Reply && self.is_granted(service, &question) {
+            let (now, then) = (policy.revision(), &granted.revision);
+            let detail = if now.as_str() == then {
+                format!("policy {now} grants it: was this connection made under other settings?")
+            } else {
+                format!("policy {now} grants it; the connection is still on {then}")
+            };
+            return About { owner, detail: Some(detail), ..About::default() };
+        }
+        let missing_rule = missing(policy, service, &question).map(|entry| entry.to_string());
+        let never = advise(policy, service, &question).never;
+        let detail = never.map(|never| format!("no rule can grant it: {never}"));
+        About { owner, missing_rule, detail }
+    }
+
+    /// Whether the policy in force grants it: a connection lives on by the one it was let in by.
+    fn is_granted(&mut self, service: &Service, question: &Question) -> bool {
+        if self.grants.len() >= MAX_GRANTS && !self.grants.contains_key(&service.name) {
+            self.grants.clear();
+        }
+        let grant = self
+            .grants
+            .entry(Arc::clone(&service.name))
+            .or_insert_with(|| Grant::of(service, &self.defaults).ok().map(Arc::new));
+        grant.as_ref().is_some_and(|grant| may(grant, question).is_yes())
+    }
+}
+
+#[derive(Default)]
+struct About {
+    owner: Option<String>,
+    missing_rule: Option<String>,
+    detail: Option<String>,
+}
+
+/// The service that owns the keys; several with commas, when they share what was asked for.
+fn owner(policy: &Policy, target: &Target) -> Option<String> {
+    let mut names: Vec<&str> =
+        policy.owners(&target.keyspace()).map(|(service, _)| &*service.name).collect();
+    names.dedup();
+    (!names.is_empty()).then(|| words(&names.join(", ")))
+}
+
+/// What would have to be allowed. `None` where nothing could be: the subject is none, or it is a
+/// reply that only servers name.
+fn question(refusal: &Refusal, operation: Operation, target: Option<&Target>) -> Option<Question> {
+    let pattern = || Pattern::parse(&refusal.subject).ok();
+    match (operation, target) {
+        (Operation::Reply, _) => None,
+        (Operation::Subscribe, _) => pattern().map(Question::Subscribe),
+        // Only who owns a bucket as a whole may remove its markers.
+        (Operation::Write | Operation::Purge, Some(target)) => {
+            Some(Question::Write(target.keyspace()))
+        }
+        (Operation::Get | Operation::Watch | Operation::Open, Some(target)) => {
+            Some(Question::Read(target.keyspace()))
+        }
+        _ => pattern().map(Question::Publish),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::policy::store::Store;
+    use crate::policy::validate::validate;
+    use crate::source::SourceFile;
+    use crate::violations::line::{Line, parse};
+
+    const KEY: &str = "UCRAFZAHGBQKZ5WVGGAZTW3N7PIO7NNEZC77U2TFP7DSBDSFHKEUCIHK";
+    const POLICY: &str = r#"
+[bucket.orders]
+[bucket.shared]
+part_owners = true
+rollup = false
+duplicate_window = "100ms"
+[service.orders]
+nkeys = ["UCRAFZAHGBQKZ5WVGGAZTW3N7PIO7NNEZC77U2TFP7DSBDSFHKEUCIHK"]
+owns = ["orders", "shared/a.>"]
+[service.other]
+owns = ["shared/b.>"]
+[service.evil]
+reads = ["shared"]
+"#;
+
+    fn explained(name: &str, said: &str) -> Violation {
+        let store = Store::new();
+        let policy = [SourceFile::new("p.toml", POLICY)];
+        let snapshot = store.load(&policy, Timestamp::UNIX_EPOCH).unwrap().after;
+        let lifetime = std::time::Duration::from_secs(60);
+        let mut explainer = Explainer::new(Defaults { account: "APP".into(), lifetime });
+        explainer.set(snapshot);
+        let line = format!(r#"[1] [ERR] h:1 - cid:7 - "APP/user:{name}" - {said}"#);
+        let Line::Refusal(refusal) = parse(line.as_bytes()) else { panic!("{line}") };
+        let told = Told {
+            refusal: *refusal,
+            number: 3,
+            count: 2,
+            first: Timestamp::UNIX_EPOCH,
+            last: Timestamp::UNIX_EPOCH,
+            repeats: Some(1),
+        };
+        let source = Source { producer: "violations".to_owned(), instance: "i".to_owned() };
+        explainer.event(&told, Some("nats-1"), &source)
+    }
+
+    /// Operation, keyspace, owner, missing rule, detail.
+    fn brief(said: &str) -> [Option<String>; 5] {
+        let v = explained(&format!("evil/{KEY}/0123"), said);
+        let operation = Some(v.operation.to_string());
+        [operation, v.keyspace, v.owner, v.missing_rule, v.detail]
+    }
+
+    #[test]
+    fn names_the_true_owner_and_the_rule_that_would_be_needed() {
+        let publish = |subject: &str| format!("Publish Violation - Subject \"{subject}\"");
+        let subscribe = |s: &str| format!("Subscription Violation - Subject \"{s}\", SID 1");
+        for (said, expected) in [
+            (
+                publish("$KV.orders.k1"),
+                ["write", "orders/k1", "orders", "[service.evil] owns = [\"orders\"]", ""],
+            ),
+            (
+                publish("$KV.shared.b.x"),
+                ["write", "shared/b.x", "other", "[service.evil] owns = [\"shared/b.x\"]", ""],
+            ),
+            (
+                publish("$KV.shared.c"),
+                ["write", "shared/c", "", "[service.evil] owns = [\"shared/c\"]", ""],
+            ),
+            (
+                publish("$JS.API.DIRECT.GET.KV_orders.$KV.orders.k1"),
+                ["get", "orders/k1", "orders", "[service.evil] reads = [\"orders/k1\"]", ""],
+            ),
+            (
+                publish("$JS.API.CONSUMER.CREATE.KV_orders"),
+                ["watch", "orders", "orders", "[service.evil] reads = [\"orders\"]", ""],
+            ),
+            (
+                publish("$JS.API.STREAM.INFO.KV_nowhere"),
+                ["open", "nowhere", "", "[service.evil] reads = [\"nowhere\"]", ""],
+            ),
+            (
+                publish("$JS.API.STREAM.DELETE.KV_shared"),
+                [
+                    "administer",
+                    "shared",
+                    "orders, other",
+                    "",
+                    "no rule can grant it: `$JS.API.STREAM.DELETE.>` is never granted to any service",
+                ],
+            ),
+            (
+                publish("events.x"),
+                ["publish", "", "", "[service.evil] publishes = [\"events.x\"]", ""],
+            ),
+            (publish("a b"), ["publish", "", "", "", "no rule can grant it"]),
+            (
+                subscribe("events.>"),
+                ["subscribe", "", "", "[service.evil] subscribes = [\"events.>\"]", ""],
+            ),
+            (
+                subscribe("_INBOX.orders.>"),
+                [
+                    "subscribe",
+                    "",
+                    "",
+                    "",
+                    "no rule can grant it: inboxes are private: \
+                  `_INBOX.evil.>` comes with `reads`, `owns` and `calls`",
+                ],
+            ),
+            (
+                subscribe("$KV.orders.>"),
+                [
+                    "subscribe",
+                    "orders",
+                    "orders",
+                    "",
+                    "no rule can grant it: `$KV.>` is never granted to any service",
+                ],
+            ),
+            (
+                "Publish Violation - Reply \"$JS.ACK.x\"".to_owned(),
+                ["reply", "", "", "", "no rule can grant it"],
+            ),
+            (
+                publish("$JS.API.STREAM.INFO.KV_shared"),
+                [
+                    "open",
+                    "shared",
+                    "orders, other",
+                    "",
+                    &format!("policy {} grants it; the connection is still on 0123", revision()),
+                ],
+            ),
+        ] {
+            let expected = expected.map(|text| Some(text.to_owned()).filter(|t| !t.is_empty()));
+            assert_eq!(brief(&said), expected, "{said}");
+        }
+    }
+
+    fn revision() -> String {
+        validate(&[SourceFile::new("p.toml", POLICY)]).unwrap().policy.revision().to_string()
+    }
+
+    #[test]
+    fn names_connection_service_and_key() {
+        let name = format!("evil/{KEY}/0123/abcd");
+        let v = explained(&name, "Publish Violation - Subject \"$KV.orders.k1\"");
+        assert_eq!((v.service.as_deref(), v.nkey.as_deref()), (Some("evil"), Some(KEY)));
+        assert_eq!((v.cid, v.host.as_deref()), (Some(7), Some("h:1")));
+        assert_eq!((v.account.as_deref(), v.server.as_deref()), (Some("APP"), Some("nats-1")));
+        assert_eq!((v.count, v.repeats.as_deref()), (2, Some("i-1")));
+    }
+
+    #[test]
+    fn says_who_is_none_of_ours() {
+        let said = "Publish Violation - Subject \"$KV.orders.k1\"";
+        let v = explained("admin", said);
+        assert_eq!((v.service, v.owner.as_deref()), (None, Some("orders")));
+        assert_eq!(v.detail.as_deref(), Some("the user admin was not let in by solewriter"));
+        let v = explained(&format!("gone/{KEY}/0123"), said);
+        assert_eq!(v.detail, Some(format!("policy {} has no such service", revision())));
+    }
+}

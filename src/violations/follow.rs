@@ -1,0 +1,425 @@
+//! The follower at work: from lines to what is told, in the log and in the audit stream.
+
+use std::collections::{HashSet, VecDeque};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::explain::Explainer;
+use super::line::{Line, Refusal, parse};
+use super::outbox::{CAPACITY, Outbox};
+use super::state::{Outgoing, State, StateFile};
+use super::tail::{Lines, News, Tail};
+use crate::audit::event::{Event, Record, SUBJECT_ROOT, Source, Trouble, Violation};
+use crate::audit::violation;
+use crate::fold::{Folds, MAX_FOLDS, Told};
+use crate::policy::store::Store;
+
+/// How often a file is looked at that has nothing new.
+const LOOK: Duration = Duration::from_millis(50);
+/// How often what was told is saved, and then published.
+const SAVE: Duration = Duration::from_millis(150);
+/// How often the position is saved when nothing was told.
+const SAVE_QUIET: Duration = Duration::from_secs(2);
+/// For how long there must be more to read before it counts as being behind, and how often that
+/// is said.
+const BEHIND: Duration = Duration::from_secs(1);
+const BEHIND_AGAIN: Duration = Duration::from_secs(10);
+/// How long the last events may take at the end.
+const FAREWELL: Duration = Duration::from_secs(5);
+/// How many violations of a stream are known again after a restart.
+const RECENT: usize = 1024;
+
+/// Where lines come from.
+pub enum Input {
+    /// A file.
+    File(Box<Tail>),
+    /// Bytes as they come, until there are no more.
+    Stream(mpsc::Receiver<Vec<u8>>, Lines),
+}
+
+/// How to follow.
+pub struct Options {
+    /// Repeats within this time are counted together; zero tells each by itself.
+    pub window: SignedDuration,
+    /// The zone of the times in the log.
+    pub zone: TimeZone,
+    /// The server's name, if its log need not be asked.
+    pub server: Option<String>,
+    /// The follower's own service, as which it publishes.
+    pub service: String,
+    /// Whether events are published.
+    pub publishes: bool,
+}
+
+/// Counts, for the end and for tests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Lines read.
+    pub lines: u64,
+    /// Violations among them.
+    pub violations: u64,
+    /// What was told of them.
+    pub told: u64,
+    /// Lines that seem to be violations and are not understood.
+    pub strange: u64,
+}
+
+/// Follows one server's log.
+pub struct Follower {
+    options: Options,
+    input: Input,
+    folds: Folds<Refusal>,
+    explainer: Explainer,
+    store: Option<Arc<Store>>,
+    file: Option<StateFile>,
+    source: Source,
+    server: Option<String>,
+    recent: VecDeque<u64>,
+    /// Those of the last run: they may come again.
+    known: HashSet<u64>,
+    staged: Vec<Arc<Outgoing>>,
+    outbox: Arc<Outbox>,
+    tally: Tally,
+    too_long: u64,
+    strange_said: bool,
+}
+
+/// What one look at the input came to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Looked {
+    More,
+    UpToDate,
+    Ended,
+}
+
+impl Follower {
+    /// Begins, or goes on from `state`. `input` must be where that state says.
+    #[must_use]
+    pub fn new(
+        options: Options,
+        input: Input,
+        explainer: Explainer,
+        store: Option<Arc<Store>>,
+        state: State,
+        file: Option<StateFile>,
+    ) -> Self {
+        let State { instance, next, server, position: _, recent, folds: open, outbox } = state;
+        let mut folds = Folds::new(options.window, MAX_FOLDS);
+        folds.restore(next.max(1), open);
+        let waiting = Arc::new(Outbox::default());
+        waiting.put(outbox.into_iter().map(Arc::new));
+        Self {
+            source: Source { producer: options.service.clone(), instance },
+            server: options.server.clone().or(server),
+            options,
+            input,
+            folds,
+            explainer,
+            store,
+            file,
+            known: recent.iter().copied().collect(),
+            recent: recent.into(),
+            staged: Vec::new(),
+            outbox: waiting,
+            tally: Tally::default(),
+            too_long: 0,
+            strange_said: false,
+        }
+    }
+
+    /// What waits to be published, for [`Outbox::deliver`].
+    #[must_use]
+    pub fn outbox(&self) -> Arc<Outbox> {
+        Arc::clone(&self.outbox)
+    }
+
+    /// Where events go.
+    #[must_use]
+    pub fn subject(&self) -> String {
+        self.source.subject()
+    }
+
+    /// Follows until there is nothing more to come or `stop` says so; then tells what is counted,
+    /// waits a little for the last acknowledgements, and saves.
+    ///
+    /// # Errors
+    /// When the state cannot be saved: going on would tell things twice.
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> io::Result<Tally> {
+        let mut saved = Instant::now();
+        let mut lag = Lag::default();
+        loop {
+            if let Some(snapshot) = self.store.as_ref().and_then(|store| store.current()) {
+                self.explainer.set(snapshot);
+            }
+            let looked = self.look().await;
+            let pause = match looked {
+                Looked::More => Duration::ZERO,
+                Looked::UpToDate | Looked::Ended => {
+                    let mut told = Vec::new();
+                    self.folds.end_passed(Timestamp::now(), &mut told);
+                    self.stage(told);
+                    LOOK
+                }
+            };
+            let due = if self.staged.is_empty() { SAVE_QUIET } else { SAVE };
+            // While up to date, what was told goes out at once.
+            if saved.elapsed() >= due || (looked != Looked::More && !self.staged.is_empty()) {
+                self.save()?;
+                saved = Instant::now();
+            }
+            lag.note(looked == Looked::More, &self.input);
+            if looked == Looked::Ended || *stop.borrow() {
+                break;
+            }
+            while self.options.publishes && self.outbox.len() >= CAPACITY && !*stop.borrow() {
+                lag.note(true, &self.input);
+                let _ = timeout(BEHIND, self.outbox.delivered()).await;
+            }
+            if pause.is_zero() {
+                tokio::task::yield_now().await;
+            } else {
+                let _ = timeout(pause, stop.changed()).await;
+            }
+        }
+        self.end().await
+    }
+
+    async fn end(mut self) -> io::Result<Tally> {
+        let mut told = Vec::new();
+        self.folds.end_all(&mut told);
+        self.stage(told);
+        self.save()?;
+        let deadline = Instant::now() + FAREWELL;
+        while self.options.publishes && !self.outbox.is_empty() && Instant::now() < deadline {
+            let _ = timeout(LOOK, self.outbox.delivered()).await;
+        }
+        self.save()?;
+        let waiting = self.outbox.len();
+        if waiting > 0 && self.options.publishes {
+            let kept = if self.file.is_some() { "kept for the next start" } else { "lost" };
+            tracing::error!(event = "unacknowledged", waiting, "these events are {kept}");
+        }
+        let Tally { lines, violations, told, strange } = self.tally;
+        tracing::info!(event = "stopped", lines, violations, told, strange, waiting);
+        Ok(self.tally)
+    }
+
+    /// Reads a piece of the input.
+    async fn look(&mut self) -> Looked {
+        let mut lines = Batch::default();
+        let looked = match &mut self.input {
+            Input::File(tail) => {
+                let read = tail.read(|line| lines.take(line));
+                self.too_long = tail.too_long();
+                match read {
+                    Ok(News::More) => Looked::More,
+                    Ok(News::UpToDate | News::Missing) => Looked::UpToDate,
+                    Ok(news @ (News::Cut | News::Gone)) => {
+                        self.trouble(gap(news));
+                        Looked::More
+                    }
+                    Err(error) => {
+                        tracing::error!(event = "log_unreadable", %error, "trying again");
+                        sleep(BEHIND).await;
+                        Looked::UpToDate
+                    }
+                }
+            }
+            Input::Stream(bytes, cutter) => match timeout(LOOK, bytes.recv()).await {
+                Ok(Some(chunk)) => {
+                    cutter.feed(&chunk, |line| lines.take(line));
+                    self.too_long = cutter.too_long;
+                    if bytes.is_empty() { Looked::UpToDate } else { Looked::More }
+                }
+                Ok(None) => {
+                    cutter.end(|line| lines.take(line));
+                    Looked::Ended
+                }
+                Err(_) => Looked::UpToDate,
+            },
+        };
+        self.take(lines);
+        looked
+    }
+
+    fn take(&mut self, batch: Batch) {
+        let Batch { lines, found, names, strange } = batch;
+        self.tally.lines += lines;
+        if let Some(name) = names
+            && self.options.server.is_none()
+        {
+            self.server = Some(name);
+        }
+        let now = Timestamp::now();
+        let mut told = Vec::new();
+        for (refusal, hash) in found {
+            if matches!(self.input, Input::Stream(..)) && refusal.at.is_some() {
+                if self.known.contains(&hash) {
+                    continue;
+                }
+                self.recent.push_back(hash);
+                if self.recent.len() > RECENT {
+                    self.recent.pop_front();
+                }
+            }
+            self.tally.violations += 1;
+            let time = refusal.at.and_then(|at| self.options.zone.to_timestamp(at).ok());
+            self.folds.take(refusal, time.unwrap_or(now), now, &mut told);
+        }
+        self.stage(told);
+        self.tally.strange += strange;
+        if strange > 0 && !self.strange_said {
+            self.strange_said = true;
+            self.trouble(
+                "the server's log has violations in a form that this version of solewriter does \
+                 not know; they are not told. Is the server newer than 2.15?",
+            );
+        }
+    }
+
+    /// Logs what is told, and has it published after the next save.
+    fn stage(&mut self, told: Vec<Told<Refusal>>) {
+        for told in told {
+            let event = self.explainer.event(&told, self.server.as_deref(), &self.source);
+            self.tally.told += 1;
+            violation::log(&self.source.id(told.number), &event);
+            // Told to the audit stream, it would come back: what forbids us that subject forbids
+            // the event about it too.
+            let is_own = self.is_own(&event);
+            let time = told.last;
+            let record =
+                Record { sequence: told.number, time, event: Event::Violation(event.into()) };
+            if !is_own {
+                self.publish(&record);
+            }
+        }
+    }
+
+    fn is_own(&self, event: &Violation) -> bool {
+        event.service.as_deref() == Some(self.options.service.as_str())
+            && event.subject.starts_with(SUBJECT_ROOT)
+    }
+
+    fn publish(&mut self, record: &Record) {
+        if self.options.publishes {
+            let id = self.source.id(record.sequence);
+            self.staged.push(Arc::new(Outgoing { id, body: record.line(&self.source) }));
+        }
+    }
+
+    /// Tells of something that needs a person.
+    fn trouble(&mut self, detail: &str) {
+        let sequence = self.folds.number();
+        let (reason, detail) = ("violations_log".to_owned(), detail.to_owned());
+        tracing::error!(event = "trouble", audit = self.source.id(sequence), reason, detail);
+        let event = Event::Trouble(Trouble { reason, detail, service: None });
+        self.publish(&Record { sequence, time: Timestamp::now(), event });
+    }
+
+    /// Saves, and lets go what waited for that.
+    fn save(&mut self) -> io::Result<()> {
+        if let Some(file) = &self.file {
+            let mut outbox = self.outbox.saved();
+            outbox.extend(self.staged.iter().map(|event| Outgoing::clone(event)));
+            file.save(&State {
+                instance: self.source.instance.clone(),
+                next: self.folds.next(),
+                server: self.server.clone(),
+                position: match &self.input {
+                    Input::File(tail) => tail.position(),
+                    Input::Stream(..) => None,
+                },
+                recent: self.recent.iter().copied().collect(),
+                folds: self.folds.saved(),
+                outbox,
+            })?;
+        }
+        self.outbox.put(self.staged.drain(..));
+        Ok(())
+    }
+}
+
+fn gap(news: News) -> &'static str {
+    match news {
+        News::Cut => {
+            "the server's log was cut in place; what was written to it since it was last read may \
+             be lost. Let it be renamed instead (logfile_size_limit, or logrotate without \
+             copytruncate)"
+        }
+        _ => {
+            "the log file that was read last time is gone, or holds something else; violations \
+             that were only there are lost"
+        }
+    }
+}
+
+/// What one piece of the input has.
+#[derive(Default)]
+struct Batch {
+    lines: u64,
+    found: Vec<(Refusal, u64)>,
+    names: Option<String>,
+    strange: u64,
+}
+
+impl Batch {
+    fn take(&mut self, line: &[u8]) {
+        self.lines += 1;
+        match parse(line) {
+            Line::Refusal(refusal) => self.found.push((*refusal, hash(line))),
+            Line::ServerName(name) => self.names = Some(name),
+            Line::Strange => self.strange += 1,
+            Line::Other => {}
+        }
+    }
+}
+
+/// The same for the same line, in every version.
+fn hash(line: &[u8]) -> u64 {
+    let digest = digest(&SHA256, line);
+    let first = digest.as_ref().first_chunk().copied();
+    u64::from_be_bytes(first.unwrap_or_default())
+}
+
+/// Says when there is more to read than is read.
+#[derive(Default)]
+struct Lag {
+    since: Option<Instant>,
+    said: Option<Instant>,
+}
+
+impl Lag {
+    fn note(&mut self, behind: bool, input: &Input) {
+        if !behind {
+            if self.said.is_some() {
+                tracing::info!(event = "caught_up", "everything in the log has been read");
+            }
+            *self = Self::default();
+            return;
+        }
+        let now = Instant::now();
+        let since = *self.since.get_or_insert(now);
+        let is_due = self.said.is_none_or(|said| now - said >= BEHIND_AGAIN);
+        if now - since >= BEHIND && is_due {
+            self.said = Some(now);
+            let (bytes, chunks) = match input {
+                Input::File(tail) => (Some(tail.behind()), None),
+                Input::Stream(bytes, _) => (None, Some(bytes.len())),
+            };
+            tracing::warn!(
+                event = "behind",
+                bytes,
+                chunks,
+                seconds = (now - since).as_secs(),
+                "the log is written faster than it is read, or was long before this began",
+            );
+        }
+    }
+}

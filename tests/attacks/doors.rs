@@ -1,0 +1,371 @@
+//! Attacks that need more than lines of the client protocol: other ways in, and false answers to
+//! the server's authorization requests.
+
+use std::time::Duration;
+
+use data_encoding::BASE64URL_NOPAD;
+use serde_json::{Value, json};
+use solewriter::attacks::{Attack, Control, Effect, Ending, Expected, Family, Offer, Step, Who};
+use solewriter::keys::Signer;
+use solewriter::sandbox::free_ports;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::deployment::{DEADLINE, Deployment, Prepared};
+use super::raw::Raw;
+use super::suite::Place;
+
+fn attack(id: &'static str, title: &'static str, how: &'static str, why: &'static str) -> Attack {
+    let mut attack = super::suite::families().remove(0).attacks.remove(0);
+    attack.id = id;
+    attack.title = title;
+    attack.who = Who::Stranger;
+    attack.steps = vec![Step::Knock(Offer::Nothing)];
+    attack.effect = Effect::Enters;
+    attack.expected = Expected::Closed { by: Ending::Refused, why };
+    attack.control = Control::Told(how);
+    attack.in_prove = false;
+    attack
+}
+
+/// What is tried, and why it fails.
+pub fn family() -> Family {
+    let own = "the service's own key and signature";
+    Family {
+        title: "Other doors, and false answers",
+        about: "Success is to be let in, but for the last, where it is that somebody else is not.",
+        attacks: vec![
+            told(
+                attack(
+                    "door-websocket",
+                    "A WebSocket connection of a service that may come by TCP alone",
+                    "for a service with `connections = [\"WEBSOCKET\"]`",
+                    "solewriter decides connection types; the server would ignore them in the JWT",
+                ),
+                own,
+            ),
+            told(
+                attack(
+                    "door-leafnode",
+                    "A leafnode connection of a service that may come by TCP alone",
+                    "for a service with `connections = [\"LEAFNODE\"]`",
+                    "solewriter decides connection types; the server would ignore them in the JWT",
+                ),
+                own,
+            ),
+            told(
+                attack(
+                    "door-mqtt",
+                    "An MQTT connection with a service's name and key as user and password",
+                    "for a user of the server's configuration",
+                    "MQTT has no nonce, so nothing can be signed",
+                ),
+                "the key as user and password",
+            ),
+            told(
+                attack(
+                    "answer-other-issuer",
+                    "A second responder, in the callout's account, lets a stranger in with an \
+                     answer that it signed itself",
+                    "where it has the issuer's seed",
+                    "the server takes answers of the configured issuer alone",
+                ),
+                "CONNECT {nkey: another, sig: its own}",
+            ),
+            told(
+                attack(
+                    "answer-publisher",
+                    "The user who may push policies takes authorization requests",
+                    "for the callout user",
+                    "its permissions in the server's configuration leave that out",
+                ),
+                "SUB $SYS.REQ.USER.AUTH",
+            ),
+            residual(
+                attack(
+                    "answer-first",
+                    "A second responder, in the callout's account, answers first with nonsense: a \
+                     service is not let in",
+                    "",
+                    "",
+                ),
+                "the service's own key and signature",
+                "the server takes the first answer, and a bad one is a refusal",
+                "nobody but solewriter may subscribe to `$SYS.REQ.USER.AUTH` in AUTH: the shipped \
+                 configuration has two users there, with permissions; add none",
+            ),
+            residual(
+                attack("door-no-auth-user", "No credential, where `no_auth_user` is set", "", ""),
+                "CONNECT {}",
+                "the server makes everyone without a credential that user, and asks nobody",
+                "never set `no_auth_user`; `prove` finds it",
+            ),
+        ],
+    }
+}
+
+/// What a row shows in the place of lines.
+fn told(mut attack: Attack, line: &'static str) -> Attack {
+    attack.steps = vec![Step::Told(line)];
+    attack
+}
+
+fn residual(
+    attack: Attack,
+    line: &'static str,
+    reason: &'static str,
+    mitigation: &'static str,
+) -> Attack {
+    let mut attack = told(attack, line);
+    attack.expected = Expected::Residual { reason, mitigation };
+    attack.control = Control::Here;
+    attack
+}
+
+const POLICY: &str = r#"
+[service.plain]
+nkeys = ["{plain}"]
+calls = ["svc.x"]
+
+[service.by-websocket]
+nkeys = ["{by-websocket}"]
+connections = ["WEBSOCKET"]
+
+[service.by-leafnode]
+nkeys = ["{by-leafnode}"]
+connections = ["LEAFNODE"]
+
+[service.by-mqtt]
+nkeys = ["{by-mqtt}"]
+connections = ["MQTT"]
+"#;
+
+type Seen = (&'static str, Result<Option<Ending>, String>);
+
+/// How it ended, where being let in is success.
+fn ending(entered: &Result<(), String>) -> Ending {
+    if entered.is_ok() { Ending::Succeeded } else { Ending::Refused }
+}
+
+/// Tries everything. Gives what came of each, or what is not as it should be.
+pub async fn run(place: Place) -> Vec<Seen> {
+    let mut seen = other_doors(place.version).await;
+    seen.extend(false_answers(place.version).await);
+    seen.push(("door-no-auth-user", no_auth_user(place.version).await));
+    for (id, outcome) in &mut seen {
+        let family = family();
+        let attack = family.attacks.iter().find(|attack| attack.id == *id).unwrap();
+        if let Ok(Some(ending)) = outcome
+            && !attack.expects(*ending, place.numbers())
+        {
+            *outcome = Err(format!("{:?}, but it {}", attack.expected, ending.word()));
+        }
+    }
+    seen
+}
+
+/// Its control first: without it, the outcome says nothing.
+fn after(
+    control: Result<(), String>,
+    entered: &Result<(), String>,
+) -> Result<Option<Ending>, String> {
+    control.map_err(|error| format!("its control should work, and does not: {error}"))?;
+    Ok(Some(ending(entered)))
+}
+
+async fn other_doors(version: &'static str) -> Vec<Seen> {
+    let ports = free_ports(2).unwrap();
+    let (leaf, mqtt) = (format!("127.0.0.1:{}", ports[0]), format!("127.0.0.1:{}", ports[1]));
+    let doors = format!(
+        "websocket {{ listen: \"127.0.0.1:-1\", no_tls: true }}\n\
+         leafnodes {{ listen: \"{leaf}\" }}\nmqtt {{ listen: \"{mqtt}\" }}\nsystem_account: SYS"
+    );
+    let deployment = Prepared::new()
+        .with_server("system_account: SYS", &doors)
+        .with_server(
+            "users: [ { nkey: $ADMIN_KEY } ]",
+            "users: [ { nkey: $ADMIN_KEY }, { user: gadget, password: gadget } ]",
+        )
+        .with_server("$SYSTEM_KEY ]", "$SYSTEM_KEY, gadget ]")
+        .start(version, POLICY)
+        .await;
+    let websocket = deployment.server.ports().websocket[0].clone();
+    let by_websocket = async |service: &str| {
+        let mut raw = Raw::dial_websocket(&websocket).await;
+        let proof = raw.proof(&deployment.service(service).seed);
+        raw.enter(&proof).await
+    };
+    let by_leafnode = async |service: &str| leafnode(&leaf, &deployment, service).await;
+    let key = deployment.service("by-mqtt").key();
+    // The publisher's and the callout user's seeds are those of `solewriter init`.
+    let takes_requests = async |user: &str| {
+        let mut raw = Raw::try_login(deployment.url(), &deployment.seed(user)).await?;
+        raw.subscribe("$SYS.REQ.USER.AUTH").await.map(drop)
+    };
+    vec![
+        ("door-websocket", after(by_websocket("by-websocket").await, &by_websocket("plain").await)),
+        ("door-leafnode", after(by_leafnode("by-leafnode").await, &by_leafnode("plain").await)),
+        (
+            "door-mqtt",
+            after(by_mqtt(&mqtt, "gadget", "gadget").await, &by_mqtt(&mqtt, &key, &key).await),
+        ),
+        (
+            "answer-publisher",
+            after(takes_requests("callout").await, &takes_requests("publisher").await),
+        ),
+    ]
+}
+
+/// Connects as a leafnode does, with a service's own proof.
+async fn leafnode(address: &str, deployment: &Deployment, service: &str) -> Result<(), String> {
+    let (reader, mut writer) = TcpStream::connect(address).await.unwrap().into_split();
+    let mut lines = BufReader::new(reader).lines();
+    let first = timeout(DEADLINE, lines.next_line()).await.unwrap().unwrap().unwrap();
+    let info: Value = serde_json::from_str(first.strip_prefix("INFO ").unwrap()).unwrap();
+    let signer = Signer::new(&deployment.service(service).seed).unwrap();
+    let signature = signer.sign(info["nonce"].as_str().unwrap().as_bytes());
+    let connect = json!({"nkey": signer.public().as_str(), "name": "leaf", "version": "2.12.0",
+        "sig": BASE64URL_NOPAD.encode(&signature), "headers": true, "jetstream": false});
+    writer.write_all(format!("CONNECT {connect}\r\nPING\r\n").as_bytes()).await.unwrap();
+    loop {
+        match timeout(DEADLINE, lines.next_line()).await.unwrap() {
+            Ok(Some(line)) if line.starts_with("PONG") => return Ok(()),
+            Ok(Some(line)) if line.starts_with("-ERR") => return Err(line),
+            Ok(Some(_)) => {}
+            _ => return Err("closed".to_owned()),
+        }
+    }
+}
+
+/// Connects as an MQTT 3.1.1 client.
+async fn by_mqtt(address: &str, user: &str, password: &str) -> Result<(), String> {
+    let field = |text: &str| {
+        let mut bytes = u16::try_from(text.len()).unwrap().to_be_bytes().to_vec();
+        bytes.extend_from_slice(text.as_bytes());
+        bytes
+    };
+    // Level 4; user name, password, clean session; keep alive for 60 s.
+    let body = [field("MQTT"), vec![4, 0xC2, 0, 60], field("client"), field(user), field(password)]
+        .concat();
+    assert!(body.len() < 16384);
+    let (low, high) =
+        (u8::try_from(body.len() % 128).unwrap(), u8::try_from(body.len() / 128).unwrap());
+    let mut packet = if high == 0 { vec![0x10, low] } else { vec![0x10, low | 0x80, high] };
+    packet.extend_from_slice(&body);
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(&packet).await.unwrap();
+    let mut answer = [0; 4];
+    match timeout(DEADLINE, stream.read_exact(&mut answer)).await.unwrap() {
+        Ok(_) if answer == [0x20, 2, 0, 0] => Ok(()),
+        answered => Err(format!("{answered:?} {answer:?}")),
+    }
+}
+
+/// Another user in the callout's account, and requests in the clear so that it can read them.
+fn with_a_rogue() -> Prepared {
+    Prepared::new()
+        .with_server(
+            "  AUTH {\n    jetstream: enabled\n    users: [",
+            "  AUTH {\n    jetstream: enabled\n    users: [ { user: rogue, password: rogue }",
+        )
+        .with_server("$SYSTEM_KEY ]", "$SYSTEM_KEY, rogue ]")
+        .with_server("timeout: 5", "timeout: 2")
+        .with_server("xkey: $CALLOUT_XKEY", "")
+        .without_value("CALLOUT_XKEY")
+        .with_settings("[xkey]", "#")
+        .with_settings("seed = \"keys/callout.xk\"", "")
+}
+
+async fn rogue(deployment: &Deployment) -> Raw {
+    let mut rogue = Raw::dial(deployment.url()).await;
+    rogue.enter(&json!({"user": "rogue", "pass": "rogue"})).await.unwrap();
+    rogue.subscribe("$SYS.REQ.USER.AUTH").await.unwrap();
+    rogue
+}
+
+async fn false_answers(version: &'static str) -> Vec<Seen> {
+    // Without solewriter, so that nobody else answers.
+    let deployment = with_a_rogue().start_broker(version, POLICY).await;
+    let issuer = std::fs::read_to_string(deployment.files.seed_file("issuer")).unwrap();
+    let issuer = nkeys::KeyPair::from_seed(issuer.trim()).unwrap();
+    let control = let_in_by(&deployment, &issuer).await;
+    let entered = let_in_by(&deployment, &nkeys::KeyPair::new_account()).await;
+    let other_issuer = after(control, &entered);
+
+    let deployment = with_a_rogue().start(version, POLICY).await;
+    let plain = deployment.service("plain");
+    Raw::try_login(deployment.url(), &plain.seed).await.unwrap();
+    let mut rogue = rogue(&deployment).await;
+    let answering = tokio::spawn(async move {
+        loop {
+            let request = rogue.message().await;
+            let nonsense = b"nonsense";
+            rogue.publish(&request.reply.unwrap(), nonsense).await.unwrap();
+        }
+    });
+    let mut kept_out = false;
+    for _ in 0..20 {
+        kept_out |= Raw::try_login(deployment.url(), &plain.seed).await.is_err();
+    }
+    answering.abort();
+    let first = Ok(Some(if kept_out { Ending::Succeeded } else { Ending::NoEffect }));
+    vec![("answer-other-issuer", other_issuer), ("answer-first", first)]
+}
+
+/// A stranger connects, and the rogue answers for it.
+async fn let_in_by(deployment: &Deployment, issuer: &nkeys::KeyPair) -> Result<(), String> {
+    let mut rogue = rogue(deployment).await;
+    let url = deployment.url().to_owned();
+    let stranger = deployment.service("stranger").seed;
+    let entering = tokio::spawn(async move { Raw::try_login(&url, &stranger).await.map(drop) });
+    let request = rogue.message().await;
+    let answer = grant(&claims(&request.payload), issuer);
+    rogue.publish(&request.reply.unwrap(), &answer).await.unwrap();
+    timeout(Duration::from_secs(20), entering).await.unwrap().unwrap()
+}
+
+fn claims(token: &[u8]) -> Value {
+    let claims = std::str::from_utf8(token).unwrap().split('.').nth(1).unwrap();
+    serde_json::from_slice(&BASE64URL_NOPAD.decode(claims.as_bytes()).unwrap()).unwrap()
+}
+
+/// Everything that the stranger could wish for.
+fn grant(request: &Value, issuer: &nkeys::KeyPair) -> Vec<u8> {
+    let (iat, exp) = (request["iat"].as_i64().unwrap(), request["iat"].as_i64().unwrap() + 3600);
+    let (iss, sub) = (issuer.public_key(), &request["nats"]["user_nkey"]);
+    let user = json!({"aud": "APP", "iss": iss, "sub": sub, "name": "stranger", "iat": iat,
+        "exp": exp, "jti": "X", "nats": {"type": "user", "version": 2, "pub": {}, "sub": {},
+        "subs": -1, "data": -1, "payload": -1}});
+    let user = String::from_utf8(signed(&user, issuer)).unwrap();
+    let answer = json!({"aud": request["iss"], "iss": iss, "sub": sub, "iat": iat, "jti": "Y",
+        "nats": {"jwt": user, "type": "authorization_response", "version": 2}});
+    signed(&answer, issuer)
+}
+
+fn signed(claims: &Value, key: &nkeys::KeyPair) -> Vec<u8> {
+    let part = |value: &Value| BASE64URL_NOPAD.encode(value.to_string().as_bytes());
+    let head = part(&json!({"typ": "JWT", "alg": "ed25519-nkey"}));
+    let body = format!("{head}.{}", part(claims));
+    let signature = BASE64URL_NOPAD.encode(&key.sign(body.as_bytes()).unwrap());
+    format!("{body}.{signature}").into_bytes()
+}
+
+/// A user for whoever has no credential.
+async fn no_auth_user(version: &'static str) -> Result<Option<Ending>, String> {
+    let enters = async |deployment: &Deployment| {
+        let mut raw = Raw::dial(deployment.url()).await;
+        raw.enter(&json!({})).await
+    };
+    let sound = Deployment::start(version, POLICY).await;
+    if enters(&sound).await.is_ok() {
+        return Err("it works without `no_auth_user`, too".to_owned());
+    }
+    let deployment = Prepared::new()
+        .with_server("  APP {", "  APP {\n    users: [ { user: anyone, password: anyone } ]")
+        .with_server("$SYSTEM_KEY ]", "$SYSTEM_KEY, anyone ]")
+        .with_server("system_account: SYS", "system_account: SYS\nno_auth_user: anyone")
+        .start(version, POLICY)
+        .await;
+    Ok(Some(ending(&enters(&deployment).await)))
+}

@@ -1,0 +1,108 @@
+//! The services and buckets of the suite. A lane has one of each kind, and attacks on different
+//! lanes go on at the same time.
+
+use serde_json::{Value, json};
+use solewriter::attacks::stage::Names;
+use solewriter::attacks::{Attack, Who};
+
+/// How many there are.
+pub const LANES: usize = 6;
+
+const ATTACKERS: [Who; 5] =
+    [Who::Neighbour, Who::Reader, Who::PartReader, Who::Sharer, Who::Nobody];
+
+/// The service of an attacker.
+pub fn attacker(who: Who, lane: usize) -> String {
+    let kind = match who {
+        Who::Neighbour => "neighbour",
+        Who::Reader => "reader",
+        Who::PartReader => "part-reader",
+        Who::Sharer => "sharer",
+        Who::Nobody | Who::Stranger => "nobody",
+    };
+    format!("{kind}{lane}")
+}
+
+pub fn victim(lane: usize) -> String {
+    format!("victim{lane}")
+}
+
+pub fn responder(lane: usize) -> String {
+    format!("responder{lane}")
+}
+
+pub fn names(attack: &Attack, lane: usize) -> Names {
+    let me = attacker(attack.who, lane);
+    let kind = if attack.who == Who::Sharer { "shared" } else { "victim" };
+    Names {
+        mine: format!("of-{me}"),
+        me,
+        them: victim(lane),
+        victim: format!("{kind}{lane}"),
+        plain: format!("svc.plain{lane}"),
+        deputy: format!("svc.deputy{lane}"),
+        secret: format!("secret-of-{}-{lane}", attack.id),
+    }
+}
+
+/// What a bucket is like that the policy declares with `part_owners`.
+pub fn bucket(attack: &Attack) -> Value {
+    if attack.who == Who::Sharer {
+        json!({"allow_rollup_hdrs": false, "duplicate_window": 100_000_000})
+    } else {
+        Value::Null
+    }
+}
+
+/// The policy of all lanes; `{name}` stands for a key.
+pub fn policy() -> String {
+    (0..LANES).map(of_lane).collect()
+}
+
+fn of_lane(lane: usize) -> String {
+    let mut text = format!(
+        r#"
+[bucket.victim{lane}]
+[bucket.shared{lane}]
+part_owners = true
+rollup = false
+duplicate_window = "100ms"
+
+[service.victim{lane}]
+nkeys = ["{{victim{lane}}}"]
+owns = ["victim{lane}", "shared{lane}/theirs.>"]
+publishes = ["events.victim{lane}.>"]
+subscribes = ["events.victim{lane}.>"]
+answers = ["svc.deputy{lane}", "svc.deputy{lane}.>"]
+
+[service.responder{lane}]
+nkeys = ["{{responder{lane}}}"]
+answers = ["svc.plain{lane}"]
+"#
+    );
+    for who in ATTACKERS {
+        let me = attacker(who, lane);
+        if who == Who::Nobody {
+            text += &format!("[service.{me}]\nnkeys = [\"{{{me}}}\"]\n");
+            continue;
+        }
+        let (owns, reads) = match who {
+            Who::Reader => (String::new(), format!("\"victim{lane}\"")),
+            Who::PartReader => (String::new(), format!("\"victim{lane}/open.>\"")),
+            Who::Sharer => (format!(", \"shared{lane}/mine.>\""), String::new()),
+            _ => (String::new(), String::new()),
+        };
+        text += &format!(
+            r#"
+[bucket.of-{me}]
+[service.{me}]
+nkeys = ["{{{me}}}"]
+owns = ["of-{me}"{owns}]
+reads = [{reads}]
+publishes = ["events.{me}.>"]
+calls = ["svc.plain{lane}", "svc.deputy{lane}"]
+"#
+        );
+    }
+    text
+}

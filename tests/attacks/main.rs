@@ -1,0 +1,67 @@
+//! Attacks on "one keyspace, one writer", on real servers and through the real service; the page
+//! `docs/attacks.md` is what this run saw.
+//!
+//! Every supported version standalone, the oldest and the newest as a cluster of three, too.
+//! `ATTACKS_ON=2.15.1` or `ATTACKS_ON=2.15.1-cluster` runs on that one alone, `ATTACKS=words`
+//! those attacks whose names hold one of the words; both leave the page alone.
+//! `UPDATE_DOCS=1` writes the page.
+
+// Helpers of tests fail the test when something is not as it must be.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(missing_docs)]
+// How long each server took.
+#![allow(clippy::print_stdout)]
+#![cfg(unix)]
+#![cfg(feature = "sandbox")]
+
+mod control;
+// The rest of it is for other tests.
+#[allow(dead_code)]
+#[path = "../e2e/deployment.rs"]
+mod deployment;
+mod doors;
+mod lane;
+mod prove;
+// The rest of it is for other tests.
+#[allow(dead_code)]
+#[path = "../e2e/raw.rs"]
+mod raw;
+mod suite;
+
+use solewriter::attacks::page;
+use suite::Place;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn every_attack_ends_as_the_table_says() {
+    let only = std::env::var("ATTACKS_ON").ok();
+    let mut columns = Vec::new();
+    let mut problems = Vec::new();
+    for place in Place::ALL {
+        if only.as_ref().is_some_and(|only| *only != place.name()) {
+            continue;
+        }
+        let (column, wrong) = suite::run_place(place).await;
+        problems.extend(wrong.into_iter().map(|w| format!("{}: {w}", place.name())));
+        columns.push((place.name(), column));
+    }
+    assert!(problems.is_empty(), "{} problems:\n{}", problems.len(), problems.join("\n"));
+    if only.is_none() && std::env::var_os("ATTACKS").is_none() {
+        compare(&page::render(&suite::everything(), &columns));
+    }
+}
+
+/// The page is what was seen, or becomes it.
+fn compare(seen: &str) {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/attacks.md");
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(path, seen).unwrap();
+        return;
+    }
+    let page = std::fs::read_to_string(path).unwrap_or_default();
+    let differs = seen.lines().zip(page.lines()).find(|(seen, page)| seen != page);
+    assert!(
+        seen == page,
+        "docs/attacks.md says something else than what was seen; run with UPDATE_DOCS=1 and look \
+         at the diff. First: {differs:#?}"
+    );
+}

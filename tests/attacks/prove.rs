@@ -1,0 +1,227 @@
+//! `solewriter prove` on live deployments: sound ones, and ones that were broken on purpose.
+
+use std::process::Output;
+
+use serde_json::Value;
+use tokio::process::Command;
+
+use super::deployment::{Deployment, Prepared, eventually};
+
+const POLICY: &str = r#"
+[service.orders]
+nkeys = ["{orders}"]
+owns = ["orders"]
+"#;
+
+fn command(deployment: &Deployment, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_solewriter"));
+    command
+        .arg("prove")
+        .arg("--config")
+        .arg(deployment.files.settings())
+        .args(["--nats-servers", deployment.url()])
+        .args(arguments)
+        .kill_on_drop(true);
+    command
+}
+
+async fn prove(deployment: &Deployment, arguments: &[&str]) -> Output {
+    command(deployment, arguments).output().await.unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// The attacks that a verdict says succeeded.
+fn succeeded(output: &Output) -> Vec<String> {
+    let lines = text(&output.stdout);
+    let broken = lines.lines().filter_map(|line| line.strip_prefix("SUCCEEDED"));
+    broken.map(|rest| rest.split_whitespace().next().unwrap().to_owned()).collect()
+}
+
+async fn streams(deployment: &Deployment) -> Vec<String> {
+    use futures_util::TryStreamExt as _;
+    deployment.admin().await.stream_names().try_collect().await.unwrap()
+}
+
+/// Neither a file nor a bucket of the probers' is left.
+async fn nothing_is_left(deployment: &Deployment) {
+    let files = std::fs::read_dir(deployment.files.policy()).unwrap();
+    let files: Vec<String> = files.map(|f| f.unwrap().file_name().into_string().unwrap()).collect();
+    assert!(!files.iter().any(|f| f.contains("prove")), "{files:?}");
+    let streams = streams(deployment).await;
+    assert!(!streams.iter().any(|s| s.contains("prove")), "{streams:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sound_deployment_is_proven_and_left_as_it_was() {
+    let deployment = Deployment::start("2.15.1", POLICY).await;
+    deployment.create_buckets(&["orders"]).await;
+    deployment.bucket("orders").await.put("a", "1".into()).await.unwrap();
+    let before = deployment.content("orders").await;
+
+    let shown = prove(&deployment, &[]).await;
+    assert_eq!(shown.status.code(), Some(2));
+    assert!(text(&shown.stderr).contains("buckets solewriter-prove-a and solewriter-prove-b"));
+    nothing_is_left(&deployment).await;
+
+    let output = prove(&deployment, &["--yes"]).await;
+    let verdict = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{verdict}\n{}", text(&output.stderr));
+    assert!(verdict.contains("PROVEN: no attack succeeded"), "{verdict}");
+    assert!(verdict.contains("\nserver       2.15.1 test N"), "{verdict}");
+    assert!(verdict.contains("\nservices in  APP\nbuckets in   STATE\n"), "{verdict}");
+    for attack in ["reply-direct-get", "trace-to-key", "header-rollup-all", "enter-captured"] {
+        assert!(verdict.contains(&format!("\nheld       {attack} ")), "{attack}: {verdict}");
+    }
+    let (body, digest) = verdict.trim_end().rsplit_once("digest       sha256:").unwrap();
+    let computed = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, body.as_bytes());
+    assert_eq!(digest, data_encoding::HEXLOWER.encode(computed.as_ref()), "{body:?}");
+    nothing_is_left(&deployment).await;
+    assert!(!deployment.instances[0].lines().iter().any(|line| line["event"] == "server_defect"));
+    assert_eq!(deployment.content("orders").await, before);
+    assert_eq!(streams(&deployment).await, ["KV_orders"]);
+}
+
+/// The account of the services has JetStream and the buckets itself.
+fn in_one_account() -> Prepared {
+    Prepared::new()
+        .with_server("users: [ { nkey: $ADMIN_KEY } ]", "")
+        .with_server(
+            "  APP {",
+            "  APP {\n    jetstream: enabled\n    users: [ { nkey: $ADMIN_KEY } ]",
+        )
+        .with_server("{ service: { account: STATE, subject: \"$KV.>\" } }", "")
+        .with_server("{ service: { account: STATE, subject: \"$JS.API.>\" } }", "")
+        .with_server("{ service: { account: STATE, subject: \"$JS.FC.>\" } }", "")
+        .with_server("{ stream: { account: STATE, subject: \"_INBOX.>\" } }", "")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn buckets_and_services_in_one_account_are_found_out() {
+    let deployment = in_one_account().start("2.15.1", POLICY).await;
+    let output = prove(&deployment, &["--yes"]).await;
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    let succeeded = succeeded(&output);
+    for attack in ["reply-put", "reply-stream-info", "reply-direct-get", "reply-api-purge"] {
+        assert!(succeeded.contains(&attack.to_owned()), "{succeeded:?}");
+    }
+    // Permissions hold all the same.
+    for attack in ["other-part", "stream-delete", "listen-keyspaces", "enter-captured"] {
+        assert!(!succeeded.contains(&attack.to_owned()), "{succeeded:?}");
+    }
+    let verdict = text(&output.stdout);
+    assert!(verdict.contains("\nverdict      BROKEN: "), "{verdict}");
+    assert!(verdict.contains("\nservices in  APP\nbuckets in   APP\n"), "{verdict}");
+    nothing_is_left(&deployment).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_whose_tracing_asks_for_no_permission_is_found_out() {
+    let mut deployment = Deployment::start("2.11.11", POLICY).await;
+    let output = prove(&deployment, &["--yes", "--format", "json"]).await;
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    let verdict: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(verdict["verdict"], "broken");
+    assert!(verdict["digest"].as_str().unwrap().starts_with("sha256:"));
+    let attacks = verdict["attacks"].as_array().unwrap().iter();
+    let broken: Vec<&str> = attacks
+        .filter(|attack| attack["outcome"] == "succeeded")
+        .map(|attack| attack["id"].as_str().unwrap())
+        .collect();
+    assert_eq!(broken, ["trace-to-key", "trace-to-itself"]);
+    // The running service has warned of it, once.
+    let warned = deployment.instances[0].says("server_defect").await;
+    assert_eq!(warned["defect"], "CVE-2026-33249", "{warned}");
+    assert_eq!(warned["version"], "2.11.11", "{warned}");
+    assert_eq!(deployment.instances[0].says_times("server_defect", 1).await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_for_whoever_has_none_is_found_out() {
+    let deployment = Prepared::new()
+        .with_server("  APP {", "  APP {\n    users: [ { user: anyone, password: anyone } ]")
+        .with_server("$SYSTEM_KEY ]", "$SYSTEM_KEY, anyone ]")
+        .with_server("system_account: SYS", "system_account: SYS\nno_auth_user: anyone")
+        .start("2.15.1", POLICY)
+        .await;
+    let output = prove(&deployment, &["--yes"]).await;
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    assert!(succeeded(&output).contains(&"enter-with-nothing".to_owned()), "{output:?}");
+}
+
+/// A second service with the same keys and a policy that grants everything would be one; here it is
+/// a user of the configuration that has the victim's name.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_service_there_is_no_verdict() {
+    let deployment = Prepared::new().start_broker("2.15.1", POLICY).await;
+    let output = prove(&deployment, &["--yes", "--wait", "1"]).await;
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("the probers were not let in within 1 s"), "{output:?}");
+    assert!(output.stdout.is_empty());
+    nothing_is_left(&deployment).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_stopped_in_the_middle_cleans_up() {
+    let deployment = Deployment::start("2.15.1", POLICY).await;
+    let running = command(&deployment, &["--yes"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    eventually("the probers' buckets", async || {
+        let streams = streams(&deployment).await;
+        streams.iter().any(|s| s.contains("prove")).then_some(())
+    })
+    .await;
+    let pid = rustix::process::Pid::from_raw(running.id().unwrap().try_into().unwrap());
+    rustix::process::kill_process(pid.unwrap(), rustix::process::Signal::INT).unwrap();
+    let output = running.wait_with_output().await.unwrap();
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(text(&output.stderr).contains("there is no verdict"), "{output:?}");
+    nothing_is_left(&deployment).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_somebody_else_made_is_not_touched() {
+    let deployment = Deployment::start("2.15.1", POLICY).await;
+    deployment.create_buckets(&["mine-b"]).await;
+    let output = prove(&deployment, &["--yes", "--name", "mine"]).await;
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("there is a bucket mine-b already"), "{output:?}");
+    let file = deployment.files.policy().join("solewriter-prove.toml");
+    std::fs::write(&file, "[bucket.some]\n").unwrap();
+    let output = prove(&deployment, &["--yes"]).await;
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("is there already, and not ours"), "{output:?}");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "[bucket.some]\n");
+    assert_eq!(streams(&deployment).await, ["KV_mine-b"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_that_would_not_hold_is_not_written() {
+    let deployment = Deployment::start("2.15.1", POLICY).await;
+    std::fs::write(deployment.files.policy().join("naming.toml"), "[naming]\nbuckets = [\"x\"]\n")
+        .unwrap();
+    let output = prove(&deployment, &["--yes"]).await;
+    assert_eq!(output.status.code(), Some(2));
+    let said = text(&output.stderr);
+    assert!(said.contains("the policy would not hold") && said.contains("outside-convention"));
+    nothing_is_left(&deployment).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_can_be_done_in_two_steps() {
+    let deployment = Deployment::start("2.15.1", POLICY).await;
+    let dir = deployment.dir.path().join("probers");
+    let dir = dir.to_str().unwrap();
+    let prepared = prove(&deployment, &["--prepare", dir]).await;
+    assert_eq!(prepared.status.code(), Some(0), "{prepared:?}");
+    let file = format!("{dir}/solewriter-prove.toml");
+    std::fs::copy(&file, deployment.files.policy().join("reviewed.toml")).unwrap();
+    let output = prove(&deployment, &["--prepared", dir, "--yes"]).await;
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(deployment.files.policy().join("reviewed.toml").exists());
+}

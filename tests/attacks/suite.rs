@@ -1,0 +1,217 @@
+//! Runs the table on one version of the server.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use solewriter::attacks::page::Column;
+use solewriter::attacks::run::{Report, controlled, is_answered, run};
+use solewriter::attacks::stage::Stage;
+use solewriter::attacks::wire::{Login, Server};
+use solewriter::attacks::{Attack, Control, Effect, Ending, Family, table};
+use solewriter::defects::{Version, version};
+use solewriter::policy::validate::validate;
+use solewriter::source::SourceFile;
+
+use super::control::{self, Controls};
+use super::deployment::{Deployment, Prepared};
+use super::doors;
+use super::lane::{self, LANES};
+
+/// Servers that the suite runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub version: &'static str,
+    pub cluster: bool,
+}
+
+impl Place {
+    pub const ALL: [Self; 7] = [
+        Self { version: "2.10.25", cluster: false },
+        Self { version: "2.11.11", cluster: false },
+        Self { version: "2.12.8", cluster: false },
+        Self { version: "2.14.6", cluster: false },
+        Self { version: "2.15.1", cluster: false },
+        Self { version: "2.10.25", cluster: true },
+        Self { version: "2.15.1", cluster: true },
+    ];
+
+    pub fn name(self) -> String {
+        format!("{}{}", self.version, if self.cluster { "-cluster" } else { "" })
+    }
+
+    pub fn numbers(self) -> Version {
+        version(self.version).unwrap()
+    }
+}
+
+/// The table, and what is tried by code of its own.
+pub fn everything() -> Vec<Family> {
+    let mut all = families();
+    all.insert(1, doors::family());
+    all
+}
+
+/// The table.
+pub fn families() -> Vec<Family> {
+    table::families()
+}
+
+/// How long an attack has to show an effect where it must have none: longer than any takes that
+/// has one, which the controls are asserted to.
+const PATIENCE: Duration = Duration::from_millis(400);
+
+/// Every attack with its lane.
+fn cast(place: Place) -> Vec<(usize, Attack)> {
+    let words = std::env::var("ATTACKS").unwrap_or_default();
+    let words: Vec<&str> = words.split_whitespace().collect();
+    families()
+        .into_iter()
+        .flat_map(|family| family.attacks)
+        .filter(|a| words.is_empty() || words.iter().any(|word| a.id.contains(word)))
+        .filter(|a| place.cluster || !a.cluster)
+        .enumerate()
+        .map(|(number, attack)| (number % LANES, attack))
+        .collect()
+}
+
+/// Runs everything at one place. Gives what came of it, and what is not as it should be.
+pub async fn run_place(place: Place) -> (Column, Vec<String>) {
+    let began = std::time::Instant::now();
+    let attacks = cast(place);
+    let mut deployment = if place.cluster {
+        Prepared::new().start_cluster(place.version, &lane::policy()).await
+    } else {
+        Prepared::new().start_broker(place.version, &lane::policy()).await
+    };
+    deployment.add_instance(&[]).await;
+    let text = deployment.policy_text(&lane::policy());
+    let policy = validate(&[SourceFile::new("suite.toml", text)]).unwrap().policy;
+    let controls = Arc::new(Controls::start(place.version, &attacks, &policy).await);
+    let deployment = Arc::new(deployment);
+    let mut lanes: Vec<Vec<Attack>> = vec![Vec::new(); LANES];
+    for (lane, attack) in attacks {
+        lanes[lane].push(attack);
+    }
+    let mut running = Vec::new();
+    for (lane, attacks) in lanes.into_iter().enumerate() {
+        let (controls, deployment) = (controls.clone(), deployment.clone());
+        running.push(tokio::spawn(async move {
+            let mut seen = Vec::new();
+            for attack in attacks {
+                let outcome = one(&attack, lane, place, &controls, &deployment).await;
+                seen.push((attack, outcome));
+            }
+            seen
+        }));
+    }
+    let (mut column, mut wrong) = (Column::new(), Vec::new());
+    for lane in running {
+        for (attack, outcome) in lane.await.unwrap() {
+            match outcome {
+                Ok(ending) => drop(column.insert(attack.id, ending)),
+                Err(text) => wrong.push(format!("{}: {text}", attack.id)),
+            }
+        }
+    }
+    if !place.cluster && std::env::var("ATTACKS").map_or(true, |words| words.contains("door")) {
+        for (id, outcome) in doors::run(place).await {
+            match outcome {
+                Ok(ending) => drop(column.insert(id, ending)),
+                Err(text) => wrong.push(format!("{id}: {text}")),
+            }
+        }
+    }
+    println!("{}: {} attacks in {:?}", place.name(), column.len() + wrong.len(), began.elapsed());
+    (column, wrong)
+}
+
+/// Where an attack takes place in the deployment.
+fn stage(attack: &Attack, lane: usize, place: Place, deployment: &Deployment) -> Stage {
+    let login = |service: &str| Login::Nkey(Arc::new(deployment.service(service).seed));
+    let names = lane::names(attack, lane);
+    let responder = lane::responder(lane);
+    let servers = if place.cluster { deployment.urls() } else { vec![deployment.url().to_owned()] };
+    Stage {
+        servers: servers.iter().map(|url| Server::plain(url.parse().unwrap())).collect(),
+        attacker: login(&names.me),
+        victim: login(&names.them),
+        responder: Some((responder.clone(), login(&responder))),
+        admin: Login::Nkey(Arc::new(deployment.seed("admin"))),
+        replicas: if place.cluster { 3 } else { 1 },
+        bucket: lane::bucket(attack),
+        patience: PATIENCE,
+        control_bucket: serde_json::Value::Null,
+        names,
+    }
+}
+
+/// One attack: first where it must work, then where it must not.
+async fn one(
+    attack: &Attack,
+    lane: usize,
+    place: Place,
+    controls: &Controls,
+    deployment: &Deployment,
+) -> Result<Option<Ending>, String> {
+    let mut stage = stage(attack, lane, place, deployment);
+    let control = if control::is_here(attack) {
+        Some(run(&controlled(attack), &controls.stage(attack, lane)).await)
+    } else if attack.control == Control::OwnInbox {
+        Some(run(&controlled(attack), &stage).await)
+    } else if attack.control == Control::Admin {
+        let stage = Stage { attacker: stage.admin.clone(), ..stage.clone() };
+        Some(run(attack, &stage).await)
+    } else {
+        None
+    };
+    // Who holds the seed gets in.
+    if attack.effect == Effect::Enters {
+        stage.victim().await.map_err(|error| format!("its control: {error}"))?;
+    }
+    let exists = attack.exists_in(place.numbers());
+    if let Some(control) = control {
+        match control {
+            Err(error) if exists => return Err(format!("its control broke down: {error}")),
+            Ok(Report { ending: Ending::Succeeded, took, .. }) if exists => {
+                // Twice what it took where it works is enough where it must not.
+                stage.patience = stage.patience.max(took * 2);
+            }
+            Ok(report) if exists => {
+                return Err(format!("its control should work, and does not: {report:?}"));
+            }
+            Ok(report) if report.ending == Ending::Succeeded => {
+                return Err(format!(
+                    "it exists before the version that the table names: {report:?}"
+                ));
+            }
+            // The server does not have what it needs.
+            Ok(_) | Err(_) => {}
+        }
+    } else if matches!(attack.control, Control::Here | Control::Told(_)) && !exists {
+        return Ok(None);
+    }
+    if attack.rehearsed && !is_answered(attack, &stage).await.map_err(|e| e.to_string())? {
+        return Err("what it asks is not answered even to itself".to_owned());
+    }
+    let broke = |error| format!("it broke down: {error}");
+    let mut report = run(attack, &stage).await.map_err(broke)?;
+    // What can work need not work at once: it may take luck, or a server that heard of the key.
+    let mut tries = 1;
+    while exists
+        && attack.expects(Ending::Succeeded, place.numbers())
+        && report.ending != Ending::Succeeded
+        && tries < 20
+    {
+        report = run(attack, &stage).await.map_err(broke)?;
+        tries += 1;
+    }
+    let expected = if exists {
+        attack.expects(report.ending, place.numbers())
+    } else {
+        report.ending != Ending::Succeeded
+    };
+    if !expected {
+        return Err(format!("{:?}, but: {report:?}", attack.expected));
+    }
+    Ok(exists.then_some(report.ending))
+}

@@ -1,0 +1,292 @@
+//! Audit events, their schema and their page: each kind once with every field, as the code makes
+//! it. `UPDATE_SCHEMA=1` and `UPDATE_DOCS=1` write the schema and the page.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use serde_json::Value;
+use solewriter::audit::event::{
+    Authorisation, Changes, Event, Fault, Lost, Names, Operation, Origin, Outcome, PolicyAccepted,
+    PolicyRefused, Record, RequestRejected, SessionClosed, Source, Started, Stopped, Transfer,
+    Trouble, Violation,
+};
+use solewriter::audit::schema::{self, Form, KINDS};
+
+const NKEY: &str = "UCRAFZAHGBQKZ5WVGGAZTW3N7PIO7NNEZC77U2TFP7DSBDSFHKEUCIHK";
+const SERVER: &str = "NB3JFQ5NGVALXAB4AIFTV3TGZWEIOERSGTVAY3TRIPAK3VZ76QY632XP";
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn time() -> Timestamp {
+    "2026-11-23T18:12:25.452348Z".parse().unwrap()
+}
+
+fn text(text: &str) -> String {
+    text.to_owned()
+}
+
+#[allow(clippy::unnecessary_wraps)]
+fn some(text: &str) -> Option<String> {
+    Some(text.to_owned())
+}
+
+fn authorisation(outcome: Outcome) -> Event {
+    let granted = outcome == Outcome::Granted;
+    Event::Authorisation(Box::new(Authorisation {
+        outcome,
+        reason: text(if granted { "granted" } else { "source" }),
+        detail: (!granted).then(|| text("\"192.0.2.7\" is in none of the service's `sources`")),
+        service: some("orders"),
+        nkey: some(NKEY),
+        host: text(if granted { "10.1.4.9" } else { "192.0.2.7" }),
+        connection: text("STANDARD"),
+        client: text("orders-7f9c"),
+        library: text("rust 0.51.0"),
+        server: text("nats-1"),
+        server_id: text(SERVER),
+        cid: 18,
+        account: granted.then(|| text("APP")),
+        revision: text("5d0c0a7e1f22"),
+        grant: granted.then(|| text("9b1f03c2d4e5a687")),
+        expires: granted.then(|| "2026-11-23T19:09:41Z".parse().unwrap()),
+        decision: text("JBSWY3DPEBLW64TMMQQQJBSW"),
+        took_us: 214,
+        unanswered: None,
+    }))
+}
+
+fn origin() -> Origin {
+    Origin {
+        from: text("bucket"),
+        place: text("policy"),
+        author: some("ada@example.com"),
+        message: some("billing reads rates"),
+        number: Some(41),
+    }
+}
+
+/// One of each, in the order of [`KINDS`].
+#[allow(clippy::too_many_lines)]
+fn samples() -> Vec<Event> {
+    let list = |name: &str| Names::of([name]);
+    let transfer = Transfer { keyspace: text("rates"), from: text("billing"), to: text("pricing") };
+    let fault = Fault {
+        code: text("unknown-key"),
+        message: text("unknown key `ows` in `[service.orders]`"),
+        at: some("services.toml:16:1"),
+    };
+    let revision = || some("5d0c0a7e1f22");
+    vec![
+        authorisation(Outcome::Granted),
+        authorisation(Outcome::Denied),
+        Event::RequestRejected(RequestRejected {
+            reason: text("signature"),
+            detail: text("the server's signature does not verify"),
+        }),
+        Event::PolicyAccepted(Box::new(PolicyAccepted {
+            revision: text("5d0c0a7e1f22"),
+            before: some("0b7a44c19d03"),
+            origin: origin(),
+            services: 12,
+            buckets: 9,
+            warnings: 1,
+            changes: Some(Changes {
+                added: list("pricing"),
+                removed: Names::default(),
+                changed: list("billing"),
+                transferred: 1,
+                transfers: vec![transfer],
+                gained: 2,
+                lost: 1,
+            }),
+        })),
+        Event::PolicyRefused(Box::new(PolicyRefused {
+            revision: revision(),
+            origin: origin(),
+            errors: 1,
+            faults: vec![fault],
+            problems: text("error[unknown-key]: unknown key `ows` in `[service.orders]`\n"),
+        })),
+        Event::SessionClosed(Box::new(SessionClosed {
+            outcome: text("closed"),
+            reason: text("grant_changed"),
+            detail: some("it may write `rates` no more"),
+            service: text("billing"),
+            nkey: text(NKEY),
+            host: some("10.1.4.9"),
+            server: text("nats-1"),
+            server_id: text(SERVER),
+            cid: 18,
+            account: text("APP"),
+            revision: text("5d0c0a7e1f22"),
+            had_revision: text("0b7a44c19d03"),
+            grant: some("9b1f03c2d4e5a687"),
+            had_grant: some("07c5e2a9b8d1f643"),
+        })),
+        Event::Violation(Box::new(Violation {
+            seen_by: text("server_log"),
+            service: some("billing"),
+            nkey: some(NKEY),
+            account: some("APP"),
+            revision: revision(),
+            host: some("10.1.4.9:51792"),
+            server: some("nats-1"),
+            cid: Some(18),
+            client: some("v2.16.0:python3"),
+            operation: Operation::Write,
+            subject: text("$KV.orders.1001"),
+            queue: None,
+            keyspace: some("orders"),
+            owner: some("orders"),
+            missing_rule: None,
+            detail: some("`orders` is another's to write"),
+            repeats: some("01J9ZK4E3PYT-41"),
+            count: 3,
+            first: time(),
+            last: time(),
+        })),
+        Event::Started(Started {
+            version: text("0.1.0"),
+            issuer: some("AB3JFQ5NGVALXAB4AIFTV3TGZWEIOERSGTVAY3TRIPAK3VZ76QY632XP"),
+            xkey: some("XB3JFQ5NGVALXAB4AIFTV3TGZWEIOERSGTVAY3TRIPAK3VZ76QY632XP"),
+        }),
+        Event::Stopped(Stopped {
+            version: text("0.1.0"),
+            reason: text("asked"),
+            detail: None,
+            ran_seconds: 86_400,
+        }),
+        Event::Trouble(Trouble {
+            reason: text("key_ends_soon"),
+            detail: text(
+                "the last key of `orders` will end at 2026-11-27T00:00:00Z: add a new one to its \
+                 `nkeys`",
+            ),
+            service: some("orders"),
+        }),
+        Event::Lost(Lost {
+            reason: text("spool_full"),
+            count: 120,
+            instance: text("019aa1d0c5c1b2c3d4e"),
+            first: 90_001,
+            last: 90_120,
+        }),
+    ]
+}
+
+fn cloud_events() -> Vec<Value> {
+    let source = Source { producer: text("solewriter"), instance: text("019aa1d0c5c1b2c3d4e") };
+    let record = |(number, event)| {
+        Record { sequence: 41 + number, time: time(), event }.cloud_event(&source)
+    };
+    (0u64..).zip(samples()).map(record).collect()
+}
+
+#[test]
+fn the_schema_takes_every_event_and_no_other() {
+    let schema: Value = serde_json::from_str(&schema::document()).unwrap();
+    jsonschema::meta::validate(&schema).unwrap();
+    let valid = jsonschema::draft202012::new(&schema).unwrap();
+    for event in cloud_events() {
+        let objections: Vec<String> = valid.iter_errors(&event).map(|e| e.to_string()).collect();
+        assert!(objections.is_empty(), "{objections:?}\n{event:#}");
+        // What the table does not name is refused, and so is one that lacks what must be there.
+        let mut more = event.clone();
+        more["data"]["seed"] = "no".into();
+        assert!(!valid.is_valid(&more), "{more}");
+        let kind = KINDS.iter().find(|k| k.types.contains(&event["type"].as_str().unwrap()));
+        for field in kind.unwrap().fields.iter().filter(|field| field.always) {
+            let mut less = event.clone();
+            less["data"].as_object_mut().unwrap().remove(field.name).unwrap();
+            assert!(!valid.is_valid(&less), "without {}", field.name);
+        }
+        for (attribute, wrong) in [
+            ("specversion", "0.3"),
+            ("id", "5"),
+            ("source", "solewriter"),
+            ("type", "solewriter.other"),
+            ("sequence", "12"),
+        ] {
+            let mut other = event.clone();
+            other[attribute] = wrong.into();
+            assert!(!valid.is_valid(&other), "{attribute} {wrong}");
+        }
+    }
+}
+
+#[test]
+fn every_field_of_the_table_is_one_that_the_code_makes() {
+    for kind in &KINDS {
+        let table: BTreeSet<&str> = kind.fields.iter().map(|field| field.name).collect();
+        let events = cloud_events();
+        let made: BTreeSet<&str> = events
+            .iter()
+            .filter(|event| kind.types.contains(&event["type"].as_str().unwrap()))
+            .flat_map(|event| event["data"].as_object().unwrap().keys().map(String::as_str))
+            .collect();
+        // These are absent where others are there.
+        let absent = ["unanswered", "queue", "missing_rule", "detail"];
+        let left: Vec<_> =
+            table.symmetric_difference(&made).filter(|name| !absent.contains(name)).collect();
+        assert!(left.is_empty(), "{:?}: {left:?}", kind.types);
+    }
+}
+
+#[test]
+fn the_committed_schema_is_true() {
+    let path = root().join("schema/audit-event.schema.json");
+    let text = schema::document();
+    if std::env::var_os("UPDATE_SCHEMA").is_some() {
+        std::fs::write(&path, &text).unwrap();
+    }
+    let copy = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(copy == text, "run UPDATE_SCHEMA=1 cargo test --test audit, and look at the diff");
+}
+
+/// The part of the page that is made from the table and the samples.
+fn reference() -> String {
+    let mut out = String::new();
+    let events = cloud_events();
+    for kind in &KINDS {
+        let types: Vec<String> = kind.types.iter().map(|name| format!("`{name}`")).collect();
+        let _ = writeln!(out, "### {}\n\n{}", types.join(", "), kind.about);
+        if !kind.subject.is_empty() {
+            let _ = writeln!(out, "Its `subject` is {}.", kind.subject);
+        }
+        let _ = writeln!(out, "\n| field | form | meaning |\n| --- | --- | --- |");
+        for field in kind.fields {
+            let form = match field.form {
+                Form::Text => "text",
+                Form::Number => "number",
+                Form::Time => "time",
+                Form::Origin | Form::Changes => "object",
+                Form::Faults => "list",
+            };
+            let form = if field.always { form.to_owned() } else { format!("{form}, if any") };
+            let _ = writeln!(out, "| `{}` | {form} | {} |", field.name, field.about);
+        }
+        let sample = events.iter().find(|event| event["type"] == kind.types[0]).unwrap();
+        let _ = writeln!(out, "\n```json\n{sample:#}\n```\n");
+    }
+    out
+}
+
+#[test]
+fn the_page_has_every_event_with_every_field() {
+    const FROM: &str = "<!-- from here on made by tests/audit.rs -->\n\n";
+    let path = root().join("docs/audit.md");
+    let page = std::fs::read_to_string(&path).unwrap();
+    let (written, found) = page.split_once(FROM).expect("the mark");
+    let wanted = format!("{}\n", reference().trim_end());
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(&path, format!("{written}{FROM}{wanted}")).unwrap();
+    } else {
+        assert!(found == wanted, "run UPDATE_DOCS=1 cargo test --test audit, and look at the diff");
+    }
+}

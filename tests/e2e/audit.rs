@@ -1,0 +1,572 @@
+//! The audit stream: everything that decides is in it once, whatever happens in between.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream::consumer::{pull, push};
+use async_nats::jetstream::message::StreamMessage;
+use futures_util::StreamExt;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use solewriter::audit::event::{Event, PRODUCER, Record, Source, Trouble};
+use solewriter::audit::stats::Stats;
+use solewriter::audit::stream::{self, DEFAULT_NAME};
+use tokio::process::Command;
+
+use super::clients::Library;
+use super::deployment::{DEADLINE, Deployment, Prepared, Service, edit, eventually};
+use super::operations;
+use super::raw::Raw;
+
+const POLICY: &str = r#"
+[service.known]
+nkeys = ["{known}"]
+publishes = ["audit.events.known.>"]
+
+[service.auditor]
+nkeys = ["{auditor}"]
+audits = ["AUDIT_EVENTS"]
+
+[service.violations]
+nkeys = ["{violations}"]
+publishes = ["audit.events.violations.>"]
+"#;
+
+async fn deployment(version: &'static str) -> Deployment {
+    let mut deployment = Prepared::new().start_broker(version, POLICY).await;
+    create_stream(&deployment).await;
+    deployment.add_instance(&[]).await;
+    deployment
+}
+
+async fn create_stream(deployment: &Deployment) {
+    let config = stream::config(DEFAULT_NAME, 1);
+    deployment.admin().await.create_stream(config).await.unwrap();
+}
+
+/// The stream takes nothing, or takes audit events again. Nothing in it is lost meanwhile.
+async fn listen(deployment: &Deployment, subjects: &str) {
+    let mut config = stream::config(DEFAULT_NAME, 1);
+    config.subjects = vec![subjects.to_owned()];
+    deployment.admin().await.update_stream(&config).await.unwrap();
+}
+
+async fn messages(deployment: &Deployment) -> Vec<StreamMessage> {
+    let stream = deployment.admin().await.get_stream(DEFAULT_NAME).await.unwrap();
+    let state = stream.get_info().await.unwrap().state;
+    let mut found = Vec::new();
+    for sequence in state.first_sequence.max(1)..=state.last_sequence {
+        found.push(stream.get_raw_message(sequence).await.unwrap());
+    }
+    found
+}
+
+async fn events(deployment: &Deployment) -> Vec<Value> {
+    let parsed = |m: &StreamMessage| serde_json::from_slice(&m.payload).unwrap();
+    messages(deployment).await.iter().map(parsed).collect()
+}
+
+async fn count(deployment: &Deployment) -> u64 {
+    let mut stream = deployment.admin().await.get_stream(DEFAULT_NAME).await.unwrap();
+    stream.info().await.unwrap().state.messages
+}
+
+fn id(event: &Value) -> String {
+    event["id"].as_str().unwrap().to_owned()
+}
+
+/// The events that an instance logged, by id.
+fn logged(deployment: &Deployment, instance: usize) -> BTreeMap<String, Value> {
+    let lines = deployment.instances[instance].lines().into_iter();
+    lines.filter_map(|line| Some((line["audit"].as_str()?.to_owned(), line))).collect()
+}
+
+/// Waits until the stream has every event of the log, and gives the stream's. Each is there once,
+/// and in the order of its run.
+async fn settled(deployment: &Deployment) -> Vec<Value> {
+    let all = |d: &Deployment| -> BTreeSet<String> {
+        (0..d.instances.len()).flat_map(|i| logged(d, i).into_keys()).collect()
+    };
+    eventually("every logged event in the stream", async || {
+        let wanted = all(deployment).len() as u64;
+        (count(deployment).await >= wanted).then_some(())
+    })
+    .await;
+    let events = events(deployment).await;
+    let ids: BTreeSet<String> = events.iter().map(id).collect();
+    assert_eq!(ids.len(), events.len(), "an event is there twice");
+    assert_eq!(ids, all(deployment), "the stream and the log have the same events");
+    in_order(&events);
+    events
+}
+
+fn in_order(events: &[Value]) {
+    let mut last: BTreeMap<&str, &str> = BTreeMap::new();
+    for event in events {
+        let (source, number) = (event["source"].as_str().unwrap(), &event["sequence"]);
+        let before = last.insert(source, number.as_str().unwrap()).unwrap_or_default();
+        assert!(before < number.as_str().unwrap(), "{source}: {before} before {number}");
+    }
+}
+
+fn of_type<'e>(events: &'e [Value], kind: &str) -> Vec<&'e Value> {
+    let kind = format!("solewriter.{kind}");
+    events.iter().filter(|event| event["type"] == kind.as_str()).collect()
+}
+
+/// Connects and goes away so many times.
+async fn log_in(deployment: &Deployment, service: &Service, times: usize) {
+    for _ in 0..times {
+        Raw::try_login(deployment.url(), &service.seed).await.unwrap();
+    }
+}
+
+/// Each decision and each change is one event, in the log and in the stream, at once.
+pub async fn each_decision_is_one_event_at_both_places(version: &'static str) {
+    let mut deployment = deployment(version).await;
+    let (known, stranger) = (deployment.service("known"), deployment.service("stranger"));
+    log_in(&deployment, &known, 1).await;
+    assert!(Raw::try_login(deployment.url(), &stranger.seed).await.is_err());
+    deployment.write_policy(&POLICY.replace("publishes = [\"audit.events.known.>\"]", ""));
+    deployment.instances[0].says("policy_changed").await;
+    deployment.write_policy("[service.known]\nowns = [\"nowhere\"]\n");
+    deployment.instances[0].says("policy_refused").await;
+    let events = settled(&deployment).await;
+    let kinds: Vec<&str> = events.iter().map(|e| e["type"].as_str().unwrap()).collect();
+    assert_eq!(
+        kinds,
+        [
+            "solewriter.started",
+            "solewriter.policy.accepted",
+            "solewriter.authorisation.granted",
+            "solewriter.authorisation.denied",
+            "solewriter.policy.accepted",
+            "solewriter.policy.refused",
+        ]
+    );
+    let log = logged(&deployment, 0);
+    for event in &events[2..4] {
+        let line = &log[&id(event)];
+        for (field, value) in event["data"].as_object().unwrap() {
+            if field != "expires" {
+                assert_eq!(&line[field], value, "{field}\n{line}\n{event}");
+            }
+        }
+    }
+    let data = |at: usize| &events[at]["data"];
+    assert_eq!(data(2)["service"], "known");
+    assert_eq!(data(2)["nkey"], known.key().as_str());
+    assert_eq!(data(2)["grant"].as_str().unwrap().len(), 16);
+    assert_eq!(data(3)["reason"], "unknown_key");
+    assert_eq!(data(3)["nkey"], stranger.key().as_str());
+    assert_eq!(data(4)["before"], data(2)["revision"]);
+    assert_eq!(data(4)["changes"]["changed"], json!({"count": 1, "names": ["known"]}));
+    assert_eq!(data(5)["revision"], data(4)["revision"]);
+    assert_eq!(data(5)["faults"][0]["code"], "undeclared-bucket");
+    // Stored within a second, by the server's clock, which is this machine's.
+    let valid = jsonschema::draft202012::new(&schema()).unwrap();
+    for message in messages(&deployment).await {
+        let event: Value = serde_json::from_slice(&message.payload).unwrap();
+        let recorded: jiff::Timestamp = event["time"].as_str().unwrap().parse().unwrap();
+        let stored = i64::try_from(message.time.unix_timestamp_nanos() / 1_000_000).unwrap();
+        assert!(stored - recorded.as_millisecond() < 1000, "{event}");
+        let objections: Vec<String> = valid.iter_errors(&event).map(|e| e.to_string()).collect();
+        assert!(objections.is_empty(), "{objections:?}\n{event:#}");
+    }
+    // The end is told too, and nothing is left on disk.
+    deployment.instances[0].signal(Signal::TERM);
+    deployment.instances[0].child.wait().await.unwrap();
+    let events = settled(&deployment).await;
+    assert_eq!(events.last().unwrap()["type"], "solewriter.stopped");
+    let spool = deployment.files.dir.join("audit-spool");
+    assert_eq!(std::fs::read_dir(spool).unwrap().count(), 0);
+}
+
+fn schema() -> Value {
+    serde_json::from_str(&solewriter::audit::schema::document()).unwrap()
+}
+
+/// The stream is away for a while; connections are authorised all the same, and every event
+/// arrives once, in order.
+async fn an_outage_of(length: Duration, version: &'static str) {
+    let mut deployment = deployment(version).await;
+    let known = deployment.service("known");
+    log_in(&deployment, &known, 20).await;
+    listen(&deployment, "away.>").await;
+    let began = Instant::now();
+    let mut slowest = Duration::ZERO;
+    let mut logins = 0u32;
+    while began.elapsed() < length {
+        let login = Instant::now();
+        log_in(&deployment, &known, 1).await;
+        slowest = slowest.max(login.elapsed());
+        logins += 1;
+    }
+    eventually("every login among the events that wait", async || {
+        let pending = deployment.instances[0].metric("solewriter_audit_pending").await;
+        (pending >= f64::from(logins)).then_some(())
+    })
+    .await;
+    // Older servers do not say that nobody took a message, so that takes the time of a timeout.
+    eventually("the outage in the metrics", async || {
+        (deployment.instances[0].metric("solewriter_audit_connected").await == 0.0).then_some(())
+    })
+    .await;
+    assert!(slowest < Duration::from_secs(2), "an authorisation took {slowest:?}");
+    listen(&deployment, &stream::subjects()).await;
+    let events = settled(&deployment).await;
+    let granted = of_type(&events, "authorisation.granted").len();
+    assert_eq!(granted, 20 + usize::try_from(logins).unwrap());
+    assert_eq!(
+        deployment.instances[0].metric("solewriter_audit_lost_total{reason=\"spool_full\"}").await,
+        0.0
+    );
+    eventually("nothing pending", async || {
+        (deployment.instances[0].metric("solewriter_audit_pending").await == 0.0).then_some(())
+    })
+    .await;
+}
+
+pub async fn while_the_stream_is_away_events_wait_and_arrive_once(version: &'static str) {
+    an_outage_of(Duration::from_secs(4), version).await;
+}
+
+pub async fn a_minute_without_the_stream_loses_nothing(version: &'static str) {
+    an_outage_of(Duration::from_secs(60), version).await;
+}
+
+/// The server, JetStream and all, is killed under load and comes back.
+pub async fn a_killed_server_loses_no_event(version: &'static str) {
+    let mut deployment = deployment(version).await;
+    let known = deployment.service("known");
+    for round in 1..=2 {
+        let (url, seed) = (deployment.url().to_owned(), known.seed.expose().to_owned());
+        let load = tokio::spawn(async move {
+            let seed = solewriter::keys::Seed::parse(&seed).unwrap();
+            let mut logins = 0;
+            while tokio::time::timeout(Duration::from_secs(1), Raw::try_login(&url, &seed))
+                .await
+                .is_ok_and(|login| login.is_ok())
+            {
+                logins += 1;
+            }
+            logins
+        });
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        deployment.server.kill().await.unwrap();
+        // Dialling a dead server is a panic of the test's client.
+        let _ = load.await;
+        // What happens meanwhile is recorded too.
+        deployment.write_policy(&format!("{POLICY}# {round}\n"));
+        deployment.instances[0].says_times("policy_changed", round).await;
+        deployment.server.restart().await.unwrap();
+        eventually("a client to be let in again", async || {
+            Raw::try_login(deployment.url(), &known.seed).await.ok()
+        })
+        .await;
+    }
+    let events = settled(&deployment).await;
+    assert_eq!(of_type(&events, "policy.accepted").len(), 3);
+    assert_eq!(of_type(&events, "lost").len(), 0);
+}
+
+/// The service is killed while the stream is away: what it recorded is sent by the next one.
+pub async fn what_a_killed_instance_left_is_sent_by_the_next(version: &'static str) {
+    let mut deployment = deployment(version).await;
+    let known = deployment.service("known");
+    log_in(&deployment, &known, 30).await;
+    listen(&deployment, "away.>").await;
+    log_in(&deployment, &known, 300).await;
+    deployment.instances[0].child.kill().await.unwrap();
+    deployment.add_instance(&[]).await;
+    log_in(&deployment, &known, 10).await;
+    listen(&deployment, &stream::subjects()).await;
+    accounted_for(&deployment).await;
+}
+
+/// Killed under load with everything in flight: each event is there once, or told as lost.
+pub async fn an_instance_killed_under_load_accounts_for_every_event(version: &'static str) {
+    let mut deployment = deployment(version).await;
+    let known = deployment.service("known");
+    for round in 0..3 {
+        let load = deployment.url().to_owned();
+        let seed = known.seed.expose().to_owned();
+        let mut clients = tokio::task::JoinSet::new();
+        for _ in 0..16 {
+            let (url, seed) = (load.clone(), seed.clone());
+            clients.spawn(async move {
+                let seed = solewriter::keys::Seed::parse(&seed).unwrap();
+                while Raw::try_login(&url, &seed).await.is_ok() {}
+            });
+        }
+        let wanted = 200 * (round + 1);
+        eventually("some load", async || (count(&deployment).await >= wanted as u64).then_some(()))
+            .await;
+        deployment.instances[round].child.kill().await.unwrap();
+        clients.abort_all();
+        deployment.add_instance(&[]).await;
+    }
+    log_in(&deployment, &known, 1).await;
+    accounted_for(&deployment).await;
+}
+
+/// Every event of every log is in the stream once, or one of those that an event tells as lost,
+/// and no more are told.
+async fn accounted_for(deployment: &Deployment) {
+    let last = deployment.instances.len() - 1;
+    let wanted: Vec<String> = logged(deployment, last).into_keys().collect();
+    let events = eventually("the last instance's events", async || {
+        let events = events(deployment).await;
+        let ids: BTreeSet<String> = events.iter().map(id).collect();
+        wanted.iter().all(|id| ids.contains(id)).then_some(events)
+    })
+    .await;
+    in_order(&events);
+    let there: BTreeSet<String> = events.iter().map(id).collect();
+    assert_eq!(there.len(), events.len(), "an event is there twice");
+    let mut lost = BTreeSet::new();
+    for event in of_type(&events, "lost") {
+        let data = &event["data"];
+        assert_eq!(data["reason"], "killed");
+        let (first, last) = (data["first"].as_u64().unwrap(), data["last"].as_u64().unwrap());
+        assert_eq!(data["count"], last - first + 1);
+        let instance = data["instance"].as_str().unwrap();
+        lost.extend((first..=last).map(|number| format!("{instance}-{number}")));
+    }
+    let stats = Stats::of(&events);
+    assert_eq!(stats.missing(), lost.len() as u64, "{stats:?}");
+    assert!(lost.is_disjoint(&there), "told as lost, and there");
+    for instance in 0..deployment.instances.len() {
+        for id in logged(deployment, instance).into_keys() {
+            assert!(there.contains(&id) || lost.contains(&id), "{id} is nowhere");
+        }
+    }
+}
+
+/// What may have been sent long ago is sent again only when the stream does not have it.
+pub async fn old_events_are_not_sent_twice_after_the_duplicate_window(version: &'static str) {
+    let mut deployment = Prepared::new().start_broker(version, POLICY).await;
+    let mut config = stream::config(DEFAULT_NAME, 1);
+    // As if the window had long passed.
+    config.duplicate_window = Duration::from_millis(100);
+    deployment.admin().await.create_stream(config).await.unwrap();
+    let time = jiff::Timestamp::now() - jiff::SignedDuration::from_hours(1);
+    let source = Source::new(PRODUCER, time, 1);
+    let line = |sequence| {
+        let (reason, detail) = ("test".to_owned(), "an old event".to_owned());
+        let event = Event::Trouble(Trouble { reason, detail, service: None });
+        Record { sequence, time, event }.line(&source)
+    };
+    let run = deployment.files.dir.join("audit-spool").join(&source.instance);
+    std::fs::create_dir_all(&run).unwrap();
+    let text: String = (1..=50).map(|number| line(number) + "\n").collect();
+    std::fs::write(run.join("00000000000000000001.jsonl"), text).unwrap();
+    std::fs::write(run.join("lock"), "").unwrap();
+    // The stream has thirty, and the note that says so says ten.
+    std::fs::write(run.join("acked"), "10\n").unwrap();
+    for number in 1..=30 {
+        let mut headers = async_nats::HeaderMap::new();
+        headers.insert("Nats-Msg-Id", source.id(number));
+        let context = deployment.admin().await;
+        let sent = context.publish_with_headers(source.subject(), headers, line(number).into());
+        sent.await.unwrap().await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    deployment.add_instance(&[]).await;
+    let old = format!("{}-", source.instance);
+    let events = eventually("the old events", async || {
+        let events = events(&deployment).await;
+        events.iter().any(|e| id(e) == format!("{old}50")).then_some(events)
+    })
+    .await;
+    let numbers: Vec<String> = events.iter().map(id).filter(|id| id.starts_with(&old)).collect();
+    assert_eq!(numbers, (1..=50).map(|number| source.id(number)).collect::<Vec<String>>());
+    // Nobody knows what a run that was killed before a restart of the machine had in memory.
+    deployment.instances[0].says("audit_end_unknown").await;
+    eventually("the old spool to be removed", async || (!run.exists()).then_some(())).await;
+}
+
+/// The count of what a run recorded outlives its kill; what is not on disk is told as lost.
+pub async fn what_a_killed_instance_had_in_memory_is_told(version: &'static str) {
+    let mut deployment = Prepared::new().start_broker(version, POLICY).await;
+    create_stream(&deployment).await;
+    let source = Source::new(PRODUCER, jiff::Timestamp::now(), std::process::id());
+    let line = |sequence| {
+        let (reason, detail) = ("test".to_owned(), "written in time".to_owned());
+        let event = Event::Trouble(Trouble { reason, detail, service: None });
+        Record { sequence, time: jiff::Timestamp::now(), event }.line(&source)
+    };
+    let run = deployment.files.dir.join("audit-spool").join(&source.instance);
+    std::fs::create_dir_all(&run).unwrap();
+    // Fifty events were recorded, forty-seven were written, and half of another.
+    let text: String = (1..=47).map(|number| line(number) + "\n").collect();
+    std::fs::write(run.join("00000000000000000001.jsonl"), text + &line(48)[..100]).unwrap();
+    std::fs::write(run.join("lock"), "").unwrap();
+    let tally = Path::new("/dev/shm").join(format!("solewriter-audit-{}", source.instance));
+    std::fs::write(&tally, 50u64.to_le_bytes()).unwrap();
+    deployment.add_instance(&[]).await;
+    let told = deployment.instances[0].says("audit_lost").await;
+    let data = (&told["reason"], &told["count"], &told["first"], &told["last"]);
+    assert_eq!(data, (&json!("killed"), &json!(3), &json!(48), &json!(50)));
+    assert!(!tally.exists(), "told once");
+    accounted_for(&deployment).await;
+    let killed = "solewriter_audit_lost_total{reason=\"killed\"}";
+    assert_eq!(deployment.instances[0].metric(killed).await, 3.0);
+}
+
+/// A counter's value.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+fn whole(value: f64) -> u64 {
+    value as u64
+}
+
+/// What does not fit into the spool is counted, and told when there is room again.
+pub async fn past_the_spools_limit_the_loss_is_counted_and_told(version: &'static str) {
+    let mut deployment = Prepared::new().start_broker(version, POLICY).await;
+    deployment.add_instance(&["--audit-spool-limit", "1MiB"]).await;
+    let known = deployment.service("known");
+    let lost = "solewriter_audit_lost_total{reason=\"spool_full\"}";
+    while deployment.instances[0].metric(lost).await < 20.0 {
+        log_in(&deployment, &known, 100).await;
+    }
+    let counted = whole(deployment.instances[0].metric(lost).await);
+    create_stream(&deployment).await;
+    deployment.instances[0].says("audit_lost").await;
+    log_in(&deployment, &known, 5).await;
+    eventually("all but the lost events", async || {
+        let wanted = logged(&deployment, 0).len() as u64 - counted;
+        (count(&deployment).await >= wanted).then_some(())
+    })
+    .await;
+    let events = events(&deployment).await;
+    in_order(&events);
+    let told: u64 =
+        of_type(&events, "lost").iter().map(|e| e["data"]["count"].as_u64().unwrap()).sum();
+    assert_eq!(told, counted);
+    assert_eq!(Stats::of(&events).missing(), told);
+    let there: BTreeSet<String> = events.iter().map(id).collect();
+    let missing = logged(&deployment, 0).into_keys().filter(|id| !there.contains(id)).count();
+    assert_eq!(missing as u64, counted, "the log has them all");
+}
+
+/// A service publishes as itself alone, and only an auditor reads.
+pub async fn who_may_publish_and_read_is_what_the_policy_says(version: &'static str) {
+    let deployment = deployment(version).await;
+    let known = deployment.service("known");
+    let mut client = Raw::login(&deployment, &known).await;
+    for (subject, allowed) in [
+        ("audit.events.known.run1", true),
+        ("audit.events.known", false),
+        ("audit.events.solewriter.run1", false),
+        ("audit.events.violations.run1", false),
+        ("audit.events", false),
+        ("$JS.API.CONSUMER.CREATE.AUDIT_EVENTS", false),
+        ("$JS.API.DIRECT.GET.AUDIT_EVENTS.audit.events.known.run1", false),
+    ] {
+        assert_eq!(client.publish(subject, b"{}").await.is_ok(), allowed, "{subject}");
+    }
+    for subject in ["audit.events.>", "audit.events.known.*", "audit.>"] {
+        assert!(client.subscribe(subject).await.is_err(), "{subject}");
+    }
+    eventually("the service's event in the stream", async || {
+        let all = messages(&deployment).await;
+        all.iter().any(|m| &*m.subject == "audit.events.known.run1").then_some(())
+    })
+    .await;
+    let auditor = deployment.service("auditor");
+    let mut client = Raw::login(&deployment, &auditor).await;
+    for subject in
+        ["audit.events.auditor.x", "$JS.API.STREAM.PURGE.AUDIT_EVENTS", "$JS.API.STREAM.INFO.KV_x"]
+    {
+        assert!(client.publish(subject, b"{}").await.is_err(), "{subject}");
+    }
+}
+
+/// The client libraries read the stream with an ordered consumer, without one violation.
+pub async fn an_auditor_reads_with_each_library(version: &'static str) {
+    let deployment = deployment(version).await;
+    log_in(&deployment, &deployment.service("known"), 300).await;
+    let wanted = settled(&deployment).await.len();
+    let auditor = deployment.service("auditor");
+    let (client, mut violations) = operations::connect(deployment.url(), &auditor).await.unwrap();
+    let context = async_nats::jetstream::new(client);
+    let stream = context.get_stream(DEFAULT_NAME).await.unwrap();
+    let config = push::OrderedConfig {
+        deliver_subject: "_INBOX.auditor.push".to_owned(),
+        ..push::OrderedConfig::default()
+    };
+    let pushed = stream.create_consumer(config).await.unwrap().messages().await.unwrap();
+    let config = pull::OrderedConfig {
+        filter_subject: "audit.events.solewriter.*".to_owned(),
+        ..pull::OrderedConfig::default()
+    };
+    let pulled = stream.create_consumer(config).await.unwrap().messages().await.unwrap();
+    let pushed = pushed.map(|message| message.map_err(|error| error.to_string())).boxed();
+    let pulled = pulled.map(|message| message.map_err(|error| error.to_string())).boxed();
+    for list in [pushed, pulled] {
+        let read = tokio::time::timeout(DEADLINE, list.take(wanted).collect::<Vec<_>>()).await;
+        assert!(read.unwrap().iter().all(Result::is_ok));
+    }
+    assert!(violations.try_recv().is_err());
+    let script = [json!({"op": "ordered", "stream": DEFAULT_NAME, "expect": wanted})];
+    for library in [Library::NatsPy, Library::NatsJs] {
+        let lines = library.run(&deployment, &auditor, &script).await;
+        assert_eq!(lines[0]["ok"], true, "{library:?} {lines:?}");
+        assert_eq!(lines[0]["result"], wanted, "{library:?}");
+    }
+    assert!(deployment.violations().is_empty(), "{:?}", deployment.violations());
+}
+
+/// `solewriter audit` with the auditor's seed.
+async fn audit(deployment: &Deployment, arguments: &[&str]) -> (Option<i32>, String) {
+    let seed = deployment.service("auditor").seed_file;
+    let output = Command::new(env!("CARGO_BIN_EXE_solewriter"))
+        .arg("audit")
+        .args(arguments)
+        .args(["--nats-servers", deployment.url(), "--nkey-seed"])
+        .arg(seed)
+        .output()
+        .await
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    (output.status.code(), text + &String::from_utf8(output.stderr).unwrap())
+}
+
+pub async fn people_read_the_stream(version: &'static str) {
+    let deployment = deployment(version).await;
+    let (known, stranger) = (deployment.service("known"), deployment.service("stranger"));
+    log_in(&deployment, &known, 2).await;
+    assert!(Raw::try_login(deployment.url(), &stranger.seed).await.is_err());
+    settled(&deployment).await;
+    let tail = ["tail", "--no-follow", "--service", "known", "--since", "1h"];
+    let (code, text) = audit(&deployment, &tail).await;
+    assert_eq!((code, text.lines().count()), (Some(0), 2), "{text}");
+    assert!(text.lines().all(|line| line.contains("authorisation.granted")), "{text}");
+    let (_, text) =
+        audit(&deployment, &["tail", "--no-follow", "--outcome", "denied", "--json"]).await;
+    let event: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+    assert_eq!(event["data"]["nkey"], stranger.key().as_str());
+    let (code, text) = audit(&deployment, &["stats"]).await;
+    assert_eq!(code, Some(0), "{text}");
+    for part in ["  unknown_key", "known                    granted 2", "Missing: 0"] {
+        assert!(text.contains(part), "no {part:?} in\n{text}");
+    }
+    let (code, text) = audit(&deployment, &["stats", "--stream", "OTHER"]).await;
+    assert_eq!(code, Some(2), "{text}");
+    assert!(text.contains("audits = [\"OTHER\"]"), "{text}");
+}
+
+/// A service that cannot start because of its policy says so in the stream.
+pub async fn a_policy_that_keeps_it_from_starting_is_an_event(version: &'static str) {
+    let mut deployment = Prepared::new().start_broker(version, POLICY).await;
+    create_stream(&deployment).await;
+    edit(&deployment.files.policy().join("test.toml"), "audits", "audit");
+    deployment.launch_instance(&[]);
+    let status = deployment.instances[0].child.wait().await.unwrap();
+    assert_eq!(status.code(), Some(1));
+    let events = events(&deployment).await;
+    let kinds: Vec<&str> = events.iter().map(|e| e["type"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["solewriter.started", "solewriter.policy.refused", "solewriter.stopped"]);
+    assert!(events[1]["data"]["problems"].as_str().unwrap().contains("did you mean `audits`?"));
+}

@@ -1,0 +1,522 @@
+//! `solewriter doctor` on a healthy deployment, and on one that is broken for each of its checks.
+
+use jiff::{SignedDuration, Timestamp};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use solewriter::config::{Overrides, Tool};
+use solewriter::doctor::advisories::ADVISORIES;
+use solewriter::doctor::look::{Clock, look as look_at};
+use solewriter::doctor::{CHECKS, Outcome, Report};
+use solewriter::keys::{Account, Curve, CurveSecret, Seed, Signer};
+
+use super::deployment::{Deployment, Prepared, Ran};
+
+const POLICY: &str = r#"
+[service.orders]
+nkeys = ["{orders}"]
+owns = ["orders"]
+lifetime = "2h"
+"#;
+
+/// What `doctor` said.
+struct Said {
+    ran: Ran,
+    findings: Vec<Value>,
+}
+
+impl Said {
+    fn of(ran: Ran) -> Self {
+        let view = ran.json();
+        let findings = view["findings"].as_array().unwrap().clone();
+        let said = Self { ran, findings };
+        assert_eq!(said.ran.code == 0, said.with("problem").is_empty(), "{:?}", said.ran);
+        // Whatever is not right comes with what to do about it.
+        for finding in &said.findings {
+            assert_eq!(finding["mend"].is_null(), finding["outcome"] == "ok", "{finding}");
+        }
+        said
+    }
+
+    /// The checks that came out so.
+    fn with(&self, outcome: &str) -> Vec<&str> {
+        let mut checks: Vec<&str> = self
+            .findings
+            .iter()
+            .filter(|f| f["outcome"] == outcome)
+            .map(|f| f["check"].as_str().unwrap())
+            .collect();
+        checks.dedup();
+        checks
+    }
+
+    /// This check has a problem, or a warning, and no other has a problem. Gives what was found.
+    fn only(&self, version: &str, outcome: &str, check: &str) -> (&str, &str) {
+        let mut problems = self.with("problem");
+        if outcome == "problem" {
+            assert!(problems.contains(&check), "{}", self.ran.out);
+        }
+        problems.retain(|problem| *problem != check);
+        let known: &[&str] = if is_affected(version) { &["advisories"] } else { &[] };
+        assert_eq!(problems, known, "{}", self.ran.out);
+        let found = self.findings.iter().find(|f| f["check"] == check && f["outcome"] == outcome);
+        let found = found.unwrap_or_else(|| panic!("{check} is no {outcome}: {}", self.ran.out));
+        (found["found"].as_str().unwrap(), found["mend"].as_str().unwrap())
+    }
+}
+
+/// Whether the server itself has a problem that is no fault of the deployment.
+fn is_affected(version: &str) -> bool {
+    let version = version.parse().unwrap();
+    ADVISORIES.iter().any(|advisory| advisory.affects(&version) && advisory.note == "2026-17")
+}
+
+async fn look(deployment: &Deployment) -> Said {
+    Said::of(deployment.tool(&["doctor", "--format", "json"]).await)
+}
+
+/// A deployment with its buckets, from files that may be broken already.
+async fn start(prepared: Prepared, version: &'static str) -> Deployment {
+    let deployment = prepared.start(version, POLICY).await;
+    apply(&deployment).await;
+    deployment
+}
+
+async fn apply(deployment: &Deployment) {
+    let ran = deployment.tool(&["buckets", "apply", "--yes"]).await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+}
+
+pub async fn a_healthy_deployment_has_no_problem(version: &'static str) {
+    let mut deployment = start(Prepared::new(), version).await;
+    deployment.add_instance(&[]).await;
+    let said = look(&deployment).await;
+    let unwell: Vec<&Value> = said.findings.iter().filter(|f| f["outcome"] != "ok").collect();
+    let affected = is_affected(version);
+    assert!(unwell.iter().all(|f| affected && f["check"] == "advisories"), "{unwell:?}");
+    // Every check was made.
+    let mut checked: Vec<&str> = Vec::new();
+    for finding in &said.findings {
+        let check = finding["check"].as_str().unwrap();
+        if checked.last() != Some(&check) {
+            checked.push(check);
+        }
+    }
+    assert_eq!(checked, CHECKS.map(|check| check.id));
+    // For people, the same.
+    let text = deployment.tool(&["doctor"]).await;
+    assert_eq!(text.code, said.ran.code, "{text:?}");
+    for check in CHECKS {
+        assert!(text.out.contains(&format!("  {} ", check.id)), "{}: {}", check.id, text.out);
+    }
+    // Strangers were refused, and nothing was tried that is a violation.
+    assert_eq!(deployment.violations(), []);
+    for name in ["issuer", "callout", "system", "admin", "publisher"] {
+        let seed = std::fs::read_to_string(deployment.files.seed_file(name)).unwrap();
+        assert!(!text.out.contains(seed.trim()) && !said.ran.out.contains(seed.trim()));
+    }
+}
+
+async fn create(deployment: &Deployment, config: &Value) {
+    let client = deployment.admin().await.client();
+    let subject = format!("$JS.API.STREAM.CREATE.{}", config["name"].as_str().unwrap());
+    let answer = client.request(subject, config.to_string().into()).await.unwrap();
+    let answer: Value = serde_json::from_slice(&answer.payload).unwrap();
+    assert!(answer.get("error").is_none(), "{answer}");
+}
+
+pub async fn an_address_where_nobody_is(version: &'static str) {
+    let deployment = start(Prepared::new(), version).await;
+    // A port that was free a moment ago.
+    let dead = solewriter::sandbox::free_ports(1).unwrap()[0];
+    let servers = [deployment.url().to_owned(), format!("nats://127.0.0.1:{dead}")];
+    let said = Said::of(deployment.tool_at(&servers, &["doctor", "--format", "json"]).await);
+    let (found, mend) = said.only(version, "problem", "address");
+    assert!(found.starts_with(&format!("127.0.0.1:{dead}: ")), "{found}");
+    assert!(mend.contains("start nats-server there"), "{mend}");
+}
+
+pub async fn servers_of_different_versions(version: &'static str) {
+    let other = if version == "2.15.1" { "2.14.6" } else { "2.15.1" };
+    let prepared = Prepared::new();
+    let mut deployment = prepared.start_mixed_cluster([version, version, other], POLICY).await;
+    deployment.add_instance(&[]).await;
+    apply(&deployment).await;
+    let said = look(&deployment).await;
+    let (found, mend) = said.only(version, "warning", "version");
+    let (older, newer) = if version == "2.15.1" {
+        ("2.14.6 on node-3", "2.15.1 on node-1, node-2".to_owned())
+    } else {
+        ("2.15.1 on node-3", format!("{version} on node-1, node-2"))
+    };
+    assert!(found.contains(older) && found.contains(&newer), "{found}");
+    assert!(mend.contains("finish the upgrade"), "{mend}");
+}
+
+/// Here it is the clock of the machine that looks which is wrong; it cannot tell whose is.
+pub async fn a_clock_that_is_wrong(version: &'static str) {
+    let deployment = start(Prepared::new(), version).await;
+    let settings = deployment.files.settings();
+    let text = std::fs::read_to_string(&settings).unwrap();
+    let servers = text.lines().find(|line| line.starts_with("servers = ")).unwrap();
+    let here = format!("servers = [{:?}]", deployment.url());
+    super::deployment::edit(&settings, servers, &here);
+    let tool = Tool::load(&settings, &Overrides::default()).unwrap();
+    let wrong: Clock = || Timestamp::now() + SignedDuration::from_secs(65);
+    let findings = Report::of(&look_at(&tool, wrong).await).findings;
+    let clock = findings.iter().find(|f| f.check == "clock").unwrap();
+    assert_eq!(clock.outcome, Outcome::Problem);
+    assert!(clock.found.starts_with("the clock of test is 6"), "{clock:?}");
+    assert!(clock.found.contains(" s behind the one here, more than"), "{clock:?}");
+    assert!(clock.mend.as_ref().unwrap().contains("synchronise the clocks"));
+    let findings = Report::of(&look_at(&tool, Timestamp::now).await).findings;
+    assert!(findings.iter().all(|f| f.check != "clock" || f.outcome == Outcome::Ok));
+}
+
+pub async fn a_server_that_gives_no_nonce(version: &'static str) {
+    let mut prepared = Prepared::new();
+    for (name, user) in
+        [("CALLOUT", "callout"), ("PUBLISHER", "publisher"), ("ADMIN", "admin"), ("SYSTEM", "sys")]
+    {
+        let login = format!("user: {user}, password: \"a password\"");
+        prepared = prepared
+            .with_server(&format!("nkey: ${name}_KEY"), &login)
+            .without_value(&format!("{name}_KEY"));
+    }
+    let deployment = prepared
+        .with_server(
+            "auth_users: [ $CALLOUT_KEY, $PUBLISHER_KEY, $ADMIN_KEY, $SYSTEM_KEY ]",
+            "auth_users: [ callout, publisher, admin, sys ]",
+        )
+        .start_broker(version, POLICY)
+        .await;
+    let said = look(&deployment).await;
+    let (found, mend) = said.only(version, "problem", "nonce");
+    assert!(found.contains("nothing to sign"), "{found}");
+    assert!(mend.contains("give the callout's user an nkey"), "{mend}");
+}
+
+pub async fn a_user_that_the_server_asks_about(version: &'static str) {
+    let prepared = Prepared::new().with_server("$PUBLISHER_KEY, $ADMIN_KEY,", "$ADMIN_KEY,");
+    let deployment = start(prepared, version).await;
+    let said = look(&deployment).await;
+    let (found, mend) = said.only(version, "problem", "users");
+    assert_eq!(found, "publisher: the server asks solewriter about it, who knows services only");
+    assert!(mend.contains("auth_callout.auth_users"), "{mend}");
+}
+
+pub async fn a_seed_that_others_can_read(version: &'static str) {
+    use std::os::unix::fs::PermissionsExt;
+    let deployment = start(Prepared::new(), version).await;
+    let file = deployment.files.seed_file("publisher");
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let said = look(&deployment).await;
+    let (found, mend) = said.only(version, "problem", "users");
+    assert!(found.contains("is open to others (mode 0644)"), "{found}");
+    assert!(mend.contains("only you can read"), "{mend}");
+}
+
+pub async fn a_callout_in_another_account(version: &'static str) {
+    let prepared = Prepared::new().with_server("account: AUTH\n", "account: SYS\n");
+    let deployment = start(prepared, version).await;
+    let said = look(&deployment).await;
+    let (found, mend) = said.only(version, "problem", "callout");
+    assert!(found.contains("without asking in AUTH"), "{found}");
+    assert!(mend.contains("auth_callout { account: AUTH }"), "{mend}");
+}
+
+pub async fn another_issuer_than_ours(version: &'static str) {
+    let prepared = Prepared::new();
+    let ours = std::fs::read_to_string(prepared.files.seed_file("issuer")).unwrap();
+    let ours = Signer::new(&Seed::<Account>::parse(&ours).unwrap()).unwrap().public().to_string();
+    let other = Signer::new(&Seed::<Account>::generate()).unwrap().public().to_string();
+    let deployment = start(prepared.with_value("ISSUER_KEY", &other), version).await;
+    let said = look(&deployment).await;
+    let (found, mend) = said.only(version, "problem", "issuer");
+    assert!(found.contains(&other) && found.contains(&ours), "{found}");
+    assert!(mend.contains(&format!("set auth_callout.issuer: {ours}")), "{mend}");
+    assert_eq!(said.with("not_seen"), ["answer"]);
+}
+
+pub async fn another_xkey_than_ours(version: &'static str) {
+    let other = CurveSecret::new(&Seed::<Curve>::generate()).unwrap().public().to_string();
+    let prepared = Prepared::new().with_value("CALLOUT_XKEY", &other);
+    let deployment = start(prepared, version).await;
+    let said = look(&deployment).await;
+    let (found, mend) = said.only(version, "problem", "xkey");
+    assert!(found.contains("to another xkey than ours"), "{found}");
+    assert!(mend.contains("set auth_callout.xkey: X"), "{mend}");
+    assert_eq!(said.with("not_seen"), ["issuer", "answer"]);
+}
+
+pub async fn requests_that_are_not_sealed(version: &'static str) {
+    let prepared =
+        Prepared::new().with_server("    xkey: $CALLOUT_XKEY\n", "").without_value("CALLOUT_XKEY");
+    let mut deployment = start(prepared, version).await;
+    let (found, mend) = {
+        let said = look(&deployment).await;
+        let (found, mend) = said.only(version, "problem", "xkey");
+        (found.to_owned(), mend.to_owned())
+    };
+    assert!(found.contains("does not seal its requests"), "{found}");
+    assert!(mend.contains("set auth_callout.xkey: X"), "{mend}");
+    // Where neither side has a key, it works, and could be better.
+    super::deployment::edit(
+        &deployment.files.settings(),
+        "[xkey]\nseed = \"keys/callout.xk\"\n",
+        "",
+    );
+    deployment.instances.clear();
+    deployment.add_instance(&[]).await;
+    let said = look(&deployment).await;
+    said.only(version, "warning", "xkey");
+}
+
+pub async fn nobody_takes_requests(version: &'static str) {
+    let deployment = Prepared::new().start_broker(version, POLICY).await;
+    apply(&deployment).await;
+    let said = look(&deployment).await;
+    let (_, mend) = said.only(version, "problem", "instances");
+    assert_eq!(mend, "start `solewriter serve`");
+    assert_eq!(said.with("not_seen"), ["revisions", "answer"]);
+}
+
+pub async fn somebody_else_takes_requests(version: &'static str) {
+    let deployment = start(Prepared::new(), version).await;
+    let seed = deployment.seed("callout").expose().to_owned();
+    let rogue = async_nats::ConnectOptions::with_nkey(seed).name("a rogue");
+    let rogue = rogue.custom_inbox_prefix("_INBOX.solewriter");
+    let rogue = rogue.connect(deployment.url()).await.unwrap();
+    for (queue, place) in [(None, "no queue group"), (Some("another"), "another")] {
+        let subject = "$SYS.REQ.USER.AUTH";
+        let mut taking = match queue {
+            None => rogue.subscribe(subject).await.unwrap(),
+            Some(queue) => rogue.queue_subscribe(subject, queue.to_owned()).await.unwrap(),
+        };
+        // Everything is on one connection, so that the server has it once this came back.
+        let fence = "_INBOX.solewriter.rogue";
+        let mut fenced = rogue.subscribe(fence).await.unwrap();
+        rogue.publish(fence, "".into()).await.unwrap();
+        futures_util::StreamExt::next(&mut fenced).await.unwrap();
+        let said = look(&deployment).await;
+        let (found, mend) = said.only(version, "problem", "instances");
+        assert!(found.contains(&format!("it is in {place}, not in solewriter")), "{found}");
+        assert!(found.contains("\"a rogue\"") && mend.contains("queue_group"), "{found} {mend}");
+        taking.unsubscribe().await.unwrap();
+    }
+}
+
+pub async fn an_instance_that_does_not_answer(version: &'static str) {
+    let deployment = start(Prepared::new(), version).await;
+    deployment.instances[0].signal(Signal::STOP);
+    let said = look(&deployment).await;
+    deployment.instances[0].signal(Signal::CONT);
+    let (found, mend) = said.only(version, "problem", "answer");
+    assert!(found.contains("nobody answered before the server gave up"), "{found}");
+    assert!(mend.contains("solewriter_rejected_requests_total"), "{mend}");
+}
+
+pub async fn instances_that_serve_different_policies(version: &'static str) {
+    let mut deployment = start(Prepared::new(), version).await;
+    let other = deployment.dir.path().join("other");
+    std::fs::create_dir(&other).unwrap();
+    std::fs::write(other.join("p.toml"), "[service.orders]\nnkeys = []\n").unwrap();
+    deployment.add_instance(&["--policy-directory", &other.display().to_string()]).await;
+    let said = look(&deployment).await;
+    let (found, mend) = said.only(version, "warning", "revisions");
+    assert!(found.starts_with("instances serve different revisions: "), "{found}");
+    assert!(mend.contains("where each has its policy from"), "{mend}");
+    // A change that an instance refuses: here the policy is a good one.
+    std::fs::write(other.join("p.toml"), "nonsense").unwrap();
+    deployment.instances[1].says("policy_refused").await;
+    let said = look(&deployment).await;
+    let (found, mend) = said.only(version, "problem", "revisions");
+    assert!(found.contains("refuses the newest policy, and serves the one before"), "{found}");
+    assert!(mend.contains("see its log"), "{mend}");
+}
+
+pub async fn a_policy_in_its_bucket(version: &'static str) {
+    let policy = format!("{POLICY}\n[bucket.orders]\n");
+    let prepared = super::bucket::prepared();
+    std::fs::remove_file(prepared.files.policy().join("buckets.toml")).unwrap();
+    let mut deployment = prepared.start_broker(version, &policy).await;
+    let said = look(&deployment).await;
+    let problem = said.findings.iter().find(|f| f["check"] == "policy").unwrap();
+    assert!(problem["mend"].as_str().unwrap().contains("solewriter policy push"), "{problem}");
+    let (code, pushed) = super::bucket::push(&deployment, &policy, &[]).await;
+    assert_eq!(code, 0, "{pushed}");
+    // Without a directory, `buckets` reads the same.
+    apply(&deployment).await;
+    deployment.add_instance(&[]).await;
+    let said = look(&deployment).await;
+    said.only(version, "warning", "instances");
+}
+
+pub async fn a_timeout_that_is_too_short(version: &'static str) {
+    let prepared = Prepared::new().with_server("timeout: 5\n", "timeout: 1.5\n");
+    let deployment = start(prepared, version).await;
+    let said = look(&deployment).await;
+    let (found, mend) = said.only(version, "problem", "timeout");
+    assert!(
+        found.starts_with("servers wait 1.5 s for an answer, and [limits] patience is 2s"),
+        "{found}"
+    );
+    assert!(mend.contains("timeout: 5"), "{mend}");
+}
+
+pub async fn a_server_that_lets_anybody_in(version: &'static str) {
+    let prepared = Prepared::new()
+        .with_server("  APP {\n", "  APP {\n    users: [ { user: guest, password: guest } ]\n")
+        .with_server("auth_users: [ $CALLOUT_KEY,", "auth_users: [ guest, $CALLOUT_KEY,")
+        .with_server("system_account: SYS\n", "system_account: SYS\nno_auth_user: guest\n");
+    let deployment = start(prepared, version).await;
+    let said = look(&deployment).await;
+    let (found, mend) = said.only(version, "problem", "anonymous");
+    assert!(found.ends_with("lets in whoever shows no credentials (account APP)"), "{found}");
+    assert!(mend.contains("remove `no_auth_user`"), "{mend}");
+}
+
+pub async fn buckets_beside_the_services(version: &'static str) {
+    let prepared = Prepared::new().with_settings("account = \"APP\"\n", "account = \"STATE\"\n");
+    let deployment = start(prepared, version).await;
+    let said = look(&deployment).await;
+    let (found, mend) = said.only(version, "problem", "isolation");
+    assert!(found.starts_with("the buckets are in STATE, where services are placed"), "{found}");
+    assert!(found.contains("a direct get of a value of its own"), "{found}");
+    assert!(mend.contains("an account in which no service lives"), "{mend}");
+}
+
+pub async fn jetstream_beside_the_services(version: &'static str) {
+    let prepared = Prepared::new().with_server("  APP {\n", "  APP {\n    jetstream: enabled\n");
+    let deployment = start(prepared, version).await;
+    let said = look(&deployment).await;
+    let (found, mend) = said.only(version, "problem", "jetstream");
+    assert!(found.starts_with("JetStream is enabled in APP"), "{found}");
+    assert_eq!(mend, "remove `jetstream: enabled` from account APP");
+}
+
+pub async fn an_export_too_many(version: &'static str) {
+    let export = "      { service: \"$JS.FC.>\" }\n";
+    let more = format!("{export}      {{ service: \"more.>\" }}\n");
+    let deployment = start(Prepared::new().with_server(export, &more), version).await;
+    let said = look(&deployment).await;
+    let (found, mend) = said.only(version, "problem", "exports");
+    assert_eq!(found, "STATE exports the service `more.>` too, which no client needs");
+    assert_eq!(mend, "remove it from the exports of account STATE");
+}
+
+pub async fn an_import_too_few(version: &'static str) {
+    let import = "      { service: { account: STATE, subject: \"$JS.FC.>\" } }\n";
+    let deployment = start(Prepared::new().with_server(import, ""), version).await;
+    let said = look(&deployment).await;
+    let (found, mend) = said.only(version, "problem", "imports");
+    assert!(found.starts_with("APP does not import the service `$JS.FC.>` of STATE"), "{found}");
+    assert!(mend.contains("{ service: { account: STATE, subject: \"$JS.FC.>\" } }"), "{mend}");
+}
+
+pub async fn an_account_that_reaches_the_buckets(version: &'static str) {
+    let other = "  OTHER {\n    imports: [ { service: { account: STATE, subject: \"$KV.>\" } } ]\n  }\n  APP {\n";
+    let deployment = start(Prepared::new().with_server("  APP {\n", other), version).await;
+    let said = look(&deployment).await;
+    let (found, mend) = said.only(version, "problem", "imports");
+    assert!(found.starts_with("OTHER imports `$KV.>` of STATE as `$KV.>`"), "{found}");
+    assert_eq!(mend, "remove it from the imports of account OTHER");
+}
+
+pub async fn a_user_whom_no_policy_holds(version: &'static str) {
+    let prepared = Prepared::new()
+        .with_server("  APP {\n", "  APP {\n    users: [ { user: guest, password: guest } ]\n")
+        .with_server("auth_users: [ $CALLOUT_KEY,", "auth_users: [ guest, $CALLOUT_KEY,");
+    let deployment = start(prepared, version).await;
+    look(&deployment).await.only(version, "warning", "instances");
+    let guest = async_nats::ConnectOptions::with_user_and_password("guest".into(), "guest".into());
+    let guest = guest.name("a guest").connect(deployment.url()).await.unwrap();
+    let said = look(&deployment).await;
+    let (found, mend) = said.only(version, "problem", "logins");
+    assert!(found.contains("in APP: \"guest\" (\"a guest\")"), "{found}");
+    assert!(mend.contains("services get in through solewriter"), "{mend}");
+    drop(guest);
+}
+
+pub async fn a_policy_that_does_not_hold(version: &'static str) {
+    let deployment = start(Prepared::new(), version).await;
+    deployment.write_policy("[service.orders]\nnkeys = []\nowns = [\"nowhere\"]\n");
+    let said = look(&deployment).await;
+    let (found, mend) = said.only(version, "problem", "policy");
+    assert!(found.contains("does not hold: 1 error"), "{found}");
+    assert!(mend.contains("solewriter check"), "{mend}");
+}
+
+pub async fn a_bucket_that_is_not_as_declared(version: &'static str) {
+    let deployment = start(Prepared::new(), version).await;
+    let admin = deployment.admin().await;
+    admin.delete_stream("KV_orders").await.unwrap();
+    admin.delete_stream("KV_fulfilment").await.unwrap();
+    create(
+        &deployment,
+        &json!({"name": "KV_fulfilment", "subjects": ["$KV.fulfilment.>"],
+        "max_msgs_per_subject": 1, "discard": "new", "deny_delete": true, "allow_direct": true,
+        "allow_rollup_hdrs": true, "duplicate_window": 100_000_000}),
+    )
+    .await;
+    let said = look(&deployment).await;
+    let (found, mend) = said.only(version, "problem", "buckets");
+    assert_eq!(found, "fulfilment is not as declared: rollup\norders is not there");
+    assert!(mend.contains("solewriter buckets apply"), "{mend}");
+    apply(&deployment).await;
+    assert!(!look(&deployment).await.with("problem").contains(&"buckets"));
+}
+
+pub async fn an_audit_stream_that_forgets(version: &'static str) {
+    let deployment = start(Prepared::new(), version).await;
+    deployment.admin().await.delete_stream("AUDIT_EVENTS").await.unwrap();
+    let said = look(&deployment).await;
+    let (found, mend) = said.only(version, "problem", "audit");
+    assert!(found.starts_with("there is no stream AUDIT_EVENTS"), "{found}");
+    assert_eq!(mend, "`solewriter buckets apply` creates it");
+    let forgets = json!({"name": "AUDIT_EVENTS", "subjects": ["audit.>"], "deny_delete": true});
+    create(&deployment, &forgets).await;
+    let said = look(&deployment).await;
+    let (found, mend) = said.only(version, "problem", "audit");
+    assert_eq!(found, "events can be removed from AUDIT_EVENTS: it has no deny_purge");
+    assert_eq!(mend, "set deny_purge on the stream");
+    // Where the settings name none, it is a matter of taste.
+    super::deployment::edit(
+        &deployment.files.settings(),
+        "[audit]\nstream = \"AUDIT_EVENTS\"\nspool = \"audit-spool\"\n",
+        "",
+    );
+    deployment.admin().await.delete_stream("AUDIT_EVENTS").await.unwrap();
+    look(&deployment).await.only(version, "warning", "audit");
+}
+
+pub async fn without_a_system_user_it_says_how_long_permissions_stay(version: &'static str) {
+    let prepared = Prepared::new().with_settings("[system]\nnkey_seed = \"keys/system.nk\"\n", "");
+    let deployment = start(prepared, version).await;
+    let said = look(&deployment).await;
+    let (found, mend) = said.only(version, "warning", "connections");
+    assert!(found.contains("up to 2h"), "{found}");
+    assert!(mend.contains("set [system] nkey_seed here"), "{mend}");
+    // What can be seen without one was seen all the same.
+    for check in ["callout", "issuer", "xkey", "answer", "timeout", "isolation", "buckets"] {
+        assert!(!said.with("not_seen").contains(&check), "{check}: {}", said.ran.out);
+    }
+}
+
+pub async fn with_nothing_but_an_address_it_says_what_it_could_not_see(version: &'static str) {
+    let deployment = start(Prepared::new(), version).await;
+    std::fs::write(
+        deployment.files.settings(),
+        "[nats]\nservers = [\"nats://127.0.0.1:1\"]\n[policy]\ndirectory = \"policy\"\n",
+    )
+    .unwrap();
+    let said = look(&deployment).await;
+    let known: &[&str] = if is_affected(version) { &["advisories"] } else { &[] };
+    assert_eq!(said.with("problem"), known, "{}", said.ran.out);
+    for check in ["users", "callout", "issuer", "isolation", "buckets", "clock"] {
+        assert!(said.with("not_seen").contains(&check), "{check}: {}", said.ran.out);
+    }
+    let settings: Vec<&str> = said.findings.iter().filter_map(|f| f["mend"].as_str()).collect();
+    for setting in ["[nats] nkey_seed", "[system] nkey_seed", "[admin] nkey_seed"] {
+        assert!(settings.iter().any(|mend| mend.contains(setting)), "{setting}: {settings:?}");
+    }
+}

@@ -1,0 +1,378 @@
+//! `solewriter violations` beside a real server.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Stdio;
+
+use async_nats::jetstream::message::StreamMessage;
+use jiff::Timestamp;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use solewriter::audit::stream::{self, DEFAULT_NAME};
+use solewriter::violations::line::{Line, parse};
+use tokio::process::Command;
+
+use super::clients::Library;
+use super::deployment::{Deployment, Instance, Prepared, eventually};
+use super::raw::Raw;
+
+/// The audit stream, as an admin makes it.
+pub async fn create_stream(deployment: &Deployment) {
+    let config = stream::config(DEFAULT_NAME, 1);
+    deployment.admin().await.create_stream(config).await.unwrap();
+}
+
+/// Every message of the audit stream.
+pub async fn messages(deployment: &Deployment) -> Vec<StreamMessage> {
+    let stream = deployment.admin().await.get_stream(DEFAULT_NAME).await.unwrap();
+    let state = stream.get_info().await.unwrap().state;
+    let mut found = Vec::new();
+    for sequence in state.first_sequence.max(1)..=state.last_sequence {
+        found.push(stream.get_raw_message(sequence).await.unwrap());
+    }
+    found
+}
+
+/// What a producer told the audit stream, oldest first.
+pub async fn told(deployment: &Deployment, producer: &str) -> Vec<Value> {
+    let prefix = format!("audit.events.{producer}.");
+    let of_producer = |m: &StreamMessage| m.subject.starts_with(&prefix);
+    let messages = messages(deployment).await.into_iter().filter(of_producer);
+    messages.map(|m| serde_json::from_slice(&m.payload).unwrap()).collect()
+}
+
+/// Starts a follower of the server's log.
+fn follow(deployment: &Deployment, name: &str, arguments: &[&str]) -> Instance {
+    let log = deployment.dir.path().join(format!("{name}.log"));
+    let append = std::fs::File::options().create(true).append(true).open(&log).unwrap();
+    let child = Command::new(env!("CARGO_BIN_EXE_solewriter"))
+        .args(["violations", "--nats-servers", deployment.url(), "--log-format", "json"])
+        .arg("--log")
+        .arg(deployment.server.log_path())
+        .arg("--state")
+        .arg(deployment.dir.path().join("violations.json"))
+        .arg("--policy")
+        .arg(deployment.files.policy())
+        .arg("--nkey-seed")
+        .arg(deployment.service("violations").seed_file)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(append)
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    Instance { child, log }
+}
+
+const POLICY: &str = r#"
+[service.owner-rust]
+nkeys = ["{owner-rust}"]
+owns = ["rust"]
+[service.owner-python]
+nkeys = ["{owner-python}"]
+owns = ["python"]
+[service.owner-javascript]
+nkeys = ["{owner-javascript}"]
+owns = ["javascript"]
+[service.reader]
+nkeys = ["{reader}"]
+reads = ["rust", "python", "javascript"]
+[service.intruder]
+nkeys = ["{intruder}"]
+reads = ["rust/open.>", "python/open.>", "javascript/open.>"]
+[service.violations]
+nkeys = ["{violations}"]
+publishes = ["audit.events.violations.>"]
+"#;
+
+/// An owner, a reader and an intruder in each language: whatever the intruder is refused is one
+/// line and one event, soon, with the true owner.
+#[allow(clippy::too_many_lines, clippy::cast_possible_truncation, clippy::cast_precision_loss)]
+pub async fn each_violation_is_told_once_with_the_true_owner(version: &'static str) {
+    let mut deployment = Deployment::start(version, POLICY).await;
+    create_stream(&deployment).await;
+    let buckets = Library::ALL.map(Library::word);
+    deployment.create_buckets(&buckets).await;
+    let mut follower = follow(&deployment, "follower", &[]);
+    follower.says("connected").await;
+
+    let intruder = deployment.service("intruder");
+    let mut expected = BTreeMap::new();
+    for library in Library::ALL {
+        let b = library.word();
+        let on = |op: &str, more: Value| {
+            let mut operation = json!({"op": op, "bucket": b});
+            operation.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            operation
+        };
+        let owner = deployment.service(&format!("owner-{b}"));
+        let put = on("put", json!({"key": "k1", "value": "1"}));
+        let get = on("get", json!({"key": "k1"}));
+        let watch = on("watch", json!({"keys": "k1", "expect": 1}));
+        let all = [on("open", json!({})), put, get.clone(), watch.clone()];
+        for (who, operations) in [
+            (&owner, &all[..]),
+            (&deployment.service("reader"), &[on("open", json!({})), get, watch][..]),
+        ] {
+            for line in library.run(&deployment, who, operations).await {
+                assert_eq!(line["ok"], true, "{line}");
+            }
+        }
+        let subject = |kind: &str| format!("{kind}.{b}.x");
+        let mut tries = all.to_vec();
+        tries.push(json!({"op": "subscribe", "subject": subject("events")}));
+        let request =
+            json!({"op": "request", "subject": subject("svc"), "value": "", "timeout": 1});
+        tries.push(request);
+        let lines = library.run(&deployment, &intruder, &tries).await;
+        assert_eq!(lines[0]["ok"], true, "{lines:?}");
+        for line in &lines[1..] {
+            assert_eq!(line["error"], "permissions", "{library:?}: {line}");
+        }
+        let owner = format!("owner-{b}");
+        let key = format!("{b}/k1");
+        // Two of the libraries ask for a consumer without naming keys.
+        let watched = if library == Library::NatsJs { key.clone() } else { b.to_owned() };
+        for (operation, on, owner, rule) in [
+            ("write", key.clone(), Some(&owner), format!("owns = [\"{b}\"]")),
+            ("get", key.clone(), Some(&owner), format!("reads = [\"{key}\"]")),
+            ("watch", watched.clone(), Some(&owner), format!("reads = [\"{watched}\"]")),
+            ("subscribe", subject("events"), None, format!("subscribes = [\"events.{b}.x\"]")),
+            ("publish", subject("svc"), None, format!("publishes = [\"svc.{b}.x\"]")),
+        ] {
+            let rule = format!("[service.intruder] {rule}");
+            expected.insert((operation.to_owned(), on), (owner.cloned(), rule));
+        }
+    }
+
+    let events = eventually("all violations in the stream", async || {
+        let events = told(&deployment, "violations").await;
+        (events.len() >= expected.len()).then_some(events)
+    })
+    .await;
+    follower.signal(Signal::TERM);
+    assert!(follower.child.wait().await.unwrap().success());
+
+    let mut found = BTreeMap::new();
+    for event in &events {
+        let data = &event["data"];
+        assert_eq!((&event["type"], &data["count"]), (&json!("solewriter.violation"), &json!(1)));
+        assert_eq!(data["service"], "intruder", "{event}");
+        assert_eq!(data["nkey"], json!(intruder.key()));
+        assert_eq!(data["server"], "test");
+        assert!(data["cid"].as_u64().is_some() && data["host"].is_string(), "{event}");
+        assert!(data["subject"].is_string() && data["revision"].is_string(), "{event}");
+        let text = |field: &str| data[field].as_str().map(ToOwned::to_owned);
+        let on = text("keyspace").or_else(|| text("subject")).unwrap();
+        let about = (text("owner"), text("missing_rule").unwrap_or_default());
+        let twice = found.insert((text("operation").unwrap(), on), about);
+        assert!(twice.is_none(), "told twice: {event}");
+    }
+    assert_eq!(found, expected);
+
+    // The log has the same, by the same ids; and what repeats (a library that tries again) is
+    // counted, so that nothing the server logged is missing.
+    let lines: Vec<Value> =
+        follower.lines().into_iter().filter(|line| line["event"] == "violation").collect();
+    assert!(lines.iter().all(|line| line["level"] == "ERROR"), "{lines:?}");
+    let firsts: Vec<&Value> = lines.iter().filter(|line| line["repeats"].is_null()).collect();
+    let ids = |lines: &[&Value], field: &str| -> BTreeSet<String> {
+        lines.iter().map(|line| line[field].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(ids(&firsts, "audit"), ids(&events.iter().collect::<Vec<_>>(), "id"));
+    let counted: u64 = lines.iter().map(|line| line["count"].as_u64().unwrap()).sum();
+    assert_eq!(counted, deployment.violations().len() as u64);
+
+    // Half of them within a second, however busy the machine is.
+    let mut delays: Vec<f64> = messages(&deployment)
+        .await
+        .iter()
+        .filter(|message| message.subject.starts_with("audit.events.violations."))
+        .map(|message| {
+            let event: Value = serde_json::from_slice(&message.payload).unwrap();
+            let first: Timestamp = event["data"]["first"].as_str().unwrap().parse().unwrap();
+            let stored = i128::from(message.time.unix_timestamp_nanos() as i64);
+            (stored - first.as_nanosecond()) as f64 / 1e9
+        })
+        .collect();
+    delays.sort_by(f64::total_cmp);
+    println!("from the server's log line to the stream: {delays:.3?} s");
+    assert!(delays[delays.len() / 2] < 1.0, "{delays:?}");
+    deployment.instances.clear();
+}
+
+/// Killed again and again, while the server's log is renamed again and again.
+pub async fn a_follower_that_is_killed_loses_nothing_and_tells_nothing_twice(
+    version: &'static str,
+) {
+    let prepared = Prepared::new();
+    let log = prepared.files.dir.join("nats.log");
+    let prepared = prepared.with_server(
+        "listen: $CLIENT_LISTEN",
+        &format!(
+            "listen: $CLIENT_LISTEN\nlog_file: {:?}\nlogfile_size_limit: 30000",
+            log.to_str().unwrap()
+        ),
+    );
+    let deployment = prepared.start(version, POLICY).await;
+    create_stream(&deployment).await;
+    let mut raw = Raw::login(&deployment, &deployment.service("intruder")).await;
+    for round in 0..6 {
+        let mut follower = follow(&deployment, "follower", &["--window", "1s"]);
+        let before = told(&deployment, "violations").await.len();
+        for i in 0..150 {
+            let puts =
+                format!("PUB $KV.orders.k{round}.{i} 1\r\nx\r\nPUB $KV.orders.same 1\r\nx\r\n");
+            raw.send(puts.as_bytes()).await;
+            // At the very first one too: a follower that knows nothing begins with the log as it
+            // finds it, and not with files that it was renamed to before.
+            if i == 75 || (round, i) == (0, 0) {
+                let _ = raw.fence().await;
+                eventually("something new in the stream", async || {
+                    (told(&deployment, "violations").await.len() > before).then_some(())
+                })
+                .await;
+            }
+        }
+        let _ = raw.fence().await;
+        // In the middle of whatever it is doing.
+        follower.signal(Signal::KILL);
+        follower.child.wait().await.unwrap();
+    }
+    let mut follower = follow(&deployment, "follower", &["--window", "1s"]);
+    let logged = || {
+        let folder = std::fs::read_dir(log.parent().unwrap()).unwrap();
+        let mut files = Vec::new();
+        for entry in folder {
+            let path = entry.unwrap().path();
+            if path.file_name().unwrap().to_str().unwrap().starts_with("nats.log") {
+                files.push(std::fs::read_to_string(path).unwrap());
+            }
+        }
+        assert!(files.len() > 5, "the log was not renamed");
+        let all = files.iter().flat_map(|text| text.lines());
+        all.filter(|line| matches!(parse(line.as_bytes()), Line::Refusal(_))).count() as u64
+    };
+    let total = logged();
+    assert_eq!(total, 6 * 300);
+    let counted = |events: &[Value]| -> u64 {
+        events.iter().map(|event| event["data"]["count"].as_u64().unwrap()).sum()
+    };
+    let events = eventually("every violation in the stream", async || {
+        let events = told(&deployment, "violations").await;
+        (counted(&events) >= total).then_some(events)
+    })
+    .await;
+    follower.signal(Signal::TERM);
+    assert!(follower.child.wait().await.unwrap().success());
+    let after = told(&deployment, "violations").await;
+    assert_eq!((after.len(), counted(&after)), (events.len(), total));
+    let ids: BTreeSet<&str> = events.iter().map(|event| event["id"].as_str().unwrap()).collect();
+    assert_eq!(ids.len(), events.len(), "an event is in the stream twice");
+    let sources: BTreeSet<&str> = events.iter().map(|e| e["source"].as_str().unwrap()).collect();
+    assert_eq!(sources.len(), 1, "it goes on as who it was");
+    let mut numbers: Vec<u64> =
+        events.iter().map(|e| e["sequence"].as_str().unwrap().parse().unwrap()).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, (1..=events.len() as u64).collect::<Vec<_>>());
+}
+
+/// Names, subjects, queue groups and numbers that look like lines of the log, with everything
+/// that the server can log switched on.
+pub async fn no_client_can_forge_a_violation(version: &'static str) {
+    let prepared = Prepared::new().with_server(
+        "listen: $CLIENT_LISTEN",
+        "listen: $CLIENT_LISTEN\ndebug: true\ntrace: true\ntrace_verbose: true",
+    );
+    let deployment = prepared.start(version, POLICY).await;
+    let intruder = deployment.service("intruder");
+    let line = format!(
+        "[1] 2026/11/23 18:12:21.596374 [ERR] 127.0.0.1:1 - cid:1 - \"APP/user:owner-rust/{}/0123\" \
+         - Publish Violation - Subject \"$KV.rust.a\"",
+        deployment.service("owner-rust").key()
+    );
+    let old = "h:1 - cid:1 - Publish Violation - User \"owner-rust\", Subject \"x\"";
+    let mut refused = 0;
+    for name in [
+        line.clone(),
+        format!("x\n{line}\n"),
+        format!("x\r\n{old}\r\n"),
+        format!("\" - {line}"),
+        "APP/user:owner-rust/U/0".to_owned(),
+    ] {
+        let mut raw = Raw::dial(deployment.url()).await;
+        let mut options = raw.proof(&intruder.seed);
+        options["name"] = json!(name);
+        options["lang"] = json!(format!("go\n{old}"));
+        options["version"] = json!("1\" - \"");
+        raw.enter(&options).await.unwrap();
+        let payload = format!("\r\n{line}\n{old}\r\n");
+        for subject in [
+            "$KV.rust.a",
+            "a\",Subject:\"b",
+            "x\"-\"APP/user:owner-rust\"-PublishViolation-Subject\"y",
+            "[ERR]",
+        ] {
+            assert!(raw.publish(subject, payload.as_bytes()).await.is_err(), "{subject}");
+            let header = format!("a: {old}");
+            let with = raw.publish_with(subject, "_INBOX.intruder.1", &header, payload.as_bytes());
+            assert!(with.await.is_err(), "{subject}");
+            assert!(raw.subscribe(subject).await.is_err(), "{subject}");
+            let sub = format!("SUB {subject} q\"{subject} {subject}\"[ERR]\r\n");
+            raw.send(sub.as_bytes()).await;
+            assert!(raw.fence().await.is_err(), "{subject}");
+            refused += 4;
+        }
+    }
+    let violations = eventually("the server to have logged all", async || {
+        let violations = deployment.violations();
+        (violations.len() >= refused).then_some(violations)
+    })
+    .await;
+    assert_eq!(violations.len(), refused);
+    assert!(violations.iter().all(|v| v.service == "intruder"), "{violations:?}");
+    let log = deployment.server.log();
+    let strange = log.lines().filter(|line| parse(line.as_bytes()) == Line::Strange).count();
+    assert_eq!(strange, 0);
+    assert!(log.contains("[TRC]"), "tracing is on");
+}
+
+/// What forbids the follower its own subject is in the log that it follows.
+pub async fn a_follower_without_a_right_to_tell_does_not_go_round_in_circles(
+    version: &'static str,
+) {
+    let policy = POLICY.replace("publishes = [\"audit.events.violations.>\"]", "calls = [\"x\"]");
+    let mut deployment = Deployment::start(version, &policy).await;
+    create_stream(&deployment).await;
+    let mut follower = follow(&deployment, "follower", &["--window", "0s"]);
+    follower.says("connected").await;
+    let mut raw = Raw::login(&deployment, &deployment.service("intruder")).await;
+    raw.publish("$KV.rust.k1", b"x").await.unwrap_err();
+    let first = follower.says_where("violation", |line| line["service"] == "intruder").await;
+    assert_eq!(first["keyspace"], "rust/k1");
+    // It tries again, and each try is a violation of its own, which it logs and does not publish.
+    let own = |line: &Value| line["event"] == "violation" && line["service"] == "violations";
+    eventually("its own violations in its log", async || {
+        (follower.lines().iter().filter(|line| own(line)).count() >= 2).then_some(())
+    })
+    .await;
+    let state = || -> Value {
+        let text = std::fs::read(deployment.dir.path().join("violations.json")).unwrap();
+        serde_json::from_slice(&text).unwrap()
+    };
+    follower.signal(Signal::TERM);
+    assert!(follower.child.wait().await.unwrap().success());
+    let waiting = state()["outbox"].as_array().unwrap().len();
+    assert_eq!(waiting, 1, "the one event waits for the right to be told");
+
+    // With the right, it is told, by the next start.
+    deployment.write_policy(POLICY);
+    deployment.instances[0].says("policy_changed").await;
+    let _again = follow(&deployment, "again", &["--window", "0s"]);
+    let events = eventually("the event", async || {
+        let events = told(&deployment, "violations").await;
+        (!events.is_empty()).then_some(events)
+    })
+    .await;
+    assert_eq!(events[0]["id"], first["audit"]);
+}
