@@ -272,7 +272,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Removes what [`Stage::set`] made.
+    /// Removes what `set` made.
     ///
     /// # Errors
     /// When the admin cannot; what is left behind is named.
@@ -384,7 +384,13 @@ impl Cast {
         let mut consumers = Vec::new();
         for name in [WATCH, PULL, DURABLE] {
             let subject = format!("CONSUMER.INFO.KV_{}.{name}", names.victim);
-            let info = call(&mut self.admin, &subject, &Value::Null).await?;
+            // In a cluster nobody answers for a consumer that is just being made or removed.
+            let info = match call(&mut self.admin, &subject, &Value::Null).await {
+                Err(StageError::Wire(_, WireError::Unanswered(_))) => {
+                    call(&mut self.admin, &subject, &Value::Null).await?
+                }
+                looked => looked?,
+            };
             let code = &info["error"]["err_code"];
             consumers.push(json!([
                 info["config"],

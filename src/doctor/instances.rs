@@ -47,7 +47,7 @@ pub fn takers(seen: &Seen, report: &mut Report) {
             "start `solewriter serve`",
         ),
         several if seen.instances.as_ref().map_or(several, Vec::len) > 1 => {
-            report.ok("instances", format!("requests are taken on {several} connections, in turn"))
+            report.ok("instances", format!("requests are taken on {several} connections, in turn"));
         }
         _ => report.warning(
             "instances",

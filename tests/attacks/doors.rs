@@ -305,7 +305,11 @@ async fn false_answers(version: &'static str) -> Vec<Seen> {
         }
     });
     let mut kept_out = false;
-    for _ in 0..20 {
+    // A race: once is enough.
+    for _ in 0..1000 {
+        if kept_out {
+            break;
+        }
         kept_out |= Raw::try_login(deployment.url(), &plain.seed).await.is_err();
     }
     answering.abort();

@@ -96,6 +96,11 @@ async fn settled(deployment: &Deployment) -> Vec<Value> {
     let events = events(deployment).await;
     let ids: BTreeSet<String> = events.iter().map(id).collect();
     assert_eq!(ids.len(), events.len(), "an event is there twice");
+    // The log is written a moment after the event was queued.
+    eventually("every event of the stream in the log", async || {
+        ids.is_subset(&all(deployment)).then_some(())
+    })
+    .await;
     assert_eq!(ids, all(deployment), "the stream and the log have the same events");
     in_order(&events);
     events

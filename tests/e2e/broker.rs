@@ -102,7 +102,8 @@ pub async fn after_a_crash_the_other_instance_goes_on(version: &'static str) {
 }
 
 pub async fn an_instance_that_is_stopped_answers_what_it_took_on(version: &'static str) {
-    const SIZE: usize = 1000;
+    // Enough to outlast the stop, which takes two seconds with the last audit events.
+    const SIZE: usize = 4000;
     let mut deployment = Deployment::start(version, POLICY).await;
     deployment.add_instance(&[]).await;
     let load = crowd(&deployment, SIZE);
