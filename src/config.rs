@@ -93,6 +93,10 @@ pub struct Limits {
     pub clock_leeway: i64,
     /// How long stopping may take.
     pub drain: Duration,
+    /// Authorisations of one key in a minute at most.
+    pub per_key: Option<u32>,
+    /// Requests from one address in a minute at most.
+    pub per_host: Option<u32>,
 }
 
 /// Where the policy comes from.
@@ -301,6 +305,8 @@ fn resolve(raw: Raw, path: &Path, problems: &Collector) -> Option<(Settings, Log
             patience: patience?,
             clock_leeway: i64::try_from(clock_leeway?.as_secs()).unwrap_or(0),
             drain: drain?,
+            per_key: raw.per_key.and_then(|limit| u32::try_from(limit.value).ok()),
+            per_host: raw.per_host.and_then(|limit| u32::try_from(limit.value).ok()),
         },
         listen: listen?,
         audit: audit?,

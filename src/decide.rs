@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::identity::{self, Unproved};
 use crate::keys::UserKey;
+use crate::limits::Limit;
 use crate::permissions::{Defaults, Grant, GrantError, Written};
 use crate::policy::model::{ConnectionType, Policy, Revision, Service, ServiceKey};
 use crate::protocol::request::VerifiedRequest;
@@ -69,6 +70,9 @@ pub enum Denial {
     /// The policy places the service in an account that the settings do not offer.
     #[error("the policy places it in the account {0}, which [grants] accounts does not offer")]
     Account(Arc<str>),
+    /// More than the settings allow came from one source.
+    #[error("more requests of one {0} in a minute than [limits] per_{0} allows")]
+    Limited(&'static str),
     /// The policy's source has not been heard of for too long to decide by what is known of it.
     #[error(
         "the policy's source has not answered for {0} s, which is more than [policy] keep_at_most"
@@ -98,6 +102,7 @@ impl Denial {
             Self::Source(_) => "source",
             Self::Connection(_) => "connection",
             Self::Account(_) => "account",
+            Self::Limited(_) => "limited",
             Self::PolicyTooOld(_) => "policy_too_old",
             Self::Grant(_) => "internal",
         }
@@ -135,6 +140,8 @@ pub struct Decider {
     accounts: Vec<Arc<str>>,
     /// The fraction of a lifetime that may be taken off at random, from 0 to 1.
     jitter: f64,
+    per_key: Option<Limit<UserKey>>,
+    per_host: Option<Limit<IpAddr>>,
     /// The revision is part of the key, so that no grant outlives the policy it came from,
     /// whichever load finishes last.
     grants: moka::sync::Cache<(Revision, Arc<str>), Arc<Written>>,
@@ -152,7 +159,15 @@ impl Decider {
             u32::try_from(grant.claims().get().len() + BESIDES).unwrap_or(u32::MAX)
         };
         let grants = moka::sync::Cache::builder().max_capacity(KEPT_BYTES).weigher(weigh).build();
-        Self { defaults, accounts, jitter, grants }
+        Self { defaults, accounts, jitter, per_key: None, per_host: None, grants }
+    }
+
+    /// With limits for each proved key and each address: so many in a minute.
+    #[must_use]
+    pub fn with_limits(mut self, per_key: Option<u32>, per_host: Option<u32>) -> Self {
+        self.per_key = per_key.map(Limit::new);
+        self.per_host = per_host.map(Limit::new);
+        self
     }
 
     /// Decides. `now` is in seconds since the Unix epoch; `chance`, from 0 to 1, spreads the
@@ -168,6 +183,13 @@ impl Decider {
         chance: f64,
     ) -> Result<Granted, Denied> {
         let revision = policy.revision();
+        // The address is the server's word. Before the proof, which is what a flood would cost.
+        if let (Some(limit), Some(address)) = (&self.per_host, request.client().address)
+            && !limit.admits(address, now)
+        {
+            let reason = Denial::Limited("host");
+            return Err(Denied { reason, key: None, service: None, revision: revision.clone() });
+        }
         // Nothing is looked up before the proof: an unknown key costs what a known one does.
         let identity = identity::prove(request).map_err(|unproved| Denied {
             key: unproved.claimed().copied(),
@@ -182,6 +204,10 @@ impl Decider {
             service: service.map(|s| s.name.clone()),
             revision: revision.clone(),
         };
+        // Only proved requests count: nobody can use up another's.
+        if self.per_key.as_ref().is_some_and(|limit| !limit.admits(key, now)) {
+            return Err(denied(Denial::Limited("key"), None));
+        }
         let client = request.client();
         let circumstances = Circumstances {
             host: &client.host,

@@ -34,6 +34,7 @@ pub mod fold;
 #[cfg(feature = "guard")]
 pub mod guard;
 pub mod keyspace;
+pub mod limits;
 #[cfg(all(unix, feature = "sandbox"))]
 pub mod load;
 pub mod operation;

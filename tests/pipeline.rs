@@ -247,6 +247,29 @@ fn permissions_end_with_the_key() {
 }
 
 #[test]
+fn no_source_is_let_in_more_often_than_the_settings_say() {
+    let reasons = |bench: &Bench, claims: &[serde_json::Value]| -> Vec<&'static str> {
+        let decided = claims.iter().map(|claims| authorise(bench, POLICY, claims).decision);
+        decided.map(|d| d.map_or_else(|denied| denied.reason.code(), |_| "granted")).collect()
+    };
+    // By address, before any proof is looked at, so that a flood of bad ones is cheap.
+    let bench = Bench::limited(None, Some(2));
+    let (good, mut forged, mut elsewhere) = (bench.claims(), bench.claims(), bench.claims());
+    forged["nats"]["client_info"]["nonce"] = json!("another nonce..");
+    elsewhere["nats"]["client_info"]["host"] = json!("10.1.2.4");
+    assert_eq!(
+        reasons(&bench, &[forged.clone(), good.clone(), good.clone(), forged.clone(), elsewhere]),
+        ["bad_signature", "granted", "limited", "limited", "granted"]
+    );
+    // By key: only who proved to hold it uses it up.
+    let bench = Bench::limited(Some(2), None);
+    assert_eq!(
+        reasons(&bench, &[forged.clone(), forged, good.clone(), good.clone(), good]),
+        ["bad_signature", "bad_signature", "granted", "granted", "limited"]
+    );
+}
+
+#[test]
 fn expiry_is_spread_and_never_longer_than_the_lifetime() {
     let bench = Bench::plain();
     let policy = bench.policy(&format!("{POLICY}lifetime = \"1000s\"\n"));

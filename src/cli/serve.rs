@@ -152,7 +152,7 @@ async fn serve(
     let service = Arc::new(Service {
         authorizer: Authorizer::new(
             Issuer::new(issuer, sealer),
-            Decider::new(defaults, accounts, jitter),
+            Decider::new(defaults, accounts, jitter).with_limits(limits.per_key, limits.per_host),
             limits.clock_leeway,
         ),
         store: store.clone(),

@@ -39,7 +39,7 @@ const fn setting(
 }
 
 /// Every setting, in the order of the file. `docs/settings.md` is checked against it.
-const SETTINGS: [Setting; 38] = [
+const SETTINGS: [Setting; 40] = [
     setting("nats", "servers", Kind::List, "nats-server addresses, separated by commas"),
     setting("nats", "nkey_seed", Kind::Path, "file with the callout user's seed"),
     setting("nats", "credentials", Kind::Path, "credentials (.creds) file, instead of nkey_seed"),
@@ -92,6 +92,8 @@ const SETTINGS: [Setting; 38] = [
     setting("limits", "patience", Kind::Text, "drop a request that waited longer [2s]"),
     setting("limits", "clock_leeway", Kind::Text, "how far servers' clocks may be behind [2s]"),
     setting("limits", "drain", Kind::Text, "time to finish what was taken on at stop [10s]"),
+    setting("limits", "per_key", Kind::Number, "authorisations a minute of one key [no limit]"),
+    setting("limits", "per_host", Kind::Number, "requests a minute from one address [no limit]"),
     setting(
         "http",
         "listen",

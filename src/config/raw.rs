@@ -41,6 +41,8 @@ pub(super) struct Raw {
     pub(super) patience: Option<Spanned<Duration>>,
     pub(super) clock_leeway: Option<Spanned<Duration>>,
     pub(super) drain: Option<Spanned<Duration>>,
+    pub(super) per_key: Option<Spanned<i64>>,
+    pub(super) per_host: Option<Spanned<i64>>,
     pub(super) listen: Option<Spanned<String>>,
     pub(super) audit_stream: Option<Spanned<String>>,
     pub(super) audit_spool: Option<Spanned<PathBuf>>,
@@ -149,6 +151,8 @@ impl Raw {
             raw.patience = limits.duration("patience");
             raw.clock_leeway = limits.duration("clock_leeway");
             raw.drain = limits.duration("drain");
+            raw.per_key = limits.integer("per_key", 1..=1_000_000_000);
+            raw.per_host = limits.integer("per_host", 1..=1_000_000_000);
             limits.finish();
         }
         if let Some(mut http) = root.table("http") {
@@ -191,7 +195,7 @@ impl Raw {
         over!(servers nats_seed credentials queue_group name connections tls_required tls_first
             tls_ca tls_cert tls_key issuer_seed xkey_seed system_seed admin_seed publisher_seed policy bucket poll keep
             keep_at_most account accounts lifetime jitter sweep_every close_per_second gained pending
-            patience clock_leeway drain listen audit_stream audit_spool audit_spool_limit log_format
+            patience clock_leeway drain per_key per_host listen audit_stream audit_spool audit_spool_limit log_format
             log_filter)
     }
 }

@@ -22,6 +22,7 @@ mod documentation;
 mod guard;
 mod identity;
 mod keyspaces;
+mod load;
 mod messaging;
 mod operations;
 mod outages;
@@ -53,7 +54,16 @@ macro_rules! on_every_server {
     };
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn load_direct_measures_a_real_service() {
+    load::load_direct_measures_a_real_service().await;
+}
+
 on_every_server! {
+    crate::load::load_connect_compares_on_a_real_server as load_connect_compares_on_a_real_server;
+    crate::load::load_connect_keeps_a_rate_and_survives_a_storm
+        as load_connect_keeps_a_rate_and_survives_a_storm;
+    crate::load::load_report_and_soak_write_the_page as load_report_and_soak_write_the_page;
     crate::keyspaces::the_owner_has_every_operation as the_owner_has_every_operation;
     crate::keyspaces::the_owner_has_every_operation_without_direct_get
         as the_owner_has_every_operation_without_direct_get;

@@ -51,7 +51,16 @@ impl Bench {
         Self::new(true)
     }
 
+    /// Requests in the clear, so many of each key and address in a minute.
+    pub fn limited(per_key: Option<u32>, per_host: Option<u32>) -> Self {
+        Self::with(false, |decider| decider.with_limits(per_key, per_host))
+    }
+
     fn new(sealed: bool) -> Self {
+        Self::with(sealed, |decider| decider)
+    }
+
+    fn with(sealed: bool, change: impl FnOnce(Decider) -> Decider) -> Self {
         let issuer = || Signer::new(&seed(&key(nkeys::KeyPairType::Account, 1))).unwrap();
         let our_xkey = nkeys::XKey::new_from_raw([2; 32]);
         let sealer = sealed.then(|| {
@@ -68,7 +77,7 @@ impl Bench {
             client: key(nkeys::KeyPairType::User, 6),
             authorizer: Authorizer::new(
                 Issuer::new(issuer(), sealer),
-                Decider::new(defaults, vec!["APP2".into()], 0.1),
+                change(Decider::new(defaults, vec!["APP2".into()], 0.1)),
                 2,
             ),
             issuer: issuer(),

@@ -1,0 +1,83 @@
+//! How often one source may ask: so many times in a minute, in bounded memory.
+//!
+//! Off unless the settings say otherwise, because after a restart of a cluster every client asks at
+//! once, and for a good reason. `docs/operations.md` has what a limit can break.
+
+use std::hash::Hash;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Sources that are remembered. When more ask, some are forgotten, and may ask anew.
+const REMEMBERED: u64 = 100_000;
+/// Who did not ask for so long is forgotten.
+const FORGOTTEN: Duration = Duration::from_secs(120);
+const MINUTE: i64 = 60;
+
+/// A limit for each source of one kind.
+pub struct Limit<K> {
+    most: u32,
+    /// The minute in the upper half, and how often the source asked in it in the lower one.
+    seen: moka::sync::Cache<K, Arc<AtomicU64>>,
+}
+
+impl<K: Hash + Eq + Send + Sync + 'static> Limit<K> {
+    /// At most `most` in a minute.
+    #[must_use]
+    pub fn new(most: u32) -> Self {
+        let seen =
+            moka::sync::Cache::builder().max_capacity(REMEMBERED).time_to_idle(FORGOTTEN).build();
+        Self { most, seen }
+    }
+
+    /// Counts one request of a source at a time, in seconds since the Unix epoch; false when it is
+    /// one too many for that minute.
+    #[must_use]
+    pub fn admits(&self, source: K, now: i64) -> bool {
+        // The lower half of the minute's number is enough to tell it from its neighbours.
+        let minute = u64::from(u32::try_from(now.div_euclid(MINUTE) & 0xFFFF_FFFF).unwrap_or(0));
+        let seen = self.seen.get_with(source, || Arc::new(AtomicU64::new(minute << 32)));
+        let count = |state: u64| {
+            let asked = if state >> 32 == minute { state & 0xFFFF_FFFF } else { 0 };
+            // What is refused is not counted: the limit holds, and the count cannot run over.
+            (asked < u64::from(self.most)).then_some(minute << 32 | (asked + 1))
+        };
+        seen.fetch_update(Ordering::Relaxed, Ordering::Relaxed, count).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_source_has_its_own_minutes() {
+        let limit = Limit::new(2);
+        let asks = |source, now| limit.admits(source, now);
+        assert_eq!([asks("a", 0), asks("a", 1), asks("a", 59)], [true, true, false]);
+        assert_eq!([asks("b", 59), asks("a", 60), asks("a", 60)], [true, true, true]);
+        assert!(!asks("a", 119) && asks("a", 180));
+    }
+
+    #[test]
+    fn many_asking_at_once_are_counted_right() {
+        let limit = Limit::new(1000);
+        let admitted: usize = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4)
+                .map(|_| scope.spawn(|| (0..1000).filter(|_| limit.admits(7, 30)).count()))
+                .collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        });
+        assert_eq!(admitted, 1000);
+    }
+
+    #[test]
+    fn no_number_of_sources_fills_the_memory() {
+        let limit = Limit::new(1);
+        for source in 0..3 * REMEMBERED {
+            assert!(limit.admits(source, 0));
+        }
+        limit.seen.run_pending_tasks();
+        assert!(limit.seen.entry_count() <= REMEMBERED);
+    }
+}

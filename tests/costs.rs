@@ -1,0 +1,71 @@
+//! What an authorisation allocates: counted, so that no other load on the machine changes it. In a
+//! test binary of its own, because it counts for the whole process.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(clippy::print_stdout)]
+
+#[allow(dead_code)]
+mod support;
+
+use solewriter::policy::model::Policy;
+use support::Bench;
+
+#[global_allocator]
+static ALLOCATOR: dhat::Alloc = dhat::Alloc;
+
+/// Blocks and bytes of one call, the mean of many: caches that are looked after now and then.
+fn allocated(mut turn: impl FnMut()) -> (f64, f64) {
+    const TURNS: u32 = 200;
+    (0..20).for_each(|_| turn());
+    let before = dhat::HeapStats::get();
+    (0..TURNS).for_each(|_| turn());
+    let after = dhat::HeapStats::get();
+    let each = |after: u64, before: u64| {
+        f64::from(u32::try_from(after - before).unwrap()) / f64::from(TURNS)
+    };
+    (each(after.total_blocks, before.total_blocks), each(after.total_bytes, before.total_bytes))
+}
+
+fn policy(bench: &Bench) -> Policy {
+    bench.policy(
+        "[bucket.asks]\n[service.asks]\nnkeys = [\"CLIENT\"]\nowns = [\"asks\"]\nsubscribes = \
+         [\"n.a\", \"n.b\", \"n.c\", \"n.d\", \"n.e\", \"n.f\", \"n.g\"]\n",
+    )
+}
+
+/// More than these is a regression: look for what is allocated or copied anew. Fewer: lower them.
+#[test]
+fn an_authorisation_allocates_no_more_than_it_did() {
+    let _profiler = dhat::Profiler::builder().testing().build();
+    let moment = Bench::moment();
+    let plain = Bench::plain();
+    let rules = policy(&plain);
+    let token = plain.signed(&plain.claims());
+    let granted = allocated(|| {
+        let done = plain.authorizer.authorise(&token, None, &rules, &moment).unwrap();
+        assert!(done.decision.is_ok());
+    });
+    let stranger = plain.policy("[service.asks]\nnkeys = []\n");
+    let refused = allocated(|| {
+        let done = plain.authorizer.authorise(&token, None, &stranger, &moment).unwrap();
+        assert!(done.decision.is_err());
+    });
+    let sealed = Bench::sealed();
+    let closed = sealed.seal(&sealed.signed(&sealed.claims()));
+    let xkey = sealed.server_xkey.public_key();
+    let rules = policy(&sealed);
+    let shut = allocated(|| {
+        let done = sealed.authorizer.authorise(&closed, Some(&xkey), &rules, &moment).unwrap();
+        assert!(done.decision.is_ok());
+    });
+    for (name, (blocks, bytes), (most_blocks, most_bytes)) in [
+        ("granted", granted, (1.0, 1.0)),
+        ("granted, sealed", shut, (1.0, 1.0)),
+        ("refused", refused, (1.0, 1.0)),
+    ] {
+        println!("{name}: {blocks:.1} blocks, {bytes:.0} bytes");
+        assert!(blocks <= most_blocks, "{name}: {blocks} blocks, not {most_blocks}");
+        assert!(bytes <= most_bytes, "{name}: {bytes} bytes, not {most_bytes}");
+    }
+    assert!(refused.1 <= granted.1, "a refusal costs no more than a grant");
+}
