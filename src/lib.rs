@@ -34,7 +34,6 @@ pub mod fold;
 #[cfg(feature = "guard")]
 pub mod guard;
 pub mod keyspace;
-pub mod limits;
 #[cfg(all(unix, feature = "sandbox"))]
 pub mod load;
 pub mod operation;
@@ -77,6 +76,8 @@ pub mod identity;
 pub mod issue;
 #[cfg(feature = "service")]
 pub mod keys;
+#[cfg(feature = "service")]
+pub mod limits;
 #[cfg(feature = "service")]
 pub mod map;
 #[cfg(feature = "service")]

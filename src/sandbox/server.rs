@@ -11,7 +11,7 @@ use std::process::{ExitStatus, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use serde::Deserialize;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
@@ -393,13 +393,17 @@ impl Server {
         self.signal(Signal::HUP)
     }
 
-    /// Freezes the process, connections and all: SIGSTOP.
+    /// Freezes the process, connections and all: SIGSTOP. Returns when every thread stands still.
     ///
     /// # Errors
     ///
     /// [`SignalError`] when it does not run or the system refuses.
     pub fn pause(&self) -> Result<(), SignalError> {
-        self.signal(Signal::STOP)
+        self.signal(Signal::STOP)?;
+        let what = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        waitid(WaitId::Pid(self.process()?), what)
+            .map(drop)
+            .map_err(|error| SignalError::System(error.into()))
     }
 
     /// Undoes [`Server::pause`]: SIGCONT.
@@ -412,13 +416,15 @@ impl Server {
     }
 
     fn signal(&self, signal: Signal) -> Result<(), SignalError> {
-        // A child not yet waited for keeps its id, so this cannot reach another process.
-        let pid = self
-            .pid()
+        kill_process(self.process()?, signal).map_err(|error| SignalError::System(error.into()))
+    }
+
+    /// A child not yet waited for keeps its id, so this cannot be another process.
+    fn process(&self) -> Result<Pid, SignalError> {
+        self.pid()
             .and_then(|id| i32::try_from(id).ok())
             .and_then(Pid::from_raw)
-            .ok_or(SignalError::NotRunning)?;
-        kill_process(pid, signal).map_err(|error| SignalError::System(error.into()))
+            .ok_or(SignalError::NotRunning)
     }
 
     /// The end of what it printed, and of its log when that is another file.

@@ -361,7 +361,7 @@ pub async fn an_instance_that_slept_through_a_push_grants_nothing_old(version: &
     for (round, text) in [TWO, ONE, TWO].into_iter().enumerate() {
         let before = 1 + 2 * round;
         deployment.instances[0].says_times("authorisation", before).await;
-        deployment.instances[0].signal(Signal::STOP);
+        deployment.instances[0].pause();
         let stopped = Instant::now();
         let (code, said) = push(&deployment, text, &["--wait", "0s"]).await;
         assert_eq!(code, 0, "{said}");

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use async_nats::jetstream::{self, kv, stream};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use serde_json::{Value, json};
 use solewriter::cli::init::{self, Init};
 use solewriter::keys::{Seed, Signer, User};
@@ -559,8 +559,19 @@ impl Instance {
 
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
-        let pid = Pid::from_raw(self.child.id().unwrap().try_into().unwrap());
-        kill_process(pid.unwrap(), signal).unwrap();
+        kill_process(self.pid(), signal).unwrap();
+    }
+
+    /// Stops it, and waits until every thread of it stands still: on a busy machine the signal
+    /// takes effect a while after it was sent.
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+        let what = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        waitid(WaitId::Pid(self.pid()), what).unwrap();
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id().unwrap().try_into().unwrap()).unwrap()
     }
 }
 

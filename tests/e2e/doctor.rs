@@ -315,7 +315,7 @@ pub async fn somebody_else_takes_requests(version: &'static str) {
 
 pub async fn an_instance_that_does_not_answer(version: &'static str) {
     let deployment = start(Prepared::new(), version).await;
-    deployment.instances[0].signal(Signal::STOP);
+    deployment.instances[0].pause();
     let said = look(&deployment).await;
     deployment.instances[0].signal(Signal::CONT);
     let (found, mend) = said.only(version, "problem", "answer");

@@ -121,6 +121,8 @@ on_every_server! {
     crate::protocol::no_client_can_publish_a_request as no_client_can_publish_a_request;
     crate::overload::a_request_that_waited_too_long_is_dropped as a_request_that_waited_too_long_is_dropped;
     crate::overload::a_rush_costs_those_who_do_not_fit_and_nobody_after as a_rush_costs_those_who_do_not_fit_and_nobody_after;
+    crate::overload::garbage_costs_no_more_than_honest_clients
+        as garbage_costs_no_more_than_honest_clients;
     crate::answers::the_answers_of_explain_are_the_servers as the_answers_of_explain_are_the_servers;
     crate::answers::who_can_names_those_whom_the_server_lets as who_can_names_those_whom_the_server_lets;
     crate::answers::what_diff_says_is_lost_the_server_refuses as what_diff_says_is_lost_the_server_refuses;
@@ -223,4 +225,10 @@ on_every_server! {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_minute_without_the_stream_loses_nothing() {
     audit::a_minute_without_the_stream_loses_nothing("2.15.1").await;
+}
+
+#[ignore = "takes minutes"]
+#[tokio::test(flavor = "multi_thread")]
+async fn much_garbage_costs_no_more_than_honest_clients() {
+    overload::much_garbage_costs_no_more_than_honest_clients("2.15.1").await;
 }

@@ -238,7 +238,7 @@ pub async fn an_instance_that_slept_reads_the_directory_first(version: &'static 
     let mut deployment = Deployment::start(version, ONE).await;
     let url = deployment.url().to_owned();
     assert_eq!(enters(&url, &deployment, "billing").await, Ok(()));
-    deployment.instances[0].signal(Signal::STOP);
+    deployment.instances[0].pause();
     let stopped = tokio::time::Instant::now();
     deployment.write_policy(TWO);
     let seed = deployment.service("billing").seed;

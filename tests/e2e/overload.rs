@@ -1,5 +1,13 @@
 //! More than can be served: what cannot be answered in time is dropped, and the service goes on.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use solewriter::keys::Seed;
+use tokio::task::JoinSet;
+
 use super::deployment::{Deployment, eventually};
 use super::raw::Raw;
 
@@ -14,7 +22,7 @@ pub async fn a_request_that_waited_too_long_is_dropped(version: &'static str) {
     deployment.instances.clear();
     let index = deployment.add_instance(&["--limits-patience", "0s"]).await;
     let url = deployment.url().to_owned();
-    let seed = solewriter::keys::Seed::parse(known.seed.expose()).unwrap();
+    let seed = Seed::parse(known.seed.expose()).unwrap();
     let refused = tokio::spawn(async move { Raw::try_login(&url, &seed).await.map(drop) });
     let dropped = "solewriter_dropped_requests_total{reason=\"too_late\"}";
     let instance = &mut deployment.instances[index];
@@ -36,10 +44,10 @@ pub async fn a_rush_costs_those_who_do_not_fit_and_nobody_after(version: &'stati
     let dropped = "solewriter_dropped_requests_total{reason=\"overloaded\"}";
     let (url, text) = (deployment.url().to_owned(), known.seed.expose().to_owned());
     let instance = &mut deployment.instances[index];
-    let mut rush = tokio::task::JoinSet::new();
+    let mut rush = JoinSet::new();
     eventually("a dropped request in the metrics", async || {
         for _ in 0..50 {
-            let (url, seed) = (url.clone(), solewriter::keys::Seed::parse(&text).unwrap());
+            let (url, seed) = (url.clone(), Seed::parse(&text).unwrap());
             rush.spawn(async move { Raw::try_login(&url, &seed).await.map(drop) });
         }
         (instance.metric(dropped).await >= 1.0).then_some(())
@@ -48,4 +56,148 @@ pub async fn a_rush_costs_those_who_do_not_fit_and_nobody_after(version: &'stati
     let entered = rush.join_all().await;
     assert!(entered.iter().any(Result::is_ok) && entered.iter().any(Result::is_err));
     Raw::try_login(&url, &known.seed).await.unwrap();
+}
+
+/// What somebody without a key may send as CONNECT options, one of each kind in turn.
+async fn garbage(url: &str, victim: &str, number: usize) {
+    let mut raw = Raw::dial(url).await;
+    let long = "x".repeat(2_000);
+    let options = match number % 10 {
+        // A key that nobody knows, rightly held; each is another.
+        0 | 1 => raw.proof(&Seed::generate()),
+        // Somebody's key, and the signature of another.
+        2 => {
+            let mut options = raw.proof(&Seed::generate());
+            options["nkey"] = victim.into();
+            options
+        }
+        3 => json!({"nkey": victim, "sig": "AAAA"}),
+        4 => json!({"nkey": format!("U{number:055}"), "sig": long}),
+        5 => json!({}),
+        6 => json!({"user": long, "pass": number.to_string()}),
+        7 => {
+            json!({"jwt": format!("eyJhbGciOiJub25lIn0.{number}.{long}"), "name": "\u{0}\r\n\u{202e}"})
+        }
+        8 => json!({"auth_token": long, "name": format!("{number}-{long}"), "lang": long}),
+        // Hangs up while it is thought about.
+        _ => {
+            let options = raw.proof(&Seed::generate());
+            return raw.send(format!("CONNECT {options}\r\n").as_bytes()).await;
+        }
+    };
+    assert!(raw.enter(&options).await.is_err(), "garbage was let in: {options}");
+}
+
+/// How long logins of somebody who belongs there take, one after the other, while `beside` so many
+/// at a time do something else again and again.
+async fn logins<F: Future<Output = ()> + Send + 'static>(
+    url: &str,
+    seed: &str,
+    beside: usize,
+    each: impl Fn(usize) -> F + Clone + Send + 'static,
+    until: usize,
+) -> Vec<Duration> {
+    let count = Arc::new(AtomicUsize::new(0));
+    let mut crowd = JoinSet::new();
+    for _ in 0..beside {
+        let (count, each) = (count.clone(), each.clone());
+        crowd.spawn(async move {
+            loop {
+                let number = count.fetch_add(1, Ordering::Relaxed);
+                if number >= until {
+                    return;
+                }
+                each(number).await;
+            }
+        });
+    }
+    let mut took = Vec::new();
+    while count.load(Ordering::Relaxed) < until {
+        let seed = Seed::parse(seed).unwrap();
+        let began = Instant::now();
+        Raw::try_login(url, &seed).await.unwrap();
+        took.push(began.elapsed());
+        if beside == 0 {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    crowd.join_all().await;
+    took.sort_unstable();
+    took
+}
+
+/// Whoever connects with garbage is refused, makes the service no larger, and slows nobody down much
+/// more than as many honest clients do. `ratio` is how much.
+async fn hostile(version: &'static str, times: usize, ratio: f64) {
+    const AT_ONCE: usize = 8;
+    const ROUNDS: usize = 4;
+    const HONEST: usize = 150;
+    let mut deployment = Deployment::start(version, POLICY).await;
+    let (url, known) = (deployment.url().to_owned(), deployment.service("known"));
+    let (seed, key) = (known.seed.expose().to_owned(), known.key());
+    let login = {
+        let (url, seed) = (url.clone(), seed.clone());
+        move |_| {
+            let (url, seed) = (url.clone(), Seed::parse(&seed).unwrap());
+            async move { Raw::try_login(&url, &seed).await.map(drop).unwrap() }
+        }
+    };
+    let attack = {
+        let url = url.clone();
+        move |number| {
+            let (url, key) = (url.clone(), key.clone());
+            async move { garbage(&url, &key, number).await }
+        }
+    };
+    let pid = deployment.instances[0].child.id().unwrap();
+    let rss = || solewriter::load::usage::of(pid).map(|usage| usage.rss).unwrap_or_default();
+    let alone = logins(&url, &seed, 0, login.clone(), 100).await;
+    // Once, so that everything that is made once is made.
+    let warm_up = logins(&url, &seed, AT_ONCE, attack.clone(), times / 5).await.len();
+    let before = rss();
+    let (mut honest, mut hostile) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        honest.extend(logins(&url, &seed, AT_ONCE, login.clone(), HONEST).await);
+        hostile.extend(logins(&url, &seed, AT_ONCE, attack.clone(), times / ROUNDS).await);
+    }
+    let grown = rss().saturating_sub(before);
+    let at = |took: &mut Vec<Duration>, share: usize| {
+        took.sort_unstable();
+        took[(took.len() - 1) * share / 100].as_secs_f64() * 1e3
+    };
+    let [mut alone, mut honest, mut hostile] = [alone, honest, hostile];
+    let [none, fair, foul] = [&mut alone, &mut honest, &mut hostile].map(|took| at(took, 50));
+    let [none99, fair99, foul99] = [&mut alone, &mut honest, &mut hostile].map(|took| at(took, 99));
+    println!(
+        "{times} times garbage, {AT_ONCE} at a time, on {version}: the service has {before} bytes and \
+         {grown} more at the end; a login takes {none:.1} ms alone, {fair:.1} beside honest clients \
+         and {foul:.1} beside garbage, {:.2} times that; 99th percentiles {none99:.1}, {fair99:.1}, \
+         {foul99:.1}",
+        foul / fair,
+    );
+    // What it keeps of strangers is bounded; the allocator takes its memory in pieces.
+    assert!(grown < 8 << 20, "{grown} bytes more after {times} times garbage");
+    assert!(foul < fair * ratio, "{foul} ms beside garbage, {fair} beside honest clients");
+    let instance = &mut deployment.instances[0];
+    assert_eq!(instance.get("/readyz").await.0, 200);
+    assert_eq!(instance.metric("solewriter_pending_requests").await, 0.0);
+    let granted = instance
+        .metric("solewriter_authorisations_total{outcome=\"granted\",reason=\"granted\"}")
+        .await;
+    let logins = alone.len() + warm_up + ROUNDS * HONEST + honest.len() + hostile.len();
+    assert_eq!(
+        granted,
+        f64::from(u32::try_from(logins).unwrap()),
+        "who was let in beside those who belong there?"
+    );
+}
+
+/// As much as each run of the tests can afford. Other tests run beside it, hence the ratio.
+pub async fn garbage_costs_no_more_than_honest_clients(version: &'static str) {
+    hostile(version, 2_000, 3.0).await;
+}
+
+/// A hundred thousand times.
+pub async fn much_garbage_costs_no_more_than_honest_clients(version: &'static str) {
+    hostile(version, 100_000, 1.25).await;
 }

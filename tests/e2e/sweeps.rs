@@ -249,7 +249,7 @@ pub async fn what_a_paused_instance_let_in_is_swept(version: &'static str) {
     let before = revision(&deployment.instances[paused]).unwrap();
     assert_eq!(revision(&deployment.instances[0]).unwrap(), before);
 
-    deployment.instances[paused].signal(Signal::STOP);
+    deployment.instances[paused].pause();
     deployment.write_policy(&without());
     eventually("everybody to be closed", async || {
         losers.iter().all(|client| client.lost() > 0).then_some(())
@@ -292,7 +292,7 @@ pub async fn a_sweeper_that_slept_does_not_sweep_by_what_it_knew(version: &'stat
         deployment.add_instance(&["--sessions-every", "1s"]).await;
     }
     let first = sweeper(&mut deployment, &[0, 1]).await;
-    deployment.instances[first].signal(Signal::STOP);
+    deployment.instances[first].pause();
     // What is given now would be unknown, and more than it should be, to the one that sleeps.
     deployment.write_policy(WITH);
     let other = 1 - first;
