@@ -183,7 +183,8 @@ fn samples() -> Vec<Event> {
 fn cloud_events() -> Vec<Value> {
     let source = Source { producer: text("solewriter"), instance: text("019aa1d0c5c1b2c3d4e") };
     let record = |(number, event)| {
-        Record { sequence: 41 + number, time: time(), event }.cloud_event(&source)
+        let line = Record { sequence: 41 + number, time: time(), event }.line(&source);
+        serde_json::from_str(&line).unwrap()
     };
     (0u64..).zip(samples()).map(record).collect()
 }

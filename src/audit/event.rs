@@ -10,7 +10,6 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
 
 pub use crate::operation::Operation;
 
@@ -396,8 +395,9 @@ pub struct Lost {
     pub last: u64,
 }
 
-/// One thing that happened.
-#[derive(Clone, Debug, PartialEq)]
+/// One thing that happened. Its JSON is the CloudEvents `data`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
 pub enum Event {
     /// A connection was decided.
     Authorisation(Box<Authorisation>),
@@ -456,25 +456,6 @@ impl Event {
             Self::RequestRejected(_) | Self::Started(_) | Self::Stopped(_) => None,
         }
     }
-
-    /// The CloudEvents `data`.
-    #[must_use]
-    pub fn data(&self) -> Value {
-        let data = match self {
-            Self::Authorisation(event) => serde_json::to_value(event),
-            Self::RequestRejected(event) => serde_json::to_value(event),
-            Self::PolicyAccepted(event) => serde_json::to_value(event),
-            Self::PolicyRefused(event) => serde_json::to_value(event),
-            Self::SessionClosed(event) => serde_json::to_value(event),
-            Self::Violation(event) => serde_json::to_value(event),
-            Self::Started(event) => serde_json::to_value(event),
-            Self::Stopped(event) => serde_json::to_value(event),
-            Self::Trouble(event) => serde_json::to_value(event),
-            Self::Lost(event) => serde_json::to_value(event),
-        };
-        // Structs of texts, numbers and lists always have a JSON form.
-        data.unwrap_or_default()
-    }
 }
 
 /// Who records: a producer, and one run of it.
@@ -527,36 +508,45 @@ pub struct Record {
 }
 
 impl Record {
-    /// The event as CloudEvents 1.0 has it, in the JSON format.
-    #[must_use]
-    pub fn cloud_event(&self, source: &Source) -> Value {
-        let mut object = Map::new();
-        let mut put = |name: &str, value: Value| object.insert(name.to_owned(), value);
-        put("specversion", json!("1.0"));
-        put("id", json!(source.id(self.sequence)));
-        put("source", json!(source.uri()));
-        put("type", json!(self.event.kind()));
-        if let Some(about) = self.event.about() {
-            put("subject", json!(about));
-        }
-        put("time", json!(format!("{:.6}", self.time)));
-        // Integers of CloudEvents attributes have 32 bits; as text, in an order that sorts.
-        put("sequence", json!(format!("{:012}", self.sequence)));
-        put("datacontenttype", json!("application/json"));
-        put("data", self.event.data());
-        Value::Object(object)
-    }
-
-    /// The event as one line of JSON, without its end.
+    /// The event as CloudEvents 1.0 has it, in the JSON format: one line, without its end.
     #[must_use]
     pub fn line(&self, source: &Source) -> String {
-        self.cloud_event(source).to_string()
+        let event = CloudEvent {
+            specversion: "1.0",
+            id: source.id(self.sequence),
+            source: source.uri(),
+            kind: self.event.kind(),
+            subject: self.event.about(),
+            time: format!("{:.6}", self.time),
+            sequence: format!("{:012}", self.sequence),
+            datacontenttype: "application/json",
+            data: &self.event,
+        };
+        // Structs of texts, numbers and lists always have a JSON form.
+        serde_json::to_string(&event).unwrap_or_default()
     }
+}
+
+#[derive(Serialize)]
+struct CloudEvent<'a> {
+    specversion: &'static str,
+    id: String,
+    source: String,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject: Option<&'a str>,
+    time: String,
+    /// Integers of CloudEvents attributes have 32 bits; as text, in an order that sorts.
+    sequence: String,
+    datacontenttype: &'static str,
+    data: &'a Event,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn an_event_has_every_attribute_of_cloud_events() {
@@ -568,7 +558,7 @@ mod tests {
         });
         let record = Record { sequence: 12, time: Timestamp::UNIX_EPOCH, event };
         assert_eq!(
-            record.cloud_event(&source),
+            serde_json::from_str::<serde_json::Value>(&record.line(&source)).unwrap(),
             json!({
                 "specversion": "1.0",
                 "id": "0000000000000000007-12",

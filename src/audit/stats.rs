@@ -182,7 +182,8 @@ mod tests {
             Event::Trouble(Trouble { reason, detail, service: None })
         };
         let event = event.unwrap_or_else(other);
-        Record { sequence: number, time: Timestamp::UNIX_EPOCH, event }.cloud_event(&source)
+        let record = Record { sequence: number, time: Timestamp::UNIX_EPOCH, event };
+        serde_json::from_str(&record.line(&source)).unwrap()
     }
 
     fn run(numbers: &[u64], lost: Option<Lost>) -> Run {

@@ -3,9 +3,10 @@
 //! Rounds take turns and medians are kept, so that what else a machine does spoils a round and not
 //! the report. Each part is saved when it is done: a run that was stopped goes on from there.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -294,7 +295,7 @@ impl Run {
         let mut note = |beside: &str, outcome| {
             found.push(Isolation { beside: beside.to_owned(), outcome });
         };
-        note("nothing", run()?);
+        note("nothing but an audit stream that never answers, as in all of these", run()?);
         note(
             "the policy changes again and again",
             beside(|stop| change_policy(&rig.stage, stop), run)?,
@@ -306,6 +307,17 @@ impl Run {
         );
         let Rig { stage, direct, serves, .. } = rig;
         serves.into_iter().try_for_each(Serve::stop)?;
+        let serve = stage.serve(&direct.broker.url(), 1, &[])?;
+        stop_disk(&stage)?;
+        let outcome = direct.run(&[&serve], &requests, Kind::Good, pressure, self.time())?;
+        let address = serve.http().ok_or("no address for metrics")?;
+        let lost = metric(&address, "solewriter_audit_lost_total{reason=\"queue_full\"}")?;
+        if lost == 0.0 && self.effort.round > Duration::from_secs(1) {
+            return Err("the disk did not stop: no event was lost".into());
+        }
+        note("the disk with the audit spool, which takes nothing any more", plain(outcome));
+        // It waits for that disk until it is killed.
+        drop(serve);
         // Its log goes into a pipe that nobody empties, as on a disk that does not answer.
         let unread = stage.serve_unread(&direct.broker.url())?;
         direct.broker.wait(Duration::from_secs(60))?;
@@ -436,6 +448,34 @@ fn change_policy(stage: &Stage, stop: &AtomicBool) -> Result<(), Error> {
     }
     std::fs::remove_file(&file)?;
     Ok(())
+}
+
+/// From the next file of the audit spool on, nothing that is written to it ever ends: pipes that
+/// nobody reads stand where the files would be.
+fn stop_disk(stage: &Stage) -> Result<(), Error> {
+    const EVENTS: u64 = 6_000;
+    let mut stuck = 0;
+    for run in std::fs::read_dir(stage.deployment.dir.join("audit-spool"))? {
+        let run = run?.path();
+        let names = (2..EVENTS).map(|number| run.join(format!("{number:020}.jsonl")));
+        let names: Vec<PathBuf> = names.filter(|path| !path.exists()).collect();
+        for names in names.chunks(1_000) {
+            let status = Command::new("mkfifo").args(names).status()?;
+            stuck += if status.success() { names.len() } else { 0 };
+        }
+    }
+    if stuck == 0 { Err("there is no audit spool to stop".into()) } else { Ok(()) }
+}
+
+/// The value of a metric, given with its labels; 0 while there is none.
+fn metric(address: &str, name: &str) -> Result<f64, Error> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    write!(stream, "GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    Ok(value.map_or(Ok(0.0), str::parse)?)
 }
 
 /// Holds connections to the metrics listener: half of them ask and never read, half never finish

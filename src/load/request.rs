@@ -94,9 +94,9 @@ impl Minter {
         let signature = client.signer.sign(signed.as_bytes());
         let claims = self.claims(client, &user_nkey, &nonce, &signature, valid);
         let token = if kind == Kind::Forged {
-            jwt::sign(&claims, &Signer::<Server>::new(&Seed::generate())?)?
+            jwt::sign(&claims, 2048, &Signer::<Server>::new(&Seed::generate())?)?
         } else {
-            jwt::sign(&claims, &self.server)?
+            jwt::sign(&claims, 2048, &self.server)?
         };
         let payload = match &self.sealer {
             None => token.clone().into_bytes(),

@@ -114,12 +114,18 @@ fn parts_len(token: &[u8], signature: &[u8]) -> usize {
     token.len().saturating_sub(signature.len() + 1)
 }
 
-/// Serialises and signs claims.
+/// Serialises and signs claims. `bytes` is about how long their JSON is: memory that grows is
+/// copied.
 ///
 /// # Errors
 /// [`JwtError::Claims`] when they cannot be written as JSON.
-pub fn sign<K: Role>(claims: &impl Serialize, signer: &Signer<K>) -> Result<String, JwtError> {
-    let json = serde_json::to_vec(claims).map_err(|_| JwtError::Claims)?;
+pub fn sign<K: Role>(
+    claims: &impl Serialize,
+    bytes: usize,
+    signer: &Signer<K>,
+) -> Result<String, JwtError> {
+    let mut json = Vec::with_capacity(bytes);
+    serde_json::to_writer(&mut json, claims).map_err(|_| JwtError::Claims)?;
     let mut token = String::with_capacity(HEADER.len() + json.len() * 4 / 3 + 96);
     token.push_str(HEADER);
     token.push('.');
@@ -143,7 +149,7 @@ mod tests {
 
     fn token() -> (String, Signer<Account>) {
         let signer = Signer::new(&Seed::generate()).unwrap();
-        (sign(&Claims { text: "hello".to_owned() }, &signer).unwrap(), signer)
+        (sign(&Claims { text: "hello".to_owned() }, 64, &signer).unwrap(), signer)
     }
 
     #[test]

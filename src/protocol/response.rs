@@ -7,6 +7,9 @@ use super::jwt::{self, JwtError};
 use super::seal::Sealer;
 use crate::keys::{Account, CurveKey, ServerKey, Signer, UserKey};
 
+/// What claims have besides the permissions or the inner token, in bytes: keys, names, times.
+const REST: usize = 768;
+
 /// What differs from one response to the next, apart from the answer.
 pub struct Envelope<'a> {
     /// The issuer account.
@@ -50,6 +53,7 @@ impl Envelope<'_> {
                 exp: user.expires,
                 nats: user.claims,
             },
+            user.claims.get().len() + REST,
             self.issuer,
         )?;
         self.respond(Some(&token), None)
@@ -78,6 +82,7 @@ impl Envelope<'_> {
                     version: claims::VERSION,
                 },
             },
+            jwt.or(error).map_or(0, str::len) + REST,
             self.issuer,
         )
     }

@@ -260,6 +260,7 @@ pub async fn an_invalid_push_changes_nothing_and_everyone_hears(version: &'stati
     for instance in &mut deployment.instances {
         let line = instance.says("policy_refused").await;
         assert_eq!((&line["level"], &line["number"]), (&"ERROR".into(), &entry.number.into()));
+        assert!(line["audit"].is_string(), "it is no audit event: {line}");
         let problems = line["problems"].as_str().unwrap();
         assert!(problems.contains("test.toml:2:1") && problems.contains("owns"), "{problems}");
         let (status, report) = instance.get("/readyz").await;
