@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::identity::{self, Unproved};
-use crate::keys::UserKey;
+use crate::keys::{User, UserKey, Verifier};
 use crate::limits::Limit;
 use crate::permissions::{Defaults, Grant, GrantError, Written};
 use crate::policy::model::{ConnectionType, Policy, Revision, Service, ServiceKey};
@@ -16,6 +16,9 @@ use crate::protocol::request::VerifiedRequest;
 const KEPT_BYTES: u64 = 256 * 1024 * 1024;
 /// What a kept grant takes besides its claims.
 const BESIDES: usize = 256;
+
+/// Decoded keys that are kept, at most; each takes some 400 bytes.
+const KEPT_KEYS: u64 = 50_000;
 
 /// The connection may have this.
 #[derive(Debug)]
@@ -140,6 +143,8 @@ pub struct Decider {
     accounts: Vec<Arc<str>>,
     /// The fraction of a lifetime that may be taken off at random, from 0 to 1.
     jitter: f64,
+    /// Decoded keys of clients that were let in.
+    clients: Verifier<User>,
     per_key: Option<Limit<UserKey>>,
     per_host: Option<Limit<IpAddr>>,
     /// The revision is part of the key, so that no grant outlives the policy it came from,
@@ -159,7 +164,8 @@ impl Decider {
             u32::try_from(grant.claims().get().len() + BESIDES).unwrap_or(u32::MAX)
         };
         let grants = moka::sync::Cache::builder().max_capacity(KEPT_BYTES).weigher(weigh).build();
-        Self { defaults, accounts, jitter, per_key: None, per_host: None, grants }
+        let clients = Verifier::new(KEPT_KEYS);
+        Self { defaults, accounts, jitter, clients, per_key: None, per_host: None, grants }
     }
 
     /// With limits for each proved key and each address: so many in a minute.
@@ -191,7 +197,7 @@ impl Decider {
             return Err(Denied { reason, key: None, service: None, revision: revision.clone() });
         }
         // Nothing is looked up before the proof: an unknown key costs what a known one does.
-        let identity = identity::prove(request).map_err(|unproved| Denied {
+        let identity = identity::prove(request, &self.clients).map_err(|unproved| Denied {
             key: unproved.claimed().copied(),
             reason: unproved.into(),
             service: None,
@@ -218,6 +224,8 @@ impl Decider {
         let Entitlement { entry, grant, .. } = self
             .entitlement(policy, &key, &circumstances)
             .map_err(|(reason, service)| denied(reason, service))?;
+        // Not before: strangers would fill the memory for it.
+        self.clients.keep(&key);
         let expires = self.expiry(&grant, now, chance).min(entry.not_after.unwrap_or(i64::MAX));
         Ok(Granted { grant, key, revision: revision.clone(), expires })
     }

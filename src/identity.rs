@@ -5,7 +5,7 @@
 
 use data_encoding::{BASE64, BASE64URL_NOPAD};
 
-use crate::keys::{KeyError, UserKey};
+use crate::keys::{KeyError, User, UserKey, Verifier};
 use crate::protocol::request::VerifiedRequest;
 
 /// A client that holds the private key of `key`. Made only by [`prove`].
@@ -66,11 +66,11 @@ impl Unproved {
 }
 
 /// Proves that the client holds the key it claims: a strict verification of its signature over
-/// the server's nonce.
+/// the server's nonce. `clients` may have keys decoded already.
 ///
 /// # Errors
 /// [`Unproved`] with the reason, for operators only.
-pub fn prove(request: &VerifiedRequest) -> Result<Identity, Unproved> {
+pub fn prove(request: &VerifiedRequest, clients: &Verifier<User>) -> Result<Identity, Unproved> {
     let offered = &request.credentials;
     if let Some(what) = offered.other {
         return Err(Unproved::OtherCredential(what));
@@ -86,7 +86,8 @@ pub fn prove(request: &VerifiedRequest) -> Result<Identity, Unproved> {
         return Err(Unproved::NoNonce(key));
     }
     let signature = decode(&offered.signature).ok_or(Unproved::SignatureForm(key))?;
-    key.verify(offered.nonce.as_bytes(), &signature).map_err(|_| Unproved::BadSignature(key))?;
+    let nonce = offered.nonce.as_bytes();
+    clients.check(&key, nonce, &signature).map_err(|_| Unproved::BadSignature(key))?;
     Ok(Identity { key })
 }
 

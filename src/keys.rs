@@ -183,15 +183,17 @@ impl<K: Role> PublicKey<K> {
     /// # Errors
     /// [`BadSignature`] when the signature is not this key's over `message`.
     pub fn verify(&self, message: &[u8], signature: &[u8; 64]) -> Result<(), BadSignature> {
-        let key = ed25519_dalek::VerifyingKey::from_bytes(&self.bytes).map_err(|_| BadSignature)?;
-        key.verify_strict(message, &ed25519_dalek::Signature::from_bytes(signature))
-            .map_err(|_| BadSignature)
+        strictly(&self.decode()?, message, signature)
+    }
+
+    fn decode(&self) -> Result<ed25519_dalek::VerifyingKey, BadSignature> {
+        ed25519_dalek::VerifyingKey::from_bytes(&self.bytes).map_err(|_| BadSignature)
     }
 }
 
-/// Verifies signatures of a few keys that come again and again. Decoding a key is a tenth of what
-/// a verification costs, so decoded ones are kept; a key is kept only once a signature of it
-/// verified, so that whoever sends garbage cannot push others out.
+/// Verifies signatures of keys that come again and again. Decoding a key is a tenth of what a
+/// verification costs, so decoded ones are kept: not before a signature of theirs verified, so that
+/// whoever sends garbage cannot push others out.
 pub struct Verifier<K: Role> {
     kept: moka::sync::Cache<[u8; 32], ed25519_dalek::VerifyingKey>,
     role: PhantomData<fn(K)>,
@@ -204,26 +206,53 @@ impl<K: Role> Verifier<K> {
         Self { kept: moka::sync::Cache::new(most), role: PhantomData }
     }
 
-    /// As [`PublicKey::verify`], for `key`.
+    /// As [`PublicKey::verify`], for `key`. Keeps nothing.
     ///
     /// # Errors
     /// [`BadSignature`] when the signature is not that key's over `message`.
+    pub fn check(
+        &self,
+        key: &PublicKey<K>,
+        message: &[u8],
+        signature: &[u8; 64],
+    ) -> Result<(), BadSignature> {
+        let decoded = self.kept.get(&key.bytes).map_or_else(|| key.decode(), Ok)?;
+        strictly(&decoded, message, signature)
+    }
+
+    /// Keeps a key that is worth it: one of which [`Verifier::check`] said yes.
+    pub fn keep(&self, key: &PublicKey<K>) {
+        if !self.kept.contains_key(&key.bytes)
+            && let Ok(decoded) = key.decode()
+        {
+            self.kept.insert(key.bytes, decoded);
+        }
+    }
+
+    /// Checks, and keeps the key if that went well.
+    ///
+    /// # Errors
+    /// As [`Verifier::check`].
     pub fn verify(
         &self,
         key: &PublicKey<K>,
         message: &[u8],
         signature: &[u8; 64],
     ) -> Result<(), BadSignature> {
-        let signature = ed25519_dalek::Signature::from_bytes(signature);
-        if let Some(decoded) = self.kept.get(&key.bytes) {
-            return decoded.verify_strict(message, &signature).map_err(|_| BadSignature);
-        }
-        let decoded =
-            ed25519_dalek::VerifyingKey::from_bytes(&key.bytes).map_err(|_| BadSignature)?;
-        decoded.verify_strict(message, &signature).map_err(|_| BadSignature)?;
-        self.kept.insert(key.bytes, decoded);
+        self.check(key, message, signature)?;
+        self.keep(key);
         Ok(())
     }
+}
+
+/// The only place that verifies a signature.
+fn strictly(
+    key: &ed25519_dalek::VerifyingKey,
+    message: &[u8],
+    signature: &[u8; 64],
+) -> Result<(), BadSignature> {
+    let signature = ed25519_dalek::Signature::from_bytes(signature);
+    key.verify_strict(message, &signature).map_err(|_| BadSignature)
 }
 
 /// A signature did not verify.
