@@ -121,6 +121,7 @@ on_every_server! {
     crate::protocol::no_client_can_publish_a_request as no_client_can_publish_a_request;
     crate::overload::a_request_that_waited_too_long_is_dropped as a_request_that_waited_too_long_is_dropped;
     crate::overload::a_rush_costs_those_who_do_not_fit_and_nobody_after as a_rush_costs_those_who_do_not_fit_and_nobody_after;
+    crate::overload::a_key_that_asks_too_often_is_refused as a_key_that_asks_too_often_is_refused;
     crate::overload::garbage_costs_no_more_than_honest_clients
         as garbage_costs_no_more_than_honest_clients;
     crate::answers::the_answers_of_explain_are_the_servers as the_answers_of_explain_are_the_servers;

@@ -58,6 +58,25 @@ pub async fn a_rush_costs_those_who_do_not_fit_and_nobody_after(version: &'stati
     Raw::try_login(&url, &known.seed).await.unwrap();
 }
 
+/// Who asks more often than the settings allow is refused with a reason, and nobody else is.
+pub async fn a_key_that_asks_too_often_is_refused(version: &'static str) {
+    let policy = "[service.known]\nnkeys = [\"{known}\"]\n[service.other]\nnkeys = [\"{other}\"]\n";
+    let mut deployment = Deployment::start(version, policy).await;
+    deployment.instances.clear();
+    let index = deployment.add_instance(&["--limits-per-key", "3"]).await;
+    let (known, other) = (deployment.service("known"), deployment.service("other"));
+    // Seven in a row are in two minutes at most, so at least one of them is too many.
+    let mut refused = 0;
+    for _ in 0..7 {
+        refused += usize::from(Raw::try_login(deployment.url(), &known.seed).await.is_err());
+    }
+    assert!((1..=4).contains(&refused), "{refused} of 7 were refused");
+    Raw::try_login(deployment.url(), &other.seed).await.unwrap();
+    let limited = |line: &serde_json::Value| line["reason"] == "limited";
+    let line = deployment.instances[index].says_where("authorisation", limited).await;
+    assert!(line["detail"].as_str().unwrap().contains("per_key"), "{line}");
+}
+
 /// What somebody without a key may send as CONNECT options, one of each kind in turn.
 async fn garbage(url: &str, victim: &str, number: usize) {
     let mut raw = Raw::dial(url).await;
