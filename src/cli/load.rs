@@ -22,6 +22,7 @@ use crate::load::request::{Kind, Minter};
 use crate::load::results::{Report, Soak, median};
 use crate::load::soak;
 use crate::load::stage::Stage;
+use crate::load::tidy;
 use crate::load::{Error, progress};
 use crate::permissions::Grant;
 use crate::policy::directory::Directory;
@@ -50,6 +51,12 @@ impl Load {
     /// Runs the command.
     #[must_use]
     pub fn run(self) -> ExitCode {
+        // The ceiling is a part of somebody else's run.
+        if !matches!(self.command, Command::Ceiling(_))
+            && let Err(error) = tidy::when_interrupted()
+        {
+            return fail(&error);
+        }
         let outcome = match self.command {
             Command::Direct(direct) => direct.run(),
             Command::Connect(connect) => connect.run(),

@@ -97,6 +97,7 @@ pub struct Theatre {
     pub serves: Vec<Serve>,
     pub(super) address: SocketAddr,
     stage: Arc<Stage>,
+    processors: usize,
 }
 
 impl Theatre {
@@ -135,7 +136,8 @@ impl Theatre {
                 }
             });
         }
-        Ok(Self { server, against, serves, address, stage })
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        Ok(Self { server, against, serves, address, stage, processors })
     }
 
     /// Stops everything.
@@ -161,6 +163,21 @@ impl Theatre {
         }
         let server = self.server.pid().and_then(usage::of);
         (server, services, usage::of(std::process::id()))
+    }
+
+    /// Puts what decides on one half of the processors, and the server and its clients on the other,
+    /// as on machines of their own; or undoes that. Gives whether it could.
+    #[must_use]
+    pub fn keep_apart(&self, apart: bool) -> bool {
+        let Some(server) = self.server.pid().filter(|_| self.processors > 1) else { return false };
+        let half = self.processors / 2;
+        let (ours, theirs) = if apart {
+            (half..self.processors, 0..half)
+        } else {
+            (0..self.processors, 0..self.processors)
+        };
+        [server, std::process::id()].into_iter().all(|pid| usage::keep_on(pid, theirs.clone()))
+            && self.serves.iter().all(|serve| usage::keep_on(serve.pid(), ours.clone()))
     }
 
     /// Makes connections, one after the other in so many tasks, or so many a second.

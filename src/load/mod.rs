@@ -20,6 +20,7 @@ pub mod request;
 pub mod results;
 pub mod soak;
 pub mod stage;
+pub mod tidy;
 pub mod usage;
 
 /// What went wrong in a run, in words.

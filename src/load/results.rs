@@ -40,6 +40,9 @@ pub struct Report {
     pub load_before: f64,
     /// Requests straight to the service, in the clear and sealed.
     pub direct: Vec<Direct>,
+    /// Requests a second that the service carries on the processors that it has for the next.
+    #[serde(default)]
+    pub goodput_capacity: f64,
     /// More and more requests, in the order of their number.
     pub goodput: Vec<Goodput>,
     /// What is refused, and what it costs.
@@ -143,6 +146,8 @@ pub struct Connect {
     pub against: Against,
     /// 64 at a time.
     pub closed: Vec<connect::Outcome>,
+    /// The same with the callout on processors of its own.
+    pub apart: Vec<connect::Outcome>,
     /// 500 a second.
     pub open: Vec<connect::Outcome>,
     /// All at once.

@@ -9,6 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::Error;
 use super::company::Company;
+use super::tidy;
 use super::usage::{self, Usage};
 use crate::cli::init::{Deployment, Init};
 
@@ -25,6 +26,7 @@ impl Folder {
         let name = data_encoding::HEXLOWER.encode(&rand::random::<[u8; 8]>());
         let path = std::env::temp_dir().join(format!("solewriter-load-{name}"));
         std::fs::create_dir(&path)?;
+        tidy::folder(&path);
         Ok(Self(path))
     }
 

@@ -40,6 +40,39 @@ pub fn of(pid: u32) -> Option<Usage> {
     })
 }
 
+/// Keeps every thread of a process, and those that they start, on some of the processors. False where
+/// the system has no such thing, or refuses.
+#[must_use]
+pub fn keep_on(pid: u32, processors: std::ops::Range<usize>) -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::process::Pid;
+        use rustix::thread::{CpuSet, sched_setaffinity};
+        let mut set = CpuSet::new();
+        for processor in processors {
+            if processor >= CpuSet::MAX_CPU {
+                return false;
+            }
+            set.set(processor);
+        }
+        let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return false };
+        let keep = |thread: std::fs::DirEntry| {
+            let thread = thread.file_name().into_string().ok()?.parse().ok()?;
+            match sched_setaffinity(Some(Pid::from_raw(thread)?), &set) {
+                // Threads come and go.
+                Ok(()) | Err(rustix::io::Errno::SRCH) => Some(()),
+                Err(_) => None,
+            }
+        };
+        threads.flatten().map(keep).collect::<Option<Vec<()>>>().is_some()
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = (pid, processors);
+        false
+    }
+}
+
 /// The CPU time of the calling thread.
 #[must_use]
 pub fn thread_cpu() -> Duration {

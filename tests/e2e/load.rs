@@ -1,11 +1,15 @@
 //! The load tool's modes, tiny: that they work and that what they count is there. What they find is
 //! for `solewriter load report`.
 
-use std::process::Output;
+use std::process::{Output, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 use tokio::time::timeout;
+
+use super::deployment::eventually;
 
 /// A tiny run on a busy machine still has to start servers and services.
 const DEADLINE: std::time::Duration = std::time::Duration::from_secs(240);
@@ -104,4 +108,43 @@ pub async fn load_report_and_soak_write_the_page(version: &'static str) {
     }
     let again = load(&report).await;
     assert!(!String::from_utf8_lossy(&again.stderr).contains("part "), "it measured again");
+}
+
+/// Whoever interrupts a long run has nothing to clear away.
+pub async fn an_interrupted_run_leaves_nothing() {
+    let tmp = tempfile::tempdir().unwrap();
+    let mut soak = Command::new(env!("CARGO_BIN_EXE_solewriter"))
+        .args(["load", "soak", "--duration", "10m", "--services", "20", "--calibrate", "10s"])
+        .env("TMPDIR", tmp.path())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(soak.stderr.take().unwrap()).lines();
+    let ready = async {
+        while let Some(line) = lines.next_line().await.unwrap() {
+            if line.contains("looking for the capacity") {
+                return;
+            }
+        }
+        panic!("it ended by itself");
+    };
+    timeout(DEADLINE, ready).await.unwrap();
+    assert!(std::fs::read_dir(tmp.path()).unwrap().count() > 0);
+    let pid = Pid::from_raw(soak.id().unwrap().try_into().unwrap()).unwrap();
+    kill_process(pid, Signal::TERM).unwrap();
+    let status = timeout(DEADLINE, soak.wait()).await.unwrap().unwrap();
+    assert_eq!(status.code(), Some(130));
+    let left: Vec<_> = std::fs::read_dir(tmp.path()).unwrap().flatten().collect();
+    assert!(left.is_empty(), "{left:?}");
+    if cfg!(target_os = "linux") {
+        let name = tmp.path().to_str().unwrap().to_owned();
+        eventually("the end of everything that it started", async || {
+            let processes = std::fs::read_dir("/proc").unwrap().flatten();
+            let mut commands =
+                processes.filter_map(|p| std::fs::read(p.path().join("cmdline")).ok());
+            commands.all(|c| !String::from_utf8_lossy(&c).contains(&name)).then_some(())
+        })
+        .await;
+    }
 }

@@ -59,6 +59,11 @@ async fn load_direct_measures_a_real_service() {
     load::load_direct_measures_a_real_service().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_run_leaves_nothing() {
+    load::an_interrupted_run_leaves_nothing().await;
+}
+
 on_every_server! {
     crate::load::load_connect_compares_on_a_real_server as load_connect_compares_on_a_real_server;
     crate::load::load_connect_keeps_a_rate_and_survives_a_storm
