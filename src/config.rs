@@ -278,7 +278,7 @@ fn resolve(raw: Raw, path: &Path, problems: &Collector) -> Option<(Settings, Log
     let format = log_format(raw.log_format.as_ref(), problems);
     let filter = raw.log_filter.map_or_else(|| DEFAULT_FILTER.to_owned(), |f| f.value);
     let jitter = raw.jitter.map_or(10, |j| j.value);
-    let pending = raw.pending.map_or(4096, |p| p.value);
+    let pending = raw.pending.map_or(16_384, |p| p.value);
     let connections = raw.connections.and_then(|c| usize::try_from(c.value).ok());
     let connections = connections.unwrap_or_else(default_connections);
     let (defaults, accounts) = grants?;
@@ -326,7 +326,7 @@ fn queue_group(raw: &Raw, problems: &Collector) -> Option<String> {
 }
 
 fn patience(raw: &Raw, problems: &Collector) -> Option<Duration> {
-    bounded(raw.patience.clone(), 2, 0..=60, problems)
+    bounded(raw.patience.clone(), 5, 0..=60, problems)
 }
 
 fn clock_leeway(raw: &Raw, problems: &Collector) -> Option<Duration> {

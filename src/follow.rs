@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use tokio::signal::unix::Signal;
+use tokio::sync::oneshot;
 
 pub use self::bucket::bucket;
 pub use self::directory::directory;
@@ -225,6 +226,40 @@ async fn hangup(signal: &mut Signal) {
         std::future::pending::<()>().await;
     }
 }
+
+/// How much less than a decision a new policy counts where both want a processor: a tenth or so.
+#[cfg(target_os = "linux")]
+const LESS_URGENT: i32 = 10;
+
+/// What was read could not be judged: there was no thread for it, or a defect ended it. It has to be
+/// read again.
+struct Unjudged;
+
+/// Does what takes a while with a large policy on a thread of its own, behind decisions.
+async fn aside(work: impl FnOnce() + Send + 'static) -> Result<(), Unjudged> {
+    let (done, result) = oneshot::channel();
+    let thread = std::thread::Builder::new().name("policy".to_owned()).spawn(move || {
+        // Of this thread alone, which is how Linux has it. Less than hoped for is no problem.
+        #[cfg(target_os = "linux")]
+        let _ = rustix::process::setpriority_process(None, LESS_URGENT);
+        work();
+        let _ = done.send(());
+    });
+    let error = match thread {
+        Ok(_) if result.await.is_ok() => return Ok(()),
+        Ok(_) => "a defect ended it; please report this".to_owned(),
+        Err(error) => format!("no thread for it: {error}"),
+    };
+    tracing::error!(
+        event = "policy_unjudged",
+        error,
+        "a policy was read and could not be judged; it is read again"
+    );
+    Err(Unjudged)
+}
+
+/// What is said of the source while what it has could not be judged.
+const UNJUDGED: &str = "what it has could not be judged, see the log";
 
 fn log_warnings(problems: &Problems) {
     for problem in problems {

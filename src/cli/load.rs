@@ -261,6 +261,10 @@ struct ConnectCommand {
     /// So many clients that stand lose their server, and all come back at once.
     #[arg(long, value_name = "CLIENTS")]
     storm: Option<usize>,
+    /// How long a client of the storm waits to be let in before it tries again: nats.js 20 s,
+    /// nats.go and nats.py 2 s.
+    #[arg(long, value_name = "TIME", default_value = "20s", value_parser = tool::duration, requires = "storm")]
+    patience: Duration,
     /// `serve` processes.
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     instances: usize,
@@ -304,7 +308,7 @@ impl ConnectCommand {
                     Theatre::open(stage.clone(), against, instances, version, &self.serve).await?;
                 let mut found = ConnectRound { against, connections: None, storm: None };
                 if let Some(clients) = self.storm {
-                    found.storm = Some(theatre.storm(clients).await?);
+                    found.storm = Some(theatre.storm(clients, self.patience).await?);
                 } else {
                     let pressure = match self.rate {
                         Some(rate) => Pressure::Rate(rate),

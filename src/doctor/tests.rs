@@ -46,7 +46,7 @@ fn healthy() -> Seen {
             xkey: Ok(Some("XKEY".to_owned())),
             accounts: vec!["APP".into()],
             lifetime: Duration::from_secs(3600),
-            patience: Duration::from_secs(2),
+            patience: Duration::from_secs(5),
             clock_leeway: Duration::from_secs(2),
             queue_group: "solewriter".to_owned(),
             audit: None,

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use tokio::signal::unix::Signal;
 use tokio::time::{Instant, timeout};
 
-use super::{Follower, Found, hangup};
+use super::{Follower, Found, UNJUDGED, Unjudged, aside, hangup};
 use crate::keyspace::BucketName;
 use crate::policy::bucket::read::{Change, Reader, Seen};
 use crate::policy::bucket::{ANSWER_WITHIN, Bucket, ReadError};
@@ -72,8 +72,9 @@ async fn follow(
     let mut hint: Option<Hint> = None;
     loop {
         let look = freshness.look();
-        follower.look(&mut reader).await;
-        freshness.conclude(look);
+        if follower.look(&mut reader).await.is_ok() {
+            freshness.conclude(look);
+        }
 
         let number = follower.standing.origin().map_or(0, |origin| origin.number);
         hint = hint.filter(|hint| hint.number > number && Instant::now() < hint.until);
@@ -116,17 +117,26 @@ impl Follower {
     }
 
     /// Looks at the bucket once, and deals with what it has.
-    async fn look(&self, reader: &mut Reader) {
+    ///
+    /// # Errors
+    /// When that could not be done.
+    async fn look(&self, reader: &mut Reader) -> Result<(), Unjudged> {
         let seen = if reader.bucket().client().connection_state() == State::Connected {
             reader.look().await
         } else {
             // Nothing is asked that would wait for a connection.
             Err(ReadError::Unreachable(NOT_CONNECTED.to_owned()))
         };
+        let mut looked = Ok(());
         let state = match seen {
             Ok(Seen::Other(change)) => {
-                self.take(change).await;
-                SourceState::Answered
+                looked = self.take(change).await;
+                if looked.is_ok() {
+                    SourceState::Answered
+                } else {
+                    reader.forget();
+                    SourceState::Unreachable(UNJUDGED.to_owned())
+                }
             }
             Ok(Seen::Same) => SourceState::Answered,
             Ok(Seen::Empty) => SourceState::Empty,
@@ -140,9 +150,10 @@ impl Follower {
             Err(error) => SourceState::Unreachable(error.to_string()),
         };
         self.heard(state, Timestamp::now().as_second());
+        looked
     }
 
-    async fn take(&self, change: Change) {
+    async fn take(&self, change: Change) -> Result<(), Unjudged> {
         let Change { origin, files, replaced } = change;
         if replaced {
             let before = self.standing.origin();
@@ -156,9 +167,7 @@ impl Follower {
         }
         let follower = self.clone();
         let found = Found { files, origin };
-        // Validating a large policy takes a while; decisions go on meanwhile.
-        let judged = tokio::task::spawn_blocking(move || follower.judge(found, Timestamp::now()));
-        // A problem was told of where it was found.
-        let _ = judged.await;
+        // A problem is told of where it is found.
+        aside(move || drop(follower.judge(found, Timestamp::now()))).await
     }
 }

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use tokio::signal::unix::Signal;
 
-use super::{Follower, Found, hangup};
+use super::{Follower, Found, UNJUDGED, aside, hangup};
 use crate::policy::directory::Watcher;
 use crate::policy::standing::SourceState;
 use crate::source::{Problems, SourceFile};
@@ -21,9 +21,13 @@ pub async fn directory(follower: Follower, mut watcher: Watcher, mut signal: Sig
         let read = if read_anyway { Some(watcher.read_now().await) } else { watcher.look().await };
         match read {
             Some(read) => {
-                let follower = follower.clone();
-                // Validating a large policy takes a while; decisions go on meanwhile.
-                let _ = tokio::task::spawn_blocking(move || follower.read(read)).await;
+                let (follower, unjudged) = (follower.clone(), &follower);
+                if aside(move || follower.read(read)).await.is_err() {
+                    watcher.forget();
+                    let state = SourceState::Unreachable(UNJUDGED.to_owned());
+                    unjudged.heard(state, Timestamp::now().as_second());
+                    continue;
+                }
             }
             // What is there is what was there, and was judged.
             None if *follower.standing.state() == SourceState::Answered => {

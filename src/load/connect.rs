@@ -23,8 +23,8 @@ use super::stage::{Serve, Stage};
 use super::{Error, usage};
 use crate::sandbox::{Server, fetch};
 
-/// How long one connection may take before it counts as failed.
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+/// How long one connection may take before it counts as failed: as long as nats.js waits.
+pub const PATIENCE: Duration = Duration::from_secs(20);
 /// What a client library pauses before it tries again (nats.go: 2 s, and up to 0.1 s at random).
 pub(super) const PAUSE: Duration = Duration::from_secs(2);
 pub(super) const JITTER: Duration = Duration::from_millis(100);
@@ -236,13 +236,16 @@ impl Theatre {
         })
     }
 
-    /// Connects so many clients, takes their server away, and lets them all come back at once.
+    /// Connects so many clients, takes their server away, and lets them all come back at once. Who
+    /// is not let in within `patience` hangs up and tries again.
     ///
     /// # Errors
     /// When not all of them ever stand.
-    pub async fn storm(&mut self, clients: usize) -> Result<Storm, Error> {
+    pub async fn storm(&mut self, clients: usize, patience: Duration) -> Result<Storm, Error> {
         raise_open_files();
-        let crowd = Arc::new(Crowd::new(self.address, self.stage.clone()));
+        let mut crowd = Crowd::new(self.address, self.stage.clone());
+        crowd.patience = patience;
+        let crowd = Arc::new(crowd);
         // They come in gently at first: this part is not what is measured.
         let mut standing = Vec::with_capacity(clients);
         let mut tasks = tokio::task::JoinSet::new();
@@ -302,6 +305,7 @@ impl Theatre {
 struct Crowd {
     address: SocketAddr,
     stage: Arc<Stage>,
+    patience: Duration,
     next: AtomicUsize,
     running: AtomicBool,
     counting: AtomicBool,
@@ -317,6 +321,7 @@ impl Crowd {
         Self {
             address,
             stage,
+            patience: PATIENCE,
             next: AtomicUsize::new(0),
             running: AtomicBool::new(true),
             counting: AtomicBool::new(false),
@@ -389,7 +394,7 @@ impl Crowd {
         let client = self.client(number)?;
         let mut refused = false;
         while Instant::now() < until {
-            match timeout(PATIENCE, enter(self.address, client)).await {
+            match timeout(self.patience, enter(self.address, client)).await {
                 Ok(Ok(stream)) => {
                     let _ = stream.set_zero_linger();
                     return Some(stream);
@@ -430,6 +435,8 @@ pub(super) async fn enter(address: SocketAddr, client: &Client) -> Result<TcpStr
         match said.split_ascii_whitespace().next() {
             Some("PONG") => return Ok(stream),
             Some("INFO") => {}
+            // It asks who is still there while the callout decides: after 2 s, and again.
+            Some("PING") => stream.write_all(b"PONG\r\n").await?,
             _ => return Err(format!("the server said {said}").into()),
         }
     }

@@ -24,8 +24,8 @@ use crate::keys::{Account, Seed};
 const KEPT: usize = 1 << 20;
 /// One reply in so many is opened and verified.
 const LOOKED_AT: u64 = 101;
-/// How long nats-server waits for an answer unless told otherwise. What comes later is lost.
-pub const SERVER_PATIENCE: Duration = Duration::from_secs(2);
+/// How long nats-server waits for an answer (`deploy/nats-server.conf`). What comes later is lost.
+pub const SERVER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How much at once.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::broker::Broker;
 use super::company::{CLIENTS, Company};
-use super::connect::{Against, Theatre};
+use super::connect::{Against, PATIENCE, Theatre};
 use super::crypto::Crypto;
 use super::direct::{Direct, Outcome, Pressure};
 use super::request::{Kind, Minter, Request};
@@ -311,11 +311,11 @@ impl Run {
             found.push(Isolation { beside: beside.to_owned(), outcome });
         };
         note("nothing but an audit stream that never answers, as in all of these", run()?);
+        let address = rig.serves.first().and_then(Serve::http).ok_or("no address for metrics")?;
         note(
             "the policy changes again and again",
-            beside(|stop| change_policy(&rig.stage, stop), run)?,
+            beside(|stop| change_policy(&rig.stage, &address, stop), run)?,
         );
-        let address = rig.serves.first().and_then(Serve::http).ok_or("no address for metrics")?;
         note(
             "200 metrics clients that ask and never read, or never finish asking",
             beside(|stop| hold_metrics(&address, stop), run)?,
@@ -453,7 +453,7 @@ impl Run {
         part.open.push(theatre.run(Pressure::Rate(OPEN_RATE), self.time()).await?);
         // Two rounds of storms are enough: each is 10,000 measurements.
         if part.against != Against::StaticUsers && part.storm.len() < 2 {
-            part.storm.push(theatre.storm(self.effort.storm).await?);
+            part.storm.push(theatre.storm(self.effort.storm, PATIENCE).await?);
         }
         theatre.close().await
     }
@@ -475,7 +475,8 @@ fn beside(
 }
 
 /// Changes the policy twice a second, and puts it back.
-fn change_policy(stage: &Stage, stop: &AtomicBool) -> Result<(), Error> {
+fn change_policy(stage: &Stage, address: &str, stop: &AtomicBool) -> Result<(), Error> {
+    const LOADS: &str = "solewriter_policy_loads_total{outcome=\"accepted\"}";
     let file = stage.deployment.policy().join("changes.toml");
     let mut number = 0;
     while !stop.load(Ordering::Relaxed) {
@@ -483,7 +484,12 @@ fn change_policy(stage: &Stage, stop: &AtomicBool) -> Result<(), Error> {
         std::fs::write(&file, format!("[bucket.changes{number}]\n"))?;
         thread::sleep(Duration::from_millis(500));
     }
+    // What comes next begins when the last change is through.
+    let (loads, deadline) = (metric(address, LOADS)?, Instant::now() + Duration::from_secs(30));
     std::fs::remove_file(&file)?;
+    while metric(address, LOADS)? <= loads && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(50));
+    }
     Ok(())
 }
 

@@ -362,6 +362,11 @@ impl Watcher {
         let _ = notify.watch(&path, notify::RecursiveMode::Recursive);
     }
 
+    /// What was read counts as not seen: the next look reads it again.
+    pub fn forget(&mut self) {
+        self.seen = !self.seen;
+    }
+
     /// Reads the files now, whether they changed or not; what is read counts as seen.
     ///
     /// # Errors

@@ -365,7 +365,7 @@ pub async fn a_timeout_that_is_too_short(version: &'static str) {
     let said = look(&deployment).await;
     let (found, mend) = said.only(version, "problem", "timeout");
     assert!(
-        found.starts_with("servers wait 1.5 s for an answer, and [limits] patience is 2s"),
+        found.starts_with("servers wait 1.5 s for an answer, and [limits] patience is 5s"),
         "{found}"
     );
     assert!(mend.contains("timeout: 5"), "{mend}");
