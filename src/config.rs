@@ -326,7 +326,7 @@ fn queue_group(raw: &Raw, problems: &Collector) -> Option<String> {
 }
 
 fn patience(raw: &Raw, problems: &Collector) -> Option<Duration> {
-    bounded(raw.patience.clone(), 5, 0..=60, problems)
+    bounded(raw.patience.clone(), 10, 0..=60, problems)
 }
 
 fn clock_leeway(raw: &Raw, problems: &Collector) -> Option<Duration> {

@@ -94,7 +94,7 @@ const SETTINGS: [Setting; 40] = [
         Kind::Number,
         "requests waiting at most; more are dropped [16384]",
     ),
-    setting("limits", "patience", Kind::Text, "drop a request that waited longer [5s]"),
+    setting("limits", "patience", Kind::Text, "drop a request that waited longer [10s]"),
     setting("limits", "clock_leeway", Kind::Text, "how far servers' clocks may be behind [2s]"),
     setting("limits", "drain", Kind::Text, "time to finish what was taken on at stop [10s]"),
     setting("limits", "per_key", Kind::Number, "authorisations a minute of one key [no limit]"),

@@ -290,7 +290,7 @@ fn timeout(seen: &Seen, report: &mut Report) {
         );
     };
     let patience = seen.settings.patience;
-    let mend = "set authorization { timeout: 5 } in nats-server's configuration";
+    let mend = "set authorization { timeout: 10 } in nats-server's configuration";
     let text = format!("servers wait {waits} s for an answer");
     if waits < FAR_TOO_SHORT {
         report.problem("timeout", format!("{text}: too short for a busy moment"), mend);

@@ -46,7 +46,7 @@ fn healthy() -> Seen {
             xkey: Ok(Some("XKEY".to_owned())),
             accounts: vec!["APP".into()],
             lifetime: Duration::from_secs(3600),
-            patience: Duration::from_secs(5),
+            patience: Duration::from_secs(10),
             clock_leeway: Duration::from_secs(2),
             queue_group: "solewriter".to_owned(),
             audit: None,
@@ -120,7 +120,7 @@ fn server(name: &str, version: &str) -> Server {
         id: name.to_owned(),
         name: name.to_owned(),
         version: version.to_owned(),
-        auth_timeout: 5.0,
+        auth_timeout: 10.0,
         ..Server::default()
     }
 }

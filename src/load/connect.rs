@@ -483,7 +483,7 @@ fn static_users(stage: &Stage) -> Result<PathBuf, Error> {
         )?;
     }
     let text = format!(
-        "server_name: load\nlisten: \"127.0.0.1:-1\"\nauthorization {{ timeout: 5 }}\n\
+        "server_name: load\nlisten: \"127.0.0.1:-1\"\nauthorization {{ timeout: 10 }}\n\
          accounts {{\n  APP {{\n    users: [\n{users}    ]\n  }}\n}}\n"
     );
     let path = stage.folder().join("static-users.conf");

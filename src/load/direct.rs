@@ -25,7 +25,7 @@ const KEPT: usize = 1 << 20;
 /// One reply in so many is opened and verified.
 const LOOKED_AT: u64 = 101;
 /// How long nats-server waits for an answer (`deploy/nats-server.conf`). What comes later is lost.
-pub const SERVER_PATIENCE: Duration = Duration::from_secs(5);
+pub const SERVER_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How much at once.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]

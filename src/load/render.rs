@@ -334,7 +334,7 @@ impl Report {
 
     fn goodput_part(&self, page: &mut String, pages: &mut Vec<Page>) {
         page.push_str(
-            "\n## More than it can carry\n\nAnswers in time (5 s, as long as nats-server waits in `deploy/nats-server.conf`) \
+            "\n## More than it can carry\n\nAnswers in time (10 s, as long as nats-server waits in `deploy/nats-server.conf`) \
              where more and more is offered. The service has one half of the processors and the generator \
              the other, so that what is offered takes nothing from what is answered",
         );

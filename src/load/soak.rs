@@ -25,7 +25,7 @@ const RELOADS: u32 = 60;
 const RESTARTS: u32 = 6;
 /// How long after a restart a client may have met a server that had nobody to ask yet: as long as
 /// the server lets it wait (`authorization { timeout }`), and a little.
-const AFTERMATH: Duration = Duration::from_secs(7);
+const AFTERMATH: Duration = Duration::from_secs(12);
 
 /// What is asked for.
 #[derive(Clone, Debug)]

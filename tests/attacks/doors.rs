@@ -270,7 +270,7 @@ fn with_a_rogue() -> Prepared {
             "  AUTH {\n    jetstream: enabled\n    users: [ { user: rogue, password: rogue }",
         )
         .with_server("$SYSTEM_KEY ]", "$SYSTEM_KEY, rogue ]")
-        .with_server("timeout: 5", "timeout: 2")
+        .with_server("timeout: 10", "timeout: 2")
         .with_server("xkey: $CALLOUT_XKEY", "")
         .without_value("CALLOUT_XKEY")
         .with_settings("[xkey]", "#")

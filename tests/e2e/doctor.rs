@@ -360,15 +360,15 @@ pub async fn a_policy_in_its_bucket(version: &'static str) {
 }
 
 pub async fn a_timeout_that_is_too_short(version: &'static str) {
-    let prepared = Prepared::new().with_server("timeout: 5\n", "timeout: 1.5\n");
+    let prepared = Prepared::new().with_server("timeout: 10\n", "timeout: 1.5\n");
     let deployment = start(prepared, version).await;
     let said = look(&deployment).await;
     let (found, mend) = said.only(version, "problem", "timeout");
     assert!(
-        found.starts_with("servers wait 1.5 s for an answer, and [limits] patience is 5s"),
+        found.starts_with("servers wait 1.5 s for an answer, and [limits] patience is 10s"),
         "{found}"
     );
-    assert!(mend.contains("timeout: 5"), "{mend}");
+    assert!(mend.contains("timeout: 10"), "{mend}");
 }
 
 pub async fn a_server_that_lets_anybody_in(version: &'static str) {

@@ -87,7 +87,7 @@ pub async fn a_refusal_is_said_at_once_and_told_once(version: &'static str) {
     );
     let request = intruder.request("svc.other", "x".into()).await;
     assert_eq!(denied(request), on("svc.other", Operation::Publish));
-    // Nothing of it waited for a timeout, which is 5 s for each.
+    // Nothing of it waited for a timeout, which is seconds for each.
     assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
 
     let mut news = intruder.violations();

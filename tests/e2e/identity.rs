@@ -12,7 +12,7 @@ use super::deployment::{Deployment, Prepared, eventually};
 use super::operations;
 use super::raw::Raw;
 
-/// The server's own patience with a callout is 5 s (`authorization.timeout`).
+/// The server's own patience with a callout is 10 s (`authorization.timeout`).
 const AT_ONCE: Duration = Duration::from_millis(2500);
 
 const POLICY: &str = r#"

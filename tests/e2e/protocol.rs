@@ -34,7 +34,7 @@ fn open_to_tests() -> Prepared {
 
 /// Where nobody answers, clients are not kept waiting for long.
 fn impatient(prepared: Prepared) -> Prepared {
-    prepared.with_server("timeout: 5", "timeout: 1")
+    prepared.with_server("timeout: 10", "timeout: 1")
 }
 
 fn server_without_xkey(prepared: Prepared) -> Prepared {
