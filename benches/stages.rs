@@ -1,8 +1,8 @@
 //! What each stage of an authorisation costs: `cargo bench --bench stages`.
 //!
 //! With `-- --instructions` it counts instructions under valgrind instead, which no other load on the
-//! machine changes, and compares with `benches/instructions.json`: more than a tenth more of our
-//! own work fails. What the signatures take is subtracted, because it depends on the processor.
+//! machine changes, and compares with `benches/instructions.json`: 15 of 100 more of our own work
+//! fails. What the signatures take is subtracted, because it depends on the processor.
 //! `-- --instructions --write` writes that file anew. Without valgrind it says so and passes:
 //! `tests/costs.rs` counts allocations everywhere.
 

@@ -7,6 +7,7 @@ mod bucket;
 mod directory;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::signal::unix::Signal;
@@ -231,6 +232,9 @@ async fn hangup(signal: &mut Signal) {
 #[cfg(target_os = "linux")]
 const LESS_URGENT: i32 = 10;
 
+/// How soon what could not be judged is read again.
+const UNJUDGED_PAUSE: Duration = Duration::from_secs(1);
+
 /// What was read could not be judged: there was no thread for it, or a defect ended it. It has to be
 /// read again.
 struct Unjudged;
@@ -255,6 +259,8 @@ async fn aside(work: impl FnOnce() + Send + 'static) -> Result<(), Unjudged> {
         error,
         "a policy was read and could not be judged; it is read again"
     );
+    // What lasts must not keep a processor busy.
+    tokio::time::sleep(UNJUDGED_PAUSE).await;
     Err(Unjudged)
 }
 
@@ -268,5 +274,17 @@ fn log_warnings(problems: &Problems) {
             code = problem.code,
             problem = problem.render(Style::Plain),
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_defect_in_judging_a_policy_is_told_and_ends_nothing() {
+        assert!(aside(|| ()).await.is_ok());
+        assert!(aside(|| panic!("a defect")).await.is_err());
+        assert!(aside(|| ()).await.is_ok());
     }
 }

@@ -151,6 +151,7 @@ async fn hostile(version: &'static str, times: usize, ratio: f64) {
     const AT_ONCE: usize = 8;
     const ROUNDS: usize = 4;
     const HONEST: usize = 150;
+    const WARM_UP: usize = 400;
     let mut deployment = Deployment::start(version, POLICY).await;
     let (url, known) = (deployment.url().to_owned(), deployment.service("known"));
     let (seed, key) = (known.seed.expose().to_owned(), known.key());
@@ -172,7 +173,7 @@ async fn hostile(version: &'static str, times: usize, ratio: f64) {
     let rss = || solewriter::load::usage::of(pid).map(|usage| usage.rss).unwrap_or_default();
     let alone = logins(&url, &seed, 0, login.clone(), 100).await;
     // Once, so that everything that is made once is made.
-    let warm_up = logins(&url, &seed, AT_ONCE, attack.clone(), times / 5).await.len();
+    let warm_up = logins(&url, &seed, AT_ONCE, attack.clone(), WARM_UP).await.len();
     let before = rss();
     let (mut honest, mut hostile) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
