@@ -6,7 +6,7 @@
 mod bucket;
 mod directory;
 
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -239,29 +239,59 @@ const UNJUDGED_PAUSE: Duration = Duration::from_secs(1);
 /// read again.
 struct Unjudged;
 
-/// Does what takes a while with a large policy on a thread of its own, behind decisions.
-async fn aside(work: impl FnOnce() + Send + 'static) -> Result<(), Unjudged> {
-    let (done, result) = oneshot::channel();
-    let thread = std::thread::Builder::new().name("policy".to_owned()).spawn(move || {
-        // Of this thread alone, which is how Linux has it. Less than hoped for is no problem.
-        #[cfg(target_os = "linux")]
-        let _ = rustix::process::setpriority_process(None, LESS_URGENT);
-        work();
-        let _ = done.send(());
-    });
-    let error = match thread {
-        Ok(_) if result.await.is_ok() => return Ok(()),
-        Ok(_) => "a defect ended it; please report this".to_owned(),
-        Err(error) => format!("no thread for it: {error}"),
-    };
-    tracing::error!(
-        event = "policy_unjudged",
-        error,
-        "a policy was read and could not be judged; it is read again"
-    );
-    // What lasts must not keep a processor busy.
-    tokio::time::sleep(UNJUDGED_PAUSE).await;
-    Err(Unjudged)
+/// What there is to do with a policy that was read.
+type Work = Box<dyn FnOnce() + Send>;
+
+/// A thread for what takes a while with a large policy, behind decisions. One for all changes: what
+/// one frees, the next uses again, where threads of their own would each keep theirs.
+#[derive(Default)]
+struct Aside(Option<mpsc::Sender<Work>>);
+
+impl Aside {
+    /// Does it there, and waits for it.
+    async fn run(&mut self, work: impl FnOnce() + Send + 'static) -> Result<(), Unjudged> {
+        let (done, result) = oneshot::channel();
+        let work = move || {
+            work();
+            let _ = done.send(());
+        };
+        let error = match self.hand_over(Box::new(work)) {
+            Ok(()) if result.await.is_ok() => return Ok(()),
+            Ok(()) => "a defect ended it; please report this".to_owned(),
+            Err(error) => format!("no thread for it: {error}"),
+        };
+        // A defect ended the thread too.
+        self.0 = None;
+        tracing::error!(
+            event = "policy_unjudged",
+            error,
+            "a policy was read and could not be judged; it is read again"
+        );
+        // What lasts must not keep a processor busy.
+        tokio::time::sleep(UNJUDGED_PAUSE).await;
+        Err(Unjudged)
+    }
+
+    fn hand_over(&mut self, work: Work) -> std::io::Result<()> {
+        let jobs = match &self.0 {
+            Some(jobs) => jobs,
+            None => self.0.insert(Self::thread()?),
+        };
+        // When nobody takes it, it is dropped, and its result with it.
+        let _ = jobs.send(work);
+        Ok(())
+    }
+
+    fn thread() -> std::io::Result<mpsc::Sender<Work>> {
+        let (jobs, taken) = mpsc::channel::<Work>();
+        std::thread::Builder::new().name("policy".to_owned()).spawn(move || {
+            // Of this thread alone, which is how Linux has it. Less than hoped for is no problem.
+            #[cfg(target_os = "linux")]
+            let _ = rustix::process::setpriority_process(None, LESS_URGENT);
+            taken.into_iter().for_each(|work| work());
+        })?;
+        Ok(jobs)
+    }
 }
 
 /// What is said of the source while what it has could not be judged.
@@ -283,8 +313,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_defect_in_judging_a_policy_is_told_and_ends_nothing() {
-        assert!(aside(|| ()).await.is_ok());
-        assert!(aside(|| panic!("a defect")).await.is_err());
-        assert!(aside(|| ()).await.is_ok());
+        let mut aside = Aside::default();
+        assert!(aside.run(|| ()).await.is_ok());
+        assert!(aside.run(|| panic!("a defect")).await.is_err());
+        assert!(aside.run(|| ()).await.is_ok());
     }
 }

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use tokio::signal::unix::Signal;
 use tokio::time::{Instant, timeout};
 
-use super::{Follower, Found, UNJUDGED, Unjudged, aside, hangup};
+use super::{Aside, Follower, Found, UNJUDGED, Unjudged, hangup};
 use crate::keyspace::BucketName;
 use crate::policy::bucket::read::{Change, Reader, Seen};
 use crate::policy::bucket::{ANSWER_WITHIN, Bucket, ReadError};
@@ -69,10 +69,11 @@ async fn follow(
     mut signal: Signal,
 ) {
     let freshness = &follower.standing.freshness;
+    let mut aside = Aside::default();
     let mut hint: Option<Hint> = None;
     loop {
         let look = freshness.look();
-        if follower.look(&mut reader).await.is_ok() {
+        if follower.look(&mut reader, &mut aside).await.is_ok() {
             freshness.conclude(look);
         }
 
@@ -120,7 +121,7 @@ impl Follower {
     ///
     /// # Errors
     /// When that could not be done.
-    async fn look(&self, reader: &mut Reader) -> Result<(), Unjudged> {
+    async fn look(&self, reader: &mut Reader, aside: &mut Aside) -> Result<(), Unjudged> {
         let seen = if reader.bucket().client().connection_state() == State::Connected {
             reader.look().await
         } else {
@@ -130,7 +131,7 @@ impl Follower {
         let mut looked = Ok(());
         let state = match seen {
             Ok(Seen::Other(change)) => {
-                looked = self.take(change).await;
+                looked = self.take(change, aside).await;
                 if looked.is_ok() {
                     SourceState::Answered
                 } else {
@@ -153,7 +154,7 @@ impl Follower {
         looked
     }
 
-    async fn take(&self, change: Change) -> Result<(), Unjudged> {
+    async fn take(&self, change: Change, aside: &mut Aside) -> Result<(), Unjudged> {
         let Change { origin, files, replaced } = change;
         if replaced {
             let before = self.standing.origin();
@@ -168,6 +169,6 @@ impl Follower {
         let follower = self.clone();
         let found = Found { files, origin };
         // A problem is told of where it is found.
-        aside(move || drop(follower.judge(found, Timestamp::now()))).await
+        aside.run(move || drop(follower.judge(found, Timestamp::now()))).await
     }
 }

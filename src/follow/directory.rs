@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use tokio::signal::unix::Signal;
 
-use super::{Follower, Found, UNJUDGED, aside, hangup};
+use super::{Aside, Follower, Found, UNJUDGED, hangup};
 use crate::policy::directory::Watcher;
 use crate::policy::standing::SourceState;
 use crate::source::{Problems, SourceFile};
@@ -11,6 +11,7 @@ use crate::source::{Problems, SourceFile};
 /// Puts each change of a directory in force, for ever.
 pub async fn directory(follower: Follower, mut watcher: Watcher, mut signal: Signal) {
     let freshness = &follower.standing.freshness;
+    let mut aside = Aside::default();
     loop {
         let read_anyway = tokio::select! {
             () = watcher.moved() => false,
@@ -22,7 +23,7 @@ pub async fn directory(follower: Follower, mut watcher: Watcher, mut signal: Sig
         match read {
             Some(read) => {
                 let (follower, unjudged) = (follower.clone(), &follower);
-                if aside(move || follower.read(read)).await.is_err() {
+                if aside.run(move || follower.read(read)).await.is_err() {
                     watcher.forget();
                     let state = SourceState::Unreachable(UNJUDGED.to_owned());
                     unjudged.heard(state, Timestamp::now().as_second());
