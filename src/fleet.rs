@@ -119,7 +119,7 @@ impl Member {
     pub fn report(&self, now: i64) -> Report {
         let Self { identity, store, standing, connections } = self;
         let snapshot = store.current();
-        let origin = standing.origin();
+        let origin = snapshot.as_ref().and_then(|s| s.origin());
         let refused = standing.refused();
         Report {
             instance: identity.id.to_string(),

@@ -64,9 +64,8 @@ impl Follower {
     fn load(&self, found: Found, now: Timestamp) -> Result<(), Problems> {
         let Found { files, origin } = found;
         let files = files?;
-        let loaded = self.store.load(&files, now)?;
+        let loaded = self.store.load_from(&files, origin.clone(), now)?;
         let seconds = now.as_second();
-        self.standing.came_from(origin.clone());
         self.heard(SourceState::Answered, seconds);
         self.accepted(&loaded, origin.as_ref(), seconds);
         if let Some(keeper) = &self.keeper {
@@ -179,7 +178,7 @@ impl Follower {
         self.standing.confirm(now);
         self.metrics.policy_confirmed(now);
         if let (Some(keeper), Some(snapshot)) = (&self.keeper, self.store.current()) {
-            let number = self.standing.origin().map(|o| o.number);
+            let number = snapshot.origin().map(|o| o.number);
             keeper.confirm(snapshot.policy.revision(), number, now);
         }
     }
@@ -194,8 +193,7 @@ impl Follower {
             return Ok(false);
         };
         let Kept { revision, origin, confirmed, files } = kept;
-        let loaded = self.store.load(&files, now)?;
-        self.standing.came_from(origin.clone());
+        let loaded = self.store.load_from(&files, origin.clone(), now)?;
         self.standing.confirm(confirmed);
         self.metrics.policy_confirmed(confirmed);
         self.accepted(&loaded, origin.as_ref(), now.as_second());

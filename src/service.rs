@@ -126,7 +126,7 @@ impl Health {
             }
             Some(snapshot) => {
                 let revision = snapshot.policy.revision();
-                let number = standing.origin().map(|o| format!(" (number {})", o.number));
+                let number = snapshot.origin().map(|o| format!(" (number {})", o.number));
                 format!(
                     "policy: revision {revision}{}, {news}\nin force: for {} s",
                     number.unwrap_or_default(),

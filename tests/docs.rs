@@ -197,3 +197,39 @@ fn the_page_about_doctor_has_every_check_and_advisory() {
         assert!(attacks.contains(&format!("`{id}`")), "{id}");
     }
 }
+
+/// The files of a folder and of the folders in it.
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn the_page_about_operating_has_every_event_of_the_service() {
+    let page = std::fs::read_to_string(repository().join("docs/operations.md")).unwrap();
+    let source = repository().join("src");
+    let mut files = Vec::new();
+    sources(&source, &mut files);
+    let mut events = 0;
+    for file in files {
+        let name = file.strip_prefix(&source).unwrap().display().to_string();
+        // What other commands and the guard say is told where they are.
+        let elsewhere = ["load/", "sandbox", "guard", "violations", "cli/"];
+        if elsewhere.iter().any(|part| name.starts_with(part)) && !name.starts_with("cli/serve") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&file).unwrap();
+        for part in text.split("event = \"").skip(1) {
+            let event = part.split('"').next().unwrap();
+            assert!(page.contains(&format!("`{event}`")), "{name} has the event {event}");
+            events += 1;
+        }
+    }
+    assert!(events > 40, "{events}");
+}

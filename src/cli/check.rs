@@ -13,8 +13,9 @@ use crate::source::{Collector, Problems, Severity};
 
 /// Say whether a policy holds, and everything that is wrong with it.
 ///
-/// The same code that `serve` runs before it puts a policy in force. Ends with 0 when the policy
-/// holds, with 1 when it does not, and with 2 when there is no such directory.
+/// Runs what `serve` runs before it puts a policy in force, and makes each service's grant, which
+/// `serve` does when the service first connects. Ends with 0 when the policy holds, with 1 when it
+/// does not, and with 2 when there is no such directory.
 #[derive(Args)]
 pub struct Check {
     /// The directory of policy files.

@@ -3,6 +3,7 @@
 mod recording;
 mod together;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -12,9 +13,9 @@ use async_nats::Client;
 use clap::Args;
 use jiff::Timestamp;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinHandle, JoinSet};
 
 use self::recording::Recording;
 use self::together::Together;
@@ -103,10 +104,9 @@ async fn recorded(settings: Settings) -> Result<ExitCode, String> {
         PolicySource::Bucket(_) => None,
         PolicySource::Directory(path) => {
             // Watching begins before the first reading, so that no change falls between.
-            let directory = Directory::new(path);
             let timing = Timing { poll: settings.policy.poll, ..Timing::default() };
-            let watcher = Watcher::start(directory.clone(), timing);
-            match follower.begin(directory.read()) {
+            let mut watcher = Watcher::start(Directory::new(path), timing);
+            match follower.begin(watcher.read_now().await) {
                 Err(problems) if !kept => {
                     // The problems themselves are printed; the log alone does not need them twice.
                     if sink.is_some() {
@@ -175,18 +175,7 @@ async fn serve(
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| e.to_string())?;
     let hangup = signal(SignalKind::hangup()).map_err(|e| e.to_string())?;
     if let Some(address) = listen {
-        let listener = TcpListener::bind(address)
-            .await
-            .map_err(|error| format!("[http] listen: cannot listen on {address}: {error}"))?;
-        if let Ok(address) = listener.local_addr() {
-            tracing::info!(event = "http", %address, "serving /livez, /readyz and /metrics");
-        }
-        let http = http::serve(listener, metrics.clone(), health, until_stopped());
-        tokio::spawn(async move {
-            if let Err(error) = http.await {
-                tracing::error!(event = "http_failed", %error);
-            }
-        });
+        listen_at(address, metrics, health, until_stopped()).await?;
     }
     let identity = Identity::new(rand::random(), Timestamp::now().as_second());
     tracing::info!(event = "instance", id = &*identity.id, host = identity.host);
@@ -194,34 +183,116 @@ async fn serve(
     let connections = nats.connections;
     let member = Arc::new(Member { identity, store, standing: standing.clone(), connections });
     let (connected, connection) = watch::channel(None);
+    // Each of these goes on for ever.
     let mut tasks = JoinSet::new();
-    tasks.spawn(async move { standing.freshness.watch().await });
+    tasks.spawn(async move {
+        standing.freshness.watch().await;
+        "showing that the process runs"
+    });
     tasks.spawn(talk(nats.clone(), member, connected));
-    match (watcher, policy.source) {
-        (Some(watcher), _) => drop(tasks.spawn(follow::directory(follower, watcher, hangup))),
-        (None, PolicySource::Bucket(name)) => {
-            let connection = first(connection.clone());
-            drop(tasks.spawn(follow::bucket(follower, connection, name, policy.poll, hangup)));
-        }
-        (None, PolicySource::Directory(_)) => {}
-    }
-    let together = tokio::spawn(together.run(first(connection), stopped.clone()));
+    tasks.spawn(following(follower, watcher, policy, connection.clone(), hangup));
+    let mut together = tokio::spawn(together.run(first(connection), stopped.clone()));
+    let stopping = stop.clone();
     tasks.spawn(async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        let _ = stop.send(true);
+        let _ = stopping.send(true);
+        std::future::pending().await
     });
-    let outcome = service.run(nats, until_stopped()).await;
+    let mut running = std::pin::pin!(service.run(nats, until_stopped()));
+    let outcome = tokio::select! {
+        outcome = &mut running => outcome.map_err(|error| error.to_string()),
+        what = ended(&mut tasks, &mut together, stopped) => {
+            tracing::error!(
+                event = "task_ended", what,
+                "this must not happen, and without it the service is none: stopping",
+            );
+            let _ = stop.send(true);
+            let outcome = running.await.map_err(|error| error.to_string());
+            outcome.and_then(|()| Err(format!("this ended before the service did: {what}")))
+        }
+    };
     // The others hear that this one leaves; they would find out by themselves.
-    let _ = tokio::time::timeout(LEAVE_WITHIN, together).await;
+    if !together.is_finished() {
+        let _ = tokio::time::timeout(LEAVE_WITHIN, together).await;
+    }
     tasks.abort_all();
-    outcome.map_err(|error| error.to_string())
+    outcome
 }
 
-/// Makes the second connection, hands it out, and answers the other instances on it.
-async fn talk(nats: Arc<Nats>, member: Arc<Member>, connected: watch::Sender<Option<Client>>) {
+/// Tells how it is to whoever asks at that address.
+async fn listen_at(
+    address: SocketAddr,
+    metrics: Arc<Metrics>,
+    health: Arc<Health>,
+    stopped: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), String> {
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|error| format!("[http] listen: cannot listen on {address}: {error}"))?;
+    if let Ok(address) = listener.local_addr() {
+        tracing::info!(event = "http", %address, "serving /livez, /readyz and /metrics");
+    }
+    let http = http::serve(listener, metrics, health, stopped);
+    tokio::spawn(async move {
+        if let Err(error) = http.await {
+            tracing::error!(event = "http_failed", %error);
+        }
+    });
+    Ok(())
+}
+
+/// Follows the policy's source. Gives what it was that ended.
+async fn following(
+    follower: Follower,
+    watcher: Option<Watcher>,
+    policy: Policy,
+    connection: watch::Receiver<Option<Client>>,
+    hangup: Signal,
+) -> &'static str {
+    match (watcher, policy.source) {
+        (Some(watcher), _) => follow::directory(follower, watcher, hangup).await,
+        (None, PolicySource::Bucket(name)) => {
+            follow::bucket(follower, first(connection), name, policy.poll, hangup).await;
+        }
+        // A directory always has a watcher.
+        (None, PolicySource::Directory(_)) => {}
+    }
+    "following the policy's source"
+}
+
+/// Resolves when something that should go on does not: it returned, or a defect ended it. A
+/// service without it would answer by a policy that nobody follows. `together` may end once the
+/// service is stopped.
+async fn ended(
+    tasks: &mut JoinSet<&'static str>,
+    together: &mut JoinHandle<()>,
+    stopped: watch::Receiver<bool>,
+) -> String {
+    let why = |ended: Result<&'static str, JoinError>| match ended {
+        Ok(what) => what.to_owned(),
+        Err(error) => error.to_string(),
+    };
+    tokio::select! {
+        Some(ended) = tasks.join_next() => why(ended),
+        ended = together => {
+            if *stopped.borrow() {
+                std::future::pending::<()>().await;
+            }
+            why(ended.map(|()| "hearing the other instances"))
+        }
+    }
+}
+
+/// Makes the second connection, hands it out, and answers the other instances on it. Gives what it
+/// was that ended.
+async fn talk(
+    nats: Arc<Nats>,
+    member: Arc<Member>,
+    connected: watch::Sender<Option<Client>>,
+) -> &'static str {
     match connect_beside(&nats).await {
         Ok(client) => {
             let _ = connected.send(Some(client.clone()));
@@ -229,10 +300,44 @@ async fn talk(nats: Arc<Nats>, member: Arc<Member>, connected: watch::Sender<Opt
         }
         Err(error) => tracing::error!(event = "connect_failed", %error),
     }
+    "the connection to the other instances"
 }
 
 /// The connection, once it is there; `None` when it will never be.
 async fn first(mut connection: watch::Receiver<Option<Client>>) -> Option<Client> {
     let client = connection.wait_for(Option::is_some).await.ok()?;
     client.clone()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn what_ended(
+        task: impl Future<Output = &'static str> + Send + 'static,
+        together: impl Future<Output = ()> + Send + 'static,
+        stopped: bool,
+    ) -> Option<String> {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(std::future::pending());
+        tasks.spawn(task);
+        let mut together = tokio::spawn(together);
+        let (_stop, stopped) = watch::channel(stopped);
+        let ended = ended(&mut tasks, &mut together, stopped);
+        tokio::time::timeout(Duration::from_millis(300), ended).await.ok()
+    }
+
+    #[tokio::test]
+    async fn what_goes_on_for_ever_is_missed_when_it_ends() {
+        use std::future::pending;
+        assert_eq!(what_ended(pending(), pending(), false).await, None);
+        let returned = what_ended(async { "following" }, pending(), false).await;
+        assert_eq!(returned.as_deref(), Some("following"));
+        let defect = what_ended(async { panic!("a defect") }, pending(), false).await;
+        assert!(defect.unwrap().contains("a defect"));
+        let together = what_ended(pending(), async { panic!("another") }, false).await;
+        assert!(together.unwrap().contains("another"));
+        assert!(what_ended(pending(), async {}, false).await.is_some());
+        assert_eq!(what_ended(pending(), async {}, true).await, None, "it was told to end");
+    }
 }

@@ -64,7 +64,9 @@ struct List {
 /// Close every connection of a service or of one key.
 ///
 /// Shows them first and asks. Their clients come back by themselves and get what the policy in
-/// force says: to keep them out, disable the service in the policy.
+/// force says: to keep them out, disable the service in the policy. Ends with 0; with 1 when nothing
+/// was closed, some could not be, or some server did not tell of its connections, so that there may
+/// be more; with 2 when nobody could be asked.
 #[derive(Args)]
 struct Close {
     /// The service's name, or one public NKEY.
@@ -219,7 +221,11 @@ impl Close {
                 }
             }
         }
-        let code = if failed.is_empty() { YES } else { NO };
+        let whole = failed.is_empty() && seen.complete;
+        let code = if whole { YES } else { NO };
+        if !seen.complete {
+            failed += "there may be more: not every server told of its connections\n";
+        }
         let out = format!(
             "closed {}; {gone} had ended before. Their clients come back and get what the policy \
              says; to keep them out, disable the service\n",

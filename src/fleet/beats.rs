@@ -168,7 +168,7 @@ impl Fleet {
     fn beat(&self) -> (Beat, Instant) {
         let snapshot = self.store.current();
         let since = snapshot.as_ref().map_or_else(Instant::now, |snapshot| snapshot.since);
-        let origin = self.standing.origin();
+        let origin = snapshot.as_ref().and_then(|snapshot| snapshot.origin());
         let beat = Beat {
             instance: self.identity.id.to_string(),
             started: self.identity.started,

@@ -57,7 +57,7 @@ pub async fn bucket(
     let bucket = Bucket::new(client, name);
     let news = bucket.client().subscribe(bucket.news()).await;
     let news = news.inspect_err(|error| tracing::error!(event = "policy_news_failed", %error)).ok();
-    let seen = follower.standing.origin().map(|origin| Origin::clone(&origin));
+    let seen = follower.store.origin().map(|origin| Origin::clone(&origin));
     follow(follower, Reader::new(bucket, seen), news, poll, signal).await;
 }
 
@@ -77,7 +77,7 @@ async fn follow(
             freshness.conclude(look);
         }
 
-        let number = follower.standing.origin().map_or(0, |origin| origin.number);
+        let number = follower.store.origin().map_or(0, |origin| origin.number);
         hint = hint.filter(|hint| hint.number > number && Instant::now() < hint.until);
         let pause = match &mut hint {
             Some(hint) => {
@@ -142,7 +142,7 @@ impl Follower {
             Ok(Seen::Same) => SourceState::Answered,
             Ok(Seen::Empty) => SourceState::Empty,
             Ok(Seen::Behind { number }) => {
-                let ours = self.standing.origin().map_or(0, |origin| origin.number);
+                let ours = self.store.origin().map_or(0, |origin| origin.number);
                 SourceState::Unreachable(format!(
                     "it went back to revision {number}, and {ours} is in force"
                 ))
@@ -157,7 +157,7 @@ impl Follower {
     async fn take(&self, change: Change, aside: &mut Aside) -> Result<(), Unjudged> {
         let Change { origin, files, replaced } = change;
         if replaced {
-            let before = self.standing.origin();
+            let before = self.store.origin();
             tracing::error!(
                 event = "policy_bucket_replaced",
                 source = self.standing.source(),

@@ -250,16 +250,17 @@ fn list(folder: &Path) -> io::Result<Vec<(String, PathBuf)>> {
     Ok(entries)
 }
 
-/// What is different when a file was replaced or written: length, time and inode.
-fn marks(metadata: &Metadata) -> (u64, Option<std::time::SystemTime>, u64, u64) {
+/// What is different when a file was replaced, written, or opened to other readers: length, times
+/// and inode. The time of its inode tells of a write whose own time was set back, and of a mode.
+fn marks(metadata: &Metadata) -> (u64, Option<std::time::SystemTime>, [u64; 2], [i64; 2]) {
     #[cfg(unix)]
-    let (device, inode) = {
+    let (place, changed) = {
         use std::os::unix::fs::MetadataExt;
-        (metadata.dev(), metadata.ino())
+        ([metadata.dev(), metadata.ino()], [metadata.ctime(), metadata.ctime_nsec()])
     };
     #[cfg(not(unix))]
-    let (device, inode) = (0, 0);
-    (metadata.len(), metadata.modified().ok(), device, inode)
+    let (place, changed) = ([0; 2], [0; 2]);
+    (metadata.len(), metadata.modified().ok(), place, changed)
 }
 
 fn same_file(one: &Metadata, other: &Metadata) -> bool {
@@ -325,6 +326,8 @@ pub struct Watcher {
     directory: Directory,
     timing: Timing,
     seen: u64,
+    /// What was wrong when the files could not be read; it may end without a trace in them.
+    unreadable: Option<String>,
     events: mpsc::Receiver<()>,
     notify: Option<notify::RecommendedWatcher>,
 }
@@ -344,7 +347,7 @@ impl Watcher {
         })
         .ok();
         let seen = directory.fingerprint(Kind::Policy);
-        let mut watcher = Self { directory, timing, seen, events, notify };
+        let mut watcher = Self { directory, timing, seen, unreadable: None, events, notify };
         watcher.arm();
         watcher
     }
@@ -375,12 +378,14 @@ impl Watcher {
         let directory = self.directory.clone();
         let Ok((seen, read)) = tokio::task::spawn_blocking(move || directory.read_seen()).await
         else {
+            self.forget();
             let problem = Problem::error("unreadable", "reading the policy was cut short");
             return Err(problem.into());
         };
         // Files that changed all the time are looked at again, whatever they are then.
-        let unsteady = read.as_ref().is_err_and(|p| p.iter().any(|p| p.code == "unsteady"));
-        self.seen = if unsteady { !seen } else { seen };
+        let failed = |code| read.as_ref().err().filter(|p| p.iter().any(|p| p.code == code));
+        self.seen = if failed("unsteady").is_some() { !seen } else { seen };
+        self.unreadable = failed("unreadable").map(ToString::to_string);
         self.arm();
         read
     }
@@ -395,13 +400,17 @@ impl Watcher {
     }
 
     /// Looks whether files changed; if they did, waits until they stay the same for
-    /// [`Timing::settle`], and reads them. `None` when nothing changed. Cancelling it loses
-    /// nothing.
+    /// [`Timing::settle`], and reads them. What could not be read is tried again each time. `None`
+    /// when nothing changed. Cancelling it loses nothing.
     pub async fn look(&mut self) -> Option<Result<Vec<SourceFile>, Problems>> {
-        if self.settle().await == self.seen {
+        let changed = self.settle().await != self.seen;
+        if !changed && self.unreadable.is_none() {
             return None;
         }
-        Some(self.read_now().await)
+        let before = self.unreadable.clone();
+        let read = self.read_now().await;
+        // The same failure is told of once.
+        (changed || self.unreadable.is_none() || self.unreadable != before).then_some(read)
     }
 
     /// Waits until files changed and then stayed the same, and reads them. Cancelling it loses
@@ -554,6 +563,43 @@ mod tests {
         watcher.notify = None;
         write(&dir.path().join("a.toml"), "other");
         assert_eq!(next(&mut watcher).await.unwrap()[0].text(), "other");
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn a_file_that_other_readers_may_open_is_read_again() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a.toml");
+        write(&file, "one");
+        let mut watcher = watcher(dir.path(), Duration::from_millis(20));
+        for mode in [0o000, 0o644] {
+            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+            // Whoever is root reads it either way, and notices the change all the same.
+            let read = next(&mut watcher).await;
+            assert_eq!(read.is_ok(), File::open(&file).is_ok(), "{mode:o}");
+        }
+    }
+
+    /// A file that is there, and cannot be read by anybody, root included.
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn what_cannot_be_read_is_told_of_once_and_tried_again() {
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/proc/self/mem", dir.path().join("a.toml")).unwrap();
+        let mut watcher = watcher(dir.path(), Duration::from_millis(20));
+        assert!(watcher.read_now().await.unwrap_err().to_string().contains("error[unreadable]"));
+        for _ in 0..3 {
+            assert!(watcher.look().await.is_none());
+        }
+        fs::remove_file(dir.path().join("a.toml")).unwrap();
+        write(&dir.path().join("a.toml"), "one");
+        assert_eq!(next(&mut watcher).await.unwrap()[0].text(), "one");
+        assert!(watcher.look().await.is_none());
+        // What was wrong ends without a trace in the file: a disk, a network.
+        watcher.unreadable = Some("cannot read a.toml".to_owned());
+        assert_eq!(next(&mut watcher).await.unwrap()[0].text(), "one");
+        assert!(watcher.look().await.is_none());
     }
 
     #[tokio::test]

@@ -1,5 +1,5 @@
-//! What is known of the policy in force: where it came from, when its source last answered, and
-//! whether this process may have slept through a change.
+//! What is known of the source of the policy in force: when it last answered, and whether this
+//! process may have slept through a change.
 
 use std::fmt;
 use std::sync::Arc;
@@ -220,7 +220,6 @@ pub struct Standing {
     keep_at_most: i64,
     confirmed: AtomicI64,
     state: ArcSwap<SourceState>,
-    origin: ArcSwapOption<Origin>,
     refused: ArcSwapOption<Refused>,
 }
 
@@ -235,7 +234,6 @@ impl Standing {
             keep_at_most: i64::try_from(keep_at_most.as_secs()).unwrap_or(i64::MAX),
             confirmed: AtomicI64::new(i64::MIN),
             state: ArcSwap::from_pointee(SourceState::Unasked),
-            origin: ArcSwapOption::empty(),
             refused: ArcSwapOption::empty(),
         }
     }
@@ -277,17 +275,6 @@ impl Standing {
     pub fn note(&self, state: SourceState) -> bool {
         let state = Arc::new(state);
         *self.state.swap(Arc::clone(&state)) != *state
-    }
-
-    /// Which revision of a bucket is in force, if it came from one.
-    #[must_use]
-    pub fn origin(&self) -> Option<Arc<Origin>> {
-        self.origin.load_full()
-    }
-
-    /// Notes which revision of a bucket is in force.
-    pub fn came_from(&self, origin: Option<Origin>) {
-        self.origin.store(origin.map(Arc::new));
     }
 
     /// The change that was refused, while it is.

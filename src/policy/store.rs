@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::model::Policy;
+use super::standing::Origin;
 use super::validate::{self, Validated};
 use crate::source::{Problems, SourceFile};
 
@@ -21,6 +22,17 @@ pub struct Snapshot {
     pub loaded_at: Timestamp,
     /// The same on the clock that nobody sets.
     pub since: Instant,
+    /// Which revision of a bucket it is. In here, so that nobody sees the one without the other;
+    /// replaced when the bucket has the same policy under another number.
+    origin: ArcSwapOption<Origin>,
+}
+
+impl Snapshot {
+    /// Which revision of a bucket it is, if it came from one.
+    #[must_use]
+    pub fn origin(&self) -> Option<Arc<Origin>> {
+        self.origin.load_full()
+    }
 }
 
 /// How many policies that were in force before are kept, at most, and of how many services
@@ -73,6 +85,12 @@ impl Store {
         self.current.load_full()
     }
 
+    /// Which revision of a bucket is in force, if it came from one.
+    #[must_use]
+    pub fn origin(&self) -> Option<Arc<Origin>> {
+        self.current()?.origin()
+    }
+
     /// A recent snapshot of that revision, the one in force included.
     #[must_use]
     pub fn recent(&self, revision: &str) -> Option<Arc<Snapshot>> {
@@ -109,19 +127,40 @@ impl Store {
         past.truncate(kept);
     }
 
-    /// Validates a whole policy aside, then puts it in force.
+    /// [`Store::load_from`] a source that has no numbers.
     ///
     /// # Errors
     /// All problems, when the policy does not hold; the one in force stays.
     pub fn load(&self, files: &[SourceFile], now: Timestamp) -> Result<Loaded, Problems> {
+        self.load_from(files, None, now)
+    }
+
+    /// Validates a whole policy aside, then puts it in force, with where it came from.
+    ///
+    /// # Errors
+    /// All problems, when the policy does not hold; the one in force stays.
+    pub fn load_from(
+        &self,
+        files: &[SourceFile],
+        origin: Option<Origin>,
+        now: Timestamp,
+    ) -> Result<Loaded, Problems> {
         // Nothing that a panic could leave half done is behind the lock.
         let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let Validated { policy, warnings } = validate::validate(files)?;
+        let origin = origin.map(Arc::new);
         let before = self.current();
         if let Some(same) = before.as_ref().filter(|b| b.policy.revision() == policy.revision()) {
+            same.origin.store(origin);
             return Ok(Loaded { after: Arc::clone(same), before, warnings });
         }
-        let after = Arc::new(Snapshot { policy, loaded_at: now, since: Instant::now() });
+        let since = Instant::now();
+        let after = Arc::new(Snapshot {
+            policy,
+            loaded_at: now,
+            since,
+            origin: ArcSwapOption::new(origin),
+        });
         // Before the swap: who sees the new policy finds the old one.
         if let Some(before) = &before {
             self.remember(before);
@@ -210,6 +249,28 @@ mod tests {
         store.load(&files("[service.billing]\n"), Timestamp::MAX).unwrap();
         assert!(changes.has_changed().unwrap());
         changes.borrow_and_update();
+    }
+
+    /// Whoever is told of a policy finds its own number with it, also when only that is new.
+    #[test]
+    fn a_policy_comes_with_its_number() {
+        let store = Store::new();
+        let from = |number| {
+            let words = || "w".to_owned();
+            let (lineage, push, author, message) = (words(), words(), words(), words());
+            Some(Origin { number, lineage, push, author, message, pushed_at: 0 })
+        };
+        let load = |text, number| {
+            store.load_from(&files(text), from(number), Timestamp::UNIX_EPOCH).unwrap().after
+        };
+        let first = load(ORDERS, 1);
+        let second = load("[service.billing]\n", 2);
+        assert_eq!(first.origin().unwrap().number, 1);
+        assert_eq!(second.origin().unwrap().number, 2);
+        let changes = store.changes();
+        let again = load("[service.billing]\n", 3);
+        assert!(Arc::ptr_eq(&second, &again) && !changes.has_changed().unwrap());
+        assert_eq!(store.origin().unwrap().number, 3);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The policy in its bucket: a fleet, the tools, and what goes wrong.
 
 use std::path::Path;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream;
@@ -50,6 +51,7 @@ pub async fn policy(deployment: &Deployment, arguments: &[&str]) -> (i32, String
         .arg(deployment.files.settings())
         .args(["--nats-servers", &deployment.urls().join(",")])
         .args(&arguments[1..])
+        .stdin(Stdio::null())
         .kill_on_drop(true)
         .output()
         .await
@@ -286,6 +288,22 @@ pub async fn an_invalid_push_changes_nothing_and_everyone_hears(version: &'stati
         instance.says_times("policy_refused", 3).await;
     }
     assert_eq!(enters(&deployment, "billing").await, Ok(()));
+}
+
+/// A push asks, unless it is told not to; an answer that nobody can give is no.
+pub async fn where_nobody_can_be_asked_nothing_is_pushed(version: &'static str) {
+    let deployment = prepared().start_broker(version, ONE).await;
+    pushed(&deployment, ONE).await;
+    pushed(&deployment, TWO).await;
+    let bucket = bucket(&deployment).await;
+    let before = bucket.head().await.unwrap();
+    deployment.write_policy(ONE);
+    let dir = deployment.files.policy().display().to_string();
+    for arguments in [&["push", &dir, "-m", "because"][..], &["rollback", "1"]] {
+        let (code, said) = policy(&deployment, &[arguments, &["--author", "lea"]].concat()).await;
+        assert!(code != 0 && said.contains("say --yes to push without being asked"), "{said}");
+        assert_eq!(bucket.head().await.unwrap(), before);
+    }
 }
 
 pub async fn of_two_who_push_at_once_one_wins(version: &'static str) {

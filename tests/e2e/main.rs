@@ -109,6 +109,7 @@ on_every_server! {
     crate::broker::no_seed_reaches_a_log as no_seed_reaches_a_log;
     crate::policy::an_edit_takes_effect_on_the_next_connection as an_edit_takes_effect_on_the_next_connection;
     crate::policy::an_invalid_edit_changes_nothing_and_says_why as an_invalid_edit_changes_nothing_and_says_why;
+    crate::policy::a_checkout_of_another_branch_is_one_change as a_checkout_of_another_branch_is_one_change;
     crate::policy::sighup_reads_the_policy_at_once as sighup_reads_the_policy_at_once;
     crate::policy::a_swap_of_symbolic_links_is_seen as a_swap_of_symbolic_links_is_seen;
     crate::policy::a_policy_that_does_not_load_keeps_it_from_starting as a_policy_that_does_not_load_keeps_it_from_starting;
@@ -195,15 +196,18 @@ on_every_server! {
     crate::sessions::without_a_system_user_the_delay_is_told as without_a_system_user_the_delay_is_told;
     crate::sessions::a_system_user_that_is_not_let_in_is_told as a_system_user_that_is_not_let_in_is_told;
     crate::sessions::sessions_lists_and_closes_connections as sessions_lists_and_closes_connections;
+    crate::sessions::who_closes_without_having_seen_everything_is_told as who_closes_without_having_seen_everything_is_told;
     crate::sweeps::a_lost_keyspace_is_lost_on_every_server_within_moments as a_lost_keyspace_is_lost_on_every_server_within_moments;
     crate::sweeps::a_sweep_is_finished_by_another_when_the_sweeper_is_killed as a_sweep_is_finished_by_another_when_the_sweeper_is_killed;
     crate::sweeps::every_one_of_many_connections_is_found as every_one_of_many_connections_is_found;
     crate::sweeps::what_a_paused_instance_let_in_is_swept as what_a_paused_instance_let_in_is_swept;
+    crate::sweeps::a_push_while_the_sweeper_is_paused_reaches_everybody as a_push_while_the_sweeper_is_paused_reaches_everybody;
     crate::sweeps::a_sweeper_that_slept_does_not_sweep_by_what_it_knew as a_sweeper_that_slept_does_not_sweep_by_what_it_knew;
     crate::sweeps::connections_that_outlived_every_instance_are_found as connections_that_outlived_every_instance_are_found;
     crate::bucket::a_fleet_waits_for_its_bucket_and_follows_it as a_fleet_waits_for_its_bucket_and_follows_it;
     crate::bucket::what_was_pushed_is_logged_shown_pulled_and_rolled_back as what_was_pushed_is_logged_shown_pulled_and_rolled_back;
     crate::bucket::an_invalid_push_changes_nothing_and_everyone_hears as an_invalid_push_changes_nothing_and_everyone_hears;
+    crate::bucket::where_nobody_can_be_asked_nothing_is_pushed as where_nobody_can_be_asked_nothing_is_pushed;
     crate::bucket::of_two_who_push_at_once_one_wins as of_two_who_push_at_once_one_wins;
     crate::bucket::an_instance_that_slept_through_a_push_grants_nothing_old as an_instance_that_slept_through_a_push_grants_nothing_old;
     crate::bucket::a_deleted_bucket_costs_nothing_but_updates as a_deleted_bucket_costs_nothing_but_updates;

@@ -9,7 +9,7 @@ use solewriter::sandbox::Server;
 use solewriter::source::SourceFile;
 
 use super::bucket::{ONE, TWO, bucket, policy, prepared, push, push_unasked, serves};
-use super::deployment::{Deployment, NODES, Prepared, eventually};
+use super::deployment::{Deployment, Instance, NODES, Prepared, eventually};
 use super::raw::Raw;
 
 async fn enters(url: &str, deployment: &Deployment, service: &str) -> Result<(), String> {
@@ -101,6 +101,12 @@ pub async fn the_leader_dies_during_a_push(version: &'static str) {
     // And everything is as it was: a change reaches everyone.
     let (code, said) = push(&deployment, TWO, &["--wait", "30s"]).await;
     assert!(code == 0 && said.contains("all 3 instances serve it"), "{said}");
+    // Half a push was nobody's policy, and the bucket was the same one all the time.
+    for line in deployment.instances.iter().flat_map(Instance::lines) {
+        for wrong in ["policy_refused", "policy_bucket_replaced"] {
+            assert_ne!(line["event"], wrong, "{line}");
+        }
+    }
 }
 
 /// Two of three servers go, and JetStream with them: decisions go on, updates do not.

@@ -118,6 +118,56 @@ pub async fn an_invalid_edit_changes_nothing_and_says_why(version: &'static str)
     assert!(deployment.instances[0].metric(since).await.abs() < 1.0);
 }
 
+/// A keyspace moves from one file to another. What lies there while `git checkout` works has two
+/// owners of it, or none.
+pub async fn a_checkout_of_another_branch_is_one_change(version: &'static str) {
+    const CHECKOUTS: usize = 6;
+    let mut deployment = Prepared::new().start_broker(version, BEFORE).await;
+    let folder = deployment.files.policy();
+    std::fs::remove_file(folder.join("test.toml")).unwrap();
+    let git = |arguments: &[&str]| {
+        let output = std::process::Command::new("git")
+            .args(["-c", "user.name=test", "-c", "user.email=test@example.com"])
+            .args(["-c", "commit.gpgsign=false", "-c", "init.defaultBranch=one"])
+            .args(arguments)
+            .current_dir(&folder)
+            // Set where a hook of git runs the tests.
+            .env_remove("GIT_DIR")
+            .env_remove("GIT_INDEX_FILE")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+    };
+    let commit = |orders: &str, billing: &str| {
+        for (name, owned) in [("orders", orders), ("billing", billing)] {
+            let text = format!("[service.{name}]\nnkeys = [\"{{{name}}}\"]\nowns = [{owned}]\n");
+            let file = folder.join(name).join("services.toml");
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(file, deployment.policy_text(&text)).unwrap();
+        }
+        git(&["add", "-A"]);
+        git(&["commit", "-qm", "a policy"]);
+    };
+    git(&["init", "-q"]);
+    commit("\"orders\", \"more\"", "\"rates\"");
+    git(&["checkout", "-qb", "two"]);
+    commit("\"orders\"", "\"rates\", \"more\"");
+    git(&["checkout", "-q", "one"]);
+    deployment.add_instance(&[]).await;
+    assert_eq!(writes(&deployment, "orders", "$KV.more.a").await, Ok(()));
+    for checkout in 1..=CHECKOUTS {
+        let (branch, owner) = [("one", "orders"), ("two", "billing")][checkout % 2];
+        git(&["checkout", "-q", branch]);
+        changed(&mut deployment, checkout).await;
+        assert_eq!(writes(&deployment, owner, "$KV.more.a").await, Ok(()));
+    }
+    deployment.instances[0].signal(Signal::HUP);
+    deployment.instances[0].says("policy_unchanged").await;
+    let lines = deployment.instances[0].lines();
+    assert_eq!(lines.iter().filter(|line| line["event"] == "policy_changed").count(), CHECKOUTS);
+    assert!(lines.iter().all(|line| line["event"] != "policy_refused"));
+}
+
 pub async fn sighup_reads_the_policy_at_once(version: &'static str) {
     let mut deployment = Deployment::start(version, BEFORE).await;
     for times in 1..=3 {

@@ -469,3 +469,17 @@ pub async fn sessions_lists_and_closes_connections(version: &'static str) {
     assert_eq!(code, 1);
     assert!(said.contains("no connection of"), "{said}");
 }
+
+/// A server that does not tell of its connections may have some that should have been closed.
+pub async fn who_closes_without_having_seen_everything_is_told(version: &'static str) {
+    let mut deployment = Prepared::new().start_cluster(version, BEFORE).await;
+    deployment.add_instance(&[]).await;
+    let mut loser = Raw::login(&deployment, &deployment.service("loser")).await;
+    deployment.peers[1].pause().unwrap();
+    let first = [deployment.url().to_owned()];
+    let ran = deployment.tool_at(&first, &["sessions", "close", "loser", "--yes"]).await;
+    deployment.peers[1].resume().unwrap();
+    assert!(ran.code == 1 && ran.out.starts_with("closed 1 connection;"), "{ran:?}");
+    assert!(ran.err.contains("there may be more"), "{ran:?}");
+    loser.closed().await;
+}

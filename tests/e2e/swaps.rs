@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
+use solewriter::permissions::{Defaults, Grant};
 use solewriter::policy::directory::Directory;
+use solewriter::policy::validate::validate;
 use solewriter::source::SourceFile;
 use tokio::task::JoinHandle;
 
@@ -57,9 +59,13 @@ impl Stream {
     }
 }
 
-fn revision(dir: &std::path::Path) -> String {
+/// The revision of a directory, and the digest of what it grants a service.
+fn revision_and_grant(dir: &std::path::Path, service: &str) -> (String, String) {
     let files = Directory::new(dir).read().unwrap();
-    solewriter::policy::validate::revision(&files).to_string()
+    let policy = validate(&files).unwrap().policy;
+    let defaults = Defaults { account: "APP".into(), lifetime: Duration::from_secs(3600) };
+    let grant = Grant::of(policy.service(service).unwrap(), &defaults).unwrap();
+    (policy.revision().to_string(), grant.digest().to_string())
 }
 
 /// The directory is a link that is replaced a hundred times. It has many files, all of one version
@@ -75,7 +81,10 @@ pub async fn a_hundred_swaps_of_a_directory_mix_nothing(version: &'static str) {
             let dir = base.join(format!("version-{number}"));
             std::fs::create_dir(&dir).unwrap();
             std::fs::write(dir.join("buckets.toml"), &buckets).unwrap();
-            let text = format!("[service.orders]\nnkeys = [\"{orders}\"]\nowns = [\"orders\"]\n");
+            let text = format!(
+                "[service.orders]\nnkeys = [\"{orders}\"]\nowns = [\"orders\"]\n\
+                 publishes = [\"events.version{number}\"]\n"
+            );
             std::fs::write(dir.join("orders.toml"), text).unwrap();
             for file in 0..200 {
                 let text = format!("[service.s{file}]\npublishes = [\"version{number}.{file}\"]\n");
@@ -84,8 +93,11 @@ pub async fn a_hundred_swaps_of_a_directory_mix_nothing(version: &'static str) {
             dir
         })
         .collect();
-    let known: BTreeSet<String> = versions.iter().map(|dir| revision(dir)).collect();
-    assert_eq!(known.len(), 2);
+    let known: BTreeSet<(String, String)> =
+        versions.iter().map(|dir| revision_and_grant(dir, "orders")).collect();
+    let revisions: BTreeSet<&String> = known.iter().map(|(revision, _)| revision).collect();
+    let grants: BTreeSet<&String> = known.iter().map(|(_, grant)| grant).collect();
+    assert_eq!((revisions.len(), grants.len()), (2, 2));
     std::fs::remove_dir_all(&policy).unwrap();
     let point = |number: usize| {
         let aside = base.join("aside");
@@ -103,7 +115,7 @@ pub async fn a_hundred_swaps_of_a_directory_mix_nothing(version: &'static str) {
         tokio::time::sleep(Duration::from_millis(pause)).await;
     }
     point(1);
-    let last = revision(&versions[1]);
+    let (last, _) = revision_and_grant(&versions[1], "orders");
     eventually("the last version in force", async || {
         let (_, report) = deployment.instances[0].get("/readyz").await;
         report.contains(&format!("revision {last}, the newest")).then_some(())
@@ -113,15 +125,17 @@ pub async fn a_hundred_swaps_of_a_directory_mix_nothing(version: &'static str) {
     assert!(entered > 50, "only {entered} connections");
     let instance = &deployment.instances[0];
     let lines = instance.lines();
-    let decided: BTreeSet<String> = lines
+    // Each connection has the whole of one version: its revision, and the grant of that one.
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let decided: BTreeSet<(String, String)> = lines
         .iter()
         .filter(|line| line["event"] == "authorisation")
-        .map(|line| line["revision"].as_str().unwrap().to_owned())
+        .map(|line| (text(&line["revision"]), text(&line["grant"])))
         .collect();
-    assert!(decided.is_subset(&known), "{decided:?} has more than {known:?}");
+    assert_eq!(decided, known);
     let changes = lines.iter().filter(|line| line["event"] == "policy_changed");
     assert!(changes.clone().count() >= 5, "the swaps were seen");
-    assert!(changes.clone().all(|line| known.contains(line["revision"].as_str().unwrap())));
+    assert!(changes.clone().all(|line| revisions.contains(&text(&line["revision"]))));
     assert!(lines.iter().all(|line| line["outcome"] != "denied"), "nobody was refused");
 }
 
@@ -141,7 +155,7 @@ pub async fn a_hundred_swaps_cost_no_authorisation(version: &'static str) {
     let mut deployment = prepared().start_broker(version, ONE).await;
     let (code, said) = push(&deployment, ONE, &[]).await;
     assert_eq!(code, 0, "{said}");
-    deployment.add_instance(&["--limits-patience", "10s"]).await;
+    deployment.add_instance(&[]).await;
     let bucket = bucket(&deployment).await;
     let policies: Vec<Vec<SourceFile>> = [TWO, ONE]
         .iter()
@@ -189,4 +203,6 @@ pub async fn a_hundred_swaps_cost_no_authorisation(version: &'static str) {
     );
     // Nobody waits for a swap: that would be milliseconds, not a part of one.
     assert!(ratio(50) < 5.0, "decisions take {:.1} times as long while policies change", ratio(50));
+    // The slowest percent waits for a processor where there are few; not for a lock.
+    assert!(ratio(99) < 20.0, "the slowest of them take {:.1} times as long", ratio(99));
 }

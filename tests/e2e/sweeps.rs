@@ -2,10 +2,13 @@
 //! becomes of a sweep when an instance dies, sleeps or starts anew.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Command;
 
 use super::bucket;
 use super::deployment::{Deployment, Instance, Prepared, eventually};
@@ -33,25 +36,54 @@ fn fewer(taken: usize) -> String {
     text
 }
 
-/// From a push that returned to the last connection that had lost the right, in 20 pushes.
-///
-/// The bound of two seconds is for a machine that does nothing else: `cargo test --release --test
-/// e2e -- --ignored --nocapture takes_two_seconds_at_most`. Here it is a generous one.
+/// The promise: from a push that returned to the last connection that had lost the right, in 20
+/// pushes. It is for a machine that does nothing else.
+const PROMISED: Duration = Duration::from_secs(2);
+/// The bound for one that is busy with other tests and compilers, where a push was seen to take
+/// 14 s.
+const BUSY: Duration = Duration::from_secs(20);
+
+/// Pushes, and gives when the revision was written and when the push returned.
+async fn push_timed(deployment: &Deployment, text: &str) -> (Instant, Instant) {
+    deployment.write_policy(text);
+    let mut child = Command::new(env!("CARGO_BIN_EXE_solewriter"))
+        .args(["policy", "push", "--yes", "--author", "lea", "-m", "because", "--config"])
+        .arg(deployment.files.settings())
+        .args(["--nats-servers", &deployment.urls().join(",")])
+        .arg(deployment.files.policy())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut written = None;
+    while let Some(line) = lines.next_line().await.unwrap() {
+        if line.starts_with("pushed revision") {
+            written = Some(Instant::now());
+        }
+    }
+    assert!(child.wait().await.unwrap().success());
+    (written.unwrap(), Instant::now())
+}
+
 pub async fn a_lost_keyspace_is_lost_on_every_server_within_moments(version: &'static str) {
-    let figures = take_away(version).await;
-    assert!(figures.last().unwrap() < &Duration::from_secs(10), "{figures:?}");
+    let took = take_away(version).await;
+    assert!(took < BUSY, "{took:?}");
 }
 
 /// The same against the bound that is promised.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a bound for a machine that does nothing else"]
 async fn a_lost_keyspace_takes_two_seconds_at_most() {
-    let figures = take_away("2.15.1").await;
-    assert!(figures.last().unwrap() < &Duration::from_secs(2), "{figures:?}");
+    let took = take_away("2.15.1").await;
+    assert!(took < PROMISED, "{took:?}");
 }
 
+/// Gives the longest of all, from a push that returned. From its revision being written, with what
+/// the instances need to put it in force, is printed too.
 #[allow(clippy::print_stdout)]
-async fn take_away(version: &'static str) -> Vec<Duration> {
+async fn take_away(version: &'static str) -> Duration {
     let mut deployment = bucket::prepared().start_cluster(version, &fewer(0)).await;
     let (code, said) = bucket::push(&deployment, &fewer(0), &[]).await;
     assert_eq!(code, 0, "{said}");
@@ -71,18 +103,17 @@ async fn take_away(version: &'static str) -> Vec<Duration> {
         }
     }
     assert_eq!(losers.len() + others.len(), 200);
-    let mut took = Vec::new();
+    let (mut took, mut took_in_all) = (Vec::new(), Vec::new());
     for change in 1..=CHANGES {
         let lost: Vec<usize> = losers.iter().map(Client::lost).collect();
-        let (code, said) = bucket::push(&deployment, &fewer(change), &[]).await;
-        let returned = Instant::now();
-        assert_eq!(code, 0, "{said}");
+        let (written, returned) = push_timed(&deployment, &fewer(change)).await;
         eventually("every connection that had it to be closed", async || {
             let all = losers.iter().zip(&lost).all(|(client, before)| client.lost() > *before);
             all.then_some(())
         })
         .await;
         took.push(returned.elapsed());
+        took_in_all.push(written.elapsed());
         // Nobody has to do anything for them to come back, without the right.
         eventually("everybody to be back", async || {
             losers.iter().all(|client| client.is_back(0)).then_some(())
@@ -96,15 +127,20 @@ async fn take_away(version: &'static str) -> Vec<Duration> {
     assert!(others.iter().all(|client| client.lost() == 0), "another one was closed");
     let lines = closed(&deployment);
     assert!(lines.iter().all(|line| line["service"] == "loser"), "{lines:#?}");
-    took.sort();
-    let (middle, most) = (took[took.len() / 2], took[took.len() - 1]);
+    let half_and_all = |took: &mut Vec<Duration>| {
+        took.sort();
+        (took[took.len() / 2], took[took.len() - 1])
+    };
+    let ((middle, most), (middle_in_all, most_in_all)) =
+        (half_and_all(&mut took), half_and_all(&mut took_in_all));
     println!(
         "{version}: {CHANGES} pushes, 200 connections, {LOSERS} of them lose something: half \
-         within {middle:.0?} of the push, all (p99) within {most:.0?}; {} closings for {} connections",
+         within {middle:.0?} of the push returning, all (p99) within {most:.0?}; of the revision \
+         being written, {middle_in_all:.0?} and {most_in_all:.0?}; {} closings for {} connections",
         lines.len(),
         CHANGES * LOSERS,
     );
-    took
+    most
 }
 
 /// The revisions that the connections of a service were let in by.
@@ -282,6 +318,72 @@ pub async fn what_a_paused_instance_let_in_is_swept(version: &'static str) {
         losers.iter().all(|client| client.is_back(1)).then_some(())
     })
     .await;
+}
+
+/// The instance that sweeps is stopped through a push. Another takes over; and when it goes on, it
+/// grants nothing by what it knew, and what was let in by the old policy meanwhile is gone.
+pub async fn a_push_while_the_sweeper_is_paused_reaches_everybody(version: &'static str) {
+    let mut deployment = bucket::prepared().start_broker(version, WITH).await;
+    let (code, said) = bucket::push(&deployment, WITH, &[]).await;
+    assert_eq!(code, 0, "{said}");
+    for _ in 0..2 {
+        // Neither would hear of it by itself for long.
+        deployment.add_instance(&["--policy-poll", "1h"]).await;
+    }
+    let losers = clients(&deployment, "loser", 10).await;
+    let paused = sweeper(&mut deployment, &[0, 1]).await;
+    let other = 1 - paused;
+    let before = revision(&deployment.instances[paused]).unwrap();
+    let decided = |at: usize| deployment.instances[at].decisions().len();
+    eventually("everything that was decided in the log", async || {
+        (decided(paused) + decided(other) == losers.len()).then_some(())
+    })
+    .await;
+    let (known, known_to_other) = (decided(paused), decided(other));
+
+    deployment.instances[paused].pause();
+    let stopped = Instant::now();
+    // Requests also go to the one that is stopped; those wait for it.
+    let connecting = |deployment: &Deployment| -> Vec<_> {
+        let login = || {
+            let (url, seed) = (deployment.url().to_owned(), deployment.service("loser").seed);
+            tokio::spawn(async move { Raw::try_login(&url, &seed).await })
+        };
+        (0..20).map(|_| login()).collect()
+    };
+    let mut meanwhile = connecting(&deployment);
+    let old = deployment.instances[other].says_times("authorisation", known_to_other + 1).await;
+    assert!(old.iter().all(|line| line["revision"] == *before), "{old:#?}");
+    let (code, said) = bucket::push(&deployment, &without(), &["--wait", "0s"]).await;
+    assert_eq!(code, 0, "{said}");
+    let changed = deployment.instances[other].says("policy_changed").await;
+    let after = changed["revision"].as_str().unwrap().to_owned();
+    meanwhile.extend(connecting(&deployment));
+    eventually("everybody to be closed", async || {
+        losers.iter().all(|client| client.lost() > 0).then_some(())
+    })
+    .await;
+    // Longer than what counts as asleep, shorter than what a server waits for an answer.
+    tokio::time::sleep_until((stopped + Duration::from_millis(1500)).into()).await;
+    deployment.instances[paused].signal(Signal::CONT);
+
+    let mut open = Vec::new();
+    for login in meanwhile {
+        open.extend(login.await.unwrap().ok());
+    }
+    assert!(open.len() >= 10, "only {} came in", open.len());
+    everybody_is_current(&deployment, "loser").await;
+    eventually("everybody to be back", async || {
+        losers.iter().all(|client| client.is_back(1)).then_some(())
+    })
+    .await;
+    let resumed = &deployment.instances[paused].decisions()[known..];
+    assert!(!resumed.is_empty(), "it was asked nothing");
+    assert!(resumed.iter().all(|line| line["revision"] == *after), "{resumed:#?}");
+    for raw in &mut open {
+        // Closed, or in by the new policy, which lacks this.
+        assert!(raw.publish("events.lost", b"1").await.is_err());
+    }
 }
 
 /// The instance that sweeps sleeps through a change and wakes up: it closes nothing of what the
