@@ -19,8 +19,6 @@ use crate::service::Service;
 const AGREE_WITHIN: Duration = Duration::from_millis(300);
 /// How long the policy's source may take when it is asked to look.
 const LOOK_WITHIN: Duration = Duration::from_secs(5);
-/// For how long this instance leaves its turn to the others when the source took longer.
-const BLIND_FOR: Duration = Duration::from_secs(10);
 /// How often to see whether it has become this instance's turn, when nothing tells of it.
 const TURN: Duration = Duration::from_millis(500);
 /// How long instances may differ before it is said aloud, and how often it is repeated.
@@ -44,8 +42,6 @@ struct Known {
     patience: Patience,
     /// For which run of attention the source was asked, while it was this instance's turn.
     sure: Option<u64>,
-    /// Until when others have a better chance to know the policy.
-    blind_until: Option<Instant>,
     /// The revision of the last sweep.
     swept: Option<String>,
     differ_since: Option<Instant>,
@@ -74,14 +70,12 @@ impl Keeper {
             rhythm: Rhythm::new(self.settings.every, Instant::now()),
             patience: Patience::default(),
             sure: None,
-            blind_until: None,
             swept: None,
             differ_since: None,
             said: None,
         };
         loop {
-            let blind = known.blind_until.is_some_and(|until| Instant::now() < until);
-            let usable = link.usable().await && !blind;
+            let usable = link.usable().await;
             self.fleet.can_sweep(usable);
             let view = self.fleet.view().filter(|view| usable && self.turn(view, &mut known));
             if view.is_none() {
@@ -141,21 +135,9 @@ impl Keeper {
         known: &mut Known,
         (changes, news): (&mut watch::Receiver<()>, &mut watch::Receiver<u64>),
     ) -> bool {
-        let freshness = &self.service.standing.freshness;
-        if known.sure != Some(view.times) || !freshness.holds() {
+        if known.sure != Some(view.times) {
             // It is this instance's turn since just now, or it slept: what it knows may be old.
-            let looked = freshness.look_now(LOOK_WITHIN).await;
-            // Alone, what it knows is the best that there is.
-            if !looked && view.living > 1 {
-                known.blind_until = Some(Instant::now() + BLIND_FOR);
-                tracing::warn!(
-                    event = "sweep_put_off",
-                    seconds = BLIND_FOR.as_secs(),
-                    "the policy's source takes long to look at, so closing connections is left to \
-                     another instance for a while",
-                );
-                return true;
-            }
+            self.service.standing.freshness.look_now(LOOK_WITHIN).await;
             if known.sure.is_none() {
                 tracing::info!(event = "sweeper", "this instance looks after open connections");
                 self.service.metrics.sessions().sweeper(true);
@@ -190,11 +172,8 @@ impl Keeper {
             gained: self.settings.gained,
         };
         let go_on = || {
-            // It may have slept right before this one.
-            let fresh = freshness.holds();
             let same = |now: View| now.elected && now.times == view.times;
-            fresh
-                && !changes.has_changed().unwrap_or(true)
+            !changes.has_changed().unwrap_or(true)
                 && !news.has_changed().unwrap_or(true)
                 && self.fleet.view().is_some_and(same)
         };
