@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::seen::{
-    AccountOn, Address, Blind, Content, Entry, Info, Login, Probe, Request, Role, Server, Settings,
+    AccountOn, Address, Blind, Connection, Content, Entry, Info, Login, Probe, Request, Role, Server, Settings,
     Taker, User,
 };
 use super::*;
@@ -14,6 +14,8 @@ use crate::policy::validate::validate;
 use crate::source::SourceFile;
 
 const ISSUER: &str = "AISSUER";
+/// A service's key.
+const KEY: &str = "UCRAFZAHGBQKZ5WVGGAZTW3N7PIO7NNEZC77U2TFP7DSBDSFHKEUCIHK";
 
 /// One server, everything in order; two instances and no bucket.
 fn healthy() -> Seen {
@@ -83,13 +85,23 @@ fn healthy() -> Seen {
             }),
         }]),
         anonymous: vec![("127.0.0.1:4222".to_owned(), Ok(entry))],
-        connections: Ok(Vec::new()),
+        connections: Ok(vec![connection(&format!("a/{KEY}/{}/0123456789abcdef", policy.revision()))]),
         guests: Ok(Vec::new()),
         instances: Ok(vec![instance("i1", &policy), instance("i2", &policy)]),
         policy: Ok(policy),
         policy_is_wrong: false,
         policy_bucket: Vec::new(),
         streams: Ok(Vec::new()),
+    }
+}
+
+/// A connection in the services' account.
+fn connection(user: &str) -> Connection {
+    Connection {
+        cid: 9,
+        name: "a client".to_owned(),
+        authorized_user: user.to_owned(),
+        account: "APP".to_owned(),
     }
 }
 
@@ -309,6 +321,27 @@ fn instances_that_are_behind() {
     let mut seen = healthy();
     seen.instances = Ok(Vec::new());
     assert_eq!(problem(&seen).0, "revisions");
+}
+
+#[test]
+fn connections_are_known_by_the_names_that_solewriter_gave_them() {
+    let found = |user: &str| {
+        let mut seen = healthy();
+        seen.connections = Ok(vec![connection(user)]);
+        let strangers = with(&seen, Outcome::Problem).iter().any(|f| f.0 == "logins");
+        let said = with(&seen, Outcome::Ok).into_iter().find(|f| f.0 == "connections").unwrap();
+        (strangers, said.1.contains("1 open, 1 with permissions of another revision"))
+    };
+    let current = healthy().policy.unwrap().revision().to_string();
+    let (older, digest) = ("0123456789ab", "0123456789abcdef");
+    assert_eq!(found(&format!("a/{KEY}/{current}/{digest}")), (false, false));
+    assert_eq!(found(&format!("a/{KEY}/{older}/{digest}")), (false, true));
+    // As solewriter 0.1 named them.
+    assert_eq!(found(&format!("a/{KEY}/{current}")), (false, false));
+    assert_eq!(found(&format!("a/{KEY}/{older}")), (false, true));
+    for stranger in ["guest", KEY, "a/b/c/d", &format!("a/{KEY}/{older}/{digest}/more")] {
+        assert_eq!(found(stranger), (true, false), "{stranger}");
+    }
 }
 
 #[test]
