@@ -39,6 +39,7 @@ fn healthy() -> Seen {
         queue: Some("solewriter".to_owned()),
         user: "UCallout".to_owned(),
         name: "solewriter".to_owned(),
+        watches: false,
     };
     let entry = Entry::Refused(Duration::from_millis(5));
     let policy = validate(&[file]).unwrap().policy;
@@ -365,6 +366,27 @@ fn a_request_that_no_server_signed() {
     let request = seen.probes.as_mut().unwrap()[0].request.as_mut().unwrap();
     request.content.as_mut().unwrap().verified = false;
     assert!(problem(&seen).1.contains("a request that no server signed"));
+}
+
+#[test]
+fn a_listener_with_a_user_for_whoever_has_none() {
+    let mut seen = healthy();
+    seen.servers.as_mut().unwrap()[0].guests = vec![("mqtt", "guest".to_owned())];
+    let (check, found) = problem(&seen);
+    assert_eq!(check, "anonymous");
+    assert_eq!(found, "n1: `mqtt` lets in whoever shows no credentials, as \"guest\"");
+}
+
+#[test]
+fn who_only_calls_itself_the_doctor_takes_requests() {
+    let mut seen = healthy();
+    let takers = seen.takers.as_mut().unwrap();
+    let doctor =
+        Taker { queue: None, name: "solewriter doctor".to_owned(), ..takers[0].clone() };
+    takers.push(Taker { watches: true, ..doctor.clone() });
+    assert_eq!(with(&seen, Outcome::Problem), []);
+    seen.takers.as_mut().unwrap().push(doctor);
+    assert!(problem(&seen).1.contains("takes each request a second time: it is in no queue group"));
 }
 
 #[test]
