@@ -399,6 +399,23 @@ pub async fn a_server_that_lets_anybody_in(version: &'static str) {
     assert!(mend.contains("remove `no_auth_user`"), "{mend}");
 }
 
+pub async fn a_listener_that_lets_anybody_in(version: &'static str) {
+    let port = solewriter::sandbox::free_ports(1).unwrap()[0];
+    let listener = format!(
+        "system_account: SYS\nwebsocket {{ listen: \"127.0.0.1:{port}\", no_tls: true, \
+         no_auth_user: guest }}\n"
+    );
+    let prepared = Prepared::new()
+        .with_server("  APP {\n", "  APP {\n    users: [ { user: guest, password: guest } ]\n")
+        .with_server("auth_users: [ $CALLOUT_KEY,", "auth_users: [ guest, $CALLOUT_KEY,")
+        .with_server("system_account: SYS\n", &listener);
+    let deployment = start(prepared, version).await;
+    let said = look(&deployment).await;
+    let (found, mend) = said.only(version, "problem", "anonymous");
+    assert_eq!(found, "test: `websocket` lets in whoever shows no credentials, as \"guest\"");
+    assert!(mend.contains("remove `no_auth_user` from `websocket`"), "{mend}");
+}
+
 pub async fn buckets_beside_the_services(version: &'static str) {
     let prepared = Prepared::new().with_settings("account = \"APP\"\n", "account = \"STATE\"\n");
     let deployment = start(prepared, version).await;
