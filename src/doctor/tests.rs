@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use super::seen::{
-    AccountOn, Address, Blind, Connection, Content, Entry, Info, Login, Probe, Request, Role, Server, Settings,
-    Taker, User,
+    AccountOn, Address, Blind, Connection, Content, Entry, Info, Login, Probe, Request, Role,
+    Server, Settings, Taker, User,
 };
 use super::*;
 use crate::fleet::Report as Instance;
@@ -86,7 +86,10 @@ fn healthy() -> Seen {
             }),
         }]),
         anonymous: vec![("127.0.0.1:4222".to_owned(), Ok(entry))],
-        connections: Ok(vec![connection(&format!("a/{KEY}/{}/0123456789abcdef", policy.revision()))]),
+        connections: Ok(vec![connection(&format!(
+            "a/{KEY}/{}/0123456789abcdef",
+            policy.revision()
+        ))]),
         guests: Ok(Vec::new()),
         instances: Ok(vec![instance("i1", &policy), instance("i2", &policy)]),
         policy: Ok(policy),
@@ -381,8 +384,7 @@ fn a_listener_with_a_user_for_whoever_has_none() {
 fn who_only_calls_itself_the_doctor_takes_requests() {
     let mut seen = healthy();
     let takers = seen.takers.as_mut().unwrap();
-    let doctor =
-        Taker { queue: None, name: "solewriter doctor".to_owned(), ..takers[0].clone() };
+    let doctor = Taker { queue: None, name: "solewriter doctor".to_owned(), ..takers[0].clone() };
     takers.push(Taker { watches: true, ..doctor.clone() });
     assert_eq!(with(&seen, Outcome::Problem), []);
     seen.takers.as_mut().unwrap().push(doctor);

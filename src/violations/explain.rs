@@ -308,7 +308,10 @@ reads = ["shared"]
                     "shared",
                     "orders, other",
                     "",
-                    &format!("policy {} grants it; the connection is still on 0123456789ab", revision()),
+                    &format!(
+                        "policy {} grants it; the connection is still on 0123456789ab",
+                        revision()
+                    ),
                 ],
             ),
         ] {

@@ -226,7 +226,10 @@ async fn what_somebody_else_made_is_not_touched() {
     deployment.admin().await.create_stream(theirs).await.unwrap();
     let output = prove(&deployment, &["--yes", "--name", "yours"]).await;
     assert_eq!(output.status.code(), Some(2));
-    assert!(text(&output.stderr).contains("there is a stream attack-yours-a already"), "{output:?}");
+    assert!(
+        text(&output.stderr).contains("there is a stream attack-yours-a already"),
+        "{output:?}"
+    );
     assert_eq!(streams(&deployment).await, ["KV_mine-b", "attack-yours-a"]);
 }
 

@@ -400,15 +400,12 @@ pub async fn a_server_that_lets_anybody_in(version: &'static str) {
 }
 
 pub async fn a_listener_that_lets_anybody_in(version: &'static str) {
-    let port = solewriter::sandbox::free_ports(1).unwrap()[0];
-    let listener = format!(
-        "system_account: SYS\nwebsocket {{ listen: \"127.0.0.1:{port}\", no_tls: true, \
-         no_auth_user: guest }}\n"
-    );
+    let listener = "system_account: SYS\n\
+                    websocket { listen: \"127.0.0.1:-1\", no_tls: true, no_auth_user: guest }\n";
     let prepared = Prepared::new()
         .with_server("  APP {\n", "  APP {\n    users: [ { user: guest, password: guest } ]\n")
         .with_server("auth_users: [ $CALLOUT_KEY,", "auth_users: [ guest, $CALLOUT_KEY,")
-        .with_server("system_account: SYS\n", &listener);
+        .with_server("system_account: SYS\n", listener);
     let deployment = start(prepared, version).await;
     let said = look(&deployment).await;
     let (found, mend) = said.only(version, "problem", "anonymous");

@@ -184,10 +184,9 @@ pub async fn refuse_foreign_streams(stage: &Stage) -> Result<(), String> {
     let mut admin = stage.admin().await.map_err(|error| error.to_string())?;
     for stream in [&stage.names.mine, &stage.names.victim].into_iter().flat_map(|b| streams_of(b)) {
         // As people know it.
-        let what = stream.strip_prefix("KV_").map_or_else(
-            || format!("stream {stream}"),
-            |bucket| format!("bucket {bucket}"),
-        );
+        let what = stream
+            .strip_prefix("KV_")
+            .map_or_else(|| format!("stream {stream}"), |bucket| format!("bucket {bucket}"));
         let info = admin.api(&format!("STREAM.INFO.{stream}"), &Value::Null).await;
         let info = info.map_err(|error| format!("the admin cannot ask JetStream: {error}"))?;
         let Some(error) = info.get("error") else {
