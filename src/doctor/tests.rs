@@ -78,7 +78,7 @@ fn healthy() -> Seen {
                 content: Some(Content {
                     server: "n1".to_owned(),
                     issuer: ISSUER.to_owned(),
-                    waits: 5,
+                    waits: 10,
                     nonce: true,
                     verified: true,
                     nkey: "U".to_owned(),
