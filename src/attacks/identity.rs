@@ -75,7 +75,11 @@ pub(super) fn family() -> Family {
                 "enter-jwt-beside",
                 "The victim's own proof with the JWT of another beside it",
                 Offer::JwtBeside,
-                alone,
+                "",
+            )
+            .known(
+                "a nats-server without an operator discards a JWT before it asks anybody. The proof \
+                 of the key is what counts, and lets in as that key's service alone",
             ),
             knock(
                 "enter-token-beside",
