@@ -215,16 +215,15 @@ impl Stage {
         if self.servers.len() < 2 {
             return Ok(());
         }
-        let inbox = format!("_INBOX.{}", self.names.them);
-        let near = Wire::login(self.near()?, &self.victim, &inbox).await;
-        let mut near = near.map_err(on("the victim"))?;
-        // Whoever owns a bucket may open it and is answered in its inbox: it takes no other grant.
-        let open = format!("$JS.API.STREAM.INFO.KV_{}", self.names.victim);
+        // Inboxes are what the admin can reach from the account of the buckets, whatever else the
+        // victim may hear.
+        let near = Wire::login(self.near()?, &self.admin, "_INBOX.solewriter-prove").await;
+        let mut near = near.map_err(on("the admin"))?;
         let fence = self.names.fence();
         let until = Instant::now() + DEADLINE;
         while Instant::now() < until {
             // A connection's subscriptions are told in their order.
-            let _ = near.publish(&open, &fence, "", b"").await.map_err(on("the victim"))?;
+            let _ = near.publish(&fence, "", "", b"").await.map_err(on("the admin"))?;
             if victim.next(Duration::from_millis(50)).await.is_some() {
                 // The next connection to the first server comes after what is still on its way.
                 while victim.next(Duration::from_millis(100)).await.is_some() {}
