@@ -145,7 +145,7 @@ pub const CHECKS: [Check; 24] = [
     check(
         "anonymous",
         "callout",
-        "nobody",
+        "nobody; WebSocket and MQTT: system user",
         "Nobody gets in without credentials",
         "`no_auth_user` lets in whoever shows none, past solewriter",
     ),

@@ -6,4 +6,3 @@ pub mod line;
 pub mod outbox;
 pub mod state;
 pub mod tail;
-pub mod who;

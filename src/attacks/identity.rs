@@ -20,6 +20,7 @@ pub(super) fn family() -> Family {
     };
     let proof = "who has no signature of this connection's nonce does not have the seed";
     let nkeys = "an NKEY is the only credential that counts";
+    let alone = "one credential, or none: two could mean two identities";
     Family {
         title: "Identity",
         about: "Who attacks knows the victim's public key, and no seed. Success is to be let in.",
@@ -68,7 +69,23 @@ pub(super) fn family() -> Family {
                 "enter-password-beside",
                 "The victim's own proof with a password beside it",
                 Offer::PasswordBeside,
-                "one credential, or none: two could mean two identities",
+                alone,
+            ),
+            knock(
+                "enter-jwt-beside",
+                "The victim's own proof with the JWT of another beside it",
+                Offer::JwtBeside,
+                "",
+            )
+            .known(
+                "a nats-server without an operator discards a JWT before it asks anybody. The proof \
+                 of the key is what counts, and lets in as that key's service alone",
+            ),
+            knock(
+                "enter-token-beside",
+                "The victim's own proof with a token beside it",
+                Offer::TokenBeside,
+                alone,
             ),
             knock("enter-admin", "The name of the admin", Offer::AdminName, nkeys),
         ],
@@ -106,6 +123,7 @@ async fn offered(offer: Offer, stage: &Stage, wire: &Wire) -> Result<Value, Wire
     // Of the victim, only what goes over the wire: its key, and signatures that it gave.
     let victim = Signer::new(seed)?;
     let key = victim.public().as_str().to_owned();
+    let proof = sig(&victim.sign(wire.nonce().as_bytes()));
     Ok(match offer {
         Offer::Nothing => json!({}),
         Offer::UnknownKey => json!({"nkey": own.public().as_str(), "sig": own_signature}),
@@ -117,22 +135,27 @@ async fn offered(offer: Offer, stage: &Stage, wire: &Wire) -> Result<Value, Wire
         Offer::ForeignSignature => json!({"nkey": key, "sig": own_signature}),
         Offer::ZeroSignature => json!({"nkey": key, "sig": sig(&[0; 64])}),
         Offer::EmptyNonce => json!({"nkey": key, "sig": sig(&victim.sign(b""))}),
-        Offer::Jwt => {
-            let part = |value: Value| BASE64URL_NOPAD.encode(value.to_string().as_bytes());
-            let head = part(json!({"typ": "JWT", "alg": "ed25519-nkey"}));
-            let claims = part(json!({"sub": own.public().as_str(), "iss": own.public().as_str(),
-                "name": stage.names.them, "aud": "APP",
-                "nats": {"type": "user", "version": 2, "pub": {}, "sub": {}}}));
-            let signed = format!("{head}.{claims}");
-            let jwt = format!("{signed}.{}", sig(&own.sign(signed.as_bytes())));
-            json!({"jwt": jwt, "sig": own_signature})
-        }
+        Offer::Jwt => json!({"jwt": jwt(&own, &stage.names.them), "sig": own_signature}),
         Offer::Password => json!({"user": stage.names.them, "pass": stage.names.them}),
         Offer::Token => json!({"auth_token": key}),
         Offer::PasswordBeside => json!({"nkey": key, "user": stage.names.them, "pass": "x",
-            "sig": sig(&victim.sign(wire.nonce().as_bytes()))}),
+            "sig": proof}),
+        Offer::JwtBeside => json!({"nkey": key, "jwt": jwt(&own, &stage.names.them),
+            "sig": proof}),
+        Offer::TokenBeside => json!({"nkey": key, "auth_token": key, "sig": proof}),
         Offer::AdminName => json!({"user": "admin", "pass": "admin"}),
     })
+}
+
+/// A user JWT that its holder made and signed.
+fn jwt(own: &Signer<User>, name: &str) -> String {
+    let part = |value: Value| BASE64URL_NOPAD.encode(value.to_string().as_bytes());
+    let head = part(json!({"typ": "JWT", "alg": "ed25519-nkey"}));
+    let claims = part(json!({"sub": own.public().as_str(), "iss": own.public().as_str(),
+        "name": name, "aud": "APP",
+        "nats": {"type": "user", "version": 2, "pub": {}, "sub": {}}}));
+    let signed = format!("{head}.{claims}");
+    format!("{signed}.{}", sig(&own.sign(signed.as_bytes())))
 }
 
 fn sig(signature: &[u8]) -> String {

@@ -126,6 +126,10 @@ pub enum Offer {
     Token,
     /// The victim's own key and signature, with a password beside.
     PasswordBeside,
+    /// The same with a JWT beside, of another key.
+    JwtBeside,
+    /// The same with a token beside.
+    TokenBeside,
     /// The name of an admin or system user.
     AdminName,
 }
@@ -146,6 +150,8 @@ impl Offer {
             Self::Password => "CONNECT {user: victim's, pass}",
             Self::Token => "CONNECT {auth_token}",
             Self::PasswordBeside => "CONNECT {nkey: victim's, sig: its own, user, pass}",
+            Self::JwtBeside => "CONNECT {nkey: victim's, sig: its own, jwt: another's}",
+            Self::TokenBeside => "CONNECT {nkey: victim's, sig: its own, auth_token}",
             Self::AdminName => "CONNECT {user: admin, pass: admin}",
         }
     }

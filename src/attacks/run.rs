@@ -195,9 +195,11 @@ impl Scene<'_> {
                 answer.map(|m| format!("was answered: {}", shortened(&m.text())))
             }
             Effect::Delivered => {
-                let watch = format!("_INBOX.{}.watch", self.names.them);
-                let unasked =
-                    |m: &&Message| m.subject != watch && !m.headers.contains("Nats-Stream:");
+                // What the victim asked for itself.
+                let asked = [format!("_INBOX.{}.watch", self.names.them), self.names.fence()];
+                let unasked = |m: &&Message| {
+                    !asked.contains(&m.subject) && !m.headers.contains("Nats-Stream:")
+                };
                 let heard = self.heard.iter().find(unasked);
                 heard.map(|m| format!("the victim received {}", shortened(&m.text())))
             }

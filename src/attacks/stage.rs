@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
 use super::wire::{DEADLINE, Login, Server, Wire, WireError};
@@ -39,6 +39,11 @@ impl Names {
             .replace("{deputy}", &self.deputy)
             .replace("{secret}", &self.secret)
     }
+
+    /// Where the victim hears that one server knows of it what another does: no attack's subject.
+    pub(super) fn fence(&self) -> String {
+        format!("_INBOX.{}.fence", self.them)
+    }
 }
 
 /// Where an attack takes place.
@@ -66,7 +71,7 @@ pub struct Stage {
     pub control_bucket: Value,
 }
 
-/// The description of every bucket that is made for attacks, by which it can be told.
+/// The description of every stream that is made for attacks, or by one, by which it can be told.
 pub const MADE_BY: &str = "made by solewriter for its attacks on itself; may be deleted";
 /// The consumer that the victim watches with; its name is known to the attacker.
 pub const WATCH: &str = "watch";
@@ -169,6 +174,7 @@ impl Stage {
             (format!("$KV.{victim}.open.k"), "open to its readers"),
             (format!("$KV.{mine}.payload"), "chosen by the attacker"),
             (format!("$KV.{mine}.template"), "{}"),
+            (format!("$KV.{mine}.empty"), ""),
         ] {
             store(&mut admin, &subject, value).await?;
         }
@@ -188,13 +194,14 @@ impl Stage {
         let deputy = &self.names.deputy;
         let them = &self.names.them;
         for subject in [
-            format!("_INBOX.{them}.>"),
             format!("events.{them}.>"),
             // JetStream delivers where someone subscribes literally.
             format!("_INBOX.{them}.known"),
             format!("events.{them}.forged"),
             deputy.clone(),
             format!("{deputy}.>"),
+            // The last: what comes through it shows that the others are known too.
+            format!("_INBOX.{them}.>"),
         ] {
             // Without the grant it hears nothing there, which is what the grant is for.
             let _ = own.subscribe(&subject, "").await.map_err(on("the victim"))?;
@@ -208,14 +215,15 @@ impl Stage {
         if self.servers.len() < 2 {
             return Ok(());
         }
-        let inbox = format!("_INBOX.{}", self.names.them);
-        let near = Wire::login(self.near()?, &self.victim, &inbox).await;
-        let mut near = near.map_err(on("the victim"))?;
-        let subject = format!("events.{}.known", self.names.them);
+        // Inboxes are what the admin can reach from the account of the buckets, whatever else the
+        // victim may hear.
+        let near = Wire::login(self.near()?, &self.admin, "_INBOX.solewriter-prove").await;
+        let mut near = near.map_err(on("the admin"))?;
+        let fence = self.names.fence();
         let until = Instant::now() + DEADLINE;
         while Instant::now() < until {
             // A connection's subscriptions are told in their order.
-            let _ = near.publish(&subject, "", "", b"").await.map_err(on("the victim"))?;
+            let _ = near.publish(&fence, "", "", b"").await.map_err(on("the admin"))?;
             if victim.next(Duration::from_millis(50)).await.is_some() {
                 // The next connection to the first server comes after what is still on its way.
                 while victim.next(Duration::from_millis(100)).await.is_some() {}
@@ -239,8 +247,9 @@ impl Stage {
             "num_replicas": self.replicas, "max_msgs": -1, "max_bytes": -1,
         });
         if let Some(config) = config.as_object_mut() {
-            for settings in settings.iter().filter_map(|s| s.as_object()) {
-                config.extend(settings.clone());
+            for settings in settings.iter().filter(|s| s.is_object()) {
+                let filled = serde_json::from_str(&self.names.fill(&settings.to_string()));
+                config.extend::<Map<String, Value>>(filled.unwrap_or_default());
             }
         }
         let made = call(admin, &format!("STREAM.CREATE.KV_{bucket}"), &config).await?;
@@ -283,9 +292,16 @@ impl Stage {
     }
 }
 
-/// Deletes a bucket, and whatever took its subjects.
+/// The streams that may be there because of a bucket under attack: its own, and that of an attack
+/// which succeeded.
+#[must_use]
+pub fn streams_of(bucket: &str) -> [String; 2] {
+    [format!("KV_{bucket}"), format!("attack-{bucket}")]
+}
+
+/// Deletes a bucket, and what an attack made of it.
 async fn drop_bucket(admin: &mut Wire, bucket: &str) -> Result<(), StageError> {
-    for name in [format!("KV_{bucket}"), format!("attack-{bucket}")] {
+    for name in streams_of(bucket) {
         let gone = call(admin, &format!("STREAM.DELETE.{name}"), &Value::Null).await?;
         let error = &gone["error"];
         if !error.is_null() && error["err_code"] != json!(10059) {

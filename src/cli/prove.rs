@@ -138,7 +138,8 @@ impl Prove {
             "solewriter prove, on {servers}:\n\
              1. {policy}.\n\
              2. As the admin: make the buckets {name}-a and {name}-b, anew for each attack, and \
-             delete them in the end.\n\
+             delete them in the end; also the streams attack-{name}-a and attack-{name}-b, which \
+             an attack makes if it succeeds.\n\
              3. As the service {name}-a: try {count} attacks on {name}-b and its bucket. No other \
              bucket, stream, consumer or subject is written to.\n\
              4. Print a verdict.\n\n"
@@ -151,7 +152,7 @@ impl Prove {
         let when = Timestamp::now().to_string();
         let probers = Probers::new(&self.name, place)?;
         let stage = self.stage(tool, admin, &probers)?;
-        probers::refuse_foreign_buckets(&stage).await?;
+        probers::refuse_foreign_streams(&stage).await?;
         let written = probers.write(place, &tool.defaults)?;
         let outcome = tokio::select! {
             outcome = self.attack(&stage, tool, &probers, when) => outcome,

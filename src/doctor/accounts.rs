@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::Report;
 use super::look::{MOST_ACCOUNTS, without};
 use super::seen::{AccountOn, Blind, Connection, Export, Import, Login, Role, Seen};
+use crate::issue::ConnectionName;
 use crate::subject::Pattern;
 
 /// What passes between the account of the buckets and the services: exported there, and imported
@@ -305,11 +306,9 @@ fn imports(seen: &Seen, state: &str, accounts: &[AccountOn], report: &mut Report
     }
 }
 
-/// Whether a connection was let in by solewriter: `service/nkey/revision`.
+/// Whether a connection was let in by solewriter, which gave it its name.
 fn is_granted(connection: &Connection) -> bool {
-    let mut parts = connection.authorized_user.split('/');
-    let nkey = parts.nth(1).is_some_and(|nkey| nkey.len() == 56 && nkey.starts_with('U'));
-    nkey && parts.count() == 1
+    ConnectionName::parse(&connection.authorized_user).is_some()
 }
 
 fn logins(seen: &Seen, state: &str, isolated: bool, report: &mut Report) {

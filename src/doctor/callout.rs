@@ -313,6 +313,18 @@ fn timeout(seen: &Seen, report: &mut Report) {
 }
 
 fn anonymous(seen: &Seen, report: &mut Report) {
+    for server in seen.servers.iter().flatten() {
+        for (listener, user) in &server.guests {
+            report.problem(
+                "anonymous",
+                format!(
+                    "{}: `{listener}` lets in whoever shows no credentials, as {user:?}",
+                    server.name
+                ),
+                format!("remove `no_auth_user` from `{listener}` in nats-server's configuration"),
+            );
+        }
+    }
     for (address, entry) in &seen.anonymous {
         match entry {
             Look::Ok(Entry::Entered(account)) => {

@@ -8,7 +8,7 @@ use crate::fleet::Report as Instance;
 
 /// The subscriptions to requests that are not our own watching.
 fn others(takers: &[Taker]) -> Vec<&Taker> {
-    takers.iter().filter(|taker| taker.name != "solewriter doctor").collect()
+    takers.iter().filter(|taker| !taker.watches).collect()
 }
 
 /// Who takes requests.

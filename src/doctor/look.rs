@@ -69,7 +69,11 @@ pub async fn look(tool: &Tool, clock: Clock) -> Seen {
         accounts.get(at).and_then(|account| account.as_ref().ok()).cloned()
     };
     let (callout, admin) = (account_of(Role::Callout), account_of(Role::Admin));
-    let takers = system.takers(callout.as_deref()).await;
+    let watching = client(Role::Callout).map(|client| {
+        let info = client.server_info();
+        (info.server_id, info.client_id)
+    });
+    let takers = system.takers(callout.as_deref(), watching.as_ref()).await;
     let connections = system.connections_of(&settings.accounts).await;
     let guests = match &admin {
         Some(admin) => system.connections_of(&[admin.as_str().into()]).await,
@@ -192,18 +196,18 @@ async fn connect(tool: &Tool, role: Role, watch: Option<&Watch>, mute: bool) -> 
         let why = Login::Refused("the server gives it nothing to sign".to_owned());
         return Connected { user: user(key, why, None), client: None };
     }
-    let mark = watch.map(Watch::mark);
+    let awaited = watch.zip(key.as_deref()).map(|(watch, key)| (watch, watch.await_key(key)));
     let connected = match broker::options(&login, &tool.tls, "solewriter doctor") {
         Ok(options) => broker::connect(&tool.servers, options).await,
         Err(error) => Err(error),
     };
-    let called_out = match (watch, mark, &key) {
-        (Some(watch), Some(mark), Some(key)) => {
-            let request = watch.since(mark, key).await;
+    let called_out = match awaited {
+        Some((watch, awaited)) => {
+            let request = watch.since(&awaited).await;
             // One that does not open may be anybody's.
             Some(request.is_some_and(|request| request.content.is_some()))
         }
-        _ => None,
+        None => None,
     };
     match connected {
         Ok(client) => Connected { user: user(key, Login::In, called_out), client: Some(client) },
@@ -319,9 +323,9 @@ async fn strangers(
 async fn probe(server: &ServerAddr, address: &str, tool: &Tool, watch: &Watch) -> Probe {
     let seed = Seed::generate();
     let nkey = Signer::new(&seed).map(|s| s.public().to_string()).unwrap_or_default();
-    let mark = watch.mark();
+    let awaited = watch.await_key(&nkey);
     let entry = greeting::enter(server, greeting::stranger(&seed), &tool.tls).await;
-    let request = watch.since(mark, &nkey).await;
+    let request = watch.since(&awaited).await;
     Probe { address: address.to_owned(), entry, request }
 }
 
@@ -357,10 +361,14 @@ impl<'a> System<'a> {
         Ok(system::accounts(self.client()?, self.count).await)
     }
 
-    async fn takers(&self, account: Option<&str>) -> Look<Vec<Taker>> {
+    async fn takers(
+        &self,
+        account: Option<&str>,
+        watching: Option<&(String, u64)>,
+    ) -> Look<Vec<Taker>> {
         let client = self.client()?;
         let account = account.ok_or_else(|| without(Role::Callout))?;
-        Ok(system::takers(client, account, self.count).await)
+        Ok(system::takers(client, account, watching, self.count).await)
     }
 
     async fn connections_of(&self, accounts: &[Arc<str>]) -> Look<Vec<Connection>> {

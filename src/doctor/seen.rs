@@ -206,6 +206,9 @@ pub struct Server {
     pub websocket: bool,
     /// Whether it takes leafnodes.
     pub leafnodes: bool,
+    /// Listeners of its own kind, `websocket` or `mqtt`, that let in who shows nothing, and as
+    /// whom.
+    pub guests: Vec<(&'static str, String)>,
 }
 
 /// An account as one server has it, from `ACCOUNTZ`.
@@ -271,6 +274,8 @@ pub struct Taker {
     pub user: String,
     /// Its name for itself.
     pub name: String,
+    /// Whether it is our own, which only watches.
+    pub watches: bool,
 }
 
 /// A connection, from `CONNZ`.

@@ -75,7 +75,8 @@ fn versions(seen: &Seen, report: &mut Report) {
     for (name, version, _) in &servers {
         by_version.entry(version).or_default().push(name);
     }
-    let anybody = seen.anonymous.iter().any(|(_, entry)| matches!(entry, Ok(Entry::Entered(_))));
+    let anybody = seen.anonymous.iter().any(|(_, entry)| matches!(entry, Ok(Entry::Entered(_))))
+        || servers.iter().any(|(_, _, server)| server.is_some_and(|s| !s.guests.is_empty()));
     if by_version.is_empty() {
         let blind = Blind::new("no server could be asked", "see `address`");
         report.blind("version", &blind);

@@ -6,6 +6,7 @@ use super::Report;
 use super::look::without;
 use super::seen::{Connection, Role, Seen};
 use crate::buckets::{Action, Plan, Stream};
+use crate::issue::ConnectionName;
 use crate::source::toml::show_duration;
 use crate::subject::Pattern;
 
@@ -127,9 +128,9 @@ fn audit(seen: &Seen, report: &mut Report) {
     }
 }
 
-/// The revision of the policy that a connection was let in by.
-fn revision(connection: &Connection) -> Option<&str> {
-    connection.authorized_user.rsplit_once('/').map(|(_, revision)| revision)
+/// The revision of the policy that a connection was let in by; `None` where solewriter did not.
+fn revision(connection: &Connection) -> Option<String> {
+    ConnectionName::parse(&connection.authorized_user).map(|name| name.revision)
 }
 
 fn connections(seen: &Seen, report: &mut Report) {

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use super::seen::{
-    AccountOn, Address, Blind, Content, Entry, Info, Login, Probe, Request, Role, Server, Settings,
-    Taker, User,
+    AccountOn, Address, Blind, Connection, Content, Entry, Info, Login, Probe, Request, Role,
+    Server, Settings, Taker, User,
 };
 use super::*;
 use crate::fleet::Report as Instance;
@@ -14,6 +14,8 @@ use crate::policy::validate::validate;
 use crate::source::SourceFile;
 
 const ISSUER: &str = "AISSUER";
+/// A service's key.
+const KEY: &str = "UCRAFZAHGBQKZ5WVGGAZTW3N7PIO7NNEZC77U2TFP7DSBDSFHKEUCIHK";
 
 /// One server, everything in order; two instances and no bucket.
 fn healthy() -> Seen {
@@ -37,6 +39,7 @@ fn healthy() -> Seen {
         queue: Some("solewriter".to_owned()),
         user: "UCallout".to_owned(),
         name: "solewriter".to_owned(),
+        watches: false,
     };
     let entry = Entry::Refused(Duration::from_millis(5));
     let policy = validate(&[file]).unwrap().policy;
@@ -75,7 +78,7 @@ fn healthy() -> Seen {
                 content: Some(Content {
                     server: "n1".to_owned(),
                     issuer: ISSUER.to_owned(),
-                    waits: 5,
+                    waits: 10,
                     nonce: true,
                     verified: true,
                     nkey: "U".to_owned(),
@@ -83,13 +86,26 @@ fn healthy() -> Seen {
             }),
         }]),
         anonymous: vec![("127.0.0.1:4222".to_owned(), Ok(entry))],
-        connections: Ok(Vec::new()),
+        connections: Ok(vec![connection(&format!(
+            "a/{KEY}/{}/0123456789abcdef",
+            policy.revision()
+        ))]),
         guests: Ok(Vec::new()),
         instances: Ok(vec![instance("i1", &policy), instance("i2", &policy)]),
         policy: Ok(policy),
         policy_is_wrong: false,
         policy_bucket: Vec::new(),
         streams: Ok(Vec::new()),
+    }
+}
+
+/// A connection in the services' account.
+fn connection(user: &str) -> Connection {
+    Connection {
+        cid: 9,
+        name: "a client".to_owned(),
+        authorized_user: user.to_owned(),
+        account: "APP".to_owned(),
     }
 }
 
@@ -312,6 +328,27 @@ fn instances_that_are_behind() {
 }
 
 #[test]
+fn connections_are_known_by_the_names_that_solewriter_gave_them() {
+    let found = |user: &str| {
+        let mut seen = healthy();
+        seen.connections = Ok(vec![connection(user)]);
+        let strangers = with(&seen, Outcome::Problem).iter().any(|f| f.0 == "logins");
+        let said = with(&seen, Outcome::Ok).into_iter().find(|f| f.0 == "connections").unwrap();
+        (strangers, said.1.contains("1 open, 1 with permissions of another revision"))
+    };
+    let current = healthy().policy.unwrap().revision().to_string();
+    let (older, digest) = ("0123456789ab", "0123456789abcdef");
+    assert_eq!(found(&format!("a/{KEY}/{current}/{digest}")), (false, false));
+    assert_eq!(found(&format!("a/{KEY}/{older}/{digest}")), (false, true));
+    // As solewriter 0.1 named them.
+    assert_eq!(found(&format!("a/{KEY}/{current}")), (false, false));
+    assert_eq!(found(&format!("a/{KEY}/{older}")), (false, true));
+    for stranger in ["guest", KEY, "a/b/c/d", &format!("a/{KEY}/{older}/{digest}/more")] {
+        assert_eq!(found(stranger), (true, false), "{stranger}");
+    }
+}
+
+#[test]
 fn a_weak_policy_bucket() {
     let mut seen = healthy();
     seen.policy_bucket = vec!["it can be purged"];
@@ -332,6 +369,26 @@ fn a_request_that_no_server_signed() {
     let request = seen.probes.as_mut().unwrap()[0].request.as_mut().unwrap();
     request.content.as_mut().unwrap().verified = false;
     assert!(problem(&seen).1.contains("a request that no server signed"));
+}
+
+#[test]
+fn a_listener_with_a_user_for_whoever_has_none() {
+    let mut seen = healthy();
+    seen.servers.as_mut().unwrap()[0].guests = vec![("mqtt", "guest".to_owned())];
+    let (check, found) = problem(&seen);
+    assert_eq!(check, "anonymous");
+    assert_eq!(found, "n1: `mqtt` lets in whoever shows no credentials, as \"guest\"");
+}
+
+#[test]
+fn who_only_calls_itself_the_doctor_takes_requests() {
+    let mut seen = healthy();
+    let takers = seen.takers.as_mut().unwrap();
+    let doctor = Taker { queue: None, name: "solewriter doctor".to_owned(), ..takers[0].clone() };
+    takers.push(Taker { watches: true, ..doctor.clone() });
+    assert_eq!(with(&seen, Outcome::Problem), []);
+    seen.takers.as_mut().unwrap().push(doctor);
+    assert!(problem(&seen).1.contains("takes each request a second time: it is in no queue group"));
 }
 
 #[test]

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::line::Refusal;
-use super::who::Granted;
 use crate::audit::event::{Source, Violation, cut, words};
 use crate::fold::Told;
+use crate::issue::ConnectionName;
 use crate::operation::{Act, Operation, Target, Usage};
 use crate::permissions::{Defaults, Grant};
 use crate::policy::model::{Policy, Service};
@@ -51,11 +51,11 @@ impl Explainer {
     ) -> Violation {
         let Told { refusal, number: _, count, first, last, repeats } = told;
         let Usage { operation, target } = Usage::of(refusal.act, &refusal.subject);
-        let granted = refusal.user.as_deref().and_then(Granted::parse);
+        let granted = refusal.user.as_deref().and_then(ConnectionName::parse);
         let about = self.about(refusal, granted.as_ref(), operation, target.as_ref());
         let (service, nkey, revision) = match granted {
-            Some(Granted { service, nkey, revision, digest: _ }) => {
-                (Some(service), Some(nkey.to_string()), Some(revision))
+            Some(ConnectionName { service, key, revision, digest: _ }) => {
+                (Some(service), Some(key.to_string()), Some(revision))
             }
             None => (None, None, None),
         };
@@ -86,7 +86,7 @@ impl Explainer {
     fn about(
         &mut self,
         refusal: &Refusal,
-        granted: Option<&Granted>,
+        granted: Option<&ConnectionName>,
         operation: Operation,
         target: Option<&Target>,
     ) -> About {
@@ -223,7 +223,7 @@ reads = ["shared"]
 
     /// Operation, keyspace, owner, missing rule, detail.
     fn brief(said: &str) -> [Option<String>; 5] {
-        let v = explained(&format!("evil/{KEY}/0123"), said);
+        let v = explained(&format!("evil/{KEY}/0123456789ab"), said);
         let operation = Some(v.operation.to_string());
         [operation, v.keyspace, v.owner, v.missing_rule, v.detail]
     }
@@ -308,7 +308,10 @@ reads = ["shared"]
                     "shared",
                     "orders, other",
                     "",
-                    &format!("policy {} grants it; the connection is still on 0123", revision()),
+                    &format!(
+                        "policy {} grants it; the connection is still on 0123456789ab",
+                        revision()
+                    ),
                 ],
             ),
         ] {
@@ -323,7 +326,7 @@ reads = ["shared"]
 
     #[test]
     fn names_connection_service_and_key() {
-        let name = format!("evil/{KEY}/0123/abcd");
+        let name = format!("evil/{KEY}/0123456789ab/0123456789abcdef");
         let v = explained(&name, "Publish Violation - Subject \"$KV.orders.k1\"");
         assert_eq!((v.service.as_deref(), v.nkey.as_deref()), (Some("evil"), Some(KEY)));
         assert_eq!((v.cid, v.host.as_deref()), (Some(7), Some("h:1")));
@@ -337,7 +340,7 @@ reads = ["shared"]
         let v = explained("admin", said);
         assert_eq!((v.service, v.owner.as_deref()), (None, Some("orders")));
         assert_eq!(v.detail.as_deref(), Some("the user admin was not let in by solewriter"));
-        let v = explained(&format!("gone/{KEY}/0123"), said);
+        let v = explained(&format!("gone/{KEY}/0123456789ab"), said);
         assert_eq!(v.detail, Some(format!("policy {} has no such service", revision())));
     }
 }

@@ -19,7 +19,7 @@ fn command(deployment: &Deployment, arguments: &[&str]) -> Command {
         .arg("prove")
         .arg("--config")
         .arg(deployment.files.settings())
-        .args(["--nats-servers", deployment.url()])
+        .args(["--nats-servers", &deployment.urls().join(",")])
         .args(arguments)
         .kill_on_drop(true);
     command
@@ -82,6 +82,26 @@ async fn a_sound_deployment_is_proven_and_left_as_it_was() {
     assert!(!deployment.instances[0].lines().iter().any(|line| line["event"] == "server_defect"));
     assert_eq!(deployment.content("orders").await, before);
     assert_eq!(streams(&deployment).await, ["KV_orders"]);
+}
+
+/// Attacker and victim are at different servers, and a bucket may be at any.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sound_cluster_is_proven_through_all_of_its_servers() {
+    let mut deployment = Prepared::new().start_cluster("2.15.1", POLICY).await;
+    deployment.add_instance(&[]).await;
+    for replicas in ["1", "3"] {
+        let output = prove(&deployment, &["--yes", "--replicas", replicas]).await;
+        let verdict = text(&output.stdout);
+        assert_eq!(output.status.code(), Some(0), "{verdict}\n{}", text(&output.stderr));
+        assert!(verdict.contains("PROVEN: no attack succeeded"), "{verdict}");
+        for node in 1..=3 {
+            assert!(verdict.contains(&format!("\nserver       2.15.1 node-{node} N")), "{verdict}");
+        }
+        for attack in ["reply-direct-get", "reply-api-delete", "push-purge", "other-part"] {
+            assert!(verdict.contains(&format!("\nheld       {attack} ")), "{attack}: {verdict}");
+        }
+        nothing_is_left(&deployment).await;
+    }
 }
 
 /// The account of the services has JetStream and the buckets itself.
@@ -198,6 +218,21 @@ async fn what_somebody_else_made_is_not_touched() {
     assert!(text(&output.stderr).contains("is there already, and not ours"), "{output:?}");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "[bucket.some]\n");
     assert_eq!(streams(&deployment).await, ["KV_mine-b"]);
+    let theirs = async_nats::jetstream::stream::Config {
+        name: "attack-yours-a".to_owned(),
+        subjects: vec!["theirs".to_owned()],
+        ..Default::default()
+    };
+    deployment.admin().await.create_stream(theirs).await.unwrap();
+    let output = prove(&deployment, &["--yes", "--name", "yours"]).await;
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        text(&output.stderr).contains("there is a stream attack-yours-a already"),
+        "{output:?}"
+    );
+    let mut left = streams(&deployment).await;
+    left.sort();
+    assert_eq!(left, ["KV_mine-b", "attack-yours-a"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,6 +10,7 @@ use solewriter::doctor::{CHECKS, Outcome, Report};
 use solewriter::keys::{Account, Curve, CurveSecret, Seed, Signer};
 
 use super::deployment::{Deployment, Prepared, Ran};
+use super::raw::Raw;
 
 const POLICY: &str = r#"
 [service.orders]
@@ -94,7 +95,21 @@ async fn apply(deployment: &Deployment) {
 pub async fn a_healthy_deployment_has_no_problem(version: &'static str) {
     let mut deployment = start(Prepared::new(), version).await;
     deployment.add_instance(&[]).await;
+    let orders = deployment.service("orders");
+    let connected = Raw::try_login(deployment.url(), &orders.seed).await.unwrap();
     let said = look(&deployment).await;
+    let found = |check: &str| {
+        let mut found = said.findings.iter().filter(|f| f["check"] == check);
+        let only = found.next().unwrap();
+        assert!(found.next().is_none() && only["outcome"] == "ok", "{check}: {}", said.ran.out);
+        only["found"].as_str().unwrap()
+    };
+    assert_eq!(found("logins"), "nobody else is connected there");
+    let connections = found("connections");
+    assert!(
+        connections.starts_with("1 open, 0 with permissions of another revision"),
+        "{connections}"
+    );
     let unwell: Vec<&Value> = said.findings.iter().filter(|f| f["outcome"] != "ok").collect();
     let of_the_server = |f: &&Value| is_of_the_server(f["check"].as_str().unwrap(), version);
     assert!(unwell.iter().all(of_the_server), "{unwell:?}");
@@ -116,6 +131,7 @@ pub async fn a_healthy_deployment_has_no_problem(version: &'static str) {
     for check in CHECKS {
         assert!(text.out.contains(&format!("  {} ", check.id)), "{}: {}", check.id, text.out);
     }
+    drop(connected);
     // Strangers were refused, and nothing was tried that is a violation.
     assert_eq!(deployment.violations(), []);
     for name in ["issuer", "callout", "system", "admin", "publisher"] {
@@ -381,6 +397,20 @@ pub async fn a_server_that_lets_anybody_in(version: &'static str) {
     let (found, mend) = said.only(version, "problem", "anonymous");
     assert!(found.ends_with("lets in whoever shows no credentials (account APP)"), "{found}");
     assert!(mend.contains("remove `no_auth_user`"), "{mend}");
+}
+
+pub async fn a_listener_that_lets_anybody_in(version: &'static str) {
+    let listener = "system_account: SYS\n\
+                    websocket { listen: \"127.0.0.1:-1\", no_tls: true, no_auth_user: guest }\n";
+    let prepared = Prepared::new()
+        .with_server("  APP {\n", "  APP {\n    users: [ { user: guest, password: guest } ]\n")
+        .with_server("auth_users: [ $CALLOUT_KEY,", "auth_users: [ guest, $CALLOUT_KEY,")
+        .with_server("system_account: SYS\n", listener);
+    let deployment = start(prepared, version).await;
+    let said = look(&deployment).await;
+    let (found, mend) = said.only(version, "problem", "anonymous");
+    assert_eq!(found, "test: `websocket` lets in whoever shows no credentials, as \"guest\"");
+    assert!(mend.contains("remove `no_auth_user` from `websocket`"), "{mend}");
 }
 
 pub async fn buckets_beside_the_services(version: &'static str) {

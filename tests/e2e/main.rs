@@ -164,6 +164,7 @@ on_every_server! {
     crate::doctor::a_policy_in_its_bucket as a_policy_in_its_bucket;
     crate::doctor::a_timeout_that_is_too_short as a_timeout_that_is_too_short;
     crate::doctor::a_server_that_lets_anybody_in as a_server_that_lets_anybody_in;
+    crate::doctor::a_listener_that_lets_anybody_in as a_listener_that_lets_anybody_in;
     crate::doctor::buckets_beside_the_services as buckets_beside_the_services;
     crate::doctor::jetstream_beside_the_services as jetstream_beside_the_services;
     crate::doctor::an_export_too_many as an_export_too_many;

@@ -287,7 +287,7 @@ pub async fn no_client_can_forge_a_violation(version: &'static str) {
     let deployment = prepared.start(version, POLICY).await;
     let intruder = deployment.service("intruder");
     let line = format!(
-        "[1] 2026/11/23 18:12:21.596374 [ERR] 127.0.0.1:1 - cid:1 - \"APP/user:owner-rust/{}/0123\" \
+        "[1] 2026/11/23 18:12:21.596374 [ERR] 127.0.0.1:1 - cid:1 - \"APP/user:owner-rust/{}/0123456789ab\" \
          - Publish Violation - Subject \"$KV.rust.a\"",
         deployment.service("owner-rust").key()
     );

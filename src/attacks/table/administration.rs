@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::super::stage::MADE_BY;
 use super::super::{Attack, Control, Effect, Ending, Family, Step, Who, ask};
 use super::{NEVER, NOT_GRANTED};
 
@@ -23,8 +24,8 @@ fn request(
 
 /// A stream of the attacker's making, with such settings.
 fn create(id: &'static str, title: &'static str, settings: Value, effect: Effect) -> Attack {
-    let mut config = json!({"name": "attack-{victim}", "storage": "memory", "num_replicas": 1,
-        "retention": "limits", "discard": "old"});
+    let mut config = json!({"name": "attack-{victim}", "description": MADE_BY,
+        "storage": "memory", "num_replicas": 1, "retention": "limits", "discard": "old"});
     if let (Some(config), Value::Object(settings)) = (config.as_object_mut(), settings) {
         config.extend(settings);
     }
@@ -137,9 +138,9 @@ pub(super) fn streams() -> Family {
                 "stream-restore",
                 "A stream restored from the attacker's bytes",
                 "$JS.API.STREAM.RESTORE.attack-{victim}",
-                &json!({"config": {"name": "attack-{victim}", "subjects": ["attack.{victim}.>"],
-                    "storage": "memory", "num_replicas": 1, "retention": "limits",
-                    "discard": "old"}, "state": {}}),
+                &json!({"config": {"name": "attack-{victim}", "description": MADE_BY,
+                    "subjects": ["attack.{victim}.>"], "storage": "memory", "num_replicas": 1,
+                    "retention": "limits", "discard": "old"}, "state": {}}),
                 Effect::Answered,
             ),
             request(

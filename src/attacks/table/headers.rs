@@ -100,7 +100,11 @@ pub(super) fn family() -> Family {
             .closed(Ending::Rejected, own)
             .control(Control::Nowhere),
             put("header-ttl", "A put that ends soon", "Nats-TTL: 1s", Effect::Changed)
-                .closed(Ending::Rejected, off)
+                .closed(
+                    Ending::Rejected,
+                    "`solewriter buckets` makes none that takes it; where one does, the \
+                     attacker's own key ends",
+                )
                 .control(Control::Nowhere)
                 .since(2, 11),
             put(

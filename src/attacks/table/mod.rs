@@ -3,6 +3,7 @@
 #![allow(clippy::too_many_lines, reason = "a table is as long as it is")]
 
 mod administration;
+mod audit;
 mod headers;
 mod push;
 mod reading;
@@ -25,6 +26,7 @@ pub fn families() -> Vec<Family> {
         headers::family(),
         reading::values(),
         reading::others(),
+        audit::family(),
     ]
 }
 

@@ -49,6 +49,7 @@ pub(super) fn family() -> Family {
             )
             .closed(Ending::NoEffect, unheard)
             .control(Control::Nowhere)
+            .rehearsed()
             .in_prove(),
             push("push-key-group", "The same with a deliver group", key, "g", Effect::Changed)
                 .first(super::super::listen(key).queue("g"))
@@ -83,7 +84,8 @@ pub(super) fn family() -> Family {
                 Effect::Delivered,
             )
             .closed(Ending::NoEffect, inside)
-            .control(Control::OneAccount),
+            .control(Control::OneAccount)
+            .rehearsed(),
             push(
                 "push-request",
                 "Deliver as a request to a responder",
@@ -92,7 +94,8 @@ pub(super) fn family() -> Family {
                 Effect::Delivered,
             )
             .closed(Ending::NoEffect, inside)
-            .control(Control::OneAccount),
+            .control(Control::OneAccount)
+            .rehearsed(),
             push(
                 "push-purge",
                 "Deliver as a request to purge the victim's bucket",
@@ -102,6 +105,7 @@ pub(super) fn family() -> Family {
             )
             .closed(Ending::NoEffect, "JetStream has no subscriber to that very subject")
             .control(Control::Nowhere)
+            .rehearsed()
             .in_prove(),
             push(
                 "push-known-inbox",
@@ -122,7 +126,8 @@ pub(super) fn family() -> Family {
                 Effect::Delivered,
             )
             .closed(Ending::NoEffect, "the victim is not in the group")
-            .control(Control::Nowhere),
+            .control(Control::Nowhere)
+            .rehearsed(),
         ],
     }
 }

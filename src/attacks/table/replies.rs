@@ -125,7 +125,8 @@ pub(super) fn family() -> Family {
                     .reply("$JS.API.STREAM.DELETE.KV_{victim}"),
             )
             .closed(Ending::NoEffect, ACCOUNT)
-            .control(Control::Nowhere)
+            .control(Control::OneAccount)
+            .rehearsed()
             .in_prove(),
             Attack::new(
                 "reply-api-purge",
@@ -139,6 +140,7 @@ pub(super) fn family() -> Family {
             )
             .closed(Ending::NoEffect, ACCOUNT)
             .control(Control::OneAccount)
+            .rehearsed()
             .in_prove(),
             refused(
                 "reply-ack",

@@ -25,7 +25,8 @@ pub(super) fn family() -> Family {
                 Effect::Changed,
             )
             .closed(Ending::NoEffect, alone)
-            .control(Control::AllowResponses),
+            .control(Control::AllowResponses)
+            .rehearsed(),
             asks(
                 "responder-key-headers",
                 "The same with headers",
@@ -35,7 +36,8 @@ pub(super) fn family() -> Family {
                 Effect::Changed,
             )
             .closed(Ending::NoEffect, alone)
-            .control(Control::AllowResponses),
+            .control(Control::AllowResponses)
+            .rehearsed(),
             asks(
                 "responder-event",
                 "A responder that owns nothing is asked to answer as an event of the victim's",
@@ -45,7 +47,8 @@ pub(super) fn family() -> Family {
                 Effect::Delivered,
             )
             .closed(Ending::NoEffect, alone)
-            .control(Control::AllowResponses),
+            .control(Control::AllowResponses)
+            .rehearsed(),
             asks(
                 "responder-purge",
                 "A responder that owns nothing is asked to answer to JetStream, as a purge",
@@ -56,7 +59,8 @@ pub(super) fn family() -> Family {
             )
             .instead(send("{plain}").reply("$JS.API.STREAM.PURGE.KV_{victim}").body("{}"))
             .closed(Ending::NoEffect, alone)
-            .control(Control::AllowResponses),
+            .control(Control::AllowResponses)
+            .rehearsed(),
             asks(
                 "responder-deputy",
                 "The victim, which owns its keyspace and answers requests, is asked to answer \
@@ -91,10 +95,10 @@ pub(super) fn family() -> Family {
                 "{deputy}.uncalled",
                 "_INBOX.{me}.answer",
                 "",
-                Effect::Answered,
+                Effect::Delivered,
             )
             .closed(Ending::Refused, super::NOT_GRANTED)
-            .control(Control::Nowhere),
+            .once_granted(&["{deputy}.uncalled"]),
         ],
     }
 }

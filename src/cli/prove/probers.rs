@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use crate::attacks::stage::{MADE_BY, Stage};
+use crate::attacks::stage::{MADE_BY, Stage, streams_of};
 use crate::attacks::wire::Login;
 use crate::keys::{KeyError, Seed, Signer, User};
 use crate::permissions::{Defaults, Grant};
@@ -179,16 +179,20 @@ impl Drop for Written {
     }
 }
 
-/// Buckets of these names that somebody else made are not touched.
-pub async fn refuse_foreign_buckets(stage: &Stage) -> Result<(), String> {
+/// Streams of these names that somebody else made are not touched.
+pub async fn refuse_foreign_streams(stage: &Stage) -> Result<(), String> {
     let mut admin = stage.admin().await.map_err(|error| error.to_string())?;
-    for bucket in [&stage.names.mine, &stage.names.victim] {
-        let info = admin.api(&format!("STREAM.INFO.KV_{bucket}"), &Value::Null).await;
+    for stream in [&stage.names.mine, &stage.names.victim].into_iter().flat_map(|b| streams_of(b)) {
+        // As people know it.
+        let what = stream
+            .strip_prefix("KV_")
+            .map_or_else(|| format!("stream {stream}"), |bucket| format!("bucket {bucket}"));
+        let info = admin.api(&format!("STREAM.INFO.{stream}"), &Value::Null).await;
         let info = info.map_err(|error| format!("the admin cannot ask JetStream: {error}"))?;
         let Some(error) = info.get("error") else {
             if info.pointer("/config/description") != Some(&json!(MADE_BY)) {
                 return Err(format!(
-                    "there is a bucket {bucket} already that this command did not make; choose \
+                    "there is a {what} already that this command did not make; choose \
                      another --name"
                 ));
             }
@@ -196,7 +200,7 @@ pub async fn refuse_foreign_buckets(stage: &Stage) -> Result<(), String> {
         };
         // 10059: stream not found, as it should be.
         if error.get("err_code") != Some(&json!(10059)) {
-            return Err(format!("JetStream, about bucket {bucket}: {error}"));
+            return Err(format!("JetStream, about {what}: {error}"));
         }
     }
     Ok(())

@@ -98,6 +98,11 @@ fn server(answer: &Answer, clock: Clock) -> Server {
         mqtt: listens("mqtt"),
         websocket: listens("websocket"),
         leafnodes: listens("leaf"),
+        guests: ["websocket", "mqtt"]
+            .into_iter()
+            .map(|listener| (listener, text(data, &format!("/{listener}/no_auth_user"))))
+            .filter(|(_, user)| !user.is_empty())
+            .collect(),
     }
 }
 
@@ -158,8 +163,14 @@ pub async fn connection(client: &Client, server: &str, cid: u64) -> Option<Conne
     Connection::deserialize(connection).ok()
 }
 
-/// Every subscription of an account that gets authorization requests.
-pub async fn takers(client: &Client, account: &str, count: usize) -> Vec<Taker> {
+/// Every subscription of an account that gets authorization requests. `watching` is our own
+/// connection: its server's id, and its number there.
+pub async fn takers(
+    client: &Client,
+    account: &str,
+    watching: Option<&(String, u64)>,
+    count: usize,
+) -> Vec<Taker> {
     let question = json!({"subscriptions": true, "test": "$SYS.REQ.USER.AUTH", "acc": account});
     let answers = ask_all(client, "PING.SUBSZ", &question, count).await;
     let mut takers = Vec::new();
@@ -182,6 +193,7 @@ pub async fn takers(client: &Client, account: &str, count: usize) -> Vec<Taker> 
                 queue: Some(queue).filter(|queue| !queue.is_empty()),
                 user: connection.authorized_user.clone(),
                 name: connection.name.clone(),
+                watches: watching == Some(&place),
             });
         }
     }

@@ -1,7 +1,8 @@
 //! Watches authorization requests go by, as the callout user that it is: a subscriber outside the
 //! queue group gets a copy of each. It never answers, and keeps only requests that it caused.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_nats::{Client, Message};
@@ -18,15 +19,57 @@ use crate::protocol::jwt::Unverified;
 use crate::protocol::request::MAX_REQUEST_BYTES;
 use crate::protocol::seal::Sealer;
 
-/// The most requests that are kept: a busy server's go by unread.
-const MOST: usize = 1000;
 /// How long the server may take to confirm the subscription.
 const CONFIRM: Duration = Duration::from_secs(5);
 
 /// Requests as they came.
 pub struct Watch {
-    seen: Arc<Mutex<Vec<Request>>>,
+    kept: Arc<Mutex<Kept>>,
     task: JoinHandle<()>,
+}
+
+/// What is kept of them: however many others a busy server makes, ours is seen.
+#[derive(Default)]
+struct Kept {
+    /// Of each key that is waited for, the first request since.
+    awaited: BTreeMap<String, Option<Request>>,
+    /// How many came that do not open, and the last of them.
+    closed: u64,
+    last_closed: Option<Request>,
+}
+
+/// A key that is waited for.
+pub struct Awaited {
+    nkey: String,
+    /// How many had come that do not open.
+    closed: u64,
+}
+
+impl Kept {
+    fn await_key(&mut self, nkey: &str) -> Awaited {
+        self.awaited.insert(nkey.to_owned(), None);
+        Awaited { nkey: nkey.to_owned(), closed: self.closed }
+    }
+
+    fn keep(&mut self, request: Request) {
+        match &request.content {
+            None => {
+                self.closed += 1;
+                self.last_closed = Some(request);
+            }
+            Some(content) => {
+                if let Some(place @ None) = self.awaited.get_mut(&content.nkey) {
+                    *place = Some(request);
+                }
+            }
+        }
+    }
+
+    fn found(&self, awaited: &Awaited) -> Option<Request> {
+        let of_key = self.awaited.get(&awaited.nkey).and_then(Option::as_ref);
+        let closed = self.last_closed.as_ref().filter(|_| self.closed > awaited.closed);
+        of_key.or(closed).cloned()
+    }
 }
 
 impl Watch {
@@ -38,44 +81,37 @@ impl Watch {
         let mut fenced = client.subscribe(fence.clone()).await.ok()?;
         client.publish(fence, "".into()).await.ok()?;
         timeout(CONFIRM, fenced.next()).await.ok()??;
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let kept = Arc::clone(&seen);
+        let kept = Arc::new(Mutex::new(Kept::default()));
+        let keeping = Arc::clone(&kept);
         let task = tokio::spawn(async move {
             while let Some(message) = requests.next().await {
                 let request = read(&message, sealer.as_ref());
-                let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-                if kept.len() < MOST {
-                    kept.push(request);
-                }
+                keeping.lock().unwrap_or_else(PoisonError::into_inner).keep(request);
             }
         });
-        Some(Self { seen, task })
+        Some(Self { kept, task })
     }
 
-    /// How many came so far: a mark for [`Watch::since`].
-    pub fn mark(&self) -> usize {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).len()
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A request since the mark for the holder of that key; or, since its key is not known, one
+    /// From now on a request for the holder of that key is kept, for [`Watch::since`].
+    pub fn await_key(&self, nkey: &str) -> Awaited {
+        self.kept().await_key(nkey)
+    }
+
+    /// A request since then for the holder of that key; or, since its key is not known, one
     /// that does not open. Waits a moment for it: it goes another way than the refusal.
-    pub async fn since(&self, mark: usize, nkey: &str) -> Option<Request> {
+    pub async fn since(&self, awaited: &Awaited) -> Option<Request> {
         let deadline = Instant::now() + Duration::from_millis(500);
         loop {
-            let found = self.found(mark, nkey);
+            let found = self.kept().found(awaited);
             if found.is_some() || Instant::now() >= deadline {
                 return found;
             }
             sleep(Duration::from_millis(10)).await;
         }
-    }
-
-    fn found(&self, mark: usize, nkey: &str) -> Option<Request> {
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let since = seen.get(mark..).unwrap_or_default();
-        let of = |r: &&Request| r.content.as_ref().is_some_and(|c| c.nkey == nkey);
-        let closed = |r: &&Request| r.content.is_none();
-        since.iter().find(of).or_else(|| since.iter().find(closed)).cloned()
     }
 }
 
@@ -112,4 +148,50 @@ fn content(token: &[u8]) -> Option<Content> {
         verified: key.is_some_and(|key| token.verify(&key).is_ok()),
         nkey: request.nats.connect_opts.nkey,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(nkey: &str) -> Request {
+        let content = Content {
+            server: "n1".to_owned(),
+            issuer: "A".to_owned(),
+            waits: 10,
+            nonce: true,
+            verified: true,
+            nkey: nkey.to_owned(),
+        };
+        Request { sealed: true, content: Some(content) }
+    }
+
+    #[test]
+    fn among_any_number_of_requests_the_one_that_was_caused_is_kept() {
+        let mut kept = Kept::default();
+        let awaited = kept.await_key("U1");
+        for number in 0..100_000 {
+            kept.keep(request(&format!("other {number}")));
+        }
+        assert_eq!(kept.found(&awaited), None);
+        kept.keep(request("U1"));
+        assert_eq!(kept.found(&awaited), Some(request("U1")));
+        assert_eq!(kept.awaited.len(), 1);
+        // What came before somebody waits for it again is another's.
+        let again = kept.await_key("U1");
+        assert_eq!(kept.found(&again), None);
+    }
+
+    #[test]
+    fn one_that_does_not_open_counts_where_it_came_since() {
+        let mut kept = Kept::default();
+        let closed = Request { sealed: true, content: None };
+        kept.keep(closed.clone());
+        let awaited = kept.await_key("U1");
+        assert_eq!(kept.found(&awaited), None);
+        kept.keep(closed.clone());
+        assert_eq!(kept.found(&awaited), Some(closed));
+        kept.keep(request("U1"));
+        assert_eq!(kept.found(&awaited), Some(request("U1")));
+    }
 }

@@ -188,6 +188,15 @@ fn check_hardened(bucket: &Bucket, entry: &BucketEntry, problems: &Collector) {
             "when it is full, one owner's writes drop the values of the others",
             "write `discard = \"new\"`, or leave `max_bytes` out",
         );
+    } else if let Some(cap) = &entry.max_bytes {
+        problems.push(
+            Problem::warning(
+                "shared-cap",
+                format!("one owner of a part can fill bucket `{}`", bucket.name),
+            )
+            .at(&cap.span, "when it is full, nobody's writes are stored")
+            .help("leave `max_bytes` out, or give each owner a bucket"),
+        );
     }
 }
 
