@@ -513,6 +513,20 @@ mod tests {
     use crate::source::SourceFile;
 
     #[test]
+    fn a_service_publishes_its_own_audit_events_unless_it_has_solewriters_name() {
+        for (subject, service, own) in [
+            ("audit.events.orders.>", "orders", true),
+            ("audit.events.orders.run1", "orders", true),
+            ("audit.events.orders.>", "billing", false),
+            ("audit.events.>", "orders", false),
+            ("audit.events.solewriter.>", "solewriter", false),
+        ] {
+            let pattern = Pattern::parse(subject).unwrap();
+            assert_eq!(is_own_audit_subject(&pattern, service), own, "{subject} {service}");
+        }
+    }
+
+    #[test]
     fn the_last_gate_stops_what_validation_let_through() {
         let text = "[service.a]\npublishes = [\"events.x\"]\n";
         let policy = validate(&[SourceFile::new("p.toml", text)]).unwrap().policy;

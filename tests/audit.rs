@@ -183,7 +183,8 @@ fn samples() -> Vec<Event> {
 fn cloud_events() -> Vec<Value> {
     let record = |(number, event)| {
         // Each from who makes it.
-        let producer = if matches!(event, Event::Violation(_)) { "violations" } else { "solewriter" };
+        let producer =
+            if matches!(event, Event::Violation(_)) { "violations" } else { "solewriter" };
         let source = Source { producer: text(producer), instance: text("019aa1d0c5c1b2c3d4e") };
         let line = Record { sequence: 41 + number, time: time(), event }.line(&source);
         serde_json::from_str(&line).unwrap()

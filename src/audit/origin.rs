@@ -68,7 +68,7 @@ pub fn judge<'a>(
     let (producer, instance) = of_subject(subject).ok_or(Foreign::Subject)?;
     let text = |name: &str| event.get(name).and_then(Value::as_str).ok_or(Foreign::NoEvent);
     let kind = text("type")?;
-    let number = text("sequence")?.parse().map_err(|_| Foreign::NoEvent)?;
+    let number = text("sequence")?.parse::<u64>().map_err(|_| Foreign::NoEvent)?;
     if !(1..=MAX_NUMBER).contains(&number) || !kind.starts_with(TYPES) {
         return Err(Foreign::NoEvent);
     }

@@ -374,7 +374,7 @@ impl Keeper {
         let known = lines.iter().take_while(|l| l.sequence <= stored && stale(l)).count();
         if known > 0 {
             lines.truncate(known);
-            self.got_through(&instance, &lines);
+            self.got_through(&instance, &lines, known);
             return true;
         }
         let (answer, receiver) = oneshot::channel();
@@ -401,17 +401,18 @@ impl Keeper {
         old.unwrap_or(&mut self.own)
     }
 
-    fn got_through(&mut self, instance: &str, lines: &[Line]) {
+    /// These need not be sent any more, and the stream has so many of them.
+    fn got_through(&mut self, instance: &str, lines: &[Line], stored: usize) {
         if let Err(error) = self.sending(instance).run.done(lines) {
             self.say(&format!("cannot note what the stream has: {error}"));
         }
-        self.intake.metrics().audit_published(lines.len() as u64);
+        self.intake.metrics().audit_published(stored as u64);
         self.count();
     }
 
     /// Tells of events that the stream took for ones that it has, and they were never sent: who
     /// may publish there used their ids first.
-    fn tell_taken(&mut self, instance: &str, numbers: &[u64]) {
+    fn tell_taken(&self, instance: &str, numbers: &[u64]) {
         let mut loss = None;
         for number in numbers {
             Loss::add(&mut loss, *number);
@@ -433,7 +434,7 @@ impl Keeper {
     }
 
     /// Tells of events that were in the spool and are no more.
-    fn tell_damage(&mut self, instance: String, damage: Damage) {
+    fn tell_damage(&self, instance: String, damage: Damage) {
         let Damage { count, first, last } = damage;
         self.intake.metrics().audit_lost("damaged", count);
         let recorder = self.intake.recorder();
@@ -473,7 +474,7 @@ impl Keeper {
             }
             Answer::Publish(lines, Published { done, taken, outcome }) => {
                 let (through, rest) = lines.split_at(done.min(lines.len()));
-                self.got_through(&instance, through);
+                self.got_through(&instance, through, through.len().saturating_sub(taken.len()));
                 self.tell_taken(&instance, &taken);
                 if let Some(last) = rest.last() {
                     let sending = self.sending(&instance);
@@ -575,5 +576,23 @@ impl Keeper {
             self.say(&format!("cannot close the spool: {error}"));
         }
         pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_sink_whose_disk_hangs_is_not_waited_for() {
+        let (finish, _finishing) = oneshot::channel();
+        let (_end, ended) = oneshot::channel();
+        let began = Instant::now();
+        assert_eq!(Sink { finish, ended }.finish(Duration::from_millis(10)).await, None);
+        assert!(began.elapsed() < GRACE * 3, "{:?}", began.elapsed());
+        let (finish, _finishing) = oneshot::channel();
+        let (end, ended) = oneshot::channel();
+        end.send(7).unwrap();
+        assert_eq!(Sink { finish, ended }.finish(Duration::ZERO).await, Some(7));
     }
 }

@@ -196,17 +196,16 @@ impl Run {
             let mut reader = BufReader::new(File::open(&segment.path)?);
             at = 0;
             while let Some((line, length)) = next_line(&mut reader)? {
-                match &line {
-                    None => damaged += 1,
-                    Some(line) => {
-                        if damaged > 0 && line.sequence > self.acked + 1 {
-                            let first = before.max(self.acked) + 1;
-                            // No more than there are numbers for: others were acknowledged.
-                            let count = damaged.min(line.sequence.saturating_sub(first));
-                            self.damage = Damage::and(self.damage, count, first, line.sequence - 1);
-                        }
-                        (before, damaged) = (line.sequence, 0);
+                if let Some(line) = &line {
+                    if damaged > 0 && line.sequence > self.acked + 1 {
+                        let first = before.max(self.acked) + 1;
+                        // No more than there are numbers for: others were acknowledged.
+                        let count = damaged.min(line.sequence.saturating_sub(first));
+                        self.damage = Damage::and(self.damage, count, first, line.sequence - 1);
                     }
+                    (before, damaged) = (line.sequence, 0);
+                } else {
+                    damaged += 1;
                 }
                 if let Some(line) = line.filter(|line| line.sequence > self.acked) {
                     first.get_or_insert((index, at));

@@ -249,7 +249,9 @@ mod tests {
         let own = source(PRODUCER, "early");
         let mut all: Vec<_> = numbers.iter().map(|number| message(&own, *number, None)).collect();
         // Told by a later run.
-        all.extend(lost.map(|lost| message(&source(PRODUCER, "later"), 1, Some(Event::Lost(lost)))));
+        all.extend(
+            lost.map(|lost| message(&source(PRODUCER, "later"), 1, Some(Event::Lost(lost)))),
+        );
         counted(&all).runs.into_iter().next().unwrap().1
     }
 

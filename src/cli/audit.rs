@@ -187,7 +187,8 @@ impl Tail {
             _ = tokio::signal::ctrl_c() => {}
         }
         if foreign > 0 {
-            let messages = tool::count(usize::try_from(foreign).unwrap_or(usize::MAX), "message", "messages");
+            let messages =
+                tool::count(usize::try_from(foreign).unwrap_or(usize::MAX), "message", "messages");
             note(&format!("{messages} foreign: `solewriter audit stats` says who published them"));
         }
         Ok(ExitCode::SUCCESS)

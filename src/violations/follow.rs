@@ -344,7 +344,8 @@ impl Follower {
         let is_ours = |user: &String| {
             Granted::parse(user).is_some_and(|granted| granted.service == self.options.service)
         };
-        refusal.subject.starts_with(&self.own_subjects) && refusal.user.as_ref().is_some_and(is_ours)
+        refusal.subject.starts_with(&self.own_subjects)
+            && refusal.user.as_ref().is_some_and(is_ours)
     }
 
     fn publish(&mut self, record: &Record) {

@@ -569,6 +569,39 @@ pub async fn who_may_publish_and_read_is_what_the_policy_says(version: &'static 
     }
 }
 
+/// Message ids belong to the whole stream: who uses the id of an event to come suppresses it, and
+/// that is told.
+pub async fn an_id_that_somebody_used_first_is_told_as_a_loss(version: &'static str) {
+    let mut deployment = deployment(version).await;
+    let known = deployment.service("known");
+    let mut client = Raw::login(&deployment, &known).await;
+    let events = settled(&deployment).await;
+    let last = events.last().unwrap();
+    let run = last["source"].as_str().unwrap().rsplit('/').next().unwrap().to_owned();
+    let number: u64 = last["sequence"].as_str().unwrap().parse().unwrap();
+    let header = format!("Nats-Msg-Id: {run}-{}", number + 2);
+    client.publish_with("audit.events.known.x", "", &header, b"{}").await.unwrap();
+    log_in(&deployment, &known, 3).await;
+    let told = deployment.instances[0].says("audit_id_taken").await;
+    let lost = deployment.instances[0].says("audit_lost").await;
+    let data = (&lost["reason"], &lost["count"], &lost["first"], &lost["last"]);
+    assert_eq!(data, (&json!("id_taken"), &json!(1), &json!(number + 2), &json!(number + 2)));
+    let wanted = lost["audit"].as_str().unwrap().to_owned();
+    let events = eventually("the loss in the stream", async || {
+        let all = messages(&deployment).await;
+        let parsed = |m: &StreamMessage| serde_json::from_slice::<Value>(&m.payload).unwrap();
+        let events: Vec<Value> = all.iter().map(parsed).filter(|e| e["id"].is_string()).collect();
+        events.iter().any(|event| id(event) == wanted).then_some(events)
+    })
+    .await;
+    in_order(&events);
+    let stats = stats(&events);
+    let run = &stats.runs[&format!("solewriter/{run}")];
+    assert_eq!((run.missing, run.told), (1, 1), "{stats:?}\n{told}");
+    let metric = "solewriter_audit_lost_total{reason=\"id_taken\"}";
+    assert_eq!(deployment.instances[0].metric(metric).await, 1.0);
+}
+
 /// The client libraries read the stream with an ordered consumer, without one violation.
 pub async fn an_auditor_reads_with_each_library(version: &'static str) {
     let deployment = deployment(version).await;

@@ -120,7 +120,8 @@ fn count_line(stats: &Stats) -> String {
         _ => String::new(),
     };
     let foreign = if stats.foreign > 0 {
-        let messages = count(usize::try_from(stats.foreign).unwrap_or(usize::MAX), "message", "messages");
+        let messages =
+            count(usize::try_from(stats.foreign).unwrap_or(usize::MAX), "message", "messages");
         format!("; {messages} foreign")
     } else {
         String::new()
