@@ -465,3 +465,79 @@ impl Lag {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::permissions::Defaults;
+
+    const KEY: &str = "UCRAFZAHGBQKZ5WVGGAZTW3N7PIO7NNEZC77U2TFP7DSBDSFHKEUCIHK";
+
+    fn line(second: u32, service: &str, subject: &str) -> String {
+        format!(
+            "[1] 2026/11/23 18:12:{second:02}.000000 [ERR] h:1 - cid:7 - \"v2:rust:x\" - \
+             \"APP/user:{service}/{KEY}/0123\" - Publish Violation - Subject \"{subject}\"\n"
+        )
+    }
+
+    async fn follow(text: String) -> (Tally, State) {
+        let folder = tempfile::tempdir().unwrap();
+        let file = StateFile::new(&folder.path().join("state.json"));
+        let options = Options {
+            window: SignedDuration::from_secs(60),
+            zone: TimeZone::UTC,
+            server: None,
+            service: "violations".to_owned(),
+            publishes: true,
+        };
+        let lifetime = Duration::from_secs(60);
+        let explainer = Explainer::new(Defaults { account: "APP".into(), lifetime });
+        let (send, pieces) = mpsc::channel(1);
+        send.send(text.into_bytes()).await.unwrap();
+        drop(send);
+        let input = Input::Stream(pieces, Lines::default());
+        let state = State { instance: "i".to_owned(), ..State::default() };
+        let follower = Follower::new(options, input, explainer, None, state, Some(file.clone()));
+        let (_stop, stopped) = watch::channel(false);
+        // Nobody takes the events: they are in the state at the end.
+        let tally = follower.run(stopped).await.unwrap();
+        (tally, file.load().unwrap().unwrap())
+    }
+
+    #[tokio::test]
+    async fn what_is_published_is_numbered_without_a_gap_and_long_lines_are_told_once() {
+        let own = "audit.events.violations.i";
+        let text = [
+            line(1, "intruder", "$KV.orders.a"),
+            line(2, "violations", own),
+            line(3, "violations", own),
+            line(4, "intruder", "$KV.orders.b"),
+            // Somebody else there is a violation like any other, and so is it elsewhere.
+            line(5, "intruder", own),
+            line(6, "violations", "audit.events.solewriter.i"),
+            "x".repeat(2 * 64 * 1024) + "\n",
+            "y".repeat(2 * 64 * 1024) + "\n",
+        ];
+        let (tally, state) = follow(text.concat()).await;
+        assert_eq!((tally.violations, tally.told, tally.too_long), (6, 6, 2));
+        let events: Vec<serde_json::Value> =
+            state.outbox.iter().map(|event| serde_json::from_str(&event.body).unwrap()).collect();
+        let brief: Vec<(&str, &str)> = events
+            .iter()
+            .map(|event| {
+                let data = &event["data"];
+                let what = data["subject"].as_str().or(data["reason"].as_str()).unwrap();
+                (event["sequence"].as_str().unwrap(), what)
+            })
+            .collect();
+        let expected = [
+            ("000000000001", "$KV.orders.a"),
+            ("000000000002", "$KV.orders.b"),
+            ("000000000003", own),
+            ("000000000004", "audit.events.solewriter.i"),
+            ("000000000005", "violations_log"),
+        ];
+        assert_eq!(brief, expected);
+        assert_eq!(state.next, 6);
+    }
+}

@@ -96,7 +96,7 @@ impl Stalls {
         // A thread of its own, as the follower is one: a runtime that is busy is not the machine.
         let longest = std::thread::spawn(move || {
             let mut longest = Duration::ZERO;
-            while stopped.try_recv().is_err() {
+            while stopped.try_recv() == Err(tokio::sync::oneshot::error::TryRecvError::Empty) {
                 let began = Instant::now();
                 std::thread::sleep(STEP);
                 longest = longest.max(began.elapsed() - STEP);
@@ -529,7 +529,9 @@ async fn ten_thousand_a_second(version: &'static str, kinds: usize) {
     let early = sizes[sizes.len() / 3];
     let most = sizes.iter().max().unwrap();
     assert!(*most <= early + 64, "memory grows: {sizes:?} MiB");
-    assert_eq!(stopped["violations"], written, "{stopped}");
+    let is_read = position() == length;
+    assert!(is_read || stopped["waiting"].as_u64() > Some(0), "it stopped reading: {stopped}");
+    assert!(!is_read || stopped["violations"] == written, "{stopped}");
 }
 
 pub async fn ten_thousand_repeated_violations_a_second(version: &'static str) {
