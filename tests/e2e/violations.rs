@@ -456,7 +456,8 @@ async fn ten_thousand_a_second(version: &'static str, kinds: usize) {
     let log = deployment.dir.path().join("busy.log");
     let file = std::fs::File::create(&log).unwrap();
     let path = log.to_str().unwrap();
-    let mut follower = follow_log(&deployment, "busy", path, &["--server-name", "busy"]);
+    let mut follower =
+        follow_log(&deployment, "busy", path, &["--server-name", "busy", "--log-times", "utc"]);
     follower.says("connected").await;
     let pid = follower.child.id().unwrap();
 
@@ -467,7 +468,8 @@ async fn ten_thousand_a_second(version: &'static str, kinds: usize) {
             let due = (began.elapsed().as_secs_f64() * RATE as f64) as usize;
             while written < due {
                 let kind = written % kinds;
-                let now = jiff::Zoned::now().strftime("%Y/%m/%d %H:%M:%S%.6f").to_string();
+                let now = format!("{:.6}", Timestamp::now()).replace('-', "/").replace('T', " ");
+                let now = now.trim_end_matches('Z');
                 writeln!(
                     file,
                     "[1] {now} [ERR] 127.0.0.1:51792 - cid:{} - \"v2:rust:x\" - \
