@@ -453,7 +453,7 @@ async fn ten_thousand_a_second(version: &'static str, kinds: usize) {
     let deployment = Deployment::start(version, POLICY).await;
     create_stream(&deployment).await;
     let key = deployment.service("intruder").key();
-    let log = deployment.dir.path().join("busy.log");
+    let log = deployment.dir.path().join("nats-busy.log");
     let file = std::fs::File::create(&log).unwrap();
     let path = log.to_str().unwrap();
     let mut follower =
