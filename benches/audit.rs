@@ -1,8 +1,11 @@
 //! What the audit stream costs an authorisation, in one run, in turn without and with it:
 //!
 //! - decisions, 1,000 a second, in this process: from a request's bytes to the answer's, recorded;
-//! - logins of real clients through a real nats-server and the real service, up to 1,000 a second
-//!   and 16 at a time, as many as the machine can do.
+//! - logins of real clients through a real nats-server and the real service, 1,000 a second, and
+//!   a quarter of that.
+//!
+//! Each is measured from when it was due, so that one that is late makes those after it late too.
+//! Where the machine does not do so many, that is said: the times are those of a queue that grows.
 //!
 //! `cargo bench --bench audit`. Read the ratios; the figures are this machine's.
 
@@ -40,8 +43,8 @@ const RATE: u32 = 1000;
 /// Of one turn; the first is not counted.
 const SECONDS: u32 = 4;
 const TURNS: usize = 4;
-/// Logins at a time.
-const AT_A_TIME: usize = 16;
+/// Logins at a time, at most: a login that finds no place waits, and that counts.
+const AT_A_TIME: usize = 256;
 const VERSION: &str = "2.15.1";
 
 fn main() {
@@ -79,7 +82,9 @@ async fn run() {
     let stage = stage().await;
     println!("audit stream off and on, nats-server {VERSION}\n");
     decisions(&stage).await;
-    real_logins(&stage).await;
+    for rate in [RATE / 4, RATE] {
+        real_logins(&stage, rate).await;
+    }
     let mut stream = stage.admin.get_stream(DEFAULT_NAME).await.unwrap();
     println!("\nevents in the stream: {}", stream.info().await.unwrap().state.messages);
 }
@@ -117,7 +122,7 @@ async fn decisions(stage: &Stage) {
                 for number in 0..RATE * SECONDS {
                     let due = Duration::from_secs(1) * number / RATE;
                     std::thread::sleep(due.saturating_sub(began.elapsed()));
-                    let start = Instant::now();
+                    let start = began + due;
                     let moment = Moment::now();
                     let moment = Moment { now: support::Bench::moment().now, ..moment };
                     let done = bench.authorizer.authorise(&token, None, &policy, &moment).unwrap();
@@ -135,10 +140,10 @@ async fn decisions(stage: &Stage) {
     }
     report(&format!("decisions, {RATE} a second"), times);
     let left = sink.finish(Duration::from_secs(30)).await;
-    assert_eq!(left, 0, "events were left");
+    assert_eq!(left, Some(0), "events were left");
 }
 
-async fn real_logins(stage: &Stage) {
+async fn real_logins(stage: &Stage, rate: u32) {
     let url = stage.server.client_url().to_owned();
     // Without the table, events go to the log alone.
     let on = stage.files.settings();
@@ -153,17 +158,20 @@ async fn real_logins(stage: &Stage) {
         for which in if turn % 2 == 0 { [0, 1] } else { [1, 0] } {
             let settings = if which == 0 { &off } else { &on };
             let mut service = start(&stage.files, settings, &url, stage.dir.path()).await;
-            let (found, rate) = logins(&url, &signer).await;
+            let (found, done) = logins(&url, &signer, rate).await;
             if turn > 0 {
                 times[which].extend(found);
-                rates[which].push(rate as u32);
+                rates[which].push(done as u32);
             }
             service.start_kill().unwrap();
             service.wait().await.unwrap();
         }
     }
-    report(&format!("logins, {AT_A_TIME} at a time, up to {RATE} a second"), times);
+    report(&format!("logins, {rate} a second, from when each was due"), times);
     println!("  logins a second, turn by turn: without {:?}, with {:?}", rates[0], rates[1]);
+    if rates.iter().flatten().any(|done| *done < rate / 100 * 95) {
+        println!("  this machine does not do {rate} a second: these are times of a growing queue");
+    }
 }
 
 fn report(what: &str, [mut without, mut with]: [Vec<Duration>; 2]) {
@@ -201,24 +209,21 @@ async fn start(files: &Deployment, settings: &Path, url: &str, dir: &Path) -> Ch
 }
 
 /// Logs in at the rate, as long as no more than [`AT_A_TIME`] are on their way. Gives how long each
-/// took, and how many a second were done.
-async fn logins(url: &str, signer: &Arc<Signer<User>>) -> (Vec<Duration>, f64) {
+/// took from when it was due, and how many a second were done.
+async fn logins(url: &str, signer: &Arc<Signer<User>>, rate: u32) -> (Vec<Duration>, f64) {
     let address = url.rsplit('/').next().unwrap().to_owned();
     let places = Arc::new(Semaphore::new(AT_A_TIME));
     let mut running = JoinSet::new();
     let began = Instant::now();
-    let mut number = 0;
-    while began.elapsed() < Duration::from_secs(SECONDS.into()) {
-        let due = began + Duration::from_secs(1) * number / RATE;
+    for number in 0..rate * SECONDS {
+        let due = began + Duration::from_secs(1) * number / rate;
         tokio::time::sleep_until(due.into()).await;
-        number += 1;
         let place = Arc::clone(&places).acquire_owned().await.unwrap();
         let (address, signer) = (address.clone(), Arc::clone(signer));
         running.spawn(async move {
-            let began = Instant::now();
             login(&address, &signer).await;
             drop(place);
-            began.elapsed()
+            due.elapsed()
         });
     }
     let all = running.join_all().await;

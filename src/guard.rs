@@ -29,14 +29,12 @@ mod said;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions, Event, Message, ServerError, Subject, ToServerAddrs};
 use bytes::Bytes;
 use jiff::SignedDuration;
 use tokio::sync::broadcast;
-use tokio::time::timeout;
 
 pub use self::kv::Kv;
 use self::report::Reporter;
@@ -316,15 +314,13 @@ impl Guarded {
     /// there were too many at a time or the stream did not take them.
     #[must_use]
     pub fn dropped(&self) -> (u64, u64) {
-        let dropped = self.reporter.dropped();
-        let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
-        (count(&dropped.unlogged), count(&dropped.unpublished))
+        self.reporter.dropped()
     }
 
     /// Tells what is counted, waits a few seconds at most for the last events, and drains the
     /// connection.
     pub async fn close(&self) {
-        let _ = timeout(FAREWELL, self.reporter.finish()).await;
+        self.reporter.close(FAREWELL).await;
         // A connection that is closed already is what is wanted.
         let _ = self.client.drain().await;
     }

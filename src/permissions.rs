@@ -11,7 +11,7 @@ use aws_lc_rs::digest;
 use nats_jwt::{NatsClaims, NatsPermissions, NatsPermissionsMap};
 use serde_json::value::RawValue;
 
-use crate::audit::event::SUBJECT_ROOT;
+use crate::audit::event::{PRODUCER, SUBJECT_ROOT};
 use crate::keyspace::Keyspace;
 pub use crate::operation::inbox_prefix;
 use crate::operation::{self, Needed};
@@ -204,9 +204,13 @@ pub fn reaches_audit(pattern: &Pattern) -> bool {
     Pattern::parse(AUDIT_SUBJECTS).is_ok_and(|audit| audit.overlaps(pattern))
 }
 
-/// Whether a subject is one that the service publishes its own audit events to.
+/// Whether a subject is one that the service publishes its own audit events to. A service that
+/// has solewriter's own name has none: its events would be taken for decisions.
 #[must_use]
 pub fn is_own_audit_subject(pattern: &Pattern, service: &str) -> bool {
+    if service == PRODUCER {
+        return false;
+    }
     let own = format!("{SUBJECT_ROOT}.{service}");
     [own.clone(), format!("{own}.>")]
         .iter()
@@ -508,6 +512,20 @@ mod tests {
     use super::*;
     use crate::policy::validate::validate;
     use crate::source::SourceFile;
+
+    #[test]
+    fn a_service_publishes_its_own_audit_events_unless_it_has_solewriters_name() {
+        for (subject, service, own) in [
+            ("audit.events.orders.>", "orders", true),
+            ("audit.events.orders.run1", "orders", true),
+            ("audit.events.orders.>", "billing", false),
+            ("audit.events.>", "orders", false),
+            ("audit.events.solewriter.>", "solewriter", false),
+        ] {
+            let pattern = Pattern::parse(subject).unwrap();
+            assert_eq!(is_own_audit_subject(&pattern, service), own, "{subject} {service}");
+        }
+    }
 
     #[test]
     fn the_last_gate_stops_what_validation_let_through() {

@@ -142,11 +142,11 @@ fn samples() -> Vec<Event> {
             operation: Operation::Write,
             subject: text("$KV.orders.1001"),
             queue: None,
-            keyspace: some("orders"),
+            keyspace: some("orders/1001"),
             owner: some("orders"),
-            missing_rule: None,
-            detail: some("`orders` is another's to write"),
-            repeats: some("01J9ZK4E3PYT-41"),
+            missing_rule: some("[service.billing] owns = [\"orders\"]"),
+            detail: None,
+            repeats: some("019aa1d0c5c1b2c3d4e-41"),
             count: 3,
             first: time(),
             last: time(),
@@ -181,8 +181,11 @@ fn samples() -> Vec<Event> {
 }
 
 fn cloud_events() -> Vec<Value> {
-    let source = Source { producer: text("solewriter"), instance: text("019aa1d0c5c1b2c3d4e") };
     let record = |(number, event)| {
+        // Each from who makes it.
+        let producer =
+            if matches!(event, Event::Violation(_)) { "violations" } else { "solewriter" };
+        let source = Source { producer: text(producer), instance: text("019aa1d0c5c1b2c3d4e") };
         let line = Record { sequence: 41 + number, time: time(), event }.line(&source);
         serde_json::from_str(&line).unwrap()
     };

@@ -383,7 +383,7 @@ pub struct Trouble {
 /// Events that will never be in the stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lost {
-    /// `queue_full`, `spool_full`, or `killed`.
+    /// `queue_full`, `spool_full`, `killed`, `damaged` or `id_taken`; from a guard, `unpublished`.
     pub reason: String,
     /// How many.
     pub count: u64,

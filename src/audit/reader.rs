@@ -75,8 +75,9 @@ impl Reader {
         stream.map_err(|error| ReadError::Stream(self.stream.clone(), error.to_string()))
     }
 
-    /// Gives every event since a time, or all, to `each`, oldest first; then the ones to come, if
-    /// `follow` says so. What is no JSON is given as `null`.
+    /// Gives every message since a time, or all, to `each`, oldest first; then the ones to come, if
+    /// `follow` says so: the subject, which says who published it, and the event. What is no JSON
+    /// is given as `null`. Whether the event is that producer's is for [`super::origin`] to say.
     ///
     /// # Errors
     /// [`ReadError`].
@@ -84,7 +85,7 @@ impl Reader {
         &self,
         since: Option<Timestamp>,
         follow: bool,
-        mut each: impl FnMut(&Value) -> Then,
+        mut each: impl FnMut(&str, &Value) -> Then,
     ) -> Result<(), ReadError> {
         let stream = self.open().await?;
         let broken = |error: &dyn std::fmt::Display| ReadError::Broken(error.to_string());
@@ -100,7 +101,7 @@ impl Reader {
             let message = message.map_err(|error| broken(&error))?;
             left = message.info().map_err(|error| broken(&error))?.pending;
             let event = serde_json::from_slice(&message.payload).unwrap_or(Value::Null);
-            if each(&event) == Then::Stop {
+            if each(&message.subject, &event) == Then::Stop {
                 break;
             }
         }

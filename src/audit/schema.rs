@@ -166,7 +166,11 @@ const TROUBLE: [Field; 3] = [
 ];
 
 const LOST: [Field; 5] = [
-    always("reason", Text, "`queue_full`, `spool_full` or `killed`"),
+    always(
+        "reason",
+        Text,
+        "`queue_full`, `spool_full`, `killed`, `damaged` or `id_taken`; from a guard, `unpublished`",
+    ),
     always("count", Number, "how many"),
     always("instance", Text, "the run that they belong to"),
     always("first", Number, "the number of the first"),

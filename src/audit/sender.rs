@@ -56,14 +56,32 @@ pub(super) enum SendError {
 pub(super) enum Question {
     /// The message id of the last message on a subject; `None` when there is none.
     Last { subject: String, answer: oneshot::Sender<Result<Option<String>, SendError>> },
-    /// Publishes lines with their message ids, and waits until each is acknowledged. The error
-    /// comes with how many were before it, all of them acknowledged.
+    /// Publishes lines with their message ids, and waits until each is acknowledged.
     Publish {
         subject: String,
         instance: String,
         lines: Vec<Line>,
-        answer: oneshot::Sender<(usize, Result<(), SendError>)>,
+        /// Events up to this number may be in the stream already.
+        unsure: u64,
+        answer: oneshot::Sender<Published>,
     },
+}
+
+/// What became of lines.
+pub(super) struct Published {
+    /// How many were acknowledged, from the first on.
+    pub done: usize,
+    /// The numbers of those among them that the stream did not take, although they were never
+    /// sent before: somebody else used their message ids.
+    pub taken: Vec<u64>,
+    /// What kept the next one from being acknowledged.
+    pub outcome: Result<(), SendError>,
+}
+
+impl Published {
+    pub fn none(error: SendError) -> Self {
+        Self { done: 0, taken: Vec::new(), outcome: Err(error) }
+    }
 }
 
 /// Starts the thread. It ends when nobody can ask any more.
@@ -148,7 +166,7 @@ impl Question {
     fn refuse(self, error: &SendError) {
         match self {
             Self::Last { answer, .. } => drop(answer.send(Err(error.clone()))),
-            Self::Publish { answer, .. } => drop(answer.send((0, Err(error.clone())))),
+            Self::Publish { answer, .. } => drop(answer.send(Published::none(error.clone()))),
         }
     }
 
@@ -164,14 +182,17 @@ impl Question {
                 let _ = answer.send(found);
                 good
             }
-            Self::Publish { subject, instance, lines, answer } => {
-                let mut done = 0;
+            Self::Publish { subject, instance, lines, unsure, answer } => {
+                let mut published = Published { done: 0, taken: Vec::new(), outcome: Ok(()) };
+                let publishing =
+                    publish(client, target, &subject, &instance, lines, unsure, &mut published);
                 let outcome = tokio::select! {
-                    outcome = publish(client, target, &subject, &instance, lines, &mut done) => outcome,
+                    outcome = publishing => outcome,
                     () = lost.notified() => Err(SendError::Lost),
                 };
                 let good = outcome.is_ok();
-                let _ = answer.send((done, outcome));
+                published.outcome = outcome;
+                let _ = answer.send(published);
                 good
             }
         }
@@ -197,7 +218,8 @@ async fn publish(
     subject: &str,
     instance: &str,
     lines: Vec<Line>,
-    done: &mut usize,
+    unsure: u64,
+    published: &mut Published,
 ) -> Result<(), SendError> {
     let context = ContextBuilder::new().timeout(PATIENCE).build(client.clone());
     let mut acknowledgements = Vec::with_capacity(lines.len());
@@ -206,9 +228,10 @@ async fn publish(
             .message_id(format!("{instance}-{}", line.sequence))
             .payload(line.bytes.into());
         let sent = context.send_publish(subject.to_owned(), message).await;
-        acknowledgements.push(sent.map_err(|error| SendError::Refused(error.to_string()))?);
+        let sent = sent.map_err(|error| SendError::Refused(error.to_string()))?;
+        acknowledgements.push((line.sequence, sent));
     }
-    for acknowledgement in acknowledgements {
+    for (sequence, acknowledgement) in acknowledgements {
         let taken = acknowledgement.await.map_err(|error| match error.kind() {
             PublishErrorKind::StreamNotFound => SendError::NoStream(subject.to_owned()),
             PublishErrorKind::TimedOut => SendError::Timeout,
@@ -217,7 +240,10 @@ async fn publish(
         if taken.stream != target.stream {
             return Err(SendError::OtherStream(taken.stream, target.stream.clone()));
         }
-        *done += 1;
+        if taken.duplicate && sequence > unsure {
+            published.taken.push(sequence);
+        }
+        published.done += 1;
     }
     Ok(())
 }

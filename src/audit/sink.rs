@@ -2,8 +2,9 @@
 //! decision ever waits for either.
 //!
 //! - Each event is written to the spool before it is sent, and removed when the stream has
-//!   acknowledged it. One batch is on its way at a time, so the order of the stream is the order
-//!   of the numbers.
+//!   acknowledged it. One batch is on its way at a time, and after a failure one event, until the
+//!   stream takes it: of a batch that begins to get through in its middle, the first ones would
+//!   come last. So the order of the stream is the order of the numbers.
 //! - What was sent and not acknowledged is sent again with the same message id, which the stream
 //!   remembers for [`super::stream::DUPLICATE_WINDOW`]. What is older than [`SURE`] is sent again
 //!   only after the stream was asked for the last event that it has of this run.
@@ -19,8 +20,8 @@ use tokio::time::Instant;
 
 use super::event::{Event, Lost, SUBJECT_ROOT, Trouble};
 use super::queue::{Intake, Loss};
-use super::sender::{self, Question, SendError, Target};
-use super::spool::{Line, Run};
+use super::sender::{self, Published, Question, SendError, Target};
+use super::spool::{Damage, Line, Run};
 use super::tally::Tally;
 
 /// The most events that are on their way to the stream, and their bytes.
@@ -39,6 +40,9 @@ const GATHER: Duration = Duration::from_millis(3);
 /// How often what waits is synced to the disk, and left spools are looked for.
 const TICK: Duration = Duration::from_secs(1);
 const LOOK_EVERY: u32 = 10;
+/// How long a sink that does not end is waited for, beyond the time that it was given: its disk
+/// may hang.
+const GRACE: Duration = Duration::from_secs(2);
 /// How often it is said that events do not get through.
 const SAY_EVERY: Duration = Duration::from_secs(30);
 
@@ -84,6 +88,7 @@ impl Sink {
             unwritten: Vec::new(),
             lost: None,
             on_its_way: None,
+            careful: true,
             pause: PAUSE,
             not_before: None,
             failing: None,
@@ -100,10 +105,10 @@ impl Sink {
     }
 
     /// Sends what is left, for at most so long. Gives how many events wait in the spool for the
-    /// next start.
-    pub async fn finish(self, patience: Duration) -> u64 {
+    /// next start; `None` when nobody knows, because its disk hangs or its thread is gone.
+    pub async fn finish(self, patience: Duration) -> Option<u64> {
         let _ = self.finish.send(Instant::now() + patience);
-        self.ended.await.unwrap_or_default()
+        tokio::time::timeout(patience + GRACE, self.ended).await.ok()?.ok()
     }
 }
 
@@ -124,12 +129,12 @@ impl Sending {
 
 enum Way {
     Last(oneshot::Receiver<Result<Option<String>, SendError>>),
-    Publish(Vec<Line>, oneshot::Receiver<(usize, Result<(), SendError>)>),
+    Publish(Vec<Line>, oneshot::Receiver<Published>),
 }
 
 enum Answer {
     Last(Result<Option<String>, SendError>),
-    Publish(Vec<Line>, usize, Result<(), SendError>),
+    Publish(Vec<Line>, Published),
 }
 
 impl Way {
@@ -138,8 +143,8 @@ impl Way {
         match self {
             Self::Last(answer) => Answer::Last(answer.await.unwrap_or(Err(SendError::Lost))),
             Self::Publish(lines, answer) => {
-                let (done, outcome) = answer.await.unwrap_or((0, Err(SendError::Lost)));
-                Answer::Publish(std::mem::take(lines), done, outcome)
+                let published = answer.await.unwrap_or_else(|_| Published::none(SendError::Lost));
+                Answer::Publish(std::mem::take(lines), published)
             }
         }
     }
@@ -164,6 +169,8 @@ struct Keeper {
     lost: Option<Loss>,
     /// The instance that it belongs to, and the question.
     on_its_way: Option<(String, Way)>,
+    /// One event at a time: nobody knows whether the stream is there.
+    careful: bool,
     pause: Duration,
     not_before: Option<Instant>,
     /// Since when nothing gets through.
@@ -342,7 +349,8 @@ impl Keeper {
         }
         let instance = sending.run.instance.clone();
         let subject = format!("{SUBJECT_ROOT}.{producer}.{instance}");
-        let mut lines = match sending.run.next(BATCH, BATCH_BYTES) {
+        let most = if self.careful { 1 } else { BATCH };
+        let mut lines = match sending.run.next(most, BATCH_BYTES) {
             Ok(lines) => lines,
             Err(error) => {
                 self.failed(&format!("cannot read the spool: {error}"));
@@ -350,15 +358,8 @@ impl Keeper {
             }
         };
         if lines.is_empty() {
-            let (count, _) = sending.run.give_up();
-            self.intake.recorder().record(Event::Trouble(Trouble {
-                reason: "audit_spool_damaged".to_owned(),
-                detail: format!(
-                    "{count} events that waited in the spool of {instance} are there no more; the \
-                     log has them"
-                ),
-                service: None,
-            }));
+            let damage = sending.run.give_up();
+            self.tell_damage(instance, damage);
             return true;
         }
         let now = Timestamp::now();
@@ -373,13 +374,14 @@ impl Keeper {
         let known = lines.iter().take_while(|l| l.sequence <= stored && stale(l)).count();
         if known > 0 {
             lines.truncate(known);
-            self.got_through(&instance, &lines);
+            self.got_through(&instance, &lines, known);
             return true;
         }
         let (answer, receiver) = oneshot::channel();
         let way = Way::Publish(lines.clone(), receiver);
+        let (unsure, named) = (sending.unsure, instance.clone());
         self.put(
-            Question::Publish { subject, instance: instance.clone(), lines, answer },
+            Question::Publish { subject, instance: named, lines, unsure, answer },
             instance,
             way,
         );
@@ -399,12 +401,53 @@ impl Keeper {
         old.unwrap_or(&mut self.own)
     }
 
-    fn got_through(&mut self, instance: &str, lines: &[Line]) {
+    /// These need not be sent any more, and the stream has so many of them.
+    fn got_through(&mut self, instance: &str, lines: &[Line], stored: usize) {
         if let Err(error) = self.sending(instance).run.done(lines) {
             self.say(&format!("cannot note what the stream has: {error}"));
         }
-        self.intake.metrics().audit_published(lines.len() as u64);
+        self.intake.metrics().audit_published(stored as u64);
         self.count();
+    }
+
+    /// Tells of events that the stream took for ones that it has, and they were never sent: who
+    /// may publish there used their ids first.
+    fn tell_taken(&self, instance: &str, numbers: &[u64]) {
+        let mut loss = None;
+        for number in numbers {
+            Loss::add(&mut loss, *number);
+        }
+        let Some(loss) = loss else { return };
+        self.intake.metrics().audit_lost("id_taken", loss.count);
+        let recorder = self.intake.recorder();
+        recorder.record(Event::Trouble(Trouble {
+            reason: "audit_id_taken".to_owned(),
+            detail: format!(
+                "the stream has messages under the ids of {} events of {instance} that were never \
+                 sent before, from number {} on, and dropped the events; the log has them. Somebody \
+                 who publishes to the stream chose these ids",
+                loss.count, loss.first
+            ),
+            service: None,
+        }));
+        recorder.record(loss.event("id_taken", instance));
+    }
+
+    /// Tells of events that were in the spool and are no more.
+    fn tell_damage(&self, instance: String, damage: Damage) {
+        let Damage { count, first, last } = damage;
+        self.intake.metrics().audit_lost("damaged", count);
+        let recorder = self.intake.recorder();
+        recorder.record(Event::Trouble(Trouble {
+            reason: "audit_spool_damaged".to_owned(),
+            detail: format!(
+                "{count} events that waited in the spool of {instance} are there no more; the log \
+                 has them"
+            ),
+            service: None,
+        }));
+        let reason = "damaged".to_owned();
+        recorder.record(Event::Lost(Lost { reason, count, instance, first, last }));
     }
 
     fn answered(&mut self, answer: Answer) {
@@ -429,17 +472,24 @@ impl Keeper {
                 }
                 self.failed(&error.to_string());
             }
-            Answer::Publish(lines, done, outcome) => {
+            Answer::Publish(lines, Published { done, taken, outcome }) => {
                 let (through, rest) = lines.split_at(done.min(lines.len()));
-                self.got_through(&instance, through);
+                self.got_through(&instance, through, through.len().saturating_sub(taken.len()));
+                self.tell_taken(&instance, &taken);
                 if let Some(last) = rest.last() {
                     let sending = self.sending(&instance);
                     sending.unsure = sending.unsure.max(last.sequence);
                     sending.stored = None;
                 }
                 match outcome {
-                    Ok(()) => self.works(),
-                    Err(error) => self.failed(&error.to_string()),
+                    Ok(()) => {
+                        self.careful = false;
+                        self.works();
+                    }
+                    Err(error) => {
+                        self.careful = true;
+                        self.failed(&error.to_string());
+                    }
                 }
             }
         }
@@ -482,6 +532,9 @@ impl Keeper {
             if !run.ended() {
                 self.tell_what_was_lost(&run);
             }
+            if let Some(damage) = run.damage() {
+                self.tell_damage(run.instance.clone(), damage);
+            }
             self.old.push_back(Sending { run, unsure: u64::MAX, stored: None });
         }
         self.count();
@@ -523,5 +576,23 @@ impl Keeper {
             self.say(&format!("cannot close the spool: {error}"));
         }
         pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_sink_whose_disk_hangs_is_not_waited_for() {
+        let (finish, _finishing) = oneshot::channel();
+        let (_end, ended) = oneshot::channel();
+        let began = Instant::now();
+        assert_eq!(Sink { finish, ended }.finish(Duration::from_millis(10)).await, None);
+        assert!(began.elapsed() < GRACE * 3, "{:?}", began.elapsed());
+        let (finish, _finishing) = oneshot::channel();
+        let (end, ended) = oneshot::channel();
+        end.send(7).unwrap();
+        assert_eq!(Sink { finish, ended }.finish(Duration::ZERO).await, Some(7));
     }
 }

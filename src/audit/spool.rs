@@ -56,6 +56,17 @@ impl Line {
     }
 }
 
+/// Events that were on disk and cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// How many.
+    pub count: u64,
+    /// The number of the first can be no lower,
+    pub first: u64,
+    /// and that of the last no higher.
+    pub last: u64,
+}
+
 struct Segment {
     path: PathBuf,
     bytes: u64,
@@ -81,6 +92,12 @@ pub struct Run {
     pending: u64,
     pending_bytes: u64,
     synced: bool,
+    /// Files before the last one that are not synced.
+    unsynced: Vec<File>,
+    /// There is a file that the folder on the disk may not have.
+    is_new: bool,
+    /// Lines that were found damaged when the run was taken over.
+    damage: Option<Damage>,
 }
 
 impl Run {
@@ -115,6 +132,9 @@ impl Run {
             pending: 0,
             pending_bytes: 0,
             synced: true,
+            unsynced: Vec::new(),
+            is_new: true,
+            damage: None,
         })
     }
 
@@ -169,10 +189,24 @@ impl Run {
         self.last = self.acked;
         let mut at = 0;
         let mut first = None;
+        // The last number before damage, and how many lines of it: whether the stream has them
+        // shows in the next number.
+        let (mut before, mut damaged) = (0, 0);
         for (index, segment) in self.segments.iter().enumerate() {
             let mut reader = BufReader::new(File::open(&segment.path)?);
             at = 0;
             while let Some((line, length)) = next_line(&mut reader)? {
+                if let Some(line) = &line {
+                    if damaged > 0 && line.sequence > self.acked + 1 {
+                        let first = before.max(self.acked) + 1;
+                        // No more than there are numbers for: others were acknowledged.
+                        let count = damaged.min(line.sequence.saturating_sub(first));
+                        self.damage = Damage::and(self.damage, count, first, line.sequence - 1);
+                    }
+                    (before, damaged) = (line.sequence, 0);
+                } else {
+                    damaged += 1;
+                }
                 if let Some(line) = line.filter(|line| line.sequence > self.acked) {
                     first.get_or_insert((index, at));
                     self.pending += 1;
@@ -181,6 +215,12 @@ impl Run {
                 }
                 at += length;
             }
+        }
+        // Behind the last line, only a run that ended by itself is known to have lost them here: of
+        // one that was killed, its count tells.
+        if damaged > 0 && self.ended() {
+            let first = self.last + 1;
+            self.damage = Damage::and(self.damage, damaged, first, self.last + damaged);
         }
         let (index, offset) = first.unwrap_or((self.segments.len(), at));
         for segment in self.segments.drain(..index) {
@@ -196,9 +236,18 @@ impl Run {
         (self.pending, self.pending_bytes)
     }
 
-    /// Nothing waits any more, because it is gone. Gives what [`Run::pending`] gave.
-    pub fn give_up(&mut self) -> (u64, u64) {
-        (std::mem::take(&mut self.pending), std::mem::take(&mut self.pending_bytes))
+    /// Nothing waits any more, because it is gone. Gives what that was.
+    pub fn give_up(&mut self) -> Damage {
+        self.pending_bytes = 0;
+        let count = std::mem::take(&mut self.pending);
+        Damage { count, first: self.acked + 1, last: self.last }
+    }
+
+    /// Lines between others that were found damaged when the run was taken over, and that the
+    /// stream did not have.
+    #[must_use]
+    pub fn damage(&self) -> Option<Damage> {
+        self.damage
     }
 
     /// The number of the last event that was written.
@@ -216,7 +265,13 @@ impl Run {
         let full = self.segments.back().is_none_or(|segment| segment.bytes >= SEGMENT_BYTES);
         if full || self.writing.is_none() {
             let path = self.dir.join(format!("{first:020}.jsonl"));
-            self.writing = Some(open(&path)?);
+            let file = open(&path)?;
+            if let Some(before) = self.writing.replace(file)
+                && !self.synced
+            {
+                self.unsynced.push(before);
+            }
+            self.is_new = true;
             self.segments.push_back(Segment { path, bytes: 0 });
             self.forget_done()?;
         }
@@ -299,16 +354,33 @@ impl Run {
         Ok(())
     }
 
-    /// Writes to the disk itself what has not been, if anything waits.
+    /// Writes to the disk itself what has not been, if anything waits: the files, and the folder
+    /// that names them.
     ///
     /// # Errors
-    /// What the file system says.
+    /// What the file system says; then it is tried again the next time.
     pub fn sync(&mut self) -> io::Result<()> {
-        if !self.synced && self.pending > 0 {
+        if self.pending == 0 {
+            // The stream has what was in them.
+            self.unsynced.clear();
+            return Ok(());
+        }
+        while let Some(file) = self.unsynced.last() {
+            file.sync_data()?;
+            self.unsynced.pop();
+        }
+        if !self.synced {
             if let Some(file) = &self.writing {
                 file.sync_data()?;
             }
             self.synced = true;
+        }
+        if self.is_new {
+            sync_folder(&self.dir)?;
+            if let Some(spool) = self.dir.parent() {
+                sync_folder(spool)?;
+            }
+            self.is_new = false;
         }
         Ok(())
     }
@@ -359,6 +431,20 @@ impl Run {
         std::fs::remove_file(self.lock_file())?;
         std::fs::remove_dir(&self.dir)
     }
+}
+
+impl Damage {
+    /// More of it, behind what there was.
+    fn and(before: Option<Self>, count: u64, first: u64, last: u64) -> Option<Self> {
+        let before = before.unwrap_or(Self { count: 0, first, last });
+        Some(Self { count: before.count + count, first: before.first, last })
+    }
+}
+
+/// Writes to the disk itself which files a folder has.
+fn sync_folder(path: &Path) -> io::Result<()> {
+    // Elsewhere a folder cannot be opened.
+    if cfg!(unix) { File::open(path)?.sync_all() } else { Ok(()) }
 }
 
 /// The next line and its length with its end. The line is `None` when it is damaged; a last line

@@ -3,8 +3,8 @@
 
 use super::event::Violation;
 
-/// Logs a violation. `id` is the event's in the audit stream.
-pub fn log(id: &str, event: &Violation) {
+/// Logs a violation. `id` is the event's in the audit stream; none when it is not told there.
+pub fn log(id: Option<&str>, event: &Violation) {
     let Violation {
         seen_by,
         service,
@@ -30,7 +30,7 @@ pub fn log(id: &str, event: &Violation) {
     tracing::error!(
         event = "violation", audit = id, seen_by, service, nkey, account, revision, host, server,
         cid, client, operation = operation.as_str(), subject, queue, keyspace, owner, missing_rule,
-        detail, repeats, count,        first = %first, last = %last,
+        detail, repeats, count, first = %first, last = %last,
         "a client went beyond its grant",
     );
 }

@@ -10,9 +10,10 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 
 use self::filter::Filter;
-use super::{fail, print, runtime, tool, wrong};
+use super::{fail, note, print, runtime, tool, wrong};
+use crate::audit::origin::{self, FOLLOWER};
 use crate::audit::reader::{ReadError, Reader, Then};
-use crate::audit::stats::Stats;
+use crate::audit::stats::Counter;
 use crate::audit::stream;
 use crate::keys::{Seed, User};
 use crate::source::toml::parse_duration;
@@ -33,6 +34,9 @@ enum Command {
 }
 
 /// Show events as they come.
+///
+/// What claims to come from somebody else than its producer is marked as foreign, and what it
+/// claims is not shown. With a filter or --json it is left out and counted.
 #[derive(Args)]
 struct Tail {
     #[command(flatten)]
@@ -53,7 +57,8 @@ struct Tail {
 /// Count events, and what is missing.
 ///
 /// Each run of a producer numbers its events from 1, so that a gap shows. Ends with 1 when events
-/// are missing.
+/// are missing. What claims to come from somebody else than its producer counts as foreign and
+/// as nothing else.
 #[derive(Args)]
 struct StatsCommand {
     #[command(flatten)]
@@ -90,6 +95,9 @@ struct From {
     /// The stream.
     #[arg(long, value_name = "NAME", default_value = stream::DEFAULT_NAME)]
     stream: String,
+    /// Services that follow servers' logs (`solewriter violations`): they may tell what others did.
+    #[arg(long, value_name = "LIST", default_value = FOLLOWER, value_delimiter = ',')]
+    followers: Vec<String>,
 }
 
 #[derive(Clone, Copy)]
@@ -150,13 +158,23 @@ impl AuditCommand {
 
 impl Tail {
     async fn run(self) -> Result<ExitCode, String> {
+        let followers = self.from.followers.clone();
         let reader = self.from.reader()?;
         let filter = self.filter.check()?;
-        let show = |event: &serde_json::Value| {
-            if !filter.takes(event) {
-                return Then::GoOn;
-            }
-            let line = if self.json { format!("{event}\n") } else { show::line(event) };
+        let mut foreign = 0_u64;
+        let show = |subject: &str, event: &serde_json::Value| {
+            let line = match origin::judge(subject, event, &followers) {
+                Ok(_) if !filter.takes(event) => return Then::GoOn,
+                Ok(_) if self.json => format!("{event}\n"),
+                Ok(place) => show::line(place.producer, event),
+                Err(why) => {
+                    foreign += 1;
+                    if self.json || !filter.is_open() {
+                        return Then::GoOn;
+                    }
+                    show::foreign(subject, why)
+                }
+            };
             // A reader that has seen enough (`| head`) is no failure.
             match std::io::Write::write_all(&mut std::io::stdout(), line.as_bytes()) {
                 Ok(()) => Then::GoOn,
@@ -168,16 +186,21 @@ impl Tail {
             outcome = reading => outcome.map_err(|error: ReadError| error.to_string())?,
             _ = tokio::signal::ctrl_c() => {}
         }
+        if foreign > 0 {
+            let messages =
+                tool::count(usize::try_from(foreign).unwrap_or(usize::MAX), "message", "messages");
+            note(&format!("{messages} foreign: `solewriter audit stats` says who published them"));
+        }
         Ok(ExitCode::SUCCESS)
     }
 }
 
 impl StatsCommand {
     async fn run(self) -> Result<ExitCode, String> {
+        let mut stats = Counter::new(self.from.followers.clone());
         let reader = self.from.reader()?;
-        let mut stats = Stats::default();
-        let count = |event: &serde_json::Value| {
-            stats.add(event);
+        let count = |subject: &str, event: &serde_json::Value| {
+            stats.add(subject, event);
             Then::GoOn
         };
         let outcome = reader.read(self.since.time(), false, count).await;

@@ -13,6 +13,7 @@ use tokio::time::timeout;
 
 use super::init::{Deployment, Init};
 use super::{fail, runtime};
+use crate::audit::origin;
 use crate::audit::reader::{Reader, Then};
 use crate::audit::stream;
 use crate::buckets::{self, Plan, streams};
@@ -240,7 +241,10 @@ impl Stage {
             stream: stream::DEFAULT_NAME.to_owned(),
         };
         let (mut denied, mut edited) = (None, None);
-        let reading = reader.read(None, true, |event| {
+        let reading = reader.read(None, true, |subject, event| {
+            if origin::judge(subject, event, &[origin::FOLLOWER]).is_err() {
+                return Then::GoOn;
+            }
             let at = |path: &str| event.pointer(path).map(ToString::to_string);
             match event.get("type").and_then(serde_json::Value::as_str) {
                 Some("solewriter.authorisation.denied") => denied = at("/data/reason"),

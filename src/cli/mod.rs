@@ -113,6 +113,12 @@ fn fail(error: &dyn std::fmt::Display) -> ExitCode {
     ExitCode::from(FAILED)
 }
 
+/// Says something beside the data.
+#[allow(clippy::print_stderr)]
+fn note(text: &str) {
+    eprintln!("{text}");
+}
+
 /// Writes data to stdout.
 fn print(text: &[u8]) -> ExitCode {
     match std::io::stdout().write_all(text) {

@@ -3,20 +3,19 @@
 //! The client library's event callback only puts it into a queue. One task folds repeats and logs,
 //! and never waits for the network; another publishes, and may wait.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::{Client, jetstream};
 use jiff::{SignedDuration, Timestamp};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::said::Refused;
-use crate::audit::event::{
-    Event, Lost, Record, SUBJECT_ROOT, Source, Trouble, Violation, cut, words,
-};
+use crate::audit::event::{Event, Lost, Record, Source, Trouble, Violation, cut, words};
 use crate::audit::violation;
 use crate::fold::{Folds, Told};
 use crate::operation::{Act, Usage};
@@ -38,6 +37,68 @@ pub(super) struct Dropped {
     pub unlogged: AtomicU64,
     /// Events that are in the log alone.
     pub unpublished: AtomicU64,
+    /// Events that wait to be published.
+    waiting: AtomicU64,
+    /// Nothing is published any more.
+    is_shut: AtomicBool,
+    /// What the stream has to be told of.
+    lost: Mutex<Option<Loss>>,
+}
+
+/// Numbers that are not in the stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Loss {
+    count: u64,
+    first: u64,
+    last: u64,
+}
+
+impl Loss {
+    fn one(sequence: u64) -> Self {
+        Self { count: 1, first: sequence, last: sequence }
+    }
+
+    /// An event will not be there; with one that tells of a loss, nobody hears of that either.
+    fn of(record: &Record) -> Self {
+        let own = Self::one(record.sequence);
+        match &record.event {
+            Event::Lost(Lost { count, first, last, .. }) => {
+                own.and(Self { count: *count, first: *first, last: *last })
+            }
+            _ => own,
+        }
+    }
+
+    fn and(self, other: Self) -> Self {
+        Self {
+            count: self.count + other.count,
+            first: self.first.min(other.first),
+            last: self.last.max(other.last),
+        }
+    }
+}
+
+impl Dropped {
+    fn lost(&self) -> MutexGuard<'_, Option<Loss>> {
+        // Nothing that a panic could leave half done is behind the lock.
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lose(&self, record: &Record) {
+        if !matches!(record.event, Event::Lost(_)) {
+            self.unpublished.fetch_add(1, Ordering::Relaxed);
+        }
+        let mut lost = self.lost();
+        let loss = Loss::of(record);
+        *lost = Some(lost.map_or(loss, |before| before.and(loss)));
+    }
+
+    /// Refusals that are not in the log, and events that are there alone.
+    pub fn counts(&self) -> (u64, u64) {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let never = if self.is_shut.load(Ordering::Relaxed) { count(&self.waiting) } else { 0 };
+        (count(&self.unlogged), count(&self.unpublished) + never)
+    }
 }
 
 /// A thing to report.
@@ -84,7 +145,6 @@ impl Reporter {
             client: None,
             audit,
             dropped,
-            lost: None,
         };
         (reporter, desk)
     }
@@ -117,12 +177,31 @@ impl Reporter {
         self.news.subscribe()
     }
 
-    pub fn dropped(&self) -> &Dropped {
-        &self.dropped
+    /// How many refusals are not in the log, and how many events are in the log alone.
+    pub fn dropped(&self) -> (u64, u64) {
+        self.dropped.counts()
+    }
+
+    /// Tells what is reported so far, for at most so long. What the stream was not told by then it
+    /// never is, and the log says so.
+    pub async fn close(&self, patience: Duration) {
+        if timeout(patience, self.finish()).await.is_err() {
+            self.dropped.is_shut.store(true, Ordering::Relaxed);
+        }
+        let untold = self.dropped.lost().map_or(0, |lost| lost.count);
+        let untold = untold + self.dropped.waiting.load(Ordering::Relaxed);
+        if untold > 0 {
+            tracing::error!(
+                event = "audit_lost",
+                count = untold,
+                "the audit stream did not take these events of this service; they are in this log \
+                 alone",
+            );
+        }
     }
 
     /// Waits until everything reported so far is told.
-    pub async fn finish(&self) {
+    async fn finish(&self) {
         let (done, is_done) = oneshot::channel();
         if self.queue.send(Report::Finish(done)).await.is_ok() {
             let _ = is_done.await;
@@ -140,8 +219,6 @@ pub(super) struct Desk {
     client: Option<Client>,
     audit: bool,
     dropped: Arc<Dropped>,
-    /// Events in a row that were not published: how many, the first and the last.
-    lost: Option<(u64, u64, u64)>,
 }
 
 enum Parcel {
@@ -189,6 +266,9 @@ impl Desk {
                 Some(Report::Finish(done)) => {
                     self.folds.end_all(&mut told);
                     self.tell(told, &post, &is_closed);
+                    if self.audit && !is_closed.load(Ordering::Relaxed) {
+                        self.tell_lost(&post);
+                    }
                     // Waits for its turn, behind the events.
                     let _ = post.send(Parcel::Finish(done)).await;
                 }
@@ -204,19 +284,22 @@ impl Desk {
         is_closed: &AtomicBool,
     ) {
         for told in told {
-            let is_own =
-                told.refusal.act == Act::Publish && told.refusal.subject.starts_with(SUBJECT_ROOT);
+            let is_own = self.is_own(&told.refusal);
             let event = self.event(&told);
-            violation::log(&self.source.id(told.number), &event);
+            violation::log(Some(&self.source.id(told.number)), &event);
             let event = Event::Violation(event.into());
             let record = Record { sequence: told.number, time: told.last, event };
             if is_own {
                 is_closed.store(true, Ordering::Relaxed);
-                self.lose(record.sequence);
-            } else {
-                self.post(record, post, is_closed);
             }
+            self.post(record, post, is_closed);
         }
+    }
+
+    /// Whether it is an event of ours that was refused, and not the service's own try at somebody
+    /// else's subject.
+    fn is_own(&self, refused: &Refused) -> bool {
+        refused.act == Act::Publish && refused.subject == self.source.subject()
     }
 
     fn event(&self, told: &Told<Refused>) -> Violation {
@@ -263,36 +346,39 @@ impl Desk {
         self.post(Record { sequence, time: Timestamp::now(), event }, post, is_closed);
     }
 
-    /// Hands an event over, or counts it; and tells first of those that were counted.
+    /// Hands an event over, or counts it; and tells then of those that were counted.
     fn post(&mut self, record: Record, post: &mpsc::Sender<Parcel>, is_closed: &AtomicBool) {
         if !self.audit {
             return;
         }
         if is_closed.load(Ordering::Relaxed) {
-            return self.lose(record.sequence);
+            return self.dropped.lose(&record);
         }
-        if let Some((count, first, last)) = self.lost
-            && post.capacity() > 1
-        {
-            let (reason, instance) = ("queue_full".to_owned(), self.source.instance.clone());
-            let lost = Event::Lost(Lost { reason, count, instance, first, last });
-            let sequence = self.folds.number();
-            let lost = Record { sequence, time: Timestamp::now(), event: lost };
-            if post.try_send(Parcel::Event(Box::new(lost))).is_ok() {
-                self.lost = None;
-            }
-        }
-        let sequence = record.sequence;
-        if post.try_send(Parcel::Event(Box::new(record))).is_err() {
-            self.lose(sequence);
+        self.hand_over(record, post);
+        if post.capacity() > 1 {
+            self.tell_lost(post);
         }
     }
 
-    fn lose(&mut self, sequence: u64) {
-        if self.audit {
-            self.dropped.unpublished.fetch_add(1, Ordering::Relaxed);
-            let (count, first, _) = self.lost.unwrap_or((0, sequence, sequence));
-            self.lost = Some((count + 1, first, sequence));
+    /// Tells of the events that were counted. They have numbers, which the stream lacks.
+    fn tell_lost(&mut self, post: &mpsc::Sender<Parcel>) {
+        let Some(Loss { count, first, last }) = self.dropped.lost().take() else { return };
+        let (reason, instance) = ("unpublished".to_owned(), self.source.instance.clone());
+        let event = Event::Lost(Lost { reason, count, instance, first, last });
+        let sequence = self.folds.number();
+        self.hand_over(Record { sequence, time: Timestamp::now(), event }, post);
+    }
+
+    fn hand_over(&self, record: Record, post: &mpsc::Sender<Parcel>) {
+        self.dropped.waiting.fetch_add(1, Ordering::Relaxed);
+        let Err(TrySendError::Full(back) | TrySendError::Closed(back)) =
+            post.try_send(Parcel::Event(Box::new(record)))
+        else {
+            return;
+        };
+        self.dropped.waiting.fetch_sub(1, Ordering::Relaxed);
+        if let Parcel::Event(record) = back {
+            self.dropped.lose(&record);
         }
     }
 }
@@ -317,11 +403,13 @@ impl Postman {
                     continue;
                 }
             };
-            if self.publish(&record).await {
+            let is_published = self.publish(&record).await;
+            self.dropped.waiting.fetch_sub(1, Ordering::Relaxed);
+            if is_published {
                 failing = false;
                 continue;
             }
-            self.dropped.unpublished.fetch_add(1, Ordering::Relaxed);
+            self.dropped.lose(&record);
             if !failing {
                 tracing::warn!(
                     event = "audit_unavailable",
@@ -338,7 +426,8 @@ impl Postman {
         let body = bytes::Bytes::from(record.line(&self.source));
         for _ in 0..TRIES {
             // One more try would be one more violation.
-            if self.is_closed.load(Ordering::Relaxed) {
+            let is_shut = self.dropped.is_shut.load(Ordering::Relaxed);
+            if is_shut || self.is_closed.load(Ordering::Relaxed) {
                 return false;
             }
             let message = PublishMessage::build().message_id(id.as_str()).payload(body.clone());
@@ -353,5 +442,77 @@ impl Postman {
             }
         }
         false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn desk(dropped: &Arc<Dropped>) -> Desk {
+        let (mut reporter, mut desk) =
+            Reporter::new("billing", None, SignedDuration::from_secs(60), true);
+        reporter.dropped = Arc::clone(dropped);
+        desk.dropped = Arc::clone(dropped);
+        desk
+    }
+
+    fn refused(subject: &str) -> Refused {
+        Refused { act: Act::Publish, subject: subject.to_owned(), queue: None }
+    }
+
+    fn record(sequence: u64) -> Record {
+        let (reason, detail) = ("test".to_owned(), String::new());
+        let event = Event::Trouble(Trouble { reason, detail, service: None });
+        Record { sequence, time: Timestamp::UNIX_EPOCH, event }
+    }
+
+    #[test]
+    fn only_a_refusal_of_its_own_events_silences_it() {
+        let desk = desk(&Arc::default());
+        assert!(desk.is_own(&refused(&desk.source.subject())));
+        for other in
+            ["audit.events.orders.x", "audit.events.solewriter.x", "audit.events.billing.x"]
+        {
+            assert!(!desk.is_own(&refused(other)), "{other}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_published_is_told_with_the_next_event() {
+        let dropped = Arc::default();
+        let mut desk = desk(&dropped);
+        let (post, mut parcels) = mpsc::channel(4);
+        let open = AtomicBool::new(false);
+        // As the postman does, when the stream takes nothing.
+        for number in [1, 2, 4] {
+            dropped.lose(&record(number));
+        }
+        desk.folds.restore(5, Vec::new());
+        let next = record(desk.folds.number());
+        desk.post(next, &post, &open);
+        let mut take = || match parcels.try_recv() {
+            Ok(Parcel::Event(record)) => record,
+            _ => panic!("nothing is told"),
+        };
+        assert_eq!(take().sequence, 5);
+        let told = take();
+        let Event::Lost(lost) = &told.event else { panic!("{told:?}") };
+        assert_eq!((lost.count, lost.first, lost.last), (3, 1, 4));
+        // That is not published either: the count is not lost with it.
+        dropped.lose(&told);
+        assert_eq!(*dropped.lost(), Some(Loss { count: 4, first: 1, last: told.sequence }));
+        assert_eq!(dropped.counts(), (0, 3));
+    }
+
+    #[tokio::test]
+    async fn what_is_left_at_the_end_counts_as_in_the_log_alone() {
+        let (reporter, desk) = Reporter::new("billing", None, SignedDuration::ZERO, true);
+        let (post, _parcels) = mpsc::channel(4);
+        desk.hand_over(record(1), &post);
+        assert_eq!(reporter.dropped(), (0, 0));
+        // Nobody works: it does not end in time.
+        reporter.close(Duration::from_millis(10)).await;
+        assert_eq!(reporter.dropped(), (0, 1));
     }
 }

@@ -59,7 +59,7 @@ pub fn log_event(source: &Source, record: &Record) {
             );
         }
         Event::SessionClosed(event) => session_closed(&id, event),
-        Event::Violation(event) => violation::log(&id, event),
+        Event::Violation(event) => violation::log(Some(&id), event),
         Event::Started(event) => {
             let Started { version, issuer, xkey } = event;
             tracing::info!(

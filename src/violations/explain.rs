@@ -17,7 +17,7 @@ use crate::query::{Question, may};
 use crate::subject::{MAX_SUBJECT_BYTES, Pattern};
 
 /// How many services' grants are kept, to tell whether the policy in force grants something.
-const MAX_GRANTS: usize = 1024;
+const MAX_GRANTS: usize = 16_384;
 
 /// Explains violations by one policy after the other.
 pub struct Explainer {

@@ -16,7 +16,8 @@ use super::line::{Line, Refusal, parse};
 use super::outbox::{CAPACITY, Outbox};
 use super::state::{Outgoing, State, StateFile};
 use super::tail::{Lines, News, Tail};
-use crate::audit::event::{Event, Record, SUBJECT_ROOT, Source, Trouble, Violation};
+use super::who::Granted;
+use crate::audit::event::{Event, Record, SUBJECT_ROOT, Source, Trouble};
 use crate::audit::violation;
 use crate::fold::{Folds, MAX_FOLDS, Told};
 use crate::policy::store::Store;
@@ -33,6 +34,8 @@ const BEHIND: Duration = Duration::from_secs(1);
 const BEHIND_AGAIN: Duration = Duration::from_secs(10);
 /// How long the last events may take at the end.
 const FAREWELL: Duration = Duration::from_secs(5);
+/// How many refusals of our own events are folded at a time: they differ by connection alone.
+const MAX_OWN_FOLDS: usize = 64;
 /// How many violations of a stream are known again after a restart.
 const RECENT: usize = 1024;
 
@@ -69,6 +72,8 @@ pub struct Tally {
     pub told: u64,
     /// Lines that seem to be violations and are not understood.
     pub strange: u64,
+    /// Lines that were too long to be looked at.
+    pub too_long: u64,
 }
 
 /// Follows one server's log.
@@ -76,6 +81,10 @@ pub struct Follower {
     options: Options,
     input: Input,
     folds: Folds<Refusal>,
+    /// Refusals of our own events. What is told of them is in the log alone, and numbered apart:
+    /// the numbers of what is published have no gaps.
+    own: Folds<Refusal>,
+    own_subjects: String,
     explainer: Explainer,
     store: Option<Arc<Store>>,
     file: Option<StateFile>,
@@ -87,8 +96,8 @@ pub struct Follower {
     staged: Vec<Arc<Outgoing>>,
     outbox: Arc<Outbox>,
     tally: Tally,
-    too_long: u64,
     strange_said: bool,
+    too_long_said: bool,
 }
 
 /// What one look at the input came to.
@@ -110,17 +119,22 @@ impl Follower {
         state: State,
         file: Option<StateFile>,
     ) -> Self {
-        let State { instance, next, server, position: _, recent, folds: open, outbox } = state;
+        let State { instance, next, server, position: _, recent, folds: open, own_folds, outbox } =
+            state;
         let mut folds = Folds::new(options.window, MAX_FOLDS);
         folds.restore(next.max(1), open);
+        let mut own = Folds::new(options.window, MAX_OWN_FOLDS);
+        own.restore(1, own_folds);
         let waiting = Arc::new(Outbox::default());
         waiting.put(outbox.into_iter().map(Arc::new));
         Self {
             source: Source { producer: options.service.clone(), instance },
             server: options.server.clone().or(server),
+            own_subjects: format!("{SUBJECT_ROOT}.{}.", options.service),
             options,
             input,
             folds,
+            own,
             explainer,
             store,
             file,
@@ -129,8 +143,8 @@ impl Follower {
             staged: Vec::new(),
             outbox: waiting,
             tally: Tally::default(),
-            too_long: 0,
             strange_said: false,
+            too_long_said: false,
         }
     }
 
@@ -162,9 +176,12 @@ impl Follower {
             let pause = match looked {
                 Looked::More => Duration::ZERO,
                 Looked::UpToDate | Looked::Ended => {
-                    let mut told = Vec::new();
-                    self.folds.end_passed(Timestamp::now(), &mut told);
+                    let (mut told, mut own) = (Vec::new(), Vec::new());
+                    let now = Timestamp::now();
+                    self.folds.end_passed(now, &mut told);
+                    self.own.end_passed(now, &mut own);
                     self.stage(told);
+                    self.log_own(own);
                     LOOK
                 }
             };
@@ -192,9 +209,11 @@ impl Follower {
     }
 
     async fn end(mut self) -> io::Result<Tally> {
-        let mut told = Vec::new();
+        let (mut told, mut own) = (Vec::new(), Vec::new());
         self.folds.end_all(&mut told);
+        self.own.end_all(&mut own);
         self.stage(told);
+        self.log_own(own);
         self.save()?;
         let deadline = Instant::now() + FAREWELL;
         while self.options.publishes && !self.outbox.is_empty() && Instant::now() < deadline {
@@ -206,8 +225,8 @@ impl Follower {
             let kept = if self.file.is_some() { "kept for the next start" } else { "lost" };
             tracing::error!(event = "unacknowledged", waiting, "these events are {kept}");
         }
-        let Tally { lines, violations, told, strange } = self.tally;
-        tracing::info!(event = "stopped", lines, violations, told, strange, waiting);
+        let Tally { lines, violations, told, strange, too_long } = self.tally;
+        tracing::info!(event = "stopped", lines, violations, told, strange, too_long, waiting);
         Ok(self.tally)
     }
 
@@ -217,7 +236,7 @@ impl Follower {
         let looked = match &mut self.input {
             Input::File(tail) => {
                 let read = tail.read(|line| lines.take(line));
-                self.too_long = tail.too_long();
+                self.tally.too_long = tail.too_long();
                 match read {
                     Ok(News::More) => Looked::More,
                     Ok(News::UpToDate | News::Missing) => Looked::UpToDate,
@@ -235,7 +254,7 @@ impl Follower {
             Input::Stream(bytes, cutter) => match timeout(LOOK, bytes.recv()).await {
                 Ok(Some(chunk)) => {
                     cutter.feed(&chunk, |line| lines.take(line));
-                    self.too_long = cutter.too_long;
+                    self.tally.too_long = cutter.too_long;
                     if bytes.is_empty() { Looked::UpToDate } else { Looked::More }
                 }
                 Ok(None) => {
@@ -258,7 +277,7 @@ impl Follower {
             self.server = Some(name);
         }
         let now = Timestamp::now();
-        let mut told = Vec::new();
+        let (mut told, mut own) = (Vec::new(), Vec::new());
         for (refusal, hash) in found {
             if matches!(self.input, Input::Stream(..)) && refusal.at.is_some() {
                 if self.known.contains(&hash) {
@@ -271,15 +290,29 @@ impl Follower {
             }
             self.tally.violations += 1;
             let time = refusal.at.and_then(|at| self.options.zone.to_timestamp(at).ok());
-            self.folds.take(refusal, time.unwrap_or(now), now, &mut told);
+            let time = time.unwrap_or(now);
+            if self.is_own(&refusal) {
+                self.own.take(refusal, time, now, &mut own);
+            } else {
+                self.folds.take(refusal, time, now, &mut told);
+            }
         }
         self.stage(told);
+        self.log_own(own);
         self.tally.strange += strange;
         if strange > 0 && !self.strange_said {
             self.strange_said = true;
             self.trouble(
                 "the server's log has violations in a form that this version of solewriter does \
                  not know; they are not told. Is the server newer than 2.15?",
+            );
+        }
+        if self.tally.too_long > 0 && !self.too_long_said {
+            self.too_long_said = true;
+            self.trouble(
+                "the server's log has lines longer than 64 KiB, which nothing that a client does \
+                 makes a server write; they are not looked at. How many is told at the end. Is it \
+                 the log, and of one server?",
             );
         }
     }
@@ -289,22 +322,30 @@ impl Follower {
         for told in told {
             let event = self.explainer.event(&told, self.server.as_deref(), &self.source);
             self.tally.told += 1;
-            violation::log(&self.source.id(told.number), &event);
-            // Told to the audit stream, it would come back: what forbids us that subject forbids
-            // the event about it too.
-            let is_own = self.is_own(&event);
-            let time = told.last;
-            let record =
-                Record { sequence: told.number, time, event: Event::Violation(event.into()) };
-            if !is_own {
-                self.publish(&record);
-            }
+            violation::log(Some(&self.source.id(told.number)), &event);
+            let (sequence, time) = (told.number, told.last);
+            self.publish(&Record { sequence, time, event: Event::Violation(event.into()) });
         }
     }
 
-    fn is_own(&self, event: &Violation) -> bool {
-        event.service.as_deref() == Some(self.options.service.as_str())
-            && event.subject.starts_with(SUBJECT_ROOT)
+    /// Logs refusals of our own events. Told to the audit stream, each would come back: what
+    /// forbids us that subject forbids the event about it too.
+    fn log_own(&mut self, told: Vec<Told<Refusal>>) {
+        for told in told {
+            let mut event = self.explainer.event(&told, self.server.as_deref(), &self.source);
+            self.tally.told += 1;
+            // That one has no id either.
+            event.repeats = None;
+            violation::log(None, &event);
+        }
+    }
+
+    fn is_own(&self, refusal: &Refusal) -> bool {
+        let is_ours = |user: &String| {
+            Granted::parse(user).is_some_and(|granted| granted.service == self.options.service)
+        };
+        refusal.subject.starts_with(&self.own_subjects)
+            && refusal.user.as_ref().is_some_and(is_ours)
     }
 
     fn publish(&mut self, record: &Record) {
@@ -338,6 +379,7 @@ impl Follower {
                 },
                 recent: self.recent.iter().copied().collect(),
                 folds: self.folds.saved(),
+                own_folds: self.own.saved(),
                 outbox,
             })?;
         }
@@ -354,8 +396,8 @@ fn gap(news: News) -> &'static str {
              copytruncate)"
         }
         _ => {
-            "the log file that was read last time is gone, or holds something else; violations \
-             that were only there are lost"
+            "the log file that was read last is gone, or holds something else; violations that were \
+             only there, or in files that came and went since, are lost"
         }
     }
 }
@@ -421,5 +463,81 @@ impl Lag {
                 "the log is written faster than it is read, or was long before this began",
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::permissions::Defaults;
+
+    const KEY: &str = "UCRAFZAHGBQKZ5WVGGAZTW3N7PIO7NNEZC77U2TFP7DSBDSFHKEUCIHK";
+
+    fn line(second: u32, service: &str, subject: &str) -> String {
+        format!(
+            "[1] 2026/11/23 18:12:{second:02}.000000 [ERR] h:1 - cid:7 - \"v2:rust:x\" - \
+             \"APP/user:{service}/{KEY}/0123\" - Publish Violation - Subject \"{subject}\"\n"
+        )
+    }
+
+    async fn follow(text: String) -> (Tally, State) {
+        let folder = tempfile::tempdir().unwrap();
+        let file = StateFile::new(&folder.path().join("state.json"));
+        let options = Options {
+            window: SignedDuration::from_secs(60),
+            zone: TimeZone::UTC,
+            server: None,
+            service: "violations".to_owned(),
+            publishes: true,
+        };
+        let lifetime = Duration::from_secs(60);
+        let explainer = Explainer::new(Defaults { account: "APP".into(), lifetime });
+        let (send, pieces) = mpsc::channel(1);
+        send.send(text.into_bytes()).await.unwrap();
+        drop(send);
+        let input = Input::Stream(pieces, Lines::default());
+        let state = State { instance: "i".to_owned(), ..State::default() };
+        let follower = Follower::new(options, input, explainer, None, state, Some(file.clone()));
+        let (_stop, stopped) = watch::channel(false);
+        // Nobody takes the events: they are in the state at the end.
+        let tally = follower.run(stopped).await.unwrap();
+        (tally, file.load().unwrap().unwrap())
+    }
+
+    #[tokio::test]
+    async fn what_is_published_is_numbered_without_a_gap_and_long_lines_are_told_once() {
+        let own = "audit.events.violations.i";
+        let text = [
+            line(1, "intruder", "$KV.orders.a"),
+            line(2, "violations", own),
+            line(3, "violations", own),
+            line(4, "intruder", "$KV.orders.b"),
+            // Somebody else there is a violation like any other, and so is it elsewhere.
+            line(5, "intruder", own),
+            line(6, "violations", "audit.events.solewriter.i"),
+            "x".repeat(2 * 64 * 1024) + "\n",
+            "y".repeat(2 * 64 * 1024) + "\n",
+        ];
+        let (tally, state) = follow(text.concat()).await;
+        assert_eq!((tally.violations, tally.told, tally.too_long), (6, 6, 2));
+        let events: Vec<serde_json::Value> =
+            state.outbox.iter().map(|event| serde_json::from_str(&event.body).unwrap()).collect();
+        let brief: Vec<(&str, &str)> = events
+            .iter()
+            .map(|event| {
+                let data = &event["data"];
+                let what = data["subject"].as_str().or(data["reason"].as_str()).unwrap();
+                (event["sequence"].as_str().unwrap(), what)
+            })
+            .collect();
+        let expected = [
+            ("000000000001", "$KV.orders.a"),
+            ("000000000002", "$KV.orders.b"),
+            ("000000000003", own),
+            ("000000000004", "audit.events.solewriter.i"),
+            ("000000000005", "violations_log"),
+        ];
+        assert_eq!(brief, expected);
+        assert_eq!(state.next, 6);
     }
 }

@@ -69,11 +69,15 @@ impl Outbox {
     }
 
     /// Publishes what waits, for ever. A failure is logged once, and tried again.
+    ///
+    /// At first, and after a failure, one event at a time: when the stream appears in the middle
+    /// of a batch, the first ones of it would come last.
     pub async fn deliver(&self, stream: &jetstream::Context, subject: &str) {
         let mut failing = false;
+        let mut most = 1;
         let mut pause = Duration::from_millis(100);
         loop {
-            let batch = self.first(IN_FLIGHT);
+            let batch = self.first(most);
             if batch.is_empty() {
                 self.changed.notified().await;
                 continue;
@@ -85,7 +89,7 @@ impl Outbox {
                     if failing {
                         tracing::info!(event = "audit_back", waiting = self.len());
                     }
-                    (failing, pause) = (false, Duration::from_millis(100));
+                    (failing, pause, most) = (false, Duration::from_millis(100), IN_FLIGHT);
                 }
                 Err(error) => {
                     if !failing {
@@ -94,7 +98,7 @@ impl Outbox {
                             "the audit stream takes no events; trying again until it does",
                         );
                     }
-                    failing = true;
+                    (failing, most) = (true, 1);
                     sleep(pause).await;
                     pause = (pause * 2).min(PAUSE_AT_MOST);
                 }

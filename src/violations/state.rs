@@ -42,6 +42,9 @@ pub struct State {
     pub recent: Vec<u64>,
     /// Repeats that are counted and not told.
     pub folds: Vec<Fold<Refusal>>,
+    /// The same of refusals of the follower's own events.
+    #[serde(default)]
+    pub own_folds: Vec<Fold<Refusal>>,
     /// What was told and is not acknowledged.
     pub outbox: Vec<Outgoing>,
 }

@@ -2,7 +2,7 @@
 //!
 //! nats-server (`logfile_size_limit`) and logrotate rename the file and go on in a new one; what
 //! was open is read to its end first, and files that came and went in between are found beside it,
-//! by the time of their last change. A file that is cut in place (`copytruncate`) begins anew; what
+//! by the time of their last change. That one was removed is told: so may others be. A file that is cut in place (`copytruncate`) begins anew; what
 //! nobody had read before the cut is lost, and cannot be noticed.
 
 use std::fs::{self, File};
@@ -50,7 +50,8 @@ pub enum News {
     /// The file was cut, or another was put in its place under the same number; it is read from
     /// its beginning. Lines may be lost.
     Cut,
-    /// The file that was read last time is gone, or another by now. Lines may be lost.
+    /// The file that was read last is gone, or another by now. Lines may be lost: its own, or
+    /// those of files that came and went since.
     Gone,
 }
 
@@ -197,8 +198,7 @@ impl Tail {
             return Ok(News::More);
         }
         open.idle = true;
-        let id = open.id;
-        if let Some(next) = self.successor(id)? {
+        if let Some(next) = self.successor()? {
             // Between the look at the end and the look at the folder, a line may have come.
             let mut rest = Vec::new();
             if let Some(open) = &mut self.open {
@@ -207,9 +207,10 @@ impl Tail {
             }
             self.lines.feed(&rest, &mut line);
             if rest.is_empty() {
-                let next = next.open()?;
+                let (is_removed, next) = (next.is_after_a_gap, next.open()?);
                 self.lines.end(line);
                 self.open = Some(next);
+                return Ok(if is_removed { News::Gone } else { News::More });
             }
             return Ok(News::More);
         }
@@ -238,7 +239,7 @@ impl Tail {
     pub fn behind(&self) -> u64 {
         let Some(open) = &self.open else { return 0 };
         let here = open.file.metadata().map_or(0, |m| m.len().saturating_sub(open.read));
-        let after = self.after(open.id).unwrap_or_default();
+        let after = self.after(open).unwrap_or_default();
         after.iter().map(|file| file.length).sum::<u64>() + here
     }
 
@@ -280,29 +281,35 @@ impl Tail {
         }
     }
 
-    /// The file to read after that one, once there is one.
-    fn successor(&self, id: Id) -> io::Result<Option<Sibling>> {
+    /// The file to read after the one that is open, once there is one.
+    fn successor(&self) -> io::Result<Option<Sibling>> {
+        let Some(open) = &self.open else { return Ok(None) };
         match fs::metadata(&self.path) {
-            Ok(metadata) if identity(&metadata) != id => {}
+            Ok(metadata) if identity(&metadata) != open.id => {}
             Ok(_) => return Ok(None),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         }
-        let next = self.after(id)?.into_iter().next();
+        let next = self.after(open)?.into_iter().next();
         // logrotate makes the new file before the server knows: as long as nobody wrote to it,
         // the old one may still grow.
         Ok(next.filter(|file| !file.is_log || file.length > 0))
     }
 
     /// The files that came after that one, in order.
-    fn after(&self, id: Id) -> io::Result<Vec<Sibling>> {
+    fn after(&self, open: &Open) -> io::Result<Vec<Sibling>> {
         let mut files = self.siblings()?;
-        if let Some(at) = files.iter().position(|file| file.id == id) {
+        if let Some(at) = files.iter().position(|file| file.id == open.id) {
             files.drain(..=at);
             return Ok(files);
         }
-        // It was removed. Of the others nobody knows which were read before it.
-        files.retain(|file| file.path == self.path);
+        // It was removed. What was changed later than it came after it, and more may be removed.
+        let metadata = open.file.metadata()?;
+        let changed = (metadata.mtime(), metadata.mtime_nsec());
+        files.retain(|file| file.is_log || file.changed > changed);
+        if let Some(first) = files.first_mut() {
+            first.is_after_a_gap = true;
+        }
         Ok(files)
     }
 
@@ -350,6 +357,7 @@ impl Tail {
             if metadata.is_file() {
                 files.push(Sibling {
                     is_log: found == name,
+                    is_after_a_gap: false,
                     changed: (metadata.mtime(), metadata.mtime_nsec()),
                     length: metadata.len(),
                     id: identity(&metadata),
@@ -364,6 +372,8 @@ impl Tail {
 
 struct Sibling {
     is_log: bool,
+    /// What came before it was removed.
+    is_after_a_gap: bool,
     changed: (i64, i64),
     length: u64,
     id: Id,

@@ -120,6 +120,15 @@ fn of_type<'e>(events: &'e [Value], kind: &str) -> Vec<&'e Value> {
     events.iter().filter(|event| event["type"] == kind.as_str()).collect()
 }
 
+/// What `audit stats` counts, of events that are on the subjects of those whom they name.
+fn stats(events: &[Value]) -> Stats {
+    let subject = |event: &Value| {
+        format!("audit.events{}", event["source"].as_str().unwrap().replace('/', "."))
+    };
+    let subjects: Vec<String> = events.iter().map(subject).collect();
+    Stats::of(subjects.iter().map(String::as_str).zip(events))
+}
+
 /// Connects and goes away so many times.
 async fn log_in(deployment: &Deployment, service: &Service, times: usize) {
     for _ in 0..times {
@@ -237,6 +246,78 @@ pub async fn while_the_stream_is_away_events_wait_and_arrive_once(version: &'sta
     an_outage_of(Duration::from_secs(4), version).await;
 }
 
+/// Two of three servers are killed for a minute, and JetStream with them, while clients log in
+/// through the third: every event is there once, in order, and none is lost.
+pub async fn a_minute_with_one_server_of_three_loses_nothing(version: &'static str) {
+    const OUTAGE: Duration = Duration::from_secs(60);
+    let mut deployment = Prepared::new().start_cluster(version, POLICY).await;
+    let config = stream::config(DEFAULT_NAME, deployment.nodes().count());
+    deployment.admin().await.create_stream(config).await.unwrap();
+    deployment.add_instance(&[]).await;
+    let known = deployment.service("known");
+    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let mut clients = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let (url, seed) = (deployment.url().to_owned(), known.seed.expose().to_owned());
+        let stop = stop.clone();
+        clients.spawn(async move {
+            let seed = solewriter::keys::Seed::parse(&seed).unwrap();
+            let (mut logins, mut failed) = (0_u64, 0_u64);
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                match tokio::time::timeout(DEADLINE, Raw::try_login(&url, &seed)).await {
+                    Ok(Ok(_)) => logins += 1,
+                    _ => failed += 1,
+                }
+                tokio::time::sleep(Duration::from_millis(40)).await;
+            }
+            (logins, failed)
+        });
+    }
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    for peer in &mut deployment.peers {
+        peer.kill().await.unwrap();
+    }
+    let away = Instant::now();
+    eventually("the outage in the metrics", async || {
+        (deployment.instances[0].metric("solewriter_audit_connected").await == 0.0).then_some(())
+    })
+    .await;
+    tokio::time::sleep(OUTAGE.saturating_sub(away.elapsed())).await;
+    let waited = deployment.instances[0].metric("solewriter_audit_pending").await;
+    for peer in &mut deployment.peers {
+        peer.restart().await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    let (mut logins, mut failed) = (0, 0);
+    while let Some(client) = clients.join_next().await {
+        let (entered, refused) = client.unwrap();
+        (logins, failed) = (logins + entered, failed + refused);
+    }
+    let recovering = Instant::now();
+    let patience = Duration::from_secs(120);
+    while deployment.instances[0].metric("solewriter_audit_pending").await > 0.0 {
+        assert!(recovering.elapsed() < patience, "events wait for ever");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    println!(
+        "{logins} logins ({failed} failed); {waited} events waited after {OUTAGE:?}, and were sent \
+         {:.1?} after the end",
+        recovering.elapsed()
+    );
+    let events = settled(&deployment).await;
+    let granted = of_type(&events, "authorisation.granted").len() as u64;
+    assert!(granted >= logins, "{granted} of {logins}");
+    assert!(waited > 100.0, "{waited} events are no load");
+    assert_eq!(of_type(&events, "lost").len(), 0);
+    let stats = stats(&events);
+    assert_eq!((stats.missing(), stats.foreign), (0, 0), "{stats:?}");
+    for reason in solewriter::telemetry::LOSSES {
+        let lost = format!("solewriter_audit_lost_total{{reason=\"{reason}\"}}");
+        assert_eq!(deployment.instances[0].metric(&lost).await, 0.0, "{reason}");
+    }
+}
+
 pub async fn a_minute_without_the_stream_loses_nothing(version: &'static str) {
     an_outage_of(Duration::from_secs(60), version).await;
 }
@@ -339,7 +420,7 @@ async fn accounted_for(deployment: &Deployment) {
         let instance = data["instance"].as_str().unwrap();
         lost.extend((first..=last).map(|number| format!("{instance}-{number}")));
     }
-    let stats = Stats::of(&events);
+    let stats = stats(&events);
     assert_eq!(stats.missing(), lost.len() as u64, "{stats:?}");
     assert!(lost.is_disjoint(&there), "told as lost, and there");
     for instance in 0..deployment.instances.len() {
@@ -449,7 +530,7 @@ pub async fn past_the_spools_limit_the_loss_is_counted_and_told(version: &'stati
     let told: u64 =
         of_type(&events, "lost").iter().map(|e| e["data"]["count"].as_u64().unwrap()).sum();
     assert_eq!(told, counted);
-    assert_eq!(Stats::of(&events).missing(), told);
+    assert_eq!(stats(&events).missing(), told);
     let there: BTreeSet<String> = events.iter().map(id).collect();
     let missing = logged(&deployment, 0).into_keys().filter(|id| !there.contains(id)).count();
     assert_eq!(missing as u64, counted, "the log has them all");
@@ -486,6 +567,39 @@ pub async fn who_may_publish_and_read_is_what_the_policy_says(version: &'static 
     {
         assert!(client.publish(subject, b"{}").await.is_err(), "{subject}");
     }
+}
+
+/// Message ids belong to the whole stream: who uses the id of an event to come suppresses it, and
+/// that is told.
+pub async fn an_id_that_somebody_used_first_is_told_as_a_loss(version: &'static str) {
+    let mut deployment = deployment(version).await;
+    let known = deployment.service("known");
+    let mut client = Raw::login(&deployment, &known).await;
+    let events = settled(&deployment).await;
+    let last = events.last().unwrap();
+    let run = last["source"].as_str().unwrap().rsplit('/').next().unwrap().to_owned();
+    let number: u64 = last["sequence"].as_str().unwrap().parse().unwrap();
+    let header = format!("Nats-Msg-Id: {run}-{}", number + 2);
+    client.publish_with("audit.events.known.x", "", &header, b"{}").await.unwrap();
+    log_in(&deployment, &known, 3).await;
+    let told = deployment.instances[0].says("audit_id_taken").await;
+    let lost = deployment.instances[0].says("audit_lost").await;
+    let data = (&lost["reason"], &lost["count"], &lost["first"], &lost["last"]);
+    assert_eq!(data, (&json!("id_taken"), &json!(1), &json!(number + 2), &json!(number + 2)));
+    let wanted = lost["audit"].as_str().unwrap().to_owned();
+    let events = eventually("the loss in the stream", async || {
+        let all = messages(&deployment).await;
+        let parsed = |m: &StreamMessage| serde_json::from_slice::<Value>(&m.payload).unwrap();
+        let events: Vec<Value> = all.iter().map(parsed).filter(|e| e["id"].is_string()).collect();
+        events.iter().any(|event| id(event) == wanted).then_some(events)
+    })
+    .await;
+    in_order(&events);
+    let stats = stats(&events);
+    let run = &stats.runs[&format!("solewriter/{run}")];
+    assert_eq!((run.missing, run.told), (1, 1), "{stats:?}\n{told}");
+    let metric = "solewriter_audit_lost_total{reason=\"id_taken\"}";
+    assert_eq!(deployment.instances[0].metric(metric).await, 1.0);
 }
 
 /// The client libraries read the stream with an ordered consumer, without one violation.
@@ -556,6 +670,33 @@ pub async fn people_read_the_stream(version: &'static str) {
     assert_eq!(code, Some(0), "{text}");
     for part in ["  unknown_key", "known                    granted 2", "Missing: 0"] {
         assert!(text.contains(part), "no {part:?} in\n{text}");
+    }
+    // A service writes what it likes into what it may publish.
+    let honest = events(&deployment).await.remove(0);
+    let mut forged = honest.clone();
+    let run = honest["source"].as_str().unwrap().rsplit('/').next().unwrap();
+    forged["sequence"] = "000000009999".into();
+    forged["id"] = format!("{run}-9999").into();
+    forged["type"] = "solewriter.policy.accepted".into();
+    let mut client = Raw::login(&deployment, &known).await;
+    let subject = format!("audit.events.known.{run}");
+    client.publish(&subject, forged.to_string().as_bytes()).await.unwrap();
+    eventually("the forged event", async || {
+        let all = messages(&deployment).await;
+        all.iter().any(|m| *m.subject == *subject).then_some(())
+    })
+    .await;
+    let (code, text) = audit(&deployment, &["stats"]).await;
+    assert_eq!(code, Some(0), "{text}");
+    for part in ["1 message foreign", "       1  known", "Missing: 0"] {
+        assert!(text.contains(part), "no {part:?} in\n{text}");
+    }
+    let (_, text) = audit(&deployment, &["tail", "--no-follow", "--since", "1h"]).await;
+    let line = format!("FOREIGN  on {subject}: it claims to come from somebody else");
+    assert!(text.lines().any(|found| found == line), "no {line:?} in\n{text}");
+    for filter in [&["--outcome", "accepted"][..], &["--json"]] {
+        let (_, text) = audit(&deployment, &[&["tail", "--no-follow"], filter].concat()).await;
+        assert!(!text.contains("-9999") && text.contains("1 message foreign"), "{text}");
     }
     let (code, text) = audit(&deployment, &["stats", "--stream", "OTHER"]).await;
     assert_eq!(code, Some(2), "{text}");

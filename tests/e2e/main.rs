@@ -187,6 +187,7 @@ on_every_server! {
     crate::audit::what_a_killed_instance_had_in_memory_is_told as what_a_killed_instance_had_in_memory_is_told;
     crate::audit::past_the_spools_limit_the_loss_is_counted_and_told as past_the_spools_limit_the_loss_is_counted_and_told;
     crate::audit::who_may_publish_and_read_is_what_the_policy_says as who_may_publish_and_read_is_what_the_policy_says;
+    crate::audit::an_id_that_somebody_used_first_is_told_as_a_loss as an_id_that_somebody_used_first_is_told_as_a_loss;
     crate::audit::an_auditor_reads_with_each_library as an_auditor_reads_with_each_library;
     crate::audit::people_read_the_stream as people_read_the_stream;
     crate::audit::a_policy_that_keeps_it_from_starting_is_an_event as a_policy_that_keeps_it_from_starting_is_an_event;
@@ -229,6 +230,7 @@ on_every_server! {
     crate::violations::a_follower_that_is_killed_loses_nothing_and_tells_nothing_twice as a_follower_that_is_killed_loses_nothing_and_tells_nothing_twice;
     crate::violations::no_client_can_forge_a_violation as no_client_can_forge_a_violation;
     crate::violations::a_follower_without_a_right_to_tell_does_not_go_round_in_circles as a_follower_without_a_right_to_tell_does_not_go_round_in_circles;
+    crate::violations::standard_input_is_resumed_too as standard_input_is_resumed_too;
     crate::tls::it_connects_over_tls_with_a_certificate as it_connects_over_tls_with_a_certificate;
 }
 
@@ -236,6 +238,24 @@ on_every_server! {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_minute_without_the_stream_loses_nothing() {
     audit::a_minute_without_the_stream_loses_nothing("2.15.1").await;
+}
+
+#[ignore = "takes minutes"]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_minute_with_one_server_of_three_loses_nothing() {
+    audit::a_minute_with_one_server_of_three_loses_nothing("2.15.1").await;
+}
+
+#[ignore = "takes a minute, and the machine for itself"]
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_repeated_violations_a_second() {
+    violations::ten_thousand_repeated_violations_a_second("2.15.1").await;
+}
+
+#[ignore = "takes minutes, and the machine for itself"]
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_different_violations_a_second() {
+    violations::ten_thousand_different_violations_a_second("2.15.1").await;
 }
 
 #[ignore = "takes minutes"]

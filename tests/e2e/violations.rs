@@ -1,7 +1,9 @@
 //! `solewriter violations` beside a real server.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use async_nats::jetstream::message::StreamMessage;
 use jiff::Timestamp;
@@ -42,26 +44,74 @@ pub async fn told(deployment: &Deployment, producer: &str) -> Vec<Value> {
 
 /// Starts a follower of the server's log.
 fn follow(deployment: &Deployment, name: &str, arguments: &[&str]) -> Instance {
+    let log = deployment.server.log_path().display().to_string();
+    let state = deployment.dir.path().join("violations.json");
+    follow_with(deployment, name, &log, &state, arguments)
+}
+
+/// Starts a follower of another log, `-` for standard input, with a state of its own.
+fn follow_log(deployment: &Deployment, name: &str, followed: &str, more: &[&str]) -> Instance {
+    let state = deployment.dir.path().join(format!("{name}.json"));
+    follow_with(deployment, name, followed, &state, more)
+}
+
+fn follow_with(
+    deployment: &Deployment,
+    name: &str,
+    followed: &str,
+    state: &std::path::Path,
+    arguments: &[&str],
+) -> Instance {
     let log = deployment.dir.path().join(format!("{name}.log"));
     let append = std::fs::File::options().create(true).append(true).open(&log).unwrap();
     let child = Command::new(env!("CARGO_BIN_EXE_solewriter"))
         .args(["violations", "--nats-servers", deployment.url(), "--log-format", "json"])
-        .arg("--log")
-        .arg(deployment.server.log_path())
+        .args(["--log", followed])
         .arg("--state")
-        .arg(deployment.dir.path().join("violations.json"))
+        .arg(state)
         .arg("--policy")
         .arg(deployment.files.policy())
         .arg("--nkey-seed")
         .arg(deployment.service("violations").seed_file)
         .args(arguments)
-        .stdin(Stdio::null())
+        .stdin(if followed == "-" { Stdio::piped() } else { Stdio::null() })
         .stdout(Stdio::null())
         .stderr(append)
         .kill_on_drop(true)
         .spawn()
         .unwrap();
     Instance { child, log }
+}
+
+/// Watches for how long the machine lets nobody go on.
+pub struct Stalls {
+    stop: tokio::sync::oneshot::Sender<()>,
+    longest: std::thread::JoinHandle<f64>,
+}
+
+impl Stalls {
+    pub fn watch() -> Self {
+        const STEP: Duration = Duration::from_millis(10);
+        let (stop, mut stopped) = tokio::sync::oneshot::channel::<()>();
+        // A thread of its own, as the follower is one: a runtime that is busy is not the machine.
+        let longest = std::thread::spawn(move || {
+            let mut longest = Duration::ZERO;
+            while stopped.try_recv() == Err(tokio::sync::oneshot::error::TryRecvError::Empty) {
+                let began = Instant::now();
+                std::thread::sleep(STEP);
+                longest = longest.max(began.elapsed() - STEP);
+            }
+            longest.as_secs_f64()
+        });
+        Self { stop, longest }
+    }
+
+    /// The longest time, in seconds.
+    pub async fn end(self) -> f64 {
+        let _ = self.stop.send(());
+        let longest = self.longest;
+        tokio::task::spawn_blocking(move || longest.join().unwrap()).await.unwrap()
+    }
 }
 
 const POLICY: &str = r#"
@@ -96,6 +146,7 @@ pub async fn each_violation_is_told_once_with_the_true_owner(version: &'static s
     let mut follower = follow(&deployment, "follower", &[]);
     follower.says("connected").await;
 
+    let stalls = Stalls::watch();
     let intruder = deployment.service("intruder");
     let mut expected = BTreeMap::new();
     for library in Library::ALL {
@@ -183,21 +234,36 @@ pub async fn each_violation_is_told_once_with_the_true_owner(version: &'static s
     let counted: u64 = lines.iter().map(|line| line["count"].as_u64().unwrap()).sum();
     assert_eq!(counted, deployment.violations().len() as u64);
 
-    // Half of them within a second, however busy the machine is.
-    let mut delays: Vec<f64> = messages(&deployment)
-        .await
+    // Each within a second, at both places. What the machine kept everyone from doing meanwhile is
+    // not the follower's: that much later it may be.
+    let stall = stalls.end().await;
+    let first = |data: &Value| -> Timestamp { data["first"].as_str().unwrap().parse().unwrap() };
+    let messages = messages(&deployment).await;
+    let stored = messages
         .iter()
         .filter(|message| message.subject.starts_with("audit.events.violations."))
         .map(|message| {
             let event: Value = serde_json::from_slice(&message.payload).unwrap();
-            let first: Timestamp = event["data"]["first"].as_str().unwrap().parse().unwrap();
             let stored = i128::from(message.time.unix_timestamp_nanos() as i64);
-            (stored - first.as_nanosecond()) as f64 / 1e9
-        })
-        .collect();
-    delays.sort_by(f64::total_cmp);
-    println!("from the server's log line to the stream: {delays:.3?} s");
-    assert!(delays[delays.len() / 2] < 1.0, "{delays:?}");
+            (stored - first(&event["data"]).as_nanosecond()) as f64 / 1e9
+        });
+    let logged = firsts.iter().map(|line| {
+        let written: Timestamp = line["timestamp"].as_str().unwrap().parse().unwrap();
+        (written.as_nanosecond() - first(line).as_nanosecond()) as f64 / 1e9
+    });
+    for (place, mut delays) in
+        [("the stream", stored.collect::<Vec<f64>>()), ("the ERROR line", logged.collect())]
+    {
+        delays.sort_by(f64::total_cmp);
+        let (middle, last) = (delays[delays.len() / 2], delays[delays.len() - 1]);
+        println!(
+            "from the server's log line to {place}: {} times, half within {middle:.3} s, all within \
+             {last:.3} s (the machine stood still for up to {stall:.3} s)",
+            delays.len()
+        );
+        assert_eq!(delays.len(), expected.len(), "{place}");
+        assert!(last < 1.0 + stall, "{place}: {delays:.3?}, stall {stall:.3}");
+    }
     deployment.instances.clear();
 }
 
@@ -375,4 +441,142 @@ pub async fn a_follower_without_a_right_to_tell_does_not_go_round_in_circles(
     })
     .await;
     assert_eq!(events[0]["id"], first["audit"]);
+}
+
+/// One server's log at 10,000 violations a second, for half a minute: the real binary, with its
+/// state, its events and its log. `kinds` is after how many lines they repeat.
+#[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, clippy::cast_sign_loss)]
+#[allow(clippy::too_many_lines)]
+async fn ten_thousand_a_second(version: &'static str, kinds: usize) {
+    const RATE: usize = 10_000;
+    const LENGTH: Duration = Duration::from_secs(25);
+    let deployment = Deployment::start(version, POLICY).await;
+    create_stream(&deployment).await;
+    let key = deployment.service("intruder").key();
+    let log = deployment.dir.path().join("nats-busy.log");
+    let file = std::fs::File::create(&log).unwrap();
+    let path = log.to_str().unwrap();
+    let mut follower =
+        follow_log(&deployment, "busy", path, &["--server-name", "busy", "--log-times", "utc"]);
+    follower.says("connected").await;
+    let pid = follower.child.id().unwrap();
+
+    let writing = tokio::task::spawn_blocking(move || {
+        let mut file = std::io::BufWriter::with_capacity(1 << 20, file);
+        let (began, mut written) = (Instant::now(), 0);
+        while began.elapsed() < LENGTH {
+            let due = (began.elapsed().as_secs_f64() * RATE as f64) as usize;
+            while written < due {
+                let kind = written % kinds;
+                let now = format!("{:.6}", Timestamp::now()).replace('-', "/").replace('T', " ");
+                let now = now.trim_end_matches('Z');
+                writeln!(
+                    file,
+                    "[1] {now} [ERR] 127.0.0.1:51792 - cid:{} - \"v2:rust:x\" - \
+                     \"APP/user:intruder/{key}/0123456789ab\" - Publish Violation - Subject \
+                     \"$KV.rust.k{kind}\"",
+                    kind % 1000
+                )
+                .unwrap();
+                written += 1;
+            }
+            file.flush().unwrap();
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        written
+    });
+    let memory = || {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap().to_owned();
+        line.split_whitespace().next().unwrap().parse::<u64>().unwrap() / 1024
+    };
+    let mut sizes = Vec::new();
+    while !writing.is_finished() {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        sizes.push(memory());
+    }
+    let written = writing.await.unwrap();
+    let ended = Instant::now();
+    // Either it keeps up, and then nearly everything is read by now, or it says how far behind it is.
+    let position = || -> u64 {
+        let state = std::fs::read(deployment.dir.path().join("busy.json")).unwrap();
+        let state: Value = serde_json::from_slice(&state).unwrap();
+        state["position"]["offset"].as_u64().unwrap()
+    };
+    let length = std::fs::metadata(&log).unwrap().len();
+    let left = length - position();
+    let behind: Vec<Value> =
+        follower.lines().into_iter().filter(|line| line["event"] == "behind").collect();
+    let read = (1.0 - left as f64 / length as f64) * written as f64;
+    // Where each line is a violation of its own, the rest may take minutes.
+    let patience = Instant::now() + Duration::from_secs(240);
+    while position() < length && Instant::now() < patience {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let late = ended.elapsed();
+    sizes.push(memory());
+    follower.signal(Signal::TERM);
+    follower.child.wait().await.unwrap();
+    let stopped = follower.lines().into_iter().find(|l| l["event"] == "stopped").unwrap();
+    println!(
+        "{kinds} kinds: {written} lines in {LENGTH:?}, {read:.0} read by then ({:.0} a second), the \
+         rest {late:.1?} later; {} times behind, the last {:?}; memory {sizes:?} MiB; {stopped}",
+        read / LENGTH.as_secs_f64(),
+        behind.len(),
+        behind.last(),
+    );
+    let keeps_up = left < length / 10;
+    assert!(keeps_up || !behind.is_empty(), "{left} of {length} bytes unread, and nothing is said");
+    assert!(behind.iter().all(|line| line["bytes"].as_u64().is_some()), "{behind:?}");
+    let early = sizes[sizes.len() / 3];
+    let most = sizes.iter().max().unwrap();
+    assert!(*most <= early + 64, "memory grows: {sizes:?} MiB");
+    let is_read = position() == length;
+    assert!(is_read || stopped["waiting"].as_u64() > Some(0), "it stopped reading: {stopped}");
+    assert!(!is_read || stopped["violations"] == written, "{stopped}");
+}
+
+pub async fn ten_thousand_repeated_violations_a_second(version: &'static str) {
+    ten_thousand_a_second(version, 1000).await;
+}
+
+pub async fn ten_thousand_different_violations_a_second(version: &'static str) {
+    ten_thousand_a_second(version, usize::MAX).await;
+}
+
+/// Standard input has no positions: what is piped in again is known again, and not told twice.
+pub async fn standard_input_is_resumed_too(version: &'static str) {
+    let deployment = Deployment::start(version, POLICY).await;
+    create_stream(&deployment).await;
+    let mut raw = Raw::login(&deployment, &deployment.service("intruder")).await;
+    let mut refused = async |numbers: std::ops::Range<u32>| {
+        for number in numbers {
+            raw.publish(&format!("$KV.rust.k{number}"), b"x").await.unwrap_err();
+        }
+    };
+    let pipe = async |arguments: &[&str]| {
+        let mut follower = follow_log(&deployment, "piped", "-", arguments);
+        let mut input = follower.child.stdin.take().unwrap();
+        tokio::io::AsyncWriteExt::write_all(&mut input, deployment.server.log().as_bytes())
+            .await
+            .unwrap();
+        drop(input);
+        assert!(follower.child.wait().await.unwrap().success());
+    };
+    refused(0..20).await;
+    eventually("the server's log", async || (deployment.violations().len() >= 20).then_some(()))
+        .await;
+    pipe(&[]).await;
+    assert_eq!(told(&deployment, "violations").await.len(), 20);
+    // Everything again, and some more: as `journalctl --lines` gives it after a restart.
+    refused(20..30).await;
+    eventually("the server's log", async || (deployment.violations().len() >= 30).then_some(()))
+        .await;
+    pipe(&[]).await;
+    let events = told(&deployment, "violations").await;
+    let keys: BTreeSet<&str> =
+        events.iter().map(|e| e["data"]["keyspace"].as_str().unwrap()).collect();
+    assert_eq!((events.len(), keys.len()), (30, 30), "{keys:?}");
+    let sources: BTreeSet<&str> = events.iter().map(|e| e["source"].as_str().unwrap()).collect();
+    assert_eq!(sources.len(), 1, "it goes on as who it was");
 }

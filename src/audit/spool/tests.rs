@@ -87,6 +87,7 @@ fn a_line_that_was_being_written_is_none_and_damage_costs_one_line() {
     std::fs::write(&file, &damaged[..damaged.len() - 20]).unwrap();
     let mut run = adopt(dir.path()).unwrap();
     assert_eq!(numbers(&mut run), [1, 3, 4]);
+    assert_eq!(run.damage(), Some(Damage { count: 1, first: 2, last: 2 }));
     let first = run.next(2, u64::MAX).unwrap();
     run.done(&first).unwrap();
     assert_eq!(numbers(&mut run), [4]);
@@ -102,4 +103,48 @@ fn without_the_note_of_what_was_acknowledged_everything_is_there() {
     drop(run);
     std::fs::write(dir.path().join("run1/acked"), "garbage").unwrap();
     assert_eq!(numbers(&mut adopt(dir.path()).unwrap()), [1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn damage_counts_when_the_stream_does_not_have_it() {
+    for (acked, damaged, found) in [
+        (0, &[1, 4][..], Some(Damage { count: 2, first: 1, last: 4 })),
+        (2, &[2, 4], Some(Damage { count: 1, first: 4, last: 4 })),
+        (4, &[1, 2, 4], None),
+        (0, &[3, 4], Some(Damage { count: 2, first: 3, last: 4 })),
+        // Behind the last line: what is missing there is told by the count of a killed run.
+        (0, &[6], None),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut run = Run::create(dir.path(), "run1").unwrap();
+        run.append(&lines(1..=6)).unwrap();
+        let acknowledged = run.next(acked, u64::MAX).unwrap();
+        run.done(&acknowledged).unwrap();
+        drop(run);
+        let file = dir.path().join("run1/00000000000000000001.jsonl");
+        let mut text = std::fs::read_to_string(&file).unwrap();
+        for number in damaged {
+            text = text.replace(&format!("event {number} "), "event \" ");
+        }
+        std::fs::write(&file, text).unwrap();
+        assert_eq!(adopt(dir.path()).unwrap().damage(), found, "{acked} {damaged:?}");
+    }
+}
+
+#[test]
+fn files_that_were_not_synced_are_synced_with_the_last_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut run = Run::create(dir.path(), "run1").unwrap();
+    for hundred in 0..60 {
+        run.append(&lines(hundred * 100 + 1..=hundred * 100 + 100)).unwrap();
+    }
+    assert!(run.unsynced.len() > 2 && !run.synced && run.is_new);
+    run.sync().unwrap();
+    assert!(run.unsynced.is_empty() && run.synced && !run.is_new);
+    // Nothing waits: nothing has to be on the disk.
+    run.append(&lines(6001..=6001)).unwrap();
+    let all = run.next(usize::MAX, u64::MAX).unwrap();
+    run.done(&all).unwrap();
+    run.sync().unwrap();
+    assert!(!run.synced);
 }

@@ -55,6 +55,11 @@ impl Filter {
 }
 
 impl Checked {
+    /// Whether every event passes.
+    pub fn is_open(&self) -> bool {
+        self.service.is_none() && self.outcome.is_none() && self.keyspace.is_none()
+    }
+
     pub fn takes(&self, event: &Value) -> bool {
         let data = event.get("data").unwrap_or(&Value::Null);
         let outcome = self.outcome.as_ref().is_none_or(|wanted| {
@@ -74,7 +79,9 @@ fn text<'v>(data: &'v Value, name: &str) -> Option<&'v str> {
 /// Whether an event is about a service: as who did it, who owns what it is about, or who is in
 /// the list of what a policy changed.
 fn concerns(data: &Value, service: &str) -> bool {
-    let named = ["service", "owner"].iter().any(|field| text(data, field) == Some(service));
+    // Owners that share keys are in one text, with commas.
+    let owns = text(data, "owner").is_some_and(|all| all.split(", ").any(|one| one == service));
+    let named = text(data, "service") == Some(service) || owns;
     let changes = data.get("changes");
     let listed = ["added", "removed", "changed"].iter().any(|list| {
         let names = changes.and_then(|c| c.get(list)?.get("names")?.as_array());
@@ -108,6 +115,11 @@ mod tests {
             "transfers": [{"keyspace": "rates", "from": "billing", "to": "quotes"}]}}});
         let granted = json!({"type": "solewriter.authorisation.granted", "data": {
             "service": "orders", "outcome": "granted"}});
+        let shared = json!({"type": "solewriter.violation", "data": {
+            "service": "billing", "keyspace": "x", "owner": "orders, other"}});
+        for (service, taken) in [("orders", true), ("other", true), ("order", false)] {
+            assert_eq!(concerns(&shared["data"], service), taken, "{service}");
+        }
         for (service, outcome, keyspace, taken) in [
             (None, None, None, [true, true, true]),
             (Some("billing"), None, None, [true, true, false]),

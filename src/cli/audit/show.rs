@@ -4,18 +4,22 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use crate::audit::event::cut;
+use crate::audit::event::{PRODUCER, cut};
+use crate::audit::origin::Foreign;
 use crate::audit::stats::Stats;
 use crate::cli::tool::count;
 
 /// The longest line, in characters.
 const LONGEST: usize = 1000;
 
-/// One event as one line: when, what, and what it says.
-pub fn line(event: &Value) -> String {
+/// One event as one line: when, what, from whom if not from solewriter itself, and what it says.
+pub fn line(producer: &str, event: &Value) -> String {
     let text = |name: &str| event.get(name).and_then(Value::as_str).unwrap_or("-");
     let kind = text("type").trim_start_matches("solewriter.");
     let mut line = format!("{}  {kind:<22}", text("time"));
+    if producer != PRODUCER {
+        let _ = write!(line, " from={producer}");
+    }
     if let Some(data) = event.get("data").and_then(Value::as_object) {
         for (name, value) in data {
             // The first word says it already; text for people, line by line, has its own command.
@@ -34,6 +38,11 @@ pub fn line(event: &Value) -> String {
     }
     // Whoever may publish to the stream chose these words.
     cut(&line, LONGEST) + "\n"
+}
+
+/// A message whose body cannot be trusted: only what the server permitted is shown.
+pub fn foreign(subject: &str, why: Foreign) -> String {
+    cut(&format!("FOREIGN  on {subject}: {why}"), LONGEST) + "\n"
 }
 
 fn plain(text: &str) -> bool {
@@ -68,6 +77,12 @@ pub fn stats(stats: &Stats) -> String {
             let _ = writeln!(out, "  {number:>8}  {}", shown(name));
         }
     }
+    if !stats.foreign_by.is_empty() {
+        let _ = writeln!(out, "\nForeign messages by who published them:");
+    }
+    for (name, number) in &stats.foreign_by {
+        let _ = writeln!(out, "  {number:>8}  {}", shown(name));
+    }
     if !stats.services.is_empty() {
         let _ = writeln!(out, "\nBy service:");
     }
@@ -77,12 +92,11 @@ pub fn stats(stats: &Stats) -> String {
         let _ = writeln!(out, "  {:<24} {}", shown(name), kinds.join(", "));
     }
     let _ = writeln!(out, "\nRuns:");
-    for (instance, run) in &stats.runs {
+    for (name, run) in &stats.runs {
         let _ = write!(
             out,
-            "  {} {}: {}, numbers {} to {}, missing {}",
-            shown(&run.producer),
-            shown(instance),
+            "  {}: {}, numbers {} to {}, missing {}",
+            shown(name),
             count(usize::try_from(run.events).unwrap_or(usize::MAX), "event", "events"),
             run.first,
             run.last,
@@ -106,7 +120,9 @@ fn count_line(stats: &Stats) -> String {
         _ => String::new(),
     };
     let foreign = if stats.foreign > 0 {
-        format!("; {} messages are no events", stats.foreign)
+        let messages =
+            count(usize::try_from(stats.foreign).unwrap_or(usize::MAX), "message", "messages");
+        format!("; {messages} foreign")
     } else {
         String::new()
     };

@@ -78,13 +78,18 @@ impl Recording {
             ran_seconds: self.began.elapsed().as_secs(),
         }));
         if let Some(sink) = sink {
-            let left = sink.finish(LAST_EVENTS).await;
-            if left > 0 {
-                tracing::warn!(
+            match sink.finish(LAST_EVENTS).await {
+                Some(0) => {}
+                Some(left) => tracing::warn!(
                     event = "audit_left_for_later",
                     left,
                     "these events are in the spool, and sent at the next start",
-                );
+                ),
+                None => tracing::error!(
+                    event = "audit_not_finished",
+                    "the spool's disk does not answer: how many of the last events are on it is \
+                     unknown, and told by the next start",
+                ),
             }
         }
     }

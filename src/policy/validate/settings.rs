@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::audit::event::SUBJECT_ROOT;
+use crate::audit::event::{PRODUCER, SUBJECT_ROOT};
 use crate::keyspace::{Keyspace, KeyspaceError};
 use crate::permissions;
 use crate::policy::document::{GrantEntries, SettingEntries};
@@ -334,7 +334,12 @@ fn others_audit_subject(
 ) -> Problem {
     let text = shown(pattern.as_str());
     let own = scope.role.map_or(scope.service, |_| "{service}");
-    let (label, help) = if key == "publishes" {
+    let (label, help) = if key == "publishes" && own == PRODUCER {
+        (
+            "these events would be taken for solewriter's own",
+            "give the service another name than solewriter's".to_owned(),
+        )
+    } else if key == "publishes" {
         (
             "events of others would be in its reach",
             format!("an event says who it is from: write \"{SUBJECT_ROOT}.{own}.>\""),

@@ -177,6 +177,24 @@ fn says_when_what_it_left_is_gone() {
 }
 
 #[test]
+fn a_removed_file_is_told_and_those_after_it_are_read() {
+    let log = Log::new();
+    log.write("old\n");
+    log.rotate("1", "a\n");
+    let mut tail = log.tail();
+    assert_eq!(lines(&mut tail), ["a"]);
+    log.write("b\n");
+    log.rotate("2", "c\n");
+    fs::remove_file(log.folder.path().join("nats.log.2")).unwrap();
+    log.rotate("3", "d\n");
+    let found = read(&mut tail);
+    // What was there before it is not read again.
+    let expected = ["b", "c", "d"].map(ToOwned::to_owned).to_vec();
+    assert_eq!(found, (expected, vec![News::Gone, News::UpToDate]));
+    assert_eq!(lines(&mut tail), [""; 0]);
+}
+
+#[test]
 fn a_line_without_end_costs_no_memory() {
     let log = Log::new();
     let long = "x".repeat(MAX_LINE + 1);

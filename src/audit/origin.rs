@@ -1,0 +1,165 @@
+//! Whether an event comes from whom it names. A message's subject is what nats-server permitted;
+//! its body is what anyone who may publish at all wrote. So the subject decides whose it is, and a
+//! body that says otherwise is foreign: nothing in it counts.
+
+use serde_json::Value;
+
+use super::event::{PRODUCER, SUBJECT_ROOT};
+
+/// The largest number of an event: twelve digits, as `sequence` has.
+pub const MAX_NUMBER: u64 = 999_999_999_999;
+/// What others than solewriter itself tell: the guard of a service, and the follower of a log.
+const SHARED: [&str; 3] = ["solewriter.violation", "solewriter.trouble", "solewriter.lost"];
+/// What every type begins with.
+const TYPES: &str = "solewriter.";
+/// The service as which the follower of a server's log publishes, unless it is told another.
+pub const FOLLOWER: &str = "violations";
+
+/// Who published, by the subject, and the number that the event has in its run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place<'a> {
+    /// [`PRODUCER`], or a service.
+    pub producer: &'a str,
+    /// One run of it.
+    pub instance: &'a str,
+    /// From 1.
+    pub number: u64,
+}
+
+/// Why nothing in a message counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Foreign {
+    /// Not on `audit.events.<producer>.<run>`.
+    #[error("its subject names no producer and run")]
+    Subject,
+    /// No JSON, or not what an event has.
+    #[error("it is no event")]
+    NoEvent,
+    /// The body names another producer or run.
+    #[error("it claims to come from somebody else")]
+    Source,
+    /// Of a type that only solewriter's own instances make, or that nobody does.
+    #[error("its producer makes no events of that type")]
+    Type,
+    /// It speaks for another service than its producer.
+    #[error("it speaks for another service")]
+    Service,
+}
+
+/// The producer and the run that a subject names.
+#[must_use]
+pub fn of_subject(subject: &str) -> Option<(&str, &str)> {
+    let rest = subject.strip_prefix(SUBJECT_ROOT)?.strip_prefix('.')?;
+    let (producer, instance) = rest.split_once('.')?;
+    let is_one = |token: &str| !token.is_empty() && !token.contains('.');
+    (is_one(producer) && is_one(instance)).then_some((producer, instance))
+}
+
+/// Whose event it is. `followers` are the services that may tell what others did, as a server
+/// logged it.
+///
+/// # Errors
+/// [`Foreign`], when the body claims what the subject does not bear out.
+pub fn judge<'a>(
+    subject: &'a str,
+    event: &Value,
+    followers: &[impl AsRef<str>],
+) -> Result<Place<'a>, Foreign> {
+    let (producer, instance) = of_subject(subject).ok_or(Foreign::Subject)?;
+    let text = |name: &str| event.get(name).and_then(Value::as_str).ok_or(Foreign::NoEvent);
+    let kind = text("type")?;
+    let number = text("sequence")?.parse::<u64>().map_err(|_| Foreign::NoEvent)?;
+    if !(1..=MAX_NUMBER).contains(&number) || !kind.starts_with(TYPES) {
+        return Err(Foreign::NoEvent);
+    }
+    if text("source")? != format!("/{producer}/{instance}")
+        || text("id")? != format!("{instance}-{number}")
+    {
+        return Err(Foreign::Source);
+    }
+    let place = Place { producer, instance, number };
+    if producer == PRODUCER {
+        return Ok(place);
+    }
+    if !SHARED.contains(&kind) {
+        return Err(Foreign::Type);
+    }
+    let data = |name: &str| event.get("data").and_then(|data| data.get(name)?.as_str());
+    let follows = followers.iter().any(|follower| follower.as_ref() == producer);
+    let is_logged = data("seen_by").is_some_and(|seen_by| seen_by != "client");
+    let speaks_for_itself = data("service").is_none_or(|service| service == producer);
+    let may_speak = if is_logged { follows } else { speaks_for_itself };
+    if may_speak { Ok(place) } else { Err(Foreign::Service) }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn event(source: &str, kind: &str, data: Value) -> Value {
+        let instance = source.rsplit('/').next().unwrap();
+        json!({"specversion": "1.0", "id": format!("{instance}-7"), "source": source,
+            "type": format!("solewriter.{kind}"), "sequence": "000000000007", "data": data})
+    }
+
+    fn judged(subject: &str, event: &Value) -> Result<u64, Foreign> {
+        judge(subject, event, &[FOLLOWER]).map(|place| place.number)
+    }
+
+    #[test]
+    fn a_body_that_claims_what_its_subject_does_not_bear_out_is_foreign() {
+        use Foreign::{NoEvent, Service, Source, Subject, Type};
+        let own = |kind: &str, data: Value| event("/evil/r1", kind, data);
+        let seen = |by: &str, service: &str| json!({"seen_by": by, "service": service});
+        let evil = "audit.events.evil.r1";
+        for (subject, event, expected) in [
+            (evil, own("violation", seen("client", "evil")), Ok(7)),
+            (evil, own("trouble", json!({"reason": "x"})), Ok(7)),
+            (evil, own("lost", json!({"instance": "r1"})), Ok(7)),
+            (evil, event("/solewriter/r1", "started", json!({})), Err(Source)),
+            (evil, event("/evil/r2", "trouble", json!({})), Err(Source)),
+            (evil, own("authorisation.granted", json!({"service": "evil"})), Err(Type)),
+            (evil, own("policy.accepted", json!({})), Err(Type)),
+            (evil, own("stopped", json!({})), Err(Type)),
+            (evil, own("violation", seen("client", "orders")), Err(Service)),
+            (evil, own("violation", seen("server_log", "orders")), Err(Service)),
+            (evil, own("violation", seen("server_log", "evil")), Err(Service)),
+            (evil, own("trouble", json!({"service": "orders"})), Err(Service)),
+            (evil, json!({}), Err(NoEvent)),
+            (evil, Value::Null, Err(NoEvent)),
+            ("audit.events.evil.r1.r2", own("trouble", json!({})), Err(Subject)),
+            ("audit.events.evil", own("trouble", json!({})), Err(Subject)),
+            ("audit.events.evil.", own("trouble", json!({})), Err(Subject)),
+            ("other.evil.r1", own("trouble", json!({})), Err(Subject)),
+            (
+                "audit.events.solewriter.r1",
+                event("/solewriter/r1", "authorisation.granted", json!({"service": "orders"})),
+                Ok(7),
+            ),
+            (
+                "audit.events.violations.r1",
+                event("/violations/r1", "violation", seen("server_log", "orders")),
+                Ok(7),
+            ),
+            (
+                "audit.events.violations.r1",
+                event("/violations/r1", "authorisation.denied", seen("server_log", "orders")),
+                Err(Type),
+            ),
+        ] {
+            assert_eq!(judged(subject, &event), expected, "{subject} {event}");
+        }
+    }
+
+    #[test]
+    fn a_number_that_is_none_is_no_event() {
+        for number in ["", "x", "0", "-1", "1000000000000", "18446744073709551615"] {
+            let mut event = event("/evil/r1", "trouble", json!({}));
+            event["sequence"] = number.into();
+            event["id"] = format!("r1-{number}").into();
+            assert_eq!(judged("audit.events.evil.r1", &event), Err(Foreign::NoEvent), "{number}");
+        }
+    }
+}
