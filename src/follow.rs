@@ -286,7 +286,9 @@ impl Aside {
             // Of this thread alone, which is how Linux has it. Less than hoped for is no problem.
             #[cfg(target_os = "linux")]
             let _ = rustix::process::setpriority_process(None, LESS_URGENT);
-            taken.into_iter().for_each(|work| work());
+            for work in taken {
+                work();
+            }
         })?;
         Ok(jobs)
     }

@@ -98,6 +98,7 @@ mod tests {
 
     use super::*;
 
+    #[allow(clippy::needless_pass_by_value)]
     fn event(source: &str, kind: &str, data: Value) -> Value {
         let instance = source.rsplit('/').next().unwrap();
         json!({"specversion": "1.0", "id": format!("{instance}-7"), "source": source,

@@ -201,7 +201,8 @@ impl Run {
                         let first = before.max(self.acked) + 1;
                         // No more than there are numbers for: others were acknowledged.
                         let count = damaged.min(line.sequence.saturating_sub(first));
-                        self.damage = Damage::and(self.damage, count, first, line.sequence - 1);
+                        self.damage =
+                            Some(Damage::and(self.damage, count, first, line.sequence - 1));
                     }
                     (before, damaged) = (line.sequence, 0);
                 } else {
@@ -220,7 +221,7 @@ impl Run {
         // one that was killed, its count tells.
         if damaged > 0 && self.ended() {
             let first = self.last + 1;
-            self.damage = Damage::and(self.damage, damaged, first, self.last + damaged);
+            self.damage = Some(Damage::and(self.damage, damaged, first, self.last + damaged));
         }
         let (index, offset) = first.unwrap_or((self.segments.len(), at));
         for segment in self.segments.drain(..index) {
@@ -435,9 +436,9 @@ impl Run {
 
 impl Damage {
     /// More of it, behind what there was.
-    fn and(before: Option<Self>, count: u64, first: u64, last: u64) -> Option<Self> {
+    fn and(before: Option<Self>, count: u64, first: u64, last: u64) -> Self {
         let before = before.unwrap_or(Self { count: 0, first, last });
-        Some(Self { count: before.count + count, first: before.first, last })
+        Self { count: before.count + count, first: before.first, last }
     }
 }
 

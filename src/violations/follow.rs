@@ -16,10 +16,10 @@ use super::line::{Line, Refusal, parse};
 use super::outbox::{CAPACITY, Outbox};
 use super::state::{Outgoing, State, StateFile};
 use super::tail::{Lines, News, Tail};
-use super::who::Granted;
 use crate::audit::event::{Event, Record, SUBJECT_ROOT, Source, Trouble};
 use crate::audit::violation;
 use crate::fold::{Folds, MAX_FOLDS, Told};
+use crate::issue::ConnectionName;
 use crate::policy::store::Store;
 
 /// How often a file is looked at that has nothing new.
@@ -342,7 +342,8 @@ impl Follower {
 
     fn is_own(&self, refusal: &Refusal) -> bool {
         let is_ours = |user: &String| {
-            Granted::parse(user).is_some_and(|granted| granted.service == self.options.service)
+            ConnectionName::parse(user)
+                .is_some_and(|granted| granted.service == self.options.service)
         };
         refusal.subject.starts_with(&self.own_subjects)
             && refusal.user.as_ref().is_some_and(is_ours)

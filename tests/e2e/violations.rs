@@ -99,7 +99,7 @@ impl Stalls {
             while stopped.try_recv() == Err(tokio::sync::oneshot::error::TryRecvError::Empty) {
                 let began = Instant::now();
                 std::thread::sleep(STEP);
-                longest = longest.max(began.elapsed() - STEP);
+                longest = longest.max(began.elapsed().saturating_sub(STEP));
             }
             longest.as_secs_f64()
         });
