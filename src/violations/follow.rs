@@ -477,7 +477,7 @@ mod tests {
     fn line(second: u32, service: &str, subject: &str) -> String {
         format!(
             "[1] 2026/11/23 18:12:{second:02}.000000 [ERR] h:1 - cid:7 - \"v2:rust:x\" - \
-             \"APP/user:{service}/{KEY}/0123\" - Publish Violation - Subject \"{subject}\"\n"
+             \"APP/user:{service}/{KEY}/0123456789ab\" - Publish Violation - Subject \"{subject}\"\n"
         )
     }
 
