@@ -74,7 +74,7 @@ const SETTINGS: [Setting; 40] = [
         "policy",
         "keep_at_most",
         Kind::Text,
-        "deny everything once the policy's source was silent for so long [72h]",
+        "deny every new connection once the policy's source was silent for so long [72h]",
     ),
     setting("grants", "account", Kind::Text, "account that services are placed in [APP]"),
     setting("grants", "accounts", Kind::List, "other accounts that a policy may name [none]"),
