@@ -1,6 +1,7 @@
 //! The connections to nats-server, watched.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::{Client, Event, ServerError};
@@ -11,18 +12,23 @@ use crate::broker;
 use crate::config::Nats;
 use crate::telemetry::Dropped;
 
-/// The longest pause between two attempts to come back. After a restart of the servers every client
-/// waits for this service, and the server lets each wait its whole timeout when nobody is there.
+/// The pauses between two attempts to come back: at first, for ten seconds, and then. After a
+/// restart of the servers every client waits for this service, and a request that a server sends
+/// before this service is back is lost: its client waits for the whole of the server's timeout. So
+/// this service has to be there before they are.
+const RETURN_SOON: Duration = Duration::from_millis(10);
+const SOON: usize = 1_000;
 const RETURN_AT_MOST: Duration = Duration::from_millis(200);
 
 /// The connection on which requests come.
 pub(super) async fn connect(nats: &Nats, health: &Arc<Health>) -> Result<Client, ServiceError> {
+    let absence = Arc::new(Absence::default());
     let options = || {
-        let health = health.clone();
+        let (health, absence) = (health.clone(), absence.clone());
         let options = broker::options(&nats.login, &nats.tls, &nats.name)?;
         Ok(options.reconnect_delay_callback(reconnect_delay).event_callback(move |event| {
-            let health = health.clone();
-            async move { observe(&health, &event) }
+            let (health, absence) = (health.clone(), absence.clone());
+            async move { observe(&health, &absence, &event) }
         }))
     };
     broker::connect_patiently(&nats.servers, &nats.name, options)
@@ -52,8 +58,31 @@ pub async fn connect_beside(nats: &Nats) -> Result<Client, ServiceError> {
 
 /// The pause before the next attempt to come back, after so many.
 pub(crate) fn reconnect_delay(attempts: usize) -> Duration {
-    let doublings = u32::try_from(attempts.min(10)).unwrap_or(10);
-    (Duration::from_millis(10) * 2u32.saturating_pow(doublings)).min(RETURN_AT_MOST)
+    if attempts < SOON { RETURN_SOON } else { RETURN_AT_MOST }
+}
+
+/// What went wrong since a connection was lost: attempts come too fast to tell of each.
+#[derive(Default)]
+struct Absence {
+    /// Nothing while connected, and one more than the errors since.
+    errors: AtomicU64,
+}
+
+impl Absence {
+    fn begins(&self) {
+        self.errors.store(1, Ordering::Relaxed);
+    }
+
+    fn ends(&self) {
+        self.errors.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether an error is one to tell: any while connected, and the first after that.
+    fn tell(&self) -> bool {
+        let more = |n: u64| (n > 0).then(|| n.saturating_add(1));
+        let before = self.errors.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        before.is_err() || before == Ok(1)
+    }
 }
 
 fn observe_beside(event: &Event) {
@@ -73,13 +102,15 @@ fn not_permitted(text: &str) {
     );
 }
 
-fn observe(health: &Health, happened: &Event) {
+fn observe(health: &Health, absence: &Absence, happened: &Event) {
     match happened {
         Event::Connected => {
+            absence.ends();
             health.connection(true);
             tracing::info!(event = "connected", "connected to nats-server");
         }
         Event::Disconnected => {
+            absence.begins();
             health.connection(false);
             tracing::warn!(event = "disconnected", "connection to nats-server lost; reconnecting");
         }
@@ -99,9 +130,44 @@ fn observe(health: &Health, happened: &Event) {
             }));
         }
         Event::ServerError(error) => tracing::error!(event = "server_error", error = %error),
-        Event::ClientError(error) => tracing::warn!(event = "client_error", error = %error),
+        Event::ClientError(error) if absence.tell() => {
+            tracing::warn!(event = "client_error", error = %error);
+        }
+        Event::ClientError(error) => tracing::debug!(event = "client_error", error = %error),
         Event::LameDuckMode | Event::Draining | Event::Closed => {
             tracing::info!(event = "connection", state = %happened);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_back_before_anybody_else() {
+        let within = |time: Duration| {
+            let mut tried = 0;
+            let mut passed = Duration::ZERO;
+            while passed < time {
+                passed += reconnect_delay(tried);
+                tried += 1;
+            }
+            tried
+        };
+        assert_eq!(within(Duration::from_millis(10)), 1);
+        assert_eq!(within(Duration::from_secs(1)), 100);
+        // And a server that is away for an hour is not asked a hundred times a second.
+        assert!(within(Duration::from_secs(3600)) < 20_000);
+    }
+
+    #[test]
+    fn of_an_absence_the_first_error_is_told() {
+        let absence = Absence::default();
+        assert!(absence.tell() && absence.tell(), "each while connected");
+        absence.begins();
+        assert_eq!([absence.tell(), absence.tell(), absence.tell()], [true, false, false]);
+        absence.ends();
+        assert!(absence.tell() && absence.tell());
     }
 }
