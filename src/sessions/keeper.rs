@@ -82,12 +82,10 @@ impl Keeper {
                 self.service.metrics.sessions().sweeper(false);
                 known.sure = None;
             }
-            let next = match &view {
-                Some(_) => known.rhythm.next().min(Instant::now() + TURN),
-                None => Instant::now() + TURN,
-            };
+            let turn = Instant::now() + TURN;
+            let next = view.as_ref().map(|view| self.next(&known, view, link.rest_until()));
             if let Some(view) = view
-                && known.rhythm.next() <= Instant::now()
+                && next.is_some_and(|next| next <= Instant::now())
             {
                 if !self.round(link.system(), &view, &mut known, (&mut changes, &mut news)).await {
                     link.silent();
@@ -98,8 +96,21 @@ impl Keeper {
                 // The senders live as long as this does.
                 _ = changes.changed() => known.rhythm.stir(Instant::now()),
                 _ = news.changed() => known.rhythm.stir(Instant::now()),
-                () = tokio::time::sleep_until(next.into()) => {}
+                () = tokio::time::sleep_until(next.unwrap_or(turn).min(turn).into()) => {}
             }
+        }
+    }
+
+    /// When to look next: where every instance serves the policy that was swept for, not before
+    /// the servers had their `rest`.
+    fn next(&self, known: &Known, view: &View, rest: Option<Instant>) -> Instant {
+        let next = known.rhythm.next();
+        let current = self.service.store.current();
+        let swept =
+            current.is_some_and(|s| Some(s.policy.revision().as_str()) == known.swept.as_deref());
+        match rest {
+            Some(rest) if swept && view.agreed => next.max(rest),
+            _ => next,
         }
     }
 

@@ -4,6 +4,7 @@
 //! async-nats 0.51 calls itself connected when the server says anything at all, such as the PING
 //! that comes while the server still waits to hear who the user is. So only an answer counts.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use async_nats::connection::State;
@@ -16,6 +17,13 @@ use crate::config::{Login, Tls};
 /// How long to wait before asking again whether anybody answers: at first, and at most.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 const ASK_AGAIN_AT_MOST: Duration = Duration::from_secs(30);
+/// How long servers that answered may be silent before that is an error: they were restarted, and
+/// everybody comes back.
+const SILENT_FOR: Duration = Duration::from_secs(10);
+/// How long after a reconnection nothing is looked at that did not change: when a server was
+/// restarted, everybody comes back and is judged by the policy in force, and looking takes the
+/// processor that they wait for.
+const REST: Duration = Duration::from_secs(5);
 
 /// How to reach the system account.
 pub struct Access<'a> {
@@ -34,8 +42,11 @@ pub(super) struct Link {
     client: Client,
     system: System,
     answers: bool,
+    answered: Option<Instant>,
     ask_at: Instant,
     pause: Duration,
+    connects: u64,
+    returned: Option<Instant>,
 }
 
 impl Link {
@@ -47,7 +58,16 @@ impl Link {
         };
         let client = broker::connect_patiently(access.servers, access.name, options).await?;
         let system = System::new(client.clone());
-        Ok(Self { client, system, answers: false, ask_at: Instant::now(), pause: ASK_AGAIN })
+        Ok(Self {
+            connects: connects(&client),
+            client,
+            system,
+            answers: false,
+            answered: None,
+            ask_at: Instant::now(),
+            pause: ASK_AGAIN,
+            returned: None,
+        })
     }
 
     /// What asks.
@@ -55,19 +75,30 @@ impl Link {
         &self.system
     }
 
+    /// Until when to look at nothing but what changed: a moment after each reconnection.
+    pub(super) fn rest_until(&self) -> Option<Instant> {
+        self.returned.map(|at| at + REST)
+    }
+
     /// Whether the servers answer. Asks them, when they did not and some time has passed.
     pub(super) async fn usable(&mut self) -> bool {
         let connected = self.client.connection_state() == State::Connected;
+        let now = Instant::now();
+        let connects = connects(&self.client);
+        if std::mem::replace(&mut self.connects, connects) != connects {
+            self.returned = Some(now);
+        }
         if self.answers && connected {
+            self.answered = Some(now);
             return true;
         }
-        let now = Instant::now();
         if now < self.ask_at {
             return false;
         }
         let heard = connected && self.system.servers().await.is_ok_and(|s| !s.servers.is_empty());
         if heard {
             self.answers = true;
+            self.answered = Some(Instant::now());
             self.pause = ASK_AGAIN;
             tracing::info!(event = "system_connected", "the servers answer the system user");
             return true;
@@ -81,6 +112,14 @@ impl Link {
         self.answers = false;
         self.ask_at = Instant::now() + self.pause;
         self.pause = (self.pause * 2).min(ASK_AGAIN_AT_MOST);
+        if self.answered.is_some_and(|at| at.elapsed() < SILENT_FOR) {
+            tracing::warn!(
+                event = "system_silent",
+                connection = %self.client.connection_state(),
+                "the servers do not answer the system user at the moment",
+            );
+            return;
+        }
         tracing::error!(
             event = "system_unusable",
             connection = %self.client.connection_state(),
@@ -88,6 +127,11 @@ impl Link {
              connections: is it a user of the system account, and in auth_callout.auth_users?",
         );
     }
+}
+
+/// How often a client has connected.
+fn connects(client: &Client) -> u64 {
+    client.statistics().connects.load(Ordering::Relaxed)
 }
 
 fn observe(event: &Event) {
