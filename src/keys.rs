@@ -2,8 +2,8 @@
 //!
 //! The encoding (base32, prefix, checksum) is the `nkeys` crate's. Signing and verifying are not:
 //! that crate verifies non-strictly (a small-order key verifies a forged signature on any
-//! message) and never wipes a seed. Verification here is `ed25519-dalek`'s `verify_strict`,
-//! signing is `aws-lc-rs`, together the fastest pair measured.
+//! message) and never wipes a seed. Verification here is `ed25519-dalek`'s, as strict as its
+//! `verify_strict`; signing is `aws-lc-rs`, together the fastest pair measured.
 //!
 //! Nothing secret is in any `Debug`, `Display` or error of this module.
 
@@ -246,14 +246,68 @@ impl<K: Role> Verifier<K> {
 }
 
 /// The only place that verifies a signature.
+///
+/// It says what `verify_strict` says, for a sixth less: that decodes R, which takes a square root,
+/// only to see whether its order is small. `verify` accepts nothing but the encoding of the point
+/// that it computes itself, and that has one encoding: so R is of small order exactly when it is
+/// one of eight texts.
 fn strictly(
     key: &ed25519_dalek::VerifyingKey,
     message: &[u8],
     signature: &[u8; 64],
 ) -> Result<(), BadSignature> {
+    use ed25519_dalek::Verifier as _;
     let signature = ed25519_dalek::Signature::from_bytes(signature);
-    key.verify_strict(message, &signature).map_err(|_| BadSignature)
+    if key.is_weak() || SMALL_ORDER.contains(signature.r_bytes()) {
+        return Err(BadSignature);
+    }
+    key.verify(message, &signature).map_err(|_| BadSignature)
 }
+
+/// The eight points of edwards25519 whose order divides its cofactor, encoded (RFC 8032 §5.1.2):
+/// those of order one, two, four (both) and eight (all four).
+const SMALL_ORDER: [[u8; 32]; 8] = [
+    [
+        0x01, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+        0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+        0x00, 0x00,
+    ],
+    [
+        0xec, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+        0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+        0xff, 0x7f,
+    ],
+    [
+        0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+        0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+        0x00, 0x00,
+    ],
+    [
+        0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+        0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+        0x00, 0x80,
+    ],
+    [
+        0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98,
+        0xf0, 0xd5, 0xdf, 0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53,
+        0xfc, 0x05,
+    ],
+    [
+        0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98,
+        0xf0, 0xd5, 0xdf, 0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53,
+        0xfc, 0x85,
+    ],
+    [
+        0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67,
+        0x0f, 0x2a, 0x20, 0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac,
+        0x03, 0x7a,
+    ],
+    [
+        0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67,
+        0x0f, 0x2a, 0x20, 0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac,
+        0x03, 0xfa,
+    ],
+];
 
 /// A signature did not verify.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -469,6 +523,12 @@ fn crc16(bytes: &[u8]) -> u16 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
+    use curve25519_dalek::constants::{ED25519_BASEPOINT_POINT, EIGHT_TORSION};
+    use curve25519_dalek::traits::Identity as _;
+    use curve25519_dalek::{EdwardsPoint, Scalar};
+
     use super::*;
 
     #[test]
@@ -511,22 +571,93 @@ mod tests {
     #[test]
     fn a_small_order_key_verifies_nothing() {
         use ed25519_dalek::Verifier as _;
-        // The identity point as key, identity as R, zero as s: verifies any message unless strict.
-        let mut bytes = [0; 32];
-        bytes[0] = 1;
-        let forged = {
-            let mut signature = [0; 64];
-            signature[0] = 1;
-            signature
-        };
+        // The neutral element as key: R = sB verifies any message unless strict.
+        let bytes = EdwardsPoint::identity().compress().to_bytes();
         let lax = ed25519_dalek::VerifyingKey::from_bytes(&bytes).unwrap();
-        lax.verify(b"anything", &ed25519_dalek::Signature::from_bytes(&forged)).unwrap();
-
         let key = UserKey::from_bytes(bytes);
-        assert_eq!(key.verify(b"anything", &forged), Err(BadSignature));
-        let kept = Verifier::new(10).verify(&key, b"anything", &forged);
-        assert_eq!(kept, Err(BadSignature));
+        for s in [Scalar::ZERO, Scalar::ONE] {
+            let mut forged = [0; 64];
+            let (of_r, of_s) = forged.split_at_mut(32);
+            of_r.copy_from_slice((ED25519_BASEPOINT_POINT * s).compress().as_bytes());
+            of_s.copy_from_slice(s.as_bytes());
+            lax.verify(b"anything", &ed25519_dalek::Signature::from_bytes(&forged)).unwrap();
+
+            assert_eq!(key.verify(b"anything", &forged), Err(BadSignature));
+            let kept = Verifier::new(10).verify(&key, b"anything", &forged);
+            assert_eq!(kept, Err(BadSignature));
+        }
         assert!(UserKey::parse(key.as_str()).is_ok(), "only the signature check stands in its way");
+    }
+
+    /// A key and a signature of the message whose R is of small order, for one message in eight:
+    /// of the key `A = aB + shift`, `s = ka` gives `R = sB - kA = -k shift`, on which k depends.
+    fn of_small_order(shift: &EdwardsPoint, message: &[u8]) -> Option<([u8; 32], [u8; 64])> {
+        let a = Scalar::from(7_u64);
+        let key = (ED25519_BASEPOINT_POINT * a + shift).compress().to_bytes();
+        EIGHT_TORSION.iter().find_map(|r| {
+            let r = r.compress().to_bytes();
+            let hash = aws_lc_rs::digest::digest(
+                &aws_lc_rs::digest::SHA512,
+                &[&r[..], &key, message].concat(),
+            );
+            let k = Scalar::from_bytes_mod_order_wide(hash.as_ref().try_into().unwrap());
+            let mut signature = [0; 64];
+            let (of_r, of_s) = signature.split_at_mut(32);
+            of_r.copy_from_slice(&r);
+            of_s.copy_from_slice((k * a).as_bytes());
+            let computed =
+                ED25519_BASEPOINT_POINT * (k * a) - (ED25519_BASEPOINT_POINT * a + shift) * k;
+            (computed.compress().to_bytes() == r).then_some((key, signature))
+        })
+    }
+
+    #[test]
+    fn an_r_of_small_order_is_refused_as_verify_strict_does() {
+        use ed25519_dalek::Verifier as _;
+        let listed: HashSet<_> = SMALL_ORDER.into_iter().collect();
+        assert_eq!(listed, EIGHT_TORSION.iter().map(|p| p.compress().to_bytes()).collect());
+        let mut seen = HashSet::new();
+        for number in 0..1_000_u32 {
+            let shift = &EIGHT_TORSION[number as usize % 8];
+            let message = number.to_le_bytes();
+            let Some((key, signature)) = of_small_order(shift, &message) else { continue };
+            let decoded = ed25519_dalek::VerifyingKey::from_bytes(&key).unwrap();
+            let theirs = ed25519_dalek::Signature::from_bytes(&signature);
+            assert!(!decoded.is_weak());
+            decoded.verify(&message, &theirs).unwrap();
+            decoded.verify_strict(&message, &theirs).unwrap_err();
+            assert_eq!(strictly(&decoded, &message, &signature), Err(BadSignature));
+            seen.insert(*theirs.r_bytes());
+        }
+        assert_eq!(seen, listed, "each of them was tried");
+    }
+
+    proptest::proptest! {
+        /// Of signatures with any bit turned, and of any bytes.
+        #[test]
+        fn strictly_says_what_verify_strict_says(
+            message: Vec<u8>,
+            seed: [u8; 32],
+            turned in 0_usize..800,
+            garbage: [u8; 64],
+        ) {
+            let signing = ed25519_dalek::SigningKey::from_bytes(&seed);
+            let mut signature = ed25519_dalek::Signer::sign(&signing, &message).to_bytes();
+            if let Some(byte) = signature.get_mut(turned / 8) {
+                *byte ^= 1 << (turned % 8);
+            }
+            let key = signing.verifying_key();
+            for signature in [signature, garbage] {
+                let theirs = key.verify_strict(
+                    &message,
+                    &ed25519_dalek::Signature::from_bytes(&signature),
+                );
+                proptest::prop_assert_eq!(
+                    strictly(&key, &message, &signature).is_ok(),
+                    theirs.is_ok()
+                );
+            }
+        }
     }
 
     #[test]
