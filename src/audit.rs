@@ -4,6 +4,7 @@
 //! bounded queue, and never waits. What is recorded is in [`event`].
 
 pub mod event;
+pub mod loss;
 pub mod origin;
 pub mod policy;
 mod queue;

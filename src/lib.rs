@@ -27,6 +27,8 @@ pub mod audit {
     //! The events of the audit stream.
     pub mod event;
     #[cfg(feature = "guard")]
+    pub mod loss;
+    #[cfg(feature = "guard")]
     pub mod violation;
 }
 #[cfg(any(feature = "guard", feature = "service"))]

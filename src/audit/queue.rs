@@ -7,7 +7,8 @@ use jiff::Timestamp;
 use tokio::sync::Notify;
 
 use super::Recorder;
-use super::event::{Event, Lost, Record, Source};
+use super::event::{Event, Record, Source};
+use super::loss::Loss;
 use super::tally::Tally;
 use crate::telemetry::{self, Metrics};
 
@@ -41,30 +42,6 @@ impl State {
     }
 }
 
-/// Events that did not fit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Loss {
-    pub count: u64,
-    pub first: u64,
-    pub last: u64,
-}
-
-impl Loss {
-    /// One more, with that number.
-    pub fn add(loss: &mut Option<Self>, sequence: u64) {
-        let loss = loss.get_or_insert(Self { count: 0, first: sequence, last: sequence });
-        loss.count += 1;
-        loss.last = sequence;
-    }
-
-    /// The event that tells of it.
-    pub fn event(self, reason: &str, instance: &str) -> Event {
-        let Self { count, first, last } = self;
-        let (reason, instance) = (reason.to_owned(), instance.to_owned());
-        Event::Lost(Lost { reason, count, instance, first, last })
-    }
-}
-
 impl Queue {
     pub fn new(capacity: usize) -> Arc<Self> {
         let state = State { next: 1, waiting: VecDeque::new(), lost: None, tally: None };
@@ -83,7 +60,7 @@ impl Queue {
             if state.waiting.len() < self.capacity {
                 state.waiting.push_back(Arc::clone(&record));
             } else {
-                Loss::add(&mut state.lost, record.sequence);
+                Loss::one(record.sequence).add_to(&mut state.lost);
             }
             record
         };

@@ -18,10 +18,11 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::event::{Event, Lost, SUBJECT_ROOT, Trouble};
-use super::queue::{Intake, Loss};
+use super::event::{Event, SUBJECT_ROOT, Trouble};
+use super::loss::Loss;
+use super::queue::Intake;
 use super::sender::{self, Published, Question, SendError, Target};
-use super::spool::{Damage, Line, Run};
+use super::spool::{Line, Run};
 use super::tally::Tally;
 
 /// The most events that are on their way to the stream, and their bytes.
@@ -260,7 +261,7 @@ impl Keeper {
                             "the spool is full: events get lost from now on, and are counted",
                         );
                     }
-                    Loss::add(&mut self.lost, record.sequence);
+                    Loss::one(record.sequence).add_to(&mut self.lost);
                     self.intake.metrics().audit_lost("spool_full", 1);
                 } else {
                     bytes += length;
@@ -359,7 +360,7 @@ impl Keeper {
         };
         if lines.is_empty() {
             let damage = sending.run.give_up();
-            self.tell_damage(instance, damage);
+            self.tell_damage(&instance, damage);
             return true;
         }
         let now = Timestamp::now();
@@ -415,7 +416,7 @@ impl Keeper {
     fn tell_taken(&self, instance: &str, numbers: &[u64]) {
         let mut loss = None;
         for number in numbers {
-            Loss::add(&mut loss, *number);
+            Loss::one(*number).add_to(&mut loss);
         }
         let Some(loss) = loss else { return };
         self.intake.metrics().audit_lost("id_taken", loss.count);
@@ -434,8 +435,8 @@ impl Keeper {
     }
 
     /// Tells of events that were in the spool and are no more.
-    fn tell_damage(&self, instance: String, damage: Damage) {
-        let Damage { count, first, last } = damage;
+    fn tell_damage(&self, instance: &str, loss: Loss) {
+        let count = loss.count;
         self.intake.metrics().audit_lost("damaged", count);
         let recorder = self.intake.recorder();
         recorder.record(Event::Trouble(Trouble {
@@ -446,8 +447,7 @@ impl Keeper {
             ),
             service: None,
         }));
-        let reason = "damaged".to_owned();
-        recorder.record(Event::Lost(Lost { reason, count, instance, first, last }));
+        recorder.record(loss.event("damaged", instance));
     }
 
     fn answered(&mut self, answer: Answer) {
@@ -533,7 +533,7 @@ impl Keeper {
                 self.tell_what_was_lost(&run);
             }
             if let Some(damage) = run.damage() {
-                self.tell_damage(run.instance.clone(), damage);
+                self.tell_damage(&run.instance, damage);
             }
             self.old.push_back(Sending { run, unsure: u64::MAX, stored: None });
         }
@@ -546,9 +546,9 @@ impl Keeper {
         let event = match Tally::left_by(&instance, &run.lock_file()) {
             Some(recorded) if recorded <= run.last() => return,
             Some(recorded) => {
-                let (reason, count) = ("killed".to_owned(), recorded - run.last());
+                let (first, count) = (run.last() + 1, recorded - run.last());
                 self.intake.metrics().audit_lost("killed", count);
-                Event::Lost(Lost { reason, count, instance, first: run.last() + 1, last: recorded })
+                Loss { count, first, last: recorded }.event("killed", &instance)
             }
             None => Event::Trouble(Trouble {
                 reason: "audit_end_unknown".to_owned(),

@@ -19,6 +19,8 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::Deserialize;
 
+use super::loss::Loss;
+
 /// A file of events is followed by another one from this size on, in bytes.
 const SEGMENT_BYTES: u64 = 1024 * 1024;
 /// A file that a run leaves that ended by itself and could not send everything.
@@ -56,17 +58,6 @@ impl Line {
     }
 }
 
-/// Events that were on disk and cannot be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Damage {
-    /// How many.
-    pub count: u64,
-    /// The number of the first can be no lower,
-    pub first: u64,
-    /// and that of the last no higher.
-    pub last: u64,
-}
-
 struct Segment {
     path: PathBuf,
     bytes: u64,
@@ -97,7 +88,7 @@ pub struct Run {
     /// There is a file that the folder on the disk may not have.
     is_new: bool,
     /// Lines that were found damaged when the run was taken over.
-    damage: Option<Damage>,
+    damage: Option<Loss>,
 }
 
 impl Run {
@@ -201,8 +192,7 @@ impl Run {
                         let first = before.max(self.acked) + 1;
                         // No more than there are numbers for: others were acknowledged.
                         let count = damaged.min(line.sequence.saturating_sub(first));
-                        self.damage =
-                            Some(Damage::and(self.damage, count, first, line.sequence - 1));
+                        Loss { count, first, last: line.sequence - 1 }.add_to(&mut self.damage);
                     }
                     (before, damaged) = (line.sequence, 0);
                 } else {
@@ -221,7 +211,8 @@ impl Run {
         // one that was killed, its count tells.
         if damaged > 0 && self.ended() {
             let first = self.last + 1;
-            self.damage = Some(Damage::and(self.damage, damaged, first, self.last + damaged));
+            let last = self.last + damaged;
+            Loss { count: damaged, first, last }.add_to(&mut self.damage);
         }
         let (index, offset) = first.unwrap_or((self.segments.len(), at));
         for segment in self.segments.drain(..index) {
@@ -238,16 +229,16 @@ impl Run {
     }
 
     /// Nothing waits any more, because it is gone. Gives what that was.
-    pub fn give_up(&mut self) -> Damage {
+    pub fn give_up(&mut self) -> Loss {
         self.pending_bytes = 0;
         let count = std::mem::take(&mut self.pending);
-        Damage { count, first: self.acked + 1, last: self.last }
+        Loss { count, first: self.acked + 1, last: self.last }
     }
 
     /// Lines between others that were found damaged when the run was taken over, and that the
     /// stream did not have.
     #[must_use]
-    pub fn damage(&self) -> Option<Damage> {
+    pub fn damage(&self) -> Option<Loss> {
         self.damage
     }
 
@@ -431,14 +422,6 @@ impl Run {
         // The lock goes last: who cannot open it takes the folder for done.
         std::fs::remove_file(self.lock_file())?;
         std::fs::remove_dir(&self.dir)
-    }
-}
-
-impl Damage {
-    /// More of it, behind what there was.
-    fn and(before: Option<Self>, count: u64, first: u64, last: u64) -> Self {
-        let before = before.unwrap_or(Self { count: 0, first, last });
-        Self { count: before.count + count, first: before.first, last }
     }
 }
 

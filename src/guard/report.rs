@@ -16,6 +16,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::said::Refused;
 use crate::audit::event::{Event, Lost, Record, Source, Trouble, Violation, cut, words};
+use crate::audit::loss::Loss;
 use crate::audit::violation;
 use crate::fold::{Folds, Told};
 use crate::operation::{Act, Usage};
@@ -45,39 +46,6 @@ pub(super) struct Dropped {
     lost: Mutex<Option<Loss>>,
 }
 
-/// Numbers that are not in the stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Loss {
-    count: u64,
-    first: u64,
-    last: u64,
-}
-
-impl Loss {
-    fn one(sequence: u64) -> Self {
-        Self { count: 1, first: sequence, last: sequence }
-    }
-
-    /// An event will not be there; with one that tells of a loss, nobody hears of that either.
-    fn of(record: &Record) -> Self {
-        let own = Self::one(record.sequence);
-        match &record.event {
-            Event::Lost(Lost { count, first, last, .. }) => {
-                own.and(Self { count: *count, first: *first, last: *last })
-            }
-            _ => own,
-        }
-    }
-
-    fn and(self, other: Self) -> Self {
-        Self {
-            count: self.count + other.count,
-            first: self.first.min(other.first),
-            last: self.last.max(other.last),
-        }
-    }
-}
-
 impl Dropped {
     fn lost(&self) -> MutexGuard<'_, Option<Loss>> {
         // Nothing that a panic could leave half done is behind the lock.
@@ -89,8 +57,11 @@ impl Dropped {
             self.unpublished.fetch_add(1, Ordering::Relaxed);
         }
         let mut lost = self.lost();
-        let loss = Loss::of(record);
-        *lost = Some(lost.map_or(loss, |before| before.and(loss)));
+        Loss::one(record.sequence).add_to(&mut lost);
+        // With an event that tells of a loss, nobody hears of that either.
+        if let Event::Lost(Lost { count, first, last, .. }) = &record.event {
+            Loss { count: *count, first: *first, last: *last }.add_to(&mut lost);
+        }
     }
 
     /// Refusals that are not in the log, and events that are there alone.
@@ -362,9 +333,8 @@ impl Desk {
 
     /// Tells of the events that were counted. They have numbers, which the stream lacks.
     fn tell_lost(&mut self, post: &mpsc::Sender<Parcel>) {
-        let Some(Loss { count, first, last }) = self.dropped.lost().take() else { return };
-        let (reason, instance) = ("unpublished".to_owned(), self.source.instance.clone());
-        let event = Event::Lost(Lost { reason, count, instance, first, last });
+        let Some(loss) = self.dropped.lost().take() else { return };
+        let event = loss.event("unpublished", &self.source.instance);
         let sequence = self.folds.number();
         self.hand_over(Record { sequence, time: Timestamp::now(), event }, post);
     }

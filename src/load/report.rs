@@ -313,7 +313,7 @@ impl Run {
         note("nothing but an audit stream that never answers, as in all of these", run()?);
         let address = rig.serves.first().and_then(Serve::http).ok_or("no address for metrics")?;
         note(
-            "the policy of 10,000 services changes every 2 s",
+            "the policy, of as many services, changes every 2 s",
             beside(|stop| change_policy(&rig.stage, &address, stop), run)?,
         );
         note(

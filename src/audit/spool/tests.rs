@@ -87,7 +87,7 @@ fn a_line_that_was_being_written_is_none_and_damage_costs_one_line() {
     std::fs::write(&file, &damaged[..damaged.len() - 20]).unwrap();
     let mut run = adopt(dir.path()).unwrap();
     assert_eq!(numbers(&mut run), [1, 3, 4]);
-    assert_eq!(run.damage(), Some(Damage { count: 1, first: 2, last: 2 }));
+    assert_eq!(run.damage(), Some(Loss { count: 1, first: 2, last: 2 }));
     let first = run.next(2, u64::MAX).unwrap();
     run.done(&first).unwrap();
     assert_eq!(numbers(&mut run), [4]);
@@ -108,10 +108,10 @@ fn without_the_note_of_what_was_acknowledged_everything_is_there() {
 #[test]
 fn damage_counts_when_the_stream_does_not_have_it() {
     for (acked, damaged, found) in [
-        (0, &[1, 4][..], Some(Damage { count: 2, first: 1, last: 4 })),
-        (2, &[2, 4], Some(Damage { count: 1, first: 4, last: 4 })),
+        (0, &[1, 4][..], Some(Loss { count: 2, first: 1, last: 4 })),
+        (2, &[2, 4], Some(Loss { count: 1, first: 4, last: 4 })),
         (4, &[1, 2, 4], None),
-        (0, &[3, 4], Some(Damage { count: 2, first: 3, last: 4 })),
+        (0, &[3, 4], Some(Loss { count: 2, first: 3, last: 4 })),
         // Behind the last line: what is missing there is told by the count of a killed run.
         (0, &[6], None),
     ] {
