@@ -168,14 +168,18 @@ impl DirectCommand {
         let direct = Direct { broker, minter };
         let requests = Arc::new(direct.mint(&stage, self.requests, 2_000)?);
         let (crypto, _) = direct.crypto(&stage)?;
-        let mut crypto_cpu = vec![crypto.cost()?];
+        let contained = || -> Result<Duration, Error> {
+            let sealing = if self.plain { Duration::ZERO } else { crypto.sealing_cost()? };
+            Ok(crypto.cost()? + sealing)
+        };
+        let mut crypto_cpu = vec![contained()?];
         let mut rounds = Vec::new();
         for round in 0..self.time.rounds.max(1) {
             progress(&format!("round {} of {}", round + 1, self.time.rounds.max(1)));
             let serves: Vec<_> = serves.iter().collect();
             let time = (self.time.warm_up, self.time.duration);
             rounds.push(direct.run(&serves, &requests, self.requests, pressure, time)?);
-            crypto_cpu.push(crypto.cost()?);
+            crypto_cpu.push(contained()?);
         }
         let crypto_cpu_us: Vec<f64> = crypto_cpu.iter().map(|c| c.as_secs_f64() * 1e6).collect();
         let service_cpu_us = median(rounds.iter().filter_map(|r| r.service_cpu_us));
