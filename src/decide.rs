@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::identity::{self, Unproved};
 use crate::keys::{User, UserKey, Verifier};
 use crate::limits::Limit;
-use crate::permissions::{Defaults, Grant, GrantError, Written};
+use crate::permissions::{Basis, Defaults, Grant, GrantError, Written};
 use crate::policy::model::{ConnectionType, Policy, Revision, Service, ServiceKey};
 use crate::protocol::request::VerifiedRequest;
 
@@ -15,7 +15,7 @@ use crate::protocol::request::VerifiedRequest;
 /// 100,000 services fit; one that does not is made again, which takes microseconds.
 const KEPT_BYTES: u64 = 256 * 1024 * 1024;
 /// What a kept grant takes besides its claims.
-const BESIDES: usize = 256;
+const BESIDES: usize = 320;
 
 /// Decoded keys that are kept, at most; each takes some 400 bytes.
 const KEPT_KEYS: u64 = 50_000;
@@ -147,9 +147,17 @@ pub struct Decider {
     clients: Verifier<User>,
     per_key: Option<Limit<UserKey>>,
     per_host: Option<Limit<IpAddr>>,
-    /// The revision is part of the key, so that no grant outlives the policy it came from,
-    /// whichever load finishes last.
-    grants: moka::sync::Cache<(Revision, Arc<str>), Arc<Written>>,
+    /// By service. A grant is taken for what it was made from, and not for being there: so none
+    /// outlives its policy, whichever decision put it there last.
+    grants: moka::sync::Cache<Arc<str>, Kept>,
+}
+
+/// A grant, the revision in which it was last found right, and what it was made from.
+#[derive(Clone)]
+struct Kept {
+    revision: Revision,
+    basis: Basis,
+    grant: Arc<Written>,
 }
 
 impl Decider {
@@ -160,8 +168,8 @@ impl Decider {
     #[must_use]
     pub fn new(defaults: Defaults, accounts: Vec<Arc<str>>, jitter: f64) -> Self {
         let jitter = jitter.clamp(0.0, 1.0);
-        let weigh = |_: &(Revision, Arc<str>), grant: &Arc<Written>| {
-            u32::try_from(grant.claims().get().len() + BESIDES).unwrap_or(u32::MAX)
+        let weigh = |_: &Arc<str>, kept: &Kept| {
+            u32::try_from(kept.grant.claims().get().len() + BESIDES).unwrap_or(u32::MAX)
         };
         let grants = moka::sync::Cache::builder().max_capacity(KEPT_BYTES).weigher(weigh).build();
         let clients = Verifier::new(KEPT_KEYS);
@@ -267,7 +275,8 @@ impl Decider {
         &self.defaults
     }
 
-    /// What a service gets, compiled once for each revision.
+    /// What a service gets. Made when there is none yet, and again when the policy says something
+    /// else of it than before; a change of others costs the comparison, once.
     ///
     /// # Errors
     /// [`GrantError`] when a subject came out that may never be granted.
@@ -276,10 +285,18 @@ impl Decider {
         service: &Service,
         revision: &Revision,
     ) -> Result<Arc<Written>, GrantError> {
-        let key = (revision.clone(), service.name.clone());
-        self.grants
-            .try_get_with(key, || Grant::of(service, &self.defaults)?.written().map(Arc::new))
-            .map_err(|error| (*error).clone())
+        let kept = self.grants.get(&service.name);
+        if let Some(kept) = kept.as_ref().filter(|kept| kept.revision == *revision) {
+            return Ok(Arc::clone(&kept.grant));
+        }
+        let basis = Basis::of(service);
+        let grant = match kept {
+            Some(kept) if kept.basis == basis => kept.grant,
+            _ => Arc::new(Grant::of(service, &self.defaults)?.written()?),
+        };
+        let kept = Kept { revision: revision.clone(), basis, grant: Arc::clone(&grant) };
+        self.grants.insert(service.name.clone(), kept);
+        Ok(grant)
     }
 
     #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, clippy::cast_sign_loss)]
@@ -354,5 +371,36 @@ mod tests {
         assert_eq!(subjects("before"), "before");
         assert_eq!(subjects("after"), "after");
         assert_eq!(subjects("before"), "before", "as after a rollback");
+    }
+
+    #[test]
+    fn a_grant_is_made_again_when_its_service_changes_and_kept_when_others_do() {
+        let defaults = Defaults { account: "APP".into(), lifetime: Duration::from_secs(60) };
+        let decider = Decider::new(defaults, Vec::new(), 0.0);
+        let grant = |text: &str| {
+            let policy = validate(&[SourceFile::new("p.toml", text)]).unwrap().policy;
+            decider.grant(policy.service("a").unwrap(), policy.revision()).unwrap()
+        };
+        let one = "[service.a]\npublishes = [\"x\", \"y\"]\n";
+        let first = grant(one);
+        for same in [
+            one,
+            &format!("[service.b]\n{one}"),
+            &format!("{one}description = \"more\"\nconnections = [\"WEBSOCKET\"]\n"),
+        ] {
+            assert!(Arc::ptr_eq(&first, &grant(same)), "{same}");
+        }
+        for other in [
+            &one.replace("publishes", "subscribes"),
+            &one.replace("publishes", "calls"),
+            &one.replace("\"x\", \"y\"", "\"y\", \"x\""),
+            &one.replace("\"x\", \"y\"", "\"xy\""),
+            &format!("{one}account = \"OTHER\"\n"),
+            &format!("{one}lifetime = \"30s\"\n"),
+        ] {
+            assert!(!Arc::ptr_eq(&grant(one), &grant(other)), "{other}");
+        }
+        assert_eq!(grant(&format!("{one}lifetime = \"30s\"\n")).lifetime().as_secs(), 30);
+        assert_eq!(grant(&format!("{one}account = \"OTHER\"\n")).account(), "OTHER");
     }
 }

@@ -4,6 +4,7 @@
 //! names that operation and that rule.
 
 use std::fmt;
+use std::hash::{Hash as _, Hasher};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -94,6 +95,41 @@ impl fmt::Display for Digest {
 impl fmt::Debug for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+/// All that a grant is made from, besides the settings: a SHA-256. Services with one basis get one
+/// grant, in whichever revision and wherever they stand there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Basis([u8; 32]);
+
+impl Basis {
+    /// Of a service: everything that [`Grant::of`] reads of it and that is in [`Written`].
+    #[must_use]
+    pub fn of(service: &Service) -> Self {
+        let Service { name, rules, account, lifetime, .. } = service;
+        let mut all = Sha256(digest::Context::new(&digest::SHA256));
+        (name, account, lifetime, rules.len()).hash(&mut all);
+        for rule in rules {
+            rule.access.hash(&mut all);
+        }
+        let mut basis = [0; 32];
+        basis.iter_mut().zip(all.0.finish().as_ref()).for_each(|(to, from)| *to = *from);
+        Self(basis)
+    }
+}
+
+/// What derived `Hash` says of values, which is different for different ones.
+struct Sha256(digest::Context);
+
+impl Hasher for Sha256 {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// Not what is wanted of it.
+    fn finish(&self) -> u64 {
+        0
     }
 }
 
@@ -198,10 +234,13 @@ pub fn never_granted(side: Side, pattern: &Pattern) -> Option<&'static str> {
 /// Everything that the audit stream takes.
 const AUDIT_SUBJECTS: &str = "audit.events.>";
 
+static AUDIT_PATTERN: LazyLock<Option<Pattern>> =
+    LazyLock::new(|| Pattern::parse(AUDIT_SUBJECTS).ok());
+
 /// Whether a subject is, or may stand for, one that the audit stream takes.
 #[must_use]
 pub fn reaches_audit(pattern: &Pattern) -> bool {
-    Pattern::parse(AUDIT_SUBJECTS).is_ok_and(|audit| audit.overlaps(pattern))
+    AUDIT_PATTERN.as_ref().is_some_and(|audit| audit.overlaps(pattern))
 }
 
 /// Whether a subject is one that the service publishes its own audit events to. A service that
@@ -494,9 +533,10 @@ impl Builder<'_> {
         {
             Some("_INBOX.>")
         } else {
-            let own = side == Side::Publish && is_own_audit_subject(&pattern, &self.service.name);
-            let audit = (reaches_audit(&pattern) && !own).then_some(AUDIT_SUBJECTS);
-            never_granted(side, &pattern).or(audit)
+            let own =
+                || side == Side::Publish && is_own_audit_subject(&pattern, &self.service.name);
+            let audit = || (reaches_audit(&pattern) && !own()).then_some(AUDIT_SUBJECTS);
+            never_granted(side, &pattern).or_else(audit)
         };
         match forbidden {
             Some(forbidden) => {

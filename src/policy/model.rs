@@ -68,7 +68,7 @@ impl fmt::Display for Location {
 }
 
 /// What one entry of a service's table grants.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Access {
     /// Alone writes the keyspace, and reads it.
     Owns(Keyspace),
