@@ -1,7 +1,7 @@
 //! The connections to nats-server, watched.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_nats::{Client, Event, ServerError};
@@ -61,27 +61,27 @@ pub(crate) fn reconnect_delay(attempts: usize) -> Duration {
     if attempts < SOON { RETURN_SOON } else { RETURN_AT_MOST }
 }
 
-/// What went wrong since a connection was lost: attempts come too fast to tell of each.
+/// Whether a connection is away, and whether an error was told since: attempts come too fast to
+/// tell of each.
 #[derive(Default)]
 struct Absence {
-    /// Nothing while connected, and one more than the errors since.
-    errors: AtomicU64,
+    away: AtomicBool,
+    told: AtomicBool,
 }
 
 impl Absence {
     fn begins(&self) {
-        self.errors.store(1, Ordering::Relaxed);
+        self.told.store(false, Ordering::Relaxed);
+        self.away.store(true, Ordering::Relaxed);
     }
 
     fn ends(&self) {
-        self.errors.store(0, Ordering::Relaxed);
+        self.away.store(false, Ordering::Relaxed);
     }
 
     /// Whether an error is one to tell: any while connected, and the first after that.
     fn tell(&self) -> bool {
-        let more = |n: u64| (n > 0).then(|| n.saturating_add(1));
-        let before = self.errors.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
-        before.is_err() || before == Ok(1)
+        !self.away.load(Ordering::Relaxed) || !self.told.swap(true, Ordering::Relaxed)
     }
 }
 
