@@ -176,6 +176,7 @@ impl Init {
         };
         let (callout, publisher) = (user("callout")?, user("publisher")?);
         let (admin, system) = (user("admin")?, user("system")?);
+        let audit_admin = user("audit-admin")?;
 
         let mut policy = POLICY.to_owned();
         for service in SAMPLE_SERVICES {
@@ -187,7 +188,7 @@ impl Init {
             "# What differs from one deployment to the next. Public keys only; nothing here is \
              secret.\n\nNODE_NAME: \"{}\"\nCLIENT_LISTEN: \"{}\"\nJETSTREAM_DIR: \"{}\"\n\n\
              ISSUER_KEY: {issuer_key}\nCALLOUT_KEY: {callout}\nPUBLISHER_KEY: {publisher}\nADMIN_KEY: {admin}\n\
-             SYSTEM_KEY: {system}\nCALLOUT_XKEY: {xkey_public}\n",
+             AUDIT_ADMIN_KEY: {audit_admin}\nSYSTEM_KEY: {system}\nCALLOUT_XKEY: {xkey_public}\n",
             self.server_name,
             self.nats_listen,
             dir.join("jetstream").display(),
@@ -332,7 +333,7 @@ mod tests {
             assert_eq!(mode, 0o600, "{}", path.display());
             seen += 1;
         }
-        assert_eq!(seen, 6 + SAMPLE_SERVICES.len());
+        assert_eq!(seen, 7 + SAMPLE_SERVICES.len());
     }
 
     #[test]
