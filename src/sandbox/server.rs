@@ -4,10 +4,13 @@
 //! from the ports file that the server writes. A [`Server`] that is dropped is killed.
 
 use std::fs::{self, File, OpenOptions};
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::net::TcpListener;
 use std::path::{self, Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -24,6 +27,12 @@ const REAP_WITHIN: Duration = Duration::from_secs(2);
 const GREETING_WITHIN: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(10);
 const TAIL_LINES: usize = 20;
+/// What nats-server says when somebody else has a port of its.
+const PORT_TAKEN: &str = "address already in use";
+const PORT_AGAIN: Duration = Duration::from_millis(200);
+const PORT_TRIES: usize = 10;
+/// Below the ports that the system gives away, and above those of well-known services.
+const LOWEST_PORT: u16 = 10_000;
 
 /// The addresses that a server listens on, as URLs; empty where it does not.
 ///
@@ -171,8 +180,27 @@ impl Server {
         Ok(server)
     }
 
+    /// Starts the process; once more when somebody has one of its ports for a moment, as a client's
+    /// end of a connection does.
     async fn launch(&mut self, overrides: &[String], within: Duration) -> Result<(), StartError> {
         let deadline = Instant::now() + within;
+        for _ in 0..PORT_TRIES {
+            match self.launch_once(overrides, deadline, within).await {
+                Err(StartError::Exited { log, .. }) if log.contains(PORT_TAKEN) => {
+                    sleep(PORT_AGAIN).await;
+                }
+                launched => return launched,
+            }
+        }
+        self.launch_once(overrides, deadline, within).await
+    }
+
+    async fn launch_once(
+        &mut self,
+        overrides: &[String],
+        deadline: Instant,
+        within: Duration,
+    ) -> Result<(), StartError> {
         let ports_dir = self.dir.join(".ports");
         let prepare = |path: &Path, source| StartError::Directory { path: path.to_owned(), source };
         // The file of a server that was killed is still there.
@@ -367,7 +395,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// As [`Server::start`]; also when another process took the port in between.
+    /// As [`Server::start`]; also when another process took the port in between and keeps it.
     pub async fn restart(&mut self) -> Result<(), StartError> {
         self.stop().await?;
         let mut overrides = Vec::new();
@@ -451,16 +479,43 @@ impl Drop for Server {
     }
 }
 
-/// Different ports that were free a moment ago, for a config that must name them before its server runs, as
-/// the routes of a cluster do. Another process may take one; so use `-1` in the config where it will do.
+/// Different ports for a config that must name them before its server runs, as the routes of a
+/// cluster do; use `-1` in the config where it will do.
+///
+/// They are free now, and not of those that the system gives to connections and to listeners on
+/// port 0: so nothing takes one meanwhile that did not ask for exactly it. No two calls in one
+/// process are given the same port.
 ///
 /// # Errors
 ///
-/// When the system has no port to give.
+/// When there are not so many.
 pub fn free_ports(count: usize) -> io::Result<Vec<u16>> {
-    let held: Vec<_> =
-        (0..count).map(|_| TcpListener::bind(("127.0.0.1", 0))).collect::<io::Result<_>>()?;
-    held.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
+    static NEXT: LazyLock<AtomicUsize> = LazyLock::new(|| {
+        // Anywhere: other processes look for ports too.
+        let drawn = RandomState::new().hash_one(std::process::id());
+        AtomicUsize::new(usize::from(u16::try_from(drawn % 0xffff).unwrap_or_default()))
+    });
+    let range = LOWEST_PORT..first_ephemeral_port();
+    let mut ports = Vec::with_capacity(count);
+    for _ in range.clone() {
+        if ports.len() == count {
+            return Ok(ports);
+        }
+        let step = NEXT.fetch_add(1, Ordering::Relaxed) % range.len();
+        let port = range.clone().nth(step).unwrap_or(LOWEST_PORT);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            ports.push(port);
+        }
+    }
+    Err(io::ErrorKind::AddrNotAvailable.into())
+}
+
+/// The first port that the system gives to whoever does not ask for one, where it tells.
+fn first_ephemeral_port() -> u16 {
+    let told = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok();
+    told.and_then(|range| range.split_whitespace().next()?.parse().ok())
+        .filter(|first| *first > LOWEST_PORT + 1000)
+        .unwrap_or(32_768)
 }
 
 /// The ports file, once it is there and whole.

@@ -150,7 +150,7 @@ async fn create(deployment: &Deployment, config: &Value) {
 
 pub async fn an_address_where_nobody_is(version: &'static str) {
     let deployment = start(Prepared::new(), version).await;
-    // A port that was free a moment ago.
+    // A port where nobody listens.
     let dead = solewriter::sandbox::free_ports(1).unwrap()[0];
     let servers = [deployment.url().to_owned(), format!("nats://127.0.0.1:{dead}")];
     let said = Said::of(deployment.tool_at(&servers, &["doctor", "--format", "json"]).await);

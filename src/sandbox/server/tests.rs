@@ -227,9 +227,35 @@ fn a_log_file_is_found_in_every_way_to_write_it() {
 }
 
 #[test]
-fn free_ports_are_different() -> Tested {
-    let ports = free_ports(20)?;
-    let distinct: std::collections::BTreeSet<_> = ports.iter().collect();
-    assert_eq!((ports.len(), distinct.len()), (20, 20));
+fn free_ports_are_different_and_given_to_nobody_else() -> Tested {
+    let (one, other) = (free_ports(20)?, free_ports(20)?);
+    let distinct: std::collections::BTreeSet<_> = one.iter().chain(&other).collect();
+    assert_eq!((one.len(), other.len(), distinct.len()), (20, 20, 40));
+    // A connection's own end, and a listener on any port.
+    let listener = TcpListener::bind(("127.0.0.1", 0))?;
+    let connection = std::net::TcpStream::connect(listener.local_addr()?)?;
+    let first = first_ephemeral_port();
+    assert!(listener.local_addr()?.port() >= first && connection.local_addr()?.port() >= first);
+    assert!(distinct.iter().all(|port| (LOWEST_PORT..first).contains(port)));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_port_that_somebody_has_for_a_moment_is_waited_for() -> Tested {
+    let port = free_ports(1)?[0];
+    let held = TcpListener::bind(("127.0.0.1", port))?;
+    let (dir, config) = home(&format!("listen: \"127.0.0.1:{port}\"\n"))?;
+    let binary = binary().await?;
+    let output = dir.path().join("nats-server.out");
+    let free_it = async {
+        let deadline = Instant::now() + SOON;
+        while !fs::read_to_string(&output).is_ok_and(|said| said.contains(PORT_TAKEN)) {
+            assert!(Instant::now() < deadline, "it did not meet the listener");
+            sleep(POLL).await;
+        }
+        drop(held);
+    };
+    let (started, ()) = tokio::join!(Server::start(&binary, &config, dir.path()), free_it);
+    assert_eq!(started?.client_url(), format!("nats://127.0.0.1:{port}"));
     Ok(())
 }
