@@ -9,8 +9,9 @@ mod fence;
 mod link;
 
 pub use self::connection::connect_beside;
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_nats::Message;
@@ -29,7 +30,7 @@ use crate::defects;
 use crate::policy::model::{Policy, Revision};
 use crate::policy::standing::Standing;
 use crate::policy::store::Store;
-use crate::protocol::request::Rejection;
+use crate::protocol::request::{OtherIssuer, Rejection, Server};
 use crate::telemetry::{self, Dropped, Metrics};
 
 /// Where nats-server asks.
@@ -71,6 +72,33 @@ pub struct Health {
     recorder: Recorder,
     /// Servers whose version was looked at.
     servers: defects::Seen,
+    /// Servers that take another's answers.
+    strange: Mutex<Strange>,
+}
+
+/// The servers that take the answers of another issuer, by name: a server that is started anew has
+/// another key. Each with when it asked last.
+#[derive(Debug, Default)]
+struct Strange(BTreeMap<String, (i64, OtherIssuer)>);
+
+impl Strange {
+    /// More servers than this are not told apart.
+    const AT_MOST: usize = 1000;
+    /// Whoever has not asked for so many seconds is forgotten: it may be gone.
+    const REMEMBERED: i64 = 600;
+
+    /// A server asked, and takes another's answers.
+    fn asked(&mut self, other: &OtherIssuer, now: i64) {
+        if self.0.len() < Self::AT_MOST || self.0.contains_key(&other.server) {
+            self.0.insert(other.server.clone(), (now, other.clone()));
+        }
+    }
+
+    /// One of them, and how many there are.
+    fn told(&mut self, now: i64) -> Option<(usize, &OtherIssuer)> {
+        self.0.retain(|_, (at, _)| now.saturating_sub(*at) < Self::REMEMBERED);
+        Some((self.0.len(), self.0.first_key_value().map(|(_, (_, other))| other)?))
+    }
 }
 
 impl Health {
@@ -91,6 +119,7 @@ impl Health {
             metrics,
             recorder,
             servers: defects::Seen::default(),
+            strange: Mutex::default(),
         })
     }
 
@@ -134,13 +163,38 @@ impl Health {
                 )
             }
         };
+        let mut strange = self.strange();
+        let other = strange.told(now);
+        let issuer =
+            other.map_or("every server that asked takes our answers".to_owned(), |(n, o)| {
+                format!(
+                    "{n} of the servers let nobody in by our answers: {}",
+                    event::words(&o.to_string())
+                )
+            });
         let report = format!(
-            "nats-server: {connected}\nsubscribed: {}\n{policy}\nsource: {}\nopen connections: {}\n",
+            "nats-server: {connected}\nsubscribed: {}\nissuer: {issuer}\n{policy}\nsource: {}\nopen connections: {}\n",
             if subscribed { "yes" } else { "no" },
             standing.describe(now),
             self.metrics.sessions().report(),
         );
-        (subscribed && self.connected.load(Ordering::Relaxed) > 0 && too_old.is_none(), report)
+        let connected = self.connected.load(Ordering::Relaxed) > 0;
+        (subscribed && connected && too_old.is_none() && other.is_none(), report)
+    }
+
+    fn strange(&self) -> MutexGuard<'_, Strange> {
+        self.strange.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A server asked that takes our answers.
+    fn asked(&self, server: &Server) {
+        if self.servers.first(server.key.as_str()) {
+            telemetry::log_defects(server);
+        }
+        let mut strange = self.strange();
+        if !strange.0.is_empty() {
+            strange.0.remove(&server.name);
+        }
     }
 }
 
@@ -298,15 +352,15 @@ impl Service {
                 let took = taken.elapsed();
                 let outcome = authorisation.decision.as_ref().map(drop);
                 self.metrics.decided(outcome.map_err(|denied| denied.reason.code()), took);
-                let server = authorisation.request.server();
-                if self.health.servers.first(server.key.as_str()) {
-                    telemetry::log_defects(server);
-                }
+                self.health.asked(authorisation.request.server());
                 self.recorder.record(authorisation.event(&id, took));
                 Some((bytes?.into(), id))
             }
             Err(rejection) => {
                 self.metrics.rejected(&rejection);
+                if let Rejection::OtherIssuer(other) = &rejection {
+                    self.health.strange().asked(other, jiff::Timestamp::now().as_second());
+                }
                 self.recorder.record(Event::RequestRejected(RequestRejected {
                     reason: rejection.code().to_owned(),
                     detail: event::words(&rejection.to_string()),

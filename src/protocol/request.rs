@@ -65,11 +65,8 @@ pub enum Rejection {
     #[error("the server's signature does not verify")]
     Signature,
     /// The server expects answers from another account.
-    #[error(
-        "the server expects answers from another issuer than ours ({0}): check `issuer` in its \
-         auth_callout block"
-    )]
-    OtherIssuer(AccountKey),
+    #[error(transparent)]
+    OtherIssuer(Box<OtherIssuer>),
     /// `sub` is no account key.
     #[error("the expected issuer in the request is not an account: {0}")]
     NotAnAccount(KeyError),
@@ -78,7 +75,25 @@ pub enum Rejection {
     UserNkey(KeyError),
 }
 
+/// A server that takes the answers of another issuer. It says so itself: its signature holds.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`issuer` in auth_callout is {theirs}, and [issuer] seed here is of {ours}; the server is {server}"
+)]
+pub struct OtherIssuer {
+    /// The server's name.
+    pub server: String,
+    /// Whose answers it takes.
+    pub theirs: AccountKey,
+    /// Who we are.
+    pub ours: AccountKey,
+}
+
 impl Rejection {
+    /// The name of [`Rejection::OtherIssuer`]: nobody gets in on that server, and only a person can
+    /// mend it.
+    pub const OTHER_ISSUER: &str = "other_issuer";
+
     /// A short, stable name for metrics and logs.
     #[must_use]
     pub fn code(&self) -> &'static str {
@@ -95,7 +110,7 @@ impl Rejection {
             Self::Issuer(_) => "issuer",
             Self::IssuerMismatch => "issuer_mismatch",
             Self::Signature => "signature",
-            Self::OtherIssuer(_) => "other_issuer",
+            Self::OtherIssuer(_) => Self::OTHER_ISSUER,
             Self::NotAnAccount(_) => "not_an_account",
             Self::UserNkey(_) => "user_nkey",
         }
@@ -222,7 +237,11 @@ impl VerifiedRequest {
         token.verify_with(expected.servers, &key).map_err(|_| Rejection::Signature)?;
         // From here on, the server's own words.
         if wanted != *expected.issuer {
-            return Err(Rejection::OtherIssuer(wanted));
+            return Err(Rejection::OtherIssuer(Box::new(OtherIssuer {
+                server: server_id.name,
+                theirs: wanted,
+                ours: *expected.issuer,
+            })));
         }
         if reply_xkey.is_some_and(|header| header.as_str() != server_id.xkey) {
             return Err(Rejection::XkeyMismatch);

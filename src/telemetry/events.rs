@@ -7,7 +7,7 @@ use crate::audit::event::{
 };
 use crate::audit::violation;
 use crate::defects;
-use crate::protocol::request::Server;
+use crate::protocol::request::{Rejection, Server};
 
 /// Logs what a server's version is known to let through. Not an audit event: it is about the
 /// deployment, and `doctor` says it too.
@@ -33,13 +33,18 @@ pub fn log_event(source: &Source, record: &Record) {
         Event::Authorisation(event) => authorisation(&id, event),
         Event::RequestRejected(event) => {
             let RequestRejected { reason, detail } = event;
-            tracing::warn!(
-                event = "request_rejected",
-                audit = id,
-                reason,
-                detail,
-                "a request on $SYS.REQ.USER.AUTH was ignored",
-            );
+            // Nobody gets in then, and it does not mend itself.
+            if reason == Rejection::OTHER_ISSUER {
+                tracing::error!(event = "request_rejected", audit = id, reason, detail);
+            } else {
+                tracing::warn!(
+                    event = "request_rejected",
+                    audit = id,
+                    reason,
+                    detail,
+                    "a request on $SYS.REQ.USER.AUTH was ignored",
+                );
+            }
         }
         Event::PolicyAccepted(event) => policy_accepted(&id, event),
         Event::PolicyRefused(event) => {

@@ -119,6 +119,7 @@ on_every_server! {
     crate::protocol::a_sealed_request_is_refused_where_no_xkey_is_set as a_sealed_request_is_refused_where_no_xkey_is_set;
     crate::protocol::a_request_sealed_to_another_key_is_refused as a_request_sealed_to_another_key_is_refused;
     crate::protocol::a_server_that_trusts_another_issuer_is_refused as a_server_that_trusts_another_issuer_is_refused;
+    crate::protocol::with_another_issuer_it_is_not_ready as with_another_issuer_it_is_not_ready;
     crate::protocol::the_callouts_user_can_do_nothing_else as the_callouts_user_can_do_nothing_else;
     crate::protocol::sealed_garbage_gets_no_answer as sealed_garbage_gets_no_answer;
     crate::protocol::forged_requests_get_no_answer as forged_requests_get_no_answer;

@@ -4,7 +4,7 @@ use data_encoding::BASE64URL_NOPAD;
 use serde_json::{Value, json};
 use solewriter::keys::{Curve, CurveSecret, Seed};
 
-use super::deployment::{Deployment, Prepared};
+use super::deployment::{Deployment, Prepared, edit, eventually};
 use super::raw::{Message, Raw};
 
 const POLICY: &str = r#"
@@ -157,6 +157,37 @@ pub async fn a_server_that_trusts_another_issuer_is_refused(version: &'static st
     let other = nkeys::KeyPair::new_account().public_key();
     let prepared = open_to_tests().with_value("ISSUER_KEY", &other);
     nobody_gets_in(prepared, version, "other_issuer", &other).await;
+}
+
+/// Nobody can get in, so it is not ready, and says whose each key is; until the server is mended.
+pub async fn with_another_issuer_it_is_not_ready(version: &'static str) {
+    let prepared = Prepared::new();
+    let issuer = std::fs::read_to_string(prepared.files.seed_file("issuer")).unwrap();
+    let ours = nkeys::KeyPair::from_seed(issuer.trim()).unwrap().public_key();
+    let theirs = nkeys::KeyPair::new_account().public_key();
+    let prepared = prepared.with_value("ISSUER_KEY", &theirs);
+    let mut deployment = impatient(prepared).start(version, POLICY).await;
+    assert_eq!(deployment.instances[0].get("/readyz").await.0, 200, "nobody has asked yet");
+    let known = deployment.service("known");
+    assert!(Raw::try_login(deployment.url(), &known.seed).await.is_err());
+    let whose = format!(
+        "`issuer` in auth_callout is {theirs}, and [issuer] seed here is of {ours}; the server is test"
+    );
+    let line = deployment.instances[0].says("request_rejected").await;
+    assert_eq!((&line["level"], &line["detail"]), (&json!("ERROR"), &json!(whose)), "{line}");
+    let (status, report) = deployment.instances[0].get("/readyz").await;
+    assert_eq!(status, 503, "{report}");
+    let said = format!("issuer: 1 of the servers let nobody in by our answers: {whose}\n");
+    assert!(report.contains(&said), "{report}");
+
+    edit(&deployment.files.dir.join("deployment.conf"), &theirs, &ours);
+    deployment.server.restart().await.unwrap();
+    let client = eventually("the client to get in", async || {
+        Raw::try_login(deployment.url(), &known.seed).await.ok()
+    });
+    drop(client.await);
+    let (status, report) = deployment.instances[0].get("/readyz").await;
+    assert_eq!(status, 200, "{report}");
 }
 
 /// The callout's own user takes requests and answers them; it cannot make any.
