@@ -120,7 +120,7 @@ impl Question {
     async fn ask(&self) -> Result<Asked, Output> {
         let tool = self.settings.load()?;
         let policy = match self.dir.as_ref().or(tool.policy.as_ref()) {
-            Some(dir) => load(dir)?.policy,
+            Some(dir) => load(dir)?.1,
             None => pushed_policy(&tool).await?,
         };
         let admin = Login::Nkey(tool.admin().map_err(Output::wrong)?);
@@ -135,7 +135,7 @@ async fn pushed_policy(tool: &Tool) -> Result<Policy, Output> {
     let files = pushed(&bucket)
         .await
         .map_err(|blind| Output::wrong(Problem::error("no-policy", blind.why).help(blind.mend)))?;
-    Ok(accept(Path::new(bucket.name().as_str()), files)?.policy)
+    Ok(accept(Path::new(bucket.name().as_str()), files)?.1)
 }
 
 async fn connect(tool: &Tool, login: &Login) -> Result<async_nats::Client, Output> {

@@ -1,13 +1,12 @@
 //! `solewriter diff`: what changes for whom between two policies.
 
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 
 use self::view::{View, markdown, text};
-use super::git;
-use super::tool::{Loaded, NO, Output, PolicyArgs, YES, accept, json, load, no_grant};
+use super::asked::PolicyArgs;
+use super::tool::{NO, Output, YES, json, no_grant};
 use crate::diff::{Diff, diff};
 use crate::permissions::Defaults;
 use crate::policy::model::Policy;
@@ -17,8 +16,9 @@ mod view;
 /// Say what each identity gains and loses from one policy to another.
 ///
 /// OLD and NEW are each a directory, a git revision of the directory that --policy names
-/// (`HEAD~1`, `main`), or REVISION:PATH with the path from the top of the repository. Without NEW,
-/// the directory that --policy names is taken as it is.
+/// (`HEAD~1`, `main`), or REVISION:PATH with the path from the top of the repository. With
+/// --config, they are a directory, a revision of the policy bucket, or `served`: what is served
+/// now. Without NEW, the directory that --policy names is taken as it is.
 ///
 /// Ends with 0, also when there are changes; with 1 when there is a change that --fail-on names;
 /// and with 2 when the two cannot be compared.
@@ -88,15 +88,13 @@ impl DiffCommand {
     }
 
     fn output(&self) -> Result<Output, Output> {
-        let old = self.read(&self.old)?;
+        let old = self.policy.named(&self.old)?;
         let directory = self.policy.policy.display().to_string();
         let new_name = self.new.as_ref().unwrap_or(&directory);
-        let new = match &self.new {
-            Some(name) => self.read(name)?,
-            None => self.policy.load()?,
-        };
+        let new = self.policy.named(new_name)?;
+        let defaults = new.defaults;
         let (old, new) = (old.policy, new.policy);
-        let found = compare(&old, &new, &self.policy.defaults())?;
+        let found = compare(&old, &new, &defaults)?;
         let view = View {
             old: (self.old.as_str(), old.revision().as_str()),
             new: (new_name.as_str(), new.revision().as_str()),
@@ -115,23 +113,6 @@ impl DiffCommand {
         let err =
             format!("refused: there is a {}, and --fail-on says so\n", refused.join(" and a "));
         Ok(Output { out, err, code: NO })
-    }
-
-    /// A directory, when there is one of that name; otherwise a git revision.
-    fn read(&self, name: &str) -> Result<Loaded, Output> {
-        let path = PathBuf::from(name);
-        if path.is_dir() {
-            return load(&path);
-        }
-        let files = if name.contains(':') {
-            git::read(Path::new("."), name)
-        } else if self.policy.policy.is_dir() {
-            // The folder itself, whatever its place in the repository.
-            git::read(&self.policy.policy, &format!("{name}:./"))
-        } else {
-            return load(&self.policy.policy);
-        };
-        accept(&path, files.map_err(Output::wrong)?)
     }
 }
 

@@ -6,9 +6,9 @@ use std::process::ExitCode;
 use clap::Args;
 use serde::Serialize;
 
+use super::asked::{PolicyArgs, moment};
 use super::tool::{
-    Format, NO, Output, PlaceView, PolicyArgs, RuleView, YES, json, length, line, no_grant, said,
-    time,
+    Format, NO, Output, PlaceView, RuleView, YES, json, length, line, no_grant, said, time,
 };
 use crate::decide::in_time;
 use crate::permissions::{Grant, Permission, Side, inbox_prefix};
@@ -44,7 +44,7 @@ pub struct Explain {
     #[arg(long, value_name = "SUBJECT", group = "question")]
     subscribe: Option<String>,
     /// The time at which an NKEY is judged, such as 2027-01-31T00:00:00Z [default: now].
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = moment)]
     at: Option<jiff::Timestamp>,
     /// How to print the answer.
     #[arg(long, value_enum, default_value = "text")]
@@ -77,7 +77,7 @@ impl Explain {
             question.check_bucket(policy).map_err(Output::wrong)?;
         }
         let (service, key) = query::identity(policy, &self.identity).map_err(Output::wrong)?;
-        let grant = Grant::of(service, &self.policy.defaults())
+        let grant = Grant::of(service, &loaded.defaults)
             .map_err(|error| Output::wrong(no_grant(&service.name, &service.at, &error)))?;
         let now = self.at.unwrap_or_else(jiff::Timestamp::now).as_second();
         let barred = match (&service.disabled, key) {
@@ -86,10 +86,12 @@ impl Explain {
             (None, None) => None,
         };
         let subject = Subject { policy, service, key, grant, barred };
-        Ok(match question {
+        let mut output = match question {
             Some(question) => subject.answer(&question, self.format),
             None => subject.overview(self.subjects, self.format),
-        })
+        };
+        output.err.insert_str(0, &loaded.notes);
+        Ok(output)
     }
 
     fn question(&self) -> Result<Option<Question>, crate::source::Problem> {

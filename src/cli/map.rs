@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 
-use super::{fail, print, report, wrong};
+use super::asked::ServedArgs;
+use super::{fail, note, print, report, wrong};
 use crate::map::Map;
 use crate::policy::directory::Directory;
 use crate::policy::validate::sketch;
@@ -19,6 +20,8 @@ pub struct MapCommand {
     /// The directory of policy files.
     #[arg(value_name = "DIR", default_value = "policy")]
     dir: PathBuf,
+    #[command(flatten)]
+    served: ServedArgs,
     /// What to write to stdout.
     #[arg(long, value_enum, default_value_t = Format::Mermaid)]
     format: Format,
@@ -44,15 +47,24 @@ impl MapCommand {
     /// Runs the command.
     #[must_use]
     pub fn run(self) -> ExitCode {
-        if !self.dir.is_dir() {
-            return wrong(&format!("there is no policy directory {}", self.dir.display()));
-        }
         if self.focus.is_some() && matches!(self.format, Format::Html | Format::Json) {
             return wrong(&"--focus is for mermaid and dot; the page has a search of its own");
         }
-        let files = match Directory::new(&self.dir).read() {
-            Ok(files) => files,
-            Err(problems) => return report(&problems),
+        let files = match self.served.load(&self.dir) {
+            Err(output) => return output.print(),
+            Ok(Some(loaded)) => {
+                if !loaded.notes.is_empty() {
+                    note(loaded.notes.trim_end());
+                }
+                loaded.files
+            }
+            Ok(None) if !self.dir.is_dir() => {
+                return wrong(&format!("there is no policy directory {}", self.dir.display()));
+            }
+            Ok(None) => match Directory::new(&self.dir).read() {
+                Ok(files) => files,
+                Err(problems) => return report(&problems),
+            },
         };
         let sketch = sketch(&files);
         let map = Map::draw(&sketch);

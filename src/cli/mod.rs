@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 
 use crate::source::Problems;
 
+mod asked;
 pub mod audit;
 pub mod buckets;
 pub mod check;

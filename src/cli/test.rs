@@ -55,8 +55,8 @@ impl Test {
     }
 
     fn output(&self) -> Result<Output, Output> {
-        let loaded = load(&self.dir)?;
-        let policy = &loaded.policy;
+        let (sources, policy) = load(&self.dir)?;
+        let policy = &policy;
         let files = Directory::new(&self.dir).read_tests().map_err(Output::wrong)?;
         let problems = Collector::new();
         let expectations: Vec<_> =
@@ -71,7 +71,7 @@ impl Test {
                     .help("put `[[expect]]` tables into a file that ends in `.test.toml` there"),
             ));
         }
-        let judge = Judge::new(policy, &loaded.files, &self.grants.defaults());
+        let judge = Judge::new(policy, &sources, &self.grants.defaults());
         let verdicts: Vec<Verdict<'_>> = expectations.iter().map(|e| judge.verdict(e)).collect();
         let fail = verdicts.iter().filter(|v| v.problem.is_some()).count();
         let hold = verdicts.len() - fail;

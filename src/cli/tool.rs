@@ -122,38 +122,6 @@ impl SettingsArgs {
     }
 }
 
-/// Which policy is asked about.
-#[derive(Args, Clone, Debug)]
-pub struct PolicyArgs {
-    /// The directory of policy files.
-    #[arg(short, long, value_name = "DIR", default_value = "policy")]
-    pub policy: PathBuf,
-    #[command(flatten)]
-    grants: GrantArgs,
-}
-
-impl PolicyArgs {
-    pub(super) fn load(&self) -> Result<Loaded, Output> {
-        load(&self.policy)
-    }
-
-    pub(super) fn defaults(&self) -> Defaults {
-        self.grants.defaults()
-    }
-}
-
-/// A policy that holds, and the texts it came from.
-pub(super) struct Loaded {
-    pub files: Vec<SourceFile>,
-    pub policy: Policy,
-}
-
-/// Reads a directory that a command cannot do without.
-pub(super) fn load(path: &Path) -> Result<Loaded, Output> {
-    let files = read(path)?.map_err(Output::wrong)?;
-    accept(path, files)
-}
-
 /// Reads a directory. The outer error says that there is none.
 pub(super) fn read(path: &Path) -> Result<Result<Vec<SourceFile>, Problems>, Output> {
     if path.is_dir() {
@@ -166,10 +134,19 @@ pub(super) fn read(path: &Path) -> Result<Result<Vec<SourceFile>, Problems>, Out
     ))
 }
 
+/// Reads a directory that a command cannot do without.
+pub(super) fn load(path: &Path) -> Result<(Vec<SourceFile>, Policy), Output> {
+    let files = read(path)?.map_err(Output::wrong)?;
+    accept(path, files)
+}
+
 /// Judges texts that a command cannot do without.
-pub(super) fn accept(name: &Path, files: Vec<SourceFile>) -> Result<Loaded, Output> {
+pub(super) fn accept(
+    name: &Path,
+    files: Vec<SourceFile>,
+) -> Result<(Vec<SourceFile>, Policy), Output> {
     match validate(&files) {
-        Ok(Validated { policy, .. }) => Ok(Loaded { files, policy }),
+        Ok(Validated { policy, .. }) => Ok((files, policy)),
         Err(problems) => {
             let mut output = Output::wrong(problems.clone());
             output.err += &format!(

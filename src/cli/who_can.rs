@@ -6,8 +6,17 @@ use std::process::ExitCode;
 use clap::Args;
 use serde::Serialize;
 
-use super::tool::{Format, NO, Output, PolicyArgs, RuleView, YES, json, line, no_grant, said};
+use super::asked::{PolicyArgs, moment, pushed};
+use super::tool::{Format, NO, Output, RuleView, YES, json, line, no_grant, said, time};
+use crate::decide::in_time;
+use crate::policy::bucket::entry::Entry;
 use crate::query::{self, Capable, Question, Reach, Verb};
+
+/// What no policy tells of, and whoever asks must not forget.
+const OUTSIDE: &str = "\
+outside the policy: whoever logs in to the account of the buckets itself, as the admin does, and \
+whoever holds its seed. `solewriter doctor` says who is there
+";
 
 /// List who may write, read, publish or subscribe, and by which rules.
 ///
@@ -23,6 +32,10 @@ pub struct WhoCan {
     target: String,
     #[command(flatten)]
     policy: PolicyArgs,
+    /// Who could at that time, by the log of the policy bucket (--config): 2026-11-20T10:00:00Z, or
+    /// without the zone for the time here.
+    #[arg(long, value_name = "TIME", value_parser = moment, conflicts_with = "revision")]
+    at: Option<jiff::Timestamp>,
     /// How to print the answer.
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
@@ -31,9 +44,25 @@ pub struct WhoCan {
 #[derive(Serialize)]
 struct View<'a> {
     revision: &'a str,
+    pushed: Option<PushView<'a>>,
     verb: &'static str,
     target: String,
     services: Vec<ServiceView<'a>>,
+}
+
+#[derive(Serialize)]
+struct PushView<'a> {
+    number: u64,
+    time: String,
+    author: &'a str,
+    message: &'a str,
+}
+
+impl<'a> PushView<'a> {
+    fn new(entry: &'a Entry) -> Self {
+        let Entry { number, author, message, .. } = entry;
+        Self { number: *number, time: time(entry.time), author, message }
+    }
 }
 
 #[derive(Serialize)]
@@ -55,30 +84,43 @@ impl WhoCan {
 
     fn output(&self) -> Result<Output, Output> {
         let question = Question::parse(self.verb, &self.target).map_err(Output::wrong)?;
-        let loaded = self.policy.load()?;
+        let at = self.at.map(jiff::Timestamp::as_second);
+        let loaded = match at {
+            Some(at) => self.policy.load_at(at)?,
+            None => self.policy.load()?,
+        };
         let policy = &loaded.policy;
         question.check_bucket(policy).map_err(Output::wrong)?;
-        let capable = query::who_can(policy, &self.policy.defaults(), &question).map_err(
-            |(service, error)| {
+        let capable =
+            query::who_can(policy, &loaded.defaults, &question).map_err(|(service, error)| {
                 let at = policy.service(&service).map(|s| s.at.to_string()).unwrap_or_default();
                 Output::wrong(no_grant(&service, &at, &error))
-            },
-        )?;
-        let somebody = capable.iter().any(|one| one.service.disabled.is_none());
+            })?;
+        let now = at.unwrap_or_else(|| jiff::Timestamp::now().as_second());
+        // Without a key that counts, nobody connects as it.
+        let keyless =
+            |one: &Capable<'_>| one.service.keys.iter().all(|key| in_time(key, now).is_err());
+        let somebody = capable.iter().any(|one| one.service.disabled.is_none() && !keyless(one));
         let code = if somebody { YES } else { NO };
         if self.format == Format::Json {
             let view = View {
                 revision: policy.revision().as_str(),
+                pushed: loaded.pushed.as_ref().map(PushView::new),
                 verb: question.verb().as_str(),
                 target: question.target(),
                 services: capable.iter().map(view).collect(),
             };
-            return Ok(Output::data(json(&view), code));
+            return Ok(Output { out: json(&view), err: loaded.notes, code });
         }
-        if capable.is_empty() {
-            return Ok(Output::data(format!("nobody may {question}\n"), code));
+        let mut text = String::new();
+        if let Some(entry) = &loaded.pushed {
+            let when = at.map_or_else(|| "now".to_owned(), |at| format!("at {}", time(at)));
+            let _ = writeln!(text, "{when}: {}", pushed(entry));
         }
-        let mut text = format!("may {question}:\n");
+        let _ = match capable.as_slice() {
+            [] => writeln!(text, "nobody may {question}"),
+            _ => writeln!(text, "may {question}:"),
+        };
         for one in &capable {
             let _ = write!(text, "  {}", one.service.name);
             if one.answer.reach == Reach::Part {
@@ -86,6 +128,8 @@ impl WhoCan {
             }
             if let Some(why) = &one.service.disabled {
                 let _ = write!(text, ", but is disabled: {}", line(why));
+            } else if keyless(one) {
+                text += ", but has no key that counts then";
             }
             text.push('\n');
             for rule in one.answer.rules() {
@@ -94,7 +138,10 @@ impl WhoCan {
                 }
             }
         }
-        Ok(Output::data(text, code))
+        if matches!(self.verb, Verb::Write | Verb::Read) {
+            text += OUTSIDE;
+        }
+        Ok(Output { out: text, err: loaded.notes, code })
     }
 }
 

@@ -11,8 +11,8 @@ use super::secret::{
     XKEY_SEED_VALUE, seed,
 };
 use super::{
-    Login, Overrides, Tls, bucket, clock_leeway, grants, login, patience, queue_group, read,
-    servers, tls,
+    Login, Overrides, PolicySource, Tls, bucket, clock_leeway, grants, login, patience,
+    queue_group, read, servers, tls,
 };
 use crate::keys::{Account, Curve, Role, Seed, User};
 use crate::keyspace::BucketName;
@@ -31,6 +31,8 @@ pub struct Tool {
     pub accounts: Vec<Arc<str>>,
     /// The policy's folder, if the settings name one.
     pub policy: Option<PathBuf>,
+    /// Where the policy comes from, if the settings say so.
+    pub source: Option<PolicySource>,
     /// How long a request may wait in `serve`.
     pub patience: Duration,
     /// How far servers' clocks may be behind.
@@ -77,6 +79,10 @@ impl Tool {
         let (patience, clock_leeway) = (patience(&raw, problems), clock_leeway(&raw, problems));
         let queue_group = queue_group(&raw, problems);
         let bucket = bucket(&raw, problems);
+        let source = match (&raw.bucket, &raw.policy) {
+            (Some(_), _) => bucket.clone().map(PolicySource::Bucket),
+            (None, policy) => policy.as_ref().map(|p| PolicySource::Directory(p.value.clone())),
+        };
         let (defaults, accounts) = grants?;
         Some(Self {
             servers: servers?,
@@ -84,6 +90,7 @@ impl Tool {
             defaults,
             accounts,
             policy: raw.policy.map(|p| p.value),
+            source,
             patience: patience?,
             clock_leeway: clock_leeway?,
             queue_group: queue_group?,

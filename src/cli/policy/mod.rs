@@ -107,7 +107,7 @@ async fn connect(tool: &Tool, login: &Login) -> Result<Bucket, Output> {
 }
 
 /// Connects as somebody who may read the bucket.
-async fn connect_to_read(tool: &Tool) -> Result<Bucket, Output> {
+pub(super) async fn connect_to_read(tool: &Tool) -> Result<Bucket, Output> {
     connect(tool, &tool.reader().map_err(Output::wrong)?).await
 }
 
@@ -117,7 +117,7 @@ fn failed(error: &dyn std::fmt::Display) -> Output {
 }
 
 /// The newest revision; there must be one.
-async fn head(bucket: &Bucket) -> Result<Entry, Output> {
+pub(super) async fn head(bucket: &Bucket) -> Result<Entry, Output> {
     let name = bucket.name();
     let none = |what: &str| {
         let problem = Problem::error("no-policy", format!("the policy bucket {name} {what}"));
@@ -131,12 +131,12 @@ async fn head(bucket: &Bucket) -> Result<Entry, Output> {
     }
 }
 
-fn unread(bucket: &Bucket, error: &ReadError) -> Output {
+pub(super) fn unread(bucket: &Bucket, error: &ReadError) -> Output {
     failed(&format!("the policy bucket {} cannot be read: {error}", bucket.name()))
 }
 
 /// The revision that a person names: its number, or the beginning of its policy revision.
-async fn named(bucket: &Bucket, head: Entry, name: &str) -> Result<Entry, Output> {
+pub(super) async fn named(bucket: &Bucket, head: Entry, name: &str) -> Result<Entry, Output> {
     let number: Option<u64> = name.parse().ok();
     if let Some(number) = number.filter(|n| *n >= 1 && *n <= head.number) {
         return match bucket.revision(number).await {

@@ -1,0 +1,259 @@
+//! Which policy a question is about: a folder, a git revision of one, or what is served.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::policy::{connect_to_read, head, named, unread};
+use super::tool::{GrantArgs, Output, accept, line, read, time};
+use super::{git, runtime};
+use crate::config::{Overrides, PolicySource, Tool};
+use crate::permissions::Defaults;
+use crate::policy::bucket::Bucket;
+use crate::policy::bucket::entry::Entry;
+use crate::policy::model::Policy;
+use crate::policy::validate::revision;
+use crate::source::{Problem, SourceFile};
+
+/// The newest revision of what is served, as OLD or NEW.
+pub(super) const SERVED: &str = "served";
+/// What settings are called where nobody says.
+const SETTINGS: &str = "solewriter.toml";
+
+/// Which policy is asked about.
+#[derive(Args, Clone, Debug)]
+pub struct PolicyArgs {
+    /// The directory of policy files; or a git revision of the directory `policy` (`HEAD~1`), or
+    /// REVISION:PATH with the path from the top of the repository.
+    #[arg(short, long, value_name = "DIR|REVISION", default_value = "policy")]
+    pub policy: PathBuf,
+    #[command(flatten)]
+    served: ServedArgs,
+    #[command(flatten)]
+    grants: GrantArgs,
+}
+
+/// What is served, instead of a folder.
+#[derive(Args, Clone, Debug)]
+pub struct ServedArgs {
+    /// Ask what is served instead: the settings file of `serve` says where it comes from, and
+    /// account and lifetime are those of its [grants].
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// A revision of the policy bucket that is served: its number, or the beginning of its policy
+    /// revision.
+    #[arg(long, value_name = "REVISION", requires = "config")]
+    revision: Option<String>,
+}
+
+impl ServedArgs {
+    /// The policy, when it is asked for. `beside` is the folder that one could take for it.
+    pub(super) fn load(&self, beside: &Path) -> Result<Option<Loaded>, Output> {
+        let Some(config) = &self.config else { return Ok(None) };
+        let which = self.revision.as_deref().map_or(Which::Newest, Which::Named);
+        served(config, &which, beside).map(Some)
+    }
+}
+
+/// A policy that holds, and the texts it came from.
+pub(super) struct Loaded {
+    /// Its texts.
+    pub files: Vec<SourceFile>,
+    /// The policy.
+    pub policy: Policy,
+    /// What services get that say nothing themselves.
+    pub defaults: Defaults,
+    /// The push that it came by, if it came from a bucket.
+    pub pushed: Option<Entry>,
+    /// What whoever asks should know beside the answer: a line each.
+    pub notes: String,
+}
+
+impl Loaded {
+    fn new((files, policy): (Vec<SourceFile>, Policy), defaults: Defaults) -> Self {
+        Self { files, policy, defaults, pushed: None, notes: String::new() }
+    }
+}
+
+/// Which revision of a bucket is meant.
+enum Which<'a> {
+    Newest,
+    Named(&'a str),
+    /// The newest that was pushed by then, in seconds since the Unix epoch.
+    At(i64),
+}
+
+impl PolicyArgs {
+    /// The policy that is meant.
+    pub(super) fn load(&self) -> Result<Loaded, Output> {
+        match self.served.load(&self.policy)? {
+            Some(loaded) => Ok(loaded),
+            None => self.local(),
+        }
+    }
+
+    /// The policy that was in force at that time, in seconds since the Unix epoch.
+    pub(super) fn load_at(&self, at: i64) -> Result<Loaded, Output> {
+        match &self.served.config {
+            Some(config) => served(config, &Which::At(at), &self.policy),
+            None => Err(Output::wrong(
+                Problem::error("no-log", "a folder does not tell what it held at another time")
+                    .help("--config names the settings, whose policy bucket keeps every revision"),
+            )),
+        }
+    }
+
+    /// A policy by the name that a person gives it: a directory when there is one, a revision of
+    /// what is served when settings are given, and else a git revision.
+    pub(super) fn named(&self, name: &str) -> Result<Loaded, Output> {
+        let path = PathBuf::from(name);
+        if path.is_dir() {
+            return self.directory(&path);
+        }
+        match &self.served.config {
+            Some(config) if name == SERVED => served(config, &Which::Newest, &self.policy),
+            Some(config) => served(config, &Which::Named(name), &self.policy),
+            None => self.of_git(name),
+        }
+    }
+
+    /// The directory, or the git revision, of `--policy`.
+    fn local(&self) -> Result<Loaded, Output> {
+        if self.policy.is_dir() {
+            let mut loaded = self.directory(&self.policy)?;
+            loaded.notes = elsewhere(&self.policy);
+            return Ok(loaded);
+        }
+        match self.policy.to_str() {
+            // No folder of that name, and nothing that git could take for a revision of one.
+            Some(name) if name != "policy" => self.of_git(name),
+            _ => self.directory(&self.policy),
+        }
+    }
+
+    fn directory(&self, path: &Path) -> Result<Loaded, Output> {
+        let files = read(path)?.map_err(Output::wrong)?;
+        Ok(Loaded::new(accept(path, files)?, self.grants.defaults()))
+    }
+
+    fn of_git(&self, name: &str) -> Result<Loaded, Output> {
+        let default = Path::new("policy");
+        let folder = if self.policy.is_dir() { &self.policy } else { default };
+        let files = if name.contains(':') {
+            git::read(Path::new("."), name)
+        } else if folder.is_dir() {
+            // The folder itself, whatever its place in the repository.
+            git::read(folder, &format!("{name}:./"))
+        } else {
+            return self.directory(&self.policy);
+        };
+        let accepted = accept(Path::new(name), files.map_err(Output::wrong)?)?;
+        Ok(Loaded::new(accepted, self.grants.defaults()))
+    }
+}
+
+/// What is served by those settings.
+fn served(config: &Path, which: &Which<'_>, beside: &Path) -> Result<Loaded, Output> {
+    let tool = Tool::load(config, &Overrides::default()).map_err(Output::wrong)?;
+    let mut loaded = match &tool.source {
+        Some(PolicySource::Directory(path)) => {
+            if !matches!(which, Which::Newest) {
+                return Err(Output::wrong(
+                    Problem::error("no-log", "a folder has no revisions to name").help(format!(
+                        "{} serves the folder {}; a git revision of it is given as --policy",
+                        config.display(),
+                        path.display()
+                    )),
+                ));
+            }
+            let files = read(path)?.map_err(Output::wrong)?;
+            Loaded::new(accept(path, files)?, tool.defaults.clone())
+        }
+        Some(PolicySource::Bucket(_)) => {
+            let runtime = runtime()
+                .map_err(|error| Output::wrong(Problem::error("no-runtime", error.to_string())))?;
+            runtime.block_on(of_bucket(&tool, which))?
+        }
+        None => {
+            let message = format!("{} does not say where the policy is", config.display());
+            return Err(Output::wrong(
+                Problem::error("no-policy", message)
+                    .help("set [policy] directory or [policy] bucket there"),
+            ));
+        }
+    };
+    if matches!(which, Which::Newest)
+        && let Ok(Ok(files)) = read(beside)
+        && revision(&files) != *loaded.policy.revision()
+    {
+        let folder = line(&beside.display().to_string());
+        loaded.notes = format!("note: the folder {folder} is not what is served\n");
+    }
+    Ok(loaded)
+}
+
+/// What is worth knowing when a folder is asked and settings beside it serve a bucket.
+fn elsewhere(folder: &Path) -> String {
+    let beside = folder.parent().unwrap_or(Path::new("")).join(SETTINGS);
+    let here = PathBuf::from(SETTINGS);
+    let found = [beside, here].into_iter().find(|path| path.is_file());
+    let Some(path) = found else { return String::new() };
+    let Ok(tool) = Tool::load(&path, &Overrides::default()) else { return String::new() };
+    let Some(PolicySource::Bucket(bucket)) = &tool.source else { return String::new() };
+    let (folder, path) = (folder.display().to_string(), path.display().to_string());
+    format!(
+        "note: this is what the folder {} says; {} serves the policy bucket {bucket}: ask \
+         with --config\n",
+        line(&folder),
+        line(&path),
+    )
+}
+
+async fn of_bucket(tool: &Tool, which: &Which<'_>) -> Result<Loaded, Output> {
+    let bucket = connect_to_read(tool).await?;
+    let newest = head(&bucket).await?;
+    let entry = match which {
+        Which::Newest => newest,
+        Which::Named(name) => named(&bucket, newest, name).await?,
+        Which::At(at) => pushed_by(&bucket, newest, *at).await?,
+    };
+    let files = bucket.files(&entry).await.map_err(|error| unread(&bucket, &error))?;
+    let accepted = accept(Path::new(&format!("revision {}", entry.number)), files)?;
+    let mut loaded = Loaded::new(accepted, tool.defaults.clone());
+    loaded.pushed = Some(entry);
+    Ok(loaded)
+}
+
+/// The newest entry that was pushed by then.
+async fn pushed_by(bucket: &Bucket, newest: Entry, at: i64) -> Result<Entry, Output> {
+    let mut entry = newest;
+    while entry.time > at {
+        let before = entry.number.saturating_sub(1);
+        let found = bucket.revision(before).await.map_err(|error| unread(bucket, &error))?;
+        let Some(found) = found else {
+            let first = time(entry.time);
+            let message =
+                format!("nothing was pushed by {}: the first push is of {first}", time(at));
+            return Err(Output::wrong(Problem::error("no-revision", message)));
+        };
+        entry = found;
+    }
+    Ok(entry)
+}
+
+/// A point in time as a person writes it: `2026-11-20T10:00:00Z`, or without a zone, then of here.
+pub(super) fn moment(text: &str) -> Result<jiff::Timestamp, String> {
+    if let Ok(at) = text.parse() {
+        return Ok(at);
+    }
+    let local: Result<jiff::civil::DateTime, _> = text.parse();
+    local
+        .and_then(|local| jiff::tz::TimeZone::system().to_timestamp(local))
+        .map_err(|_| "write 2026-11-20T10:00:00Z, or 2026-11-20T10:00 for the time here".to_owned())
+}
+
+/// How a revision came to be, for people.
+pub(super) fn pushed(entry: &Entry) -> String {
+    let Entry { number, policy, author, message, time: at, .. } = entry;
+    line(&format!("revision {number} ({policy}), pushed {} by {author}: {message}", time(*at)))
+}
