@@ -87,6 +87,10 @@ impl Link {
         let connects = connects(&self.client);
         if std::mem::replace(&mut self.connects, connects) != connects {
             self.returned = Some(now);
+            // That the servers answered on the connection before says nothing of this one.
+            self.answers = false;
+            self.ask_at = now;
+            self.pause = ASK_AGAIN;
         }
         if self.answers && connected {
             self.answered = Some(now);

@@ -195,6 +195,7 @@ on_every_server! {
     crate::sessions::who_loses_something_is_closed_and_nobody_else as who_loses_something_is_closed_and_nobody_else;
     crate::sessions::who_gains_is_closed_only_when_the_settings_say_so as who_gains_is_closed_only_when_the_settings_say_so;
     crate::sessions::a_leafnode_is_closed_too as a_leafnode_is_closed_too;
+    crate::sessions::who_loses_the_system_account_says_when_it_is_back as who_loses_the_system_account_says_when_it_is_back;
     crate::sessions::each_library_comes_back_by_itself as each_library_comes_back_by_itself;
     crate::sessions::without_a_system_user_the_delay_is_told as without_a_system_user_the_delay_is_told;
     crate::sessions::a_system_user_that_is_not_let_in_is_told as a_system_user_that_is_not_let_in_is_told;

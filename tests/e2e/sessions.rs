@@ -228,6 +228,24 @@ pub async fn who_gains_is_closed_only_when_the_settings_say_so(version: &'static
     assert_eq!(same.fence().await, Ok(()));
 }
 
+/// However short the time without a connection was: whoever reads the log wants to know that it is
+/// over.
+pub async fn who_loses_the_system_account_says_when_it_is_back(version: &'static str) {
+    let mut deployment = Deployment::start(version, BEFORE).await;
+    deployment.instances[0].says("system_connected").await;
+    // Closed by the server, it is back within milliseconds.
+    let everybody = json!({"auth": true, "acc": "SYS"});
+    let answer = deployment.ask_system("SERVER.PING.CONNZ", &everybody).await;
+    let server = answer["server"]["id"].as_str().unwrap();
+    let connections = answer["data"]["connections"].as_array().unwrap();
+    let ours = connections.iter().find(|c| c["name"].as_str().unwrap_or("").contains("solewriter"));
+    let question = json!({"cid": ours.unwrap()["cid"]});
+    deployment.ask_system(&format!("SERVER.{server}.KICK"), &question).await;
+    deployment.instances[0].says("system_disconnected").await;
+    let lines = deployment.instances[0].says_times("system_connected", 2).await;
+    assert_eq!(lines.len(), 2, "{lines:?}");
+}
+
 /// The name is all that a server keeps of an answer, for leafnodes too.
 pub async fn a_leafnode_is_closed_too(version: &'static str) {
     let leaf = solewriter::sandbox::free_ports(1).unwrap()[0];
