@@ -72,32 +72,51 @@ pub struct Health {
     recorder: Recorder,
     /// Servers whose version was looked at.
     servers: defects::Seen,
-    /// Servers that take another's answers.
-    strange: Mutex<Strange>,
+    /// Whose answers servers take.
+    askers: Mutex<Askers>,
 }
 
-/// The servers that take the answers of another issuer, by name: a server that is started anew has
-/// another key. Each with when it asked last.
+/// The servers that asked, by name (a server that is started anew has another key), each with when
+/// it asked last, and with what it said when it takes the answers of another issuer.
 #[derive(Debug, Default)]
-struct Strange(BTreeMap<String, (i64, OtherIssuer)>);
+struct Askers(BTreeMap<String, (i64, Option<OtherIssuer>)>);
 
-impl Strange {
+impl Askers {
     /// More servers than this are not told apart.
     const AT_MOST: usize = 1000;
     /// Whoever has not asked for so many seconds is forgotten: it may be gone.
     const REMEMBERED: i64 = 600;
 
-    /// A server asked, and takes another's answers.
-    fn asked(&mut self, other: &OtherIssuer, now: i64) {
-        if self.0.len() < Self::AT_MOST || self.0.contains_key(&other.server) {
-            self.0.insert(other.server.clone(), (now, other.clone()));
+    /// A server asked.
+    fn asked(&mut self, server: &str, other: Option<&OtherIssuer>, now: i64) {
+        if let Some(known) = self.0.get_mut(server) {
+            *known = (now, other.cloned());
+            return;
+        }
+        if self.0.len() >= Self::AT_MOST {
+            self.forget(now);
+        }
+        if self.0.len() < Self::AT_MOST {
+            self.0.insert(server.to_owned(), (now, other.cloned()));
         }
     }
 
-    /// One of them, and how many there are.
-    fn told(&mut self, now: i64) -> Option<(usize, &OtherIssuer)> {
+    fn forget(&mut self, now: i64) {
         self.0.retain(|_, (at, _)| now.saturating_sub(*at) < Self::REMEMBERED);
-        Some((self.0.len(), self.0.first_key_value().map(|(_, (_, other))| other)?))
+    }
+
+    /// What to say about the issuer, and whether anybody may get in by our answers.
+    fn report(&mut self, now: i64) -> (bool, String) {
+        self.forget(now);
+        let mut others = self.0.values().filter_map(|(_, other)| other.as_ref());
+        let Some(first) = others.next() else {
+            return (true, "every server that asked takes our answers".to_owned());
+        };
+        let count = 1 + others.count();
+        let said = event::words(&first.to_string());
+        let report =
+            format!("{count} of {} servers let nobody in by our answers: {said}", self.0.len());
+        (count < self.0.len(), report)
     }
 }
 
@@ -119,7 +138,7 @@ impl Health {
             metrics,
             recorder,
             servers: defects::Seen::default(),
-            strange: Mutex::default(),
+            askers: Mutex::default(),
         })
     }
 
@@ -163,15 +182,7 @@ impl Health {
                 )
             }
         };
-        let mut strange = self.strange();
-        let other = strange.told(now);
-        let issuer =
-            other.map_or("every server that asked takes our answers".to_owned(), |(n, o)| {
-                format!(
-                    "{n} of the servers let nobody in by our answers: {}",
-                    event::words(&o.to_string())
-                )
-            });
+        let (taken, issuer) = self.askers().report(now);
         let report = format!(
             "nats-server: {connected}\nsubscribed: {}\nissuer: {issuer}\n{policy}\nsource: {}\nopen connections: {}\n",
             if subscribed { "yes" } else { "no" },
@@ -179,22 +190,19 @@ impl Health {
             self.metrics.sessions().report(),
         );
         let connected = self.connected.load(Ordering::Relaxed) > 0;
-        (subscribed && connected && too_old.is_none() && other.is_none(), report)
+        (subscribed && connected && too_old.is_none() && taken, report)
     }
 
-    fn strange(&self) -> MutexGuard<'_, Strange> {
-        self.strange.lock().unwrap_or_else(PoisonError::into_inner)
+    fn askers(&self) -> MutexGuard<'_, Askers> {
+        self.askers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A server asked that takes our answers.
-    fn asked(&self, server: &Server) {
+    fn asked(&self, server: &Server, now: i64) {
         if self.servers.first(server.key.as_str()) {
             telemetry::log_defects(server);
         }
-        let mut strange = self.strange();
-        if !strange.0.is_empty() {
-            strange.0.remove(&server.name);
-        }
+        self.askers().asked(&server.name, None, now);
     }
 }
 
@@ -318,7 +326,7 @@ impl Service {
             let authorised = self.authorise(request, &snapshot.policy, &moment);
             // It may have slept right here.
             if freshness.holds() {
-                return self.tell(authorised, moment.id, taken);
+                return self.tell(authorised, moment, taken);
             }
         }
     }
@@ -343,7 +351,7 @@ impl Service {
     fn tell(
         &self,
         authorised: Result<Authorisation, Rejection>,
-        id: String,
+        Moment { id, now, .. }: Moment,
         taken: Instant,
     ) -> Option<(Bytes, String)> {
         match authorised {
@@ -352,14 +360,14 @@ impl Service {
                 let took = taken.elapsed();
                 let outcome = authorisation.decision.as_ref().map(drop);
                 self.metrics.decided(outcome.map_err(|denied| denied.reason.code()), took);
-                self.health.asked(authorisation.request.server());
+                self.health.asked(authorisation.request.server(), now);
                 self.recorder.record(authorisation.event(&id, took));
                 Some((bytes?.into(), id))
             }
             Err(rejection) => {
                 self.metrics.rejected(&rejection);
                 if let Rejection::OtherIssuer(other) = &rejection {
-                    self.health.strange().asked(other, jiff::Timestamp::now().as_second());
+                    self.health.askers().asked(&other.server, Some(other), now);
                 }
                 self.recorder.record(Event::RequestRejected(RequestRejected {
                     reason: rejection.code().to_owned(),

@@ -113,4 +113,9 @@ fn a_new_key_is_its_owners_alone_and_is_never_overwritten() {
     assert_eq!((code, out.as_str()), (1, ""), "{err}");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), seed);
     assert_eq!(run(&["key", "public", "nowhere.nk"]).0, 1);
+    let issuer = dir.path().join("issuer.nk").display().to_string();
+    let (code, public, err) = run(&["key", "new", "--kind", "issuer", &issuer]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(public.starts_with('A') && public.trim().len() == 56, "{public}");
+    assert_eq!(run(&["key", "public", &issuer]), (0, public, String::new()));
 }

@@ -1,14 +1,14 @@
 //! `solewriter key`: an NKEY for a service, and the public half of one.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 use super::{fail, init, print};
-use crate::keys::{Seed, Signer, User};
+use crate::keys::{Account, Role, Seed, Signer, User};
 
-/// Make an NKEY for a service, or show the public key of one.
+/// Make an NKEY for a service or an issuer, or show the public key of one.
 #[derive(Args, Debug)]
 pub struct Key {
     #[command(subcommand)]
@@ -17,11 +17,14 @@ pub struct Key {
 
 #[derive(Subcommand, Debug)]
 enum Action {
-    /// Write a new seed to a file that only its owner can read, and print the public key, which
-    /// goes into the policy. No file is ever overwritten.
+    /// Write a new seed to a file that only its owner can read, and print the public key. No file
+    /// is ever overwritten.
     New {
         /// The file to make.
         file: PathBuf,
+        /// Whose key it is.
+        #[arg(long, value_enum, default_value = "service")]
+        kind: Kind,
     },
     /// Print the public key of a seed.
     Public {
@@ -30,30 +33,47 @@ enum Action {
     },
 }
 
+/// Whose key it is.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Kind {
+    /// A service's, for the policy; or a user's of nats-server's configuration.
+    Service,
+    /// An issuer's: for `[issuer] seed`, and `issuer` in nats-server's `auth_callout`.
+    Issuer,
+}
+
 impl Key {
     /// Runs the command.
     #[must_use]
     pub fn run(self) -> ExitCode {
         let public = match &self.action {
-            Action::New { file } => {
-                let seed = Seed::<User>::generate();
-                let text = zeroize::Zeroizing::new(format!("{}\n", seed.expose()));
-                match init::write_secret(file, &text) {
-                    Ok(()) => Signer::new(&seed).map_err(|error| error.to_string()),
-                    Err(error) => Err(error.to_string()),
-                }
-                .map_err(|error| format!("{} cannot be written: {error}", file.display()))
-            }
-            Action::Public { file } => std::fs::read_to_string(file)
-                .map(zeroize::Zeroizing::new)
-                .map_err(|error| error.to_string())
-                .and_then(|text| Seed::<User>::parse(&text).map_err(|error| error.to_string()))
-                .and_then(|seed| Signer::new(&seed).map_err(|error| error.to_string()))
-                .map_err(|error| format!("{}: {error}", file.display())),
+            Action::New { file, kind: Kind::Service } => new::<User>(file),
+            Action::New { file, kind: Kind::Issuer } => new::<Account>(file),
+            Action::Public { file } => public(file),
         };
         match public {
-            Ok(signer) => print(format!("{}\n", signer.public()).as_bytes()),
+            Ok(public) => print(format!("{public}\n").as_bytes()),
             Err(error) => fail(&error),
         }
     }
+}
+
+fn new<K: Role>(file: &Path) -> Result<String, String> {
+    let seed = Seed::<K>::generate();
+    let public = Signer::new(&seed).map(|signer| signer.public().to_string());
+    let public = public.map_err(|error| error.to_string())?;
+    init::write_secret(file, &format!("{}\n", seed.expose()))
+        .map_err(|error| format!("{} cannot be written: {error}", file.display()))?;
+    Ok(public)
+}
+
+fn public(file: &Path) -> Result<String, String> {
+    let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
+    let text = std::fs::read_to_string(file).map_err(|error| failed(&error))?;
+    let text = zeroize::Zeroizing::new(text);
+    if let Ok(issuer) = Seed::<Account>::parse(&text).and_then(|seed| Signer::new(&seed)) {
+        return Ok(issuer.public().to_string());
+    }
+    let user = Seed::<User>::parse(&text).and_then(|seed| Signer::new(&seed));
+    user.map(|signer| signer.public().to_string()).map_err(|error| failed(&error))
 }

@@ -177,7 +177,7 @@ pub async fn with_another_issuer_it_is_not_ready(version: &'static str) {
     assert_eq!((&line["level"], &line["detail"]), (&json!("ERROR"), &json!(whose)), "{line}");
     let (status, report) = deployment.instances[0].get("/readyz").await;
     assert_eq!(status, 503, "{report}");
-    let said = format!("issuer: 1 of the servers let nobody in by our answers: {whose}\n");
+    let said = format!("issuer: 1 of 1 servers let nobody in by our answers: {whose}\n");
     assert!(report.contains(&said), "{report}");
 
     edit(&deployment.files.dir.join("deployment.conf"), &theirs, &ours);
