@@ -3,7 +3,7 @@
 const map = JSON.parse(document.getElementById("map").textContent);
 const problems = map.problems.problems;
 const VERBS = ["owns", "reads", "publishes", "subscribes", "answers", "calls"];
-const MOST_BOXES = 30, MOST_LINES = 110, MOST_DRAWN = 150, MOST_AROUND = 80, MOST_ROWS = 1000, MOST_LABELS = 45;
+const MOST_BOXES = 30, MOST_LINES = 110, MOST_DRAWN = 150, MOST_AROUND = 80, MOST_ROWS = 1000, MOST_LABELS = 45, NARROW = 700;
 const byId = id => document.getElementById(id);
 const plural = (n, one, many) => `${n.toLocaleString("en")} ${n === 1 ? one : many || one + "s"}`;
 
@@ -350,19 +350,20 @@ function paint(picture, remark) {
   view.replaceChildren(frame, make("div", { class: "zoom" }, remark ? make("span", { class: "badge" }, remark) : "",
     state.whole && !state.focus ? make("button", { class: "plain", type: "button", onclick: () => go({ whole: false }) }, "Cards") : "",
     tool("Smaller", "−", () => scale(zoom / 1.25)), tool("Larger", "+", () => scale(zoom * 1.25)), tool("Fit all", "Fit", () => whole(0.1))));
-  // Small enough to see, large enough to read.
-  whole(0.72);
+  // Small enough to see, large enough to read; on a narrow screen all of its width, to be enlarged.
+  const across = frame.clientWidth / (size.width + 2 * pad);
+  if (frame.clientWidth < NARROW && across > 0.12) scale(Math.min(1, across)); else whole(0.72);
+  // What was chosen is in the middle; otherwise the first box is at the top left.
   const middle = over.querySelector(".middle");
-  if (middle) {
-    const a = middle.getBoundingClientRect(), b = frame.getBoundingClientRect();
-    frame.scrollTop += a.top + a.height / 2 - b.top - b.height / 2;
-    frame.scrollLeft += a.left + a.width / 2 - b.left - b.width / 2;
-  } else frame.scrollTop = 0;
+  const first = boxes.reduce((a, b) => b.x < a.x || b.x === a.x && b.y < a.y ? b : a, boxes[0]);
+  const at = (middle || first.node).getBoundingClientRect(), edge = frame.getBoundingClientRect();
+  frame.scrollTop += middle ? at.top + at.height / 2 - edge.top - edge.height / 2 : at.top - edge.top - pad;
+  frame.scrollLeft += middle ? at.left + at.width / 2 - edge.left - edge.width / 2 : at.left - edge.left - pad;
 }
 const rank = node => node.severity === "error" ? 0 : node.severity === "warning" ? 1 : 2;
 function drawCards(found) {
-  const shown = [...found].sort((a, b) => (rank(a) === 0 ? 0 : 1) - (rank(b) === 0 ? 0 : 1)).slice(0, MOST_ROWS);
-  const cards = shown.map(s => {
+  const shown = [...found].sort((a, b) => (rank(a) === 0 ? 0 : 1) - (rank(b) === 0 ? 0 : 1) || a.name.localeCompare(b.name, "en", { numeric: true })).slice(0, MOST_ROWS);
+  const card = s => {
     const index = serviceAt.get(s.name), owned = s.entries.filter(e => e.verb === "owns");
     owned.sort((a, b) => rank(a) - rank(b));
     const others = new Set();
@@ -373,11 +374,33 @@ function drawCards(found) {
     return make("button", { class: `card ${bad(s)}`, type: "button", onclick: () => focusOn("service", s.name) }, make("strong", {}, s.name),
       owned.slice(0, 3).map(e => make("span", { class: `own mono ${bad(e)}`, title: e.name }, e.name)),
       owned.length > 3 ? make("span", { class: "counts" }, `and ${owned.length - 3} more keyspaces`) : "", make("span", { class: "counts" }, counts || "nothing granted"));
-  });
+  };
+  const sections = groupsOf(shown).map(([name, list]) => make("section", {},
+    name ? make("h2", { class: "group" }, make("span", { class: "mono" }, name), " ", make("span", { class: "soft" }, plural(list.length, "service"))) : "",
+    make("div", { class: "cards" }, list.map(card))));
   byId("view").replaceChildren(make("p", { class: "note" }, found.length ? `${plural(found.length, "service")}, too much to read in one picture: each card shows what the service owns, errors first. ` +
     `Choose one to see it with its neighbours, search, or use the matrix.` : "Nothing here fits the search and the filters.",
     found.length > shown.length ? ` The first ${shown.length} are shown.` : "", " ",
-    found.length <= MOST_DRAWN && found.length ? make("button", { class: "link", type: "button", onclick: () => go({ whole: true }) }, "Draw all of it anyway") : ""), make("div", { class: "cards" }, cards));
+    found.length <= MOST_DRAWN && found.length ? make("button", { class: "link", type: "button", onclick: () => go({ whole: true }) }, "Draw all of it anyway") : ""), ...sections);
+}
+// Services that belong together: those of one file of the policy, where there are several; otherwise
+// those whose names begin alike. Errors first, then by name. One group has no name.
+function groupsOf(list) {
+  const by = name => {
+    const groups = new Map();
+    for (const s of list) { const n = name(s); if (!groups.has(n)) groups.set(n, []); groups.get(n).push(s); }
+    return groups;
+  };
+  let groups = by(s => s.at.replace(/:\d+:\d+$/, ""));
+  if (groups.size < 2) {
+    groups = by(s => (s.name.match(/^(.*?)[-._]/) || ["", ""])[1]);
+    const others = [...groups].filter(([name, members]) => !name || members.length < 2);
+    for (const [name] of others) groups.delete(name);
+    if (others.length) groups.set(groups.size ? "others" : "", others.flatMap(([, members]) => members));
+  }
+  const first = members => Math.min(...members.map(rank)) === 0 ? 0 : 1;
+  const last = name => name === "others" ? 1 : 0;
+  return [...groups].sort(([a, x], [b, y]) => first(x) - first(y) || last(a) - last(b) || a.localeCompare(b, "en", { numeric: true }));
 }
 
 // ---- tables

@@ -122,18 +122,18 @@ pub fn python() -> (PathBuf, PathBuf) {
 /// A folder with the JavaScript client and its `node_modules`.
 pub fn javascript() -> PathBuf {
     static READY: OnceLock<PathBuf> = OnceLock::new();
-    let source = source("js");
-    let files = ["package.json", "package-lock.json", "kv_client.mjs"];
-    READY
-        .get_or_init(|| {
-            installed(&source, &files, |target| {
-                for file in files {
-                    std::fs::copy(source.join(file), target.join(file)).unwrap();
-                }
-                run("npm", &["ci", "--silent", "--no-audit", "--no-fund"], target);
-            })
-        })
-        .clone()
+    READY.get_or_init(|| node_modules(&source("js"), "kv_client.mjs")).clone()
+}
+
+/// A folder with that program and the packages that it names.
+pub fn node_modules(source: &Path, program: &str) -> PathBuf {
+    let files = ["package.json", "package-lock.json", program];
+    installed(source, &files, |target| {
+        for file in files {
+            std::fs::copy(source.join(file), target.join(file)).unwrap();
+        }
+        run("npm", &["ci", "--silent", "--no-audit", "--no-fund"], target);
+    })
 }
 
 fn source(language: &str) -> PathBuf {

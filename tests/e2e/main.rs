@@ -23,6 +23,7 @@ mod guard;
 mod identity;
 mod keyspaces;
 mod load;
+mod map_page;
 mod messaging;
 mod operations;
 mod outages;
