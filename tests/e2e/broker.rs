@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 
+use super::clients::Library;
 use super::deployment::{DEADLINE, Deployment, Instance, Prepared, edit, eventually};
 use super::operations;
 use super::raw::Raw;
@@ -142,6 +143,38 @@ pub async fn a_rolling_restart_loses_nobody(version: &'static str) {
         assert!(status.success(), "{status}");
     }
     everybody_is_in(&load.await.unwrap(), SIZE);
+}
+
+/// nats-server pings a client that it has not let in after 2 s; each library must live through that.
+pub async fn a_slow_authorisation_is_survived(version: &'static str) {
+    let policy = "[service.known]\nnkeys = [\"{known}\"]\nowns = [\"orders\"]\n";
+    let deployment = Deployment::start(version, policy).await;
+    deployment.create_buckets(&["orders"]).await;
+    let service = deployment.service("known");
+    let script = [
+        json!({"op": "open", "bucket": "orders"}),
+        json!({"op": "put", "bucket": "orders", "key": "a", "value": "1"}),
+    ];
+    let works = |library: Library, outcome: &[Value]| {
+        assert!(outcome.iter().all(|line| line["ok"] == true), "{library:?}: {outcome:?}");
+        assert_eq!(outcome.len(), script.len(), "{library:?}: {outcome:?}");
+    };
+    // Whatever has to be installed is, before anything is timed.
+    for library in Library::ALL {
+        works(library, &library.run(&deployment, &service, &script).await);
+    }
+    for library in Library::ALL {
+        deployment.instances[0].pause();
+        let stopped = Instant::now();
+        let run = library.run(&deployment, &service, &script);
+        let wake = async {
+            // Longer than the server waits before it pings, shorter than before it gives up.
+            tokio::time::sleep_until((stopped + Duration::from_secs(4)).into()).await;
+            deployment.instances[0].signal(Signal::CONT);
+        };
+        let (outcome, ()) = tokio::join!(run, wake);
+        works(library, &outcome);
+    }
 }
 
 /// As docs/operations.md has it: instances with the new issuer in a queue group of their own, then one

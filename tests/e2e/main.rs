@@ -103,6 +103,7 @@ on_every_server! {
     crate::broker::after_a_crash_the_other_instance_goes_on as after_a_crash_the_other_instance_goes_on;
     crate::broker::an_instance_that_is_stopped_answers_what_it_took_on as an_instance_that_is_stopped_answers_what_it_took_on;
     crate::broker::a_rolling_restart_loses_nobody as a_rolling_restart_loses_nobody;
+    crate::broker::a_slow_authorisation_is_survived as a_slow_authorisation_is_survived;
     crate::broker::an_issuer_is_rotated_without_a_failed_login as an_issuer_is_rotated_without_a_failed_login;
     crate::broker::a_restart_of_the_server_is_survived as a_restart_of_the_server_is_survived;
     crate::broker::it_waits_for_a_server_that_is_not_there_yet as it_waits_for_a_server_that_is_not_there_yet;

@@ -66,6 +66,16 @@ class Session:
 
     async def connect(self, server, seed_file, inbox):
         """Connects as a service should. Raises Refused at the first refusal, instead of trying for ever."""
+        for _ in range(10):
+            await self.connect_once(server, seed_file, inbox)
+            # After 2 s nats-server pings a client that it has not let in yet, and nats.py takes that for the end of
+            # connecting: connect() returns, nothing is connected, and no callback tells when it is. So begin anew.
+            if self.nc.is_connected:
+                break
+            await self.nc.close()
+        self.js = self.nc.jetstream(timeout=self.timeout)
+
+    async def connect_once(self, server, seed_file, inbox):
         connecting = asyncio.create_task(
             nats.connect(
                 server,
@@ -75,7 +85,7 @@ class Session:
                 error_cb=self.on_error,  # the only place where nats.py tells about violations
                 max_reconnect_attempts=10,
                 reconnect_time_wait=0.2,
-                connect_timeout=5,
+                connect_timeout=20,
             )
         )
         refusing = asyncio.create_task(self.refused.wait())
@@ -85,7 +95,6 @@ class Session:
             connecting.cancel()
             raise Refused("the server refused the connection")
         self.nc = connecting.result()
-        self.js = self.nc.jetstream(timeout=self.timeout)
 
     async def on_error(self, err):
         text = str(err)
