@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::raw::Raw;
 use super::secret::{
-    ADMIN_SEED_VALUE, ISSUER_SEED_VALUE, NATS_SEED_VALUE, PUBLISHER_SEED_VALUE, SYSTEM_SEED_VALUE,
-    XKEY_SEED_VALUE, seed,
+    ADMIN_SEED_VALUE, AUDIT_ADMIN_SEED_VALUE, ISSUER_SEED_VALUE, NATS_SEED_VALUE,
+    PUBLISHER_SEED_VALUE, SYSTEM_SEED_VALUE, XKEY_SEED_VALUE, seed,
 };
 use super::{
     Login, Overrides, Tls, bucket, clock_leeway, grants, login, patience, queue_group, read,
@@ -49,6 +49,7 @@ pub struct Tool {
     xkey: Option<Spanned<PathBuf>>,
     system: Option<Spanned<PathBuf>>,
     admin: Option<Spanned<PathBuf>>,
+    audit_admin: Option<Spanned<PathBuf>>,
     publisher: Option<Spanned<PathBuf>>,
 }
 
@@ -96,6 +97,7 @@ impl Tool {
             xkey: raw.xkey_seed,
             system: raw.system_seed,
             admin: raw.admin_seed,
+            audit_admin: raw.audit_admin_seed,
             publisher: raw.publisher_seed,
         })
     }
@@ -147,7 +149,16 @@ impl Tool {
         self.needed(self.admin.as_ref(), ADMIN_SEED_VALUE, ("admin", "nkey_seed", "admin.nk"))
     }
 
-    /// The seed of the user who may write the policy's bucket, in the callout's account.
+    /// The seed of the admin's user in the account of the audit streams.
+    ///
+    /// # Errors
+    /// As [`Tool::callout`].
+    pub fn audit_admin(&self) -> Result<Seed<User>, Problems> {
+        let place = ("audit_admin", "nkey_seed", "audit-admin.nk");
+        self.needed(self.audit_admin.as_ref(), AUDIT_ADMIN_SEED_VALUE, place)
+    }
+
+    /// The seed of the user who may write the policy's bucket, in the bucket's account.
     ///
     /// # Errors
     /// As [`Tool::callout`].
