@@ -17,6 +17,7 @@ use super::{
 use crate::keys::{Account, Curve, Role, Seed, User};
 use crate::keyspace::BucketName;
 use crate::permissions::Defaults;
+use crate::policy::bucket::Seat;
 use crate::source::{Collector, Problem, Problems, Spanned};
 
 /// What the tools know about the deployment.
@@ -167,17 +168,17 @@ impl Tool {
         self.needed(self.publisher.as_ref(), PUBLISHER_SEED_VALUE, place)
     }
 
-    /// The login of somebody who may read the policy's bucket and talk with the instances: the
+    /// The login of somebody who may read the policy's bucket and hears the instances: the
     /// publisher, or whoever answers requests.
     ///
     /// # Errors
     /// As [`Tool::callout`].
-    pub fn reader(&self) -> Result<Login, Problems> {
+    pub fn reader(&self) -> Result<(Login, Seat), Problems> {
         let given = std::env::var_os(PUBLISHER_SEED_VALUE).is_some();
         if self.publisher.is_some() || given || !self.has_callout() {
-            return self.publisher().map(Login::Nkey);
+            return Ok((Login::Nkey(self.publisher()?), Seat::Publisher));
         }
-        self.callout()
+        Ok((self.callout()?, Seat::Callout))
     }
 
     fn needed<K: Role>(

@@ -14,7 +14,7 @@ use crate::buckets::{Stream, streams};
 use crate::config::{self, Tool};
 use crate::fleet;
 use crate::keys::{CurveSecret, Seed, Signer};
-use crate::policy::bucket::Bucket;
+use crate::policy::bucket::{Bucket, Seat};
 use crate::policy::directory::Directory;
 use crate::policy::model::Policy;
 use crate::policy::validate::validate;
@@ -80,7 +80,9 @@ pub async fn look(tool: &Tool, clock: Clock) -> Seen {
         None => Err(without(Role::Admin)),
     };
     let reader = client(Role::Publisher).or(client(Role::Callout));
-    let policy = policy(tool, reader).await;
+    let seat =
+        if client(Role::Publisher).is_some() { Seat::Publisher } else { Seat::Callout };
+    let policy = policy(tool, reader, seat).await;
     let instances = match reader {
         Some(reader) => {
             fleet::ask(reader).await.map_err(|error| Blind::new(error, "look at nats-server's log"))
@@ -245,8 +247,8 @@ struct PolicySeen {
     bucket: Vec<&'static str>,
 }
 
-async fn policy(tool: &Tool, reader: Option<&Client>) -> PolicySeen {
-    let bucket = reader.map(|client| Bucket::new(client.clone(), tool.bucket.clone()));
+async fn policy(tool: &Tool, reader: Option<&Client>, seat: Seat) -> PolicySeen {
+    let bucket = reader.map(|client| Bucket::new(client.clone(), tool.bucket.clone(), seat));
     let (name, how, read) = match (&tool.policy, &bucket) {
         (Some(dir), _) => {
             let name = dir.display().to_string();
@@ -336,17 +338,19 @@ async fn nobody(server: &ServerAddr, tool: &Tool) -> Look<Entry> {
 /// What the system user can be asked.
 struct System<'a> {
     client: Option<&'a Client>,
+    /// The servers' ids.
+    servers: Vec<String>,
     count: usize,
 }
 
 impl<'a> System<'a> {
     async fn of(client: Option<&'a Client>) -> Self {
         // Nobody answers a user who is in another account.
-        let count = match client {
-            Some(client) => system::count(client).await,
-            None => None,
+        let (count, servers) = match client {
+            Some(client) => system::everybody(client).await,
+            None => (0, Vec::new()),
         };
-        Self { client: client.filter(|_| count.is_some()), count: count.unwrap_or_default() }
+        Self { client: client.filter(|_| count > 0), servers, count }
     }
 
     fn client(&self) -> Look<&'a Client> {
@@ -375,7 +379,7 @@ impl<'a> System<'a> {
         let client = self.client()?;
         let mut all = Vec::new();
         for account in accounts {
-            all.extend(system::connections(client, account, self.count).await);
+            all.extend(system::connections(client, account, &self.servers).await);
         }
         Ok(all)
     }
