@@ -104,7 +104,7 @@ pub struct Limits {
 pub enum PolicySource {
     /// A folder of files.
     Directory(PathBuf),
-    /// A NATS KV bucket in the callout's own account.
+    /// A NATS KV bucket, of which the callout's account imports reads.
     Bucket(BucketName),
 }
 

@@ -1,9 +1,10 @@
-//! The instances among themselves: who each one is, and what it answers when it is asked.
+//! The instances among themselves: who each one is, and what it says of itself.
 //!
-//! Whoever may log in to the callout's account asks on `solewriter.ping`, with a reply subject in
-//! the inboxes of solewriter's own users. Services live in another account and hear nothing of it.
+//! Each says once a second that it lives ([`beats`]), and what it serves, in the callout's account.
+//! The publisher's account imports that and nothing more: whoever pushes a policy hears who serves
+//! it, and can ask or tell the instances nothing. Services are in another account and hear nothing.
 //!
-//! [`beats`] is what each tells the others without being asked, [`peers`] what is known from that.
+//! [`peers`] is what an instance knows of the others from that, [`Instances`] what a tool does.
 
 pub mod beats;
 pub mod peers;
@@ -12,27 +13,27 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::{Client, Message, Subscriber};
+use async_nats::{Client, Subscriber};
 use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
 
-use crate::broker::INBOX;
+use self::peers::{BEAT, Beat, GONE_AFTER};
 use crate::policy::standing::Standing;
 use crate::policy::store::Store;
 
-/// Where instances are asked who they are and which policy they serve.
-pub const PING: &str = "solewriter.ping";
+/// Where an instance says that it lives: `solewriter.instance.<id>`.
+pub const SUBJECT: &str = "solewriter.instance";
 
-/// The longest answer that is read, in bytes, and the most answers.
-const MAX_ANSWER: usize = 16 * 1024;
-const MAX_ANSWERS: usize = 10_000;
+/// The most instances that a tool keeps in mind.
+const MAX_INSTANCES: usize = 10_000;
 
-/// How long to wait for the first answer, and how long after the newest for one more: so many
-/// times what the newest took, within these bounds.
-const FIRST_WITHIN: Duration = Duration::from_secs(1);
-const MORE_AT_LEAST: Duration = Duration::from_millis(200);
-const MORE_TIMES: u32 = 4;
+/// How long a tool listens before it has heard everybody: a beat, and as long again for one that is
+/// late. Nobody knows how many there are.
+const LISTEN: Duration = BEAT.saturating_mul(2);
+
+/// How much of what was refused is told, in characters: a beat is short.
+const MAX_WHY: usize = 200;
 
 /// One running instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,6 +97,34 @@ pub struct Report {
     pub refused_first: Option<String>,
 }
 
+impl Report {
+    /// What a beat tells of its instance.
+    fn told(beat: Beat) -> Self {
+        let Beat { instance, started, revision, number, lineage, about, .. } = beat;
+        let unknown = || "unknown".to_owned();
+        let about = about.unwrap_or_else(|| Self {
+            instance: String::new(),
+            host: unknown(),
+            version: unknown(),
+            connections: one(),
+            started: 0,
+            source: unknown(),
+            source_state: unknown(),
+            confirmed: None,
+            revision: None,
+            number: None,
+            lineage: None,
+            since: None,
+            too_old: None,
+            refused_since: None,
+            refused_number: None,
+            refused_errors: 0,
+            refused_first: None,
+        });
+        Self { instance, started, revision, number, lineage, ..about }
+    }
+}
+
 /// What an instance has that does not say.
 fn one() -> usize {
     1
@@ -138,62 +167,74 @@ impl Member {
             refused_since: refused.as_ref().map(|r| r.since),
             refused_number: refused.as_ref().and_then(|r| r.number),
             refused_errors: refused.as_ref().map_or(0, |r| r.errors),
-            refused_first: refused.as_ref().map(|r| r.first.clone()),
-        }
-    }
-
-    /// Answers whoever asks, until the connection is closed.
-    pub async fn answer(&self, client: Client) {
-        let mut questions = match client.subscribe(PING).await {
-            Ok(questions) => questions,
-            Err(error) => {
-                tracing::error!(event = "ping_failed", %error, "nobody can ask this instance");
-                return;
-            }
-        };
-        while let Some(Message { reply, .. }) = questions.next().await {
-            // Only into the inboxes that our own users read.
-            let Some(to) = reply.filter(|to| is_inbox(to)) else { continue };
-            let report = self.report(jiff::Timestamp::now().as_second());
-            let Ok(bytes) = serde_json::to_vec(&report) else { continue };
-            let _ = client.publish(to, bytes.into()).await;
+            refused_first: refused.as_ref().map(|r| r.first.chars().take(MAX_WHY).collect()),
         }
     }
 }
 
-fn is_inbox(subject: &str) -> bool {
-    subject.strip_prefix(INBOX).is_some_and(|rest| rest.starts_with('.'))
+/// The instances that a tool hears.
+pub struct Instances {
+    beats: Subscriber,
+    since: Instant,
+    heard: BTreeMap<String, (Report, Instant)>,
 }
 
-/// Asks all instances, and gives what those say that answer, sorted by instance. Nobody knows how
-/// many there are: it ends when no answer came for a while.
+impl Instances {
+    /// Begins to listen.
+    ///
+    /// # Errors
+    /// When that cannot be done.
+    pub async fn listen(client: &Client) -> Result<Self, String> {
+        let beats = client.subscribe(format!("{SUBJECT}.*")).await.map_err(|e| e.to_string())?;
+        client.flush().await.map_err(|e| e.to_string())?;
+        Ok(Self { beats, since: Instant::now(), heard: BTreeMap::new() })
+    }
+
+    /// What those say that live, sorted by instance: after everybody could be heard.
+    pub async fn all(&mut self) -> Vec<Report> {
+        self.until(self.since + LISTEN).await;
+        if self.heard.is_empty() {
+            self.until(self.since + GONE_AFTER).await;
+        }
+        self.living()
+    }
+
+    /// The same once one of them has said something, or at `deadline`.
+    pub async fn next(&mut self, deadline: Instant) -> Vec<Report> {
+        let deadline = deadline.min(Instant::now() + BEAT);
+        if let Ok(Some(message)) = timeout_at(deadline, self.beats.next()).await {
+            self.take(&message.payload);
+        }
+        self.living()
+    }
+
+    async fn until(&mut self, deadline: Instant) {
+        while let Ok(Some(message)) = timeout_at(deadline, self.beats.next()).await {
+            self.take(&message.payload);
+        }
+    }
+
+    fn take(&mut self, payload: &[u8]) {
+        let Some(beat) = Beat::read(payload) else { return };
+        if beat.leaves {
+            self.heard.remove(&beat.instance);
+        } else if self.heard.len() < MAX_INSTANCES || self.heard.contains_key(&beat.instance) {
+            self.heard.insert(beat.instance.clone(), (Report::told(beat), Instant::now()));
+        }
+    }
+
+    fn living(&mut self) -> Vec<Report> {
+        self.heard.retain(|_, (_, heard)| heard.elapsed() < GONE_AFTER);
+        self.heard.values().map(|(report, _)| report.clone()).collect()
+    }
+}
+
+/// Hears all instances, and gives what they say of themselves, sorted by instance.
 ///
 /// # Errors
-/// When the question cannot be sent.
+/// When nobody can be heard at all.
 pub async fn ask(client: &Client) -> Result<Vec<Report>, String> {
-    let inbox = client.new_inbox();
-    let answers = client.subscribe(inbox.clone()).await.map_err(|e| e.to_string())?;
-    client.publish_with_reply(PING, inbox, bytes::Bytes::new()).await.map_err(|e| e.to_string())?;
-    client.flush().await.map_err(|e| e.to_string())?;
-    Ok(gather(answers).await)
-}
-
-async fn gather(mut answers: Subscriber) -> Vec<Report> {
-    let asked = Instant::now();
-    let mut deadline = asked + FIRST_WITHIN;
-    let mut reports = BTreeMap::new();
-    while let Ok(Some(answer)) = timeout_at(deadline, answers.next()).await {
-        let took = asked.elapsed();
-        deadline = Instant::now() + (took * MORE_TIMES).clamp(MORE_AT_LEAST, FIRST_WITHIN);
-        if answer.payload.len() > MAX_ANSWER || reports.len() >= MAX_ANSWERS {
-            continue;
-        }
-        if let Ok(report) = serde_json::from_slice::<Report>(&answer.payload) {
-            reports.insert(report.instance.clone(), report);
-        }
-    }
-    let _ = answers.unsubscribe().await;
-    reports.into_values().collect()
+    Ok(Instances::listen(client).await?.all().await)
 }
 
 #[cfg(test)]
@@ -209,10 +250,17 @@ mod tests {
     }
 
     #[test]
-    fn answers_go_to_inboxes_of_our_own_users_alone() {
-        assert!(is_inbox("_INBOX.solewriter.abc.1"));
-        for subject in ["_INBOX.solewriter", "_INBOX.solewriterx.a", "$KV.solewriter_policy.a"] {
-            assert!(!is_inbox(subject), "{subject}");
-        }
+    fn what_an_older_instance_does_not_say_is_unknown() {
+        let old = br#"{"instance":"a","started":5,"revision":"r","held_ms":9,"number":3,"lineage":"l","had":[],"sweeps":true,"makes":"m"}"#;
+        let report = Report::told(Beat::read(old).unwrap());
+        assert_eq!((report.instance.as_str(), report.number), ("a", Some(3)));
+        assert_eq!((report.version.as_str(), report.source_state.as_str()), ("unknown", "unknown"));
+        // Whom the rest is about is what the beat says.
+        let mixed = Beat {
+            about: Some(Report { instance: "b".to_owned(), number: Some(9), ..report }),
+            ..Beat::read(old).unwrap()
+        };
+        let report = Report::told(mixed);
+        assert_eq!((report.instance.as_str(), report.number), ("a", Some(3)));
     }
 }

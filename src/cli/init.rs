@@ -11,7 +11,8 @@ use super::fail;
 use crate::audit::stream;
 use crate::keys::{Account, Curve, CurveSecret, Role, Seed, Signer, User};
 
-const SERVER_CONFIG: &str = include_str!("../../deploy/nats-server.conf");
+/// nats-server's configuration, as it is written.
+pub(super) const SERVER_CONFIG: &str = include_str!("../../deploy/nats-server.conf");
 const SETTINGS: &str = include_str!("../../deploy/solewriter.toml");
 const POLICY: &str = include_str!("../../policy/services.toml");
 const POLICY_TESTS: &str = include_str!("../../policy/services.test.toml");
@@ -238,6 +239,12 @@ pub(super) fn write_secret(path: &Path, text: &str) -> std::io::Result<()> {
     write_new(&Output { path: path.to_owned(), text, secret: true })
 }
 
+/// Creates a file that is no secret, which must not exist.
+pub(super) fn write_plain(path: &Path, text: &str) -> std::io::Result<()> {
+    let text = zeroize::Zeroizing::new(text.to_owned());
+    write_new(&Output { path: path.to_owned(), text, secret: false })
+}
+
 /// Creates a file that must not exist, readable by its owner only when it is secret.
 fn write_new(output: &Output) -> std::io::Result<()> {
     if let Some(parent) = output.path.parent() {
@@ -262,7 +269,7 @@ fn write_new(output: &Output) -> std::io::Result<()> {
 }
 
 /// A path as one word of a shell command.
-fn quoted(path: &Path) -> String {
+pub(super) fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
     if text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c)) {
         text

@@ -31,6 +31,7 @@ pub mod serve;
 pub mod sessions;
 pub mod test;
 pub mod tool;
+pub mod upgrade;
 pub mod violations;
 pub mod who_can;
 
@@ -52,6 +53,7 @@ pub struct Cli {
 enum Command {
     Serve(serve::Serve),
     Init(init::Init),
+    Upgrade(upgrade::Upgrade),
     Key(key::Key),
     Check(check::Check),
     Explain(explain::Explain),
@@ -82,6 +84,7 @@ impl Cli {
         match self.command {
             Command::Serve(serve) => serve.run(),
             Command::Init(init) => init.run(),
+            Command::Upgrade(upgrade) => upgrade.run(),
             Command::Key(key) => key.run(),
             Command::Check(check) => check.run(),
             Command::Explain(explain) => explain.run(),

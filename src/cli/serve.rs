@@ -179,9 +179,9 @@ async fn serve(
     }
     let identity = Identity::new(rand::random(), Timestamp::now().as_second());
     tracing::info!(event = "instance", id = &*identity.id, host = identity.host);
-    let together = Together::prepare(&nats, system, sessions, &service, identity.clone());
     let connections = nats.connections;
-    let member = Arc::new(Member { identity, store, standing: standing.clone(), connections });
+    let member = Member { identity, store, standing: standing.clone(), connections };
+    let together = Together::prepare(&nats, system, sessions, &service, member);
     let (connected, connection) = watch::channel(None);
     // Each of these goes on for ever.
     let mut tasks = JoinSet::new();
@@ -189,7 +189,7 @@ async fn serve(
         standing.freshness.watch().await;
         "showing that the process runs"
     });
-    tasks.spawn(talk(nats.clone(), member, connected));
+    tasks.spawn(talk(nats.clone(), connected));
     tasks.spawn(following(follower, watcher, policy, connection.clone(), hangup));
     let mut together = tokio::spawn(together.run(first(connection), stopped.clone()));
     let stopping = stop.clone();
@@ -286,17 +286,13 @@ async fn ended(
     }
 }
 
-/// Makes the second connection, hands it out, and answers the other instances on it. Gives what it
+/// Makes the second connection and hands it out. Ends only when there is none: then it gives what it
 /// was that ended.
-async fn talk(
-    nats: Arc<Nats>,
-    member: Arc<Member>,
-    connected: watch::Sender<Option<Client>>,
-) -> &'static str {
+async fn talk(nats: Arc<Nats>, connected: watch::Sender<Option<Client>>) -> &'static str {
     match connect_beside(&nats).await {
         Ok(client) => {
-            let _ = connected.send(Some(client.clone()));
-            member.answer(client).await;
+            let _ = connected.send(Some(client));
+            std::future::pending::<()>().await;
         }
         Err(error) => tracing::error!(event = "connect_failed", %error),
     }

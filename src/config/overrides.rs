@@ -39,7 +39,7 @@ const fn setting(
 }
 
 /// Every setting, in the order of the file. `docs/settings.md` is checked against it.
-const SETTINGS: [Setting; 40] = [
+const SETTINGS: [Setting; 41] = [
     setting("nats", "servers", Kind::List, "nats-server addresses, separated by commas"),
     setting("nats", "nkey_seed", Kind::Path, "file with the callout user's seed"),
     setting("nats", "credentials", Kind::Path, "credentials (.creds) file, instead of nkey_seed"),
@@ -55,6 +55,12 @@ const SETTINGS: [Setting; 40] = [
     setting("xkey", "seed", Kind::Path, "file with the curve seed that opens sealed requests"),
     setting("system", "nkey_seed", Kind::Path, "file with the system account user's seed"),
     setting("admin", "nkey_seed", Kind::Path, "for tools: file with the buckets' admin's seed"),
+    setting(
+        "audit_admin",
+        "nkey_seed",
+        Kind::Path,
+        "for tools: file with the audit streams' admin's seed",
+    ),
     setting("publisher", "nkey_seed", Kind::Path, "for tools: file with the policy writer's seed"),
     setting("policy", "directory", Kind::Path, "directory of policy files"),
     setting("policy", "bucket", Kind::Text, "NATS KV bucket with the policy, instead of directory"),

@@ -24,6 +24,7 @@ pub(super) struct Raw {
     pub(super) xkey_seed: Option<Spanned<PathBuf>>,
     pub(super) system_seed: Option<Spanned<PathBuf>>,
     pub(super) admin_seed: Option<Spanned<PathBuf>>,
+    pub(super) audit_admin_seed: Option<Spanned<PathBuf>>,
     pub(super) publisher_seed: Option<Spanned<PathBuf>>,
     pub(super) policy: Option<Spanned<PathBuf>>,
     pub(super) bucket: Option<Spanned<String>>,
@@ -120,6 +121,10 @@ impl Raw {
             raw.admin_seed = path(&mut admin, "nkey_seed", base);
             admin.finish();
         }
+        if let Some(mut audit_admin) = root.table("audit_admin") {
+            raw.audit_admin_seed = path(&mut audit_admin, "nkey_seed", base);
+            audit_admin.finish();
+        }
         if let Some(mut publisher) = root.table("publisher") {
             raw.publisher_seed = path(&mut publisher, "nkey_seed", base);
             publisher.finish();
@@ -193,8 +198,8 @@ impl Raw {
             };
         }
         over!(servers nats_seed credentials queue_group name connections tls_required tls_first
-            tls_ca tls_cert tls_key issuer_seed xkey_seed system_seed admin_seed publisher_seed policy bucket poll keep
-            keep_at_most account accounts lifetime jitter sweep_every close_per_second gained pending
+            tls_ca tls_cert tls_key issuer_seed xkey_seed system_seed admin_seed audit_admin_seed
+            publisher_seed policy bucket poll keep keep_at_most account accounts lifetime jitter sweep_every close_per_second gained pending
             patience clock_leeway drain per_key per_host listen audit_stream audit_spool audit_spool_limit log_format
             log_filter)
     }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::raw::Raw;
 use super::secret::{
-    ADMIN_SEED_VALUE, ISSUER_SEED_VALUE, NATS_SEED_VALUE, PUBLISHER_SEED_VALUE, SYSTEM_SEED_VALUE,
-    XKEY_SEED_VALUE, seed,
+    ADMIN_SEED_VALUE, AUDIT_ADMIN_SEED_VALUE, ISSUER_SEED_VALUE, NATS_SEED_VALUE,
+    PUBLISHER_SEED_VALUE, SYSTEM_SEED_VALUE, XKEY_SEED_VALUE, seed,
 };
 use super::{
     Login, Overrides, PolicySource, Tls, bucket, clock_leeway, grants, login, patience,
@@ -17,6 +17,7 @@ use super::{
 use crate::keys::{Account, Curve, Role, Seed, User};
 use crate::keyspace::BucketName;
 use crate::permissions::Defaults;
+use crate::policy::bucket::Seat;
 use crate::source::{Collector, Problem, Problems, Spanned};
 
 /// What the tools know about the deployment.
@@ -51,6 +52,7 @@ pub struct Tool {
     xkey: Option<Spanned<PathBuf>>,
     system: Option<Spanned<PathBuf>>,
     admin: Option<Spanned<PathBuf>>,
+    audit_admin: Option<Spanned<PathBuf>>,
     publisher: Option<Spanned<PathBuf>>,
 }
 
@@ -103,6 +105,7 @@ impl Tool {
             xkey: raw.xkey_seed,
             system: raw.system_seed,
             admin: raw.admin_seed,
+            audit_admin: raw.audit_admin_seed,
             publisher: raw.publisher_seed,
         })
     }
@@ -154,7 +157,16 @@ impl Tool {
         self.needed(self.admin.as_ref(), ADMIN_SEED_VALUE, ("admin", "nkey_seed", "admin.nk"))
     }
 
-    /// The seed of the user who may write the policy's bucket, in the callout's account.
+    /// The seed of the admin's user in the account of the audit streams.
+    ///
+    /// # Errors
+    /// As [`Tool::callout`].
+    pub fn audit_admin(&self) -> Result<Seed<User>, Problems> {
+        let place = ("audit_admin", "nkey_seed", "audit-admin.nk");
+        self.needed(self.audit_admin.as_ref(), AUDIT_ADMIN_SEED_VALUE, place)
+    }
+
+    /// The seed of the user who may write the policy's bucket, in the bucket's account.
     ///
     /// # Errors
     /// As [`Tool::callout`].
@@ -163,17 +175,17 @@ impl Tool {
         self.needed(self.publisher.as_ref(), PUBLISHER_SEED_VALUE, place)
     }
 
-    /// The login of somebody who may read the policy's bucket and talk with the instances: the
+    /// The login of somebody who may read the policy's bucket and hears the instances: the
     /// publisher, or whoever answers requests.
     ///
     /// # Errors
     /// As [`Tool::callout`].
-    pub fn reader(&self) -> Result<Login, Problems> {
+    pub fn reader(&self) -> Result<(Login, Seat), Problems> {
         let given = std::env::var_os(PUBLISHER_SEED_VALUE).is_some();
         if self.publisher.is_some() || given || !self.has_callout() {
-            return self.publisher().map(Login::Nkey);
+            return Ok((Login::Nkey(self.publisher()?), Seat::Publisher));
         }
-        self.callout()
+        Ok((self.callout()?, Seat::Callout))
     }
 
     fn needed<K: Role>(

@@ -17,6 +17,23 @@ const PASSES: [(&str, &str, &str); 4] = [
     ("stream", "_INBOX.>", "answers and watches"),
 ];
 
+/// What the callout's account exports: what an instance says of itself, for who pushes the policy.
+const BEATS: (&str, &str) = ("stream", "solewriter.instance.*");
+
+/// What the callout's account imports of the buckets': whose consumers there are, and ending them.
+const SWEEPS: [&str; 3] =
+    ["$JS.API.STREAM.NAMES", "$JS.API.CONSUMER.LIST.>", "$JS.API.CONSUMER.DELETE.>"];
+
+/// What the system user's account imports of the servers'.
+const ASKS: [&str; 6] = [
+    "$SYS.REQ.SERVER.PING",
+    "$SYS.REQ.SERVER.*.CONNZ",
+    "$SYS.REQ.SERVER.*.KICK",
+    "$SYS.REQ.SERVER.*.VARZ",
+    "$SYS.REQ.SERVER.*.SUBSZ",
+    "$SYS.REQ.SERVER.*.ACCOUNTZ",
+];
+
 /// What may pass besides: audit events, which the policy and solewriter itself send there.
 const MAY_PASS: &str = "audit.events.>";
 
@@ -73,7 +90,7 @@ pub fn judge(seen: &Seen, report: &mut Report) {
         report.blind("exports", &blind);
         report.blind("imports", &blind);
     }
-    logins(seen, state, isolated, report);
+    logins(seen, isolated, report);
 }
 
 fn nothing(blind: &Blind, report: &mut Report) {
@@ -167,7 +184,20 @@ fn jetstream(seen: &Seen, state: &str, accounts: &[AccountOn], report: &mut Repo
                 ),
                 format!("remove `jetstream: enabled` from account {name}"),
             );
-        } else if *jetstream_enabled && callout(seen) != Some(name) && !elsewhere.contains(&name) {
+        } else if *jetstream_enabled && callout(seen) == Some(name) {
+            once.problem(
+                server,
+                format!(
+                    "JetStream is enabled in {name}, where the callout user is: its seed alone \
+                     makes JetStream write there, through a reply subject"
+                ),
+                format!(
+                    "remove `jetstream: enabled` from account {name}; a policy's bucket goes into \
+                     an account of its own, as deploy/nats-server.conf does (POLICY): `solewriter \
+                     upgrade` says how"
+                ),
+            );
+        } else if *jetstream_enabled && !elsewhere.contains(&name) {
             elsewhere.push(name);
         }
     }
@@ -200,7 +230,8 @@ fn exports(seen: &Seen, state: &str, accounts: &[AccountOn], report: &mut Report
     for account in accounts {
         let server = account.server.as_str();
         if Some(account.name.as_str()) == callout(seen) && account.name != state {
-            for export in &account.exports {
+            let others = account.exports.iter();
+            for export in others.filter(|e| (e.kind.as_str(), e.subject.as_str()) != BEATS) {
                 once.problem(
                     server,
                     format!(
@@ -285,7 +316,9 @@ fn imports(seen: &Seen, state: &str, accounts: &[AccountOn], report: &mut Report
             let events = within(&import.subject, MAY_PASS)
                 || (import.subject.starts_with("$JS.API.DIRECT.GET.")
                     && import.subject.contains(".audit.events."));
-            if !known && !events {
+            let sweeps = Some(name.as_str()) == callout(seen)
+                && SWEEPS.iter().any(|pattern| within(&import.subject, pattern));
+            if !known && !events && !sweeps {
                 once.problem(
                     server,
                     format!("{name} imports `{}` of {state} as `{}`: its users reach the buckets past the policy", import.subject, import.local_subject),
@@ -294,6 +327,8 @@ fn imports(seen: &Seen, state: &str, accounts: &[AccountOn], report: &mut Report
             }
         }
     }
+    of_the_system(seen, accounts, &mut once);
+    renamed(accounts, &mut once);
     if once.report(report) {
         let mut names: Vec<&str> = accounts.iter().map(|a| a.name.as_str()).collect();
         names.sort_unstable();
@@ -306,12 +341,62 @@ fn imports(seen: &Seen, state: &str, accounts: &[AccountOn], report: &mut Report
     }
 }
 
+/// Whether anybody imports more of the servers' account than the system user asks.
+fn of_the_system<'a>(seen: &Seen, accounts: &'a [AccountOn], once: &mut Once<'a>) {
+    let user = seen.users.iter().find(|user| user.role == Role::System);
+    let asker = user.and_then(|user| user.account.as_deref().ok());
+    let is_system =
+        |name: &str| accounts.iter().any(|account| account.is_system && account.name == name);
+    for AccountOn { server, name, imports, .. } in accounts.iter().filter(|a| !a.is_system) {
+        for import in imports.iter().filter(|i| is_system(&i.account)) {
+            let by_itself = import.subject == "$JS.API.>"
+                || ["ACCOUNT", "USER"]
+                    .iter()
+                    .any(|what| import.subject.starts_with(&format!("$SYS.REQ.{what}.{name}.")));
+            let asks = asker == Some(name) && ASKS.contains(&import.subject.as_str());
+            if !by_itself && !asks {
+                once.problem(
+                    server,
+                    format!(
+                        "{name} imports `{}` of {}, the system account: who logs in there can do \
+                         what that does, to any account",
+                        import.subject, import.account
+                    ),
+                    format!("remove it from the imports of account {name}"),
+                );
+            }
+        }
+    }
+}
+
+/// Imports that crash a server: with `*` in both names, and when a reply subject leads there.
+fn renamed<'a>(accounts: &'a [AccountOn], once: &mut Once<'a>) {
+    for AccountOn { server, name, imports, .. } in accounts {
+        let renamed = |import: &&Import| {
+            import.kind == "service"
+                && import.subject != import.local_subject
+                && import.local_subject.split('.').any(|token| token == "*")
+        };
+        for import in imports.iter().filter(renamed) {
+            once.problem(
+                server,
+                format!(
+                    "{name} imports `{}` of {} as `{}`: any user of {name} crashes a server of \
+                     2.10 with that as a reply subject",
+                    import.subject, import.account, import.local_subject
+                ),
+                "let both names end in `>` instead of `*`, or have the same name",
+            );
+        }
+    }
+}
+
 /// Whether a connection was let in by solewriter, which gave it its name.
 fn is_granted(connection: &Connection) -> bool {
     ConnectionName::parse(&connection.authorized_user).is_some()
 }
 
-fn logins(seen: &Seen, state: &str, isolated: bool, report: &mut Report) {
+fn logins(seen: &Seen, isolated: bool, report: &mut Report) {
     let ours: Vec<&str> = seen
         .users
         .iter()
@@ -320,7 +405,7 @@ fn logins(seen: &Seen, state: &str, isolated: bool, report: &mut Report) {
         .collect();
     let mut strangers = Vec::new();
     for (place, connections) in
-        [("the services' account", &seen.connections), (state, &seen.guests)]
+        [("the services' account", &seen.connections), ("an account of ours", &seen.guests)]
     {
         let connections = match connections {
             Ok(connections) => connections,
@@ -347,7 +432,7 @@ fn logins(seen: &Seen, state: &str, isolated: bool, report: &mut Report) {
             "logins",
             format!("users whom no policy holds are connected\n{}", strangers.join("\n")),
             "remove them from the server's configuration: services get in through solewriter, and \
-             only the admin belongs beside the buckets",
+             only solewriter's own users belong in their accounts, and nobody in the system account",
         );
     }
 }

@@ -13,6 +13,8 @@ const FAR_TOO_SHORT: f64 = 1.0;
 /// An answer is in time that takes less than this part of what the server waits.
 const IN_TIME: f64 = 0.8;
 
+const APART: &str = "put it into an account of its own, as deploy/nats-server.conf does";
+
 /// Judges the callout.
 pub fn judge(seen: &Seen, report: &mut Report) {
     users(seen, report);
@@ -86,9 +88,9 @@ fn account(seen: &Seen, role: Role) -> Option<&str> {
 /// Whether our users are in accounts where they do no harm.
 fn places(seen: &Seen, report: &mut Report) {
     let serves = |account: &str| seen.settings.accounts.iter().any(|a| &**a == account);
-    let apart = "put it into an account of its own, as deploy/nats-server.conf does";
+    let apart = APART;
     // The admin's account is the matter of `isolation`.
-    for role in [Role::Callout, Role::System, Role::Publisher] {
+    for role in [Role::Callout, Role::System, Role::AuditAdmin, Role::Publisher] {
         if let Some(account) = account(seen, role).filter(|account| serves(account)) {
             report.problem(
                 "users",
@@ -109,12 +111,35 @@ fn places(seen: &Seen, report: &mut Report) {
     }
     if let (Some(callout), Some(publisher)) =
         (account(seen, Role::Callout), account(seen, Role::Publisher))
-        && callout != publisher
+        && callout == publisher
+        && !serves(publisher)
     {
         report.problem(
             "users",
-            format!("publisher: it is in {publisher}, and the policy's bucket in {callout}"),
-            "put the publisher into the callout user's account",
+            format!(
+                "publisher: it is in {publisher}, beside the callout user: where the policy's \
+                 bucket is there too, the callout's seed alone writes the policy, through a reply \
+                 subject"
+            ),
+            format!("{apart} (POLICY), and push the policy there: `solewriter upgrade` says how"),
+        );
+    }
+    let is_system = |name: &str| {
+        seen.accounts.iter().flatten().any(|account| account.is_system && account.name == name)
+    };
+    for role in Role::ALL {
+        let Some(account) = account(seen, role).filter(|account| is_system(account)) else {
+            continue;
+        };
+        report.problem(
+            "users",
+            format!(
+                "{}: it logs in to {account}, the system account: in a cluster its seed alone \
+                 purges any account, whatever its permissions, through a reply subject",
+                role.name()
+            ),
+            "put it into an account of its own that imports what it asks, as \
+             deploy/nats-server.conf does (MONITOR): `solewriter upgrade` says how",
         );
     }
 }

@@ -14,7 +14,7 @@ use crate::buckets::{Stream, streams};
 use crate::config::{self, Tool};
 use crate::fleet;
 use crate::keys::{CurveSecret, Seed, Signer};
-use crate::policy::bucket::Bucket;
+use crate::policy::bucket::{Bucket, Seat};
 use crate::policy::directory::Directory;
 use crate::policy::model::Policy;
 use crate::policy::validate::validate;
@@ -48,7 +48,7 @@ pub async fn look(tool: &Tool, clock: Clock) -> Seen {
         Some(callout) => Watch::begin(callout, sealer(tool)).await,
         None => None,
     };
-    for role in [Role::System, Role::Admin, Role::Publisher] {
+    for role in Role::ALL.into_iter().skip(1) {
         users.push(connect(tool, role, watch.as_ref(), mute).await);
     }
     let client = |role: Role| {
@@ -68,19 +68,25 @@ pub async fn look(tool: &Tool, clock: Clock) -> Seen {
         let at = Role::ALL.iter().position(|r| *r == role).unwrap_or_default();
         accounts.get(at).and_then(|account| account.as_ref().ok()).cloned()
     };
-    let (callout, admin) = (account_of(Role::Callout), account_of(Role::Admin));
+    let callout = account_of(Role::Callout);
     let watching = client(Role::Callout).map(|client| {
         let info = client.server_info();
         (info.server_id, info.client_id)
     });
     let takers = system.takers(callout.as_deref(), watching.as_ref()).await;
     let connections = system.connections_of(&settings.accounts).await;
-    let guests = match &admin {
-        Some(admin) => system.connections_of(&[admin.as_str().into()]).await,
-        None => Err(without(Role::Admin)),
-    };
+    let known = system.accounts().await;
+    let mut own: Vec<Arc<str>> =
+        accounts.iter().flatten().map(|account| account.as_str().into()).collect();
+    own.extend(known.iter().flatten().filter(|a| a.is_system).map(|a| a.name.as_str().into()));
+    own.retain(|account| !settings.accounts.contains(account));
+    own.sort_unstable();
+    own.dedup();
+    let guests = system.connections_of(&own).await;
     let reader = client(Role::Publisher).or(client(Role::Callout));
-    let policy = policy(tool, reader).await;
+    let seat =
+        if client(Role::Publisher).is_some() { Seat::Publisher } else { Seat::Callout };
+    let policy = policy(tool, reader, seat).await;
     let instances = match reader {
         Some(reader) => {
             fleet::ask(reader).await.map_err(|error| Blind::new(error, "look at nats-server's log"))
@@ -91,7 +97,7 @@ pub async fn look(tool: &Tool, clock: Clock) -> Seen {
         addresses,
         servers: system.servers(clock).await,
         active_servers: system.count,
-        accounts: system.accounts().await,
+        accounts: known,
         takers,
         probes,
         anonymous,
@@ -163,6 +169,7 @@ fn seed(tool: &Tool, role: Role) -> Result<config::Login, Problems> {
         Role::Callout => tool.callout(),
         Role::System => tool.system().map(config::Login::Nkey),
         Role::Admin => tool.admin().map(config::Login::Nkey),
+        Role::AuditAdmin => tool.audit_admin().map(config::Login::Nkey),
         Role::Publisher => tool.publisher().map(config::Login::Nkey),
     }
 }
@@ -228,7 +235,7 @@ async fn account(connected: &Connected, system: &System<'_>) -> Look<String> {
         return Ok(found.account);
     }
     // The others may not ask, and the attempt would be logged as a violation.
-    let may_ask = matches!(connected.user.role, Role::Admin | Role::System);
+    let may_ask = matches!(connected.user.role, Role::Admin | Role::AuditAdmin);
     let told = if may_ask { greeting::account(client).await } else { None };
     told.ok_or_else(|| without(Role::System))
 }
@@ -245,8 +252,8 @@ struct PolicySeen {
     bucket: Vec<&'static str>,
 }
 
-async fn policy(tool: &Tool, reader: Option<&Client>) -> PolicySeen {
-    let bucket = reader.map(|client| Bucket::new(client.clone(), tool.bucket.clone()));
+async fn policy(tool: &Tool, reader: Option<&Client>, seat: Seat) -> PolicySeen {
+    let bucket = reader.map(|client| Bucket::new(client.clone(), tool.bucket.clone(), seat));
     let (name, how, read) = match (&tool.policy, &bucket) {
         (Some(dir), _) => {
             let name = dir.display().to_string();
@@ -336,17 +343,19 @@ async fn nobody(server: &ServerAddr, tool: &Tool) -> Look<Entry> {
 /// What the system user can be asked.
 struct System<'a> {
     client: Option<&'a Client>,
+    /// The servers' ids.
+    servers: Vec<String>,
     count: usize,
 }
 
 impl<'a> System<'a> {
     async fn of(client: Option<&'a Client>) -> Self {
         // Nobody answers a user who is in another account.
-        let count = match client {
-            Some(client) => system::count(client).await,
-            None => None,
+        let (count, servers) = match client {
+            Some(client) => system::everybody(client).await,
+            None => (0, Vec::new()),
         };
-        Self { client: client.filter(|_| count.is_some()), count: count.unwrap_or_default() }
+        Self { client: client.filter(|_| count > 0), servers, count }
     }
 
     fn client(&self) -> Look<&'a Client> {
@@ -375,7 +384,7 @@ impl<'a> System<'a> {
         let client = self.client()?;
         let mut all = Vec::new();
         for account in accounts {
-            all.extend(system::connections(client, account, self.count).await);
+            all.extend(system::connections(client, account, &self.servers).await);
         }
         Ok(all)
     }

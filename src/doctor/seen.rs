@@ -51,7 +51,7 @@ pub struct Seen {
     pub anonymous: Vec<(String, Look<Entry>)>,
     /// Connections of the services' accounts.
     pub connections: Look<Vec<Connection>>,
-    /// Other connections in the account of the buckets than the admin's.
+    /// Connections in the accounts of our own users, and in the system account.
     pub guests: Look<Vec<Connection>>,
     /// What each instance says of itself.
     pub instances: Look<Vec<Report>>,
@@ -128,13 +128,16 @@ pub enum Role {
     System,
     /// Manages the buckets.
     Admin,
+    /// Manages the audit streams.
+    AuditAdmin,
     /// Writes the policy's bucket.
     Publisher,
 }
 
 impl Role {
     /// All of them, in the order in which they connect.
-    pub const ALL: [Self; 4] = [Self::Callout, Self::System, Self::Admin, Self::Publisher];
+    pub const ALL: [Self; 5] =
+        [Self::Callout, Self::System, Self::Admin, Self::AuditAdmin, Self::Publisher];
 
     /// What people call it.
     #[must_use]
@@ -143,6 +146,7 @@ impl Role {
             Self::Callout => "callout user",
             Self::System => "system user",
             Self::Admin => "admin",
+            Self::AuditAdmin => "audit admin",
             Self::Publisher => "publisher",
         }
     }
@@ -154,6 +158,7 @@ impl Role {
             Self::Callout => "[nats] nkey_seed",
             Self::System => "[system] nkey_seed",
             Self::Admin => "[admin] nkey_seed",
+            Self::AuditAdmin => "[audit_admin] nkey_seed",
             Self::Publisher => "[publisher] nkey_seed",
         }
     }
@@ -220,6 +225,9 @@ pub struct AccountOn {
     /// The account's name.
     #[serde(rename = "account_name")]
     pub name: String,
+    /// Whether it is the system account.
+    #[serde(default)]
+    pub is_system: bool,
     /// Whether JetStream is enabled in it.
     #[serde(default)]
     pub jetstream_enabled: bool,

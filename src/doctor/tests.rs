@@ -21,9 +21,11 @@ const KEY: &str = "UCRAFZAHGBQKZ5WVGGAZTW3N7PIO7NNEZC77U2TFP7DSBDSFHKEUCIHK";
 fn healthy() -> Seen {
     let file = SourceFile::new("p.toml", "[service.a]\nnkeys = []\n");
     let account = |role| match role {
-        Role::Callout | Role::Publisher => "AUTH",
-        Role::System => "SYS",
+        Role::Callout => "AUTH",
+        Role::Publisher => "POLICY",
+        Role::System => "MONITOR",
         Role::Admin => "STATE",
+        Role::AuditAdmin => "AUDIT",
     };
     let user = |role| User {
         role,
@@ -156,8 +158,23 @@ fn accounts() -> Vec<AccountOn> {
             {"subject": "$KV.>", "account": "STATE", "local_subject": "$KV.>", "type": "service"},
             {"subject": "$JS.API.>", "account": "STATE", "local_subject": "$JS.API.>", "type": "service"},
             {"subject": "$JS.FC.>", "account": "STATE", "local_subject": "$JS.FC.>", "type": "service"}]},
-        {"account_name": "AUTH", "jetstream_enabled": true},
-        {"account_name": "SYS"}
+        {"account_name": "AUTH", "exports": [
+            {"subject": "solewriter.instance.*", "type": "stream", "approved_accounts": ["POLICY"]}],
+         "imports": [
+            {"subject": "$KV.solewriter_policy.revision.*", "account": "POLICY", "local_subject": "$KV.solewriter_policy.revision.*", "type": "stream"},
+            {"subject": "$SYS.REQ.ACCOUNT.AUTH.CONNZ", "account": "SYS", "local_subject": "$SYS.REQ.SERVER.PING.CONNZ", "type": "service"},
+            {"subject": "$SYS.REQ.USER.AUTH.INFO", "account": "SYS", "local_subject": "$SYS.REQ.USER.INFO", "type": "service"},
+            {"subject": "$JS.API.>", "account": "SYS", "local_subject": "$JS.API.>", "type": "service"},
+            {"subject": "$JS.API.CONSUMER.LIST.>", "account": "STATE", "local_subject": "$JS.STATE.API.CONSUMER.LIST.>", "type": "service"},
+            {"subject": "$JS.API.CONSUMER.DELETE.>", "account": "STATE", "local_subject": "$JS.STATE.API.CONSUMER.DELETE.>", "type": "service"},
+            {"subject": "$JS.API.STREAM.NAMES", "account": "STATE", "local_subject": "$JS.STATE.API.STREAM.NAMES", "type": "service"}]},
+        {"account_name": "POLICY", "jetstream_enabled": true},
+        {"account_name": "AUDIT", "jetstream_enabled": true},
+        {"account_name": "MONITOR", "imports": [
+            {"subject": "$SYS.REQ.SERVER.PING", "account": "SYS", "local_subject": "$SYS.REQ.SERVER.PING", "type": "service"},
+            {"subject": "$SYS.REQ.SERVER.*.KICK", "account": "SYS", "local_subject": "$SYS.REQ.SERVER.*.KICK", "type": "service"},
+            {"subject": "$SYS.REQ.ACCOUNT.MONITOR.STATZ", "account": "SYS", "local_subject": "$SYS.REQ.ACCOUNT.PING.STATZ", "type": "service"}]},
+        {"account_name": "SYS", "is_system": true}
     ]"#;
     let mut accounts: Vec<AccountOn> = serde_json::from_str(text).unwrap();
     for account in &mut accounts {
@@ -274,8 +291,13 @@ fn a_connection_in_the_clear() {
 #[test]
 fn users_in_the_wrong_place() {
     for (role, place, said) in [
-        (Role::System, "APP", "system user: it is in APP, where services are placed"),
-        (Role::Publisher, "STATE", "publisher: it is in STATE, and the policy's bucket in AUTH"),
+        (Role::AuditAdmin, "APP", "audit admin: it is in APP, where services are placed"),
+        (
+            Role::Publisher,
+            "AUTH",
+            "publisher: it is in AUTH, beside the callout user: where the policy's bucket is there \
+             too, the callout's seed alone writes the policy, through a reply subject",
+        ),
     ] {
         let mut seen = healthy();
         let user = seen.users.iter_mut().find(|user| user.role == role).unwrap();
@@ -283,12 +305,23 @@ fn users_in_the_wrong_place() {
         assert_eq!(problem(&seen), ("users", said.to_owned()));
     }
     let mut seen = healthy();
-    for user in &mut seen.users {
-        if matches!(user.role, Role::Callout | Role::Publisher) {
-            user.account = Ok("STATE".to_owned());
-        }
-    }
+    seen.users[0].account = Ok("STATE".to_owned());
+    seen.accounts = Err(Blind::new("", ""));
     assert_eq!(problem(&seen).1, "callout user: it is in STATE, beside the buckets");
+    // What it asks is imported where it is; in the system account nothing bounds it.
+    let mut seen = healthy();
+    seen.users[1].account = Ok("SYS".to_owned());
+    let monitor = |a: &&mut AccountOn| a.name == "MONITOR";
+    seen.accounts.as_mut().unwrap().iter_mut().find(monitor).unwrap().imports.clear();
+    assert_eq!(
+        problem(&seen),
+        (
+            "users",
+            "system user: it logs in to SYS, the system account: in a cluster its seed alone purges \
+             any account, whatever its permissions, through a reply subject"
+                .to_owned()
+        )
+    );
     let mut seen = healthy();
     seen.users[0].called_out = Some(true);
     assert!(problem(&seen).1.contains("only because solewriter let it, in account AUTH"));
@@ -402,6 +435,82 @@ fn one_server_of_several_is_named() {
     seen.accounts.as_mut().unwrap().extend(other);
     let (check, found) = problem(&seen);
     assert!(check == "jetstream" && found.ends_with("(on n2)"), "{found}");
+}
+
+#[test]
+fn jetstream_beside_the_callout() {
+    let mut seen = healthy();
+    let auth = |a: &&mut AccountOn| a.name == "AUTH";
+    seen.accounts.as_mut().unwrap().iter_mut().find(auth).unwrap().jetstream_enabled = true;
+    assert_eq!(
+        problem(&seen),
+        (
+            "jetstream",
+            "JetStream is enabled in AUTH, where the callout user is: its seed alone makes \
+             JetStream write there, through a reply subject"
+                .to_owned()
+        )
+    );
+}
+
+#[test]
+fn what_is_imported_that_is_dangerous() {
+    let import = |into: &str, account: &str, subject: &str, local: &str| {
+        let mut seen = healthy();
+        let place = seen.accounts.as_mut().unwrap().iter_mut().find(|a| a.name == into).unwrap();
+        place.imports.push(super::seen::Import {
+            subject: subject.to_owned(),
+            local_subject: local.to_owned(),
+            account: account.to_owned(),
+            kind: "service".to_owned(),
+        });
+        with(&seen, Outcome::Problem)
+    };
+    let purge = "$JS.API.ACCOUNT.PURGE.>";
+    for (into, subject) in [("MONITOR", purge), ("APP", "$SYS.REQ.SERVER.*.KICK"), ("POLICY", ">")]
+    {
+        let said = format!(
+            "{into} imports `{subject}` of SYS, the system account: who logs in there can do what \
+             that does, to any account"
+        );
+        assert_eq!(import(into, "SYS", subject, subject), [("imports", said)]);
+    }
+    assert_eq!(
+        import("APP", "AUDIT", "audit.services.*.*", "audit.events.*.*"),
+        [(
+            "imports",
+            "APP imports `audit.services.*.*` of AUDIT as `audit.events.*.*`: any user of APP \
+             crashes a server of 2.10 with that as a reply subject"
+                .to_owned()
+        )]
+    );
+    for (subject, local) in
+        [("audit.services.>", "audit.events.>"), ("audit.events.*.*", "audit.events.*.*")]
+    {
+        assert_eq!(import("APP", "AUDIT", subject, local), []);
+    }
+    // The callout's account may list and end consumers of the buckets' account, and no more.
+    assert_eq!(import("AUTH", "STATE", "$JS.API.STREAM.DELETE.>", "$JS.STATE.API.D.>").len(), 1);
+    assert_eq!(import("POLICY", "STATE", "$JS.API.CONSUMER.LIST.>", "$JS.L.>").len(), 1);
+}
+
+#[test]
+fn whoever_else_is_in_an_account_of_ours() {
+    let mut seen = healthy();
+    for account in ["SYS", "AUTH", "POLICY", "AUDIT", "MONITOR", "STATE"] {
+        let known = Connection {
+            account: account.to_owned(),
+            ..connection(&format!("U{:?}", Role::Callout))
+        };
+        seen.guests = Ok(vec![known]);
+        assert_eq!(with(&seen, Outcome::Problem), []);
+        let stranger = Connection { account: account.to_owned(), ..connection("somebody") };
+        seen.guests = Ok(vec![stranger]);
+        let said = format!(
+            "users whom no policy holds are connected\nin {account}: \"somebody\" (\"a client\")"
+        );
+        assert_eq!(problem(&seen), ("logins", said));
+    }
 }
 
 #[test]

@@ -10,13 +10,8 @@ use futures_util::StreamExt;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use super::Identity;
 use super::peers::{BEAT, Beat, News, Peers};
-use crate::policy::standing::Standing;
-use crate::policy::store::Store;
-
-/// Where an instance says that it lives: `solewriter.instance.<id>`.
-pub const SUBJECT: &str = "solewriter.instance";
+use super::{Member, SUBJECT};
 
 /// How long an instance listens before it knows who else lives: after its start, and after it did
 /// not run for a while (SIGSTOP, a starved machine) and so heard nobody.
@@ -26,11 +21,9 @@ const STALL: Duration = Duration::from_secs(2);
 
 /// This instance among the others.
 pub struct Fleet {
-    identity: Identity,
+    member: Member,
     /// Names how grants are made here.
     makes: String,
-    store: Arc<Store>,
-    standing: Arc<Standing>,
     peers: Mutex<Peers>,
     /// Whether this instance can close connections now.
     sweeps: watch::Sender<bool>,
@@ -95,17 +88,10 @@ pub struct View {
 impl Fleet {
     /// An instance that has not heard of any other. `makes` names how it makes grants.
     #[must_use]
-    pub fn new(
-        identity: Identity,
-        makes: String,
-        store: Arc<Store>,
-        standing: Arc<Standing>,
-    ) -> Arc<Self> {
+    pub fn new(member: Member, makes: String) -> Arc<Self> {
         Arc::new(Self {
-            identity,
+            member,
             makes,
-            store,
-            standing,
             peers: Mutex::default(),
             sweeps: watch::Sender::new(false),
             news: watch::Sender::new(0),
@@ -166,19 +152,20 @@ impl Fleet {
 
     /// What this instance says of itself, and when it took its policy up.
     fn beat(&self) -> (Beat, Instant) {
-        let snapshot = self.store.current();
+        let snapshot = self.member.store.current();
         let since = snapshot.as_ref().map_or_else(Instant::now, |snapshot| snapshot.since);
         let origin = snapshot.as_ref().and_then(|snapshot| snapshot.origin());
         let beat = Beat {
-            instance: self.identity.id.to_string(),
-            started: self.identity.started,
+            instance: self.member.identity.id.to_string(),
+            started: self.member.identity.started,
             revision: snapshot.map(|snapshot| snapshot.policy.revision().to_string()),
             held_ms: u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX),
             number: origin.as_ref().map(|origin| origin.number),
             lineage: origin.as_ref().map(|origin| origin.lineage.clone()),
-            had: self.store.past_revisions(),
+            had: self.member.store.past_revisions(),
             sweeps: *self.sweeps.borrow(),
             makes: self.makes.clone(),
+            about: None,
             leaves: false,
         };
         (beat, since)
@@ -186,12 +173,13 @@ impl Fleet {
 
     async fn say(&self, client: &Client, leaves: bool) {
         let (beat, _) = self.beat();
-        let Ok(bytes) = serde_json::to_vec(&Beat { leaves, ..beat }) else { return };
+        let about = Some(self.member.report(jiff::Timestamp::now().as_second()));
+        let Ok(bytes) = serde_json::to_vec(&Beat { about, leaves, ..beat }) else { return };
         // What waits for a connection says something else by the time it arrives.
         if client.connection_state() != State::Connected {
             return;
         }
-        let subject = format!("{SUBJECT}.{}", self.identity.id);
+        let subject = format!("{SUBJECT}.{}", self.member.identity.id);
         // A failure is a missed beat.
         let _ = client.publish(subject, bytes.into()).await;
     }
@@ -209,7 +197,7 @@ impl Fleet {
         let mut beats = client.subscribe(format!("{SUBJECT}.*")).await?;
         let mut rounds = interval(BEAT);
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut changes, mut sweeps) = (self.store.changes(), self.sweeps.subscribe());
+        let (mut changes, mut sweeps) = (self.member.store.changes(), self.sweeps.subscribe());
         let mut nudges = Nudges::new(Instant::now());
         tokio::pin!(stopped);
         loop {
@@ -224,7 +212,7 @@ impl Fleet {
             };
             let now = Instant::now();
             self.attend(now);
-            if let Some(beat) = heard.filter(|beat| *beat.instance != *self.identity.id) {
+            if let Some(beat) = heard.filter(|beat| *beat.instance != *self.member.identity.id) {
                 let (news, differs) = self.hear(beat, now);
                 // A newcomer should not have to wait for a beat of ours.
                 say |= news.newcomer;
@@ -232,7 +220,7 @@ impl Fleet {
                     nudges = Nudges::new(now);
                 }
                 if differs && nudges.due(now) {
-                    self.standing.freshness.want();
+                    self.member.standing.freshness.want();
                 }
             } else if say {
                 self.forget(now);

@@ -1,12 +1,13 @@
 //! What is known of the other living instances, from their beats. No I/O; time is an argument.
 //!
-//! Who may publish in the callout's account is believed: that is solewriter itself, and whoever
-//! writes the policy.
+//! Who may publish in the callout's account is believed: that is solewriter itself.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+
+use super::Report;
 
 /// How often an instance says that it lives.
 pub const BEAT: Duration = Duration::from_secs(1);
@@ -15,7 +16,7 @@ pub const GONE_AFTER: Duration = Duration::from_millis(3500);
 /// How many instances are kept in mind, at most.
 const MAX_PEERS: usize = 1024;
 /// The longest beat that is read, in bytes.
-const MAX_BEAT: usize = 2048;
+const MAX_BEAT: usize = 16 * 1024;
 
 /// What an instance says once a second, and whenever its policy changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +44,9 @@ pub struct Beat {
     /// Names how it makes grants of a policy: two instances with another one here may give one
     /// service different grants.
     pub makes: String,
+    /// What else it says of itself, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub about: Option<Report>,
     /// It is about to end.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub leaves: bool,
@@ -188,6 +192,7 @@ mod tests {
             had: Vec::new(),
             sweeps: true,
             makes: "x".to_owned(),
+            about: None,
             leaves: false,
         }
     }

@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout};
 use super::{Aside, Follower, Found, UNJUDGED, Unjudged, hangup};
 use crate::keyspace::BucketName;
 use crate::policy::bucket::read::{Change, Reader, Seen};
-use crate::policy::bucket::{ANSWER_WITHIN, Bucket, ReadError};
+use crate::policy::bucket::{ANSWER_WITHIN, Bucket, ReadError, Seat};
 use crate::policy::standing::{Origin, SourceState};
 
 /// After a hint: how soon to look again when it is not stored yet, doubling, and for how long.
@@ -32,8 +32,8 @@ struct Hint {
     until: Instant,
 }
 
-/// Puts each revision of a bucket in force, for ever. `connecting` gives a connection in its
-/// account; `poll` is how often to look without a hint.
+/// Puts each revision of a bucket in force, for ever. `connecting` gives a connection in the
+/// callout's account; `poll` is how often to look without a hint.
 pub async fn bucket(
     follower: Follower,
     connecting: impl Future<Output = Option<Client>>,
@@ -54,7 +54,7 @@ pub async fn bucket(
             }
         }
     };
-    let bucket = Bucket::new(client, name);
+    let bucket = Bucket::new(client, name, Seat::Callout);
     let news = bucket.client().subscribe(bucket.news()).await;
     let news = news.inspect_err(|error| tracing::error!(event = "policy_news_failed", %error)).ok();
     let seen = follower.store.origin().map(|origin| Origin::clone(&origin));

@@ -199,7 +199,13 @@ pub async fn a_clock_that_is_wrong(version: &'static str) {
 pub async fn a_server_that_gives_no_nonce(version: &'static str) {
     let mut prepared = Prepared::new();
     for (name, user) in
-        [("CALLOUT", "callout"), ("PUBLISHER", "publisher"), ("ADMIN", "admin"), ("SYSTEM", "sys")]
+        [
+            ("CALLOUT", "callout"),
+            ("PUBLISHER", "publisher"),
+            ("ADMIN", "admin"),
+            ("AUDIT_ADMIN", "audit"),
+            ("SYSTEM", "sys"),
+        ]
     {
         let login = format!("user: {user}, password: \"a password\"");
         prepared = prepared
@@ -208,8 +214,8 @@ pub async fn a_server_that_gives_no_nonce(version: &'static str) {
     }
     let deployment = prepared
         .with_server(
-            "auth_users: [ $CALLOUT_KEY, $PUBLISHER_KEY, $ADMIN_KEY, $SYSTEM_KEY ]",
-            "auth_users: [ callout, publisher, admin, sys ]",
+            "auth_users: [ $CALLOUT_KEY, $PUBLISHER_KEY, $ADMIN_KEY, $AUDIT_ADMIN_KEY, $SYSTEM_KEY ]",
+            "auth_users: [ callout, publisher, admin, audit, sys ]",
         )
         .start_broker(version, POLICY)
         .await;
@@ -433,7 +439,7 @@ pub async fn jetstream_beside_the_services(version: &'static str) {
 }
 
 pub async fn an_export_too_many(version: &'static str) {
-    let export = "      { service: \"$JS.FC.>\" }\n";
+    let export = "      { service: \"$KV.>\", response: stream, accounts: [ APP ] }\n";
     let more = format!("{export}      {{ service: \"more.>\" }}\n");
     let deployment = start(Prepared::new().with_server(export, &more), version).await;
     let said = look(&deployment).await;

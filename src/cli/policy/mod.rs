@@ -12,7 +12,7 @@ use super::{fail, runtime};
 use crate::broker;
 use crate::config::{Login, Overrides, Tool};
 use crate::policy::bucket::entry::Entry;
-use crate::policy::bucket::{Bucket, ReadError};
+use crate::policy::bucket::{Bucket, ReadError, Seat};
 use crate::source::Problem;
 
 mod log;
@@ -25,7 +25,7 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 
 /// Keep the policy in a NATS KV bucket: push, pull, log, show, rollback, status.
 ///
-/// The bucket is in the callout's own account, where no service reaches it, and every instance of
+/// The bucket is in an account of its own, where no service reaches it, and every instance of
 /// `serve` whose settings name it follows it. A push is whole or nothing, and of two people who
 /// push at once one is told to look again.
 ///
@@ -93,8 +93,8 @@ impl Deployment {
 }
 
 /// Connects with that login, and names the policy's bucket.
-async fn connect(tool: &Tool, login: &Login) -> Result<Bucket, Output> {
-    let options = broker::options(login, &tool.tls, "solewriter-policy")
+async fn connect(tool: &Tool, (login, seat): (Login, Seat)) -> Result<Bucket, Output> {
+    let options = broker::options(&login, &tool.tls, "solewriter-policy")
         .map_err(|error| failed(&error))?
         .connection_timeout(CONNECT_WITHIN);
     let connected = timeout(CONNECT_WITHIN, broker::connect(&tool.servers, options)).await;
@@ -103,12 +103,12 @@ async fn connect(tool: &Tool, login: &Login) -> Result<Bucket, Output> {
         return Err(failed(&format!("cannot connect to {servers}: it does not answer")));
     };
     let client = client.map_err(|error| failed(&error))?;
-    Ok(Bucket::new(client, tool.bucket.clone()))
+    Ok(Bucket::new(client, tool.bucket.clone(), seat))
 }
 
 /// Connects as somebody who may read the bucket.
 pub(super) async fn connect_to_read(tool: &Tool) -> Result<Bucket, Output> {
-    connect(tool, &tool.reader().map_err(Output::wrong)?).await
+    connect(tool, tool.reader().map_err(Output::wrong)?).await
 }
 
 /// What could not be done.

@@ -9,9 +9,10 @@ use clap::Args;
 use super::super::tool::{NO, Output, YES, count, duration, line, style};
 use super::super::{check, diff, git, test, tool};
 use super::{Deployment, connect, failed, head, named, say, status, unread};
-use crate::config::Tool;
+use crate::config::{Login, Tool};
+use crate::fleet::Instances;
 use crate::policy::bucket::entry::{Entry, MAX_AUTHOR, MAX_MESSAGE, Words};
-use crate::policy::bucket::{Bucket, ReadError};
+use crate::policy::bucket::{Bucket, ReadError, Seat};
 use crate::policy::model::Policy;
 use crate::policy::validate::{Validated, validate};
 use crate::source::{Problem, Problems, SourceFile};
@@ -83,8 +84,8 @@ impl Push {
     pub(super) async fn run(self) -> Result<Output, Output> {
         let tool = self.deployment.tool()?;
         let proposal = self.read(&tool)?;
-        let login = tool.publisher().map_err(Output::wrong)?;
-        let bucket = connect(&tool, &crate::config::Login::Nkey(login)).await?;
+        let login = Login::Nkey(tool.publisher().map_err(Output::wrong)?);
+        let bucket = connect(&tool, (login, Seat::Publisher)).await?;
         let head = match bucket.head().await {
             Ok(head) => head,
             Err(ReadError::Missing) => None,
@@ -127,8 +128,8 @@ impl Push {
 impl Rollback {
     pub(super) async fn run(self) -> Result<Output, Output> {
         let tool = self.deployment.tool()?;
-        let login = tool.publisher().map_err(Output::wrong)?;
-        let bucket = connect(&tool, &crate::config::Login::Nkey(login)).await?;
+        let login = Login::Nkey(tool.publisher().map_err(Output::wrong)?);
+        let bucket = connect(&tool, (login, Seat::Publisher)).await?;
         let head = head(&bucket).await?;
         let target = named(&bucket, head.clone(), &self.revision).await?;
         let files = bucket.files(&target).await.map_err(|error| unread(&bucket, &error))?;
@@ -198,6 +199,8 @@ async fn push(
     words: Words,
     (how, replicas): (&How, Option<usize>),
 ) -> Result<Output, Output> {
+    // Who lives is known by the time that it is pushed.
+    let instances = Instances::listen(bucket.client()).await.map_err(|error| failed(&error))?;
     let Proposal { files, policy, name } = proposal;
     if let Some(head) = head.as_ref().filter(|head| head.policy == policy.revision().as_str()) {
         let text = format!(
@@ -230,7 +233,7 @@ async fn push(
     if how.wait.is_zero() {
         return Ok(Output::data(String::new(), YES));
     }
-    Ok(status::wait(bucket.client(), &entry, how.wait).await)
+    Ok(status::wait(instances, &entry, how.wait).await)
 }
 
 /// What the push changes, for people.

@@ -3,19 +3,15 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use async_nats::Client;
 use clap::Args;
 use serde::Serialize;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::super::tool::{Format, NO, Output, YES, count, json, line};
 use super::{Deployment, connect_to_read, failed};
-use crate::fleet::{Report, ask};
+use crate::fleet::{Instances, Report, ask};
 use crate::policy::bucket::ReadError;
 use crate::policy::bucket::entry::Entry;
-
-/// How soon to ask again while waiting.
-const AGAIN: Duration = Duration::from_millis(100);
 
 /// Say which revision each running instance serves.
 ///
@@ -160,14 +156,11 @@ fn trouble(report: &Report, now: i64) -> String {
     out
 }
 
-/// Waits until every instance that answers serves what was pushed, or something newer.
-pub(super) async fn wait(client: &Client, entry: &Entry, at_most: Duration) -> Output {
+/// Waits until every instance that lives serves what was pushed, or something newer.
+pub(super) async fn wait(mut instances: Instances, entry: &Entry, at_most: Duration) -> Output {
     let deadline = Instant::now() + at_most;
+    let mut reports = instances.all().await;
     loop {
-        let reports = match ask(client).await {
-            Ok(reports) => reports,
-            Err(error) => return failed(&format!("the instances cannot be asked: {error}")),
-        };
         let serves = |report: &&Report| {
             report.lineage.as_ref() == Some(&entry.lineage)
                 && report.number.is_some_and(|number| number >= entry.number)
@@ -193,6 +186,6 @@ pub(super) async fn wait(client: &Client, entry: &Entry, at_most: Duration) -> O
             );
             return Output { out: String::new(), err, code: NO };
         }
-        sleep(AGAIN).await;
+        reports = instances.next(deadline).await;
     }
 }

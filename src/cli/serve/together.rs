@@ -7,7 +7,7 @@ use async_nats::Client;
 use tokio::sync::watch;
 
 use crate::config::{Login, Nats};
-use crate::fleet::Identity;
+use crate::fleet::Member;
 use crate::fleet::beats::Fleet;
 use crate::keys::{Seed, User};
 use crate::service::Service;
@@ -30,12 +30,11 @@ impl Together {
         system: Option<Seed<User>>,
         settings: sessions::Settings,
         service: &Arc<Service>,
-        identity: Identity,
+        member: Member,
     ) -> Self {
         let defaults = service.authorizer.decider().defaults();
         let makes = format!("{} {}", env!("CARGO_PKG_VERSION"), defaults.account);
-        let (store, standing) = (service.store.clone(), service.standing.clone());
-        let fleet = Fleet::new(identity, makes, store, standing);
+        let fleet = Fleet::new(member, makes);
         let keeper = Keeper { service: service.clone(), fleet: fleet.clone(), settings };
         Self { nats: nats.clone(), system: system.map(Login::Nkey), fleet, keeper }
     }

@@ -21,6 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 pub const MOST_ACCOUNTS: usize = 200;
 /// Connections that are looked at on a server; more are not.
 const MOST_CONNECTIONS: usize = 20_000;
+/// Servers that are waited for.
+const MOST_SERVERS: usize = 1024;
 /// The most that a server gives at once.
 const PAGE: usize = 1024;
 
@@ -65,12 +67,20 @@ impl Answer {
     }
 }
 
-/// How many servers there are, as one of them has it. `None` when nobody answers: then this is no
-/// system user.
-pub async fn count(client: &Client) -> Option<usize> {
+/// How many servers there are, as one of them has it, and the ids of those that answer. None when
+/// nobody does: then this is no system user.
+pub async fn everybody(client: &Client) -> (usize, Vec<String>) {
     let answers = ask_all(client, "PING", &json!({}), 1).await;
-    let count = answers.first()?.value.pointer("/statsz/active_servers").and_then(Value::as_u64);
-    Some(count.and_then(|n| usize::try_from(n).ok()).unwrap_or(1))
+    let count = |answer: &Answer| {
+        let count = answer.value.pointer("/statsz/active_servers").and_then(Value::as_u64);
+        count.and_then(|n| usize::try_from(n).ok()).unwrap_or(1).min(MOST_SERVERS)
+    };
+    let Some(count) = answers.first().map(count) else { return (0, Vec::new()) };
+    let answers = ask_all(client, "PING", &json!({}), count).await;
+    // What is no id would be another subject.
+    let ids = answers.iter().map(Answer::id);
+    let plain = |id: &String| !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric());
+    (count, ids.filter(plain).collect())
 }
 
 /// Every server. `clock` tells the time here.
@@ -131,17 +141,21 @@ pub async fn accounts(client: &Client, count: usize) -> Vec<AccountOn> {
 }
 
 /// Every connection of an account, by server.
-pub async fn connections(client: &Client, account: &str, count: usize) -> Vec<Connection> {
+pub async fn connections(client: &Client, account: &str, servers: &[String]) -> Vec<Connection> {
     let mut all = Vec::new();
     let mut offset = 0;
     while offset < MOST_CONNECTIONS {
         let question = json!({"auth": true, "acc": account, "limit": PAGE, "offset": offset});
-        let answers = ask_all(client, "PING.CONNZ", &question, count).await;
         let mut more = false;
-        for answer in &answers {
-            let page = list(answer, "connections");
-            more |= page.len() >= PAGE;
-            all.extend(page.iter().filter_map(|c| Connection::deserialize(c).ok()));
+        // Each server by itself: in an account that imports it, PING.CONNZ is answered twice, once
+        // about the asker's own account.
+        for server in servers {
+            let answers = ask_all(client, &format!("{server}.CONNZ"), &question, 1).await;
+            for answer in &answers {
+                let page = list(answer, "connections");
+                more |= page.len() >= PAGE;
+                all.extend(page.iter().filter_map(|c| Connection::deserialize(c).ok()));
+            }
         }
         if !more {
             break;
