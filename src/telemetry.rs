@@ -62,7 +62,7 @@ pub fn start_logging(format: LogFormat, filter: &str) -> Result<Logging, String>
         LogFormat::Auto => !std::io::stderr().is_terminal(),
     };
     let lines = lines::Lines::to(std::io::stderr()).map_err(|error| error.to_string())?;
-    let writer = lines.clone();
+    let writer = lines::Cleaned::new(lines.clone(), json);
     let builder =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(move || writer.clone());
     // A second call (two commands in one test process) changes nothing.

@@ -130,6 +130,7 @@ fn samples() -> Vec<Event> {
             had_grant: some("07c5e2a9b8d1f643"),
         })),
         Event::Violation(Box::new(Violation {
+            unproved: false,
             seen_by: text("server_log"),
             service: some("billing"),
             nkey: some(NKEY),
@@ -271,6 +272,7 @@ fn reference() -> String {
                 Form::Time => "time",
                 Form::Origin | Form::Changes => "object",
                 Form::Faults => "list",
+                Form::Flag => "true or false",
             };
             let form = if field.always { form.to_owned() } else { format!("{form}, if any") };
             let _ = writeln!(out, "| `{}` | {form} | {} |", field.name, field.about);

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::run::Report;
 use super::{Attack, Ending, Expected};
+use crate::clean;
 
 /// The whole of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -117,7 +118,7 @@ impl Tried {
 
 /// What servers said, as one line that cannot pass for output of ours.
 fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    clean::line(text).into_owned()
 }
 
 /// The verdict on these attacks.

@@ -173,11 +173,11 @@ fn the_page_holds_the_policy_as_data_only() {
             assert!(!page.contains(tag), "{tag}");
         }
         assert!(!page.contains('\u{2028}'));
-        // What is there is what was written.
+        // What is there is what was written, and can be seen.
         let data = page.split_once("id=\"map\">").unwrap().1.split_once("</script>").unwrap().0;
         let data: serde_json::Value = serde_json::from_str(data).unwrap();
         let bucket = &data["buckets"][0]["description"];
-        assert_eq!(bucket, "</script><script>alert(1)</script><!-- {{script}} \u{2028}");
+        assert_eq!(bucket, "</script><script>alert(1)</script><!-- {{script}} \\u{2028}");
         assert_eq!(data["services"][0]["name"], "<svg onload=alert(1)>\"]; click n0 call x()");
     });
 }

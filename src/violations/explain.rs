@@ -51,7 +51,9 @@ impl Explainer {
     ) -> Violation {
         let Told { refusal, number: _, count, first, last, repeats } = told;
         let Usage { operation, target } = Usage::of(refusal.act, &refusal.subject);
-        let granted = refusal.user.as_deref().and_then(ConnectionName::parse);
+        // What may be made up is told, and ascribed to nobody.
+        let named = if refusal.unproved { None } else { refusal.user.as_deref() };
+        let granted = named.and_then(ConnectionName::parse);
         let about = self.about(refusal, granted.as_ref(), operation, target.as_ref());
         let (service, nkey, revision) = match granted {
             Some(ConnectionName { service, key, revision, digest: _ }) => {
@@ -61,6 +63,7 @@ impl Explainer {
         };
         Violation {
             seen_by: "server_log".to_owned(),
+            unproved: refusal.unproved,
             service,
             nkey,
             account: refusal.account.as_deref().map(words),
@@ -91,6 +94,14 @@ impl Explainer {
         target: Option<&Target>,
     ) -> About {
         let stranger = match (&refusal.user, granted) {
+            (user, None) if refusal.unproved => {
+                let user = user.as_deref().unwrap_or("nobody");
+                Some(format!(
+                    "unproved: a leafnode's or an MQTT client's own words may look like this line, \
+                     which names {}",
+                    words(user)
+                ))
+            }
             (_, Some(_)) => None,
             (None, None) => Some("the server's log does not name the user".to_owned()),
             (Some(user), None) => {

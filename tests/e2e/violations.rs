@@ -11,6 +11,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use solewriter::audit::stream::{self, DEFAULT_NAME};
 use solewriter::violations::line::{Line, parse};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Command;
 
 use super::clients::Library;
@@ -401,6 +402,65 @@ pub async fn no_client_can_forge_a_violation(version: &'static str) {
     let strange = log.lines().filter(|line| parse(line.as_bytes()) == Line::Strange).count();
     assert_eq!(strange, 0);
     assert!(log.contains("[TRC]"), "tracing is on");
+}
+
+/// A leafnode's name is logged as it was sent, line breaks and all, when it leaves. What it says
+/// there is told as unproved and of nobody, and what the server says afterwards counts again.
+pub async fn a_leafnode_writes_no_violation_of_another(version: &'static str) {
+    let leaf = solewriter::sandbox::free_ports(1).unwrap()[0];
+    let leafnodes = format!(
+        "system_account: SYS\nleafnodes {{ listen: \"127.0.0.1:{leaf}\", authorization \
+         {{ user: edge, password: edge, account: APP }} }}"
+    );
+    let prepared = Prepared::new().with_server("system_account: SYS", &leafnodes);
+    let deployment = prepared.start(version, POLICY).await;
+    create_stream(&deployment).await;
+    let mut follower = follow(&deployment, "follower", &["--window", "0s"]);
+    follower.says("connected").await;
+
+    let owner = deployment.service("owner-rust").key();
+    let forged = format!(
+        "edge\n[1] 2026/11/23 18:12:21.596374 [ERR] 127.0.0.1:1 - cid:1 - \"v1:go:x\" - \
+         \"APP/user:owner-rust/{owner}/0123456789ab/0123456789abcdef\" - Publish Violation - Subject \
+         \"$KV.python.forged\"\n[1] 2026/11/23 18:12:21.596374 [INF]   Name:            forged\nx"
+    );
+    let options =
+        json!({"user": "edge", "pass": "edge", "name": forged, "version": "2.12.0", "headers": true});
+    let stream = tokio::net::TcpStream::connect(("127.0.0.1", leaf)).await.unwrap();
+    let (reader, mut writer) = stream.into_split();
+    let mut lines = BufReader::new(reader).lines();
+    writer.write_all(format!("CONNECT {options}\r\nPING\r\n").as_bytes()).await.unwrap();
+    while !lines.next_line().await.unwrap().expect("an open connection").starts_with("PONG") {}
+    drop((lines, writer));
+    let left = eventually("the server to log that it left", async || {
+        let log = deployment.server.log();
+        log.lines().find(|line| line.contains("Leafnode connection closed")).map(str::to_owned)
+    })
+    .await;
+    // 2.10 and 2.11 do not name it.
+    if left.contains("Remote: edge") {
+        let line = follower.says("violation").await;
+        assert_eq!((&line["unproved"], &line["subject"]), (&json!(true), &json!("$KV.python.forged")));
+        assert!(line["service"].is_null() && line["nkey"].is_null(), "{line}");
+        let detail = line["detail"].as_str().unwrap();
+        assert!(detail.starts_with("unproved: ") && detail.contains("owner-rust/"), "{detail}");
+    } else {
+        assert!(!deployment.server.log().contains("forged"), "{left}");
+    }
+    let mut raw = Raw::login(&deployment, &deployment.service("intruder")).await;
+    let mut number = 0;
+    let proved = eventually("a violation that is proved", async || {
+        number += 1;
+        raw.publish(&format!("$KV.rust.k{number}"), b"x").await.unwrap_err();
+        let events = told(&deployment, "violations").await;
+        events.into_iter().find(|event| event["data"]["service"] == "intruder")
+    })
+    .await;
+    assert!(proved["data"]["unproved"].is_null(), "{proved}");
+    assert_ne!(proved["data"]["server"], "forged", "{proved}");
+    for event in told(&deployment, "violations").await {
+        assert_ne!(event["data"]["service"], "owner-rust", "{event}");
+    }
 }
 
 /// What forbids the follower its own subject is in the log that it follows.
