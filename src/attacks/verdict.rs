@@ -189,7 +189,8 @@ impl Proof {
         let last = text.lines().last().and_then(|line| line.split_whitespace().last());
         value["digest"] = serde_json::json!(last);
         // Strings, numbers and lists of them always have a JSON form.
-        serde_json::to_string_pretty(&value).unwrap_or_default() + "\n"
+        let text = serde_json::to_string_pretty(&value).unwrap_or_default();
+        clean::json(&text).into_owned() + "\n"
     }
 }
 

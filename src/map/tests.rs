@@ -163,6 +163,20 @@ fn hostile_names_cannot_leave_their_label() {
 }
 
 #[test]
+fn nothing_in_a_picture_is_invisible() {
+    let name = serde_json::to_string(crate::clean::HOSTILE).unwrap().replace("\u{7f}", "");
+    let policy = format!("[service.orders]\ndescription = {name}\npublishes = [{name}]\n[service.{name}]\n");
+    let file = SourceFile::new("p.toml", policy.clone());
+    assert!(!sketch(&[file]).services.is_empty(), "{policy}");
+    with(&policy, |map| {
+        for text in [map.to_mermaid(None), map.to_dot(None), map.to_html().unwrap()] {
+            let seen = crate::clean::dirt(&text);
+            assert!(seen.is_empty(), "{seen:?}");
+        }
+    });
+}
+
+#[test]
 fn the_page_holds_the_policy_as_data_only() {
     with(HOSTILE, |map| {
         let page = map.to_html().unwrap();
