@@ -145,8 +145,11 @@ fn samples() -> Vec<Event> {
             queue: None,
             keyspace: some("orders/1001"),
             owner: some("orders"),
-            missing_rule: some("[service.billing] owns = [\"orders\"]"),
-            detail: None,
+            missing_rule: None,
+            detail: some(
+                "orders owns orders (orders.toml:3:9): a key has one writer; to allow it, the ownership \
+                 has to be transferred",
+            ),
             repeats: some("019aa1d0c5c1b2c3d4e-41"),
             count: 3,
             first: time(),

@@ -12,7 +12,7 @@ use crate::operation::{Act, Operation, Target, Usage};
 use crate::permissions::{Defaults, Grant};
 use crate::policy::model::{Policy, Service};
 use crate::policy::store::Snapshot;
-use crate::query::advice::{advise, missing};
+use crate::query::advice::{TRANSFER, advise, said};
 use crate::query::{Question, may};
 use crate::subject::{MAX_SUBJECT_BYTES, Pattern};
 
@@ -133,10 +133,15 @@ impl Explainer {
             };
             return About { owner, detail: Some(detail), ..About::default() };
         }
-        let missing_rule = missing(policy, service, &question).map(|entry| entry.to_string());
-        let never = advise(policy, service, &question).never;
-        let detail = never.map(|never| format!("no rule can grant it: {never}"));
-        About { owner, missing_rule, detail }
+        let advice = advise(policy, service, &question);
+        let detail = match (advice.never, advice.owner) {
+            (Some(never), _) => Some(format!("no rule can grant it: {never}")),
+            (None, Some((owner, rule))) => {
+                Some(format!("{owner} {}: a key has one writer; {TRANSFER}", said(&rule)))
+            }
+            (None, None) => None,
+        };
+        About { owner, missing_rule: advice.add.map(|entry| entry.to_string()), detail }
     }
 
     /// Whether the policy in force grants it: a connection lives on by the one it was let in by.
@@ -246,11 +251,25 @@ reads = ["shared"]
         for (said, expected) in [
             (
                 publish("$KV.orders.k1"),
-                ["write", "orders/k1", "orders", "[service.evil] owns = [\"orders\"]", ""],
+                [
+                    "write",
+                    "orders/k1",
+                    "orders",
+                    "",
+                    "orders owns orders (p.toml:9:9): a key has one writer; to allow it, the ownership has \
+                     to be transferred",
+                ],
             ),
             (
                 publish("$KV.shared.b.x"),
-                ["write", "shared/b.x", "other", "[service.evil] owns = [\"shared/b.x\"]", ""],
+                [
+                    "write",
+                    "shared/b.x",
+                    "other",
+                    "",
+                    "other owns shared/b.> (p.toml:11:9): a key has one writer; to allow it, the \
+                     ownership has to be transferred",
+                ],
             ),
             (
                 publish("$KV.shared.c"),
@@ -294,8 +313,8 @@ reads = ["shared"]
                     "",
                     "",
                     "",
-                    "no rule can grant it: inboxes are private: \
-                  `_INBOX.evil.>` comes with `reads`, `owns` and `calls`",
+                    "no rule can grant it: inboxes are private: set the inbox prefix of this client \
+                     to `_INBOX.evil`; `_INBOX.evil.>` comes with `reads`, `owns` and `calls`",
                 ],
             ),
             (
