@@ -6,7 +6,7 @@ use async_nats::connection::State;
 use async_nats::{
     Client, ConnectError, ConnectErrorKind, ConnectOptions, Request, RequestErrorKind, ServerAddr,
 };
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::config::{Login, Tls};
 
@@ -38,6 +38,17 @@ pub enum BrokerError {
     NotIn {
         /// Where.
         servers: String,
+    },
+    /// Something takes connections there and does not speak as a nats-server does.
+    #[error(
+        "{servers}: no word within {seconds} s: is it nats-server that listens there, and does it \
+         run (not stopped, not out of memory)?"
+    )]
+    Silent {
+        /// Where.
+        servers: String,
+        /// How long was waited.
+        seconds: u64,
     },
     /// nats-server cannot be reached, or refuses.
     #[error("cannot connect to {servers}: {error}: {}", advice(.error))]
@@ -86,22 +97,37 @@ pub async fn connect(
     servers: &[ServerAddr],
     options: ConnectOptions,
 ) -> Result<Client, BrokerError> {
+    connect_within(PROOF, servers, options).await
+}
+
+/// The same with so much time for each of the two steps: the connection, and the proof.
+async fn connect_within(
+    patience: Duration,
+    servers: &[ServerAddr],
+    options: ConnectOptions,
+) -> Result<Client, BrokerError> {
     let names = || addresses(servers).join(", ");
-    let connected = options.connect(servers).await;
+    let Ok(connected) = timeout(patience, options.connect(servers)).await else {
+        return Err(BrokerError::Silent { servers: names(), seconds: patience.as_secs() });
+    };
     let client = connected.map_err(|error| BrokerError::Connect { servers: names(), error })?;
-    tokio::select! {
-        true = is_in(&client) => Ok(client),
-        () = is_out(&client) => Err(BrokerError::NotIn { servers: names() }),
-        else => Err(BrokerError::NotIn { servers: names() }),
-    }
+    let proved = tokio::select! {
+        proved = is_in(&client, patience) => proved,
+        () = is_out(&client) => false,
+    };
+    if proved { Ok(client) } else { Err(BrokerError::NotIn { servers: names() }) }
 }
 
 /// Whether the server does something for us: nobody listens to that subject, and the server says
 /// so. That a connection is reported as made proves less: nats-server pings a client whose
 /// authorization it still waits for, and async-nats 0.51 takes that for a welcome.
-async fn is_in(client: &Client) -> bool {
-    let request = Request::new().timeout(Some(PROOF));
-    match client.send_request(NOBODY, request).await {
+async fn is_in(client: &Client, patience: Duration) -> bool {
+    // The request's own time begins when it is on its way, which it may never be.
+    let request = Request::new().timeout(Some(patience));
+    let Ok(answer) = timeout(patience, client.send_request(NOBODY, request)).await else {
+        return false;
+    };
+    match answer {
         Ok(_) => true,
         Err(error) => error.kind() == RequestErrorKind::NoResponders,
     }
@@ -158,5 +184,59 @@ pub fn advice(error: &ConnectError) -> &'static str {
         }
         ConnectErrorKind::Tls => "TLS failed: check [nats.tls], and the server's certificate",
         _ => "is it running, and is [nats] servers its address?",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    /// A listener that takes every connection, says `greeting`, answers the first PING if told to,
+    /// and nothing after that.
+    async fn mute(greeting: &'static str, pongs: bool) -> ServerAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                tokio::spawn(async move {
+                    stream.write_all(greeting.as_bytes()).await.unwrap();
+                    let (mut heard, mut chunk) = (Vec::new(), [0; 1024]);
+                    let mut answered = !pongs;
+                    while let Ok(length @ 1..) = stream.read(&mut chunk).await {
+                        heard.extend_from_slice(&chunk[..length]);
+                        if !answered && heard.ends_with(b"PING\r\n") {
+                            stream.write_all(b"PONG\r\n").await.unwrap();
+                            answered = true;
+                        }
+                    }
+                });
+            }
+        });
+        format!("nats://127.0.0.1:{port}").parse().unwrap()
+    }
+
+    const INFO: &str = "INFO {\"server_id\":\"x\",\"server_name\":\"x\",\"version\":\"2.15.1\",\"proto\":1,\
+                        \"host\":\"x\",\"port\":1,\"headers\":true,\"max_payload\":1048576}\r\n";
+
+    #[tokio::test]
+    async fn whoever_says_nothing_is_not_waited_for() {
+        let patience = Duration::from_millis(500);
+        for (greeting, pongs, said) in [
+            ("", false, "no word within 0 s: is it nats-server that listens there"),
+            (INFO, false, "no word within 0 s: is it nats-server that listens there"),
+            (INFO, true, "the server does not let this user in"),
+        ] {
+            let server = mute(greeting, pongs).await;
+            let began = tokio::time::Instant::now();
+            let servers = [server];
+            let connecting = connect_within(patience, &servers, ConnectOptions::new());
+            let outcome = timeout(Duration::from_secs(60), connecting).await.expect("an end");
+            let error = outcome.expect_err("no connection").to_string();
+            assert!(error.contains(said), "{greeting:?} {pongs}: {error}");
+            assert!(began.elapsed() >= patience);
+        }
     }
 }

@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::audit::event::words;
 use crate::identity::{self, Unproved};
 use crate::keys::{User, UserKey, Verifier};
 use crate::limits::Limit;
@@ -73,6 +74,9 @@ pub enum Denial {
     /// The policy places the service in an account that the settings do not offer.
     #[error("the policy places it in the account {0}, which [grants] accounts does not offer")]
     Account(Arc<str>),
+    /// A leafnode calls itself by what breaks a line of the server's log.
+    #[error("its name for itself has a control character: \"{0}\"")]
+    Name(String),
     /// More than the settings allow came from one source.
     #[error("more requests of one {0} in a minute than [limits] per_{0} allows")]
     Limited(&'static str),
@@ -105,6 +109,7 @@ impl Denial {
             Self::Source(_) => "source",
             Self::Connection(_) => "connection",
             Self::Account(_) => "account",
+            Self::Name(_) => "name",
             Self::Limited(_) => "limited",
             Self::PolicyTooOld(_) => "policy_too_old",
             Self::Grant(_) => "internal",
@@ -223,6 +228,13 @@ impl Decider {
             return Err(denied(Denial::Limited("key"), None));
         }
         let client = request.client();
+        // A leafnode's name is logged as it is: with a line break, it could write any line that a
+        // server writes.
+        if client.connection == Some(ConnectionType::Leafnode)
+            && client.name.contains(char::is_control)
+        {
+            return Err(denied(Denial::Name(words(&client.name)), None));
+        }
         let circumstances = Circumstances {
             host: &client.host,
             address: client.address,

@@ -31,6 +31,7 @@ pub mod audit {
     #[cfg(feature = "guard")]
     pub mod violation;
 }
+pub mod clean;
 #[cfg(any(feature = "guard", feature = "service"))]
 pub mod fold;
 #[cfg(feature = "guard")]

@@ -176,7 +176,7 @@ pub enum GrantError {
 
 /// What no service may publish to, whatever the policy says: requests whose body chooses the
 /// subjects, whole-account administration, and replies that the server itself makes.
-const NEVER_PUBLISH: [&str; 28] = [
+const NEVER_PUBLISH: [&str; 29] = [
     "$SYS.>",
     "$NRG.>",
     "$MQTT.>",
@@ -200,6 +200,7 @@ const NEVER_PUBLISH: [&str; 28] = [
     "$JS.API.CONSUMER.NAMES.>",
     "$JS.API.CONSUMER.DURABLE.>",
     "$JS.API.CONSUMER.PAUSE.>",
+    "$JS.API.CONSUMER.RESET.>",
     "$JS.API.CONSUMER.LEADER.>",
     "$JS.API.CONSUMER.UNPIN.>",
     "$JS.ACK.>",
@@ -603,6 +604,7 @@ mod tests {
             "$JS.API.CONSUMER.DURABLE.CREATE.KV_b.c",
             "$JS.API.CONSUMER.PAUSE.KV_b.c",
             "$JS.API.CONSUMER.LEADER.STEPDOWN.KV_b.c",
+            "$JS.API.CONSUMER.RESET.KV_b.c",
             "$JS.API.CONSUMER.UNPIN.KV_b.c",
             "$JS.ACK.KV_b.c.1.1.1.1.0",
             "_R_.x",

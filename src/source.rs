@@ -13,12 +13,15 @@ mod redact;
 pub mod render;
 pub mod toml;
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
 use redact::redact;
+
+use crate::clean;
 
 /// The most problems that one run reports; beyond it, [`Problems::unreported`] counts.
 pub const MAX_PROBLEMS: usize = 1000;
@@ -44,7 +47,12 @@ impl SourceFile {
     /// Takes a text and the name to show for it (a path relative to where the reading began).
     #[must_use]
     pub fn new(name: impl Into<Arc<str>>, text: impl Into<String>) -> Self {
-        let text: String = text.into();
+        let (name, text): (Arc<str>, String) = (name.into(), text.into());
+        // Whoever made the file chose its name.
+        let name = match clean::line(&name) {
+            Cow::Borrowed(_) => name,
+            Cow::Owned(cleaned) => cleaned.into(),
+        };
         let mut lines = vec![0];
         let mut characters = Vec::with_capacity(text.len() / STRIDE + 1);
         let mut count = 0;
@@ -59,7 +67,7 @@ impl SourceFile {
                 lines.push(offset + 1);
             }
         }
-        Self(Arc::new(Text { name: name.into(), text, lines, characters }))
+        Self(Arc::new(Text { name, text, lines, characters }))
     }
 
     /// The name, shared.
@@ -312,12 +320,16 @@ impl Problem {
 }
 
 impl Problem {
-    /// Takes seeds out of every text of it.
-    fn redact(&mut self) {
+    /// Takes seeds out of every text of it, and whatever could deceive who looks: texts quote what
+    /// others wrote.
+    fn clean(&mut self) {
         let labels = self.primary.iter_mut().chain(&mut self.related).map(|l| &mut l.text);
         for text in labels.chain([&mut self.message]).chain(&mut self.help) {
-            if let std::borrow::Cow::Owned(redacted) = redact(text) {
+            if let Cow::Owned(redacted) = redact(text) {
                 *text = redacted;
+            }
+            if let Cow::Owned(cleaned) = clean::lines(text) {
+                *text = cleaned;
             }
         }
     }
@@ -379,7 +391,7 @@ pub struct Problems {
 
 impl Problems {
     fn push(&mut self, mut problem: Problem) {
-        problem.redact();
+        problem.clean();
         let error = problem.severity == Severity::Error;
         self.errors += usize::from(error);
         if self.list.len() < MAX_PROBLEMS {

@@ -22,7 +22,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use tracing_subscriber::EnvFilter;
 
-pub use self::events::{log_defects, log_event};
+pub use self::events::{brief, log_defects, log_event};
 pub use self::sessions::{SessionMetrics, SessionState};
 use crate::policy::model::Policy;
 use crate::protocol::request::Rejection;
@@ -62,7 +62,7 @@ pub fn start_logging(format: LogFormat, filter: &str) -> Result<Logging, String>
         LogFormat::Auto => !std::io::stderr().is_terminal(),
     };
     let lines = lines::Lines::to(std::io::stderr()).map_err(|error| error.to_string())?;
-    let writer = lines.clone();
+    let writer = lines::Cleaned::new(lines.clone(), json);
     let builder =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(move || writer.clone());
     // A second call (two commands in one test process) changes nothing.

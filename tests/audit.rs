@@ -130,6 +130,7 @@ fn samples() -> Vec<Event> {
             had_grant: some("07c5e2a9b8d1f643"),
         })),
         Event::Violation(Box::new(Violation {
+            unproved: false,
             seen_by: text("server_log"),
             service: some("billing"),
             nkey: some(NKEY),
@@ -144,8 +145,11 @@ fn samples() -> Vec<Event> {
             queue: None,
             keyspace: some("orders/1001"),
             owner: some("orders"),
-            missing_rule: some("[service.billing] owns = [\"orders\"]"),
-            detail: None,
+            missing_rule: None,
+            detail: some(
+                "orders owns orders (orders.toml:3:9): a key has one writer; to allow it, the ownership \
+                 has to be transferred",
+            ),
             repeats: some("019aa1d0c5c1b2c3d4e-41"),
             count: 3,
             first: time(),
@@ -235,7 +239,7 @@ fn every_field_of_the_table_is_one_that_the_code_makes() {
             .flat_map(|event| event["data"].as_object().unwrap().keys().map(String::as_str))
             .collect();
         // These are absent where others are there.
-        let absent = ["unanswered", "queue", "missing_rule", "detail"];
+        let absent = ["unanswered", "unproved", "queue", "missing_rule", "detail"];
         let left: Vec<_> =
             table.symmetric_difference(&made).filter(|name| !absent.contains(name)).collect();
         assert!(left.is_empty(), "{:?}: {left:?}", kind.types);
@@ -271,6 +275,7 @@ fn reference() -> String {
                 Form::Time => "time",
                 Form::Origin | Form::Changes => "object",
                 Form::Faults => "list",
+                Form::Flag => "true or false",
             };
             let form = if field.always { form.to_owned() } else { format!("{form}, if any") };
             let _ = writeln!(out, "| `{}` | {form} | {} |", field.name, field.about);

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use solewriter::policy::directory::Directory;
 use solewriter::policy::model::{Bucket, Policy, Service};
-use solewriter::policy::validate::{Validated, validate};
+use solewriter::policy::validate::{DEFAULTS_FILE, Validated, validate};
 use solewriter::source::render::Style;
 use solewriter::source::{Problems, SourceFile};
 
@@ -154,7 +154,12 @@ fn the_examples_of_the_documentation_hold_together() {
         .skip(1)
         .filter_map(|rest| rest.split("```").next())
         .enumerate()
-        .map(|(i, text)| SourceFile::new(format!("example {}", i + 1), text))
+        .map(|(i, text)| {
+            // The table for everybody has a file of its own.
+            let is_defaults = text.starts_with("[defaults]");
+            let name = if is_defaults { DEFAULTS_FILE.to_owned() } else { format!("example {}", i + 1) };
+            SourceFile::new(name, text)
+        })
         .collect();
     assert!(files.len() > 4);
     if let Err(problems) = validate(&files) {

@@ -146,6 +146,28 @@ fn each_missing_proof_has_its_own_reason() {
     assert_eq!(spoil("/nats/connect_opts/nkey", json!(other)), "bad_signature");
 }
 
+/// nats-server logs a leafnode's name as it is, so one with a line break could write the lines of
+/// others.
+#[test]
+fn a_leafnodes_name_is_one_line() {
+    let bench = Bench::plain();
+    let policy = format!("{POLICY}connections = [\"STANDARD\", \"LEAFNODE\"]\n");
+    for (kind, name, reason) in [
+        ("Leafnode", "edge\n[1] [ERR]", Some("name")),
+        ("Leafnode", "edge\r", Some("name")),
+        ("Leafnode", "edge-1 \u{e9}", None),
+        ("Client", "a\nclient", None),
+    ] {
+        let mut claims = bench.claims();
+        claims["nats"]["client_info"]["kind"] = json!(kind);
+        claims["nats"]["client_info"]["type"] = json!(if kind == "Client" { "nats" } else { "" });
+        claims["nats"]["connect_opts"]["name"] = json!(name);
+        let decided = authorise(&bench, &policy, &claims).decision;
+        let denied = decided.as_ref().err().map(|denied| denied.reason.code());
+        assert_eq!(denied, reason, "{kind} {name:?}");
+    }
+}
+
 #[test]
 fn a_password_beside_the_key_is_refused() {
     let bench = Bench::plain();
@@ -349,7 +371,13 @@ fn malformed_truncated_and_oversized_requests_get_no_reply() {
     }
     assert_eq!(rejection(&bench, b"", None), "malformed");
     assert_eq!(rejection(&bench, b"{}", None), "malformed");
-    assert_eq!(rejection(&bench, &vec![b'a'; 128 * 1024 + 1], None), "too_large");
+    assert_eq!(rejection(&bench, &vec![b'a'; 768 * 1024 + 1], None), "too_large");
+    // What a server with a raised `max_control_line` may send is answered.
+    let mut claims = bench.claims();
+    let long = "x".repeat(250 * 1024);
+    claims["nats"]["connect_opts"]["name"] = json!(long);
+    claims["nats"]["client_info"]["name"] = json!(long);
+    assert!(authorise(&bench, POLICY, &claims).decision.is_ok());
     assert_eq!(rejection(&bench, b"xkv1 and so on", None), "sealed");
     // A claim that occurs twice could mean one thing here and another to the server.
     let claims = bench.claims().to_string().replacen('{', "{\"aud\":\"x\",", 1);

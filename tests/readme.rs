@@ -32,6 +32,25 @@ fn the_readmes_commands_work_as_written() {
     }
 }
 
+/// What the README says to set in each library is what the examples do, which run on real servers
+/// (`tests/e2e/documentation.rs`).
+#[test]
+fn what_to_set_in_each_library_is_what_the_examples_set() {
+    let examples = include_str!("../docs/clients.md");
+    for (library, shown) in [
+        ("async-nats", "ConnectOptions::with_nkey(seed.trim().to_owned())"),
+        ("async-nats", ".custom_inbox_prefix(\"_INBOX.orders\")"),
+        ("nats.py", "inbox_prefix=b\"_INBOX.orders\""),
+        ("nats.js", "authenticator: nkeyAuthenticator(new TextEncoder().encode(seed.toString().trim()))"),
+        ("nats.js", "inboxPrefix: \"_INBOX.orders\""),
+        ("nats.go", "nats.CustomInboxPrefix(\"_INBOX.orders\")"),
+    ] {
+        let row = README.lines().find(|line| line.starts_with(&format!("| {library} |"))).unwrap();
+        assert!(row.contains(&format!("`{shown}`")), "{row}");
+        assert!(examples.contains(shown), "{shown}");
+    }
+}
+
 /// The two commands that do everything are the ones that `.ci/run` runs.
 #[test]
 fn the_two_commands_are_those_of_the_checks() {

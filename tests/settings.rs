@@ -55,6 +55,8 @@ fn what_init_writes_is_accepted() {
     assert!(settings.xkey.is_some() && settings.system.is_some());
     let folder = config::PolicySource::Directory(deployment.policy());
     assert_eq!(settings.policy.source, folder, "relative to the file's own folder");
+    // A restart while a file is broken lives on what was good last.
+    assert_eq!(settings.policy.keep, Some(deployment.settings().with_file_name("policy.kept")));
 }
 
 #[test]
@@ -76,25 +78,25 @@ fn every_mistake_is_reported_with_its_place_and_its_mend() {
   = help: put it in brackets: ["..."]
 
 error[bad-duration]: `lifetime` is not a duration: "1w"
-  --> DIR/solewriter.toml:31:12
+  --> DIR/solewriter.toml:33:12
    |
-31 | lifetime = "1w"
+33 | lifetime = "1w"
    |            ^^^^
    |
    = help: write a number and a unit, such as "90s", "15m", "1h30m"
 
 error[unknown-key]: unknown key `acount` in `[grants]`
-  --> DIR/solewriter.toml:32:1
+  --> DIR/solewriter.toml:34:1
    |
-32 | acount = "APP"
+34 | acount = "APP"
    | ^^^^^^
    |
    = help: did you mean `account`?
 
 error[bad-address]: "everywhere" is not an address
-  --> DIR/solewriter.toml:42:10
+  --> DIR/solewriter.toml:44:10
    |
-42 | listen = "everywhere"
+44 | listen = "everywhere"
    |          ^^^^^^^^^^^^ expected IP:PORT, or "off"
 
 4 errors
@@ -128,7 +130,7 @@ fn flags_override_the_environment_and_both_the_file() {
     let variable = ("SOLEWRITER_GRANTS_LIFETIME", "nothing");
     // The file's own mistake is reported as long as it is there, overridden or not.
     let (_, text) = serve(&settings, &[], &[variable]);
-    assert!(text.contains("DIR/solewriter.toml:31:12"), "{text}");
+    assert!(text.contains("DIR/solewriter.toml:33:12"), "{text}");
     assert!(text.contains("--> --grants-lifetime or SOLEWRITER_GRANTS_LIFETIME:2:12"), "{text}");
     assert!(text.contains("lifetime = \"nothing\""), "{text}");
     let (_, text) = serve(&settings, &["--grants-lifetime", "never"], &[variable]);

@@ -66,6 +66,62 @@ fn a_wrong_question_about_the_map() {
     }
 }
 
+/// Whoever may write a file of a policy chooses its name and its words, for others to look at.
+#[cfg(unix)]
+#[test]
+fn what_others_wrote_is_shown_and_does_nothing() {
+    let hostile = r"e\u001b[31mvil\n\u0085\u202e\u2066\u2028\u200b\ufeff\U000e0041.";
+    let raw = "e\u{1b}[31mvil\u{85}\u{202e}\u{2066}\u{2028}\u{200b}\u{feff}\u{e0041}.";
+    let folder = tempfile::tempdir().unwrap();
+    let (good, bad, worse) =
+        (folder.path().join("good"), folder.path().join("bad"), folder.path().join("worse"));
+    for folder in [&good, &bad, &worse] {
+        std::fs::create_dir(folder).unwrap();
+    }
+    let text = format!(
+        "# {}\n[service.orders]\ndescription = \"{hostile}\"\ndisabled = \"{hostile}\"\n\
+         owns = [\"orders\"]\n[bucket.orders]\ndescription = \"{hostile}\"\n",
+        raw.replace('\u{1b}', "").replace('\u{85}', "\u{2029}"),
+    );
+    std::fs::write(good.join("a.toml"), &text).unwrap();
+    let text = format!(
+        "{text}[service.\"{hostile}\"]\n\"{hostile}\" = 1\npublishes = [\"{hostile}\"]\n\
+         sources = [\"{hostile}\"]\nlifetime = \"{hostile}\"\n"
+    );
+    std::fs::write(bad.join("a.toml"), text).unwrap();
+    std::fs::write(worse.join(format!("{raw}\n.toml")), "[service.a]\n").unwrap();
+    let dirt = |text: &str| -> Vec<char> {
+        let bad = |c: &char| {
+            *c != '\n' && (c.is_control() || "\u{202e}\u{2066}\u{2028}\u{2029}\u{200b}\u{feff}\u{e0041}".contains(*c))
+        };
+        text.chars().filter(bad).collect()
+    };
+    let [good, bad, worse] = [&good, &bad, &worse].map(|folder| folder.to_str().unwrap());
+    for (arguments, shows) in [
+        (&["check", bad][..], true),
+        (&["check", "--format", "json", bad], true),
+        (&["check", worse], true),
+        (&["explain", "orders", "--policy", good], true),
+        (&["explain", "orders", "--policy", good, "--format", "json"], false),
+        (&["who-can", "write", "orders", "--policy", good], true),
+        (&["diff", "--policy", good, bad], true),
+        (&["map", good], false),
+        (&["map", bad, "--format", "html"], true),
+        (&["map", bad, "--format", "dot"], false),
+        (&["map", bad, "--format", "json"], true),
+        (&["policy", "status", "-c", raw], false),
+        (&["explain", raw, "--policy", good], false),
+    ] {
+        let (_, out, err) = run(arguments);
+        for text in [&out, &err] {
+            assert!(dirt(text).is_empty(), "{arguments:?}: {:?} in {text}", dirt(text));
+        }
+        let seen = format!("{out}{err}");
+        assert!(!shows || seen.contains("vil"), "{arguments:?}: {seen}");
+        assert!(!seen.is_empty(), "{arguments:?}");
+    }
+}
+
 #[test]
 fn completions_know_every_command() {
     let subcommands = subcommands();

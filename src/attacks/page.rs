@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use super::stage::line;
 use super::{Attack, Control, Ending, Expected, Family};
+use crate::clean;
 use crate::defects::dotted;
 
 /// What came of each attack at one place, by its id; `None` where the server has nothing of the
@@ -199,7 +200,7 @@ fn cell(text: &str) -> String {
 }
 
 fn code(text: &str) -> String {
-    let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let text = clean::line(text);
     let short: String = text.chars().take(150).collect();
     let more = if short.len() < text.len() { " …" } else { "" };
     cell(&format!("`{}{more}`", short.trim_end()))

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::stage::{Belongings, Cast, Names, Stage, StageError, call, numbers, stream_of};
 use super::wire::Message;
 use super::{Attack, Control, Effect, Ending, Step, identity};
+use crate::clean;
 
 /// How an attack ended, and what shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -229,7 +230,8 @@ fn contains(message: &Message, text: &str) -> bool {
 }
 
 fn shortened(text: &str) -> String {
-    let short: String = text.chars().filter(|c| !c.is_control()).take(80).collect();
+    let text = clean::line(text);
+    let short: String = text.chars().take(80).collect();
     if short.len() < text.len() { format!("{short}…") } else { short }
 }
 

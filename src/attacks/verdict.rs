@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::run::Report;
 use super::{Attack, Ending, Expected};
+use crate::clean;
 
 /// The whole of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -117,7 +118,7 @@ impl Tried {
 
 /// What servers said, as one line that cannot pass for output of ours.
 fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    clean::line(text).into_owned()
 }
 
 /// The verdict on these attacks.
@@ -188,7 +189,8 @@ impl Proof {
         let last = text.lines().last().and_then(|line| line.split_whitespace().last());
         value["digest"] = serde_json::json!(last);
         // Strings, numbers and lists of them always have a JSON form.
-        serde_json::to_string_pretty(&value).unwrap_or_default() + "\n"
+        let text = serde_json::to_string_pretty(&value).unwrap_or_default();
+        clean::json(&text).into_owned() + "\n"
     }
 }
 

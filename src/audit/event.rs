@@ -11,6 +11,8 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::clean::is_unclean;
+
 pub use crate::operation::Operation;
 
 /// Everything below it is an audit subject; the last tokens name the producer and its run.
@@ -38,7 +40,7 @@ pub fn cut(text: &str, most: usize) -> String {
             break;
         }
         // Who prints it escapes quotes and backslashes; what breaks or turns a line is no more.
-        if matches!(c, '"' | '\'' | '\\') { out.push(c) } else { out.extend(c.escape_debug()) }
+        if is_unclean(c) { out.extend(c.escape_default()) } else { out.push(c) }
     }
     out
 }
@@ -287,6 +289,9 @@ pub struct SessionClosed {
 pub struct Violation {
     /// `server_log`, or `client` when a guard inside the client saw it.
     pub seen_by: String,
+    /// Whether the line of the log may be a client's own words: then nobody is named.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unproved: bool,
     /// The service that tried.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,

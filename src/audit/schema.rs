@@ -10,6 +10,8 @@ pub enum Form {
     Text,
     /// A whole number.
     Number,
+    /// Yes or no.
+    Flag,
     /// A point in time, RFC 3339.
     Time,
     /// Where a policy came from.
@@ -53,7 +55,7 @@ pub struct Kind {
     pub fields: &'static [Field],
 }
 
-use Form::{Changes, Faults, Number, Origin, Text, Time};
+use Form::{Changes, Faults, Flag, Number, Origin, Text, Time};
 
 const AUTHORISATION: [Field; 19] = [
     always("outcome", Text, "`granted` or `denied`"),
@@ -119,8 +121,13 @@ const CLOSED: [Field; 14] = [
     maybe("had_grant", Text, "the digest of the grant that the connection had"),
 ];
 
-const VIOLATION: [Field; 20] = [
+const VIOLATION: [Field; 21] = [
     always("seen_by", Text, "`server_log`, or `client` when a guard inside the client saw it"),
+    maybe(
+        "unproved",
+        Flag,
+        "true when the line of the log may be a client's own words; then no service is named",
+    ),
     maybe("service", Text, "the service that tried"),
     maybe("nkey", Text, "its key"),
     maybe("account", Text, "its account"),
@@ -275,6 +282,7 @@ fn form(form: Form) -> Value {
     match form {
         Text => text(),
         Number => number(),
+        Flag => json!({"type": "boolean"}),
         Time => json!({ "type": "string", "format": "date-time" }),
         Origin => object([
             ("from", json!({ "enum": ["directory", "bucket"] }), true),

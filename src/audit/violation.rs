@@ -7,6 +7,7 @@ use super::event::Violation;
 pub fn log(id: Option<&str>, event: &Violation) {
     let Violation {
         seen_by,
+        unproved,
         service,
         nkey,
         account,
@@ -28,7 +29,7 @@ pub fn log(id: Option<&str>, event: &Violation) {
         last,
     } = event;
     tracing::error!(
-        event = "violation", audit = id, seen_by, service, nkey, account, revision, host, server,
+        event = "violation", audit = id, seen_by, unproved = unproved.then_some(true), service, nkey, account, revision, host, server,
         cid, client, operation = operation.as_str(), subject, queue, keyspace, owner, missing_rule,
         detail, repeats, count, first = %first, last = %last,
         "a client went beyond its grant",

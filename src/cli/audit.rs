@@ -15,6 +15,7 @@ use crate::audit::origin::{self, FOLLOWER};
 use crate::audit::reader::{ReadError, Reader, Then};
 use crate::audit::stats::Counter;
 use crate::audit::stream;
+use crate::clean;
 use crate::keys::{Seed, User};
 use crate::source::toml::parse_duration;
 
@@ -165,7 +166,7 @@ impl Tail {
         let show = |subject: &str, event: &serde_json::Value| {
             let line = match origin::judge(subject, event, &followers) {
                 Ok(_) if !filter.takes(event) => return Then::GoOn,
-                Ok(_) if self.json => format!("{event}\n"),
+                Ok(_) if self.json => clean::json(&event.to_string()).into_owned() + "\n",
                 Ok(place) => show::line(place.producer, event),
                 Err(why) => {
                     foreign += 1;

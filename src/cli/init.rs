@@ -203,7 +203,7 @@ impl Init {
             ("nats-server.conf", SERVER_CONFIG.to_owned()),
             ("solewriter.toml", settings),
             ("policy/services.toml", policy),
-            (".gitignore", "/keys/\n/jetstream/\n/audit-spool/\n".to_owned()),
+            (".gitignore", "/keys/\n/jetstream/\n/audit-spool/\n/policy.kept*\n".to_owned()),
             ("audit-stream.json", stream::document()),
             ("schema/policy.schema.json", crate::schema::policy()),
             ("schema/settings.schema.json", crate::schema::settings()),

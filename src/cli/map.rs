@@ -76,7 +76,7 @@ impl MapCommand {
             Format::Mermaid => Ok(map.to_mermaid(focus)),
             Format::Dot => Ok(map.to_dot(focus)),
             Format::Html => map.to_html(),
-            Format::Json => serde_json::to_string_pretty(&map).map(|json| json + "\n"),
+            Format::Json => Ok(super::tool::json(&map)),
         };
         let printed = match text {
             Ok(text) => print(text.as_bytes()),

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::clean;
 use crate::source::Problems;
 
 mod asked;
@@ -113,14 +114,14 @@ impl Cli {
 /// Prints an error to stderr.
 #[allow(clippy::print_stderr)]
 fn fail(error: &dyn std::fmt::Display) -> ExitCode {
-    eprintln!("error: {error}");
+    eprintln!("error: {}", clean::lines(&error.to_string()));
     ExitCode::from(FAILED)
 }
 
 /// Says something beside the data.
 #[allow(clippy::print_stderr)]
 fn note(text: &str) {
-    eprintln!("{text}");
+    eprintln!("{}", clean::lines(text));
 }
 
 /// Writes data to stdout.
@@ -135,7 +136,7 @@ fn print(text: &[u8]) -> ExitCode {
 /// Says that the question itself was wrong.
 #[allow(clippy::print_stderr)]
 fn wrong(error: &dyn std::fmt::Display) -> ExitCode {
-    eprintln!("error: {error}");
+    eprintln!("error: {}", clean::lines(&error.to_string()));
     ExitCode::from(tool::WRONG)
 }
 

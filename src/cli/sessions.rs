@@ -438,7 +438,7 @@ fn table(rows: &[Row]) -> String {
             line(&row.host),
             line(&row.server),
             row.cid.to_string(),
-            row.since.get(..19).unwrap_or(&row.since).to_owned(),
+            line(row.since.get(..19).unwrap_or(&row.since)),
             format!("{client} ({})", row.library),
         ]);
     }
@@ -460,4 +460,41 @@ fn table(rows: &[Row]) -> String {
         }
     }
     text + &format!("{}\n", count(rows.len(), "connection", "connections"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clean::{HOSTILE, dirt};
+
+    /// A client, and a server that lies, say whatever they like.
+    #[test]
+    fn what_others_call_themselves_moves_nothing_on_the_screen() {
+        let hostile = || HOSTILE.to_owned();
+        let row = Row {
+            service: "orders".to_owned(),
+            nkey: "U".to_owned(),
+            revision: "0123456789ab".to_owned(),
+            grant: None,
+            current: State::Stale,
+            reason: Some(hostile()),
+            account: hostile(),
+            connection: "STANDARD",
+            host: hostile(),
+            server: hostile(),
+            server_id: hostile(),
+            cid: 7,
+            since: hostile(),
+            client: line(HOSTILE),
+            library: line(HOSTILE),
+        };
+        let text = table(std::slice::from_ref(&row));
+        assert!(dirt(&text).is_empty(), "{text:?}");
+        assert_eq!(text.lines().count(), 4, "{text}");
+        assert!(text.contains("e\\u{1b}[31mvil\\n"), "{text}");
+        let json = json(&View { revisions: &[], complete: true, sessions: &[row] });
+        assert!(dirt(&json).is_empty(), "{json:?}");
+        let parsed: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(parsed["sessions"][0]["server"], HOSTILE);
+    }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
+use crate::clean;
 use crate::config::{Overrides, Tool};
 use crate::permissions::Defaults;
 use crate::policy::directory::Directory;
@@ -57,8 +58,9 @@ impl Output {
     #[must_use]
     pub fn print(self) -> ExitCode {
         // A reader that has seen enough (`| head`) is no failure.
-        let _ = std::io::stdout().lock().write_all(self.out.as_bytes());
-        let _ = std::io::stderr().lock().write_all(self.err.as_bytes());
+        // Every word of others was made one line where it came in; this is the second wall.
+        let _ = std::io::stdout().lock().write_all(clean::lines(&self.out).as_bytes());
+        let _ = std::io::stderr().lock().write_all(clean::coloured(&self.err).as_bytes());
         ExitCode::from(self.code)
     }
 }
@@ -162,7 +164,8 @@ pub(super) fn accept(
 /// JSON as every command prints it.
 pub(super) fn json(value: &impl Serialize) -> String {
     // Strings, numbers and lists of them always have a JSON form.
-    serde_json::to_string_pretty(value).unwrap_or_default() + "\n"
+    let text = serde_json::to_string_pretty(value).unwrap_or_default();
+    clean::json(&text).into_owned() + "\n"
 }
 
 /// A place in the policy as JSON.
@@ -205,7 +208,7 @@ pub(super) fn count(number: usize, one: &str, many: &str) -> String {
 
 /// Words that people wrote, as one line: what they hold cannot pass for output of ours.
 pub(super) fn line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    clean::line(text).into_owned()
 }
 
 /// A point in time for people and JSON.

@@ -22,8 +22,9 @@ use crate::operation::inbox_prefix;
 use crate::permissions::Defaults;
 use crate::policy::directory::{Directory, Timing, Watcher};
 use crate::policy::store::Store;
+use crate::source::Severity;
 use crate::source::render::Style;
-use crate::telemetry::{self, LogFormat};
+use crate::telemetry::{self, LogFormat, brief};
 use crate::violations::explain::Explainer;
 use crate::violations::follow::{Follower, Input, Options};
 use crate::violations::state::{State, StateFile};
@@ -293,7 +294,10 @@ async fn keep_current(store: Arc<Store>, mut watcher: Watcher) {
             Ok(Err(problems)) => tracing::error!(
                 event = "policy_refused",
                 summary = problems.summary(),
-                problems = problems.render(Style::Plain),
+                problems = brief(
+                    &problems.render(Style::Plain),
+                    problems.count(Severity::Error) as u64,
+                ),
                 "owners are still those of the policy before",
             ),
             Err(_) => {}

@@ -278,6 +278,7 @@ impl Desk {
         let usage = Usage::of(refusal.act, &refusal.subject);
         let info = self.client.as_ref().map(Client::server_info);
         Violation {
+            unproved: false,
             seen_by: "client".to_owned(),
             service: Some(words(&self.service)),
             nkey: self.nkey.clone(),

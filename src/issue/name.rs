@@ -46,7 +46,7 @@ impl ConnectionName {
         let mut parts = text.split('/');
         let (service, key, revision) = (parts.next()?, parts.next()?, parts.next()?);
         let digest = parts.next();
-        if parts.next().is_some() || service.is_empty() || !is_hex(revision, 12) {
+        if parts.next().is_some() || !is_service(service) || !is_hex(revision, 12) {
             return None;
         }
         if digest.is_some_and(|digest| !is_hex(digest, 16)) {
@@ -59,6 +59,10 @@ impl ConnectionName {
             digest: digest.map(ToOwned::to_owned),
         })
     }
+}
+
+fn is_service(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
 }
 
 fn is_hex(text: &str, length: usize) -> bool {
@@ -101,6 +105,8 @@ mod tests {
             "admin".to_owned(),
             key.clone(),
             format!("/{key}/{revision}/{digest}"),
+            format!("nkey:a/{key}/{revision}/{digest}"),
+            format!("a b/{key}/{revision}/{digest}"),
             format!("a/{key}/{revision}/{digest}/more"),
             format!("a/{key}/{revision}/{}", &digest[1..]),
             format!("a/{key}/0123456789AB/{digest}"),

@@ -9,6 +9,7 @@ use aws_lc_rs::digest;
 use data_encoding::BASE64;
 
 use super::Map;
+use crate::clean::is_unclean;
 
 const PAGE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");
@@ -48,8 +49,11 @@ fn inert(json: &str) -> String {
             '<' => out.push_str("\\u003c"),
             '>' => out.push_str("\\u003e"),
             '&' => out.push_str("\\u0026"),
-            '\u{2028}' => out.push_str("\\u2028"),
-            '\u{2029}' => out.push_str("\\u2029"),
+            // What cannot be seen is shown as its escape. (Line breaks have theirs from JSON.)
+            c if is_unclean(c) => {
+                out.push('\\');
+                out.extend(c.escape_unicode());
+            }
             c => out.push(c),
         }
     }

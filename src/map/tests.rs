@@ -163,6 +163,20 @@ fn hostile_names_cannot_leave_their_label() {
 }
 
 #[test]
+fn nothing_in_a_picture_is_invisible() {
+    let name = serde_json::to_string(crate::clean::HOSTILE).unwrap().replace("\u{7f}", "");
+    let policy = format!("[service.orders]\ndescription = {name}\npublishes = [{name}]\n[service.{name}]\n");
+    let file = SourceFile::new("p.toml", policy.clone());
+    assert!(!sketch(&[file]).services.is_empty(), "{policy}");
+    with(&policy, |map| {
+        for text in [map.to_mermaid(None), map.to_dot(None), map.to_html().unwrap()] {
+            let seen = crate::clean::dirt(&text);
+            assert!(seen.is_empty(), "{seen:?}");
+        }
+    });
+}
+
+#[test]
 fn the_page_holds_the_policy_as_data_only() {
     with(HOSTILE, |map| {
         let page = map.to_html().unwrap();
@@ -173,11 +187,11 @@ fn the_page_holds_the_policy_as_data_only() {
             assert!(!page.contains(tag), "{tag}");
         }
         assert!(!page.contains('\u{2028}'));
-        // What is there is what was written.
+        // What is there is what was written, and can be seen.
         let data = page.split_once("id=\"map\">").unwrap().1.split_once("</script>").unwrap().0;
         let data: serde_json::Value = serde_json::from_str(data).unwrap();
         let bucket = &data["buckets"][0]["description"];
-        assert_eq!(bucket, "</script><script>alert(1)</script><!-- {{script}} \u{2028}");
+        assert_eq!(bucket, "</script><script>alert(1)</script><!-- {{script}} \\u{2028}");
         assert_eq!(data["services"][0]["name"], "<svg onload=alert(1)>\"]; click n0 call x()");
     });
 }

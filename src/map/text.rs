@@ -5,6 +5,7 @@
 use std::fmt::Write as _;
 
 use super::picture::{Line, Node, Picture, Shape, Verb};
+use crate::clean::is_unclean;
 use crate::source::Severity;
 
 /// A Mermaid flowchart.
@@ -116,7 +117,7 @@ fn mermaid_label(text: &str) -> String {
     for c in text.chars() {
         if c.is_ascii_alphanumeric() || matches!(c, ' ' | '.' | ',' | '-' | '(' | ')') {
             out.push(c);
-        } else if c.is_control() {
+        } else if is_unclean(c) {
             out.push(' ');
         } else {
             let _ = write!(out, "#{};", u32::from(c));
@@ -135,7 +136,7 @@ fn dot_string(text: &str) -> String {
             '\\' => out.push_str("\\\\"),
             // Graphviz reads HTML entities in labels.
             '&' => out.push_str("&amp;"),
-            c if c.is_control() => out.push(' '),
+            c if is_unclean(c) => out.push(' '),
             c => out.push(c),
         }
     }

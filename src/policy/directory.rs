@@ -1,7 +1,7 @@
 //! The policy directory: texts as they lie on disk, and news of changes. Parses nothing.
 
 use std::collections::hash_map::DefaultHasher;
-use std::fs::{self, File, Metadata};
+use std::fs::{self, Metadata};
 use std::hash::{Hash, Hasher};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use notify::Watcher as _;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::clean;
 use crate::source::{Collector, Problem, Problems, SourceFile};
 
 /// The most bytes that a policy may have in all.
@@ -55,7 +56,10 @@ impl Kind {
 
 /// A directory of policy files: every `*.toml` in it and below, but for names that begin with a
 /// dot (`.git`, editors' files, the `..data` of a mounted Kubernetes config map) and for
-/// assertions about the policy, `*.test.toml`. Symbolic links are followed.
+/// assertions about the policy, `*.test.toml`. Symbolic links are followed where they lead to
+/// something in the directory itself, as those of a mounted config map do; others are errors, and
+/// nothing is read through them: whoever may put a file here may not read every file that
+/// solewriter may.
 #[derive(Clone, Debug)]
 pub struct Directory {
     path: PathBuf,
@@ -65,6 +69,7 @@ pub struct Directory {
 struct Found {
     /// Relative to the directory, with `/` between folders.
     name: String,
+    /// Where it is, without any symbolic link, from the directory on.
     path: PathBuf,
     metadata: Metadata,
 }
@@ -142,11 +147,12 @@ impl Directory {
     /// `None` when a file was replaced under the reader's eyes.
     fn read_kind(&self, kind: Kind) -> Option<Result<Vec<SourceFile>, Problems>> {
         let problems = Collector::new();
-        let found = self.find(kind, &problems);
+        let top = self.top();
+        let found = self.find(&top, kind, &problems);
         let mut left = MAX_BYTES;
         let mut files = Vec::with_capacity(found.len());
         for Found { name, path, metadata } in &found {
-            match read_up_to(path, left) {
+            match read_up_to(&top, path, metadata, left) {
                 Ok((opened, _)) if !same_file(&opened, metadata) => return None,
                 Ok((_, Some(bytes))) => {
                     left -= bytes.len() as u64;
@@ -162,18 +168,23 @@ impl Directory {
                     );
                     break;
                 }
+                Err(error) if is_swapped(&error) => return None,
                 Err(error) => problems.push(unreadable(name, &error)),
             }
         }
         Some(if problems.has_errors() { Err(problems.finish()) } else { Ok(files) })
     }
 
-    fn find(&self, kind: Kind, problems: &Collector) -> Vec<Found> {
+    /// The directory itself. Where it leads is asked once, so that a link that is swapped meanwhile
+    /// mixes nothing.
+    fn top(&self) -> PathBuf {
+        fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone())
+    }
+
+    fn find(&self, top: &Path, kind: Kind, problems: &Collector) -> Vec<Found> {
         let mut found = Vec::new();
         let mut looked_at = 0;
-        // Where a link leads is asked once, so that one that is swapped meanwhile mixes nothing.
-        let top = fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
-        let mut folders = vec![(top, String::new(), Vec::<PathBuf>::new())];
+        let mut folders = vec![(top.to_owned(), String::new(), Vec::<PathBuf>::new())];
         while let Some((folder, prefix, mut above)) = folders.pop() {
             let listed = fs::canonicalize(&folder).and_then(|c| Ok((c, list(&folder)?)));
             let (canonical, entries) = match listed {
@@ -205,18 +216,29 @@ impl Directory {
                     return found;
                 }
                 let name = format!("{prefix}{name}");
-                match fs::metadata(&path) {
-                    Ok(metadata) if metadata.is_dir() => {
-                        folders.push((path, format!("{name}/"), above.clone()));
+                let is_wanted = Kind::of(&name) == Some(kind);
+                let (path, metadata) = match target(&path) {
+                    Ok(target) => target,
+                    Err(error) => {
+                        if is_wanted {
+                            problems.push(unreadable(&name, &error));
+                        }
+                        continue;
                     }
-                    // Not a pipe or a device: reading one could wait for ever.
-                    Ok(metadata) if metadata.is_file() && Kind::of(&name) == Some(kind) => {
-                        found.push(Found { name, path, metadata });
-                    }
-                    Err(error) if Kind::of(&name) == Some(kind) => {
-                        problems.push(unreadable(&name, &error));
-                    }
-                    Ok(_) | Err(_) => {}
+                };
+                // Not a pipe or a device: reading one could wait for ever.
+                let is_file = metadata.is_file() && is_wanted;
+                if !metadata.is_dir() && !is_file {
+                    continue;
+                }
+                if !path.starts_with(top) {
+                    problems.push(leads_out(&name, &path));
+                } else if metadata.is_dir() {
+                    folders.push((path, format!("{name}/"), above.clone()));
+                } else if name.contains(clean::is_unclean) {
+                    problems.push(unclean_name(&name));
+                } else {
+                    found.push(Found { name, path, metadata });
                 }
             }
         }
@@ -228,7 +250,7 @@ impl Directory {
     fn fingerprint(&self, kind: Kind) -> u64 {
         let problems = Collector::new();
         let mut hasher = DefaultHasher::new();
-        for Found { name, metadata, .. } in self.find(kind, &problems) {
+        for Found { name, metadata, .. } in self.find(&self.top(), kind, &problems) {
             name.hash(&mut hasher);
             marks(&metadata).hash(&mut hasher);
         }
@@ -267,13 +289,86 @@ fn same_file(one: &Metadata, other: &Metadata) -> bool {
     marks(one) == marks(other)
 }
 
-/// What was opened, and the whole of it; `None` when it is longer than `limit`.
-fn read_up_to(path: &Path, limit: u64) -> io::Result<(Metadata, Option<Vec<u8>>)> {
+/// What a name stands for: where it is, without any symbolic link, and what it is.
+fn target(path: &Path) -> io::Result<(PathBuf, Metadata)> {
+    let own = fs::symlink_metadata(path)?;
+    if !own.is_symlink() {
+        return Ok((path.to_owned(), own));
+    }
+    let path = fs::canonicalize(path)?;
+    let metadata = fs::symlink_metadata(&path)?;
+    Ok((path, metadata))
+}
+
+/// What was opened, and the whole of it; `None` when it is longer than `limit`. Of what is not
+/// the file that was listed, nothing is read.
+fn read_up_to(
+    top: &Path,
+    path: &Path,
+    listed: &Metadata,
+    limit: u64,
+) -> io::Result<(Metadata, Option<Vec<u8>>)> {
+    let mut file = open_beneath(top, path)?;
+    let opened = file.metadata()?;
+    if !same_file(&opened, listed) {
+        return Ok((opened, None));
+    }
     let mut bytes = Vec::new();
-    let mut file = File::open(path)?;
     (&mut file).take(limit + 1).read_to_end(&mut bytes)?;
-    // Asked after reading: what was written meanwhile shows.
+    // Asked again after reading: what was written meanwhile shows.
     Ok((file.metadata()?, (bytes.len() as u64 <= limit).then_some(bytes)))
+}
+
+/// Opens a file below a folder, and follows no symbolic link on the way: one that was put there
+/// since the file was listed is an error. Never waits, whatever is there.
+#[cfg(unix)]
+fn open_beneath(top: &Path, path: &Path) -> io::Result<fs::File> {
+    use rustix::fs::{Mode, OFlags, open, openat};
+    let common = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let folder = common | OFlags::DIRECTORY;
+    let mut at = open(top, folder, Mode::empty())?;
+    let below = path.strip_prefix(top).map_err(io::Error::other)?;
+    let mut names = below.iter().peekable();
+    while let Some(name) = names.next() {
+        let flags = if names.peek().is_some() { folder } else { common };
+        at = openat(&at, name, flags | OFlags::NOFOLLOW, Mode::empty())?;
+    }
+    Ok(fs::File::from(at))
+}
+
+#[cfg(not(unix))]
+fn open_beneath(_: &Path, path: &Path) -> io::Result<fs::File> {
+    fs::File::open(path)
+}
+
+/// Whether something else was put in a listed file's place, or in that of a folder above it.
+fn is_swapped(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    {
+        use rustix::io::Errno;
+        // NXIO: a socket.
+        let swapped = [Errno::LOOP, Errno::NOTDIR, Errno::MLINK, Errno::NXIO];
+        if swapped.iter().any(|swapped| error.raw_os_error() == Some(swapped.raw_os_error())) {
+            return true;
+        }
+    }
+    error.kind() == io::ErrorKind::NotFound
+}
+
+fn leads_out(name: &str, target: &Path) -> Problem {
+    let message = format!(
+        "{name} is a symbolic link to {}, which is outside of the policy directory",
+        target.display()
+    );
+    Problem::error("link-outside", message).help(
+        "nothing is read there: copy it into the directory, or let the link lead to something in it",
+    )
+}
+
+fn unclean_name(name: &str) -> Problem {
+    let message = format!("the name of {} has characters that cannot be seen", clean::line(name));
+    Problem::error("file-name", message)
+        .help("rename it: control characters, line breaks and marks of direction deceive readers")
 }
 
 fn decode(name: &str, bytes: Vec<u8>, problems: &Collector) -> Option<SourceFile> {
@@ -502,6 +597,96 @@ mod tests {
         assert!(directory.read().unwrap_err().to_string().contains("error[folder-loop]"));
     }
 
+    #[cfg(unix)]
+    #[test]
+    fn links_that_lead_out_are_named_and_never_read() {
+        use std::os::unix::fs::symlink;
+        let outside = tempfile::tempdir().unwrap();
+        write(&outside.path().join("secret"), "the secret = 1");
+        write(&outside.path().join("folder/b.toml"), "another secret = 1");
+        let dir = tempfile::tempdir().unwrap();
+        write(&dir.path().join("own/c.toml"), "c");
+        let links = [
+            ("a.toml", "secret", "secret"),
+            ("team", "folder", "folder"),
+            ("twice.toml", "over", "secret"),
+        ];
+        symlink(outside.path().join("secret"), outside.path().join("over")).unwrap();
+        for (name, target, real) in links {
+            let link = dir.path().join(name);
+            symlink(outside.path().join(target), &link).unwrap();
+            let problems = Directory::new(dir.path()).read().unwrap_err().to_string();
+            let real = fs::canonicalize(outside.path().join(real)).unwrap();
+            assert_eq!(
+                problems.lines().next().unwrap(),
+                format!(
+                    "error[link-outside]: {name} is a symbolic link to {}, which is outside of the \
+                     policy directory",
+                    real.display()
+                )
+            );
+            assert!(!problems.contains("secret ="), "{problems}");
+            fs::remove_file(link).unwrap();
+        }
+        // What is no policy file is nobody's business, and what leads to something inside is read.
+        symlink(outside.path().join("secret"), dir.path().join("README.md")).unwrap();
+        symlink("own", dir.path().join("linked")).unwrap();
+        let files = Directory::new(dir.path()).read().unwrap();
+        assert_eq!(names(&files), ["linked/c.toml", "own/c.toml"]);
+        // The directory itself may be a link.
+        symlink(dir.path(), outside.path().join("policy")).unwrap();
+        assert!(Directory::new(outside.path().join("policy")).read().is_ok());
+    }
+
+    /// Something else is put where a file was listed, before it is opened.
+    #[cfg(unix)]
+    #[test]
+    fn what_is_swapped_in_is_neither_followed_nor_waited_for() {
+        use rustix::fs::{CWD, FileType, Mode, mknodat};
+        use std::os::unix::fs::symlink;
+        let outside = tempfile::tempdir().unwrap();
+        write(&outside.path().join("a.toml"), "secret");
+        let dir = tempfile::tempdir().unwrap();
+        let top = fs::canonicalize(dir.path()).unwrap();
+        let file = top.join("team/a.toml");
+        let listed = || {
+            write(&file, "one");
+            let directory = Directory::new(&top);
+            let found = directory.find(&top, Kind::Policy, &Collector::new());
+            found.into_iter().next().unwrap()
+        };
+        let Found { path, metadata, .. } = listed();
+        assert_eq!(read_up_to(&top, &path, &metadata, 9).unwrap().1.unwrap(), b"one");
+
+        fs::remove_file(&file).unwrap();
+        mknodat(CWD, &file, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        let (opened, read) = read_up_to(&top, &path, &metadata, 9).unwrap();
+        assert!(!same_file(&opened, &metadata) && read.is_none());
+        fs::remove_file(&file).unwrap();
+
+        let Found { path, metadata, .. } = listed();
+        fs::remove_file(&file).unwrap();
+        symlink(outside.path().join("a.toml"), &file).unwrap();
+        assert!(is_swapped(&read_up_to(&top, &path, &metadata, 9).unwrap_err()));
+        fs::remove_file(&file).unwrap();
+
+        let Found { path, metadata, .. } = listed();
+        fs::remove_dir_all(top.join("team")).unwrap();
+        symlink(outside.path(), top.join("team")).unwrap();
+        assert!(is_swapped(&read_up_to(&top, &path, &metadata, 9).unwrap_err()));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_name_that_cannot_be_shown_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let name = clean::HOSTILE.to_owned() + "toml";
+        write(&dir.path().join(&name), "");
+        let problems = Directory::new(dir.path()).read().unwrap_err().to_string();
+        assert!(problems.starts_with("error[file-name]: the name of e\\u{1b}[31mvil\\n"), "{problems}");
+        assert!(clean::dirt(&problems).is_empty());
+    }
+
     #[test]
     fn says_that_a_directory_is_missing() {
         let dir = tempfile::tempdir().unwrap();
@@ -512,7 +697,7 @@ mod tests {
     #[test]
     fn is_bounded() {
         let dir = tempfile::tempdir().unwrap();
-        let file = File::create(dir.path().join("a.toml")).unwrap();
+        let file = fs::File::create(dir.path().join("a.toml")).unwrap();
         file.set_len(MAX_BYTES + 1).unwrap();
         let problems = Directory::new(dir.path()).read().unwrap_err().to_string();
         assert!(problems.starts_with("error[too-large]: the policy has more than 64 MiB in all"));
@@ -577,16 +762,16 @@ mod tests {
             fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
             // Whoever is root reads it either way, and notices the change all the same.
             let read = next(&mut watcher).await;
-            assert_eq!(read.is_ok(), File::open(&file).is_ok(), "{mode:o}");
+            assert_eq!(read.is_ok(), fs::File::open(&file).is_ok(), "{mode:o}");
         }
     }
 
-    /// A file that is there, and cannot be read by anybody, root included.
-    #[cfg(target_os = "linux")]
+    /// A link to nothing: it cannot be read by anybody, root included.
+    #[cfg(unix)]
     #[tokio::test]
     async fn what_cannot_be_read_is_told_of_once_and_tried_again() {
         let dir = tempfile::tempdir().unwrap();
-        std::os::unix::fs::symlink("/proc/self/mem", dir.path().join("a.toml")).unwrap();
+        std::os::unix::fs::symlink("nowhere.toml", dir.path().join("a.toml")).unwrap();
         let mut watcher = watcher(dir.path(), Duration::from_millis(20));
         assert!(watcher.read_now().await.unwrap_err().to_string().contains("error[unreadable]"));
         for _ in 0..3 {

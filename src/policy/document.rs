@@ -153,6 +153,20 @@ pub struct SettingEntries {
     pub connections: Option<Spanned<Vec<Spanned<String>>>>,
 }
 
+impl SettingEntries {
+    /// What is said here and not there: what a service gets from `[defaults]`.
+    #[must_use]
+    pub fn left_to(&self, service: &Self) -> Vec<&'static str> {
+        let said = [
+            ("account", self.account.is_some(), service.account.is_some()),
+            ("lifetime", self.lifetime.is_some(), service.lifetime.is_some()),
+            ("sources", self.sources.is_some(), service.sources.is_some()),
+            ("connections", self.connections.is_some(), service.connections.is_some()),
+        ];
+        said.into_iter().filter(|(_, here, there)| *here && !there).map(|said| said.0).collect()
+    }
+}
+
 /// Reads one file. Problems of syntax, types and unknown keys go to `problems`; what could be
 /// read is returned all the same, so that its values are checked too.
 #[must_use]

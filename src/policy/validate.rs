@@ -24,12 +24,18 @@ use std::sync::Arc;
 use aws_lc_rs::digest;
 
 use self::settings::{Place, Settings};
-use super::document::{self, Document, SettingEntries};
+use super::document::{self, Document, ServiceEntry, SettingEntries};
 use super::model::{Bucket, Policy, Revision, Rule, Service};
 use crate::source::{Collector, Problem, Problems, SourceFile, Span, Spanned};
 
 /// The most rules that a policy may come to, with roles and `reads = ["*"]` written out.
 pub const MAX_RULES: usize = 1_000_000;
+
+/// The file of a policy of several files in which `[defaults]` stands.
+pub const DEFAULTS_FILE: &str = "defaults.toml";
+
+/// How many services a problem about `[defaults]` shows.
+const MAX_REACHED: usize = 3;
 
 /// A policy that holds, and what is worth saying about it.
 #[derive(Debug)]
@@ -98,7 +104,7 @@ pub fn sketch(files: &[SourceFile]) -> Sketch {
     let left = Cell::new(MAX_RULES);
     let roles = role::check(roles, &problems);
     let context = service::Context {
-        defaults: check_defaults(defaults, &problems),
+        defaults: check_defaults(defaults, &services, &problems),
         buckets: &buckets.list,
         roles: &roles,
         left: &left,
@@ -138,13 +144,57 @@ pub fn sketch(files: &[SourceFile]) -> Sketch {
     Sketch { revision: revision(files), services, buckets, problems }
 }
 
-fn check_defaults(tables: Vec<Spanned<SettingEntries>>, problems: &Collector) -> Settings {
+fn check_defaults(
+    tables: Vec<Spanned<SettingEntries>>,
+    services: &[ServiceEntry],
+    problems: &Collector,
+) -> Settings {
     let spans = tables.iter().map(|table| &table.span);
     only_one("[defaults]", spans, problems);
+    if let Some(first) = tables.first() {
+        check_reach(first, services, problems);
+    }
     let mut all = tables.into_iter().map(|table| settings::settings(table.value, problems));
     let first = all.next().unwrap_or_default();
     all.for_each(drop);
     first
+}
+
+/// Who may write one file of several must not thereby change the services of the others. The
+/// table may stand in [`DEFAULTS_FILE`], which is there for it, or where it changes no service
+/// of another file.
+fn check_reach(
+    table: &Spanned<SettingEntries>,
+    services: &[ServiceEntry],
+    problems: &Collector,
+) {
+    let file = table.span.file();
+    if **file.name() == *DEFAULTS_FILE {
+        return;
+    }
+    let reached: Vec<(&ServiceEntry, Vec<&str>)> = services
+        .iter()
+        .filter(|service| service.name.span.file() != file)
+        .map(|service| (service, table.value.left_to(&service.settings)))
+        .filter(|(_, settings)| !settings.is_empty())
+        .collect();
+    if reached.is_empty() {
+        return;
+    }
+    let many = if reached.len() == 1 { "a service" } else { "services" };
+    let message = format!("`[defaults]` in {} would change {many} of other files", file.name());
+    let mut problem = Problem::error("defaults-elsewhere", message).at(&table.span, "");
+    for (service, settings) in reached.iter().take(MAX_REACHED) {
+        let label = format!("would get `{}` from there", settings.join("`, `"));
+        problem = problem.also(&service.name.span, label);
+    }
+    let more = match reached.len().saturating_sub(MAX_REACHED) {
+        0 => String::new(),
+        more => format!(" ({more} more would get something, too)"),
+    };
+    problems.push(problem.help(format!(
+        "move the table to `{DEFAULTS_FILE}` at the top of the policy, or say it in each service{more}"
+    )));
 }
 
 /// Reports all but the first table of a kind that a policy has once.

@@ -13,8 +13,11 @@ use crate::keys::{self, AccountKey, CurveKey, KeyError, ServerKey, UserKey, Veri
 use crate::policy::model::ConnectionType;
 
 /// The largest payload that is looked at, in bytes. A request is about 1.5 KB; client
-/// certificates (which a server with TLS verification adds) take a few KB each.
-pub const MAX_REQUEST_BYTES: usize = 128 * 1024;
+/// certificates (which a server with TLS verification adds) take a few KB each. What a client says
+/// of itself stands in it twice, in base64, and may have the server's `max_control_line` (4 KB
+/// unless raised): up to 256 KB of that is answered, because whoever gets no answer waits for it
+/// until the server's own time is up.
+pub const MAX_REQUEST_BYTES: usize = 768 * 1024;
 
 /// Why a request was ignored.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -8,6 +8,9 @@ use crate::permissions::{Side, inbox_prefix, never_granted};
 use crate::policy::model::{Access, Location, Policy, Rule, Service};
 use crate::subject::Pattern;
 
+/// What remains where another service owns the keyspace.
+pub const TRANSFER: &str = "to allow it, the ownership has to be transferred";
+
 /// What to say beside a "no".
 #[derive(Clone, Debug, Default)]
 pub struct Advice {
@@ -72,7 +75,7 @@ impl Advice {
                 "to allow it, put {value:?} into `{key}` of [service.{service}] ({at})"
             )),
             None if owner.is_some() => {
-                sentences.push("to allow it, the ownership has to be transferred".to_owned());
+                sentences.push(TRANSFER.to_owned());
             }
             None => {}
         }
@@ -111,30 +114,9 @@ fn write(policy: &Policy, service: &Service, keyspace: &Keyspace) -> Advice {
     if owner.is_some() {
         return Advice { owner, nearest, ..Advice::default() };
     }
-    Advice { nearest, add: Some(to_own(policy, service, keyspace)), ..Advice::default() }
-}
-
-fn to_own(policy: &Policy, service: &Service, keyspace: &Keyspace) -> Entry {
     let parts = policy.bucket(keyspace.bucket()).is_some_and(|bucket| bucket.part_owners);
     let value = if parts { keyspace.to_string() } else { keyspace.bucket().to_string() };
-    entry(service, "owns", value)
-}
-
-/// The entry that the policy lacks for `service` to get all of what it asks, if any could grant
-/// it. For a keyspace that another service owns, it is the one that cannot be written before
-/// that service gives the keyspace up.
-#[must_use]
-pub fn missing(policy: &Policy, service: &Service, question: &Question) -> Option<Entry> {
-    let advice = advise(policy, service, question);
-    let keyspace = match question {
-        Question::Write(keyspace) => Some(keyspace.clone()),
-        Question::Publish(pattern) => keyspace_of(pattern),
-        Question::Read(_) | Question::Subscribe(_) => None,
-    };
-    match (advice.owner, keyspace) {
-        (Some(_), Some(keyspace)) => Some(to_own(policy, service, &keyspace)),
-        _ => advice.add,
-    }
+    Advice { nearest, add: Some(entry(service, "owns", value)), ..Advice::default() }
 }
 
 fn plain(service: &Service, pattern: &Pattern, side: Side) -> Advice {
@@ -148,7 +130,17 @@ fn plain(service: &Service, pattern: &Pattern, side: Side) -> Advice {
         Some(match side {
             Side::Publish => "inboxes come with `answers`, all of them".to_owned(),
             Side::Subscribe => {
-                format!("inboxes are private: `{inbox}` comes with `reads`, `owns` and `calls`")
+                let comes = format!("`{inbox}` comes with `reads`, `owns` and `calls`");
+                let prefix = inbox_prefix(&service.name);
+                let own = pattern.as_str().strip_prefix(&*prefix).is_some_and(|r| r.starts_with('.'));
+                if own {
+                    format!("inboxes are private: {comes}")
+                } else {
+                    // What a client that was not told does first of all.
+                    format!(
+                        "inboxes are private: set the inbox prefix of this client to `{prefix}`; {comes}"
+                    )
+                }
             }
         })
     } else if pattern.as_str().starts_with(['$', '_']) {

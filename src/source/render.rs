@@ -7,6 +7,7 @@ use annotate_snippets::{
 };
 
 use super::redact::redact;
+use crate::clean;
 use super::{Label, Problem, Problems, Severity, SourceFile};
 
 /// Labels in one file that are more lines apart than this get a snippet each.
@@ -111,6 +112,11 @@ impl Problems {
     }
 }
 
+/// Source text without seeds, and with nothing that deceives who looks; places stay.
+fn excerpted(text: &str) -> String {
+    clean::excerpt(&redact(text)).into_owned()
+}
+
 /// Labels of one file that are shown together.
 struct Cluster<'a> {
     file: &'a SourceFile,
@@ -159,7 +165,7 @@ impl<'a> Cluster<'a> {
             let text = (!label.text.is_empty()).then_some(label.text.as_str());
             kind.span(range.start - start..range.end - start).label(text)
         });
-        Snippet::source(redact(excerpt))
+        Snippet::source(excerpted(excerpt))
             .path(name)
             .line_start(self.first_line + 1)
             .annotations(annotations)

@@ -58,15 +58,23 @@ pub enum Value<'a> {
     Other(&'static str, Span),
 }
 
-/// Parses a file. When it is not TOML, all syntax errors are reported, and `None` is returned:
+/// How `toml` calls a key that is there twice.
+const DUPLICATE: &str = "duplicate key";
+
+/// Parses a file. When it is not TOML, the first syntax error is reported, and how many follow:
+/// one bracket that is missing makes an error of every line below it. Then `None` is returned:
 /// what could be recovered of a broken file would only give misleading problems.
 pub fn read<'a>(file: &'a SourceFile, problems: &'a Collector) -> Option<Table<'a>> {
     let (document, errors) = DeTable::parse_recoverable(file.text());
     let broken = !errors.is_empty();
-    for error in errors {
+    let start = |error: &::toml::de::Error| error.span().map_or(0, |span| span.start);
+    let unformed = errors.iter().filter(|error| error.message() != DUPLICATE).map(start).min();
+    let beyond = |error: &&::toml::de::Error| unformed.is_some_and(|first| start(error) > first);
+    let follow = errors.iter().filter(beyond).count();
+    for error in errors.iter().filter(|error| !beyond(error)) {
         let span = file.span(error.span().unwrap_or(0..0));
         let message = error.message();
-        problems.push(if message == "duplicate key" {
+        problems.push(if message == DUPLICATE {
             let problem =
                 Problem::error("duplicate-key", format!("`{}` is defined twice", span.text()))
                     .help("keep one of the two, or merge them");
@@ -75,7 +83,13 @@ pub fn read<'a>(file: &'a SourceFile, problems: &'a Collector) -> Option<Table<'
                 None => problem.at(&span, "defined before in this file"),
             }
         } else {
-            Problem::error("toml-syntax", format!("not TOML: {message}")).at(&span, "")
+            let problem =
+                Problem::error("toml-syntax", format!("not TOML: {message}")).at(&span, "");
+            match follow {
+                0 => problem,
+                1 => problem.help("one more error below may follow from it"),
+                more => problem.help(format!("{more} more errors below may follow from it")),
+            }
         });
     }
     (!broken).then(|| Table {
@@ -657,45 +671,40 @@ error[bad-duration]: `e` is not a duration: \"1 fortnight\"
     }
 
     #[test]
-    fn reports_all_syntax_errors_and_nothing_else() {
-        let found = problems("a = \nb = 1\nb = 2\n[t]\n[t]\nc = [1,,2]\n", |_| {});
+    fn reports_what_is_twice_and_the_first_syntax_error() {
+        let found = problems("b = 1\nb = 2\nc = [1,,2]\na = \n[t]\n[t]\n", |_| {});
         assert_eq!(
             found,
             "\
-error[toml-syntax]: not TOML: string values must be quoted, expected literal string
- --> s.toml:1:5
-  |
-1 | a = 
-  |     ^
-
 error[duplicate-key]: `b` is defined twice
- --> s.toml:3:1
+ --> s.toml:2:1
   |
-2 | b = 1
+1 | b = 1
   | - first here
-3 | b = 2
+2 | b = 2
   | ^ again here
   |
   = help: keep one of the two, or merge them
 
-error[duplicate-key]: `t` is defined twice
- --> s.toml:5:2
-  |
-4 | [t]
-  |  - first here
-5 | [t]
-  |  ^ again here
-  |
-  = help: keep one of the two, or merge them
-
 error[toml-syntax]: not TOML: extra comma in array, expected value
- --> s.toml:6:8
+ --> s.toml:3:8
   |
-6 | c = [1,,2]
+3 | c = [1,,2]
   |        ^
+  |
+  = help: 2 more errors below may follow from it
 
 "
         );
+    }
+
+    /// Each line below an array without an end is an error of its own.
+    #[test]
+    fn one_bracket_that_is_missing_is_one_error() {
+        let text = "a = [1,\n".to_owned() + &"[t]\nb = [\"x\"]\nc = \"y\"\n".repeat(50);
+        let found = problems(&text, |_| {});
+        assert_eq!(found.matches("error[").count(), 1, "{found}");
+        assert!(found.contains("more errors below may follow from it"), "{found}");
     }
 
     #[test]

@@ -26,6 +26,18 @@ pub fn log_defects(server: &Server) {
     }
 }
 
+/// Problems as text for a line of the log: the first error, and how many more there are.
+pub fn brief(problems: &str, errors: u64) -> String {
+    let mut parts = problems.split("\n\n");
+    let is_error = |part: &&str| part.starts_with("error");
+    let first = parts.clone().find(is_error).or_else(|| parts.next()).unwrap_or_default();
+    match errors.saturating_sub(1) {
+        0 => first.to_owned(),
+        1 => format!("{first}\n\n... and 1 more error: `solewriter check` shows it"),
+        more => format!("{first}\n\n... and {more} more errors: `solewriter check` shows them"),
+    }
+}
+
 /// Logs one event. `audit` in the line is the event's id in the audit stream.
 pub fn log_event(source: &Source, record: &Record) {
     let id = source.id(record.sequence);
@@ -59,8 +71,13 @@ pub fn log_event(source: &Source, record: &Record) {
                 message_of_push = origin.message,
                 number = origin.number,
                 errors,
-                problems,
-                "the change was refused as a whole; the policy before stays in force",
+                problems = brief(problems, *errors),
+                "{}",
+                if revision.is_some() {
+                    "the change was refused as a whole; the policy before stays in force"
+                } else {
+                    "the policy was refused as a whole; none is in force, and nobody is let in"
+                },
             );
         }
         Event::SessionClosed(event) => session_closed(&id, event),
@@ -241,4 +258,25 @@ fn session_closed(id: &str, event: &SessionClosed) {
         grant,
         had_grant,
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_the_log_has_the_first_error_and_counts_the_rest() {
+        let problem = |severity: &str| format!("{severity}: a\n --> p.toml:1:1\n  |\n1 | x\n");
+        let text = |list: &[&str]| list.iter().map(|s| problem(s) + "\n").collect::<String>();
+        let first = problem("error[b]").trim_end().to_owned();
+        for (list, errors, said) in [
+            (&["warning[a]", "error[b]"][..], 1, ""),
+            (&["error[b]", "error[c]"], 2, "\n\n... and 1 more error: `solewriter check` shows it"),
+            (&["note[a]", "error[b]", "x"], 127, "\n\n... and 126 more errors: `solewriter check` shows them"),
+        ] {
+            let brief = brief(&text(list), errors);
+            assert_eq!(brief.replace("\n\n\n", "\n\n"), format!("{first}{said}"), "{list:?}");
+        }
+        assert_eq!(super::brief("", 0), "");
+    }
 }

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::counter::Counter;
 
+use crate::clean;
+
 /// The most that waits, in bytes: some 10,000 decisions.
 const ROOM: usize = 8 * 1024 * 1024;
 /// How long lines are gathered before they are written.
@@ -113,6 +115,44 @@ impl Lines {
     }
 }
 
+/// Lines on their way to [`Lines`], each written whole: nothing that a client, a server or a file
+/// calls itself breaks one, or deceives who looks.
+#[derive(Clone)]
+pub(super) struct Cleaned {
+    lines: Lines,
+    json: bool,
+}
+
+impl Cleaned {
+    pub(super) fn new(lines: Lines, json: bool) -> Self {
+        Self { lines, json }
+    }
+}
+
+impl Write for Cleaned {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let (body, end) = line.strip_suffix(b"\n").map_or((line, &b""[..]), |body| (body, b"\n"));
+        // Almost all are so, and a decision waits for each.
+        if body.iter().all(|byte| matches!(byte, b' '..=b'~')) {
+            self.lines.push(line);
+            return Ok(line.len());
+        }
+        let text = String::from_utf8_lossy(body);
+        let text = if self.json {
+            clean::json(&text).replace('\n', "\\n")
+        } else {
+            clean::coloured(&text).replace('\n', "\\n")
+        };
+        self.lines.push(&[text.as_bytes(), end].concat());
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
 impl Write for Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.push(line);
@@ -155,6 +195,32 @@ mod tests {
         let written: Vec<u8> = receiver.try_iter().flatten().collect();
         let expected: String = (0..1000).map(|number| format!("{number}\n")).collect();
         assert_eq!(String::from_utf8(written).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_line_stays_one_line_whatever_it_quotes() {
+        for json in [true, false] {
+            let (sender, receiver) = mpsc::channel();
+            let lines = Lines::to(Sink(sender, None)).unwrap();
+            let mut cleaned = Cleaned::new(lines.clone(), json);
+            let hostile = clean::HOSTILE;
+            let line = if json { format!("{{\"a\":{}}}\n", serde_json::json!(hostile)) } else { format!("\u{1b}[31mERROR\u{1b}[0m {hostile}\n") };
+            cleaned.write_all(line.as_bytes()).unwrap();
+            cleaned.write_all(b"{\"plain\":1}\n").unwrap();
+            lines.finish();
+            let written: Vec<u8> = receiver.try_iter().flatten().collect();
+            let written = String::from_utf8(written).unwrap();
+            assert_eq!(written.lines().count(), 2, "{written:?}");
+            assert!(written.ends_with("\n{\"plain\":1}\n"), "{written:?}");
+            let first = written.lines().next().unwrap();
+            if json {
+                assert!(clean::dirt(first).is_empty(), "{first:?}");
+                assert_eq!(serde_json::from_str::<serde_json::Value>(first).unwrap()["a"], hostile);
+            } else {
+                // Three: the two of ours, and a colour in the text, which does no harm.
+                assert_eq!(clean::dirt(first), ['\u{1b}'; 3]);
+            }
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::operation::{Act, Operation, Target, Usage};
 use crate::permissions::{Defaults, Grant};
 use crate::policy::model::{Policy, Service};
 use crate::policy::store::Snapshot;
-use crate::query::advice::{advise, missing};
+use crate::query::advice::{TRANSFER, advise, said};
 use crate::query::{Question, may};
 use crate::subject::{MAX_SUBJECT_BYTES, Pattern};
 
@@ -51,7 +51,9 @@ impl Explainer {
     ) -> Violation {
         let Told { refusal, number: _, count, first, last, repeats } = told;
         let Usage { operation, target } = Usage::of(refusal.act, &refusal.subject);
-        let granted = refusal.user.as_deref().and_then(ConnectionName::parse);
+        // What may be made up is told, and ascribed to nobody.
+        let named = if refusal.unproved { None } else { refusal.user.as_deref() };
+        let granted = named.and_then(ConnectionName::parse);
         let about = self.about(refusal, granted.as_ref(), operation, target.as_ref());
         let (service, nkey, revision) = match granted {
             Some(ConnectionName { service, key, revision, digest: _ }) => {
@@ -61,6 +63,7 @@ impl Explainer {
         };
         Violation {
             seen_by: "server_log".to_owned(),
+            unproved: refusal.unproved,
             service,
             nkey,
             account: refusal.account.as_deref().map(words),
@@ -91,6 +94,14 @@ impl Explainer {
         target: Option<&Target>,
     ) -> About {
         let stranger = match (&refusal.user, granted) {
+            (user, None) if refusal.unproved => {
+                let user = user.as_deref().unwrap_or("nobody");
+                Some(format!(
+                    "unproved: a leafnode's or an MQTT client's own words may look like this line, \
+                     which names {}",
+                    words(user)
+                ))
+            }
             (_, Some(_)) => None,
             (None, None) => Some("the server's log does not name the user".to_owned()),
             (Some(user), None) => {
@@ -122,10 +133,15 @@ impl Explainer {
             };
             return About { owner, detail: Some(detail), ..About::default() };
         }
-        let missing_rule = missing(policy, service, &question).map(|entry| entry.to_string());
-        let never = advise(policy, service, &question).never;
-        let detail = never.map(|never| format!("no rule can grant it: {never}"));
-        About { owner, missing_rule, detail }
+        let advice = advise(policy, service, &question);
+        let detail = match (advice.never, advice.owner) {
+            (Some(never), _) => Some(format!("no rule can grant it: {never}")),
+            (None, Some((owner, rule))) => {
+                Some(format!("{owner} {}: a key has one writer; {TRANSFER}", said(&rule)))
+            }
+            (None, None) => None,
+        };
+        About { owner, missing_rule: advice.add.map(|entry| entry.to_string()), detail }
     }
 
     /// Whether the policy in force grants it: a connection lives on by the one it was let in by.
@@ -235,11 +251,25 @@ reads = ["shared"]
         for (said, expected) in [
             (
                 publish("$KV.orders.k1"),
-                ["write", "orders/k1", "orders", "[service.evil] owns = [\"orders\"]", ""],
+                [
+                    "write",
+                    "orders/k1",
+                    "orders",
+                    "",
+                    "orders owns orders (p.toml:9:9): a key has one writer; to allow it, the ownership has \
+                     to be transferred",
+                ],
             ),
             (
                 publish("$KV.shared.b.x"),
-                ["write", "shared/b.x", "other", "[service.evil] owns = [\"shared/b.x\"]", ""],
+                [
+                    "write",
+                    "shared/b.x",
+                    "other",
+                    "",
+                    "other owns shared/b.> (p.toml:11:9): a key has one writer; to allow it, the \
+                     ownership has to be transferred",
+                ],
             ),
             (
                 publish("$KV.shared.c"),
@@ -283,8 +313,8 @@ reads = ["shared"]
                     "",
                     "",
                     "",
-                    "no rule can grant it: inboxes are private: \
-                  `_INBOX.evil.>` comes with `reads`, `owns` and `calls`",
+                    "no rule can grant it: inboxes are private: set the inbox prefix of this client \
+                     to `_INBOX.evil`; `_INBOX.evil.>` comes with `reads`, `owns` and `calls`",
                 ],
             ),
             (

@@ -36,6 +36,9 @@ const BEHIND_AGAIN: Duration = Duration::from_secs(10);
 const FAREWELL: Duration = Duration::from_secs(5);
 /// How many refusals of our own events are folded at a time: they differ by connection alone.
 const MAX_OWN_FOLDS: usize = 64;
+/// How long after everything was read what comes is the server's again: it writes a line, with
+/// whatever a client put into it, in one go.
+const SETTLED: Duration = Duration::from_secs(2);
 /// How many violations of a stream are known again after a restart.
 const RECENT: usize = 1024;
 
@@ -98,6 +101,10 @@ pub struct Follower {
     tally: Tally,
     strange_said: bool,
     too_long_said: bool,
+    /// Whether what is read may be a client's words, because a line before it was [`Line::Loose`].
+    loose: bool,
+    /// When everything was read since.
+    settling: Option<Instant>,
 }
 
 /// What one look at the input came to.
@@ -119,8 +126,17 @@ impl Follower {
         state: State,
         file: Option<StateFile>,
     ) -> Self {
-        let State { instance, next, server, position: _, recent, folds: open, own_folds, outbox } =
-            state;
+        let State {
+            instance,
+            next,
+            server,
+            position: _,
+            recent,
+            folds: open,
+            own_folds,
+            loose,
+            outbox,
+        } = state;
         let mut folds = Folds::new(options.window, MAX_FOLDS);
         folds.restore(next.max(1), open);
         let mut own = Folds::new(options.window, MAX_OWN_FOLDS);
@@ -144,6 +160,8 @@ impl Follower {
             outbox: waiting,
             tally: Tally::default(),
             strange_said: false,
+            loose,
+            settling: None,
             too_long_said: false,
         }
     }
@@ -232,7 +250,7 @@ impl Follower {
 
     /// Reads a piece of the input.
     async fn look(&mut self) -> Looked {
-        let mut lines = Batch::default();
+        let mut lines = Batch { loose: self.loose, ..Batch::default() };
         let looked = match &mut self.input {
             Input::File(tail) => {
                 let read = tail.read(|line| lines.take(line));
@@ -264,12 +282,26 @@ impl Follower {
                 Err(_) => Looked::UpToDate,
             },
         };
+        self.settle(lines.loosened, looked);
         self.take(lines);
         looked
     }
 
+    /// Decides whether what is read from now on is the server's.
+    fn settle(&mut self, loosened: bool, looked: Looked) {
+        if loosened {
+            (self.loose, self.settling) = (true, None);
+        }
+        if self.loose && looked == Looked::UpToDate {
+            let since = *self.settling.get_or_insert_with(Instant::now);
+            if since.elapsed() >= SETTLED {
+                (self.loose, self.settling) = (false, None);
+            }
+        }
+    }
+
     fn take(&mut self, batch: Batch) {
-        let Batch { lines, found, names, strange } = batch;
+        let Batch { lines, found, names, strange, loose: _, loosened: _ } = batch;
         self.tally.lines += lines;
         if let Some(name) = names
             && self.options.server.is_none()
@@ -381,6 +413,7 @@ impl Follower {
                 recent: self.recent.iter().copied().collect(),
                 folds: self.folds.saved(),
                 own_folds: self.own.saved(),
+                loose: self.loose,
                 outbox,
             })?;
         }
@@ -410,14 +443,23 @@ struct Batch {
     found: Vec<(Refusal, u64)>,
     names: Option<String>,
     strange: u64,
+    /// Whether the next line may be a client's words.
+    loose: bool,
+    /// Whether one of these lines made it so.
+    loosened: bool,
 }
 
 impl Batch {
     fn take(&mut self, line: &[u8]) {
         self.lines += 1;
         match parse(line) {
-            Line::Refusal(refusal) => self.found.push((*refusal, hash(line))),
-            Line::ServerName(name) => self.names = Some(name),
+            Line::Refusal(refusal) => {
+                let refusal = Refusal { unproved: self.loose, ..*refusal };
+                self.found.push((refusal, hash(line)));
+            }
+            Line::ServerName(name) if !self.loose => self.names = Some(name),
+            Line::ServerName(_) => {}
+            Line::Loose => (self.loose, self.loosened) = (true, true),
             Line::Strange => self.strange += 1,
             Line::Other => {}
         }
@@ -503,6 +545,42 @@ mod tests {
         // Nobody takes the events: they are in the state at the end.
         let tally = follower.run(stopped).await.unwrap();
         (tally, file.load().unwrap().unwrap())
+    }
+
+    /// A leafnode's name, with line breaks in it: by a short line, and by one that is too long to be
+    /// looked at.
+    #[tokio::test]
+    async fn what_may_be_a_clients_words_is_of_nobody() {
+        let left = "[1] 2026/11/23 18:12:02.0 [INF] h:1 - lid:6 - Leafnode connection closed: x - Remote: ";
+        for name in ["edge\n".to_owned(), "e".repeat(2 * 64 * 1024) + "\n"] {
+            let text = [
+                line(1, "intruder", "$KV.orders.a"),
+                format!("{left}{name}"),
+                line(3, "intruder", "$KV.orders.a"),
+                "[1] 2026/11/23 18:12:04.0 [INF]   Name:            forged\n".to_owned(),
+                line(5, "victim", "$KV.orders.b"),
+            ];
+            let (tally, state) = follow(text.concat()).await;
+            assert_eq!((tally.violations, tally.told), (3, 3));
+            let events: Vec<serde_json::Value> = state
+                .outbox
+                .iter()
+                .map(|event| serde_json::from_str(&event.body).unwrap())
+                .filter(|event: &serde_json::Value| event["type"] == "solewriter.violation")
+                .collect();
+            let brief: Vec<[&serde_json::Value; 4]> = events
+                .iter()
+                .map(|event| &event["data"])
+                .map(|data| [&data["service"], &data["unproved"], &data["count"], &data["server"]])
+                .collect();
+            let null = &serde_json::Value::Null;
+            let (one, yes) = (&serde_json::json!(1), &serde_json::json!(true));
+            let told = [&serde_json::json!("intruder"), null, one, null];
+            let doubted = [null, yes, one, null];
+            assert_eq!(brief, [told, doubted, doubted]);
+            // Also after a restart, and until everything was read for a while.
+            assert!(state.loose);
+        }
     }
 
     #[tokio::test]

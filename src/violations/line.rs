@@ -11,6 +11,12 @@
 //! [1] 2026/11/23 18:12:21.596374 [ERR] 127.0.0.1:46340 - cid:18 - "v2:py:x" - "APP/user:n" - Publish Violation - Subject "s"
 //! ```
 //!
+//! What a line says by itself is not enough. Some lines hold a client's words as they were sent,
+//! and with a line break in them what stands behind it looks like a line of its own: from 2.12 on
+//! `[INF] … lid:6 - Leafnode connection closed: Client Closed - Remote: NAME`, and traces of MQTT
+//! clients. Such a line is [`Line::Loose`]: what follows it may be anybody's, and whoever reads
+//! the log tells when it is the server's again ([`super::follow`]).
+//!
 //! with `Subscription Violation - …, Queue: "q", SID 1` and `Publish Violation - Reply "r"`. Time,
 //! process and level are there or not, as the server's `logtime` and its target (file, syslog)
 //! have it; before all that may stand what syslog or a container runtime puts there.
@@ -29,6 +35,9 @@ pub enum Line {
     Refusal(Box<Refusal>),
     /// The server tells its name, as it does when it starts.
     ServerName(String),
+    /// A client's words may stand in it as they were sent: of what follows, nobody knows whose
+    /// it is.
+    Loose,
     /// It has the words of a violation where they should be, and is not understood: a format
     /// that this version does not know.
     Strange,
@@ -79,7 +88,8 @@ pub struct Refusal {
     pub client: Option<String>,
     /// The account (2.12 on).
     pub account: Option<String>,
-    /// The user's name; it is not in the line of an MQTT connection from 2.12 on.
+    /// The user's name; it is not in the line of an MQTT connection from 2.12 on. Of a user without
+    /// one, what the client sent as its key or token, with the word for that before it: `nkey:U…`.
     pub user: Option<String>,
     /// What was refused.
     pub act: Act,
@@ -87,6 +97,9 @@ pub struct Refusal {
     pub subject: String,
     /// The queue group of a subscription.
     pub queue: Option<String>,
+    /// Whether the line may be a client's words, and not the server's.
+    #[serde(default)]
+    pub unproved: bool,
 }
 
 impl Same for Refusal {
@@ -98,23 +111,41 @@ impl Same for Refusal {
             (_, None) => format!("{} {}", self.address, self.connection),
         };
         let queue = self.queue.as_deref().unwrap_or_default();
+        // What somebody made up counts for nothing that happened.
+        let unproved = if self.unproved { "unproved " } else { "" };
         // Told apart by what no name holds: each is printed with its quotes.
-        format!("{who:?} {:?} {:?} {queue:?}", self.act, self.subject)
+        format!("{unproved}{who:?} {:?} {:?} {queue:?}", self.act, self.subject)
     }
 }
 
 /// Reads one line, without its line break.
 #[must_use]
 pub fn parse(line: &[u8]) -> Line {
-    let Some(at) = find(line, b" Violation - ") else { return name(line) };
+    let Some(at) = find(line, b" Violation - ") else {
+        return if is_loose(line) { Line::Loose } else { name(line) };
+    };
     match refusal(line) {
         Some(refusal) => Line::Refusal(Box::new(refusal)),
+        None if is_loose(line) => Line::Loose,
         // In front of the words, a quote means that a client said them.
         None if line.get(..at).is_some_and(|head| !head.contains(&b'"') && looks_logged(head)) => {
             Line::Strange
         }
         None => Line::Other,
     }
+}
+
+/// Whether it is about a connection of other servers or of MQTT, of which nats-server does not
+/// quote everything. Or empty, as no server writes one, and as one that is too long is given.
+fn is_loose(line: &[u8]) -> bool {
+    // Behind a quote stand words that are quoted, whoever's they are.
+    let head = line.split(|byte| *byte == b'"').next().unwrap_or_default();
+    let of = |kind: &&[u8]| {
+        find(head, b" - ").and_then(|at| head.get(at + 3..)).is_some_and(|label| {
+            label.strip_prefix(*kind).is_some_and(|rest| rest.starts_with(b":") || rest.starts_with(b"_ws:"))
+        })
+    };
+    line.is_empty() || [&b"lid"[..], b"mid", b"rid", b"gid"].iter().any(of)
 }
 
 fn find(text: &[u8], wanted: &[u8]) -> Option<usize> {
@@ -224,25 +255,29 @@ fn refusal(line: &[u8]) -> Option<Refusal> {
         act,
         subject,
         queue,
+        unproved: false,
     })
 }
 
-/// `APP/user:orders/U…/0123`: the account, and the user's name.
+/// `APP/user:orders/U…/0123`: the account, and the user's name. A key or a token (`APP/nkey:U…`) is
+/// what the client sent, and no name that anybody gave it.
 fn account_and_user(label: &str) -> Option<(&str, &str)> {
     let (account, user) = label.split_once('/')?;
-    let (_, name) = user.split_once(':')?;
-    Some((account, name))
+    let (kind, name) = user.split_once(':')?;
+    Some((account, if kind == "user" { name } else { user }))
 }
 
 /// Before 2.12: `User "name", `, `Nkey "U…", `, `JWT User "U…", `.
 #[allow(clippy::option_option)]
 fn user(rest: &mut Rest<'_>) -> Option<Option<String>> {
-    for word in [&b"User "[..], b"Nkey ", b"JWT User ", b"Token "] {
+    for (word, kind) in
+        [(&b"User "[..], ""), (b"Nkey ", "nkey:"), (b"JWT User ", "jwt:"), (b"Token ", "token:")]
+    {
         if rest.0.starts_with(word) {
             rest.skip(word)?;
             let name = rest.quoted()?;
             rest.skip(b", ")?;
-            return Some(Some(name));
+            return Some(Some(format!("{kind}{name}")));
         }
     }
     Some(None)

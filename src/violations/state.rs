@@ -45,6 +45,9 @@ pub struct State {
     /// The same of refusals of the follower's own events.
     #[serde(default)]
     pub own_folds: Vec<Fold<Refusal>>,
+    /// Whether what follows may be a client's words.
+    #[serde(default)]
+    pub loose: bool,
     /// What was told and is not acknowledged.
     pub outbox: Vec<Outgoing>,
 }

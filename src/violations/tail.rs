@@ -99,7 +99,8 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// Takes bytes in, and gives every line that ends in them.
+    /// Takes bytes in, and gives every line that ends in them. For one that is too long it gives an
+    /// empty one, which no server writes.
     pub fn feed(&mut self, mut bytes: &[u8], mut line: impl FnMut(&[u8])) {
         while let Some(end) = memchr::memchr(b'\n', bytes) {
             let (head, rest) = bytes.split_at_checked(end).unwrap_or_default();
@@ -107,6 +108,7 @@ impl Lines {
             if self.skipping {
                 self.skipping = false;
                 self.skipped = 0;
+                line(b"");
             } else if self.partial.is_empty() && head.len() <= MAX_LINE {
                 line(head);
             } else {
@@ -114,6 +116,7 @@ impl Lines {
                 if self.skipping {
                     self.skipping = false;
                     self.skipped = 0;
+                    line(b"");
                 } else {
                     line(&self.partial);
                     self.partial.clear();

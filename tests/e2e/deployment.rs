@@ -347,12 +347,17 @@ impl Deployment {
     /// Starts one more instance, without waiting for anything. Gives its index.
     pub fn launch_instance(&mut self, arguments: &[&str]) -> usize {
         let log = self.dir.path().join(format!("solewriter-{}.log", self.instances.len()));
+        // The file is one instance's alone.
+        let kept = self.dir.path().join(format!("policy-{}.kept", self.instances.len()));
+        let keep = (!arguments.contains(&"--policy-keep"))
+            .then(|| ["--policy-keep".to_owned(), kept.display().to_string()]);
         let child = Command::new(env!("CARGO_BIN_EXE_solewriter"))
             .arg("serve")
             .arg("--config")
             .arg(self.files.settings())
             .args(["--nats-servers", &self.urls().join(","), "--log-format", "json"])
             .args(arguments)
+            .args(keep.iter().flatten())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(&log).unwrap())

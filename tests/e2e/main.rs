@@ -125,6 +125,7 @@ on_every_server! {
     crate::protocol::a_server_that_trusts_another_issuer_is_refused as a_server_that_trusts_another_issuer_is_refused;
     crate::protocol::with_another_issuer_it_is_not_ready as with_another_issuer_it_is_not_ready;
     crate::protocol::the_callouts_user_can_do_nothing_else as the_callouts_user_can_do_nothing_else;
+    crate::protocol::who_says_much_of_itself_is_answered as who_says_much_of_itself_is_answered;
     crate::protocol::sealed_garbage_gets_no_answer as sealed_garbage_gets_no_answer;
     crate::protocol::forged_requests_get_no_answer as forged_requests_get_no_answer;
     crate::protocol::a_captured_request_expires as a_captured_request_expires;
@@ -235,6 +236,7 @@ on_every_server! {
     crate::violations::each_violation_is_told_once_with_the_true_owner as each_violation_is_told_once_with_the_true_owner;
     crate::violations::a_follower_that_is_killed_loses_nothing_and_tells_nothing_twice as a_follower_that_is_killed_loses_nothing_and_tells_nothing_twice;
     crate::violations::no_client_can_forge_a_violation as no_client_can_forge_a_violation;
+    crate::violations::a_leafnode_writes_no_violation_of_another as a_leafnode_writes_no_violation_of_another;
     crate::violations::a_follower_without_a_right_to_tell_does_not_go_round_in_circles as a_follower_without_a_right_to_tell_does_not_go_round_in_circles;
     crate::violations::standard_input_is_resumed_too as standard_input_is_resumed_too;
     crate::upgrade::a_policy_in_its_bucket_moves_by_the_printed_steps as a_policy_in_its_bucket_moves_by_the_printed_steps;

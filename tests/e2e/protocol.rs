@@ -2,7 +2,7 @@
 
 use data_encoding::BASE64URL_NOPAD;
 use serde_json::{Value, json};
-use solewriter::keys::{Curve, CurveSecret, Seed};
+use solewriter::keys::{Curve, CurveSecret, Seed, User};
 
 use super::deployment::{Deployment, Prepared, edit, eventually};
 use super::raw::{Message, Raw};
@@ -255,6 +255,30 @@ fn noise(length: usize) -> Vec<u8> {
     (0..length).map(next).collect()
 }
 
+/// A server takes longer lines than 4 KB where it is told to, and a client fills them.
+pub async fn who_says_much_of_itself_is_answered(version: &'static str) {
+    let prepared = Prepared::new()
+        .with_server("listen: $CLIENT_LISTEN", "listen: $CLIENT_LISTEN\nmax_control_line: 262144");
+    let mut deployment = prepared.start(version, POLICY).await;
+    let service = deployment.service("known");
+    let mut raw = Raw::dial(deployment.url()).await;
+    let mut options = raw.proof(&service.seed);
+    options["name"] = json!("x".repeat(200 * 1024));
+    raw.enter(&options).await.unwrap();
+    let line = deployment.instances[0].says("authorisation").await;
+    assert_eq!((&line["outcome"], &line["service"]), (&json!("granted"), &json!("known")), "{line}");
+    assert!(line["client"].as_str().unwrap().len() < 1000, "{line}");
+    // Nor does a stranger wait until its time is up.
+    let mut raw = Raw::dial(deployment.url()).await;
+    let stranger = Seed::<User>::generate();
+    let mut options = raw.proof(&stranger);
+    options["name"] = json!("x".repeat(200 * 1024));
+    let refused = raw.enter(&options).await.unwrap_err();
+    assert!(refused.to_lowercase().contains("authorization violation"), "{refused}");
+    let line = deployment.instances[0].says_where("authorisation", |l| l["outcome"] == "denied").await;
+    assert_eq!(line["reason"], "unknown_key", "{line}");
+}
+
 pub async fn sealed_garbage_gets_no_answer(version: &'static str) {
     let mut deployment = open_to_tests().start(version, POLICY).await;
     let (request, _) = overheard(&deployment).await;
@@ -273,7 +297,7 @@ pub async fn sealed_garbage_gets_no_answer(version: &'static str) {
         ("not_sealed", String::new(), noise(1000)),
         ("not_sealed", String::new(), request.clone()),
         ("too_large", String::new(), noise(1024 * 1024)),
-        ("too_large", header.clone(), noise(200 * 1024)),
+        ("too_large", header.clone(), noise(800 * 1024)),
         ("server_xkey", "Nats-Server-Xkey: nonsense".to_owned(), request.clone()),
         ("server_xkey", "Nats-Server-Xkey:".to_owned(), request.clone()),
         unopened(b""),

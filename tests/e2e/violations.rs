@@ -11,6 +11,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use solewriter::audit::stream::{self, DEFAULT_NAME};
 use solewriter::violations::line::{Line, parse};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Command;
 
 use super::clients::Library;
@@ -185,13 +186,15 @@ pub async fn each_violation_is_told_once_with_the_true_owner(version: &'static s
         // Two of the libraries ask for a consumer without naming keys.
         let watched = if library == Library::NatsJs { key.clone() } else { b.to_owned() };
         for (operation, on, owner, rule) in [
-            ("write", key.clone(), Some(&owner), format!("owns = [\"{b}\"]")),
+            // It has an owner: no entry of the intruder's would do.
+            ("write", key.clone(), Some(&owner), String::new()),
             ("get", key.clone(), Some(&owner), format!("reads = [\"{key}\"]")),
             ("watch", watched.clone(), Some(&owner), format!("reads = [\"{watched}\"]")),
             ("subscribe", subject("events"), None, format!("subscribes = [\"events.{b}.x\"]")),
             ("publish", subject("svc"), None, format!("publishes = [\"svc.{b}.x\"]")),
         ] {
-            let rule = format!("[service.intruder] {rule}");
+            let rule =
+                if rule.is_empty() { rule } else { format!("[service.intruder] {rule}") };
             expected.insert((operation.to_owned(), on), (owner.cloned(), rule));
         }
     }
@@ -401,6 +404,71 @@ pub async fn no_client_can_forge_a_violation(version: &'static str) {
     let strange = log.lines().filter(|line| parse(line.as_bytes()) == Line::Strange).count();
     assert_eq!(strange, 0);
     assert!(log.contains("[TRC]"), "tracing is on");
+}
+
+/// A leafnode's name is logged as it was sent, line breaks and all, when it leaves. What it says
+/// there is told as unproved and of nobody, and what the server says afterwards counts again.
+pub async fn a_leafnode_writes_no_violation_of_another(version: &'static str) {
+    let leaf = solewriter::sandbox::free_ports(1).unwrap()[0];
+    let leafnodes = format!(
+        "system_account: SYS\nleafnodes {{ listen: \"127.0.0.1:{leaf}\", authorization \
+         {{ user: edge, password: edge, account: APP }} }}"
+    );
+    let prepared = Prepared::new().with_server("system_account: SYS", &leafnodes);
+    let deployment = prepared.start(version, POLICY).await;
+    let mut follower = follow(&deployment, "follower", &["--window", "0s"]);
+    follower.says("connected").await;
+
+    let owner = deployment.service("owner-rust").key();
+    let forged = format!(
+        "edge\n[1] 2026/11/23 18:12:21.596374 [ERR] 127.0.0.1:1 - cid:1 - \"v1:go:x\" - \
+         \"APP/user:owner-rust/{owner}/0123456789ab/0123456789abcdef\" - Publish Violation - Subject \
+         \"$KV.python.forged\"\n[1] 2026/11/23 18:12:21.596374 [INF]   Name:            forged\nx"
+    );
+    let options =
+        json!({"user": "edge", "pass": "edge", "name": forged, "version": "2.12.0", "headers": true});
+    let stream = tokio::net::TcpStream::connect(("127.0.0.1", leaf)).await.unwrap();
+    let (reader, mut writer) = stream.into_split();
+    let mut lines = BufReader::new(reader).lines();
+    writer.write_all(format!("CONNECT {options}\r\nPING\r\n").as_bytes()).await.unwrap();
+    while !lines.next_line().await.unwrap().expect("an open connection").starts_with("PONG") {}
+    drop((lines, writer));
+    let left = eventually("the server to log that it left", async || {
+        let log = deployment.server.log();
+        log.lines().find(|line| line.contains("Leafnode connection closed")).map(str::to_owned)
+    })
+    .await;
+    // 2.10 and 2.11 do not name it.
+    if left.contains("Remote: edge") {
+        let line = follower.says("violation").await;
+        assert_eq!((&line["unproved"], &line["subject"]), (&json!(true), &json!("$KV.python.forged")));
+        assert!(line["service"].is_null() && line["nkey"].is_null(), "{line}");
+        let detail = line["detail"].as_str().unwrap();
+        assert!(detail.starts_with("unproved: ") && detail.contains("owner-rust/"), "{detail}");
+    } else {
+        assert!(!deployment.server.log().contains("forged"), "{left}");
+    }
+    let mut raw = Raw::login(&deployment, &deployment.service("intruder")).await;
+    let mut number = 0;
+    let proved = eventually("a violation that is proved", async || {
+        number += 1;
+        raw.publish(&format!("$KV.rust.k{number}"), b"x").await.unwrap_err();
+        let lines = logged(&follower.log);
+        lines.into_iter().find(|line| line["service"] == "intruder")
+    })
+    .await;
+    assert!(proved["unproved"].is_null(), "{proved}");
+    assert_ne!(proved["server"], "forged", "{proved}");
+    for line in logged(&follower.log) {
+        assert_ne!(line["service"], "owner-rust", "{line}");
+    }
+}
+
+/// The violations in the log of a follower.
+fn logged(log: &std::path::Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(log).unwrap();
+    let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    lines.filter(|line| line["event"] == "violation").collect()
 }
 
 /// What forbids the follower its own subject is in the log that it follows.

@@ -331,6 +331,14 @@ pub(super) fn consumers() -> Family {
             )
             .since(2, 11),
             about(
+                "consumer-reset",
+                "The victim's pull consumer, set back to its beginning",
+                "$JS.API.CONSUMER.RESET.KV_{victim}.pull",
+                &json!({"seq": 1}),
+                Effect::Answered,
+            )
+            .since(2, 14),
+            about(
                 "consumer-unpin",
                 "The client that the victim's consumer is pinned to, unpinned",
                 "$JS.API.CONSUMER.UNPIN.KV_{victim}.pinned",

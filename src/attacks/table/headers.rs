@@ -190,6 +190,22 @@ pub(super) fn family() -> Family {
             .since(2, 11)
             .opened_by(&TRACING)
             .in_prove(),
+            Attack::new(
+                "trace-to-own-bucket",
+                "A put whose trace is to go to a key of its own, to learn of accounts and servers",
+                Who::Neighbour,
+                Effect::Learns("\"server\""),
+            )
+            .step(ask("$KV.{mine}.a").headers("Nats-Trace-Dest: $KV.{mine}.trace").body("x"))
+            .step(ask("$JS.API.DIRECT.GET.KV_{mine}.$KV.{mine}.trace").times(50))
+            .residual(
+                "a trace may go wherever the service may publish, and tells the server's name, \
+                 version and feature flags, and the names of the accounts that the message passed, \
+                 APP and STATE",
+                "put nothing that is secret into the names of servers and accounts; no message, \
+                 permission or other client shows in a trace",
+            )
+            .since(2, 11),
         ],
     }
 }

@@ -128,3 +128,19 @@ fn count_line(stats: &Stats) -> String {
     };
     format!("{} events{between}{foreign}\n", stats.events)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clean::{HOSTILE, dirt};
+
+    #[test]
+    fn an_event_is_one_line_whatever_it_says() {
+        let event = serde_json::json!({"time": HOSTILE, "type": HOSTILE, "data": {
+            HOSTILE: HOSTILE, "list": [HOSTILE], "object": {HOSTILE: HOSTILE}}});
+        for text in [line("orders", &event), foreign(HOSTILE, Foreign::Subject)] {
+            assert_eq!(text.lines().count(), 1, "{text:?}");
+            assert!(dirt(&text).is_empty(), "{text:?}");
+        }
+    }
+}

@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use serde::{Deserialize, Serialize};
 
 use super::hash;
+use crate::clean;
 use crate::policy::directory::{Kind, MAX_BYTES, MAX_FILES};
 use crate::policy::standing::Origin;
 use crate::source::SourceFile;
@@ -258,7 +259,7 @@ fn is_name(name: &str) -> bool {
         |part: &str| !part.is_empty() && !part.starts_with('.') && !part.contains(['\\', ':']);
     name.len() <= 1024
         && Kind::of(name) == Some(Kind::Policy)
-        && !name.chars().any(char::is_control)
+        && !name.chars().any(clean::is_unclean)
         && name.split('/').all(part)
 }
 

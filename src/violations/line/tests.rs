@@ -181,7 +181,6 @@ fn a_client_cannot_put_words_into_the_servers_mouth() {
 #[test]
 fn what_is_no_violation_is_passed_over_and_a_new_format_is_not() {
     for line in [
-        "",
         "[1] 2026/11/23 23:31:41.672735 [INF] Server is ready",
         r#"[1] [ERR] 127.0.0.1:56166 - cid:27 - authentication error - Nkey """#,
         "\u{0}\u{0}\u{0}",
@@ -195,6 +194,44 @@ fn what_is_no_violation_is_passed_over_and_a_new_format_is_not() {
     assert_eq!(parse(named.as_bytes()), Line::ServerName("nats-1".to_owned()));
     let forged = r#"[1] [ERR] h:1 - cid:9 - "[INF]   Name: victim""#;
     assert_eq!(parse(forged.as_bytes()), Line::Other);
+}
+
+/// Lines in which a client's words stand unquoted, as real servers wrote them, and one of each
+/// kind of connection that may write such.
+#[test]
+fn what_may_hold_words_as_they_were_sent_is_loose() {
+    for line in [
+        "",
+        "[7] 2026/11/28 15:13:32.788321 [INF] 127.0.0.1:45818 - lid:6 - Leafnode connection closed: Client Closed - Remote: name",
+        "127.0.0.1:45818 - lid_ws:6 - Leafnode connection closed: Client Closed - Remote: name",
+        "Nov 28 15:13:32 host nats-server[9]: h:5 - lid:6 - Leafnode connection closed: Read Error - Remote: a - Publish Violation - b",
+        "[7] 2026/11/28 15:13:32.788321 [TRC] 127.0.0.1:4 - mid:6 - <<- [CONNECT clientID=a",
+        "[7] 2026/11/28 15:13:32.788321 [INF] 127.0.0.1:4 - rid:6 - Router connection closed: x",
+    ] {
+        assert_eq!(parse(line.as_bytes()), Line::Loose, "{line}");
+    }
+    for line in [
+        // A stranger cannot have the log doubted: its words are behind a quote.
+        "[7] 2026/11/28 15:13:39.411200 [ERR] 127.0.0.1:5 - cid:26 - authentication error - User \"h - lid:3 - x\"",
+        "[7] 2026/11/28 15:13:39.411200 [INF] 127.0.0.1:5 - cid:26 - Client connection closed - lid:3",
+    ] {
+        assert_eq!(parse(line.as_bytes()), Line::Other, "{line}");
+    }
+    let quoted = r#"[1] [ERR] h:1 - mid:9 - "lid:3" - Publish Violation - Subject "s""#;
+    assert_eq!(refusal(quoted).kind, Kind::Mid);
+}
+
+/// A client may send whatever it likes as its key where nobody looks at it (a user with a password,
+/// on a server without nkey users): it is no name that solewriter gave.
+#[test]
+fn a_key_that_was_sent_is_no_name() {
+    let sent = "victim/UX/0123456789ab";
+    for line in [
+        format!(r#"[1] [ERR] h:1 - cid:9 - "APP/nkey:{sent}" - Publish Violation - Subject "s""#),
+        format!(r#"[1] [ERR] h:1 - cid:9 - Publish Violation - Nkey "{sent}", Subject "s""#),
+    ] {
+        assert_eq!(refusal(&line).user, Some(format!("nkey:{sent}")), "{line}");
+    }
 }
 
 proptest::proptest! {
