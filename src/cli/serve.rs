@@ -141,7 +141,7 @@ async fn serve(
         sessions,
         limits,
         listen,
-        audit: _,
+        audit,
     } = settings;
     let Follower { store, standing, metrics, recorder, .. } = follower.clone();
     let sealer = xkey
@@ -179,7 +179,9 @@ async fn serve(
     }
     let identity = Identity::new(rand::random(), Timestamp::now().as_second());
     tracing::info!(event = "instance", id = &*identity.id, host = identity.host);
-    let together = Together::prepare(&nats, system, sessions, &service, identity.clone());
+    let audit_stream = audit.map(|audit| audit.stream);
+    let together =
+        Together::prepare(&nats, system, sessions, audit_stream, &service, identity.clone());
     let connections = nats.connections;
     let member = Arc::new(Member { identity, store, standing: standing.clone(), connections });
     let (connected, connection) = watch::channel(None);
