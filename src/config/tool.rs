@@ -12,11 +12,12 @@ use super::secret::{
 };
 use super::{
     Login, Overrides, Tls, bucket, clock_leeway, grants, login, patience, queue_group, read,
-    servers, tls,
+    servers, sessions, tls,
 };
 use crate::keys::{Account, Curve, Role, Seed, User};
 use crate::keyspace::BucketName;
 use crate::permissions::Defaults;
+use crate::sessions::consumers;
 use crate::source::{Collector, Problem, Problems, Spanned};
 
 /// What the tools know about the deployment.
@@ -41,6 +42,8 @@ pub struct Tool {
     pub bucket: BucketName,
     /// The stream that takes audit events, if the settings name one.
     pub audit: Option<String>,
+    /// What is allowed of consumers.
+    pub consumers: consumers::Settings,
     /// The settings file, for messages.
     pub path: PathBuf,
     nats_seed: Option<Spanned<PathBuf>>,
@@ -77,6 +80,7 @@ impl Tool {
         let (patience, clock_leeway) = (patience(&raw, problems), clock_leeway(&raw, problems));
         let queue_group = queue_group(&raw, problems);
         let bucket = bucket(&raw, problems);
+        let sessions = sessions(&raw, problems);
         let (defaults, accounts) = grants?;
         Some(Self {
             servers: servers?,
@@ -89,6 +93,7 @@ impl Tool {
             queue_group: queue_group?,
             bucket: bucket?,
             audit: raw.audit_stream.map(|stream| stream.value),
+            consumers: sessions?.consumers,
             path: path.to_owned(),
             nats_seed: raw.nats_seed,
             credentials: raw.credentials,

@@ -153,6 +153,60 @@ pub async fn look(
     Ok((found, listed))
 }
 
+/// What the tools show: everything that the next round would delete.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Survey {
+    /// How many streams were looked at.
+    pub streams: usize,
+    /// How many consumers may stay.
+    pub kept: usize,
+    /// What must go, with its stream.
+    pub doomed: Vec<(String, Doomed)>,
+    /// Streams that did not tell everything, and why.
+    pub untold: Vec<(String, String)>,
+}
+
+/// Looks at every stream, and deletes nothing.
+///
+/// # Errors
+/// [`ApiError`] when the state account does not answer.
+pub async fn survey(
+    accounts: &Accounts,
+    policy: &Policy,
+    settings: Settings,
+) -> Result<Survey, ApiError> {
+    let (targets, whole) = accounts.targets(policy).await?;
+    let mut survey = Survey { streams: targets.len(), ..Survey::default() };
+    if !whole {
+        survey.untold.push(("STREAM.NAMES".to_owned(), "there are too many".to_owned()));
+    }
+    let looks = stream::iter(targets).map(|target| async move {
+        let deadline = Instant::now() + STREAM_WITHIN / 2;
+        (look(&target, policy, settings, deadline).await, target.2)
+    });
+    let mut looks = looks.buffer_unordered(STREAMS_AT_ONCE);
+    while let Some((looked, stream)) = looks.next().await {
+        match looked {
+            Ok((found, listed)) => {
+                survey.kept += found.kept.len();
+                let doomed = found.doomed.into_iter().map(|doomed| (stream.clone(), doomed));
+                survey.doomed.extend(doomed);
+                if listed == Listed::Part {
+                    survey.untold.push((stream, "there are too many, or too large ones".to_owned()));
+                } else if listed == Listed::NoStream {
+                    survey.streams -= 1;
+                }
+            }
+            Err(error) => survey.untold.push((stream, error.to_string())),
+        }
+    }
+    survey.doomed.sort_by(|(a, one), (b, other)| {
+        (a, one.cause, &one.consumer.name).cmp(&(b, other.cause, &other.consumer.name))
+    });
+    survey.untold.sort();
+    Ok(survey)
+}
+
 /// One round, for as long as `go_on` says before each stream and each deletion.
 ///
 /// # Errors

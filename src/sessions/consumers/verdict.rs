@@ -105,6 +105,12 @@ impl Cause {
         }
     }
 
+    /// Whether it may deliver what somebody may not have. The rest only costs.
+    #[must_use]
+    pub fn is_urgent(self) -> bool {
+        matches!(self, Self::System | Self::Lost | Self::Disabled | Self::NoKey | Self::Oversized)
+    }
+
     /// Why, for people.
     #[must_use]
     pub fn explain(self) -> &'static str {
