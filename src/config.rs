@@ -29,6 +29,7 @@ use crate::keys::{Curve, Seed, Signer, User};
 use crate::keyspace::BucketName;
 use crate::permissions::Defaults;
 use crate::policy::model::StreamName;
+use crate::sessions::consumers::{self, Strangers};
 use crate::sessions::{self, verdict::Gained};
 use crate::source::{Collector, Problem, Problems, SourceFile, Spanned};
 use crate::telemetry::LogFormat;
@@ -350,7 +351,23 @@ fn sessions(raw: &Raw, problems: &Collector) -> Option<sessions::Settings> {
             None
         }
     };
+    let strangers = match raw.strangers.as_ref().map(|given| (given, given.value.as_str())) {
+        None | Some((_, "delete")) => Some(Strangers::Delete),
+        Some((_, "leave")) => Some(Strangers::Leave),
+        Some((given, other)) => {
+            problems.push(
+                Problem::error("bad-value", format!("{other:?} is nothing to do with a consumer"))
+                    .at(&given.span, "expected \"delete\" or \"leave\""),
+            );
+            None
+        }
+    };
+    let per_service = raw.consumers_per_service.as_ref().map_or(200, |most| most.value);
     Some(sessions::Settings {
+        consumers: consumers::Settings {
+            per_service: usize::try_from(per_service).unwrap_or(1),
+            strangers: strangers?,
+        },
         every: every?,
         close_per_second: u32::try_from(pace).unwrap_or(1),
         gained: gained?,

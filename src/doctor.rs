@@ -43,7 +43,7 @@ const fn check(
 }
 
 /// Every check, in the order in which they are shown. `docs/doctor.md` is checked against it.
-pub const CHECKS: [Check; 24] = [
+pub const CHECKS: [Check; 25] = [
     check(
         "address",
         "servers",
@@ -211,6 +211,13 @@ pub const CHECKS: [Check; 24] = [
         "system user",
         "Open connections can be reached when the policy changes",
         "nats-server fixes permissions when a connection is made",
+    ),
+    check(
+        "consumers",
+        "state",
+        "callout user",
+        "Consumers of buckets and audit streams can be listed, and a grant covers each",
+        "A consumer outlives the right of who made it, and goes on delivering",
     ),
 ];
 

@@ -150,6 +150,14 @@ pub fn inbox_prefix(service: &str) -> String {
     format!("_INBOX.{service}")
 }
 
+/// Whose inbox a subject is in: the second token, which is a service's name where there is a
+/// service of that name. `None` for what no service's inbox holds.
+#[must_use]
+pub fn inbox_owner(subject: &str) -> Option<&str> {
+    let (service, rest) = subject.strip_prefix("_INBOX.")?.split_once('.')?;
+    (!service.is_empty() && !rest.is_empty()).then_some(service)
+}
+
 /// Whether a subject is in an inbox: the only place where an answer belongs.
 ///
 /// Whoever asks chooses the reply subject, and the answer is published with the right of who

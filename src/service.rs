@@ -8,7 +8,7 @@ mod connection;
 mod fence;
 mod link;
 
-pub use self::connection::connect_beside;
+pub use self::connection::{connect_beside, connect_for_consumers};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -4,6 +4,7 @@
 //! text that reaches a log may hold line breaks and terminal codes. Metrics are in the
 //! OpenMetrics text format.
 
+mod consumers;
 mod events;
 mod lines;
 mod sessions;
@@ -22,6 +23,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use tracing_subscriber::EnvFilter;
 
+pub use self::consumers::ConsumerMetrics;
 pub use self::events::{brief, log_defects, log_event};
 pub use self::sessions::{SessionMetrics, SessionState};
 use crate::policy::model::Policy;
@@ -141,6 +143,7 @@ pub struct Metrics {
     audit_spool_bytes: Gauge,
     audit_connected: Gauge,
     sessions: SessionMetrics,
+    consumers: ConsumerMetrics,
 }
 
 impl Metrics {
@@ -173,6 +176,7 @@ impl Metrics {
             audit_spool_bytes: Gauge::default(),
             audit_connected: Gauge::default(),
             sessions: SessionMetrics::default(),
+            consumers: ConsumerMetrics::default(),
             registry: Registry::default(),
         };
         registry.register(
@@ -241,6 +245,7 @@ impl Metrics {
         metrics.register_source(&mut registry);
         metrics.register_audit(&mut registry);
         metrics.sessions.register(&mut registry);
+        metrics.consumers.register(&mut registry);
         Arc::new(Self { registry, ..metrics })
     }
 
@@ -305,6 +310,12 @@ impl Metrics {
     #[must_use]
     pub fn sessions(&self) -> &SessionMetrics {
         &self.sessions
+    }
+
+    /// Those of consumers.
+    #[must_use]
+    pub fn consumers(&self) -> &ConsumerMetrics {
+        &self.consumers
     }
 
     /// Counts an event.

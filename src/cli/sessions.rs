@@ -1,5 +1,7 @@
 //! `solewriter sessions`: who is connected, and by which policy; and closing connections by hand.
 
+mod consumers;
+
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
@@ -38,6 +40,7 @@ pub struct Sessions {
 #[derive(Subcommand)]
 enum Command {
     Close(Close),
+    Consumers(consumers::Consumers),
 }
 
 #[derive(Args)]
@@ -142,6 +145,7 @@ impl Sessions {
         let output = match &self.command {
             None => in_runtime(self.list.output()),
             Some(Command::Close(close)) => in_runtime(close.output()),
+            Some(Command::Consumers(consumers)) => in_runtime(consumers.output()),
         };
         output.unwrap_or_else(|wrong| wrong).print()
     }

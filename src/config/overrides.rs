@@ -39,7 +39,7 @@ const fn setting(
 }
 
 /// Every setting, in the order of the file. `docs/settings.md` is checked against it.
-const SETTINGS: [Setting; 41] = [
+const SETTINGS: [Setting; 43] = [
     setting("nats", "servers", Kind::List, "nats-server addresses, separated by commas"),
     setting("nats", "nkey_seed", Kind::Path, "file with the callout user's seed"),
     setting("nats", "credentials", Kind::Path, "credentials (.creds) file, instead of nkey_seed"),
@@ -93,6 +93,18 @@ const SETTINGS: [Setting; 41] = [
         "gained",
         Kind::Text,
         "connections that only gained: leave or close [leave]",
+    ),
+    setting(
+        "sessions",
+        "consumers_per_service",
+        Kind::Number,
+        "consumers that one service may have on one bucket [200]",
+    ),
+    setting(
+        "sessions",
+        "strangers",
+        Kind::Text,
+        "consumers that reach no service: delete or leave [delete]",
     ),
     setting(
         "limits",

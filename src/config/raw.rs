@@ -38,6 +38,8 @@ pub(super) struct Raw {
     pub(super) sweep_every: Option<Spanned<Duration>>,
     pub(super) close_per_second: Option<Spanned<i64>>,
     pub(super) gained: Option<Spanned<String>>,
+    pub(super) consumers_per_service: Option<Spanned<i64>>,
+    pub(super) strangers: Option<Spanned<String>>,
     pub(super) pending: Option<Spanned<i64>>,
     pub(super) patience: Option<Spanned<Duration>>,
     pub(super) clock_leeway: Option<Spanned<Duration>>,
@@ -149,6 +151,8 @@ impl Raw {
             raw.sweep_every = sessions.duration("every");
             raw.close_per_second = sessions.integer("close_per_second", 1..=100_000);
             raw.gained = sessions.string("gained");
+            raw.consumers_per_service = sessions.integer("consumers_per_service", 1..=100_000);
+            raw.strangers = sessions.string("strangers");
             sessions.finish();
         }
         if let Some(mut limits) = root.table("limits") {
@@ -199,7 +203,8 @@ impl Raw {
         }
         over!(servers nats_seed credentials queue_group name connections tls_required tls_first
             tls_ca tls_cert tls_key issuer_seed xkey_seed system_seed admin_seed audit_admin_seed
-            publisher_seed policy bucket poll keep keep_at_most account accounts lifetime jitter sweep_every close_per_second gained pending
+            publisher_seed policy bucket poll keep keep_at_most account accounts lifetime jitter
+            sweep_every close_per_second gained consumers_per_service strangers pending
             patience clock_leeway drain per_key per_host listen audit_stream audit_spool audit_spool_limit log_format
             log_filter)
     }

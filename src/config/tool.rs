@@ -12,12 +12,13 @@ use super::secret::{
 };
 use super::{
     Login, Overrides, PolicySource, Tls, bucket, clock_leeway, grants, login, patience,
-    queue_group, read, servers, tls,
+    queue_group, read, servers, sessions, tls,
 };
 use crate::keys::{Account, Curve, Role, Seed, User};
 use crate::keyspace::BucketName;
 use crate::permissions::Defaults;
 use crate::policy::bucket::Seat;
+use crate::sessions::consumers;
 use crate::source::{Collector, Problem, Problems, Spanned};
 
 /// What the tools know about the deployment.
@@ -44,6 +45,8 @@ pub struct Tool {
     pub bucket: BucketName,
     /// The stream that takes audit events, if the settings name one.
     pub audit: Option<String>,
+    /// What is allowed of consumers.
+    pub consumers: consumers::Settings,
     /// The settings file, for messages.
     pub path: PathBuf,
     nats_seed: Option<Spanned<PathBuf>>,
@@ -85,6 +88,7 @@ impl Tool {
             (Some(_), _) => bucket.clone().map(PolicySource::Bucket),
             (None, policy) => policy.as_ref().map(|p| PolicySource::Directory(p.value.clone())),
         };
+        let sessions = sessions(&raw, problems);
         let (defaults, accounts) = grants?;
         Some(Self {
             servers: servers?,
@@ -98,6 +102,7 @@ impl Tool {
             queue_group: queue_group?,
             bucket: bucket?,
             audit: raw.audit_stream.map(|stream| stream.value),
+            consumers: sessions?.consumers,
             path: path.to_owned(),
             nats_seed: raw.nats_seed,
             credentials: raw.credentials,

@@ -19,6 +19,8 @@ use crate::policy::directory::Directory;
 use crate::policy::model::Policy;
 use crate::policy::validate::validate;
 use crate::protocol::seal::Sealer;
+use crate::sessions::consumers::listing::Jetstream;
+use crate::sessions::consumers::sweep::{self, Accounts, Survey};
 use crate::source::{Problems, SourceFile};
 
 mod greeting;
@@ -87,6 +89,11 @@ pub async fn look(tool: &Tool, clock: Clock) -> Seen {
     let seat =
         if client(Role::Publisher).is_some() { Seat::Publisher } else { Seat::Callout };
     let policy = policy(tool, reader, seat).await;
+    let consumers = match (client(Role::Callout), &policy.policy) {
+        (Some(callout), Ok(policy)) => Ok(consumers(tool, callout, policy).await),
+        (None, _) => Err(without(Role::Callout)),
+        (_, Err(blind)) => Err(blind.clone()),
+    };
     let instances = match reader {
         Some(reader) => {
             fleet::ask(reader).await.map_err(|error| Blind::new(error, "look at nats-server's log"))
@@ -107,6 +114,7 @@ pub async fn look(tool: &Tool, clock: Clock) -> Seen {
         policy: policy.policy,
         policy_is_wrong: policy.is_wrong,
         policy_bucket: policy.bucket,
+        consumers,
         streams,
         settings,
         users: users
@@ -238,6 +246,16 @@ async fn account(connected: &Connected, system: &System<'_>) -> Look<String> {
     let may_ask = matches!(connected.user.role, Role::Admin | Role::AuditAdmin);
     let told = if may_ask { greeting::account(client).await } else { None };
     told.ok_or_else(|| without(Role::System))
+}
+
+async fn consumers(tool: &Tool, callout: &Client, policy: &Policy) -> Result<Survey, String> {
+    let accounts = Accounts {
+        state: Jetstream::state(callout.clone()),
+        audit: Some(Jetstream::audit(callout.clone())),
+        audit_stream: tool.audit.clone(),
+    };
+    let survey = sweep::survey(&accounts, policy, tool.consumers).await;
+    survey.map_err(|error| error.to_string())
 }
 
 async fn own_streams(admin: &Client) -> Look<Vec<Stream>> {

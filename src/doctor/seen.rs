@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::buckets::Stream;
 use crate::fleet::Report;
 use crate::policy::model::Policy;
+use crate::sessions::consumers::sweep::Survey;
 
 /// Something that was looked for, or why it could not be seen and what would let it.
 pub type Look<T> = Result<T, Blind>;
@@ -61,6 +62,9 @@ pub struct Seen {
     pub policy_is_wrong: bool,
     /// What is wrong with the bucket that the policy is in.
     pub policy_bucket: Vec<&'static str>,
+    /// The consumers of buckets and audit streams, by the policy; the error is why the callout's
+    /// user cannot list them.
+    pub consumers: Look<Result<Survey, String>>,
     /// The streams of the account that holds the buckets.
     pub streams: Look<Vec<Stream>>,
 }

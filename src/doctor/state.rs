@@ -5,13 +5,19 @@ use serde_json::Value;
 use super::Report;
 use super::look::without;
 use super::seen::{Connection, Role, Seen};
+use crate::audit::event::words;
+use crate::broker::CONSUMERS_NEED;
 use crate::buckets::{Action, Plan, Stream};
 use crate::issue::ConnectionName;
+use crate::sessions::consumers::verdict::Owner;
 use crate::source::toml::show_duration;
 use crate::subject::Pattern;
 
 /// Where audit events are published.
 const EVENTS: &str = "audit.events.>";
+
+/// How many consumers are named, at most.
+const MOST_CONSUMERS: usize = 8;
 
 /// Judges what there is against the policy.
 pub fn judge(seen: &Seen, report: &mut Report) {
@@ -30,6 +36,7 @@ pub fn judge(seen: &Seen, report: &mut Report) {
     buckets(seen, report);
     audit(seen, report);
     connections(seen, report);
+    consumers(seen, report);
 }
 
 fn buckets(seen: &Seen, report: &mut Report) {
@@ -162,4 +169,59 @@ fn connections(seen: &Seen, report: &mut Report) {
         "connections",
         format!("{all} open, {older} with permissions of another revision than {current}; they last up to {longest}"),
     );
+}
+
+fn consumers(seen: &Seen, report: &mut Report) {
+    let survey = match &seen.consumers {
+        Ok(Ok(survey)) => survey,
+        Ok(Err(error)) => {
+            return report.problem(
+                "consumers",
+                format!("they cannot be listed, so what is watched outlives the right to it: {error}"),
+                format!("see to it that {CONSUMERS_NEED}, and reload nats-server"),
+            );
+        }
+        Err(blind) => return report.blind("consumers", blind),
+    };
+    let told = |urgent: bool| {
+        let of = survey.doomed.iter().filter(|(_, doomed)| doomed.cause.is_urgent() == urgent);
+        let mut lines: Vec<String> = of
+            .map(|(stream, doomed)| {
+                let name = words(&doomed.consumer.name);
+                match &doomed.owner {
+                    Owner::Service(service) => {
+                        format!("{stream}: {name}, of {service}: {}", doomed.cause.explain())
+                    }
+                    Owner::Nobody => format!("{stream}: {name}: {}", doomed.cause.explain()),
+                }
+            })
+            .collect();
+        let more = lines.len().saturating_sub(MOST_CONSUMERS);
+        if more > 0 {
+            lines.truncate(MOST_CONSUMERS);
+            lines.push(format!("and {more} more"));
+        }
+        lines
+    };
+    let mend = "the instance that sweeps deletes them within `[sessions] every`: if they stay, see \
+                its log for `consumers_unseen`, `consumers_untold` and `consumer_deleted`";
+    let (urgent, strangers) = (told(true), told(false));
+    if !urgent.is_empty() {
+        report.problem("consumers", urgent.join("\n"), mend);
+    }
+    if !strangers.is_empty() {
+        report.warning("consumers", strangers.join("\n"), mend);
+    }
+    if !survey.untold.is_empty() {
+        let untold: Vec<String> =
+            survey.untold.iter().map(|(stream, why)| format!("{stream}: {why}")).collect();
+        report.warning(
+            "consumers",
+            format!("not all were listed: {}", untold.join("; ")),
+            "ask again; the server may be busy",
+        );
+    }
+    if urgent.is_empty() && strangers.is_empty() && survey.untold.is_empty() {
+        report.ok("consumers", format!("{} on {} streams", survey.kept, survey.streams));
+    }
 }

@@ -97,6 +97,7 @@ fn healthy() -> Seen {
         policy: Ok(policy),
         policy_is_wrong: false,
         policy_bucket: Vec::new(),
+        consumers: Ok(Ok(Survey { streams: 1, kept: 2, ..Survey::default() })),
         streams: Ok(Vec::new()),
     }
 }

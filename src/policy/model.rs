@@ -173,6 +173,15 @@ pub struct ServiceKey {
     pub not_after: Option<i64>,
 }
 
+impl ServiceKey {
+    /// Whether it is let in at that time, in seconds since the Unix epoch.
+    #[must_use]
+    pub fn counts_at(&self, now: i64) -> bool {
+        self.not_before.is_none_or(|from| now >= from)
+            && self.not_after.is_none_or(|until| now < until)
+    }
+}
+
 /// How a client reaches the server, named as in NATS JWTs.
 ///
 /// Only what a request shows: nats-server tells neither MQTT nor a leafnode over WebSocket from

@@ -56,6 +56,19 @@ pub async fn connect_beside(nats: &Nats) -> Result<Client, ServiceError> {
         .map_err(|error| ServiceError::Setup(error.to_string()))
 }
 
+/// A connection for listing and deleting consumers, which may be lost over what it is told.
+///
+/// # Errors
+/// When the login is no good.
+pub async fn connect_for_consumers(nats: &Nats) -> Result<Client, ServiceError> {
+    let name = format!("{}-consumers", nats.name);
+    // What is not permitted is found by the answers that do not come, and said with its remedy.
+    let options = || broker::options(&nats.login, &nats.tls, &name);
+    broker::connect_patiently(&nats.servers, &name, options)
+        .await
+        .map_err(|error| ServiceError::Setup(error.to_string()))
+}
+
 /// The pause before the next attempt to come back, after so many.
 pub(crate) fn reconnect_delay(attempts: usize) -> Duration {
     if attempts < SOON { RETURN_SOON } else { RETURN_AT_MOST }

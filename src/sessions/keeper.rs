@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::Settings;
 use super::link::{Access, Link};
@@ -34,6 +34,8 @@ pub struct Keeper {
     pub fleet: Arc<Fleet>,
     /// The pace.
     pub settings: Settings,
+    /// Told when connections were closed.
+    pub closed: Arc<Notify>,
 }
 
 /// What the keeper knows from one round to the next. None of it has to outlive the process.
@@ -242,6 +244,9 @@ impl Keeper {
         let sweep::Done { closed, failed, cut_short, keys } = done;
         if !cut_short {
             patience.closed(keys, Instant::now());
+        }
+        if closed > 0 {
+            self.closed.notify_one();
         }
         let complete = complete && failed == 0 && !cut_short && held_back == 0;
         self.service.metrics.sessions().swept(complete, began.elapsed());

@@ -11,8 +11,11 @@
 //! does no harm: both close only what a verdict closes, and a connection's number is never used
 //! again while its server runs.
 //!
+//! What a connection had made for itself in JetStream does not end with it: see [`consumers`].
+//!
 //! [`verdict`] decides, [`survey`] finds, [`system`] asks and closes, [`sweep`] does one round.
 
+pub mod consumers;
 pub mod keeper;
 pub mod link;
 pub mod rhythm;
@@ -35,6 +38,8 @@ pub struct Settings {
     pub close_per_second: u32,
     /// What becomes of connections whose service only gained something.
     pub gained: verdict::Gained,
+    /// What is allowed of consumers.
+    pub consumers: consumers::Settings,
 }
 
 /// How long a connection can keep what a change took from its service when nobody closes it: the

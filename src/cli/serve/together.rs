@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use async_nats::Client;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::config::{Login, Nats};
 use crate::fleet::Member;
@@ -13,7 +13,7 @@ use crate::keys::{Seed, User};
 use crate::service::Service;
 use crate::sessions::keeper::Keeper;
 use crate::sessions::link::Access;
-use crate::sessions::{self, reach_without_system_user};
+use crate::sessions::{self, consumers, reach_without_system_user};
 
 /// An instance among the others.
 pub(super) struct Together {
@@ -21,6 +21,7 @@ pub(super) struct Together {
     system: Option<Login>,
     fleet: Arc<Fleet>,
     keeper: Keeper,
+    consumers: consumers::keeper::Keeper,
 }
 
 impl Together {
@@ -29,14 +30,25 @@ impl Together {
         nats: &Arc<Nats>,
         system: Option<Seed<User>>,
         settings: sessions::Settings,
+        audit_stream: Option<String>,
         service: &Arc<Service>,
         member: Member,
     ) -> Self {
         let defaults = service.authorizer.decider().defaults();
         let makes = format!("{} {}", env!("CARGO_PKG_VERSION"), defaults.account);
         let fleet = Fleet::new(member, makes);
-        let keeper = Keeper { service: service.clone(), fleet: fleet.clone(), settings };
-        Self { nats: nats.clone(), system: system.map(Login::Nkey), fleet, keeper }
+        let closed = Arc::new(Notify::new());
+        let consumers = consumers::keeper::Keeper {
+            service: service.clone(),
+            fleet: fleet.clone(),
+            every: settings.every,
+            settings: settings.consumers,
+            audit_stream,
+            elected: system.is_some(),
+            closed: closed.clone(),
+        };
+        let keeper = Keeper { service: service.clone(), fleet: fleet.clone(), settings, closed };
+        Self { nats: nats.clone(), system: system.map(Login::Nkey), fleet, keeper, consumers }
     }
 
     /// Works until it is stopped. `connection` is one in the callout's account.
@@ -75,7 +87,8 @@ impl Together {
                 None => without_system_user(&self.keeper.service, until_stopped()).await,
             }
         };
-        tokio::join!(beating, sweeping);
+        let consumers = self.consumers.run(&self.nats, until_stopped());
+        tokio::join!(beating, sweeping, consumers);
     }
 }
 

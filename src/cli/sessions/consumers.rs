@@ -1,0 +1,153 @@
+//! `solewriter sessions consumers`: what was made under a grant that is no more, and still delivers.
+
+use std::fmt::Write as _;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::super::tool::{Format, NO, Output, SettingsArgs, YES, count, json, line};
+use super::cannot;
+use crate::broker;
+use crate::config::{Login, Tool};
+use crate::doctor::look::pushed;
+use crate::policy::bucket::Bucket;
+use crate::policy::directory::Directory;
+use crate::policy::model::Policy;
+use crate::policy::validate::validate;
+use crate::sessions::consumers::listing::Jetstream;
+use crate::sessions::consumers::sweep::{Accounts, Survey, survey};
+use crate::sessions::consumers::verdict::Owner;
+
+/// List the consumers of buckets and audit streams that no grant covers, and those that are too
+/// many.
+///
+/// Compares them with the policy that the settings name, and deletes nothing: the instance that
+/// sweeps does. Asks with the callout's seed, or with the admin's, who sees the buckets' alone.
+/// Ends with 0 when there are none; with 1 when there are some, or not all could be listed; with 2
+/// when nobody could be asked.
+#[derive(Args)]
+pub(super) struct Consumers {
+    /// How to print the answer.
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+    #[command(flatten)]
+    settings: SettingsArgs,
+}
+
+#[derive(Serialize)]
+struct Row<'a> {
+    stream: &'a str,
+    consumer: String,
+    service: Option<&'a str>,
+    cause: &'static str,
+    delivers_to: Option<String>,
+    created: Option<i64>,
+}
+
+#[derive(Serialize)]
+struct View<'a> {
+    revision: &'a str,
+    streams: usize,
+    covered: usize,
+    consumers: Vec<Row<'a>>,
+    untold: Vec<String>,
+}
+
+impl Consumers {
+    pub(super) async fn output(&self) -> Result<Output, Output> {
+        let tool = self.settings.load()?;
+        let accounts = accounts(&tool).await?;
+        let policy = policy(&tool).await?;
+        let found = survey(&accounts, &policy, tool.consumers).await.map_err(|error| {
+            cannot(&format!("{error}; is it so that {}?", broker::CONSUMERS_NEED))
+        })?;
+        let view = View::of(&found, policy.revision().as_str());
+        let out = match self.format {
+            Format::Json => json(&view),
+            Format::Text => text(&view),
+        };
+        let mut err = String::new();
+        for untold in &view.untold {
+            let _ = writeln!(err, "warning: {untold}");
+        }
+        let code = if view.consumers.is_empty() && view.untold.is_empty() { YES } else { NO };
+        Ok(Output { out, err, code })
+    }
+}
+
+/// Whoever may list consumers.
+async fn accounts(tool: &Tool) -> Result<Accounts, Output> {
+    let callout = tool.has_callout();
+    let login = match (callout, tool.admin()) {
+        (true, _) => tool.callout().map_err(Output::wrong)?,
+        (false, admin) => Login::Nkey(admin.map_err(Output::wrong)?),
+    };
+    let options = broker::options(&login, &tool.tls, "solewriter-sessions");
+    let options = options.map_err(|error| cannot(&error))?;
+    let client = broker::connect(&tool.servers, options).await.map_err(|error| cannot(&error))?;
+    let audit_stream = tool.audit.clone();
+    Ok(if callout {
+        let audit = Some(Jetstream::audit(client.clone()));
+        Accounts { state: Jetstream::state(client), audit, audit_stream }
+    } else {
+        Accounts { state: Jetstream::own(client), audit: None, audit_stream }
+    })
+}
+
+/// The policy that the settings name: a folder, or a bucket.
+async fn policy(tool: &Tool) -> Result<Policy, Output> {
+    let files = if let Some(path) = &tool.policy {
+        Directory::new(path).read().map_err(Output::wrong)?
+    } else {
+        let (login, seat) = tool.reader().map_err(Output::wrong)?;
+        let options = broker::options(&login, &tool.tls, "solewriter-sessions");
+        let options = options.map_err(|error| cannot(&error))?;
+        let client = broker::connect(&tool.servers, options).await.map_err(|e| cannot(&e))?;
+        let bucket = Bucket::new(client, tool.bucket.clone(), seat);
+        pushed(&bucket).await.map_err(|blind| cannot(&format!("{}; {}", blind.why, blind.mend)))?
+    };
+    Ok(validate(&files).map_err(Output::wrong)?.policy)
+}
+
+impl<'a> View<'a> {
+    fn of(found: &'a Survey, revision: &'a str) -> Self {
+        let consumers = found.doomed.iter().map(|(stream, doomed)| Row {
+            stream,
+            consumer: line(&doomed.consumer.name),
+            service: match &doomed.owner {
+                Owner::Service(service) => Some(service),
+                Owner::Nobody => None,
+            },
+            cause: doomed.cause.code(),
+            delivers_to: doomed.consumer.deliver.as_deref().map(line),
+            created: doomed.consumer.created,
+        });
+        Self {
+            revision,
+            streams: found.streams,
+            covered: found.kept,
+            consumers: consumers.collect(),
+            untold: found.untold.iter().map(|(s, why)| format!("{s}: {}", line(why))).collect(),
+        }
+    }
+}
+
+/// For people.
+fn text(view: &View<'_>) -> String {
+    let mut text = String::new();
+    for row in &view.consumers {
+        let Row { stream, consumer, service, cause, delivers_to, .. } = row;
+        let whose = service.map_or("of no service".to_owned(), |service| format!("of {service}"));
+        let to = delivers_to.as_ref().map_or("pulled from".to_owned(), |to| format!("to {to}"));
+        let _ = writeln!(text, "{cause}  {stream}  {consumer}  {whose}  {to}");
+    }
+    let _ = writeln!(
+        text,
+        "{} that no grant covers or that are too many; {} in order, on {}, by revision {}",
+        count(view.consumers.len(), "consumer", "consumers"),
+        view.covered,
+        count(view.streams, "stream", "streams"),
+        view.revision,
+    );
+    text
+}

@@ -1,0 +1,119 @@
+//! Metrics of consumers.
+
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::sessions::consumers::verdict::Cause;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OwnerLabel {
+    owner: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CauseLabel {
+    cause: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SweepLabel {
+    outcome: &'static str,
+}
+
+/// What Prometheus reads about consumers.
+pub struct ConsumerMetrics {
+    seen: Family<OwnerLabel, Gauge>,
+    over_limit: Gauge,
+    deleted: Family<CauseLabel, Counter>,
+    sweeps: Family<SweepLabel, Counter>,
+    seconds: Histogram,
+    reachable: Gauge,
+}
+
+impl Default for ConsumerMetrics {
+    fn default() -> Self {
+        Self {
+            seen: Family::default(),
+            over_limit: Gauge::default(),
+            deleted: Family::default(),
+            sweeps: Family::default(),
+            seconds: Histogram::new([0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0]),
+            reachable: Gauge::default(),
+        }
+    }
+}
+
+impl ConsumerMetrics {
+    pub(super) fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "consumers",
+            "Consumers of buckets and audit streams that may stay, at the last sweep of this \
+             instance: of a service, or of nobody",
+            self.seen.clone(),
+        );
+        registry.register(
+            "consumers_over_limit",
+            "Consumers above what one service may have on one stream, at the last sweep",
+            self.over_limit.clone(),
+        );
+        // At zero from the start, so that the first deletion is a rise.
+        for cause in Cause::ALL {
+            drop(self.deleted.get_or_create(&CauseLabel { cause: cause.code() }));
+        }
+        registry.register(
+            "consumers_deleted",
+            "Consumers that this instance deleted, because no grant covers them or they are too \
+             many",
+            self.deleted.clone(),
+        );
+        registry.register(
+            "consumer_sweeps",
+            "Looks at every consumer: complete, incomplete",
+            self.sweeps.clone(),
+        );
+        registry.register_with_unit(
+            "consumer_sweep",
+            "How long a sweep of consumers took, deleting included",
+            Unit::Seconds,
+            self.seconds.clone(),
+        );
+        self.reachable.set(1);
+        registry.register(
+            "consumers_reachable",
+            "0 while this instance should list consumers and cannot",
+            self.reachable.clone(),
+        );
+    }
+
+    /// What may stay: of services, and of nobody; and how many were too many.
+    pub fn seen(&self, services: usize, nobodys: usize, over_limit: usize) {
+        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        for (owner, count) in [("service", services), ("nobody", nobodys)] {
+            self.seen.get_or_create(&OwnerLabel { owner }).set(number(count));
+        }
+        self.over_limit.set(number(over_limit));
+    }
+
+    /// Counts deleted consumers.
+    pub fn deleted(&self, cause: &'static str, count: u64) {
+        self.deleted.get_or_create(&CauseLabel { cause }).inc_by(count);
+    }
+
+    /// Counts a sweep.
+    pub fn swept(&self, complete: bool, took: Duration) {
+        let outcome = if complete { "complete" } else { "incomplete" };
+        self.sweeps.get_or_create(&SweepLabel { outcome }).inc();
+        self.seconds.observe(took.as_secs_f64());
+    }
+
+    /// Whether consumers can be listed.
+    pub fn reachable(&self, reachable: bool) {
+        self.reachable.set(i64::from(reachable));
+    }
+}
