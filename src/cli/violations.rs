@@ -112,7 +112,7 @@ enum Format {
 }
 
 fn store_revision(store: Option<&Store>) -> Option<String> {
-    Some(store?.current()?.policy.revision().to_string())
+    Some(store?.current()?.policy.revision().whole().to_owned())
 }
 
 impl Violations {

@@ -68,7 +68,7 @@ impl WhoCan {
         let code = if somebody { YES } else { NO };
         if self.format == Format::Json {
             let view = View {
-                revision: policy.revision().as_str(),
+                revision: policy.revision().whole(),
                 verb: question.verb().as_str(),
                 target: question.target(),
                 services: capable.iter().map(view).collect(),

@@ -7,16 +7,21 @@ use std::time::{Duration, Instant};
 use async_nats::connection::State;
 use async_nats::{Client, Subscriber};
 use futures_util::StreamExt;
+use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::Identity;
+use crate::asked::Asked;
 use super::peers::{BEAT, Beat, News, Peers};
 use crate::policy::standing::Standing;
 use crate::policy::store::Store;
 
 /// Where an instance says that it lives: `solewriter.instance.<id>`.
 pub const SUBJECT: &str = "solewriter.instance";
+
+/// Where an instance says whom it let in: `solewriter.asked.<id>`.
+const ASKED: &str = "solewriter.asked";
 
 /// How long an instance listens before it knows who else lives: after its start, and after it did
 /// not run for a while (SIGSTOP, a starved machine) and so heard nobody.
@@ -31,6 +36,8 @@ pub struct Fleet {
     makes: String,
     store: Arc<Store>,
     standing: Arc<Standing>,
+    /// Who was let in of late, here and by the others.
+    asked: Arc<Asked>,
     peers: Mutex<Peers>,
     /// Whether this instance can close connections now.
     sweeps: watch::Sender<bool>,
@@ -100,12 +107,14 @@ impl Fleet {
         makes: String,
         store: Arc<Store>,
         standing: Arc<Standing>,
+        asked: Arc<Asked>,
     ) -> Arc<Self> {
         Arc::new(Self {
             identity,
             makes,
             store,
             standing,
+            asked,
             peers: Mutex::default(),
             sweeps: watch::Sender::new(false),
             news: watch::Sender::new(0),
@@ -148,8 +157,15 @@ impl Fleet {
         attention.filter(knows).map(|attention| attention.times)
     }
 
-    /// A round begins.
-    fn attend(&self, now: Instant) {
+    /// Another instance tells whom it let in.
+    fn hear_of(&self, payload: &[u8]) {
+        if self.asked.hear(payload, Timestamp::now().as_second()) {
+            self.news.send_modify(|count| *count = count.wrapping_add(1));
+        }
+    }
+
+    /// A round begins. Gives whether it followed the one before.
+    fn attend(&self, now: Instant) -> bool {
         let mut attention = self.attention.lock().unwrap_or_else(PoisonError::into_inner);
         let next = match *attention {
             Some(before) if now.saturating_duration_since(before.alive) <= STALL => {
@@ -161,7 +177,10 @@ impl Fleet {
                 times: before.map_or(0, |before| before.times.wrapping_add(1)),
             },
         };
+        let times = |attention: &Attention| attention.times;
+        let went_on = attention.as_ref().map(times) == Some(next.times);
         *attention = Some(next);
+        went_on
     }
 
     /// What this instance says of itself, and when it took its policy up.
@@ -172,7 +191,7 @@ impl Fleet {
         let beat = Beat {
             instance: self.identity.id.to_string(),
             started: self.identity.started,
-            revision: snapshot.map(|snapshot| snapshot.policy.revision().to_string()),
+            revision: snapshot.map(|snapshot| snapshot.policy.revision().whole().to_owned()),
             held_ms: u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX),
             number: origin.as_ref().map(|origin| origin.number),
             lineage: origin.as_ref().map(|origin| origin.lineage.clone()),
@@ -207,6 +226,8 @@ impl Fleet {
         stopped: impl Future<Output = ()>,
     ) -> Result<(), async_nats::SubscribeError> {
         let mut beats = client.subscribe(format!("{SUBJECT}.*")).await?;
+        let mut asked = client.subscribe(format!("{ASKED}.*")).await?;
+        let own = format!("{ASKED}.{}", self.identity.id);
         let mut rounds = interval(BEAT);
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut changes, mut sweeps) = (self.store.changes(), self.sweeps.subscribe());
@@ -221,9 +242,21 @@ impl Fleet {
                 _ = changes.changed() => None,
                 _ = sweeps.changed() => None,
                 Some(message) = beats.next() => { say = false; Beat::read(&message.payload) }
+                Some(message) = asked.next() => {
+                    if *message.subject != *own {
+                        self.hear_of(&message.payload);
+                    }
+                    continue;
+                }
+                notes = self.asked.to_tell(), if client.connection_state() == State::Connected => {
+                    let _ = client.publish(own.clone(), notes.into()).await;
+                    continue;
+                }
             };
             let now = Instant::now();
-            self.attend(now);
+            let went_on = self.attend(now);
+            let hears = went_on && client.connection_state() == State::Connected;
+            self.asked.hears(hears, Timestamp::now().as_second());
             if let Some(beat) = heard.filter(|beat| *beat.instance != *self.identity.id) {
                 let (news, differs) = self.hear(beat, now);
                 // A newcomer should not have to wait for a beat of ours.

@@ -12,7 +12,7 @@ use super::{Deployment, connect, failed, head, named, say, status, unread};
 use crate::config::Tool;
 use crate::policy::bucket::entry::{Entry, MAX_AUTHOR, MAX_MESSAGE, Words};
 use crate::policy::bucket::{Bucket, ReadError};
-use crate::policy::model::Policy;
+use crate::policy::model::{Policy, short};
 use crate::policy::validate::{Validated, validate};
 use crate::source::{Problem, Problems, SourceFile};
 
@@ -199,10 +199,10 @@ async fn push(
     (how, replicas): (&How, Option<usize>),
 ) -> Result<Output, Output> {
     let Proposal { files, policy, name } = proposal;
-    if let Some(head) = head.as_ref().filter(|head| head.policy == policy.revision().as_str()) {
+    if let Some(head) = head.as_ref().filter(|head| head.policy == policy.revision().whole()) {
         let text = format!(
             "nothing to push: revision {} is this policy already ({})\n",
-            head.number, head.policy
+            head.number, short(&head.policy)
         );
         return Ok(Output::data(text, YES));
     }
@@ -226,7 +226,7 @@ async fn push(
     }
     let pushed = bucket.push(head.as_ref(), &files, words, rand::random()).await;
     let entry = pushed.map_err(|error| failed(&line(&error.to_string())))?;
-    say(&format!("pushed revision {} ({})\n", entry.number, entry.policy));
+    say(&format!("pushed revision {} ({})\n", entry.number, short(&entry.policy)));
     if how.wait.is_zero() {
         return Ok(Output::data(String::new(), YES));
     }

@@ -13,6 +13,7 @@ use super::{Deployment, connect_to_read, failed};
 use crate::fleet::{Report, ask};
 use crate::policy::bucket::ReadError;
 use crate::policy::bucket::entry::Entry;
+use crate::policy::model::short;
 
 /// How soon to ask again while waiting.
 const AGAIN: Duration = Duration::from_millis(100);
@@ -67,7 +68,7 @@ impl Status {
                 out,
                 "newest: revision {} ({}), pushed by {}: {}\n",
                 newest.number,
-                line(&newest.policy),
+                line(short(&newest.policy)),
                 line(&newest.author),
                 line(&newest.message)
             );
@@ -118,7 +119,7 @@ fn table(reports: &[Report], now: i64) -> String {
             line(&report.host),
             line(&report.version),
             number,
-            line(report.revision.as_deref().unwrap_or("none")),
+            line(short(report.revision.as_deref().unwrap_or("none"))),
             report.since.map_or_else(|| "-".to_owned(), age),
             format!("{} ({})", line(&report.source), line(&report.source_state)),
         ]);

@@ -33,9 +33,11 @@ impl Together {
         identity: Identity,
     ) -> Self {
         let defaults = service.authorizer.decider().defaults();
-        let makes = format!("{} {}", env!("CARGO_PKG_VERSION"), defaults.account);
+        // An instance that names connections otherwise would close ours, and we its own.
+        let makes = format!("{} whole {}", env!("CARGO_PKG_VERSION"), defaults.account);
+        let asked = Arc::clone(service.authorizer.decider().asked());
         let (store, standing) = (service.store.clone(), service.standing.clone());
-        let fleet = Fleet::new(identity, makes, store, standing);
+        let fleet = Fleet::new(identity, makes, store, standing, asked);
         let keeper = Keeper { service: service.clone(), fleet: fleet.clone(), settings };
         Self { nats: nats.clone(), system: system.map(Login::Nkey), fleet, keeper }
     }
