@@ -94,7 +94,7 @@ impl Authorisation {
                 event.service = Some(granted.grant.service().to_string());
                 event.nkey = Some(granted.key.to_string());
                 event.account = Some(granted.grant.account().to_owned());
-                event.revision = granted.revision.to_string();
+                event.revision = granted.revision.whole().to_owned();
                 event.grant = Some(granted.grant.digest().to_string());
                 event.expires = jiff::Timestamp::from_second(granted.expires).ok();
             }
@@ -104,7 +104,7 @@ impl Authorisation {
                 event.detail = Some(event::words(&denied.reason.to_string()));
                 event.service = denied.service.as_deref().map(ToOwned::to_owned);
                 event.nkey = denied.key.map(|key| key.to_string());
-                event.revision = denied.revision.to_string();
+                event.revision = denied.revision.whole().to_owned();
             }
         }
         event::Event::Authorisation(Box::new(event))

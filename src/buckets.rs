@@ -134,7 +134,7 @@ impl Plan {
         let mut others: Vec<Other> =
             streams.iter().filter(declared).filter_map(Other::of).collect();
         others.sort_by(|a, b| a.stream.cmp(&b.stream));
-        let revision = policy.revision().to_string();
+        let revision = policy.revision().whole().to_owned();
         Self { revision, buckets, streams: Vec::new(), others }
     }
 

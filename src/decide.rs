@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::asked::Asked;
 use crate::audit::event::words;
 use crate::identity::{self, Unproved};
 use crate::keys::{User, UserKey, Verifier};
@@ -80,6 +81,9 @@ pub enum Denial {
     /// More than the settings allow came from one source.
     #[error("more requests of one {0} in a minute than [limits] per_{0} allows")]
     Limited(&'static str),
+    /// The connection was let in already: it sent CONNECT again.
+    #[error("the connection was let in already, and sent CONNECT again")]
+    AskedAgain,
     /// The policy's source has not been heard of for too long to decide by what is known of it.
     #[error(
         "the policy's source has not answered for {0} s, which is more than [policy] keep_at_most"
@@ -111,6 +115,7 @@ impl Denial {
             Self::Account(_) => "account",
             Self::Name(_) => "name",
             Self::Limited(_) => "limited",
+            Self::AskedAgain => "asked_again",
             Self::PolicyTooOld(_) => "policy_too_old",
             Self::Grant(_) => "internal",
         }
@@ -152,6 +157,8 @@ pub struct Decider {
     clients: Verifier<User>,
     per_key: Option<Limit<UserKey>>,
     per_host: Option<Limit<IpAddr>>,
+    /// Who was let in of late.
+    asked: Arc<Asked>,
     /// By service. A grant is taken for what it was made from, and not for being there: so none
     /// outlives its policy, whichever decision put it there last.
     grants: moka::sync::Cache<Arc<str>, Kept>,
@@ -178,7 +185,8 @@ impl Decider {
         };
         let grants = moka::sync::Cache::builder().max_capacity(KEPT_BYTES).weigher(weigh).build();
         let clients = Verifier::new(KEPT_KEYS);
-        Self { defaults, accounts, jitter, clients, per_key: None, per_host: None, grants }
+        let asked = Arc::default();
+        Self { defaults, accounts, jitter, clients, per_key: None, per_host: None, asked, grants }
     }
 
     /// With limits for each proved key and each address: so many in a minute.
@@ -241,11 +249,14 @@ impl Decider {
             connection: client.connection,
             now,
         };
-        let Entitlement { entry, grant, .. } = self
+        let Entitlement { service, entry, grant } = self
             .entitlement(policy, &key, &circumstances)
             .map_err(|(reason, service)| denied(reason, service))?;
         // Not before: strangers would fill the memory for it.
         self.clients.keep(&key);
+        if !self.asked.first(request, now) {
+            return Err(denied(Denial::AskedAgain, Some(service)));
+        }
         let expires = self.expiry(&grant, now, chance).min(entry.not_after.unwrap_or(i64::MAX));
         Ok(Granted { grant, key, revision: revision.clone(), expires })
     }
@@ -274,6 +285,12 @@ impl Decider {
         in_time(entry, now).map_err(denied)?;
         let grant = self.grant(service, policy.revision()).map_err(|e| denied(e.into()))?;
         Ok(Entitlement { service, entry, grant })
+    }
+
+    /// Who was let in of late.
+    #[must_use]
+    pub fn asked(&self) -> &Arc<Asked> {
+        &self.asked
     }
 
     /// The accounts that connections may be placed in, the default first.

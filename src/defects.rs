@@ -55,8 +55,19 @@ pub const TRACING: Defect = Defect {
                  warns of each such server (`server_defect`), and `prove` finds it",
 };
 
+/// An open connection may send CONNECT again. Seen on 2.10.25 and 2.11.11; the versions are from
+/// the server's source.
+pub const SECOND_CONNECT: Defect = Defect {
+    name: "second-connect",
+    versions: &[((0, 0, 0), (2, 11, 17)), ((2, 12, 0), (2, 12, 8))],
+    reason: "a connection that sends CONNECT again renews its permissions and keeps its \
+             subscriptions, those too that it may have no more",
+    mitigation: "run 2.11.17, 2.12.8 or later. Until then, an instance refuses who asks twice \
+                 (`asked_again`), and with a system user the sweep closes who asked two instances",
+};
+
 /// All that are known.
-pub const KNOWN: [&Defect; 1] = [&TRACING];
+pub const KNOWN: [&Defect; 2] = [&TRACING, &SECOND_CONNECT];
 
 /// The defects of that version.
 pub fn of(text: &str) -> impl Iterator<Item = &'static Defect> {
@@ -88,20 +99,22 @@ mod tests {
 
     #[test]
     fn the_versions_of_a_line_are_told_from_those_after_it() {
-        for (version, defective) in [
-            ("2.10.29", false),
-            ("2.11.0", true),
-            ("2.11.14", true),
-            ("2.11.15", false),
-            ("2.12.0-preview.1", true),
-            ("2.12.5", true),
-            ("2.12.6", false),
-            ("2.14.0", false),
-            ("nonsense", false),
-            ("2.11", false),
-            ("", false),
+        for (version, defects) in [
+            ("2.10.29", vec![SECOND_CONNECT]),
+            ("2.11.0", vec![TRACING, SECOND_CONNECT]),
+            ("2.11.14", vec![TRACING, SECOND_CONNECT]),
+            ("2.11.15", vec![SECOND_CONNECT]),
+            ("2.11.17", vec![]),
+            ("2.12.0-preview.1", vec![TRACING, SECOND_CONNECT]),
+            ("2.12.5", vec![TRACING, SECOND_CONNECT]),
+            ("2.12.6", vec![SECOND_CONNECT]),
+            ("2.12.8", vec![]),
+            ("2.14.0", vec![]),
+            ("nonsense", vec![]),
+            ("2.11", vec![]),
+            ("", vec![]),
         ] {
-            assert_eq!(of(version).count() == 1, defective, "{version}");
+            assert_eq!(of(version).copied().collect::<Vec<_>>(), defects, "{version}");
         }
     }
 

@@ -159,7 +159,7 @@ impl Member {
             source: standing.source().to_owned(),
             source_state: standing.state().as_str().to_owned(),
             confirmed: standing.confirmed(),
-            revision: snapshot.as_ref().map(|s| s.policy.revision().to_string()),
+            revision: snapshot.as_ref().map(|s| s.policy.revision().whole().to_owned()),
             number: origin.as_ref().map(|o| o.number),
             lineage: origin.as_ref().map(|o| o.lineage.clone()),
             since: snapshot.as_ref().map(|s| s.loaded_at.as_second()),

@@ -76,7 +76,7 @@ impl Issuer {
         };
         let token = match decision {
             Ok(granted) => envelope.grant(&UserToken {
-                name: &ConnectionName::of(granted).to_string(),
+                name: &ConnectionName::of(granted, request.asked()).to_string(),
                 account: granted.grant.account(),
                 expires: granted.expires,
                 claims: granted.grant.claims(),

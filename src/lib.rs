@@ -46,6 +46,8 @@ pub mod subject;
 
 // The service and its tools.
 #[cfg(feature = "service")]
+pub mod asked;
+#[cfg(feature = "service")]
 pub mod attacks;
 #[cfg(feature = "service")]
 pub mod authorizer;

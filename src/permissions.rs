@@ -52,8 +52,8 @@ pub struct Grant {
     digest: Digest,
 }
 
-/// Names what a connection gets, its account and its permissions: the first 16 hexadecimal digits
-/// of a SHA-256. It stays the same from one policy revision to the next when the grant does.
+/// Names what a connection gets, its account and its permissions: a SHA-256 in hexadecimal. It
+/// stays the same from one policy revision to the next when the grant does.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Digest(Arc<str>);
 
@@ -74,9 +74,7 @@ impl Digest {
                 }
             }
         }
-        let digest = context.finish();
-        let digest = digest.as_ref();
-        Self(data_encoding::HEXLOWER.encode(digest.get(..8).unwrap_or(digest)).into())
+        Self(data_encoding::HEXLOWER.encode(context.finish().as_ref()).into())
     }
 
     /// The digest as text.

@@ -28,8 +28,8 @@ pub fn accepted(
 ) -> Event {
     let changes = before.and_then(|before| diff::diff(before, after, defaults).ok());
     Event::PolicyAccepted(Box::new(PolicyAccepted {
-        revision: after.revision().to_string(),
-        before: before.map(|before| before.revision().to_string()),
+        revision: after.revision().whole().to_owned(),
+        before: before.map(|before| before.revision().whole().to_owned()),
         origin,
         services: after.services().len() as u64,
         buckets: after.buckets().len() as u64,
@@ -72,7 +72,7 @@ pub fn refused(in_force: Option<&Revision>, problems: &Problems, origin: Origin)
         }),
     };
     Event::PolicyRefused(Box::new(PolicyRefused {
-        revision: in_force.map(ToString::to_string),
+        revision: in_force.map(|revision| revision.whole().to_owned()),
         origin,
         errors: problems.count(Severity::Error) as u64,
         faults: errors().take(MAX_NAMES).map(fault).collect(),

@@ -68,7 +68,7 @@ impl Check {
         if self.format == Format::Json {
             let view = View {
                 holds,
-                revision: policy.map(|p| p.revision().as_str()),
+                revision: policy.map(|p| p.revision().whole()),
                 services: policy.map(|p| p.services().len()),
                 buckets: policy.map(|p| p.buckets().len()),
                 problems,

@@ -96,8 +96,8 @@ impl DiffCommand {
         let (old, new) = (old.policy, new.policy);
         let found = compare(&old, &new, &defaults)?;
         let view = View {
-            old: (self.old.as_str(), old.revision().as_str()),
-            new: (new_name.as_str(), new.revision().as_str()),
+            old: (self.old.as_str(), old.revision().whole()),
+            new: (new_name.as_str(), new.revision().whole()),
             diff: &found,
         };
         let out = match self.format {
@@ -132,8 +132,8 @@ pub(super) fn described(
 ) -> Result<String, Output> {
     let found = compare(old, new, defaults)?;
     Ok(text(&View {
-        old: (old_name, old.revision().as_str()),
-        new: (new_name, new.revision().as_str()),
+        old: (old_name, old.revision().whole()),
+        new: (new_name, new.revision().whole()),
         diff: &found,
     }))
 }

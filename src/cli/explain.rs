@@ -224,7 +224,7 @@ impl Subject<'_> {
                 service: self.name(),
                 description: service.description.as_deref(),
                 at: PlaceView::new(&service.at),
-                revision: self.policy.revision().as_str(),
+                revision: self.policy.revision().whole(),
                 barred: self.barred.as_deref(),
                 keys: self.keys(),
                 account: self.grant.account(),
@@ -346,7 +346,7 @@ impl Subject<'_> {
         });
         AnswerView {
             service: self.name(),
-            revision: self.policy.revision().as_str(),
+            revision: self.policy.revision().whole(),
             verb: question.verb().as_str(),
             target: question.target(),
             allowed: answer.is_yes() && self.barred.is_none(),

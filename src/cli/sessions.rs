@@ -18,6 +18,7 @@ use crate::config::{Login, Tool};
 use crate::decide::Decider;
 use crate::fleet;
 use crate::policy::directory::Directory;
+use crate::policy::model::short;
 use crate::policy::store::Store;
 use crate::sessions::survey::{Session, Survey, survey};
 use crate::sessions::system::{Closed, System};
@@ -51,7 +52,7 @@ struct List {
     /// Only those of this key.
     #[arg(long, value_name = "NKEY")]
     nkey: Option<String>,
-    /// Only those that were let in by this policy revision.
+    /// Only those that were let in by this policy revision, or by the one that begins so.
     #[arg(long, value_name = "REVISION")]
     revision: Option<String>,
     /// Only those that do not have exactly what the policy in force says.
@@ -176,9 +177,21 @@ impl List {
             let name = &session.name;
             self.service.as_ref().is_none_or(|service| *service == name.service)
                 && self.nkey.as_ref().is_none_or(|nkey| *nkey == name.key.as_str())
-                && self.revision.as_ref().is_none_or(|revision| *revision == name.revision)
+                && self.revision.as_ref().is_none_or(|revision| name.revision.starts_with(revision))
         };
         let mut seen = look(&tool, &system, wanted).await?;
+        if let Some(beginning) = &self.revision {
+            let several: HashSet<_> = seen.rows.iter().map(|row| row.revision.as_str()).collect();
+            if several.len() > 1 {
+                let mut all: Vec<_> = several.into_iter().collect();
+                all.sort_unstable();
+                return Err(cannot(&format!(
+                    "several revisions begin with {}, give more of it: {}",
+                    line(beginning),
+                    all.join(", ")
+                )));
+            }
+        }
         if self.stale {
             seen.rows.retain(|row| row.current != State::Current);
         }
@@ -326,7 +339,7 @@ impl Standard {
             let store = Store::new();
             let files = Directory::new(path).read().ok()?;
             let loaded = store.load(&files, jiff::Timestamp::now()).ok()?;
-            let revision = loaded.after.policy.revision().as_str();
+            let revision = loaded.after.policy.revision().whole();
             let fits = served.is_empty() || served.iter().all(|served| served == revision);
             fits.then_some(store)
         });
@@ -354,7 +367,7 @@ impl Standard {
                 gained: Gained::Leave,
             };
             let now = jiff::Timestamp::now().as_second();
-            return match judge.judge(name, &session.circumstances(now)) {
+            return match judge.judge_session(session, now) {
                 Verdict::Current | Verdict::Newer => (State::Current, None),
                 Verdict::Gained => (State::Gains, None),
                 Verdict::Close(closing) => {
@@ -436,7 +449,7 @@ fn table(rows: &[Row]) -> String {
         cells.push([
             row.service.clone(),
             row.nkey.clone(),
-            row.revision.clone(),
+            short(&row.revision).to_owned(),
             row.current.as_str().to_owned(),
             row.connection.to_owned(),
             line(&row.host),

@@ -76,7 +76,7 @@ impl Test {
         let fail = verdicts.iter().filter(|v| v.problem.is_some()).count();
         let hold = verdicts.len() - fail;
         let code = if fail == 0 { YES } else { NO };
-        let revision = policy.revision().as_str();
+        let revision = policy.revision().whole();
         if self.format == Format::Json {
             let expectations = verdicts.iter().map(view).collect();
             return Ok(Output::data(json(&View { revision, hold, fail, expectations }), code));
@@ -91,7 +91,7 @@ impl Test {
             0 => String::new(),
             _ => format!(", {}", count(fail, "fails", "fail")),
         };
-        let out = format!("{held}{failed}, revision {revision}\n");
+        let out = format!("{held}{failed}, revision {}\n", policy.revision());
         Ok(Output { out, err: failures.render(style()), code })
     }
 }

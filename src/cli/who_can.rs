@@ -104,7 +104,7 @@ impl WhoCan {
         let code = if somebody { YES } else { NO };
         if self.format == Format::Json {
             let view = View {
-                revision: policy.revision().as_str(),
+                revision: policy.revision().whole(),
                 pushed: loaded.pushed.as_ref().map(PushView::new),
                 verb: question.verb().as_str(),
                 target: question.target(),

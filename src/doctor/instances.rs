@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::Report;
 use super::seen::{Blind, Role, Seen, Taker};
 use crate::fleet::Report as Instance;
+use crate::policy::model::short;
 
 /// The subscriptions to requests that are not our own watching.
 fn others(takers: &[Taker]) -> Vec<&Taker> {
@@ -99,9 +100,11 @@ pub fn revisions(seen: &Seen, report: &mut Report) {
         let revision = instance.revision.as_deref().unwrap_or("none");
         revisions.entry(revision).or_default().push(named(instance));
     }
-    let newest = seen.policy.as_ref().ok().map(|policy| policy.revision().as_str());
-    let each: Vec<String> =
-        revisions.iter().map(|(r, names)| format!("{r} on {}", names.join(", "))).collect();
+    let newest = seen.policy.as_ref().ok().map(|policy| policy.revision().whole());
+    let each: Vec<String> = revisions
+        .iter()
+        .map(|(r, names)| format!("{} on {}", short(r), names.join(", ")))
+        .collect();
     if revisions.len() > 1 {
         report.warning(
             "revisions",
@@ -114,7 +117,11 @@ pub fn revisions(seen: &Seen, report: &mut Report) {
     {
         report.warning(
             "revisions",
-            format!("instances serve revision {served}, and the policy here is {newest}"),
+            format!(
+                "instances serve revision {}, and the policy here is {}",
+                short(served),
+                short(newest)
+            ),
             "look again in a moment; if it stays so, see where they have their policy from",
         );
     } else if !report.has_problem("revisions") {

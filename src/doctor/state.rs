@@ -162,12 +162,13 @@ fn connections(seen: &Seen, report: &mut Report) {
         (Ok(connections), Ok(policy)) => (connections, policy),
         (Err(blind), _) | (_, Err(blind)) => return report.blind("connections", blind),
     };
-    let current = policy.revision().as_str();
+    // An older version's name says too little to be taken for the revision in force.
+    let current = policy.revision().whole();
     let older = connections.iter().filter(|c| revision(c).is_some_and(|r| r != current)).count();
     let all = connections.len();
     report.ok(
         "connections",
-        format!("{all} open, {older} with permissions of another revision than {current}; they last up to {longest}"),
+        format!("{all} open, {older} with permissions of another revision than {}; they last up to {longest}", policy.revision()),
     );
 }
 
@@ -177,7 +178,9 @@ fn consumers(seen: &Seen, report: &mut Report) {
         Ok(Err(error)) => {
             return report.problem(
                 "consumers",
-                format!("they cannot be listed, so what is watched outlives the right to it: {error}"),
+                format!(
+                    "they cannot be listed, so what is watched outlives the right to it: {error}"
+                ),
                 format!("see to it that {CONSUMERS_NEED}, and reload nats-server"),
             );
         }

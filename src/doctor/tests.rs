@@ -89,8 +89,9 @@ fn healthy() -> Seen {
         }]),
         anonymous: vec![("127.0.0.1:4222".to_owned(), Ok(entry))],
         connections: Ok(vec![connection(&format!(
-            "a/{KEY}/{}/0123456789abcdef",
-            policy.revision()
+            "a/{KEY}/{}/{}/1",
+            policy.revision().whole(),
+            "0123456789abcdef".repeat(4)
         ))]),
         guests: Ok(Vec::new()),
         instances: Ok(vec![instance("i1", &policy), instance("i2", &policy)]),
@@ -122,7 +123,7 @@ fn instance(name: &str, policy: &Policy) -> Instance {
         source: "the directory policy".to_owned(),
         source_state: "answered".to_owned(),
         confirmed: Some(0),
-        revision: Some(policy.revision().to_string()),
+        revision: Some(policy.revision().whole().to_owned()),
         number: None,
         lineage: None,
         since: Some(0),
@@ -370,13 +371,13 @@ fn connections_are_known_by_the_names_that_solewriter_gave_them() {
         let said = with(&seen, Outcome::Ok).into_iter().find(|f| f.0 == "connections").unwrap();
         (strangers, said.1.contains("1 open, 1 with permissions of another revision"))
     };
-    let current = healthy().policy.unwrap().revision().to_string();
-    let (older, digest) = ("0123456789ab", "0123456789abcdef");
-    assert_eq!(found(&format!("a/{KEY}/{current}/{digest}")), (false, false));
-    assert_eq!(found(&format!("a/{KEY}/{older}/{digest}")), (false, true));
-    // As solewriter 0.1 named them.
-    assert_eq!(found(&format!("a/{KEY}/{current}")), (false, false));
-    assert_eq!(found(&format!("a/{KEY}/{older}")), (false, true));
+    let revision = healthy().policy.unwrap().revision().clone();
+    let (current, other) = (revision.whole(), "0123456789abcdef".repeat(4));
+    assert_eq!(found(&format!("a/{KEY}/{current}/{other}/1")), (false, false));
+    assert_eq!(found(&format!("a/{KEY}/{other}/{other}/1")), (false, true));
+    // As older versions named them, which says too little.
+    assert_eq!(found(&format!("a/{KEY}/{revision}/0123456789abcdef")), (false, true));
+    assert_eq!(found(&format!("a/{KEY}/{revision}")), (false, true));
     for stranger in ["guest", KEY, "a/b/c/d", &format!("a/{KEY}/{older}/{digest}/more")] {
         assert_eq!(found(stranger), (true, false), "{stranger}");
     }

@@ -7,11 +7,16 @@ use std::time::{Duration, Instant};
 use async_nats::connection::State;
 use async_nats::{Client, Subscriber};
 use futures_util::StreamExt;
+use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::peers::{BEAT, Beat, News, Peers};
 use super::{Member, SUBJECT};
+use crate::asked::Asked;
+
+/// Where an instance says whom it let in: `solewriter.asked.<id>`.
+const ASKED: &str = "solewriter.asked";
 
 /// How long an instance listens before it knows who else lives: after its start, and after it did
 /// not run for a while (SIGSTOP, a starved machine) and so heard nobody.
@@ -24,6 +29,8 @@ pub struct Fleet {
     member: Member,
     /// Names how grants are made here.
     makes: String,
+    /// Who was let in of late, here and by the others.
+    asked: Arc<Asked>,
     peers: Mutex<Peers>,
     /// Whether this instance can close connections now.
     sweeps: watch::Sender<bool>,
@@ -88,10 +95,11 @@ pub struct View {
 impl Fleet {
     /// An instance that has not heard of any other. `makes` names how it makes grants.
     #[must_use]
-    pub fn new(member: Member, makes: String) -> Arc<Self> {
+    pub fn new(member: Member, makes: String, asked: Arc<Asked>) -> Arc<Self> {
         Arc::new(Self {
             member,
             makes,
+            asked,
             peers: Mutex::default(),
             sweeps: watch::Sender::new(false),
             news: watch::Sender::new(0),
@@ -134,8 +142,15 @@ impl Fleet {
         attention.filter(knows).map(|attention| attention.times)
     }
 
-    /// A round begins.
-    fn attend(&self, now: Instant) {
+    /// Another instance tells whom it let in.
+    fn hear_of(&self, payload: &[u8]) {
+        if self.asked.hear(payload, Timestamp::now().as_second()) {
+            self.news.send_modify(|count| *count = count.wrapping_add(1));
+        }
+    }
+
+    /// A round begins. Gives whether it followed the one before.
+    fn attend(&self, now: Instant) -> bool {
         let mut attention = self.attention.lock().unwrap_or_else(PoisonError::into_inner);
         let next = match *attention {
             Some(before) if now.saturating_duration_since(before.alive) <= STALL => {
@@ -147,7 +162,10 @@ impl Fleet {
                 times: before.map_or(0, |before| before.times.wrapping_add(1)),
             },
         };
+        let times = |attention: &Attention| attention.times;
+        let went_on = attention.as_ref().map(times) == Some(next.times);
         *attention = Some(next);
+        went_on
     }
 
     /// What this instance says of itself, and when it took its policy up.
@@ -158,7 +176,7 @@ impl Fleet {
         let beat = Beat {
             instance: self.member.identity.id.to_string(),
             started: self.member.identity.started,
-            revision: snapshot.map(|snapshot| snapshot.policy.revision().to_string()),
+            revision: snapshot.map(|snapshot| snapshot.policy.revision().whole().to_owned()),
             held_ms: u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX),
             number: origin.as_ref().map(|origin| origin.number),
             lineage: origin.as_ref().map(|origin| origin.lineage.clone()),
@@ -195,6 +213,8 @@ impl Fleet {
         stopped: impl Future<Output = ()>,
     ) -> Result<(), async_nats::SubscribeError> {
         let mut beats = client.subscribe(format!("{SUBJECT}.*")).await?;
+        let mut asked = client.subscribe(format!("{ASKED}.*")).await?;
+        let own = format!("{ASKED}.{}", self.member.identity.id);
         let mut rounds = interval(BEAT);
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut changes, mut sweeps) = (self.member.store.changes(), self.sweeps.subscribe());
@@ -209,9 +229,21 @@ impl Fleet {
                 _ = changes.changed() => None,
                 _ = sweeps.changed() => None,
                 Some(message) = beats.next() => { say = false; Beat::read(&message.payload) }
+                Some(message) = asked.next() => {
+                    if *message.subject != *own {
+                        self.hear_of(&message.payload);
+                    }
+                    continue;
+                }
+                notes = self.asked.to_tell(), if client.connection_state() == State::Connected => {
+                    let _ = client.publish(own.clone(), notes.into()).await;
+                    continue;
+                }
             };
             let now = Instant::now();
-            self.attend(now);
+            let went_on = self.attend(now);
+            let hears = went_on && client.connection_state() == State::Connected;
+            self.asked.hears(hears, Timestamp::now().as_second());
             if let Some(beat) = heard.filter(|beat| *beat.instance != *self.member.identity.id) {
                 let (news, differs) = self.hear(beat, now);
                 // A newcomer should not have to wait for a beat of ours.

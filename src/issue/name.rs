@@ -10,8 +10,16 @@ use crate::keys::UserKey;
 
 /// The longest name that is looked at, in bytes; a service's own name is the longest part.
 const MAX_BYTES: usize = 1024;
+/// The digits of a SHA-256 in hexadecimal. So many and no fewer decide: people search a server's
+/// log for the first of them, which they are shown.
+const WHOLE: usize = 64;
+/// The digits of a time in seconds, at most.
+const TIME: usize = 12;
 
-/// `<service>/<nkey>/<policy revision>/<grant digest>`.
+/// `<service>/<nkey>/<policy revision>/<grant digest>/<when the server asked>`.
+///
+/// Older versions gave names without the time, with the first 12 digits of the revision and
+/// the first 16 of the digest, or none of it. They are read, and never taken for what is in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectionName {
     /// The service.
@@ -20,20 +28,23 @@ pub struct ConnectionName {
     pub key: UserKey,
     /// The policy revision that decided.
     pub revision: String,
-    /// The digest of the grant ([`crate::permissions::Digest`]); `None` in the names that
-    /// solewriter 0.1 gave.
+    /// The digest of the grant ([`crate::permissions::Digest`]).
     pub digest: Option<String>,
+    /// When the server asked for it, on the server's own clock, in seconds since the Unix epoch;
+    /// `None` in a name that an older version gave.
+    pub asked: Option<i64>,
 }
 
 impl ConnectionName {
-    /// The name that a grant gives.
+    /// The name that a grant gives on a request of that time.
     #[must_use]
-    pub fn of(granted: &Granted) -> Self {
+    pub fn of(granted: &Granted, asked: i64) -> Self {
         Self {
             service: granted.grant.service().to_string(),
             key: granted.key,
-            revision: granted.revision.to_string(),
+            revision: granted.revision.whole().to_owned(),
             digest: Some(granted.grant.digest().to_string()),
+            asked: Some(asked.max(0)),
         }
     }
 
@@ -45,18 +56,23 @@ impl ConnectionName {
         }
         let mut parts = text.split('/');
         let (service, key, revision) = (parts.next()?, parts.next()?, parts.next()?);
-        let digest = parts.next();
-        if parts.next().is_some() || !is_service(service) || !is_hex(revision, 12) {
+        let (digest, asked) = (parts.next(), parts.next());
+        if parts.next().is_some() || !is_service(service) {
             return None;
         }
-        if digest.is_some_and(|digest| !is_hex(digest, 16)) {
-            return None;
-        }
+        let asked = match (digest, asked) {
+            (Some(digest), Some(asked)) if is_hex(revision, WHOLE) && is_hex(digest, WHOLE) => {
+                Some(seconds(asked)?)
+            }
+            (digest, None) if is_hex(revision, 12) && digest.is_none_or(|d| is_hex(d, 16)) => None,
+            _ => return None,
+        };
         Some(Self {
             service: service.to_owned(),
             key: UserKey::parse(key).ok()?,
             revision: revision.to_owned(),
             digest: digest.map(ToOwned::to_owned),
+            asked,
         })
     }
 }
@@ -69,11 +85,17 @@ fn is_hex(text: &str, length: usize) -> bool {
     text.len() == length && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
+fn seconds(text: &str) -> Option<i64> {
+    let digits = !text.is_empty() && text.len() <= TIME && text.bytes().all(|b| b.is_ascii_digit());
+    digits.then(|| text.parse().ok()).flatten()
+}
+
 impl fmt::Display for ConnectionName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { service, key, revision, digest } = self;
+        let Self { service, key, revision, digest, asked } = self;
         write!(f, "{service}/{key}/{revision}")?;
-        digest.iter().try_for_each(|digest| write!(f, "/{digest}"))
+        digest.iter().try_for_each(|digest| write!(f, "/{digest}"))?;
+        asked.iter().try_for_each(|asked| write!(f, "/{asked}"))
     }
 }
 
@@ -82,36 +104,57 @@ mod tests {
     use super::*;
     use crate::keys::{Seed, Signer, User};
 
+    fn key() -> UserKey {
+        *Signer::new(&Seed::<User>::generate()).unwrap().public()
+    }
+
     #[test]
     fn a_name_reads_back_as_it_was_written() {
-        let key = *Signer::new(&Seed::<User>::generate()).unwrap().public();
-        for digest in [Some("0123456789abcdef".to_owned()), None] {
-            let name = ConnectionName {
-                service: "orders".to_owned(),
-                key,
-                revision: "0123456789ab".to_owned(),
-                digest,
-            };
+        let name = |revision: &str, digest: Option<&str>, asked| ConnectionName {
+            service: "orders".to_owned(),
+            key: key(),
+            revision: revision.to_owned(),
+            digest: digest.map(ToOwned::to_owned),
+            asked,
+        };
+        let (whole, short) = ("0123456789abcdef".repeat(4), "0123456789ab");
+        for name in [
+            name(&whole, Some(&whole), Some(1_795_000_000)),
+            name(&whole, Some(&whole), Some(0)),
+            name(short, Some("0123456789abcdef"), None),
+            name(short, None, None),
+        ] {
             assert_eq!(ConnectionName::parse(&name.to_string()), Some(name));
         }
     }
 
     #[test]
     fn what_is_not_ours_is_no_name() {
-        let key = Signer::new(&Seed::<User>::generate()).unwrap().public().to_string();
-        let (revision, digest) = ("0123456789ab", "0123456789abcdef");
+        let key = key().to_string();
+        let whole = "0123456789abcdef".repeat(4);
+        let (short, digest) = ("0123456789ab", "0123456789abcdef");
         for other in [
             String::new(),
             "admin".to_owned(),
             key.clone(),
-            format!("/{key}/{revision}/{digest}"),
-            format!("nkey:a/{key}/{revision}/{digest}"),
-            format!("a b/{key}/{revision}/{digest}"),
-            format!("a/{key}/{revision}/{digest}/more"),
-            format!("a/{key}/{revision}/{}", &digest[1..]),
+            format!("/{key}/{whole}/{whole}/1"),
+            format!("a/{key}/{whole}/{whole}/1/more"),
+            format!("a/{key}/{whole}/{whole}/"),
+            format!("a/{key}/{whole}/{whole}/-1"),
+            format!("a/{key}/{whole}/{whole}/+1"),
+            format!("a/{key}/{whole}/{whole}/9999999999999"),
+            // Neither what this version gives nor what an older one gave.
+            format!("a/{key}/{whole}/{whole}"),
+            format!("a/{key}/{whole}"),
+            format!("a/{key}/{short}/{digest}/1"),
+            format!("a/{key}/{whole}/{digest}/1"),
+            format!("a/{key}/{short}/{whole}/1"),
+            format!("a/{key}/{short}/{}", &digest[1..]),
+            format!("nkey:a/{key}/{whole}/{whole}/1"),
+            format!("a b/{key}/{whole}/{whole}/1"),
             format!("a/{key}/0123456789AB/{digest}"),
-            format!("a/{}/{revision}/{digest}", &key[1..]),
-            format!("{}/{key}/{revision}/{digest}", "x".repeat(MAX_BYTES)),
+            format!("a/{}/{short}/{digest}", &key[1..]),
+            format!("{}/{key}/{whole}/{whole}/1", "x".repeat(MAX_BYTES)),
         ] {
             assert_eq!(ConnectionName::parse(&other), None, "{other}");
         }

@@ -148,7 +148,7 @@ impl<'s> Map<'s> {
         let links = links::find(&ordered, MAX_LINKS);
         Self {
             format: 1,
-            revision: sketch.revision.as_str(),
+            revision: sketch.revision.whole(),
             valid: !sketch.problems.has_errors(),
             services,
             buckets,

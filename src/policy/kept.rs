@@ -100,7 +100,7 @@ impl Keeper {
         let written = Written {
             format: FORMAT,
             source: (&*self.source).into(),
-            revision: kept.revision.as_str().into(),
+            revision: kept.revision.whole().into(),
             origin: kept.origin.clone(),
             confirmed: kept.confirmed,
             documents: documents.collect(),
@@ -121,8 +121,12 @@ impl Keeper {
             }
             last.0 = now;
         }
-        let confirmation =
-            Confirmation { format: FORMAT, revision: revision.to_string(), number, confirmed: now };
+        let confirmation = Confirmation {
+            format: FORMAT,
+            revision: revision.whole().to_owned(),
+            number,
+            confirmed: now,
+        };
         self.tell(
             serde_json::to_vec(&confirmation)
                 .map_err(Into::into)
@@ -177,7 +181,7 @@ impl Keeper {
         let files: Vec<SourceFile> =
             documents.into_iter().map(|d| SourceFile::new(&*d.name, d.text)).collect();
         let found = validate::revision(&files);
-        if found.as_str() != revision {
+        if !found.is_written(&revision) {
             return Err(bad(format!("it is not what was written: {found}, not {revision}")).into());
         }
         let number = origin.as_ref().map(|o| o.number);
@@ -190,7 +194,7 @@ impl Keeper {
     fn confirmation(&self, revision: &Revision, number: Option<u64>) -> Option<i64> {
         let bytes = read(&self.beside()).ok()??;
         let note: Confirmation = serde_json::from_slice(&bytes).ok()?;
-        (note.format == FORMAT && note.revision == revision.as_str() && note.number == number)
+        (note.format == FORMAT && revision.is_written(&note.revision) && note.number == number)
             .then_some(note.confirmed)
     }
 }

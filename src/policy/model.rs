@@ -12,8 +12,20 @@ use crate::keyspace::{BucketName, Keyspace};
 use crate::source::Span;
 use crate::subject::Pattern;
 
-/// Names one content of the policy documents: the first 12 hexadecimal digits of a SHA-256 over
-/// them. It is in every log line, audit event and user JWT that the policy decided.
+/// How many hexadecimal digits of a revision people are shown.
+const SHOWN: usize = 12;
+
+/// A revision's text, as people are shown it. Two policies that share so much are made in half a
+/// minute, so nothing decides by it.
+#[must_use]
+pub fn short(revision: &str) -> &str {
+    revision.get(..SHOWN).unwrap_or(revision)
+}
+
+/// Names one content of the policy documents: a SHA-256 over them. It is in every log line, audit
+/// event and user JWT that the policy decided.
+///
+/// [`Revision::whole`] is what decides, and what machines are given; its `Display` is for eyes.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Revision(Arc<str>);
 
@@ -21,19 +33,27 @@ impl Revision {
     /// The revision of a digest.
     #[must_use]
     pub fn of_digest(digest: &[u8]) -> Self {
-        Self(data_encoding::HEXLOWER.encode(digest.get(..6).unwrap_or(digest)).into())
+        Self(data_encoding::HEXLOWER.encode(digest).into())
     }
 
-    /// The revision as text.
+    /// The whole of it, in hexadecimal.
     #[must_use]
-    pub fn as_str(&self) -> &str {
+    pub fn whole(&self) -> &str {
         &self.0
+    }
+
+    /// Whether that is what was written of it beside its documents: a check that they are whole.
+    /// Older versions wrote what people are
+    /// shown.
+    #[must_use]
+    pub fn is_written(&self, text: &str) -> bool {
+        text == self.whole() || text == short(self.whole())
     }
 }
 
 impl fmt::Display for Revision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(short(&self.0))
     }
 }
 

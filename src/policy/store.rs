@@ -94,7 +94,7 @@ impl Store {
     /// A recent snapshot of that revision, the one in force included.
     #[must_use]
     pub fn recent(&self, revision: &str) -> Option<Arc<Snapshot>> {
-        let is_it = |snapshot: &Arc<Snapshot>| snapshot.policy.revision().as_str() == revision;
+        let is_it = |snapshot: &Arc<Snapshot>| snapshot.policy.revision().whole() == revision;
         let past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
         self.current().filter(is_it).or_else(|| past.iter().find(|s| is_it(s)).cloned())
     }
@@ -104,7 +104,7 @@ impl Store {
     #[must_use]
     pub fn past_revisions(&self) -> Vec<String> {
         let past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
-        past.iter().map(|snapshot| snapshot.policy.revision().to_string()).collect()
+        past.iter().map(|snapshot| snapshot.policy.revision().whole().to_owned()).collect()
     }
 
     /// Tells of each policy that comes into force.
@@ -217,18 +217,18 @@ mod tests {
     fn recent_policies_are_found_and_old_ones_let_go() {
         let store = store();
         let first = store.current().unwrap().policy.revision().clone();
-        assert!(store.recent(first.as_str()).is_some());
+        assert!(store.recent(first.whole()).is_some());
         let revisions: Vec<_> = (0..=PAST)
             .map(|n| {
-                assert!(store.recent(first.as_str()).is_some(), "{n}");
+                assert!(store.recent(first.whole()).is_some(), "{n}");
                 let text = format!("[service.s{n}]\n");
                 let loaded = store.load(&files(&text), Timestamp::UNIX_EPOCH).unwrap();
                 loaded.after.policy.revision().clone()
             })
             .collect();
-        assert!(store.recent(first.as_str()).is_none());
+        assert!(store.recent(first.whole()).is_none());
         for revision in &revisions {
-            let found = store.recent(revision.as_str()).unwrap();
+            let found = store.recent(revision.whole()).unwrap();
             assert_eq!(found.policy.revision(), revision);
         }
         // Back and forth between two, the same policies are not kept twice.
@@ -236,7 +236,7 @@ mod tests {
             let text = format!("[service.s{n}]\n");
             store.load(&files(&text), Timestamp::UNIX_EPOCH).unwrap();
         }
-        assert!(store.recent(revisions[PAST - 1].as_str()).is_some());
+        assert!(store.recent(revisions[PAST - 1].whole()).is_some());
     }
 
     #[test]

@@ -26,6 +26,8 @@ pub struct Request {
     pub sub: String,
     /// [`REQUEST_AUDIENCE`].
     pub aud: String,
+    /// When the server asked, in seconds since the Unix epoch.
+    pub iat: i64,
     /// When the server stops waiting, in seconds since the Unix epoch.
     pub exp: i64,
     /// The NATS part.

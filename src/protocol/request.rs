@@ -176,6 +176,7 @@ pub struct VerifiedRequest {
     server: Server,
     client: Client,
     user_nkey: UserKey,
+    asked: i64,
     reply_xkey: Option<CurveKey>,
     pub(crate) credentials: Credentials,
 }
@@ -215,7 +216,7 @@ impl VerifiedRequest {
         now: i64,
     ) -> Result<Self, Rejection> {
         let token = Unverified::split(token)?;
-        let claims::Request { iss, sub, aud, exp, nats } = token.claims()?;
+        let claims::Request { iss, sub, aud, iat, exp, nats } = token.claims()?;
         let claims::RequestBody { server_id, user_nkey, client_info, connect_opts, kind, version } =
             nats;
         if kind != claims::REQUEST_TYPE {
@@ -252,7 +253,7 @@ impl VerifiedRequest {
         let claims::ServerId { name, host: _, id: _, version, cluster, xkey: _ } = server_id;
         let (client, credentials) = client_of(client_info, connect_opts);
         let server = Server { key, name, version, cluster };
-        Ok(Self { server, client, user_nkey, reply_xkey, credentials })
+        Ok(Self { server, client, user_nkey, asked: iat, reply_xkey, credentials })
     }
 
     /// The server that asks.
@@ -271,6 +272,12 @@ impl VerifiedRequest {
     #[must_use]
     pub fn user_nkey(&self) -> &UserKey {
         &self.user_nkey
+    }
+
+    /// When the server asked, on its own clock, in seconds since the Unix epoch.
+    #[must_use]
+    pub fn asked(&self) -> i64 {
+        self.asked
     }
 
     /// Whom to seal the answer to; `None` when the request came unsealed.

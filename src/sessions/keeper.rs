@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use super::Settings;
 use super::link::{Access, Link};
@@ -21,6 +21,8 @@ const AGREE_WITHIN: Duration = Duration::from_millis(300);
 const LOOK_WITHIN: Duration = Duration::from_secs(5);
 /// How often to see whether it has become this instance's turn, when nothing tells of it.
 const TURN: Duration = Duration::from_millis(500);
+/// How long a look goes on at least, when something happens meanwhile.
+const LOOK_FOR: Duration = Duration::from_secs(1);
 /// How long instances may differ before it is said aloud, and how often it is repeated.
 const DIFFER_FOR: Duration = Duration::from_secs(10);
 const DIFFER_AGAIN: Duration = Duration::from_secs(60);
@@ -109,7 +111,7 @@ impl Keeper {
         let next = known.rhythm.next();
         let current = self.service.store.current();
         let swept =
-            current.is_some_and(|s| Some(s.policy.revision().as_str()) == known.swept.as_deref());
+            current.is_some_and(|s| Some(s.policy.revision().whole()) == known.swept.as_deref());
         match rest {
             Some(rest) if swept && view.agreed => next.max(rest),
             _ => next,
@@ -165,7 +167,7 @@ impl Keeper {
             known.rhythm.swept(Outcome::default(), Instant::now());
             return true;
         };
-        let revision = snapshot.policy.revision().as_str();
+        let revision = snapshot.policy.revision().whole();
         if known.swept.as_deref() != Some(revision) {
             known.swept = Some(revision.to_owned());
             known.patience.forget();
@@ -216,31 +218,51 @@ impl Keeper {
         go_on: impl Fn() -> bool,
     ) -> Option<Outcome> {
         let began = Instant::now();
-        let revision = judge.policy.revision().as_str();
-        let sweep::Found { mut stale, complete, heard } =
-            match sweep::look(system, judge, &self.service.metrics).await {
-                Ok(found) => found,
-                Err(error) => {
-                    tracing::warn!(event = "sweep_failed", %error, "nobody can be asked");
-                    sweep::Found::default()
+        let revision = judge.policy.revision().whole();
+        let abandon = async {
+            tokio::time::sleep(LOOK_FOR).await;
+            while go_on() {
+                tokio::time::sleep(LOOK_FOR / 10).await;
+            }
+        };
+        // What is found on servers that are done is closed while slow ones still tell.
+        let (give, mut parts) = mpsc::unbounded_channel();
+        let looking = async move {
+            let give = |part| drop(give.send(part));
+            tokio::select! {
+                looked = sweep::look(system, judge, &self.service.metrics, give) => looked,
+                // Something happened, and a slow server still tells: the others are not to wait.
+                () = abandon => Ok(sweep::Looked { heard: true, ..Default::default() }),
+            }
+        };
+        let (mut found, mut held_back) = (0, 0);
+        let mut done = sweep::Done::default();
+        let closing = async {
+            while let Some(mut stale) = parts.recv().await {
+                found += stale.len();
+                stale.retain(|s: &sweep::Stale| {
+                    let allowed = patience.allows(&s.session.name.key, began);
+                    held_back += usize::from(!allowed);
+                    allowed
+                });
+                if done.cut_short {
+                    continue;
                 }
-            };
+                let (pace, metrics) = (self.settings.close_per_second, &*self.service.metrics);
+                let records = (&self.service.recorder, metrics);
+                done.add(sweep::close(system, stale, pace, revision, records, &go_on).await);
+            }
+        };
+        let (looked, ()) = tokio::join!(looking, closing);
+        let looked = looked.unwrap_or_else(|error| {
+            tracing::warn!(event = "sweep_failed", %error, "nobody can be asked");
+            sweep::Looked::default()
+        });
+        let sweep::Looked { complete, heard, cost } = looked;
         if !heard {
             self.service.metrics.sessions().swept(false, began.elapsed());
             return None;
         }
-        let (found, cost) = (stale.len(), began.elapsed());
-        stale.retain(|s| patience.allows(&s.session.name.key, began));
-        let held_back = found - stale.len();
-        let done = sweep::close(
-            system,
-            stale,
-            self.settings.close_per_second,
-            revision,
-            (&self.service.recorder, &self.service.metrics),
-            go_on,
-        )
-        .await;
         let sweep::Done { closed, failed, cut_short, keys } = done;
         if !cut_short {
             patience.closed(keys, Instant::now());
@@ -253,7 +275,7 @@ impl Keeper {
         if found > 0 {
             tracing::info!(
                 event = "sweep",
-                revision,
+                revision = %judge.policy.revision(),
                 found,
                 closed,
                 failed,

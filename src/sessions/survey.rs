@@ -1,16 +1,21 @@
 //! Who is connected: every connection that solewriter let in, on every server.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream;
+use tokio::time::{Instant, timeout_at};
 
-use super::system::{Connection, ServerName, System, SystemError};
+use super::system::{Connection, ServerName, Servers, System, SystemError};
 use crate::decide::Circumstances;
 use crate::issue::ConnectionName;
 
-/// How many servers are asked at the same time.
-const AT_ONCE: usize = 8;
+/// How many servers are asked at the same time. Many, so that those which do not answer keep no
+/// other one waiting.
+const AT_ONCE: usize = 256;
+/// How long those that have told everything wait for the others.
+const WAIT_FOR_SLOW: Duration = Duration::from_millis(500);
 
 /// A connection that solewriter let in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +46,7 @@ impl Session {
 /// What a survey found.
 #[derive(Debug)]
 pub struct Survey<T> {
-    /// What the caller kept, sorted by server.
+    /// What the caller kept.
     pub found: Vec<T>,
     /// The servers that were asked.
     pub servers: Vec<ServerName>,
@@ -49,6 +54,8 @@ pub struct Survey<T> {
     pub expected: usize,
     /// What went wrong, by server.
     pub failures: Vec<(ServerName, SystemError)>,
+    /// How long those took that told everything.
+    pub took: Duration,
 }
 
 impl<T> Survey<T> {
@@ -60,7 +67,7 @@ impl<T> Survey<T> {
 }
 
 /// Looks at every connection in these accounts on every server, and keeps what `keep` makes of
-/// those that solewriter let in. A connection may be given twice.
+/// those that solewriter let in.
 ///
 /// # Errors
 /// [`SystemError`] when no server can be found.
@@ -69,9 +76,27 @@ pub async fn survey<T>(
     accounts: &[Arc<str>],
     keep: impl Fn(Session) -> Option<T>,
 ) -> Result<Survey<T>, SystemError> {
-    let gathered = system.servers().await?;
-    let keep = &keep;
-    let asked = stream::iter(gathered.servers.clone()).map(|server| async move {
+    let mut found = Vec::new();
+    let mut survey = survey_in_parts(system, accounts, keep, |part| found.extend(part)).await?;
+    survey.found = found;
+    Ok(survey)
+}
+
+/// As [`survey`], and gives what it kept to `take` in parts: what the servers told that were done,
+/// while slow ones still tell. None of them waits for one that lies.
+///
+/// # Errors
+/// [`SystemError`] when no server can be found.
+pub async fn survey_in_parts<T>(
+    system: &System,
+    accounts: &[Arc<str>],
+    keep: impl Fn(Session) -> Option<T>,
+    mut take: impl FnMut(Vec<T>),
+) -> Result<Survey<T>, SystemError> {
+    let began = Instant::now();
+    let Servers { servers, expected } = system.servers().await?;
+    let (keep, names) = (&keep, servers.clone());
+    let asked = stream::iter(names).map(|server| async move {
         let mut found = Vec::new();
         for account in accounts {
             let each = |connection: Connection| {
@@ -85,12 +110,30 @@ pub async fn survey<T>(
         }
         (found, None)
     });
-    let (mut found, mut failures) = (Vec::new(), Vec::new());
-    let mut asked = asked.buffer_unordered(AT_ONCE);
-    while let Some((kept, failure)) = asked.next().await {
-        found.extend(kept);
-        failures.extend(failure);
+    let mut asked = std::pin::pin!(asked.buffer_unordered(AT_ONCE).fuse());
+    let (mut part, mut failures, mut took) = (Vec::new(), Vec::new(), Duration::ZERO);
+    let mut done = false;
+    while !done {
+        let wait = Instant::now() + WAIT_FOR_SLOW;
+        loop {
+            match timeout_at(wait, asked.next()).await {
+                Ok(Some((kept, failure))) => {
+                    if failure.is_none() {
+                        took = began.elapsed();
+                    }
+                    part.extend(kept);
+                    failures.extend(failure);
+                }
+                Ok(None) => {
+                    done = true;
+                    break;
+                }
+                Err(_) => break,
+            }
+        }
+        if !part.is_empty() {
+            take(std::mem::take(&mut part));
+        }
     }
-    drop(asked);
-    Ok(Survey { found, expected: gathered.expected, servers: gathered.servers, failures })
+    Ok(Survey { found: Vec::new(), servers, expected, failures, took })
 }

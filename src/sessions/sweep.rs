@@ -5,16 +5,19 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::survey::{Session, Survey, survey};
+use super::survey::{Session, survey_in_parts};
 use super::system::{Closed, System, SystemError};
 use super::verdict::{Closing, Judge, Verdict};
 use crate::audit::Recorder;
-use crate::audit::event::{Event, SessionClosed};
+use crate::audit::event::{Event, SessionClosed, words};
 use crate::keys::UserKey;
 use crate::telemetry::{Metrics, SessionState};
 
 /// The most connections that one round closes; the next one finds the rest.
 const MAX_CLOSINGS: usize = 20_000;
+
+/// How many servers that did not tell everything are named.
+const NAMED: usize = 16;
 
 /// A connection that is to be closed.
 #[derive(Debug)]
@@ -27,16 +30,17 @@ pub struct Stale {
 
 /// What a look at the connections found.
 #[derive(Debug, Default)]
-pub struct Found {
-    /// What must be closed, the most urgent first.
-    pub stale: Vec<Stale>,
+pub struct Looked {
     /// Whether every server told everything.
     pub complete: bool,
     /// Whether any server answered.
     pub heard: bool,
+    /// How long it took, without those that did not tell everything.
+    pub cost: Duration,
 }
 
-/// Looks at every open connection.
+/// Looks at every open connection, and gives what must be closed to `close`, the most urgent first:
+/// in parts, so that no server waits for a slow one.
 ///
 /// # Errors
 /// [`SystemError`] when no server can be found.
@@ -44,12 +48,13 @@ pub async fn look(
     system: &System,
     judge: &Judge<'_>,
     metrics: &Metrics,
-) -> Result<Found, SystemError> {
+    mut close: impl FnMut(Vec<Stale>),
+) -> Result<Looked, SystemError> {
     let accounts: Vec<_> = judge.decider.accounts().cloned().collect();
     let now = jiff::Timestamp::now().as_second();
     let count = Counts::default();
-    let found: Survey<Stale> = survey(system, &accounts, |session| {
-        match judge.judge(&session.name, &session.circumstances(now)) {
+    let keep = |session: Session| {
+        match judge.judge_session(&session, now) {
             Verdict::Current => count.add(SessionState::Current),
             Verdict::Gained => count.add(SessionState::Gained),
             Verdict::Newer => count.add(SessionState::Newer),
@@ -59,23 +64,32 @@ pub async fn look(
             }
         }
         None
-    })
-    .await?;
-    for (server, error) in &found.failures {
+    };
+    let (mut seen, mut left) = (HashSet::new(), MAX_CLOSINGS);
+    let mut all = true;
+    let part = |mut stale: Vec<Stale>| {
+        stale.retain(|s| seen.insert((s.session.server.id.clone(), s.session.connection.cid)));
+        stale.sort_by(|a, b| a.closing.cause.cmp(&b.closing.cause));
+        all &= stale.len() <= left;
+        stale.truncate(left);
+        left -= stale.len();
+        close(stale);
+    };
+    let found = survey_in_parts(system, &accounts, keep, part).await?;
+    for (server, error) in found.failures.iter().take(NAMED) {
         tracing::warn!(
-            event = "survey_incomplete", server = server.name, server_id = server.id, %error,
-            "a server did not tell of its connections",
+            event = "survey_incomplete", server = words(&server.name), server_id = server.id,
+            %error, failing = found.failures.len(),
+            "a server did not tell of its connections as a server does",
         );
     }
+    metrics.sessions().failing(found.failures.len());
     count.publish(metrics);
-    let (complete, heard) = (found.complete(), !found.servers.is_empty());
-    let mut stale = found.found;
-    let mut seen = HashSet::new();
-    stale.retain(|s| seen.insert((s.session.server.id.clone(), s.session.connection.cid)));
-    stale.sort_by(|a, b| a.closing.cause.cmp(&b.closing.cause));
-    let complete = complete && stale.len() <= MAX_CLOSINGS;
-    stale.truncate(MAX_CLOSINGS);
-    Ok(Found { stale, complete, heard })
+    Ok(Looked {
+        complete: found.complete() && all,
+        heard: !found.servers.is_empty(),
+        cost: found.took,
+    })
 }
 
 #[derive(Default)]
@@ -108,6 +122,16 @@ pub struct Done {
     pub keys: HashSet<UserKey>,
 }
 
+impl Done {
+    /// Adds what became of others.
+    pub fn add(&mut self, other: Self) {
+        self.closed += other.closed;
+        self.failed += other.failed;
+        self.cut_short |= other.cut_short;
+        self.keys.extend(other.keys);
+    }
+}
+
 /// Closes them, `per_second` at most, for as long as `go_on` says before each.
 pub async fn close(
     system: &System,
@@ -115,7 +139,7 @@ pub async fn close(
     per_second: u32,
     revision: &str,
     (recorder, metrics): (&Recorder, &Metrics),
-    go_on: impl Fn() -> bool,
+    go_on: &impl Fn() -> bool,
 ) -> Done {
     let gap = Duration::from_secs(1) / per_second.max(1);
     let mut due = Instant::now();
@@ -160,7 +184,6 @@ fn event(
     error: Option<SystemError>,
 ) -> Event {
     let Session { server, account, name, connection } = session;
-    let words = |text: &str| crate::audit::event::words(text);
     let detail = match error {
         Some(error) => format!("{}: {error}", closing.detail),
         None => closing.detail.clone(),

@@ -4,28 +4,45 @@
 //! with the number of servers that it knows; CONNZ of one account lists leafnodes too; KICK
 //! closes clients and leafnodes alike, and a number is never used twice while a server runs.
 
-use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use async_nats::Client;
+use async_nats::{Client, Message};
 use bytes::Bytes;
-use futures_util::StreamExt;
+use futures_util::{Stream, StreamExt};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::json;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::keys::ServerKey;
 use crate::policy::model::ConnectionType;
 
-/// How long a server may take to answer one question.
+/// How long a server may take to answer one question, and to tell of all of its connections.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
-/// How long servers may take to say that they are there.
+const TELL_WITHIN: Duration = Duration::from_secs(30);
+/// How long servers may take to say that they are there; and how long, once as many have as most
+/// of them say that there are, the others may.
 const GATHER_WITHIN: Duration = Duration::from_secs(1);
-/// How many connections are asked for at once: about 200 KB.
+const GATHER_MORE: Duration = Duration::from_millis(150);
+/// How many connections are asked for at once: about 250 KB.
 const PAGE: u64 = 256;
-/// The most servers that are kept in mind.
-const MAX_SERVERS: usize = 4096;
+/// The most servers that are kept in mind, and the most answers that are looked at to find them.
+const MAX_SERVERS: usize = 1024;
+const MAX_ANSWERS: usize = 2 * MAX_SERVERS;
+/// The longest answer that is looked at, in bytes. What clients say of themselves fills a page
+/// with six megabytes at most: a line of theirs has 4 KB, and JSON makes six of one.
+const MAX_ANSWER: usize = 16 * 1024 * 1024;
+/// The most that a server may say of the connections of one account: how many there are, and in
+/// how many bytes.
+const MAX_CONNECTIONS: u64 = 262_144;
+const MAX_BYTES: usize = 512 * 1024 * 1024;
+/// How many pages may tell nothing new. A few do, when many connections end while they are told.
+const MAX_STALE_PAGES: u32 = 4;
+/// The longest name of a server, in characters.
+const MAX_NAME: usize = 200;
 
 /// Why the system account did not help.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +63,14 @@ pub enum SystemError {
         /// What is wrong with it.
         error: serde_json::Error,
     },
+    /// An answer that no server gives.
+    #[error("{subject}: the answer cannot be true: {why}")]
+    Untrue {
+        /// What was asked.
+        subject: String,
+        /// Why not.
+        why: String,
+    },
     /// The server says no.
     #[error("{subject}: {description}")]
     Refused {
@@ -64,6 +89,19 @@ pub struct ServerName {
     /// Its name.
     #[serde(default)]
     pub name: String,
+    /// Its version.
+    #[serde(default, rename = "ver")]
+    pub version: String,
+}
+
+impl ServerName {
+    /// The same with words that are fit to be kept; `None` when that is no server's key, which is
+    /// a token of a subject too.
+    fn checked(self) -> Option<Self> {
+        ServerKey::parse(&self.id).ok()?;
+        let cut = |text: String| text.chars().take(MAX_NAME).collect();
+        Some(Self { id: self.id, name: cut(self.name), version: cut(self.version) })
+    }
 }
 
 /// The servers that answered.
@@ -71,7 +109,7 @@ pub struct ServerName {
 pub struct Servers {
     /// Sorted by id.
     pub servers: Vec<ServerName>,
-    /// How many there should be, as the servers themselves say.
+    /// How many there should be, as most of the servers themselves say.
     pub expected: usize,
 }
 
@@ -121,6 +159,23 @@ impl Connection {
         ConnectionType::of(&self.kind, &self.protocol)
     }
 
+    /// The same with no more of its client's words than anybody reads.
+    fn cut(mut self) -> Self {
+        for text in [&mut self.name, &mut self.lang, &mut self.version, &mut self.ip] {
+            if let Some((end, _)) = text.char_indices().nth(MAX_NAME) {
+                text.truncate(end);
+                text.shrink_to_fit();
+            }
+        }
+        self
+    }
+
+    /// When it was made, in seconds since the Unix epoch.
+    #[must_use]
+    pub fn made(&self) -> Option<i64> {
+        self.start.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_second)
+    }
+
     /// Its address, when it is one.
     #[must_use]
     pub fn address(&self) -> Option<IpAddr> {
@@ -139,6 +194,7 @@ pub enum Closed {
 
 #[derive(Deserialize)]
 struct Answer<T> {
+    server: ServerName,
     data: Option<T>,
     error: Option<Refusal>,
 }
@@ -199,21 +255,14 @@ impl System {
             .publish_with_reply(subject, inbox, Bytes::new())
             .await
             .map_err(|e| failed(e.to_string()))?;
-        let deadline = Instant::now() + GATHER_WITHIN;
-        let mut found = BTreeMap::new();
-        let mut expected = 1;
-        while found.len() < expected.min(MAX_SERVERS) {
-            let Ok(Some(answer)) = timeout_at(deadline, answers.next()).await else { break };
-            let Ok(ping) = serde_json::from_slice::<Ping>(&answer.payload) else { continue };
-            expected = expected.max(ping.statsz.active_servers);
-            found.insert(ping.server.id.clone(), ping.server);
-        }
+        let servers = gather(&mut answers).await;
         let _ = answers.unsubscribe().await;
-        Ok(Servers { servers: found.into_values().collect(), expected })
+        Ok(servers)
     }
 
     /// Gives every connection of an account on one server to `each`, one page at a time. Some may
-    /// be given twice; none that was open all the while is left out.
+    /// be given twice; none that was open all the while is left out. No number of the server's is
+    /// believed: it ends after so many connections, bytes and seconds.
     ///
     /// # Errors
     /// [`SystemError`]; what was found until then was given.
@@ -221,35 +270,13 @@ impl System {
         &self,
         server: &str,
         account: &str,
-        mut each: impl FnMut(Connection),
+        each: impl FnMut(Connection),
     ) -> Result<(), SystemError> {
-        let total = self.page(server, account, 0, &mut each).await?;
-        if total <= PAGE {
-            return Ok(());
-        }
-        // From the end: when a connection ends meanwhile, those after it move one place forward,
-        // into what is still to be read. New ones are added at the end, and are new.
-        let mut offset = total;
-        while offset > 0 {
-            offset = offset.saturating_sub(PAGE);
-            self.page(server, account, offset, &mut each).await?;
-        }
-        Ok(())
-    }
-
-    async fn page(
-        &self,
-        server: &str,
-        account: &str,
-        offset: u64,
-        each: &mut impl FnMut(Connection),
-    ) -> Result<u64, SystemError> {
-        let question = json!({"auth": true, "acc": account, "limit": PAGE, "offset": offset});
-        let subject = format!("$SYS.REQ.SERVER.{server}.CONNZ");
-        let answer: Option<Connections> = self.ask(subject, &question).await?;
-        let Some(Connections { total, connections }) = answer else { return Ok(0) };
-        connections.into_iter().flatten().for_each(each);
-        Ok(total)
+        let all = Telling { system: self, server, account, each, seen: HashSet::new(), bytes: 0 };
+        timeout(TELL_WITHIN, all.hear()).await.unwrap_or_else(|_| {
+            let error = format!("it did not tell everything within {} s", TELL_WITHIN.as_secs());
+            Err(SystemError::Request { subject: connz(server), error })
+        })
     }
 
     /// Closes one connection.
@@ -258,7 +285,7 @@ impl System {
     /// [`SystemError`] when it is not known to be closed.
     pub async fn close(&self, server: &str, cid: u64) -> Result<Closed, SystemError> {
         let subject = format!("$SYS.REQ.SERVER.{server}.KICK");
-        let answer = self.ask::<serde_json::Value>(subject, &json!({"cid": cid})).await;
+        let answer = self.ask::<IgnoredAny>(subject, server, &json!({"cid": cid})).await;
         match answer {
             Ok(_) => Ok(Closed::Closed),
             Err(SystemError::Refused { description, .. }) if description.contains("no such") => {
@@ -268,11 +295,13 @@ impl System {
         }
     }
 
+    /// Asks one server. Gives what it says, and how many bytes that took.
     async fn ask<T: DeserializeOwned>(
         &self,
         subject: String,
+        server: &str,
         question: &serde_json::Value,
-    ) -> Result<Option<T>, SystemError> {
+    ) -> Result<(Option<T>, usize), SystemError> {
         let request = self.client.request(subject.clone(), question.to_string().into());
         let answer = match timeout(ANSWER_WITHIN, request).await {
             Ok(Ok(answer)) => answer,
@@ -284,12 +313,142 @@ impl System {
                 return Err(SystemError::Request { subject, error });
             }
         };
+        let size = answer.payload.len();
+        if size > MAX_ANSWER {
+            return Err(SystemError::Untrue { subject, why: format!("it has {size} bytes") });
+        }
         match serde_json::from_slice::<Answer<T>>(&answer.payload) {
+            Ok(answer) if answer.server.id != server => {
+                let why = "it is another server's".to_owned();
+                Err(SystemError::Untrue { subject, why })
+            }
             Ok(Answer { error: Some(Refusal { description }), .. }) => {
+                let description = description.chars().take(MAX_NAME).collect();
                 Err(SystemError::Refused { subject, description })
             }
-            Ok(Answer { data, .. }) => Ok(data),
+            Ok(Answer { data, .. }) => Ok((data, size)),
             Err(error) => Err(SystemError::Answer { subject, error }),
         }
     }
+}
+
+fn connz(server: &str) -> String {
+    format!("$SYS.REQ.SERVER.{server}.CONNZ")
+}
+
+/// Hears which servers there are.
+async fn gather(answers: &mut (impl Stream<Item = Message> + Unpin)) -> Servers {
+    let mut deadline = Instant::now() + GATHER_WITHIN;
+    let mut found = BTreeMap::new();
+    let mut said: Vec<usize> = Vec::new();
+    for _ in 0..MAX_ANSWERS {
+        let Ok(Some(answer)) = timeout_at(deadline, answers.next()).await else { break };
+        if answer.payload.len() > MAX_ANSWER {
+            continue;
+        }
+        let Ok(Ping { server, statsz }) = serde_json::from_slice(&answer.payload) else { continue };
+        let Some(server) = server.checked().filter(|_| found.len() < MAX_SERVERS) else { continue };
+        if let Entry::Vacant(place) = found.entry(server.id.clone()) {
+            place.insert(server);
+            said.push(statsz.active_servers);
+        }
+        // Who says that there are more is waited for no longer than anybody takes.
+        if found.len() >= said.iter().copied().max().unwrap_or(1) {
+            break;
+        }
+        if found.len() >= most(&mut said) {
+            deadline = deadline.min(Instant::now() + GATHER_MORE);
+        }
+    }
+    let expected = most(&mut said);
+    Servers { servers: found.into_values().collect(), expected }
+}
+
+/// What no more than half of them exceed: one that lies does not decide.
+fn most(said: &mut [usize]) -> usize {
+    said.sort_unstable();
+    said.get(said.len() / 2).copied().unwrap_or(1).max(1)
+}
+
+/// A server that is telling of the connections of one account.
+struct Telling<'a, F> {
+    system: &'a System,
+    server: &'a str,
+    account: &'a str,
+    each: F,
+    /// The numbers of those that it told of.
+    seen: HashSet<u64>,
+    bytes: usize,
+}
+
+impl<F: FnMut(Connection)> Telling<'_, F> {
+    async fn hear(mut self) -> Result<(), SystemError> {
+        let Page { total, .. } = self.page(0).await?;
+        // From the end: when a connection ends meanwhile, those after it move one place forward,
+        // into what is still to be read. New ones are added at the end, and are new.
+        let mut offset = if total > PAGE { total.min(MAX_CONNECTIONS) } else { 0 };
+        let mut stale = 0;
+        while offset > 0 {
+            offset = offset.saturating_sub(PAGE);
+            let page = self.page(offset).await?;
+            if page.given == 0 && page.total > offset {
+                return Err(self.untrue(format!(
+                    "it says that it has {} connections, and gives none from {offset} on",
+                    page.total
+                )));
+            }
+            // When many have ended, what is left is found where there is something.
+            offset = offset.min(page.total);
+            stale = if page.new == 0 { stale + 1 } else { 0 };
+            if stale > MAX_STALE_PAGES {
+                return Err(self.untrue("it tells of the same connections again".to_owned()));
+            }
+        }
+        if total > MAX_CONNECTIONS {
+            return Err(self.untrue(format!("it says that it has {total} connections")));
+        }
+        Ok(())
+    }
+
+    async fn page(&mut self, offset: u64) -> Result<Page, SystemError> {
+        let question = json!({"auth": true, "acc": self.account, "limit": PAGE, "offset": offset});
+        let asked = self.system.ask::<Connections>(connz(self.server), self.server, &question);
+        let (answer, size) = asked.await?;
+        self.bytes = self.bytes.saturating_add(size);
+        if self.bytes > MAX_BYTES {
+            return Err(self.untrue(format!("it tells more than {MAX_BYTES} bytes")));
+        }
+        let Some(Connections { total, connections }) = answer else {
+            return Ok(Page::default());
+        };
+        let connections = connections.unwrap_or_default();
+        let given = connections.len();
+        if given as u64 > PAGE {
+            return Err(
+                self.untrue(format!("it gives {given} connections where {PAGE} were asked"))
+            );
+        }
+        let before = self.seen.len();
+        for connection in connections {
+            if self.seen.insert(connection.cid) {
+                (self.each)(connection.cut());
+            }
+        }
+        Ok(Page { total, given, new: self.seen.len() - before })
+    }
+
+    fn untrue(&self, why: String) -> SystemError {
+        SystemError::Untrue { subject: connz(self.server), why }
+    }
+}
+
+/// What a page came to.
+#[derive(Default)]
+struct Page {
+    /// How many connections there are, it says.
+    total: u64,
+    /// How many it gave.
+    given: usize,
+    /// How many of those had not been given.
+    new: usize,
 }

@@ -4,6 +4,8 @@
 //! It compares states, not changes: whatever made a connection differ from the policy in force (a
 //! change that was missed, another instance that lags, a restart) is found in the same way.
 
+use super::survey::Session;
+use crate::asked;
 use crate::decide::{Circumstances, Decider, Denial, Entitlement};
 use crate::diff;
 use crate::issue::ConnectionName;
@@ -55,6 +57,8 @@ pub enum Verdict {
 pub enum Cause {
     /// It would not be let in any more; the denial's code.
     Denied(&'static str),
+    /// It was let in twice, and keeps subscriptions from before.
+    AskedAgain,
     /// Its key is another service's now.
     OtherService,
     /// Its service lost something that it still has.
@@ -71,6 +75,7 @@ impl Cause {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Denied(code) => code,
+            Self::AskedAgain => "asked_again",
             Self::OtherService => "other_service",
             Self::Lost => "lost",
             Self::NotKnown => "not_known",
@@ -105,6 +110,26 @@ pub struct Judge<'a> {
 }
 
 impl Judge<'_> {
+    /// What should become of an open connection, at `now` in seconds since the Unix epoch.
+    #[must_use]
+    pub fn judge_session(&self, session: &Session, now: i64) -> Verdict {
+        let Session { server, name, connection, .. } = session;
+        let verdict = self.judge(name, &session.circumstances(now));
+        // Whatever it has now, it may have heard more before.
+        if !asked::is_open(&server.version) || matches!(verdict, Verdict::Close(_)) {
+            return verdict;
+        }
+        let place = (server.id.as_str(), connection.cid);
+        match self.decider.asked().twice(place, connection.made(), name.asked) {
+            Some(why) => {
+                let detail = format!("it sent CONNECT again: {why}");
+                let grant = name.digest.clone();
+                Verdict::Close(Closing { cause: Cause::AskedAgain, detail, grant })
+            }
+            None => verdict,
+        }
+    }
+
     /// What should become of the connection of that name.
     #[must_use]
     pub fn judge(&self, name: &ConnectionName, circumstances: &Circumstances<'_>) -> Verdict {
@@ -135,9 +160,14 @@ impl Judge<'_> {
             return Verdict::Current;
         }
         let Some((had_service, had)) = self.had(name) else {
-            if name.revision == self.policy.revision().as_str() && self.others.unlike {
-                // Two versions, or two settings, at work side by side: each would close what the
-                // other lets in, for as long as both run.
+            // Two versions, or two settings, at work side by side: each would close what the other
+            // lets in, for as long as both run. An older version says less in its names.
+            let revision = self.policy.revision();
+            let same = match name.asked {
+                Some(_) => name.revision == revision.whole(),
+                None => revision.is_written(&name.revision),
+            };
+            if same && self.others.unlike {
                 return Verdict::Newer;
             }
             let detail = "what it was given is not known any more".to_owned();

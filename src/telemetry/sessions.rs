@@ -60,6 +60,7 @@ pub struct SessionMetrics {
     seconds: Histogram,
     sweeper: Gauge,
     instances: Gauge,
+    failing: Gauge,
     reach: Gauge,
 }
 
@@ -73,6 +74,7 @@ impl Default for SessionMetrics {
             seconds: Histogram::new(buckets),
             sweeper: Gauge::default(),
             instances: Gauge::default(),
+            failing: Gauge::default(),
             reach: Gauge::default(),
         }
     }
@@ -111,6 +113,12 @@ impl SessionMetrics {
             "Living instances that this one knows of, itself included",
             self.instances.clone(),
         );
+        registry.register(
+            "session_servers_failing",
+            "Servers that did not tell of their connections at the last sweep of this instance, or \
+             not as a server does",
+            self.failing.clone(),
+        );
         registry.register_with_unit(
             "session_reach",
             "Without a system user, after how long a change reaches every open connection: the \
@@ -146,6 +154,11 @@ impl SessionMetrics {
     #[must_use]
     pub fn is_sweeper(&self) -> bool {
         self.sweeper.get() == 1
+    }
+
+    /// How many servers did not tell everything.
+    pub fn failing(&self, servers: usize) {
+        self.failing.set(i64::try_from(servers).unwrap_or(i64::MAX));
     }
 
     /// How many instances live.

@@ -10,7 +10,7 @@ use crate::fold::Told;
 use crate::issue::ConnectionName;
 use crate::operation::{Act, Operation, Target, Usage};
 use crate::permissions::{Defaults, Grant};
-use crate::policy::model::{Policy, Service};
+use crate::policy::model::{Policy, Service, short};
 use crate::policy::store::Snapshot;
 use crate::query::advice::{TRANSFER, advise, said};
 use crate::query::{Question, may};
@@ -56,7 +56,7 @@ impl Explainer {
         let granted = named.and_then(ConnectionName::parse);
         let about = self.about(refusal, granted.as_ref(), operation, target.as_ref());
         let (service, nkey, revision) = match granted {
-            Some(ConnectionName { service, key, revision, digest: _ }) => {
+            Some(ConnectionName { service, key, revision, .. }) => {
                 (Some(service), Some(key.to_string()), Some(revision))
             }
             None => (None, None, None),
@@ -126,10 +126,10 @@ impl Explainer {
         };
         if refusal.act != Act::Reply && self.is_granted(service, &question) {
             let (now, then) = (policy.revision(), &granted.revision);
-            let detail = if now.as_str() == then {
+            let detail = if now.whole() == then {
                 format!("policy {now} grants it: was this connection made under other settings?")
             } else {
-                format!("policy {now} grants it; the connection is still on {then}")
+                format!("policy {now} grants it; the connection is still on {}", short(then))
             };
             return About { owner, detail: Some(detail), ..About::default() };
         }

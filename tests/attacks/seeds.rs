@@ -108,8 +108,7 @@ fn nothing(why: &'static str) -> Expected {
 }
 
 fn tries() -> Vec<Try> {
-    let by_the_admin =
-        |acts: Vec<Act>| (Layout::Shipped, Some((Seed::Own("admin"), acts)));
+    let by_the_admin = |acts: Vec<Act>| (Layout::Shipped, Some((Seed::Own("admin"), acts)));
     let four = "where the policy's bucket and the callout were in one account";
     let admin = "for the admin, in the account of the buckets";
     let apart = "a reply ends in the account that asked, and the callout's has no JetStream";
@@ -368,7 +367,11 @@ async fn try_it(one: &Try, place: Place) -> Result<Option<Ending>, String> {
         Expected::Closed { by, .. } => ending == by,
         Expected::Residual { .. } | Expected::Known { .. } => ending == Ending::Succeeded,
     };
-    if expected { Ok(Some(ending)) } else { Err(format!("{:?}, but {}", one.expected, ending.word())) }
+    if expected {
+        Ok(Some(ending))
+    } else {
+        Err(format!("{:?}, but {}", one.expected, ending.word()))
+    }
 }
 
 /// A deployment with a policy in its bucket, a service's bucket and the audit streams.
@@ -506,14 +509,11 @@ impl Stage {
                     self.deployment.admin().await.get_stream("KV_victim").await.is_err()
                 }
                 Effect::Consumer => {
-                    let list = self
-                        .ask("admin", "$JS.API.CONSUMER.NAMES.KV_victim", &Value::Null)
-                        .await;
+                    let list =
+                        self.ask("admin", "$JS.API.CONSUMER.NAMES.KV_victim", &Value::Null).await;
                     !list["consumers"].as_array().is_some_and(|all| all.contains(&json!("c")))
                 }
-                Effect::Beat => {
-                    timeout(Duration::from_millis(100), beats.next()).await.is_ok()
-                }
+                Effect::Beat => timeout(Duration::from_millis(100), beats.next()).await.is_ok(),
                 Effect::Reload => {
                     self.deployment.server.log().contains("Reloaded server configuration")
                 }
@@ -522,9 +522,12 @@ impl Stage {
                     self.deployment.client("admin", self.deployment.url()).await;
                     timeout(Duration::from_millis(200), thief.message()).await.is_ok()
                 }
-                Effect::Closed => self.deployment.connections("STATE").await.iter().all(|found| {
-                    found["cid"].as_u64() != Some(info.client_id)
-                }),
+                Effect::Closed => self
+                    .deployment
+                    .connections("STATE")
+                    .await
+                    .iter()
+                    .all(|found| found["cid"].as_u64() != Some(info.client_id)),
             };
             if happened {
                 return Ending::Succeeded;
@@ -548,8 +551,11 @@ async fn no_reply_subject_crashes_a_server() {
     }
     let wild = Prepared::new()
         .with_server("{ service: \"audit.services.>\"", "{ service: \"audit.services.*.*\"")
-        .with_server("subject: \"audit.services.>\" }, to: \"audit.events.>\"", "subject: \
-                      \"audit.services.*.*\" }, to: \"audit.events.*.*\"");
+        .with_server(
+            "subject: \"audit.services.>\" }, to: \"audit.events.>\"",
+            "subject: \
+                      \"audit.services.*.*\" }, to: \"audit.events.*.*\"",
+        );
     let deployment = wild.start("2.10.25", POLICY).await;
     let stage = Stage { layout: Layout::Shipped, deployment };
     stage.fill().await;

@@ -248,7 +248,9 @@ pub async fn what_was_watched_ends_with_the_right_to_it(version: &'static str) {
     for raw in &mut raws {
         while raw.message().await.payload != b"1" {}
     }
-    let swept = deployment.instances[0].metric("solewriter_consumer_sweeps_total{outcome=\"complete\"}").await;
+    let swept = deployment.instances[0]
+        .metric("solewriter_consumer_sweeps_total{outcome=\"complete\"}")
+        .await;
     eventually("another sweep", async || {
         let metric = "solewriter_consumer_sweeps_total{outcome=\"complete\"}";
         (deployment.instances[0].metric(metric).await > swept).then_some(())
@@ -299,7 +301,10 @@ pub async fn what_was_watched_ends_with_the_right_to_it(version: &'static str) {
     for (name, cause) in LOSERS.into_iter().filter(|(name, _)| *name != "gone") {
         assert_eq!(reason(name), Some(json!(cause)), "{name}");
     }
-    assert!(deployment.instances[0].metric("solewriter_consumers_deleted_total{cause=\"lost\"}").await >= 4.0);
+    assert!(
+        deployment.instances[0].metric("solewriter_consumers_deleted_total{cause=\"lost\"}").await
+            >= 4.0
+    );
     kept.end().await;
     lost.end().await;
 }
@@ -393,9 +398,8 @@ pub async fn nobody_takes_all_consumers_of_a_bucket(version: &'static str) {
     let left = names(&admin, "KV_orders").await;
     println!("{version}: {made} consumers were {} after {:.1?}", left.len(), began.elapsed());
     assert!(left.contains(&watching[0]), "the owner's own watch was deleted");
-    let alert = deployment.instances[0].says_where("consumers_over_limit", |line| {
-        line["service"] == "attacker"
-    });
+    let alert = deployment.instances[0]
+        .says_where("consumers_over_limit", |line| line["service"] == "attacker");
     assert_eq!(alert.await["limit"], 20);
     // The owner watches, and hears through the new watch and the old one.
     let again = Watch::start(&deployment, &owner, "orders").await;
@@ -419,8 +423,7 @@ pub async fn descriptions_out_of_proportion_hide_nothing(version: &'static str) 
         let config = json!({"durable_name": format!("fat{n}"), "ack_policy": "none",
             "deliver_subject": format!("_INBOX.keeps.{n}"), "metadata": {"x": "y".repeat(100_000)}});
         let body = json!({"stream_name": "KV_orders", "config": config});
-        let answer =
-            ask(&admin, format!("$JS.API.CONSUMER.CREATE.KV_orders.fat{n}"), &body).await;
+        let answer = ask(&admin, format!("$JS.API.CONSUMER.CREATE.KV_orders.fat{n}"), &body).await;
         assert!(answer.get("error").is_none(), "{answer}");
     }
     deployment.write_policy(AFTER);

@@ -83,7 +83,10 @@ pub async fn an_invalid_edit_changes_nothing_and_says_why(version: &'static str)
             "[service.a]\npublishes = [\"x..y\", \"x.>.y\", \"x y\"]",
             vec!["test.toml:2:14", "... and 2 more errors"],
         ),
-        ("[service.a]\nowns = [\"or ders\", \"b*\"]", vec!["test.toml:2:9", "... and 1 more error"]),
+        (
+            "[service.a]\nowns = [\"or ders\", \"b*\"]",
+            vec!["test.toml:2:9", "... and 1 more error"],
+        ),
     ];
     for (at, (text, said)) in edits.iter().enumerate() {
         deployment.write_policy(text);

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::cli::tool::{RuleView, count, line, said};
 use crate::diff::{Diff, Effect, Fate, Right, ServiceChange, SettingChange, Transfer};
+use crate::policy::model::short;
 
 /// What is printed: names and revisions of both policies, and the changes.
 pub(super) struct View<'a> {
@@ -79,6 +80,7 @@ fn fate(change: &ServiceChange) -> &'static str {
 /// For people.
 pub(super) fn text(view: &View<'_>) -> String {
     let ((old, old_revision), (new, new_revision)) = (view.old, view.new);
+    let (old_revision, new_revision) = (short(old_revision), short(new_revision));
     let mut text = format!("{old} ({old_revision}) -> {new} ({new_revision})\n\n");
     if view.diff.is_empty() {
         return text + "no identity gains or loses anything\n";
@@ -125,7 +127,7 @@ fn code(text: &str) -> String {
 /// For pull requests.
 pub(super) fn markdown(view: &View<'_>) -> String {
     let ((_, old), (_, new)) = (view.old, view.new);
-    let mut text = format!("### Policy {} → {}\n\n", code(old), code(new));
+    let mut text = format!("### Policy {} → {}\n\n", code(short(old)), code(short(new)));
     if view.diff.is_empty() {
         return text + "No identity gains or loses anything.\n";
     }

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::super::tool::{Format, Output, YES, count, json, line, time};
 use super::{Deployment, connect_to_read, head, named, unread};
 use crate::policy::bucket::entry::Entry;
+use crate::policy::model::short;
 
 /// How many revisions are asked for at a time.
 const AT_A_TIME: usize = 16;
@@ -81,6 +82,7 @@ impl View {
     fn line(&self) -> String {
         let back = self.rollback_of.map(|n| format!(" (documents of {n})")).unwrap_or_default();
         let Self { number, time, revision, author, message, .. } = self;
+        let revision = short(revision);
         line(&format!("{number:>4}  {time}  {revision}  {author}: {message}{back}"))
     }
 }

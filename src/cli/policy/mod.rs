@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use tokio::time::timeout;
 
-use super::tool::{NO, Output};
+use super::tool::{NO, Output, line};
 use super::{fail, runtime};
 use crate::broker;
 use crate::config::{Login, Overrides, Tool};
@@ -146,23 +146,48 @@ pub(super) async fn named(bucket: &Bucket, head: Entry, name: &str) -> Result<En
         };
     }
     let digest = name.len() >= 4 && name.bytes().all(|b| b.is_ascii_hexdigit());
+    let beginning = name.to_ascii_lowercase();
     let mut next = digest.then_some(head);
+    let mut found: Option<Entry> = None;
     while let Some(entry) = next {
-        if entry.policy.starts_with(&name.to_ascii_lowercase()) {
-            return Ok(entry);
+        let number = entry.number;
+        if entry.policy.starts_with(&beginning) {
+            // The list has each document's whole digest: a policy that was pushed twice has one.
+            match &found {
+                Some(newer) if newer.list != entry.list => return Err(ambiguous(newer, &entry)),
+                Some(_) => {}
+                None => found = Some(entry),
+            }
         }
-        next = match entry.number.checked_sub(1).filter(|n| *n > 0) {
+        next = match number.checked_sub(1).filter(|n| *n > 0) {
             Some(number) => {
                 bucket.revision(number).await.map_err(|error| unread(bucket, &error))?
             }
             None => None,
         };
     }
+    if let Some(found) = found {
+        return Ok(found);
+    }
     let problem = Problem::error("no-revision", format!("there is no revision {name:?}"));
     Err(Output::wrong(problem.help(
         "give its number, or at least four digits of its policy revision; `solewriter policy log` \
          lists them",
     )))
+}
+
+fn ambiguous(newer: &Entry, older: &Entry) -> Output {
+    let problem = Problem::error(
+        "ambiguous-revision",
+        format!(
+            "revisions {} and {} both begin so, and are different policies: {} and {}",
+            newer.number,
+            older.number,
+            line(&newer.policy),
+            line(&older.policy)
+        ),
+    );
+    Output::wrong(problem.help("give its number, or more digits of its policy revision"))
 }
 
 /// Prints what there is to say before the end.

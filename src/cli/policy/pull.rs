@@ -8,6 +8,7 @@ use clap::Args;
 use super::super::tool::{NO, Output, YES, count};
 use super::{Deployment, connect_to_read, failed, head, named, unread};
 use crate::policy::directory::Directory;
+use crate::policy::model::short;
 use crate::source::SourceFile;
 
 /// Write a revision's documents into a directory.
@@ -50,7 +51,7 @@ impl Pull {
         let written = write(&self.dir, &files, &differ);
         written.map_err(|error| failed(&format!("{}: {error}", self.dir.display())))?;
         let found = Directory::new(&self.dir).read().map_err(Output::wrong)?;
-        if crate::policy::validate::revision(&found).as_str() != entry.policy {
+        if !crate::policy::validate::revision(&found).is_written(&entry.policy) {
             return Err(failed(&format!(
                 "{} is not revision {} now: did somebody else write to it?",
                 self.dir.display(),
@@ -62,7 +63,7 @@ impl Pull {
             "{} is revision {} ({}), {documents}\n",
             self.dir.display(),
             entry.number,
-            entry.policy
+            short(&entry.policy)
         );
         Ok(Output::data(out, YES))
     }

@@ -13,7 +13,7 @@ use crate::config::{Login, Tool};
 use crate::fleet::Instances;
 use crate::policy::bucket::entry::{Entry, MAX_AUTHOR, MAX_MESSAGE, Words};
 use crate::policy::bucket::{Bucket, ReadError, Seat};
-use crate::policy::model::Policy;
+use crate::policy::model::{Policy, short};
 use crate::policy::validate::{Validated, validate};
 use crate::source::{Problem, Problems, SourceFile};
 
@@ -202,10 +202,11 @@ async fn push(
     // Who lives is known by the time that it is pushed.
     let instances = Instances::listen(bucket.client()).await.map_err(|error| failed(&error))?;
     let Proposal { files, policy, name } = proposal;
-    if let Some(head) = head.as_ref().filter(|head| head.policy == policy.revision().as_str()) {
+    if let Some(head) = head.as_ref().filter(|head| head.policy == policy.revision().whole()) {
         let text = format!(
             "nothing to push: revision {} is this policy already ({})\n",
-            head.number, head.policy
+            head.number,
+            short(&head.policy)
         );
         return Ok(Output::data(text, YES));
     }
@@ -229,7 +230,7 @@ async fn push(
     }
     let pushed = bucket.push(head.as_ref(), &files, words, rand::random()).await;
     let entry = pushed.map_err(|error| failed(&line(&error.to_string())))?;
-    say(&format!("pushed revision {} ({})\n", entry.number, entry.policy));
+    say(&format!("pushed revision {} ({})\n", entry.number, short(&entry.policy)));
     if how.wait.is_zero() {
         return Ok(Output::data(String::new(), YES));
     }

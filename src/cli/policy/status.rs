@@ -12,6 +12,7 @@ use super::{Deployment, connect_to_read, failed};
 use crate::fleet::{Instances, Report, ask};
 use crate::policy::bucket::ReadError;
 use crate::policy::bucket::entry::Entry;
+use crate::policy::model::short;
 
 /// Say which revision each running instance serves.
 ///
@@ -63,7 +64,7 @@ impl Status {
                 out,
                 "newest: revision {} ({}), pushed by {}: {}\n",
                 newest.number,
-                line(&newest.policy),
+                line(short(&newest.policy)),
                 line(&newest.author),
                 line(&newest.message)
             );
@@ -114,7 +115,7 @@ fn table(reports: &[Report], now: i64) -> String {
             line(&report.host),
             line(&report.version),
             number,
-            line(report.revision.as_deref().unwrap_or("none")),
+            line(short(report.revision.as_deref().unwrap_or("none"))),
             report.since.map_or_else(|| "-".to_owned(), age),
             format!("{} ({})", line(&report.source), line(&report.source_state)),
         ]);

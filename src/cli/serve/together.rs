@@ -35,8 +35,10 @@ impl Together {
         member: Member,
     ) -> Self {
         let defaults = service.authorizer.decider().defaults();
-        let makes = format!("{} {}", env!("CARGO_PKG_VERSION"), defaults.account);
-        let fleet = Fleet::new(member, makes);
+        // An instance that names connections otherwise would close ours, and we its own.
+        let makes = format!("{} whole {}", env!("CARGO_PKG_VERSION"), defaults.account);
+        let asked = Arc::clone(service.authorizer.decider().asked());
+        let fleet = Fleet::new(member, makes, asked);
         let closed = Arc::new(Notify::new());
         let consumers = consumers::keeper::Keeper {
             service: service.clone(),

@@ -61,7 +61,7 @@ impl Consumers {
         let found = survey(&accounts, &policy, tool.consumers).await.map_err(|error| {
             cannot(&format!("{error}; is it so that {}?", broker::CONSUMERS_NEED))
         })?;
-        let view = View::of(&found, policy.revision().as_str());
+        let view = View::of(&found, policy.revision().whole());
         let out = match self.format {
             Format::Json => json(&view),
             Format::Text => text(&view),

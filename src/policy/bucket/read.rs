@@ -33,8 +33,8 @@ impl Bucket {
         let documents: Vec<_> = stream::iter(fetches).buffered(AT_A_TIME).try_collect().await?;
         let files: Vec<SourceFile> = documents.iter().map(|(_, file)| file.clone()).collect();
         let found = validate::revision(&files);
-        if found.as_str() != entry.policy {
-            let (said, found) = (entry.policy.clone(), found.to_string());
+        if !found.is_written(&entry.policy) {
+            let (said, found) = (entry.policy.clone(), found.whole().to_owned());
             return Err(EntryError::Other(entry.number, said, found).into());
         }
         Ok(documents)

@@ -119,7 +119,7 @@ impl Bucket {
         let policy = validate::revision(files);
         let bytes = files.iter().map(|file| file.text().len() as u64).sum();
         let size = (files.len(), bytes);
-        let entry = Entry::new(head, random, policy.as_str(), blob, size, words);
+        let entry = Entry::new(head, random, policy.whole(), blob, size, words);
         self.decide(entry, Instant::now() + PUSH_WITHIN).await
     }
 

@@ -153,7 +153,7 @@ impl Keeper {
         if deleted > 0 || done.failed > 0 {
             tracing::info!(
                 event = "consumer_sweep",
-                revision = snapshot.policy.revision().as_str(),
+                revision = %snapshot.policy.revision(),
                 deleted,
                 failed = done.failed,
                 kept = done.services + done.nobodys,
