@@ -18,6 +18,7 @@ use crate::policy::model::{Access, ConnectionType, Location, Policy, Rule, Servi
 use crate::source::Problem;
 use crate::source::toml::nearest;
 use crate::subject::Pattern;
+use crate::subject::tree::{NO_BOUND, PatternTree};
 
 /// What one may ask to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -218,7 +219,7 @@ fn nothing() -> Answer {
 fn publish(grant: &Grant, pattern: &Pattern) -> Answer {
     let (signed, _) = signed(grant);
     let accepted = takes(signed, pattern.as_str());
-    let reach = undenied(signed, pattern, covered(grant, Side::Publish, pattern));
+    let reach = undenied(signed, pattern, Held::of(grant).covered(Side::Publish, pattern));
     // What is asked is all of the subjects, not the text with its wildcards.
     Answer { reach, accepted, grounds: grounds(grant, Side::Publish, [pattern], reach) }
 }
@@ -226,7 +227,8 @@ fn publish(grant: &Grant, pattern: &Pattern) -> Answer {
 fn subscribe(grant: &Grant, pattern: &Pattern) -> Answer {
     let (_, signed) = signed(grant);
     let accepted = takes(signed, pattern.as_str());
-    let mut reach = undenied(signed, pattern, covered(grant, Side::Subscribe, pattern));
+    let held = Held::of(grant).covered(Side::Subscribe, pattern);
+    let mut reach = undenied(signed, pattern, held);
     if !accepted {
         // The server refuses a subscription as a whole; part of it may be had by another one.
         reach = reach.min(Reach::Part);
@@ -241,7 +243,8 @@ fn read(grant: &Grant, keyspace: &Keyspace) -> Answer {
         return nothing();
     };
     let sides = [Side::Publish, Side::Subscribe];
-    let has = |side, wanted: &Permission| covered(grant, side, &wanted.subject) == Reach::All;
+    let held = Held::of(grant);
+    let has = |side, wanted: &Permission| held.covered(side, &wanted.subject) == Reach::All;
     let all = sides.iter().all(|side| needed.permissions(*side).iter().all(|p| has(*side, p)));
     let keys: Vec<&Pattern> = needed
         .permissions(Side::Publish)
@@ -249,7 +252,7 @@ fn read(grant: &Grant, keyspace: &Keyspace) -> Answer {
         .map(|p| &p.subject)
         .filter(|subject| subject.as_str().contains(".$KV."))
         .collect();
-    let some = keys.iter().any(|wanted| covered(grant, Side::Publish, wanted) != Reach::None);
+    let some = keys.iter().any(|wanted| held.covered(Side::Publish, wanted) != Reach::None);
     let reach = match (all, some) {
         (true, _) => Reach::All,
         (false, true) => Reach::Part,
@@ -315,57 +318,85 @@ fn undenied(list: &NatsPermissions, wanted: &Pattern, reach: Reach) -> Reach {
     })
 }
 
-/// How much of `wanted` the permissions of one side hold together.
-#[must_use]
-pub fn covered(grant: &Grant, side: Side, wanted: &Pattern) -> Reach {
-    let near: Vec<&Pattern> = grant
-        .permissions(side)
-        .iter()
-        .map(|permission| &permission.subject)
-        .filter(|subject| subject.overlaps(wanted))
-        .collect();
-    if near.is_empty() {
-        Reach::None
-    } else if near.iter().any(|subject| wanted.is_subset_of(subject)) || union_holds(&near, wanted)
-    {
-        Reach::All
-    } else {
-        Reach::Part
+/// What a grant holds, for many questions about it.
+pub struct Held<'g> {
+    publish: HeldSide<'g>,
+    subscribe: HeldSide<'g>,
+}
+
+/// The permissions of one side.
+struct HeldSide<'g> {
+    tree: PatternTree<'g>,
+    /// The most tokens that one of them has.
+    longest: usize,
+}
+
+impl<'g> Held<'g> {
+    /// What that grant holds.
+    #[must_use]
+    pub fn of(grant: &'g Grant) -> Self {
+        let side = |side| {
+            let mut held = HeldSide { tree: PatternTree::new(), longest: 0 };
+            for (entry, permission) in grant.permissions(side).iter().enumerate() {
+                let text = permission.subject.as_str();
+                held.tree.insert_text(text, entry, 0);
+                held.longest = held.longest.max(text.split('.').count());
+            }
+            held
+        };
+        Self { publish: side(Side::Publish), subscribe: side(Side::Subscribe) }
+    }
+
+    /// How much of `wanted` the permissions of one side hold together.
+    #[must_use]
+    pub fn covered(&self, side: Side, wanted: &Pattern) -> Reach {
+        let side = match side {
+            Side::Publish => &self.publish,
+            Side::Subscribe => &self.subscribe,
+        };
+        if side.holds(wanted.as_str()) || side.hold_together(wanted) {
+            Reach::All
+        } else if side.tree.overlaps(wanted.as_str(), &mut { NO_BOUND }) == Ok(false) {
+            Reach::None
+        } else {
+            Reach::Part
+        }
     }
 }
 
-/// Whether several patterns together hold every subject of `wanted`.
-///
-/// A token that stands in none of them is matched by their wildcards only, so a subject made of
-/// such tokens stands for all others of its length; and no length beyond the longest pattern's
-/// tells anything new.
-fn union_holds(patterns: &[&Pattern], wanted: &Pattern) -> bool {
-    // No subject can hold this character, and so no pattern.
-    const STRANGE: &str = "\u{1}";
-    let count = |pattern: &Pattern| pattern.as_str().split('.').count();
-    let longest = patterns.iter().map(|pattern| count(pattern)).max().unwrap_or_default();
-    // A `>` is only ever the last token.
-    let rest = wanted.as_str().split('.').any(|token| token == ">");
-    let mut subject: Vec<&str> = wanted
-        .as_str()
-        .split('.')
-        .filter(|token| *token != ">")
-        .map(|token| if token == "*" { STRANGE } else { token })
-        .collect();
-    let holds = |subject: &[&str]| {
-        let text = subject.join(".");
-        patterns.iter().any(|pattern| pattern.matches_wire(&text))
-    };
-    if !rest {
-        return holds(&subject);
+impl HeldSide<'_> {
+    /// Whether one pattern holds every subject of that one.
+    fn holds(&self, wanted: &str) -> bool {
+        self.tree.cover(wanted, None, &mut { NO_BOUND }).is_ok_and(|cover| cover.is_some())
     }
-    loop {
-        subject.push(STRANGE);
-        if !holds(&subject) {
-            return false;
+
+    /// Whether the patterns together hold every subject of `wanted`.
+    ///
+    /// A token that stands in none of them is matched by their wildcards only, so a subject made
+    /// of such tokens stands for all others of its length; and no length beyond the longest
+    /// pattern's tells anything new.
+    fn hold_together(&self, wanted: &Pattern) -> bool {
+        // No subject can hold this character, and so no pattern.
+        const STRANGE: &str = "\u{1}";
+        // A `>` is only ever the last token.
+        let rest = wanted.as_str().split('.').any(|token| token == ">");
+        let mut subject: Vec<&str> = wanted
+            .as_str()
+            .split('.')
+            .filter(|token| *token != ">")
+            .map(|token| if token == "*" { STRANGE } else { token })
+            .collect();
+        if !rest {
+            return self.holds(&subject.join("."));
         }
-        if subject.len() > longest {
-            return true;
+        loop {
+            subject.push(STRANGE);
+            if !self.holds(&subject.join(".")) {
+                return false;
+            }
+            if subject.len() > self.longest {
+                return true;
+            }
         }
     }
 }
@@ -454,4 +485,52 @@ pub fn identity<'p>(
         Some(near) => problem.help(format!("did you mean `{near}`?")),
         None => problem.help("give the NAME of a `[service.NAME]` table, or a public user NKEY"),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::policy::validate::validate;
+    use crate::source::SourceFile;
+
+    /// Every subject of at most four tokens over an alphabet with a token that no pattern names.
+    fn every() -> Vec<String> {
+        let mut all: Vec<String> = ["e", "f"].map(str::to_owned).to_vec();
+        let mut last = all.clone();
+        for _ in 0..3 {
+            let longer = |s: &String| ["a", "b", "z"].map(|token| format!("{s}.{token}"));
+            last = last.iter().flat_map(longer).collect();
+            all.extend(last.clone());
+        }
+        all
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(500))]
+
+        /// How much a grant holds is what looking at each subject says.
+        #[test]
+        fn what_is_held_is_what_each_subject_says(
+            granted in prop::collection::vec("[ef](\\.([ab]|\\*)){0,2}(\\.>)?", 1..6),
+            asked in "[ef](\\.([ab]|\\*)){0,2}(\\.>)?",
+        ) {
+            let text = format!("[service.s]\npublishes = {granted:?}\n");
+            let policy = validate(&[SourceFile::new("p.toml", text)]).unwrap().policy;
+            let defaults = Defaults { account: "APP".into(), lifetime: std::time::Duration::ZERO };
+            let grant = Grant::of(policy.service("s").unwrap(), &defaults).unwrap();
+            let parsed = |text: &String| Pattern::parse(text).unwrap();
+            let (asked, granted) = (parsed(&asked), granted.iter().map(parsed).collect::<Vec<_>>());
+            let subjects = every();
+            let subjects: Vec<&String> = subjects.iter().filter(|s| asked.matches_wire(s)).collect();
+            let held = subjects.iter().filter(|s| granted.iter().any(|g| g.matches_wire(s))).count();
+            let expected = match held {
+                0 => Reach::None,
+                all if all == subjects.len() => Reach::All,
+                _ => Reach::Part,
+            };
+            prop_assert_eq!(Held::of(&grant).covered(Side::Publish, &asked), expected);
+        }
+    }
 }

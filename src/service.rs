@@ -2,10 +2,12 @@
 //!
 //! Everything between a message and its reply is [`crate::authorizer`], which is pure; what is
 //! here is the connections to the broker and the bounds on work in progress. Each connection has a
-//! thread of its own, which does everything for the requests that come on it.
+//! thread of its own, which does everything for the requests that come on it; but what is large is
+//! made and signed by one thread beside them ([`large`]).
 
 mod connection;
 mod fence;
+mod large;
 mod link;
 
 pub use self::connection::connect_beside;
@@ -19,10 +21,11 @@ use tokio::sync::{oneshot, watch};
 
 #[cfg(all(unix, feature = "sandbox"))]
 pub(crate) use self::connection::reconnect_delay;
+use self::large::Queue;
 use self::link::{End, Link};
 use crate::audit::Recorder;
 use crate::audit::event::{self, Event, RequestRejected};
-use crate::authorizer::{Authorisation, Authorizer, Moment};
+use crate::authorizer::{Authorisation, Authorised, Authorizer, Moment, Proved};
 use crate::config::{Limits, Nats};
 use crate::decide::Denial;
 use crate::defects;
@@ -170,6 +173,16 @@ struct Shared {
     opened: AtomicUsize,
     /// Requests taken on and not answered yet, on all connections.
     pending: AtomicUsize,
+    /// Those whose answers are large.
+    large: Queue,
+}
+
+/// What becomes of a request.
+enum Answer {
+    /// This is the answer; `None` when none is owed.
+    Made(Option<(Bytes, String)>),
+    /// Another thread makes it.
+    Large(Box<Proved>),
 }
 
 impl Service {
@@ -191,7 +204,10 @@ impl Service {
             connections,
             opened: AtomicUsize::new(0),
             pending: AtomicUsize::new(0),
+            large: Queue::default(),
         });
+        let worker = shared.clone();
+        std::thread::Builder::new().name("large".to_owned()).spawn(move || large::work(&worker))?;
         let (stop, stopped) = watch::channel(false);
         let mut reports = Vec::with_capacity(connections);
         for number in 1..=connections {
@@ -228,6 +244,7 @@ impl Service {
             }
         }
         stopping.abort();
+        shared.large.close();
         End::log(&ends, shared.pending.load(Ordering::Relaxed));
         outcome
     }
@@ -245,8 +262,43 @@ impl Service {
         }
     }
 
-    /// One request, from its message to its answer. `None` when none is owed.
-    async fn answer(&self, request: &Message, taken: Instant) -> Option<(Bytes, String)> {
+    /// One request, from its message to its answer. The server takes at most `room` bytes.
+    async fn answer(&self, request: &Message, taken: Instant, room: usize) -> Answer {
+        let mut left = None;
+        let answer = self.decided(taken, |policy, moment| {
+            match self.authorise(request, policy, moment, room) {
+                Ok(Authorised::Done(authorisation)) => Some(Ok(authorisation)),
+                Ok(Authorised::Large(proved)) => {
+                    left = Some(proved);
+                    None
+                }
+                Err(rejection) => Some(Err(rejection)),
+            }
+        });
+        let answer = answer.await;
+        left.map_or(Answer::Made(answer), Answer::Large)
+    }
+
+    /// The answer to a request that was left because it is large.
+    async fn answer_large(
+        &self,
+        proved: &Proved,
+        taken: Instant,
+        room: usize,
+    ) -> Option<(Bytes, String)> {
+        let authorise = |policy: &Policy, moment: &Moment| {
+            Some(Ok(Box::new(self.authorizer.authorise_proved(proved, policy, moment, room))))
+        };
+        self.decided(taken, authorise).await
+    }
+
+    /// Decides by a policy that is known to be in force, within the time that the server waits.
+    /// `None` when no answer is owed, or `decide` leaves it.
+    async fn decided(
+        &self,
+        taken: Instant,
+        mut decide: impl FnMut(&Policy, &Moment) -> Option<Result<Box<Authorisation>, Rejection>>,
+    ) -> Option<(Bytes, String)> {
         let freshness = &self.standing.freshness;
         loop {
             let left = self.limits.patience.checked_sub(taken.elapsed());
@@ -261,7 +313,7 @@ impl Service {
                 return None;
             };
             let moment = Moment::now();
-            let authorised = self.authorise(request, &snapshot.policy, &moment);
+            let authorised = decide(&snapshot.policy, &moment)?;
             // It may have slept right here.
             if freshness.holds() {
                 return self.tell(authorised, moment.id, taken);
@@ -274,21 +326,26 @@ impl Service {
         request: &Message,
         policy: &Policy,
         moment: &Moment,
-    ) -> Result<Authorisation, Rejection> {
+        room: usize,
+    ) -> Result<Authorised, Rejection> {
         let headers = request.headers.as_ref();
         let xkey = headers.and_then(|h| h.get(SERVER_XKEY)).map(async_nats::HeaderValue::as_str);
+        let payload = &request.payload;
         match self.standing.too_old(moment.now) {
-            None => self.authorizer.authorise(&request.payload, xkey, policy, moment),
+            None => {
+                self.authorizer.authorise_unless_large(payload, xkey, policy, moment, room)
+            }
             Some(age) => {
                 let reason = Denial::PolicyTooOld(age);
-                self.authorizer.refuse(&request.payload, xkey, policy, moment, &reason)
+                let refused = self.authorizer.refuse(payload, xkey, policy, moment, &reason);
+                refused.map(|authorisation| Authorised::Done(Box::new(authorisation)))
             }
         }
     }
 
     fn tell(
         &self,
-        authorised: Result<Authorisation, Rejection>,
+        authorised: Result<Box<Authorisation>, Rejection>,
         id: String,
         taken: Instant,
     ) -> Option<(Bytes, String)> {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::{Kind, Link};
 use crate::policy::model::{Access, Service};
-use crate::policy::overlap::PatternTree;
+use crate::subject::tree::PatternTree;
 use crate::subject::Pattern;
 
 /// The longest search for pairs of subjects.

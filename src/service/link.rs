@@ -12,12 +12,14 @@ use async_nats::connection::State;
 use async_nats::{Client, Message, Subject, Subscriber};
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 use super::fence::Fence;
-use super::{CALLOUT_SUBJECT, LOOK_AGAIN, Service, ServiceError, Shared, connection};
+use super::large::{Job, Made};
+use super::{Answer, CALLOUT_SUBJECT, LOOK_AGAIN, Service, ServiceError, Shared, connection};
 use crate::audit::event::{Event, Trouble};
+use crate::authorizer::Proved;
 use crate::broker::INBOX;
 use crate::config::Nats;
 use crate::policy::model::Revision;
@@ -71,6 +73,12 @@ struct Waiting {
     taken: Instant,
 }
 
+/// What happens while nothing waits.
+enum Next {
+    Request(Option<Message>),
+    Made(Made),
+}
+
 /// The connection.
 pub(super) struct Link {
     shared: Arc<Shared>,
@@ -79,6 +87,11 @@ pub(super) struct Link {
     fence: Fence,
     stop: watch::Receiver<bool>,
     waiting: VecDeque<Waiting>,
+    /// Requests that were left to the thread for what is large.
+    left: usize,
+    /// Where that thread sends their answers, and where they come.
+    back: mpsc::UnboundedSender<Made>,
+    made: mpsc::UnboundedReceiver<Made>,
 }
 
 impl Link {
@@ -146,8 +159,9 @@ impl Link {
         if shared.opened.fetch_add(1, Ordering::Relaxed) + 1 == shared.connections {
             announce(service, nats, &client, shared.connections, &revision);
         }
-        let waiting = VecDeque::new();
-        Ok(Some(Self { shared, client, requests, fence, stop, waiting }))
+        let (back, made) = mpsc::unbounded_channel();
+        let (waiting, left) = (VecDeque::new(), 0);
+        Ok(Some(Self { shared, client, requests, fence, stop, waiting, left, back, made }))
     }
 
     /// Takes requests on and answers them until it is told to stop.
@@ -159,15 +173,53 @@ impl Link {
             if *self.stop.borrow() {
                 return Ok(());
             }
+            self.send_made().await;
             if self.waiting.is_empty() {
-                let request = tokio::select! {
-                    request = self.requests.next() => request,
+                let next = tokio::select! {
+                    request = self.requests.next() => Next::Request(request),
+                    // Never `None`: one sender is ours.
+                    Some(made) = self.made.recv() => Next::Made(made),
                     _ = self.stop.wait_for(|stop| *stop) => return Ok(()),
                 };
-                self.take(request.ok_or(ServiceError::Closed)?);
+                match next {
+                    Next::Request(request) => self.take(request.ok_or(ServiceError::Closed)?),
+                    Next::Made(made) => self.conclude(made).await,
+                }
             } else {
                 self.answer_for_a_while().await;
             }
+        }
+    }
+
+    /// Sends what the other thread has made by now.
+    async fn send_made(&mut self) {
+        while let Ok(made) = self.made.try_recv() {
+            self.conclude(made).await;
+        }
+    }
+
+    async fn conclude(&mut self, Made { reply, answer }: Made) {
+        self.left = self.left.saturating_sub(1);
+        if let Some((bytes, decision)) = answer {
+            self.send(reply, bytes, &decision).await;
+        }
+        self.done();
+    }
+
+    /// One request less.
+    fn done(&self) {
+        self.shared.service.metrics.done();
+        self.shared.pending.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Leaves a request to the thread for what is large, if there is room.
+    fn leave_large(&mut self, proved: Box<Proved>, reply: Subject, taken: Instant, room: usize) {
+        let job = Job { proved, reply, taken, room, back: self.back.clone() };
+        if self.shared.large.push(job) {
+            self.left += 1;
+        } else {
+            self.shared.service.metrics.dropped(Dropped::Overloaded, 1);
+            self.done();
         }
     }
 
@@ -199,20 +251,24 @@ impl Link {
     /// Answers what has waited longest, and then lets the connection write and read.
     async fn answer_for_a_while(&mut self) {
         let began = Instant::now();
+        let room = self.room();
         while let Some(Waiting { request, reply, taken }) = self.waiting.pop_front() {
             let service = self.shared.service.clone();
             // A defect that shows in one request must not end the others.
-            let answer = AssertUnwindSafe(service.answer(&request, taken));
+            let answer = AssertUnwindSafe(service.answer(&request, taken, room));
             match answer.catch_unwind().await {
-                Ok(Some((bytes, decision))) => self.send(reply, bytes, &decision).await,
-                Ok(None) => {}
-                Err(_) => tracing::error!(
-                    event = "defect",
-                    "a request could not be worked on and got no answer; please report this"
-                ),
+                Ok(Answer::Made(answer)) => {
+                    if let Some((bytes, decision)) = answer {
+                        self.send(reply, bytes, &decision).await;
+                    }
+                    self.done();
+                }
+                Ok(Answer::Large(proved)) => self.leave_large(proved, reply, taken, room),
+                Err(_) => {
+                    defect();
+                    self.done();
+                }
             }
-            service.metrics.done();
-            self.shared.pending.fetch_sub(1, Ordering::Relaxed);
             if began.elapsed() >= STRETCH {
                 break;
             }
@@ -228,6 +284,14 @@ impl Link {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::error!(event = "reply_failed", decision, %error),
             Err(_) => tracing::error!(event = "reply_failed", decision, error = "not connected"),
+        }
+    }
+
+    /// The largest answer that the server of this connection takes.
+    fn room(&self) -> usize {
+        match self.client.server_info().max_payload {
+            0 => usize::MAX,
+            bytes => bytes,
         }
     }
 
@@ -267,14 +331,16 @@ impl Link {
         let mut more = self.connected();
         loop {
             more = more && self.take_arrived();
+            self.send_made().await;
             if !self.waiting.is_empty() {
                 self.answer_for_a_while().await;
-            } else if more {
+            } else if more || self.left > 0 {
                 tokio::select! {
-                    request = self.requests.next() => match request {
+                    request = self.requests.next(), if more => match request {
                         Some(request) => self.take(request),
                         None => more = false,
                     },
+                    Some(made) = self.made.recv() => self.conclude(made).await,
                     () = tokio::time::sleep(LOOK_AGAIN) => more &= self.connected(),
                 }
             } else {
@@ -285,6 +351,14 @@ impl Link {
         // read either, so it has to have read our replies.
         self.connected() && self.fence.pass().await && self.client.drain().await.is_ok()
     }
+}
+
+/// Says that something is wrong with this program.
+pub(super) fn defect() {
+    tracing::error!(
+        event = "defect",
+        "a request could not be worked on and got no answer; please report this"
+    );
 }
 
 /// Says that requests are answered.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::Draft;
 use crate::keyspace::{BucketName, Keyspace};
 use crate::policy::model::Access;
-use crate::policy::overlap::PatternTree;
+use crate::subject::tree::PatternTree;
 use crate::source::{Collector, MAX_PROBLEMS, Problem, Span};
 
 /// The longest search for two owners, in pairs of places: about a second. A policy of 100,000

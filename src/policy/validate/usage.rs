@@ -8,23 +8,50 @@ use super::bucket::Buckets;
 use super::role::Roles;
 use super::settings::Place;
 use crate::policy::model::{Access, Rule};
-use crate::policy::overlap::PatternTree;
+use crate::subject::tree::PatternTree;
 use crate::source::{Collector, Problem};
-use crate::subject::{Pattern, StarConflict, deny_below_stars};
+use crate::subject::{Pattern, StarError, deny_below_stars};
+
+/// The longest search of a whole policy for what is likely not meant, in places looked at: well
+/// below a second. 100,000 entries without a crowd of wildcards take fewer than two million.
+const MAX_STEPS: usize = 10_000_000;
+
+/// What is left of the searches; shared by all, so that the policy as a whole is bounded.
+pub struct Effort(usize);
+
+impl Effort {
+    /// For one policy.
+    pub fn new() -> Self {
+        Self(MAX_STEPS)
+    }
+
+    /// Says so when not everything was looked at.
+    pub fn report(&self, problems: &Collector) {
+        if self.0 == 0 {
+            problems.push(
+                Problem::note("not-compared", "not every entry was compared with the others")
+                    .help("there are many with `*` or `>` in many places, so entries that add \
+                           nothing, or that nobody is on the other side of, may not be told of"),
+            );
+        }
+    }
+}
 
 /// Judges each service by itself.
-pub fn check(drafts: &[Draft], problems: &Collector) {
+pub fn check(drafts: &[Draft], effort: &mut Effort, problems: &Collector) {
+    // Not shared with what is only advice: a policy must not be refused for that.
+    let mut steps = MAX_STEPS;
     for draft in drafts {
         // A role's own entries were judged with the role.
-        check_covered(draft.rules().filter(|(rule, _)| rule.role.is_none()), problems);
+        check_covered(draft.rules().filter(|(rule, _)| rule.role.is_none()), effort, problems);
         check_deputy(draft, problems);
-        check_stars(draft, problems);
+        check_stars(draft, &mut steps, problems);
     }
 }
 
 /// A subscription that ends in `*` comes with a denial of what is below it, which would take
 /// away what another entry grants there.
-fn check_stars(draft: &Draft, problems: &Collector) {
+fn check_stars(draft: &Draft, steps: &mut usize, problems: &Collector) {
     let subscribed: Vec<(&Pattern, &Place)> = draft
         .rules()
         .filter_map(|(rule, place)| match &rule.access {
@@ -33,7 +60,20 @@ fn check_stars(draft: &Draft, problems: &Collector) {
         })
         .collect();
     let patterns: Vec<&Pattern> = subscribed.iter().map(|(pattern, _)| *pattern).collect();
-    let Err(StarConflict { star, other }) = deny_below_stars(&patterns) else { return };
+    let (star, other) = match deny_below_stars(&patterns, steps) {
+        Ok(_) => return,
+        Err(StarError::Conflict { star, other }) => (star, other),
+        Err(StarError::TooEntangled) => {
+            let Some((_, place)) = subscribed.first() else { return };
+            let name = &draft.service.name;
+            let message = format!("the subscriptions of `{name}` take too long to compare");
+            return problems.push(
+                Problem::error("too-entangled", message)
+                    .at(&place.span, "")
+                    .help("use fewer that end in `*`"),
+            );
+        }
+    };
     let (Some((star, at)), Some((other, below))) = (subscribed.get(star), subscribed.get(other))
     else {
         return;
@@ -48,7 +88,11 @@ fn check_stars(draft: &Draft, problems: &Collector) {
 }
 
 /// Warns of entries that another entry of the same table makes needless.
-pub fn check_covered<'r>(rules: impl Iterator<Item = (&'r Rule, &'r Place)>, problems: &Collector) {
+pub fn check_covered<'r>(
+    rules: impl Iterator<Item = (&'r Rule, &'r Place)>,
+    effort: &mut Effort,
+    problems: &Collector,
+) {
     let mut groups: BTreeMap<&str, Vec<(String, &Rule, &Place)>> = BTreeMap::new();
     for (rule, place) in rules {
         // What one owns one reads, so the two are looked at together.
@@ -68,7 +112,8 @@ pub fn check_covered<'r>(rules: impl Iterator<Item = (&'r Rule, &'r Place)>, pro
             tree.insert_text(subjects, i, 0);
         }
         for (i, (subjects, rule, place)) in entries.iter().enumerate() {
-            let Some(cover) = tree.cover(subjects, i) else { continue };
+            let Ok(cover) = tree.cover(subjects, Some(i), &mut effort.0) else { return };
+            let Some(cover) = cover else { continue };
             let Some((other, by, by_place)) = entries.get(cover) else { continue };
             // To read is no reason not to own; of two equal entries the second is needless; what
             // `*` stands for is nobody's entry.
@@ -122,6 +167,7 @@ pub fn check_counterparts(
     buckets: &Buckets,
     roles: &Roles,
     drafts: &[Draft],
+    effort: &mut Effort,
     problems: &Collector,
 ) {
     let mut offered = Offered::default();
@@ -149,7 +195,7 @@ pub fn check_counterparts(
             {
                 continue;
             }
-            let Some(problem) = offered.missing(rule, place) else { continue };
+            let Some(problem) = offered.missing(rule, place, effort) else { continue };
             // A role's entry is said once, not for each service that has the role.
             let key = (Arc::clone(place.span.file().name()), place.span.range().start);
             if rule.role.is_none() || said.insert(key) {
@@ -187,27 +233,35 @@ struct Searched<'d> {
 }
 
 impl<'d> Searched<'d> {
-    fn lacks(&mut self, pattern: &'d Pattern) -> bool {
+    fn lacks(&mut self, pattern: &'d Pattern, effort: &mut Effort) -> bool {
         let Self { tree, answers } = self;
         let pattern = pattern.as_str();
-        *answers.entry(pattern).or_insert_with(|| tree.overlaps(pattern) == Some(false))
+        *answers
+            .entry(pattern)
+            .or_insert_with(|| tree.overlaps(pattern, &mut effort.0) == Ok(false))
     }
 }
 
 impl<'d> Offered<'d> {
-    fn missing(&mut self, rule: &'d Rule, place: &Place) -> Option<Problem> {
+    fn missing(
+        &mut self,
+        rule: &'d Rule,
+        place: &Place,
+        effort: &mut Effort,
+    ) -> Option<Problem> {
         let note = |code, message: String| Some(Problem::note(code, message).at(&place.span, ""));
         match &rule.access {
             Access::Reads(keyspace) if !place.everything => {
                 let part = keyspace.part().map_or(">", |part| part.as_str());
                 let tree = self.owned.get(keyspace.bucket().as_str());
-                let owned = tree.is_some_and(|tree| tree.overlaps(part) != Some(false));
+                let held = |tree: &PatternTree<'_>| tree.overlaps(part, &mut effort.0) != Ok(false);
+                let owned = tree.is_some_and(held);
                 if owned { None } else { note("unowned-read", format!("nobody owns `{keyspace}`")) }
             }
-            Access::Calls(pattern) if self.answered.lacks(pattern) => {
+            Access::Calls(pattern) if self.answered.lacks(pattern, effort) => {
                 note("unanswered-call", format!("nobody answers `{pattern}`"))
             }
-            Access::Subscribes(pattern) if self.published.lacks(pattern) => {
+            Access::Subscribes(pattern) if self.published.lacks(pattern, effort) => {
                 note("unpublished-subscription", format!("nobody publishes to `{pattern}`"))
             }
             _ => None,
