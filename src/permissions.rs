@@ -21,7 +21,7 @@ use crate::subject::tree::PatternTree;
 use crate::subject::{Pattern, StarError, SubjectError, deny_below_stars};
 
 /// The most subjects that one service may be granted, before those that others cover are left out.
-/// Every connection of it carries them all; so many take nat-server some 50 ms of each login.
+/// Every connection of it carries them all; so many take nats-server some 50 ms of each login.
 pub const MAX_SUBJECTS: usize = 20_000;
 
 /// What the user JWT may hold of subjects, in bytes: its answer, which has it twice in base64, is

@@ -15,13 +15,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use async_nats::Message;
+use async_nats::{Client, Message, Subject};
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
+use tokio::time::timeout;
 
 #[cfg(all(unix, feature = "sandbox"))]
 pub(crate) use self::connection::reconnect_delay;
-use self::large::Queue;
+use self::large::{Job, Queue};
 use self::link::{End, Link};
 use crate::audit::Recorder;
 use crate::audit::event::{self, Event, RequestRejected};
@@ -174,7 +175,26 @@ struct Shared {
     /// Requests taken on and not answered yet, on all connections.
     pending: AtomicUsize,
     /// Those whose answers are large.
-    large: Queue,
+    large: Queue<Job>,
+}
+
+impl Shared {
+    /// One request less.
+    fn done(&self) {
+        self.service.metrics.done();
+        self.pending.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    async fn send(&self, client: &Client, to: Subject, bytes: Bytes, decision: &str) {
+        // While the connection is away, answers wait in it, and then there is no more room. The
+        // server does not wait for them longer than for us.
+        let patience = self.service.limits.patience.max(LOOK_AGAIN);
+        match timeout(patience, client.publish(to, bytes)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(event = "reply_failed", decision, %error),
+            Err(_) => tracing::error!(event = "reply_failed", decision, error = "not connected"),
+        }
+    }
 }
 
 /// What becomes of a request.
@@ -206,8 +226,12 @@ impl Service {
             pending: AtomicUsize::new(0),
             large: Queue::default(),
         });
-        let worker = shared.clone();
-        std::thread::Builder::new().name("large".to_owned()).spawn(move || large::work(&worker))?;
+        let (finished, finish) = oneshot::channel();
+        let (worker, worker_nats) = (shared.clone(), nats.clone());
+        std::thread::Builder::new().name("large".to_owned()).spawn(move || {
+            large::work(&worker, &worker_nats);
+            let _ = finished.send(());
+        })?;
         let (stop, stopped) = watch::channel(false);
         let mut reports = Vec::with_capacity(connections);
         for number in 1..=connections {
@@ -245,6 +269,7 @@ impl Service {
         }
         stopping.abort();
         shared.large.close();
+        let _ = timeout(shared.service.limits.drain, finish).await;
         End::log(&ends, shared.pending.load(Ordering::Relaxed));
         outcome
     }

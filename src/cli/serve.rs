@@ -175,26 +175,6 @@ async fn serve(
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| e.to_string())?;
     let hangup = signal(SignalKind::hangup()).map_err(|e| e.to_string())?;
     let descriptors = http::raise_descriptor_limit();
-    let descriptors = http::raise_descriptor_limit();
-    let descriptors = http::raise_descriptor_limit();
-    let descriptors = http::raise_descriptor_limit();
-    let descriptors = http::raise_descriptor_limit();
-    let descriptors = http::raise_descriptor_limit();
-    let descriptors = http::raise_descriptor_limit();
-    let descriptors = http::raise_descriptor_limit();
-    let descriptors = http::raise_descriptor_limit();
-    let descriptors = http::raise_descriptor_limit();
-    let descriptors = http::raise_descriptor_limit();
-    let descriptors = http::raise_descriptor_limit();
-    let descriptors = http::raise_descriptor_limit();
-    let descriptors = http::raise_descriptor_limit();
-    let descriptors = http::raise_descriptor_limit();
-    let descriptors = http::raise_descriptor_limit();
-    let descriptors = http::raise_descriptor_limit();
-    let descriptors = http::raise_descriptor_limit();
-    let descriptors = http::raise_descriptor_limit();
-    let descriptors = http::raise_descriptor_limit();
-    let descriptors = http::raise_descriptor_limit();
     if let Some(address) = listen {
         listen_at(address, metrics, health, descriptors, until_stopped()).await?;
     }

@@ -10,13 +10,12 @@ use std::time::{Duration, Instant};
 
 use async_nats::connection::State;
 use async_nats::{Client, Message, Subject, Subscriber};
-use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::fence::Fence;
-use super::large::{Job, Made};
+use super::large::Job;
 use super::{Answer, CALLOUT_SUBJECT, LOOK_AGAIN, Service, ServiceError, Shared, connection};
 use crate::audit::event::{Event, Trouble};
 use crate::authorizer::Proved;
@@ -73,12 +72,6 @@ struct Waiting {
     taken: Instant,
 }
 
-/// What happens while nothing waits.
-enum Next {
-    Request(Option<Message>),
-    Made(Made),
-}
-
 /// The connection.
 pub(super) struct Link {
     shared: Arc<Shared>,
@@ -87,11 +80,6 @@ pub(super) struct Link {
     fence: Fence,
     stop: watch::Receiver<bool>,
     waiting: VecDeque<Waiting>,
-    /// Requests that were left to the thread for what is large.
-    left: usize,
-    /// Where that thread sends their answers, and where they come.
-    back: mpsc::UnboundedSender<Made>,
-    made: mpsc::UnboundedReceiver<Made>,
 }
 
 impl Link {
@@ -159,9 +147,8 @@ impl Link {
         if shared.opened.fetch_add(1, Ordering::Relaxed) + 1 == shared.connections {
             announce(service, nats, &client, shared.connections, &revision);
         }
-        let (back, made) = mpsc::unbounded_channel();
-        let (waiting, left) = (VecDeque::new(), 0);
-        Ok(Some(Self { shared, client, requests, fence, stop, waiting, left, back, made }))
+        let waiting = VecDeque::new();
+        Ok(Some(Self { shared, client, requests, fence, stop, waiting }))
     }
 
     /// Takes requests on and answers them until it is told to stop.
@@ -173,53 +160,24 @@ impl Link {
             if *self.stop.borrow() {
                 return Ok(());
             }
-            self.send_made().await;
             if self.waiting.is_empty() {
-                let next = tokio::select! {
-                    request = self.requests.next() => Next::Request(request),
-                    // Never `None`: one sender is ours.
-                    Some(made) = self.made.recv() => Next::Made(made),
+                let request = tokio::select! {
+                    request = self.requests.next() => request,
                     _ = self.stop.wait_for(|stop| *stop) => return Ok(()),
                 };
-                match next {
-                    Next::Request(request) => self.take(request.ok_or(ServiceError::Closed)?),
-                    Next::Made(made) => self.conclude(made).await,
-                }
+                self.take(request.ok_or(ServiceError::Closed)?);
             } else {
                 self.answer_for_a_while().await;
             }
         }
     }
 
-    /// Sends what the other thread has made by now.
-    async fn send_made(&mut self) {
-        while let Ok(made) = self.made.try_recv() {
-            self.conclude(made).await;
-        }
-    }
-
-    async fn conclude(&mut self, Made { reply, answer }: Made) {
-        self.left = self.left.saturating_sub(1);
-        if let Some((bytes, decision)) = answer {
-            self.send(reply, bytes, &decision).await;
-        }
-        self.done();
-    }
-
-    /// One request less.
-    fn done(&self) {
-        self.shared.service.metrics.done();
-        self.shared.pending.fetch_sub(1, Ordering::Relaxed);
-    }
-
     /// Leaves a request to the thread for what is large, if there is room.
-    fn leave_large(&mut self, proved: Box<Proved>, reply: Subject, taken: Instant, room: usize) {
-        let job = Job { proved, reply, taken, room, back: self.back.clone() };
-        if self.shared.large.push(job) {
-            self.left += 1;
-        } else {
+    fn leave_large(&self, proved: Box<Proved>, reply: Subject, taken: Instant) {
+        let service = Arc::clone(proved.service());
+        if !self.shared.large.push(&service, Job { proved, reply, taken }) {
             self.shared.service.metrics.dropped(Dropped::Overloaded, 1);
-            self.done();
+            self.shared.done();
         }
     }
 
@@ -251,7 +209,7 @@ impl Link {
     /// Answers what has waited longest, and then lets the connection write and read.
     async fn answer_for_a_while(&mut self) {
         let began = Instant::now();
-        let room = self.room();
+        let room = room(&self.client);
         while let Some(Waiting { request, reply, taken }) = self.waiting.pop_front() {
             let service = self.shared.service.clone();
             // A defect that shows in one request must not end the others.
@@ -259,14 +217,14 @@ impl Link {
             match answer.catch_unwind().await {
                 Ok(Answer::Made(answer)) => {
                     if let Some((bytes, decision)) = answer {
-                        self.send(reply, bytes, &decision).await;
+                        self.shared.send(&self.client, reply, bytes, &decision).await;
                     }
-                    self.done();
+                    self.shared.done();
                 }
-                Ok(Answer::Large(proved)) => self.leave_large(proved, reply, taken, room),
+                Ok(Answer::Large(proved)) => self.leave_large(proved, reply, taken),
                 Err(_) => {
                     defect();
-                    self.done();
+                    self.shared.done();
                 }
             }
             if began.elapsed() >= STRETCH {
@@ -274,25 +232,6 @@ impl Link {
             }
         }
         tokio::task::yield_now().await;
-    }
-
-    async fn send(&self, to: Subject, bytes: Bytes, decision: &str) {
-        // While the connection is away, answers wait in it, and then there is no more room. The
-        // server does not wait for them longer than for us.
-        let patience = self.shared.service.limits.patience.max(LOOK_AGAIN);
-        match timeout(patience, self.client.publish(to, bytes)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(event = "reply_failed", decision, %error),
-            Err(_) => tracing::error!(event = "reply_failed", decision, error = "not connected"),
-        }
-    }
-
-    /// The largest answer that the server of this connection takes.
-    fn room(&self) -> usize {
-        match self.client.server_info().max_payload {
-            0 => usize::MAX,
-            bytes => bytes,
-        }
     }
 
     fn connected(&self) -> bool {
@@ -331,16 +270,14 @@ impl Link {
         let mut more = self.connected();
         loop {
             more = more && self.take_arrived();
-            self.send_made().await;
             if !self.waiting.is_empty() {
                 self.answer_for_a_while().await;
-            } else if more || self.left > 0 {
+            } else if more {
                 tokio::select! {
-                    request = self.requests.next(), if more => match request {
+                    request = self.requests.next() => match request {
                         Some(request) => self.take(request),
                         None => more = false,
                     },
-                    Some(made) = self.made.recv() => self.conclude(made).await,
                     () = tokio::time::sleep(LOOK_AGAIN) => more &= self.connected(),
                 }
             } else {
@@ -350,6 +287,14 @@ impl Link {
         // Closing a connection with something unread on it discards what the server has not
         // read either, so it has to have read our replies.
         self.connected() && self.fence.pass().await && self.client.drain().await.is_ok()
+    }
+}
+
+/// The largest answer that the server of a connection takes.
+pub(super) fn room(client: &Client) -> usize {
+    match client.server_info().max_payload {
+        0 => usize::MAX,
+        bytes => bytes,
     }
 }
 

@@ -128,6 +128,10 @@ on_every_server! {
     crate::overload::a_request_that_waited_too_long_is_dropped as a_request_that_waited_too_long_is_dropped;
     crate::overload::a_rush_costs_those_who_do_not_fit_and_nobody_after as a_rush_costs_those_who_do_not_fit_and_nobody_after;
     crate::overload::a_key_that_asks_too_often_is_refused as a_key_that_asks_too_often_is_refused;
+    crate::overload::a_huge_grant_keeps_nobody_waiting as a_huge_grant_keeps_nobody_waiting;
+    crate::overload::a_grant_that_the_server_has_no_room_for_is_refused_at_once
+        as a_grant_that_the_server_has_no_room_for_is_refused_at_once;
+    crate::overload::idle_http_connections_stop_nothing as idle_http_connections_stop_nothing;
     crate::overload::garbage_costs_no_more_than_honest_clients
         as garbage_costs_no_more_than_honest_clients;
     crate::answers::the_answers_of_explain_are_the_servers as the_answers_of_explain_are_the_servers;
@@ -232,6 +236,16 @@ on_every_server! {
     crate::violations::a_follower_without_a_right_to_tell_does_not_go_round_in_circles as a_follower_without_a_right_to_tell_does_not_go_round_in_circles;
     crate::violations::standard_input_is_resumed_too as standard_input_is_resumed_too;
     crate::tls::it_connects_over_tls_with_a_certificate as it_connects_over_tls_with_a_certificate;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn v2_14_6_a_reader_watches_with_the_newer_flow_control() {
+    keyspaces::a_reader_watches_with_the_newer_flow_control("2.14.6").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn v2_15_1_a_reader_watches_with_the_newer_flow_control() {
+    keyspaces::a_reader_watches_with_the_newer_flow_control("2.15.1").await;
 }
 
 #[ignore = "takes a minute"]
