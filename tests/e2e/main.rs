@@ -272,6 +272,14 @@ async fn ten_thousand_different_violations_a_second() {
     violations::ten_thousand_different_violations_a_second("2.15.1").await;
 }
 
+#[ignore = "measures, and wants the machine for itself"]
+#[tokio::test(flavor = "multi_thread")]
+async fn how_long_a_login_takes() {
+    for version in ["2.10.25", "2.11.11", "2.12.8", "2.14.6", "2.15.1"] {
+        overload::how_long_a_login_takes(version).await;
+    }
+}
+
 #[ignore = "takes minutes"]
 #[tokio::test(flavor = "multi_thread")]
 async fn much_garbage_costs_no_more_than_honest_clients() {

@@ -311,6 +311,34 @@ pub async fn a_grant_that_the_server_has_no_room_for_is_refused_at_once(version:
     .await;
 }
 
+/// What `docs/policy.md` says of long lists. It grows as the list does: the bound is generous, and
+/// what grows as its square is far beyond it.
+pub async fn how_long_a_login_takes(version: &'static str) {
+    let mut each = Vec::new();
+    for buckets in [50, 200, 400, 1_000] {
+        let mut policy = "[service.reader]\nnkeys = [\"{reader}\"]\nreads = [\"*\"]\n".to_owned();
+        for n in 0..buckets {
+            policy += &format!("[bucket.bucket{n:04}]\n");
+        }
+        let prepared = Prepared::new();
+        std::fs::remove_file(prepared.files.policy().join("buckets.toml")).unwrap();
+        let deployment = prepared.start(version, &policy).await;
+        let reader = deployment.service("reader");
+        let mut took = Vec::new();
+        for _ in 0..6 {
+            let began = Instant::now();
+            Raw::try_login(deployment.url(), &reader.seed).await.unwrap();
+            took.push(began.elapsed());
+        }
+        let first = took.remove(0);
+        took.sort_unstable();
+        println!("{version}: {buckets} buckets, first {first:?}, then {:?}", took[2]);
+        each.push((buckets, took[2]));
+    }
+    let per_bucket = |n: usize| each[n].1.as_secs_f64() / f64::from(each[n].0);
+    assert!(per_bucket(3) < 4.0 * per_bucket(1), "{each:?}");
+}
+
 /// Connections that say nothing take no descriptor from what an instance needs them for.
 pub async fn idle_http_connections_stop_nothing(version: &'static str) {
     let mut deployment = Prepared::new().start_broker(version, POLICY).await;

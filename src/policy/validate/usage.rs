@@ -268,3 +268,36 @@ impl<'d> Offered<'d> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::validate::validate;
+    use crate::source::SourceFile;
+
+    #[test]
+    fn what_takes_too_long_to_compare_is_told_or_refused() {
+        let text = "[service.s]\nsubscribes = [\"e.a.*\", \"e.b.*\", \"e.a.c\"]\n";
+        let file = SourceFile::new("p.toml", text);
+        let policy = validate(std::slice::from_ref(&file)).unwrap().policy;
+        let place = Place { span: file.span(0..1), everything: false };
+        let service = policy.services()[0].clone();
+        let draft = Draft { places: vec![place; service.rules.len()], service };
+        let codes = |effort: &mut Effort, steps: &mut usize| -> Vec<&str> {
+            let problems = Collector::new();
+            check_covered(draft.rules(), effort, &problems);
+            check_stars(&draft, steps, &problems);
+            effort.report(&problems);
+            problems.finish().iter().map(|problem| problem.code).collect()
+        };
+        assert_eq!(codes(&mut Effort::new(), &mut { MAX_STEPS }), ["covered"]);
+        assert_eq!(codes(&mut Effort(3), &mut { MAX_STEPS }), ["not-compared"]);
+        assert!(codes(&mut Effort::new(), &mut 3).contains(&"too-entangled"));
+        // All services together have one bound.
+        let mut steps = 60;
+        let mut all = Effort(60);
+        let found: Vec<_> = (0..9).map(|_| codes(&mut all, &mut steps)).collect();
+        assert!(!found[0].contains(&"too-entangled") && found[8].contains(&"too-entangled"));
+        assert!(!found[0].contains(&"not-compared") && found[8].contains(&"not-compared"));
+    }
+}
