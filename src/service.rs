@@ -228,8 +228,9 @@ impl Service {
         });
         let (finished, finish) = oneshot::channel();
         let (worker, worker_nats) = (shared.clone(), nats.clone());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         std::thread::Builder::new().name("large".to_owned()).spawn(move || {
-            large::work(&worker, &worker_nats);
+            runtime.block_on(large::work(&worker, &worker_nats));
             let _ = finished.send(());
         })?;
         let (stop, stopped) = watch::channel(false);

@@ -118,39 +118,29 @@ impl<J> Turns<J> {
 }
 
 /// Answers what waits, until the queue is closed and empty.
-pub(super) fn work(shared: &Shared, nats: &Nats) {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            // Nothing waits here in vain.
-            shared.large.close();
-            return tracing::error!(event = "large_failed", %error);
-        }
-    };
-    runtime.block_on(async {
-        let mut connected = None;
-        while let Some(job) = shared.large.next().await {
-            let client = match connected.take() {
-                Some(client) => client,
-                None => match connect_for(nats, "large").await {
-                    Ok(client) => client,
-                    Err(error) => {
-                        tracing::error!(event = "connect_failed", %error);
-                        shared.done();
-                        continue;
-                    }
-                },
-            };
-            answer(shared, &client, job).await;
-            connected = Some(client);
-        }
-        // The server has read the last answers before the connection goes.
-        if let Some(client) = connected
-            && let Ok(mut fence) = Fence::new(&client).await
-        {
-            fence.pass().await;
-        }
-    });
+pub(super) async fn work(shared: &Shared, nats: &Nats) {
+    let mut connected = None;
+    while let Some(job) = shared.large.next().await {
+        let client = match connected.take() {
+            Some(client) => client,
+            None => match connect_for(nats, "large").await {
+                Ok(client) => client,
+                Err(error) => {
+                    tracing::error!(event = "connect_failed", %error);
+                    shared.done();
+                    continue;
+                }
+            },
+        };
+        answer(shared, &client, job).await;
+        connected = Some(client);
+    }
+    // The server has read the last answers before the connection goes.
+    if let Some(client) = connected
+        && let Ok(mut fence) = Fence::new(&client).await
+    {
+        fence.pass().await;
+    }
 }
 
 async fn answer(shared: &Shared, client: &Client, Job { proved, reply, taken }: Job) {
