@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::audit::event;
-use crate::decide::{Decider, Denial, Denied, Granted};
+use crate::decide::{Decider, Denial, Denied, Granted, Large};
 use crate::issue::{IssueError, Issuer, Stamp};
-use crate::keys::{Server, Verifier};
+use crate::keys::{Server, UserKey, Verifier};
+use crate::permissions::{GrantError, TooLarge};
 use crate::policy::model::Policy;
 use crate::protocol::request::{Expectation, Rejection, VerifiedRequest};
 
@@ -58,6 +59,29 @@ pub struct Authorisation {
     pub decision: Result<Granted, Denied>,
     /// The bytes to reply with.
     pub answer: Result<Vec<u8>, IssueError>,
+}
+
+/// A request of somebody who is proved, and whose answer is too large to be made beside others'.
+pub struct Proved {
+    request: VerifiedRequest,
+    key: UserKey,
+    service: Arc<str>,
+}
+
+impl Proved {
+    /// The service that asks.
+    #[must_use]
+    pub fn service(&self) -> &Arc<str> {
+        &self.service
+    }
+}
+
+/// What an answering thread makes of a request.
+pub enum Authorised {
+    /// It is decided.
+    Done(Box<Authorisation>),
+    /// It is left to [`Authorizer::authorise_proved`], on another thread.
+    Large(Box<Proved>),
 }
 
 /// The longest piece of a client's own words in an event, in characters.
@@ -141,8 +165,49 @@ impl Authorizer {
         policy: &Policy,
         moment: &Moment,
     ) -> Result<Authorisation, Rejection> {
-        let decide = |request: &_| self.decider.decide(request, policy, moment.now, moment.chance);
-        self.answer(payload, server_xkey, moment, decide)
+        let request = self.open(payload, server_xkey, moment)?;
+        let decision = self.decider.decide(&request, policy, moment.now, moment.chance);
+        Ok(self.answer(request, decision, moment, usize::MAX))
+    }
+
+    /// The same on a thread that answers everybody. The server takes an answer of at most `room`
+    /// bytes.
+    ///
+    /// # Errors
+    /// As [`Authorizer::authorise`].
+    pub fn authorise_unless_large(
+        &self,
+        payload: &[u8],
+        server_xkey: Option<&str>,
+        policy: &Policy,
+        moment: &Moment,
+        room: usize,
+    ) -> Result<Authorised, Rejection> {
+        let request = self.open(payload, server_xkey, moment)?;
+        let (now, chance) = (moment.now, moment.chance);
+        Ok(match self.decider.decide_unless_large(&request, policy, now, chance) {
+            Ok(decision) => {
+                Authorised::Done(Box::new(self.answer(request, decision, moment, room)))
+            }
+            Err(Large { key, service }) => {
+                Authorised::Large(Box::new(Proved { request, key, service }))
+            }
+        })
+    }
+
+    /// Authorises a request that [`Authorizer::authorise_unless_large`] left.
+    #[must_use]
+    pub fn authorise_proved(
+        &self,
+        proved: &Proved,
+        policy: &Policy,
+        moment: &Moment,
+        room: usize,
+    ) -> Authorisation {
+        let Proved { request, key, .. } = proved;
+        let (now, chance) = (moment.now, moment.chance);
+        let decision = self.decider.decide_proved(request, key, policy, now, chance);
+        self.answer(request.clone(), decision, moment, room)
     }
 
     /// Refuses one request for a reason that lies with us, not with who asks.
@@ -157,37 +222,58 @@ impl Authorizer {
         moment: &Moment,
         reason: &Denial,
     ) -> Result<Authorisation, Rejection> {
-        self.answer(payload, server_xkey, moment, |request| {
-            // Who asks is proved first, so that the denial says who was refused.
-            let denied = match self.decider.decide(request, policy, moment.now, moment.chance) {
-                Err(denied) if matches!(denied.reason, Denial::Unproved(_)) => return Err(denied),
-                Err(denied) => denied,
-                Ok(Granted { grant, key, revision, .. }) => {
-                    let service = Some(Arc::clone(grant.service()));
-                    Denied { reason: reason.clone(), key: Some(key), service, revision }
-                }
-            };
-            Err(Denied { reason: reason.clone(), ..denied })
-        })
+        let request = self.open(payload, server_xkey, moment)?;
+        // Who asks is proved first, so that the denial says who was refused.
+        let denied = match self.decider.prove(&request, policy, moment.now) {
+            Err(denied) if matches!(denied.reason, Denial::Unproved(_)) => denied,
+            Err(denied) => Denied { reason: reason.clone(), ..denied },
+            Ok(key) => {
+                let service = policy.holder(&key).map(|(service, _)| service.name.clone());
+                let revision = policy.revision().clone();
+                Denied { reason: reason.clone(), key: Some(key), service, revision }
+            }
+        };
+        Ok(self.answer(request, Err(denied), moment, usize::MAX))
     }
 
-    fn answer(
+    fn open(
         &self,
         payload: &[u8],
         server_xkey: Option<&str>,
         moment: &Moment,
-        decide: impl FnOnce(&VerifiedRequest) -> Result<Granted, Denied>,
-    ) -> Result<Authorisation, Rejection> {
+    ) -> Result<VerifiedRequest, Rejection> {
         let expected = Expectation {
             issuer: self.issuer.account(),
             sealer: self.issuer.sealer(),
             servers: &self.servers,
             clock_leeway: self.clock_leeway,
         };
-        let request = VerifiedRequest::open(payload, server_xkey, &expected, moment.now)?;
-        let decision = decide(&request);
+        VerifiedRequest::open(payload, server_xkey, &expected, moment.now)
+    }
+
+    /// Signs the decision. What the server would not take is no grant, and is not told as one.
+    fn answer(
+        &self,
+        request: VerifiedRequest,
+        mut decision: Result<Granted, Denied>,
+        moment: &Moment,
+        room: usize,
+    ) -> Authorisation {
         let stamp = Stamp { id: &moment.id, now: moment.now, nonce: &moment.nonce };
-        let answer = self.issuer.answer(&request, &decision, &stamp);
-        Ok(Authorisation { request, decision, answer })
+        let mut answer = self.issuer.answer(&request, &decision, &stamp);
+        if let (Ok(Granted { grant, key, revision, .. }), Ok(bytes)) = (&decision, &answer)
+            && bytes.len() > room
+        {
+            let too_large = TooLarge::Answer { bytes: bytes.len(), max_payload: room };
+            decision = Err(Denied {
+                reason: GrantError::from(too_large).into(),
+                key: Some(*key),
+                service: Some(Arc::clone(grant.service())),
+                revision: revision.clone(),
+            });
+            // With the same nonce: nobody was sent what it sealed before.
+            answer = self.issuer.answer(&request, &decision, &stamp);
+        }
+        Authorisation { request, decision, answer }
     }
 }

@@ -4,13 +4,15 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use moka::policy::EvictionPolicy;
+
 use crate::asked::Asked;
 use crate::audit::event::words;
 use crate::identity::{self, Unproved};
 use crate::keys::{User, UserKey, Verifier};
 use crate::limits::Limit;
 use crate::permissions::{Basis, Defaults, Grant, GrantError, Written};
-use crate::policy::model::{ConnectionType, Policy, Revision, Service, ServiceKey};
+use crate::policy::model::{Access, ConnectionType, Policy, Revision, Rule, Service, ServiceKey};
 use crate::protocol::request::VerifiedRequest;
 
 /// Grants that are kept, at most, in bytes. One of 20 subjects has some 1.5 KB, so that those of
@@ -18,6 +20,13 @@ use crate::protocol::request::VerifiedRequest;
 const KEPT_BYTES: u64 = 256 * 1024 * 1024;
 /// What a kept grant takes besides its claims.
 const BESIDES: usize = 320;
+
+/// What is large: to make such a grant, and to sign it each time, takes milliseconds, which is no
+/// time for a thread that answers everybody. In bytes of claims, and of rules where there are no
+/// claims yet: a rule comes to twelve subjects at most.
+const LARGE_CLAIMS: usize = 64 * 1024;
+const LARGE_RULES: usize = 100;
+const SUBJECTS_OF_RULE: usize = 12;
 
 /// Decoded keys that are kept, at most; each takes some 400 bytes.
 const KEPT_KEYS: u64 = 50_000;
@@ -89,7 +98,7 @@ pub enum Denial {
         "the policy's source has not answered for {0} s, which is more than [policy] keep_at_most"
     )]
     PolicyTooOld(i64),
-    /// The grant could not be made: a defect.
+    /// The grant could not be made: it is too large, or there is a defect.
     #[error(transparent)]
     Grant(#[from] GrantError),
 }
@@ -117,6 +126,7 @@ impl Denial {
             Self::Limited(_) => "limited",
             Self::AskedAgain => "asked_again",
             Self::PolicyTooOld(_) => "policy_too_old",
+            Self::Grant(GrantError::TooLarge(_) | GrantError::TooEntangled(_)) => "grant_too_large",
             Self::Grant(_) => "internal",
         }
     }
@@ -146,6 +156,38 @@ pub struct Entitlement<'a> {
     pub grant: Arc<Written>,
 }
 
+/// Who asks where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Thread {
+    /// It answers everybody, so that it makes and signs nothing large.
+    Answering,
+    /// It has the time.
+    Other,
+}
+
+/// Why there is no grant.
+enum Missing {
+    /// It is large, and the thread one that answers everybody.
+    Large,
+    /// There is none.
+    Error(GrantError),
+}
+
+/// Why somebody gets nothing.
+enum Refusal<'a> {
+    Large(&'a Service),
+    Denied(Denial, Option<&'a Service>),
+}
+
+/// Somebody who is proved, and whose service gets more than is made and signed beside others.
+#[derive(Debug)]
+pub struct Large {
+    /// The proved key.
+    pub key: UserKey,
+    /// Its service.
+    pub service: Arc<str>,
+}
+
 /// Decides requests; keeps compiled grants.
 pub struct Decider {
     defaults: Defaults,
@@ -164,12 +206,20 @@ pub struct Decider {
     grants: moka::sync::Cache<Arc<str>, Kept>,
 }
 
-/// A grant, the revision in which it was last found right, and what it was made from.
+/// A grant, or why there is none; the revision in which it was last found right, and what it was
+/// made from.
 #[derive(Clone)]
 struct Kept {
     revision: Revision,
     basis: Basis,
-    grant: Arc<Written>,
+    grant: Result<Arc<Written>, GrantError>,
+}
+
+impl Kept {
+    /// Of the claims.
+    fn bytes(&self) -> usize {
+        self.grant.as_ref().map_or(0, |grant| grant.claims().get().len())
+    }
 }
 
 impl Decider {
@@ -180,10 +230,14 @@ impl Decider {
     #[must_use]
     pub fn new(defaults: Defaults, accounts: Vec<Arc<str>>, jitter: f64) -> Self {
         let jitter = jitter.clamp(0.0, 1.0);
-        let weigh = |_: &Arc<str>, kept: &Kept| {
-            u32::try_from(kept.grant.claims().get().len() + BESIDES).unwrap_or(u32::MAX)
-        };
-        let grants = moka::sync::Cache::builder().max_capacity(KEPT_BYTES).weigher(weigh).build();
+        let weigh =
+            |_: &Arc<str>, kept: &Kept| u32::try_from(kept.bytes() + BESIDES).unwrap_or(u32::MAX);
+        // The newest is always kept: a large one that is turned away would be made for each login.
+        let grants = moka::sync::Cache::builder()
+            .max_capacity(KEPT_BYTES)
+            .eviction_policy(EvictionPolicy::lru())
+            .weigher(weigh)
+            .build();
         let clients = Verifier::new(KEPT_KEYS);
         let asked = Arc::default();
         Self { defaults, accounts, jitter, clients, per_key: None, per_host: None, asked, grants }
@@ -209,6 +263,38 @@ impl Decider {
         now: i64,
         chance: f64,
     ) -> Result<Granted, Denied> {
+        let key = self.prove(request, policy, now)?;
+        self.decide_proved(request, &key, policy, now, chance)
+    }
+
+    /// The same on a thread that answers everybody.
+    ///
+    /// # Errors
+    /// [`Large`] when what the service gets has to be made and signed on another one, by
+    /// [`Decider::decide_proved`].
+    pub fn decide_unless_large(
+        &self,
+        request: &VerifiedRequest,
+        policy: &Policy,
+        now: i64,
+        chance: f64,
+    ) -> Result<Result<Granted, Denied>, Large> {
+        match self.prove(request, policy, now) {
+            Ok(key) => self.decide_at(Thread::Answering, request, &key, policy, now, chance),
+            Err(denied) => Ok(Err(denied)),
+        }
+    }
+
+    /// Who asks, proved, within the limits.
+    ///
+    /// # Errors
+    /// [`Denied`] when that is not proved, or asked too often.
+    pub fn prove(
+        &self,
+        request: &VerifiedRequest,
+        policy: &Policy,
+        now: i64,
+    ) -> Result<UserKey, Denied> {
         let revision = policy.revision();
         // The address is the server's word. Before the proof, which is what a flood would cost.
         if let (Some(limit), Some(address)) = (&self.per_host, request.client().address)
@@ -225,23 +311,56 @@ impl Decider {
             revision: revision.clone(),
         })?;
         let key = *identity.key();
+        // Only proved requests count: nobody can use up another's.
+        if self.per_key.as_ref().is_some_and(|limit| !limit.admits(key, now)) {
+            let (reason, revision) = (Denial::Limited("key"), revision.clone());
+            return Err(Denied { reason, key: Some(key), service: None, revision });
+        }
+        Ok(key)
+    }
+
+    /// What the holder of a key gets that [`Decider::prove`] gave, however large it is.
+    ///
+    /// # Errors
+    /// [`Denied`] for whatever no rule grants.
+    pub fn decide_proved(
+        &self,
+        request: &VerifiedRequest,
+        key: &UserKey,
+        policy: &Policy,
+        now: i64,
+        chance: f64,
+    ) -> Result<Granted, Denied> {
+        self.decide_at(Thread::Other, request, key, policy, now, chance).unwrap_or_else(|large| {
+            // Not on this thread.
+            let error = GrantError::Unwritable(large.service.clone());
+            let (service, revision) = (Some(large.service), policy.revision().clone());
+            Err(Denied { reason: error.into(), key: Some(*key), service, revision })
+        })
+    }
+
+    fn decide_at(
+        &self,
+        thread: Thread,
+        request: &VerifiedRequest,
+        key: &UserKey,
+        policy: &Policy,
+        now: i64,
+        chance: f64,
+    ) -> Result<Result<Granted, Denied>, Large> {
+        let (client, revision) = (request.client(), policy.revision());
         let denied = |reason: Denial, service: Option<&Service>| Denied {
             reason,
-            key: Some(key),
+            key: Some(*key),
             service: service.map(|s| s.name.clone()),
             revision: revision.clone(),
         };
-        // Only proved requests count: nobody can use up another's.
-        if self.per_key.as_ref().is_some_and(|limit| !limit.admits(key, now)) {
-            return Err(denied(Denial::Limited("key"), None));
-        }
-        let client = request.client();
         // A leafnode's name is logged as it is: with a line break, it could write any line that a
         // server writes.
         if client.connection == Some(ConnectionType::Leafnode)
             && client.name.contains(char::is_control)
         {
-            return Err(denied(Denial::Name(words(&client.name)), None));
+            return Ok(Err(denied(Denial::Name(words(&client.name)), None)));
         }
         let circumstances = Circumstances {
             host: &client.host,
@@ -249,16 +368,21 @@ impl Decider {
             connection: client.connection,
             now,
         };
-        let Entitlement { service, entry, grant } = self
-            .entitlement(policy, &key, &circumstances)
-            .map_err(|(reason, service)| denied(reason, service))?;
+        let Entitlement { service, entry, grant } =
+            match self.entitlement_at(thread, policy, key, &circumstances) {
+                Ok(entitlement) => entitlement,
+                Err(Refusal::Large(service)) => {
+                    return Err(Large { key: *key, service: service.name.clone() });
+                }
+                Err(Refusal::Denied(reason, service)) => return Ok(Err(denied(reason, service))),
+            };
         // Not before: strangers would fill the memory for it.
-        self.clients.keep(&key);
+        self.clients.keep(key);
         if !self.asked.first(request, now) {
-            return Err(denied(Denial::AskedAgain, Some(service)));
+            return Ok(Err(denied(Denial::AskedAgain, Some(service))));
         }
         let expires = self.expiry(&grant, now, chance).min(entry.not_after.unwrap_or(i64::MAX));
-        Ok(Granted { grant, key, revision: revision.clone(), expires })
+        Ok(Ok(Granted { grant, key: *key, revision: revision.clone(), expires }))
     }
 
     /// What the holder of a key has in a policy, in these circumstances: the part of a decision
@@ -272,9 +396,28 @@ impl Decider {
         key: &UserKey,
         circumstances: &Circumstances<'_>,
     ) -> Result<Entitlement<'a>, (Denial, Option<&'a Service>)> {
+        self.entitlement_at(Thread::Other, policy, key, circumstances).map_err(|refusal| {
+            match refusal {
+                Refusal::Denied(denial, service) => (denial, service),
+                // Not on this thread.
+                Refusal::Large(service) => {
+                    (GrantError::Unwritable(service.name.clone()).into(), Some(service))
+                }
+            }
+        })
+    }
+
+    fn entitlement_at<'a>(
+        &self,
+        thread: Thread,
+        policy: &'a Policy,
+        key: &UserKey,
+        circumstances: &Circumstances<'_>,
+    ) -> Result<Entitlement<'a>, Refusal<'a>> {
         let Circumstances { host, address, connection, now } = *circumstances;
-        let (service, entry) = policy.holder(key).ok_or((Denial::UnknownKey, None))?;
-        let denied = |reason: Denial| (reason, Some(service));
+        let unknown = Refusal::Denied(Denial::UnknownKey, None);
+        let (service, entry) = policy.holder(key).ok_or(unknown)?;
+        let denied = |reason: Denial| Refusal::Denied(reason, Some(service));
         admit(service, connection, address, host).map_err(denied)?;
         if let Some(account) = &service.account
             && *account != self.defaults.account
@@ -283,7 +426,11 @@ impl Decider {
             return Err(denied(Denial::Account(account.clone())));
         }
         in_time(entry, now).map_err(denied)?;
-        let grant = self.grant(service, policy.revision()).map_err(|e| denied(e.into()))?;
+        let grant = self.grant_at(thread, service, policy.revision());
+        let grant = grant.map_err(|missing| match missing {
+            Missing::Large => Refusal::Large(service),
+            Missing::Error(error) => denied(error.into()),
+        })?;
         Ok(Entitlement { service, entry, grant })
     }
 
@@ -306,26 +453,31 @@ impl Decider {
 
     /// What a service gets. Made when there is none yet, and again when the policy says something
     /// else of it than before; a change of others costs the comparison, once.
-    ///
-    /// # Errors
-    /// [`GrantError`] when a subject came out that may never be granted.
-    pub fn grant(
+    fn grant_at(
         &self,
+        thread: Thread,
         service: &Service,
         revision: &Revision,
-    ) -> Result<Arc<Written>, GrantError> {
+    ) -> Result<Arc<Written>, Missing> {
+        let here = thread == Thread::Answering;
         let kept = self.grants.get(&service.name);
         if let Some(kept) = kept.as_ref().filter(|kept| kept.revision == *revision) {
-            return Ok(Arc::clone(&kept.grant));
+            if here && kept.bytes() > LARGE_CLAIMS {
+                return Err(Missing::Large);
+            }
+            return kept.grant.clone().map_err(Missing::Error);
+        }
+        if here && has_large_rules(service) {
+            return Err(Missing::Large);
         }
         let basis = Basis::of(service);
         let grant = match kept {
             Some(kept) if kept.basis == basis => kept.grant,
-            _ => Arc::new(Grant::of(service, &self.defaults)?.written()?),
+            _ => Grant::of(service, &self.defaults).and_then(|grant| grant.written()).map(Arc::new),
         };
-        let kept = Kept { revision: revision.clone(), basis, grant: Arc::clone(&grant) };
+        let kept = Kept { revision: revision.clone(), basis, grant: grant.clone() };
         self.grants.insert(service.name.clone(), kept);
-        Ok(grant)
+        grant.map_err(Missing::Error)
     }
 
     #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, clippy::cast_sign_loss)]
@@ -335,6 +487,26 @@ impl Decider {
         let lasts = lifetime.saturating_sub(off).max(1);
         now.saturating_add(i64::try_from(lasts).unwrap_or(i64::MAX))
     }
+}
+
+/// Whether a service's rules may come to a large grant: told without making it, in a time that no
+/// policy makes long.
+fn has_large_rules(service: &Service) -> bool {
+    // What a subject has besides the keyspace.
+    const BESIDES: usize = 40;
+    let text = |rule: &Rule| match &rule.access {
+        Access::Owns(keyspace) | Access::Reads(keyspace) => {
+            let part = keyspace.part().map_or(0, |part| part.as_str().len());
+            2 * keyspace.bucket().as_str().len() + part
+        }
+        Access::Publishes(p) | Access::Subscribes(p) | Access::Answers(p) | Access::Calls(p) => {
+            p.as_str().len()
+        }
+        Access::Audits(stream) => stream.as_str().len(),
+    };
+    let bytes = |rule: &Rule| SUBJECTS_OF_RULE * (text(rule) + BESIDES);
+    let rules = &service.rules;
+    rules.len() > LARGE_RULES || rules.iter().map(bytes).sum::<usize>() > LARGE_CLAIMS
 }
 
 /// What nats-server does not enforce on users that a callout authorised, so it is decided here:
@@ -385,6 +557,54 @@ mod tests {
     use crate::policy::validate::validate;
     use crate::source::SourceFile;
 
+    fn granted(
+        decider: &Decider,
+        service: &Service,
+        revision: &Revision,
+    ) -> Result<Arc<Written>, GrantError> {
+        decider.grant_at(Thread::Other, service, revision).map_err(|missing| match missing {
+            Missing::Error(error) => error,
+            Missing::Large => panic!("not on this thread"),
+        })
+    }
+
+    #[test]
+    fn what_is_large_is_left_to_another_thread() {
+        let defaults = Defaults { account: "APP".into(), lifetime: Duration::from_secs(60) };
+        let decider = Decider::new(defaults, Vec::new(), 0.0);
+        let (few, wide) = (["x"].as_slice(), "y".repeat(200));
+        let many: Vec<String> =
+            (0..3_000).map(|n| format!("events.a.number.of.tokens.{n}")).collect();
+        let long: Vec<String> = (0..90).map(|n| format!("{wide}.{n}")).collect();
+        let huge: Vec<String> = (0..30_000).map(|n| format!("n{n}")).collect();
+        let table =
+            |name, list: &dyn std::fmt::Debug| format!("[service.{name}]\npublishes = {list:?}\n");
+        let text = table("few", &few) + &table("many", &many) + &table("long", &long);
+        let text = text + &table("huge", &huge);
+        let policy = validate(&[SourceFile::new("p.toml", text)]).unwrap().policy;
+        let ask = |thread, name: &str| {
+            let service = policy.service(name).unwrap();
+            match decider.grant_at(thread, service, policy.revision()) {
+                Ok(_) => "granted",
+                Err(Missing::Large) => "large",
+                Err(Missing::Error(GrantError::TooLarge(_))) => "too large",
+                Err(Missing::Error(_)) => "error",
+            }
+        };
+        for (name, first, elsewhere, then) in [
+            ("few", "granted", "granted", "granted"),
+            ("many", "large", "granted", "large"),
+            // Many rules, and no large grant: once it is there, it is given at once.
+            ("long", "large", "granted", "granted"),
+            ("huge", "large", "too large", "too large"),
+        ] {
+            assert_eq!(ask(Thread::Answering, name), first, "{name}");
+            assert_eq!(ask(Thread::Answering, name), first, "{name} again");
+            assert_eq!(ask(Thread::Other, name), elsewhere, "{name}");
+            assert_eq!(ask(Thread::Answering, name), then, "{name}, once made");
+        }
+    }
+
     #[test]
     fn a_grant_of_an_older_revision_is_never_given() {
         let defaults = Defaults { account: "APP".into(), lifetime: Duration::from_secs(60) };
@@ -393,7 +613,7 @@ mod tests {
             let text = format!("[service.a]\npublishes = [\"{entry}\"]\n");
             let policy = validate(&[SourceFile::new("p.toml", text)]).unwrap().policy;
             let service = policy.service("a").unwrap();
-            let grant = decider.grant(service, policy.revision()).unwrap();
+            let grant = granted(&decider, service, policy.revision()).unwrap();
             let claims: serde_json::Value = serde_json::from_str(grant.claims().get()).unwrap();
             claims["pub"]["allow"][0].as_str().unwrap().to_owned()
         };
@@ -408,7 +628,7 @@ mod tests {
         let decider = Decider::new(defaults, Vec::new(), 0.0);
         let grant = |text: &str| {
             let policy = validate(&[SourceFile::new("p.toml", text)]).unwrap().policy;
-            decider.grant(policy.service("a").unwrap(), policy.revision()).unwrap()
+            granted(&decider, policy.service("a").unwrap(), policy.revision()).unwrap()
         };
         let one = "[service.a]\npublishes = [\"x\", \"y\"]\n";
         let first = grant(one);

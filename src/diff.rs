@@ -7,15 +7,16 @@
 mod settings;
 
 use std::borrow::Borrow;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::convert::Infallible;
 use std::sync::Arc;
 
 use crate::keyspace::Keyspace;
 use crate::permissions::{Defaults, Grant, GrantError, Side};
 use crate::policy::model::{Access, Policy, Rule, Service};
-use crate::query::{Reach, alone, covered};
+use crate::query::{Held, Reach, alone};
 use crate::subject::Pattern;
+use crate::subject::tree::{NO_BOUND, PatternTree};
 
 /// What one may do with a keyspace or a subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -266,11 +267,13 @@ fn beyond<G: Borrow<Grant>, E>(
         return Ok(Vec::new());
     }
     let granted = granted()?;
+    let granted = granted.as_ref().map(|grant| (grant.borrow(), Held::of(grant.borrow())));
     let mut rights: Vec<Right> = Vec::new();
     for rule in one.rules.iter().filter(differs) {
         for (verb, target, access) in parts(&rule.access) {
-            let held = |grant: &G| held(grant.borrow(), verb, &access);
-            let reach = granted.as_ref().map_or(Reach::None, held);
+            let reach = granted
+                .as_ref()
+                .map_or(Reach::None, |(grant, has)| held(grant.service(), has, verb, &access));
             if reach != Reach::All {
                 let in_part = reach == Reach::Part;
                 rights.push(Right { verb, target, rule: rule.clone(), in_part });
@@ -315,10 +318,10 @@ fn parts(access: &Access) -> Vec<(Verb, String, Access)> {
 }
 
 /// How much of a right a grant holds: all of it when all that the right would come to is there.
-fn held(grant: &Grant, verb: Verb, access: &Access) -> Reach {
-    let Ok(needed) = alone(grant.service(), access.clone()) else { return Reach::None };
+fn held(service: &Arc<str>, has: &Held<'_>, verb: Verb, access: &Access) -> Reach {
+    let Ok(needed) = alone(service, access.clone()) else { return Reach::None };
     let sides = [Side::Publish, Side::Subscribe];
-    let reach = |side, subject: &Pattern| covered(grant, side, subject);
+    let reach = |side, subject: &Pattern| has.covered(side, subject);
     let all = sides
         .into_iter()
         .all(|side| needed.permissions(side).iter().all(|p| reach(side, &p.subject) == Reach::All));
@@ -352,29 +355,33 @@ fn held(grant: &Grant, verb: Verb, access: &Access) -> Reach {
 /// part: what the old owner kept is not the new one's, and what the new owner had was not the old
 /// one's, because a key has one writer in either policy.
 fn transfers(services: &[ServiceChange]) -> Vec<Transfer> {
-    let mut lost: HashMap<&str, Vec<Written<'_>>> = HashMap::new();
-    for change in services {
-        for written in written(&change.service, &change.loses) {
-            lost.entry(written.keyspace.bucket().as_str()).or_default().push(written);
-        }
+    let writes = |rights: fn(&ServiceChange) -> &[Right]| -> Vec<Written<'_>> {
+        services.iter().flat_map(|change| written(&change.service, rights(change))).collect()
+    };
+    let (lost, gained) = (writes(|change| &change.loses), writes(|change| &change.gains));
+    let subjects: Vec<String> =
+        lost.iter().chain(&gained).map(|written| written.keyspace.subjects()).collect();
+    // Entries 0, 1, ... are what was lost, and those of what was gained come after them.
+    let mut tree = PatternTree::new();
+    for (entry, subjects) in subjects.iter().enumerate() {
+        tree.insert_text(subjects, entry, usize::from(entry >= lost.len()));
     }
-    let mut transfers = Vec::new();
-    for change in services {
-        for to in written(&change.service, &change.gains) {
-            for from in lost.get(to.keyspace.bucket().as_str()).into_iter().flatten() {
-                let Some(keyspace) = shared(from.keyspace, to.keyspace) else { continue };
-                if from.service != to.service {
-                    transfers.push(Transfer {
-                        keyspace,
-                        from: Arc::clone(from.service),
-                        from_rule: from.rule.clone(),
-                        to: Arc::clone(to.service),
-                        to_rule: to.rule.clone(),
-                    });
-                }
-            }
+    let pairs = tree.conflicts(usize::MAX, &mut { NO_BOUND }).unwrap_or_default();
+    let transfer = |(a, b): (usize, usize)| {
+        let from = lost.get(a.min(b))?;
+        let to = gained.get(a.max(b).checked_sub(lost.len())?)?;
+        if from.service == to.service {
+            return None;
         }
-    }
+        Some(Transfer {
+            keyspace: shared(from.keyspace, to.keyspace)?,
+            from: Arc::clone(from.service),
+            from_rule: from.rule.clone(),
+            to: Arc::clone(to.service),
+            to_rule: to.rule.clone(),
+        })
+    };
+    let mut transfers: Vec<Transfer> = pairs.into_iter().filter_map(transfer).collect();
     transfers.sort_by(|a, b| (&a.keyspace, &a.from, &a.to).cmp(&(&b.keyspace, &b.from, &b.to)));
     transfers
 }

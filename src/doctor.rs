@@ -43,7 +43,7 @@ const fn check(
 }
 
 /// Every check, in the order in which they are shown. `docs/doctor.md` is checked against it.
-pub const CHECKS: [Check; 25] = [
+pub const CHECKS: [Check; 26] = [
     check(
         "address",
         "servers",
@@ -85,6 +85,13 @@ pub const CHECKS: [Check; 25] = [
         "system user",
         "Clocks agree, within `[limits] clock_leeway`",
         "Requests and permissions have times; a request that seems expired is dropped",
+    ),
+    check(
+        "features",
+        "servers",
+        "system user",
+        "Servers send and take what clients and grants are made for",
+        "A library that does not know a newer subject fails; a grant above `max_payload` is refused",
     ),
     check(
         "users",

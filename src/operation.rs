@@ -133,8 +133,20 @@ fn requests<'a>(table: &'a [Api], keyspace: &'a Keyspace) -> impl Iterator<Item 
 /// What a client publishes to when it reads a keyspace.
 #[must_use]
 pub fn reading(keyspace: &Keyspace) -> Vec<Needed> {
-    let flow = ("flow control of a watch", format!("{FLOW}{}.>", keyspace.stream()));
-    requests(&READING, keyspace).chain([flow]).collect()
+    let flow = flow_control(&keyspace.stream()).map(|subject| ("flow control of a watch", subject));
+    requests(&READING, keyspace).chain(flow).collect()
+}
+
+/// Where a client answers the flow control of a stream's consumers, in both forms.
+///
+/// The older is `$JS.FC.<stream>.<consumer>.<token>`. The one of `js_ack_fc_v2` (a feature flag
+/// from nats-server 2.14 on, announced as the default of 2.16) has the JetStream domain, or `_`,
+/// and a hash of the account's name before the stream. No subject of the older form is one of the
+/// newer form's pattern: it has five tokens, and that pattern takes six or more. And of the newer
+/// form the stream is always the fifth token, so neither reaches another stream's consumers.
+#[must_use]
+pub fn flow_control(stream: &str) -> [String; 2] {
+    [format!("{FLOW}{stream}.>"), format!("{FLOW}*.*.{stream}.>")]
 }
 
 /// What a client publishes to when it writes a keyspace.
@@ -248,11 +260,21 @@ impl Usage {
                 } else if let Some(rest) = subject.strip_prefix(API) {
                     Self::request(rest)
                 } else if let Some(rest) = subject.strip_prefix(FLOW) {
-                    plain(Operation::Watch, rest.split('.').next().and_then(Target::stream))
+                    plain(Operation::Watch, Self::flow(rest))
                 } else {
                     plain(Operation::Publish, None)
                 }
             }
+        }
+    }
+
+    /// Of a subject of flow control, from behind `$JS.FC.`: see [`flow_control`].
+    fn flow(rest: &str) -> Option<Target> {
+        let tokens: Vec<&str> = rest.splitn(6, '.').collect();
+        match tokens.as_slice() {
+            [_, _, stream, _, _] => Target::stream(stream),
+            [stream, ..] => Target::stream(stream),
+            [] => None,
         }
     }
 
@@ -324,6 +346,12 @@ mod tests {
             ("$JS.API.CONSUMER.INFO.KV_orders.abc", "watch orders"),
             ("$JS.API.CONSUMER.DELETE.KV_orders.abc", "watch orders"),
             ("$JS.FC.KV_orders.abc.1", "watch orders"),
+            ("$JS.FC._.ACtJ5Xr0.KV_orders.abc.1", "watch orders"),
+            ("$JS.FC.hub.ACtJ5Xr0.KV_orders.abc.1", "watch orders"),
+            ("$JS.FC.KV_a.b.KV_orders.abc.1", "watch orders"),
+            ("$JS.FC.KV_orders.b.c.d", "watch orders"),
+            ("$JS.FC._.a.KV_orders.b.c.d", "watch"),
+            ("$JS.FC._", "watch"),
             ("$JS.API.STREAM.PURGE.KV_orders", "purge orders"),
             ("$JS.API.STREAM.DELETE.KV_orders", "administer orders"),
             ("$JS.API.CONSUMER.DURABLE.CREATE.KV_orders.x", "administer orders"),

@@ -17,7 +17,22 @@ use crate::keyspace::Keyspace;
 pub use crate::operation::inbox_prefix;
 use crate::operation::{self, Needed};
 use crate::policy::model::{Access, Rule, Service, StreamName};
-use crate::subject::{Pattern, SubjectError, deny_below_stars};
+use crate::subject::tree::PatternTree;
+use crate::subject::{Pattern, StarError, SubjectError, deny_below_stars};
+
+/// The most subjects that one service may be granted, before those that others cover are left out.
+/// Every connection of it carries them all; so many take nats-server some 50 ms of each login.
+pub const MAX_SUBJECTS: usize = 20_000;
+
+/// What the user JWT may hold of subjects, in bytes: its answer, which has it twice in base64, is
+/// then within nats-server's default `max_payload` of 1 MiB.
+pub const MAX_SUBJECT_BYTES: usize = 580_000;
+
+/// From how many subjects on a login is slow enough to be told of.
+pub const MANY_SUBJECTS: usize = 5_000;
+
+/// The longest search of one grant for subjects that others cover and for what is below stars.
+const MAX_STEPS: usize = 2_000_000;
 
 /// One subject that a service may use, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -157,6 +172,12 @@ pub enum GrantError {
     /// Two subscriptions that validation should have refused together.
     #[error("two subscriptions of `{0}` cannot stand together: one ends in `*`")]
     StarConflict(Arc<str>),
+    /// More than one connection can be given.
+    #[error(transparent)]
+    TooLarge(#[from] TooLarge),
+    /// Many subscriptions with `*` in many places.
+    #[error("the subscriptions of `{0}` take too long to compare; use fewer that end in `*`")]
+    TooEntangled(Arc<str>),
     /// The claims have no JSON form.
     #[error("the grant of `{0}` cannot be written as JSON")]
     Unwritable(Arc<str>),
@@ -169,6 +190,36 @@ pub enum GrantError {
         error: SubjectError,
         /// The rule that it came from.
         rule: String,
+    },
+}
+
+/// A grant that no connection is given, because of its size alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TooLarge {
+    /// More than [`MAX_SUBJECTS`].
+    #[error("it comes to more than {MAX_SUBJECTS} subjects, the most that one service may have")]
+    Subjects,
+    /// More than [`MAX_SUBJECT_BYTES`].
+    #[error(
+        "its {subjects} subjects take {bytes} bytes; {MAX_SUBJECT_BYTES} fit into an answer of 1 \
+         MiB, nats-server's default `max_payload`"
+    )]
+    Bytes {
+        /// How many subjects.
+        subjects: usize,
+        /// What they take in the user JWT.
+        bytes: usize,
+    },
+    /// The answer is more than the server takes.
+    #[error(
+        "the answer has {bytes} bytes, and the server takes {max_payload} (`max_payload` in its \
+         configuration)"
+    )]
+    Answer {
+        /// What the signed answer takes.
+        bytes: usize,
+        /// What the server takes.
+        max_payload: usize,
     },
 }
 
@@ -267,13 +318,21 @@ impl Grant {
         }
         let Builder { publish, subscribe, .. } = builder;
         let subscribed: Vec<&Pattern> = subscribe.iter().map(|p| &p.subject).collect();
-        let deny = deny_below_stars(&subscribed)
-            .map_err(|_| GrantError::StarConflict(service.name.clone()))?;
+        let mut steps = MAX_STEPS;
+        let deny = deny_below_stars(&subscribed, &mut steps).map_err(|error| match error {
+            StarError::Conflict { .. } => GrantError::StarConflict(service.name.clone()),
+            StarError::TooEntangled => GrantError::TooEntangled(service.name.clone()),
+        })?;
         let account = service.account.clone().unwrap_or_else(|| defaults.account.clone());
         let permissions = NatsPermissionsMap {
-            publish: permissions(&publish, Vec::new()),
-            subscribe: permissions(&subscribe, deny.iter().map(ToString::to_string).collect()),
+            publish: permissions(&publish, Vec::new(), &mut steps),
+            subscribe: permissions(
+                &subscribe,
+                deny.iter().map(ToString::to_string).collect(),
+                &mut steps,
+            ),
         };
+        check_size(&permissions)?;
         let digest = Digest::of(&account, &permissions);
         let claims = NatsClaims::User {
             permissions,
@@ -333,6 +392,17 @@ impl Grant {
         match side {
             Side::Publish => &self.publish,
             Side::Subscribe => &self.subscribe,
+        }
+    }
+
+    /// How many subjects a connection carries for it.
+    #[must_use]
+    pub fn subjects(&self) -> usize {
+        match &self.claims {
+            NatsClaims::User { permissions: NatsPermissionsMap { publish, subscribe }, .. } => {
+                [publish, subscribe].iter().map(|side| side.allow.len() + side.deny.len()).sum()
+            }
+            NatsClaims::Account { .. } => 0,
         }
     }
 
@@ -403,19 +473,45 @@ impl Written {
 
 /// The allow list without what another entry covers, and the deny list. Where nothing is
 /// allowed, everything is denied: two empty lists would mean that everything is allowed.
-fn permissions(list: &[Permission], mut deny: Vec<String>) -> NatsPermissions {
+///
+/// An entry is left in when finding out would take more than `steps`: it changes nothing.
+fn permissions(list: &[Permission], mut deny: Vec<String>, steps: &mut usize) -> NatsPermissions {
     let mut subjects: Vec<&Pattern> = list.iter().map(|p| &p.subject).collect();
-    subjects.sort();
+    subjects.sort_unstable();
     subjects.dedup();
+    // Only a wildcard covers anything but itself.
+    let mut wide = PatternTree::new();
+    for (entry, pattern) in subjects.iter().enumerate().filter(|(_, p)| !p.is_literal()) {
+        wide.insert(pattern, entry, 0);
+    }
+    let covered = |(entry, pattern): (usize, &Pattern), steps: &mut usize| {
+        wide.cover(pattern.as_str(), Some(entry), steps).is_ok_and(|cover| cover.is_some())
+    };
     let allow: Vec<String> = subjects
         .iter()
-        .filter(|s| !subjects.iter().any(|other| other != *s && s.is_subset_of(other)))
-        .map(ToString::to_string)
+        .enumerate()
+        .filter(|(entry, pattern)| !covered((*entry, pattern), steps))
+        .map(|(_, pattern)| pattern.to_string())
         .collect();
     if allow.is_empty() {
         deny = vec![">".to_owned()];
     }
     NatsPermissions { allow, deny }
+}
+
+/// Holds what is signed against what an answer has room for.
+fn check_size(permissions: &NatsPermissionsMap) -> Result<(), TooLarge> {
+    let sides = [&permissions.publish, &permissions.subscribe];
+    let all = || sides.iter().flat_map(|side| side.allow.iter().chain(&side.deny));
+    // Quotes and a comma; what JSON escapes takes one more byte.
+    let written = |subject: &String| {
+        subject.len() + 3 + subject.bytes().filter(|b| matches!(b, b'"' | b'\\')).count()
+    };
+    let bytes = all().map(written).sum();
+    if bytes > MAX_SUBJECT_BYTES {
+        return Err(TooLarge::Bytes { subjects: all().count(), bytes });
+    }
+    Ok(())
 }
 
 struct Builder<'a> {
@@ -468,7 +564,9 @@ impl Builder<'_> {
         ] {
             self.publish(index, purpose, &format!("$JS.API.{subject}"))?;
         }
-        self.publish(index, "flow control of a consumer", &format!("$JS.FC.{stream}.>"))?;
+        for subject in operation::flow_control(stream.as_str()) {
+            self.publish(index, "flow control of a consumer", &subject)?;
+        }
         self.replies(index, "replies and events")
     }
 
@@ -493,7 +591,7 @@ impl Builder<'_> {
     ) -> Result<(), GrantError> {
         let permission = self.checked(Side::Publish, rule, purpose, subject)?;
         self.publish.push(permission);
-        Ok(())
+        self.room()
     }
 
     fn subscribe(
@@ -504,6 +602,14 @@ impl Builder<'_> {
     ) -> Result<(), GrantError> {
         let permission = self.checked(Side::Subscribe, rule, purpose, subject)?;
         self.subscribe.push(permission);
+        self.room()
+    }
+
+    /// Before the rest is made: nobody gets part of a grant.
+    fn room(&self) -> Result<(), GrantError> {
+        if self.publish.len().max(self.subscribe.len()) > MAX_SUBJECTS {
+            return Err(TooLarge::Subjects.into());
+        }
         Ok(())
     }
 
@@ -563,6 +669,95 @@ mod tests {
         ] {
             let pattern = Pattern::parse(subject).unwrap();
             assert_eq!(is_own_audit_subject(&pattern, service), own, "{subject} {service}");
+        }
+    }
+
+    fn permission(text: &str) -> Permission {
+        Permission { subject: Pattern::parse(text).unwrap(), purpose: "", rule: 0 }
+    }
+
+    /// Subjects of a service that reads that many buckets, and more that cover some of them.
+    fn long(buckets: usize) -> Vec<Permission> {
+        let keyspace = |n| Keyspace::parse(&format!("bucket{n}")).unwrap();
+        let mut list: Vec<Permission> = (0..buckets)
+            .flat_map(|n| operation::reading(&keyspace(n)))
+            .map(|(_, subject)| permission(&subject))
+            .collect();
+        list.push(permission("$JS.FC.>"));
+        list
+    }
+
+    #[test]
+    fn the_steps_of_a_long_list_grow_as_its_length() {
+        let steps = |buckets| {
+            let list = long(buckets);
+            let mut left = usize::MAX;
+            let made = permissions(&list, Vec::new(), &mut left);
+            assert_eq!(made.allow.len(), list.len() - 2 * buckets, "flow control is one entry");
+            usize::MAX - left
+        };
+        let (few, many) = (steps(100), steps(1_000));
+        assert!(many <= 11 * few, "{few} steps for 100 buckets, {many} for 1,000");
+    }
+
+    #[test]
+    fn what_takes_too_long_to_compare_is_left_as_it_is() {
+        let list = long(10);
+        let made = permissions(&list, Vec::new(), &mut 0);
+        assert_eq!(made.allow.len(), list.len(), "each of them, once");
+        // And a crowd of wildcards in many places is bounded.
+        let list: Vec<Permission> = (0..1 << 13)
+            .map(|i: u32| {
+                let tokens: String =
+                    (0..13).map(|bit| if i >> bit & 1 == 0 { "a." } else { "*." }).collect();
+                permission(&format!("s.{tokens}x"))
+            })
+            .collect();
+        let mut steps = 100_000;
+        assert!(permissions(&list, Vec::new(), &mut steps).allow.len() > 1);
+        assert_eq!(steps, 0);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_others_cover_is_left_out(
+            list in proptest::collection::vec("(a|b|\\*)(\\.(a|b|\\*)){0,3}(\\.>)?|>", 0..12)
+        ) {
+            let list: Vec<Permission> = list.iter().map(|text| permission(text)).collect();
+            let mut all: Vec<&Pattern> = list.iter().map(|p| &p.subject).collect();
+            all.sort();
+            all.dedup();
+            let covered = |s: &&Pattern| all.iter().any(|o| o != s && s.is_subset_of(o));
+            let expected: Vec<String> =
+                all.iter().filter(|s| !covered(s)).map(ToString::to_string).collect();
+            let mut steps = usize::MAX;
+            proptest::prop_assert_eq!(permissions(&list, Vec::new(), &mut steps).allow, expected);
+        }
+    }
+
+    #[test]
+    fn what_has_no_room_in_an_answer_is_refused_with_its_size() {
+        let grant = |count: usize, length: usize| {
+            let subject = |n| format!("{n:0length$}");
+            let list: Vec<String> = (0..count).map(subject).collect();
+            let text = format!("[service.a]\npublishes = {list:?}\n");
+            let policy = validate(&[SourceFile::new("p.toml", text)]).unwrap().policy;
+            let defaults = Defaults { account: "APP".into(), lifetime: Duration::from_secs(60) };
+            Grant::of(policy.service("a").unwrap(), &defaults)
+        };
+        let subjects = grant(MAX_SUBJECTS, 6).unwrap().subjects();
+        assert_eq!(subjects, MAX_SUBJECTS + 1, "and the inbox");
+        let too_many = grant(MAX_SUBJECTS + 1, 6).unwrap_err();
+        assert_eq!(too_many, GrantError::TooLarge(TooLarge::Subjects));
+        // Each takes 100 bytes, with two quotes and a comma; the inbox takes the rest.
+        let fits = MAX_SUBJECT_BYTES / 103 - 1;
+        grant(fits, 100).unwrap();
+        match grant(fits + 2, 100) {
+            Err(GrantError::TooLarge(TooLarge::Bytes { subjects, bytes })) => {
+                assert_eq!(subjects, fits + 3);
+                assert!(bytes > MAX_SUBJECT_BYTES, "{bytes}");
+            }
+            other => panic!("{other:?}"),
         }
     }
 

@@ -18,6 +18,7 @@ use crate::policy::model::{Access, ConnectionType, Location, Policy, Rule, Servi
 use crate::source::Problem;
 use crate::source::toml::nearest;
 use crate::subject::Pattern;
+use crate::subject::tree::{NO_BOUND, PatternTree};
 
 /// What one may ask to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -315,57 +316,96 @@ fn undenied(list: &NatsPermissions, wanted: &Pattern, reach: Reach) -> Reach {
     })
 }
 
-/// How much of `wanted` the permissions of one side hold together.
-#[must_use]
-pub fn covered(grant: &Grant, side: Side, wanted: &Pattern) -> Reach {
-    let near: Vec<&Pattern> = grant
-        .permissions(side)
-        .iter()
-        .map(|permission| &permission.subject)
-        .filter(|subject| subject.overlaps(wanted))
-        .collect();
-    if near.is_empty() {
-        Reach::None
-    } else if near.iter().any(|subject| wanted.is_subset_of(subject)) || union_holds(&near, wanted)
-    {
-        Reach::All
-    } else {
-        Reach::Part
+/// What a grant holds, for many questions about it.
+pub struct Held<'g> {
+    publish: HeldSide<'g>,
+    subscribe: HeldSide<'g>,
+}
+
+/// The permissions of one side.
+struct HeldSide<'g> {
+    tree: PatternTree<'g>,
+    /// The most tokens that one of them has.
+    longest: usize,
+}
+
+impl<'g> Held<'g> {
+    /// What that grant holds.
+    #[must_use]
+    pub fn of(grant: &'g Grant) -> Self {
+        let side = |side| HeldSide::of(grant.permissions(side).iter().map(|p| &p.subject));
+        Self { publish: side(Side::Publish), subscribe: side(Side::Subscribe) }
+    }
+
+    /// How much of `wanted` the permissions of one side hold together.
+    #[must_use]
+    pub fn covered(&self, side: Side, wanted: &Pattern) -> Reach {
+        match side {
+            Side::Publish => self.publish.reach(wanted),
+            Side::Subscribe => self.subscribe.reach(wanted),
+        }
     }
 }
 
-/// Whether several patterns together hold every subject of `wanted`.
-///
-/// A token that stands in none of them is matched by their wildcards only, so a subject made of
-/// such tokens stands for all others of its length; and no length beyond the longest pattern's
-/// tells anything new.
-fn union_holds(patterns: &[&Pattern], wanted: &Pattern) -> bool {
-    // No subject can hold this character, and so no pattern.
-    const STRANGE: &str = "\u{1}";
-    let count = |pattern: &Pattern| pattern.as_str().split('.').count();
-    let longest = patterns.iter().map(|pattern| count(pattern)).max().unwrap_or_default();
-    // A `>` is only ever the last token.
-    let rest = wanted.as_str().split('.').any(|token| token == ">");
-    let mut subject: Vec<&str> = wanted
-        .as_str()
-        .split('.')
-        .filter(|token| *token != ">")
-        .map(|token| if token == "*" { STRANGE } else { token })
-        .collect();
-    let holds = |subject: &[&str]| {
-        let text = subject.join(".");
-        patterns.iter().any(|pattern| pattern.matches_wire(&text))
-    };
-    if !rest {
-        return holds(&subject);
-    }
-    loop {
-        subject.push(STRANGE);
-        if !holds(&subject) {
-            return false;
+/// How much of `wanted` the permissions of one side hold together, for one question: looking at
+/// each once takes less than sorting them.
+fn covered(grant: &Grant, side: Side, wanted: &Pattern) -> Reach {
+    let subjects = grant.permissions(side).iter().map(|permission| &permission.subject);
+    HeldSide::of(subjects.filter(|subject| subject.overlaps(wanted))).reach(wanted)
+}
+
+impl<'g> HeldSide<'g> {
+    fn of(subjects: impl Iterator<Item = &'g Pattern>) -> Self {
+        let mut held = Self { tree: PatternTree::new(), longest: 0 };
+        for (entry, subject) in subjects.enumerate() {
+            held.tree.insert(subject, entry, 0);
+            held.longest = held.longest.max(subject.as_str().split('.').count());
         }
-        if subject.len() > longest {
-            return true;
+        held
+    }
+
+    fn reach(&self, wanted: &Pattern) -> Reach {
+        if self.holds(wanted.as_str()) || self.hold_together(wanted) {
+            Reach::All
+        } else if self.tree.overlaps(wanted.as_str(), &mut { NO_BOUND }) == Ok(false) {
+            Reach::None
+        } else {
+            Reach::Part
+        }
+    }
+
+    /// Whether one pattern holds every subject of that one.
+    fn holds(&self, wanted: &str) -> bool {
+        self.tree.cover(wanted, None, &mut { NO_BOUND }).is_ok_and(|cover| cover.is_some())
+    }
+
+    /// Whether the patterns together hold every subject of `wanted`.
+    ///
+    /// A token that stands in none of them is matched by their wildcards only, so a subject made
+    /// of such tokens stands for all others of its length; and no length beyond the longest
+    /// pattern's tells anything new.
+    fn hold_together(&self, wanted: &Pattern) -> bool {
+        // No subject can hold this character, and so no pattern.
+        const STRANGE: &str = "\u{1}";
+        // A `>` is only ever the last token.
+        let rest = wanted.as_str().split('.').any(|token| token == ">");
+        let mut subject: Vec<&str> = wanted
+            .as_str()
+            .split('.')
+            .filter(|token| *token != ">")
+            .map(|token| if token == "*" { STRANGE } else { token })
+            .collect();
+        if !rest {
+            return self.holds(&subject.join("."));
+        }
+        loop {
+            subject.push(STRANGE);
+            if !self.holds(&subject.join(".")) {
+                return false;
+            }
+            if subject.len() > self.longest {
+                return true;
+            }
         }
     }
 }
@@ -454,4 +494,53 @@ pub fn identity<'p>(
         Some(near) => problem.help(format!("did you mean `{near}`?")),
         None => problem.help("give the NAME of a `[service.NAME]` table, or a public user NKEY"),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::policy::validate::validate;
+    use crate::source::SourceFile;
+
+    /// Every subject of at most four tokens over an alphabet with a token that no pattern names.
+    fn every() -> Vec<String> {
+        let mut all: Vec<String> = ["e", "f"].map(str::to_owned).to_vec();
+        let mut last = all.clone();
+        for _ in 0..3 {
+            let longer = |s: &String| ["a", "b", "z"].map(|token| format!("{s}.{token}"));
+            last = last.iter().flat_map(longer).collect();
+            all.extend(last.clone());
+        }
+        all
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(500))]
+
+        /// How much a grant holds is what looking at each subject says.
+        #[test]
+        fn what_is_held_is_what_each_subject_says(
+            granted in prop::collection::vec("[ef](\\.([ab]|\\*)){0,2}(\\.>)?", 1..6),
+            asked in "[ef](\\.([ab]|\\*)){0,2}(\\.>)?",
+        ) {
+            let text = format!("[service.s]\npublishes = {granted:?}\n");
+            let policy = validate(&[SourceFile::new("p.toml", text)]).unwrap().policy;
+            let defaults = Defaults { account: "APP".into(), lifetime: std::time::Duration::ZERO };
+            let grant = Grant::of(policy.service("s").unwrap(), &defaults).unwrap();
+            let parsed = |text: &String| Pattern::parse(text).unwrap();
+            let (asked, granted) = (parsed(&asked), granted.iter().map(parsed).collect::<Vec<_>>());
+            let subjects = every();
+            let subjects: Vec<&String> = subjects.iter().filter(|s| asked.matches_wire(s)).collect();
+            let held = subjects.iter().filter(|s| granted.iter().any(|g| g.matches_wire(s))).count();
+            let expected = match held {
+                0 => Reach::None,
+                all if all == subjects.len() => Reach::All,
+                _ => Reach::Part,
+            };
+            prop_assert_eq!(Held::of(&grant).covered(Side::Publish, &asked), expected);
+            prop_assert_eq!(covered(&grant, Side::Publish, &asked), expected);
+        }
+    }
 }

@@ -2,10 +2,12 @@
 //!
 //! Everything between a message and its reply is [`crate::authorizer`], which is pure; what is
 //! here is the connections to the broker and the bounds on work in progress. Each connection has a
-//! thread of its own, which does everything for the requests that come on it.
+//! thread of its own, which does everything for the requests that come on it; but what is large is
+//! made and signed by one thread beside them ([`large`]).
 
 mod connection;
 mod fence;
+mod large;
 mod link;
 
 pub use self::connection::{connect_beside, connect_for_consumers};
@@ -14,16 +16,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use async_nats::Message;
+use async_nats::{Client, Message, Subject};
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
+use tokio::time::timeout;
 
 #[cfg(all(unix, feature = "sandbox"))]
 pub(crate) use self::connection::reconnect_delay;
+use self::large::{Job, Queue};
 use self::link::{End, Link};
 use crate::audit::Recorder;
 use crate::audit::event::{self, Event, RequestRejected};
-use crate::authorizer::{Authorisation, Authorizer, Moment};
+use crate::authorizer::{Authorisation, Authorised, Authorizer, Moment, Proved};
 use crate::config::{Limits, Nats};
 use crate::decide::Denial;
 use crate::defects;
@@ -232,6 +236,35 @@ struct Shared {
     opened: AtomicUsize,
     /// Requests taken on and not answered yet, on all connections.
     pending: AtomicUsize,
+    /// Those whose answers are large.
+    large: Queue<Job>,
+}
+
+impl Shared {
+    /// One request less.
+    fn done(&self) {
+        self.service.metrics.done();
+        self.pending.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    async fn send(&self, client: &Client, to: Subject, bytes: Bytes, decision: &str) {
+        // While the connection is away, answers wait in it, and then there is no more room. The
+        // server does not wait for them longer than for us.
+        let patience = self.service.limits.patience.max(LOOK_AGAIN);
+        match timeout(patience, client.publish(to, bytes)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(event = "reply_failed", decision, %error),
+            Err(_) => tracing::error!(event = "reply_failed", decision, error = "not connected"),
+        }
+    }
+}
+
+/// What becomes of a request.
+enum Answer {
+    /// This is the answer; `None` when none is owed.
+    Made(Option<(Bytes, String)>),
+    /// Another thread makes it.
+    Large(Box<Proved>),
 }
 
 impl Service {
@@ -253,7 +286,15 @@ impl Service {
             connections,
             opened: AtomicUsize::new(0),
             pending: AtomicUsize::new(0),
+            large: Queue::default(),
         });
+        let (finished, finish) = oneshot::channel();
+        let (worker, worker_nats) = (shared.clone(), nats.clone());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        std::thread::Builder::new().name("large".to_owned()).spawn(move || {
+            runtime.block_on(large::work(&worker, &worker_nats));
+            let _ = finished.send(());
+        })?;
         let (stop, stopped) = watch::channel(false);
         let mut reports = Vec::with_capacity(connections);
         for number in 1..=connections {
@@ -290,6 +331,8 @@ impl Service {
             }
         }
         stopping.abort();
+        shared.large.close();
+        let _ = timeout(shared.service.limits.drain, finish).await;
         End::log(&ends, shared.pending.load(Ordering::Relaxed));
         outcome
     }
@@ -307,8 +350,43 @@ impl Service {
         }
     }
 
-    /// One request, from its message to its answer. `None` when none is owed.
-    async fn answer(&self, request: &Message, taken: Instant) -> Option<(Bytes, String)> {
+    /// One request, from its message to its answer. The server takes at most `room` bytes.
+    async fn answer(&self, request: &Message, taken: Instant, room: usize) -> Answer {
+        let mut left = None;
+        let answer = self.decided(taken, |policy, moment| {
+            match self.authorise(request, policy, moment, room) {
+                Ok(Authorised::Done(authorisation)) => Some(Ok(authorisation)),
+                Ok(Authorised::Large(proved)) => {
+                    left = Some(proved);
+                    None
+                }
+                Err(rejection) => Some(Err(rejection)),
+            }
+        });
+        let answer = answer.await;
+        left.map_or(Answer::Made(answer), Answer::Large)
+    }
+
+    /// The answer to a request that was left because it is large.
+    async fn answer_large(
+        &self,
+        proved: &Proved,
+        taken: Instant,
+        room: usize,
+    ) -> Option<(Bytes, String)> {
+        let authorise = |policy: &Policy, moment: &Moment| {
+            Some(Ok(Box::new(self.authorizer.authorise_proved(proved, policy, moment, room))))
+        };
+        self.decided(taken, authorise).await
+    }
+
+    /// Decides by a policy that is known to be in force, within the time that the server waits.
+    /// `None` when no answer is owed, or `decide` leaves it.
+    async fn decided(
+        &self,
+        taken: Instant,
+        mut decide: impl FnMut(&Policy, &Moment) -> Option<Result<Box<Authorisation>, Rejection>>,
+    ) -> Option<(Bytes, String)> {
         let freshness = &self.standing.freshness;
         loop {
             let left = self.limits.patience.checked_sub(taken.elapsed());
@@ -323,7 +401,7 @@ impl Service {
                 return None;
             };
             let moment = Moment::now();
-            let authorised = self.authorise(request, &snapshot.policy, &moment);
+            let authorised = decide(&snapshot.policy, &moment)?;
             // It may have slept right here.
             if freshness.holds() {
                 return self.tell(authorised, moment, taken);
@@ -336,21 +414,24 @@ impl Service {
         request: &Message,
         policy: &Policy,
         moment: &Moment,
-    ) -> Result<Authorisation, Rejection> {
+        room: usize,
+    ) -> Result<Authorised, Rejection> {
         let headers = request.headers.as_ref();
         let xkey = headers.and_then(|h| h.get(SERVER_XKEY)).map(async_nats::HeaderValue::as_str);
+        let payload = &request.payload;
         match self.standing.too_old(moment.now) {
-            None => self.authorizer.authorise(&request.payload, xkey, policy, moment),
+            None => self.authorizer.authorise_unless_large(payload, xkey, policy, moment, room),
             Some(age) => {
                 let reason = Denial::PolicyTooOld(age);
-                self.authorizer.refuse(&request.payload, xkey, policy, moment, &reason)
+                let refused = self.authorizer.refuse(payload, xkey, policy, moment, &reason);
+                refused.map(|authorisation| Authorised::Done(Box::new(authorisation)))
             }
         }
     }
 
     fn tell(
         &self,
-        authorised: Result<Authorisation, Rejection>,
+        authorised: Result<Box<Authorisation>, Rejection>,
         Moment { id, now, .. }: Moment,
         taken: Instant,
     ) -> Option<(Bytes, String)> {

@@ -9,7 +9,11 @@
 //! granted must therefore be safe under [`Pattern::matches_wire`] too; see
 //! [`Pattern::ends_in_star`].
 
+pub mod tree;
+
 use std::fmt;
+
+use self::tree::{PatternTree, TooEntangled};
 
 /// The longest subject or pattern accepted, in bytes. nats-server takes 4096 bytes for a whole
 /// protocol line by default (`max_control_line`), with subject, reply subject and sizes in it.
@@ -278,13 +282,24 @@ fn emit_rest<'a>(
     }
 }
 
-/// Two of the subscriptions given to [`deny_below_stars`] that cannot stand together.
+/// Why what is below subscriptions that end in `*` cannot be denied beside others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StarConflict {
-    /// The one that ends in `*`.
-    pub star: usize,
-    /// The one that reaches below it.
-    pub other: usize,
+pub enum StarError {
+    /// Two of them cannot stand together.
+    Conflict {
+        /// The one that ends in `*`.
+        star: usize,
+        /// The one that reaches below it.
+        other: usize,
+    },
+    /// They take too long to compare.
+    TooEntangled,
+}
+
+impl From<TooEntangled> for StarError {
+    fn from(_: TooEntangled) -> Self {
+        Self::TooEntangled
+    }
 }
 
 /// What has to be denied beside subscriptions, so that those that end in `*` mean what they say.
@@ -293,21 +308,40 @@ pub struct StarConflict {
 /// `a.*.>` denied, it delivers `a.b` and no more (measured on 2.10.25 and 2.15.1).
 ///
 /// # Errors
-/// [`StarConflict`] when the denial would take what another subscription is granted.
-pub fn deny_below_stars(granted: &[&Pattern]) -> Result<Vec<Pattern>, StarConflict> {
-    let mut denied = Vec::new();
-    for (star, pattern) in granted.iter().enumerate().filter(|(_, p)| p.ends_in_star()) {
-        // Too long by two bytes is the only way in which this is no pattern; then nobody can
-        // send anything below it either.
-        let Ok(below) = Pattern::parse(&format!("{pattern}.>")) else { continue };
-        if granted.iter().any(|other| below.is_subset_of(other)) {
-            continue;
-        }
-        if let Some(other) = granted.iter().position(|other| other.overlaps(&below)) {
-            return Err(StarConflict { star, other });
-        }
-        denied.push(below);
+/// [`StarError`] when the denial would take what another subscription is granted, or when finding
+/// out takes more than `steps`.
+pub fn deny_below_stars(
+    granted: &[&Pattern],
+    steps: &mut usize,
+) -> Result<Vec<Pattern>, StarError> {
+    let stars = granted.iter().enumerate().filter(|(_, pattern)| pattern.ends_in_star());
+    // Too long by two bytes is the only way in which what is below is no pattern; then nobody can
+    // send anything below it either.
+    let below = stars.filter_map(|(star, p)| Some((star, Pattern::parse(&format!("{p}.>")).ok()?)));
+    let mut denied: Vec<(usize, Pattern)> = below.collect();
+    if denied.is_empty() {
+        return Ok(Vec::new());
     }
+    let mut tree = PatternTree::new();
+    for (entry, pattern) in granted.iter().enumerate() {
+        tree.insert(pattern, entry, 0);
+    }
+    let mut needed = Vec::with_capacity(denied.len());
+    for (star, below) in denied.drain(..) {
+        if tree.cover(below.as_str(), None, steps)?.is_none() {
+            needed.push((star, below));
+        }
+    }
+    // All of them at once: each by itself would be looked for among all.
+    for (entry, (_, below)) in needed.iter().enumerate() {
+        tree.insert(below, granted.len() + entry, 1);
+    }
+    if let Some((a, b)) = tree.conflicts(1, steps)?.first() {
+        let (other, below) = (*a.min(b), a.max(b) - granted.len());
+        let star = needed.get(below).map_or(other, |(star, _)| *star);
+        return Err(StarError::Conflict { star, other });
+    }
+    let mut denied: Vec<Pattern> = needed.into_iter().map(|(_, below)| below).collect();
     denied.sort();
     denied.dedup();
     Ok(denied)
@@ -402,6 +436,21 @@ mod tests {
         }
     }
 
+    #[test]
+    fn many_stars_beside_many_subjects_are_not_each_compared_with_each() {
+        let steps = |n: usize| {
+            let stars = (0..n).map(|i| pattern(&format!("a.*.x{i}.*")));
+            let others = (0..n).map(|i| pattern(&format!("a.l{i}.y")));
+            let all: Vec<Pattern> = stars.chain(others).collect();
+            let all: Vec<&Pattern> = all.iter().collect();
+            let mut left = tree::NO_BOUND;
+            assert_eq!(deny_below_stars(&all, &mut left).unwrap().len(), n);
+            tree::NO_BOUND - left
+        };
+        let (few, many) = (steps(500), steps(5_000));
+        assert!(many <= 11 * few, "{few} steps for 500 of each, {many} for 5,000");
+    }
+
     fn any_subject() -> impl Strategy<Value = Subject> {
         proptest::collection::vec("[abx]", 1..5).prop_map(|t| subject(&t.join(".")))
     }
@@ -457,6 +506,31 @@ mod tests {
                 all_in &= every.iter().map(|t| subject(t)).all(|s| !a.matches(&s) || b.matches(&s));
             }
             prop_assert_eq!(a.is_subset_of(&b), all_in, "{} {}", a, b);
+        }
+
+        /// The denials are those that comparing each with each gives.
+        #[test]
+        fn denials_are_what_comparing_each_gives(
+            granted in proptest::collection::vec(any_pattern(), 0..7)
+        ) {
+            let granted: Vec<&Pattern> = granted.iter().collect();
+            let below = |p: &Pattern| pattern(&format!("{p}.>"));
+            let stars: Vec<Pattern> = granted.iter().filter(|p| p.ends_in_star()).map(|p| below(p))
+                .filter(|below| !granted.iter().any(|other| below.is_subset_of(other)))
+                .collect();
+            let conflict = stars.iter().any(|below| granted.iter().any(|p| p.overlaps(below)));
+            match deny_below_stars(&granted, &mut { tree::NO_BOUND }) {
+                Ok(denied) => {
+                    prop_assert!(!conflict);
+                    let expected: std::collections::BTreeSet<Pattern> = stars.into_iter().collect();
+                    prop_assert_eq!(denied, expected.into_iter().collect::<Vec<_>>());
+                }
+                Err(StarError::Conflict { star, other }) => {
+                    prop_assert!(stars.contains(&below(granted[star])));
+                    prop_assert!(granted[other].overlaps(&below(granted[star])));
+                }
+                Err(StarError::TooEntangled) => prop_assert!(false),
+            }
         }
 
         /// What is said to be apart at first sight is apart token by token.

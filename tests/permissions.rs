@@ -41,6 +41,7 @@ fn a_reader_of_a_bucket_gets_no_way_to_write_it() {
                 "$JS.API.DIRECT.GET.KV_b.$KV.b.>",
                 "$JS.API.STREAM.INFO.KV_b",
                 "$JS.API.STREAM.MSG.GET.KV_b",
+                "$JS.FC.*.*.KV_b.>",
                 "$JS.FC.KV_b.>",
             ]},
             "sub": {"allow": ["_INBOX.s.>"]},
@@ -59,6 +60,7 @@ fn a_reader_of_a_part_gets_nothing_that_chooses_keys_in_its_body() {
                 "$JS.API.CONSUMER.INFO.KV_b.*",
                 "$JS.API.DIRECT.GET.KV_b.$KV.b.line.>",
                 "$JS.API.STREAM.INFO.KV_b",
+                "$JS.FC.*.*.KV_b.>",
                 "$JS.FC.KV_b.>",
             ]},
             "sub": {"allow": ["_INBOX.s.>"]},
@@ -273,6 +275,7 @@ fn who_audits_reads_that_stream_and_nothing_more() {
             "$JS.API.DIRECT.GET.AUDIT_EVENTS.audit.events.>",
             "$JS.API.STREAM.INFO.AUDIT_EVENTS",
             "$JS.API.STREAM.MSG.GET.AUDIT_EVENTS",
+            "$JS.FC.*.*.AUDIT_EVENTS.>",
             "$JS.FC.AUDIT_EVENTS.>",
         ]
     );

@@ -78,6 +78,7 @@ fn a_grant_is_what_the_server_expects() {
                     "$JS.API.STREAM.INFO.KV_orders",
                     "$JS.API.STREAM.MSG.GET.KV_orders",
                     "$JS.API.STREAM.PURGE.KV_orders",
+                    "$JS.FC.*.*.KV_orders.>",
                     "$JS.FC.KV_orders.>",
                     "$KV.orders.>",
                 ]},

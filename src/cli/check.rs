@@ -7,9 +7,9 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::tool::{Format, GrantArgs, NO, Output, YES, count, json, no_grant, read, style};
-use crate::permissions::{Defaults, Grant};
+use crate::permissions::{Defaults, Grant, GrantError, MANY_SUBJECTS};
 use crate::policy::validate::{Validated, validate};
-use crate::source::{Collector, Problems, Severity};
+use crate::source::{Collector, Problem, Problems, Severity};
 
 /// Say whether a policy holds, and everything that is wrong with it.
 ///
@@ -98,13 +98,30 @@ impl Check {
 pub(super) fn grant_all(validated: Validated, defaults: &Defaults) -> Result<Validated, Problems> {
     let problems = Collector::new();
     for service in validated.policy.services() {
-        if let Err(error) = Grant::of(service, defaults) {
-            problems.push(no_grant(&service.name, &service.at, &error));
+        match Grant::of(service, defaults) {
+            Err(error) => {
+                let problem = no_grant(&service.name, &service.at, &error);
+                let large = matches!(error, GrantError::TooLarge(_));
+                problems.push(if large { problem.help(SPLIT) } else { problem });
+            }
+            Ok(grant) if grant.subjects() > MANY_SUBJECTS => {
+                let (name, at, count) = (&service.name, &service.at, grant.subjects());
+                let message = format!("service `{name}` ({at}) gets {count} subjects");
+                let problem = Problem::warning("many-subjects", message).help(format!(
+                    "from {MANY_SUBJECTS} on, each login keeps nats-server busy for some 20 ms and \
+                     the connection carries them all; {SPLIT}"
+                ));
+                problems.push(problem);
+            }
+            Ok(_) => {}
         }
     }
-    if !problems.has_errors() {
-        return Ok(validated);
-    }
+    let refused = problems.has_errors();
     problems.extend(validated.warnings);
-    Err(problems.finish())
+    let warnings = problems.finish();
+    if refused { Err(warnings) } else { Ok(Validated { warnings, ..validated }) }
 }
+
+/// What to do about a grant that is too large.
+const SPLIT: &str = "name what it needs instead of `reads = [\"*\"]`, write one subject with a \
+                     wildcard for many, or split the service";

@@ -174,8 +174,9 @@ async fn serve(
     let mut terminate = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| e.to_string())?;
     let hangup = signal(SignalKind::hangup()).map_err(|e| e.to_string())?;
+    let descriptors = http::raise_descriptor_limit();
     if let Some(address) = listen {
-        listen_at(address, metrics, health, until_stopped()).await?;
+        listen_at(address, metrics, health, descriptors, until_stopped()).await?;
     }
     let identity = Identity::new(rand::random(), Timestamp::now().as_second());
     tracing::info!(event = "instance", id = &*identity.id, host = identity.host);
@@ -228,6 +229,7 @@ async fn listen_at(
     address: SocketAddr,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
+    descriptors: Option<u64>,
     stopped: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), String> {
     let listener = TcpListener::bind(address)
@@ -236,12 +238,7 @@ async fn listen_at(
     if let Ok(address) = listener.local_addr() {
         tracing::info!(event = "http", %address, "serving /livez, /readyz and /metrics");
     }
-    let http = http::serve(listener, metrics, health, stopped);
-    tokio::spawn(async move {
-        if let Err(error) = http.await {
-            tracing::error!(event = "http_failed", %error);
-        }
-    });
+    tokio::spawn(http::serve(listener, metrics, health, descriptors, stopped));
     Ok(())
 }
 

@@ -215,6 +215,10 @@ pub struct Server {
     pub websocket: bool,
     /// Whether it takes leafnodes.
     pub leafnodes: bool,
+    /// Whether flow control and acknowledgements have their newer form (`js_ack_fc_v2`).
+    pub newer_flow_control: bool,
+    /// The largest message that it takes, in bytes; 0 when it does not say.
+    pub max_payload: u64,
     /// Listeners of its own kind, `websocket` or `mqtt`, that let in who shows nothing, and as
     /// whom.
     pub guests: Vec<(&'static str, String)>,

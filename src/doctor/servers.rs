@@ -13,6 +13,8 @@ use crate::source::toml::show_duration;
 const OLDEST: (u64, u64) = (2, 10);
 /// The newest line that the tests run on.
 const NEWEST: (u64, u64) = (2, 15);
+/// What nats-server takes in one message when nobody says otherwise.
+const DEFAULT_MAX_PAYLOAD: u64 = 1024 * 1024;
 /// Clocks that differ less agree, in seconds.
 const AGREE: f64 = 0.5;
 
@@ -23,6 +25,7 @@ pub fn judge(seen: &Seen, report: &mut Report) {
     nonce(seen, report);
     tls(seen, report);
     clocks(seen, report);
+    features(seen, report);
 }
 
 fn greeted(seen: &Seen) -> impl Iterator<Item = (&Address, &Info)> {
@@ -209,6 +212,43 @@ fn tls(seen: &Seen, report: &mut Report) {
                 "set up `tls { }` in nats-server, and [nats.tls] required = true",
             );
         }
+    }
+}
+
+/// What a server is set to that changes what clients are sent or may be granted.
+fn features(seen: &Seen, report: &mut Report) {
+    let servers = match &seen.servers {
+        Ok(servers) => servers,
+        Err(blind) => return report.blind("features", blind),
+    };
+    let on = |which: fn(&&Server) -> bool| -> Vec<&str> {
+        servers.iter().filter(which).map(|server| server.name.as_str()).collect()
+    };
+    let newer = on(|server| server.newer_flow_control);
+    if !newer.is_empty() {
+        report.warning(
+            "features",
+            format!(
+                "js_ack_fc_v2 is on at {}: nats.py 2.16 fails there at each watch",
+                newer.join(", ")
+            ),
+            "leave it off while a service uses that library; both forms are granted",
+        );
+    }
+    let narrow = on(|server| (1..DEFAULT_MAX_PAYLOAD).contains(&server.max_payload));
+    if !narrow.is_empty() {
+        report.warning(
+            "features",
+            format!(
+                "max_payload at {} is below the default, so that fewer subjects fit into a grant \
+                 than `solewriter check` says",
+                narrow.join(", ")
+            ),
+            "raise max_payload to 1MB, or watch for the reason `grant_too_large`",
+        );
+    }
+    if newer.is_empty() && narrow.is_empty() {
+        report.ok("features", "nothing is switched on that clients stumble over".to_owned());
     }
 }
 

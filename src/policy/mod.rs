@@ -3,14 +3,13 @@
 //! In reading order: [`directory`] and [`bucket`] give texts, [`document`] reads them, [`validate`] judges them
 //! as one whole and makes the [`model`] that the rest of the program sees, [`store`] holds the one
 //! in force and [`standing`] what is known of where it came from; [`kept`] is
-//! for the next start. [`overlap`] is how a whole policy is searched for two owners of a key.
+//! for the next start.
 
 pub mod bucket;
 pub mod directory;
 pub mod document;
 pub mod kept;
 pub mod model;
-pub mod overlap;
 pub mod standing;
 pub mod store;
 pub mod validate;

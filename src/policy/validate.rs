@@ -102,7 +102,8 @@ pub fn sketch(files: &[SourceFile]) -> Sketch {
     }
     let buckets = bucket::check(buckets, &problems);
     let left = Cell::new(MAX_RULES);
-    let roles = role::check(roles, &problems);
+    let mut effort = usage::Effort::new();
+    let roles = role::check(roles, &mut effort, &problems);
     let context = service::Context {
         defaults: check_defaults(defaults, &services, &problems),
         buckets: &buckets.list,
@@ -134,11 +135,12 @@ pub fn sketch(files: &[SourceFile]) -> Sketch {
     ownership::check(&drafts, &problems);
     bucket::check_use(&buckets, &drafts, &problems);
     naming::check(naming, &drafts, &problems);
-    usage::check(&drafts, &problems);
+    usage::check(&drafts, &mut effort, &problems);
     if complete {
         bucket::check_declared(&buckets, &drafts, &problems);
-        usage::check_counterparts(&buckets, &roles, &drafts, &problems);
+        usage::check_counterparts(&buckets, &roles, &drafts, &mut effort, &problems);
     }
+    effort.report(&problems);
     let services = drafts.into_iter().map(|draft| draft.service).collect();
     let (buckets, problems) = (buckets.list, problems.finish());
     Sketch { revision: revision(files), services, buckets, problems }

@@ -163,6 +163,7 @@ pub struct Client {
 }
 
 /// What the client offers as proof; judged by [`crate::identity`].
+#[derive(Clone)]
 pub(crate) struct Credentials {
     pub(crate) nkey: String,
     pub(crate) signature: String,
@@ -172,6 +173,7 @@ pub(crate) struct Credentials {
 }
 
 /// A request that is in form, in time and signed by the server that it names.
+#[derive(Clone)]
 pub struct VerifiedRequest {
     server: Server,
     client: Client,

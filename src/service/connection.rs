@@ -46,7 +46,12 @@ pub(super) async fn connect(nats: &Nats, health: &Arc<Health>) -> Result<Client,
 /// # Errors
 /// When the login is no good.
 pub async fn connect_beside(nats: &Nats) -> Result<Client, ServiceError> {
-    let name = format!("{}-control", nats.name);
+    connect_for(nats, "control").await
+}
+
+/// A connection of the same user for one purpose, which is in its name.
+pub(super) async fn connect_for(nats: &Nats, purpose: &str) -> Result<Client, ServiceError> {
+    let name = format!("{}-{purpose}", nats.name);
     let options = || {
         let options = broker::options(&nats.login, &nats.tls, &name)?;
         Ok(options.event_callback(|event| async move { observe_beside(&event) }))

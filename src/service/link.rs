@@ -10,14 +10,15 @@ use std::time::{Duration, Instant};
 
 use async_nats::connection::State;
 use async_nats::{Client, Message, Subject, Subscriber};
-use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::fence::Fence;
-use super::{CALLOUT_SUBJECT, LOOK_AGAIN, Service, ServiceError, Shared, connection};
+use super::large::Job;
+use super::{Answer, CALLOUT_SUBJECT, LOOK_AGAIN, Service, ServiceError, Shared, connection};
 use crate::audit::event::{Event, Trouble};
+use crate::authorizer::Proved;
 use crate::broker::INBOX;
 use crate::config::Nats;
 use crate::policy::model::Revision;
@@ -171,6 +172,15 @@ impl Link {
         }
     }
 
+    /// Leaves a request to the thread for what is large, if there is room.
+    fn leave_large(&self, proved: Box<Proved>, reply: Subject, taken: Instant) {
+        let service = Arc::clone(proved.service());
+        if !self.shared.large.push(&service, Job { proved, reply, taken }) {
+            self.shared.service.metrics.dropped(Dropped::Overloaded, 1);
+            self.shared.done();
+        }
+    }
+
     /// Takes on everything that has arrived, without waiting; false when nothing will any more.
     fn take_arrived(&mut self) -> bool {
         while let Some(request) = self.requests.next().now_or_never() {
@@ -199,36 +209,29 @@ impl Link {
     /// Answers what has waited longest, and then lets the connection write and read.
     async fn answer_for_a_while(&mut self) {
         let began = Instant::now();
+        let room = room(&self.client);
         while let Some(Waiting { request, reply, taken }) = self.waiting.pop_front() {
             let service = self.shared.service.clone();
             // A defect that shows in one request must not end the others.
-            let answer = AssertUnwindSafe(service.answer(&request, taken));
+            let answer = AssertUnwindSafe(service.answer(&request, taken, room));
             match answer.catch_unwind().await {
-                Ok(Some((bytes, decision))) => self.send(reply, bytes, &decision).await,
-                Ok(None) => {}
-                Err(_) => tracing::error!(
-                    event = "defect",
-                    "a request could not be worked on and got no answer; please report this"
-                ),
+                Ok(Answer::Made(answer)) => {
+                    if let Some((bytes, decision)) = answer {
+                        self.shared.send(&self.client, reply, bytes, &decision).await;
+                    }
+                    self.shared.done();
+                }
+                Ok(Answer::Large(proved)) => self.leave_large(proved, reply, taken),
+                Err(_) => {
+                    defect();
+                    self.shared.done();
+                }
             }
-            service.metrics.done();
-            self.shared.pending.fetch_sub(1, Ordering::Relaxed);
             if began.elapsed() >= STRETCH {
                 break;
             }
         }
         tokio::task::yield_now().await;
-    }
-
-    async fn send(&self, to: Subject, bytes: Bytes, decision: &str) {
-        // While the connection is away, answers wait in it, and then there is no more room. The
-        // server does not wait for them longer than for us.
-        let patience = self.shared.service.limits.patience.max(LOOK_AGAIN);
-        match timeout(patience, self.client.publish(to, bytes)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(event = "reply_failed", decision, %error),
-            Err(_) => tracing::error!(event = "reply_failed", decision, error = "not connected"),
-        }
     }
 
     fn connected(&self) -> bool {
@@ -285,6 +288,22 @@ impl Link {
         // read either, so it has to have read our replies.
         self.connected() && self.fence.pass().await && self.client.drain().await.is_ok()
     }
+}
+
+/// The largest answer that the server of a connection takes.
+pub(super) fn room(client: &Client) -> usize {
+    match client.server_info().max_payload {
+        0 => usize::MAX,
+        bytes => bytes,
+    }
+}
+
+/// Says that something is wrong with this program.
+pub(super) fn defect() {
+    tracing::error!(
+        event = "defect",
+        "a request could not be worked on and got no answer; please report this"
+    );
 }
 
 /// Says that requests are answered.

@@ -12,8 +12,8 @@ use crate::issue::ConnectionName;
 use crate::permissions::{Grant, Side, Written};
 use crate::policy::model::{Policy, Service};
 use crate::policy::store::Store;
-use crate::query::{Reach, covered, signed};
-use crate::subject::Pattern;
+use crate::query::{Held, Reach, signed};
+use crate::subject::tree::PatternTree;
 
 /// How many lost rights are named, and how many characters they may have together.
 const NAMED: usize = 8;
@@ -203,6 +203,9 @@ impl Judge<'_> {
     }
 }
 
+/// The longest search for what a new deny takes: far below a second.
+const MAX_STEPS: usize = 2_000_000;
+
 /// Everything that one grant permits and the other does not. Never too little: what cannot be
 /// shown to be held counts as lost.
 fn lost(had: &Grant, has: &Grant) -> Vec<String> {
@@ -210,22 +213,28 @@ fn lost(had: &Grant, has: &Grant) -> Vec<String> {
     if had.account() != has.account() {
         lost.push(format!("its place in the account {}", had.account()));
     }
+    let held = Held::of(has);
     for (side, verb) in [(Side::Publish, "publish"), (Side::Subscribe, "subscribe")] {
         for permission in had.permissions(side) {
-            if covered(has, side, &permission.subject) != Reach::All {
+            if held.covered(side, &permission.subject) != Reach::All {
                 lost.push(format!("{verb} {}", permission.subject));
             }
         }
     }
     // A deny takes from what is allowed. There is one below each subscription that ends in `*`.
     let (denied_before, denied) = (signed(had).1, signed(has).1);
-    let before: Vec<Pattern> =
-        denied_before.deny.iter().filter_map(|d| Pattern::parse(d).ok()).collect();
+    let mut before = PatternTree::new();
+    for (entry, text) in denied_before.deny.iter().enumerate() {
+        before.insert_text(text, entry, 0);
+    }
+    let mut allowed = PatternTree::new();
+    for (entry, permission) in had.permissions(Side::Subscribe).iter().enumerate() {
+        allowed.insert(&permission.subject, entry, 0);
+    }
+    let mut steps = MAX_STEPS;
     for text in &denied.deny {
-        let Ok(deny) = Pattern::parse(text) else { continue };
-        let was_denied = before.iter().any(|old| deny.is_subset_of(old));
-        let mut allowed = had.permissions(Side::Subscribe).iter();
-        if !was_denied && allowed.any(|p| p.subject.overlaps(&deny)) {
+        let was_denied = before.cover(text, None, &mut steps).is_ok_and(|cover| cover.is_some());
+        if !was_denied && allowed.overlaps(text, &mut steps) != Ok(false) {
             lost.push(format!("subscribe {text}"));
         }
     }

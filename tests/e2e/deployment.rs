@@ -346,12 +346,26 @@ impl Deployment {
 
     /// Starts one more instance, without waiting for anything. Gives its index.
     pub fn launch_instance(&mut self, arguments: &[&str]) -> usize {
+        self.launch(Command::new(env!("CARGO_BIN_EXE_solewriter")), arguments)
+    }
+
+    /// Starts one more instance that has only so many file descriptors. Gives its index.
+    pub async fn add_instance_within(&mut self, descriptors: u32) -> usize {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("ulimit -n {descriptors} && exec \"$0\" \"$@\"")]);
+        shell.arg(env!("CARGO_BIN_EXE_solewriter"));
+        let index = self.launch(shell, &[]);
+        self.instances[index].says("ready").await;
+        index
+    }
+
+    fn launch(&mut self, mut command: Command, arguments: &[&str]) -> usize {
         let log = self.dir.path().join(format!("solewriter-{}.log", self.instances.len()));
         // The file is one instance's alone.
         let kept = self.dir.path().join(format!("policy-{}.kept", self.instances.len()));
         let keep = (!arguments.contains(&"--policy-keep"))
             .then(|| ["--policy-keep".to_owned(), kept.display().to_string()]);
-        let child = Command::new(env!("CARGO_BIN_EXE_solewriter"))
+        let child = command
             .arg("serve")
             .arg("--config")
             .arg(self.files.settings())

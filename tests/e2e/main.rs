@@ -135,6 +135,10 @@ on_every_server! {
     crate::overload::a_request_that_waited_too_long_is_dropped as a_request_that_waited_too_long_is_dropped;
     crate::overload::a_rush_costs_those_who_do_not_fit_and_nobody_after as a_rush_costs_those_who_do_not_fit_and_nobody_after;
     crate::overload::a_key_that_asks_too_often_is_refused as a_key_that_asks_too_often_is_refused;
+    crate::overload::a_huge_grant_keeps_nobody_waiting as a_huge_grant_keeps_nobody_waiting;
+    crate::overload::a_grant_that_the_server_has_no_room_for_is_refused_at_once
+        as a_grant_that_the_server_has_no_room_for_is_refused_at_once;
+    crate::overload::idle_http_connections_stop_nothing as idle_http_connections_stop_nothing;
     crate::overload::garbage_costs_no_more_than_honest_clients
         as garbage_costs_no_more_than_honest_clients;
     crate::answers::the_answers_of_explain_are_the_servers as the_answers_of_explain_are_the_servers;
@@ -251,6 +255,16 @@ on_every_server! {
     crate::tls::it_connects_over_tls_with_a_certificate as it_connects_over_tls_with_a_certificate;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn v2_14_6_a_reader_watches_with_the_newer_flow_control() {
+    keyspaces::a_reader_watches_with_the_newer_flow_control("2.14.6").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn v2_15_1_a_reader_watches_with_the_newer_flow_control() {
+    keyspaces::a_reader_watches_with_the_newer_flow_control("2.15.1").await;
+}
+
 #[ignore = "takes a minute"]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_minute_without_the_stream_loses_nothing() {
@@ -273,6 +287,14 @@ async fn ten_thousand_repeated_violations_a_second() {
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_different_violations_a_second() {
     violations::ten_thousand_different_violations_a_second("2.15.1").await;
+}
+
+#[ignore = "measures, and wants the machine for itself"]
+#[tokio::test(flavor = "multi_thread")]
+async fn how_long_a_login_takes() {
+    for version in ["2.10.25", "2.11.11", "2.12.8", "2.14.6", "2.15.1"] {
+        overload::how_long_a_login_takes(version).await;
+    }
 }
 
 #[ignore = "takes minutes"]

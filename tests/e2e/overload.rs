@@ -8,7 +8,7 @@ use serde_json::json;
 use solewriter::keys::Seed;
 use tokio::task::JoinSet;
 
-use super::deployment::{Deployment, eventually};
+use super::deployment::{Deployment, Prepared, eventually};
 use super::raw::Raw;
 
 const POLICY: &str = "[service.known]\nnkeys = [\"{known}\"]\n";
@@ -210,6 +210,157 @@ async fn hostile(version: &'static str, times: usize, ratio: f64) {
         f64::from(u32::try_from(logins).unwrap()),
         "who was let in beside those who belong there?"
     );
+}
+
+/// So many subjects, each of some fifty bytes, for one service.
+fn subjects(count: usize) -> Vec<String> {
+    let name = "a-subject-that-is-as-long-as-a-buckets-are";
+    (0..count).map(|n| format!("{name}.{n:06}")).collect()
+}
+
+/// A crowd of connections of a service whose answers fill a megabyte, again and again: everybody else
+/// is let in meanwhile as if they were not there.
+pub async fn a_huge_grant_keeps_nobody_waiting(version: &'static str) {
+    const CROWD: usize = 32;
+    const LOGINS: usize = 20;
+    let policy = format!(
+        "{POLICY}[service.huge]\nnkeys = [\"{{huge}}\"]\npublishes = {:?}\n",
+        subjects(11_000)
+    );
+    let mut deployment = Deployment::start(version, &policy).await;
+    let (known, huge) = (deployment.service("known"), deployment.service("huge"));
+    let url = deployment.url().to_owned();
+    let entered = Arc::new(AtomicUsize::new(0));
+    let mut crowd = JoinSet::new();
+    for _ in 0..CROWD {
+        let (url, entered) = (url.clone(), entered.clone());
+        let seed = Seed::parse(huge.seed.expose()).unwrap();
+        crowd.spawn(async move {
+            loop {
+                let entering = Raw::try_login(&url, &seed).await;
+                entered.fetch_add(usize::from(entering.is_ok()), Ordering::Relaxed);
+            }
+        });
+    }
+    let mut took = Vec::new();
+    // Before the first of the crowd is in, and after.
+    while took.len() < LOGINS || entered.load(Ordering::Relaxed) < 2 * CROWD {
+        let began = Instant::now();
+        Raw::try_login(&url, &known.seed).await.unwrap();
+        took.push(began.elapsed());
+        assert!(took.len() < 10_000, "the crowd is not let in");
+    }
+    crowd.shutdown().await;
+    took.sort_unstable();
+    let (half, longest) = (took[took.len() / 2], took[took.len() - 1]);
+    println!("beside the crowd on {version}: {half:?} at the middle, {longest:?} at most");
+    // Far below the time that a server waits. nats-server itself takes tens of milliseconds for each
+    // of the crowd, and other tests run beside this one.
+    assert!(half < Duration::from_secs(1), "{took:?}");
+    assert!(longest < Duration::from_secs(5), "{took:?}");
+    let instance = &mut deployment.instances[0];
+    assert_eq!(
+        instance.metric("solewriter_dropped_requests_total{reason=\"too_late\"}").await,
+        0.0
+    );
+    // Nothing of it is left when the instance is stopped, and what it took on is answered.
+    instance.signal(rustix::process::Signal::TERM);
+    instance.says("stopped").await;
+}
+
+/// An answer that the server would not take is no grant, and is not told as one.
+pub async fn a_grant_that_the_server_has_no_room_for_is_refused_at_once(version: &'static str) {
+    let policy = |count: usize| {
+        format!("{POLICY}[service.big]\nnkeys = [\"{{big}}\"]\npublishes = {:?}\n", subjects(count))
+    };
+    let prepared = Prepared::new()
+        .with_server("listen: $CLIENT_LISTEN", "listen: $CLIENT_LISTEN\nmax_payload: 65536");
+    let mut deployment = prepared.start(version, &policy(1_000)).await;
+    let (known, big) = (deployment.service("known"), deployment.service("big"));
+    let url = deployment.url().to_owned();
+    let began = Instant::now();
+    assert!(Raw::try_login(&url, &big.seed).await.is_err());
+    // `authorization.timeout` is 10 s: the server was told.
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    let its = |line: &serde_json::Value| line["service"] == "big";
+    let line = deployment.instances[0].says_where("authorisation", its).await;
+    assert_eq!((&line["outcome"], &line["reason"]), (&json!("denied"), &json!("grant_too_large")));
+    let detail = line["detail"].as_str().unwrap();
+    assert!(detail.contains("65536") && detail.contains("max_payload"), "{detail}");
+    Raw::try_login(&url, &known.seed).await.unwrap();
+    // What fits is granted, with the same server; and more than any server takes is said by
+    // `check` before, and by the instance to who asks.
+    deployment.write_policy(&policy(300));
+    eventually("the smaller grant", async || Raw::try_login(&url, &big.seed).await.ok()).await;
+    deployment.write_policy(&policy(30_000));
+    let folder = deployment.files.policy();
+    let mut check = tokio::process::Command::new(env!("CARGO_BIN_EXE_solewriter"));
+    let checked = check.arg("check").arg(folder).output().await.unwrap();
+    let said = String::from_utf8(checked.stderr).unwrap();
+    assert_eq!(checked.status.code(), Some(1), "{said}");
+    assert!(said.contains("20000 subjects"), "{said}");
+    let its = |line: &serde_json::Value| {
+        line["service"] == "big" && line["detail"].as_str().is_some_and(|d| d.contains("20000"))
+    };
+    eventually("the refusal", async || {
+        let _ = Raw::try_login(&url, &big.seed).await;
+        deployment.instances[0].decisions().into_iter().find(|line| its(line))
+    })
+    .await;
+}
+
+/// What `docs/policy.md` says of long lists. It grows as the list does: the bound is generous, and
+/// what grows as its square is far beyond it.
+pub async fn how_long_a_login_takes(version: &'static str) {
+    let mut each = Vec::new();
+    for buckets in [50, 200, 400, 1_000] {
+        let mut policy = "[service.reader]\nnkeys = [\"{reader}\"]\nreads = [\"*\"]\n".to_owned();
+        for n in 0..buckets {
+            policy += &format!("[bucket.bucket{n:04}]\n");
+        }
+        let prepared = Prepared::new();
+        std::fs::remove_file(prepared.files.policy().join("buckets.toml")).unwrap();
+        let deployment = prepared.start(version, &policy).await;
+        let reader = deployment.service("reader");
+        let mut took = Vec::new();
+        for _ in 0..6 {
+            let began = Instant::now();
+            Raw::try_login(deployment.url(), &reader.seed).await.unwrap();
+            took.push(began.elapsed());
+        }
+        let first = took.remove(0);
+        took.sort_unstable();
+        println!("{version}: {buckets} buckets, first {first:?}, then {:?}", took[2]);
+        each.push((buckets, took[2]));
+    }
+    let per_bucket = |n: usize| each[n].1.as_secs_f64() / f64::from(each[n].0);
+    assert!(per_bucket(3) < 4.0 * per_bucket(1), "{each:?}");
+}
+
+/// Connections that say nothing take no descriptor from what an instance needs them for.
+pub async fn idle_http_connections_stop_nothing(version: &'static str) {
+    let mut deployment = Prepared::new().start_broker(version, POLICY).await;
+    let index = deployment.add_instance_within(256).await;
+    let http =
+        deployment.instances[index].says("http").await["address"].as_str().unwrap().to_owned();
+    let mut idle = Vec::new();
+    for _ in 0..400 {
+        idle.push(tokio::net::TcpStream::connect(&http).await.unwrap());
+    }
+    let instance = &mut deployment.instances[index];
+    assert_eq!(instance.get("/readyz").await.0, 200);
+    // A policy is read from files, and a change in them is noticed.
+    let url = deployment.url().to_owned();
+    let newcomer = deployment.service("newcomer");
+    assert!(Raw::try_login(&url, &newcomer.seed).await.is_err());
+    deployment.write_policy(&format!("{POLICY}[service.newcomer]\nnkeys = [\"{{newcomer}}\"]\n"));
+    eventually("the changed policy", async || Raw::try_login(&url, &newcomer.seed).await.ok())
+        .await;
+    let pid = deployment.instances[index].child.id().unwrap();
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+    assert!(open < 200, "{open} descriptors are open");
+    assert_eq!(deployment.instances[index].get("/readyz").await.0, 200);
+    drop(idle);
 }
 
 /// As much as each run of the tests can afford. Other tests run beside it, hence the ratio.

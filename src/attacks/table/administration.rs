@@ -245,6 +245,33 @@ pub(super) fn consumers() -> Family {
             )
             .closed(Ending::Refused, "granted to those who may read the bucket")
             .not_in_prove(),
+            about(
+                "flow-control-forged",
+                "Flow control of the victim's watch, answered by another",
+                "$JS.FC.KV_{victim}.watch.abcd",
+                &Value::Null,
+                Effect::Accepted,
+            ),
+            about(
+                "flow-control-forged-v2",
+                "The same in the form that has domain and account",
+                "$JS.FC._.7oMV6m2w.KV_{victim}.watch.abcd",
+                &Value::Null,
+                Effect::Accepted,
+            ),
+            Attack::new(
+                "flow-control-shifted",
+                "The same with the attacker's own bucket where the newer form has it",
+                Who::Neighbour,
+                changed,
+            )
+            .step(ask("$JS.FC.KV_{victim}.watch.KV_{mine}.watch.abcd"))
+            .closed(
+                Ending::NoEffect,
+                "the server listens to literal subjects of five or seven tokens, and in the newer \
+                 form the fifth is the stream",
+            )
+            .control(Control::Nowhere),
             Attack::new(
                 "consumer-delete-reader",
                 "The end of the victim's watch, by a reader of the bucket",

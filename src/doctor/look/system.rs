@@ -108,6 +108,11 @@ fn server(answer: &Answer, clock: Clock) -> Server {
         mqtt: listens("mqtt"),
         websocket: listens("websocket"),
         leafnodes: listens("leaf"),
+        newer_flow_control: data
+            .pointer("/feature_flags/js_ack_fc_v2")
+            .and_then(Value::as_bool)
+            .unwrap_or_default(),
+        max_payload: data.get("max_payload").and_then(Value::as_u64).unwrap_or_default(),
         guests: ["websocket", "mqtt"]
             .into_iter()
             .map(|listener| (listener, text(data, &format!("/{listener}/no_auth_user"))))

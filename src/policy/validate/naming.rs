@@ -12,6 +12,9 @@ use crate::policy::model::Access;
 use crate::source::{Collector, Problem, Span, Spanned};
 use crate::subject::Pattern;
 
+/// The most templates of one list: each name is held against each of them.
+const MAX_TEMPLATES: usize = 200;
+
 const SERVICE: &str = "{service}";
 const NAME: &str = "{name}";
 
@@ -45,7 +48,16 @@ pub fn check(tables: Vec<NamingEntry>, drafts: &[Draft], problems: &Collector) {
     let Some(naming) = tables.into_iter().next() else { return };
     let NamingEntry { span, buckets, events, requests, except } = naming;
     let convention = |key, list: Option<Vec<Spanned<String>>>| {
-        let templates = list?;
+        let mut templates = list?;
+        if let Some(first) = templates.get(MAX_TEMPLATES) {
+            let message = format!("`{key}` has more than {MAX_TEMPLATES} templates");
+            problems.push(
+                Problem::error("too-many-templates", message)
+                    .at(&first.span, "the first too many")
+                    .help("use `{name}` and `>` to write one for many"),
+            );
+            templates.truncate(MAX_TEMPLATES);
+        }
         let templates = templates.iter().filter_map(|t| template(key, t, problems)).collect();
         Some(Convention { key, span: span.clone(), templates })
     };

@@ -22,7 +22,7 @@ pub struct Role {
 pub type Roles = BTreeMap<Arc<str>, Role>;
 
 /// Judges every role once, so that its problems are not reported for each service that has it.
-pub fn check(entries: Vec<RoleEntry>, problems: &Collector) -> Roles {
+pub fn check(entries: Vec<RoleEntry>, effort: &mut usage::Effort, problems: &Collector) -> Roles {
     let mut roles = Roles::new();
     for RoleEntry { name, owns, grants } in entries {
         service::check_name("role", &name, problems);
@@ -44,7 +44,7 @@ pub fn check(entries: Vec<RoleEntry>, problems: &Collector) -> Roles {
         let scope =
             Scope { service: "x", role: Some(&key), buckets: &[], left: &left, problems: &trial };
         let (made, places) = rules(&grants, &scope);
-        usage::check_covered(made.iter().zip(&places), &trial);
+        usage::check_covered(made.iter().zip(&places), effort, &trial);
         let trial = trial.finish();
         let grants = if trial.has_errors() { GrantEntries::default() } else { grants };
         problems.extend(trial);

@@ -161,3 +161,21 @@ fn what_little_text_stands_for_is_bounded() {
     let problems = validate(&[SourceFile::new("p", text)]).unwrap_err();
     assert!(problems.iter().any(|problem| problem.code == "too-many-rules"));
 }
+
+#[test]
+fn a_convention_has_so_many_templates_at_most() {
+    let policy = |count| {
+        let templates: Vec<String> = (0..count).map(|n| format!("n{n}.>")).collect();
+        let text = format!(
+            "[naming]
+events = {templates:?}
+[service.s]
+publishes = ['n0.a']
+"
+        );
+        validate(&[SourceFile::new("p", text)])
+    };
+    policy(200).unwrap();
+    let problems = policy(201).unwrap_err();
+    assert!(problems.iter().any(|problem| problem.code == "too-many-templates"));
+}

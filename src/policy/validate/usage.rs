@@ -8,23 +8,54 @@ use super::bucket::Buckets;
 use super::role::Roles;
 use super::settings::Place;
 use crate::policy::model::{Access, Rule};
-use crate::policy::overlap::PatternTree;
 use crate::source::{Collector, Problem};
-use crate::subject::{Pattern, StarConflict, deny_below_stars};
+use crate::subject::tree::PatternTree;
+use crate::subject::{Pattern, StarError, deny_below_stars};
+
+/// The longest search of a whole policy for what is likely not meant, in places looked at: well
+/// below a second. Each entry adds some, which is more than it takes without a crowd of wildcards.
+const MAX_STEPS: usize = 10_000_000;
+const STEPS_OF_ENTRY: usize = 100;
+
+/// What is left of the searches; shared by all, so that the policy as a whole is bounded.
+pub struct Effort(usize);
+
+impl Effort {
+    /// For one policy.
+    pub fn new() -> Self {
+        Self(MAX_STEPS)
+    }
+
+    /// Says so when not everything was looked at.
+    pub fn report(&self, problems: &Collector) {
+        if self.0 == 0 {
+            problems.push(
+                Problem::note("not-compared", "not every entry was compared with the others").help(
+                    "there are many with `*` or `>` in many places, so entries that add \
+                           nothing, or that nobody is on the other side of, may not be told of",
+                ),
+            );
+        }
+    }
+}
 
 /// Judges each service by itself.
-pub fn check(drafts: &[Draft], problems: &Collector) {
+pub fn check(drafts: &[Draft], effort: &mut Effort, problems: &Collector) {
+    // Not shared with what is only advice: a policy must not be refused for that.
+    let entries: usize = drafts.iter().map(|draft| draft.service.rules.len()).sum();
+    let mut steps = MAX_STEPS.saturating_add(entries.saturating_mul(STEPS_OF_ENTRY));
+    effort.0 = effort.0.saturating_add(entries.saturating_mul(STEPS_OF_ENTRY));
     for draft in drafts {
         // A role's own entries were judged with the role.
-        check_covered(draft.rules().filter(|(rule, _)| rule.role.is_none()), problems);
+        check_covered(draft.rules().filter(|(rule, _)| rule.role.is_none()), effort, problems);
         check_deputy(draft, problems);
-        check_stars(draft, problems);
+        check_stars(draft, &mut steps, problems);
     }
 }
 
 /// A subscription that ends in `*` comes with a denial of what is below it, which would take
 /// away what another entry grants there.
-fn check_stars(draft: &Draft, problems: &Collector) {
+fn check_stars(draft: &Draft, steps: &mut usize, problems: &Collector) {
     let subscribed: Vec<(&Pattern, &Place)> = draft
         .rules()
         .filter_map(|(rule, place)| match &rule.access {
@@ -33,7 +64,20 @@ fn check_stars(draft: &Draft, problems: &Collector) {
         })
         .collect();
     let patterns: Vec<&Pattern> = subscribed.iter().map(|(pattern, _)| *pattern).collect();
-    let Err(StarConflict { star, other }) = deny_below_stars(&patterns) else { return };
+    let (star, other) = match deny_below_stars(&patterns, steps) {
+        Ok(_) => return,
+        Err(StarError::Conflict { star, other }) => (star, other),
+        Err(StarError::TooEntangled) => {
+            let Some((_, place)) = subscribed.first() else { return };
+            let name = &draft.service.name;
+            let message = format!("the subscriptions of `{name}` take too long to compare");
+            return problems.push(
+                Problem::error("too-entangled", message)
+                    .at(&place.span, "")
+                    .help("use fewer that end in `*`"),
+            );
+        }
+    };
     let (Some((star, at)), Some((other, below))) = (subscribed.get(star), subscribed.get(other))
     else {
         return;
@@ -48,7 +92,11 @@ fn check_stars(draft: &Draft, problems: &Collector) {
 }
 
 /// Warns of entries that another entry of the same table makes needless.
-pub fn check_covered<'r>(rules: impl Iterator<Item = (&'r Rule, &'r Place)>, problems: &Collector) {
+pub fn check_covered<'r>(
+    rules: impl Iterator<Item = (&'r Rule, &'r Place)>,
+    effort: &mut Effort,
+    problems: &Collector,
+) {
     let mut groups: BTreeMap<&str, Vec<(String, &Rule, &Place)>> = BTreeMap::new();
     for (rule, place) in rules {
         // What one owns one reads, so the two are looked at together.
@@ -68,7 +116,8 @@ pub fn check_covered<'r>(rules: impl Iterator<Item = (&'r Rule, &'r Place)>, pro
             tree.insert_text(subjects, i, 0);
         }
         for (i, (subjects, rule, place)) in entries.iter().enumerate() {
-            let Some(cover) = tree.cover(subjects, i) else { continue };
+            let Ok(cover) = tree.cover(subjects, Some(i), &mut effort.0) else { return };
+            let Some(cover) = cover else { continue };
             let Some((other, by, by_place)) = entries.get(cover) else { continue };
             // To read is no reason not to own; of two equal entries the second is needless; what
             // `*` stands for is nobody's entry.
@@ -122,6 +171,7 @@ pub fn check_counterparts(
     buckets: &Buckets,
     roles: &Roles,
     drafts: &[Draft],
+    effort: &mut Effort,
     problems: &Collector,
 ) {
     let mut offered = Offered::default();
@@ -149,7 +199,7 @@ pub fn check_counterparts(
             {
                 continue;
             }
-            let Some(problem) = offered.missing(rule, place) else { continue };
+            let Some(problem) = offered.missing(rule, place, effort) else { continue };
             // A role's entry is said once, not for each service that has the role.
             let key = (Arc::clone(place.span.file().name()), place.span.range().start);
             if rule.role.is_none() || said.insert(key) {
@@ -187,30 +237,66 @@ struct Searched<'d> {
 }
 
 impl<'d> Searched<'d> {
-    fn lacks(&mut self, pattern: &'d Pattern) -> bool {
+    fn lacks(&mut self, pattern: &'d Pattern, effort: &mut Effort) -> bool {
         let Self { tree, answers } = self;
         let pattern = pattern.as_str();
-        *answers.entry(pattern).or_insert_with(|| tree.overlaps(pattern) == Some(false))
+        *answers
+            .entry(pattern)
+            .or_insert_with(|| tree.overlaps(pattern, &mut effort.0) == Ok(false))
     }
 }
 
 impl<'d> Offered<'d> {
-    fn missing(&mut self, rule: &'d Rule, place: &Place) -> Option<Problem> {
+    fn missing(&mut self, rule: &'d Rule, place: &Place, effort: &mut Effort) -> Option<Problem> {
         let note = |code, message: String| Some(Problem::note(code, message).at(&place.span, ""));
         match &rule.access {
             Access::Reads(keyspace) if !place.everything => {
                 let part = keyspace.part().map_or(">", |part| part.as_str());
                 let tree = self.owned.get(keyspace.bucket().as_str());
-                let owned = tree.is_some_and(|tree| tree.overlaps(part) != Some(false));
+                let held = |tree: &PatternTree<'_>| tree.overlaps(part, &mut effort.0) != Ok(false);
+                let owned = tree.is_some_and(held);
                 if owned { None } else { note("unowned-read", format!("nobody owns `{keyspace}`")) }
             }
-            Access::Calls(pattern) if self.answered.lacks(pattern) => {
+            Access::Calls(pattern) if self.answered.lacks(pattern, effort) => {
                 note("unanswered-call", format!("nobody answers `{pattern}`"))
             }
-            Access::Subscribes(pattern) if self.published.lacks(pattern) => {
+            Access::Subscribes(pattern) if self.published.lacks(pattern, effort) => {
                 note("unpublished-subscription", format!("nobody publishes to `{pattern}`"))
             }
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::validate::validate;
+    use crate::source::SourceFile;
+
+    #[test]
+    fn what_takes_too_long_to_compare_is_told_or_refused() {
+        let text = "[service.s]\nsubscribes = [\"e.a.*\", \"e.b.*\", \"e.a.c\"]\n";
+        let file = SourceFile::new("p.toml", text);
+        let policy = validate(std::slice::from_ref(&file)).unwrap().policy;
+        let place = Place { span: file.span(0..1), everything: false };
+        let service = policy.services()[0].clone();
+        let draft = Draft { places: vec![place; service.rules.len()], service };
+        let codes = |effort: &mut Effort, steps: &mut usize| -> Vec<&str> {
+            let problems = Collector::new();
+            check_covered(draft.rules(), effort, &problems);
+            check_stars(&draft, steps, &problems);
+            effort.report(&problems);
+            problems.finish().iter().map(|problem| problem.code).collect()
+        };
+        assert_eq!(codes(&mut Effort::new(), &mut { MAX_STEPS }), ["covered"]);
+        assert_eq!(codes(&mut Effort(3), &mut { MAX_STEPS }), ["not-compared"]);
+        assert!(codes(&mut Effort::new(), &mut 3).contains(&"too-entangled"));
+        // All services together have one bound.
+        let mut steps = 60;
+        let mut all = Effort(60);
+        let found: Vec<_> = (0..9).map(|_| codes(&mut all, &mut steps)).collect();
+        assert!(!found[0].contains(&"too-entangled") && found[8].contains(&"too-entangled"));
+        assert!(!found[0].contains(&"not-compared") && found[8].contains(&"not-compared"));
     }
 }

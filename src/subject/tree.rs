@@ -1,8 +1,11 @@
-//! Finding patterns that overlap among many, without comparing every pair.
+//! Finding patterns that overlap or cover each other among many, without comparing every pair.
 //!
 //! The patterns form a tree by token. Two patterns overlap when they walk down it side by side,
 //! so the tree is joined with itself: from a pair of nodes only compatible children are visited,
 //! and a pair of branches that belong to one owner is left out whole.
+//!
+//! Each search takes its steps from a number that the caller gives, so that many searches can have
+//! one bound together. Whoever gives [`NO_BOUND`] pays, at worst, what comparing with each would.
 
 use std::collections::BTreeMap;
 
@@ -14,8 +17,8 @@ pub type Owner = usize;
 /// An entry's number, given by whoever inserts it.
 pub type Entry = usize;
 
-/// The longest search for one pattern. Reached only by patterns of many wildcards among many such.
-pub const MAX_STEPS: usize = 10_000;
+/// As many steps as it takes: at most as many for one pattern as the tree has nodes.
+pub const NO_BOUND: usize = usize::MAX;
 
 /// Many patterns with wildcards in many places, so that comparing them takes too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -132,71 +135,75 @@ impl<'p> PatternTree<'p> {
             if found.len() >= limit {
                 break;
             }
-            *steps = steps.checked_sub(1).ok_or(TooEntangled)?;
+            spend(steps, 1)?;
             self.join(left, right, limit, &mut found, &mut pairs);
         }
         found.truncate(limit);
         Ok(found)
     }
 
-    /// Whether some subject matches both `pattern` and a pattern in the tree. `None` when the
-    /// answer takes more than [`MAX_STEPS`].
-    #[must_use]
-    pub fn overlaps(&self, pattern: &str) -> Option<bool> {
+    /// Whether some subject matches both `pattern` and a pattern in the tree.
+    ///
+    /// # Errors
+    /// [`TooEntangled`] when the search takes more than `steps`, which it then has used up.
+    pub fn overlaps(&self, pattern: &str, steps: &mut usize) -> Result<bool, TooEntangled> {
         let tokens: Vec<&str> = pattern.split('.').collect();
         let mut places = vec![(0, 0)];
-        for _ in 0..MAX_STEPS {
-            let Some((at, depth)) = places.pop() else { return Some(false) };
+        while let Some((at, depth)) = places.pop() {
+            spend(steps, 1)?;
             let Some(node) = self.nodes.get(at) else { continue };
             let Some(token) = tokens.get(depth) else {
                 if node.ends.is_empty() {
                     continue;
                 }
-                return Some(true);
+                return Ok(true);
             };
             // Every branch leads to an entry.
             let below = *token == ">" && node.children().next().is_some();
             if below || !node.rests.is_empty() {
-                return Some(true);
+                return Ok(true);
             }
             if *token == "*" {
+                // Counted here too: they may never be looked at.
+                spend(steps, node.literals.len())?;
                 places.extend(node.children().map(|child| (child, depth + 1)));
             } else {
                 places.extend(node.literals.get(token).map(|child| (*child, depth + 1)));
                 places.extend(node.any.map(|child| (child, depth + 1)));
             }
         }
-        None
+        Ok(false)
     }
 
-    /// An entry other than `but` whose pattern matches all that `pattern` matches, if one is
-    /// found within [`MAX_STEPS`].
-    #[must_use]
-    pub fn cover(&self, pattern: &str, but: Entry) -> Option<Entry> {
+    /// An entry, other than `but`, whose pattern matches all that `pattern` matches.
+    ///
+    /// # Errors
+    /// [`TooEntangled`] when the search takes more than `steps`, which it then has used up.
+    pub fn cover(
+        &self,
+        pattern: &str,
+        but: Option<Entry>,
+        steps: &mut usize,
+    ) -> Result<Option<Entry>, TooEntangled> {
         let tokens: Vec<&str> = pattern.split('.').collect();
         let other = |entries: &[(Entry, Owner)]| {
-            entries.iter().map(|(entry, _)| *entry).find(|entry| *entry != but)
+            entries.iter().map(|(entry, _)| *entry).find(|entry| Some(*entry) != but)
         };
         let mut places = vec![(0, 0)];
-        for _ in 0..MAX_STEPS {
-            let (at, depth) = places.pop()?;
+        while let Some((at, depth)) = places.pop() {
+            spend(steps, 1)?;
             let Some(node) = self.nodes.get(at) else { continue };
-            let found = match tokens.get(depth) {
-                None => other(&node.ends),
-                Some(_) => other(&node.rests),
-            };
+            let token = tokens.get(depth);
+            let found = other(if token.is_some() { &node.rests } else { &node.ends });
             if found.is_some() {
-                return found;
+                return Ok(found);
             }
-            match tokens.get(depth) {
-                None | Some(&">") => {}
-                Some(token) => {
-                    places.extend(node.literals.get(token).map(|child| (*child, depth + 1)));
-                    places.extend(node.any.map(|child| (child, depth + 1)));
-                }
+            if let Some(token) = token.filter(|token| **token != ">") {
+                places.extend(node.literals.get(token).map(|child| (*child, depth + 1)));
+                places.extend(node.any.map(|child| (child, depth + 1)));
             }
         }
-        None
+        Ok(None)
     }
 
     fn join(
@@ -265,6 +272,13 @@ impl<'p> PatternTree<'p> {
             }
         }
     }
+}
+
+/// Takes steps of those that are left.
+fn spend(steps: &mut usize, taken: usize) -> Result<(), TooEntangled> {
+    let left = steps.checked_sub(taken);
+    *steps = left.unwrap_or_default();
+    left.map(drop).ok_or(TooEntangled)
 }
 
 impl Node<'_> {
@@ -366,9 +380,9 @@ mod tests {
             let tree = tree(&patterns);
             let pattern = Pattern::parse(&asked).unwrap();
             let overlap = patterns.iter().any(|(p, _)| p.overlaps(&pattern));
-            prop_assert_eq!(tree.overlaps(&asked), Some(overlap));
+            prop_assert_eq!(tree.overlaps(&asked, &mut { NO_BOUND }), Ok(overlap));
             let cover = patterns.iter().skip(1).any(|(p, _)| pattern.is_subset_of(p));
-            let found = tree.cover(&asked, 0);
+            let found = tree.cover(&asked, Some(0), &mut { NO_BOUND }).unwrap();
             prop_assert_eq!(found.is_some(), cover);
             if let Some(found) = found {
                 prop_assert!(found > 0 && pattern.is_subset_of(&patterns[found].0));
