@@ -586,3 +586,34 @@ async fn crashes(mut stage: Stage) -> bool {
     .await;
     false
 }
+
+/// Whatever is tried with a leaked seed is on the page about seeds, and what the page names is tried.
+#[test]
+fn the_page_about_seeds_names_what_is_tried() {
+    let root = env!("CARGO_MANIFEST_DIR");
+    let page = std::fs::read_to_string(format!("{root}/docs/seeds.md")).unwrap();
+    let tests = std::fs::read_to_string(format!("{root}/tests/e2e/seeds.rs")).unwrap();
+    let ids: Vec<&str> = family().attacks.iter().map(|attack| attack.id).collect();
+    for id in &ids {
+        assert!(page.contains(&format!("`{id}`")), "docs/seeds.md does not name {id}");
+    }
+    let doors: Vec<&str> = super::doors::family().attacks.iter().map(|attack| attack.id).collect();
+    let mut named = 0;
+    for word in page.split('`').skip(1).step_by(2) {
+        if word.starts_with("seed-") || word.starts_with("answer-") {
+            assert!(ids.contains(&word) || doors.contains(&word), "nothing tries {word}");
+            named += 1;
+        } else if word.starts_with("the_") {
+            assert!(tests.contains(&format!("pub async fn {word}(")), "there is no test {word}");
+            named += 1;
+        }
+    }
+    assert!(named > ids.len(), "{named}");
+    // Each seed that `init` makes has a row.
+    for seed in ["issuer.nk", "callout.xk", "callout.nk", "publisher.nk", "admin.nk"] {
+        assert!(page.contains(&format!("| `{seed}` |")), "{seed}");
+    }
+    for seed in ["audit-admin.nk", "system.nk"] {
+        assert!(page.contains(&format!("| `{seed}` |")), "{seed}");
+    }
+}
