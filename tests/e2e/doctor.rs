@@ -198,15 +198,13 @@ pub async fn a_clock_that_is_wrong(version: &'static str) {
 
 pub async fn a_server_that_gives_no_nonce(version: &'static str) {
     let mut prepared = Prepared::new();
-    for (name, user) in
-        [
-            ("CALLOUT", "callout"),
-            ("PUBLISHER", "publisher"),
-            ("ADMIN", "admin"),
-            ("AUDIT_ADMIN", "audit"),
-            ("SYSTEM", "sys"),
-        ]
-    {
+    for (name, user) in [
+        ("CALLOUT", "callout"),
+        ("PUBLISHER", "publisher"),
+        ("ADMIN", "admin"),
+        ("AUDIT_ADMIN", "audit"),
+        ("SYSTEM", "sys"),
+    ] {
         let login = format!("user: {user}, password: \"a password\"");
         prepared = prepared
             .with_server(&format!("nkey: ${name}_KEY"), &login)

@@ -37,11 +37,7 @@ async fn upgrade(deployment: &Deployment, more: &[&str]) -> Ran {
     command.arg("upgrade").arg(&deployment.files.dir).args(more);
     let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await.unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
-    Ran {
-        code: output.status.code().unwrap(),
-        out: text(output.stdout),
-        err: text(output.stderr),
-    }
+    Ran { code: output.status.code().unwrap(), out: text(output.stdout), err: text(output.stderr) }
 }
 
 /// What was printed, with the folder's name in short.
@@ -160,7 +156,8 @@ pub async fn what_is_there_stays(version: &'static str) {
     let before = read(&config);
     let ran = upgrade(&deployment, &["--write"]).await;
     assert_eq!(ran.code, 1, "{ran:?}");
-    for part in ["carry them over\n  + timeout: 20\n  - timeout: 10", "DIR/nats-server.conf.new\n"] {
+    for part in ["carry them over\n  + timeout: 20\n  - timeout: 10", "DIR/nats-server.conf.new\n"]
+    {
         assert!(said(&deployment, &ran).contains(part), "no {part:?} in {}", ran.out);
     }
     assert_eq!(read(&config), before);
