@@ -107,34 +107,45 @@ fn nothing(why: &'static str) -> Expected {
     Expected::Closed { by: Ending::NoEffect, why }
 }
 
+const FOUR: &str = "where the policy's bucket and the callout were in one account";
+const ADMIN: &str = "for the admin, in the account of the buckets";
+const APART: &str = "a reply ends in the account that asked, and the callout's has no JetStream";
+const LAST: &str = "$JS.API.DIRECT.GET.AUDIT_EVENTS.audit.events.solewriter.x";
+
+/// Where it works: in that deployment, done so by that user if it is another; and in words.
+type Works = ((Layout, Option<(Seed, Vec<Act>)>), &'static str);
+
+fn of(
+    id: &'static str,
+    title: &'static str,
+    seed: Seed,
+    acts: Vec<Act>,
+    effect: Effect,
+    expected: Expected,
+    (control, how): Works,
+) -> Try {
+    Try { id, title, seed, acts, effect, expected, control, how, cluster: false }
+}
+
+fn by_the_admin(acts: Vec<Act>) -> (Layout, Option<(Seed, Vec<Act>)>) {
+    (Layout::Shipped, Some((Seed::Own("admin"), acts)))
+}
+
 fn tries() -> Vec<Try> {
-    let by_the_admin = |acts: Vec<Act>| (Layout::Shipped, Some((Seed::Own("admin"), acts)));
-    let four = "where the policy's bucket and the callout were in one account";
-    let admin = "for the admin, in the account of the buckets";
-    let apart = "a reply ends in the account that asked, and the callout's has no JetStream";
-    let last = "$JS.API.DIRECT.GET.AUDIT_EVENTS.audit.events.solewriter.x";
-    let of = |id, title, seed, acts, effect, expected, control, how| Try {
-        id,
-        title,
-        seed,
-        acts,
-        effect,
-        expected,
-        control,
-        how,
-        cluster: false,
-    };
-    let mut all = vec![
+    callouts().into_iter().chain(others()).chain(systems()).collect()
+}
+
+fn callouts() -> Vec<Try> {
+    vec![
         of(
             "seed-callout-policy",
             "The callout's seed: bytes of its choice into the policy's bucket, through an event of \
              its own",
             CALLOUT,
-            vec![STORED, Send(last, "$KV.solewriter_policy.doc.evil", "")],
+            vec![STORED, Send(LAST, "$KV.solewriter_policy.doc.evil", "")],
             Effect::Policy("doc.evil"),
-            nothing(apart),
-            (Layout::FourAccounts, None),
-            four,
+            nothing(APART),
+            ((Layout::FourAccounts, None), FOUR),
         ),
         of(
             "seed-callout-blocks",
@@ -146,23 +157,24 @@ fn tries() -> Vec<Try> {
                 "",
             )],
             Effect::Policy("revision.2"),
-            nothing(apart),
-            (Layout::FourAccounts, None),
-            four,
+            nothing(APART),
+            ((Layout::FourAccounts, None), FOUR),
         ),
         of(
             "seed-callout-state",
             "The callout's seed: the same into a bucket of a service",
             CALLOUT,
-            vec![STORED, Send(last, "$KV.victim.k1", "")],
+            vec![STORED, Send(LAST, "$KV.victim.k1", "")],
             Effect::Value,
-            nothing(apart),
-            by_the_admin(vec![Send(
-                "$JS.API.DIRECT.GET.KV_victim.$KV.victim.k0",
-                "$KV.victim.k1",
-                "",
-            )]),
-            admin,
+            nothing(APART),
+            (
+                by_the_admin(vec![Send(
+                    "$JS.API.DIRECT.GET.KV_victim.$KV.victim.k0",
+                    "$KV.victim.k1",
+                    "",
+                )]),
+                ADMIN,
+            ),
         ),
         of(
             "seed-callout-delete",
@@ -171,8 +183,7 @@ fn tries() -> Vec<Try> {
             vec![Send("$JS.STATE.API.STREAM.DELETE.KV_victim", "_INBOX.solewriter.a", "")],
             Effect::Gone,
             refused("of that API it has the list and the end of consumers"),
-            by_the_admin(vec![Send("$JS.API.STREAM.DELETE.KV_victim", "_INBOX.a", "")]),
-            admin,
+            (by_the_admin(vec![Send("$JS.API.STREAM.DELETE.KV_victim", "_INBOX.a", "")]), ADMIN),
         ),
         of(
             "seed-callout-delete-by-reply",
@@ -180,81 +191,21 @@ fn tries() -> Vec<Try> {
             CALLOUT,
             vec![
                 Send("audit.events.solewriter.x", "_INBOX.solewriter.a", ""),
-                Send(last, "$JS.STATE.API.STREAM.DELETE.KV_victim", ""),
+                Send(LAST, "$JS.STATE.API.STREAM.DELETE.KV_victim", ""),
             ],
             Effect::Gone,
             nothing("its account imports no more than that"),
-            by_the_admin(vec![
-                Send("$KV.victim.empty", "_INBOX.a", ""),
-                Send(
-                    "$JS.API.DIRECT.GET.KV_victim.$KV.victim.empty",
-                    "$JS.API.STREAM.DELETE.KV_victim",
-                    "",
-                ),
-            ]),
-            admin,
-        ),
-        of(
-            "seed-publisher-beat",
-            "The publisher's seed: an instance that there is not keeps the others from closing \
-             connections",
-            Seed::Own("publisher"),
-            vec![Send("solewriter.instance.x", "", "a beat")],
-            Effect::Beat,
-            refused("its account imports what instances say, and says nothing to them"),
-            (Layout::FourAccounts, None),
-            four,
-        ),
-        of(
-            "seed-system-purge",
-            "The system user's seed: every stream of the account of the buckets is deleted",
-            SYSTEM,
-            vec![Send("$JS.API.ACCOUNT.PURGE.STATE", "_INBOX.solewriter.a", "")],
-            Effect::Gone,
-            refused("it may ask the servers six things"),
-            (Layout::FourAccounts, None),
-            "where it was in the system account, without permissions",
-        ),
-        of(
-            "seed-system-reload",
-            "The system user's seed: a server reads its configuration again",
-            SYSTEM,
-            vec![Send("$SYS.REQ.SERVER.{server}.RELOAD", "_INBOX.solewriter.a", "")],
-            Effect::Reload,
-            refused("it may ask the servers six things"),
-            (Layout::FourAccounts, None),
-            "where it was in the system account, without permissions",
-        ),
-        of(
-            "seed-system-listen",
-            "The system user's seed: hear what the servers tell each other, who comes and goes",
-            SYSTEM,
-            vec![Listen("$SYS.>")],
-            Effect::Hears,
-            refused("it may listen to its own inbox"),
-            (Layout::FourAccounts, None),
-            "where it was in the system account, without permissions",
-        ),
-        of(
-            "seed-audit-admin-state",
-            "The audit admin's seed: a value in a bucket",
-            Seed::Own("audit-admin"),
-            vec![Send("$KV.victim.k1", "_INBOX.a", "evil")],
-            Effect::Value,
-            nothing("its account has the audit streams alone, and imports nothing"),
-            by_the_admin(vec![Send("$KV.victim.k1", "_INBOX.a", "evil")]),
-            admin,
-        ),
-        of(
-            "seed-follower-state",
-            "A service's seed: the receipt of an audit event into a bucket, from one account into \
-             another",
-            Seed::Follower,
-            vec![Send("audit.events.follower.run", "$KV.victim.k1", "")],
-            Effect::Value,
-            nothing("what comes back from one account is not passed on to another"),
-            by_the_admin(vec![Send("$KV.victim.k0", "$KV.victim.k1", "")]),
-            admin,
+            (
+                by_the_admin(vec![
+                    Send("$KV.victim.empty", "_INBOX.a", ""),
+                    Send(
+                        "$JS.API.DIRECT.GET.KV_victim.$KV.victim.empty",
+                        "$JS.API.STREAM.DELETE.KV_victim",
+                        "",
+                    ),
+                ]),
+                ADMIN,
+            ),
         ),
         of(
             "seed-callout-consumers",
@@ -266,8 +217,48 @@ fn tries() -> Vec<Try> {
                 reason: "solewriter ends consumers that no grant covers, and its seed can end any",
                 mitigation: "whoever watches makes another; new seeds for the callout user",
             },
-            (Layout::Shipped, None),
-            "here",
+            ((Layout::Shipped, None), "here"),
+        ),
+    ]
+}
+
+fn systems() -> Vec<Try> {
+    vec![
+        of(
+            "seed-system-purge",
+            "The system user's seed: every stream of the account of the buckets is deleted",
+            SYSTEM,
+            vec![Send("$JS.API.ACCOUNT.PURGE.STATE", "_INBOX.solewriter.a", "")],
+            Effect::Gone,
+            refused("it may ask the servers six things"),
+            (
+                (Layout::FourAccounts, None),
+                "where it was in the system account, without permissions",
+            ),
+        ),
+        of(
+            "seed-system-reload",
+            "The system user's seed: a server reads its configuration again",
+            SYSTEM,
+            vec![Send("$SYS.REQ.SERVER.{server}.RELOAD", "_INBOX.solewriter.a", "")],
+            Effect::Reload,
+            refused("it may ask the servers six things"),
+            (
+                (Layout::FourAccounts, None),
+                "where it was in the system account, without permissions",
+            ),
+        ),
+        of(
+            "seed-system-listen",
+            "The system user's seed: hear what the servers tell each other, who comes and goes",
+            SYSTEM,
+            vec![Listen("$SYS.>")],
+            Effect::Hears,
+            refused("it may listen to its own inbox"),
+            (
+                (Layout::FourAccounts, None),
+                "where it was in the system account, without permissions",
+            ),
         ),
         of(
             "seed-system-closes",
@@ -280,24 +271,58 @@ fn tries() -> Vec<Try> {
                          any",
                 mitigation: "clients come back by themselves; new seeds for the system user",
             },
-            (Layout::Shipped, None),
-            "here",
+            ((Layout::Shipped, None), "here"),
         ),
-    ];
-    all.push(Try {
-        cluster: true,
-        ..of(
-            "seed-system-purge-by-reply",
-            "The system user's seed: the same as the reply subject of a question that it may ask",
-            SYSTEM,
-            vec![AskAll("$JS.API.ACCOUNT.PURGE.STATE")],
-            Effect::Gone,
-            nothing("the answers end in its own account, and not in the system account"),
-            (Layout::SystemUserInSys, None),
-            "where it was in the system account, with these permissions",
-        )
-    });
-    all
+        Try {
+            cluster: true,
+            ..of(
+                "seed-system-purge-by-reply",
+                "The system user's seed: the same as the reply subject of a question that it may ask",
+                SYSTEM,
+                vec![AskAll("$JS.API.ACCOUNT.PURGE.STATE")],
+                Effect::Gone,
+                nothing("the answers end in its own account, and not in the system account"),
+                (
+                    (Layout::SystemUserInSys, None),
+                    "where it was in the system account, with these permissions",
+                ),
+            )
+        },
+    ]
+}
+
+fn others() -> Vec<Try> {
+    vec![
+        of(
+            "seed-publisher-beat",
+            "The publisher's seed: an instance that there is not keeps the others from closing \
+             connections",
+            Seed::Own("publisher"),
+            vec![Send("solewriter.instance.x", "", "a beat")],
+            Effect::Beat,
+            refused("its account imports what instances say, and says nothing to them"),
+            ((Layout::FourAccounts, None), FOUR),
+        ),
+        of(
+            "seed-audit-admin-state",
+            "The audit admin's seed: a value in a bucket",
+            Seed::Own("audit-admin"),
+            vec![Send("$KV.victim.k1", "_INBOX.a", "evil")],
+            Effect::Value,
+            nothing("its account has the audit streams alone, and imports nothing"),
+            (by_the_admin(vec![Send("$KV.victim.k1", "_INBOX.a", "evil")]), ADMIN),
+        ),
+        of(
+            "seed-follower-state",
+            "A service's seed: the receipt of an audit event into a bucket, from one account into \
+             another",
+            Seed::Follower,
+            vec![Send("audit.events.follower.run", "$KV.victim.k1", "")],
+            Effect::Value,
+            nothing("what comes back from one account is not passed on to another"),
+            (by_the_admin(vec![Send("$KV.victim.k0", "$KV.victim.k1", "")]), ADMIN),
+        ),
+    ]
 }
 
 /// The rows of the page.
@@ -591,4 +616,35 @@ async fn crashes(mut stage: Stage) -> bool {
     })
     .await;
     false
+}
+
+/// Whatever is tried with a leaked seed is on the page about seeds, and what the page names is tried.
+#[test]
+fn the_page_about_seeds_names_what_is_tried() {
+    let root = env!("CARGO_MANIFEST_DIR");
+    let page = std::fs::read_to_string(format!("{root}/docs/seeds.md")).unwrap();
+    let tests = std::fs::read_to_string(format!("{root}/tests/e2e/seeds.rs")).unwrap();
+    let ids: Vec<&str> = family().attacks.iter().map(|attack| attack.id).collect();
+    for id in &ids {
+        assert!(page.contains(&format!("`{id}`")), "docs/seeds.md does not name {id}");
+    }
+    let doors: Vec<&str> = super::doors::family().attacks.iter().map(|attack| attack.id).collect();
+    let mut named = 0;
+    for word in page.split('`').skip(1).step_by(2) {
+        if word.starts_with("seed-") || word.starts_with("answer-") {
+            assert!(ids.contains(&word) || doors.contains(&word), "nothing tries {word}");
+            named += 1;
+        } else if word.starts_with("the_") {
+            assert!(tests.contains(&format!("pub async fn {word}(")), "there is no test {word}");
+            named += 1;
+        }
+    }
+    assert!(named > ids.len(), "{named}");
+    // Each seed that `init` makes has a row.
+    for seed in ["issuer.nk", "callout.xk", "callout.nk", "publisher.nk", "admin.nk"] {
+        assert!(page.contains(&format!("| `{seed}` |")), "{seed}");
+    }
+    for seed in ["audit-admin.nk", "system.nk"] {
+        assert!(page.contains(&format!("| `{seed}` |")), "{seed}");
+    }
 }

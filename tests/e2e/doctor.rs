@@ -457,7 +457,11 @@ pub async fn an_import_too_few(version: &'static str) {
 
 pub async fn an_account_that_reaches_the_buckets(version: &'static str) {
     let other = "  OTHER {\n    imports: [ { service: { account: STATE, subject: \"$KV.>\" } } ]\n  }\n  APP {\n";
-    let deployment = start(Prepared::new().with_server("  APP {\n", other), version).await;
+    let export = "{ service: \"$KV.>\", response: stream, accounts: [ APP ] }";
+    let prepared = Prepared::new()
+        .with_server("  APP {\n", other)
+        .with_server(export, "{ service: \"$KV.>\", response: stream }");
+    let deployment = start(prepared, version).await;
     let said = look(&deployment).await;
     let (found, mend) = said.only(version, "problem", "imports");
     assert!(found.starts_with("OTHER imports `$KV.>` of STATE as `$KV.>`"), "{found}");

@@ -33,6 +33,7 @@ mod policy;
 mod protocol;
 mod raw;
 mod script;
+mod seeds;
 mod sessions;
 mod subjects;
 mod swaps;
@@ -252,6 +253,11 @@ on_every_server! {
     crate::upgrade::a_policy_in_its_bucket_moves_by_the_printed_steps as a_policy_in_its_bucket_moves_by_the_printed_steps;
     crate::upgrade::a_policy_in_a_directory_goes_on_by_the_printed_steps as a_policy_in_a_directory_goes_on_by_the_printed_steps;
     crate::upgrade::what_is_there_stays as what_is_there_stays;
+    crate::seeds::the_callouts_seed as the_callouts_seed;
+    crate::seeds::the_publishers_seed as the_publishers_seed;
+    crate::seeds::the_admins_seed as the_admins_seed;
+    crate::seeds::the_audit_admins_seed as the_audit_admins_seed;
+    crate::seeds::the_system_users_seed as the_system_users_seed;
     crate::tls::it_connects_over_tls_with_a_certificate as it_connects_over_tls_with_a_certificate;
 }
 
