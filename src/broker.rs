@@ -56,7 +56,7 @@ pub enum BrokerError {
         seconds: u64,
     },
     /// nats-server cannot be reached, or refuses.
-    #[error("cannot connect to {servers}: {error}: {}", advice(.error))]
+    #[error("cannot connect to {servers}: {}: {}", chain(.error), advice(.error))]
     Connect {
         /// Where.
         servers: String,
@@ -165,7 +165,7 @@ pub async fn connect_patiently(
             Ok(client) => return Ok(client),
             Err(error) => tracing::error!(
                 event = "connect_failed", connection = name, servers = ?addresses(servers),
-                error = %error,
+                error = chain(&error),
                 retry_in_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
                 "cannot connect to nats-server: {}", advice(&error),
             ),
@@ -180,8 +180,44 @@ pub fn addresses(servers: &[ServerAddr]) -> Vec<String> {
     servers.iter().map(|s| format!("{}:{}", s.host(), s.port())).collect()
 }
 
+/// An error to its last link, each that says something new.
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let link = cause.to_string();
+        if !text.contains(&link) {
+            text.push_str(": ");
+            text.push_str(&link);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// What keeps a connection from being made, to its last link; `None` when nothing does. Of its
+/// attempts to come back, async-nats 0.51 tells the kind alone: "IO error" for a certificate that
+/// is not trusted.
+pub async fn why(servers: &[ServerAddr], options: ConnectOptions) -> Option<String> {
+    match timeout(PROOF, options.connect(servers)).await {
+        Ok(Ok(_)) => None,
+        Ok(Err(error)) => Some(format!("{}: {}", chain(&error), advice(&error))),
+        Err(_) => Some(format!("no word within {} s", PROOF.as_secs())),
+    }
+}
+
+/// Whether it is the server's certificate that stands in the way.
+#[must_use]
+pub fn is_untrusted(error: &ConnectError) -> bool {
+    chain(error).contains("invalid peer certificate")
+}
+
 /// What to look at first.
 pub fn advice(error: &ConnectError) -> &'static str {
+    if is_untrusted(error) {
+        return "the server's certificate is not trusted: set [nats.tls] ca to the certificate of \
+                the authority that signed it";
+    }
     match error.kind() {
         ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
             "it refuses this user: is the key one that the server's configuration has, in \

@@ -278,10 +278,14 @@ impl Report {
     #[must_use]
     pub fn of(seen: &Seen) -> Self {
         let mut report = Self::default();
-        servers::judge(seen, &mut report);
-        callout::judge(seen, &mut report);
-        accounts::judge(seen, &mut report);
-        state::judge(seen, &mut report);
+        // Behind a certificate that is not trusted, nothing is seen: one finding says so, and not
+        // one for each thing.
+        if !servers::untrusted(seen, &mut report) {
+            servers::judge(seen, &mut report);
+            callout::judge(seen, &mut report);
+            accounts::judge(seen, &mut report);
+            state::judge(seen, &mut report);
+        }
         let place = |finding: &Finding| CHECKS.iter().position(|c| c.id == finding.check);
         report.findings.sort_by_key(place);
         report.findings.dedup();

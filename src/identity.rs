@@ -75,6 +75,10 @@ pub fn prove(request: &VerifiedRequest, clients: &Verifier<User>) -> Result<Iden
     if let Some(what) = offered.other {
         return Err(Unproved::OtherCredential(what));
     }
+    // nats-server drops a client's JWT before it asks, and leaves the signature that came with it.
+    if offered.nkey.is_empty() && !offered.signature.is_empty() {
+        return Err(Unproved::OtherCredential("a signature without a key, as with a .creds file"));
+    }
     if offered.nkey.is_empty() {
         return Err(Unproved::NoCredential);
     }

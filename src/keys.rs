@@ -90,6 +90,9 @@ pub enum KeyError {
         /// The first letter wanted.
         letter: &'static str,
     },
+    /// A seed in a text that has more than it.
+    #[error("it has {0}; the seed stands alone, on one line")]
+    NotAlone(&'static str),
     /// A private key where a public one belongs.
     #[error(
         "it is a seed, which is secret; put the public key here, and replace that key if this file was shared"
@@ -367,6 +370,15 @@ impl<K: Role> Seed<K> {
     /// [`KeyError`], which never holds the text.
     pub fn parse(text: &str) -> Result<Self, KeyError> {
         let text = text.trim();
+        for (what, found) in [
+            ("a byte order mark (U+FEFF) before it, which an editor put there", text.starts_with('\u{feff}')),
+            ("lines around it, as a .creds file has (-----BEGIN …)", text.contains("-----BEGIN")),
+            ("several lines or words", text.contains(char::is_whitespace)),
+        ] {
+            if found {
+                return Err(KeyError::NotAlone(what));
+            }
+        }
         if text.len() == PUBLIC_KEY_CHARS && nkeys::from_public_key(text).is_ok() {
             return Err(KeyError::PublicForSeed);
         }
@@ -682,6 +694,28 @@ mod tests {
             Seed::<Account>::parse(seed.expose()).unwrap_err().to_string(),
             "it is a key of another kind (it begins with 'U'); an account key begins with \"SA\""
         );
+    }
+
+    /// Files that people take for seed files, and why they are none.
+    #[test]
+    fn a_seed_stands_alone() {
+        let seed = Seed::<User>::generate();
+        let text = seed.expose();
+        let creds = format!(
+            "-----BEGIN NATS USER JWT-----\neyJ0\n------END NATS USER JWT------\n\n\
+             -----BEGIN USER NKEY SEED-----\n{text}\n------END USER NKEY SEED------\n"
+        );
+        for (given, said) in [
+            (format!("\u{feff}{text}\n"), "it has a byte order mark (U+FEFF) before it"),
+            (creds, "it has lines around it, as a .creds file has"),
+            (format!("{text}\n{}\n", Signer::new(&seed).unwrap().public()), "it has several lines"),
+        ] {
+            let error = Seed::<User>::parse(&given).unwrap_err().to_string();
+            assert!(error.starts_with(said), "{error}");
+            assert!(error.ends_with("; the seed stands alone, on one line"), "{error}");
+            assert!(!error.contains(&text[..20]), "{error}");
+        }
+        assert!(Seed::<User>::parse(&format!(" {text}\r\n")).is_ok());
     }
 
     #[test]

@@ -135,6 +135,8 @@ fn each_missing_proof_has_its_own_reason() {
     assert_eq!(spoil(options, json!({"user": "u", "pass": "p"})), "other_credential");
     assert_eq!(spoil(options, json!({"auth_token": "t"})), "other_credential");
     assert_eq!(spoil(options, json!({"jwt": "eyJ0"})), "other_credential");
+    // What is left of a .creds file: the server drops the JWT.
+    assert_eq!(spoil(options, json!({"sig": "AAAA"})), "other_credential");
     assert_eq!(spoil("/nats/connect_opts/sig", json!("")), "no_signature");
     assert_eq!(spoil("/nats/connect_opts/sig", json!("!")), "signature_form");
     assert_eq!(spoil("/nats/connect_opts/sig", json!("AAAA")), "signature_form");

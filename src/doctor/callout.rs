@@ -55,6 +55,7 @@ fn users(seen: &Seen, report: &mut Report) {
                 format!("{name}: {why}"),
                 format!("give {} a seed file that only you can read", role.setting()),
             ),
+            (Login::Untrusted(why), _) => report.problem("users", format!("{name}: {why}"), "see `tls`"),
             (Login::Refused(_), Some(true)) => report.problem(
                 "users",
                 format!("{name}: the server asks solewriter about it, who knows services only"),

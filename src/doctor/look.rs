@@ -9,7 +9,7 @@ use super::seen::{
     AccountOn, Blind, Connection, Entry, Login, Look, Probe, Role, Seen, Server, Settings, Taker,
     User,
 };
-use crate::broker::{self, addresses};
+use crate::broker::{self, BrokerError, addresses};
 use crate::buckets::{Stream, streams};
 use crate::config::{self, Tool};
 use crate::fleet;
@@ -226,7 +226,12 @@ async fn connect(tool: &Tool, role: Role, watch: Option<&Watch>, mute: bool) -> 
     match connected {
         Ok(client) => Connected { user: user(key, Login::In, called_out), client: Some(client) },
         Err(error) => {
-            let why = Login::Refused(error.to_string());
+            let why = match &error {
+                BrokerError::Connect { error, .. } if broker::is_untrusted(error) => {
+                    Login::Untrusted(broker::chain(error))
+                }
+                _ => Login::Refused(error.to_string()),
+            };
             Connected { user: user(key, why, called_out), client: None }
         }
     }

@@ -190,6 +190,8 @@ pub enum Login {
     NotSet,
     /// The seed cannot be used; why.
     Unusable(String),
+    /// The server's certificate is not trusted: why.
+    Untrusted(String),
     /// The server does not let it in; why.
     Refused(String),
     /// It is in.

@@ -6,7 +6,7 @@ use semver::Version;
 
 use super::Report;
 use super::advisories::{ADVISORIES, Advisory, Needs, UP_TO, clean};
-use super::seen::{Address, Blind, Entry, Info, Seen, Server};
+use super::seen::{Address, Blind, Entry, Info, Login, Seen, Server};
 use crate::source::toml::show_duration;
 
 /// The first version with auth callout.
@@ -26,6 +26,22 @@ pub fn judge(seen: &Seen, report: &mut Report) {
     tls(seen, report);
     clocks(seen, report);
     features(seen, report);
+}
+
+/// Says whether the servers' certificate is one that is not trusted here.
+pub fn untrusted(seen: &Seen, report: &mut Report) -> bool {
+    let why = seen.users.iter().find_map(|user| match &user.login {
+        Login::Untrusted(why) => Some(why),
+        _ => None,
+    });
+    let Some(why) = why else { return false };
+    addresses(seen, report);
+    report.problem(
+        "tls",
+        format!("the certificate of nats-server is not trusted: {why}"),
+        "set [nats.tls] ca to the certificate of the authority that signed it; the rest is seen then",
+    );
+    true
 }
 
 fn greeted(seen: &Seen) -> impl Iterator<Item = (&Address, &Info)> {

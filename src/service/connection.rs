@@ -1,10 +1,10 @@
 //! The connections to nats-server, watched.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use async_nats::{Client, Event, ServerError};
+use async_nats::{Client, ClientError, ConnectOptions, Event, ServerAddr, ServerError};
 
 use super::{Health, ServiceError};
 use crate::audit::event::{self, Trouble, words};
@@ -20,15 +20,25 @@ const RETURN_SOON: Duration = Duration::from_millis(10);
 const SOON: usize = 1_000;
 const RETURN_AT_MOST: Duration = Duration::from_millis(200);
 
+/// How often it is told why the connection does not come back.
+const TELL_AGAIN: Duration = Duration::from_secs(10);
+
 /// The connection on which requests come.
 pub(super) async fn connect(nats: &Nats, health: &Arc<Health>) -> Result<Client, ServiceError> {
     let absence = Arc::new(Absence::default());
     let options = || {
         let (health, absence) = (health.clone(), absence.clone());
         let options = broker::options(&nats.login, &nats.tls, &nats.name)?;
+        let again = Arc::new((nats.servers.clone(), options.clone()));
         Ok(options.reconnect_delay_callback(reconnect_delay).event_callback(move |event| {
-            let (health, absence) = (health.clone(), absence.clone());
-            async move { observe(&health, &absence, &event) }
+            let (health, absence, again) = (health.clone(), absence.clone(), again.clone());
+            async move {
+                if let Event::ClientError(error) = &event {
+                    observe_failure(&absence, error, again);
+                } else {
+                    observe(&health, &absence, &event);
+                }
+            }
         }))
     };
     broker::connect_patiently(&nats.servers, &nats.name, options)
@@ -79,17 +89,17 @@ pub(crate) fn reconnect_delay(attempts: usize) -> Duration {
     if attempts < SOON { RETURN_SOON } else { RETURN_AT_MOST }
 }
 
-/// Whether a connection is away, and whether an error was told since: attempts come too fast to
+/// Whether a connection is away, and when an error was last told since: attempts come too fast to
 /// tell of each.
 #[derive(Default)]
 struct Absence {
     away: AtomicBool,
-    told: AtomicBool,
+    told: Mutex<Option<Instant>>,
 }
 
 impl Absence {
     fn begins(&self) {
-        self.told.store(false, Ordering::Relaxed);
+        *self.told() = None;
         self.away.store(true, Ordering::Relaxed);
     }
 
@@ -97,10 +107,38 @@ impl Absence {
         self.away.store(false, Ordering::Relaxed);
     }
 
-    /// Whether an error is one to tell: any while connected, and the first after that.
-    fn tell(&self) -> bool {
-        !self.away.load(Ordering::Relaxed) || !self.told.swap(true, Ordering::Relaxed)
+    fn told(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Whether an error is one to tell: any while connected, and after that the first and one
+    /// every [`TELL_AGAIN`], because what stands in the way may be something else by then.
+    fn tell(&self) -> bool {
+        let mut told = self.told();
+        let due = told.is_none_or(|told| told.elapsed() >= TELL_AGAIN);
+        if due {
+            *told = Some(Instant::now());
+        }
+        due || !self.away.load(Ordering::Relaxed)
+    }
+}
+
+/// What async-nats could not do, and why not: it tells the kind alone.
+fn observe_failure(
+    absence: &Absence,
+    error: &ClientError,
+    again: Arc<(Vec<ServerAddr>, ConnectOptions)>,
+) {
+    if !absence.tell() {
+        tracing::debug!(event = "client_error", error = %error);
+        return;
+    }
+    let error = error.to_string();
+    tokio::spawn(async move {
+        let (servers, options) = &*again;
+        let cause = broker::why(servers, options.clone()).await;
+        tracing::warn!(event = "client_error", error, cause);
+    });
 }
 
 fn observe_beside(event: &Event) {
@@ -148,10 +186,8 @@ fn observe(health: &Health, absence: &Absence, happened: &Event) {
             }));
         }
         Event::ServerError(error) => tracing::error!(event = "server_error", error = %error),
-        Event::ClientError(error) if absence.tell() => {
-            tracing::warn!(event = "client_error", error = %error);
-        }
-        Event::ClientError(error) => tracing::debug!(event = "client_error", error = %error),
+        // It has its own observer.
+        Event::ClientError(_) => {}
         Event::LameDuckMode | Event::Draining | Event::Closed => {
             tracing::info!(event = "connection", state = %happened);
         }

@@ -139,7 +139,7 @@ pub async fn each_refusal_comes_at_once_and_has_its_reason(version: &'static str
         (json!({"pass": "x"}), "other_credential"),
         (json!({"auth_token": "x"}), "other_credential"),
         // Outside operator mode the server drops a client's JWT before it asks.
-        (json!({"jwt": "e30.e30.e30", "sig": "x"}), "no_credential"),
+        (json!({"jwt": "e30.e30.e30", "sig": "x"}), "other_credential"),
         (json!({"nkey": account, "sig": "x"}), "bad_key"),
         (json!({"nkey": "UNKNOWN", "sig": "x"}), "bad_key"),
     ] {

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use serde_json::{Value, json};
 
 use super::deployment::Prepared;
 
@@ -40,12 +41,35 @@ pub async fn it_connects_over_tls_with_a_certificate(version: &'static str) {
     let without = deployment.launch_instance(&[]);
     let failed = deployment.instances[without].says("connect_failed").await;
     assert!(failed["error"].as_str().unwrap().contains("UnknownIssuer"), "{failed}");
+    assert!(failed["message"].as_str().unwrap().contains("[nats.tls] ca"), "{failed}");
+    // The doctor says that, and not what it does not see for it.
+    let said = deployment.tool(&["doctor", "--format", "json"]).await;
+    let findings = said.json()["findings"].as_array().unwrap().clone();
+    let but_ok: Vec<&Value> = findings.iter().filter(|f| f["outcome"] != "ok").collect();
+    let [finding] = *but_ok else { panic!("{but_ok:#?}") };
+    assert_eq!((&finding["check"], &finding["outcome"]), (&json!("tls"), &json!("problem")));
+    assert!(finding["found"].as_str().unwrap().contains("UnknownIssuer"), "{finding}");
+    assert!(finding["mend"].as_str().unwrap().contains("[nats.tls] ca"), "{finding}");
+    assert_eq!(said.code, 1);
 
     let ca = file("ca.pem");
     let only_ca = deployment.launch_instance(&["--nats-tls-ca", &ca]);
     deployment.instances[only_ca].says("connect_failed").await;
 
     let (cert, key) = (file("client.pem"), file("client.key"));
-    let both = ["--nats-tls-ca", &ca, "--nats-tls-cert", &cert, "--nats-tls-key", &key];
-    deployment.add_instance(&[both.as_slice(), &["--nats-tls-required", "true"]].concat()).await;
+    // The files are read anew each time, so this one has its own.
+    let own = file("own-ca.pem");
+    std::fs::copy(&ca, &own).unwrap();
+    let both = ["--nats-tls-ca", &own, "--nats-tls-cert", &cert, "--nats-tls-key", &key];
+    let arguments = [both.as_slice(), &["--nats-tls-required", "true"]].concat();
+    let inside = deployment.add_instance(&arguments).await;
+
+    // The server comes back with a certificate of another authority.
+    write_certificates(&folder);
+    deployment.server.restart().await.unwrap();
+    let unknown =
+        |line: &Value| line["cause"].as_str().is_some_and(|cause| cause.contains("invalid peer"));
+    let line = deployment.instances[inside].says_where("client_error", unknown).await;
+    let cause = line["cause"].as_str().unwrap();
+    assert!(cause.contains("[nats.tls] ca"), "{line}");
 }
