@@ -150,7 +150,7 @@ async fn a_server_whose_tracing_asks_for_no_permission_is_found_out() {
         .filter(|attack| attack["outcome"] == "succeeded")
         .map(|attack| attack["id"].as_str().unwrap())
         .collect();
-    assert_eq!(broken, ["trace-to-key", "trace-to-itself"]);
+    assert_eq!(broken, ["trace-to-key", "trace-to-purge", "trace-to-itself"]);
     // The running service has warned of it, once.
     let warned = deployment.instances[0].says("server_defect").await;
     assert_eq!(warned["defect"], "CVE-2026-33249", "{warned}");
