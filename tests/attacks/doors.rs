@@ -16,7 +16,7 @@ use super::deployment::{DEADLINE, Deployment, Prepared};
 use super::raw::Raw;
 use super::suite::Place;
 
-fn attack(id: &'static str, title: &'static str, how: &'static str, why: &'static str) -> Attack {
+pub fn attack(id: &'static str, title: &'static str, how: &'static str, why: &'static str) -> Attack {
     let mut attack = super::suite::families().remove(0).attacks.remove(0);
     attack.id = id;
     attack.title = title;
@@ -184,7 +184,7 @@ pub fn family() -> Family {
 }
 
 /// What a row shows in the place of lines.
-fn told(mut attack: Attack, line: &'static str) -> Attack {
+pub fn told(mut attack: Attack, line: &'static str) -> Attack {
     attack.steps = vec![Step::Told(line)];
     attack
 }
@@ -219,7 +219,7 @@ nkeys = ["{by-mqtt}"]
 connections = ["MQTT"]
 "#;
 
-type Seen = (&'static str, Result<Option<Ending>, String>);
+pub type Seen = (&'static str, Result<Option<Ending>, String>);
 
 /// How it ended, where being let in is success.
 fn ending(entered: &Result<(), String>) -> Ending {
@@ -231,8 +231,12 @@ pub async fn run(place: Place) -> Vec<Seen> {
     let mut seen = other_doors(place.version).await;
     seen.extend(false_answers(place.version).await);
     seen.push(("door-no-auth-user", no_auth_user(place.version).await));
+    judged(seen, &family(), place)
+}
+
+/// What is not as the family says is an error.
+pub fn judged(mut seen: Vec<Seen>, family: &Family, place: Place) -> Vec<Seen> {
     for (id, outcome) in &mut seen {
-        let family = family();
         let attack = family.attacks.iter().find(|attack| attack.id == *id).unwrap();
         if let Ok(Some(ending)) = outcome
             && !attack.expects(*ending, place.numbers())
@@ -341,8 +345,8 @@ async fn by_mqtt(address: &str, user: &str, password: &str) -> Result<(), String
 }
 
 /// Another user in the callout's account, and requests in the clear so that it can read them.
-fn with_a_rogue() -> Prepared {
-    Prepared::new()
+pub fn with_a_rogue(prepared: Prepared) -> Prepared {
+    prepared
         .with_server(
             "  AUTH {\n    users: [",
             "  AUTH {\n    users: [ { user: rogue, password: rogue }",
@@ -355,7 +359,7 @@ fn with_a_rogue() -> Prepared {
         .with_settings("seed = \"keys/callout.xk\"", "")
 }
 
-async fn rogue(deployment: &Deployment) -> Raw {
+pub async fn rogue(deployment: &Deployment) -> Raw {
     let mut rogue = Raw::dial(deployment.url()).await;
     rogue.enter(&json!({"user": "rogue", "pass": "rogue"})).await.unwrap();
     rogue.subscribe("$SYS.REQ.USER.AUTH").await.unwrap();
@@ -364,7 +368,7 @@ async fn rogue(deployment: &Deployment) -> Raw {
 
 async fn false_answers(version: &'static str) -> Vec<Seen> {
     // Without solewriter, so that nobody else answers.
-    let deployment = with_a_rogue().start_broker(version, POLICY).await;
+    let deployment = with_a_rogue(Prepared::new()).start_broker(version, POLICY).await;
     let issuer = std::fs::read_to_string(deployment.files.seed_file("issuer")).unwrap();
     let issuer = nkeys::KeyPair::from_seed(issuer.trim()).unwrap();
     let by_issuer = async |spoil: fn(&mut Value, &mut Value)| {
@@ -390,7 +394,7 @@ async fn false_answers(version: &'static str) -> Vec<Seen> {
     ];
     seen.extend(a_server_of_its_own(version, &control).await);
 
-    let deployment = with_a_rogue().start(version, POLICY).await;
+    let deployment = with_a_rogue(Prepared::new()).start(version, POLICY).await;
     let plain = deployment.service("plain");
     Raw::try_login(deployment.url(), &plain.seed).await.unwrap();
     let mut rogue = rogue(&deployment).await;
@@ -423,7 +427,7 @@ fn a_user() -> String {
 /// A rogue in the callout's account asks solewriter as a server does. `control` says whether a
 /// rogue who has the issuer's seed lets a stranger in.
 async fn a_server_of_its_own(version: &'static str, control: &Result<(), String>) -> Vec<Seen> {
-    let deployment = with_a_rogue().start(version, POLICY).await;
+    let deployment = with_a_rogue(Prepared::new()).start(version, POLICY).await;
     let plain = deployment.service("plain").seed;
     let mut rogue = rogue(&deployment).await;
     rogue.subscribe("$SYS._INBOX.>").await.unwrap();
@@ -508,13 +512,13 @@ async fn let_in_by(
     timeout(Duration::from_secs(20), entering).await.unwrap().unwrap()
 }
 
-fn claims(token: &[u8]) -> Value {
+pub fn claims(token: &[u8]) -> Value {
     let claims = std::str::from_utf8(token).unwrap().split('.').nth(1).unwrap();
     serde_json::from_slice(&BASE64URL_NOPAD.decode(claims.as_bytes()).unwrap()).unwrap()
 }
 
 /// Everything that the stranger could wish for, once `spoil` had the grant and the answer.
-fn grant(
+pub fn grant(
     request: &Value,
     issuer: &nkeys::KeyPair,
     spoil: impl Fn(&mut Value, &mut Value),

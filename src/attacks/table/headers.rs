@@ -252,10 +252,7 @@ pub(super) fn family() -> Family {
                     .body("x"),
             )
             .closed(Ending::Refused, "the server asks for leave to publish where a trace goes")
-            .control(Control::OneAccountGranted(
-                vec!["$JS.API.STREAM.PURGE.KV_{victim}".to_owned()],
-                Vec::new(),
-            ))
+            .once_granted(&["$JS.API.STREAM.PURGE.KV_{victim}"])
             .since(2, 11)
             .opened_by(&TRACING)
             .in_prove(),
