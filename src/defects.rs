@@ -49,8 +49,8 @@ pub const TRACING: Defect = Defect {
     name: "CVE-2026-33249",
     versions: &[((2, 11, 0), (2, 11, 15)), ((2, 12, 0), (2, 12, 6))],
     reason: "the server publishes the trace without asking for permission, and it crosses from APP \
-             to STATE: any service that may publish anything can overwrite any key of any bucket \
-             with the text of a trace",
+             to STATE and AUDIT: any service that may publish anything can overwrite any key of any \
+             bucket with the text of a trace, and purge any stream, the audit's included",
     mitigation: "run 2.11.15, 2.12.6 or later: no permission and no deployment closes it. `serve` \
                  warns of each such server (`server_defect`), and `prove` finds it",
 };

@@ -20,6 +20,7 @@ pub(super) fn family() -> Family {
     };
     let proof = "who has no signature of this connection's nonce does not have the seed";
     let nkeys = "an NKEY is the only credential that counts";
+    let server = "nats-server proves its own users itself, and asks nobody about them";
     let alone = "one credential, or none: two could mean two identities";
     Family {
         title: "Identity",
@@ -88,6 +89,19 @@ pub(super) fn family() -> Family {
                 alone,
             ),
             knock("enter-admin", "The name of the admin", Offer::AdminName, nkeys),
+            knock("enter-admin-key", "The admin's key without a signature", Offer::AdminKey, server),
+            knock(
+                "enter-admin-foreign",
+                "The admin's key with another key's signature",
+                Offer::AdminForeign,
+                server,
+            ),
+            knock(
+                "enter-admin-beside",
+                "The victim's own proof with the admin's key as user beside it",
+                Offer::AdminBeside,
+                alone,
+            ),
         ],
     }
 }
@@ -124,6 +138,11 @@ async fn offered(offer: Offer, stage: &Stage, wire: &Wire) -> Result<Value, Wire
     let victim = Signer::new(seed)?;
     let key = victim.public().as_str().to_owned();
     let proof = sig(&victim.sign(wire.nonce().as_bytes()));
+    // Of the admin as well: its public key is in the configuration of each server.
+    let admin = match &stage.admin {
+        Login::Nkey(seed) => Signer::new(seed)?.public().as_str().to_owned(),
+        _ => String::new(),
+    };
     Ok(match offer {
         Offer::Nothing => json!({}),
         Offer::UnknownKey => json!({"nkey": own.public().as_str(), "sig": own_signature}),
@@ -144,6 +163,9 @@ async fn offered(offer: Offer, stage: &Stage, wire: &Wire) -> Result<Value, Wire
             "sig": proof}),
         Offer::TokenBeside => json!({"nkey": key, "auth_token": key, "sig": proof}),
         Offer::AdminName => json!({"user": "admin", "pass": "admin"}),
+        Offer::AdminKey => json!({"nkey": admin}),
+        Offer::AdminForeign => json!({"nkey": admin, "sig": own_signature}),
+        Offer::AdminBeside => json!({"user": admin, "pass": "", "nkey": key, "sig": proof}),
     })
 }
 

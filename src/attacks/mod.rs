@@ -31,7 +31,7 @@ pub enum Who {
     Neighbour,
     /// The same, and reads the victim's whole bucket.
     Reader,
-    /// The same, and reads the keys below `open` in the victim's bucket.
+    /// The same, and reads the keys below `open` in the victim's bucket, and every `*.shown`.
     PartReader,
     /// The same, and owns the keys below `mine` in a bucket whose keys below `theirs` are the
     /// victim's.
@@ -135,6 +135,12 @@ pub enum Offer {
     TokenBeside,
     /// The name of an admin or system user.
     AdminName,
+    /// The admin's key, without a signature.
+    AdminKey,
+    /// The admin's key, with the signature of another key.
+    AdminForeign,
+    /// The admin's key, with the victim's own key and signature beside: one name for two.
+    AdminBeside,
 }
 
 impl Offer {
@@ -156,6 +162,9 @@ impl Offer {
             Self::JwtBeside => "CONNECT {nkey: victim's, sig: its own, jwt: another's}",
             Self::TokenBeside => "CONNECT {nkey: victim's, sig: its own, auth_token}",
             Self::AdminName => "CONNECT {user: admin, pass: admin}",
+            Self::AdminKey => "CONNECT {nkey: admin's}",
+            Self::AdminForeign => "CONNECT {nkey: admin's, sig: another's}",
+            Self::AdminBeside => "CONNECT {user: admin's key, nkey: victim's, sig: victim's}",
         }
     }
 }

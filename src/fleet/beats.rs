@@ -11,9 +11,10 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use super::peers::{BEAT, Beat, News, Peers};
+use super::peers::{BEAT, Beat, News, Peers, doubts};
 use super::{Member, SUBJECT};
 use crate::asked::Asked;
+use crate::policy::standing::SourceState;
 
 /// Where an instance says whom it let in: `solewriter.asked.<id>`.
 const ASKED: &str = "solewriter.asked";
@@ -21,6 +22,8 @@ const ASKED: &str = "solewriter.asked";
 /// How long an instance listens before it knows who else lives: after its start, and after it did
 /// not run for a while (SIGSTOP, a starved machine) and so heard nobody.
 const LISTEN: Duration = Duration::from_millis(1500);
+/// A newcomer is answered if the last beat was so long ago.
+const REPLY: Duration = Duration::from_millis(50);
 /// A pause between two rounds that is longer than that is such a while.
 const STALL: Duration = Duration::from_secs(2);
 
@@ -53,6 +56,7 @@ struct Attention {
 /// How often the policy's source is asked to look because another instance serves something else:
 /// at once, and ever less often while nothing comes of it.
 struct Nudges {
+    last: Option<Instant>,
     next: Instant,
     pause: Duration,
 }
@@ -62,13 +66,20 @@ impl Nudges {
     const PAUSE_AT_MOST: Duration = Duration::from_secs(30);
 
     fn new(now: Instant) -> Self {
-        Self { next: now, pause: Self::PAUSE }
+        Self { last: None, next: now, pause: Self::PAUSE }
+    }
+
+    /// Something is new: quickly again, and no quicker than ever.
+    fn again(&mut self, now: Instant) {
+        self.pause = Self::PAUSE;
+        self.next = self.last.map_or(now, |last| last + Self::PAUSE);
     }
 
     fn due(&mut self, now: Instant) -> bool {
         if now < self.next {
             return false;
         }
+        self.last = Some(now);
         self.next = now + self.pause;
         self.pause = (self.pause * 2).min(Self::PAUSE_AT_MOST);
         true
@@ -80,6 +91,8 @@ impl Nudges {
 pub struct View {
     /// Whether it is for this instance to close connections.
     pub elected: bool,
+    /// Whether that is so only because it looks for itself now, whatever the others say.
+    pub doubts: bool,
     /// Whether every living instance serves the same policy.
     pub agreed: bool,
     /// Revisions that others took up after this instance took up its own.
@@ -124,10 +137,17 @@ impl Fleet {
         let times = self.knows(Instant::now())?;
         let (me, adopted) = self.beat();
         let peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        let elected = peers.elect(&me, adopted);
+        // Who does not hear from its source knows that it may be the one that is late.
+        let doubts = !elected
+            && me.sweeps
+            && matches!(*self.member.standing.state(), SourceState::Answered)
+            && doubts(adopted.elapsed(), &me.instance);
         Some(View {
-            elected: peers.elect(&me, adopted),
+            elected: elected || doubts,
+            doubts,
             agreed: peers.agree(&me),
-            newer: peers.newer(&me, adopted),
+            newer: peers.newer(&me, adopted, Instant::now()),
             unlike: peers.unlike(&me),
             living: peers.beats().count().saturating_add(1),
             times,
@@ -219,6 +239,7 @@ impl Fleet {
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut changes, mut sweeps) = (self.member.store.changes(), self.sweeps.subscribe());
         let mut nudges = Nudges::new(Instant::now());
+        let mut said: Option<Instant> = None;
         tokio::pin!(stopped);
         loop {
             let mut say = true;
@@ -246,10 +267,10 @@ impl Fleet {
             self.asked.hears(hears, Timestamp::now().as_second());
             if let Some(beat) = heard.filter(|beat| *beat.instance != *self.member.identity.id) {
                 let (news, differs) = self.hear(beat, now);
-                // A newcomer should not have to wait for a beat of ours.
-                say |= news.newcomer;
+                // A newcomer should not have to wait for a beat of ours. Of many, most have to.
+                say |= news.newcomer && said.is_none_or(|at| now.duration_since(at) > REPLY);
                 if news.changed {
-                    nudges = Nudges::new(now);
+                    nudges.again(now);
                 }
                 if differs && nudges.due(now) {
                     self.member.standing.freshness.want();
@@ -258,6 +279,7 @@ impl Fleet {
                 self.forget(now);
             }
             if say {
+                said = Some(now);
                 self.say(&client, false).await;
             }
         }

@@ -1,6 +1,8 @@
 //! What is known of the other living instances, from their beats. No I/O; time is an argument.
 //!
-//! Who may publish in the callout's account is believed: that is solewriter itself.
+//! Who may publish in the callout's account is solewriter itself, or has its seed. So a beat may
+//! put off what this instance does, and never prevent it: each looks for itself now and then
+//! ([`doubts`]), and what others claim to be newer is believed for a while.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -17,6 +19,34 @@ pub const GONE_AFTER: Duration = Duration::from_millis(3500);
 const MAX_PEERS: usize = 1024;
 /// The longest beat that is read, in bytes.
 const MAX_BEAT: usize = 16 * 1024;
+/// The most revisions that a beat has, and the longest id.
+const MAX_HAD: usize = 64;
+const MAX_ID: usize = 64;
+/// How many claims of a revision are kept in mind, and for how long.
+const MAX_CLAIMS: usize = 4 * MAX_PEERS;
+const CLAIMS_FOR: Duration = Duration::from_secs(3600);
+/// For how long it is believed that a policy is newer than ours: one that we had before, and any.
+const BELIEVED_KNOWN: Duration = Duration::from_secs(30);
+const BELIEVED: Duration = Duration::from_secs(600);
+/// When an instance looks for itself whoever else says that it does: so long after it took its
+/// policy up, and again after each such period, for so long.
+const DOUBT_AFTER: Duration = Duration::from_secs(10);
+const DOUBT_EVERY: Duration = Duration::from_secs(300);
+const DOUBT_FOR: Duration = Duration::from_secs(5);
+
+/// Whether it is time to look for oneself, at that age of one's policy. Not all at once: the
+/// instance's id says when.
+#[must_use]
+pub fn doubts(age: Duration, instance: &str) -> bool {
+    if age >= DOUBT_AFTER && age < DOUBT_AFTER + DOUBT_FOR {
+        return true;
+    }
+    let sum = instance.bytes().fold(0_u64, |sum, b| sum.wrapping_mul(31).wrapping_add(b.into()));
+    let period = DOUBT_EVERY.as_secs();
+    let begin = sum.checked_rem(period - DOUBT_FOR.as_secs()).unwrap_or_default();
+    let at = age.as_secs().checked_rem(period).unwrap_or_default();
+    age >= DOUBT_EVERY && (begin..begin + DOUBT_FOR.as_secs()).contains(&at)
+}
 
 /// What an instance says once a second, and whenever its policy changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,7 +89,8 @@ impl Beat {
         if payload.len() > MAX_BEAT {
             return None;
         }
-        serde_json::from_slice(payload).ok()
+        let beat: Self = serde_json::from_slice(payload).ok()?;
+        (beat.instance.len() <= MAX_ID && beat.had.len() <= MAX_HAD).then_some(beat)
     }
 
     /// Sorts instances by age, the oldest first.
@@ -80,6 +111,8 @@ struct Peer {
 #[derive(Debug, Default)]
 pub struct Peers {
     known: BTreeMap<String, Peer>,
+    /// Since when somebody has claimed to serve a revision.
+    claims: BTreeMap<String, Instant>,
 }
 
 /// What a beat told.
@@ -101,10 +134,17 @@ impl Peers {
         if before.is_none() && self.known.len() >= MAX_PEERS {
             return News::default();
         }
+        if let Some(revision) = &beat.revision
+            && (self.claims.len() < MAX_CLAIMS || self.claims.contains_key(revision))
+        {
+            self.claims.entry(revision.clone()).or_insert(now);
+        }
         let what = |b: &Beat| (b.revision.clone(), b.sweeps, b.makes.clone());
         let changed = before.is_none_or(|peer| what(&peer.beat) != what(&beat));
         let news = News { newcomer: before.is_none(), changed };
         let adopted = now.checked_sub(Duration::from_millis(beat.held_ms)).unwrap_or(now);
+        // What it tells people is not needed here.
+        let beat = Beat { about: None, ..beat };
         self.known.insert(beat.instance.clone(), Peer { beat, heard: now, adopted });
         news
     }
@@ -112,6 +152,7 @@ impl Peers {
     /// Forgets those that were not heard for [`GONE_AFTER`]. Gives whether there were any.
     pub fn forget(&mut self, now: Instant) -> bool {
         let before = self.known.len();
+        self.claims.retain(|_, at| now.saturating_duration_since(*at) < CLAIMS_FOR);
         self.known.retain(|_, peer| now.saturating_duration_since(peer.heard) < GONE_AFTER);
         self.known.len() != before
     }
@@ -127,12 +168,18 @@ impl Peers {
         self.beats().all(|beat| beat.revision.is_none() || beat.revision == me.revision)
     }
 
-    /// Revisions of those that are ahead of `me`, who took up its own at `adopted`.
+    /// Revisions of those that are ahead of `me`, who took up its own at `adopted`; not those
+    /// that have been claimed to be for too long.
     #[must_use]
-    pub fn newer(&self, me: &Beat, adopted: Instant) -> Vec<String> {
+    pub fn newer(&self, me: &Beat, adopted: Instant, now: Instant) -> Vec<String> {
+        let believed = |revision: &String| {
+            let most = if me.had.contains(revision) { BELIEVED_KNOWN } else { BELIEVED };
+            let since = self.claims.get(revision).map(|claimed| (*claimed).max(adopted));
+            since.is_some_and(|since| now.saturating_duration_since(since) < most)
+        };
         let ahead = self.known.values().filter(|peer| peer.is_ahead(me, adopted));
-        let mut revisions: Vec<String> =
-            ahead.filter_map(|peer| peer.beat.revision.clone()).collect();
+        let ahead = ahead.filter_map(|peer| peer.beat.revision.clone());
+        let mut revisions: Vec<String> = ahead.filter(believed).collect();
         revisions.sort_unstable();
         revisions.dedup();
         revisions
@@ -259,7 +306,7 @@ mod tests {
         peers.heard(beat("later", 2, "new", 10_000), now);
         peers.heard(beat("earlier", 3, "old", 90_000), now);
         peers.heard(beat("same", 4, "mine", 10_000), now);
-        assert_eq!(peers.newer(&me, adopted), ["new"]);
+        assert_eq!(peers.newer(&me, adopted, now), ["new"]);
         assert!(!peers.agree(&me));
     }
 
@@ -270,20 +317,20 @@ mod tests {
         let mine = Beat { had: vec!["before".to_owned()], ..beat("m", 1, "mine", 50_000) };
         let mut peers = Peers::default();
         peers.heard(beat("late", 2, "before", 0), now);
-        assert!(peers.newer(&mine, adopted).is_empty());
+        assert!(peers.newer(&mine, adopted, now).is_empty());
         // It knows it, too.
         let late = beat("late", 2, "before", 0);
         let mut others = Peers::default();
         others.heard(mine.clone(), now);
-        assert_eq!(others.newer(&late, now), ["mine"]);
+        assert_eq!(others.newer(&late, now, now), ["mine"]);
         assert!(peers.elect(&mine, adopted) && !others.elect(&late, now));
         // What nobody had is new.
         peers.heard(beat("rolled-out", 2, "unheard-of", 0), now);
-        assert_eq!(peers.newer(&mine, adopted), ["unheard-of"]);
+        assert_eq!(peers.newer(&mine, adopted, now), ["unheard-of"]);
         // A policy that was taken back, by an instance that knows both.
         let back = Beat { had: vec!["mine".to_owned()], ..beat("back", 2, "before", 0) };
         peers.heard(back, now);
-        assert_eq!(peers.newer(&mine, adopted), ["before", "unheard-of"]);
+        assert_eq!(peers.newer(&mine, adopted, now), ["before", "unheard-of"]);
     }
 
     #[test]
@@ -311,9 +358,9 @@ mod tests {
         let mut peers = Peers::default();
         // Started just now from what it had kept.
         peers.heard(Beat { number: Some(6), ..beat("late", 2, "old", 0) }, now);
-        assert!(peers.newer(&me, adopted).is_empty());
+        assert!(peers.newer(&me, adopted, now).is_empty());
         peers.heard(Beat { number: Some(8), ..beat("ahead", 2, "new", 90_000) }, now);
-        assert_eq!(peers.newer(&me, adopted), ["new"]);
+        assert_eq!(peers.newer(&me, adopted, now), ["new"]);
     }
 
     #[test]
@@ -334,7 +381,66 @@ mod tests {
             peers.heard(beat(&n.to_string(), 1, "r", 0), now);
         }
         assert_eq!(peers.beats().count(), MAX_PEERS);
+        for n in 0..2 * MAX_CLAIMS {
+            peers.heard(beat("1", 1, &n.to_string(), 0), now);
+        }
+        assert_eq!(peers.claims.len(), MAX_CLAIMS);
+        peers.forget(now + CLAIMS_FOR);
+        assert!(peers.claims.is_empty() && peers.known.is_empty());
         assert_eq!(Beat::read(&vec![b' '; MAX_BEAT + 1]), None);
         assert_eq!(Beat::read(b"{}"), None);
+    }
+
+    #[test]
+    fn a_beat_beyond_all_measure_is_none() {
+        let read = |beat: &Beat| Beat::read(&serde_json::to_vec(beat).unwrap());
+        let most = Beat { had: vec![String::new(); MAX_HAD], ..beat(&"i".repeat(MAX_ID), 1, "r", 0) };
+        assert!(read(&most).is_some());
+        let more = Beat { had: vec![String::new(); MAX_HAD + 1], ..most.clone() };
+        assert_eq!(read(&more), None);
+        assert_eq!(read(&Beat { instance: "i".repeat(MAX_ID + 1), ..most.clone() }), None);
+        // Numbers of any size do no harm, and what is for people is not kept.
+        let mut peers = Peers::default();
+        let (now, me) = (Instant::now(), beat("m", 20, "r", 0));
+        for (started, held_ms, number) in [(i64::MIN, u64::MAX, u64::MAX), (i64::MAX, 0, 0)] {
+            let wild = Beat { number: Some(number), ..beat("wild", started, "w", held_ms) };
+            peers.heard(read(&wild).unwrap(), now);
+            let _ = (peers.elect(&me, now), peers.agree(&me), peers.newer(&me, now, now));
+        }
+        assert!(peers.beats().all(|beat| beat.about.is_none()));
+    }
+
+    /// Whoever has the callout's seed can say that it is first, and ahead with what was revoked.
+    #[test]
+    fn what_others_claim_puts_off_and_does_not_prevent() {
+        let adopted = Instant::now();
+        let me = Beat { had: vec!["revoked".to_owned()], ..beat("m", 20, "mine", 0) };
+        let mut peers = Peers::default();
+        let forged = Beat { number: Some(u64::MAX), ..beat("f", i64::MIN, "revoked", 0) };
+        let forged = Beat { had: vec!["mine".to_owned()], ..forged };
+        for second in 0..700 {
+            let now = adopted + Duration::from_secs(second);
+            peers.heard(forged.clone(), now);
+            peers.heard(beat("g", 1, "unheard-of", 0), now);
+            assert!(!peers.elect(&me, adopted));
+            let newer = peers.newer(&me, adopted, now);
+            assert_eq!(newer.contains(&"revoked".to_owned()), second < 30, "{second}");
+            assert_eq!(newer.contains(&"unheard-of".to_owned()), second < 600, "{second}");
+        }
+        // Another policy of ours: what is claimed to be newer than that is heard anew.
+        let later = adopted + Duration::from_secs(700);
+        assert_eq!(peers.newer(&me, later, later), ["revoked", "unheard-of"]);
+    }
+
+    #[test]
+    fn each_looks_for_itself_now_and_then() {
+        for instance in ["", "a", "aeaqcaibaeaqcaib", "zzzzzzzzzzzzzzzz"] {
+            let looks: Vec<u64> =
+                (0..1500).filter(|s| doubts(Duration::from_secs(*s), instance)).collect();
+            assert_eq!(looks.get(..5), Some(&[10, 11, 12, 13, 14][..]), "{instance}");
+            assert_eq!(looks.len(), 5 + 4 * 5, "once in each period: {looks:?}");
+        }
+        let at = |instance| (300..600).find(|s| doubts(Duration::from_secs(*s), instance));
+        assert_ne!(at("a"), at("b"), "not all at once");
     }
 }

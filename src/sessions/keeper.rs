@@ -23,6 +23,8 @@ const LOOK_WITHIN: Duration = Duration::from_secs(5);
 const TURN: Duration = Duration::from_millis(500);
 /// How long a look goes on at least, when something happens meanwhile.
 const LOOK_FOR: Duration = Duration::from_secs(1);
+/// How often news of the others make looking quick again.
+const STIR: Duration = Duration::from_secs(2);
 /// How long instances may differ before it is said aloud, and how often it is repeated.
 const DIFFER_FOR: Duration = Duration::from_secs(10);
 const DIFFER_AGAIN: Duration = Duration::from_secs(60);
@@ -50,6 +52,18 @@ struct Known {
     swept: Option<String>,
     differ_since: Option<Instant>,
     said: Option<Instant>,
+    /// When the others last made it quick.
+    stirred: Option<Instant>,
+}
+
+impl Known {
+    /// Something is new among the others. Whoever makes news without end makes no more sweeps.
+    fn heard(&mut self, now: Instant) {
+        if self.stirred.is_none_or(|at| now.duration_since(at) > STIR) {
+            self.stirred = Some(now);
+            self.rhythm.stir(now);
+        }
+    }
 }
 
 impl Keeper {
@@ -77,6 +91,7 @@ impl Keeper {
             swept: None,
             differ_since: None,
             said: None,
+            stirred: None,
         };
         loop {
             let usable = link.usable().await;
@@ -99,7 +114,7 @@ impl Keeper {
             tokio::select! {
                 // The senders live as long as this does.
                 _ = changes.changed() => known.rhythm.stir(Instant::now()),
-                _ = news.changed() => known.rhythm.stir(Instant::now()),
+                _ = news.changed() => known.heard(Instant::now()),
                 () = tokio::time::sleep_until(next.unwrap_or(turn).min(turn).into()) => {}
             }
         }
@@ -153,7 +168,7 @@ impl Keeper {
         if known.sure != Some(view.times) {
             // It is this instance's turn since just now, or it slept: what it knows may be old.
             self.service.standing.freshness.look_now(LOOK_WITHIN).await;
-            if known.sure.is_none() {
+            if known.sure.is_none() && !view.doubts {
                 tracing::info!(event = "sweeper", "this instance looks after open connections");
                 self.service.metrics.sessions().sweeper(true);
             }
@@ -187,10 +202,9 @@ impl Keeper {
             gained: self.settings.gained,
         };
         let go_on = || {
+            // Not on any news: who makes them without end would stop this.
             let same = |now: View| now.elected && now.times == view.times;
-            !changes.has_changed().unwrap_or(true)
-                && !news.has_changed().unwrap_or(true)
-                && self.fleet.view().is_some_and(same)
+            !changes.has_changed().unwrap_or(true) && self.fleet.view().is_some_and(same)
         };
         let outcome = self.sweep(system, &judge, &mut known.patience, go_on).await;
         let heard = outcome.is_some();

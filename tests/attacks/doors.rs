@@ -16,7 +16,7 @@ use super::deployment::{DEADLINE, Deployment, Prepared};
 use super::raw::Raw;
 use super::suite::Place;
 
-fn attack(id: &'static str, title: &'static str, how: &'static str, why: &'static str) -> Attack {
+pub fn attack(id: &'static str, title: &'static str, how: &'static str, why: &'static str) -> Attack {
     let mut attack = super::suite::families().remove(0).attacks.remove(0);
     attack.id = id;
     attack.title = title;
@@ -75,6 +75,84 @@ pub fn family() -> Family {
             ),
             told(
                 attack(
+                    "answer-replayed",
+                    "A second responder lets a stranger in with an answer of solewriter's that it \
+                     captured, for a service",
+                    "where it has the issuer's seed",
+                    "an answer is for one connection, by a key that the server makes for it",
+                ),
+                "CONNECT {nkey: another, sig: its own}",
+            ),
+            told(
+                attack(
+                    "answer-other-user",
+                    "The same with an answer that the issuer signed for another connection of this \
+                     server",
+                    "for the connection that is asked about",
+                    "an answer is for one connection, by a key that the server makes for it",
+                ),
+                "CONNECT {nkey: another, sig: its own}",
+            ),
+            told(
+                attack(
+                    "answer-other-grant",
+                    "The same with the grant of another connection, in an answer for this one",
+                    "for the connection that is asked about",
+                    "so is the grant in it",
+                ),
+                "CONNECT {nkey: another, sig: its own}",
+            ),
+            told(
+                attack(
+                    "answer-other-server",
+                    "The same with an answer that the issuer signed for another server",
+                    "for the server that asks",
+                    "an answer is for one server, by its id",
+                ),
+                "CONNECT {nkey: another, sig: its own}",
+            ),
+            told(
+                attack(
+                    "answer-expired",
+                    "The same with a grant that has expired",
+                    "while it has not",
+                    "the server looks at the grant's time",
+                ),
+                "CONNECT {nkey: another, sig: its own}",
+            ),
+            told(
+                attack(
+                    "answer-for-rogue-server",
+                    "Someone in the callout's account plays a server with a key of its own, has \
+                     solewriter sign a service's grant for it, and lets a stranger in with that",
+                    "where it has the issuer's seed",
+                    "solewriter answers whoever asks as a server, and an answer is good at that \
+                     server alone",
+                ),
+                "CONNECT {nkey: another, sig: its own}",
+            ),
+            told(
+                attack(
+                    "ask-for-another",
+                    "The same asks for the grant of a service that never connected to it, with \
+                     the service's key and whatever signature it has",
+                    "with a signature of the service over the nonce that it names",
+                    "who has no signature of the nonce does not have the seed, whichever server \
+                     asks",
+                ),
+                "$SYS.REQ.USER.AUTH {nkey: victim's, sig: another's}",
+            ),
+            told(
+                attack(
+                    "ask-as-another-server",
+                    "The same asks in the name of a server of the deployment",
+                    "in its own name",
+                    "a request counts with the signature of the server that it names",
+                ),
+                "$SYS.REQ.USER.AUTH {server_id: another's}",
+            ),
+            told(
+                attack(
                     "answer-publisher",
                     "The user who may push policies takes authorization requests",
                     "for the callout user",
@@ -106,7 +184,7 @@ pub fn family() -> Family {
 }
 
 /// What a row shows in the place of lines.
-fn told(mut attack: Attack, line: &'static str) -> Attack {
+pub fn told(mut attack: Attack, line: &'static str) -> Attack {
     attack.steps = vec![Step::Told(line)];
     attack
 }
@@ -141,7 +219,7 @@ nkeys = ["{by-mqtt}"]
 connections = ["MQTT"]
 "#;
 
-type Seen = (&'static str, Result<Option<Ending>, String>);
+pub type Seen = (&'static str, Result<Option<Ending>, String>);
 
 /// How it ended, where being let in is success.
 fn ending(entered: &Result<(), String>) -> Ending {
@@ -153,8 +231,12 @@ pub async fn run(place: Place) -> Vec<Seen> {
     let mut seen = other_doors(place.version).await;
     seen.extend(false_answers(place.version).await);
     seen.push(("door-no-auth-user", no_auth_user(place.version).await));
+    judged(seen, &family(), place)
+}
+
+/// What is not as the family says is an error.
+pub fn judged(mut seen: Vec<Seen>, family: &Family, place: Place) -> Vec<Seen> {
     for (id, outcome) in &mut seen {
-        let family = family();
         let attack = family.attacks.iter().find(|attack| attack.id == *id).unwrap();
         if let Ok(Some(ending)) = outcome
             && !attack.expects(*ending, place.numbers())
@@ -263,8 +345,8 @@ async fn by_mqtt(address: &str, user: &str, password: &str) -> Result<(), String
 }
 
 /// Another user in the callout's account, and requests in the clear so that it can read them.
-fn with_a_rogue() -> Prepared {
-    Prepared::new()
+pub fn with_a_rogue(prepared: Prepared) -> Prepared {
+    prepared
         .with_server(
             "  AUTH {\n    users: [",
             "  AUTH {\n    users: [ { user: rogue, password: rogue }",
@@ -277,7 +359,7 @@ fn with_a_rogue() -> Prepared {
         .with_settings("seed = \"keys/callout.xk\"", "")
 }
 
-async fn rogue(deployment: &Deployment) -> Raw {
+pub async fn rogue(deployment: &Deployment) -> Raw {
     let mut rogue = Raw::dial(deployment.url()).await;
     rogue.enter(&json!({"user": "rogue", "pass": "rogue"})).await.unwrap();
     rogue.subscribe("$SYS.REQ.USER.AUTH").await.unwrap();
@@ -286,14 +368,33 @@ async fn rogue(deployment: &Deployment) -> Raw {
 
 async fn false_answers(version: &'static str) -> Vec<Seen> {
     // Without solewriter, so that nobody else answers.
-    let deployment = with_a_rogue().start_broker(version, POLICY).await;
+    let deployment = with_a_rogue(Prepared::new()).start_broker(version, POLICY).await;
     let issuer = std::fs::read_to_string(deployment.files.seed_file("issuer")).unwrap();
     let issuer = nkeys::KeyPair::from_seed(issuer.trim()).unwrap();
-    let control = let_in_by(&deployment, &issuer).await;
-    let entered = let_in_by(&deployment, &nkeys::KeyPair::new_account()).await;
-    let other_issuer = after(control, &entered);
+    let by_issuer = async |spoil: fn(&mut Value, &mut Value)| {
+        let_in_by(&deployment, |request| grant(request, &issuer, spoil)).await
+    };
+    let control = by_issuer(|_, _| {}).await;
+    let other = nkeys::KeyPair::new_account();
+    let entered = let_in_by(&deployment, |request| grant(request, &other, |_, _| {})).await;
+    let other_user = |_: &mut Value, answer: &mut Value| answer["sub"] = json!(a_user());
+    let other_grant = |user: &mut Value, _: &mut Value| user["sub"] = json!(a_user());
+    let other_server = |_: &mut Value, answer: &mut Value| {
+        answer["aud"] = json!(nkeys::KeyPair::new_server().public_key());
+    };
+    let expired = |user: &mut Value, _: &mut Value| {
+        user["exp"] = json!(user["iat"].as_i64().unwrap() - 60);
+    };
+    let mut seen = vec![
+        ("answer-other-issuer", after(control.clone(), &entered)),
+        ("answer-other-user", after(control.clone(), &by_issuer(other_user).await)),
+        ("answer-other-grant", after(control.clone(), &by_issuer(other_grant).await)),
+        ("answer-other-server", after(control.clone(), &by_issuer(other_server).await)),
+        ("answer-expired", after(control.clone(), &by_issuer(expired).await)),
+    ];
+    seen.extend(a_server_of_its_own(version, &control).await);
 
-    let deployment = with_a_rogue().start(version, POLICY).await;
+    let deployment = with_a_rogue(Prepared::new()).start(version, POLICY).await;
     let plain = deployment.service("plain");
     Raw::try_login(deployment.url(), &plain.seed).await.unwrap();
     let mut rogue = rogue(&deployment).await;
@@ -314,36 +415,123 @@ async fn false_answers(version: &'static str) -> Vec<Seen> {
     }
     answering.abort();
     let first = Ok(Some(if kept_out { Ending::Succeeded } else { Ending::NoEffect }));
-    vec![("answer-other-issuer", other_issuer), ("answer-first", first)]
+    seen.push(("answer-first", first));
+    seen
 }
 
-/// A stranger connects, and the rogue answers for it.
-async fn let_in_by(deployment: &Deployment, issuer: &nkeys::KeyPair) -> Result<(), String> {
+/// The public key of some user.
+fn a_user() -> String {
+    nkeys::KeyPair::new_user().public_key()
+}
+
+/// A rogue in the callout's account asks solewriter as a server does. `control` says whether a
+/// rogue who has the issuer's seed lets a stranger in.
+async fn a_server_of_its_own(version: &'static str, control: &Result<(), String>) -> Vec<Seen> {
+    let deployment = with_a_rogue(Prepared::new()).start(version, POLICY).await;
+    let plain = deployment.service("plain").seed;
+    let mut rogue = rogue(&deployment).await;
+    rogue.subscribe("$SYS._INBOX.>").await.unwrap();
+    rogue.subscribe("_INBOX.rogue").await.unwrap();
+    let raw = Raw::try_login(deployment.url(), &plain).await.unwrap();
+    drop(raw);
+    // A real request, and the answer that lets `plain` in.
+    let (mut request, mut captured) = (Value::Null, Vec::new());
+    while request.is_null() || captured.is_empty() {
+        let message = rogue.message().await;
+        if message.reply.is_some() {
+            request = claims(&message.payload);
+        } else {
+            captured = message.payload;
+        }
+    }
+    let real = request["iss"].clone();
+    let server = nkeys::KeyPair::new_server();
+    let nonce = "abcdefghijklmno";
+    let proof = |seed: &solewriter::keys::Seed<solewriter::keys::User>| {
+        BASE64URL_NOPAD.encode(&Signer::new(seed).unwrap().sign(nonce.as_bytes()))
+    };
+    let stranger = deployment.service("stranger").seed;
+    let mut ask = async |iss: Value, id: Value, sig: String| {
+        let now = i64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_secs()).unwrap();
+        request["iss"] = iss;
+        request["nats"]["server_id"]["id"] = id;
+        (request["iat"], request["exp"]) = (json!(now), json!(now + 2));
+        request["nats"]["client_info"]["nonce"] = json!(nonce);
+        request["nats"]["connect_opts"]["sig"] = json!(sig);
+        let bytes = signed(&request, &server);
+        rogue.publish_with("$SYS.REQ.USER.AUTH", "_INBOX.rogue", "", &bytes).await.unwrap();
+        // It hears its own request, too.
+        loop {
+            match timeout(Duration::from_secs(1), rogue.message()).await {
+                Ok(message) if message.subject == "_INBOX.rogue" => return Some(message.payload),
+                Ok(_) => {}
+                Err(_) => return None,
+            }
+        }
+    };
+    let own = json!(server.public_key());
+    let granted = ask(own.clone(), own.clone(), proof(&plain)).await.unwrap_or_default();
+    let is_grant = |answer: &[u8]| claims(answer)["nats"]["jwt"].is_string();
+    let as_itself = if !granted.is_empty() && is_grant(&granted) {
+        Ok(())
+    } else {
+        Err("solewriter does not answer who asks as a server".to_owned())
+    };
+    let foreign = ask(own.clone(), own.clone(), proof(&stranger)).await;
+    let foreign = foreign.filter(|answer| is_grant(answer)).map(drop).ok_or_else(String::new);
+    let as_another = [
+        ask(real.clone(), real.clone(), proof(&plain)).await,
+        ask(own.clone(), real, proof(&plain)).await,
+    ];
+    let as_another = as_another.into_iter().flatten().next().map(drop).ok_or_else(String::new);
+    // Nobody else answers from here on.
+    let mut deployment = deployment;
+    deployment.instances.clear();
+    let replayed = let_in_by(&deployment, |_| captured.clone()).await;
+    let for_rogue = let_in_by(&deployment, |_| granted.clone()).await;
+    vec![
+        ("answer-replayed", after(control.clone(), &replayed)),
+        ("answer-for-rogue-server", after(control.clone().and(as_itself.clone()), &for_rogue)),
+        ("ask-for-another", after(as_itself.clone(), &foreign)),
+        ("ask-as-another-server", after(as_itself, &as_another)),
+    ]
+}
+
+/// A stranger connects, and the rogue answers for it with what is made of the request.
+async fn let_in_by(
+    deployment: &Deployment,
+    answer: impl FnOnce(&Value) -> Vec<u8>,
+) -> Result<(), String> {
     let mut rogue = rogue(deployment).await;
     let url = deployment.url().to_owned();
     let stranger = deployment.service("stranger").seed;
     let entering = tokio::spawn(async move { Raw::try_login(&url, &stranger).await.map(drop) });
     let request = rogue.message().await;
-    let answer = grant(&claims(&request.payload), issuer);
+    let answer = answer(&claims(&request.payload));
     rogue.publish(&request.reply.unwrap(), &answer).await.unwrap();
     timeout(Duration::from_secs(20), entering).await.unwrap().unwrap()
 }
 
-fn claims(token: &[u8]) -> Value {
+pub fn claims(token: &[u8]) -> Value {
     let claims = std::str::from_utf8(token).unwrap().split('.').nth(1).unwrap();
     serde_json::from_slice(&BASE64URL_NOPAD.decode(claims.as_bytes()).unwrap()).unwrap()
 }
 
-/// Everything that the stranger could wish for.
-fn grant(request: &Value, issuer: &nkeys::KeyPair) -> Vec<u8> {
+/// Everything that the stranger could wish for, once `spoil` had the grant and the answer.
+pub fn grant(
+    request: &Value,
+    issuer: &nkeys::KeyPair,
+    spoil: impl Fn(&mut Value, &mut Value),
+) -> Vec<u8> {
     let (iat, exp) = (request["iat"].as_i64().unwrap(), request["iat"].as_i64().unwrap() + 3600);
     let (iss, sub) = (issuer.public_key(), &request["nats"]["user_nkey"]);
-    let user = json!({"aud": "APP", "iss": iss, "sub": sub, "name": "stranger", "iat": iat,
+    let mut user = json!({"aud": "APP", "iss": iss, "sub": sub, "name": "stranger", "iat": iat,
         "exp": exp, "jti": "X", "nats": {"type": "user", "version": 2, "pub": {}, "sub": {},
         "subs": -1, "data": -1, "payload": -1}});
-    let user = String::from_utf8(signed(&user, issuer)).unwrap();
-    let answer = json!({"aud": request["iss"], "iss": iss, "sub": sub, "iat": iat, "jti": "Y",
-        "nats": {"jwt": user, "type": "authorization_response", "version": 2}});
+    let mut answer = json!({"aud": request["iss"], "iss": iss, "sub": sub, "iat": iat, "jti": "Y",
+        "nats": {"jwt": "", "type": "authorization_response", "version": 2}});
+    spoil(&mut user, &mut answer);
+    answer["nats"]["jwt"] = json!(String::from_utf8(signed(&user, issuer)).unwrap());
     signed(&answer, issuer)
 }
 

@@ -14,12 +14,15 @@
 #![cfg(unix)]
 #![cfg(feature = "sandbox")]
 
+mod beats;
+mod chains;
 mod control;
 // The rest of it is for other tests.
 #[allow(dead_code)]
 #[path = "../e2e/deployment.rs"]
 mod deployment;
 mod doors;
+mod http;
 mod lane;
 mod prove;
 // The rest of it is for other tests.

@@ -5,7 +5,10 @@ use std::process::Output;
 use serde_json::Value;
 use tokio::process::Command;
 
+use solewriter::attacks::{Control, Expected, table};
+
 use super::deployment::{Deployment, Prepared, eventually};
+use super::doors;
 
 const POLICY: &str = r#"
 [service.orders]
@@ -150,7 +153,7 @@ async fn a_server_whose_tracing_asks_for_no_permission_is_found_out() {
         .filter(|attack| attack["outcome"] == "succeeded")
         .map(|attack| attack["id"].as_str().unwrap())
         .collect();
-    assert_eq!(broken, ["trace-to-key", "trace-to-itself"]);
+    assert_eq!(broken, ["trace-to-key", "trace-to-purge", "trace-to-itself"]);
     // The running service has warned of it, once.
     let warned = deployment.instances[0].says("server_defect").await;
     assert_eq!(warned["defect"], "CVE-2026-33249", "{warned}");
@@ -169,6 +172,86 @@ async fn a_user_for_whoever_has_none_is_found_out() {
     let output = prove(&deployment, &["--yes"]).await;
     assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
     assert!(succeeded(&output).contains(&"enter-with-nothing".to_owned()), "{output:?}");
+}
+
+/// Every hole at once: one account, a bucket that several own and that takes everything, and
+/// somebody with the issuer's seed who grants everything to everybody. Each attack that `prove`
+/// tries has to work there, but for those that the server itself refuses to everybody.
+#[tokio::test(flavor = "multi_thread")]
+async fn where_every_hole_is_open_every_attack_succeeds() {
+    let deployment = doors::with_a_rogue(in_one_account()).start_broker("2.15.1", POLICY).await;
+    let issuer = std::fs::read_to_string(deployment.files.seed_file("issuer")).unwrap();
+    let issuer = nkeys::KeyPair::from_seed(issuer.trim()).unwrap();
+    let mut rogue = doors::rogue(&deployment).await;
+    let granting = tokio::spawn(async move {
+        loop {
+            let Ok(request) =
+                tokio::time::timeout(std::time::Duration::from_secs(5), rogue.message()).await
+            else {
+                continue;
+            };
+            let answer = doors::grant(&doors::claims(&request.payload), &issuer, |_, _| {});
+            rogue.publish(&request.reply.unwrap(), &answer).await.unwrap();
+        }
+    });
+    let output = prove(&deployment, &["--yes"]).await;
+    granting.abort();
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    let succeeded = succeeded(&output);
+    let mut missed = Vec::new();
+    for attack in table::families().into_iter().flat_map(|family| family.attacks) {
+        let opened = attack.in_prove
+            && matches!(attack.expected, Expected::Closed { .. })
+            && !matches!(attack.control, Control::Nowhere | Control::OwnInbox | Control::Bucket(_));
+        if opened && !succeeded.contains(&attack.id.to_owned()) {
+            missed.push(attack.id);
+        }
+    }
+    assert_eq!(missed, ["enter-admin-key", "enter-admin-foreign"], "{}", text(&output.stdout));
+}
+
+/// Services are placed where the buckets are, by the settings alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn services_placed_in_the_account_of_the_buckets_are_found_out() {
+    let deployment = Prepared::new()
+        .with_settings("account = \"APP\"", "account = \"STATE\"")
+        .start("2.15.1", POLICY)
+        .await;
+    let output = prove(&deployment, &["--yes"]).await;
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    assert!(succeeded(&output).contains(&"reply-direct-get".to_owned()), "{output:?}");
+    nothing_is_left(&deployment).await;
+}
+
+/// An import without a wildcard is reached by reply subjects.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_of_one_subject_is_found_out() {
+    let import = |subject: &str| format!("{{ service: {{ account: STATE, subject: {subject} }} }}");
+    let all = import("\"$KV.>\"");
+    let one = import("\"$KV.solewriter-prove-b.theirs.k1\"");
+    let deployment = Prepared::new()
+        .with_server(&all, &format!("{all}\n      {one}"))
+        .start("2.15.1", POLICY)
+        .await;
+    let output = prove(&deployment, &["--yes"]).await;
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    let succeeded = succeeded(&output);
+    assert!(succeeded.contains(&"reply-direct-get".to_owned()), "{succeeded:?}");
+    assert!(!succeeded.contains(&"reply-api-purge".to_owned()), "{succeeded:?}");
+    nothing_is_left(&deployment).await;
+}
+
+/// Where nothing comes back at all, attacks fail too: that proves nothing, and is said.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_answered_at_all_is_not_proven() {
+    let deployment = Prepared::new()
+        .with_server("{ service: { account: STATE, subject: \"$JS.API.>\" } }", "")
+        .start("2.15.1", POLICY)
+        .await;
+    let output = prove(&deployment, &["--yes"]).await;
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output.stdout));
+    assert!(text(&output.stdout).contains("NOT PROVEN"), "{output:?}");
+    nothing_is_left(&deployment).await;
 }
 
 /// A second service with the same keys and a policy that grants everything would be one; here it is

@@ -12,6 +12,7 @@ use solewriter::defects::{Version, version};
 use solewriter::policy::validate::validate;
 use solewriter::source::SourceFile;
 
+use super::chains;
 use super::control::{self, Controls};
 use super::deployment::{Deployment, Prepared};
 use super::doors;
@@ -50,6 +51,7 @@ pub fn everything() -> Vec<Family> {
     let mut all = families();
     all.insert(1, doors::family());
     all.insert(2, seeds::family());
+    all.insert(2, chains::family());
     all
 }
 
@@ -116,7 +118,8 @@ pub async fn run_place(place: Place) -> (Column, Vec<String>) {
         }
     }
     if !place.cluster && std::env::var("ATTACKS").map_or(true, |words| words.contains("door")) {
-        for (id, outcome) in doors::run(place).await {
+        let (doors, chains) = tokio::join!(doors::run(place), chains::run(place));
+        for (id, outcome) in doors.into_iter().chain(doors::judged(chains, &chains::family(), place)) {
             match outcome {
                 Ok(ending) => drop(column.insert(id, ending)),
                 Err(text) => wrong.push(format!("{id}: {text}")),

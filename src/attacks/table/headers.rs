@@ -130,6 +130,68 @@ pub(super) fn family() -> Family {
             .control(Control::Nowhere)
             .since(2, 12)
             .in_prove(),
+            Attack::new(
+                "header-batch-fast",
+                "A fast batch that is never finished",
+                Who::Sharer,
+                Effect::Blocked,
+            )
+            .step(send(OWN).reply("_INBOX.{me}.b.10.fail.1.0.$FI").body("x"))
+            .step(victim_writes(""))
+            .closed(Ending::NoEffect, off)
+            .control(Control::Nowhere)
+            .since(2, 14)
+            .in_prove(),
+            put(
+                "header-batch-commit",
+                "An atomic batch whose last message is a key of the victim's",
+                "Nats-Batch-Id: b\r\nNats-Batch-Sequence: 1",
+                Effect::Changed,
+            )
+            .step(
+                ask("$KV.{victim}.theirs.k1")
+                    .headers("Nats-Batch-Id: b\r\nNats-Batch-Sequence: 2\r\nNats-Batch-Commit: 1")
+                    .body("x"),
+            )
+            .closed(Ending::Refused, super::NOT_GRANTED)
+            .once_granted(&["$KV.{victim}.theirs.k1"])
+            .bucket(json!({"allow_atomic": true}))
+            .since(2, 12)
+            .not_in_prove(),
+            put(
+                "header-schedule-source",
+                "A put that JetStream repeats with what the victim wrote",
+                "Nats-Schedule: @at 2020-01-01T00:00:00Z\r\n\
+                 Nats-Schedule-Source: $KV.{victim}.theirs.k1\r\n\
+                 Nats-Schedule-Target: $KV.{victim}.mine.b",
+                Effect::Learns("{secret}"),
+            )
+            .step(Step::Pass(700))
+            .step(ask("$JS.API.DIRECT.GET.KV_{victim}.$KV.{victim}.mine.b"))
+            .closed(Ending::Rejected, off)
+            .control(on(json!({"allow_msg_schedules": true, "allow_msg_ttl": true,
+                "discard": "old"})))
+            .since(2, 14)
+            .not_in_prove(),
+            put(
+                "header-source",
+                "A put that says it comes from the victim's stream",
+                "Nats-Stream-Source: KV_{victim} 1 > > $KV.{victim}.theirs.k1\r\n\
+                 Nats-Stream: KV_{victim}\r\nNats-Subject: $KV.{victim}.theirs.k1\r\n\
+                 Nats-Sequence: 1",
+                Effect::Changed,
+            )
+            .closed(Ending::NoEffect, own)
+            .control(Control::Nowhere),
+            put(
+                "header-marker",
+                "A put that says that the victim's key was deleted",
+                "Nats-Marker-Reason: MaxAge\r\nKV-Operation: PURGE\r\n\
+                 Nats-Subject: $KV.{victim}.theirs.k1",
+                Effect::Changed,
+            )
+            .closed(Ending::NoEffect, own)
+            .control(Control::Nowhere),
             put("header-counter", "A counter's increment", "Nats-Incr: 1", Effect::Changed)
                 .closed(Ending::Rejected, off)
                 .control(Control::Nowhere)
@@ -175,6 +237,22 @@ pub(super) fn family() -> Family {
                 vec!["$KV.{victim}.theirs.k1".to_owned()],
                 Vec::new(),
             ))
+            .since(2, 11)
+            .opened_by(&TRACING)
+            .in_prove(),
+            Attack::new(
+                "trace-to-purge",
+                "A put whose trace is to be a request to purge the victim's bucket",
+                Who::Neighbour,
+                Effect::Changed,
+            )
+            .step(
+                ask("$KV.{mine}.a")
+                    .headers("Nats-Trace-Dest: $JS.API.STREAM.PURGE.KV_{victim}")
+                    .body("x"),
+            )
+            .closed(Ending::Refused, "the server asks for leave to publish where a trace goes")
+            .once_granted(&["$JS.API.STREAM.PURGE.KV_{victim}"])
             .since(2, 11)
             .opened_by(&TRACING)
             .in_prove(),

@@ -62,6 +62,38 @@ fn smuggled(id: &'static str, title: &'static str, settings: &Value) -> Attack {
         .in_prove()
 }
 
+/// A direct get of what may be read, with something beside it that asks for more.
+fn beside(id: &'static str, title: &'static str, headers: &str, body: &Value) -> Attack {
+    let body = if body.is_null() { String::new() } else { body.to_string() };
+    let direct = "$JS.API.DIRECT.GET.KV_{victim}";
+    let bad = ask("$JS.API.DIRECT.GET.KV_{victim}.$KV.{victim}.open.k").headers(headers);
+    Attack::new(id, title, Who::PartReader, SECRET)
+        .step(bad.body(&body))
+        .closed(Ending::Rejected, "the server takes the key from the subject or from the body")
+        .control(Control::Instead(ask(direct).body(&body), direct.to_owned()))
+        .in_prove()
+}
+
+/// The body of [`smuggled`], as a text that no serialiser writes.
+fn spelled(id: &'static str, title: &'static str, settings: &str) -> Attack {
+    let body = format!(
+        "{{\"stream_name\":\"KV_{{victim}}\",\"config\":{{\"name\":\"w\",\"ack_policy\":\"none\",\
+         \"deliver_policy\":\"all\",\"deliver_subject\":\"_INBOX.{{me}}.values\",\
+         \"inactive_threshold\":60000000000,{settings}}}}}"
+    );
+    let named = "$JS.API.CONSUMER.CREATE.KV_{victim}.w";
+    Attack::new(id, title, Who::PartReader, SECRET)
+        .step(listen("_INBOX.{me}.values"))
+        .step(ask("$JS.API.CONSUMER.CREATE.KV_{victim}.w.$KV.{victim}.open.>").body(&body))
+        .closed(
+            Ending::Rejected,
+            "JetStream compares the filter in the subject with what it read of the body, \
+             whichever of two it took",
+        )
+        .control(Control::Instead(ask(named).body(&body), named.to_owned()))
+        .in_prove()
+}
+
 pub(super) fn values() -> Family {
     let (n, p) = (Who::Neighbour, Who::PartReader);
     let by_key = json!({"last_by_subj": "$KV.{victim}.theirs.k1"});
@@ -167,6 +199,81 @@ pub(super) fn values() -> Family {
                 "A consumer that names its part and asks for all",
                 &json!({"name": "w"}),
             ),
+            spelled(
+                "filter-doubled",
+                "The same, with the filter twice",
+                "\"filter_subject\":\"$KV.{victim}.open.>\",\
+                 \"filter_subject\":\"$KV.{victim}.theirs.>\"",
+            ),
+            spelled(
+                "filter-other-case",
+                "The same, with the second in another case",
+                "\"filter_subject\":\"$KV.{victim}.open.>\",\
+                 \"Filter_Subject\":\"$KV.{victim}.theirs.>\"",
+            ),
+            spelled(
+                "filter-several-case",
+                "The same, with a list of filters in another case",
+                "\"FILTER_SUBJECTS\":[\"$KV.{victim}.open.>\",\"$KV.{victim}.theirs.>\"]",
+            ),
+            spelled(
+                "filter-escaped",
+                "The same, with the key written in escapes",
+                "\"filter\\u005fsubject\":\"$KV.{victim}.theirs.>\"",
+            ),
+            spelled(
+                "filter-config-doubled",
+                "The same, with a second `config`",
+                "\"filter_subject\":\"$KV.{victim}.open.>\"},\
+                 \"Config\":{\"filter_subject\":\"$KV.{victim}.theirs.>\"",
+            ),
+            spelled(
+                "filter-star",
+                "A consumer whose filter has a `>` in the middle, which a permission takes for a \
+                 plain token",
+                "\"filter_subject\":\"$KV.{victim}.theirs.>\"",
+            )
+            .instead(
+                ask("$JS.API.CONSUMER.CREATE.KV_{victim}.w.$KV.{victim}.>.shown").body(
+                    &consumer(&json!({"name": "w", "filter_subject": "$KV.{victim}.>.shown"})),
+                ),
+            )
+            .first(listen("_INBOX.{me}.values"))
+            .closed(Ending::Rejected, "JetStream knows no filter with a `>` in the middle")
+            .not_in_prove(),
+            beside("get-body-beside", "A direct get of what it may read, with another key in the \
+                 body", "", &by_key),
+            beside("get-sequence-beside", "The same with a sequence in the body", "",
+                &json!({"seq": 1})),
+            beside("get-many-beside", "The same with many keys in the body", "",
+                &json!({"multi_last": ["$KV.{victim}.>"]})).since(2, 11),
+            beside("get-next-beside", "The same with the next of any key in the body", "",
+                &json!({"seq": 1, "next_by_subj": ">"})),
+            beside(
+                "get-headers-beside",
+                "The same with headers that name another key, and another account",
+                "Nats-Subject: $KV.{victim}.theirs.k1\r\nNats-Sequence: 1\r\n\
+                 Nats-Request-Info: {\"acc\":\"STATE\",\"svc\":\"$JS.API.>\"}",
+                &by_key,
+            ),
+            beside("get-headers-alone", "The same with these headers alone", "", &Value::Null)
+                .instead(
+                    ask("$JS.API.DIRECT.GET.KV_{victim}.$KV.{victim}.open.k").headers(
+                        "Nats-Subject: $KV.{victim}.theirs.k1\r\nNats-Sequence: 1\r\n\
+                         Nats-Last-Sequence: 1",
+                    ),
+                )
+                .closed(Ending::NoEffect, "no header of a direct get means anything")
+                .control(Control::Nowhere),
+            Attack::new(
+                "get-star",
+                "A direct get with a `>` in the middle, which a permission takes for a plain token",
+                Who::PartReader,
+                SECRET,
+            )
+            .step(ask("$JS.API.DIRECT.GET.KV_{victim}.$KV.{victim}.>.shown"))
+            .closed(Ending::Rejected, "it is a key that no message has")
+            .control(Control::Nowhere),
             mine(
                 "filter-other-stream",
                 "A consumer on its own bucket, with the victim's in the body",
