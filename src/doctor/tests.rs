@@ -11,6 +11,7 @@ use super::*;
 use crate::fleet::Report as Instance;
 use crate::policy::model::Policy;
 use crate::policy::validate::validate;
+use crate::sessions::consumers::sweep::Survey;
 use crate::source::SourceFile;
 
 const ISSUER: &str = "AISSUER";
@@ -378,7 +379,7 @@ fn connections_are_known_by_the_names_that_solewriter_gave_them() {
     // As older versions named them, which says too little.
     assert_eq!(found(&format!("a/{KEY}/{revision}/0123456789abcdef")), (false, true));
     assert_eq!(found(&format!("a/{KEY}/{revision}")), (false, true));
-    for stranger in ["guest", KEY, "a/b/c/d", &format!("a/{KEY}/{older}/{digest}/more")] {
+    for stranger in ["guest", KEY, "a/b/c/d", &format!("a/{KEY}/{current}/{other}/1/more")] {
         assert_eq!(found(stranger), (true, false), "{stranger}");
     }
 }
