@@ -139,7 +139,8 @@ mod tests {
 
     #[test]
     fn colours_stay_and_nothing_else_of_a_terminals() {
-        let text = "\u{1b}[1m\u{1b}[38;5;9merror\u{1b}[0m: \u{1b}[2Jgone \u{1b}]0;title\u{7} \u{1b}[8";
+        let text =
+            "\u{1b}[1m\u{1b}[38;5;9merror\u{1b}[0m: \u{1b}[2Jgone \u{1b}]0;title\u{7} \u{1b}[8";
         assert_eq!(
             coloured(text),
             "\u{1b}[1m\u{1b}[38;5;9merror\u{1b}[0m: \\u{1b}[2Jgone \\u{1b}]0;title\\u{7} \\u{1b}[8"

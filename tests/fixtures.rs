@@ -157,7 +157,8 @@ fn the_examples_of_the_documentation_hold_together() {
         .map(|(i, text)| {
             // The table for everybody has a file of its own.
             let is_defaults = text.starts_with("[defaults]");
-            let name = if is_defaults { DEFAULTS_FILE.to_owned() } else { format!("example {}", i + 1) };
+            let name =
+                if is_defaults { DEFAULTS_FILE.to_owned() } else { format!("example {}", i + 1) };
             SourceFile::new(name, text)
         })
         .collect();

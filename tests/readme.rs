@@ -41,7 +41,10 @@ fn what_to_set_in_each_library_is_what_the_examples_set() {
         ("async-nats", "ConnectOptions::with_nkey(seed.trim().to_owned())"),
         ("async-nats", ".custom_inbox_prefix(\"_INBOX.orders\")"),
         ("nats.py", "inbox_prefix=b\"_INBOX.orders\""),
-        ("nats.js", "authenticator: nkeyAuthenticator(new TextEncoder().encode(seed.toString().trim()))"),
+        (
+            "nats.js",
+            "authenticator: nkeyAuthenticator(new TextEncoder().encode(seed.toString().trim()))",
+        ),
         ("nats.js", "inboxPrefix: \"_INBOX.orders\""),
         ("nats.go", "nats.CustomInboxPrefix(\"_INBOX.orders\")"),
     ] {

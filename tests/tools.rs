@@ -92,7 +92,9 @@ fn what_others_wrote_is_shown_and_does_nothing() {
     std::fs::write(worse.join(format!("{raw}\n.toml")), "[service.a]\n").unwrap();
     let dirt = |text: &str| -> Vec<char> {
         let bad = |c: &char| {
-            *c != '\n' && (c.is_control() || "\u{202e}\u{2066}\u{2028}\u{2029}\u{200b}\u{feff}\u{e0041}".contains(*c))
+            *c != '\n'
+                && (c.is_control()
+                    || "\u{202e}\u{2066}\u{2028}\u{2029}\u{200b}\u{feff}\u{e0041}".contains(*c))
         };
         text.chars().filter(bad).collect()
     };

@@ -294,10 +294,8 @@ async fn keep_current(store: Arc<Store>, mut watcher: Watcher) {
             Ok(Err(problems)) => tracing::error!(
                 event = "policy_refused",
                 summary = problems.summary(),
-                problems = brief(
-                    &problems.render(Style::Plain),
-                    problems.count(Severity::Error) as u64,
-                ),
+                problems =
+                    brief(&problems.render(Style::Plain), problems.count(Severity::Error) as u64,),
                 "owners are still those of the policy before",
             ),
             Err(_) => {}

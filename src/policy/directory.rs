@@ -683,7 +683,10 @@ mod tests {
         let name = clean::HOSTILE.to_owned() + "toml";
         write(&dir.path().join(&name), "");
         let problems = Directory::new(dir.path()).read().unwrap_err().to_string();
-        assert!(problems.starts_with("error[file-name]: the name of e\\u{1b}[31mvil\\n"), "{problems}");
+        assert!(
+            problems.starts_with("error[file-name]: the name of e\\u{1b}[31mvil\\n"),
+            "{problems}"
+        );
         assert!(clean::dirt(&problems).is_empty());
     }
 

@@ -163,11 +163,7 @@ fn check_defaults(
 /// Who may write one file of several must not thereby change the services of the others. The
 /// table may stand in [`DEFAULTS_FILE`], which is there for it, or where it changes no service
 /// of another file.
-fn check_reach(
-    table: &Spanned<SettingEntries>,
-    services: &[ServiceEntry],
-    problems: &Collector,
-) {
+fn check_reach(table: &Spanned<SettingEntries>, services: &[ServiceEntry], problems: &Collector) {
     let file = table.span.file();
     if **file.name() == *DEFAULTS_FILE {
         return;

@@ -132,7 +132,8 @@ fn plain(service: &Service, pattern: &Pattern, side: Side) -> Advice {
             Side::Subscribe => {
                 let comes = format!("`{inbox}` comes with `reads`, `owns` and `calls`");
                 let prefix = inbox_prefix(&service.name);
-                let own = pattern.as_str().strip_prefix(&*prefix).is_some_and(|r| r.starts_with('.'));
+                let own =
+                    pattern.as_str().strip_prefix(&*prefix).is_some_and(|r| r.starts_with('.'));
                 if own {
                     format!("inboxes are private: {comes}")
                 } else {

@@ -7,8 +7,8 @@ use annotate_snippets::{
 };
 
 use super::redact::redact;
-use crate::clean;
 use super::{Label, Problem, Problems, Severity, SourceFile};
+use crate::clean;
 
 /// Labels in one file that are more lines apart than this get a snippet each.
 const LINES_TOGETHER: usize = 40;

@@ -267,7 +267,11 @@ mod tests {
         for (list, errors, said) in [
             (&["warning[a]", "error[b]"][..], 1, ""),
             (&["error[b]", "error[c]"], 2, "\n\n... and 1 more error: `solewriter check` shows it"),
-            (&["note[a]", "error[b]", "x"], 127, "\n\n... and 126 more errors: `solewriter check` shows them"),
+            (
+                &["note[a]", "error[b]", "x"],
+                127,
+                "\n\n... and 126 more errors: `solewriter check` shows them",
+            ),
         ] {
             let brief = brief(&text(list), errors);
             assert_eq!(brief.replace("\n\n\n", "\n\n"), format!("{first}{said}"), "{list:?}");

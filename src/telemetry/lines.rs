@@ -204,7 +204,11 @@ mod tests {
             let lines = Lines::to(Sink(sender, None)).unwrap();
             let mut cleaned = Cleaned::new(lines.clone(), json);
             let hostile = clean::HOSTILE;
-            let line = if json { format!("{{\"a\":{}}}\n", serde_json::json!(hostile)) } else { format!("\u{1b}[31mERROR\u{1b}[0m {hostile}\n") };
+            let line = if json {
+                format!("{{\"a\":{}}}\n", serde_json::json!(hostile))
+            } else {
+                format!("\u{1b}[31mERROR\u{1b}[0m {hostile}\n")
+            };
             cleaned.write_all(line.as_bytes()).unwrap();
             cleaned.write_all(b"{\"plain\":1}\n").unwrap();
             lines.finish();

@@ -142,7 +142,9 @@ fn is_loose(line: &[u8]) -> bool {
     let head = line.split(|byte| *byte == b'"').next().unwrap_or_default();
     let of = |kind: &&[u8]| {
         find(head, b" - ").and_then(|at| head.get(at + 3..)).is_some_and(|label| {
-            label.strip_prefix(*kind).is_some_and(|rest| rest.starts_with(b":") || rest.starts_with(b"_ws:"))
+            label
+                .strip_prefix(*kind)
+                .is_some_and(|rest| rest.starts_with(b":") || rest.starts_with(b"_ws:"))
         })
     };
     line.is_empty() || [&b"lid"[..], b"mid", b"rid", b"gid"].iter().any(of)

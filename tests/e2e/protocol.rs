@@ -233,7 +233,11 @@ pub async fn who_says_much_of_itself_is_answered(version: &'static str) {
     options["name"] = json!("x".repeat(200 * 1024));
     raw.enter(&options).await.unwrap();
     let line = deployment.instances[0].says("authorisation").await;
-    assert_eq!((&line["outcome"], &line["service"]), (&json!("granted"), &json!("known")), "{line}");
+    assert_eq!(
+        (&line["outcome"], &line["service"]),
+        (&json!("granted"), &json!("known")),
+        "{line}"
+    );
     assert!(line["client"].as_str().unwrap().len() < 1000, "{line}");
     // Nor does a stranger wait until its time is up.
     let mut raw = Raw::dial(deployment.url()).await;
@@ -242,7 +246,8 @@ pub async fn who_says_much_of_itself_is_answered(version: &'static str) {
     options["name"] = json!("x".repeat(200 * 1024));
     let refused = raw.enter(&options).await.unwrap_err();
     assert!(refused.to_lowercase().contains("authorization violation"), "{refused}");
-    let line = deployment.instances[0].says_where("authorisation", |l| l["outcome"] == "denied").await;
+    let line =
+        deployment.instances[0].says_where("authorisation", |l| l["outcome"] == "denied").await;
     assert_eq!(line["reason"], "unknown_key", "{line}");
 }
 

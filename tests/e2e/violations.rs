@@ -193,8 +193,7 @@ pub async fn each_violation_is_told_once_with_the_true_owner(version: &'static s
             ("subscribe", subject("events"), None, format!("subscribes = [\"events.{b}.x\"]")),
             ("publish", subject("svc"), None, format!("publishes = [\"svc.{b}.x\"]")),
         ] {
-            let rule =
-                if rule.is_empty() { rule } else { format!("[service.intruder] {rule}") };
+            let rule = if rule.is_empty() { rule } else { format!("[service.intruder] {rule}") };
             expected.insert((operation.to_owned(), on), (owner.cloned(), rule));
         }
     }
@@ -425,8 +424,7 @@ pub async fn a_leafnode_writes_no_violation_of_another(version: &'static str) {
          \"APP/user:owner-rust/{owner}/0123456789ab/0123456789abcdef\" - Publish Violation - Subject \
          \"$KV.python.forged\"\n[1] 2026/11/23 18:12:21.596374 [INF]   Name:            forged\nx"
     );
-    let options =
-        json!({"user": "edge", "pass": "edge", "name": forged, "version": "2.12.0", "headers": true});
+    let options = json!({"user": "edge", "pass": "edge", "name": forged, "version": "2.12.0", "headers": true});
     let stream = tokio::net::TcpStream::connect(("127.0.0.1", leaf)).await.unwrap();
     let (reader, mut writer) = stream.into_split();
     let mut lines = BufReader::new(reader).lines();
@@ -441,7 +439,10 @@ pub async fn a_leafnode_writes_no_violation_of_another(version: &'static str) {
     // 2.10 and 2.11 do not name it.
     if left.contains("Remote: edge") {
         let line = follower.says("violation").await;
-        assert_eq!((&line["unproved"], &line["subject"]), (&json!(true), &json!("$KV.python.forged")));
+        assert_eq!(
+            (&line["unproved"], &line["subject"]),
+            (&json!(true), &json!("$KV.python.forged"))
+        );
         assert!(line["service"].is_null() && line["nkey"].is_null(), "{line}");
         let detail = line["detail"].as_str().unwrap();
         assert!(detail.starts_with("unproved: ") && detail.contains("owner-rust/"), "{detail}");

@@ -284,7 +284,8 @@ fn plain_subject(key: &str, entry: &Spanned<String>, scope: &Scope<'_>) -> Optio
             let help = match error {
                 // As nats-server's own permissions name one: `SUBJECT QUEUE`.
                 SubjectError::BadCharacter(' ')
-                    if matches!(key, "subscribes" | "answers") && is_subject_and_queue(&written) =>
+                    if matches!(key, "subscribes" | "answers")
+                        && is_subject_and_queue(&written) =>
                 {
                     "there are no permissions for queue groups: leave the second word out; what a \
                      service may subscribe to, it may in any queue group"
