@@ -371,7 +371,10 @@ impl<K: Role> Seed<K> {
     pub fn parse(text: &str) -> Result<Self, KeyError> {
         let text = text.trim();
         for (what, found) in [
-            ("a byte order mark (U+FEFF) before it, which an editor put there", text.starts_with('\u{feff}')),
+            (
+                "a byte order mark (U+FEFF) before it, which an editor put there",
+                text.starts_with('\u{feff}'),
+            ),
             ("lines around it, as a .creds file has (-----BEGIN …)", text.contains("-----BEGIN")),
             ("several lines or words", text.contains(char::is_whitespace)),
         ] {

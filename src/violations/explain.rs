@@ -244,6 +244,7 @@ reads = ["shared"]
         [operation, v.keyspace, v.owner, v.missing_rule, v.detail]
     }
 
+    #[allow(clippy::too_many_lines)]
     #[test]
     fn names_the_true_owner_and_the_rule_that_would_be_needed() {
         let publish = |subject: &str| format!("Publish Violation - Subject \"{subject}\"");

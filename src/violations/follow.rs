@@ -458,10 +458,9 @@ impl Batch {
                 self.found.push((refusal, hash(line)));
             }
             Line::ServerName(name) if !self.loose => self.names = Some(name),
-            Line::ServerName(_) => {}
             Line::Loose => (self.loose, self.loosened) = (true, true),
             Line::Strange => self.strange += 1,
-            Line::Other => {}
+            Line::ServerName(_) | Line::Other => {}
         }
     }
 }

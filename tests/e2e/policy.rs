@@ -71,10 +71,7 @@ pub async fn an_invalid_edit_changes_nothing_and_says_why(version: &'static str)
     let edits = [
         ("[service.orders\nnkeys = 5", vec!["test.toml:1:"]),
         (unknown_key.as_str(), vec!["test.toml:4:1", "own", "owns"]),
-        (
-            second_owner.as_str(),
-            vec!["test.toml:9:9", "part-owner", "... and 1 more error"],
-        ),
+        (second_owner.as_str(), vec!["test.toml:9:9", "part-owner", "... and 1 more error"]),
         (twice.as_str(), vec!["test.toml:6:", "orders"]),
         ("", vec!["service"]),
         ("[service.orders]\nnkeys = [\"UNKNOWN\"]", vec!["test.toml:2:"]),

@@ -268,6 +268,12 @@ fn keyspace(entry: &Spanned<String>, scope: &Scope<'_>) -> Option<Keyspace> {
 /// What to say where a placeholder does not work.
 const BRACES: &str = "`{service}` stands for the service's name in roles and in `[naming]` only";
 
+fn is_subject_and_queue(text: &str) -> bool {
+    text.split_once(' ').is_some_and(|(subject, queue)| {
+        Pattern::parse(subject).is_ok() && Pattern::parse(queue).is_ok()
+    })
+}
+
 fn plain_subject(key: &str, entry: &Spanned<String>, scope: &Scope<'_>) -> Option<Pattern> {
     let problems = scope.problems;
     let written = text(entry, scope);
@@ -276,6 +282,14 @@ fn plain_subject(key: &str, entry: &Spanned<String>, scope: &Scope<'_>) -> Optio
         Ok(pattern) => pattern,
         Err(error) => {
             let help = match error {
+                // As nats-server's own permissions name one: `SUBJECT QUEUE`.
+                SubjectError::BadCharacter(' ')
+                    if matches!(key, "subscribes" | "answers")
+                        && is_subject_and_queue(&written) =>
+                {
+                    "there are no permissions for queue groups: leave the second word out; what a \
+                     service may subscribe to, it may in any queue group"
+                }
                 SubjectError::BadCharacter(_) => "remove it",
                 SubjectError::TooLong(_) => "shorten it, or use a wildcard",
                 _ => "a subject is tokens with dots between them, such as \"events.orders.>\"",
@@ -309,6 +323,9 @@ fn plain_subject(key: &str, entry: &Spanned<String>, scope: &Scope<'_>) -> Optio
         "name the first token; write one entry for each"
     } else if first == "$KV" {
         "move it to `owns` or `reads`, as \"BUCKET\" or \"BUCKET/KEYS\""
+    } else if matches!(first, "$JS" | "$O") {
+        "remove it: what keyspaces need is granted by itself, and there are no permissions for \
+         streams, consumers and object stores of a service's own"
     } else {
         "remove it: what keyspaces, requests and replies need is granted by itself"
     };

@@ -205,7 +205,9 @@ fn what_may_hold_words_as_they_were_sent_is_loose() {
         "[7] 2026/11/28 15:13:32.788321 [INF] 127.0.0.1:45818 - lid:6 - Leafnode connection closed: Client Closed - Remote: name",
         "127.0.0.1:45818 - lid_ws:6 - Leafnode connection closed: Client Closed - Remote: name",
         "Nov 28 15:13:32 host nats-server[9]: h:5 - lid:6 - Leafnode connection closed: Read Error - Remote: a - Publish Violation - b",
-        "[7] 2026/11/28 15:13:32.788321 [TRC] 127.0.0.1:4 - mid:6 - <<- [CONNECT clientID=a",
+        "[7] 2026/11/28 16:12:53.625410 [TRC] 127.0.0.1:35760 - mid:6 - \"a\\nb\" - <<- [CONNECT clientID=a",
+        // Of a stranger, who is refused a moment later.
+        "[7] 2026/11/28 16:12:51.865632 [TRC] 127.0.0.1:38652 - mid:7 - \"plain\" - <<- [CONNECT clientID=plain keepAlive=1m30s clean username=bad",
         "[7] 2026/11/28 15:13:32.788321 [INF] 127.0.0.1:4 - rid:6 - Router connection closed: x",
     ] {
         assert_eq!(parse(line.as_bytes()), Line::Loose, "{line}");
