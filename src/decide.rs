@@ -10,9 +10,7 @@ use crate::identity::{self, Unproved};
 use crate::keys::{User, UserKey, Verifier};
 use crate::limits::Limit;
 use crate::permissions::{Basis, Defaults, Grant, GrantError, Written};
-use crate::policy::model::{
-    Access, ConnectionType, Policy, Revision, Rule, Service, ServiceKey,
-};
+use crate::policy::model::{Access, ConnectionType, Policy, Revision, Rule, Service, ServiceKey};
 use crate::protocol::request::VerifiedRequest;
 
 /// Grants that are kept, at most, in bytes. One of 20 subjects has some 1.5 KB, so that those of
@@ -220,9 +218,8 @@ impl Decider {
     #[must_use]
     pub fn new(defaults: Defaults, accounts: Vec<Arc<str>>, jitter: f64) -> Self {
         let jitter = jitter.clamp(0.0, 1.0);
-        let weigh = |_: &Arc<str>, kept: &Kept| {
-            u32::try_from(kept.bytes() + BESIDES).unwrap_or(u32::MAX)
-        };
+        let weigh =
+            |_: &Arc<str>, kept: &Kept| u32::try_from(kept.bytes() + BESIDES).unwrap_or(u32::MAX);
         // The newest is always kept: a large one that is turned away would be made for each login.
         let grants = moka::sync::Cache::builder()
             .max_capacity(KEPT_BYTES)
@@ -545,12 +542,12 @@ mod tests {
         let defaults = Defaults { account: "APP".into(), lifetime: Duration::from_secs(60) };
         let decider = Decider::new(defaults, Vec::new(), 0.0);
         let (few, wide) = (["x"].as_slice(), "y".repeat(200));
-        let many: Vec<String> = (0..3_000).map(|n| format!("events.a.number.of.tokens.{n}")).collect();
+        let many: Vec<String> =
+            (0..3_000).map(|n| format!("events.a.number.of.tokens.{n}")).collect();
         let long: Vec<String> = (0..90).map(|n| format!("{wide}.{n}")).collect();
         let huge: Vec<String> = (0..30_000).map(|n| format!("n{n}")).collect();
-        let table = |name, list: &dyn std::fmt::Debug| {
-            format!("[service.{name}]\npublishes = {list:?}\n")
-        };
+        let table =
+            |name, list: &dyn std::fmt::Debug| format!("[service.{name}]\npublishes = {list:?}\n");
         let text = table("few", &few) + &table("many", &many) + &table("long", &long);
         let text = text + &table("huge", &huge);
         let policy = validate(&[SourceFile::new("p.toml", text)]).unwrap().policy;

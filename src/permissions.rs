@@ -476,11 +476,7 @@ impl Written {
 /// allowed, everything is denied: two empty lists would mean that everything is allowed.
 ///
 /// An entry is left in when finding out would take more than `steps`: it changes nothing.
-fn permissions(
-    list: &[Permission],
-    mut deny: Vec<String>,
-    steps: &mut usize,
-) -> NatsPermissions {
+fn permissions(list: &[Permission], mut deny: Vec<String>, steps: &mut usize) -> NatsPermissions {
     let mut subjects: Vec<&Pattern> = list.iter().map(|p| &p.subject).collect();
     subjects.sort_unstable();
     subjects.dedup();

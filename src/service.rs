@@ -358,9 +358,7 @@ impl Service {
         let xkey = headers.and_then(|h| h.get(SERVER_XKEY)).map(async_nats::HeaderValue::as_str);
         let payload = &request.payload;
         match self.standing.too_old(moment.now) {
-            None => {
-                self.authorizer.authorise_unless_large(payload, xkey, policy, moment, room)
-            }
+            None => self.authorizer.authorise_unless_large(payload, xkey, policy, moment, room),
             Some(age) => {
                 let reason = Denial::PolicyTooOld(age);
                 let refused = self.authorizer.refuse(payload, xkey, policy, moment, &reason);

@@ -228,7 +228,10 @@ fn features(seen: &Seen, report: &mut Report) {
     if !newer.is_empty() {
         report.warning(
             "features",
-            format!("js_ack_fc_v2 is on at {}: nats.py 2.16 fails there at each watch", newer.join(", ")),
+            format!(
+                "js_ack_fc_v2 is on at {}: nats.py 2.16 fails there at each watch",
+                newer.join(", ")
+            ),
             "leave it off while a service uses that library; both forms are granted",
         );
     }

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::{Kind, Link};
 use crate::policy::model::{Access, Service};
-use crate::subject::tree::PatternTree;
 use crate::subject::Pattern;
+use crate::subject::tree::PatternTree;
 
 /// The longest search for pairs of subjects.
 const MAX_STEPS: usize = 5_000_000;

@@ -259,7 +259,10 @@ pub async fn a_huge_grant_keeps_nobody_waiting(version: &'static str) {
     assert!(half < Duration::from_secs(1), "{took:?}");
     assert!(longest < Duration::from_secs(5), "{took:?}");
     let instance = &mut deployment.instances[0];
-    assert_eq!(instance.metric("solewriter_dropped_requests_total{reason=\"too_late\"}").await, 0.0);
+    assert_eq!(
+        instance.metric("solewriter_dropped_requests_total{reason=\"too_late\"}").await,
+        0.0
+    );
     // Nothing of it is left when the instance is stopped, and what it took on is answered.
     instance.signal(rustix::process::Signal::TERM);
     instance.says("stopped").await;
@@ -268,15 +271,10 @@ pub async fn a_huge_grant_keeps_nobody_waiting(version: &'static str) {
 /// An answer that the server would not take is no grant, and is not told as one.
 pub async fn a_grant_that_the_server_has_no_room_for_is_refused_at_once(version: &'static str) {
     let policy = |count: usize| {
-        format!(
-            "{POLICY}[service.big]\nnkeys = [\"{{big}}\"]\npublishes = {:?}\n",
-            subjects(count)
-        )
+        format!("{POLICY}[service.big]\nnkeys = [\"{{big}}\"]\npublishes = {:?}\n", subjects(count))
     };
-    let prepared = Prepared::new().with_server(
-        "listen: $CLIENT_LISTEN",
-        "listen: $CLIENT_LISTEN\nmax_payload: 65536",
-    );
+    let prepared = Prepared::new()
+        .with_server("listen: $CLIENT_LISTEN", "listen: $CLIENT_LISTEN\nmax_payload: 65536");
     let mut deployment = prepared.start(version, &policy(1_000)).await;
     let (known, big) = (deployment.service("known"), deployment.service("big"));
     let url = deployment.url().to_owned();
@@ -343,7 +341,8 @@ pub async fn how_long_a_login_takes(version: &'static str) {
 pub async fn idle_http_connections_stop_nothing(version: &'static str) {
     let mut deployment = Prepared::new().start_broker(version, POLICY).await;
     let index = deployment.add_instance_within(256).await;
-    let http = deployment.instances[index].says("http").await["address"].as_str().unwrap().to_owned();
+    let http =
+        deployment.instances[index].says("http").await["address"].as_str().unwrap().to_owned();
     let mut idle = Vec::new();
     for _ in 0..400 {
         idle.push(tokio::net::TcpStream::connect(&http).await.unwrap());
@@ -354,10 +353,9 @@ pub async fn idle_http_connections_stop_nothing(version: &'static str) {
     let url = deployment.url().to_owned();
     let newcomer = deployment.service("newcomer");
     assert!(Raw::try_login(&url, &newcomer.seed).await.is_err());
-    deployment.write_policy(&format!(
-        "{POLICY}[service.newcomer]\nnkeys = [\"{{newcomer}}\"]\n"
-    ));
-    eventually("the changed policy", async || Raw::try_login(&url, &newcomer.seed).await.ok()).await;
+    deployment.write_policy(&format!("{POLICY}[service.newcomer]\nnkeys = [\"{{newcomer}}\"]\n"));
+    eventually("the changed policy", async || Raw::try_login(&url, &newcomer.seed).await.ok())
+        .await;
     let pid = deployment.instances[index].child.id().unwrap();
     let open = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
     assert!(open < 200, "{open} descriptors are open");

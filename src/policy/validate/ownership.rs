@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::Draft;
 use crate::keyspace::{BucketName, Keyspace};
 use crate::policy::model::Access;
-use crate::subject::tree::PatternTree;
 use crate::source::{Collector, MAX_PROBLEMS, Problem, Span};
+use crate::subject::tree::PatternTree;
 
 /// The longest search for two owners, in pairs of places: about a second. A policy of 100,000
 /// keyspaces takes fewer than a million.

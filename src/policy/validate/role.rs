@@ -22,11 +22,7 @@ pub struct Role {
 pub type Roles = BTreeMap<Arc<str>, Role>;
 
 /// Judges every role once, so that its problems are not reported for each service that has it.
-pub fn check(
-    entries: Vec<RoleEntry>,
-    effort: &mut usage::Effort,
-    problems: &Collector,
-) -> Roles {
+pub fn check(entries: Vec<RoleEntry>, effort: &mut usage::Effort, problems: &Collector) -> Roles {
     let mut roles = Roles::new();
     for RoleEntry { name, owns, grants } in entries {
         service::check_name("role", &name, problems);

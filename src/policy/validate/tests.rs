@@ -166,11 +166,13 @@ fn what_little_text_stands_for_is_bounded() {
 fn a_convention_has_so_many_templates_at_most() {
     let policy = |count| {
         let templates: Vec<String> = (0..count).map(|n| format!("n{n}.>")).collect();
-        let text = format!("[naming]
+        let text = format!(
+            "[naming]
 events = {templates:?}
 [service.s]
 publishes = ['n0.a']
-");
+"
+        );
         validate(&[SourceFile::new("p", text)])
     };
     policy(200).unwrap();

@@ -8,8 +8,8 @@ use super::bucket::Buckets;
 use super::role::Roles;
 use super::settings::Place;
 use crate::policy::model::{Access, Rule};
-use crate::subject::tree::PatternTree;
 use crate::source::{Collector, Problem};
+use crate::subject::tree::PatternTree;
 use crate::subject::{Pattern, StarError, deny_below_stars};
 
 /// The longest search of a whole policy for what is likely not meant, in places looked at: well
@@ -30,9 +30,10 @@ impl Effort {
     pub fn report(&self, problems: &Collector) {
         if self.0 == 0 {
             problems.push(
-                Problem::note("not-compared", "not every entry was compared with the others")
-                    .help("there are many with `*` or `>` in many places, so entries that add \
-                           nothing, or that nobody is on the other side of, may not be told of"),
+                Problem::note("not-compared", "not every entry was compared with the others").help(
+                    "there are many with `*` or `>` in many places, so entries that add \
+                           nothing, or that nobody is on the other side of, may not be told of",
+                ),
             );
         }
     }
@@ -246,12 +247,7 @@ impl<'d> Searched<'d> {
 }
 
 impl<'d> Offered<'d> {
-    fn missing(
-        &mut self,
-        rule: &'d Rule,
-        place: &Place,
-        effort: &mut Effort,
-    ) -> Option<Problem> {
+    fn missing(&mut self, rule: &'d Rule, place: &Place, effort: &mut Effort) -> Option<Problem> {
         let note = |code, message: String| Some(Problem::note(code, message).at(&place.span, ""));
         match &rule.access {
             Access::Reads(keyspace) if !place.everything => {
