@@ -272,8 +272,7 @@ impl Usage {
     fn flow(rest: &str) -> Option<Target> {
         let tokens: Vec<&str> = rest.splitn(6, '.').collect();
         match tokens.as_slice() {
-            [_, _, stream, _, _] => Target::stream(stream),
-            [stream, ..] => Target::stream(stream),
+            [_, _, stream, _, _] | [stream, ..] => Target::stream(stream),
             [] => None,
         }
     }

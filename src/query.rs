@@ -450,7 +450,7 @@ pub struct Capable<'p> {
 }
 
 /// Every service whose grant allows something, at least in part, in the order of names. Disabled
-/// services are among them: what is theirs stays theirs.
+/// services are among them: what is theirs stays theirs. One whose grant is too large has nothing.
 ///
 /// # Errors
 /// [`GrantError`] with the service whose grant could not be made.
@@ -461,7 +461,12 @@ pub fn who_can<'p>(
 ) -> Result<Vec<Capable<'p>>, (Arc<str>, GrantError)> {
     let mut capable = Vec::new();
     for service in policy.services() {
-        let grant = Grant::of(service, defaults).map_err(|e| (Arc::clone(&service.name), e))?;
+        let grant = match Grant::of(service, defaults) {
+            Ok(grant) => grant,
+            // Nobody is let in as it, and the others can be told of.
+            Err(GrantError::TooLarge(_)) => continue,
+            Err(error) => return Err((Arc::clone(&service.name), error)),
+        };
         let answer = may(&grant, question);
         if answer.reach != Reach::None {
             capable.push(Capable { service, answer, grant });

@@ -13,7 +13,7 @@ mod link;
 pub use self::connection::{connect_beside, connect_for_consumers};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_nats::{Client, Message, Subject};
@@ -306,10 +306,12 @@ impl Service {
             reports.push(reported);
         }
         let stop = Arc::new(stop);
+        let told = Arc::new(OnceLock::new());
         let stopping = tokio::spawn({
-            let (stop, shared) = (stop.clone(), shared.clone());
+            let (stop, shared, told) = (stop.clone(), shared.clone(), told.clone());
             async move {
                 shutdown.await;
+                let _ = told.set(Instant::now());
                 let pending = shared.pending.load(Ordering::Relaxed);
                 tracing::info!(
                     event = "draining",
@@ -332,7 +334,12 @@ impl Service {
         }
         stopping.abort();
         shared.large.close();
-        let _ = timeout(shared.service.limits.drain, finish).await;
+        let since: Option<&Instant> = told.get();
+        let passed = since.map_or(Duration::ZERO, Instant::elapsed);
+        let left = shared.service.limits.drain.saturating_sub(passed);
+        if timeout(left, finish).await.is_err() && shared.pending.load(Ordering::Relaxed) > 0 {
+            ends.push(End::Late);
+        }
         End::log(&ends, shared.pending.load(Ordering::Relaxed));
         outcome
     }

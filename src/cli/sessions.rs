@@ -22,7 +22,7 @@ use crate::policy::model::short;
 use crate::policy::store::Store;
 use crate::sessions::survey::{Session, Survey, survey};
 use crate::sessions::system::{Closed, System};
-use crate::sessions::verdict::{Cause, Gained, Judge, Others, Verdict};
+use crate::sessions::verdict::{Cause, Changes, Gained, Judge, Others, Verdict};
 
 /// List the connections that solewriter let in, on every server, and by which policy.
 ///
@@ -323,6 +323,8 @@ struct Standard {
     decider: Decider,
     /// The grants that the served policy was seen to give.
     grants: HashMap<String, HashSet<String>>,
+    /// What was compared already.
+    changes: Changes,
 }
 
 impl Standard {
@@ -352,7 +354,7 @@ impl Standard {
             given.extend(session.name.digest.clone());
         }
         let decider = Decider::new(tool.defaults.clone(), tool.accounts.clone(), 0.0);
-        Self { served, policy, decider, grants }
+        Self { served, policy, decider, grants, changes: Changes::default() }
     }
 
     fn state(&self, session: &Session) -> (State, Option<String>) {
@@ -365,6 +367,7 @@ impl Standard {
                 store,
                 others: &Others::default(),
                 gained: Gained::Leave,
+                changes: &self.changes,
             };
             let now = jiff::Timestamp::now().as_second();
             return match judge.judge_session(session, now) {

@@ -229,6 +229,20 @@ fn a_clock_that_is_wrong() {
 }
 
 #[test]
+fn what_servers_send_and_take_otherwise() {
+    let said = |seen: &Seen| with(seen, Outcome::Warning).into_iter().filter(|w| w.0 == "features");
+    let mut seen = healthy();
+    assert_eq!(said(&seen).count(), 0);
+    seen.servers.as_mut().unwrap()[0].newer_flow_control = true;
+    let found: Vec<_> = said(&seen).collect();
+    assert!(found.len() == 1 && found[0].1.contains("js_ack_fc_v2"), "{found:?}");
+    seen.servers.as_mut().unwrap()[0].max_payload = 65_536;
+    assert_eq!(said(&seen).count(), 2);
+    seen.servers.as_mut().unwrap()[0].max_payload = 1_048_576;
+    assert_eq!(said(&seen).count(), 1);
+}
+
+#[test]
 fn a_server_without_the_callout() {
     let mut seen = healthy();
     seen.servers = Ok(vec![server("n1", "2.9.25"), server("n2", "2.15.1")]);

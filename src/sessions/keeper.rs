@@ -10,7 +10,7 @@ use super::link::{Access, Link};
 use super::rhythm::{Outcome, Patience, Rhythm};
 use super::sweep;
 use super::system::System;
-use super::verdict::{Judge, Others};
+use super::verdict::{Changes, Judge, Others};
 use crate::fleet::beats::{Fleet, View};
 use crate::service::Service;
 
@@ -200,6 +200,7 @@ impl Keeper {
             store: &self.service.store,
             others: &others,
             gained: self.settings.gained,
+            changes: &Changes::default(),
         };
         let go_on = || {
             // Not on any news: who makes them without end would stop this.

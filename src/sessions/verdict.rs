@@ -4,6 +4,9 @@
 //! It compares states, not changes: whatever made a connection differ from the policy in force (a
 //! change that was missed, another instance that lags, a restart) is found in the same way.
 
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
 use super::survey::Session;
 use crate::asked;
 use crate::decide::{Circumstances, Decider, Denial, Entitlement};
@@ -107,6 +110,31 @@ pub struct Judge<'a> {
     pub others: &'a Others,
     /// What to do about gains.
     pub gained: Gained,
+    /// What was found so far, by this policy.
+    pub changes: &'a Changes,
+}
+
+/// What a change of grants came to: the same for every connection that a service was given by one
+/// revision. Comparing two large grants takes a while, and a service may have many connections.
+#[derive(Debug, Default)]
+pub struct Changes(Mutex<HashMap<Change, Verdict>>);
+
+/// Service, revision and digest, as the connection's name has them.
+type Change = (String, String, Option<String>);
+
+impl Changes {
+    fn find(&self, change: &Change) -> Option<Verdict> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(change).cloned()
+    }
+
+    fn keep(&self, change: Change, verdict: Verdict) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(change, verdict);
+    }
+}
+
+fn close(cause: Cause, detail: String, grant: Option<&Written>) -> Verdict {
+    let grant = grant.map(|grant| grant.digest().to_string());
+    Verdict::Close(Closing { cause, detail, grant })
 }
 
 impl Judge<'_> {
@@ -136,10 +164,6 @@ impl Judge<'_> {
         if self.others.newer.contains(&name.revision) {
             return Verdict::Newer;
         }
-        let close = |cause, detail: String, grant: Option<&Written>| {
-            let grant = grant.map(|grant| grant.digest().to_string());
-            Verdict::Close(Closing { cause, detail, grant })
-        };
         let entitlement = match self.decider.entitlement(self.policy, &name.key, circumstances) {
             Ok(entitled) => entitled,
             Err((denial, _)) => {
@@ -159,6 +183,17 @@ impl Judge<'_> {
         if name.digest.as_deref() == Some(grant.digest().as_str()) {
             return Verdict::Current;
         }
+        let change = (name.service.clone(), name.revision.clone(), name.digest.clone());
+        if let Some(found) = self.changes.find(&change) {
+            return found;
+        }
+        let verdict = self.compare(name, service, &grant);
+        self.changes.keep(change, verdict.clone());
+        verdict
+    }
+
+    /// What becomes of a connection whose grant is not today's.
+    fn compare(&self, name: &ConnectionName, service: &Service, grant: &Written) -> Verdict {
         let Some((had_service, had)) = self.had(name) else {
             // Two versions, or two settings, at work side by side: each would close what the other
             // lets in, for as long as both run. An older version says less in its names.
@@ -171,7 +206,7 @@ impl Judge<'_> {
                 return Verdict::Newer;
             }
             let detail = "what it was given is not known any more".to_owned();
-            return close(Cause::NotKnown, detail, Some(&grant));
+            return close(Cause::NotKnown, detail, Some(grant));
         };
         if had.digest() == grant.digest() {
             return Verdict::Current;
@@ -185,11 +220,11 @@ impl Judge<'_> {
         if !lost.is_empty() {
             let words = has.map(|has| in_words(&had_service, service, &has)).unwrap_or_default();
             let detail = shortened(if words.is_empty() { &lost } else { &words });
-            return close(Cause::Lost, detail, Some(&grant));
+            return close(Cause::Lost, detail, Some(grant));
         }
         match self.gained {
             Gained::Leave => Verdict::Gained,
-            Gained::Close => close(Cause::Gained, String::new(), Some(&grant)),
+            Gained::Close => close(Cause::Gained, String::new(), Some(grant)),
         }
     }
 

@@ -70,6 +70,7 @@ impl Bench {
             store: &self.store,
             others: &self.others,
             gained: self.gained,
+            changes: &Changes::default(),
         };
         judge.judge(name, circumstances)
     }
@@ -89,6 +90,33 @@ impl Bench {
 
 fn pair(code: &str, detail: &str) -> (String, String) {
     (code.to_owned(), detail.to_owned())
+}
+
+#[test]
+fn two_grants_are_compared_once_for_all_connections() {
+    let bench = Bench::new();
+    bench.put("owns = [\"a\"]\npublishes = [\"x\"]");
+    let first = bench.name();
+    bench.put("owns = [\"a\"]");
+    let second = bench.name();
+    bench.put("owns = [\"b\"]");
+    let (snapshot, changes) = (bench.store.current().unwrap(), Changes::default());
+    let judge = Judge {
+        decider: &bench.decider,
+        policy: &snapshot.policy,
+        store: &bench.store,
+        others: &bench.others,
+        gained: bench.gained,
+        changes: &changes,
+    };
+    let names = [&first, &second, &first, &first, &second];
+    let found = names.map(|name| judge.judge(name, &HERE));
+    assert_eq!(found, names.map(|name| bench.judge(name)), "as each by itself");
+    assert_ne!(found[0], found[1]);
+    assert_eq!(changes.0.lock().unwrap().len(), 2);
+    // What is not the grant's is asked of each connection.
+    let elsewhere = Circumstances { connection: None, ..HERE };
+    assert_ne!(judge.judge(&first, &elsewhere), found[0]);
 }
 
 #[test]
