@@ -177,7 +177,9 @@ fn consumers(seen: &Seen, report: &mut Report) {
         Ok(Err(error)) => {
             return report.problem(
                 "consumers",
-                format!("they cannot be listed, so what is watched outlives the right to it: {error}"),
+                format!(
+                    "they cannot be listed, so what is watched outlives the right to it: {error}"
+                ),
                 format!("see to it that {CONSUMERS_NEED}, and reload nats-server"),
             );
         }

@@ -20,6 +20,7 @@ mod control;
 #[path = "../e2e/deployment.rs"]
 mod deployment;
 mod doors;
+mod grants;
 mod lane;
 mod prove;
 // The rest of it is for other tests.

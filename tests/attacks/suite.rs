@@ -15,6 +15,7 @@ use solewriter::source::SourceFile;
 use super::control::{self, Controls};
 use super::deployment::{Deployment, Prepared};
 use super::doors;
+use super::grants;
 use super::lane::{self, LANES};
 
 /// Servers that the suite runs on.
@@ -48,6 +49,7 @@ impl Place {
 pub fn everything() -> Vec<Family> {
     let mut all = families();
     all.insert(1, doors::family());
+    all.push(grants::family());
     all
 }
 
@@ -116,6 +118,17 @@ pub async fn run_place(place: Place) -> (Column, Vec<String>) {
     if !place.cluster && std::env::var("ATTACKS").map_or(true, |words| words.contains("door")) {
         for (id, outcome) in doors::run(place).await {
             match outcome {
+                Ok(ending) => drop(column.insert(id, ending)),
+                Err(text) => wrong.push(format!("{id}: {text}")),
+            }
+        }
+    }
+    let words = std::env::var("ATTACKS");
+    let wanted = |word| words.as_ref().map_or(true, |words| words.contains(word));
+    if !place.cluster && (wanted("outlive") || wanted("crowd")) {
+        for (id, outcome) in grants::run(place).await {
+            match outcome {
+                Ok(Some(Ending::Succeeded)) => wrong.push(format!("{id}: it succeeds")),
                 Ok(ending) => drop(column.insert(id, ending)),
                 Err(text) => wrong.push(format!("{id}: {text}")),
             }

@@ -248,7 +248,9 @@ pub async fn what_was_watched_ends_with_the_right_to_it(version: &'static str) {
     for raw in &mut raws {
         while raw.message().await.payload != b"1" {}
     }
-    let swept = deployment.instances[0].metric("solewriter_consumer_sweeps_total{outcome=\"complete\"}").await;
+    let swept = deployment.instances[0]
+        .metric("solewriter_consumer_sweeps_total{outcome=\"complete\"}")
+        .await;
     eventually("another sweep", async || {
         let metric = "solewriter_consumer_sweeps_total{outcome=\"complete\"}";
         (deployment.instances[0].metric(metric).await > swept).then_some(())
@@ -299,7 +301,10 @@ pub async fn what_was_watched_ends_with_the_right_to_it(version: &'static str) {
     for (name, cause) in LOSERS.into_iter().filter(|(name, _)| *name != "gone") {
         assert_eq!(reason(name), Some(json!(cause)), "{name}");
     }
-    assert!(deployment.instances[0].metric("solewriter_consumers_deleted_total{cause=\"lost\"}").await >= 4.0);
+    assert!(
+        deployment.instances[0].metric("solewriter_consumers_deleted_total{cause=\"lost\"}").await
+            >= 4.0
+    );
     kept.end().await;
     lost.end().await;
 }
@@ -393,9 +398,8 @@ pub async fn nobody_takes_all_consumers_of_a_bucket(version: &'static str) {
     let left = names(&admin, "KV_orders").await;
     println!("{version}: {made} consumers were {} after {:.1?}", left.len(), began.elapsed());
     assert!(left.contains(&watching[0]), "the owner's own watch was deleted");
-    let alert = deployment.instances[0].says_where("consumers_over_limit", |line| {
-        line["service"] == "attacker"
-    });
+    let alert = deployment.instances[0]
+        .says_where("consumers_over_limit", |line| line["service"] == "attacker");
     assert_eq!(alert.await["limit"], 20);
     // The owner watches, and hears through the new watch and the old one.
     let again = Watch::start(&deployment, &owner, "orders").await;
@@ -419,8 +423,7 @@ pub async fn descriptions_out_of_proportion_hide_nothing(version: &'static str) 
         let config = json!({"durable_name": format!("fat{n}"), "ack_policy": "none",
             "deliver_subject": format!("_INBOX.keeps.{n}"), "metadata": {"x": "y".repeat(100_000)}});
         let body = json!({"stream_name": "KV_orders", "config": config});
-        let answer =
-            ask(&admin, format!("$JS.API.CONSUMER.CREATE.KV_orders.fat{n}"), &body).await;
+        let answer = ask(&admin, format!("$JS.API.CONSUMER.CREATE.KV_orders.fat{n}"), &body).await;
         assert!(answer.get("error").is_none(), "{answer}");
     }
     deployment.write_policy(AFTER);
@@ -445,4 +448,43 @@ pub async fn a_deployment_without_the_imports_is_told_so(version: &'static str) 
     assert!(line["message"].as_str().unwrap().contains("$JS.STATE.API"), "{line}");
     assert_eq!(deployment.instances[0].metric("solewriter_consumers_reachable").await, 0.0);
     assert_eq!(deployment.instances[0].get("/readyz").await.0, 200);
+    let doctor = deployment.tool(&["doctor", "--format", "json"]).await.json();
+    let findings = doctor["findings"].as_array().unwrap();
+    let finding = findings.iter().find(|f| f["check"] == "consumers").unwrap();
+    assert_eq!(finding["outcome"], "problem", "{finding}");
+    let listed = deployment.tool(&["sessions", "consumers"]).await;
+    assert_eq!(listed.code, 2, "{listed:?}");
+}
+
+pub async fn doctor_and_sessions_show_what_no_grant_covers(version: &'static str) {
+    let mut deployment = Deployment::start(version, BEFORE).await;
+    deployment.create_buckets(&["orders", "rates"]).await;
+    let admin = admin_of(&deployment, "admin").await;
+    for name in ["loses", "keeps"] {
+        let mut raw = Raw::login(&deployment, &deployment.service(name)).await;
+        make_durable(&mut raw, name, "KV_orders", &format!("of-{name}")).await;
+    }
+    has(&admin, "KV_orders", 2).await;
+    let listed = deployment.tool(&["sessions", "consumers"]).await;
+    assert_eq!(listed.code, 0, "{listed:?}");
+    // Nobody sweeps.
+    let mut instance = deployment.instances.remove(0);
+    instance.child.kill().await.unwrap();
+    deployment.write_policy(AFTER);
+    let listed = deployment.tool(&["sessions", "consumers", "--format", "json"]).await;
+    assert_eq!(listed.code, 1, "{listed:?}");
+    let listed = listed.json();
+    assert_eq!(listed["covered"], 1, "{listed}");
+    let consumers = listed["consumers"].as_array().unwrap();
+    assert_eq!(consumers.len(), 1, "{listed}");
+    assert_eq!(consumers[0]["consumer"], "of-loses");
+    assert_eq!(consumers[0]["service"], "loses");
+    assert_eq!(consumers[0]["cause"], "lost");
+    let text = deployment.tool(&["sessions", "consumers"]).await.out;
+    assert!(text.starts_with("lost  KV_orders  of-loses  of loses  to _INBOX.loses."), "{text}");
+    let doctor = deployment.tool(&["doctor", "--format", "json"]).await.json();
+    let findings = doctor["findings"].as_array().unwrap();
+    let finding = findings.iter().find(|f| f["check"] == "consumers").unwrap();
+    assert_eq!(finding["outcome"], "problem", "{finding}");
+    assert!(finding["found"].as_str().unwrap().contains("of-loses, of loses"), "{finding}");
 }

@@ -192,7 +192,9 @@ pub async fn survey(
                 let doomed = found.doomed.into_iter().map(|doomed| (stream.clone(), doomed));
                 survey.doomed.extend(doomed);
                 if listed == Listed::Part {
-                    survey.untold.push((stream, "there are too many, or too large ones".to_owned()));
+                    survey
+                        .untold
+                        .push((stream, "there are too many, or too large ones".to_owned()));
                 } else if listed == Listed::NoStream {
                     survey.streams -= 1;
                 }
