@@ -82,8 +82,8 @@ fn attack(id: &'static str, title: &'static str, line: &'static str) -> Attack {
 
 /// What is tried, and why it fails.
 pub fn family() -> Family {
-    let line = "a durable push consumer on `KV_{victim}`, delivering to `_INBOX.{me}.values`; then \
-                the policy changes, and `SUB _INBOX.{me}.values` on a new connection";
+    let line = "a durable push consumer on KV_{victim} that delivers to _INBOX.{me}.values; then \
+                the policy changes, and SUB _INBOX.{me}.values on a new connection";
     Family {
         title: "What outlives its grant, and taking all there is",
         about: "A consumer lives in STATE, and not with the connection that made it. Success is \
@@ -113,8 +113,8 @@ pub fn family() -> Family {
                     CROWD,
                     "1,000 durable consumers on the victim's bucket, in the names of the attacker, \
                      of the victim and of nobody",
-                    "1,000 times `PUB \
-                     $JS.API.CONSUMER.CREATE.KV_{victim}.c1.$KV.{victim}.open.> …`, and off",
+                    "PUB $JS.API.CONSUMER.CREATE.KV_{victim}.c1.$KV.{victim}.open.> …, 1,000 \
+                     times, and off",
                 )
             },
         ],

@@ -488,3 +488,81 @@ pub async fn doctor_and_sessions_show_what_no_grant_covers(version: &'static str
     assert_eq!(finding["outcome"], "problem", "{finding}");
     assert!(finding["found"].as_str().unwrap().contains("of-loses, of loses"), "{finding}");
 }
+
+/// A page that is more than the server lets wait for a connection never arrives. The end of the list
+/// does, and what is out of proportion there goes first.
+pub async fn a_page_that_never_arrives_hides_nothing(version: &'static str) {
+    let deployment = Deployment::start(version, BEFORE).await;
+    deployment.create_buckets(&["orders", "rates"]).await;
+    let admin = admin_of(&deployment, "admin").await;
+    let mut raw = Raw::login(&deployment, &deployment.service("loses")).await;
+    make_durable(&mut raw, "loses", "KV_orders", "hidden").await;
+    has(&admin, "KV_orders", 1).await;
+    let filters: Vec<String> =
+        (0..400).map(|n| format!("$KV.orders.k{n}.{}", "x".repeat(2_000))).collect();
+    for n in 0..100 {
+        let name = format!("fat{n}");
+        let config = json!({"durable_name": name, "ack_policy": "none",
+            "deliver_subject": format!("_INBOX.keeps.{n}"), "filter_subjects": filters});
+        let body = json!({"stream_name": "KV_orders", "config": config});
+        let create = format!("$JS.API.CONSUMER.CREATE.KV_orders.{name}");
+        let answer = ask(&admin, create, &body).await;
+        assert!(answer.get("error").is_none(), "{answer}");
+    }
+    // The control: nobody gets it.
+    let page = admin.request("$JS.API.CONSUMER.LIST.KV_orders", "".into());
+    let page = tokio::time::timeout(Duration::from_secs(2), page).await;
+    assert!(!matches!(page, Ok(Ok(_))), "a page of 80 MB arrived");
+    deployment.write_policy(AFTER);
+    let admin = admin_of(&deployment, "admin").await;
+    eventually("all of them to be gone", async || {
+        let names = ask(&admin, "$JS.API.CONSUMER.NAMES.KV_orders".to_owned(), &json!({})).await;
+        names["consumers"].as_array()?.is_empty().then_some(())
+    })
+    .await;
+}
+
+/// Three servers, three replicas: the list is put together from what each has.
+pub async fn a_cluster_is_swept_through_all_of_its_servers(version: &'static str) {
+    let mut deployment = Prepared::new().start_cluster(version, BEFORE).await;
+    deployment.add_instance(&[]).await;
+    deployment.create_buckets(&["orders", "rates"]).await;
+    let admin = admin_of(&deployment, "admin").await;
+    let kept = Watch::start(&deployment, &deployment.service("keeps"), "orders").await;
+    for url in deployment.urls() {
+        for name in ["loses", "narrowed"] {
+            let mut raw = Raw::try_login(&url, &deployment.service(name).seed).await.unwrap();
+            let consumer = format!("{name}-{}", url.rsplit_once(':').unwrap().1);
+            make_durable(&mut raw, name, "KV_orders", &consumer).await;
+        }
+    }
+    has(&admin, "KV_orders", 7).await;
+    deployment.write_policy(AFTER);
+    let began = Instant::now();
+    eventually("only the watch to be left", async || {
+        (names(&admin, "KV_orders").await.len() == 1).then_some(())
+    })
+    .await;
+    println!("{version}: a cluster was swept after {:.0?}", began.elapsed());
+    deployment.bucket("orders").await.put("after", "2".into()).await.unwrap();
+    kept.says("value after 2").await;
+    kept.end().await;
+}
+
+/// Then nobody is elected, and each instance sweeps consumers by itself.
+pub async fn without_a_system_user_consumers_end_all_the_same(version: &'static str) {
+    let deployment = Prepared::new()
+        .with_settings("[system]\nnkey_seed = \"keys/system.nk\"\n", "")
+        .start(version, BEFORE)
+        .await;
+    deployment.create_buckets(&["orders", "rates"]).await;
+    let admin = admin_of(&deployment, "admin").await;
+    let mut raw = Raw::login(&deployment, &deployment.service("loses")).await;
+    make_durable(&mut raw, "loses", "KV_orders", "left").await;
+    has(&admin, "KV_orders", 1).await;
+    deployment.write_policy(AFTER);
+    eventually("it to be deleted", async || {
+        names(&admin, "KV_orders").await.is_empty().then_some(())
+    })
+    .await;
+}
