@@ -214,6 +214,7 @@ on_every_server! {
     crate::consumers::doctor_and_sessions_show_what_no_grant_covers as doctor_and_sessions_show_what_no_grant_covers;
     crate::consumers::a_cluster_is_swept_through_all_of_its_servers as a_cluster_is_swept_through_all_of_its_servers;
     crate::consumers::without_a_system_user_consumers_end_all_the_same as without_a_system_user_consumers_end_all_the_same;
+    crate::consumers::a_page_that_never_arrives_hides_nothing as a_page_that_never_arrives_hides_nothing;
     crate::consumers::a_deployment_without_the_imports_is_told_so as a_deployment_without_the_imports_is_told_so;
     crate::bucket::a_fleet_waits_for_its_bucket_and_follows_it as a_fleet_waits_for_its_bucket_and_follows_it;
     crate::bucket::what_was_pushed_is_logged_shown_pulled_and_rolled_back as what_was_pushed_is_logged_shown_pulled_and_rolled_back;
@@ -241,12 +242,6 @@ on_every_server! {
     crate::violations::a_follower_without_a_right_to_tell_does_not_go_round_in_circles as a_follower_without_a_right_to_tell_does_not_go_round_in_circles;
     crate::violations::standard_input_is_resumed_too as standard_input_is_resumed_too;
     crate::tls::it_connects_over_tls_with_a_certificate as it_connects_over_tls_with_a_certificate;
-}
-
-/// Newer servers take a minute to make such consumers.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_page_that_never_arrives_hides_nothing() {
-    consumers::a_page_that_never_arrives_hides_nothing("2.10.25").await;
 }
 
 #[ignore = "takes a minute"]
