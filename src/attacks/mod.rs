@@ -13,6 +13,7 @@
 )]
 
 pub mod identity;
+pub mod outlive;
 pub mod page;
 pub mod run;
 pub mod stage;

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use self::probers::{Place, Probers};
 use super::tool::{Format, Output, WRONG};
 use super::{fail, print, runtime};
+use crate::attacks::outlive;
 use crate::attacks::run::{is_answered, run};
 use crate::attacks::stage::{Names, Stage};
 use crate::attacks::verdict::{Proof, Seen, Tried, Verdict, judge};
@@ -57,7 +58,8 @@ pub struct Prove {
     /// Servers that hold each of the two buckets.
     #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=5))]
     replicas: u8,
-    /// How long the running service may take to serve the probers' policy, in seconds.
+    /// How long the running service may take to serve the probers' policy, and then to delete a
+    /// consumer that no grant covers, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     wait: u64,
     /// How to print the verdict.
@@ -122,7 +124,7 @@ impl Prove {
 
     /// What will be done, before any of it is.
     fn plan(&self, place: &Place, tool: &Tool) -> String {
-        let name = &self.name;
+        let (name, wait) = (&self.name, self.wait);
         let servers = crate::broker::addresses(&tool.servers).join(", ");
         let policy = match place {
             Place::Folder(folder) => format!(
@@ -133,7 +135,7 @@ impl Prove {
                 format!("leave the policy alone; the probers' keys are in {}", dir.display())
             }
         };
-        let count = attacks().count();
+        let count = attacks().count() + 1;
         format!(
             "solewriter prove, on {servers}:\n\
              1. {policy}.\n\
@@ -142,7 +144,9 @@ impl Prove {
              an attack makes if it succeeds.\n\
              3. As the service {name}-a: try {count} attacks on {name}-b and its bucket. No other \
              bucket, stream, consumer or subject is written to.\n\
-             4. Print a verdict.\n\n"
+             4. Wait until the running service deletes a consumer of {name}-a that no grant \
+             covers, up to {wait} s.\n\
+             5. Print a verdict.\n\n"
         )
     }
 
@@ -186,6 +190,7 @@ impl Prove {
         for attack in attacks() {
             tried.push(attempt(&attack, stage).await);
         }
+        tried.push(outlive::attempt(stage, Duration::from_secs(self.wait)).await);
         Ok(Proof {
             verdict: judge(&tried),
             when,

@@ -11,7 +11,8 @@ use super::*;
 use crate::fleet::Report as Instance;
 use crate::policy::model::Policy;
 use crate::policy::validate::validate;
-use crate::sessions::consumers::sweep::Survey;
+use crate::sessions::consumers::sweep::{Doomed, Survey};
+use crate::sessions::consumers::verdict::{Cause, Consumer, Owner};
 use crate::source::SourceFile;
 
 const ISSUER: &str = "AISSUER";
@@ -548,6 +549,35 @@ fn events_may_pass_between_accounts_and_nothing_else() {
     assert_eq!(pass(last, last), []);
     assert_eq!(pass("$KV.>", "kv.>").len(), 1);
     assert_eq!(pass("audit.>", "audit.>").len(), 1);
+}
+
+#[test]
+fn consumers_that_no_grant_covers_are_a_problem_and_strangers_a_warning() {
+    let doomed = |cause, owner| {
+        let consumer = Consumer { name: "c\n".to_owned(), ..Consumer::default() };
+        ("KV_orders".to_owned(), Doomed { consumer, owner, cause })
+    };
+    let mut seen = healthy();
+    seen.consumers = Ok(Ok(Survey {
+        doomed: vec![doomed(Cause::Lost, Owner::Service("a".into()))],
+        ..Survey::default()
+    }));
+    let (check, found) = problem(&seen);
+    assert_eq!(check, "consumers");
+    assert!(found.contains("KV_orders: c\\n, of a: the service may not read"), "{found}");
+    seen.consumers = Ok(Ok(Survey {
+        doomed: vec![doomed(Cause::Stranger, Owner::Nobody); 10],
+        untold: vec![("KV_more".to_owned(), "x".to_owned())],
+        ..Survey::default()
+    }));
+    assert_eq!(with(&seen, Outcome::Problem), []);
+    let mut warnings = with(&seen, Outcome::Warning);
+    warnings.retain(|(check, _)| *check == "consumers");
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(warnings[0].1.ends_with("and 2 more"), "{warnings:?}");
+    seen.consumers = Ok(Err("nobody answers".to_owned()));
+    let (check, found) = problem(&seen);
+    assert!(check == "consumers" && found.contains("nobody answers"), "{found}");
 }
 
 #[test]

@@ -22,6 +22,7 @@ mod control;
 #[path = "../e2e/deployment.rs"]
 mod deployment;
 mod doors;
+mod grants;
 mod http;
 mod lane;
 mod prove;

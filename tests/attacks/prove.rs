@@ -75,7 +75,13 @@ async fn a_sound_deployment_is_proven_and_left_as_it_was() {
     assert!(verdict.contains("PROVEN: no attack succeeded"), "{verdict}");
     assert!(verdict.contains("\nserver       2.15.1 test N"), "{verdict}");
     assert!(verdict.contains("\nservices in  APP\nbuckets in   STATE\n"), "{verdict}");
-    for attack in ["reply-direct-get", "trace-to-key", "header-rollup-all", "enter-captured"] {
+    for attack in [
+        "reply-direct-get",
+        "trace-to-key",
+        "header-rollup-all",
+        "enter-captured",
+        "consumer-outlives",
+    ] {
         assert!(verdict.contains(&format!("\nheld       {attack} ")), "{attack}: {verdict}");
     }
     let (body, digest) = verdict.trim_end().rsplit_once("digest       sha256:").unwrap();
@@ -85,6 +91,18 @@ async fn a_sound_deployment_is_proven_and_left_as_it_was() {
     assert!(!deployment.instances[0].lines().iter().any(|line| line["event"] == "server_defect"));
     assert_eq!(deployment.content("orders").await, before);
     assert_eq!(streams(&deployment).await, ["KV_orders"]);
+}
+
+/// What was watched outlives the right to it where nobody may list consumers.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deployment_that_does_not_sweep_consumers_is_found_out() {
+    let prepared =
+        Prepared::new().with_server("              \"$JS.STATE.API.CONSUMER.LIST.*\"\n", "");
+    let deployment = prepared.start("2.15.1", POLICY).await;
+    let output = prove(&deployment, &["--yes", "--wait", "8"]).await;
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    assert_eq!(succeeded(&output), ["consumer-outlives"]);
+    nothing_is_left(&deployment).await;
 }
 
 /// Attacker and victim are at different servers, and a bucket may be at any.

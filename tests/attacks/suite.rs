@@ -16,6 +16,7 @@ use super::chains;
 use super::control::{self, Controls};
 use super::deployment::{Deployment, Prepared};
 use super::doors;
+use super::grants;
 use super::lane::{self, LANES};
 use super::seeds;
 
@@ -52,6 +53,7 @@ pub fn everything() -> Vec<Family> {
     all.insert(1, doors::family());
     all.insert(2, seeds::family());
     all.insert(2, chains::family());
+    all.push(grants::family());
     all
 }
 
@@ -129,6 +131,17 @@ pub async fn run_place(place: Place) -> (Column, Vec<String>) {
     if std::env::var("ATTACKS").map_or(true, |words| words.contains("seed")) {
         for (id, outcome) in seeds::run(place).await {
             match outcome {
+                Ok(ending) => drop(column.insert(id, ending)),
+                Err(text) => wrong.push(format!("{id}: {text}")),
+            }
+        }
+    }
+    let words = std::env::var("ATTACKS");
+    let wanted = |word| words.as_ref().map_or(true, |words| words.contains(word));
+    if !place.cluster && (wanted("outlive") || wanted("crowd")) {
+        for (id, outcome) in grants::run(place).await {
+            match outcome {
+                Ok(Some(Ending::Succeeded)) => wrong.push(format!("{id}: it succeeds")),
                 Ok(ending) => drop(column.insert(id, ending)),
                 Err(text) => wrong.push(format!("{id}: {text}")),
             }

@@ -448,4 +448,122 @@ pub async fn a_deployment_without_the_imports_is_told_so(version: &'static str) 
     assert!(line["message"].as_str().unwrap().contains("$JS.STATE.API"), "{line}");
     assert_eq!(deployment.instances[0].metric("solewriter_consumers_reachable").await, 0.0);
     assert_eq!(deployment.instances[0].get("/readyz").await.0, 200);
+    let doctor = deployment.tool(&["doctor", "--format", "json"]).await.json();
+    let findings = doctor["findings"].as_array().unwrap();
+    let finding = findings.iter().find(|f| f["check"] == "consumers").unwrap();
+    assert_eq!(finding["outcome"], "problem", "{finding}");
+    let listed = deployment.tool(&["sessions", "consumers"]).await;
+    assert_eq!(listed.code, 2, "{listed:?}");
+}
+
+pub async fn doctor_and_sessions_show_what_no_grant_covers(version: &'static str) {
+    let mut deployment = Deployment::start(version, BEFORE).await;
+    deployment.create_buckets(&["orders", "rates"]).await;
+    let admin = admin_of(&deployment, "admin").await;
+    for name in ["loses", "keeps"] {
+        let mut raw = Raw::login(&deployment, &deployment.service(name)).await;
+        make_durable(&mut raw, name, "KV_orders", &format!("of-{name}")).await;
+    }
+    has(&admin, "KV_orders", 2).await;
+    let listed = deployment.tool(&["sessions", "consumers"]).await;
+    assert_eq!(listed.code, 0, "{listed:?}");
+    // Nobody sweeps.
+    let mut instance = deployment.instances.remove(0);
+    instance.child.kill().await.unwrap();
+    deployment.write_policy(AFTER);
+    let listed = deployment.tool(&["sessions", "consumers", "--format", "json"]).await;
+    assert_eq!(listed.code, 1, "{listed:?}");
+    let listed = listed.json();
+    assert_eq!(listed["covered"], 1, "{listed}");
+    let consumers = listed["consumers"].as_array().unwrap();
+    assert_eq!(consumers.len(), 1, "{listed}");
+    assert_eq!(consumers[0]["consumer"], "of-loses");
+    assert_eq!(consumers[0]["service"], "loses");
+    assert_eq!(consumers[0]["cause"], "lost");
+    let text = deployment.tool(&["sessions", "consumers"]).await.out;
+    assert!(text.starts_with("lost  KV_orders  of-loses  of loses  to _INBOX.loses."), "{text}");
+    let doctor = deployment.tool(&["doctor", "--format", "json"]).await.json();
+    let findings = doctor["findings"].as_array().unwrap();
+    let finding = findings.iter().find(|f| f["check"] == "consumers").unwrap();
+    assert_eq!(finding["outcome"], "problem", "{finding}");
+    assert!(finding["found"].as_str().unwrap().contains("of-loses, of loses"), "{finding}");
+}
+
+/// A page that is more than the server lets wait for a connection never arrives. The end of the list
+/// does, and what is out of proportion there goes first.
+pub async fn a_page_that_never_arrives_hides_nothing(version: &'static str) {
+    let deployment = Prepared::new()
+        .with_server("\nsystem_account: SYS", "\nmax_pending: 4MB\nsystem_account: SYS")
+        .start(version, BEFORE)
+        .await;
+    deployment.create_buckets(&["orders", "rates"]).await;
+    let admin = admin_of(&deployment, "admin").await;
+    let mut raw = Raw::login(&deployment, &deployment.service("loses")).await;
+    make_durable(&mut raw, "loses", "KV_orders", "hidden").await;
+    has(&admin, "KV_orders", 1).await;
+    for n in 0..120 {
+        let name = format!("fat{n}");
+        let config = json!({"durable_name": name, "ack_policy": "none",
+            "deliver_subject": format!("_INBOX.keeps.{n}"), "metadata": {"x": "y".repeat(120_000)}});
+        let body = json!({"stream_name": "KV_orders", "config": config});
+        let create = format!("$JS.API.CONSUMER.CREATE.KV_orders.{name}");
+        let answer = ask(&admin, create, &body).await;
+        assert!(answer.get("error").is_none(), "{answer}");
+    }
+    // The control: nobody gets it.
+    let page = admin.request("$JS.API.CONSUMER.LIST.KV_orders", "".into());
+    let page = tokio::time::timeout(Duration::from_secs(2), page).await;
+    assert!(!matches!(page, Ok(Ok(_))), "a page of 14 MB arrived");
+    deployment.write_policy(AFTER);
+    let admin = admin_of(&deployment, "admin").await;
+    eventually("all of them to be gone", async || {
+        let names = ask(&admin, "$JS.API.CONSUMER.NAMES.KV_orders".to_owned(), &json!({})).await;
+        names["consumers"].as_array()?.is_empty().then_some(())
+    })
+    .await;
+}
+
+/// Three servers, three replicas: the list is put together from what each has.
+pub async fn a_cluster_is_swept_through_all_of_its_servers(version: &'static str) {
+    let mut deployment = Prepared::new().start_cluster(version, BEFORE).await;
+    deployment.add_instance(&[]).await;
+    deployment.create_buckets(&["orders", "rates"]).await;
+    let admin = admin_of(&deployment, "admin").await;
+    let kept = Watch::start(&deployment, &deployment.service("keeps"), "orders").await;
+    for url in deployment.urls() {
+        for name in ["loses", "narrowed"] {
+            let mut raw = Raw::try_login(&url, &deployment.service(name).seed).await.unwrap();
+            let consumer = format!("{name}-{}", url.rsplit_once(':').unwrap().1);
+            make_durable(&mut raw, name, "KV_orders", &consumer).await;
+        }
+    }
+    has(&admin, "KV_orders", 7).await;
+    deployment.write_policy(AFTER);
+    let began = Instant::now();
+    eventually("only the watch to be left", async || {
+        (names(&admin, "KV_orders").await.len() == 1).then_some(())
+    })
+    .await;
+    println!("{version}: a cluster was swept after {:.0?}", began.elapsed());
+    deployment.bucket("orders").await.put("after", "2".into()).await.unwrap();
+    kept.says("value after 2").await;
+    kept.end().await;
+}
+
+/// Then nobody is elected, and each instance sweeps consumers by itself.
+pub async fn without_a_system_user_consumers_end_all_the_same(version: &'static str) {
+    let deployment = Prepared::new()
+        .with_settings("[system]\nnkey_seed = \"keys/system.nk\"\n", "")
+        .start(version, BEFORE)
+        .await;
+    deployment.create_buckets(&["orders", "rates"]).await;
+    let admin = admin_of(&deployment, "admin").await;
+    let mut raw = Raw::login(&deployment, &deployment.service("loses")).await;
+    make_durable(&mut raw, "loses", "KV_orders", "left").await;
+    has(&admin, "KV_orders", 1).await;
+    deployment.write_policy(AFTER);
+    eventually("it to be deleted", async || {
+        names(&admin, "KV_orders").await.is_empty().then_some(())
+    })
+    .await;
 }

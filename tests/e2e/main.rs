@@ -223,6 +223,10 @@ on_every_server! {
     crate::consumers::consumers_that_outlived_every_instance_are_found as consumers_that_outlived_every_instance_are_found;
     crate::consumers::nobody_takes_all_consumers_of_a_bucket as nobody_takes_all_consumers_of_a_bucket;
     crate::consumers::descriptions_out_of_proportion_hide_nothing as descriptions_out_of_proportion_hide_nothing;
+    crate::consumers::doctor_and_sessions_show_what_no_grant_covers as doctor_and_sessions_show_what_no_grant_covers;
+    crate::consumers::a_cluster_is_swept_through_all_of_its_servers as a_cluster_is_swept_through_all_of_its_servers;
+    crate::consumers::without_a_system_user_consumers_end_all_the_same as without_a_system_user_consumers_end_all_the_same;
+    crate::consumers::a_page_that_never_arrives_hides_nothing as a_page_that_never_arrives_hides_nothing;
     crate::consumers::a_deployment_without_the_imports_is_told_so as a_deployment_without_the_imports_is_told_so;
     crate::bucket::a_fleet_waits_for_its_bucket_and_follows_it as a_fleet_waits_for_its_bucket_and_follows_it;
     crate::bucket::what_was_pushed_is_logged_shown_pulled_and_rolled_back as what_was_pushed_is_logged_shown_pulled_and_rolled_back;

@@ -5,6 +5,7 @@
 //! bytes and time are bounded. An offset below zero is never asked for: nats-server 2.10.25 dies
 //! of it.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_nats::jetstream::ErrorCode;
@@ -14,7 +15,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use serde_json::value::RawValue;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::verdict::Consumer;
 
@@ -32,8 +33,12 @@ const MAX_BYTES: usize = 64 * 1024 * 1024;
 /// Beyond the end of any list: its answer is empty, and says how many there are.
 const BEYOND: usize = 1 << 40;
 /// How many of the last consumers are asked for when a page does not come: it may be larger than
-/// a connection takes.
-const TAILS: [usize; 4] = [128, 32, 8, 1];
+/// the server lets wait for a connection, which it closes then.
+const TAILS: [usize; 4] = [1, 8, 32, 128];
+/// How long that may take.
+const TAIL_WITHIN: Duration = Duration::from_secs(8);
+/// How often to see whether the connection was lost on which an answer is awaited.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Why JetStream did not help.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +49,10 @@ pub enum ApiError {
     /// No answer in time: the user may not ask, or the server is busy.
     #[error("{0}: no answer within {seconds} s", seconds = ANSWER_WITHIN.as_secs())]
     Silent(String),
+    /// The connection was lost meanwhile: the answer may have been too large for it, or that of
+    /// another question.
+    #[error("{0}: the connection was lost before the answer came")]
+    Lost(String),
     /// No connection.
     #[error("{subject}: {error}")]
     Request {
@@ -248,15 +257,18 @@ impl Jetstream {
         deadline: Instant,
         mut each: impl FnMut(Consumer),
     ) -> Result<Listed, ApiError> {
-        let (mut offset, mut bytes, mut whole) = (0, 0, true);
+        let (mut offset, mut bytes, mut whole, mut lost) = (0, 0, true, false);
         for _ in 0..MAX_PAGES {
             let read = match self.page(stream, offset, deadline, &mut each).await {
                 Ok(read) => read,
+                // Whose answer it was, the second time tells.
+                Err(ApiError::Lost(_)) if !lost => {
+                    lost = true;
+                    continue;
+                }
                 Err(error) if error.is(ErrorCode::STREAM_NOT_FOUND) => return Ok(Listed::NoStream),
                 Err(error @ (ApiError::Refused { .. } | ApiError::Nobody(_))) => return Err(error),
-                Err(error) => {
-                    return self.tail(stream, deadline, each).await.map_err(|_| error);
-                }
+                Err(error) => return self.tail(stream, each).await.map_err(|_| error),
             };
             whole &= read.whole;
             offset += read.consumers;
@@ -271,24 +283,21 @@ impl Jetstream {
         Ok(Listed::Part)
     }
 
-    /// The end of a list of which a page does not come. What is too large there goes, and so the
-    /// rest is told the next time.
-    async fn tail(
-        &self,
-        stream: &str,
-        deadline: Instant,
-        mut each: impl FnMut(Consumer),
-    ) -> Result<Listed, ApiError> {
+    /// As much as can be had from the end of a list of which a page does not come. What is too
+    /// large there is deleted for it, and so more is told the next time.
+    async fn tail(&self, stream: &str, mut each: impl FnMut(Consumer)) -> Result<Listed, ApiError> {
+        let deadline = Instant::now() + TAIL_WITHIN;
         let total = self.page(stream, BEYOND, deadline, &mut each).await?.total;
-        let mut outcome = Ok(Listed::Part);
+        let mut told = false;
         for last in TAILS {
             let offset = total.saturating_sub(last);
             match self.page(stream, offset, deadline, &mut each).await {
-                Ok(_) => return Ok(Listed::Part),
-                Err(error) => outcome = Err(error),
+                Ok(_) => told = true,
+                Err(_) if told => break,
+                Err(error) => return Err(error),
             }
         }
-        outcome
+        Ok(Listed::Part)
     }
 
     async fn page(
@@ -369,7 +378,19 @@ impl Jetstream {
     ) -> Result<bytes::Bytes, ApiError> {
         let payload = if question.is_null() { String::new() } else { question.to_string() };
         let request = self.client.request(subject.to_owned(), payload.into());
-        match timeout(ANSWER_WITHIN, request).await {
+        let connects = || self.client.statistics().connects.load(Ordering::Relaxed);
+        let before = connects();
+        let lost = async {
+            while connects() == before {
+                sleep(LOOK_AGAIN).await;
+            }
+        };
+        let answer = tokio::select! {
+            biased;
+            answer = timeout(ANSWER_WITHIN, request) => answer,
+            () = lost => return Err(ApiError::Lost(subject.to_owned())),
+        };
+        match answer {
             Ok(Ok(answer)) => Ok(answer.payload),
             Ok(Err(error)) => Err(match error.kind() {
                 RequestErrorKind::NoResponders => ApiError::Nobody(subject.to_owned()),

@@ -19,8 +19,9 @@ const AUDIT_STREAMS: [&str; 2] = ["AUDIT_EVENTS", "AUDIT_SERVICES"];
 /// How many streams are looked at, and how many consumers of one deleted, at the same time.
 const STREAMS_AT_ONCE: usize = 4;
 const DELETIONS_AT_ONCE: usize = 8;
-/// How long one stream may take: half of it to list.
-const STREAM_WITHIN: Duration = Duration::from_secs(16);
+/// How long it may take to list one stream's consumers, page after page; and with their deletion.
+const LIST_WITHIN: Duration = Duration::from_secs(8);
+const STREAM_WITHIN: Duration = Duration::from_secs(24);
 /// How many consumers of one stream are deleted in one round.
 const MAX_DELETIONS: usize = 4_096;
 /// How many deletions of one kind have a log line of their own, on one stream in one round.
@@ -181,7 +182,7 @@ pub async fn survey(
         survey.untold.push(("STREAM.NAMES".to_owned(), "there are too many".to_owned()));
     }
     let looks = stream::iter(targets).map(|target| async move {
-        let deadline = Instant::now() + STREAM_WITHIN / 2;
+        let deadline = Instant::now() + LIST_WITHIN;
         (look(&target, policy, settings, deadline).await, target.2)
     });
     let mut looks = looks.buffer_unordered(STREAMS_AT_ONCE);
@@ -243,7 +244,7 @@ async fn one(
     }
     let began = Instant::now();
     let stream = &target.2;
-    let (found, listed) = match look(target, policy, settings, began + STREAM_WITHIN / 2).await {
+    let (found, listed) = match look(target, policy, settings, began + LIST_WITHIN).await {
         Ok(looked) => looked,
         Err(error) => {
             tracing::warn!(
