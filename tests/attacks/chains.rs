@@ -228,11 +228,9 @@ async fn content(raw: &mut Raw, stream: &str) -> Value {
     let question = json!({"subjects_filter": ">"}).to_string();
     let info = ask(raw, &format!("$JS.API.STREAM.INFO.{stream}"), &question).await;
     assert!(info["error"].is_null() || info["error"]["code"] == 404, "{info}");
-    let mut subjects = info["state"]["subjects"].clone();
-    if let Some(subjects) = subjects.as_object_mut() {
-        subjects.remove("audit.services.mine.run");
-    }
-    json!([info["config"]["name"], subjects, info["state"]["consumer_count"]])
+    let subjects = info["state"]["subjects"].as_object().cloned().unwrap_or_default();
+    let theirs: Vec<_> = subjects.iter().filter(|(s, _)| *s != "audit.services.mine.run").collect();
+    json!([info["config"]["name"], theirs, info["state"]["consumer_count"]])
 }
 
 async fn both(audit: &mut Raw) -> Value {

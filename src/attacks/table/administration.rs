@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::super::stage::MADE_BY;
-use super::super::{Attack, Control, Effect, Ending, Family, Step, Who, ask};
+use super::super::{Attack, Control, Effect, Ending, Family, Step, Who, ask, send};
 use super::{NEVER, NOT_GRANTED};
 
 /// A request that needs one grant more than anyone has.
@@ -245,6 +245,40 @@ pub(super) fn consumers() -> Family {
             )
             .closed(Ending::Refused, "granted to those who may read the bucket")
             .not_in_prove(),
+            Attack::new(
+                "flow-control",
+                "An answer to the flow control of the victim's watch",
+                Who::Neighbour,
+                Effect::Accepted,
+            )
+            .step(send("$JS.FC.KV_{victim}.watch.abcd"))
+            .closed(Ending::Refused, super::NOT_GRANTED)
+            .once_granted(&["$JS.FC.KV_{victim}.watch.abcd"])
+            .in_prove(),
+            Attack::new(
+                "flow-control-reply",
+                "A put whose acknowledgement would be such an answer",
+                Who::Neighbour,
+                changed,
+            )
+            .step(send("$KV.{mine}.a").reply("$JS.FC.KV_{victim}.watch.abcd").body("x"))
+            .closed(Ending::NoEffect, super::ACCOUNT)
+            .control(Control::Nowhere)
+            .in_prove(),
+            Attack::new(
+                "flow-control-reader",
+                "Answers to the flow control of the victim's watch, guessed, by a reader of the \
+                 bucket",
+                Who::Reader,
+                changed,
+            )
+            .step(send("$JS.FC.KV_{victim}.watch.abcd").times(200))
+            .closed(
+                Ending::NoEffect,
+                "the right one has four random characters, besides the consumer's name; who knew \
+                 both would have the server send more at once, and not less, and nothing is lost",
+            )
+            .control(Control::Nowhere),
             Attack::new(
                 "consumer-delete-reader",
                 "The end of the victim's watch, by a reader of the bucket",
