@@ -142,10 +142,12 @@ fn a_signature_is_written_in_these_two_ways_and_in_no_other() {
     wrong.extend([format!("{url}="), format!("{url}=="), format!("{url}===")]);
     wrong.extend([format!(" {url}"), format!("{url}\n"), format!("{url}\0"), format!("{url}A")]);
     wrong.extend([format!("{standard}="), format!("{standard}\r\n"), standard.replace("==", "=")]);
-    for sig in wrong {
+    for sig in wrong.into_iter().filter(|sig| *sig != standard) {
         let mut claims = bench.claims();
         claims["nats"]["connect_opts"]["sig"] = json!(sig);
-        assert_eq!(denial(&bench, POLICY, &claims), "signature_form", "{sig:?}");
+        let decision = authorise(&bench, POLICY, &claims).decision;
+        let reason = decision.err().map(|denied| denied.reason.code());
+        assert_eq!(reason, Some("signature_form"), "{sig:?}");
     }
     for sig in [url, standard] {
         let mut claims = bench.claims();
@@ -192,7 +194,7 @@ fn what_a_server_of_somebody_else_gets_is_good_there_alone() {
     }
     // A request of another server's, heard and given out for its own, is none.
     let heard = ask(&|claims| claims["iss"] = json!(bench.server.public().as_str()));
-    assert_eq!(heard.unwrap_err().code(), "issuer_mismatch");
+    assert_eq!(heard.err().map(|rejection| rejection.code()), Some("issuer_mismatch"));
     let mut named = bench.claims();
     named["nats"]["connect_opts"]["name"] = json!("changed");
     let forged = Bench::token(&named, &other);
