@@ -122,6 +122,86 @@ fn both_forms_of_base64_are_signatures() {
     assert!(authorise(&bench, POLICY, &claims).decision.is_ok());
 }
 
+/// One signature is one text in each alphabet: no padding that should not be there, no bits in the
+/// last digit that mean nothing, no byte too many or too few.
+#[test]
+fn a_signature_is_written_in_these_two_ways_and_in_no_other() {
+    let bench = Bench::plain();
+    let signature = bench.client.sign(b"abcdefghijklmno").unwrap();
+    let url = data_encoding::BASE64URL_NOPAD.encode(&signature);
+    let standard = data_encoding::BASE64.encode(&signature);
+    // 64 bytes leave four bits of the last digit unused.
+    let (body, last) = url.split_at(url.len() - 1);
+    let digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let at = digits.find(last).unwrap();
+    let trailing = digits[at + 1..].chars().take(15).map(|digit| format!("{body}{digit}"));
+    let mut wrong: Vec<String> = trailing.collect();
+    let short = data_encoding::BASE64URL_NOPAD.encode(&signature[..63]);
+    let long = data_encoding::BASE64URL_NOPAD.encode(&[&signature[..], &[0]].concat());
+    let twice = data_encoding::BASE64URL_NOPAD.encode(&[&signature[..], &signature[..]].concat());
+    wrong.extend([short, long, twice, data_encoding::HEXLOWER.encode(&signature)]);
+    wrong.extend([format!("{url}="), format!("{url}=="), format!("{url}===")]);
+    wrong.extend([format!(" {url}"), format!("{url}\n"), format!("{url}\0"), format!("{url}A")]);
+    wrong.extend([format!("{standard}="), format!("{standard}\r\n"), standard.replace("==", "=")]);
+    for sig in wrong.into_iter().filter(|sig| *sig != standard) {
+        let mut claims = bench.claims();
+        claims["nats"]["connect_opts"]["sig"] = json!(sig);
+        let decision = authorise(&bench, POLICY, &claims).decision;
+        let reason = decision.err().map(|denied| denied.reason.code());
+        assert_eq!(reason, Some("signature_form"), "{sig:?}");
+    }
+    for sig in [url, standard] {
+        let mut claims = bench.claims();
+        claims["nats"]["connect_opts"]["sig"] = json!(sig);
+        assert!(authorise(&bench, POLICY, &claims).decision.is_ok(), "{sig:?}");
+    }
+}
+
+/// Whoever signs with a server's key of its own is answered as any server is. What it gets is for
+/// itself, and for those who proved themselves to it.
+#[test]
+fn what_a_server_of_somebody_else_gets_is_good_there_alone() {
+    let bench = Bench::plain();
+    let other = Signer::<Server>::new(&Seed::generate()).unwrap();
+    let policy = bench.policy(POLICY);
+    let ask = |spoil: &dyn Fn(&mut Value)| {
+        let mut claims = bench.claims();
+        claims["iss"] = json!(other.public().as_str());
+        claims["nats"]["server_id"]["id"] = json!(other.public().as_str());
+        spoil(&mut claims);
+        let token = Bench::token(&claims, &other);
+        bench.authorizer.authorise(&token, None, &policy, &Bench::moment())
+    };
+    // A proof that it was given (or heard) counts with it, as often as it asks, wherever it says
+    // that the client is: a server is believed in what it alone can know.
+    for host in ["10.1.2.3", "192.0.2.1", "192.0.2.1"] {
+        let granted = ask(&|claims| claims["nats"]["client_info"]["host"] = json!(host)).unwrap();
+        assert!(granted.decision.is_ok());
+        let answer = decode(&granted.answer.unwrap());
+        assert_eq!(answer["aud"], other.public().as_str(), "no other server takes it");
+        assert_ne!(answer["aud"], bench.server.public().as_str());
+        assert_eq!(answer["sub"], bench.user_nkey);
+    }
+    // Of who never proved anything to it, it gets nothing.
+    for (path, value, code) in [
+        ("/nats/connect_opts/sig", json!(""), "no_signature"),
+        ("/nats/connect_opts/sig", json!("A".repeat(86)), "bad_signature"),
+        ("/nats/client_info/nonce", json!("another-nonce.."), "bad_signature"),
+        ("/nats/connect_opts/nkey", json!(nkeys::KeyPair::new_user().public_key()), "bad_signature"),
+    ] {
+        let denied = ask(&|claims| *claims.pointer_mut(path).unwrap() = value.clone()).unwrap();
+        assert_eq!(denied.decision.unwrap_err().reason.code(), code, "{path}");
+        assert!(decode(&denied.answer.unwrap())["nats"].get("jwt").is_none());
+    }
+    // A request of another server's, heard and given out for its own, is none.
+    let heard = ask(&|claims| claims["iss"] = json!(bench.server.public().as_str()));
+    assert_eq!(heard.err().map(|rejection| rejection.code()), Some("issuer_mismatch"));
+    let mut named = bench.claims();
+    named["nats"]["connect_opts"]["name"] = json!("changed");
+    let forged = Bench::token(&named, &other);
+    assert_eq!(rejection(&bench, &forged, None), "signature");
+}
+
 #[test]
 fn each_missing_proof_has_its_own_reason() {
     let bench = Bench::plain();

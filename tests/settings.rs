@@ -209,3 +209,18 @@ fn the_documentation_has_every_setting() {
         assert!(page.contains(&row), "docs/settings.md needs this row:\n{row}");
     }
 }
+
+/// Whatever a setting leads to: what is there is not shown, and not read without end.
+#[test]
+fn a_seed_is_no_device_and_nothing_of_the_kernel_s() {
+    let (_dir, deployment) = deployment();
+    let before = std::fs::read_to_string(deployment.settings()).unwrap();
+    for file in ["/dev/null", "/dev/zero", "/proc/self/environ", "/proc/self/maps", "/", "/proc"] {
+        let text = before.replace("keys/callout.nk", file);
+        std::fs::write(deployment.settings(), text).unwrap();
+        let (code, said) = serve(&deployment.settings(), &[], &[("SOMETHING", "hidden-word")]);
+        assert_eq!(code, Some(1), "{file}: {said}");
+        assert!(said.contains(file) && said.len() < 2000, "{file}: {said}");
+        assert!(!said.contains("hidden-word") && !said.contains("solewriter-"), "{file}: {said}");
+    }
+}

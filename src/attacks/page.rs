@@ -39,7 +39,7 @@ in brackets.
 | --- | --- |
 | neighbour | a bucket of its own, events that it publishes, responders that it calls; nothing of the victim's |
 | reader | the same, and `reads` the victim's bucket |
-| part reader | the same, and `reads` the keys below `open` in it |
+| part reader | the same, and `reads` the keys below `open` in it, and `*.shown` |
 | part owner | the same, and `owns` the keys below `mine` in a bucket whose keys below `theirs` are the victim's |
 | no rules | a service without rules |
 | stranger | no key of any service, or not the one that it claims |

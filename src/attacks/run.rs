@@ -21,6 +21,9 @@ pub struct Report {
     pub took: Duration,
 }
 
+/// JetStream is not enabled, for the account or at all.
+const NOT_ENABLED: [&str; 2] = ["(10039)", "(10076)"];
+
 /// How often it is looked whether an effect shows.
 const LOOK_AGAIN: Duration = Duration::from_millis(25);
 
@@ -275,6 +278,7 @@ pub fn controlled(attack: &Attack) -> Attack {
 pub async fn is_answered(attack: &Attack, stage: &Stage) -> Result<bool, StageError> {
     let asking = Attack { control: Control::OwnInbox, ..attack.clone() };
     let report = run(&controlled(&asking), stage).await?;
-    // An error is an answer too.
-    Ok(matches!(report.ending, Ending::Succeeded | Ending::Rejected))
+    // An error is an answer too, but for that of an account from which JetStream is not reached.
+    let nobody = NOT_ENABLED.iter().any(|code| report.evidence.ends_with(code));
+    Ok(matches!(report.ending, Ending::Succeeded | Ending::Rejected) && !nobody)
 }

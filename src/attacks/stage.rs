@@ -73,6 +73,9 @@ pub struct Stage {
 
 /// The description of every stream that is made for attacks, or by one, by which it can be told.
 pub const MADE_BY: &str = "made by solewriter for its attacks on itself; may be deleted";
+/// Where the admin's answers come: below what no service may be named, because inboxes pass into
+/// the account of the services.
+const ADMIN_INBOX: &str = "_INBOX.solewriter.prove";
 /// The consumer that the victim watches with; its name is known to the attacker.
 pub const WATCH: &str = "watch";
 /// A consumer that the victim pulls from.
@@ -140,7 +143,7 @@ impl Stage {
     /// # Errors
     /// When it is not let in.
     pub async fn admin(&self) -> Result<Wire, StageError> {
-        Wire::login(self.far()?, &self.admin, "_INBOX.solewriter-prove").await.map_err(on("admin"))
+        Wire::login(self.far()?, &self.admin, ADMIN_INBOX).await.map_err(on("admin"))
     }
 
     /// Connects as the attacker.
@@ -217,7 +220,7 @@ impl Stage {
         }
         // Inboxes are what the admin can reach from the account of the buckets, whatever else the
         // victim may hear.
-        let near = Wire::login(self.near()?, &self.admin, "_INBOX.solewriter-prove").await;
+        let near = Wire::login(self.near()?, &self.admin, ADMIN_INBOX).await;
         let mut near = near.map_err(on("the admin"))?;
         let fence = self.names.fence();
         let until = Instant::now() + DEADLINE;

@@ -329,6 +329,7 @@ fn imports(seen: &Seen, state: &str, accounts: &[AccountOn], report: &mut Report
     }
     of_the_system(seen, accounts, &mut once);
     renamed(accounts, &mut once);
+    of_one_subject(seen, accounts, &mut once);
     if once.report(report) {
         let mut names: Vec<&str> = accounts.iter().map(|a| a.name.as_str()).collect();
         names.sort_unstable();
@@ -365,6 +366,31 @@ fn of_the_system<'a>(seen: &Seen, accounts: &'a [AccountOn], once: &mut Once<'a>
                     format!("remove it from the imports of account {name}"),
                 );
             }
+        }
+    }
+}
+
+/// Imports into an account of services that have one name: the server gives it to whatever arrives
+/// there, so a reply subject of any service reaches what is imported.
+fn of_one_subject<'a>(seen: &Seen, accounts: &'a [AccountOn], once: &mut Once<'a>) {
+    for AccountOn { server, name, imports, .. } in accounts.iter().filter(|a| serves(seen, &a.name))
+    {
+        let literal = |import: &&Import| {
+            import.kind == "service"
+                && !is_of_the_server(import)
+                && !import.local_subject.split('.').any(|token| token == "*" || token == ">")
+        };
+        for import in imports.iter().filter(literal) {
+            once.problem(
+                server,
+                format!(
+                    "{name} imports the service `{}` of {} as `{}`: any service has JetStream \
+                     publish there, with that as a reply subject",
+                    import.subject, import.account, import.local_subject
+                ),
+                "import it with a wildcard and under its own name, or let services of another \
+                 account call it",
+            );
         }
     }
 }

@@ -507,6 +507,19 @@ fn what_is_imported_that_is_dangerous() {
     {
         assert_eq!(import("APP", "AUDIT", subject, local), []);
     }
+    // A name without a wildcard is reached by reply subjects.
+    assert_eq!(
+        import("APP", "OTHER", "lamps.all.off", "lamps.off"),
+        [(
+            "imports",
+            "APP imports the service `lamps.all.off` of OTHER as `lamps.off`: any service has \
+             JetStream publish there, with that as a reply subject"
+                .to_owned()
+        )]
+    );
+    for (account, subject) in [("APP", "lamps.>"), ("APP", "lamps.*"), ("ELSE", "lamps.off")] {
+        assert_eq!(import(account, "OTHER", subject, subject), []);
+    }
     // The callout's account may list and end consumers of the buckets' account, and no more.
     assert_eq!(import("AUTH", "STATE", "$JS.API.STREAM.DELETE.>", "$JS.STATE.API.D.>").len(), 1);
     assert_eq!(import("POLICY", "STATE", "$JS.API.CONSUMER.LIST.>", "$JS.L.>").len(), 1);

@@ -25,8 +25,9 @@ const MAX_ID: usize = 64;
 /// How many claims of a revision are kept in mind, and for how long.
 const MAX_CLAIMS: usize = 4 * MAX_PEERS;
 const CLAIMS_FOR: Duration = Duration::from_secs(3600);
-/// For how long it is believed that a policy is newer than ours: one that we had before, and any.
-const BELIEVED_KNOWN: Duration = Duration::from_secs(30);
+/// For how long it is believed that a policy is newer than ours: one that we had before (less than
+/// [`DOUBT_AFTER`], or looking for oneself would spare it), and any.
+const BELIEVED_KNOWN: Duration = Duration::from_secs(8);
 const BELIEVED: Duration = Duration::from_secs(600);
 /// When an instance looks for itself whoever else says that it does: so long after it took its
 /// policy up, and again after each such period, for so long.
@@ -424,7 +425,7 @@ mod tests {
             peers.heard(beat("g", 1, "unheard-of", 0), now);
             assert!(!peers.elect(&me, adopted));
             let newer = peers.newer(&me, adopted, now);
-            assert_eq!(newer.contains(&"revoked".to_owned()), second < 30, "{second}");
+            assert_eq!(newer.contains(&"revoked".to_owned()), second < 8, "{second}");
             assert_eq!(newer.contains(&"unheard-of".to_owned()), second < 600, "{second}");
         }
         // Another policy of ours: what is claimed to be newer than that is heard anew.

@@ -83,10 +83,8 @@ async fn forged_beats_put_off_a_revocation_and_do_not_prevent_it() {
     })
     .await;
     deployment.write_policy(AFTER);
-    let loaded = deployment.instances[0]
-        .says_where("policy_loaded", |line| line["services"] == 1)
-        .await;
-    told.send_replace(loaded["revision"].as_str().unwrap_or_default().to_owned());
+    let loaded = deployment.instances[0].says("policy_changed").await;
+    told.send_replace(loaded["revision"].as_str().unwrap().to_owned());
     let began = Instant::now();
     let said = revoked.closed().await;
     assert!(began.elapsed() < Duration::from_secs(25), "{:?}: {said}", began.elapsed());

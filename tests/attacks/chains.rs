@@ -2,12 +2,13 @@
 //! and APP imports services of other accounts under such subjects.
 
 use serde_json::{Value, json};
-use solewriter::attacks::{Attack, Control, Ending, Family};
+use solewriter::attacks::{Attack, Control, Ending, Expected, Family};
+use tokio::time::Instant;
 
 use super::deployment::{Deployment, Prepared};
 use super::doors::{self, Seen};
 use super::raw::Raw;
-use super::suite::Place;
+use super::suite::{PATIENCE, Place};
 
 const LINE: &str = "PUB $JS.API.DIRECT.GET.KV_mine.$KV.mine.payload {each}";
 const KEY: &str = "{ service: { account: STATE, subject: \"$KV.victim.k\" } }";
@@ -16,7 +17,7 @@ const KEY: &str = "{ service: { account: STATE, subject: \"$KV.victim.k\" } }";
 pub fn family() -> Family {
     let row = |id, title, how, why| {
         let mut attack: Attack = doors::told(doors::attack(id, title, how, why), LINE);
-        if let solewriter::attacks::Expected::Closed { by, .. } = &mut attack.expected {
+        if let Expected::Closed { by, .. } = &mut attack.expected {
             *by = Ending::NoEffect;
         }
         attack
@@ -29,7 +30,7 @@ pub fn family() -> Family {
         "",
         "",
     );
-    literal.expected = solewriter::attacks::Expected::Residual {
+    literal.expected = Expected::Residual {
         reason: "an import without a wildcard has one name, and the server gives it to whatever \
                  arrives",
         mitigation: "import no service into APP without a wildcard, and rename none: `doctor` \
@@ -99,12 +100,11 @@ const OTHERS: [&str; 4] = [
 
 /// Tries everything. Gives what came of each, or what is not as it should be.
 pub async fn run(place: Place) -> Vec<Seen> {
-    let deployment = Deployment::start(place.version, POLICY).await;
+    let deployment = start(Prepared::new(), place).await;
     let (mut state, mut audit) = stages(&deployment).await;
     let mut callout = Raw::try_login(deployment.url(), &deployment.seed("callout")).await.unwrap();
-    let mut heard = Vec::new();
     for subject in ["$SYS.REQ.USER.AUTH", "solewriter.instance.x"] {
-        heard.push(callout.subscribe(subject).await.unwrap());
+        callout.subscribe(subject).await.unwrap();
     }
     let before = (content(&mut state, "KV_victim").await, both(&mut audit).await);
     let tried = async |subjects: &[&str]| {
@@ -116,49 +116,68 @@ pub async fn run(place: Place) -> Vec<Seen> {
         raw.fence().await.unwrap();
     };
     tried(&STATE).await;
-    let now = content(&mut state, "KV_victim").await;
-    let of_state = changed(&before.0, &now);
+    let of_state = changed(async || content(&mut state, "KV_victim").await != before.0).await;
     tried(&AUDIT).await;
-    let now = both(&mut audit).await;
-    let of_audit = changed(&before.1, &now);
+    let of_audit = changed(async || both(&mut audit).await != before.1).await;
     tried(&OTHERS).await;
-    callout.fence().await.unwrap();
-    let of_others = callout.delivered.iter().find(|m| m.payload == b"chosen");
-    let of_others = if of_others.is_some() { Ending::Succeeded } else { Ending::NoEffect };
+    let of_others = changed(async || hears(&mut callout).await).await;
 
     // The control: who may publish there is heard there.
     let mut controls = Vec::new();
-    state.publish("$KV.victim.k", b"the admin's").await.unwrap();
-    controls.push(content(&mut state, "KV_victim").await != before.0);
-    audit.publish("audit.events.solewriter.x", b"the admin's").await.unwrap();
-    controls.push(both(&mut audit).await != before.1);
+    ask(&mut state, "$KV.victim.k", "the admin's").await;
+    controls.push(changed(async || content(&mut state, "KV_victim").await != before.0).await);
+    ask(&mut audit, "audit.events.solewriter.x", "the admin's").await;
+    controls.push(changed(async || both(&mut audit).await != before.1).await);
     callout.publish("solewriter.instance.x", b"chosen").await.unwrap();
-    controls.push(callout.delivered.iter().any(|m| m.payload == b"chosen"));
+    controls.push(changed(async || hears(&mut callout).await).await);
     let mut seen: Vec<Seen> = ["chain-state", "chain-audit", "chain-callout"]
         .into_iter()
         .zip(controls)
         .zip([of_state, of_audit, of_others])
         .map(|((id, works), ending)| {
-            let control = if works { Ok(Some(ending)) } else { Err(String::new()) };
-            (id, control.map_err(|_: String| "its control does not work".to_owned()))
+            let works = works == Ending::Succeeded;
+            (id, if works { Ok(Some(ending)) } else { Err("its control does not work".to_owned()) })
         })
         .collect();
 
-    let deployment = Prepared::new()
-        .with_server(
-            "{ service: { account: STATE, subject: \"$KV.>\" } }",
-            &format!("{{ service: {{ account: STATE, subject: \"$KV.>\" }} }}\n      {KEY}"),
-        )
-        .start(place.version, POLICY)
-        .await;
+    let all = "{ service: { account: STATE, subject: \"$KV.>\" } }";
+    let prepared = Prepared::new().with_server(all, &format!("{all}\n      {KEY}"));
+    let deployment = start(prepared, place).await;
     let (mut state, _) = stages(&deployment).await;
     let before = content(&mut state, "KV_victim").await;
     let mut raw = Raw::login(&deployment, &deployment.service("mine")).await;
     attack(&mut raw, "$KV.victim.k").await;
-    raw.fence().await.unwrap();
-    let now = content(&mut state, "KV_victim").await;
-    seen.push(("chain-literal", Ok(Some(changed(&before, &now)))));
+    let ending = changed(async || content(&mut state, "KV_victim").await != before).await;
+    seen.push(("chain-literal", Ok(Some(ending))));
     seen
+}
+
+async fn start(prepared: Prepared, place: Place) -> Deployment {
+    if !place.cluster {
+        return prepared.start(place.version, POLICY).await;
+    }
+    let mut deployment = prepared.start_cluster(place.version, POLICY).await;
+    deployment.add_instance(&[]).await;
+    deployment
+}
+
+/// Whether something is so within the time that effects have to show.
+async fn changed(mut is_so: impl AsyncFnMut() -> bool) -> Ending {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        if is_so().await {
+            return Ending::Succeeded;
+        }
+        if Instant::now() > until {
+            return Ending::NoEffect;
+        }
+    }
+}
+
+/// Whether the callout was sent what the attacker chose.
+async fn hears(callout: &mut Raw) -> bool {
+    callout.fence().await.unwrap();
+    callout.delivered.iter().any(|message| message.payload == b"chosen")
 }
 
 /// Asks for its own value in each way that a service may, with the answer to that subject.
@@ -178,10 +197,6 @@ async fn attack(raw: &mut Raw, reply: &str) {
     raw.publish_with("$JS.API.STREAM.INFO.KV_mine", "_INBOX.mine.fence", "", b"").await.unwrap();
     let answer = raw.message().await;
     assert_eq!(answer.subject, "_INBOX.mine.fence");
-}
-
-fn changed(before: &Value, now: &Value) -> Ending {
-    if before == now { Ending::NoEffect } else { Ending::Succeeded }
 }
 
 /// The admins, with buckets and audit streams in their accounts.
@@ -228,11 +243,9 @@ async fn content(raw: &mut Raw, stream: &str) -> Value {
     let question = json!({"subjects_filter": ">"}).to_string();
     let info = ask(raw, &format!("$JS.API.STREAM.INFO.{stream}"), &question).await;
     assert!(info["error"].is_null() || info["error"]["code"] == 404, "{info}");
-    let mut subjects = info["state"]["subjects"].clone();
-    if let Some(subjects) = subjects.as_object_mut() {
-        subjects.remove("audit.services.mine.run");
-    }
-    json!([info["config"]["name"], subjects, info["state"]["consumer_count"]])
+    let subjects = info["state"]["subjects"].as_object().cloned().unwrap_or_default();
+    let theirs: Vec<_> = subjects.iter().filter(|(s, _)| *s != "audit.services.mine.run").collect();
+    json!([info["config"]["name"], theirs, info["state"]["consumer_count"]])
 }
 
 async fn both(audit: &mut Raw) -> Value {

@@ -220,12 +220,20 @@ async fn where_every_hole_is_open_every_attack_succeeds() {
     for attack in table::families().into_iter().flat_map(|family| family.attacks) {
         let opened = attack.in_prove
             && matches!(attack.expected, Expected::Closed { .. })
-            && !matches!(attack.control, Control::Nowhere | Control::OwnInbox | Control::Bucket(_));
+            && matches!(
+                attack.control,
+                Control::OneAccount
+                    | Control::OneAccountGranted(..)
+                    | Control::Granted(..)
+                    | Control::Told(_)
+            );
         if opened && !succeeded.contains(&attack.id.to_owned()) {
             missed.push(attack.id);
         }
     }
-    assert_eq!(missed, ["enter-admin-key", "enter-admin-foreign"], "{}", text(&output.stdout));
+    // The server knows its own users, and traces do not reach the JetStream of their own account.
+    let never = ["enter-admin-key", "enter-admin-foreign", "trace-to-purge"];
+    assert_eq!(missed, never, "{}", text(&output.stdout));
 }
 
 /// Services are placed where the buckets are, by the settings alone.

@@ -64,7 +64,7 @@ pub fn families() -> Vec<Family> {
 
 /// How long an attack has to show an effect where it must have none: longer than any takes that
 /// has one, which the controls are asserted to.
-const PATIENCE: Duration = Duration::from_millis(400);
+pub const PATIENCE: Duration = Duration::from_millis(400);
 
 /// Every attack with its lane.
 fn cast(place: Place) -> Vec<(usize, Attack)> {
@@ -119,13 +119,18 @@ pub async fn run_place(place: Place) -> (Column, Vec<String>) {
             }
         }
     }
-    if !place.cluster && std::env::var("ATTACKS").map_or(true, |words| words.contains("door")) {
-        let (doors, chains) = tokio::join!(doors::run(place), chains::run(place));
-        for (id, outcome) in doors.into_iter().chain(doors::judged(chains, &chains::family(), place)) {
-            match outcome {
-                Ok(ending) => drop(column.insert(id, ending)),
-                Err(text) => wrong.push(format!("{id}: {text}")),
-            }
+    let words = std::env::var("ATTACKS").unwrap_or_default();
+    let mut others = Vec::new();
+    if !place.cluster && (words.is_empty() || words.contains("door")) {
+        others.extend(doors::run(place).await);
+    }
+    if words.is_empty() || words.contains("chain") {
+        others.extend(doors::judged(chains::run(place).await, &chains::family(), place));
+    }
+    for (id, outcome) in others {
+        match outcome {
+            Ok(ending) => drop(column.insert(id, ending)),
+            Err(text) => wrong.push(format!("{id}: {text}")),
         }
     }
     if std::env::var("ATTACKS").map_or(true, |words| words.contains("seed")) {

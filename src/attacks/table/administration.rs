@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::super::stage::MADE_BY;
-use super::super::{Attack, Control, Effect, Ending, Family, Step, Who, ask};
+use super::super::{Attack, Control, Effect, Ending, Family, Step, Who, ask, send};
 use super::{NEVER, NOT_GRANTED};
 
 /// A request that needs one grant more than anyone has.
@@ -270,6 +270,40 @@ pub(super) fn consumers() -> Family {
                 Ending::NoEffect,
                 "the server listens to literal subjects of five or seven tokens, and in the newer \
                  form the fifth is the stream",
+            )
+            .control(Control::Nowhere),
+            Attack::new(
+                "flow-control",
+                "An answer to the flow control of the victim's watch",
+                Who::Neighbour,
+                Effect::Accepted,
+            )
+            .step(send("$JS.FC.KV_{victim}.watch.abcd"))
+            .closed(Ending::Refused, super::NOT_GRANTED)
+            .once_granted(&["$JS.FC.KV_{victim}.watch.abcd"])
+            .in_prove(),
+            Attack::new(
+                "flow-control-reply",
+                "A put whose acknowledgement would be such an answer",
+                Who::Neighbour,
+                changed,
+            )
+            .step(send("$KV.{mine}.a").reply("$JS.FC.KV_{victim}.watch.abcd").body("x"))
+            .closed(Ending::NoEffect, super::ACCOUNT)
+            .control(Control::Nowhere)
+            .in_prove(),
+            Attack::new(
+                "flow-control-reader",
+                "Answers to the flow control of the victim's watch, guessed, by a reader of the \
+                 bucket",
+                Who::Reader,
+                changed,
+            )
+            .step(send("$JS.FC.KV_{victim}.watch.abcd").times(200))
+            .closed(
+                Ending::NoEffect,
+                "the right one has four random characters, besides the consumer's name; who knew \
+                 both would have the server send more at once, and not less, and nothing is lost",
             )
             .control(Control::Nowhere),
             Attack::new(

@@ -252,8 +252,7 @@ pub(super) fn family() -> Family {
                     .body("x"),
             )
             .closed(Ending::Refused, "the server asks for leave to publish where a trace goes")
-            .once_granted(&["$JS.API.STREAM.PURGE.KV_{victim}"])
-            .since(2, 11)
+            .control(Control::Nowhere)
             .opened_by(&TRACING)
             .in_prove(),
             Attack::new(

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::Draft;
 use super::role::{self, Roles};
 use super::settings::{self, Scope, Settings, shown};
+use crate::audit::event::PRODUCER;
 use crate::keys::UserKey;
 use crate::policy::document::{KeyEntry, ServiceEntry};
 use crate::policy::model::{Bucket, ConnectionType, Location, Service, ServiceKey};
@@ -68,6 +69,13 @@ pub fn check_name(what: &str, name: &Spanned<String>, problems: &Collector) {
         format!("it contains {bad:?}")
     } else if text.len() > MAX_NAME_CHARS {
         format!("it has {} characters", text.len())
+    } else if what == "service" && text == PRODUCER {
+        // Inboxes of admins pass from their accounts into the services'.
+        let problem = Problem::error("reserved-name", format!("`{text}` cannot name a service"))
+            .at(&name.span, "it would hear the answers to solewriter's own users, values and all")
+            .help("give it another name");
+        problems.push(problem);
+        return;
     } else {
         return;
     };
