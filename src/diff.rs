@@ -316,7 +316,7 @@ fn parts(access: &Access) -> Vec<(Verb, String, Access)> {
 
 /// How much of a right a grant holds: all of it when all that the right would come to is there.
 fn held(grant: &Grant, verb: Verb, access: &Access) -> Reach {
-    let Ok(needed) = alone(grant.service(), access.clone()) else { return Reach::None };
+    let Ok(needed) = alone(grant.service(), access.clone(), grant.audit()) else { return Reach::None };
     let sides = [Side::Publish, Side::Subscribe];
     let reach = |side, subject: &Pattern| covered(grant, side, subject);
     let all = sides
@@ -334,7 +334,7 @@ fn held(grant: &Grant, verb: Verb, access: &Access) -> Reach {
         Access::Publishes(p) | Access::Calls(p) | Access::Subscribes(p) | Access::Answers(p) => {
             p.to_string()
         }
-        Access::Audits(stream) => format!("$JS.API.CONSUMER.CREATE.{stream}"),
+        Access::Audits(stream) => format!("{}.CONSUMER.CREATE.{stream}", grant.audit().api()),
     };
     let side = match verb {
         Verb::Subscribe | Verb::Answer => Side::Subscribe,

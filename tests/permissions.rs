@@ -10,7 +10,7 @@ use solewriter::source::SourceFile;
 use solewriter::subject::Pattern;
 
 fn defaults() -> Defaults {
-    Defaults { account: "APP".into(), lifetime: std::time::Duration::from_secs(3600) }
+    Defaults { account: "APP".into(), lifetime: std::time::Duration::from_secs(3600), audit: solewriter::permissions::AuditStreams::default() }
 }
 
 fn policy(text: &str) -> Option<Policy> {

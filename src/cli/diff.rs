@@ -121,7 +121,7 @@ impl DiffCommand {
     fn read(&self, name: &str) -> Result<Loaded, Output> {
         let path = PathBuf::from(name);
         if path.is_dir() {
-            return load(&path);
+            return load(&path, self.policy.audit());
         }
         let files = if name.contains(':') {
             git::read(Path::new("."), name)
@@ -129,9 +129,9 @@ impl DiffCommand {
             // The folder itself, whatever its place in the repository.
             git::read(&self.policy.policy, &format!("{name}:./"))
         } else {
-            return load(&self.policy.policy);
+            return load(&self.policy.policy, self.policy.audit());
         };
-        accept(&path, files.map_err(Output::wrong)?)
+        accept(&path, files.map_err(Output::wrong)?, self.policy.audit())
     }
 }
 

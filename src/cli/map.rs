@@ -5,10 +5,11 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 
+use super::tool::AuditArgs;
 use super::{fail, print, report, wrong};
 use crate::map::Map;
 use crate::policy::directory::Directory;
-use crate::policy::validate::sketch;
+use crate::policy::validate::sketch_for;
 
 /// Draw who owns, reads, publishes, subscribes, calls and answers what.
 ///
@@ -25,6 +26,8 @@ pub struct MapCommand {
     /// Draw only what this service or bucket has to do with (Mermaid and DOT).
     #[arg(long, value_name = "NAME")]
     focus: Option<String>,
+    #[command(flatten)]
+    audit: AuditArgs,
 }
 
 /// A form of the map.
@@ -54,7 +57,7 @@ impl MapCommand {
             Ok(files) => files,
             Err(problems) => return report(&problems),
         };
-        let sketch = sketch(&files);
+        let sketch = sketch_for(&files, self.audit.streams());
         let map = Map::draw(&sketch);
         let focus = self.focus.as_deref();
         if let Some(name) = focus.filter(|name| !map.has(name)) {

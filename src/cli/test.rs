@@ -55,7 +55,7 @@ impl Test {
     }
 
     fn output(&self) -> Result<Output, Output> {
-        let loaded = load(&self.dir)?;
+        let loaded = load(&self.dir, self.grants.audit())?;
         let policy = &loaded.policy;
         let files = Directory::new(&self.dir).read_tests().map_err(Output::wrong)?;
         let problems = Collector::new();

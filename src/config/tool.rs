@@ -40,7 +40,7 @@ pub struct Tool {
     pub queue_group: String,
     /// The bucket that the policy is in, or the one that it would be in.
     pub bucket: BucketName,
-    /// The stream that takes audit events, if the settings name one.
+    /// The stream that takes solewriter's events, if the settings name one.
     pub audit: Option<String>,
     /// The settings file, for messages.
     pub path: PathBuf,

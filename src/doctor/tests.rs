@@ -55,6 +55,7 @@ fn healthy() -> Seen {
             clock_leeway: Duration::from_secs(2),
             queue_group: "solewriter".to_owned(),
             audit: None,
+            audit_streams: AuditStreams::default(),
         },
         addresses: vec![Address {
             name: "127.0.0.1:4222".to_owned(),
@@ -98,6 +99,7 @@ fn healthy() -> Seen {
         policy_is_wrong: false,
         policy_bucket: Vec::new(),
         streams: Ok(Vec::new()),
+        audit_streams: Ok(Vec::new()),
     }
 }
 
