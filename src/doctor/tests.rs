@@ -55,7 +55,7 @@ fn healthy() -> Seen {
             clock_leeway: Duration::from_secs(2),
             queue_group: "solewriter".to_owned(),
             audit: None,
-            audit_streams: AuditStreams::default(),
+            audit_streams: crate::permissions::AuditStreams::default(),
         },
         addresses: vec![Address {
             name: "127.0.0.1:4222".to_owned(),
