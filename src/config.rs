@@ -140,7 +140,7 @@ pub struct Settings {
     pub issuer: Signer<crate::keys::Account>,
     /// Opens sealed requests.
     pub xkey: Option<Seed<Curve>>,
-    /// A system account user, for what reaches live connections.
+    /// The system user, for what reaches live connections.
     pub system: Option<Seed<User>>,
     /// The policy.
     pub policy: Policy,

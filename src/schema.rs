@@ -95,11 +95,9 @@ fn settings_table(path: &str) -> &'static str {
         "xkey" => {
             "The curve key with which requests are sealed; requests in clear are then refused."
         }
-        "system" => "A user of the system account: finds and closes connections.",
+        "system" => "The system user, who asks the servers: finds and closes connections.",
         "admin" => "Who manages the buckets, with the tools; `serve` does not use it.",
-        "audit_admin" => {
-            "Who manages the audit streams, with the tools; `serve` does not use it."
-        }
+        "audit_admin" => "Who manages the audit streams, with the tools; `serve` does not use it.",
         "publisher" => {
             "Who changes the policy in its bucket, with the tools; `serve` does not use it."
         }

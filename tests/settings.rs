@@ -92,9 +92,9 @@ error[unknown-key]: unknown key `acount` in `[grants]`
    = help: did you mean `account`?
 
 error[bad-address]: "everywhere" is not an address
-  --> DIR/solewriter.toml:42:10
+  --> DIR/solewriter.toml:44:10
    |
-42 | listen = "everywhere"
+44 | listen = "everywhere"
    |          ^^^^^^^^^^^^ expected IP:PORT, or "off"
 
 4 errors

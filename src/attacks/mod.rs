@@ -40,6 +40,8 @@ pub enum Who {
     Nobody,
     /// Who has no key of any service, or not the one that it claims.
     Stranger,
+    /// Who has the seed of one of solewriter's own users, or of a service.
+    Thief,
 }
 
 impl Who {
@@ -53,6 +55,7 @@ impl Who {
             Self::Sharer => "part owner",
             Self::Nobody => "no rules",
             Self::Stranger => "stranger",
+            Self::Thief => "thief",
         }
     }
 }

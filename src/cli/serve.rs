@@ -286,13 +286,13 @@ async fn ended(
     }
 }
 
-/// Makes the second connection and hands it out. Gives what it was that ended.
+/// Makes the second connection and hands it out. Ends only when there is none: then it gives what it
+/// was that ended.
 async fn talk(nats: Arc<Nats>, connected: watch::Sender<Option<Client>>) -> &'static str {
     match connect_beside(&nats).await {
         Ok(client) => {
             let _ = connected.send(Some(client));
-            // As long as everything is well.
-            connected.closed().await;
+            std::future::pending::<()>().await;
         }
         Err(error) => tracing::error!(event = "connect_failed", %error),
     }

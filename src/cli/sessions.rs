@@ -23,7 +23,7 @@ use crate::sessions::verdict::{Cause, Gained, Judge, Others, Verdict};
 
 /// List the connections that solewriter let in, on every server, and by which policy.
 ///
-/// Asks the servers as the user of the system account (`nkey_seed` in `[system]`), and the instances,
+/// Asks the servers as the system user (`nkey_seed` in `[system]`), and hears from the instances,
 /// with the callout's or the publisher's seed, which policy they serve. Ends with 0, with 1 when
 /// some server did not answer, and with 2 when nobody could be asked.
 #[derive(Args)]
@@ -248,7 +248,7 @@ fn agreed(question: &str) -> Result<bool, Output> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
-/// Connects as the system account's user.
+/// Connects as the system user.
 async fn connect(tool: &Tool) -> Result<System, Output> {
     let login = Login::Nkey(tool.system().map_err(Output::wrong)?);
     let options = broker::options(&login, &tool.tls, "solewriter-sessions");
@@ -269,7 +269,7 @@ async fn look(
         survey(system, &accounts, Some).await.map_err(|error| cannot(&error))?;
     if all.servers.is_empty() {
         return Err(cannot(
-            &"no server answers: is [system] nkey_seed the seed of a user in the system account, \
+            &"no server answers: is [system] nkey_seed the seed of a user whose account imports that, \
               and is that user in auth_callout.auth_users?",
         ));
     }

@@ -268,10 +268,6 @@ impl Plan {
                  is done, instances\nof `serve` go on with the policy that they have."
                     .to_owned(),
             );
-            steps.push(format!(
-                "Make the audit streams, in their new account:\n\
-                 solewriter buckets apply -c {settings}"
-            ));
             if self.bucket {
                 steps.push(format!(
                     "Push the policy to its bucket in the new account:\n\
@@ -280,6 +276,10 @@ impl Plan {
                     quoted("policy-of-the-bucket")
                 ));
             }
+            steps.push(format!(
+                "Make the audit streams, in their new account:\n\
+                 solewriter buckets apply -c {settings}"
+            ));
         }
         steps.push(format!(
             "Start this version of `solewriter serve` in the place of the old, each instance:\n\

@@ -53,7 +53,7 @@ const SETTINGS: [Setting; 43] = [
     setting("nats.tls", "key", Kind::Path, "PEM file with the client certificate's key"),
     setting("issuer", "seed", Kind::Path, "file with the issuer account's seed"),
     setting("xkey", "seed", Kind::Path, "file with the curve seed that opens sealed requests"),
-    setting("system", "nkey_seed", Kind::Path, "file with the system account user's seed"),
+    setting("system", "nkey_seed", Kind::Path, "file with the system user's seed"),
     setting("admin", "nkey_seed", Kind::Path, "for tools: file with the buckets' admin's seed"),
     setting(
         "audit_admin",

@@ -134,7 +134,7 @@ impl Tool {
         if problems.has_errors() { Err(problems.finish()) } else { Ok(xkey) }
     }
 
-    /// The system account user's seed.
+    /// The system user's seed.
     ///
     /// # Errors
     /// As [`Tool::callout`].

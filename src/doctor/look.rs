@@ -88,8 +88,7 @@ pub async fn look(tool: &Tool, clock: Clock) -> Seen {
     own.dedup();
     let guests = system.connections_of(&own).await;
     let reader = client(Role::Publisher).or(client(Role::Callout));
-    let seat =
-        if client(Role::Publisher).is_some() { Seat::Publisher } else { Seat::Callout };
+    let seat = if client(Role::Publisher).is_some() { Seat::Publisher } else { Seat::Callout };
     let policy = policy(tool, reader, seat).await;
     let instances = match reader {
         Some(reader) => {

@@ -1,4 +1,4 @@
-//! The connection to the system account, and whether it is one: an instance that cannot see
+//! The system user's connection, and whether servers answer it: an instance that cannot see
 //! connections must not take the turn of one that can.
 //!
 //! async-nats 0.51 calls itself connected when the server says anything at all, such as the PING
@@ -25,19 +25,19 @@ const SILENT_FOR: Duration = Duration::from_secs(10);
 /// processor that they wait for.
 const REST: Duration = Duration::from_secs(5);
 
-/// How to reach the system account.
+/// How to connect as the system user.
 pub struct Access<'a> {
     /// Addresses.
     pub servers: &'a [ServerAddr],
     /// TLS.
     pub tls: &'a Tls,
-    /// The system account's user.
+    /// The system user.
     pub login: &'a Login,
     /// The connection's name.
     pub name: &'a str,
 }
 
-/// A connection that should be to the system account.
+/// A connection that servers should answer.
 pub(super) struct Link {
     client: Client,
     system: System,
@@ -124,7 +124,7 @@ impl Link {
             event = "system_unusable",
             connection = %self.client.connection_state(),
             "no server answers the user of [system] nkey_seed, so this instance cannot close \
-             connections: is it a user of the system account, and in auth_callout.auth_users?",
+             connections: is it in an account that imports what it asks, and in auth_callout.auth_users?",
         );
     }
 }
@@ -138,7 +138,7 @@ fn observe(event: &Event) {
     match event {
         Event::Connected => tracing::debug!(event = "system_connection", state = "connected"),
         Event::Disconnected => {
-            tracing::warn!(event = "system_disconnected", "reconnecting to the system account");
+            tracing::warn!(event = "system_disconnected", "reconnecting as the system user");
         }
         Event::ServerError(error) => tracing::warn!(event = "system_connection", %error),
         Event::ClientError(error) => tracing::warn!(event = "system_connection", %error),

@@ -1,4 +1,4 @@
-//! What the system account tells of open connections, and how it closes one.
+//! What the servers tell of open connections, and how it closes one.
 //!
 //! Seen on nats-server 2.10.25 and 2.15.1: `$SYS.REQ.SERVER.PING` is answered by every server,
 //! with the number of servers that it knows; CONNZ of one account lists leafnodes too; KICK
@@ -27,7 +27,7 @@ const PAGE: u64 = 256;
 /// The most servers that are kept in mind.
 const MAX_SERVERS: usize = 4096;
 
-/// Why the system account did not help.
+/// Why the servers did not help.
 #[derive(Debug, thiserror::Error)]
 pub enum SystemError {
     /// No answer, or no connection.
@@ -170,14 +170,14 @@ struct Connections {
     connections: Option<Vec<Connection>>,
 }
 
-/// A connection of the system account's user.
+/// A connection of the system user, who may ask the servers.
 #[derive(Clone, Debug)]
 pub struct System {
     client: Client,
 }
 
 impl System {
-    /// Uses a connection of a user in the system account.
+    /// Uses a connection of a user who may ask the servers.
     #[must_use]
     pub fn new(client: Client) -> Self {
         Self { client }

@@ -78,7 +78,7 @@ pub fn family() -> Family {
                     "answer-publisher",
                     "The user who may push policies takes authorization requests",
                     "for the callout user",
-                    "its permissions in the server's configuration leave that out",
+                    "it is in another account, and its permissions leave that out",
                 ),
                 "SUB $SYS.REQ.USER.AUTH",
             ),
@@ -93,7 +93,7 @@ pub fn family() -> Family {
                 "the service's own key and signature",
                 "the server takes the first answer, and a bad one is a refusal",
                 "nobody but solewriter may subscribe to `$SYS.REQ.USER.AUTH` in AUTH: the shipped \
-                 configuration has two users there, with permissions; add none",
+                 configuration has one user there, with permissions; add none",
             ),
             residual(
                 attack("door-no-auth-user", "No credential, where `no_auth_user` is set", "", ""),
@@ -266,8 +266,8 @@ async fn by_mqtt(address: &str, user: &str, password: &str) -> Result<(), String
 fn with_a_rogue() -> Prepared {
     Prepared::new()
         .with_server(
-            "  AUTH {\n    jetstream: enabled\n    users: [",
-            "  AUTH {\n    jetstream: enabled\n    users: [ { user: rogue, password: rogue }",
+            "  AUTH {\n    users: [",
+            "  AUTH {\n    users: [ { user: rogue, password: rogue }",
         )
         .with_server("$SYSTEM_KEY ]", "$SYSTEM_KEY, rogue ]")
         .with_server("timeout: 10", "timeout: 2")

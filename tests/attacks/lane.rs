@@ -18,7 +18,7 @@ pub fn attacker(who: Who, lane: usize) -> String {
         Who::Reader => "reader",
         Who::PartReader => "part-reader",
         Who::Sharer => "sharer",
-        Who::Nobody | Who::Stranger => "nobody",
+        Who::Nobody | Who::Stranger | Who::Thief => "nobody",
     };
     format!("{kind}{lane}")
 }

@@ -26,6 +26,7 @@ mod prove;
 #[allow(dead_code)]
 #[path = "../e2e/raw.rs"]
 mod raw;
+mod seeds;
 mod suite;
 
 use solewriter::attacks::page;

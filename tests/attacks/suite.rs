@@ -16,6 +16,7 @@ use super::control::{self, Controls};
 use super::deployment::{Deployment, Prepared};
 use super::doors;
 use super::lane::{self, LANES};
+use super::seeds;
 
 /// Servers that the suite runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +49,7 @@ impl Place {
 pub fn everything() -> Vec<Family> {
     let mut all = families();
     all.insert(1, doors::family());
+    all.insert(2, seeds::family());
     all
 }
 
@@ -115,6 +117,14 @@ pub async fn run_place(place: Place) -> (Column, Vec<String>) {
     }
     if !place.cluster && std::env::var("ATTACKS").map_or(true, |words| words.contains("door")) {
         for (id, outcome) in doors::run(place).await {
+            match outcome {
+                Ok(ending) => drop(column.insert(id, ending)),
+                Err(text) => wrong.push(format!("{id}: {text}")),
+            }
+        }
+    }
+    if std::env::var("ATTACKS").map_or(true, |words| words.contains("seed")) {
+        for (id, outcome) in seeds::run(place).await {
             match outcome {
                 Ok(ending) => drop(column.insert(id, ending)),
                 Err(text) => wrong.push(format!("{id}: {text}")),

@@ -8,9 +8,9 @@ use async_nats::jetstream;
 use rustix::process::Signal;
 use serde_json::Value;
 use solewriter::keyspace::BucketName;
-use solewriter::policy::bucket::Bucket;
 use solewriter::policy::bucket::entry::{Entry, Words};
 use solewriter::policy::bucket::write::PushError;
+use solewriter::policy::bucket::{Bucket, Seat};
 use solewriter::policy::directory::Directory;
 use solewriter::source::SourceFile;
 use tokio::process::Command;
@@ -80,7 +80,7 @@ pub async fn bucket(deployment: &Deployment) -> Bucket {
         async_nats::ConnectOptions::with_nkey(deployment.seed("publisher").expose().to_owned());
     let options = options.custom_inbox_prefix("_INBOX.solewriter").retry_on_initial_connect();
     let client = options.connect(deployment.urls()).await.unwrap();
-    Bucket::new(client, BucketName::parse(BUCKET).unwrap())
+    Bucket::new(client, BucketName::parse(BUCKET).unwrap(), Seat::Publisher)
 }
 
 pub fn words(message: &str) -> Words {
@@ -123,8 +123,8 @@ fn with_keeper(prepared: Prepared) -> (Prepared, solewriter::keys::Seed<solewrit
     let listed = format!("auth_users: [ {key}, $CALLOUT_KEY");
     let prepared = prepared
         .with_server(
-            "AUTH {\n    jetstream: enabled\n    users: [",
-            &format!("AUTH {{\n    jetstream: enabled\n    {user}"),
+            "POLICY {\n    jetstream: enabled\n    users: [",
+            &format!("POLICY {{\n    jetstream: enabled\n    {user}"),
         )
         .with_server("auth_users: [ $CALLOUT_KEY", &listed);
     (prepared, seed)

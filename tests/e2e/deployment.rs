@@ -467,9 +467,7 @@ impl Deployment {
 
     /// Asks the server, as the system user. `subject` is what follows `$SYS.REQ.`.
     pub async fn ask_system(&self, subject: &str, question: &Value) -> Value {
-        let options =
-            async_nats::ConnectOptions::with_nkey(self.seed("system").expose().to_owned());
-        let client = options.connect(self.url()).await.unwrap();
+        let client = self.client("system", self.url()).await;
         let subject = format!("$SYS.REQ.{subject}");
         let answer = client.request(subject, question.to_string().into()).await.unwrap();
         serde_json::from_slice(&answer.payload).unwrap()
@@ -477,17 +475,20 @@ impl Deployment {
 
     /// The connections of an account, as the system user sees them.
     pub async fn connections(&self, account: &str) -> Vec<Value> {
-        let question = json!({"auth": true, "acc": account});
-        let answer = self.ask_system("SERVER.PING.CONNZ", &question).await;
-        answer["data"]["connections"].as_array().cloned().unwrap_or_default()
+        self.connections_of(&self.server, account).await
+    }
+
+    /// A client of a user that `solewriter init` made, with the inbox that it may have.
+    pub async fn client(&self, name: &str, url: &str) -> async_nats::Client {
+        let options = async_nats::ConnectOptions::with_nkey(self.seed(name).expose().to_owned());
+        let options = options.custom_inbox_prefix("_INBOX.solewriter");
+        options.connect(url).await.unwrap()
     }
 
     /// The connections of an account on one node, as the system user sees them.
     pub async fn connections_of(&self, node: &Server, account: &str) -> Vec<Value> {
         let question = json!({"auth": true, "acc": account, "limit": 4096});
-        let options =
-            async_nats::ConnectOptions::with_nkey(self.seed("system").expose().to_owned());
-        let client = options.connect(node.client_url()).await.unwrap();
+        let client = self.client("system", node.client_url()).await;
         let id = client.server_info().server_id;
         let subject = format!("$SYS.REQ.SERVER.{id}.CONNZ");
         let answer = client.request(subject, question.to_string().into()).await.unwrap();
@@ -497,11 +498,10 @@ impl Deployment {
 
     /// Closes every connection of a service, as an administrator would. Gives how many.
     pub async fn kick(&self, service: &str) -> usize {
-        let question = json!({"auth": true, "acc": "APP"});
-        let answer = self.ask_system("SERVER.PING.CONNZ", &question).await;
-        let server = answer["server"]["id"].as_str().unwrap();
+        let server = self.ask_system("SERVER.PING", &json!({})).await;
+        let server = server["server"]["id"].as_str().unwrap();
         let mut kicked = 0;
-        for connection in answer["data"]["connections"].as_array().unwrap() {
+        for connection in self.connections("APP").await {
             let user = connection["authorized_user"].as_str().unwrap_or_default();
             if user.starts_with(&format!("{service}/")) {
                 let question = json!({"cid": connection["cid"]});

@@ -198,9 +198,13 @@ pub async fn a_clock_that_is_wrong(version: &'static str) {
 
 pub async fn a_server_that_gives_no_nonce(version: &'static str) {
     let mut prepared = Prepared::new();
-    for (name, user) in
-        [("CALLOUT", "callout"), ("PUBLISHER", "publisher"), ("ADMIN", "admin"), ("SYSTEM", "sys")]
-    {
+    for (name, user) in [
+        ("CALLOUT", "callout"),
+        ("PUBLISHER", "publisher"),
+        ("ADMIN", "admin"),
+        ("AUDIT_ADMIN", "audit"),
+        ("SYSTEM", "sys"),
+    ] {
         let login = format!("user: {user}, password: \"a password\"");
         prepared = prepared
             .with_server(&format!("nkey: ${name}_KEY"), &login)
@@ -208,8 +212,8 @@ pub async fn a_server_that_gives_no_nonce(version: &'static str) {
     }
     let deployment = prepared
         .with_server(
-            "auth_users: [ $CALLOUT_KEY, $PUBLISHER_KEY, $ADMIN_KEY, $SYSTEM_KEY ]",
-            "auth_users: [ callout, publisher, admin, sys ]",
+            "auth_users: [ $CALLOUT_KEY, $PUBLISHER_KEY, $ADMIN_KEY, $AUDIT_ADMIN_KEY, $SYSTEM_KEY ]",
+            "auth_users: [ callout, publisher, admin, audit, sys ]",
         )
         .start_broker(version, POLICY)
         .await;
@@ -433,7 +437,7 @@ pub async fn jetstream_beside_the_services(version: &'static str) {
 }
 
 pub async fn an_export_too_many(version: &'static str) {
-    let export = "      { service: \"$JS.FC.>\" }\n";
+    let export = "      { service: \"$KV.>\", response: stream, accounts: [ APP ] }\n";
     let more = format!("{export}      {{ service: \"more.>\" }}\n");
     let deployment = start(Prepared::new().with_server(export, &more), version).await;
     let said = look(&deployment).await;
@@ -453,7 +457,11 @@ pub async fn an_import_too_few(version: &'static str) {
 
 pub async fn an_account_that_reaches_the_buckets(version: &'static str) {
     let other = "  OTHER {\n    imports: [ { service: { account: STATE, subject: \"$KV.>\" } } ]\n  }\n  APP {\n";
-    let deployment = start(Prepared::new().with_server("  APP {\n", other), version).await;
+    let export = "{ service: \"$KV.>\", response: stream, accounts: [ APP ] }";
+    let prepared = Prepared::new()
+        .with_server("  APP {\n", other)
+        .with_server(export, "{ service: \"$KV.>\", response: stream }");
+    let deployment = start(prepared, version).await;
     let said = look(&deployment).await;
     let (found, mend) = said.only(version, "problem", "imports");
     assert!(found.starts_with("OTHER imports `$KV.>` of STATE as `$KV.>`"), "{found}");

@@ -31,11 +31,13 @@ mod policy;
 mod protocol;
 mod raw;
 mod script;
+mod seeds;
 mod sessions;
 mod subjects;
 mod swaps;
 mod sweeps;
 mod tls;
+mod upgrade;
 mod violations;
 
 /// Declares tests that run on every supported server.
@@ -233,6 +235,14 @@ on_every_server! {
     crate::violations::no_client_can_forge_a_violation as no_client_can_forge_a_violation;
     crate::violations::a_follower_without_a_right_to_tell_does_not_go_round_in_circles as a_follower_without_a_right_to_tell_does_not_go_round_in_circles;
     crate::violations::standard_input_is_resumed_too as standard_input_is_resumed_too;
+    crate::upgrade::a_policy_in_its_bucket_moves_by_the_printed_steps as a_policy_in_its_bucket_moves_by_the_printed_steps;
+    crate::upgrade::a_policy_in_a_directory_goes_on_by_the_printed_steps as a_policy_in_a_directory_goes_on_by_the_printed_steps;
+    crate::upgrade::what_is_there_stays as what_is_there_stays;
+    crate::seeds::the_callouts_seed as the_callouts_seed;
+    crate::seeds::the_publishers_seed as the_publishers_seed;
+    crate::seeds::the_admins_seed as the_admins_seed;
+    crate::seeds::the_audit_admins_seed as the_audit_admins_seed;
+    crate::seeds::the_system_users_seed as the_system_users_seed;
     crate::tls::it_connects_over_tls_with_a_certificate as it_connects_over_tls_with_a_certificate;
 }
 

@@ -22,11 +22,13 @@ const FORGE: &str = "forge";
 /// can forge. The server lets no client publish requests, whatever its permissions and mappings;
 /// through an import from another account they get there.
 fn open_to_tests() -> Prepared {
-    let export = "AUTH {\n    exports: [ { service: \"$SYS.REQ.USER.AUTH\" } ]";
     let import = "STATE {\n    imports: [ { service: { account: AUTH, subject: \
                   \"$SYS.REQ.USER.AUTH\" }, to: forge } ]";
     Prepared::new()
-        .with_server("  AUTH {", export)
+        .with_server(
+            "{ stream: \"solewriter.instance.*\", accounts: [ POLICY ] }\n",
+            "{ stream: \"solewriter.instance.*\", accounts: [ POLICY ] }\n      { service: \"$SYS.REQ.USER.AUTH\" }\n",
+        )
         .with_server("  STATE {", import)
         .with_server(r#""$SYS.REQ.USER.AUTH", "_INBOX.solewriter.>", "solewriter.>""#, "\">\"")
         .with_server(r#""$SYS._INBOX.>", "_INBOX.solewriter.>", "solewriter.>""#, "\">\"")
