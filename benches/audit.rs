@@ -71,7 +71,7 @@ async fn stage() -> Stage {
     let files = files.write().unwrap();
     let binary = tokio::task::spawn_blocking(|| fetch::exact(VERSION)).await.unwrap().unwrap();
     let server = Server::start(&binary, &files.server_config(), dir.path()).await.unwrap();
-    let seed = std::fs::read_to_string(files.seed_file("admin")).unwrap();
+    let seed = std::fs::read_to_string(files.seed_file("audit-admin")).unwrap();
     let admin = async_nats::ConnectOptions::with_nkey(seed.trim().to_owned());
     let admin = jetstream::new(admin.connect(server.client_url()).await.unwrap());
     admin.create_stream(stream::config(DEFAULT_NAME, 1)).await.unwrap();

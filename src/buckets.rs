@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::audit;
 use crate::keyspace::{BucketName, Keyspace};
+use crate::permissions::AuditStreams;
 use crate::policy::model::{Bucket, Policy};
 use crate::subject::Pattern;
 
@@ -94,6 +95,19 @@ pub enum Action {
     Recreate,
 }
 
+impl Action {
+    /// What these differences of something that is there ask for.
+    fn of(changes: &[Change]) -> Self {
+        if changes.is_empty() {
+            Self::Keep
+        } else if changes.iter().any(|change| change.class.is_beyond_update()) {
+            Self::Recreate
+        } else {
+            Self::Update
+        }
+    }
+}
+
 /// A stream that no declaration names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Other {
@@ -138,25 +152,10 @@ impl Plan {
         Self { revision, buckets, streams: Vec::new(), others }
     }
 
-    /// The same with another stream that there must be. One that is there is left as it is.
+    /// The same with the audit streams, of which their account has these.
     #[must_use]
-    pub fn and(mut self, wanted: Map<String, Value>, streams: &[Stream]) -> Self {
-        let wanted = Stream { config: wanted, state: State::default() };
-        let name = wanted.name().to_owned();
-        let found = streams.iter().any(|stream| stream.name() == name);
-        let (action, changes) = if found {
-            (Action::Keep, Vec::new())
-        } else {
-            (Action::Create, compare::given(&wanted.config))
-        };
-        self.streams.push(BucketPlan {
-            bucket: name.clone(),
-            stream: name,
-            declared_at: "settings".to_owned(),
-            action,
-            changes,
-            config: wanted.config,
-        });
+    pub fn and_audit(mut self, wanted: [Map<String, Value>; 2], streams: &[Stream]) -> Self {
+        self.streams.extend(wanted.map(|wanted| BucketPlan::of_audit(wanted, streams)));
         self
     }
 
@@ -172,9 +171,9 @@ impl Plan {
             && self.others.iter().all(|other| other.danger.is_none())
     }
 
-    /// Every change of a bucket that loses data.
+    /// Every change that loses data.
     pub fn losses(&self) -> impl Iterator<Item = (&BucketPlan, &Change)> {
-        self.buckets.iter().flat_map(|bucket| {
+        self.all().flat_map(|bucket| {
             bucket.changes.iter().filter(|c| c.class == Class::LosesData).map(move |c| (bucket, c))
         })
     }
@@ -193,14 +192,7 @@ impl BucketPlan {
             None => (compare::all(&wanted), wanted, Action::Create),
             Some(stream) => {
                 let changes = compare::changes(bucket, &wanted, stream);
-                let config = compare::updated(stream, &changes);
-                let action = if changes.is_empty() {
-                    Action::Keep
-                } else if changes.iter().any(|c| c.class.is_beyond_update()) {
-                    Action::Recreate
-                } else {
-                    Action::Update
-                };
+                let (config, action) = (compare::updated(stream, &changes), Action::of(&changes));
                 (changes, config, action)
             }
         };
@@ -214,6 +206,23 @@ impl BucketPlan {
         }
     }
 
+    /// An audit stream. Age, size and replicas are the operator's.
+    #[must_use]
+    pub fn of_audit(wanted: Map<String, Value>, streams: &[Stream]) -> Self {
+        let wanted = Stream { config: wanted, state: State::default() };
+        let name = wanted.name().to_owned();
+        let (changes, config, action) = match streams.iter().find(|s| s.name() == name) {
+            None => (compare::given(&wanted.config), wanted.config, Action::Create),
+            Some(stream) => {
+                let changes = compare::audit(&wanted.config, stream);
+                let (config, action) = (compare::updated(stream, &changes), Action::of(&changes));
+                (changes, config, action)
+            }
+        };
+        let declared_at = "settings".to_owned();
+        Self { bucket: name.clone(), stream: name, declared_at, action, changes, config }
+    }
+
     /// Whether `apply` creates or updates it. Of one that has to be recreated, what can be changed
     /// in place is.
     #[must_use]
@@ -222,15 +231,20 @@ impl BucketPlan {
     }
 }
 
-/// The stream that takes audit events: kept as safely as the best kept bucket.
+/// The streams that take audit events, solewriter's and services': kept as safely as the best kept
+/// bucket.
 #[must_use]
-pub fn audit_stream(name: &str, policy: &Policy) -> Map<String, Value> {
-    let replicas = policy.buckets().iter().map(|bucket| bucket.replicas).max().unwrap_or(1);
-    match serde_json::to_value(audit::stream::config(name, replicas.into())) {
+pub fn audit_streams(names: &AuditStreams, policy: &Policy) -> [Map<String, Value>; 2] {
+    let replicas = policy.buckets().iter().map(|bucket| bucket.replicas).max().unwrap_or(1).into();
+    let configs = [
+        audit::stream::config(names.events(), replicas),
+        audit::stream::services(names.services(), replicas),
+    ];
+    configs.map(|config| match serde_json::to_value(config) {
         Ok(Value::Object(config)) => config,
         // A stream's configuration is an object.
         _ => Map::new(),
-    }
+    })
 }
 
 /// The stream of a bucket.

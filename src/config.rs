@@ -27,7 +27,7 @@ pub use self::tool::Tool;
 use crate::audit::Spool;
 use crate::keys::{Curve, Seed, Signer, User};
 use crate::keyspace::BucketName;
-use crate::permissions::Defaults;
+use crate::permissions::{AuditStreams, Defaults};
 use crate::policy::model::StreamName;
 use crate::sessions::consumers::{self, Strangers};
 use crate::sessions::{self, verdict::Gained};
@@ -427,7 +427,53 @@ fn grants(raw: &Raw, problems: &Collector) -> Option<(Defaults, Vec<Arc<str>>)> 
         .map(|account| name(Some(account), "", problems).map(Arc::from))
         .collect();
     let lifetime = bounded(raw.lifetime.clone(), 3600, 10..=30 * 86_400, problems);
-    Some((Defaults { account: Arc::from(account?), lifetime: lifetime? }, accounts?))
+    let audit = audit_streams(raw, problems);
+    let defaults =
+        Defaults { account: Arc::from(account?), lifetime: lifetime?, audit: audit? };
+    Some((defaults, accounts?))
+}
+
+/// The audit streams that a policy may name.
+fn audit_streams(raw: &Raw, problems: &Collector) -> Option<AuditStreams> {
+    let name = |given: &Option<Spanned<String>>| given.as_ref().map(|g| stream_name(g, problems));
+    let (events, services) = (name(&raw.audit_stream), name(&raw.audit_services));
+    if events == Some(None) || services == Some(None) {
+        return None;
+    }
+    let (events, services, api) = (events.flatten(), services.flatten(), raw.audit_api.as_ref());
+    let made = AuditStreams::new(events.as_ref(), services.as_ref(), api.map(|a| a.value.as_str()));
+    match made {
+        Ok(streams) => Some(streams),
+        Err(error) => {
+            // Of two streams with one name, that of services was put there besides.
+            let (value, what) = match AuditStreams::new(events.as_ref(), services.as_ref(), None) {
+                Ok(_) => (api, "is no prefix of JetStream's API"),
+                Err(_) => {
+                    (raw.audit_services.as_ref().or(raw.audit_stream.as_ref()), "is both streams")
+                }
+            };
+            let shown = value.map(|value| value.value.clone()).unwrap_or_default();
+            let problem = Problem::error("bad-value", format!("{shown:?} {what}"));
+            problems.push(match value {
+                Some(value) => problem.at(&value.span, error),
+                None => problem,
+            });
+            None
+        }
+    }
+}
+
+fn stream_name(given: &Spanned<String>, problems: &Collector) -> Option<StreamName> {
+    match StreamName::parse(&given.value) {
+        Ok(name) => Some(name),
+        Err(error) => {
+            problems.push(
+                Problem::error("bad-name", format!("{:?} is not a stream", given.value))
+                    .at(&given.span, error),
+            );
+            None
+        }
+    }
 }
 
 fn tls(raw: &Raw, problems: &Collector) -> Option<Tls> {
@@ -572,18 +618,9 @@ fn audit(
         None => DEFAULT_SPOOL,
     };
     let (Some(stream), Some(spool)) = (stream, spool) else { return Some(None) };
-    match StreamName::parse(&stream.value) {
-        Ok(name) => {
-            Some(Some(Audit { stream: name.to_string(), spool: Spool { dir: spool.value, limit } }))
-        }
-        Err(error) => {
-            problems.push(
-                Problem::error("bad-name", format!("{:?} is not a stream", stream.value))
-                    .at(&stream.span, error),
-            );
-            None
-        }
-    }
+    // What is wrong with the name is said where grants are read.
+    let name = StreamName::parse(&stream.value).ok()?;
+    Some(Some(Audit { stream: name.to_string(), spool: Spool { dir: spool.value, limit } }))
 }
 
 fn log_format(given: Option<&Spanned<String>>, problems: &Collector) -> Option<LogFormat> {

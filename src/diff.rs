@@ -273,7 +273,7 @@ fn beyond<G: Borrow<Grant>, E>(
         for (verb, target, access) in parts(&rule.access) {
             let reach = granted
                 .as_ref()
-                .map_or(Reach::None, |(grant, has)| held(grant.service(), has, verb, &access));
+                .map_or(Reach::None, |(grant, has)| held(grant, has, verb, &access));
             if reach != Reach::All {
                 let in_part = reach == Reach::Part;
                 rights.push(Right { verb, target, rule: rule.clone(), in_part });
@@ -318,8 +318,10 @@ fn parts(access: &Access) -> Vec<(Verb, String, Access)> {
 }
 
 /// How much of a right a grant holds: all of it when all that the right would come to is there.
-fn held(service: &Arc<str>, has: &Held<'_>, verb: Verb, access: &Access) -> Reach {
-    let Ok(needed) = alone(service, access.clone()) else { return Reach::None };
+fn held(grant: &Grant, has: &Held<'_>, verb: Verb, access: &Access) -> Reach {
+    let Ok(needed) = alone(grant.service(), access.clone(), grant.audit()) else {
+        return Reach::None;
+    };
     let sides = [Side::Publish, Side::Subscribe];
     let reach = |side, subject: &Pattern| has.covered(side, subject);
     let all = sides
@@ -337,7 +339,7 @@ fn held(service: &Arc<str>, has: &Held<'_>, verb: Verb, access: &Access) -> Reac
         Access::Publishes(p) | Access::Calls(p) | Access::Subscribes(p) | Access::Answers(p) => {
             p.to_string()
         }
-        Access::Audits(stream) => format!("$JS.API.CONSUMER.CREATE.{stream}"),
+        Access::Audits(stream) => format!("{}.CONSUMER.CREATE.{stream}", grant.audit().api()),
     };
     let side = match verb {
         Verb::Subscribe | Verb::Answer => Side::Subscribe,

@@ -208,8 +208,8 @@ pub const CHECKS: [Check; 26] = [
     check(
         "audit",
         "state",
-        "admin",
-        "A stream takes audit events, and none can be removed from it",
+        "audit admin",
+        "Two streams take audit events, none can be removed, and no producer pushes out another's",
         "Logs of a machine go with the machine",
     ),
     check(

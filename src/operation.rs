@@ -237,6 +237,11 @@ impl Target {
     }
 }
 
+/// What follows `$JS.<token>.API.`, the API in another account or domain: its buckets are not ours.
+fn elsewhere(subject: &str) -> Option<&str> {
+    subject.strip_prefix("$JS.")?.split_once('.')?.1.strip_prefix("API.")
+}
+
 /// What a client was about, from the subject that it used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Usage {
@@ -259,6 +264,8 @@ impl Usage {
                     plain(Operation::Write, Some(target))
                 } else if let Some(rest) = subject.strip_prefix(API) {
                     Self::request(rest)
+                } else if let Some(rest) = elsewhere(subject) {
+                    Self { target: None, ..Self::request(rest) }
                 } else if let Some(rest) = subject.strip_prefix(FLOW) {
                     plain(Operation::Watch, Self::flow(rest))
                 } else {
@@ -356,6 +363,9 @@ mod tests {
             ("$JS.API.CONSUMER.DURABLE.CREATE.KV_orders.x", "administer orders"),
             ("$JS.API.STREAM.CREATE.EVENTS", "administer"),
             ("$JS.API.STREAM.INFO.EVENTS", "open"),
+            ("$JS.AUDIT.API.STREAM.INFO.AUDIT_EVENTS", "open"),
+            ("$JS.AUDIT.API.CONSUMER.CREATE.AUDIT_EVENTS", "watch"),
+            ("$JS.AUDIT.API.STREAM.DELETE.KV_orders", "administer"),
             ("$JS.API.INFO", "administer"),
             ("events.orders.new", "publish"),
             ("", "publish"),

@@ -13,6 +13,7 @@ use nats_jwt::{NatsClaims, NatsPermissions, NatsPermissionsMap};
 use serde_json::value::RawValue;
 
 use crate::audit::event::{PRODUCER, SUBJECT_ROOT};
+use crate::audit::stream;
 use crate::keyspace::Keyspace;
 pub use crate::operation::inbox_prefix;
 use crate::operation::{self, Needed};
@@ -63,6 +64,7 @@ pub struct Grant {
     rules: Vec<Rule>,
     publish: Vec<Permission>,
     subscribe: Vec<Permission>,
+    audit: AuditStreams,
     claims: NatsClaims,
     digest: Digest,
 }
@@ -153,6 +155,105 @@ pub struct Defaults {
     pub account: Arc<str>,
     /// How long permissions last.
     pub lifetime: Duration,
+    /// The streams that `audits` may name, and the way to them.
+    pub audit: AuditStreams,
+}
+
+/// The audit streams, as services see them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditStreams {
+    events: Arc<str>,
+    services: Arc<str>,
+    api: Arc<str>,
+}
+
+impl Default for AuditStreams {
+    fn default() -> Self {
+        Self {
+            events: stream::DEFAULT_NAME.into(),
+            services: stream::DEFAULT_SERVICES.into(),
+            api: stream::DEFAULT_API.into(),
+        }
+    }
+}
+
+impl AuditStreams {
+    /// Checks what a setting gives; the default stands for each that none does.
+    ///
+    /// # Errors
+    /// What is wrong: the streams have one name, or what the API begins with is neither `$JS.API`
+    /// nor `$JS.<TOKEN>.API`.
+    pub fn new(
+        events: Option<&StreamName>,
+        services: Option<&StreamName>,
+        api: Option<&str>,
+    ) -> Result<Self, &'static str> {
+        let default = Self::default();
+        let name = |given: Option<&StreamName>, default: Arc<str>| {
+            given.map_or(default, |name| name.as_str().into())
+        };
+        let (events, services) = (name(events, default.events), name(services, default.services));
+        if events == services {
+            return Err("services' events go into a stream of their own");
+        }
+        let api = match api {
+            None => default.api,
+            Some(api) if is_api(api) => api.into(),
+            Some(_) => return Err("expected \"$JS.<ACCOUNT>.API\", or \"$JS.API\""),
+        };
+        Ok(Self { events, services, api })
+    }
+
+    /// The stream of what solewriter decided.
+    #[must_use]
+    pub fn events(&self) -> &str {
+        &self.events
+    }
+
+    /// The stream of what services report.
+    #[must_use]
+    pub fn services(&self) -> &str {
+        &self.services
+    }
+
+    /// What requests to the JetStream that has them begin with, in services' accounts.
+    #[must_use]
+    pub fn api(&self) -> &str {
+        &self.api
+    }
+
+    /// Whether they are in the account of the buckets, as deployments of older versions have them.
+    #[must_use]
+    pub fn are_beside_buckets(&self) -> bool {
+        &*self.api == "$JS.API"
+    }
+
+    /// The subjects in one of the two; `None` for any other stream.
+    #[must_use]
+    pub fn subjects_of(&self, stream: &str) -> Option<&'static str> {
+        if stream == &*self.events {
+            Some(AUDIT_SUBJECTS)
+        } else if stream == &*self.services {
+            Some(SERVICES_SUBJECTS)
+        } else {
+            None
+        }
+    }
+}
+
+/// Whether this is what JetStream's API begins with, here or through an import with a name of its
+/// own.
+fn is_api(text: &str) -> bool {
+    let is_name = |token: &str| {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+        (1..=64).contains(&token.len()) && token.chars().all(allowed)
+            && !["API", "ACK", "FC"].contains(&token)
+    };
+    text == "$JS.API"
+        || text
+            .strip_prefix("$JS.")
+            .and_then(|rest| rest.strip_suffix(".API"))
+            .is_some_and(is_name)
 }
 
 /// A subject that must never be granted came out. This is a defect in solewriter or in its
@@ -169,6 +270,9 @@ pub enum GrantError {
         /// The rule that it came from.
         rule: String,
     },
+    /// It is no audit stream: validation should have refused it.
+    #[error("`{0}` is no audit stream: `audits` may name those of the settings alone")]
+    NoAuditStream(StreamName),
     /// Two subscriptions that validation should have refused together.
     #[error("two subscriptions of `{0}` cannot stand together: one ends in `*`")]
     StarConflict(Arc<str>),
@@ -262,8 +366,15 @@ const NEVER_PUBLISH: [&str; 29] = [
 const NEVER_SUBSCRIBE: [&str; 8] =
     ["$KV.>", "$JS.>", "$SYS.>", "$NRG.>", "$MQTT.>", "_R_.>", "_GR_.>", "$SRV.>"];
 
+/// Each with its twin in another account or domain: an import, like a domain, gives
+/// `$JS.API.…` the name `$JS.<token>.API.…`.
 fn parsed(list: &'static [&'static str]) -> Vec<(&'static str, Pattern)> {
-    list.iter().filter_map(|text| Some((*text, Pattern::parse(text).ok()?))).collect()
+    let pattern = |text: &'static str, form: &str| Some((text, Pattern::parse(form).ok()?));
+    let twin = |text: &'static str| {
+        let rest = text.strip_prefix("$JS.").filter(|_| text != "$JS.>")?;
+        pattern(text, &format!("$JS.*.{rest}"))
+    };
+    list.iter().flat_map(|text| [pattern(text, text), twin(text)]).flatten().collect()
 }
 
 static NEVER_PUBLISH_PATTERNS: LazyLock<Vec<(&'static str, Pattern)>> =
@@ -281,16 +392,19 @@ pub fn never_granted(side: Side, pattern: &Pattern) -> Option<&'static str> {
     forbidden.iter().find(|(_, never)| never.overlaps(pattern)).map(|(text, _)| *text)
 }
 
-/// Everything that the audit stream takes.
+/// Where audit events are published.
 const AUDIT_SUBJECTS: &str = "audit.events.>";
+/// Where those of services arrive.
+const SERVICES_SUBJECTS: &str = "audit.services.>";
 
-static AUDIT_PATTERN: LazyLock<Option<Pattern>> =
-    LazyLock::new(|| Pattern::parse(AUDIT_SUBJECTS).ok());
+static AUDIT_PATTERNS: LazyLock<Vec<Pattern>> = LazyLock::new(|| {
+    [AUDIT_SUBJECTS, SERVICES_SUBJECTS].iter().filter_map(|s| Pattern::parse(s).ok()).collect()
+});
 
-/// Whether a subject is, or may stand for, one that the audit stream takes.
+/// Whether a subject is, or may stand for, one that an audit stream takes.
 #[must_use]
 pub fn reaches_audit(pattern: &Pattern) -> bool {
-    AUDIT_PATTERN.as_ref().is_some_and(|audit| audit.overlaps(pattern))
+    AUDIT_PATTERNS.iter().any(|audit| audit.overlaps(pattern))
 }
 
 /// Whether a subject is one that the service publishes its own audit events to. A service that
@@ -312,7 +426,8 @@ impl Grant {
     /// # Errors
     /// [`GrantError`] when a subject came out that may never be granted: nothing is granted then.
     pub fn of(service: &Service, defaults: &Defaults) -> Result<Self, GrantError> {
-        let mut builder = Builder { service, publish: Vec::new(), subscribe: Vec::new() };
+        let audit = &defaults.audit;
+        let mut builder = Builder { service, audit, publish: Vec::new(), subscribe: Vec::new() };
         for (index, rule) in service.rules.iter().enumerate() {
             builder.rule(index, rule)?;
         }
@@ -351,9 +466,16 @@ impl Grant {
             rules: service.rules.clone(),
             publish,
             subscribe,
+            audit: defaults.audit.clone(),
             claims,
             digest,
         })
+    }
+
+    /// The audit streams that it was made for.
+    #[must_use]
+    pub fn audit(&self) -> &AuditStreams {
+        &self.audit
     }
 
     /// Names account and permissions: two grants with one digest permit the same.
@@ -516,6 +638,7 @@ fn check_size(permissions: &NatsPermissionsMap) -> Result<(), TooLarge> {
 
 struct Builder<'a> {
     service: &'a Service,
+    audit: &'a AuditStreams,
     publish: Vec<Permission>,
     subscribe: Vec<Permission>,
 }
@@ -549,7 +672,9 @@ impl Builder<'_> {
 
     /// What an ordered consumer takes, without acknowledgements, and reading by number.
     fn audit(&mut self, index: usize, stream: &StreamName) -> Result<(), GrantError> {
-        let all = AUDIT_SUBJECTS;
+        let all = self.audit.subjects_of(stream.as_str());
+        let all = all.ok_or_else(|| GrantError::NoAuditStream(stream.clone()))?;
+        let api = self.audit.api();
         for (purpose, subject) in [
             ("open the audit stream", format!("STREAM.INFO.{stream}")),
             ("get an event", format!("DIRECT.GET.{stream}")),
@@ -562,7 +687,7 @@ impl Builder<'_> {
             ("end a consumer", format!("CONSUMER.DELETE.{stream}.*")),
             ("ask for the next events", format!("CONSUMER.MSG.NEXT.{stream}.*")),
         ] {
-            self.publish(index, purpose, &format!("$JS.API.{subject}"))?;
+            self.publish(index, purpose, &format!("{api}.{subject}"))?;
         }
         for subject in operation::flow_control(stream.as_str()) {
             self.publish(index, "flow control of a consumer", &subject)?;
@@ -658,6 +783,64 @@ mod tests {
     use crate::policy::validate::validate;
     use crate::source::SourceFile;
 
+    fn streams(api: &str) -> Result<AuditStreams, &'static str> {
+        AuditStreams::new(None, None, Some(api))
+    }
+
+    #[test]
+    fn audits_reaches_no_other_api_than_the_one_that_is_set() {
+        for api in ["$JS.API", "$JS.AUDIT.API", "$JS.audit-2_x.API"] {
+            assert_eq!(streams(api).unwrap().api(), api);
+        }
+        for api in [
+            "", "$JS", "$JS.", "$JS..API", "$JS.*.API", "$JS.>.API", "$JS.>", "$JS.API.API",
+            "$JS.ACK.API", "$JS.FC.API", "$JS.A.B.API", "$JS.A.API.", "$JS.A.api", "$KV.A.API",
+            "$JS.A B.API", "JS.A.API", "$JS.API.STREAM.DELETE.API",
+        ] {
+            assert!(streams(api).is_err(), "{api:?}");
+        }
+        let name = |text: &str| StreamName::parse(text).unwrap();
+        assert!(AuditStreams::new(Some(&name("X")), Some(&name("X")), None).is_err());
+        let own = AuditStreams::new(Some(&name("X")), Some(&name("Y")), None).unwrap();
+        assert_eq!(own.subjects_of("X"), Some("audit.events.>"));
+        assert_eq!(own.subjects_of("Y"), Some("audit.services.>"));
+        assert_eq!(own.subjects_of("AUDIT_EVENTS"), None);
+    }
+
+    #[test]
+    fn what_is_no_audit_stream_is_not_granted_either() {
+        let text = "[service.a]\naudits = [\"AUDIT_EVENTS\"]\n";
+        let mut service =
+            validate(&[SourceFile::new("p.toml", text)]).unwrap().policy.service("a").unwrap().clone();
+        let defaults = Defaults {
+            account: "APP".into(),
+            lifetime: Duration::from_secs(60),
+            audit: AuditStreams::default(),
+        };
+        Grant::of(&service, &defaults).unwrap();
+        service.rules[0].access = Access::Audits(StreamName::parse("EVENTS").unwrap());
+        let refused = Grant::of(&service, &defaults);
+        assert!(matches!(refused, Err(GrantError::NoAuditStream(_))), "{refused:?}");
+    }
+
+    #[test]
+    fn an_api_under_another_name_is_the_same_api() {
+        for never in NEVER_PUBLISH.iter().filter(|never| never.starts_with("$JS.")) {
+            for prefix in ["$JS.AUDIT.", "$JS.STATE.", "$JS.hub.", "$JS.*."] {
+                let twin = never.replacen("$JS.", prefix, 1);
+                let found = never_granted(Side::Publish, &Pattern::parse(&twin).unwrap());
+                assert!(found.is_some(), "{twin}");
+            }
+        }
+        for allowed in [
+            "$JS.AUDIT.API.STREAM.INFO.AUDIT_EVENTS", "$JS.AUDIT.API.CONSUMER.CREATE.AUDIT_EVENTS",
+            "$JS.AUDIT.API.DIRECT.GET.AUDIT_EVENTS.audit.events.>", "$JS.FC.AUDIT_EVENTS.>",
+        ] {
+            let found = never_granted(Side::Publish, &Pattern::parse(allowed).unwrap());
+            assert_eq!(found, None, "{allowed}");
+        }
+    }
+
     #[test]
     fn a_service_publishes_its_own_audit_events_unless_it_has_solewriters_name() {
         for (subject, service, own) in [
@@ -666,6 +849,7 @@ mod tests {
             ("audit.events.orders.>", "billing", false),
             ("audit.events.>", "orders", false),
             ("audit.events.solewriter.>", "solewriter", false),
+            ("audit.services.orders.>", "orders", false),
         ] {
             let pattern = Pattern::parse(subject).unwrap();
             assert_eq!(is_own_audit_subject(&pattern, service), own, "{subject} {service}");
@@ -765,7 +949,7 @@ mod tests {
     fn the_last_gate_stops_what_validation_let_through() {
         let text = "[service.a]\npublishes = [\"events.x\"]\n";
         let policy = validate(&[SourceFile::new("p.toml", text)]).unwrap().policy;
-        let defaults = Defaults { account: "APP".into(), lifetime: Duration::from_secs(60) };
+        let defaults = Defaults { account: "APP".into(), lifetime: Duration::from_secs(60), audit: crate::permissions::AuditStreams::default() };
         let service = policy.service("a").unwrap();
         Grant::of(service, &defaults).unwrap();
         let publish = Access::Publishes as fn(Pattern) -> Access;
@@ -807,6 +991,10 @@ mod tests {
             "$SYS.>",
             ">",
             "*.API.>",
+            "$JS.*.API.>",
+            "$JS.AUDIT.API.STREAM.CREATE.AUDIT_EVENTS",
+            "$JS.AUDIT.API.STREAM.DELETE.>",
+            "audit.services.b.x",
         ];
         let subscribed = [
             "$KV.b.k",

@@ -13,7 +13,7 @@ use nats_jwt::{NatsClaims, NatsPermissions};
 
 use crate::keys::UserKey;
 use crate::keyspace::Keyspace;
-use crate::permissions::{Defaults, Grant, GrantError, Permission, Side};
+use crate::permissions::{AuditStreams, Defaults, Grant, GrantError, Permission, Side};
 use crate::policy::model::{Access, ConnectionType, Location, Policy, Rule, Service, ServiceKey};
 use crate::source::Problem;
 use crate::source::toml::nearest;
@@ -238,7 +238,7 @@ fn subscribe(grant: &Grant, pattern: &Pattern) -> Answer {
 /// Reading takes many subjects. All of them must be there for a yes, and what tells part from
 /// nothing is those that name keys.
 fn read(grant: &Grant, keyspace: &Keyspace) -> Answer {
-    let Ok(needed) = alone(grant.service(), Access::Reads(keyspace.clone())) else {
+    let Ok(needed) = alone(grant.service(), Access::Reads(keyspace.clone()), grant.audit()) else {
         return nothing();
     };
     let sides = [Side::Publish, Side::Subscribe];
@@ -264,7 +264,7 @@ fn read(grant: &Grant, keyspace: &Keyspace) -> Answer {
 ///
 /// # Errors
 /// [`GrantError`] when it may never be granted.
-pub fn alone(service: &Arc<str>, access: Access) -> Result<Grant, GrantError> {
+pub fn alone(service: &Arc<str>, access: Access, audit: &AuditStreams) -> Result<Grant, GrantError> {
     let at = Location { file: Arc::from(""), line: 0, column: 0 };
     let service = Service {
         name: Arc::clone(service),
@@ -278,7 +278,11 @@ pub fn alone(service: &Arc<str>, access: Access) -> Result<Grant, GrantError> {
         disabled: None,
         at,
     };
-    let defaults = Defaults { account: Arc::from(""), lifetime: std::time::Duration::ZERO };
+    let defaults = Defaults {
+        account: Arc::from(""),
+        lifetime: std::time::Duration::ZERO,
+        audit: audit.clone(),
+    };
     Grant::of(&service, &defaults)
 }
 

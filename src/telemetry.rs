@@ -118,7 +118,8 @@ impl Dropped {
 
 /// Why events get lost: too many at once for the disk, too many kept for the stream, an instance
 /// that was killed, a spool that was damaged, and ids that somebody else used.
-pub const LOSSES: [&str; 5] = ["queue_full", "spool_full", "killed", "damaged", "id_taken"];
+pub const LOSSES: [&str; 6] =
+    ["queue_full", "spool_full", "killed", "damaged", "id_taken", "strangers"];
 
 /// What Prometheus reads.
 pub struct Metrics {

@@ -3,14 +3,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use proptest::prelude::*;
-use solewriter::permissions::{Defaults, Grant, Side, never_granted};
-use solewriter::policy::model::{Access, Policy};
-use solewriter::policy::validate::validate;
+use solewriter::permissions::{AuditStreams, Defaults, Grant, Side, never_granted};
+use solewriter::policy::model::{Access, Policy, StreamName};
+use solewriter::policy::validate::{validate, validate_for};
 use solewriter::source::SourceFile;
+use solewriter::source::render::Style;
 use solewriter::subject::Pattern;
 
 fn defaults() -> Defaults {
-    Defaults { account: "APP".into(), lifetime: std::time::Duration::from_secs(3600) }
+    Defaults { account: "APP".into(), lifetime: std::time::Duration::from_secs(3600), audit: AuditStreams::default() }
 }
 
 fn policy(text: &str) -> Option<Policy> {
@@ -265,19 +266,57 @@ fn who_audits_reads_that_stream_and_nothing_more() {
     assert_eq!(
         publish,
         [
-            "$JS.API.CONSUMER.CREATE.AUDIT_EVENTS",
-            "$JS.API.CONSUMER.CREATE.AUDIT_EVENTS.*",
-            "$JS.API.CONSUMER.CREATE.AUDIT_EVENTS.*.audit.events.>",
-            "$JS.API.CONSUMER.DELETE.AUDIT_EVENTS.*",
-            "$JS.API.CONSUMER.INFO.AUDIT_EVENTS.*",
-            "$JS.API.CONSUMER.MSG.NEXT.AUDIT_EVENTS.*",
-            "$JS.API.DIRECT.GET.AUDIT_EVENTS",
-            "$JS.API.DIRECT.GET.AUDIT_EVENTS.audit.events.>",
-            "$JS.API.STREAM.INFO.AUDIT_EVENTS",
-            "$JS.API.STREAM.MSG.GET.AUDIT_EVENTS",
+            "$JS.AUDIT.API.CONSUMER.CREATE.AUDIT_EVENTS",
+            "$JS.AUDIT.API.CONSUMER.CREATE.AUDIT_EVENTS.*",
+            "$JS.AUDIT.API.CONSUMER.CREATE.AUDIT_EVENTS.*.audit.events.>",
+            "$JS.AUDIT.API.CONSUMER.DELETE.AUDIT_EVENTS.*",
+            "$JS.AUDIT.API.CONSUMER.INFO.AUDIT_EVENTS.*",
+            "$JS.AUDIT.API.CONSUMER.MSG.NEXT.AUDIT_EVENTS.*",
+            "$JS.AUDIT.API.DIRECT.GET.AUDIT_EVENTS",
+            "$JS.AUDIT.API.DIRECT.GET.AUDIT_EVENTS.audit.events.>",
+            "$JS.AUDIT.API.STREAM.INFO.AUDIT_EVENTS",
+            "$JS.AUDIT.API.STREAM.MSG.GET.AUDIT_EVENTS",
             "$JS.FC.*.*.AUDIT_EVENTS.>",
             "$JS.FC.AUDIT_EVENTS.>",
         ]
     );
     assert_eq!(lists["sub"]["allow"], serde_json::json!(["_INBOX.s.>"]));
+}
+
+#[test]
+fn services_events_are_read_from_their_own_stream() {
+    let lists = lists("audits = [\"AUDIT_SERVICES\"]");
+    let publish = lists["pub"]["allow"].as_array().unwrap();
+    for subject in [
+        "$JS.AUDIT.API.CONSUMER.CREATE.AUDIT_SERVICES.*.audit.services.>",
+        "$JS.AUDIT.API.DIRECT.GET.AUDIT_SERVICES.audit.services.>",
+        "$JS.FC.AUDIT_SERVICES.>",
+    ] {
+        assert!(publish.iter().any(|s| s == subject), "{subject}: {publish:?}");
+    }
+}
+
+/// Whatever else is a stream is none that `audits` grants reading of.
+#[test]
+fn only_the_streams_of_the_settings_are_audited() {
+    let file = [SourceFile::new("p.toml", "[service.s]\naudits = [\"EVENTS\"]\n")];
+    let problems = validate(&file).unwrap_err().render(Style::Plain);
+    assert_eq!(
+        problems,
+        "warning[no-keys]: service `s` has no usable key\n \
+         --> p.toml:1:10\n  |\n1 | [service.s]\n  |          ^ nobody can connect as it\n  |\n  \
+         = help: add `nkeys = [\"U...\"]`\n\n\
+         error[no-audit-stream]: `audits` may not hold `EVENTS`\n \
+         --> p.toml:2:11\n  |\n2 | audits = [\"EVENTS\"]\n  |           ^^^^^^^^ this is no audit stream: reading it is not what `audits` grants\n  |\n  \
+         = help: write \"AUDIT_EVENTS\" for what solewriter decided, \"AUDIT_SERVICES\" for what services report; if the audit streams have other names, the settings say so: [audit] stream and services\n\n"
+    );
+    let name = |text: &str| StreamName::parse(text).unwrap();
+    let own = AuditStreams::new(Some(&name("EVENTS")), Some(&name("MORE")), Some("$JS.API")).unwrap();
+    let policy = validate_for(&file, &own).unwrap().policy;
+    let defaults = Defaults { audit: own, ..defaults() };
+    let grant = Grant::of(policy.service("s").unwrap(), &defaults).unwrap();
+    let wanted = "$JS.API.CONSUMER.CREATE.EVENTS";
+    assert!(grant.permissions(Side::Publish).iter().any(|p| p.subject.as_str() == wanted));
+    let old = [SourceFile::new("p.toml", "[service.s]\naudits = [\"AUDIT_EVENTS\"]\n")];
+    assert!(validate_for(&old, &defaults.audit).is_err());
 }

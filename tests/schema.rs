@@ -202,16 +202,18 @@ fn the_committed_copies_are_true() {
     }
 }
 
-/// The audit stream as the admin creates it, from the one place that says what it is like.
+/// The audit streams as their admin creates them, from the one place that says what it is like.
 #[test]
-fn the_audit_stream_s_file_is_true() {
-    let path = root().join("deploy/audit-stream.json");
-    let text = solewriter::audit::stream::document();
-    if std::env::var_os("UPDATE_SCHEMA").is_some() {
-        std::fs::write(&path, &text).unwrap();
+fn the_files_of_the_audit_streams_are_true() {
+    let [events, services] = solewriter::audit::stream::documents();
+    for (name, text) in [("audit-stream.json", events), ("audit-services-stream.json", services)] {
+        let path = root().join("deploy").join(name);
+        if std::env::var_os("UPDATE_SCHEMA").is_some() {
+            std::fs::write(&path, &text).unwrap();
+        }
+        let copy = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(copy == text, "run UPDATE_SCHEMA=1 cargo test --test schema, and look at the diff");
     }
-    let copy = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(copy == text, "run UPDATE_SCHEMA=1 cargo test --test schema, and look at the diff");
 }
 
 /// The examples are as a formatter leaves them: nobody's editor changes a line that they did not.

@@ -17,6 +17,20 @@ pub use crate::operation::Operation;
 
 /// Everything below it is an audit subject; the last tokens name the producer and its run.
 pub const SUBJECT_ROOT: &str = "audit.events";
+/// What the subjects of services' events begin with in their stream: the service follows, and
+/// nothing else.
+pub const SERVICES_ROOT: &str = "audit.services";
+
+/// The id of a message in the stream that services share, by which the stream knows it again.
+/// Nobody can know it before the stream has it: who publishes another's message id first has the
+/// stream drop the other's message.
+#[must_use]
+pub fn message_id() -> String {
+    // The standard library seeds its maps with what nobody knows.
+    let secret = std::hash::RandomState::new();
+    let half = |n: u8| std::hash::BuildHasher::hash_one(&secret, n);
+    format!("{:016x}{:016x}", half(0), half(1))
+}
 /// The producer name of solewriter's own instances.
 pub const PRODUCER: &str = "solewriter";
 /// The longest text that comes from outside, in characters.

@@ -1,13 +1,19 @@
 //! Whether an event comes from whom it names. A message's subject is what nats-server permitted;
 //! its body is what anyone who may publish at all wrote. So the subject decides whose it is, and a
 //! body that says otherwise is foreign: nothing in it counts.
+//!
+//! The two streams have no subject in common: what is on `audit.services.<service>` is from the one
+//! that services reach, and never solewriter's own. Its subject names no run (so that each service
+//! has one limit): the run is the body's word, and each service's runs are its own.
 
 use serde_json::Value;
 
-use super::event::{PRODUCER, SUBJECT_ROOT};
+use super::event::{PRODUCER, SERVICES_ROOT, SUBJECT_ROOT};
 
 /// The largest number of an event: twelve digits, as `sequence` has.
 pub const MAX_NUMBER: u64 = 999_999_999_999;
+/// The longest name of a run that a body may claim, in bytes.
+const MAX_RUN: usize = 64;
 /// What others than solewriter itself tell: the guard of a service, and the follower of a log.
 const SHARED: [&str; 3] = ["solewriter.violation", "solewriter.trouble", "solewriter.lost"];
 /// What every type begins with.
@@ -29,7 +35,7 @@ pub struct Place<'a> {
 /// Why nothing in a message counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Foreign {
-    /// Not on `audit.events.<producer>.<run>`.
+    /// Neither on `audit.events.<producer>.<run>` nor on `audit.services.<service>`.
     #[error("its subject names no producer and run")]
     Subject,
     /// No JSON, or not what an event has.
@@ -46,13 +52,24 @@ pub enum Foreign {
     Service,
 }
 
-/// The producer and the run that a subject names.
+/// The producer that a subject names, and the run if it names one. Without one, it is in the stream
+/// of services' events.
 #[must_use]
-pub fn of_subject(subject: &str) -> Option<(&str, &str)> {
-    let rest = subject.strip_prefix(SUBJECT_ROOT)?.strip_prefix('.')?;
-    let (producer, instance) = rest.split_once('.')?;
+pub fn of_subject(subject: &str) -> Option<(&str, Option<&str>)> {
     let is_one = |token: &str| !token.is_empty() && !token.contains('.');
-    (is_one(producer) && is_one(instance)).then_some((producer, instance))
+    let below = |root: &str| subject.strip_prefix(root)?.strip_prefix('.');
+    if let Some(service) = below(SERVICES_ROOT) {
+        return (is_one(service) && service != PRODUCER).then_some((service, None));
+    }
+    let (producer, instance) = below(SUBJECT_ROOT)?.split_once('.')?;
+    (is_one(producer) && is_one(instance)).then_some((producer, Some(instance)))
+}
+
+/// The run in a source, `/<producer>/<run>`.
+fn run<'e>(source: &'e str, producer: &str) -> Option<&'e str> {
+    let run = source.strip_prefix('/')?.strip_prefix(producer)?.strip_prefix('/')?;
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+    ((1..=MAX_RUN).contains(&run.len()) && run.chars().all(allowed)).then_some(run)
 }
 
 /// Whose event it is. `followers` are the services that may tell what others did, as a server
@@ -62,11 +79,15 @@ pub fn of_subject(subject: &str) -> Option<(&str, &str)> {
 /// [`Foreign`], when the body claims what the subject does not bear out.
 pub fn judge<'a>(
     subject: &'a str,
-    event: &Value,
+    event: &'a Value,
     followers: &[impl AsRef<str>],
 ) -> Result<Place<'a>, Foreign> {
     let (producer, instance) = of_subject(subject).ok_or(Foreign::Subject)?;
     let text = |name: &str| event.get(name).and_then(Value::as_str).ok_or(Foreign::NoEvent);
+    let instance = match instance {
+        Some(instance) => instance,
+        None => run(text("source")?, producer).ok_or(Foreign::Source)?,
+    };
     let kind = text("type")?;
     let number = text("sequence")?.parse::<u64>().map_err(|_| Foreign::NoEvent)?;
     if !(1..=MAX_NUMBER).contains(&number) || !kind.starts_with(TYPES) {
@@ -115,6 +136,7 @@ mod tests {
         let own = |kind: &str, data: Value| event("/evil/r1", kind, data);
         let seen = |by: &str, service: &str| json!({"seen_by": by, "service": service});
         let evil = "audit.events.evil.r1";
+        let kept = "audit.services.evil";
         for (subject, event, expected) in [
             (evil, own("violation", seen("client", "evil")), Ok(7)),
             (evil, own("trouble", json!({"reason": "x"})), Ok(7)),
@@ -134,6 +156,31 @@ mod tests {
             ("audit.events.evil", own("trouble", json!({})), Err(Subject)),
             ("audit.events.evil.", own("trouble", json!({})), Err(Subject)),
             ("other.evil.r1", own("trouble", json!({})), Err(Subject)),
+            (kept, own("violation", seen("client", "evil")), Ok(7)),
+            (kept, own("trouble", json!({"reason": "x"})), Ok(7)),
+            (kept, event("/evil/r2", "trouble", json!({})), Ok(7)),
+            (kept, event("/solewriter/r1", "started", json!({})), Err(Source)),
+            (kept, event("/evilx/r1", "trouble", json!({})), Err(Source)),
+            (kept, event("/evil/", "trouble", json!({})), Err(Source)),
+            (kept, event("/evil/a.b", "trouble", json!({})), Err(Source)),
+            (kept, event("/evil/a\u{202e}", "trouble", json!({})), Err(Source)),
+            (kept, own("authorisation.granted", json!({"service": "evil"})), Err(Type)),
+            (kept, own("violation", seen("server_log", "orders")), Err(Service)),
+            ("audit.services.evil.>", own("trouble", json!({})), Err(Subject)),
+            ("audit.services.evil.r1", own("trouble", json!({})), Err(Subject)),
+            ("audit.services.", own("trouble", json!({})), Err(Subject)),
+            ("audit.services", own("trouble", json!({})), Err(Subject)),
+            // Whoever let a service be called that.
+            (
+                "audit.services.solewriter",
+                event("/solewriter/r1", "authorisation.granted", json!({"service": "orders"})),
+                Err(Subject),
+            ),
+            (
+                "audit.services.violations",
+                event("/violations/r1", "violation", seen("server_log", "orders")),
+                Ok(7),
+            ),
             (
                 "audit.events.solewriter.r1",
                 event("/solewriter/r1", "authorisation.granted", json!({"service": "orders"})),

@@ -1,4 +1,5 @@
-//! The audit stream, read: events one after another, without acknowledgements.
+//! The audit streams, read: events one after another, without acknowledgements; those of several
+//! streams as if they were one, in the order in which the streams took them.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,7 +7,7 @@ use std::time::Duration;
 use async_nats::ServerAddr;
 use async_nats::datetime::parse_rfc3339;
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
-use async_nats::jetstream::{self, stream::Stream};
+use async_nats::jetstream::{self, Message, stream::Stream};
 use futures_util::StreamExt as _;
 use jiff::Timestamp;
 use serde_json::Value;
@@ -22,14 +23,16 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct Reader {
     /// nats-server addresses.
     pub servers: Vec<ServerAddr>,
-    /// The seed of a service that `audits` the stream, or the admin's.
+    /// The seed of a service that `audits` the streams, or of their admin.
     pub seed: Seed<User>,
     /// The service's name, for its inbox.
     pub service: String,
     /// PEM file with the certificate authorities to trust.
     pub ca: Option<PathBuf>,
-    /// The stream.
-    pub stream: String,
+    /// The streams.
+    pub streams: Vec<String>,
+    /// What requests to their JetStream begin with: for their admin, `$JS.API`.
+    pub api: String,
 }
 
 /// Why nothing can be read.
@@ -41,7 +44,7 @@ pub enum ReadError {
     /// No such stream, or not for us.
     #[error(
         "the stream {0} does not answer: is it created, and does the policy say `audits = \
-         [\"{0}\"]` for this key (or is it the admin's)? {1}"
+         [\"{0}\"]` for this key? {1}"
     )]
     Stream(String, String),
     /// It stopped in between.
@@ -58,8 +61,49 @@ pub enum Then {
     Stop,
 }
 
+/// One of the streams, with the message that is read and not given yet.
+struct Source {
+    messages: pull::Ordered,
+    /// How many it has behind the one that was read last.
+    left: u64,
+    next: Option<Message>,
+}
+
+impl Source {
+    async fn open(stream: &Stream, since: Option<Timestamp>) -> Result<Self, ReadError> {
+        let start_time = since.and_then(|at| parse_rfc3339(&at.to_string()).ok());
+        let deliver_policy = start_time
+            .map_or(DeliverPolicy::All, |start_time| DeliverPolicy::ByStartTime { start_time });
+        let config = pull::OrderedConfig { deliver_policy, ..pull::OrderedConfig::default() };
+        let consumer = stream.create_consumer(config).await.map_err(|error| broken(&error))?;
+        let left = consumer.cached_info().num_pending;
+        let messages = consumer.messages().await.map_err(|error| broken(&error))?;
+        Ok(Self { messages, left, next: None })
+    }
+
+    /// Waits for the next message. Can be given up without loss.
+    async fn fetch(&mut self) -> Result<(), ReadError> {
+        let ended = || ReadError::Broken("the stream ended".to_owned());
+        let message = self.messages.next().await.ok_or_else(ended)?;
+        let message = message.map_err(|error| broken(&error))?;
+        self.left = message.info().map_err(|error| broken(&error))?.pending;
+        self.next = Some(message);
+        Ok(())
+    }
+
+    /// When the stream took the message that is next.
+    fn time(&self) -> Option<i128> {
+        let info = self.next.as_ref()?.info().ok()?;
+        Some(info.published.unix_timestamp_nanos())
+    }
+}
+
+fn broken(error: &dyn std::fmt::Display) -> ReadError {
+    ReadError::Broken(error.to_string())
+}
+
 impl Reader {
-    async fn open(&self) -> Result<Stream, ReadError> {
+    async fn open(&self, since: Option<Timestamp>) -> Result<Vec<Source>, ReadError> {
         let options = async_nats::ConnectOptions::with_nkey(self.seed.expose().to_owned());
         let tls = Tls { ca: self.ca.clone(), ..Tls::default() };
         let client = tls
@@ -69,10 +113,16 @@ impl Reader {
             .connect(&self.servers)
             .await
             .map_err(|error| ReadError::Connect(error.to_string()))?;
-        let mut context = jetstream::new(client);
+        let mut context = jetstream::with_prefix(client, &self.api);
         context.set_timeout(PATIENCE);
-        let stream = context.get_stream(&self.stream).await;
-        stream.map_err(|error| ReadError::Stream(self.stream.clone(), error.to_string()))
+        let mut sources = Vec::new();
+        for name in &self.streams {
+            let stream = context.get_stream(name).await;
+            let stream =
+                stream.map_err(|error| ReadError::Stream(name.clone(), error.to_string()))?;
+            sources.push(Source::open(&stream, since).await?);
+        }
+        Ok(sources)
     }
 
     /// Gives every message since a time, or all, to `each`, oldest first; then the ones to come, if
@@ -87,24 +137,25 @@ impl Reader {
         follow: bool,
         mut each: impl FnMut(&str, &Value) -> Then,
     ) -> Result<(), ReadError> {
-        let stream = self.open().await?;
-        let broken = |error: &dyn std::fmt::Display| ReadError::Broken(error.to_string());
-        let start_time = since.and_then(|at| parse_rfc3339(&at.to_string()).ok());
-        let deliver_policy = start_time
-            .map_or(DeliverPolicy::All, |start_time| DeliverPolicy::ByStartTime { start_time });
-        let config = pull::OrderedConfig { deliver_policy, ..pull::OrderedConfig::default() };
-        let consumer = stream.create_consumer(config).await.map_err(|error| broken(&error))?;
-        let mut left = consumer.cached_info().num_pending;
-        let mut messages = consumer.messages().await.map_err(|error| broken(&error))?;
-        while follow || left > 0 {
-            let Some(message) = messages.next().await else { break };
-            let message = message.map_err(|error| broken(&error))?;
-            left = message.info().map_err(|error| broken(&error))?.pending;
+        let mut sources = self.open(since).await?;
+        loop {
+            // What they have already is put in order; what comes then comes as it comes.
+            for source in sources.iter_mut().filter(|s| s.next.is_none() && s.left > 0) {
+                source.fetch().await?;
+            }
+            if sources.iter().all(|source| source.next.is_none()) {
+                if !follow {
+                    return Ok(());
+                }
+                let coming = sources.iter_mut().map(|source| Box::pin(source.fetch()));
+                futures_util::future::select_all(coming).await.0?;
+            }
+            let first = sources.iter_mut().filter(|s| s.next.is_some()).min_by_key(|s| s.time());
+            let Some(message) = first.and_then(|source| source.next.take()) else { continue };
             let event = serde_json::from_slice(&message.payload).unwrap_or(Value::Null);
             if each(&message.subject, &event) == Then::Stop {
-                break;
+                return Ok(());
             }
         }
-        Ok(())
     }
 }

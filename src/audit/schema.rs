@@ -176,7 +176,7 @@ const LOST: [Field; 5] = [
     always(
         "reason",
         Text,
-        "`queue_full`, `spool_full`, `killed`, `damaged` or `id_taken`; from a guard, `unpublished`",
+        "`queue_full`, `spool_full`, `killed`, `damaged`, `id_taken` or `strangers`; from a guard, `unpublished`",
     ),
     always("count", Number, "how many"),
     always("instance", Text, "the run that they belong to"),

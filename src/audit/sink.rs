@@ -566,6 +566,7 @@ impl Keeper {
 
     /// The end of the run. Gives how many events are left for the next one.
     fn leave(&mut self) -> u64 {
+        self.intake.ends_soon();
         self.write();
         self.tell_loss();
         self.write_down();

@@ -189,6 +189,89 @@ pub fn given(config: &Map<String, Value>) -> Vec<Change> {
     .collect()
 }
 
+/// How a field of an audit stream is held against what it should be.
+#[derive(Clone, Copy)]
+enum Rule {
+    /// As it should be, and nothing else.
+    Exact,
+    /// So much, or more.
+    AtLeast,
+    /// A limit where there should be one, of whatever size; and none where there should be none.
+    Limit,
+    /// The operator's, where there should be one; and none where there should be none.
+    NoneIfNone,
+}
+
+const FORGOTTEN: &str = "events can be removed";
+const REACHED: &str = "what others publish or store becomes events";
+const CROWDED: &str = "events push out, or keep out, those of others";
+const OTHERWISE: &str = "it does not take events as solewriter and services publish them";
+
+/// The fields of an audit stream that matter, and why.
+const AUDIT: [(&str, Rule, Class, &str); 24] = [
+    ("subjects", Rule::Exact, Class::Safe, OTHERWISE),
+    ("subject_transform", Rule::Exact, Class::Safe, CROWDED),
+    ("max_msgs_per_subject", Rule::Limit, Class::Safe, CROWDED),
+    ("max_msgs", Rule::Exact, Class::Safe, CROWDED),
+    ("max_bytes", Rule::NoneIfNone, Class::Safe, CROWDED),
+    ("max_msg_size", Rule::Limit, Class::Safe, "one service can fill the disk"),
+    ("discard", Rule::Exact, Class::Safe, "when it is full, it takes no more events"),
+    ("discard_new_per_subject", Rule::Exact, Class::Safe, OTHERWISE),
+    ("retention", Rule::Exact, Class::Recreate, FORGOTTEN),
+    ("deny_delete", Rule::Exact, Class::Safe, FORGOTTEN),
+    ("deny_purge", Rule::Exact, Class::Safe, FORGOTTEN),
+    ("allow_rollup_hdrs", Rule::Exact, Class::Safe, FORGOTTEN),
+    ("allow_msg_ttl", Rule::Exact, Class::Recreate, FORGOTTEN),
+    ("duplicate_window", Rule::AtLeast, Class::Safe, "what is sent again may be there twice"),
+    ("allow_direct", Rule::Exact, Class::Safe, "the sink cannot ask which events are there"),
+    ("no_ack", Rule::Exact, Class::Safe, "nobody knows which events are there"),
+    ("sealed", Rule::Exact, Class::Recreate, "it takes no more events"),
+    ("persist_mode", Rule::Exact, Class::Recreate, "an event is confirmed before it is kept"),
+    ("mirror", Rule::Exact, Class::Recreate, REACHED),
+    ("sources", Rule::Exact, Class::Safe, REACHED),
+    ("republish", Rule::Exact, Class::Safe, "whoever listens there gets every event"),
+    ("allow_msg_schedules", Rule::Exact, Class::Recreate, REACHED),
+    ("allow_msg_counter", Rule::Exact, Class::Recreate, OTHERWISE),
+    ("mirror_direct", Rule::Exact, Class::Safe, "events are read from a copy"),
+];
+
+/// Each difference between an audit stream and what it must be.
+pub fn audit(wanted: &Map<String, Value>, stream: &Stream) -> Vec<Change> {
+    let differs = |(field, rule, class, why): &(&str, Rule, Class, &str)| {
+        let now = stream.config.get(*field).filter(|value| is_on(value));
+        let declared = wanted.get(*field).filter(|value| is_on(value));
+        let number = |value: Option<&Value>| value.and_then(Value::as_u64).unwrap_or_default();
+        let is_as_wanted = match rule {
+            Rule::Exact => now == declared,
+            Rule::AtLeast => number(now) >= number(declared),
+            Rule::Limit => now.is_some() == declared.is_some(),
+            Rule::NoneIfNone => declared.is_some() || now.is_none(),
+        };
+        if is_as_wanted {
+            return None;
+        }
+        // Events beyond a new limit go at once.
+        let drops = *field == "max_msgs_per_subject"
+            && declared.is_some()
+            && stream.state.messages > number(declared);
+        let now = now.cloned().or_else(|| stream.config.get(*field).cloned());
+        let absent = match now.as_ref() {
+            Some(Value::Bool(_)) => json!(false),
+            Some(Value::Number(_)) => json!(-1),
+            _ => Value::Null,
+        };
+        Some(Change {
+            field: (*field).to_owned(),
+            word: None,
+            now: Some(now.unwrap_or_default()),
+            declared: declared.cloned().unwrap_or(absent),
+            class: if drops { Class::LosesData } else { *class },
+            why: Some((*why).to_owned()),
+        })
+    };
+    AUDIT.iter().filter_map(differs).collect()
+}
+
 /// Each difference between a stream and what its bucket's declaration wants.
 pub fn changes(bucket: &Bucket, wanted: &Map<String, Value>, stream: &Stream) -> Vec<Change> {
     let mut changes = Vec::new();

@@ -6,7 +6,7 @@ use async_nats::{Client, Request, RequestErrorKind};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{Action, Plan, Stream};
+use super::{Action, BucketPlan, Stream};
 
 /// How long JetStream may take for one answer. Creating a stream with replicas takes seconds.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -152,12 +152,13 @@ pub struct Done {
     pub outcome: Result<(), StreamsError>,
 }
 
-/// Does what a plan says, bucket by bucket; one that fails does not keep the others from it.
+/// Does what a plan says, stream by stream, each in the account of `client`; one that fails does
+/// not keep the others from it.
 ///
 /// Whoever calls this has asked whether data may be lost.
-pub async fn apply(client: &Client, plan: &Plan) -> Vec<Done> {
+pub async fn apply(client: &Client, plans: &[BucketPlan]) -> Vec<Done> {
     let mut all = Vec::new();
-    for bucket in plan.all().filter(|bucket| bucket.has_work()) {
+    for bucket in plans.iter().filter(|bucket| bucket.has_work()) {
         let verb = if bucket.action == Action::Create { "CREATE" } else { "UPDATE" };
         let subject = format!("$JS.API.STREAM.{verb}.{}", bucket.stream);
         let config = Value::Object(bucket.config.clone());

@@ -133,7 +133,7 @@ impl PolicyArgs {
 
     fn directory(&self, path: &Path) -> Result<Loaded, Output> {
         let files = read(path)?.map_err(Output::wrong)?;
-        Ok(Loaded::new(accept(path, files)?, self.grants.defaults()))
+        Ok(Loaded::new(accept(path, files, self.grants.audit())?, self.grants.defaults()))
     }
 
     fn of_git(&self, name: &str) -> Result<Loaded, Output> {
@@ -147,7 +147,7 @@ impl PolicyArgs {
         } else {
             return self.directory(&self.policy);
         };
-        let accepted = accept(Path::new(name), files.map_err(Output::wrong)?)?;
+        let accepted = accept(Path::new(name), files.map_err(Output::wrong)?, self.grants.audit())?;
         Ok(Loaded::new(accepted, self.grants.defaults()))
     }
 }
@@ -167,7 +167,7 @@ fn served(config: &Path, which: &Which<'_>, beside: &Path) -> Result<Loaded, Out
                 ));
             }
             let files = read(path)?.map_err(Output::wrong)?;
-            Loaded::new(accept(path, files)?, tool.defaults.clone())
+            Loaded::new(accept(path, files, &tool.defaults.audit)?, tool.defaults.clone())
         }
         Some(PolicySource::Bucket(_)) => {
             let runtime = runtime()
@@ -218,7 +218,7 @@ async fn of_bucket(tool: &Tool, which: &Which<'_>) -> Result<Loaded, Output> {
         Which::At(at) => pushed_by(&bucket, newest, *at).await?,
     };
     let files = bucket.files(&entry).await.map_err(|error| unread(&bucket, &error))?;
-    let accepted = accept(Path::new(&format!("revision {}", entry.number)), files)?;
+    let accepted = accept(Path::new(&format!("revision {}", entry.number)), files, &tool.defaults.audit)?;
     let mut loaded = Loaded::new(accepted, tool.defaults.clone());
     loaded.pushed = Some(entry);
     Ok(loaded)

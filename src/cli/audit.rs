@@ -1,4 +1,4 @@
-//! `solewriter audit`: the audit stream, for people.
+//! `solewriter audit`: the audit streams, for people.
 
 mod filter;
 mod show;
@@ -17,11 +17,13 @@ use crate::audit::stats::Counter;
 use crate::audit::stream;
 use crate::clean;
 use crate::keys::{Seed, User};
+use crate::permissions::AuditStreams;
 use crate::source::toml::parse_duration;
 
-/// Read the audit stream: everything that was decided, and by what.
+/// Read the audit streams: everything that was decided, and by what; and what services report.
 ///
-/// Reads as a service whose entry in the policy says `audits = ["AUDIT_EVENTS"]`, or as the admin.
+/// Reads as a service whose entry in the policy says `audits = ["AUDIT_EVENTS", "AUDIT_SERVICES"]`,
+/// or, with `--api '$JS.API'`, as the audit streams' own admin.
 #[derive(Args)]
 pub struct AuditCommand {
     #[command(subcommand)]
@@ -47,7 +49,7 @@ struct Tail {
     /// Begin so long ago (15m), or at a time (2027-01-31T00:00:00Z); `all` for the oldest event.
     #[arg(long, value_name = "WHEN", default_value = "10m", value_parser = since)]
     since: Since,
-    /// End where the stream ends now.
+    /// End where the streams end now.
     #[arg(long)]
     no_follow: bool,
     /// Print each event as it is, one JSON object a line.
@@ -87,15 +89,29 @@ struct From {
     /// PEM file with the certificate authorities to trust.
     #[arg(long, value_name = "FILE", env = "SOLEWRITER_NATS_TLS_CA")]
     nats_tls_ca: Option<PathBuf>,
-    /// File with the seed of a service that reads the audit stream, or of the admin.
+    /// File with the seed of a service that reads the audit streams, or of their admin.
     #[arg(long, value_name = "FILE", default_value = "keys/auditor.nk")]
     nkey_seed: PathBuf,
     /// The name of that service, for its inbox. The admin may have any.
     #[arg(long, value_name = "NAME", default_value = "auditor")]
     service_name: String,
-    /// The stream.
-    #[arg(long, value_name = "NAME", default_value = stream::DEFAULT_NAME)]
-    stream: String,
+    /// The streams: of what solewriter decided, and of what services report. Name one to read it
+    /// alone.
+    #[arg(
+        long,
+        value_name = "LIST",
+        default_values = [stream::DEFAULT_NAME, stream::DEFAULT_SERVICES],
+        value_delimiter = ','
+    )]
+    stream: Vec<String>,
+    /// What requests to their JetStream begin with (`[audit] api` of the settings).
+    #[arg(
+        long,
+        value_name = "PREFIX",
+        env = "SOLEWRITER_AUDIT_API",
+        default_value = stream::DEFAULT_API
+    )]
+    api: String,
     /// Services that follow servers' logs (`solewriter violations`): they may tell what others did.
     #[arg(long, value_name = "LIST", default_value = FOLLOWER, value_delimiter = ',')]
     followers: Vec<String>,
@@ -136,8 +152,10 @@ impl From {
         let text = text.map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
         let seed = Seed::<User>::parse(&text)
             .map_err(|error| format!("{} does not hold the seed: {error}", path.display()))?;
-        let (servers, ca) = (self.nats_servers, self.nats_tls_ca);
-        Ok(Reader { servers, seed, service: self.service_name, ca, stream: self.stream })
+        // What is none would be a subject that nobody answers.
+        AuditStreams::new(None, None, Some(&self.api)).map_err(|e| format!("--api: {e}"))?;
+        let (servers, ca, service) = (self.nats_servers, self.nats_tls_ca, self.service_name);
+        Ok(Reader { servers, seed, service, ca, streams: self.stream, api: self.api })
     }
 }
 

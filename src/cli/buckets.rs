@@ -10,9 +10,10 @@ use serde::Serialize;
 use super::tool::{Format, NO, Output, SettingsArgs, WRONG, YES, accept, count, json, load};
 use crate::broker;
 use crate::buckets::streams::{self, Done};
-use crate::buckets::{Action, Plan, audit_stream};
+use crate::buckets::{Action, Plan, audit_streams};
 use crate::config::{Login, Tool};
 use crate::doctor::look::pushed;
+use crate::permissions::AuditStreams;
 use crate::policy::bucket::Bucket;
 use crate::policy::model::Policy;
 use crate::source::Problem;
@@ -112,19 +113,42 @@ fn failed(error: &dyn std::fmt::Display) -> Output {
 struct Asked {
     client: async_nats::Client,
     policy: Policy,
-    /// The audit stream, where the settings name one.
-    audit: Option<String>,
+    /// The audit streams and their admin, where there are any to look at.
+    audit: Option<(async_nats::Client, AuditStreams)>,
 }
 
 impl Question {
     async fn ask(&self) -> Result<Asked, Output> {
         let tool = self.settings.load()?;
         let policy = match self.dir.as_ref().or(tool.policy.as_ref()) {
-            Some(dir) => load(dir)?.1,
+            Some(dir) => load(dir, &tool.defaults.audit)?.1,
             None => pushed_policy(&tool).await?,
         };
         let admin = Login::Nkey(tool.admin().map_err(Output::wrong)?);
-        Ok(Asked { client: connect(&tool, &admin).await?, policy, audit: tool.audit })
+        let client = connect(&tool, &admin).await?;
+        Ok(Asked { client, policy, audit: audit(&tool).await? })
+    }
+}
+
+/// The audit streams and their admin. There is nothing to look at without a stream, and where the
+/// streams are beside the buckets, as in deployments of older versions, there is no such admin.
+async fn audit(tool: &Tool) -> Result<Option<(async_nats::Client, AuditStreams)>, Output> {
+    let streams = &tool.defaults.audit;
+    if tool.audit.is_none() || streams.are_beside_buckets() {
+        return Ok(None);
+    }
+    match tool.audit_admin() {
+        Ok(seed) => {
+            let client = connect(tool, &Login::Nkey(seed)).await?;
+            Ok(Some((client, streams.clone())))
+        }
+        Err(problems) if problems.iter().all(|p| p.code == "missing-setting") => {
+            let note = "note: the audit streams are not looked at: [audit_admin] nkey_seed is not \
+                        set\n";
+            let _ = Output { out: String::new(), err: note.to_owned(), code: YES }.print();
+            Ok(None)
+        }
+        Err(problems) => Err(Output::wrong(problems)),
     }
 }
 
@@ -135,7 +159,7 @@ async fn pushed_policy(tool: &Tool) -> Result<Policy, Output> {
     let files = pushed(&bucket)
         .await
         .map_err(|blind| Output::wrong(Problem::error("no-policy", blind.why).help(blind.mend)))?;
-    Ok(accept(Path::new(bucket.name().as_str()), files)?.1)
+    Ok(accept(Path::new(bucket.name().as_str()), files, &tool.defaults.audit)?.1)
 }
 
 async fn connect(tool: &Tool, login: &Login) -> Result<async_nats::Client, Output> {
@@ -149,9 +173,20 @@ impl Asked {
         let streams = streams::all(&self.client).await.map_err(|e| failed(&e))?;
         let plan = Plan::of(&self.policy, &streams);
         Ok(match &self.audit {
-            Some(name) => plan.and(audit_stream(name, &self.policy), &streams),
+            Some((client, names)) => {
+                let streams = streams::all(client).await.map_err(|e| failed(&e))?;
+                plan.and_audit(audit_streams(names, &self.policy), &streams)
+            }
             None => plan,
         })
+    }
+
+    async fn apply(&self, plan: &Plan) -> Vec<Done> {
+        let mut done = streams::apply(&self.client, &plan.buckets).await;
+        if let Some((client, _)) = &self.audit {
+            done.extend(streams::apply(client, &plan.streams).await);
+        }
+        done
     }
 }
 
@@ -165,7 +200,7 @@ fn summary(plan: &Plan) -> String {
     ];
     let streams = plan.streams.iter().filter(|s| s.action != Action::Keep).count();
     if streams > 0 {
-        parts.push(format!("{} to create besides", count(streams, "stream", "streams")));
+        parts.push(format!("{} to create or update besides", count(streams, "stream", "streams")));
     }
     if with(Action::Recreate) > 0 {
         parts.push(format!("{} that cannot be changed in place", with(Action::Recreate)));
@@ -213,7 +248,7 @@ impl Apply {
                 "error: the buckets changed meanwhile; nothing was changed here: look again\n";
             return Ok(Output { out: String::new(), err: err.to_owned(), code: NO });
         }
-        let done = streams::apply(&asked.client, &plan).await;
+        let done = asked.apply(&plan).await;
         let mut said = String::new();
         for Done { bucket, action, outcome } in &done {
             said += &match (outcome, action) {

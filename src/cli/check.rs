@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::tool::{Format, GrantArgs, NO, Output, YES, count, json, no_grant, read, style};
 use crate::permissions::{Defaults, Grant, GrantError, MANY_SUBJECTS};
-use crate::policy::validate::{Validated, validate};
+use crate::policy::validate::{Validated, validate_for};
 use crate::source::{Collector, Problem, Problems, Severity};
 
 /// Say whether a policy holds, and everything that is wrong with it.
@@ -56,7 +56,7 @@ impl Check {
     }
 
     fn output(&self) -> Result<Output, Output> {
-        let checked = read(&self.dir)?.and_then(|files| validate(&files));
+        let checked = read(&self.dir)?.and_then(|files| validate_for(&files, self.grants.audit()));
         let checked = checked.and_then(|validated| grant_all(validated, &self.grants.defaults()));
         let (problems, policy) = match &checked {
             Ok(Validated { policy, warnings }) => (warnings, Some(policy)),

@@ -18,7 +18,7 @@ use crate::audit::reader::{Reader, Then};
 use crate::audit::stream;
 use crate::buckets::{self, Plan, streams};
 use crate::keys::{Seed, Signer, User};
-use crate::permissions::inbox_prefix;
+use crate::permissions::{AuditStreams, inbox_prefix};
 use crate::policy::directory::Directory;
 use crate::policy::validate::validate;
 use crate::sandbox::{Server, fetch};
@@ -167,15 +167,23 @@ impl Stage {
     async fn create_buckets(&self) -> Result<(), Error> {
         let files = Directory::new(self.deployment.policy()).read();
         let policy = files.and_then(|files| validate(&files)).map_err(|p| p.summary())?.policy;
-        let admin = ConnectOptions::with_nkey(self.seed("admin")?.expose().to_owned());
-        let admin = admin.connect(self.server.client_url()).await?;
-        let streams = streams::all(&admin).await?;
-        let audit = buckets::audit_stream(stream::DEFAULT_NAME, &policy);
-        let plan = Plan::of(&policy, &streams).and(audit, &streams);
-        for done in streams::apply(&admin, &plan).await {
+        let admin = self.admin("admin").await?;
+        let plan = Plan::of(&policy, &streams::all(&admin).await?);
+        // The audit streams are in an account of their own, with an admin of its own.
+        let audit_admin = self.admin("audit-admin").await?;
+        let wanted = buckets::audit_streams(&AuditStreams::default(), &policy);
+        let plan = plan.and_audit(wanted, &streams::all(&audit_admin).await?);
+        let mut done = streams::apply(&admin, &plan.buckets).await;
+        done.extend(streams::apply(&audit_admin, &plan.streams).await);
+        for done in done {
             done.outcome?;
         }
         Ok(())
+    }
+
+    async fn admin(&self, name: &str) -> Result<async_nats::Client, Error> {
+        let options = ConnectOptions::with_nkey(self.seed(name)?.expose().to_owned());
+        Ok(options.connect(self.server.client_url()).await?)
     }
 
     async fn connect(&self, service: &str) -> Result<Guest, Error> {
@@ -226,7 +234,7 @@ impl Stage {
         said("quotes", "get orders/1001", &format!("{value:?}"));
 
         say(
-            "\n6. All of it is in the audit stream.   [service.auditor] audits = [\"AUDIT_EVENTS\"]",
+            "\n6. All of it is in the audit streams.  [service.auditor] audits = [\"AUDIT_EVENTS\", ...]",
         );
         self.audit().await
     }
@@ -238,7 +246,8 @@ impl Stage {
             seed: self.seed("auditor")?,
             service: "auditor".to_owned(),
             ca: None,
-            stream: stream::DEFAULT_NAME.to_owned(),
+            streams: vec![stream::DEFAULT_NAME.to_owned(), stream::DEFAULT_SERVICES.to_owned()],
+            api: stream::DEFAULT_API.to_owned(),
         };
         let (mut denied, mut edited) = (None, None);
         let reading = reader.read(None, true, |subject, event| {

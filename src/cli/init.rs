@@ -198,13 +198,15 @@ impl Init {
             .replace("../schema/", "schema/")
             .replace("127.0.0.1:4222", &self.nats_listen)
             .replace("127.0.0.1:9980", &self.http_listen.to_string());
+        let [events, services] = stream::documents();
         for (path, text) in [
             ("deployment.conf", deployment),
             ("nats-server.conf", SERVER_CONFIG.to_owned()),
             ("solewriter.toml", settings),
             ("policy/services.toml", policy),
             (".gitignore", "/keys/\n/jetstream/\n/audit-spool/\n/policy.kept*\n".to_owned()),
-            ("audit-stream.json", stream::document()),
+            ("audit-stream.json", events),
+            ("audit-services-stream.json", services),
             ("schema/policy.schema.json", crate::schema::policy()),
             ("schema/settings.schema.json", crate::schema::settings()),
             ("policy/services.test.toml", POLICY_TESTS.to_owned()),

@@ -26,7 +26,7 @@ use crate::load::tidy;
 use crate::load::{Error, progress};
 use crate::permissions::Grant;
 use crate::policy::directory::Directory;
-use crate::policy::validate::validate;
+use crate::policy::validate::validate_for;
 
 /// Put load on solewriter and measure it.
 ///
@@ -486,7 +486,7 @@ impl Ceiling {
             return Err("the policy has to be in a directory".into());
         };
         let files = Directory::new(directory).read();
-        let validated = files.and_then(|files| validate(&files));
+        let validated = files.and_then(|files| validate_for(&files, &settings.defaults.audit));
         let policy = validated.map_err(|problems| problems.summary())?.policy;
         let service = policy.services().first().ok_or("the policy has no service")?;
         let grant = Grant::of(service, &settings.defaults)?.written()?;

@@ -6,10 +6,11 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 
 use super::asked::ServedArgs;
+use super::tool::AuditArgs;
 use super::{fail, note, print, report, wrong};
 use crate::map::Map;
 use crate::policy::directory::Directory;
-use crate::policy::validate::sketch;
+use crate::policy::validate::sketch_for;
 
 /// Draw who owns, reads, publishes, subscribes, calls and answers what.
 ///
@@ -28,6 +29,8 @@ pub struct MapCommand {
     /// Draw only what this service or bucket has to do with (Mermaid and DOT).
     #[arg(long, value_name = "NAME")]
     focus: Option<String>,
+    #[command(flatten)]
+    audit: AuditArgs,
 }
 
 /// A form of the map.
@@ -50,12 +53,14 @@ impl MapCommand {
         if self.focus.is_some() && matches!(self.format, Format::Html | Format::Json) {
             return wrong(&"--focus is for mermaid and dot; the page has a search of its own");
         }
+        let mut audit = self.audit.streams().clone();
         let files = match self.served.load(&self.dir) {
             Err(output) => return output.print(),
             Ok(Some(loaded)) => {
                 if !loaded.notes.is_empty() {
                     note(loaded.notes.trim_end());
                 }
+                audit = loaded.defaults.audit;
                 loaded.files
             }
             Ok(None) if !self.dir.is_dir() => {
@@ -66,7 +71,7 @@ impl MapCommand {
                 Err(problems) => return report(&problems),
             },
         };
-        let sketch = sketch(&files);
+        let sketch = sketch_for(&files, &audit);
         let map = Map::draw(&sketch);
         let focus = self.focus.as_deref();
         if let Some(name) = focus.filter(|name| !map.has(name)) {

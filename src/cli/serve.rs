@@ -92,7 +92,7 @@ async fn recorded(settings: Settings) -> Result<ExitCode, String> {
     let Policy { source, keep, keep_at_most, .. } = &settings.policy;
     let keeper = keep.clone().map(|file| Keeper::new(file, source.to_string(), *keep_at_most));
     let follower = Follower {
-        store: Arc::new(Store::new()),
+        store: Arc::new(Store::of(settings.defaults.audit.clone())),
         standing: Arc::new(Standing::new(source.to_string(), *keep_at_most)),
         metrics,
         keeper: keeper.map(Arc::new),

@@ -338,7 +338,7 @@ impl Standard {
             }
         };
         let policy = tool.policy.as_ref().and_then(|path| {
-            let store = Store::new();
+            let store = Store::of(tool.defaults.audit.clone());
             let files = Directory::new(path).read().ok()?;
             let loaded = store.load(&files, jiff::Timestamp::now()).ok()?;
             let revision = loaded.after.policy.revision().whole();

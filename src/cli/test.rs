@@ -55,7 +55,7 @@ impl Test {
     }
 
     fn output(&self) -> Result<Output, Output> {
-        let (sources, policy) = load(&self.dir)?;
+        let (sources, policy) = load(&self.dir, self.grants.audit())?;
         let policy = &policy;
         let files = Directory::new(&self.dir).read_tests().map_err(Output::wrong)?;
         let problems = Collector::new();

@@ -11,10 +11,10 @@ use serde::Serialize;
 
 use crate::clean;
 use crate::config::{Overrides, Tool};
-use crate::permissions::Defaults;
+use crate::permissions::{AuditStreams, Defaults};
 use crate::policy::directory::Directory;
-use crate::policy::model::{Location, Policy, Rule};
-use crate::policy::validate::{Validated, validate};
+use crate::policy::model::{Location, Policy, Rule, StreamName};
+use crate::policy::validate::{Validated, validate_for};
 pub(super) use crate::query::advice::said;
 use crate::source::render::Style;
 use crate::source::toml::parse_duration;
@@ -90,6 +90,42 @@ pub struct GrantArgs {
     /// settings).
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = duration)]
     lifetime: Duration,
+    #[command(flatten)]
+    audit: AuditArgs,
+}
+
+/// What the settings file of `serve` says of the audit streams.
+#[derive(Args, Clone, Debug)]
+pub struct AuditArgs {
+    /// The streams that `audits` may name, and what requests to them begin with (`[audit] stream`,
+    /// `services` and `api` of the settings).
+    #[arg(
+        long,
+        value_name = "EVENTS,SERVICES,API",
+        default_value = "AUDIT_EVENTS,AUDIT_SERVICES,$JS.AUDIT.API",
+        value_parser = audit_streams
+    )]
+    audit_streams: AuditStreams,
+}
+
+fn audit_streams(text: &str) -> Result<AuditStreams, String> {
+    let parts: Vec<&str> = text.split(',').collect();
+    let [events, services, rest @ ..] = parts.as_slice() else {
+        return Err("write both streams, with a comma".to_owned());
+    };
+    let api = match rest {
+        [] => None,
+        [api] => Some(*api),
+        _ => return Err("write two streams, and what requests to them begin with".to_owned()),
+    };
+    let (events, services) = (StreamName::parse(events)?, StreamName::parse(services)?);
+    Ok(AuditStreams::new(Some(&events), Some(&services), api)?)
+}
+
+impl AuditArgs {
+    pub(super) fn streams(&self) -> &AuditStreams {
+        &self.audit_streams
+    }
 }
 
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
@@ -98,7 +134,12 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 
 impl GrantArgs {
     pub(super) fn defaults(&self) -> Defaults {
-        Defaults { account: self.account.as_str().into(), lifetime: self.lifetime }
+        let audit = self.audit().clone();
+        Defaults { account: self.account.as_str().into(), lifetime: self.lifetime, audit }
+    }
+
+    pub(super) fn audit(&self) -> &AuditStreams {
+        self.audit.streams()
     }
 }
 
@@ -137,17 +178,21 @@ pub(super) fn read(path: &Path) -> Result<Result<Vec<SourceFile>, Problems>, Out
 }
 
 /// Reads a directory that a command cannot do without.
-pub(super) fn load(path: &Path) -> Result<(Vec<SourceFile>, Policy), Output> {
+pub(super) fn load(
+    path: &Path,
+    audit: &AuditStreams,
+) -> Result<(Vec<SourceFile>, Policy), Output> {
     let files = read(path)?.map_err(Output::wrong)?;
-    accept(path, files)
+    accept(path, files, audit)
 }
 
 /// Judges texts that a command cannot do without.
 pub(super) fn accept(
     name: &Path,
     files: Vec<SourceFile>,
+    audit: &AuditStreams,
 ) -> Result<(Vec<SourceFile>, Policy), Output> {
-    match validate(&files) {
+    match validate_for(&files, audit) {
         Ok(Validated { policy, .. }) => Ok((files, policy)),
         Err(problems) => {
             let mut output = Output::wrong(problems.clone());

@@ -124,12 +124,17 @@ impl Plan {
                 ),
             });
         }
+        let [events, services] = stream::documents();
         for (name, text) in [
-            ("audit-stream.json", stream::document()),
+            ("audit-stream.json", events),
+            ("audit-services-stream.json", services),
             ("schema/policy.schema.json", crate::schema::policy()),
             ("schema/settings.schema.json", crate::schema::settings()),
         ] {
-            if read(&plan.dir, name).is_ok_and(|there| there != text) {
+            let there = read(&plan.dir, name).ok();
+            // What is new goes beside what is there.
+            let is_new = there.is_none() && name == "audit-services-stream.json";
+            if is_new || there.is_some_and(|there| there != text) {
                 let why = "this version writes another".to_owned();
                 plan.changes.push(Change { name, why, text });
             }

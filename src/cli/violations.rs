@@ -13,7 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
-use super::tool::duration;
+use super::tool::{AuditArgs, duration};
 use super::{fail, report, runtime, wrong};
 use crate::audit::event::Source;
 use crate::config;
@@ -67,6 +67,8 @@ pub struct Violations {
     /// That service's name in the policy: its inbox, and the last part of the audit subject.
     #[arg(long, value_name = "NAME", default_value = "violations")]
     service: String,
+    #[command(flatten)]
+    audit: AuditArgs,
     /// The server's name, for events. Without it, the name that the log tells when the server
     /// starts.
     #[arg(long, value_name = "NAME")]
@@ -146,7 +148,7 @@ impl Violations {
             // Watching begins before the first reading, so that no change falls between.
             let directory = Directory::new(path);
             let watcher = Watcher::start(directory.clone(), Timing::default());
-            let store = Arc::new(Store::new());
+            let store = Arc::new(Store::of(self.audit.streams().clone()));
             store.load(&directory.read()?, Timestamp::now())?;
             Ok((store, watcher))
         }) {
@@ -194,7 +196,7 @@ impl Violations {
             publishes: seed.is_some(),
         };
         // Neither decides whether a rule grants something.
-        let defaults = Defaults { account: "APP".into(), lifetime: Duration::from_secs(3600) };
+        let defaults = Defaults { account: "APP".into(), lifetime: Duration::from_secs(3600), audit: self.audit.streams().clone() };
         let explainer = Explainer::new(defaults);
         let follower = Follower::new(options, input, explainer, store, state, file);
         tracing::info!(

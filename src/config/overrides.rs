@@ -39,7 +39,7 @@ const fn setting(
 }
 
 /// Every setting, in the order of the file. `docs/settings.md` is checked against it.
-const SETTINGS: [Setting; 43] = [
+const SETTINGS: [Setting; 45] = [
     setting("nats", "servers", Kind::List, "nats-server addresses, separated by commas"),
     setting("nats", "nkey_seed", Kind::Path, "file with the callout user's seed"),
     setting("nats", "credentials", Kind::Path, "credentials (.creds) file, instead of nkey_seed"),
@@ -123,7 +123,19 @@ const SETTINGS: [Setting; 43] = [
         Kind::Text,
         "address for health and metrics, or off [127.0.0.1:9980]",
     ),
-    setting("audit", "stream", Kind::Text, "JetStream stream that takes audit events"),
+    setting("audit", "stream", Kind::Text, "JetStream stream that takes solewriter's events"),
+    setting(
+        "audit",
+        "services",
+        Kind::Text,
+        "JetStream stream that takes services' events [AUDIT_SERVICES]",
+    ),
+    setting(
+        "audit",
+        "api",
+        Kind::Text,
+        "what requests to the audit streams' JetStream begin with [$JS.AUDIT.API]",
+    ),
     setting("audit", "spool", Kind::Path, "directory for events that the stream does not have yet"),
     setting("audit", "spool_limit", Kind::Text, "what may wait there; more is lost [256MiB]"),
     setting("log", "format", Kind::Text, "auto, text or json [auto]"),

@@ -48,6 +48,8 @@ pub(super) struct Raw {
     pub(super) per_host: Option<Spanned<i64>>,
     pub(super) listen: Option<Spanned<String>>,
     pub(super) audit_stream: Option<Spanned<String>>,
+    pub(super) audit_services: Option<Spanned<String>>,
+    pub(super) audit_api: Option<Spanned<String>>,
     pub(super) audit_spool: Option<Spanned<PathBuf>>,
     pub(super) audit_spool_limit: Option<Spanned<u64>>,
     pub(super) log_format: Option<Spanned<String>>,
@@ -172,6 +174,8 @@ impl Raw {
             raw.audit_given = true;
             raw.notes(&audit, &["stream", "spool"]);
             raw.audit_stream = audit.string("stream");
+            raw.audit_services = audit.string("services");
+            raw.audit_api = audit.string("api");
             raw.audit_spool = path(&mut audit, "spool", base);
             raw.audit_spool_limit = audit.size("spool_limit");
             audit.finish();
@@ -205,7 +209,7 @@ impl Raw {
             tls_ca tls_cert tls_key issuer_seed xkey_seed system_seed admin_seed audit_admin_seed
             publisher_seed policy bucket poll keep keep_at_most account accounts lifetime jitter
             sweep_every close_per_second gained consumers_per_service strangers pending
-            patience clock_leeway drain per_key per_host listen audit_stream audit_spool audit_spool_limit log_format
+            patience clock_leeway drain per_key per_host listen audit_stream audit_services audit_api audit_spool audit_spool_limit log_format
             log_filter)
     }
 }

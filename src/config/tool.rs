@@ -43,7 +43,7 @@ pub struct Tool {
     pub queue_group: String,
     /// The bucket that the policy is in, or the one that it would be in.
     pub bucket: BucketName,
-    /// The stream that takes audit events, if the settings name one.
+    /// The stream that takes solewriter's events, if the settings name one.
     pub audit: Option<String>,
     /// What is allowed of consumers.
     pub consumers: consumers::Settings,

@@ -327,6 +327,7 @@ fn imports(seen: &Seen, state: &str, accounts: &[AccountOn], report: &mut Report
             }
         }
     }
+    of_the_audit(seen, accounts, &mut once);
     of_the_system(seen, accounts, &mut once);
     renamed(accounts, &mut once);
     of_one_subject(seen, accounts, &mut once);
@@ -339,6 +340,85 @@ fn imports(seen: &Seen, state: &str, accounts: &[AccountOn], report: &mut Report
             report.blind("imports", &Blind::new(why, "look at the others by hand"));
         }
         report.ok("imports", "services import what they need of it, and nobody else anything");
+    }
+}
+
+/// What services import of the audit streams' account: each as what, and under what name there.
+fn audit_passes(seen: &Seen) -> [(&'static str, &'static str, String); 4] {
+    let streams = &seen.settings.audit_streams;
+    [
+        ("service", "audit.services.>", "audit.events.>".to_owned()),
+        ("service", "$JS.API.>", format!("{}.>", streams.api())),
+        ("service", "$JS.FC.>", String::new()),
+        ("stream", "_INBOX.>", "_INBOX.>".to_owned()),
+    ]
+}
+
+/// Whether anybody reaches the audit streams otherwise than they must be reached.
+fn of_the_audit<'a>(seen: &Seen, accounts: &'a [AccountOn], once: &mut Once<'a>) {
+    let account_of = |role| {
+        let user = seen.users.iter().find(|user| user.role == role)?;
+        user.account.as_deref().ok()
+    };
+    let (Some(audit), state) = (account_of(Role::AuditAdmin), account_of(Role::Admin)) else {
+        return;
+    };
+    let streams = &seen.settings.audit_streams;
+    if seen.settings.audit.is_none() || streams.are_beside_buckets() || Some(audit) == state {
+        return;
+    }
+    let own = "audit.events.solewriter.*";
+    let last = format!("$JS.API.DIRECT.GET.{}.{own}", streams.events());
+    for AccountOn { server, name, imports, .. } in accounts.iter().filter(|a| a.name != audit) {
+        let of_audit: Vec<&Import> = imports.iter().filter(|i| i.account == audit).collect();
+        let is_callout = Some(name.as_str()) == callout(seen);
+        let missing = |kind: &str, subject: &str, local: &str| {
+            !of_audit
+                .iter()
+                .any(|i| i.kind == kind && i.subject == subject && i.local_subject == local)
+        };
+        if serves(seen, name) {
+            for (kind, subject, local) in audit_passes(seen).into_iter().take(2) {
+                if missing(kind, subject, &local) {
+                    once.problem(
+                        server,
+                        format!("{name} does not import the {kind} `{subject}` of {audit} as `{local}`: services neither report violations nor read the audit"),
+                        format!("add {{ {kind}: {{ account: {audit}, subject: \"{subject}\" }}, to: \"{local}\" }} to the imports of account {name}"),
+                    );
+                }
+            }
+        }
+        if is_callout && missing("service", own, own) {
+            once.problem(
+                server,
+                format!("{name} does not import `{own}` of {audit}: solewriter's events stay in the spools"),
+                format!("add {{ service: {{ account: {audit}, subject: \"{own}\" }} }} to the imports of account {name}"),
+            );
+        }
+        for import in of_audit {
+            let passes = serves(seen, name)
+                && audit_passes(seen).iter().any(|(kind, subject, local)| {
+                    *kind == import.kind
+                        && within(&import.subject, subject)
+                        && (import.local_subject == *local
+                            || local.is_empty() && import.local_subject == import.subject)
+                });
+            let sink = is_callout
+                && (import.subject == own
+                    || import.subject == last
+                    || SWEEPS.iter().any(|pattern| within(&import.subject, pattern)));
+            if !passes && !sink {
+                once.problem(
+                    server,
+                    format!(
+                        "{name} imports `{}` of {audit} as `{}`: its users reach the audit past \
+                         the policy",
+                        import.subject, import.local_subject
+                    ),
+                    format!("remove it from the imports of account {name}"),
+                );
+            }
+        }
     }
 }
 

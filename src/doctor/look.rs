@@ -17,7 +17,7 @@ use crate::keys::{CurveSecret, Seed, Signer};
 use crate::policy::bucket::{Bucket, Seat};
 use crate::policy::directory::Directory;
 use crate::policy::model::Policy;
-use crate::policy::validate::validate;
+use crate::policy::validate::validate_for;
 use crate::protocol::seal::Sealer;
 use crate::sessions::consumers::listing::Jetstream;
 use crate::sessions::consumers::sweep::{self, Accounts, Survey};
@@ -64,6 +64,10 @@ pub async fn look(tool: &Tool, clock: Clock) -> Seen {
     let streams = match client(Role::Admin) {
         Some(admin) => own_streams(admin).await,
         None => Err(without(Role::Admin)),
+    };
+    let audit_streams = match client(Role::AuditAdmin) {
+        Some(admin) => own_streams(admin).await,
+        None => Err(without(Role::AuditAdmin)),
     };
     let (probes, anonymous) = strangers(tool, watch.as_ref()).await;
     let account_of = |role: Role| {
@@ -115,6 +119,7 @@ pub async fn look(tool: &Tool, clock: Clock) -> Seen {
         policy_bucket: policy.bucket,
         consumers,
         streams,
+        audit_streams,
         settings,
         users: users
             .iter()
@@ -158,6 +163,7 @@ fn settings(tool: &Tool) -> Settings {
         clock_leeway: tool.clock_leeway,
         queue_group: tool.queue_group.clone(),
         audit: tool.audit.clone(),
+        audit_streams: tool.defaults.audit.clone(),
     }
 }
 
@@ -302,7 +308,7 @@ async fn policy(tool: &Tool, reader: Option<&Client>, seat: Seat) -> PolicySeen 
     };
     let (policy, is_wrong) = match read {
         Err(blind) => (Err(blind), true),
-        Ok(files) => match files.and_then(|files| validate(&files)) {
+        Ok(files) => match files.and_then(|files| validate_for(&files, &tool.defaults.audit)) {
             Ok(validated) => (Ok(validated.policy), false),
             Err(problems) => {
                 let why = format!("the policy {name} does not hold: {}", problems.summary());

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::buckets::Stream;
 use crate::fleet::Report;
+use crate::permissions::AuditStreams;
 use crate::policy::model::Policy;
 use crate::sessions::consumers::sweep::Survey;
 
@@ -67,6 +68,8 @@ pub struct Seen {
     pub consumers: Look<Result<Survey, String>>,
     /// The streams of the account that holds the buckets.
     pub streams: Look<Vec<Stream>>,
+    /// The streams of the account that holds the audit streams.
+    pub audit_streams: Look<Vec<Stream>>,
 }
 
 /// What the settings say, as far as checks need it.
@@ -86,8 +89,10 @@ pub struct Settings {
     pub clock_leeway: Duration,
     /// The queue group of the instances.
     pub queue_group: String,
-    /// The stream that takes audit events, if one is named.
+    /// The stream that takes solewriter's events, if one is named.
     pub audit: Option<String>,
+    /// The audit streams, as services see them.
+    pub audit_streams: AuditStreams,
 }
 
 /// An address of `[nats] servers`.

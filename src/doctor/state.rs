@@ -6,15 +6,12 @@ use super::Report;
 use super::look::without;
 use super::seen::{Connection, Role, Seen};
 use crate::audit::event::words;
+use crate::audit::stream;
 use crate::broker::CONSUMERS_NEED;
-use crate::buckets::{Action, Plan, Stream};
+use crate::buckets::{Action, BucketPlan, Plan};
 use crate::issue::ConnectionName;
 use crate::sessions::consumers::verdict::Owner;
 use crate::source::toml::show_duration;
-use crate::subject::Pattern;
-
-/// Where audit events are published.
-const EVENTS: &str = "audit.events.>";
 
 /// How many consumers are named, at most.
 const MOST_CONSUMERS: usize = 8;
@@ -77,59 +74,88 @@ fn buckets(seen: &Seen, report: &mut Report) {
 }
 
 fn audit(seen: &Seen, report: &mut Report) {
+    let names = &seen.settings.audit_streams;
+    if seen.settings.audit.is_none() {
+        return report.warning(
+            "audit",
+            "no audit stream is set: what is refused is in logs alone",
+            "set [audit] stream and spool; `solewriter buckets apply` creates the streams",
+        );
+    }
+    if names.are_beside_buckets() {
+        return beside_buckets(seen, report);
+    }
+    let streams = match &seen.audit_streams {
+        Ok(streams) => streams,
+        Err(blind) => return report.blind("audit", blind),
+    };
+    let replicas = 1;
+    let mut good = true;
+    for (name, wanted) in [
+        (names.events(), stream::config(names.events(), replicas)),
+        (names.services(), stream::services(names.services(), replicas)),
+    ] {
+        let Ok(Value::Object(wanted)) = serde_json::to_value(wanted) else { continue };
+        let plan = BucketPlan::of_audit(wanted, streams);
+        if plan.action == Action::Keep {
+            continue;
+        }
+        good = false;
+        let elsewhere = seen.streams.as_ref().is_ok_and(|all| all.iter().any(|s| s.name() == name));
+        let found = match plan.action {
+            Action::Create if elsewhere => format!(
+                "{name} is beside the buckets, and not in the account of the audit streams; \
+                 solewriter's events wait in the spools of the instances"
+            ),
+            Action::Create => format!(
+                "there is no stream {name}: its events wait in spools, or are in logs alone"
+            ),
+            _ => plan.changes.iter().map(|change| {
+                let why = change.why.as_deref().unwrap_or_default();
+                format!("{name}: {} is not as it must be: {why}", change.field)
+            }).collect::<Vec<String>>().join("\n"),
+        };
+        report.problem(
+            "audit",
+            found,
+            "see `solewriter buckets plan`, then `solewriter buckets apply`",
+        );
+    }
+    if good {
+        let text = format!("{} and {} take events, each its own", names.events(), names.services());
+        report.ok("audit", text);
+    }
+}
+
+/// As older versions had it: one stream for everybody's events, in the account of the buckets.
+fn beside_buckets(seen: &Seen, report: &mut Report) {
     let streams = match &seen.streams {
         Ok(streams) => streams,
         Err(blind) => return report.blind("audit", blind),
     };
-    let Ok(events) = Pattern::parse(EVENTS) else { return };
-    let takes = |stream: &&Stream| {
-        stream.subjects().any(|s| Pattern::parse(s).is_ok_and(|s| events.is_subset_of(&s)))
-    };
-    let apply = "`solewriter buckets apply` creates it";
-    let stream = match &seen.settings.audit {
-        None => match streams.iter().find(takes) {
-            Some(stream) => stream,
-            None => {
-                return report.warning(
-                    "audit",
-                    format!("no stream takes `{EVENTS}`: what is refused is in logs alone"),
-                    format!("set [audit] stream and spool; {apply}"),
-                );
-            }
-        },
-        Some(name) => match streams.iter().find(|stream| stream.name() == name) {
-            Some(stream) if takes(&stream) => stream,
-            Some(_) => {
-                return report.problem(
-                    "audit",
-                    format!("{name} does not take `{EVENTS}`"),
-                    format!("give it that subject, or delete it: {apply}"),
-                );
-            }
-            None => {
-                return report.problem(
-                    "audit",
-                    format!(
-                        "there is no stream {name}: events wait in the spools of the instances"
-                    ),
-                    apply,
-                );
-            }
-        },
+    let name = seen.settings.audit_streams.events();
+    report.warning(
+        "audit",
+        format!(
+            "[audit] api says that {name} is beside the buckets: services publish to it too, and \
+             one of them pushes out everybody's events within seconds"
+        ),
+        "give the audit streams an account of their own: `solewriter upgrade` says how",
+    );
+    let Some(stream) = streams.iter().find(|stream| stream.name() == name) else {
+        return report.problem(
+            "audit",
+            format!("there is no stream {name}: events wait in the spools of the instances"),
+            "give the audit streams an account of their own: `solewriter upgrade` says how",
+        );
     };
     let denies = |field: &str| stream.config.get(field).and_then(Value::as_bool) == Some(true);
     let open: Vec<&str> =
         ["deny_delete", "deny_purge"].into_iter().filter(|field| !denies(field)).collect();
-    if open.is_empty() {
-        report.ok("audit", format!("{} takes {EVENTS}", stream.name()));
-    } else {
+    if !open.is_empty() {
         report.problem(
             "audit",
-            format!(
-                "events can be removed from {}: it has no {}",
-                stream.name(),
-                open.join(", no ")
-            ),
+            format!("events can be removed from {name}: it has no {}", open.join(", no ")),
             format!("set {} on the stream", open.join(" and ")),
         );
     }

@@ -57,6 +57,7 @@ fn healthy() -> Seen {
             clock_leeway: Duration::from_secs(2),
             queue_group: "solewriter".to_owned(),
             audit: None,
+            audit_streams: crate::permissions::AuditStreams::default(),
         },
         addresses: vec![Address {
             name: "127.0.0.1:4222".to_owned(),
@@ -102,6 +103,7 @@ fn healthy() -> Seen {
         policy_bucket: Vec::new(),
         consumers: Ok(Ok(Survey { streams: 1, kept: 2, ..Survey::default() })),
         streams: Ok(Vec::new()),
+        audit_streams: Ok(Vec::new()),
     }
 }
 

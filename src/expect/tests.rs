@@ -53,7 +53,7 @@ proptest! {
         let policy = "[bucket.orders]\n[service.a]\nowns = ['orders']\n[service.b]\ndisabled = 'x'\n";
         let files = [SourceFile::new("p.toml", policy)];
         let policy = validate(&files).unwrap().policy;
-        let defaults = Defaults { account: "A".into(), lifetime: std::time::Duration::from_secs(1) };
+        let defaults = Defaults { account: "A".into(), lifetime: std::time::Duration::from_secs(1), audit: crate::permissions::AuditStreams::default() };
         let judge = Judge::new(&policy, &files, &defaults);
         let problems = Collector::new();
         let file = SourceFile::new("p.test.toml", pieces.concat());

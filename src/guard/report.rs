@@ -15,7 +15,9 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::said::Refused;
-use crate::audit::event::{Event, Lost, Record, Source, Trouble, Violation, cut, words};
+use crate::audit::event::{
+    Event, Lost, Record, Source, Trouble, Violation, cut, message_id, words,
+};
 use crate::audit::loss::Loss;
 use crate::audit::violation;
 use crate::fold::{Folds, Told};
@@ -393,7 +395,7 @@ impl Postman {
     }
 
     async fn publish(&self, record: &Record) -> bool {
-        let id = self.source.id(record.sequence);
+        let id = message_id();
         let body = bytes::Bytes::from(record.line(&self.source));
         for _ in 0..TRIES {
             // One more try would be one more violation.

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use super::model::Policy;
 use super::standing::Origin;
+use crate::permissions::AuditStreams;
 use super::validate::{self, Validated};
 use crate::source::{Problems, SourceFile};
 
@@ -51,6 +52,8 @@ pub struct Store {
     /// Those that were in force before, the newest first.
     past: Mutex<VecDeque<Arc<Snapshot>>>,
     changes: watch::Sender<()>,
+    /// The streams that a policy's `audits` may name.
+    audit: AuditStreams,
 }
 
 /// What a load did.
@@ -77,6 +80,12 @@ impl Store {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The same for a policy that may name these audit streams.
+    #[must_use]
+    pub fn of(audit: AuditStreams) -> Self {
+        Self { audit, ..Self::default() }
     }
 
     /// The snapshot in force; `None` before the first policy was accepted.
@@ -147,7 +156,7 @@ impl Store {
     ) -> Result<Loaded, Problems> {
         // Nothing that a panic could leave half done is behind the lock.
         let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let Validated { policy, warnings } = validate::validate(files)?;
+        let Validated { policy, warnings } = validate::validate_for(files, &self.audit)?;
         let origin = origin.map(Arc::new);
         let before = self.current();
         if let Some(same) = before.as_ref().filter(|b| b.policy.revision() == policy.revision()) {

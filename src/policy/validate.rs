@@ -26,6 +26,7 @@ use aws_lc_rs::digest;
 use self::settings::{Place, Settings};
 use super::document::{self, Document, ServiceEntry, SettingEntries};
 use super::model::{Bucket, Policy, Revision, Rule, Service};
+use crate::permissions::AuditStreams;
 use crate::source::{Collector, Problem, Problems, SourceFile, Span, Spanned};
 
 /// The most rules that a policy may come to, with roles and `reads = ["*"]` written out.
@@ -78,7 +79,15 @@ pub struct Sketch {
 /// # Errors
 /// All problems found (with warnings and notes among them), when at least one is an error.
 pub fn validate(files: &[SourceFile]) -> Result<Validated, Problems> {
-    let Sketch { revision, services, buckets, problems } = sketch(files);
+    validate_for(files, &AuditStreams::default())
+}
+
+/// The same where the settings name the audit streams.
+///
+/// # Errors
+/// As [`validate`].
+pub fn validate_for(files: &[SourceFile], audit: &AuditStreams) -> Result<Validated, Problems> {
+    let Sketch { revision, services, buckets, problems } = sketch_for(files, audit);
     if problems.has_errors() {
         return Err(problems);
     }
@@ -88,6 +97,11 @@ pub fn validate(files: &[SourceFile]) -> Result<Validated, Problems> {
 /// Reads and judges a whole policy, and gives what was read even if it does not hold. More than
 /// [`MAX_RULES`] give no service at all.
 pub fn sketch(files: &[SourceFile]) -> Sketch {
+    sketch_for(files, &AuditStreams::default())
+}
+
+/// The same where the settings name the audit streams.
+pub fn sketch_for(files: &[SourceFile], audit: &AuditStreams) -> Sketch {
     let problems = Collector::new();
     let mut document = Document::default();
     for file in files {
@@ -103,11 +117,12 @@ pub fn sketch(files: &[SourceFile]) -> Sketch {
     let buckets = bucket::check(buckets, &problems);
     let left = Cell::new(MAX_RULES);
     let mut effort = usage::Effort::new();
-    let roles = role::check(roles, &mut effort, &problems);
+    let roles = role::check(roles, audit, &mut effort, &problems);
     let context = service::Context {
         defaults: check_defaults(defaults, &services, &problems),
         buckets: &buckets.list,
         roles: &roles,
+        audit,
         left: &left,
         complete,
         problems: &problems,

@@ -16,7 +16,7 @@ use super::line::{Line, Refusal, parse};
 use super::outbox::{CAPACITY, Outbox};
 use super::state::{Outgoing, State, StateFile};
 use super::tail::{Lines, News, Tail};
-use crate::audit::event::{Event, Record, SUBJECT_ROOT, Source, Trouble};
+use crate::audit::event::{Event, Record, SUBJECT_ROOT, Source, Trouble, message_id};
 use crate::audit::violation;
 use crate::fold::{Folds, MAX_FOLDS, Told};
 use crate::issue::ConnectionName;
@@ -383,7 +383,7 @@ impl Follower {
 
     fn publish(&mut self, record: &Record) {
         if self.options.publishes {
-            let id = self.source.id(record.sequence);
+            let id = message_id();
             self.staged.push(Arc::new(Outgoing { id, body: record.line(&self.source) }));
         }
     }
@@ -533,7 +533,7 @@ mod tests {
             publishes: true,
         };
         let lifetime = Duration::from_secs(60);
-        let explainer = Explainer::new(Defaults { account: "APP".into(), lifetime });
+        let explainer = Explainer::new(Defaults { account: "APP".into(), lifetime, audit: crate::permissions::AuditStreams::default() });
         let (send, pieces) = mpsc::channel(1);
         send.send(text.into_bytes()).await.unwrap();
         drop(send);

@@ -21,7 +21,7 @@ const MAX_BYTES: u64 = 256 * 1024 * 1024;
 /// An event on its way to the audit stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outgoing {
-    /// The event's id, and the message's.
+    /// The message's id, which is not the event's: it is nobody's business before it is used.
     pub id: String,
     /// The CloudEvents object.
     pub body: String,

@@ -11,7 +11,8 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use solewriter::audit::event::{Event, PRODUCER, Record, Source, Trouble};
 use solewriter::audit::stats::Stats;
-use solewriter::audit::stream::{self, DEFAULT_NAME};
+use solewriter::audit::stream::{self, DEFAULT_API, DEFAULT_NAME, DEFAULT_SERVICES};
+use solewriter::guard::{self, Options};
 use tokio::process::Command;
 
 use super::clients::Library;
@@ -26,7 +27,7 @@ publishes = ["audit.events.known.>"]
 
 [service.auditor]
 nkeys = ["{auditor}"]
-audits = ["AUDIT_EVENTS"]
+audits = ["AUDIT_EVENTS", "AUDIT_SERVICES"]
 
 [service.violations]
 nkeys = ["{violations}"]
@@ -41,19 +42,22 @@ async fn deployment(version: &'static str) -> Deployment {
 }
 
 async fn create_stream(deployment: &Deployment) {
-    let config = stream::config(DEFAULT_NAME, 1);
-    deployment.admin().await.create_stream(config).await.unwrap();
+    deployment.create_audit_streams().await;
 }
 
 /// The stream takes nothing, or takes audit events again. Nothing in it is lost meanwhile.
 async fn listen(deployment: &Deployment, subjects: &str) {
     let mut config = stream::config(DEFAULT_NAME, 1);
     config.subjects = vec![subjects.to_owned()];
-    deployment.admin().await.update_stream(&config).await.unwrap();
+    deployment.audit_admin().await.update_stream(&config).await.unwrap();
 }
 
 async fn messages(deployment: &Deployment) -> Vec<StreamMessage> {
-    let stream = deployment.admin().await.get_stream(DEFAULT_NAME).await.unwrap();
+    messages_of(deployment, DEFAULT_NAME).await
+}
+
+async fn messages_of(deployment: &Deployment, name: &str) -> Vec<StreamMessage> {
+    let stream = deployment.audit_admin().await.get_stream(name).await.unwrap();
     let state = stream.get_info().await.unwrap().state;
     let mut found = Vec::new();
     for sequence in state.first_sequence.max(1)..=state.last_sequence {
@@ -68,7 +72,7 @@ async fn events(deployment: &Deployment) -> Vec<Value> {
 }
 
 async fn count(deployment: &Deployment) -> u64 {
-    let mut stream = deployment.admin().await.get_stream(DEFAULT_NAME).await.unwrap();
+    let mut stream = deployment.audit_admin().await.get_stream(DEFAULT_NAME).await.unwrap();
     stream.info().await.unwrap().state.messages
 }
 
@@ -251,8 +255,7 @@ pub async fn while_the_stream_is_away_events_wait_and_arrive_once(version: &'sta
 pub async fn a_minute_with_one_server_of_three_loses_nothing(version: &'static str) {
     const OUTAGE: Duration = Duration::from_secs(60);
     let mut deployment = Prepared::new().start_cluster(version, POLICY).await;
-    let config = stream::config(DEFAULT_NAME, deployment.nodes().count());
-    deployment.admin().await.create_stream(config).await.unwrap();
+    create_stream(&deployment).await;
     deployment.add_instance(&[]).await;
     let known = deployment.service("known");
     let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
@@ -436,7 +439,7 @@ pub async fn old_events_are_not_sent_twice_after_the_duplicate_window(version: &
     let mut config = stream::config(DEFAULT_NAME, 1);
     // As if the window had long passed.
     config.duplicate_window = Duration::from_millis(100);
-    deployment.admin().await.create_stream(config).await.unwrap();
+    deployment.audit_admin().await.create_stream(config).await.unwrap();
     let time = jiff::Timestamp::now() - jiff::SignedDuration::from_hours(1);
     let source = Source::new(PRODUCER, time, 1);
     let line = |sequence| {
@@ -454,7 +457,7 @@ pub async fn old_events_are_not_sent_twice_after_the_duplicate_window(version: &
     for number in 1..=30 {
         let mut headers = async_nats::HeaderMap::new();
         headers.insert("Nats-Msg-Id", source.id(number));
-        let context = deployment.admin().await;
+        let context = deployment.audit_admin().await;
         let sent = context.publish_with_headers(source.subject(), headers, line(number).into());
         sent.await.unwrap().await.unwrap();
     }
@@ -547,8 +550,12 @@ pub async fn who_may_publish_and_read_is_what_the_policy_says(version: &'static 
         ("audit.events.solewriter.run1", false),
         ("audit.events.violations.run1", false),
         ("audit.events", false),
+        ("audit.services.known.run1", false),
+        ("audit.services.violations.run1", false),
         ("$JS.API.CONSUMER.CREATE.AUDIT_EVENTS", false),
-        ("$JS.API.DIRECT.GET.AUDIT_EVENTS.audit.events.known.run1", false),
+        ("$JS.AUDIT.API.CONSUMER.CREATE.AUDIT_EVENTS", false),
+        ("$JS.AUDIT.API.DIRECT.GET.AUDIT_EVENTS.audit.events.solewriter.run1", false),
+        ("$JS.AUDIT.API.STREAM.INFO.AUDIT_SERVICES", false),
     ] {
         assert_eq!(client.publish(subject, b"{}").await.is_ok(), allowed, "{subject}");
     }
@@ -556,31 +563,135 @@ pub async fn who_may_publish_and_read_is_what_the_policy_says(version: &'static 
         assert!(client.subscribe(subject).await.is_err(), "{subject}");
     }
     eventually("the service's event in the stream", async || {
-        let all = messages(&deployment).await;
-        all.iter().any(|m| &*m.subject == "audit.events.known.run1").then_some(())
+        let all = messages_of(&deployment, DEFAULT_SERVICES).await;
+        all.iter().any(|m| &*m.subject == "audit.services.known").then_some(())
     })
     .await;
     let auditor = deployment.service("auditor");
     let mut client = Raw::login(&deployment, &auditor).await;
-    for subject in
-        ["audit.events.auditor.x", "$JS.API.STREAM.PURGE.AUDIT_EVENTS", "$JS.API.STREAM.INFO.KV_x"]
-    {
+    for subject in [
+        "audit.events.auditor.x",
+        "$JS.AUDIT.API.STREAM.PURGE.AUDIT_EVENTS",
+        "$JS.AUDIT.API.STREAM.DELETE.AUDIT_SERVICES",
+        "$JS.AUDIT.API.STREAM.UPDATE.AUDIT_SERVICES",
+        "$JS.AUDIT.API.STREAM.MSG.DELETE.AUDIT_EVENTS",
+        "$JS.AUDIT.API.CONSUMER.LIST.AUDIT_EVENTS",
+        "$JS.API.STREAM.INFO.AUDIT_EVENTS",
+        "$JS.API.STREAM.INFO.KV_x",
+    ] {
         assert!(client.publish(subject, b"{}").await.is_err(), "{subject}");
     }
+    client.publish("$JS.AUDIT.API.STREAM.INFO.AUDIT_EVENTS", b"").await.unwrap();
 }
 
-/// Message ids belong to the whole stream: who uses the id of an event to come suppresses it, and
-/// that is told.
+/// What a service publishes pushes out its own events alone, suppresses nobody's, and reaches
+/// solewriter's stream in no way.
+pub async fn one_service_wipes_its_own_events_alone(version: &'static str) {
+    let deployment = deployment(version).await;
+    let (known, violations) = (deployment.service("known"), deployment.service("violations"));
+    log_in(&deployment, &known, 3).await;
+    let before: BTreeSet<String> = settled(&deployment).await.iter().map(id).collect();
+    // The limit that is tried is as the code has it, but for its size.
+    let admin = deployment.audit_admin().await;
+    let mut config = stream::services(DEFAULT_SERVICES, 1);
+    config.max_messages_per_subject = 100;
+    admin.update_stream(&config).await.unwrap();
+
+    let (other, _) = operations::connect(deployment.url(), &violations).await.unwrap();
+    let context = async_nats::jetstream::new(other);
+    let publish = async |id: &str, body: &'static str| {
+        let mut headers = async_nats::HeaderMap::new();
+        headers.insert("Nats-Msg-Id", id);
+        let sent =
+            context.publish_with_headers("audit.events.violations.r1", headers, body.into()).await;
+        sent.unwrap().await.unwrap()
+    };
+    let first = publish("first", "the first").await;
+    assert_eq!((first.stream.as_str(), first.duplicate), (DEFAULT_SERVICES, false));
+
+    let (flooder, _) = operations::connect(deployment.url(), &known).await.unwrap();
+    let large = bytes::Bytes::from(vec![b'x'; 15 * 1024]);
+    for number in 0..4_200 {
+        // One run, many runs, and what a server takes for wildcards elsewhere.
+        let run = match number % 4 {
+            0 => "run".to_owned(),
+            1 => format!("run{number}"),
+            2 => "*".to_owned(),
+            _ => ">".to_owned(),
+        };
+        flooder.publish(format!("audit.events.known.{run}"), large.clone()).await.unwrap();
+    }
+    for header in ["Nats-Rollup: all", "Nats-Rollup: sub", "Nats-TTL: 1s", "Nats-Msg-Id: x"] {
+        let (name, value) = header.split_once(": ").unwrap();
+        let mut headers = async_nats::HeaderMap::new();
+        headers.insert(name, value);
+        let body = bytes::Bytes::from_static(b"{}");
+        flooder.publish_with_headers("audit.events.known.run", headers, body).await.unwrap();
+    }
+    // Too large a one is not taken at all.
+    let too_large = vec![b'x'; 17 * 1024].into();
+    flooder.publish("audit.events.known.run", too_large).await.unwrap();
+    flooder.publish("audit.events.known.run", "the last".into()).await.unwrap();
+    flooder.flush().await.unwrap();
+    let stream = admin.get_stream(DEFAULT_SERVICES).await.unwrap();
+    eventually("the flood's end", async || {
+        let last = stream.get_last_raw_message_by_subject("audit.services.known").await.ok()?;
+        (*last.payload == *b"the last").then_some(())
+    })
+    .await;
+    let mut kept: BTreeMap<String, u64> = BTreeMap::new();
+    for message in messages_of(&deployment, DEFAULT_SERVICES).await {
+        *kept.entry(message.subject.to_string()).or_default() += 1;
+        assert!(message.payload.len() <= 16 * 1024);
+    }
+    let own = ["audit.services.known", "audit.services.known.*", "audit.services.known.>"];
+    for subject in own {
+        assert!((1..=100).contains(&kept.remove(subject).unwrap_or(1)), "{subject}");
+    }
+    // The other service's event is there, and nothing under any other subject.
+    assert_eq!(kept, BTreeMap::from([("audit.services.violations".to_owned(), 1)]));
+    let there: BTreeSet<String> = settled(&deployment).await.iter().map(id).collect();
+    assert!(there.is_superset(&before), "{before:?} {there:?}");
+}
+
+/// A service that knows another's run cannot have its events dropped: what the stream knows a
+/// message again by is nobody's business before it is used.
+pub async fn message_ids_of_services_are_not_the_events_ids(version: &'static str) {
+    let deployment = deployment(version).await;
+    let known = deployment.service("known");
+    let options = Options::new("known", known.seed.expose().to_owned());
+    let guarded = guard::connect(deployment.url(), options).await.unwrap();
+    for subject in ["not.mine", "not.mine.either"] {
+        guarded.client().publish(subject, "x".into()).await.unwrap();
+    }
+    guarded.close().await;
+    let messages = messages_of(&deployment, DEFAULT_SERVICES).await;
+    assert_eq!(messages.len(), 2);
+    let mut ids = BTreeSet::new();
+    for message in &messages {
+        let event: Value = serde_json::from_slice(&message.payload).unwrap();
+        let message_id = message.headers.get("Nats-Msg-Id").unwrap().to_string();
+        let run = event["source"].as_str().unwrap().rsplit('/').next().unwrap();
+        assert!(message_id.len() == 32 && !message_id.contains(run), "{message_id} {event}");
+        ids.insert(message_id);
+    }
+    assert_eq!(ids.len(), 2);
+}
+
+/// Message ids belong to the whole stream: who may publish to solewriter's own, which no service
+/// may, and uses the id of an event to come, suppresses it; and that is told.
 pub async fn an_id_that_somebody_used_first_is_told_as_a_loss(version: &'static str) {
     let mut deployment = deployment(version).await;
     let known = deployment.service("known");
-    let mut client = Raw::login(&deployment, &known).await;
     let events = settled(&deployment).await;
     let last = events.last().unwrap();
     let run = last["source"].as_str().unwrap().rsplit('/').next().unwrap().to_owned();
     let number: u64 = last["sequence"].as_str().unwrap().parse().unwrap();
-    let header = format!("Nats-Msg-Id: {run}-{}", number + 2);
-    client.publish_with("audit.events.known.x", "", &header, b"{}").await.unwrap();
+    let mut headers = async_nats::HeaderMap::new();
+    headers.insert("Nats-Msg-Id", format!("{run}-{}", number + 2));
+    let admin = deployment.audit_admin().await;
+    let sent = admin.publish_with_headers("audit.events.solewriter.x", headers, "{}".into()).await;
+    sent.unwrap().await.unwrap();
     log_in(&deployment, &known, 3).await;
     let told = deployment.instances[0].says("audit_id_taken").await;
     let lost = deployment.instances[0].says("audit_lost").await;
@@ -609,7 +720,7 @@ pub async fn an_auditor_reads_with_each_library(version: &'static str) {
     let wanted = settled(&deployment).await.len();
     let auditor = deployment.service("auditor");
     let (client, mut violations) = operations::connect(deployment.url(), &auditor).await.unwrap();
-    let context = async_nats::jetstream::new(client);
+    let context = async_nats::jetstream::with_prefix(client, DEFAULT_API);
     let stream = context.get_stream(DEFAULT_NAME).await.unwrap();
     let config = push::OrderedConfig {
         deliver_subject: "_INBOX.auditor.push".to_owned(),
@@ -628,7 +739,8 @@ pub async fn an_auditor_reads_with_each_library(version: &'static str) {
         assert!(read.unwrap().iter().all(Result::is_ok));
     }
     assert!(violations.try_recv().is_err());
-    let script = [json!({"op": "ordered", "stream": DEFAULT_NAME, "expect": wanted})];
+    let script = [json!({"op": "ordered", "stream": DEFAULT_NAME, "api": DEFAULT_API,
+        "expect": wanted})];
     for library in [Library::NatsPy, Library::NatsJs] {
         let lines = library.run(&deployment, &auditor, &script).await;
         assert_eq!(lines[0]["ok"], true, "{library:?} {lines:?}");
@@ -681,9 +793,10 @@ pub async fn people_read_the_stream(version: &'static str) {
     let mut client = Raw::login(&deployment, &known).await;
     let subject = format!("audit.events.known.{run}");
     client.publish(&subject, forged.to_string().as_bytes()).await.unwrap();
+    let kept = "audit.services.known";
     eventually("the forged event", async || {
-        let all = messages(&deployment).await;
-        all.iter().any(|m| *m.subject == *subject).then_some(())
+        let all = messages_of(&deployment, DEFAULT_SERVICES).await;
+        all.iter().any(|m| &*m.subject == kept).then_some(())
     })
     .await;
     let (code, text) = audit(&deployment, &["stats"]).await;
@@ -692,7 +805,7 @@ pub async fn people_read_the_stream(version: &'static str) {
         assert!(text.contains(part), "no {part:?} in\n{text}");
     }
     let (_, text) = audit(&deployment, &["tail", "--no-follow", "--since", "1h"]).await;
-    let line = format!("FOREIGN  on {subject}: it claims to come from somebody else");
+    let line = format!("FOREIGN  on {kept}: it claims to come from somebody else");
     assert!(text.lines().any(|found| found == line), "no {line:?} in\n{text}");
     for filter in [&["--outcome", "accepted"][..], &["--json"]] {
         let (_, text) = audit(&deployment, &[&["tail", "--no-follow"], filter].concat()).await;

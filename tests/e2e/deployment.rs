@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_nats::jetstream::{self, kv, stream};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use serde_json::{Value, json};
+use solewriter::audit::stream as audit;
 use solewriter::cli::init::{self, Init};
 use solewriter::keys::{Seed, Signer, User};
 use solewriter::operation::Act;
@@ -411,6 +412,25 @@ impl Deployment {
     pub async fn admin(&self) -> jetstream::Context {
         let options = async_nats::ConnectOptions::with_nkey(self.seed("admin").expose().to_owned());
         jetstream::new(options.connect(self.url()).await.unwrap())
+    }
+
+    /// The JetStream context of the audit streams' admin, in the account AUDIT.
+    pub async fn audit_admin(&self) -> jetstream::Context {
+        let seed = self.seed("audit-admin");
+        let options = async_nats::ConnectOptions::with_nkey(seed.expose().to_owned());
+        jetstream::new(options.connect(self.url()).await.unwrap())
+    }
+
+    /// The audit streams, as `buckets apply` makes them.
+    pub async fn create_audit_streams(&self) {
+        let replicas = self.nodes().count();
+        let admin = self.audit_admin().await;
+        for config in [
+            audit::config(audit::DEFAULT_NAME, replicas),
+            audit::services(audit::DEFAULT_SERVICES, replicas),
+        ] {
+            admin.create_stream(config).await.unwrap();
+        }
     }
 
     /// Creates buckets as an administrator should: with direct get.

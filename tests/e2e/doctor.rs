@@ -514,24 +514,72 @@ pub async fn a_bucket_that_is_not_as_declared(version: &'static str) {
 
 pub async fn an_audit_stream_that_forgets(version: &'static str) {
     let deployment = start(Prepared::new(), version).await;
-    deployment.admin().await.delete_stream("AUDIT_EVENTS").await.unwrap();
-    let said = look(&deployment).await;
-    let (found, mend) = said.only(version, "problem", "audit");
-    assert!(found.starts_with("there is no stream AUDIT_EVENTS"), "{found}");
-    assert_eq!(mend, "`solewriter buckets apply` creates it");
-    let forgets = json!({"name": "AUDIT_EVENTS", "subjects": ["audit.>"], "deny_delete": true});
-    create(&deployment, &forgets).await;
-    let said = look(&deployment).await;
-    let (found, mend) = said.only(version, "problem", "audit");
-    assert_eq!(found, "events can be removed from AUDIT_EVENTS: it has no deny_purge");
-    assert_eq!(mend, "set deny_purge on the stream");
+    let admin = deployment.audit_admin().await;
+    let see = "see `solewriter buckets plan`, then `solewriter buckets apply`";
+    let stream = |name: &str, subjects: &str, more: Value| {
+        let mut config = json!({"name": name, "subjects": [subjects], "deny_delete": true,
+            "deny_purge": true, "allow_direct": true, "max_msgs_per_subject": 5,
+            "max_msg_size": 1024});
+        config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        config
+    };
+    let (events, services) = ("audit.events.solewriter.*", "audit.services.*.*");
+    let transform = json!({"src": services, "dest": "audit.services.{{wildcard(1)}}"});
+    let kept = json!({"subject_transform": transform});
+    for (name, wrong, expected) in [
+        ("AUDIT_EVENTS", None, "there is no stream AUDIT_EVENTS"),
+        ("AUDIT_SERVICES", None, "there is no stream AUDIT_SERVICES"),
+        (
+            "AUDIT_EVENTS",
+            Some(stream("AUDIT_EVENTS", "audit.>", json!({"max_msgs_per_subject": -1}))),
+            "AUDIT_EVENTS: subjects is not as it must be",
+        ),
+        (
+            "AUDIT_EVENTS",
+            Some(stream("AUDIT_EVENTS", events, json!({"max_msgs_per_subject": -1,
+                "deny_purge": false}))),
+            "AUDIT_EVENTS: deny_purge is not as it must be: events can be removed",
+        ),
+        (
+            "AUDIT_SERVICES",
+            Some(stream("AUDIT_SERVICES", services, json!({}))),
+            "AUDIT_SERVICES: subject_transform is not as it must be: events push out, or keep \
+             out, those of others",
+        ),
+        (
+            "AUDIT_SERVICES",
+            Some(stream("AUDIT_SERVICES", services, json!({"subject_transform": transform,
+                "max_bytes": 1_000_000}))),
+            "AUDIT_SERVICES: max_bytes is not as it must be: events push out, or keep out, those \
+             of others",
+        ),
+    ] {
+        admin.delete_stream(name).await.unwrap();
+        if let Some(config) = &wrong {
+            let subject = format!("$JS.API.STREAM.CREATE.{name}");
+            let answer = admin.client().request(subject, config.to_string().into()).await.unwrap();
+            let answer: Value = serde_json::from_slice(&answer.payload).unwrap();
+            assert!(answer["error"].is_null(), "{answer}");
+        }
+        let said = look(&deployment).await;
+        let (found, mend) = said.only(version, "problem", "audit");
+        assert!(found.starts_with(expected), "{found}");
+        assert_eq!(mend, see);
+        apply(&deployment).await;
+        assert!(!look(&deployment).await.with("problem").contains(&"audit"), "{name}");
+    }
+    // Age, size and how many of each are the operator's.
+    admin.delete_stream("AUDIT_SERVICES").await.unwrap();
+    let own = stream("AUDIT_SERVICES", services, kept);
+    let subject = "$JS.API.STREAM.CREATE.AUDIT_SERVICES";
+    admin.client().request(subject, own.to_string().into()).await.unwrap();
+    assert!(!look(&deployment).await.with("problem").contains(&"audit"));
     // Where the settings name none, it is a matter of taste.
     super::deployment::edit(
         &deployment.files.settings(),
         "[audit]\nstream = \"AUDIT_EVENTS\"\nspool = \"audit-spool\"\n",
         "",
     );
-    deployment.admin().await.delete_stream("AUDIT_EVENTS").await.unwrap();
     look(&deployment).await.only(version, "warning", "audit");
 }
 

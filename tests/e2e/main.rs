@@ -200,6 +200,8 @@ on_every_server! {
     crate::audit::past_the_spools_limit_the_loss_is_counted_and_told as past_the_spools_limit_the_loss_is_counted_and_told;
     crate::audit::who_may_publish_and_read_is_what_the_policy_says as who_may_publish_and_read_is_what_the_policy_says;
     crate::audit::an_id_that_somebody_used_first_is_told_as_a_loss as an_id_that_somebody_used_first_is_told_as_a_loss;
+    crate::audit::one_service_wipes_its_own_events_alone as one_service_wipes_its_own_events_alone;
+    crate::audit::message_ids_of_services_are_not_the_events_ids as message_ids_of_services_are_not_the_events_ids;
     crate::audit::an_auditor_reads_with_each_library as an_auditor_reads_with_each_library;
     crate::audit::people_read_the_stream as people_read_the_stream;
     crate::audit::a_policy_that_keeps_it_from_starting_is_an_event as a_policy_that_keeps_it_from_starting_is_an_event;

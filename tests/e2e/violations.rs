@@ -9,7 +9,7 @@ use async_nats::jetstream::message::StreamMessage;
 use jiff::Timestamp;
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use solewriter::audit::stream::{self, DEFAULT_NAME};
+use solewriter::audit::stream::DEFAULT_SERVICES;
 use solewriter::violations::line::{Line, parse};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Command;
@@ -18,15 +18,14 @@ use super::clients::Library;
 use super::deployment::{Deployment, Instance, Prepared, eventually};
 use super::raw::Raw;
 
-/// The audit stream, as an admin makes it.
+/// The audit streams, as their admin makes them.
 pub async fn create_stream(deployment: &Deployment) {
-    let config = stream::config(DEFAULT_NAME, 1);
-    deployment.admin().await.create_stream(config).await.unwrap();
+    deployment.create_audit_streams().await;
 }
 
-/// Every message of the audit stream.
+/// Every message of services.
 pub async fn messages(deployment: &Deployment) -> Vec<StreamMessage> {
-    let stream = deployment.admin().await.get_stream(DEFAULT_NAME).await.unwrap();
+    let stream = deployment.audit_admin().await.get_stream(DEFAULT_SERVICES).await.unwrap();
     let state = stream.get_info().await.unwrap().state;
     let mut found = Vec::new();
     for sequence in state.first_sequence.max(1)..=state.last_sequence {
@@ -37,8 +36,8 @@ pub async fn messages(deployment: &Deployment) -> Vec<StreamMessage> {
 
 /// What a producer told the audit stream, oldest first.
 pub async fn told(deployment: &Deployment, producer: &str) -> Vec<Value> {
-    let prefix = format!("audit.events.{producer}.");
-    let of_producer = |m: &StreamMessage| m.subject.starts_with(&prefix);
+    let subject = format!("audit.services.{producer}");
+    let of_producer = |m: &StreamMessage| *m.subject == *subject;
     let messages = messages(deployment).await.into_iter().filter(of_producer);
     messages.map(|m| serde_json::from_slice(&m.payload).unwrap()).collect()
 }
@@ -243,7 +242,7 @@ pub async fn each_violation_is_told_once_with_the_true_owner(version: &'static s
     let messages = messages(&deployment).await;
     let stored = messages
         .iter()
-        .filter(|message| message.subject.starts_with("audit.events.violations."))
+        .filter(|message| &*message.subject == "audit.services.violations")
         .map(|message| {
             let event: Value = serde_json::from_slice(&message.payload).unwrap();
             let stored = i128::from(message.time.unix_timestamp_nanos() as i64);

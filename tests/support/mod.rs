@@ -68,7 +68,7 @@ impl Bench {
             Sealer::new(CurveSecret::new(&seed).unwrap())
         });
         let defaults =
-            Defaults { account: "APP".into(), lifetime: std::time::Duration::from_secs(3600) };
+            Defaults { account: "APP".into(), lifetime: std::time::Duration::from_secs(3600), audit: solewriter::permissions::AuditStreams::default() };
         Self {
             server: Signer::new(&seed(&key(nkeys::KeyPairType::Server, 3))).unwrap(),
             server_xkey: nkeys::XKey::new_from_raw([4; 32]),

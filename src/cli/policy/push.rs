@@ -14,7 +14,7 @@ use crate::fleet::Instances;
 use crate::policy::bucket::entry::{Entry, MAX_AUTHOR, MAX_MESSAGE, Words};
 use crate::policy::bucket::{Bucket, ReadError, Seat};
 use crate::policy::model::{Policy, short};
-use crate::policy::validate::{Validated, validate};
+use crate::policy::validate::{Validated, validate_for};
 use crate::source::{Problem, Problems, SourceFile};
 
 /// Make a directory the newest revision.
@@ -114,7 +114,8 @@ impl Push {
             code: NO,
         };
         let files = tool::read(&self.dir)?.map_err(refuse)?;
-        let validated = validate(&files).and_then(|v| check::grant_all(v, &tool.defaults));
+        let validated = validate_for(&files, &tool.defaults.audit)
+            .and_then(|v| check::grant_all(v, &tool.defaults));
         let Validated { policy, warnings } = validated.map_err(refuse)?;
         let held = test::all_hold(&self.dir, (&policy, &files), &tool.defaults).map_err(refuse)?;
         let _ = Output { out: String::new(), err: warnings.render(style()), code: YES }.print();
@@ -133,7 +134,8 @@ impl Rollback {
         let head = head(&bucket).await?;
         let target = named(&bucket, head.clone(), &self.revision).await?;
         let files = bucket.files(&target).await.map_err(|error| unread(&bucket, &error))?;
-        let validated = validate(&files).and_then(|v| check::grant_all(v, &tool.defaults));
+        let validated = validate_for(&files, &tool.defaults.audit)
+            .and_then(|v| check::grant_all(v, &tool.defaults));
         let policy = match validated {
             Ok(validated) => validated.policy,
             Err(problems) => {
@@ -249,7 +251,7 @@ async fn shown(
         return Ok(format!("{name} ({}): the first revision, {services}\n", policy.revision()));
     };
     let files = bucket.files(head).await.map_err(|error| unread(bucket, &error))?;
-    match validate(&files) {
+    match validate_for(&files, &tool.defaults.audit) {
         Ok(before) => {
             let old = format!("revision {}", head.number);
             diff::described((&old, &before.policy), (name, policy), &tool.defaults)

@@ -12,7 +12,7 @@ use crate::attacks::wire::Login;
 use crate::keys::{KeyError, Seed, Signer, User};
 use crate::permissions::{Defaults, Grant};
 use crate::policy::directory::Directory;
-use crate::policy::validate::validate;
+use crate::policy::validate::validate_for;
 use crate::source::SourceFile;
 use crate::source::render::Style;
 
@@ -145,7 +145,7 @@ owns = ["{name}-b/theirs.>"]
         };
         let mut files = Directory::new(folder).read().map_err(said)?;
         files.push(SourceFile::new(file.display().to_string(), text));
-        let policy = validate(&files).map_err(said)?.policy;
+        let policy = validate_for(&files, &defaults.audit).map_err(said)?.policy;
         for letter in ["a", "b"] {
             let name = format!("{}-{letter}", self.name);
             let service = policy.services().iter().find(|service| *service.name == *name);

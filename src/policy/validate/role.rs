@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::settings::{Place, Scope, rules};
 use super::{MAX_RULES, service, usage};
+use crate::permissions::AuditStreams;
 use crate::policy::document::{GrantEntries, RoleEntry};
 use crate::policy::model::{Bucket, Rule};
 use crate::source::toml::nearest;
@@ -22,7 +23,12 @@ pub struct Role {
 pub type Roles = BTreeMap<Arc<str>, Role>;
 
 /// Judges every role once, so that its problems are not reported for each service that has it.
-pub fn check(entries: Vec<RoleEntry>, effort: &mut usage::Effort, problems: &Collector) -> Roles {
+pub fn check(
+    entries: Vec<RoleEntry>,
+    audit: &AuditStreams,
+    effort: &mut usage::Effort,
+    problems: &Collector,
+) -> Roles {
     let mut roles = Roles::new();
     for RoleEntry { name, owns, grants } in entries {
         service::check_name("role", &name, problems);
@@ -42,7 +48,7 @@ pub fn check(entries: Vec<RoleEntry>, effort: &mut usage::Effort, problems: &Col
         let trial = Collector::new();
         let left = Cell::new(MAX_RULES);
         let scope =
-            Scope { service: "x", role: Some(&key), buckets: &[], left: &left, problems: &trial };
+            Scope { service: "x", role: Some(&key), buckets: &[], audit, left: &left, problems: &trial };
         let (made, places) = rules(&grants, &scope);
         usage::check_covered(made.iter().zip(&places), effort, &trial);
         let trial = trial.finish();
@@ -81,8 +87,8 @@ pub fn apply(
         };
         role.used.set(true);
         let buckets: &[Bucket] = context.buckets;
-        let (left, problems) = (context.left, context.problems);
-        let scope = Scope { service, role: Some(&role.name.value), buckets, left, problems };
+        let (audit, left, problems) = (context.audit, context.left, context.problems);
+        let scope = Scope { service, role: Some(&role.name.value), buckets, audit, left, problems };
         let (rules, places) = rules(&role.grants, &scope);
         all.0.extend(rules);
         all.1.extend(places);

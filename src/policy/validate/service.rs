@@ -9,6 +9,7 @@ use super::role::{self, Roles};
 use super::settings::{self, Scope, Settings, shown};
 use crate::audit::event::PRODUCER;
 use crate::keys::UserKey;
+use crate::permissions::AuditStreams;
 use crate::policy::document::{KeyEntry, ServiceEntry};
 use crate::policy::model::{Bucket, ConnectionType, Location, Service, ServiceKey};
 use crate::source::{Collector, Problem, Span, Spanned};
@@ -21,6 +22,7 @@ pub struct Context<'c> {
     pub defaults: Settings,
     pub buckets: &'c [Bucket],
     pub roles: &'c Roles,
+    pub audit: &'c AuditStreams,
     /// How many rules may still be made.
     pub left: &'c Cell<usize>,
     /// Whether all files could be read, so that what is missing is really missing.
@@ -103,8 +105,8 @@ fn service(
     let keys: Vec<ServiceKey> =
         entry.keys.into_iter().filter_map(|key| check_key(key, &name, holders, problems)).collect();
     check_gap(&entry.name, &keys, problems);
-    let Context { buckets, left, .. } = *context;
-    let scope = Scope { service: &name, role: None, buckets, left, problems };
+    let Context { buckets, audit, left, .. } = *context;
+    let scope = Scope { service: &name, role: None, buckets, audit, left, problems };
     let (mut rules, mut places) = settings::rules(&entry.grants, &scope);
     let (more_rules, more_places) = role::apply(&entry.roles, context.roles, context, &name);
     rules.extend(more_rules);

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 
 use crate::audit::event::{PRODUCER, SUBJECT_ROOT};
 use crate::keyspace::{Keyspace, KeyspaceError};
-use crate::permissions;
+use crate::permissions::{self, AuditStreams};
 use crate::policy::document::{GrantEntries, SettingEntries};
 use crate::policy::model::{Access, Bucket, ConnectionType, Location, Rule, StreamName};
 use crate::source::toml::nearest;
@@ -157,6 +157,8 @@ pub struct Scope<'c> {
     pub role: Option<&'c Arc<str>>,
     /// The declared buckets, for `reads = ["*"]`.
     pub buckets: &'c [Bucket],
+    /// The streams that `audits` may name.
+    pub audit: &'c AuditStreams,
     /// How many rules may still be made in the whole policy.
     pub left: &'c Cell<usize>,
     pub problems: &'c Collector,
@@ -210,6 +212,9 @@ pub fn rules(entries: &GrantEntries, scope: &Scope<'_>) -> (Vec<Rule>, Vec<Place
     }
     for entry in &entries.audits {
         match StreamName::parse(&text(entry, scope)) {
+            Ok(stream) if scope.audit.subjects_of(stream.as_str()).is_none() => {
+                scope.problems.push(not_an_audit_stream(&stream, entry, scope));
+            }
             Ok(stream) => add(Access::Audits(stream), &entry.span, false),
             Err(error) => scope.problems.push(
                 Problem::error(
@@ -217,11 +222,29 @@ pub fn rules(entries: &GrantEntries, scope: &Scope<'_>) -> (Vec<Rule>, Vec<Place
                     format!("`{}` cannot be an audit stream: {error}", shown(&entry.value)),
                 )
                 .at(&entry.span, "")
-                .help("write the stream's name, as in `[audit] stream` of the settings"),
+                .help(format!("write {}", audit_streams(scope.audit))),
             ),
         }
     }
     (rules, places)
+}
+
+fn audit_streams(audit: &AuditStreams) -> String {
+    format!("{:?} for what solewriter decided, {:?} for what services report", audit.events(), audit.services())
+}
+
+fn not_an_audit_stream(
+    stream: &StreamName,
+    entry: &Spanned<String>,
+    scope: &Scope<'_>,
+) -> Problem {
+    Problem::error("no-audit-stream", format!("`audits` may not hold `{stream}`"))
+        .at(&entry.span, "this is no audit stream: reading it is not what `audits` grants")
+        .help(format!(
+            "write {}; if the audit streams have other names, the settings say so: [audit] stream \
+             and services",
+            audit_streams(scope.audit)
+        ))
 }
 
 /// An entry's text; in a role, `{service}` stands for the service that has it.
@@ -364,8 +387,7 @@ fn others_audit_subject(
     } else {
         (
             "this belongs to the audit stream",
-            "write `audits = [\"AUDIT_EVENTS\"]` for a service that reads the audit stream"
-                .to_owned(),
+            format!("write `audits` for a service that reads them: {}", audit_streams(scope.audit)),
         )
     };
     Problem::error("audit-subject", format!("`{key}` may not hold `{text}`"))

@@ -30,7 +30,7 @@
 //     request {subject, value, timeout}
 //     subscribe {subject}    and later: receive {subject, expect}
 //     sleep {seconds}
-//     ordered {stream, expect}   read `expect` messages of a stream with an ordered consumer
+//     ordered {stream, api, expect}   read `expect` messages of a stream with an ordered consumer
 
 import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
@@ -241,7 +241,8 @@ const OPERATIONS = {
   },
 
   async ordered(session, op) {
-    const consumer = await session.js.consumers.get(op.stream);
+    const js = jetstream(session.nc, { apiPrefix: op.api });
+    const consumer = await js.consumers.get(op.stream);
     const messages = await consumer.consume();
     let count = 0;
     for await (const _ of messages) {

@@ -30,7 +30,7 @@ Operations (all but the last six take "bucket"; open it first):
     request {subject, value, timeout}
     subscribe {subject}    and later: receive {subject, expect}
     sleep {seconds}
-    ordered {stream, expect}   read `expect` messages of a stream with an ordered consumer
+    ordered {stream, api, expect}   read `expect` messages of a stream with an ordered consumer
 """
 
 import argparse
@@ -201,7 +201,8 @@ class Session:
         return [{"subject": m.subject, "value": m.data.decode(errors="replace")} for m in messages]
 
     async def ordered(self, op):
-        subscription = await self.js.subscribe("", stream=op["stream"], ordered_consumer=True)
+        js = self.nc.jetstream(prefix=op["api"])
+        subscription = await js.subscribe("", stream=op["stream"], ordered_consumer=True)
         messages = [await subscription.next_msg(self.deadline(op)) for _ in range(op["expect"])]
         await subscription.unsubscribe()
         return len(messages)
