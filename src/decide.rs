@@ -570,7 +570,11 @@ mod tests {
 
     #[test]
     fn what_is_large_is_left_to_another_thread() {
-        let defaults = Defaults { account: "APP".into(), lifetime: Duration::from_secs(60) };
+        let defaults = Defaults {
+            account: "APP".into(),
+            lifetime: Duration::from_secs(60),
+            audit: crate::permissions::AuditStreams::default(),
+        };
         let decider = Decider::new(defaults, Vec::new(), 0.0);
         let (few, wide) = (["x"].as_slice(), "y".repeat(200));
         let many: Vec<String> =

@@ -926,7 +926,11 @@ mod tests {
             let list: Vec<String> = (0..count).map(subject).collect();
             let text = format!("[service.a]\npublishes = {list:?}\n");
             let policy = validate(&[SourceFile::new("p.toml", text)]).unwrap().policy;
-            let defaults = Defaults { account: "APP".into(), lifetime: Duration::from_secs(60) };
+            let defaults = Defaults {
+            account: "APP".into(),
+            lifetime: Duration::from_secs(60),
+            audit: crate::permissions::AuditStreams::default(),
+        };
             Grant::of(policy.service("a").unwrap(), &defaults)
         };
         let subjects = grant(MAX_SUBJECTS, 6).unwrap().subjects();

@@ -536,7 +536,11 @@ mod tests {
         ) {
             let text = format!("[service.s]\npublishes = {granted:?}\n");
             let policy = validate(&[SourceFile::new("p.toml", text)]).unwrap().policy;
-            let defaults = Defaults { account: "APP".into(), lifetime: std::time::Duration::ZERO };
+            let defaults = Defaults {
+                account: "APP".into(),
+                lifetime: std::time::Duration::ZERO,
+                audit: crate::permissions::AuditStreams::default(),
+            };
             let grant = Grant::of(policy.service("s").unwrap(), &defaults).unwrap();
             let parsed = |text: &String| Pattern::parse(text).unwrap();
             let (asked, granted) = (parsed(&asked), granted.iter().map(parsed).collect::<Vec<_>>());
