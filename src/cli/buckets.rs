@@ -130,8 +130,8 @@ impl Question {
 
 /// The newest policy in its bucket.
 async fn pushed_policy(tool: &Tool) -> Result<Policy, Output> {
-    let (login, seat) = tool.reader().map_err(Output::wrong)?;
-    let bucket = Bucket::new(connect(tool, &login).await?, tool.bucket.clone(), seat);
+    let login = tool.reader().map_err(Output::wrong)?;
+    let bucket = Bucket::new(connect(tool, &login).await?, tool.bucket.clone());
     let files = pushed(&bucket)
         .await
         .map_err(|blind| Output::wrong(Problem::error("no-policy", blind.why).help(blind.mend)))?;
