@@ -167,7 +167,7 @@ pub const CHECKS: [Check; 26] = [
         "jetstream",
         "accounts",
         "admin, system user",
-        "JetStream is in the account of the buckets, and neither in the services' nor in the callout's",
+        "JetStream is in the account of the buckets, and neither in the services', the callout's nor the publisher's",
         "Where it is beside services, the same attacks are open",
     ),
     check(

@@ -154,8 +154,8 @@ async fn audit(tool: &Tool) -> Result<Option<(async_nats::Client, AuditStreams)>
 
 /// The newest policy in its bucket.
 async fn pushed_policy(tool: &Tool) -> Result<Policy, Output> {
-    let (login, seat) = tool.reader().map_err(Output::wrong)?;
-    let bucket = Bucket::new(connect(tool, &login).await?, tool.bucket.clone(), seat);
+    let login = tool.reader().map_err(Output::wrong)?;
+    let bucket = Bucket::new(connect(tool, &login).await?, tool.bucket.clone());
     let files = pushed(&bucket)
         .await
         .map_err(|blind| Output::wrong(Problem::error("no-policy", blind.why).help(blind.mend)))?;

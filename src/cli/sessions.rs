@@ -416,7 +416,7 @@ impl Standard {
 
 /// The revisions that the living instances serve.
 async fn served(tool: &Tool) -> Result<Vec<String>, String> {
-    let (login, _) = tool.reader().map_err(|problems| problems.summary())?;
+    let login = tool.reader().map_err(|problems| problems.summary())?;
     let options = broker::options(&login, &tool.tls, "solewriter-sessions");
     let options = options.map_err(|error| error.to_string())?;
     let client = broker::connect(&tool.servers, options).await.map_err(|e| e.to_string())?;

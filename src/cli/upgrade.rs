@@ -156,10 +156,10 @@ impl Plan {
             ));
             return;
         }
-        let mut why = "it has four accounts, and now there are seven:\n\
-             - POLICY takes the policy's bucket and the publisher out of AUTH, because in an account \
-             that\n  has JetStream the callout's seed alone writes the bucket, through a reply \
-             subject;\n\
+        let mut why = "it has four accounts, and now there are eight:\n\
+             - POLICY takes the policy's bucket out of AUTH, and PUBLISH the publisher, because in an \
+             account\n  that has JetStream the callout's seed alone writes the bucket and the \
+             publisher's deletes it,\n  through a reply subject;\n\
              - AUDIT takes the audit streams out of STATE, so that what services report cannot push \
              out\n  what solewriter decided;\n\
              - MONITOR takes the system user out of SYS, because who logs in to the system account \
@@ -240,7 +240,7 @@ impl Plan {
         if self.bucket {
             steps.push(format!(
                 "While the servers still run as they are, fetch the policy from its bucket:\n\
-                 solewriter policy pull {} -c {settings}",
+                 solewriter policy pull {} --own-account -c {settings}",
                 quoted("policy-of-the-bucket")
             ));
         }

@@ -17,7 +17,6 @@ use super::{
 use crate::keys::{Account, Curve, Role, Seed, User};
 use crate::keyspace::BucketName;
 use crate::permissions::Defaults;
-use crate::policy::bucket::Seat;
 use crate::sessions::consumers;
 use crate::source::{Collector, Problem, Problems, Spanned};
 
@@ -171,7 +170,7 @@ impl Tool {
         self.needed(self.audit_admin.as_ref(), AUDIT_ADMIN_SEED_VALUE, place)
     }
 
-    /// The seed of the user who may write the policy's bucket, in the bucket's account.
+    /// The seed of the user who may add to the policy's bucket.
     ///
     /// # Errors
     /// As [`Tool::callout`].
@@ -185,12 +184,12 @@ impl Tool {
     ///
     /// # Errors
     /// As [`Tool::callout`].
-    pub fn reader(&self) -> Result<(Login, Seat), Problems> {
+    pub fn reader(&self) -> Result<Login, Problems> {
         let given = std::env::var_os(PUBLISHER_SEED_VALUE).is_some();
         if self.publisher.is_some() || given || !self.has_callout() {
-            return Ok((Login::Nkey(self.publisher()?), Seat::Publisher));
+            return self.publisher().map(Login::Nkey);
         }
-        Ok((self.callout()?, Seat::Callout))
+        self.callout()
     }
 
     fn needed<K: Role>(

@@ -104,8 +104,15 @@ fn serves(seen: &Seen, account: &str) -> bool {
 }
 
 fn callout(seen: &Seen) -> Option<&str> {
-    let user = seen.users.iter().find(|user| user.role == Role::Callout)?;
-    user.account.as_deref().ok()
+    account(seen, Role::Callout)
+}
+
+fn publisher(seen: &Seen) -> Option<&str> {
+    account(seen, Role::Publisher)
+}
+
+fn account(seen: &Seen, role: Role) -> Option<&str> {
+    seen.users.iter().find(|user| user.role == role)?.account.as_deref().ok()
 }
 
 fn isolation(seen: &Seen, state: &str, report: &mut Report) -> bool {
@@ -196,6 +203,16 @@ fn jetstream(seen: &Seen, state: &str, accounts: &[AccountOn], report: &mut Repo
                      an account of its own, as deploy/nats-server.conf does (POLICY): `solewriter \
                      upgrade` says how"
                 ),
+            );
+        } else if *jetstream_enabled && publisher(seen) == Some(name) {
+            once.problem(
+                server,
+                format!(
+                    "JetStream is enabled in {name}, where the publisher is: its seed alone deletes \
+                     the policy's bucket with its log, through a reply subject"
+                ),
+                "put the publisher into an account of its own that imports the bucket, as \
+                 deploy/nats-server.conf does (PUBLISH): `solewriter upgrade` says how",
             );
         } else if *jetstream_enabled && !elsewhere.contains(&name) {
             elsewhere.push(name);

@@ -122,7 +122,7 @@ fn places(seen: &Seen, report: &mut Report) {
                  bucket is there too, the callout's seed alone writes the policy, through a reply \
                  subject"
             ),
-            format!("{apart} (POLICY), and push the policy there: `solewriter upgrade` says how"),
+            format!("{apart} (PUBLISH), and the bucket into another (POLICY): `solewriter upgrade` says how"),
         );
     }
     let is_system = |name: &str| {

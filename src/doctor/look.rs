@@ -14,7 +14,7 @@ use crate::buckets::{Stream, streams};
 use crate::config::{self, Tool};
 use crate::fleet;
 use crate::keys::{CurveSecret, Seed, Signer};
-use crate::policy::bucket::{Bucket, Seat};
+use crate::policy::bucket::Bucket;
 use crate::policy::directory::Directory;
 use crate::policy::model::Policy;
 use crate::policy::validate::validate_for;
@@ -90,8 +90,7 @@ pub async fn look(tool: &Tool, clock: Clock) -> Seen {
     own.dedup();
     let guests = system.connections_of(&own).await;
     let reader = client(Role::Publisher).or(client(Role::Callout));
-    let seat = if client(Role::Publisher).is_some() { Seat::Publisher } else { Seat::Callout };
-    let policy = policy(tool, reader, seat).await;
+    let policy = policy(tool, reader).await;
     let consumers = match (client(Role::Callout), &policy.policy) {
         (Some(callout), Ok(policy)) => Ok(consumers(tool, callout, policy).await),
         (None, _) => Err(without(Role::Callout)),
@@ -280,8 +279,8 @@ struct PolicySeen {
     bucket: Vec<&'static str>,
 }
 
-async fn policy(tool: &Tool, reader: Option<&Client>, seat: Seat) -> PolicySeen {
-    let bucket = reader.map(|client| Bucket::new(client.clone(), tool.bucket.clone(), seat));
+async fn policy(tool: &Tool, reader: Option<&Client>) -> PolicySeen {
+    let bucket = reader.map(|client| Bucket::new(client.clone(), tool.bucket.clone()));
     let (name, how, read) = match (&tool.policy, &bucket) {
         (Some(dir), _) => {
             let name = dir.display().to_string();

@@ -24,7 +24,7 @@ fn healthy() -> Seen {
     let file = SourceFile::new("p.toml", "[service.a]\nnkeys = []\n");
     let account = |role| match role {
         Role::Callout => "AUTH",
-        Role::Publisher => "POLICY",
+        Role::Publisher => "PUBLISH",
         Role::System => "MONITOR",
         Role::Admin => "STATE",
         Role::AuditAdmin => "AUDIT",
@@ -165,9 +165,9 @@ fn accounts() -> Vec<AccountOn> {
             {"subject": "$JS.API.>", "account": "STATE", "local_subject": "$JS.API.>", "type": "service"},
             {"subject": "$JS.FC.>", "account": "STATE", "local_subject": "$JS.FC.>", "type": "service"}]},
         {"account_name": "AUTH", "exports": [
-            {"subject": "solewriter.instance.*", "type": "stream", "approved_accounts": ["POLICY"]}],
+            {"subject": "solewriter.instance.*", "type": "stream", "approved_accounts": ["PUBLISH"]}],
          "imports": [
-            {"subject": "$KV.solewriter_policy.revision.*", "account": "POLICY", "local_subject": "$KV.solewriter_policy.revision.*", "type": "stream"},
+            {"subject": "$KV.solewriter_policy.revision.*", "account": "PUBLISH", "local_subject": "$KV.solewriter_policy.revision.*", "type": "stream"},
             {"subject": "$SYS.REQ.ACCOUNT.AUTH.CONNZ", "account": "SYS", "local_subject": "$SYS.REQ.SERVER.PING.CONNZ", "type": "service"},
             {"subject": "$SYS.REQ.USER.AUTH.INFO", "account": "SYS", "local_subject": "$SYS.REQ.USER.INFO", "type": "service"},
             {"subject": "$JS.API.>", "account": "SYS", "local_subject": "$JS.API.>", "type": "service"},
@@ -175,6 +175,7 @@ fn accounts() -> Vec<AccountOn> {
             {"subject": "$JS.API.CONSUMER.DELETE.>", "account": "STATE", "local_subject": "$JS.STATE.API.CONSUMER.DELETE.>", "type": "service"},
             {"subject": "$JS.API.STREAM.NAMES", "account": "STATE", "local_subject": "$JS.STATE.API.STREAM.NAMES", "type": "service"}]},
         {"account_name": "POLICY", "jetstream_enabled": true},
+        {"account_name": "PUBLISH"},
         {"account_name": "AUDIT", "jetstream_enabled": true},
         {"account_name": "MONITOR", "imports": [
             {"subject": "$SYS.REQ.SERVER.PING", "account": "SYS", "local_subject": "$SYS.REQ.SERVER.PING", "type": "service"},
@@ -468,6 +469,18 @@ fn jetstream_beside_the_callout() {
             "jetstream",
             "JetStream is enabled in AUTH, where the callout user is: its seed alone makes \
              JetStream write there, through a reply subject"
+                .to_owned()
+        )
+    );
+    let mut seen = healthy();
+    let publish = |a: &&mut AccountOn| a.name == "PUBLISH";
+    seen.accounts.as_mut().unwrap().iter_mut().find(publish).unwrap().jetstream_enabled = true;
+    assert_eq!(
+        problem(&seen),
+        (
+            "jetstream",
+            "JetStream is enabled in PUBLISH, where the publisher is: its seed alone deletes the \
+             policy's bucket with its log, through a reply subject"
                 .to_owned()
         )
     );

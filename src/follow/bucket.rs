@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout};
 use super::{Aside, Follower, Found, UNJUDGED, Unjudged, hangup};
 use crate::keyspace::BucketName;
 use crate::policy::bucket::read::{Change, Reader, Seen};
-use crate::policy::bucket::{ANSWER_WITHIN, Bucket, ReadError, Seat};
+use crate::policy::bucket::{ANSWER_WITHIN, Bucket, ReadError};
 use crate::policy::standing::{Origin, SourceState};
 
 /// After a hint: how soon to look again when it is not stored yet, doubling, and for how long.
@@ -54,7 +54,7 @@ pub async fn bucket(
             }
         }
     };
-    let bucket = Bucket::new(client, name, Seat::Callout);
+    let bucket = Bucket::new(client, name);
     let news = bucket.client().subscribe(bucket.news()).await;
     let news = news.inspect_err(|error| tracing::error!(event = "policy_news_failed", %error)).ok();
     let seen = follower.store.origin().map(|origin| Origin::clone(&origin));

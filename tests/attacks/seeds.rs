@@ -7,7 +7,7 @@ use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use solewriter::attacks::{Attack, Control, Ending, Expected, Family, Step, Who};
 use solewriter::keyspace::BucketName;
-use solewriter::policy::bucket::{Bucket, Seat};
+use solewriter::policy::bucket::Bucket;
 use tokio::time::{sleep, timeout};
 
 use super::deployment::{Deployment, Prepared, eventually};
@@ -66,6 +66,8 @@ use Act::{AskAll, Listen, Send};
 enum Effect {
     /// The policy's bucket has that key.
     Policy(&'static str),
+    /// The policy's bucket is gone, and its log with it.
+    PolicyGone,
     /// A value in the account of the buckets is another.
     Value,
     /// A bucket there is gone.
@@ -294,6 +296,22 @@ fn systems() -> Vec<Try> {
 fn others() -> Vec<Try> {
     vec![
         of(
+            "seed-publisher-erases",
+            "The publisher's seed: the policy's bucket is deleted, with the log of who pushed what",
+            Seed::Own("publisher"),
+            vec![
+                Send("$KV.solewriter_policy.doc.empty", "_INBOX.solewriter.a", ""),
+                Send(
+                    "{api}.DIRECT.GET.KV_solewriter_policy.$KV.solewriter_policy.doc.empty",
+                    "$JS.API.STREAM.DELETE.KV_solewriter_policy",
+                    "",
+                ),
+            ],
+            Effect::PolicyGone,
+            nothing("a reply ends in its own account, which has no JetStream"),
+            ((Layout::FourAccounts, None), "where it was in one account with the bucket"),
+        ),
+        of(
             "seed-publisher-beat",
             "The publisher's seed: an instance that there is not keeps the others from closing \
              connections",
@@ -441,7 +459,12 @@ impl Stage {
     async fn fill(&self) {
         let client = self.deployment.client("publisher", self.deployment.url()).await;
         let bucket = BucketName::parse("solewriter_policy").unwrap();
-        Bucket::new(client.clone(), bucket, Seat::Publisher).create(Some(1)).await.unwrap();
+        let bucket = if self.layout == Layout::FourAccounts {
+            Bucket::in_own_account(client.clone(), bucket)
+        } else {
+            Bucket::new(client.clone(), bucket)
+        };
+        bucket.create(Some(1)).await.unwrap();
         let publisher = async_nats::jetstream::new(client);
         let first = publisher.publish("$KV.solewriter_policy.revision.1", "one".into()).await;
         first.unwrap().await.unwrap();
@@ -522,9 +545,15 @@ impl Stage {
             let happened = match effect {
                 Effect::Policy(key) => {
                     let question = json!({"subjects_filter": ">"});
-                    let subject = "$JS.API.STREAM.INFO.KV_solewriter_policy";
-                    let info = self.ask("publisher", subject, &question).await;
+                    let subject = format!("{api}.STREAM.INFO.KV_solewriter_policy");
+                    let info = self.ask("publisher", &subject, &question).await;
                     info["state"]["subjects"].get(format!("$KV.solewriter_policy.{key}")).is_some()
+                }
+                Effect::PolicyGone => {
+                    let client = self.deployment.client("publisher", self.deployment.url()).await;
+                    let subject = format!("{api}.STREAM.INFO.KV_solewriter_policy");
+                    let answer = client.request(subject, "".into()).await.unwrap();
+                    String::from_utf8_lossy(&answer.payload).contains("stream not found")
                 }
                 Effect::Value => {
                     let value = self.deployment.bucket("victim").await.get("k1").await.unwrap();

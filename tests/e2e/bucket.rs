@@ -8,9 +8,9 @@ use async_nats::jetstream;
 use rustix::process::Signal;
 use serde_json::Value;
 use solewriter::keyspace::BucketName;
+use solewriter::policy::bucket::Bucket;
 use solewriter::policy::bucket::entry::{Entry, Words};
 use solewriter::policy::bucket::write::PushError;
-use solewriter::policy::bucket::{Bucket, Seat};
 use solewriter::policy::directory::Directory;
 use solewriter::source::SourceFile;
 use tokio::process::Command;
@@ -80,7 +80,7 @@ pub async fn bucket(deployment: &Deployment) -> Bucket {
         async_nats::ConnectOptions::with_nkey(deployment.seed("publisher").expose().to_owned());
     let options = options.custom_inbox_prefix("_INBOX.solewriter").retry_on_initial_connect();
     let client = options.connect(deployment.urls()).await.unwrap();
-    Bucket::new(client, BucketName::parse(BUCKET).unwrap(), Seat::Publisher)
+    Bucket::new(client, BucketName::parse(BUCKET).unwrap())
 }
 
 pub fn words(message: &str) -> Words {
@@ -119,12 +119,12 @@ const KEEPER: &str = "UKEEPER";
 fn with_keeper(prepared: Prepared) -> (Prepared, solewriter::keys::Seed<solewriter::keys::User>) {
     let seed = solewriter::keys::Seed::<solewriter::keys::User>::generate();
     let key = solewriter::keys::Signer::new(&seed).unwrap().public().to_string();
-    let user = format!("users: [\n      {{ nkey: {key} }}\n      # {KEEPER}");
+    let user = format!("users: [ {{ nkey: {key} }} ] # {KEEPER}");
     let listed = format!("auth_users: [ {key}, $CALLOUT_KEY");
     let prepared = prepared
         .with_server(
-            "POLICY {\n    jetstream: enabled\n    users: [",
-            &format!("POLICY {{\n    jetstream: enabled\n    {user}"),
+            "POLICY {\n    jetstream: enabled\n",
+            &format!("POLICY {{\n    jetstream: enabled\n    {user}\n"),
         )
         .with_server("auth_users: [ $CALLOUT_KEY", &listed);
     (prepared, seed)

@@ -26,8 +26,8 @@ fn open_to_tests() -> Prepared {
                   \"$SYS.REQ.USER.AUTH\" }, to: forge } ]";
     Prepared::new()
         .with_server(
-            "{ stream: \"solewriter.instance.*\", accounts: [ POLICY ] }\n",
-            "{ stream: \"solewriter.instance.*\", accounts: [ POLICY ] }\n      { service: \"$SYS.REQ.USER.AUTH\" }\n",
+            "{ stream: \"solewriter.instance.*\", accounts: [ PUBLISH ] }\n",
+            "{ stream: \"solewriter.instance.*\", accounts: [ PUBLISH ] }\n      { service: \"$SYS.REQ.USER.AUTH\" }\n",
         )
         .with_server("  STATE {", import)
         .with_server(r#""$SYS.REQ.USER.AUTH", "_INBOX.solewriter.>", "solewriter.>""#, "\">\"")

@@ -5,6 +5,9 @@ use std::process::Stdio;
 
 use serde_json::Value;
 use solewriter::keys::{Seed, User};
+use solewriter::keyspace::BucketName;
+use solewriter::policy::bucket::Bucket;
+use solewriter::policy::directory::Directory;
 use tokio::process::Command;
 
 use super::bucket;
@@ -87,8 +90,12 @@ pub async fn a_policy_in_its_bucket_moves_by_the_printed_steps(version: &'static
     let prepared = four_accounts(bucket::prepared());
     std::fs::remove_file(prepared.files.policy().join("buckets.toml")).unwrap();
     let mut deployment = prepared.start_broker(version, POLICY).await;
-    let (code, pushed) = bucket::push(&deployment, POLICY, &["--wait", "0s"]).await;
-    assert_eq!(code, 0, "{pushed}");
+    // As an older `policy push` did it.
+    let client = deployment.client("publisher", deployment.url()).await;
+    let old = Bucket::in_own_account(client, BucketName::parse("solewriter_policy").unwrap());
+    old.create(Some(1)).await.unwrap();
+    let files = Directory::new(&deployment.files.policy()).read().unwrap();
+    bucket::push_unasked(&old, &files).await.unwrap();
 
     // What is open in it, doctor says.
     let found = problems(&deployment).await;

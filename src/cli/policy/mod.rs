@@ -12,7 +12,7 @@ use super::{fail, runtime};
 use crate::broker;
 use crate::config::{Login, Overrides, Tool};
 use crate::policy::bucket::entry::Entry;
-use crate::policy::bucket::{Bucket, ReadError, Seat};
+use crate::policy::bucket::{Bucket, ReadError};
 use crate::source::Problem;
 
 mod log;
@@ -93,8 +93,8 @@ impl Deployment {
 }
 
 /// Connects with that login, and names the policy's bucket.
-async fn connect(tool: &Tool, (login, seat): (Login, Seat)) -> Result<Bucket, Output> {
-    let options = broker::options(&login, &tool.tls, "solewriter-policy")
+async fn connect(tool: &Tool, login: &Login) -> Result<Bucket, Output> {
+    let options = broker::options(login, &tool.tls, "solewriter-policy")
         .map_err(|error| failed(&error))?
         .connection_timeout(CONNECT_WITHIN);
     let connected = timeout(CONNECT_WITHIN, broker::connect(&tool.servers, options)).await;
@@ -103,12 +103,12 @@ async fn connect(tool: &Tool, (login, seat): (Login, Seat)) -> Result<Bucket, Ou
         return Err(failed(&format!("cannot connect to {servers}: it does not answer")));
     };
     let client = client.map_err(|error| failed(&error))?;
-    Ok(Bucket::new(client, tool.bucket.clone(), seat))
+    Ok(Bucket::new(client, tool.bucket.clone()))
 }
 
 /// Connects as somebody who may read the bucket.
 pub(super) async fn connect_to_read(tool: &Tool) -> Result<Bucket, Output> {
-    connect(tool, tool.reader().map_err(Output::wrong)?).await
+    connect(tool, &tool.reader().map_err(Output::wrong)?).await
 }
 
 /// What could not be done.

@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::super::tool::{NO, Output, YES, count};
 use super::{Deployment, connect_to_read, failed, head, named, unread};
+use crate::policy::bucket::Bucket;
 use crate::policy::directory::Directory;
 use crate::policy::model::short;
 use crate::source::SourceFile;
@@ -26,6 +27,10 @@ pub(super) struct Pull {
     /// Replace files that differ, and remove policy files that the revision does not have.
     #[arg(long)]
     force: bool,
+    /// The bucket is in the account of the user who reads it, as it was in deployments that have
+    /// no account POLICY yet.
+    #[arg(long)]
+    own_account: bool,
     #[command(flatten)]
     deployment: Deployment,
 }
@@ -33,7 +38,10 @@ pub(super) struct Pull {
 impl Pull {
     pub(super) async fn run(self) -> Result<Output, Output> {
         let tool = self.deployment.tool()?;
-        let bucket = connect_to_read(&tool).await?;
+        let mut bucket = connect_to_read(&tool).await?;
+        if self.own_account {
+            bucket = Bucket::in_own_account(bucket.client().clone(), tool.bucket.clone());
+        }
         let mut entry = head(&bucket).await?;
         if let Some(name) = &self.revision {
             entry = named(&bucket, entry, name).await?;

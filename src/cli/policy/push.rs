@@ -12,7 +12,7 @@ use super::{Deployment, connect, failed, head, named, say, status, unread};
 use crate::config::{Login, Tool};
 use crate::fleet::Instances;
 use crate::policy::bucket::entry::{Entry, MAX_AUTHOR, MAX_MESSAGE, Words};
-use crate::policy::bucket::{Bucket, ReadError, Seat};
+use crate::policy::bucket::{Bucket, ReadError};
 use crate::policy::model::{Policy, short};
 use crate::policy::validate::{Validated, validate_for};
 use crate::source::{Problem, Problems, SourceFile};
@@ -85,7 +85,7 @@ impl Push {
         let tool = self.deployment.tool()?;
         let proposal = self.read(&tool)?;
         let login = Login::Nkey(tool.publisher().map_err(Output::wrong)?);
-        let bucket = connect(&tool, (login, Seat::Publisher)).await?;
+        let bucket = connect(&tool, &login).await?;
         let head = match bucket.head().await {
             Ok(head) => head,
             Err(ReadError::Missing) => None,
@@ -130,7 +130,7 @@ impl Rollback {
     pub(super) async fn run(self) -> Result<Output, Output> {
         let tool = self.deployment.tool()?;
         let login = Login::Nkey(tool.publisher().map_err(Output::wrong)?);
-        let bucket = connect(&tool, (login, Seat::Publisher)).await?;
+        let bucket = connect(&tool, &login).await?;
         let head = head(&bucket).await?;
         let target = named(&bucket, head.clone(), &self.revision).await?;
         let files = bucket.files(&target).await.map_err(|error| unread(&bucket, &error))?;

@@ -99,11 +99,11 @@ async fn policy(tool: &Tool) -> Result<Policy, Output> {
     let files = if let Some(path) = &tool.policy {
         Directory::new(path).read().map_err(Output::wrong)?
     } else {
-        let (login, seat) = tool.reader().map_err(Output::wrong)?;
+        let login = tool.reader().map_err(Output::wrong)?;
         let options = broker::options(&login, &tool.tls, "solewriter-sessions");
         let options = options.map_err(|error| cannot(&error))?;
         let client = broker::connect(&tool.servers, options).await.map_err(|e| cannot(&e))?;
-        let bucket = Bucket::new(client, tool.bucket.clone(), seat);
+        let bucket = Bucket::new(client, tool.bucket.clone());
         pushed(&bucket).await.map_err(|blind| cannot(&format!("{}; {}", blind.why, blind.mend)))?
     };
     Ok(validate(&files).map_err(Output::wrong)?.policy)

@@ -37,17 +37,8 @@ pub const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// How many pieces are asked for or written at a time.
 const AT_A_TIME: usize = 16;
 
-/// What JetStream's API of the policy's account is called in the callout's.
+/// What JetStream's API of the policy's account is called in those that import it.
 const IMPORTED_API: &str = "$JS.POLICY.API";
-
-/// In which account a connection is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seat {
-    /// The publisher's, which has the bucket.
-    Publisher,
-    /// The callout's, which imports reads of it.
-    Callout,
-}
 
 /// The policy's bucket.
 #[derive(Clone)]
@@ -75,14 +66,18 @@ pub enum ReadError {
 }
 
 impl Bucket {
-    /// Names a bucket; nothing is asked yet.
+    /// Names a bucket, in the account from which that of the connection imports it; nothing is
+    /// asked yet.
     #[must_use]
-    pub fn new(client: Client, name: BucketName, seat: Seat) -> Self {
-        let context = ContextBuilder::new().timeout(ANSWER_WITHIN);
-        let context = match seat {
-            Seat::Publisher => context.build(client.clone()),
-            Seat::Callout => context.api_prefix(IMPORTED_API).build(client.clone()),
-        };
+    pub fn new(client: Client, name: BucketName) -> Self {
+        let context = ContextBuilder::new().timeout(ANSWER_WITHIN).api_prefix(IMPORTED_API);
+        Self { context: context.build(client.clone()), client, name }
+    }
+
+    /// Names a bucket in the connection's own account, where it was before it had one.
+    #[must_use]
+    pub fn in_own_account(client: Client, name: BucketName) -> Self {
+        let context = ContextBuilder::new().timeout(ANSWER_WITHIN).build(client.clone());
         Self { context, client, name }
     }
 
