@@ -316,7 +316,9 @@ fn parts(access: &Access) -> Vec<(Verb, String, Access)> {
 
 /// How much of a right a grant holds: all of it when all that the right would come to is there.
 fn held(grant: &Grant, verb: Verb, access: &Access) -> Reach {
-    let Ok(needed) = alone(grant.service(), access.clone(), grant.audit()) else { return Reach::None };
+    let Ok(needed) = alone(grant.service(), access.clone(), grant.audit()) else {
+        return Reach::None;
+    };
     let sides = [Side::Publish, Side::Subscribe];
     let reach = |side, subject: &Pattern| covered(grant, side, subject);
     let all = sides
