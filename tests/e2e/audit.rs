@@ -630,7 +630,8 @@ pub async fn one_service_wipes_its_own_events_alone(version: &'static str) {
 async fn tell(deployment: &Deployment, service: &Service, body: &'static str) {
     let (client, _) = operations::connect(deployment.url(), service).await.unwrap();
     let subject = format!("audit.events.{}.r1", service.name);
-    let sent = async_nats::jetstream::new(client).publish(subject, body.into()).await.unwrap();
+    let context = async_nats::jetstream::new(client);
+    let sent = context.publish(subject, body.into()).await.unwrap();
     assert_eq!(sent.await.unwrap().stream, DEFAULT_SERVICES);
 }
 
