@@ -156,7 +156,11 @@ async fn change(files: &[SourceFile], bench: &Bench, before: (u64, u64)) {
     let settle = Timing::default().settle;
     let watcher = Watcher::start(directory.clone(), Timing::default());
     let metrics = Metrics::new();
-    let defaults = Defaults { account: "APP".into(), lifetime: Duration::from_secs(3600), audit: solewriter::permissions::AuditStreams::default() };
+    let defaults = Defaults {
+        account: "APP".into(),
+        lifetime: Duration::from_secs(3600),
+        audit: solewriter::permissions::AuditStreams::default(),
+    };
     let follower = Follower {
         store: Arc::new(Store::new()),
         standing: Arc::new(Standing::new("the benchmark".to_owned(), Duration::from_secs(3600))),

@@ -103,7 +103,11 @@ fn stages() -> Vec<Stage> {
     clients.keep(&client);
     servers.verify(plain.server.public(), signed, &request_signature).unwrap();
 
-    let defaults = || Defaults { account: "APP".into(), lifetime: Duration::from_secs(3600), audit: solewriter::permissions::AuditStreams::default() };
+    let defaults = || Defaults {
+        account: "APP".into(),
+        lifetime: Duration::from_secs(3600),
+        audit: solewriter::permissions::AuditStreams::default(),
+    };
     let decider = leaked(Decider::new(defaults(), Vec::new(), 0.1));
     let seed = Seed::parse(
         &nkeys::KeyPair::new_from_raw(nkeys::KeyPairType::Account, [1; 32])

@@ -82,7 +82,11 @@ fn follow(store: &Arc<Store>, kinds: usize) -> Option<f64> {
         publishes: false,
     };
     let lifetime = Duration::from_secs(3600);
-    let explainer = Explainer::new(Defaults { account: "APP".into(), lifetime, audit: solewriter::permissions::AuditStreams::default() });
+    let explainer = Explainer::new(Defaults {
+        account: "APP".into(),
+        lifetime,
+        audit: solewriter::permissions::AuditStreams::default(),
+    });
     let input = Input::Stream(pieces, Lines::default());
     let state = State { instance: "bench".to_owned(), ..State::default() };
     let follower = Follower::new(options, input, explainer, Some(store.clone()), state, None);

@@ -428,8 +428,7 @@ fn grants(raw: &Raw, problems: &Collector) -> Option<(Defaults, Vec<Arc<str>>)> 
         .collect();
     let lifetime = bounded(raw.lifetime.clone(), 3600, 10..=30 * 86_400, problems);
     let audit = audit_streams(raw, problems);
-    let defaults =
-        Defaults { account: Arc::from(account?), lifetime: lifetime?, audit: audit? };
+    let defaults = Defaults { account: Arc::from(account?), lifetime: lifetime?, audit: audit? };
     Some((defaults, accounts?))
 }
 

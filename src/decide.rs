@@ -611,7 +611,11 @@ mod tests {
 
     #[test]
     fn a_grant_of_an_older_revision_is_never_given() {
-        let defaults = Defaults { account: "APP".into(), lifetime: Duration::from_secs(60), audit: crate::permissions::AuditStreams::default() };
+        let defaults = Defaults {
+            account: "APP".into(),
+            lifetime: Duration::from_secs(60),
+            audit: crate::permissions::AuditStreams::default(),
+        };
         let decider = Decider::new(defaults, Vec::new(), 0.0);
         let subjects = |entry: &str| {
             let text = format!("[service.a]\npublishes = [\"{entry}\"]\n");
@@ -628,7 +632,11 @@ mod tests {
 
     #[test]
     fn a_grant_is_made_again_when_its_service_changes_and_kept_when_others_do() {
-        let defaults = Defaults { account: "APP".into(), lifetime: Duration::from_secs(60), audit: crate::permissions::AuditStreams::default() };
+        let defaults = Defaults {
+            account: "APP".into(),
+            lifetime: Duration::from_secs(60),
+            audit: crate::permissions::AuditStreams::default(),
+        };
         let decider = Decider::new(defaults, Vec::new(), 0.0);
         let grant = |text: &str| {
             let policy = validate(&[SourceFile::new("p.toml", text)]).unwrap().policy;

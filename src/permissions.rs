@@ -246,14 +246,12 @@ impl AuditStreams {
 fn is_api(text: &str) -> bool {
     let is_name = |token: &str| {
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
-        (1..=64).contains(&token.len()) && token.chars().all(allowed)
+        (1..=64).contains(&token.len())
+            && token.chars().all(allowed)
             && !["API", "ACK", "FC"].contains(&token)
     };
     text == "$JS.API"
-        || text
-            .strip_prefix("$JS.")
-            .and_then(|rest| rest.strip_suffix(".API"))
-            .is_some_and(is_name)
+        || text.strip_prefix("$JS.").and_then(|rest| rest.strip_suffix(".API")).is_some_and(is_name)
 }
 
 /// A subject that must never be granted came out. This is a defect in solewriter or in its
@@ -793,9 +791,23 @@ mod tests {
             assert_eq!(streams(api).unwrap().api(), api);
         }
         for api in [
-            "", "$JS", "$JS.", "$JS..API", "$JS.*.API", "$JS.>.API", "$JS.>", "$JS.API.API",
-            "$JS.ACK.API", "$JS.FC.API", "$JS.A.B.API", "$JS.A.API.", "$JS.A.api", "$KV.A.API",
-            "$JS.A B.API", "JS.A.API", "$JS.API.STREAM.DELETE.API",
+            "",
+            "$JS",
+            "$JS.",
+            "$JS..API",
+            "$JS.*.API",
+            "$JS.>.API",
+            "$JS.>",
+            "$JS.API.API",
+            "$JS.ACK.API",
+            "$JS.FC.API",
+            "$JS.A.B.API",
+            "$JS.A.API.",
+            "$JS.A.api",
+            "$KV.A.API",
+            "$JS.A B.API",
+            "JS.A.API",
+            "$JS.API.STREAM.DELETE.API",
         ] {
             assert!(streams(api).is_err(), "{api:?}");
         }
@@ -810,8 +822,12 @@ mod tests {
     #[test]
     fn what_is_no_audit_stream_is_not_granted_either() {
         let text = "[service.a]\naudits = [\"AUDIT_EVENTS\"]\n";
-        let mut service =
-            validate(&[SourceFile::new("p.toml", text)]).unwrap().policy.service("a").unwrap().clone();
+        let mut service = validate(&[SourceFile::new("p.toml", text)])
+            .unwrap()
+            .policy
+            .service("a")
+            .unwrap()
+            .clone();
         let defaults = Defaults {
             account: "APP".into(),
             lifetime: Duration::from_secs(60),
@@ -833,8 +849,10 @@ mod tests {
             }
         }
         for allowed in [
-            "$JS.AUDIT.API.STREAM.INFO.AUDIT_EVENTS", "$JS.AUDIT.API.CONSUMER.CREATE.AUDIT_EVENTS",
-            "$JS.AUDIT.API.DIRECT.GET.AUDIT_EVENTS.audit.events.>", "$JS.FC.AUDIT_EVENTS.>",
+            "$JS.AUDIT.API.STREAM.INFO.AUDIT_EVENTS",
+            "$JS.AUDIT.API.CONSUMER.CREATE.AUDIT_EVENTS",
+            "$JS.AUDIT.API.DIRECT.GET.AUDIT_EVENTS.audit.events.>",
+            "$JS.FC.AUDIT_EVENTS.>",
         ] {
             let found = never_granted(Side::Publish, &Pattern::parse(allowed).unwrap());
             assert_eq!(found, None, "{allowed}");
@@ -953,7 +971,11 @@ mod tests {
     fn the_last_gate_stops_what_validation_let_through() {
         let text = "[service.a]\npublishes = [\"events.x\"]\n";
         let policy = validate(&[SourceFile::new("p.toml", text)]).unwrap().policy;
-        let defaults = Defaults { account: "APP".into(), lifetime: Duration::from_secs(60), audit: crate::permissions::AuditStreams::default() };
+        let defaults = Defaults {
+            account: "APP".into(),
+            lifetime: Duration::from_secs(60),
+            audit: crate::permissions::AuditStreams::default(),
+        };
         let service = policy.service("a").unwrap();
         Grant::of(service, &defaults).unwrap();
         let publish = Access::Publishes as fn(Pattern) -> Access;

@@ -264,7 +264,11 @@ fn read(grant: &Grant, keyspace: &Keyspace) -> Answer {
 ///
 /// # Errors
 /// [`GrantError`] when it may never be granted.
-pub fn alone(service: &Arc<str>, access: Access, audit: &AuditStreams) -> Result<Grant, GrantError> {
+pub fn alone(
+    service: &Arc<str>,
+    access: Access,
+    audit: &AuditStreams,
+) -> Result<Grant, GrantError> {
     let at = Location { file: Arc::from(""), line: 0, column: 0 };
     let service = Service {
         name: Arc::clone(service),

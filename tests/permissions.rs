@@ -11,7 +11,11 @@ use solewriter::source::render::Style;
 use solewriter::subject::Pattern;
 
 fn defaults() -> Defaults {
-    Defaults { account: "APP".into(), lifetime: std::time::Duration::from_secs(3600), audit: AuditStreams::default() }
+    Defaults {
+        account: "APP".into(),
+        lifetime: std::time::Duration::from_secs(3600),
+        audit: AuditStreams::default(),
+    }
 }
 
 fn policy(text: &str) -> Option<Policy> {
@@ -311,7 +315,8 @@ fn only_the_streams_of_the_settings_are_audited() {
          = help: write \"AUDIT_EVENTS\" for what solewriter decided, \"AUDIT_SERVICES\" for what services report; if the audit streams have other names, the settings say so: [audit] stream and services\n\n"
     );
     let name = |text: &str| StreamName::parse(text).unwrap();
-    let own = AuditStreams::new(Some(&name("EVENTS")), Some(&name("MORE")), Some("$JS.API")).unwrap();
+    let own =
+        AuditStreams::new(Some(&name("EVENTS")), Some(&name("MORE")), Some("$JS.API")).unwrap();
     let policy = validate_for(&file, &own).unwrap().policy;
     let defaults = Defaults { audit: own, ..defaults() };
     let grant = Grant::of(policy.service("s").unwrap(), &defaults).unwrap();

@@ -19,7 +19,11 @@ use solewriter::source::SourceFile;
 use solewriter::subject::Pattern;
 
 fn defaults() -> Defaults {
-    Defaults { account: Arc::from("APP"), lifetime: Duration::from_secs(3600), audit: solewriter::permissions::AuditStreams::default() }
+    Defaults {
+        account: Arc::from("APP"),
+        lifetime: Duration::from_secs(3600),
+        audit: solewriter::permissions::AuditStreams::default(),
+    }
 }
 
 const SERVICES: [&str; 3] = ["s", "t", "u"];

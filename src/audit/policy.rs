@@ -128,8 +128,11 @@ mod tests {
             policy("[bucket.a]\n[service.gone]\n[service.one]\nowns = [\"a\"]\n[service.two]\n");
         let (after, warnings) =
             policy("[bucket.a]\n[service.new]\n[service.one]\n[service.two]\nowns = [\"a\"]\n");
-        let defaults =
-            Defaults { account: "APP".into(), lifetime: std::time::Duration::from_secs(60), audit: crate::permissions::AuditStreams::default() };
+        let defaults = Defaults {
+            account: "APP".into(),
+            lifetime: std::time::Duration::from_secs(60),
+            audit: crate::permissions::AuditStreams::default(),
+        };
         let event = accepted(Some(&before), &after, &warnings, Origin::default(), &defaults);
         let Event::PolicyAccepted(event) = event else { panic!() };
         let changes = event.changes.unwrap();

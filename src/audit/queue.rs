@@ -98,8 +98,7 @@ impl State {
 
 impl Queue {
     pub fn new(capacity: usize) -> Arc<Self> {
-        let strangers =
-            Strangers { left: STRANGERS, counted: 0, lost: None, told: 0, ends: false };
+        let strangers = Strangers { left: STRANGERS, counted: 0, lost: None, told: 0, ends: false };
         let state = State { next: 1, waiting: VecDeque::new(), lost: None, tally: None, strangers };
         Arc::new(Self { capacity, state: Mutex::new(state), filled: Notify::new() })
     }
@@ -238,9 +237,7 @@ mod tests {
         let push = |event: Event, second: i64| drop(recorder.queue.push(event, at(second)));
         let lost = |taken: &[Arc<Record>]| -> Vec<(String, u64, u64, u64)> {
             let lost = |record: &Arc<Record>| match &record.event {
-                Event::Lost(lost) => {
-                    Some((lost.reason.clone(), lost.count, lost.first, lost.last))
-                }
+                Event::Lost(lost) => Some((lost.reason.clone(), lost.count, lost.first, lost.last)),
                 _ => None,
             };
             taken.iter().filter_map(lost).collect()

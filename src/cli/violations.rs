@@ -196,7 +196,11 @@ impl Violations {
             publishes: seed.is_some(),
         };
         // Neither decides whether a rule grants something.
-        let defaults = Defaults { account: "APP".into(), lifetime: Duration::from_secs(3600), audit: self.audit.streams().clone() };
+        let defaults = Defaults {
+            account: "APP".into(),
+            lifetime: Duration::from_secs(3600),
+            audit: self.audit.streams().clone(),
+        };
         let explainer = Explainer::new(defaults);
         let follower = Follower::new(options, input, explainer, store, state, file);
         tracing::info!(

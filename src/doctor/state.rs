@@ -110,10 +110,15 @@ fn audit(seen: &Seen, report: &mut Report) {
             Action::Create => format!(
                 "there is no stream {name}: its events wait in spools, or are in logs alone"
             ),
-            _ => plan.changes.iter().map(|change| {
-                let why = change.why.as_deref().unwrap_or_default();
-                format!("{name}: {} is not as it must be: {why}", change.field)
-            }).collect::<Vec<String>>().join("\n"),
+            _ => plan
+                .changes
+                .iter()
+                .map(|change| {
+                    let why = change.why.as_deref().unwrap_or_default();
+                    format!("{name}: {} is not as it must be: {why}", change.field)
+                })
+                .collect::<Vec<String>>()
+                .join("\n"),
         };
         report.problem(
             "audit",

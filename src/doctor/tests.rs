@@ -620,3 +620,79 @@ fn every_check_has_a_place_and_a_family_in_one_piece() {
     let report = Report::of(&healthy());
     assert!(report.findings.iter().all(|f| CHECKS.iter().any(|check| check.id == f.check)));
 }
+
+/// An import of the account AUDIT.
+fn import_of_audit(seen: &mut Seen, into: &str, kind: &str, subject: &str, local: &str) {
+    let place = seen.accounts.as_mut().unwrap().iter_mut().find(|a| a.name == into).unwrap();
+    place.imports.push(super::seen::Import {
+        subject: subject.to_owned(),
+        local_subject: local.to_owned(),
+        account: "AUDIT".to_owned(),
+        kind: kind.to_owned(),
+    });
+}
+
+/// The audit streams are reached as deploy/nats-server.conf does it, and not otherwise.
+#[test]
+fn how_the_audit_is_reached() {
+    let sound = || {
+        let mut seen = healthy();
+        seen.settings.audit = Some("AUDIT_EVENTS".to_owned());
+        let policy = seen.policy.as_ref().unwrap();
+        let streams = crate::buckets::audit_streams(&seen.settings.audit_streams, policy);
+        let stream = |config| crate::buckets::Stream { config, ..Default::default() };
+        seen.audit_streams = Ok(streams.map(stream).into());
+        let own = "audit.events.solewriter.*";
+        let last = "$JS.API.DIRECT.GET.AUDIT_EVENTS.audit.events.solewriter.*";
+        for (into, kind, subject, local) in [
+            ("AUTH", "service", own, own),
+            ("AUTH", "service", last, last),
+            ("AUTH", "service", "$JS.API.CONSUMER.LIST.>", "$JS.AUDIT.API.CONSUMER.LIST.>"),
+            ("APP", "service", "audit.services.>", "audit.events.>"),
+            ("APP", "service", "$JS.API.>", "$JS.AUDIT.API.>"),
+            ("APP", "service", "$JS.FC.AUDIT_EVENTS.>", "$JS.FC.AUDIT_EVENTS.>"),
+            ("APP", "stream", "_INBOX.>", "_INBOX.>"),
+        ] {
+            import_of_audit(&mut seen, into, kind, subject, local);
+        }
+        seen
+    };
+    assert_eq!(with(&sound(), Outcome::Problem), []);
+    for (into, subject, local) in [
+        // Services that reach solewriter's own stream.
+        ("APP", "audit.events.solewriter.*", "audit.events.solewriter.*"),
+        ("APP", "audit.>", "audit.>"),
+        // The same name as another service's, or somebody who is none.
+        ("APP", "audit.services.>", "events.>"),
+        ("MONITOR", "audit.services.>", "audit.events.>"),
+        ("POLICY", "$JS.API.>", "$JS.AUDIT.API.>"),
+        ("AUTH", "$JS.API.>", "$JS.AUDIT.API.>"),
+    ] {
+        let mut seen = sound();
+        import_of_audit(&mut seen, into, "service", subject, local);
+        let (check, found) = problem(&seen);
+        let said = format!("{into} imports `{subject}` of AUDIT as `{local}`: its users reach the");
+        assert!(check == "imports" && found.starts_with(&said), "{found}");
+    }
+    for (into, subject, said) in [
+        ("APP", "audit.services.>", "APP does not import the service `audit.services.>` of AUDIT"),
+        ("APP", "$JS.API.>", "APP does not import the service `$JS.API.>` of AUDIT"),
+        ("AUTH", "audit.events.solewriter.*", "AUTH does not import `audit.events.solewriter.*`"),
+    ] {
+        let mut seen = sound();
+        let accounts = seen.accounts.as_mut().unwrap();
+        let place = accounts.iter_mut().find(|a| a.name == into).unwrap();
+        place.imports.retain(|i| i.account != "AUDIT" || i.subject != subject);
+        let (check, found) = problem(&seen);
+        assert!(check == "imports" && found.starts_with(said), "{found}");
+    }
+    // One stream for everybody, beside the buckets.
+    let mut old = healthy();
+    old.settings.audit = Some("AUDIT_EVENTS".to_owned());
+    old.settings.audit_streams =
+        crate::permissions::AuditStreams::new(None, None, Some("$JS.API")).unwrap();
+    assert_eq!(problem(&old).0, "audit");
+    assert!(with(&old, Outcome::Warning).iter().any(|(check, found)| {
+        *check == "audit" && found.contains("one of them pushes out everybody's events")
+    }));
+}

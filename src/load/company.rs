@@ -95,7 +95,11 @@ impl Company {
         let validated = validate(&[SourceFile::new("load.toml", text)]);
         let policy = validated.map_err(|problems| problems.summary())?.policy;
         let service = policy.service(&client.service).ok_or("the service is not in its policy")?;
-        let defaults = Defaults { account: "APP".into(), lifetime: LIFETIME, audit: crate::permissions::AuditStreams::default() };
+        let defaults = Defaults {
+            account: "APP".into(),
+            lifetime: LIFETIME,
+            audit: crate::permissions::AuditStreams::default(),
+        };
         Ok(Grant::of(service, &defaults)?)
     }
 

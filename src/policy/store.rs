@@ -10,8 +10,8 @@ use tokio::sync::watch;
 
 use super::model::Policy;
 use super::standing::Origin;
-use crate::permissions::AuditStreams;
 use super::validate::{self, Validated};
+use crate::permissions::AuditStreams;
 use crate::source::{Problems, SourceFile};
 
 /// One policy, and since when it has been in force.

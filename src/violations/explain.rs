@@ -221,7 +221,11 @@ reads = ["shared"]
         let policy = [SourceFile::new("p.toml", POLICY)];
         let snapshot = store.load(&policy, Timestamp::UNIX_EPOCH).unwrap().after;
         let lifetime = std::time::Duration::from_secs(60);
-        let mut explainer = Explainer::new(Defaults { account: "APP".into(), lifetime, audit: crate::permissions::AuditStreams::default() });
+        let mut explainer = Explainer::new(Defaults {
+            account: "APP".into(),
+            lifetime,
+            audit: crate::permissions::AuditStreams::default(),
+        });
         explainer.set(snapshot);
         let line = format!(r#"[1] [ERR] h:1 - cid:7 - "APP/user:{name}" - {said}"#);
         let Line::Refusal(refusal) = parse(line.as_bytes()) else { panic!("{line}") };

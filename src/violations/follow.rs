@@ -533,7 +533,11 @@ mod tests {
             publishes: true,
         };
         let lifetime = Duration::from_secs(60);
-        let explainer = Explainer::new(Defaults { account: "APP".into(), lifetime, audit: crate::permissions::AuditStreams::default() });
+        let explainer = Explainer::new(Defaults {
+            account: "APP".into(),
+            lifetime,
+            audit: crate::permissions::AuditStreams::default(),
+        });
         let (send, pieces) = mpsc::channel(1);
         send.send(text.into_bytes()).await.unwrap();
         drop(send);

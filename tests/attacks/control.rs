@@ -103,8 +103,11 @@ impl Controls {
 }
 
 fn configuration(attacks: &[(usize, Attack)], policy: &Policy, dir: &std::path::Path) -> String {
-    let defaults =
-        Defaults { account: Arc::from("APP"), lifetime: std::time::Duration::from_secs(3600), audit: solewriter::permissions::AuditStreams::default() };
+    let defaults = Defaults {
+        account: Arc::from("APP"),
+        lifetime: std::time::Duration::from_secs(3600),
+        audit: solewriter::permissions::AuditStreams::default(),
+    };
     let grants: BTreeMap<String, Grant> = policy
         .services()
         .iter()

@@ -89,7 +89,11 @@ fn policy(deployment: &Deployment) -> Policy {
 }
 
 fn defaults() -> Defaults {
-    Defaults { account: "APP".into(), lifetime: Duration::from_secs(3600), audit: solewriter::permissions::AuditStreams::default() }
+    Defaults {
+        account: "APP".into(),
+        lifetime: Duration::from_secs(3600),
+        audit: solewriter::permissions::AuditStreams::default(),
+    }
 }
 
 fn question(verb: Verb, subject: &str) -> Question {

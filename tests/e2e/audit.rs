@@ -61,7 +61,11 @@ async fn messages_of(deployment: &Deployment, name: &str) -> Vec<StreamMessage> 
     let state = stream.get_info().await.unwrap().state;
     let mut found = Vec::new();
     for sequence in state.first_sequence.max(1)..=state.last_sequence {
-        found.push(stream.get_raw_message(sequence).await.unwrap());
+        match stream.get_raw_message(sequence).await {
+            Ok(message) => found.push(message),
+            // Pushed out by its producer.
+            Err(error) => assert_eq!(error.to_string(), "no message found"),
+        }
     }
     found
 }
@@ -591,25 +595,50 @@ pub async fn one_service_wipes_its_own_events_alone(version: &'static str) {
     let (known, violations) = (deployment.service("known"), deployment.service("violations"));
     log_in(&deployment, &known, 3).await;
     let before: BTreeSet<String> = settled(&deployment).await.iter().map(id).collect();
-    // The limit that is tried is as the code has it, but for its size.
     let admin = deployment.audit_admin().await;
+    // As the code has it, but for its size.
     let mut config = stream::services(DEFAULT_SERVICES, 1);
     config.max_messages_per_subject = 100;
     admin.update_stream(&config).await.unwrap();
+    tell(&deployment, &violations, "the first").await;
+    flood(&deployment, &known).await;
+    let mut kept: BTreeMap<String, u64> = BTreeMap::new();
+    for message in messages_of(&deployment, DEFAULT_SERVICES).await {
+        *kept.entry(message.subject.to_string()).or_default() += 1;
+        assert!(message.payload.len() <= 16 * 1024);
+    }
+    for own in ["audit.services.known", "audit.services.known.*", "audit.services.known.>"] {
+        let count = kept.remove(own).unwrap_or_default();
+        assert!((1..=100).contains(&count), "{own}: {count}");
+    }
+    // The other service's event is there, and nothing under any other subject.
+    assert_eq!(kept, BTreeMap::from([("audit.services.violations".to_owned(), 1)]));
+    let there: BTreeSet<String> = settled(&deployment).await.iter().map(id).collect();
+    assert!(there.is_superset(&before), "{before:?} {there:?}");
 
-    let (other, _) = operations::connect(deployment.url(), &violations).await.unwrap();
-    let context = async_nats::jetstream::new(other);
-    let publish = async |id: &str, body: &'static str| {
-        let mut headers = async_nats::HeaderMap::new();
-        headers.insert("Nats-Msg-Id", id);
-        let sent =
-            context.publish_with_headers("audit.events.violations.r1", headers, body.into()).await;
-        sent.unwrap().await.unwrap()
-    };
-    let first = publish("first", "the first").await;
-    assert_eq!((first.stream.as_str(), first.duplicate), (DEFAULT_SERVICES, false));
+    // The same flood where the limit is everybody's.
+    (config.subject_transform, config.max_messages_per_subject) = (None, -1);
+    config.max_messages = 300;
+    admin.update_stream(&config).await.unwrap();
+    tell(&deployment, &violations, "the second").await;
+    flood(&deployment, &known).await;
+    let left = messages_of(&deployment, DEFAULT_SERVICES).await;
+    assert!(left.iter().all(|message| message.subject.starts_with("audit.services.known.")));
+}
 
-    let (flooder, _) = operations::connect(deployment.url(), &known).await.unwrap();
+/// Publishes an event as a service, which its stream takes.
+async fn tell(deployment: &Deployment, service: &Service, body: &'static str) {
+    let (client, _) = operations::connect(deployment.url(), service).await.unwrap();
+    let subject = format!("audit.events.{}.r1", service.name);
+    let context = async_nats::jetstream::new(client);
+    let sent = context.publish(subject, body.into()).await.unwrap();
+    assert_eq!(sent.await.unwrap().stream, DEFAULT_SERVICES);
+}
+
+/// Publishes 4,200 large messages, and what else could remove or suppress others.
+async fn flood(deployment: &Deployment, service: &Service) {
+    let (flooder, _) = operations::connect(deployment.url(), service).await.unwrap();
+    let subject = |run: &str| format!("audit.events.{}.{run}", service.name);
     let large = bytes::Bytes::from(vec![b'x'; 15 * 1024]);
     for number in 0..4_200 {
         // One run, many runs, and what a server takes for wildcards elsewhere.
@@ -619,39 +648,29 @@ pub async fn one_service_wipes_its_own_events_alone(version: &'static str) {
             2 => "*".to_owned(),
             _ => ">".to_owned(),
         };
-        flooder.publish(format!("audit.events.known.{run}"), large.clone()).await.unwrap();
+        flooder.publish(subject(&run), large.clone()).await.unwrap();
     }
-    for header in ["Nats-Rollup: all", "Nats-Rollup: sub", "Nats-TTL: 1s", "Nats-Msg-Id: x"] {
-        let (name, value) = header.split_once(": ").unwrap();
+    for (name, value) in [("Nats-Rollup", "all"), ("Nats-Rollup", "sub"), ("Nats-TTL", "1s")] {
         let mut headers = async_nats::HeaderMap::new();
         headers.insert(name, value);
         let body = bytes::Bytes::from_static(b"{}");
-        flooder.publish_with_headers("audit.events.known.run", headers, body).await.unwrap();
+        flooder.publish_with_headers(subject("run"), headers, body).await.unwrap();
     }
     // Too large a one is not taken at all.
-    let too_large = vec![b'x'; 17 * 1024].into();
-    flooder.publish("audit.events.known.run", too_large).await.unwrap();
-    flooder.publish("audit.events.known.run", "the last".into()).await.unwrap();
+    flooder.publish(subject("run"), vec![b'x'; 17 * 1024].into()).await.unwrap();
+    flooder.publish(subject("run"), "the last".into()).await.unwrap();
     flooder.flush().await.unwrap();
-    let stream = admin.get_stream(DEFAULT_SERVICES).await.unwrap();
-    eventually("the flood's end", async || {
-        let last = stream.get_last_raw_message_by_subject("audit.services.known").await.ok()?;
+    let mut stream = deployment.audit_admin().await.get_stream(DEFAULT_SERVICES).await.unwrap();
+    let mut end = async || {
+        let last = stream.info().await.ok()?.state.last_sequence;
+        let last = stream.get_raw_message(last).await.ok()?;
         (*last.payload == *b"the last").then_some(())
-    })
-    .await;
-    let mut kept: BTreeMap<String, u64> = BTreeMap::new();
-    for message in messages_of(&deployment, DEFAULT_SERVICES).await {
-        *kept.entry(message.subject.to_string()).or_default() += 1;
-        assert!(message.payload.len() <= 16 * 1024);
+    };
+    let deadline = Instant::now() + DEADLINE;
+    while end().await.is_none() {
+        assert!(Instant::now() < deadline, "the flood does not end");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let own = ["audit.services.known", "audit.services.known.*", "audit.services.known.>"];
-    for subject in own {
-        assert!((1..=100).contains(&kept.remove(subject).unwrap_or(1)), "{subject}");
-    }
-    // The other service's event is there, and nothing under any other subject.
-    assert_eq!(kept, BTreeMap::from([("audit.services.violations".to_owned(), 1)]));
-    let there: BTreeSet<String> = settled(&deployment).await.iter().map(id).collect();
-    assert!(there.is_superset(&before), "{before:?} {there:?}");
 }
 
 /// A service that knows another's run cannot have its events dropped: what the stream knows a
@@ -661,8 +680,10 @@ pub async fn message_ids_of_services_are_not_the_events_ids(version: &'static st
     let known = deployment.service("known");
     let options = Options::new("known", known.seed.expose().to_owned());
     let guarded = guard::connect(deployment.url(), options).await.unwrap();
+    let mut news = guarded.violations();
     for subject in ["not.mine", "not.mine.either"] {
         guarded.client().publish(subject, "x".into()).await.unwrap();
+        tokio::time::timeout(DEADLINE, news.recv()).await.unwrap().unwrap();
     }
     guarded.close().await;
     let messages = messages_of(&deployment, DEFAULT_SERVICES).await;

@@ -531,13 +531,17 @@ pub async fn an_audit_stream_that_forgets(version: &'static str) {
         ("AUDIT_SERVICES", None, "there is no stream AUDIT_SERVICES"),
         (
             "AUDIT_EVENTS",
-            Some(stream("AUDIT_EVENTS", "audit.>", json!({"max_msgs_per_subject": -1}))),
+            Some(stream("AUDIT_EVENTS", "audit.events.>", json!({"max_msgs_per_subject": -1}))),
             "AUDIT_EVENTS: subjects is not as it must be",
         ),
         (
             "AUDIT_EVENTS",
-            Some(stream("AUDIT_EVENTS", events, json!({"max_msgs_per_subject": -1,
-                "deny_purge": false}))),
+            Some(stream(
+                "AUDIT_EVENTS",
+                events,
+                json!({"max_msgs_per_subject": -1,
+                "deny_purge": false}),
+            )),
             "AUDIT_EVENTS: deny_purge is not as it must be: events can be removed",
         ),
         (
@@ -548,8 +552,12 @@ pub async fn an_audit_stream_that_forgets(version: &'static str) {
         ),
         (
             "AUDIT_SERVICES",
-            Some(stream("AUDIT_SERVICES", services, json!({"subject_transform": transform,
-                "max_bytes": 1_000_000}))),
+            Some(stream(
+                "AUDIT_SERVICES",
+                services,
+                json!({"subject_transform": transform,
+                "max_bytes": 1_000_000}),
+            )),
             "AUDIT_SERVICES: max_bytes is not as it must be: events push out, or keep out, those \
              of others",
         ),

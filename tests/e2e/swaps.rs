@@ -63,7 +63,11 @@ impl Stream {
 fn revision_and_grant(dir: &std::path::Path, service: &str) -> (String, String) {
     let files = Directory::new(dir).read().unwrap();
     let policy = validate(&files).unwrap().policy;
-    let defaults = Defaults { account: "APP".into(), lifetime: Duration::from_secs(3600), audit: solewriter::permissions::AuditStreams::default() };
+    let defaults = Defaults {
+        account: "APP".into(),
+        lifetime: Duration::from_secs(3600),
+        audit: solewriter::permissions::AuditStreams::default(),
+    };
     let grant = Grant::of(policy.service(service).unwrap(), &defaults).unwrap();
     (policy.revision().to_string(), grant.digest().to_string())
 }

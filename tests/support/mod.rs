@@ -67,8 +67,11 @@ impl Bench {
             let seed = Seed::<Curve>::parse(&our_xkey.seed().unwrap()).unwrap();
             Sealer::new(CurveSecret::new(&seed).unwrap())
         });
-        let defaults =
-            Defaults { account: "APP".into(), lifetime: std::time::Duration::from_secs(3600), audit: solewriter::permissions::AuditStreams::default() };
+        let defaults = Defaults {
+            account: "APP".into(),
+            lifetime: std::time::Duration::from_secs(3600),
+            audit: solewriter::permissions::AuditStreams::default(),
+        };
         Self {
             server: Signer::new(&seed(&key(nkeys::KeyPairType::Server, 3))).unwrap(),
             server_xkey: nkeys::XKey::new_from_raw([4; 32]),

@@ -47,8 +47,14 @@ pub fn check(
         // Any name does: what it is put into is judged again with each service's own.
         let trial = Collector::new();
         let left = Cell::new(MAX_RULES);
-        let scope =
-            Scope { service: "x", role: Some(&key), buckets: &[], audit, left: &left, problems: &trial };
+        let scope = Scope {
+            service: "x",
+            role: Some(&key),
+            buckets: &[],
+            audit,
+            left: &left,
+            problems: &trial,
+        };
         let (made, places) = rules(&grants, &scope);
         usage::check_covered(made.iter().zip(&places), effort, &trial);
         let trial = trial.finish();

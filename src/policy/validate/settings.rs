@@ -230,14 +230,14 @@ pub fn rules(entries: &GrantEntries, scope: &Scope<'_>) -> (Vec<Rule>, Vec<Place
 }
 
 fn audit_streams(audit: &AuditStreams) -> String {
-    format!("{:?} for what solewriter decided, {:?} for what services report", audit.events(), audit.services())
+    format!(
+        "{:?} for what solewriter decided, {:?} for what services report",
+        audit.events(),
+        audit.services()
+    )
 }
 
-fn not_an_audit_stream(
-    stream: &StreamName,
-    entry: &Spanned<String>,
-    scope: &Scope<'_>,
-) -> Problem {
+fn not_an_audit_stream(stream: &StreamName, entry: &Spanned<String>, scope: &Scope<'_>) -> Problem {
     Problem::error("no-audit-stream", format!("`audits` may not hold `{stream}`"))
         .at(&entry.span, "this is no audit stream: reading it is not what `audits` grants")
         .help(format!(

@@ -28,7 +28,11 @@ const HERE: Circumstances<'static> = Circumstances {
 
 impl Bench {
     fn new() -> Self {
-        let defaults = Defaults { account: "APP".into(), lifetime: Duration::from_secs(60), audit: crate::permissions::AuditStreams::default() };
+        let defaults = Defaults {
+            account: "APP".into(),
+            lifetime: Duration::from_secs(60),
+            audit: crate::permissions::AuditStreams::default(),
+        };
         Self {
             store: Store::default(),
             decider: Decider::new(defaults, vec!["APP2".into()], 0.0),
