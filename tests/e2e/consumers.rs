@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 
 use async_nats::Client;
 use async_nats::jetstream::kv;
+use futures_util::StreamExt as _;
 use serde_json::{Value, json};
+use solewriter::sandbox::Server;
 use tokio::process::{Child, Command};
 
 use super::clients;
-use super::deployment::{Deployment, Prepared, Service, eventually};
+use super::deployment::{DEADLINE, Deployment, Prepared, Service, eventually};
 use super::raw::Raw;
 
 /// Everybody reads the bucket that one service owns.
@@ -566,4 +568,70 @@ pub async fn without_a_system_user_consumers_end_all_the_same(version: &'static 
         names(&admin, "KV_orders").await.is_empty().then_some(())
     })
     .await;
+}
+
+/// Accounts as the deployment has them, with users whom no callout decides about: what is looked at
+/// is the server alone.
+const AUDITED: &str = r#"
+listen: "127.0.0.1:-1"
+jetstream { store_dir: "{dir}" }
+accounts {
+  AUDIT {
+    jetstream: enabled
+    users: [ { user: admin, password: admin } ]
+    exports: [ { service: "$JS.API.>", response: stream }, { stream: "_INBOX.>" } ]
+  }
+  APP {
+    users: [ { user: auditor, password: auditor } ]
+    imports: [
+      { service: { account: AUDIT, subject: "$JS.API.>" }, to: "$JS.AUDIT.API.>" }
+      { stream: { account: AUDIT, subject: "_INBOX.>" } }
+    ]
+  }
+}
+"#;
+
+/// A pull that may wait for an hour ends when its connection does, although the same inbox is
+/// listened to again: so a pull consumer delivers to nobody who may not pull any more.
+pub async fn a_pull_under_way_ends_with_its_connection(version: &'static str) {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("nats-server.conf");
+    let text = AUDITED.replace("{dir}", &dir.path().join("jetstream").display().to_string());
+    std::fs::write(&config, text).unwrap();
+    let binary = super::deployment::binary(version).await;
+    let server = Server::start(&binary, &config, dir.path()).await.unwrap();
+    let connect = async |user: &str| {
+        let options =
+            async_nats::ConnectOptions::with_user_and_password(user.to_owned(), user.to_owned());
+        options.connect(server.client_url()).await.unwrap()
+    };
+    let admin = connect("admin").await;
+    let stream = json!({"name": "EVENTS", "subjects": ["events.>"]});
+    let made = ask(&admin, "$JS.API.STREAM.CREATE.EVENTS".to_owned(), &stream).await;
+    assert!(made.get("error").is_none(), "{made}");
+    let body = json!({"stream_name": "EVENTS",
+        "config": {"durable_name": "pull", "ack_policy": "none"}});
+    ask(&admin, "$JS.API.CONSUMER.CREATE.EVENTS.pull".to_owned(), &body).await;
+    let hour = json!({"batch": 1000, "expires": 3_600_000_000_000_u64}).to_string();
+    let next = "$JS.AUDIT.API.CONSUMER.MSG.NEXT.EVENTS.pull";
+
+    let auditor = connect("auditor").await;
+    let mut heard = auditor.subscribe("_INBOX.auditor.>").await.unwrap();
+    auditor.publish_with_reply(next, "_INBOX.auditor.old", hour.into()).await.unwrap();
+    auditor.flush().await.unwrap();
+    // The control: it is under way.
+    ask(&admin, "events.one".to_owned(), &json!(1)).await;
+    let one = tokio::time::timeout(DEADLINE, heard.next()).await.unwrap().unwrap();
+    assert_eq!(one.subject.as_str(), "events.one");
+    auditor.drain().await.unwrap();
+    drop((auditor, heard));
+
+    let auditor = connect("auditor").await;
+    let mut heard = auditor.subscribe("_INBOX.auditor.>").await.unwrap();
+    auditor.flush().await.unwrap();
+    ask(&admin, "events.two".to_owned(), &json!(2)).await;
+    // Whatever the old pull had in store for this inbox comes before the answer to this.
+    let _ = auditor.request("$JS.AUDIT.API.STREAM.INFO.EVENTS", "".into()).await.unwrap();
+    let quiet = tokio::time::timeout(Duration::from_millis(300), heard.next()).await;
+    assert!(quiet.is_err(), "{quiet:?}");
 }
