@@ -395,7 +395,8 @@ mod tests {
     #[test]
     fn a_beat_beyond_all_measure_is_none() {
         let read = |beat: &Beat| Beat::read(&serde_json::to_vec(beat).unwrap());
-        let most = Beat { had: vec![String::new(); MAX_HAD], ..beat(&"i".repeat(MAX_ID), 1, "r", 0) };
+        let most =
+            Beat { had: vec![String::new(); MAX_HAD], ..beat(&"i".repeat(MAX_ID), 1, "r", 0) };
         assert!(read(&most).is_some());
         let more = Beat { had: vec![String::new(); MAX_HAD + 1], ..most.clone() };
         assert_eq!(read(&more), None);

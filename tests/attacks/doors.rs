@@ -16,7 +16,12 @@ use super::deployment::{DEADLINE, Deployment, Prepared};
 use super::raw::Raw;
 use super::suite::Place;
 
-pub fn attack(id: &'static str, title: &'static str, how: &'static str, why: &'static str) -> Attack {
+pub fn attack(
+    id: &'static str,
+    title: &'static str,
+    how: &'static str,
+    why: &'static str,
+) -> Attack {
     let mut attack = super::suite::families().remove(0).attacks.remove(0);
     attack.id = id;
     attack.title = title;
