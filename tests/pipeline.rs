@@ -187,7 +187,11 @@ fn what_a_server_of_somebody_else_gets_is_good_there_alone() {
         ("/nats/connect_opts/sig", json!(""), "no_signature"),
         ("/nats/connect_opts/sig", json!("A".repeat(86)), "bad_signature"),
         ("/nats/client_info/nonce", json!("another-nonce.."), "bad_signature"),
-        ("/nats/connect_opts/nkey", json!(nkeys::KeyPair::new_user().public_key()), "bad_signature"),
+        (
+            "/nats/connect_opts/nkey",
+            json!(nkeys::KeyPair::new_user().public_key()),
+            "bad_signature",
+        ),
     ] {
         let denied = ask(&|claims| *claims.pointer_mut(path).unwrap() = value.clone()).unwrap();
         assert_eq!(denied.decision.unwrap_err().reason.code(), code, "{path}");

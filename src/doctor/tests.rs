@@ -532,7 +532,7 @@ fn what_is_imported_that_is_dangerous() {
                 .to_owned()
         )]
     );
-    for (account, subject) in [("APP", "lamps.>"), ("APP", "lamps.*"), ("ELSE", "lamps.off")] {
+    for (account, subject) in [("APP", "lamps.>"), ("APP", "lamps.*"), ("POLICY", "lamps.off")] {
         assert_eq!(import(account, "OTHER", subject, subject), []);
     }
     // The callout's account may list and end consumers of the buckets' account, and no more.

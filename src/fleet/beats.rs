@@ -143,11 +143,14 @@ impl Fleet {
             && me.sweeps
             && matches!(*self.member.standing.state(), SourceState::Answered)
             && doubts(adopted.elapsed(), &me.instance);
+        let mut newer = peers.newer(&me, adopted, Instant::now());
+        // Who doubts the others does not take from them that what was revoked is newer.
+        newer.retain(|revision| !doubts || !me.had.contains(revision));
         Some(View {
             elected: elected || doubts,
             doubts,
             agreed: peers.agree(&me),
-            newer: peers.newer(&me, adopted, Instant::now()),
+            newer,
             unlike: peers.unlike(&me),
             living: peers.beats().count().saturating_add(1),
             times,

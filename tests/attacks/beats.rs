@@ -38,7 +38,7 @@ fn forged(instance: &str, before: &str, now: &str, round: u64) -> Vec<Vec<u8>> {
         beat("ahead", before, json!({"had": [now]})),
         beat("unheard-of", "ffff", json!({})),
         beat(&format!("newcomer-{round}"), now, json!({})),
-        beat("fickle", &changing, json!({"sweeps": round % 2 == 0})),
+        beat("fickle", &changing, json!({"sweeps": round.is_multiple_of(2)})),
         beat(instance, before, json!({"leaves": true})),
         beat(instance, before, json!({"held_ms": u64::MAX})),
         beat("lists", now, json!({"had": vec![""; 5000]})),

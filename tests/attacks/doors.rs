@@ -16,7 +16,12 @@ use super::deployment::{DEADLINE, Deployment, Prepared};
 use super::raw::Raw;
 use super::suite::Place;
 
-pub fn attack(id: &'static str, title: &'static str, how: &'static str, why: &'static str) -> Attack {
+pub fn attack(
+    id: &'static str,
+    title: &'static str,
+    how: &'static str,
+    why: &'static str,
+) -> Attack {
     let mut attack = super::suite::families().remove(0).attacks.remove(0);
     attack.id = id;
     attack.title = title;
@@ -31,137 +36,146 @@ pub fn attack(id: &'static str, title: &'static str, how: &'static str, why: &'s
 
 /// What is tried, and why it fails.
 pub fn family() -> Family {
-    let own = "the service's own key and signature";
     Family {
         title: "Other doors, and false answers",
-        about: "Success is to be let in, but for the last, where it is that somebody else is not.",
-        attacks: vec![
-            told(
-                attack(
-                    "door-websocket",
-                    "A WebSocket connection of a service that may come by TCP alone",
-                    "for a service with `connections = [\"WEBSOCKET\"]`",
-                    "solewriter decides connection types; the server would ignore them in the JWT",
-                ),
-                own,
+        about: "Success is to be let in, or what the row says.",
+        attacks: doors().into_iter().chain(answers()).collect(),
+    }
+}
+
+fn doors() -> Vec<Attack> {
+    let own = "the service's own key and signature";
+    vec![
+        told(
+            attack(
+                "door-websocket",
+                "A WebSocket connection of a service that may come by TCP alone",
+                "for a service with `connections = [\"WEBSOCKET\"]`",
+                "solewriter decides connection types; the server would ignore them in the JWT",
             ),
-            told(
-                attack(
-                    "door-leafnode",
-                    "A leafnode connection of a service that may come by TCP alone",
-                    "for a service with `connections = [\"LEAFNODE\"]`",
-                    "solewriter decides connection types; the server would ignore them in the JWT",
-                ),
-                own,
+            own,
+        ),
+        told(
+            attack(
+                "door-leafnode",
+                "A leafnode connection of a service that may come by TCP alone",
+                "for a service with `connections = [\"LEAFNODE\"]`",
+                "solewriter decides connection types; the server would ignore them in the JWT",
             ),
-            told(
-                attack(
-                    "door-mqtt",
-                    "An MQTT connection with a service's name and key as user and password",
-                    "for a user of the server's configuration",
-                    "MQTT has no nonce, so nothing can be signed",
-                ),
-                "the key as user and password",
+            own,
+        ),
+        told(
+            attack(
+                "door-mqtt",
+                "An MQTT connection with a service's name and key as user and password",
+                "for a user of the server's configuration",
+                "MQTT has no nonce, so nothing can be signed",
             ),
-            told(
-                attack(
-                    "answer-other-issuer",
-                    "A second responder, in the callout's account, lets a stranger in with an \
+            "the key as user and password",
+        ),
+    ]
+}
+
+fn answers() -> Vec<Attack> {
+    vec![
+        told(
+            attack(
+                "answer-other-issuer",
+                "A second responder, in the callout's account, lets a stranger in with an \
                      answer that it signed itself",
-                    "where it has the issuer's seed",
-                    "the server takes answers of the configured issuer alone",
-                ),
-                "CONNECT {nkey: another, sig: its own}",
+                "where it has the issuer's seed",
+                "the server takes answers of the configured issuer alone",
             ),
-            told(
-                attack(
-                    "answer-replayed",
-                    "A second responder lets a stranger in with an answer of solewriter's that it \
+            "CONNECT {nkey: another, sig: its own}",
+        ),
+        told(
+            attack(
+                "answer-replayed",
+                "A second responder lets a stranger in with an answer of solewriter's that it \
                      captured, for a service",
-                    "where it has the issuer's seed",
-                    "an answer is for one connection, by a key that the server makes for it",
-                ),
-                "CONNECT {nkey: another, sig: its own}",
+                "where it has the issuer's seed",
+                "an answer is for one connection, by a key that the server makes for it",
             ),
-            told(
-                attack(
-                    "answer-other-user",
-                    "The same with an answer that the issuer signed for another connection of this \
+            "CONNECT {nkey: another, sig: its own}",
+        ),
+        told(
+            attack(
+                "answer-other-user",
+                "The same with an answer that the issuer signed for another connection of this \
                      server",
-                    "for the connection that is asked about",
-                    "an answer is for one connection, by a key that the server makes for it",
-                ),
-                "CONNECT {nkey: another, sig: its own}",
+                "for the connection that is asked about",
+                "an answer is for one connection, by a key that the server makes for it",
             ),
-            told(
-                attack(
-                    "answer-other-grant",
-                    "The same with the grant of another connection, in an answer for this one",
-                    "for the connection that is asked about",
-                    "so is the grant in it",
-                ),
-                "CONNECT {nkey: another, sig: its own}",
+            "CONNECT {nkey: another, sig: its own}",
+        ),
+        told(
+            attack(
+                "answer-other-grant",
+                "The same with the grant of another connection, in an answer for this one",
+                "for the connection that is asked about",
+                "so is the grant in it",
             ),
-            told(
-                attack(
-                    "answer-other-server",
-                    "The same with an answer that the issuer signed for another server",
-                    "for the server that asks",
-                    "an answer is for one server, by its id",
-                ),
-                "CONNECT {nkey: another, sig: its own}",
+            "CONNECT {nkey: another, sig: its own}",
+        ),
+        told(
+            attack(
+                "answer-other-server",
+                "The same with an answer that the issuer signed for another server",
+                "for the server that asks",
+                "an answer is for one server, by its id",
             ),
-            told(
-                attack(
-                    "answer-expired",
-                    "The same with a grant that has expired",
-                    "while it has not",
-                    "the server looks at the grant's time",
-                ),
-                "CONNECT {nkey: another, sig: its own}",
+            "CONNECT {nkey: another, sig: its own}",
+        ),
+        told(
+            attack(
+                "answer-expired",
+                "The same with a grant that has expired",
+                "while it has not",
+                "the server looks at the grant's time",
             ),
-            told(
-                attack(
-                    "ask-as-server",
-                    "Someone in the callout's account, with all permissions, plays a server and \
+            "CONNECT {nkey: another, sig: its own}",
+        ),
+        told(
+            attack(
+                "ask-as-server",
+                "Someone in the callout's account, with all permissions, plays a server and \
                      asks solewriter for a service's grant",
-                    "for a subject of its own",
-                    "nats-server lets no client publish authorization requests; a server, or who \
+                "for a subject of its own",
+                "nats-server lets no client publish authorization requests; a server, or who \
                      has the callout's seed and lets an answer of JetStream's arrive there, gets \
                      what is good at the server that signed the request alone",
-                ),
-                "PUB $SYS.REQ.USER.AUTH",
             ),
-            told(
-                attack(
-                    "answer-publisher",
-                    "The user who may push policies takes authorization requests",
-                    "for the callout user",
-                    "it is in another account, and its permissions leave that out",
-                ),
-                "SUB $SYS.REQ.USER.AUTH",
+            "PUB $SYS.REQ.USER.AUTH",
+        ),
+        told(
+            attack(
+                "answer-publisher",
+                "The user who may push policies takes authorization requests",
+                "for the callout user",
+                "it is in another account, and its permissions leave that out",
             ),
-            residual(
-                attack(
-                    "answer-first",
-                    "A second responder, in the callout's account, answers first with nonsense: a \
+            "SUB $SYS.REQ.USER.AUTH",
+        ),
+        residual(
+            attack(
+                "answer-first",
+                "A second responder, in the callout's account, answers first with nonsense: a \
                      service is not let in",
-                    "",
-                    "",
-                ),
-                "the service's own key and signature",
-                "the server takes the first answer, and a bad one is a refusal",
-                "nobody but solewriter may subscribe to `$SYS.REQ.USER.AUTH` in AUTH: the shipped \
+                "",
+                "",
+            ),
+            "the service's own key and signature",
+            "the server takes the first answer, and a bad one is a refusal",
+            "nobody but solewriter may subscribe to `$SYS.REQ.USER.AUTH` in AUTH: the shipped \
                  configuration has one user there, with permissions; add none",
-            ),
-            residual(
-                attack("door-no-auth-user", "No credential, where `no_auth_user` is set", "", ""),
-                "CONNECT {}",
-                "the server makes everyone without a credential that user, and asks nobody",
-                "never set `no_auth_user`; `prove` finds it",
-            ),
-        ],
-    }
+        ),
+        residual(
+            attack("door-no-auth-user", "No credential, where `no_auth_user` is set", "", ""),
+            "CONNECT {}",
+            "the server makes everyone without a credential that user, and asks nobody",
+            "never set `no_auth_user`; `prove` finds it",
+        ),
+    ]
 }
 
 /// What a row shows in the place of lines.

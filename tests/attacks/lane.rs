@@ -88,7 +88,9 @@ answers = ["svc.plain{lane}"]
         }
         let (owns, reads) = match who {
             Who::Reader => (String::new(), format!("\"victim{lane}\"")),
-            Who::PartReader => (String::new(), format!("\"victim{lane}/open.>\", \"victim{lane}/*.shown\"")),
+            Who::PartReader => {
+                (String::new(), format!("\"victim{lane}/open.>\", \"victim{lane}/*.shown\""))
+            }
             Who::Sharer => (format!(", \"shared{lane}/mine.>\""), String::new()),
             _ => (String::new(), String::new()),
         };

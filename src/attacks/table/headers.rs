@@ -156,7 +156,6 @@ pub(super) fn family() -> Family {
             .closed(Ending::Refused, super::NOT_GRANTED)
             .once_granted(&["$KV.{victim}.theirs.k1"])
             .bucket(json!({"allow_atomic": true}))
-            .since(2, 12)
             .not_in_prove(),
             put(
                 "header-schedule-source",

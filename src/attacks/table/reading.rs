@@ -234,21 +234,39 @@ pub(super) fn values() -> Family {
                 "\"filter_subject\":\"$KV.{victim}.theirs.>\"",
             )
             .instead(
-                ask("$JS.API.CONSUMER.CREATE.KV_{victim}.w.$KV.{victim}.>.shown").body(
-                    &consumer(&json!({"name": "w", "filter_subject": "$KV.{victim}.>.shown"})),
-                ),
+                ask("$JS.API.CONSUMER.CREATE.KV_{victim}.w.$KV.{victim}.>.shown").body(&consumer(
+                    &json!({"name": "w", "filter_subject": "$KV.{victim}.>.shown"}),
+                )),
             )
             .first(listen("_INBOX.{me}.values"))
             .closed(Ending::Rejected, "JetStream knows no filter with a `>` in the middle")
             .not_in_prove(),
-            beside("get-body-beside", "A direct get of what it may read, with another key in the \
-                 body", "", &by_key),
-            beside("get-sequence-beside", "The same with a sequence in the body", "",
-                &json!({"seq": 1})),
-            beside("get-many-beside", "The same with many keys in the body", "",
-                &json!({"multi_last": ["$KV.{victim}.>"]})).since(2, 11),
-            beside("get-next-beside", "The same with the next of any key in the body", "",
-                &json!({"seq": 1, "next_by_subj": ">"})),
+            beside(
+                "get-body-beside",
+                "A direct get of what it may read, with another key in the \
+                 body",
+                "",
+                &by_key,
+            ),
+            beside(
+                "get-sequence-beside",
+                "The same with a sequence in the body",
+                "",
+                &json!({"seq": 1}),
+            ),
+            beside(
+                "get-many-beside",
+                "The same with many keys in the body",
+                "",
+                &json!({"multi_last": ["$KV.{victim}.>"]}),
+            )
+            .since(2, 11),
+            beside(
+                "get-next-beside",
+                "The same with the next of any key in the body",
+                "",
+                &json!({"seq": 1, "next_by_subj": ">"}),
+            ),
             beside(
                 "get-headers-beside",
                 "The same with headers that name another key, and another account",
@@ -257,12 +275,10 @@ pub(super) fn values() -> Family {
                 &by_key,
             ),
             beside("get-headers-alone", "The same with these headers alone", "", &Value::Null)
-                .instead(
-                    ask("$JS.API.DIRECT.GET.KV_{victim}.$KV.{victim}.open.k").headers(
-                        "Nats-Subject: $KV.{victim}.theirs.k1\r\nNats-Sequence: 1\r\n\
+                .instead(ask("$JS.API.DIRECT.GET.KV_{victim}.$KV.{victim}.open.k").headers(
+                    "Nats-Subject: $KV.{victim}.theirs.k1\r\nNats-Sequence: 1\r\n\
                          Nats-Last-Sequence: 1",
-                    ),
-                )
+                ))
                 .closed(Ending::NoEffect, "no header of a direct get means anything")
                 .control(Control::Nowhere),
             Attack::new(
