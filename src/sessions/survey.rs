@@ -33,6 +33,7 @@ impl Session {
             host: &self.connection.ip,
             address: self.connection.address(),
             connection: self.connection.way(),
+            server: &self.server.version,
             now,
         }
     }

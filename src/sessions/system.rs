@@ -17,6 +17,7 @@ use serde_json::json;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::policy::model::ConnectionType;
+use crate::protocol::request;
 
 /// How long a server may take to answer one question.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
@@ -64,6 +65,12 @@ pub struct ServerName {
     /// Its name.
     #[serde(default)]
     pub name: String,
+    /// Its version.
+    #[serde(default, rename = "ver")]
+    pub version: String,
+    /// The cluster that it is in, or empty.
+    #[serde(default)]
+    pub cluster: String,
 }
 
 /// The servers that answered.
@@ -124,7 +131,7 @@ impl Connection {
     /// Its address, when it is one.
     #[must_use]
     pub fn address(&self) -> Option<IpAddr> {
-        self.ip.parse::<IpAddr>().ok().map(|address| address.to_canonical())
+        request::address(&self.ip)
     }
 }
 
