@@ -1,7 +1,7 @@
 //! The one decision: request, policy and time in; grant or denial out. Pure and synchronous;
 //! `serve` and the tests call the same function.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use moka::policy::EvictionPolicy;
@@ -9,6 +9,7 @@ use moka::policy::EvictionPolicy;
 use crate::asked::Asked;
 use crate::audit::event::words;
 use crate::identity::{self, Unproved};
+use crate::defects;
 use crate::keys::{User, UserKey, Verifier};
 use crate::limits::Limit;
 use crate::permissions::{Basis, Defaults, Grant, GrantError, Written};
@@ -81,6 +82,12 @@ pub enum Denial {
     /// The service may not connect in this way.
     #[error("the service may not connect by {0}; its `connections` say how it may")]
     Connection(String),
+    /// The server does not hold leafnodes to what they are given.
+    #[error(
+        "nats-server {0:?} lets a leafnode write past its permissions; 2.11.16, 2.12.7, 2.14.0 and \
+         later do not"
+    )]
+    Leafnode(String),
     /// The policy places the service in an account that the settings do not offer.
     #[error("the policy places it in the account {0}, which [grants] accounts does not offer")]
     Account(Arc<str>),
@@ -121,6 +128,7 @@ impl Denial {
             Self::NoLongerValid(_) => "no_longer_valid",
             Self::Source(_) => "source",
             Self::Connection(_) => "connection",
+            Self::Leafnode(_) => "leafnode",
             Self::Account(_) => "account",
             Self::Name(_) => "name",
             Self::Limited(_) => "limited",
@@ -141,6 +149,8 @@ pub struct Circumstances<'a> {
     pub address: Option<IpAddr>,
     /// How it connects; `None` for what solewriter does not know.
     pub connection: Option<ConnectionType>,
+    /// The version of the server that it connects to, in that server's words.
+    pub server: &'a str,
     /// Seconds since the Unix epoch.
     pub now: i64,
 }
@@ -297,9 +307,9 @@ impl Decider {
     ) -> Result<UserKey, Denied> {
         let revision = policy.revision();
         // The address is the server's word. Before the proof, which is what a flood would cost.
-        if let (Some(limit), Some(address)) = (&self.per_host, request.client().address)
-            && !limit.admits(address, now)
-        {
+        // What is no address counts as one that nobody has: else it would pass by the limit.
+        let address = request.client().address.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
+        if self.per_host.as_ref().is_some_and(|limit| !limit.admits(address, now)) {
             let reason = Denial::Limited("host");
             return Err(Denied { reason, key: None, service: None, revision: revision.clone() });
         }
@@ -366,6 +376,7 @@ impl Decider {
             host: &client.host,
             address: client.address,
             connection: client.connection,
+            server: &request.server().version,
             now,
         };
         let Entitlement { service, entry, grant } =
@@ -414,11 +425,14 @@ impl Decider {
         key: &UserKey,
         circumstances: &Circumstances<'_>,
     ) -> Result<Entitlement<'a>, Refusal<'a>> {
-        let Circumstances { host, address, connection, now } = *circumstances;
+        let Circumstances { host, address, connection, server, now } = *circumstances;
         let unknown = Refusal::Denied(Denial::UnknownKey, None);
         let (service, entry) = policy.holder(key).ok_or(unknown)?;
         let denied = |reason: Denial| Refusal::Denied(reason, Some(service));
         admit(service, connection, address, host).map_err(denied)?;
+        if connection == Some(ConnectionType::Leafnode) && !defects::holds_leafnodes(server) {
+            return Err(denied(Denial::Leafnode(server.to_owned())));
+        }
         if let Some(account) = &service.account
             && *account != self.defaults.account
             && !self.accounts.contains(account)

@@ -5,6 +5,8 @@
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 
+use semver::Version as Release;
+
 /// A server's version: major, minor, patch.
 pub type Version = (u64, u64, u64);
 
@@ -75,6 +77,46 @@ pub fn of(text: &str) -> impl Iterator<Item = &'static Defect> {
     KNOWN.into_iter().filter(move |defect| version.is_some_and(|version| defect.is_in(version)))
 }
 
+/// The first version of each line that holds leafnodes to the permissions of a callout. Before,
+/// none was asked for. Seen on 2.10.25 and 2.11.11 (not held), 2.12.8, 2.14.6 and 2.15.1 (held);
+/// the versions are from the server's source.
+pub const LEAFNODES_HELD: [&str; 3] = ["2.11.16", "2.12.7", "2.14.0"];
+
+/// Whether a server of that version holds leafnodes to what they are given. One whose version
+/// cannot be read does not.
+#[must_use]
+pub fn holds_leafnodes(text: &str) -> bool {
+    Release::parse(text).is_ok_and(|version| mended(&version, &LEAFNODES_HELD))
+}
+
+/// Whether a version has what was first in those: one of its own line, or it is newer than all.
+#[must_use]
+pub fn mended(version: &Release, first: &[&str]) -> bool {
+    let first: Vec<Release> = first.iter().filter_map(|text| Release::parse(text).ok()).collect();
+    let line = |v: &Release| (v.major, v.minor);
+    first.iter().any(|fix| line(fix) == line(version) && version >= fix)
+        || first.iter().all(|fix| line(version) > line(fix))
+}
+
+/// More clusters than this are not named.
+const CLUSTERS_AT_MOST: usize = 16;
+
+/// The clusters that servers said to be in. More than one are joined by gateways, across which
+/// JetStream delivers into another cluster's buckets whatever a consumer's maker may publish.
+#[derive(Debug, Default)]
+pub struct Clusters(Mutex<BTreeSet<String>>);
+
+impl Clusters {
+    /// All that were seen, when this is a new one beside others.
+    pub fn joined(&self, cluster: &str) -> Option<String> {
+        let mut seen = self.0.lock().ok()?;
+        let new = !cluster.is_empty()
+            && seen.len() < CLUSTERS_AT_MOST
+            && seen.insert(cluster.to_owned());
+        (new && seen.len() > 1).then(|| seen.iter().cloned().collect::<Vec<_>>().join(", "))
+    }
+}
+
 /// More servers than this are not told apart.
 const SERVERS_AT_MOST: usize = 1000;
 
@@ -116,6 +158,42 @@ mod tests {
         ] {
             assert_eq!(of(version).copied().collect::<Vec<_>>(), defects, "{version}");
         }
+    }
+
+    #[test]
+    fn leafnodes_are_held_where_it_is_known_that_they_are() {
+        for (version, held) in [
+            ("2.10.25", false),
+            ("2.10.99", false),
+            ("2.11.15", false),
+            ("2.11.16-RC.1", false),
+            ("2.11.16", true),
+            ("2.12.0", false),
+            ("2.12.6", false),
+            ("2.12.7", true),
+            ("2.13.9", false),
+            ("2.14.0-preview.1", false),
+            ("2.14.0", true),
+            ("2.15.1", true),
+            ("3.0.0-dev", true),
+            ("", false),
+            ("2.15", false),
+            ("newest", false),
+        ] {
+            assert_eq!(holds_leafnodes(version), held, "{version}");
+        }
+    }
+
+    #[test]
+    fn a_second_cluster_is_told_of_once() {
+        let clusters = Clusters::default();
+        assert_eq!([clusters.joined(""), clusters.joined("a"), clusters.joined("a")], [None, None, None]);
+        assert_eq!(clusters.joined("b").as_deref(), Some("a, b"));
+        assert_eq!([clusters.joined("b"), clusters.joined("")], [None, None]);
+        for number in 0..2 * CLUSTERS_AT_MOST {
+            clusters.joined(&number.to_string());
+        }
+        assert_eq!(clusters.joined("another"), None);
     }
 
     #[test]

@@ -240,7 +240,7 @@ fn nkeys() -> Value {
 
 /// What a service and `[defaults]` may set.
 fn settings_of() -> Map<String, Value> {
-    let types = ConnectionType::ALL.map(ConnectionType::as_str);
+    let types = ConnectionType::OFFERED.map(ConnectionType::as_str);
     object([
         ("account", text("The account that connections are placed in.")),
         ("lifetime", duration("How long a connection's permissions last: 1 second to 366 days.")),

@@ -76,6 +76,8 @@ pub struct Health {
     recorder: Recorder,
     /// Servers whose version was looked at.
     servers: defects::Seen,
+    /// Clusters that servers are in.
+    clusters: defects::Clusters,
     /// Whose answers servers take.
     askers: Mutex<Askers>,
 }
@@ -143,7 +145,15 @@ impl Health {
             recorder,
             servers: defects::Seen::default(),
             askers: Mutex::default(),
+            clusters: defects::Clusters::default(),
         })
+    }
+
+    /// Says so when servers are of more than one cluster.
+    pub fn look_at_cluster(&self, cluster: &str) {
+        if let Some(all) = self.clusters.joined(cluster) {
+            telemetry::log_gateways(&all);
+        }
     }
 
     /// One connection more or less.
@@ -205,6 +215,7 @@ impl Health {
     fn asked(&self, server: &Server, now: i64) {
         if self.servers.first(server.key.as_str()) {
             telemetry::log_defects(server);
+            self.look_at_cluster(&server.cluster);
         }
         self.askers().asked(&server.name, None, now);
     }

@@ -24,7 +24,7 @@ use prometheus_client::registry::{Registry, Unit};
 use tracing_subscriber::EnvFilter;
 
 pub use self::consumers::ConsumerMetrics;
-pub use self::events::{brief, log_defects, log_event};
+pub use self::events::{brief, log_defects, log_event, log_gateways};
 pub use self::sessions::{SessionMetrics, SessionState};
 use crate::policy::model::Policy;
 use crate::protocol::request::Rejection;

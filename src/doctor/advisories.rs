@@ -6,6 +6,8 @@
 
 use semver::Version;
 
+use crate::defects::mended;
+
 /// Until which note the table goes.
 pub const UP_TO: &str = "2026-28 of 2026-06-29";
 
@@ -208,13 +210,8 @@ impl Advisory {
     /// Whether a version has it: it is in no line that has the fix, and not newer than all of them.
     #[must_use]
     pub fn affects(&self, version: &Version) -> bool {
-        let fixes: Vec<Version> =
-            self.fixed.iter().filter_map(|fix| Version::parse(fix).ok()).collect();
-        let line = |v: &Version| (v.major, v.minor);
-        let fixed = fixes.iter().any(|fix| line(fix) == line(version) && version >= fix)
-            || fixes.iter().all(|fix| line(version) > line(fix));
         let since = Version::parse(self.since).is_ok_and(|since| *version >= since);
-        since && !fixed
+        since && !mended(version, self.fixed)
     }
 
     /// Where the note is.

@@ -223,6 +223,9 @@ impl ConnectionType {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Standard, Self::Websocket, Self::Mqtt, Self::Leafnode];
 
+    /// Those that a policy may name. By MQTT nobody can log in: it has no nonce to sign.
+    pub const OFFERED: [Self; 3] = [Self::Standard, Self::Websocket, Self::Leafnode];
+
     /// What nats-server calls `kind` and `type` of a client, in its requests and in CONNZ; `None`
     /// for what is not known here.
     #[must_use]

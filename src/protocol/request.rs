@@ -289,6 +289,14 @@ impl VerifiedRequest {
     }
 }
 
+/// The address that a server writes of a client; `None` when it is none. A link-local one comes with
+/// its zone, `fe80::1%eth0`, which says on which of the server's networks it is and is left out.
+#[must_use]
+pub fn address(host: &str) -> Option<IpAddr> {
+    let plain = host.split_once('%').map_or(host, |(address, _zone)| address);
+    plain.parse::<IpAddr>().ok().map(|address| address.to_canonical())
+}
+
 fn client_of(info: ClientInfo, options: ConnectOptions) -> (Client, Credentials) {
     let ClientInfo { host, id, kind, protocol, nonce } = info;
     let ConnectOptions { nkey, sig, jwt, auth_token, user, pass, name, lang, version } = options;
@@ -300,7 +308,7 @@ fn client_of(info: ClientInfo, options: ConnectOptions) -> (Client, Credentials)
     ];
     let other = others.iter().find_map(|(present, what)| present.then_some(*what));
     let connection = ConnectionType::of(&kind, &protocol);
-    let address = host.parse::<IpAddr>().ok().map(|a| a.to_canonical());
+    let address = address(&host);
     let library = if version.is_empty() { lang } else { format!("{lang} {version}") };
     (
         Client { host, address, id, connection, name, library },

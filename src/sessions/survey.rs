@@ -38,6 +38,7 @@ impl Session {
             host: &self.connection.ip,
             address: self.connection.address(),
             connection: self.connection.way(),
+            server: &self.server.version,
             now,
         }
     }

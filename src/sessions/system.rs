@@ -19,6 +19,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::keys::ServerKey;
 use crate::policy::model::ConnectionType;
+use crate::protocol::request;
 
 /// How long a server may take to answer one question, and to tell of all of its connections.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
@@ -92,6 +93,9 @@ pub struct ServerName {
     /// Its version.
     #[serde(default, rename = "ver")]
     pub version: String,
+    /// The cluster that it is in, or empty.
+    #[serde(default)]
+    pub cluster: String,
 }
 
 impl ServerName {
@@ -100,7 +104,8 @@ impl ServerName {
     fn checked(self) -> Option<Self> {
         ServerKey::parse(&self.id).ok()?;
         let cut = |text: String| text.chars().take(MAX_NAME).collect();
-        Some(Self { id: self.id, name: cut(self.name), version: cut(self.version) })
+        let (name, version) = (cut(self.name), cut(self.version));
+        Some(Self { id: self.id, name, version, cluster: cut(self.cluster) })
     }
 }
 
@@ -179,7 +184,7 @@ impl Connection {
     /// Its address, when it is one.
     #[must_use]
     pub fn address(&self) -> Option<IpAddr> {
-        self.ip.parse::<IpAddr>().ok().map(|address| address.to_canonical())
+        request::address(&self.ip)
     }
 }
 

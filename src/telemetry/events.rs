@@ -38,6 +38,16 @@ pub fn brief(problems: &str, errors: u64) -> String {
     }
 }
 
+/// Logs that servers of several clusters work together. Not an audit event: as above.
+pub fn log_gateways(clusters: &str) {
+    tracing::error!(
+        event = "gateways",
+        clusters = words(clusters),
+        "servers of several clusters are joined by gateways: across them any service that reads a \
+         bucket overwrites and erases the buckets of the other cluster. Join no clusters",
+    );
+}
+
 /// Logs one event. `audit` in the line is the event's id in the audit stream.
 pub fn log_event(source: &Source, record: &Record) {
     let id = source.id(record.sequence);

@@ -130,9 +130,18 @@ fn connections(list: &Spanned<Vec<Spanned<String>>>, problems: &Collector) -> Ve
 }
 
 fn connection(entry: &Spanned<String>, problems: &Collector) -> Option<ConnectionType> {
-    let found = ConnectionType::ALL.into_iter().find(|kind| kind.as_str() == entry.value);
-    if found.is_none() {
-        let names = ConnectionType::ALL.map(ConnectionType::as_str);
+    let found = ConnectionType::OFFERED.into_iter().find(|kind| kind.as_str() == entry.value);
+    if entry.value == ConnectionType::Mqtt.as_str() {
+        problems.push(
+            Problem::error("no-mqtt", "no service can connect by MQTT")
+                .at(&entry.span, "MQTT gives a client nothing to sign with its key")
+                .help(
+                    "remove it; MQTT devices need users of nats-server's own configuration, in an \
+                     account apart from the services'",
+                ),
+        );
+    } else if found.is_none() {
+        let names = ConnectionType::OFFERED.map(ConnectionType::as_str);
         let help = match nearest(&entry.value, names) {
             Some(name) => format!("did you mean {name:?}?"),
             None => format!("the connection types are {}", names.join(", ")),

@@ -7,7 +7,7 @@ use super::Draft;
 use super::bucket::Buckets;
 use super::role::Roles;
 use super::settings::Place;
-use crate::policy::model::{Access, Rule};
+use crate::policy::model::{Access, ConnectionType, Rule};
 use crate::source::{Collector, Problem};
 use crate::subject::tree::PatternTree;
 use crate::subject::{Pattern, StarError, deny_below_stars};
@@ -50,6 +50,44 @@ pub fn check(drafts: &[Draft], effort: &mut Effort, problems: &Collector) {
         check_covered(draft.rules().filter(|(rule, _)| rule.role.is_none()), effort, problems);
         check_deputy(draft, problems);
         check_stars(draft, &mut steps, problems);
+        check_leafnode(draft, problems);
+    }
+}
+
+/// A leafnode is told each subject that others subscribe to and that it may publish to: with
+/// `answers`, everybody's inboxes, whose names are all that protects them. And nats-server keeps
+/// buckets and JetStream from leafnodes.
+fn check_leafnode(draft: &Draft, problems: &Collector) {
+    if !draft.service.connections.contains(&ConnectionType::Leafnode) {
+        return;
+    }
+    let name = &draft.service.name;
+    let find = |wanted: fn(&Access) -> bool| draft.rules().find(|(rule, _)| wanted(&rule.access));
+    if let Some((_, answers)) = find(|access| matches!(access, Access::Answers(_))) {
+        problems.push(
+            Problem::error(
+                "leafnode-answers",
+                format!("`{name}` may connect as LEAFNODE and answers requests"),
+            )
+            .at(&answers.span, "it may publish to inboxes, so a server tells it everybody's")
+            .help(
+                "give what answers a service of its own, whose `connections` have no LEAFNODE: \
+                 a leafnode that knows an inbox can forge the answer to it",
+            ),
+        );
+    }
+    let kept = |access: &Access| {
+        matches!(access, Access::Owns(_) | Access::Reads(_) | Access::Audits(_))
+    };
+    if let Some((rule, kept)) = find(kept) {
+        problems.push(
+            Problem::warning(
+                "leafnode-keyspaces",
+                format!("`{name}` may connect as LEAFNODE, by which `{}` does not work", rule.access),
+            )
+            .at(&kept.span, "nats-server lets neither keys nor JetStream through to a leafnode")
+            .help("connect by STANDARD or WEBSOCKET for that; a leafnode carries plain subjects"),
+        );
     }
 }
 

@@ -23,6 +23,7 @@ const HERE: Circumstances<'static> = Circumstances {
     host: "10.1.2.3",
     address: Some(std::net::IpAddr::V4(std::net::Ipv4Addr::new(10, 1, 2, 3))),
     connection: Some(ConnectionType::Standard),
+    server: "2.15.1",
     now: 1_800_000_000,
 };
 
