@@ -22,7 +22,7 @@ async fn stream(
     bucket: &solewriter::policy::bucket::Bucket,
     replicas: usize,
 ) -> Option<(String, u64)> {
-    let subject = "$JS.API.STREAM.INFO.KV_solewriter_policy";
+    let subject = "$JS.POLICY.API.STREAM.INFO.KV_solewriter_policy";
     let answer = bucket.client().request(subject, "".into()).await.ok()?;
     let info: Value = serde_json::from_slice(&answer.payload).ok()?;
     let leader = info["cluster"]["leader"].as_str()?.to_owned();

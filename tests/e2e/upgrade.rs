@@ -94,7 +94,7 @@ pub async fn a_policy_in_its_bucket_moves_by_the_printed_steps(version: &'static
     let client = deployment.client("publisher", deployment.url()).await;
     let old = Bucket::in_own_account(client, BucketName::parse("solewriter_policy").unwrap());
     old.create(Some(1)).await.unwrap();
-    let files = Directory::new(&deployment.files.policy()).read().unwrap();
+    let files = Directory::new(deployment.files.policy()).read().unwrap();
     bucket::push_unasked(&old, &files).await.unwrap();
 
     // What is open in it, doctor says.
