@@ -137,6 +137,39 @@ fn flags_override_the_environment_and_both_the_file() {
     assert!(text.contains("lifetime = \"never\"") && !text.contains("\"nothing\""), "{text}");
 }
 
+/// What services are granted begins with it: nothing but an API of JetStream's will do.
+#[test]
+fn the_way_to_the_audit_streams_is_an_api_and_nothing_else() {
+    let (_dir, deployment) = deployment();
+    let load = |more: &str| {
+        let good = "stream = \"AUDIT_EVENTS\"\n";
+        let text = std::fs::read_to_string(deployment.settings()).unwrap();
+        let file = deployment.dir.join("changed.toml");
+        std::fs::write(&file, text.replace(good, &format!("{good}{more}\n"))).unwrap();
+        let loaded = config::load(&file, &config::Overrides::default());
+        let problems = |problems: solewriter::source::Problems| {
+            problems.render(solewriter::source::render::Style::Plain)
+        };
+        loaded.map(|(settings, _)| settings.defaults.audit).map_err(problems)
+    };
+    let audit = load("services = \"MORE\"\napi = \"$JS.LOGS.API\"").unwrap();
+    let streams = (audit.events(), audit.services(), audit.api());
+    assert_eq!(streams, ("AUDIT_EVENTS", "MORE", "$JS.LOGS.API"));
+    assert!(load("api = \"$JS.API\"").unwrap().are_beside_buckets());
+    for api in ["$JS.>", "$JS.*.API", "$JS.API.STREAM", "$KV.orders", "$JS.ACK.API", ""] {
+        let error = load(&format!("api = \"{api}\"")).unwrap_err();
+        let said = format!("{api:?} is no prefix of JetStream's API");
+        assert!(
+            error.contains(&said) && error.contains("expected \"$JS.<ACCOUNT>.API\""),
+            "{error}"
+        );
+    }
+    let error = load("services = \"AUDIT_EVENTS\"").unwrap_err();
+    assert!(error.contains("services' events go into a stream of their own"), "{error}");
+    let error = load("services = \"KV_orders\"").unwrap_err();
+    assert!(error.contains("\"KV_orders\" is not a stream"), "{error}");
+}
+
 #[cfg(unix)]
 #[test]
 fn a_seed_that_others_can_read_is_refused() {
