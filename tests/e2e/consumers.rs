@@ -635,3 +635,40 @@ pub async fn a_pull_under_way_ends_with_its_connection(version: &'static str) {
     let quiet = tokio::time::timeout(Duration::from_millis(300), heard.next()).await;
     assert!(quiet.is_err(), "{quiet:?}");
 }
+
+/// What one deletion too many costs: the library notices, and makes another consumer.
+pub async fn a_watch_whose_consumer_was_deleted_comes_back(version: &'static str) {
+    let deployment = Deployment::start(version, BEFORE).await;
+    deployment.create_buckets(&["orders", "rates"]).await;
+    let admin = admin_of(&deployment, "admin").await;
+    let keeps = deployment.service("keeps");
+    let client = async_nats::ConnectOptions::with_nkey(keeps.seed.expose().to_owned())
+        .custom_inbox_prefix("_INBOX.keeps")
+        .connect(deployment.url())
+        .await
+        .unwrap();
+    let store = async_nats::jetstream::new(client).get_key_value("orders").await.unwrap();
+    let mut watch = store.watch_all().await.unwrap();
+    let before = names(&admin, "KV_orders").await;
+    assert_eq!(before.len(), 1);
+    let delete = format!("$JS.API.CONSUMER.DELETE.KV_orders.{}", before[0]);
+    let deleted = admin.request(delete, "".into()).await.unwrap().payload;
+    let deleted: Value = serde_json::from_slice(&deleted).unwrap();
+    assert_eq!(deleted["success"], true, "{deleted}");
+    let began = Instant::now();
+    deployment.bucket("orders").await.put("k", "1".into()).await.unwrap();
+    let mut errors = 0;
+    let entry = loop {
+        match tokio::time::timeout(DEADLINE, watch.next()).await.unwrap().unwrap() {
+            Ok(entry) => break entry,
+            Err(error) => {
+                // The first is told; a watch that is asked again goes on.
+                assert!(error.to_string().contains("consumer"), "{error}");
+                errors += 1;
+                assert!(errors < 10, "{error}");
+            }
+        }
+    };
+    assert_eq!(entry.value, "1");
+    println!("{version}: a watch of async-nats was back after {:.1?}", began.elapsed());
+}

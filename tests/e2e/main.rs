@@ -230,6 +230,7 @@ on_every_server! {
     crate::consumers::without_a_system_user_consumers_end_all_the_same as without_a_system_user_consumers_end_all_the_same;
     crate::consumers::a_page_that_never_arrives_hides_nothing as a_page_that_never_arrives_hides_nothing;
     crate::consumers::a_pull_under_way_ends_with_its_connection as a_pull_under_way_ends_with_its_connection;
+    crate::consumers::a_watch_whose_consumer_was_deleted_comes_back as a_watch_whose_consumer_was_deleted_comes_back;
     crate::consumers::a_deployment_without_the_imports_is_told_so as a_deployment_without_the_imports_is_told_so;
     crate::bucket::a_fleet_waits_for_its_bucket_and_follows_it as a_fleet_waits_for_its_bucket_and_follows_it;
     crate::bucket::what_was_pushed_is_logged_shown_pulled_and_rolled_back as what_was_pushed_is_logged_shown_pulled_and_rolled_back;
