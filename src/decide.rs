@@ -4,8 +4,8 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
-use crate::identity::{self, Unproved};
 use crate::defects;
+use crate::identity::{self, Unproved};
 use crate::keys::{User, UserKey, Verifier};
 use crate::limits::Limit;
 use crate::permissions::{Basis, Defaults, Grant, GrantError, Written};

@@ -71,8 +71,6 @@ pub struct Health {
     recorder: Recorder,
     /// Servers whose version was looked at.
     servers: defects::Seen,
-    /// Clusters that servers are in.
-    clusters: defects::Clusters,
 }
 
 impl Health {
@@ -93,15 +91,7 @@ impl Health {
             metrics,
             recorder,
             servers: defects::Seen::default(),
-            clusters: defects::Clusters::default(),
         })
-    }
-
-    /// Says so when servers are of more than one cluster.
-    pub fn look_at_cluster(&self, cluster: &str) {
-        if let Some(all) = self.clusters.joined(cluster) {
-            telemetry::log_gateways(&all);
-        }
     }
 
     /// One connection more or less.
@@ -311,7 +301,7 @@ impl Service {
                 let server = authorisation.request.server();
                 if self.health.servers.first(server.key.as_str()) {
                     telemetry::log_defects(server);
-                    self.health.look_at_cluster(&server.cluster);
+                    self.metrics.see_cluster(&server.cluster);
                 }
                 self.recorder.record(authorisation.event(&id, took));
                 Some((bytes?.into(), id))

@@ -206,6 +206,8 @@ pub struct Server {
     pub websocket: bool,
     /// Whether it takes leafnodes.
     pub leafnodes: bool,
+    /// Its name as a gateway; empty when it is none.
+    pub gateway: String,
     /// Listeners of its own kind, `websocket` or `mqtt`, that let in who shows nothing, and as
     /// whom.
     pub guests: Vec<(&'static str, String)>,

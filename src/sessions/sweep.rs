@@ -67,6 +67,9 @@ pub async fn look(
             "a server did not tell of its connections",
         );
     }
+    for cluster in found.servers.iter().map(|server| &server.cluster) {
+        metrics.see_cluster(cluster);
+    }
     count.publish(metrics);
     let (complete, heard) = (found.complete(), !found.servers.is_empty());
     let mut stale = found.found;

@@ -98,6 +98,7 @@ fn server(answer: &Answer, clock: Clock) -> Server {
         mqtt: listens("mqtt"),
         websocket: listens("websocket"),
         leafnodes: listens("leaf"),
+        gateway: text(data, "/gateway/name"),
         guests: ["websocket", "mqtt"]
             .into_iter()
             .map(|listener| (listener, text(data, &format!("/{listener}/no_auth_user"))))
