@@ -8,8 +8,8 @@ use moka::policy::EvictionPolicy;
 
 use crate::asked::Asked;
 use crate::audit::event::words;
-use crate::identity::{self, Unproved};
 use crate::defects;
+use crate::identity::{self, Unproved};
 use crate::keys::{User, UserKey, Verifier};
 use crate::limits::Limit;
 use crate::permissions::{Basis, Defaults, Grant, GrantError, Written};

@@ -107,13 +107,11 @@ const CLUSTERS_AT_MOST: usize = 16;
 pub struct Clusters(Mutex<BTreeSet<String>>);
 
 impl Clusters {
-    /// All that were seen, when this is a new one beside others.
-    pub fn joined(&self, cluster: &str) -> Option<String> {
+    /// All that were seen, when this is a new one. Servers without a cluster are in none.
+    pub fn see(&self, cluster: &str) -> Option<Vec<String>> {
         let mut seen = self.0.lock().ok()?;
-        let new = !cluster.is_empty()
-            && seen.len() < CLUSTERS_AT_MOST
-            && seen.insert(cluster.to_owned());
-        (new && seen.len() > 1).then(|| seen.iter().cloned().collect::<Vec<_>>().join(", "))
+        let known = cluster.is_empty() || seen.contains(cluster) || seen.len() >= CLUSTERS_AT_MOST;
+        (!known && seen.insert(cluster.to_owned())).then(|| seen.iter().cloned().collect())
     }
 }
 
@@ -187,13 +185,13 @@ mod tests {
     #[test]
     fn a_second_cluster_is_told_of_once() {
         let clusters = Clusters::default();
-        assert_eq!([clusters.joined(""), clusters.joined("a"), clusters.joined("a")], [None, None, None]);
-        assert_eq!(clusters.joined("b").as_deref(), Some("a, b"));
-        assert_eq!([clusters.joined("b"), clusters.joined("")], [None, None]);
+        let see = |cluster: &str| clusters.see(cluster).map(|all| all.join(" "));
+        assert_eq!([see(""), see("a"), see("a")], [None, Some("a".to_owned()), None]);
+        assert_eq!([see("b"), see("b"), see("")], [Some("a b".to_owned()), None, None]);
         for number in 0..2 * CLUSTERS_AT_MOST {
-            clusters.joined(&number.to_string());
+            see(&number.to_string());
         }
-        assert_eq!(clusters.joined("another"), None);
+        assert_eq!(see("another"), None);
     }
 
     #[test]

@@ -43,7 +43,7 @@ const fn check(
 }
 
 /// Every check, in the order in which they are shown. `docs/doctor.md` is checked against it.
-pub const CHECKS: [Check; 26] = [
+pub const CHECKS: [Check; 28] = [
     check(
         "address",
         "servers",
@@ -78,6 +78,20 @@ pub const CHECKS: [Check; 26] = [
         "nobody",
         "What leaves this machine is encrypted",
         "Seeds never travel, but values do, and a signed connection can be taken over",
+    ),
+    check(
+        "gateways",
+        "servers",
+        "system user",
+        "No server is a gateway to another cluster",
+        "Across gateways JetStream delivers into buckets: any service that reads one erases others'",
+    ),
+    check(
+        "leafnodes",
+        "servers",
+        "system user",
+        "Servers that take leafnodes hold them to their permissions",
+        "On older ones a leafnode writes whatever it likes; solewriter lets none in there",
     ),
     check(
         "clock",

@@ -387,7 +387,13 @@ pub fn never_granted(side: Side, pattern: &Pattern) -> Option<&'static str> {
         Side::Publish => &*NEVER_PUBLISH_PATTERNS,
         Side::Subscribe => &*NEVER_SUBSCRIBE_PATTERNS,
     };
-    forbidden.iter().find(|(_, never)| never.overlaps(pattern)).map(|(text, _)| *text)
+    // Flow control, with wildcards behind it: no JetStream's API begins so (`is_api`).
+    let flow = pattern.as_str().starts_with("$JS.FC.");
+    forbidden
+        .iter()
+        .filter(|(text, never)| !flow || never.as_str() == *text)
+        .find(|(_, never)| never.overlaps(pattern))
+        .map(|(text, _)| *text)
 }
 
 /// Where audit events are published.

@@ -76,8 +76,6 @@ pub struct Health {
     recorder: Recorder,
     /// Servers whose version was looked at.
     servers: defects::Seen,
-    /// Clusters that servers are in.
-    clusters: defects::Clusters,
     /// Whose answers servers take.
     askers: Mutex<Askers>,
 }
@@ -145,15 +143,7 @@ impl Health {
             recorder,
             servers: defects::Seen::default(),
             askers: Mutex::default(),
-            clusters: defects::Clusters::default(),
         })
-    }
-
-    /// Says so when servers are of more than one cluster.
-    pub fn look_at_cluster(&self, cluster: &str) {
-        if let Some(all) = self.clusters.joined(cluster) {
-            telemetry::log_gateways(&all);
-        }
     }
 
     /// One connection more or less.
@@ -215,7 +205,7 @@ impl Health {
     fn asked(&self, server: &Server, now: i64) {
         if self.servers.first(server.key.as_str()) {
             telemetry::log_defects(server);
-            self.look_at_cluster(&server.cluster);
+            self.metrics.see_cluster(&server.cluster);
         }
         self.askers().asked(&server.name, None, now);
     }

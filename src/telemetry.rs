@@ -23,9 +23,11 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use tracing_subscriber::EnvFilter;
 
+use self::events::log_gateways;
 pub use self::consumers::ConsumerMetrics;
-pub use self::events::{brief, log_defects, log_event, log_gateways};
+pub use self::events::{brief, log_defects, log_event};
 pub use self::sessions::{SessionMetrics, SessionState};
+use crate::defects::Clusters;
 use crate::policy::model::Policy;
 use crate::protocol::request::Rejection;
 
@@ -130,6 +132,9 @@ pub struct Metrics {
     decision_seconds: Histogram,
     pending: Gauge,
     connected: Gauge,
+    clusters: Gauge,
+    /// The clusters that servers are in.
+    seen_clusters: Clusters,
     policy_loads: Family<OutcomeLabel, Counter>,
     policy_services: Gauge,
     policy_loaded: Gauge<f64, AtomicU64>,
@@ -163,6 +168,8 @@ impl Metrics {
             decision_seconds: Histogram::new(buckets),
             pending: Gauge::default(),
             connected: Gauge::default(),
+            clusters: Gauge::default(),
+            seen_clusters: Clusters::default(),
             policy_loads: Family::default(),
             policy_services: Gauge::default(),
             policy_loaded: Gauge::default(),
@@ -220,6 +227,11 @@ impl Metrics {
             "nats_connected",
             "Connections to nats-server that stand",
             metrics.connected.clone(),
+        );
+        registry.register(
+            "clusters",
+            "Clusters whose servers were seen; more than one are joined by gateways",
+            metrics.clusters.clone(),
         );
         registry.register(
             "policy_loads",
@@ -373,6 +385,15 @@ impl Metrics {
     /// One request less.
     pub fn done(&self) {
         self.pending.dec();
+    }
+
+    /// A server of that cluster was seen; its name may be empty. Logs it when there are several.
+    pub fn see_cluster(&self, cluster: &str) {
+        let Some(all) = self.seen_clusters.see(cluster) else { return };
+        self.clusters.set(i64::try_from(all.len()).unwrap_or(i64::MAX));
+        if all.len() > 1 {
+            log_gateways(&all.join(", "));
+        }
     }
 
     /// One connection to nats-server more or less.

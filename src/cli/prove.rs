@@ -18,7 +18,7 @@ use super::{fail, print, runtime};
 use crate::attacks::outlive;
 use crate::attacks::run::{is_answered, run};
 use crate::attacks::stage::{Names, Stage};
-use crate::attacks::verdict::{Proof, Seen, Tried, Verdict, judge};
+use crate::attacks::verdict::{Outcome, Proof, Seen, Tried, Verdict, judge};
 use crate::attacks::wire::{Login, Server, Wire};
 use crate::attacks::{Attack, table};
 use crate::config::{Overrides, Tool};
@@ -191,6 +191,7 @@ impl Prove {
             tried.push(attempt(&attack, stage).await);
         }
         tried.push(outlive::attempt(stage, Duration::from_secs(self.wait)).await);
+        tried.extend(gateway(stage, tool).await);
         Ok(Proof {
             verdict: judge(&tried),
             when,
@@ -277,6 +278,36 @@ async fn attempt(attack: &Attack, stage: &Stage) -> Tried {
         Ok(report) => Tried::of(attack, &report),
         Err(error) => Tried::unknown(attack, &error.to_string()),
     }
+}
+
+/// What a gateway opens, when a server is one: it takes two clusters to try. Only the system user
+/// is told.
+async fn gateway(stage: &Stage, tool: &Tool) -> Option<Tried> {
+    let system = Login::Nkey(Arc::new(tool.system().ok()?));
+    for server in &stage.servers {
+        let Ok(mut wire) = Wire::login(server, &system, "_INBOX.solewriter").await else {
+            continue;
+        };
+        let id = wire.info().get("server_id")?.as_str()?.to_owned();
+        let subject = format!("$SYS.REQ.SERVER.{id}.VARZ");
+        let Ok(answer) = wire.request(&subject, "", b"").await else { continue };
+        let answer = answer.json();
+        let name = answer.pointer("/data/gateway/name").and_then(serde_json::Value::as_str);
+        if let Some(name) = name.filter(|name| !name.is_empty()) {
+            return Some(Tried {
+                id: "gateways",
+                title: "A consumer that delivers into a bucket of another cluster",
+                outcome: Outcome::Succeeded,
+                ending: None,
+                evidence: format!(
+                    "not tried, but known to: {} is the gateway {}",
+                    server.name(),
+                    super::tool::line(name)
+                ),
+            });
+        }
+    }
+    None
 }
 
 /// The servers that the settings name, as they say themselves.

@@ -226,6 +226,8 @@ pub struct Server {
     pub newer_flow_control: bool,
     /// The largest message that it takes, in bytes; 0 when it does not say.
     pub max_payload: u64,
+    /// Its name as a gateway; empty when it is none.
+    pub gateway: String,
     /// Listeners of its own kind, `websocket` or `mqtt`, that let in who shows nothing, and as
     /// whom.
     pub guests: Vec<(&'static str, String)>,

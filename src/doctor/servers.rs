@@ -7,6 +7,7 @@ use semver::Version;
 use super::Report;
 use super::advisories::{ADVISORIES, Advisory, Needs, UP_TO, clean};
 use super::seen::{Address, Blind, Entry, Info, Login, Seen, Server};
+use crate::defects::{LEAFNODES_HELD, holds_leafnodes};
 use crate::source::toml::show_duration;
 
 /// The first version with auth callout.
@@ -24,6 +25,8 @@ pub fn judge(seen: &Seen, report: &mut Report) {
     versions(seen, report);
     nonce(seen, report);
     tls(seen, report);
+    gateways(seen, report);
+    leafnodes(seen, report);
     clocks(seen, report);
     features(seen, report);
 }
@@ -266,6 +269,57 @@ fn features(seen: &Seen, report: &mut Report) {
     if newer.is_empty() && narrow.is_empty() {
         report.ok("features", "nothing is switched on that clients stumble over".to_owned());
     }
+}
+
+fn gateways(seen: &Seen, report: &mut Report) {
+    let servers = match &seen.servers {
+        Ok(servers) => servers,
+        Err(blind) => return report.blind("gateways", blind),
+    };
+    let joined: Vec<String> = servers
+        .iter()
+        .filter(|server| !server.gateway.is_empty())
+        .map(|server| format!("{} (of {})", server.name, server.gateway))
+        .collect();
+    if joined.is_empty() {
+        return report.ok("gateways", "none".to_owned());
+    }
+    report.problem(
+        "gateways",
+        format!(
+            "{} joined by gateways: a service that reads a bucket can have JetStream overwrite and \
+             erase any bucket of another cluster",
+            joined.join(", ")
+        ),
+        "take `gateway { }` out of the servers' configuration; no permission closes it",
+    );
+}
+
+fn leafnodes(seen: &Seen, report: &mut Report) {
+    let servers = match &seen.servers {
+        Ok(servers) => servers,
+        Err(blind) => return report.blind("leafnodes", blind),
+    };
+    let loose: Vec<String> = servers
+        .iter()
+        .filter(|server| server.leafnodes && !holds_leafnodes(&server.version))
+        .map(|server| format!("{} ({})", server.name, server.version))
+        .collect();
+    if loose.is_empty() {
+        return report.ok("leafnodes", "no server takes any that it does not hold".to_owned());
+    }
+    report.warning(
+        "leafnodes",
+        format!(
+            "{}: a leafnode writes past its permissions there; solewriter lets no service in as \
+             one, and whoever gets in without it is not held",
+            loose.join(", ")
+        ),
+        format!(
+            "run nats-server {} or later, or close `leafnodes {{ }}`",
+            LEAFNODES_HELD.join(", ")
+        ),
+    );
 }
 
 fn clocks(seen: &Seen, report: &mut Report) {

@@ -214,6 +214,23 @@ fn nothing_is_wrong_with_what_is_healthy() {
 }
 
 #[test]
+fn gateways_and_leafnodes_that_are_not_held() {
+    let mut seen = healthy();
+    seen.servers.as_mut().unwrap()[0].gateway = "east".to_owned();
+    let problems = with(&seen, Outcome::Problem);
+    assert_eq!(problems.len(), 1);
+    assert!(problems[0].0 == "gateways" && problems[0].1.contains("(of east)"), "{problems:?}");
+    for (version, held) in [("2.10.25", false), ("2.11.15", false), ("2.15.1", true)] {
+        let mut seen = healthy();
+        seen.servers = Ok(vec![server("n1", version)]);
+        let warned = |seen: &Seen| with(seen, Outcome::Warning).iter().any(|w| w.0 == "leafnodes");
+        assert!(!warned(&seen), "it takes none");
+        seen.servers.as_mut().unwrap()[0].leafnodes = true;
+        assert_eq!(warned(&seen), !held, "{version}");
+    }
+}
+
+#[test]
 fn a_clock_that_is_wrong() {
     for (ahead, outcome) in [
         (0.3, None),

@@ -315,3 +315,18 @@ fn client_of(info: ClientInfo, options: ConnectOptions) -> (Client, Credentials)
         Credentials { nkey, signature: sig, nonce, other },
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::address;
+
+    #[test]
+    fn a_zone_is_no_part_of_an_address() {
+        let is = |host: &str, plain: &str| address(host) == plain.parse().ok();
+        assert!(is("fe80::1c2:3ff:fe04:5%eth0", "fe80::1c2:3ff:fe04:5"));
+        assert!(is("::ffff:10.1.2.3", "10.1.2.3") && is("10.1.2.3", "10.1.2.3"));
+        for host in ["", "%eth0", "localhost", "10.1.2.3:4222"] {
+            assert_eq!(address(host), None, "{host}");
+        }
+    }
+}

@@ -84,6 +84,9 @@ pub async fn look(
         );
     }
     metrics.sessions().failing(found.failures.len());
+    for cluster in found.servers.iter().map(|server| &server.cluster) {
+        metrics.see_cluster(cluster);
+    }
     count.publish(metrics);
     Ok(Looked {
         complete: found.complete() && all,

@@ -6,10 +6,11 @@ use std::time::Duration;
 use data_encoding::BASE64URL_NOPAD;
 use serde_json::{Value, json};
 use solewriter::attacks::{Attack, Control, Effect, Ending, Expected, Family, Offer, Step, Who};
-use solewriter::keys::Signer;
+use solewriter::keys::{Seed, Signer, User};
 use solewriter::sandbox::free_ports;
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::timeout;
 
 use super::deployment::{DEADLINE, Deployment, Prepared};
@@ -59,10 +60,21 @@ fn doors() -> Vec<Attack> {
             attack(
                 "door-leafnode",
                 "A leafnode connection of a service that may come by TCP alone",
-                "for a service with `connections = [\"LEAFNODE\"]`",
+                "for a user of the server's configuration",
                 "solewriter decides connection types; the server would ignore them in the JWT",
             ),
             own,
+        ),
+        told(
+            attack(
+                "leafnode-publishes",
+                "A service that may come as a leafnode publishes, in the leafnodes' own protocol, \
+                 what no rule grants it",
+                "for a user of the server's configuration without permissions",
+                "where the server does not hold leafnodes to permissions, before 2.11.16, 2.12.7 \
+                 and 2.14.0, solewriter lets none in",
+            ),
+            "LMSG leaf.private 1",
         ),
         told(
             attack(
@@ -200,6 +212,7 @@ const POLICY: &str = r#"
 [service.plain]
 nkeys = ["{plain}"]
 calls = ["svc.x"]
+subscribes = ["leaf.private"]
 
 [service.by-websocket]
 nkeys = ["{by-websocket}"]
@@ -208,10 +221,10 @@ connections = ["WEBSOCKET"]
 [service.by-leafnode]
 nkeys = ["{by-leafnode}"]
 connections = ["LEAFNODE"]
+publishes = ["leaf.mine"]
 
 [service.by-mqtt]
 nkeys = ["{by-mqtt}"]
-connections = ["MQTT"]
 "#;
 
 pub type Seen = (&'static str, Result<Option<Ending>, String>);
@@ -264,7 +277,8 @@ async fn other_doors(version: &'static str) -> Vec<Seen> {
             "users: [ { nkey: $ADMIN_KEY } ]",
             "users: [ { nkey: $ADMIN_KEY }, { user: gadget, password: gadget } ]",
         )
-        .with_server("$SYSTEM_KEY ]", "$SYSTEM_KEY, gadget ]")
+        .with_server("  APP {", "  APP {\n    users: [ { user: edge, password: edge } ]")
+        .with_server("$AUDIT_ADMIN_KEY, $SYSTEM_KEY", "$AUDIT_ADMIN_KEY, $SYSTEM_KEY, gadget, edge")
         .start(version, POLICY)
         .await;
     let websocket = deployment.server.ports().websocket[0].clone();
@@ -273,7 +287,16 @@ async fn other_doors(version: &'static str) -> Vec<Seen> {
         let proof = raw.proof(&deployment.service(service).seed);
         raw.enter(&proof).await
     };
-    let by_leafnode = async |service: &str| leafnode(&leaf, &deployment, service).await;
+    let seed = |service: &str| deployment.service(service).seed;
+    let (edge, by_leafnode) = (Leaf::Edge, Leaf::Service(seed("by-leafnode")));
+    let leafnode_publishes = async |who: &Leaf| {
+        let mut hears = Raw::try_login(deployment.url(), &seed("plain")).await.unwrap();
+        hears.subscribe("leaf.private").await.unwrap();
+        let mut leafnode = Leafnode::connect(&leaf, who).await?;
+        leafnode.fence("LMSG leaf.private 1\r\nx\r\n").await?;
+        let heard = timeout(Duration::from_secs(1), hears.message()).await;
+        heard.map(drop).map_err(|_| "nobody heard it".to_owned())
+    };
     let key = deployment.service("by-mqtt").key();
     // The publisher's and the callout user's seeds are those of `solewriter init`.
     let takes_requests = async |user: &str| {
@@ -282,7 +305,17 @@ async fn other_doors(version: &'static str) -> Vec<Seen> {
     };
     vec![
         ("door-websocket", after(by_websocket("by-websocket").await, &by_websocket("plain").await)),
-        ("door-leafnode", after(by_leafnode("by-leafnode").await, &by_leafnode("plain").await)),
+        (
+            "door-leafnode",
+            after(
+                Leafnode::connect(&leaf, &edge).await.map(drop),
+                &Leafnode::connect(&leaf, &Leaf::Service(seed("plain"))).await.map(drop),
+            ),
+        ),
+        (
+            "leafnode-publishes",
+            after(leafnode_publishes(&edge).await, &leafnode_publishes(&by_leafnode).await),
+        ),
         (
             "door-mqtt",
             after(by_mqtt(&mqtt, "gadget", "gadget").await, &by_mqtt(&mqtt, &key, &key).await),
@@ -294,23 +327,55 @@ async fn other_doors(version: &'static str) -> Vec<Seen> {
     ]
 }
 
-/// Connects as a leafnode does, with a service's own proof.
-async fn leafnode(address: &str, deployment: &Deployment, service: &str) -> Result<(), String> {
-    let (reader, mut writer) = TcpStream::connect(address).await.unwrap().into_split();
-    let mut lines = BufReader::new(reader).lines();
-    let first = timeout(DEADLINE, lines.next_line()).await.unwrap().unwrap().unwrap();
-    let info: Value = serde_json::from_str(first.strip_prefix("INFO ").unwrap()).unwrap();
-    let signer = Signer::new(&deployment.service(service).seed).unwrap();
-    let signature = signer.sign(info["nonce"].as_str().unwrap().as_bytes());
-    let connect = json!({"nkey": signer.public().as_str(), "name": "leaf", "version": "2.12.0",
-        "sig": BASE64URL_NOPAD.encode(&signature), "headers": true, "jetstream": false});
-    writer.write_all(format!("CONNECT {connect}\r\nPING\r\n").as_bytes()).await.unwrap();
-    loop {
-        match timeout(DEADLINE, lines.next_line()).await.unwrap() {
-            Ok(Some(line)) if line.starts_with("PONG") => return Ok(()),
-            Ok(Some(line)) if line.starts_with("-ERR") => return Err(line),
-            Ok(Some(_)) => {}
-            _ => return Err("closed".to_owned()),
+/// Who connects as a leafnode.
+enum Leaf {
+    /// A user of the server's configuration.
+    Edge,
+    /// A service, with its own proof.
+    Service(Seed<User>),
+}
+
+/// A connection that speaks the leafnodes' protocol.
+struct Leafnode {
+    lines: Lines<BufReader<OwnedReadHalf>>,
+    writer: OwnedWriteHalf,
+}
+
+impl Leafnode {
+    async fn connect(address: &str, who: &Leaf) -> Result<Self, String> {
+        let (reader, writer) = TcpStream::connect(address).await.unwrap().into_split();
+        let mut lines = BufReader::new(reader).lines();
+        let first = timeout(DEADLINE, lines.next_line()).await.unwrap().unwrap().unwrap();
+        let info: Value = serde_json::from_str(first.strip_prefix("INFO ").unwrap()).unwrap();
+        let mut connect =
+            json!({"name": "leaf", "version": "2.12.0", "headers": true, "jetstream": false});
+        match who {
+            Leaf::Edge => {
+                connect["user"] = json!("edge");
+                connect["pass"] = json!("edge");
+            }
+            Leaf::Service(seed) => {
+                let signer = Signer::new(seed).unwrap();
+                let signature = signer.sign(info["nonce"].as_str().unwrap().as_bytes());
+                connect["nkey"] = json!(signer.public().as_str());
+                connect["sig"] = json!(BASE64URL_NOPAD.encode(&signature));
+            }
+        }
+        let mut leafnode = Self { lines, writer };
+        leafnode.fence(&format!("CONNECT {connect}\r\n")).await?;
+        Ok(leafnode)
+    }
+
+    /// Sends that, and waits until the server has read it.
+    async fn fence(&mut self, bytes: &str) -> Result<(), String> {
+        self.writer.write_all(format!("{bytes}PING\r\n").as_bytes()).await.unwrap();
+        loop {
+            match timeout(DEADLINE, self.lines.next_line()).await.unwrap() {
+                Ok(Some(line)) if line.starts_with("PONG") => return Ok(()),
+                Ok(Some(line)) if line.starts_with("-ERR") => return Err(line),
+                Ok(Some(_)) => {}
+                _ => return Err("closed".to_owned()),
+            }
         }
     }
 }

@@ -130,6 +130,28 @@ impl Violation {
     }
 }
 
+/// Writes a node's configuration: what `init` wrote, under its own name, and more. Gives it, and
+/// the node's folder.
+fn node(files: &init::Deployment, dir: &Path, number: usize, more: &str) -> (PathBuf, PathBuf) {
+    let home = dir.join(format!("node-{number}"));
+    std::fs::create_dir(&home).unwrap();
+    let values = read(&files.dir.join("deployment.conf"));
+    let values: Vec<String> = values
+        .lines()
+        .map(|line| match line.split_once(':') {
+            Some(("NODE_NAME", _)) => format!("NODE_NAME: node-{number}"),
+            Some(("JETSTREAM_DIR", _)) => {
+                format!("JETSTREAM_DIR: \"{}\"", home.join("jetstream").display())
+            }
+            _ => line.to_owned(),
+        })
+        .collect();
+    std::fs::write(home.join("deployment.conf"), values.join("\n")).unwrap();
+    let config = home.join("nats-server.conf");
+    std::fs::write(&config, format!("{}\n{more}\n", read(&files.server_config()))).unwrap();
+    (config, home)
+}
+
 /// Gets a nats-server of exactly that version.
 pub async fn binary(version: &'static str) -> PathBuf {
     tokio::task::spawn_blocking(move || fetch::exact(version)).await.unwrap().unwrap()
@@ -222,27 +244,10 @@ impl Prepared {
         let routes: Vec<String> = ports.iter().map(|p| format!("nats://127.0.0.1:{p}")).collect();
         let mut nodes = Vec::new();
         for (number, port) in (1..).zip(&ports) {
-            let home = dir.path().join(format!("node-{number}"));
-            std::fs::create_dir(&home).unwrap();
-            let values = read(&files.dir.join("deployment.conf"));
-            let values: Vec<String> = values
-                .lines()
-                .map(|line| match line.split_once(':') {
-                    Some(("NODE_NAME", _)) => format!("NODE_NAME: node-{number}"),
-                    Some(("JETSTREAM_DIR", _)) => {
-                        format!("JETSTREAM_DIR: \"{}\"", home.join("jetstream").display())
-                    }
-                    _ => line.to_owned(),
-                })
-                .collect();
-            std::fs::write(home.join("deployment.conf"), values.join("\n")).unwrap();
-            let config = home.join("nats-server.conf");
-            let cluster = format!(
-                "{}\ncluster {{ name: test, listen: \"127.0.0.1:{port}\", routes: {routes:?} }}\n",
-                read(&files.server_config()),
+            let more = format!(
+                "cluster {{ name: test, listen: \"127.0.0.1:{port}\", routes: {routes:?} }}"
             );
-            std::fs::write(&config, cluster).unwrap();
-            nodes.push((config, home));
+            nodes.push(node(&files, dir.path(), number, &more));
         }
         // Together: JetStream of a node is not ready before it has heard of the others.
         let started = nodes
@@ -253,19 +258,34 @@ impl Prepared {
         let server = started.remove(0);
         let deployment = Deployment { server, peers: started, files, instances: Vec::new(), dir };
         deployment.write_policy(policy);
-        let admin = deployment.admin().await;
-        eventually("JetStream on three nodes", async || {
-            let config = stream::Config {
-                name: "probe".to_owned(),
-                subjects: vec!["probe".to_owned()],
-                num_replicas: NODES,
-                storage: stream::StorageType::Memory,
-                ..Default::default()
-            };
-            admin.create_stream(config).await.ok()?;
-            admin.delete_stream("probe").await.ok()
-        })
-        .await;
+        deployment.settles(NODES).await;
+        deployment
+    }
+
+    /// Two clusters of one server each, `a` and `b`, joined by gateways.
+    pub async fn start_supercluster(self, version: &'static str, policy: &str) -> Deployment {
+        let binary = binary(version).await;
+        let Self { files, dir } = self;
+        let all = free_ports(4).unwrap();
+        let mut nodes = Vec::new();
+        for (number, (cluster, ports)) in (1..).zip(["a", "b"].iter().zip(all.chunks(2))) {
+            // JetStream of a cluster wants routes; one to itself will do.
+            let more = format!(
+                "cluster {{ name: {cluster}, listen: \"127.0.0.1:{0}\", \
+                 routes: [\"nats://127.0.0.1:{0}\"] }}\n\
+                 gateway {{ name: {cluster}, listen: \"127.0.0.1:{1}\", gateways: [\n\
+                 {{ name: a, url: \"nats://127.0.0.1:{2}\" }}\n\
+                 {{ name: b, url: \"nats://127.0.0.1:{3}\" }}\n] }}",
+                ports[0], ports[1], all[1], all[3],
+            );
+            nodes.push(node(&files, dir.path(), number, &more));
+        }
+        let started = nodes.iter().map(|(config, home)| Server::start(&binary, config, home));
+        let mut started = futures_util::future::try_join_all(started).await.unwrap();
+        let server = started.remove(0);
+        let deployment = Deployment { server, peers: started, files, instances: Vec::new(), dir };
+        deployment.write_policy(policy);
+        deployment.settles(1).await;
         deployment
     }
 
@@ -460,6 +480,23 @@ impl Deployment {
     /// A bucket, as the admin sees it.
     pub async fn bucket(&self, bucket: &str) -> kv::Store {
         self.admin().await.get_key_value(bucket).await.unwrap()
+    }
+
+    /// Waits until JetStream makes streams with so many replicas.
+    async fn settles(&self, replicas: usize) {
+        let admin = self.admin().await;
+        eventually("JetStream on all nodes", async || {
+            let config = stream::Config {
+                name: "probe".to_owned(),
+                subjects: vec!["probe".to_owned()],
+                num_replicas: replicas,
+                storage: stream::StorageType::Memory,
+                ..Default::default()
+            };
+            admin.create_stream(config).await.ok()?;
+            admin.delete_stream("probe").await.ok()
+        })
+        .await;
     }
 
     /// Everything that a bucket holds, history and all: subject, headers and value of each

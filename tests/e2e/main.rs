@@ -20,6 +20,7 @@ mod consumers;
 mod deployment;
 mod doctor;
 mod documentation;
+mod gateways;
 mod guard;
 mod identity;
 mod keyspaces;
@@ -207,6 +208,7 @@ on_every_server! {
     crate::audit::a_policy_that_keeps_it_from_starting_is_an_event as a_policy_that_keeps_it_from_starting_is_an_event;
     crate::sessions::who_loses_something_is_closed_and_nobody_else as who_loses_something_is_closed_and_nobody_else;
     crate::sessions::who_gains_is_closed_only_when_the_settings_say_so as who_gains_is_closed_only_when_the_settings_say_so;
+    crate::gateways::a_bucket_of_another_cluster_is_erased_and_everybody_says_so as a_bucket_of_another_cluster_is_erased_and_everybody_says_so;
     crate::sessions::a_leafnode_is_closed_too as a_leafnode_is_closed_too;
     crate::sessions::who_loses_the_system_account_says_when_it_is_back as who_loses_the_system_account_says_when_it_is_back;
     crate::sessions::each_library_comes_back_by_itself as each_library_comes_back_by_itself;

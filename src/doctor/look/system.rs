@@ -113,6 +113,7 @@ fn server(answer: &Answer, clock: Clock) -> Server {
             .and_then(Value::as_bool)
             .unwrap_or_default(),
         max_payload: data.get("max_payload").and_then(Value::as_u64).unwrap_or_default(),
+        gateway: text(data, "/gateway/name"),
         guests: ["websocket", "mqtt"]
             .into_iter()
             .map(|listener| (listener, text(data, &format!("/{listener}/no_auth_user"))))

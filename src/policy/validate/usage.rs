@@ -76,14 +76,16 @@ fn check_leafnode(draft: &Draft, problems: &Collector) {
             ),
         );
     }
-    let kept = |access: &Access| {
-        matches!(access, Access::Owns(_) | Access::Reads(_) | Access::Audits(_))
-    };
+    let kept =
+        |access: &Access| matches!(access, Access::Owns(_) | Access::Reads(_) | Access::Audits(_));
     if let Some((rule, kept)) = find(kept) {
         problems.push(
             Problem::warning(
                 "leafnode-keyspaces",
-                format!("`{name}` may connect as LEAFNODE, by which `{}` does not work", rule.access),
+                format!(
+                    "`{name}` may connect as LEAFNODE, by which `{}` does not work",
+                    rule.access
+                ),
             )
             .at(&kept.span, "nats-server lets neither keys nor JetStream through to a leafnode")
             .help("connect by STANDARD or WEBSOCKET for that; a leafnode carries plain subjects"),
