@@ -280,8 +280,7 @@ pub(super) fn consumers() -> Family {
             )
             .step(send("$JS.FC.KV_{victim}.watch.abcd"))
             .closed(Ending::Refused, super::NOT_GRANTED)
-            .once_granted(&["$JS.FC.KV_{victim}.watch.abcd"])
-            .in_prove(),
+            .once_granted(&["$JS.FC.KV_{victim}.watch.abcd"]),
             Attack::new(
                 "flow-control-reply",
                 "A put whose acknowledgement would be such an answer",
