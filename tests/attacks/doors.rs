@@ -331,10 +331,10 @@ async fn by_mqtt(address: &str, user: &str, password: &str) -> Result<(), String
 fn with_a_rogue() -> Prepared {
     Prepared::new()
         .with_server(
-            "  AUTH {\n    jetstream: enabled\n    users: [",
-            "  AUTH {\n    jetstream: enabled\n    users: [ { user: rogue, password: rogue }",
+            "  AUTH {\n    users: [",
+            "  AUTH {\n    users: [ { user: rogue, password: rogue }",
         )
-        .with_server("$SYSTEM_KEY ]", "$SYSTEM_KEY, rogue ]")
+        .with_server("$AUDIT_ADMIN_KEY, $SYSTEM_KEY", "$AUDIT_ADMIN_KEY, $SYSTEM_KEY, rogue")
         .with_server("timeout: 10", "timeout: 2")
         .with_server("xkey: $CALLOUT_XKEY", "")
         .without_value("CALLOUT_XKEY")
@@ -432,7 +432,7 @@ async fn no_auth_user(version: &'static str) -> Result<Option<Ending>, String> {
     }
     let deployment = Prepared::new()
         .with_server("  APP {", "  APP {\n    users: [ { user: anyone, password: anyone } ]")
-        .with_server("$SYSTEM_KEY ]", "$SYSTEM_KEY, anyone ]")
+        .with_server("$AUDIT_ADMIN_KEY, $SYSTEM_KEY", "$AUDIT_ADMIN_KEY, $SYSTEM_KEY, anyone")
         .with_server("system_account: SYS", "system_account: SYS\nno_auth_user: anyone")
         .start(version, POLICY)
         .await;
