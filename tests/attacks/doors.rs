@@ -411,7 +411,7 @@ pub fn with_a_rogue(prepared: Prepared) -> Prepared {
             "  AUTH {\n    users: [",
             "  AUTH {\n    users: [ { user: rogue, password: rogue }",
         )
-        .with_server("$SYSTEM_KEY ]", "$SYSTEM_KEY, rogue ]")
+        .with_server("$AUDIT_ADMIN_KEY, $SYSTEM_KEY", "$AUDIT_ADMIN_KEY, $SYSTEM_KEY, rogue")
         .with_server("timeout: 10", "timeout: 2")
         .with_server("xkey: $CALLOUT_XKEY", "")
         .without_value("CALLOUT_XKEY")
@@ -568,7 +568,7 @@ async fn no_auth_user(version: &'static str) -> Result<Option<Ending>, String> {
     }
     let deployment = Prepared::new()
         .with_server("  APP {", "  APP {\n    users: [ { user: anyone, password: anyone } ]")
-        .with_server("$SYSTEM_KEY ]", "$SYSTEM_KEY, anyone ]")
+        .with_server("$AUDIT_ADMIN_KEY, $SYSTEM_KEY", "$AUDIT_ADMIN_KEY, $SYSTEM_KEY, anyone")
         .with_server("system_account: SYS", "system_account: SYS\nno_auth_user: anyone")
         .start(version, POLICY)
         .await;

@@ -7,6 +7,10 @@ use super::deployment::{Deployment, Prepared, eventually};
 use super::raw::Raw;
 
 const POLICY: &str = r#"
+[bucket.mine]
+
+[bucket.vault]
+
 [service.mine]
 nkeys = ["{mine}"]
 owns = ["mine"]

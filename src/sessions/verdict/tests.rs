@@ -209,13 +209,30 @@ fn a_deny_that_comes_with_a_gain_takes_nothing() {
 }
 
 #[test]
+fn a_leafnode_stays_only_where_the_server_holds_it() {
+    let bench = Bench::new();
+    bench.put("publishes = [\"x\"]\nconnections = [\"LEAFNODE\"]");
+    let by_leafnode = Circumstances { connection: Some(ConnectionType::Leafnode), ..HERE };
+    let entitlement = |server| {
+        let circumstances = Circumstances { server, ..by_leafnode };
+        let snapshot = bench.store.current().unwrap();
+        let entitled = bench.decider.entitlement(&snapshot.policy, &bench.key, &circumstances);
+        entitled.map(drop).map_err(|(denial, _)| denial.code())
+    };
+    assert_eq!(entitlement("2.15.1"), Ok(()));
+    for server in ["2.10.25", "2.11.15", "2.12.6", "2.13.0", "", "unknown"] {
+        assert_eq!(entitlement(server), Err("leafnode"), "{server}");
+    }
+}
+
+#[test]
 fn who_would_not_be_let_in_any_more_is_closed_for_that_reason() {
     let bench = Bench::new();
     let x = "publishes = [\"x\"]";
     for (after, code) in [
         ("disabled = \"sold\"", "disabled"),
         ("sources = [\"192.168.0.0/16\"]", "source"),
-        ("connections = [\"MQTT\"]", "connection"),
+        ("connections = [\"WEBSOCKET\"]", "connection"),
         ("account = \"ELSEWHERE\"", "account"),
     ] {
         bench.put(x);
