@@ -68,8 +68,21 @@ pub const SECOND_CONNECT: Defect = Defect {
                  (`asked_again`), and with a system user the sweep closes who asked two instances",
 };
 
+/// A negative offset in a request for information about a stream stops the server. Seen on 2.10.25,
+/// 2.10.26, 2.11.11 and 2.12.0 to 2.12.5, and not from 2.12.6 on; of the versions of the line 2.11
+/// after 2.11.11 none could be had, and 2.11.15 was released beside 2.12.6.
+pub const NEGATIVE_OFFSET: Defect = Defect {
+    name: "negative-offset",
+    versions: &[((0, 0, 0), (2, 11, 15)), ((2, 12, 0), (2, 12, 6))],
+    reason: "a request for information about a stream stops the server when it has a negative \
+             offset: any service that reads or owns a bucket can, and every server that it comes \
+             back to",
+    mitigation: "run 2.11.15, 2.12.6 or later: every client needs that request to open a bucket, so \
+                 no permission closes it",
+};
+
 /// All that are known.
-pub const KNOWN: [&Defect; 2] = [&TRACING, &SECOND_CONNECT];
+pub const KNOWN: [&Defect; 3] = [&TRACING, &SECOND_CONNECT, &NEGATIVE_OFFSET];
 
 /// The defects of that version.
 pub fn of(text: &str) -> impl Iterator<Item = &'static Defect> {
@@ -140,13 +153,13 @@ mod tests {
     #[test]
     fn the_versions_of_a_line_are_told_from_those_after_it() {
         for (version, defects) in [
-            ("2.10.29", vec![SECOND_CONNECT]),
-            ("2.11.0", vec![TRACING, SECOND_CONNECT]),
-            ("2.11.14", vec![TRACING, SECOND_CONNECT]),
+            ("2.10.29", vec![SECOND_CONNECT, NEGATIVE_OFFSET]),
+            ("2.11.0", vec![TRACING, SECOND_CONNECT, NEGATIVE_OFFSET]),
+            ("2.11.14", vec![TRACING, SECOND_CONNECT, NEGATIVE_OFFSET]),
             ("2.11.15", vec![SECOND_CONNECT]),
             ("2.11.17", vec![]),
-            ("2.12.0-preview.1", vec![TRACING, SECOND_CONNECT]),
-            ("2.12.5", vec![TRACING, SECOND_CONNECT]),
+            ("2.12.0-preview.1", vec![TRACING, SECOND_CONNECT, NEGATIVE_OFFSET]),
+            ("2.12.5", vec![TRACING, SECOND_CONNECT, NEGATIVE_OFFSET]),
             ("2.12.6", vec![SECOND_CONNECT]),
             ("2.12.8", vec![]),
             ("2.14.0", vec![]),
