@@ -171,11 +171,7 @@ impl Asked {
                     _ => break,
                 }
             }
-            if text.is_empty() {
-                std::task::Poll::Pending
-            } else {
-                std::task::Poll::Ready(text)
-            }
+            if text.is_empty() { std::task::Poll::Pending } else { std::task::Poll::Ready(text) }
         })
         .await
     }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::Report;
 use super::seen::{Blind, Role, Seen, Taker};
-use crate::policy::model::short;
 use crate::fleet::Report as Instance;
+use crate::policy::model::short;
 
 /// The subscriptions to requests that are not our own watching.
 fn others(takers: &[Taker]) -> Vec<&Taker> {
@@ -101,8 +101,10 @@ pub fn revisions(seen: &Seen, report: &mut Report) {
         revisions.entry(revision).or_default().push(named(instance));
     }
     let newest = seen.policy.as_ref().ok().map(|policy| policy.revision().whole());
-    let each: Vec<String> =
-        revisions.iter().map(|(r, names)| format!("{} on {}", short(r), names.join(", "))).collect();
+    let each: Vec<String> = revisions
+        .iter()
+        .map(|(r, names)| format!("{} on {}", short(r), names.join(", ")))
+        .collect();
     if revisions.len() > 1 {
         report.warning(
             "revisions",

@@ -12,8 +12,8 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::Identity;
-use crate::asked::Asked;
 use super::peers::{BEAT, Beat, News, Peers};
+use crate::asked::Asked;
 use crate::policy::standing::Standing;
 use crate::policy::store::Store;
 

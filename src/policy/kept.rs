@@ -121,8 +121,12 @@ impl Keeper {
             }
             last.0 = now;
         }
-        let confirmation =
-            Confirmation { format: FORMAT, revision: revision.whole().to_owned(), number, confirmed: now };
+        let confirmation = Confirmation {
+            format: FORMAT,
+            revision: revision.whole().to_owned(),
+            number,
+            confirmed: now,
+        };
         self.tell(
             serde_json::to_vec(&confirmation)
                 .map_err(Into::into)

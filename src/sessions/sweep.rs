@@ -85,7 +85,11 @@ pub async fn look(
     }
     metrics.sessions().failing(found.failures.len());
     count.publish(metrics);
-    Ok(Looked { complete: found.complete() && all, heard: !found.servers.is_empty(), cost: found.took })
+    Ok(Looked {
+        complete: found.complete() && all,
+        heard: !found.servers.is_empty(),
+        cost: found.took,
+    })
 }
 
 #[derive(Default)]

@@ -82,7 +82,7 @@ pub enum SystemError {
 }
 
 /// A running nats-server.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub struct ServerName {
     /// Its public key.
     pub id: String,
@@ -411,8 +411,7 @@ impl<F: FnMut(Connection)> Telling<'_, F> {
     }
 
     async fn page(&mut self, offset: u64) -> Result<Page, SystemError> {
-        let question =
-            json!({"auth": true, "acc": self.account, "limit": PAGE, "offset": offset});
+        let question = json!({"auth": true, "acc": self.account, "limit": PAGE, "offset": offset});
         let asked = self.system.ask::<Connections>(connz(self.server), self.server, &question);
         let (answer, size) = asked.await?;
         self.bytes = self.bytes.saturating_add(size);
@@ -425,7 +424,9 @@ impl<F: FnMut(Connection)> Telling<'_, F> {
         let connections = connections.unwrap_or_default();
         let given = connections.len();
         if given as u64 > PAGE {
-            return Err(self.untrue(format!("it gives {given} connections where {PAGE} were asked")));
+            return Err(
+                self.untrue(format!("it gives {given} connections where {PAGE} were asked"))
+            );
         }
         let before = self.seen.len();
         for connection in connections {

@@ -22,6 +22,7 @@ mod documentation;
 mod guard;
 mod identity;
 mod keyspaces;
+mod liars;
 mod load;
 mod messaging;
 mod operations;
@@ -31,6 +32,7 @@ mod policy;
 mod protocol;
 mod raw;
 mod script;
+mod second_connect;
 mod sessions;
 mod subjects;
 mod swaps;
@@ -231,6 +233,11 @@ on_every_server! {
     crate::violations::no_client_can_forge_a_violation as no_client_can_forge_a_violation;
     crate::violations::a_follower_without_a_right_to_tell_does_not_go_round_in_circles as a_follower_without_a_right_to_tell_does_not_go_round_in_circles;
     crate::violations::standard_input_is_resumed_too as standard_input_is_resumed_too;
+    crate::second_connect::who_asks_an_instance_twice_is_refused as who_asks_an_instance_twice_is_refused;
+    crate::second_connect::who_asks_two_instances_is_closed as who_asks_two_instances_is_closed;
+    crate::second_connect::who_asks_again_after_a_restart_is_closed as who_asks_again_after_a_restart_is_closed;
+    crate::liars::who_lies_about_its_connections_keeps_nobody_elses_open as who_lies_about_its_connections_keeps_nobody_elses_open;
+    crate::policy::of_two_that_begin_alike_the_second_replaces_the_first as of_two_that_begin_alike_the_second_replaces_the_first;
     crate::tls::it_connects_over_tls_with_a_certificate as it_connects_over_tls_with_a_certificate;
 }
 

@@ -202,7 +202,8 @@ async fn push(
     if let Some(head) = head.as_ref().filter(|head| head.policy == policy.revision().whole()) {
         let text = format!(
             "nothing to push: revision {} is this policy already ({})\n",
-            head.number, short(&head.policy)
+            head.number,
+            short(&head.policy)
         );
         return Ok(Output::data(text, YES));
     }
