@@ -84,7 +84,7 @@ impl Follower {
         if !loaded.is_change() {
             tracing::info!(
                 event = "policy_unchanged",
-                revision = %loaded.after.policy.revision(),
+                revision = loaded.after.policy.revision().whole(),
                 number = origin.map(|o| o.number),
                 "policy read",
             );
@@ -199,7 +199,10 @@ impl Follower {
         self.accepted(&loaded, origin.as_ref(), now.as_second());
         let age = now.as_second().saturating_sub(confirmed);
         tracing::warn!(
-            event = "policy_kept", %revision, number = origin.map(|o| o.number), age,
+            event = "policy_kept",
+            revision = revision.whole(),
+            number = origin.map(|o| o.number),
+            age,
             "starting with the policy that the last run kept, until its source answers",
         );
         Ok(true)

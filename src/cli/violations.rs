@@ -294,8 +294,8 @@ async fn keep_current(store: Arc<Store>, mut watcher: Watcher) {
         });
         match loaded.await {
             Ok(Ok(loaded)) => {
-                let revision = loaded.after.policy.revision();
-                tracing::info!(event = "policy_changed", %revision);
+                let revision = loaded.after.policy.revision().whole();
+                tracing::info!(event = "policy_changed", revision);
             }
             Ok(Err(problems)) => tracing::error!(
                 event = "policy_refused",

@@ -9,6 +9,7 @@ use super::seen::{
     AccountOn, Blind, Connection, Entry, Login, Look, Probe, Role, Seen, Server, Settings, Taker,
     User,
 };
+use crate::audit::event::words;
 use crate::broker::{self, BrokerError, addresses};
 use crate::buckets::{Stream, streams};
 use crate::config::{self, Tool};
@@ -21,6 +22,8 @@ use crate::policy::validate::validate_for;
 use crate::protocol::seal::Sealer;
 use crate::sessions::consumers::listing::Jetstream;
 use crate::sessions::consumers::sweep::{self, Accounts, Survey};
+use crate::sessions::survey::survey;
+use crate::sessions::system::{ServerName, Servers, System as Asking, SystemError};
 use crate::source::{Problems, SourceFile};
 
 mod greeting;
@@ -105,7 +108,8 @@ pub async fn look(tool: &Tool, clock: Clock) -> Seen {
     let seen = Seen {
         addresses,
         servers: system.servers(clock).await,
-        active_servers: system.count,
+        active_servers: system.servers.expected,
+        untold: system.untold(&settings.accounts).await,
         accounts: known,
         takers,
         probes,
@@ -367,22 +371,23 @@ async fn nobody(server: &ServerAddr, tool: &Tool) -> Look<Entry> {
     greeting::enter(server, ConnectOptions::new(), &tool.tls).await
 }
 
+/// How many servers that do not tell of their connections are named.
+const UNTOLD: usize = 16;
+
 /// What the system user can be asked.
 struct System<'a> {
     client: Option<&'a Client>,
-    /// The servers' ids.
-    servers: Vec<String>,
-    count: usize,
+    servers: Servers,
 }
 
 impl<'a> System<'a> {
     async fn of(client: Option<&'a Client>) -> Self {
-        // Nobody answers a user who is in another account.
-        let (count, servers) = match client {
-            Some(client) => system::everybody(client).await,
-            None => (0, Vec::new()),
+        let servers = match client {
+            Some(client) => Asking::new(client.clone()).servers().await.unwrap_or_default(),
+            None => Servers::default(),
         };
-        Self { client: client.filter(|_| count > 0), servers, count }
+        // Nobody answers a user who is in another account.
+        Self { client: client.filter(|_| !servers.servers.is_empty()), servers }
     }
 
     fn client(&self) -> Look<&'a Client> {
@@ -390,11 +395,11 @@ impl<'a> System<'a> {
     }
 
     async fn servers(&self, clock: Clock) -> Look<Vec<Server>> {
-        Ok(system::servers(self.client()?, self.count, clock).await)
+        Ok(system::servers(self.client()?, &self.servers.servers, clock).await)
     }
 
     async fn accounts(&self) -> Look<Vec<AccountOn>> {
-        Ok(system::accounts(self.client()?, self.count).await)
+        Ok(system::accounts(self.client()?, &self.servers.servers).await)
     }
 
     async fn takers(
@@ -404,14 +409,26 @@ impl<'a> System<'a> {
     ) -> Look<Vec<Taker>> {
         let client = self.client()?;
         let account = account.ok_or_else(|| without(Role::Callout))?;
-        Ok(system::takers(client, account, watching, self.count).await)
+        Ok(system::takers(client, account, watching, &self.servers.servers).await)
+    }
+
+    /// The servers that do not tell of these accounts' connections as a server does, and how: they
+    /// are asked as a sweep asks them.
+    async fn untold(&self, accounts: &[Arc<str>]) -> Vec<String> {
+        let Some(client) = self.client else { return Vec::new() };
+        let asking = Asking::new(client.clone());
+        let Ok(survey) = survey(&asking, accounts, |_| None::<()>).await else { return Vec::new() };
+        let said = |(server, error): &(ServerName, SystemError)| {
+            format!("{}: {}", words(&server.name), words(&error.to_string()))
+        };
+        survey.failures.iter().take(UNTOLD).map(said).collect()
     }
 
     async fn connections_of(&self, accounts: &[Arc<str>]) -> Look<Vec<Connection>> {
         let client = self.client()?;
         let mut all = Vec::new();
         for account in accounts {
-            all.extend(system::connections(client, account, &self.servers).await);
+            all.extend(system::connections(client, account, &self.servers.servers).await);
         }
         Ok(all)
     }

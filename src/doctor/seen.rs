@@ -43,6 +43,8 @@ pub struct Seen {
     pub servers: Look<Vec<Server>>,
     /// How many servers the cluster says it has.
     pub active_servers: usize,
+    /// Servers that do not tell of open connections as a server does, and how.
+    pub untold: Vec<String>,
     /// Each account, as each server has it.
     pub accounts: Look<Vec<AccountOn>>,
     /// Who takes authorization requests.

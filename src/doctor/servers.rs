@@ -7,7 +7,7 @@ use semver::Version;
 use super::Report;
 use super::advisories::{ADVISORIES, Advisory, Needs, UP_TO, clean};
 use super::seen::{Address, Blind, Entry, Info, Login, Seen, Server};
-use crate::defects::{LEAFNODES_HELD, holds_leafnodes};
+use crate::defects::{Defect, LEAFNODES_HELD, SECOND_CONNECT, holds_leafnodes};
 use crate::source::toml::show_duration;
 
 /// The first version with auth callout.
@@ -75,6 +75,18 @@ fn addresses(seen: &Seen, report: &mut Report) {
                 seen.active_servers
             ),
             "look at their logs and at the load; what follows is about the others",
+        );
+    }
+    if !seen.untold.is_empty() {
+        report.problem(
+            "address",
+            format!(
+                "these do not tell of open connections as a server does, so a change does not \
+                 reach what is connected to them:\n{}",
+                seen.untold.join("\n")
+            ),
+            "look at their logs and at the load; an answer that cannot be true comes from a server \
+             that is not what you started, or from a user of the system account who plays one",
         );
     }
 }
@@ -151,6 +163,11 @@ fn advisories(
     anybody: bool,
     report: &mut Report,
 ) {
+    let plain = (version.major, version.minor, version.patch);
+    if SECOND_CONNECT.is_in(plain) {
+        let Defect { name, reason, mitigation, .. } = SECOND_CONNECT;
+        report.warning("advisories", format!("{version} on {on} ({name}): {reason}"), mitigation);
+    }
     let found: Vec<&Advisory> = ADVISORIES.iter().filter(|a| a.affects(version)).collect();
     if found.is_empty() {
         report.ok("advisories", format!("none in {version} (notes up to {UP_TO})"));

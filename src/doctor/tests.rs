@@ -73,6 +73,7 @@ fn healthy() -> Seen {
         users: Role::ALL.map(user).into(),
         servers: Ok(vec![server("n1", "2.15.1")]),
         active_servers: 1,
+        untold: Vec::new(),
         accounts: Ok(accounts()),
         takers: Ok(vec![taker(5), taker(6)]),
         probes: Ok(vec![Probe {

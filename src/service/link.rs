@@ -319,7 +319,7 @@ fn announce(
         event = "ready", subject = CALLOUT_SUBJECT, queue_group = nats.queue_group, connections,
         server = client.server_info().server_name, version = client.server_info().version,
         issuer = %issuer.account(), xkey = issuer.sealer().map(|s| s.public().to_string()),
-        %revision,
+        revision = revision.whole(),
         "answering authorization requests",
     );
 }

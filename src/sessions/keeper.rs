@@ -147,8 +147,11 @@ impl Keeper {
                 tracing::warn!(
                     event = "instances_differ",
                     instances = view.living,
-                    revision =
-                        self.service.store.current().map(|s| s.policy.revision().to_string()),
+                    revision = self.service.store.current().map(|s| s
+                        .policy
+                        .revision()
+                        .whole()
+                        .to_owned()),
                     seconds = now.duration_since(since).as_secs(),
                     "the instances serve different policies: does each have the same source?",
                 );
@@ -290,7 +293,7 @@ impl Keeper {
         if found > 0 {
             tracing::info!(
                 event = "sweep",
-                revision = %judge.policy.revision(),
+                revision,
                 found,
                 closed,
                 failed,

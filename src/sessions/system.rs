@@ -83,7 +83,7 @@ pub enum SystemError {
 }
 
 /// A running nats-server.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub struct ServerName {
     /// Its public key.
     pub id: String,

@@ -24,6 +24,7 @@ mod gateways;
 mod guard;
 mod identity;
 mod keyspaces;
+mod liars;
 mod load;
 mod map_page;
 mod messaging;
@@ -34,6 +35,7 @@ mod policy;
 mod protocol;
 mod raw;
 mod script;
+mod second_connect;
 mod seeds;
 mod sessions;
 mod subjects;
@@ -268,6 +270,11 @@ on_every_server! {
     crate::seeds::the_admins_seed as the_admins_seed;
     crate::seeds::the_audit_admins_seed as the_audit_admins_seed;
     crate::seeds::the_system_users_seed as the_system_users_seed;
+    crate::second_connect::who_asks_an_instance_twice_is_refused as who_asks_an_instance_twice_is_refused;
+    crate::second_connect::who_asks_two_instances_is_closed as who_asks_two_instances_is_closed;
+    crate::second_connect::who_asks_again_after_a_restart_is_closed as who_asks_again_after_a_restart_is_closed;
+    crate::liars::who_lies_about_its_connections_keeps_nobody_elses_open as who_lies_about_its_connections_keeps_nobody_elses_open;
+    crate::policy::of_two_that_begin_alike_the_second_replaces_the_first as of_two_that_begin_alike_the_second_replaces_the_first;
     crate::tls::it_connects_over_tls_with_a_certificate as it_connects_over_tls_with_a_certificate;
 }
 

@@ -230,3 +230,27 @@ pub async fn a_policy_that_does_not_load_keeps_it_from_starting(version: &'stati
     assert!(said.contains("test.toml:2:1") && said.contains("owns"), "{said}");
     assert!(deployment.connections("AUTH").await.is_empty());
 }
+
+/// Two policies whose revisions share their first 48 bits, found in twenty seconds: the second
+/// takes something away, and replaces the first.
+pub async fn of_two_that_begin_alike_the_second_replaces_the_first(version: &'static str) {
+    let collision = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/policy/collision");
+    let prepared = Prepared::new();
+    let folder = prepared.files.policy();
+    for entry in std::fs::read_dir(&folder).unwrap() {
+        std::fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+    let policy = folder.join("policy.toml");
+    std::fs::copy(collision.join("before.toml"), &policy).unwrap();
+    let mut deployment = prepared.start_broker(version, "").await;
+    std::fs::remove_file(folder.join("test.toml")).unwrap();
+    deployment.add_instance(&[]).await;
+    let aside = deployment.files.dir.join("policy.new");
+    std::fs::copy(collision.join("after.toml"), &aside).unwrap();
+    std::fs::rename(&aside, &policy).unwrap();
+    let line = changed(&mut deployment, 1).await;
+    let text = |field: &str| line[field].as_str().unwrap().to_owned();
+    assert_eq!(text("before")[..12], text("revision")[..12], "{line}");
+    assert_ne!(text("before"), text("revision"), "{line}");
+    assert_eq!(line["lost"], 1, "{line}");
+}

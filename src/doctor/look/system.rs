@@ -1,6 +1,6 @@
 //! What the system user is told: the servers, their accounts and connections.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use async_nats::Client;
@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 
 use super::super::seen::{AccountOn, Connection, Server, Taker, text};
+use crate::sessions::system::ServerName;
 
 /// What tells the time here.
 pub type Clock = fn() -> Timestamp;
@@ -21,13 +22,21 @@ const PATIENCE: Duration = Duration::from_secs(3);
 pub const MOST_ACCOUNTS: usize = 200;
 /// Connections that are looked at on a server; more are not.
 const MOST_CONNECTIONS: usize = 20_000;
-/// Servers that are waited for.
-const MOST_SERVERS: usize = 1024;
 /// The most that a server gives at once.
 const PAGE: usize = 1024;
 
-/// Asks all servers, and waits until `count` have answered or time is up.
-pub async fn ask_all(client: &Client, what: &str, question: &Value, count: usize) -> Vec<Answer> {
+/// The longest answer that is looked at, and all of those to one question, in bytes.
+const MAX_ANSWER: usize = 16 * 1024 * 1024;
+const MAX_ANSWERS: usize = 256 * 1024 * 1024;
+
+/// Asks all servers, and waits until these have answered or time is up. Each is heard once; what
+/// others say, and what is too long, is not.
+pub async fn ask_all(
+    client: &Client,
+    what: &str,
+    question: &Value,
+    from: &[ServerName],
+) -> Vec<Answer> {
     let inbox = client.new_inbox();
     let Ok(mut answers) = client.subscribe(inbox.clone()).await else { return Vec::new() };
     let subject = format!("$SYS.REQ.SERVER.{what}");
@@ -36,14 +45,25 @@ pub async fn ask_all(client: &Client, what: &str, question: &Value, count: usize
         return Vec::new();
     }
     let deadline = Instant::now() + PATIENCE;
-    let mut all = Vec::new();
-    while all.len() < count {
+    let mut missing: BTreeSet<&str> = from.iter().map(|server| server.id.as_str()).collect();
+    let (mut all, mut size) = (Vec::new(), 0_usize);
+    while !missing.is_empty() {
         let Ok(Some(answer)) = timeout_at(deadline, answers.next()).await else { break };
         let came = Instant::now();
-        if let Ok(value) = serde_json::from_slice::<Value>(&answer.payload) {
-            all.push(Answer { value, came });
+        size = size.saturating_add(answer.payload.len());
+        if size > MAX_ANSWERS {
+            break;
+        }
+        if answer.payload.len() > MAX_ANSWER {
+            continue;
+        }
+        let Ok(value) = serde_json::from_slice::<Value>(&answer.payload) else { continue };
+        let answer = Answer { value, came };
+        if missing.remove(answer.id().as_str()) {
+            all.push(answer);
         }
     }
+    let _ = answers.unsubscribe().await;
     all
 }
 
@@ -67,25 +87,9 @@ impl Answer {
     }
 }
 
-/// How many servers there are, as one of them has it, and the ids of those that answer. None when
-/// nobody does: then this is no system user.
-pub async fn everybody(client: &Client) -> (usize, Vec<String>) {
-    let answers = ask_all(client, "PING", &json!({}), 1).await;
-    let count = |answer: &Answer| {
-        let count = answer.value.pointer("/statsz/active_servers").and_then(Value::as_u64);
-        count.and_then(|n| usize::try_from(n).ok()).unwrap_or(1).min(MOST_SERVERS)
-    };
-    let Some(count) = answers.first().map(count) else { return (0, Vec::new()) };
-    let answers = ask_all(client, "PING", &json!({}), count).await;
-    // What is no id would be another subject.
-    let ids = answers.iter().map(Answer::id);
-    let plain = |id: &String| !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric());
-    (count, ids.filter(plain).collect())
-}
-
 /// Every server. `clock` tells the time here.
-pub async fn servers(client: &Client, count: usize, clock: Clock) -> Vec<Server> {
-    let answers = ask_all(client, "PING.VARZ", &json!({}), count).await;
+pub async fn servers(client: &Client, from: &[ServerName], clock: Clock) -> Vec<Server> {
+    let answers = ask_all(client, "PING.VARZ", &json!({}), from).await;
     let mut servers: Vec<Server> = answers.iter().map(|answer| server(answer, clock)).collect();
     servers.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
     servers
@@ -123,8 +127,8 @@ fn server(answer: &Answer, clock: Clock) -> Server {
 }
 
 /// Every account as every server has it.
-pub async fn accounts(client: &Client, count: usize) -> Vec<AccountOn> {
-    let lists = ask_all(client, "PING.ACCOUNTZ", &json!({}), count).await;
+pub async fn accounts(client: &Client, from: &[ServerName]) -> Vec<AccountOn> {
+    let lists = ask_all(client, "PING.ACCOUNTZ", &json!({}), from).await;
     let mut names: Vec<String> = lists
         .iter()
         .filter_map(|answer| answer.data().get("accounts")?.as_array())
@@ -136,7 +140,7 @@ pub async fn accounts(client: &Client, count: usize) -> Vec<AccountOn> {
     names.truncate(MOST_ACCOUNTS);
     let mut accounts = Vec::new();
     for name in names {
-        for answer in ask_all(client, "PING.ACCOUNTZ", &json!({"account": name}), count).await {
+        for answer in ask_all(client, "PING.ACCOUNTZ", &json!({"account": name}), from).await {
             let detail = answer.data().get("account_detail").unwrap_or(&Value::Null);
             if let Ok(account) = AccountOn::deserialize(detail) {
                 accounts.push(AccountOn { server: answer.server(), ..account });
@@ -147,26 +151,25 @@ pub async fn accounts(client: &Client, count: usize) -> Vec<AccountOn> {
 }
 
 /// Every connection of an account, by server.
-pub async fn connections(client: &Client, account: &str, servers: &[String]) -> Vec<Connection> {
+pub async fn connections(client: &Client, account: &str, from: &[ServerName]) -> Vec<Connection> {
     let mut all = Vec::new();
-    let mut offset = 0;
-    while offset < MOST_CONNECTIONS {
-        let question = json!({"auth": true, "acc": account, "limit": PAGE, "offset": offset});
-        let mut more = false;
-        // Each server by itself: in an account that imports it, PING.CONNZ is answered twice, once
-        // about the asker's own account.
-        for server in servers {
-            let answers = ask_all(client, &format!("{server}.CONNZ"), &question, 1).await;
-            for answer in &answers {
-                let page = list(answer, "connections");
-                more |= page.len() >= PAGE;
-                all.extend(page.iter().filter_map(|c| Connection::deserialize(c).ok()));
+    // Each server by itself: in an account that imports it, PING.CONNZ is answered twice, once
+    // about the asker's own account.
+    for server in from {
+        let what = format!("{}.CONNZ", server.id);
+        let one = std::slice::from_ref(server);
+        let mut offset = 0;
+        while offset < MOST_CONNECTIONS {
+            let question = json!({"auth": true, "acc": account, "limit": PAGE, "offset": offset});
+            let answers = ask_all(client, &what, &question, one).await;
+            let pages = answers.iter().map(|answer| list(answer, "connections"));
+            let page: Vec<_> = pages.flatten().take(PAGE).collect();
+            all.extend(page.iter().filter_map(|c| Connection::deserialize(*c).ok()));
+            if page.len() < PAGE {
+                break;
             }
+            offset += PAGE;
         }
-        if !more {
-            break;
-        }
-        offset += PAGE;
     }
     all
 }
@@ -178,7 +181,8 @@ fn list<'a>(answer: &'a Answer, field: &str) -> &'a [Value] {
 /// One connection of a server.
 pub async fn connection(client: &Client, server: &str, cid: u64) -> Option<Connection> {
     let question = json!({"auth": true, "cid": cid});
-    let answers = ask_all(client, &format!("{server}.CONNZ"), &question, 1).await;
+    let from = [ServerName { id: server.to_owned(), ..ServerName::default() }];
+    let answers = ask_all(client, &format!("{server}.CONNZ"), &question, &from).await;
     let connection = answers.first()?.data().pointer("/connections/0")?;
     Connection::deserialize(connection).ok()
 }
@@ -189,10 +193,10 @@ pub async fn takers(
     client: &Client,
     account: &str,
     watching: Option<&(String, u64)>,
-    count: usize,
+    from: &[ServerName],
 ) -> Vec<Taker> {
     let question = json!({"subscriptions": true, "test": "$SYS.REQ.USER.AUTH", "acc": account});
-    let answers = ask_all(client, "PING.SUBSZ", &question, count).await;
+    let answers = ask_all(client, "PING.SUBSZ", &question, from).await;
     let mut takers = Vec::new();
     let mut known: BTreeMap<(String, u64), Option<Connection>> = BTreeMap::new();
     for answer in &answers {

@@ -374,3 +374,26 @@ fn denials_are_the_most_urgent() {
     let codes: Vec<&str> = causes.iter().map(Cause::code).collect();
     assert_eq!(codes, ["x", "asked_again", "other_service", "lost", "not_known", "gained"]);
 }
+
+/// Two policies whose revisions share their first 48 bits: the second does not let billing read.
+#[test]
+fn of_two_policies_that_begin_alike_the_second_decides() {
+    let mut bench = Bench::new();
+    bench.key = UserKey::parse("UA4AQTRJEJZQBMVFBG6GSITV6WUEY4YHSDEL7Q2E3UON3FZEWSJXR7JS").unwrap();
+    let load = |text: &str| {
+        let files = [SourceFile::new("policy.toml", text)];
+        bench.store.load(&files, Timestamp::UNIX_EPOCH).unwrap()
+    };
+    let before = load(include_str!("../../policy/collision/before.toml"));
+    let name = bench.name();
+    assert_eq!(bench.judge(&name), Verdict::Current);
+    let after = load(include_str!("../../policy/collision/after.toml"));
+    let (before, after) = (before.after.policy.revision(), after.after.policy.revision());
+    assert_eq!(before.to_string(), after.to_string(), "people are shown the same");
+    assert_ne!(before, after);
+    let current = bench.store.current().unwrap();
+    assert_eq!(current.policy.revision(), after, "and the second is in force");
+    let grant = bench.decider.entitlement(&current.policy, &bench.key, &HERE).unwrap().grant;
+    assert!(!grant.claims().get().contains("KV_orders"), "{}", grant.claims());
+    assert_eq!(bench.closes(&name), pair("lost", "read orders"));
+}

@@ -1,0 +1,192 @@
+//! Somebody in the system account who answers as a server does, and lies: everybody else is swept
+//! as fast as without.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use async_nats::{Client, ConnectOptions, Message};
+use futures_util::StreamExt;
+use serde_json::{Value, json};
+use solewriter::keys::{Seed, Server, Signer, User};
+
+use super::deployment::{Deployment, Prepared, eventually};
+use super::raw::Raw;
+
+/// How it lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lie {
+    /// There are very many connections, and it gives none.
+    Total,
+    /// The same, and it gives the same page for ever.
+    SamePage,
+    /// The same, and each page has new ones.
+    NewPages,
+    /// It does not answer.
+    Silent,
+    /// It takes its time.
+    Slow,
+    /// A page of twenty megabytes.
+    Huge,
+    /// More connections than were asked for.
+    TooMany,
+    /// No JSON.
+    Broken,
+    /// JSON a million levels deep.
+    Deep,
+    /// It answers as another server.
+    Another,
+}
+
+const LIES: [Lie; 10] = [
+    Lie::Total,
+    Lie::SamePage,
+    Lie::NewPages,
+    Lie::Silent,
+    Lie::Slow,
+    Lie::Huge,
+    Lie::TooMany,
+    Lie::Broken,
+    Lie::Deep,
+    Lie::Another,
+];
+
+const MANY: u64 = 1 << 62;
+/// From a change to the connection being closed, for a machine that is busy.
+const BUSY: Duration = Duration::from_secs(10);
+
+/// One that lies, until it is dropped.
+struct Liar {
+    id: String,
+    asked: Arc<AtomicUsize>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Liar {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Liar {
+    async fn begin(url: &str, seed: &Seed<User>, lie: Lie) -> Self {
+        let options = ConnectOptions::with_nkey(seed.expose().to_owned());
+        let client = options.connect(url).await.unwrap();
+        let id = Signer::new(&Seed::<Server>::generate()).unwrap().public().to_string();
+        let asked = Arc::new(AtomicUsize::new(0));
+        let mut pings = client.subscribe("$SYS.REQ.SERVER.PING").await.unwrap();
+        let mut questions = client.subscribe(format!("$SYS.REQ.SERVER.{id}.CONNZ")).await.unwrap();
+        client.flush().await.unwrap();
+        let (me, count) = (id.clone(), asked.clone());
+        let task = tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    Some(ping) = pings.next() => {
+                        let answer = json!({
+                            "server": {"id": me, "name": "liar\nevent=x", "ver": "2.15.1"},
+                            "statsz": {"active_servers": MANY},
+                        });
+                        tell(&client, &ping, answer.to_string()).await;
+                    }
+                    Some(question) = questions.next() => {
+                        let number = count.fetch_add(1, Ordering::SeqCst);
+                        if let Some(answer) = answer(&me, lie, number as u64) {
+                            if lie == Lie::Slow {
+                                tokio::time::sleep(Duration::from_millis(2500)).await;
+                            }
+                            tell(&client, &question, answer).await;
+                        }
+                    }
+                }
+            }
+        });
+        Self { id, asked, task }
+    }
+}
+
+async fn tell(client: &Client, question: &Message, answer: String) {
+    client.publish(question.reply.clone().unwrap(), answer.into()).await.unwrap();
+}
+
+fn answer(id: &str, lie: Lie, number: u64) -> Option<String> {
+    let page = |from: u64, count: u64, name: &str| {
+        let all: Vec<Value> = (from..from + count)
+            .map(|cid| json!({"cid": cid, "kind": "Client", "type": "nats", "name": name}))
+            .collect();
+        json!({"server": {"id": id}, "data": {"total": MANY, "connections": all}}).to_string()
+    };
+    Some(match lie {
+        Lie::Total => page(0, 0, ""),
+        Lie::SamePage => page(0, 256, ""),
+        Lie::NewPages | Lie::Slow => page(number * 256, 256, ""),
+        Lie::Silent => return None,
+        Lie::Huge => page(0, 250, &"x".repeat(80_000)),
+        Lie::TooMany => page(0, 5000, ""),
+        Lie::Broken => "{\"server\": {".to_owned(),
+        Lie::Deep => "[".repeat(1_000_000),
+        Lie::Another => page(0, 1, "").replace(id, &id.replace('N', "M")),
+    })
+}
+
+fn policy(n: usize) -> String {
+    format!(
+        "[service.loser]\nnkeys = [\"{{loser}}\"]\npublishes = [\"x.{n}\"]\n\
+         [service.same]\nnkeys = [\"{{same}}\"]\npublishes = [\"y\"]\n"
+    )
+}
+
+/// From a change that takes something to its connection being closed.
+async fn take(deployment: &Deployment, n: usize) -> Duration {
+    let loser = deployment.service("loser");
+    let mut open = Raw::login(deployment, &loser).await;
+    let began = Instant::now();
+    deployment.write_policy(&policy(n));
+    open.closed().await;
+    began.elapsed()
+}
+
+pub async fn who_lies_about_its_connections_keeps_nobody_elses_open(version: &'static str) {
+    let seed = Seed::<User>::generate();
+    let key = Signer::new(&seed).unwrap().public().to_string();
+    let mut deployment = Prepared::new()
+        .with_server("  SYS {\n    users: [", &format!("  SYS {{\n    users: [ {{ nkey: {key} }}"))
+        .with_server("auth_users: [", &format!("auth_users: [ {key},"))
+        .with_server("jetstream {", "max_payload: 32MB\nmax_pending: 128MB\njetstream {")
+        .start(version, &policy(0))
+        .await;
+    deployment.instances[0].says("system_connected").await;
+    let mut same = Raw::login(&deployment, &deployment.service("same")).await;
+    let alone = take(&deployment, 1).await;
+    let mut told = vec![format!("alone {alone:.0?}")];
+    for (n, lie) in (2..).zip(LIES) {
+        let liar = Liar::begin(deployment.url(), &seed, lie).await;
+        let mark = deployment.instances[0].lines().len();
+        let took = take(&deployment, n).await;
+        assert!(took < BUSY, "{lie:?}: {took:?}");
+        let instance = &deployment.instances[0];
+        let line = eventually(&format!("{lie:?} to be told"), async || {
+            let new = instance.lines().into_iter().skip(mark);
+            new.rfind(|l| l["event"] == "survey_incomplete" && l["server_id"] == *liar.id)
+        })
+        .await;
+        assert!(!line["server"].as_str().unwrap().contains('\n'), "{line}");
+        eventually("the metric", async || {
+            let failing =
+                deployment.instances[0].metric("solewriter_session_servers_failing").await;
+            (failing == 1.0).then_some(())
+        })
+        .await;
+        if lie == Lie::Total {
+            let ran = deployment.tool(&["doctor", "--format", "json"]).await;
+            assert!(ran.out.contains("do not tell of open connections"), "{}", ran.out);
+            assert!(ran.out.contains("cannot be true"), "{}", ran.out);
+        }
+        let sweeps = deployment.instances[0]
+            .metric("solewriter_session_sweeps_total{outcome=\"incomplete\"}")
+            .await;
+        let asked = liar.asked.load(Ordering::SeqCst);
+        told.push(format!("{lie:?} {took:.0?}, asked {asked} times in {sweeps} sweeps in all"));
+    }
+    println!("{version}: {}", told.join("; "));
+    assert_eq!(same.fence().await, Ok(()), "another one was closed");
+}

@@ -1,0 +1,154 @@
+//! CONNECT a second time on an open connection: nats-server up to 2.11.16 and 2.12.7 asks again,
+//! and leaves the connection the subscriptions that it has.
+
+use serde_json::{Value, json};
+use solewriter::asked;
+
+use super::deployment::{Deployment, Prepared, Service, eventually};
+use super::raw::Raw;
+use super::sessions::closed;
+
+const POLICY: &str = r#"
+[service.listener]
+nkeys = ["{listener}"]
+connections = ["STANDARD", "WEBSOCKET"]
+subscribes = ["news.>"]
+
+[service.other]
+nkeys = ["{other}"]
+connections = ["STANDARD", "WEBSOCKET"]
+subscribes = ["else.>"]
+
+[service.speaker]
+nkeys = ["{speaker}"]
+publishes = ["news.>"]
+"#;
+
+/// As the listener loses what it hears.
+fn without_news() -> String {
+    POLICY.replace("\"news.>\"]\n\n[service.other]", "\"old.>\"]\n\n[service.other]")
+}
+
+async fn start(version: &'static str) -> Deployment {
+    let websocket = "websocket { listen: \"127.0.0.1:-1\", no_tls: true }\nsystem_account: SYS";
+    Prepared::new()
+        .with_server("system_account: SYS", websocket)
+        .with_settings("[system]", "[sessions]\nevery = \"1s\"\n\n[system]")
+        .start(version, POLICY)
+        .await
+}
+
+/// What the second CONNECT says: who it is now, and no user, whom the first one was given.
+fn again(raw: &Raw, service: &Service) -> Value {
+    let mut proof = raw.proof(&service.seed);
+    proof.as_object_mut().unwrap().insert("user".to_owned(), json!(""));
+    proof
+}
+
+/// Who was let in so often, of one instance or all.
+fn granted(deployment: &Deployment, service: &str) -> usize {
+    let decisions = deployment.instances.iter().flat_map(super::deployment::Instance::decisions);
+    decisions.filter(|d| d["service"] == service && d["outcome"] == "granted").count()
+}
+
+async fn dial(deployment: &Deployment, websocket: bool) -> Raw {
+    match deployment.server.ports().websocket.first() {
+        Some(url) if websocket => Raw::dial_websocket(url).await,
+        _ => Raw::dial(deployment.url()).await,
+    }
+}
+
+/// Whoever asks one instance twice is refused and closed, whatever it proves, and however it
+/// connects.
+pub async fn who_asks_an_instance_twice_is_refused(version: &'static str) {
+    let deployment = start(version).await;
+    let listener = deployment.service("listener");
+    let mut speaker = Raw::login(&deployment, &deployment.service("speaker")).await;
+    for websocket in [false, true] {
+        for second in ["listener", "other"] {
+            let mut raw = dial(&deployment, websocket).await;
+            let proof = raw.proof(&listener.seed);
+            raw.enter(&proof).await.unwrap();
+            raw.subscribe("news.a").await.unwrap();
+            let before = granted(&deployment, second);
+            let options = again(&raw, &deployment.service(second));
+            let entered = raw.enter(&options).await;
+            assert_eq!(granted(&deployment, second), before, "{second} was let in again");
+            if asked::is_open(version) {
+                assert_eq!(entered, Err("Authorization Violation".to_owned()));
+                let denied = eventually("the refusal", async || {
+                    let denied = deployment.instances[0].decisions();
+                    denied.into_iter().rfind(|d| d["outcome"] == "denied")
+                })
+                .await;
+                assert_eq!(denied["reason"], "asked_again", "{denied}");
+                assert_eq!(denied["service"], second, "{denied}");
+                raw.closed().await;
+            } else if entered.is_ok() {
+                // It has what it had: the second CONNECT changes nothing.
+                speaker.publish("news.a", b"1").await.unwrap();
+                assert_eq!(raw.message().await.payload, b"1");
+            }
+        }
+    }
+    // One that asked once is left alone.
+    assert_eq!(closed(&deployment), Vec::<Value>::new());
+}
+
+/// Whoever asks two instances is let in by the second, and closed by the sweep.
+pub async fn who_asks_two_instances_is_closed(version: &'static str) {
+    let mut deployment = start(version).await;
+    deployment.add_instance(&[]).await;
+    let (listener, other) = (deployment.service("listener"), deployment.service("other"));
+    let mut honest = Raw::login(&deployment, &other).await;
+    let mut through = 0;
+    // A server asks any of the instances.
+    for _ in 0..24 {
+        let mut raw = Raw::dial(deployment.url()).await;
+        let proof = raw.proof(&listener.seed);
+        raw.enter(&proof).await.unwrap();
+        raw.subscribe("news.a").await.unwrap();
+        let options = again(&raw, &other);
+        if raw.enter(&options).await.is_ok() && asked::is_open(version) {
+            through += 1;
+            raw.closed().await;
+            break;
+        }
+    }
+    if asked::is_open(version) {
+        assert_eq!(through, 1, "the second instance never got the second request");
+        let lines = eventually("the line about it", async || {
+            Some(closed(&deployment)).filter(|lines| !lines.is_empty())
+        })
+        .await;
+        assert!(lines.iter().all(|line| line["reason"] == "asked_again"), "{lines:#?}");
+        assert!(lines.iter().all(|line| line["service"] == "other"), "{lines:#?}");
+    }
+    assert_eq!(honest.fence().await, Ok(()));
+}
+
+/// Whoever waits until the only instance was started anew is closed by the sweep of the new one.
+pub async fn who_asks_again_after_a_restart_is_closed(version: &'static str) {
+    let mut deployment = start(version).await;
+    let listener = deployment.service("listener");
+    let mut raw = Raw::login(&deployment, &listener).await;
+    raw.subscribe("news.a").await.unwrap();
+    let mut honest = Raw::login(&deployment, &listener).await;
+    deployment.instances[0].child.kill().await.unwrap();
+    // It was let in two seconds before the new one can have heard anything.
+    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    deployment.instances.clear();
+    deployment.add_instance(&[]).await;
+    let options = again(&raw, &listener);
+    let entered = raw.enter(&options).await;
+    if asked::is_open(version) {
+        assert_eq!(entered, Ok(()), "nobody can know it at once");
+        raw.closed().await;
+        let line = closed(&deployment).pop().unwrap();
+        assert_eq!(line["reason"], "asked_again", "{line}");
+    }
+    assert_eq!(honest.fence().await, Ok(()), "who was let in before is left");
+    // What is lost is lost, however often it asks.
+    deployment.write_policy(&without_news());
+    honest.closed().await;
+}
