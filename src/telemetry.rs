@@ -224,11 +224,6 @@ impl Metrics {
             metrics.connected.clone(),
         );
         registry.register(
-            "clusters",
-            "Clusters whose servers were seen; more than one are joined by gateways",
-            metrics.clusters.clone(),
-        );
-        registry.register(
             "policy_loads",
             "Policies read, by outcome (accepted, refused)",
             metrics.policy_loads.clone(),
@@ -257,6 +252,11 @@ impl Metrics {
     }
 
     fn register_source(&self, registry: &mut Registry) {
+        registry.register(
+            "clusters",
+            "Clusters whose servers were seen; more than one are joined by gateways",
+            self.clusters.clone(),
+        );
         registry.register(
             "policy_number",
             "Number of the policy in force in its bucket; 0 when it is not from one",
