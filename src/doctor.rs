@@ -43,7 +43,7 @@ const fn check(
 }
 
 /// Every check, in the order in which they are shown. `docs/doctor.md` is checked against it.
-pub const CHECKS: [Check; 28] = [
+pub const CHECKS: [Check; 29] = [
     check(
         "address",
         "servers",
@@ -197,6 +197,13 @@ pub const CHECKS: [Check; 28] = [
         "admin, system user",
         "The services' accounts import all of that, and no other account does; nobody imports more of the system account than `doctor` asks",
         "Another account's users get permissions from elsewhere",
+    ),
+    check(
+        "mappings",
+        "accounts",
+        "system user",
+        "The services' accounts have no `mappings`",
+        "A mapped subject is published where it leads, and the server asks for leave to do that: the grant says something else",
     ),
     check(
         "logins",

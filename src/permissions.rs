@@ -951,10 +951,10 @@ mod tests {
             let text = format!("[service.a]\npublishes = {list:?}\n");
             let policy = validate(&[SourceFile::new("p.toml", text)]).unwrap().policy;
             let defaults = Defaults {
-            account: "APP".into(),
-            lifetime: Duration::from_secs(60),
-            audit: crate::permissions::AuditStreams::default(),
-        };
+                account: "APP".into(),
+                lifetime: Duration::from_secs(60),
+                audit: crate::permissions::AuditStreams::default(),
+            };
             Grant::of(policy.service("a").unwrap(), &defaults)
         };
         let subjects = grant(MAX_SUBJECTS, 6).unwrap().subjects();

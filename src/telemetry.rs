@@ -23,8 +23,8 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use tracing_subscriber::EnvFilter;
 
-use self::events::log_gateways;
 pub use self::consumers::ConsumerMetrics;
+use self::events::log_gateways;
 pub use self::events::{brief, log_defects, log_event};
 pub use self::sessions::{SessionMetrics, SessionState};
 use crate::defects::Clusters;
@@ -229,11 +229,6 @@ impl Metrics {
             metrics.connected.clone(),
         );
         registry.register(
-            "clusters",
-            "Clusters whose servers were seen; more than one are joined by gateways",
-            metrics.clusters.clone(),
-        );
-        registry.register(
             "policy_loads",
             "Policies read, by outcome (accepted, refused)",
             metrics.policy_loads.clone(),
@@ -263,6 +258,11 @@ impl Metrics {
     }
 
     fn register_source(&self, registry: &mut Registry) {
+        registry.register(
+            "clusters",
+            "Clusters whose servers were seen; more than one are joined by gateways",
+            self.clusters.clone(),
+        );
         registry.register(
             "policy_number",
             "Number of the policy in force in its bucket; 0 when it is not from one",

@@ -218,7 +218,8 @@ async fn of_bucket(tool: &Tool, which: &Which<'_>) -> Result<Loaded, Output> {
         Which::At(at) => pushed_by(&bucket, newest, *at).await?,
     };
     let files = bucket.files(&entry).await.map_err(|error| unread(&bucket, &error))?;
-    let accepted = accept(Path::new(&format!("revision {}", entry.number)), files, &tool.defaults.audit)?;
+    let accepted =
+        accept(Path::new(&format!("revision {}", entry.number)), files, &tool.defaults.audit)?;
     let mut loaded = Loaded::new(accepted, tool.defaults.clone());
     loaded.pushed = Some(entry);
     Ok(loaded)

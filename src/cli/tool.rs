@@ -178,10 +178,7 @@ pub(super) fn read(path: &Path) -> Result<Result<Vec<SourceFile>, Problems>, Out
 }
 
 /// Reads a directory that a command cannot do without.
-pub(super) fn load(
-    path: &Path,
-    audit: &AuditStreams,
-) -> Result<(Vec<SourceFile>, Policy), Output> {
+pub(super) fn load(path: &Path, audit: &AuditStreams) -> Result<(Vec<SourceFile>, Policy), Output> {
     let files = read(path)?.map_err(Output::wrong)?;
     accept(path, files, audit)
 }

@@ -75,13 +75,14 @@ pub fn judge(seen: &Seen, report: &mut Report) {
     let accounts = match &seen.accounts {
         Ok(accounts) => accounts.as_slice(),
         Err(blind) => {
-            for check in ["jetstream", "exports", "imports", "logins"] {
+            for check in ["jetstream", "mappings", "exports", "imports", "logins"] {
                 report.blind(check, blind);
             }
             return;
         }
     };
     jetstream(seen, state, accounts, report);
+    mappings(seen, accounts, report);
     if isolated {
         exports(seen, state, accounts, report);
         imports(seen, state, accounts, report);
@@ -94,7 +95,7 @@ pub fn judge(seen: &Seen, report: &mut Report) {
 }
 
 fn nothing(blind: &Blind, report: &mut Report) {
-    for check in ["isolation", "jetstream", "exports", "imports", "logins"] {
+    for check in ["isolation", "jetstream", "mappings", "exports", "imports", "logins"] {
         report.blind(check, blind);
     }
 }
@@ -289,6 +290,29 @@ fn exports(seen: &Seen, state: &str, accounts: &[AccountOn], report: &mut Report
     }
     if once.report(report) {
         report.ok("exports", format!("{state} exports what clients need, and nothing else"));
+    }
+}
+
+fn mappings(seen: &Seen, accounts: &[AccountOn], report: &mut Report) {
+    let mut once = Once::new("mappings", accounts);
+    for account in accounts.iter().filter(|account| serves(seen, &account.name)) {
+        for (from, to) in &account.mappings {
+            let to: Vec<&str> =
+                to.iter().map(|m| m.subject.as_str()).filter(|to| to != from).collect();
+            once.problem(
+                &account.server,
+                format!(
+                    "{} maps `{from}` to `{}`: who may publish `{from}` is refused unless it may \
+                     publish that, whatever `explain` says",
+                    account.name,
+                    to.join("`, `")
+                ),
+                "remove it from the account's `mappings`, or let the policy name where it leads",
+            );
+        }
+    }
+    if once.report(report) {
+        report.ok("mappings", "none".to_owned());
     }
 }
 

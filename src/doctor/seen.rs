@@ -1,5 +1,6 @@
 //! What was seen of a deployment: plain facts, from which the families of checks conclude.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -256,6 +257,17 @@ pub struct AccountOn {
     /// What it imports.
     #[serde(default)]
     pub imports: Vec<Import>,
+    /// Subjects that become others: where from, and to what.
+    #[serde(default)]
+    pub mappings: BTreeMap<String, Vec<Mapping>>,
+}
+
+/// Where a mapping leads.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Mapping {
+    /// The subject.
+    #[serde(default)]
+    pub subject: String,
 }
 
 /// An export.

@@ -232,6 +232,20 @@ fn gateways_and_leafnodes_that_are_not_held() {
 }
 
 #[test]
+fn a_mapping_in_an_account_of_services() {
+    let mut seen = healthy();
+    let accounts = seen.accounts.as_mut().unwrap();
+    let app = accounts.iter_mut().find(|account| account.name == "APP").unwrap();
+    // As ACCOUNTZ of 2.10.25 and 2.15.1 has it.
+    let mappings = r#"{"orders.*": [{"subject": "orders.{{wildcard(1)}}.0", "weight": 100}]}"#;
+    app.mappings = serde_json::from_str(mappings).unwrap();
+    let problems = with(&seen, Outcome::Problem);
+    assert_eq!(problems.len(), 1);
+    let (check, found) = &problems[0];
+    assert!(*check == "mappings" && found.contains("orders.{{wildcard(1)}}.0"), "{found}");
+}
+
+#[test]
 fn a_clock_that_is_wrong() {
     for (ahead, outcome) in [
         (0.3, None),

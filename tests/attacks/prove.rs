@@ -368,3 +368,14 @@ async fn it_can_be_done_in_two_steps() {
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert!(deployment.files.policy().join("reviewed.toml").exists());
 }
+
+/// Two clusters are what it takes to try; that servers are gateways is enough to know.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_is_found_out() {
+    let mut deployment = Prepared::new().start_supercluster("2.15.1", POLICY).await;
+    deployment.add_instance(&[]).await;
+    let output = prove(&deployment, &["--yes"]).await;
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stdout));
+    assert_eq!(succeeded(&output), ["gateways"], "{}", text(&output.stdout));
+    nothing_is_left(&deployment).await;
+}

@@ -159,6 +159,17 @@ pub async fn an_address_where_nobody_is(version: &'static str) {
     assert!(mend.contains("start nats-server there"), "{mend}");
 }
 
+/// What a grant says is not what is published, so it is refused.
+pub async fn a_mapping_in_the_services_account(version: &'static str) {
+    let mapped = "  APP {\n    mappings: { \"ev.*\": \"ev.{{wildcard(1)}}.0\" }";
+    let prepared = Prepared::new().with_server("  APP {", mapped);
+    let deployment = start(prepared, version).await;
+    let said = look(&deployment).await;
+    let (found, mend) = said.only(version, "problem", "mappings");
+    assert!(found.starts_with("APP maps `ev.*` to `ev.{{wildcard(1)}}.0`"), "{found}");
+    assert!(mend.contains("mappings"), "{mend}");
+}
+
 pub async fn servers_of_different_versions(version: &'static str) {
     let other = if version == "2.15.1" { "2.14.6" } else { "2.15.1" };
     let prepared = Prepared::new();

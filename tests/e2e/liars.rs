@@ -165,7 +165,7 @@ pub async fn who_lies_about_its_connections_keeps_nobody_elses_open(version: &'s
         assert!(took < BUSY, "{lie:?}: {took:?}");
         let instance = &deployment.instances[0];
         let line = eventually(&format!("{lie:?} to be told"), async || {
-            let new = instance.lines().into_iter().skip(mark);
+            let mut new = instance.lines().into_iter().skip(mark);
             new.rfind(|l| l["event"] == "survey_incomplete" && l["server_id"] == *liar.id)
         })
         .await;
