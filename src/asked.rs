@@ -14,6 +14,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 
 use tokio::sync::mpsc;
 
@@ -164,14 +165,14 @@ impl Asked {
     pub async fn to_tell(&self) -> String {
         std::future::poll_fn(|cx| {
             let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            let Poll::Ready(Some(first)) = waiting.poll_recv(cx) else { return Poll::Pending };
             let mut text = String::new();
-            for _ in 0..NOTES_AT_ONCE {
-                match waiting.poll_recv(cx) {
-                    std::task::Poll::Ready(Some(note)) => note.write(&mut text),
-                    _ => break,
-                }
+            first.write(&mut text);
+            for _ in 1..NOTES_AT_ONCE {
+                let Ok(note) = waiting.try_recv() else { break };
+                note.write(&mut text);
             }
-            if text.is_empty() { std::task::Poll::Pending } else { std::task::Poll::Ready(text) }
+            Poll::Ready(text)
         })
         .await
     }
@@ -273,8 +274,9 @@ mod tests {
         for connection in 0..MAX_CONNECTIONS as u64 + 10 {
             assert!(asked.memory().note(&Note { connection, ..one }, NOW));
         }
-        assert!(asked.memory().first.len() <= MAX_CONNECTIONS + 1);
-        assert_eq!(asked.memory().first.len(), asked.memory().ages.len());
+        let kept = |memory: MutexGuard<'_, Memory>| (memory.first.len(), memory.ages.len());
+        let (first, ages) = kept(asked.memory());
+        assert!(first <= MAX_CONNECTIONS + 1 && first == ages, "{first} {ages}");
         asked.memory().note(&note(server, u64::MAX), NOW + REMEMBERED + 1);
         assert_eq!(asked.memory().first.len(), 1);
         let twice = told(&[note(server, 1), note(server, 1)]);

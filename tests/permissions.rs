@@ -244,7 +244,7 @@ fn a_digest_names_account_and_permissions_and_nothing_else() {
     };
     let base = "[bucket.b]\n[bucket.c]\n[service.s]\nowns = [\"b\"]\nreads = [\"c\"]\n";
     let first = digest(base);
-    assert_eq!(first.len(), 16);
+    assert_eq!(first.len(), 64, "the whole of a SHA-256");
     // Written otherwise, with another revision, lifetime or reason, it is the same grant.
     for same in [
         "# another revision\n[service.s]\nlifetime = \"5m\"\nowns = [\"b\"]\nreads = [\"c\"]\n[bucket.b]\n[bucket.c]\n",

@@ -94,9 +94,9 @@ error[unknown-key]: unknown key `acount` in `[grants]`
    = help: did you mean `account`?
 
 error[bad-address]: "everywhere" is not an address
-  --> DIR/solewriter.toml:44:10
+  --> DIR/solewriter.toml:46:10
    |
-44 | listen = "everywhere"
+46 | listen = "everywhere"
    |          ^^^^^^^^^^^^ expected IP:PORT, or "off"
 
 4 errors
