@@ -572,7 +572,7 @@ function drawMatrix() {
 // ---- head
 function renderHead() {
   const count = map.problems, errors = count.errors;
-  byId("summary").replaceChildren(`${plural(services.length, "service")}, ${plural(buckets.length, "bucket")}, revision `, make("span", { class: "mono" }, map.revision), " · ",
+  byId("summary").replaceChildren(`${plural(services.length, "service")}, ${plural(buckets.length, "bucket")}, revision `, make("span", { class: "mono", title: map.revision }, map.revision.slice(0, 12)), " · ",
     errors ? make("span", { class: "bad" }, `${plural(errors, "error")}: this policy does not hold`) : "no errors",
     count.warnings ? `, ${plural(count.warnings, "warning")}` : "", map.links_left_out ? " · too many connections; not all are here" : "");
   byId("tabs").replaceChildren(...VIEWS.map(view => make("button", { type: "button", role: "tab", "aria-selected": String(view === state.view), tabindex: view === state.view ? 0 : -1,

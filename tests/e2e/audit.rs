@@ -179,7 +179,7 @@ pub async fn each_decision_is_one_event_at_both_places(version: &'static str) {
     let data = |at: usize| &events[at]["data"];
     assert_eq!(data(2)["service"], "known");
     assert_eq!(data(2)["nkey"], known.key().as_str());
-    assert_eq!(data(2)["grant"].as_str().unwrap().len(), 16);
+    assert_eq!(data(2)["grant"].as_str().unwrap().len(), 64);
     assert_eq!(data(3)["reason"], "unknown_key");
     assert_eq!(data(3)["nkey"], stranger.key().as_str());
     assert_eq!(data(4)["before"], data(2)["revision"]);

@@ -246,7 +246,7 @@ pub async fn what_was_pushed_is_logged_shown_pulled_and_rolled_back(version: &'s
 
 fn revision(dir: &Path) -> String {
     let files = Directory::new(dir).read().unwrap();
-    solewriter::policy::validate::revision(&files).to_string()
+    solewriter::policy::validate::revision(&files).whole().to_owned()
 }
 
 /// A push that does not hold, from a tool that did not look or of another version.

@@ -442,7 +442,9 @@ pub async fn a_deployment_without_the_imports_is_told_so(version: &'static str) 
     let prepared = Prepared::new();
     let config = prepared.files.server_config();
     let text = std::fs::read_to_string(&config).unwrap();
-    let (before, rest) = text.split_once("      # Consumers, under names of their own").unwrap();
+    let (before, rest) = text
+        .split_once("      {\n        service: { account: STATE, subject: \"$JS.API.STREAM.NAMES\"")
+        .unwrap();
     let (_, after) = rest.split_once("    ]\n  }\n").unwrap();
     std::fs::write(&config, format!("{before}    ]\n  }}\n{after}")).unwrap();
     let mut deployment = prepared.start(version, BEFORE).await;

@@ -431,8 +431,9 @@ pub async fn connections_that_outlived_every_instance_are_found(version: &'stati
     }
     deployment.instances.clear();
     deployment.write_policy(&without());
-    for _ in 0..2 {
-        deployment.add_instance(&[]).await;
+    for number in 0..2 {
+        let keep = deployment.dir.path().join(format!("fresh-{number}"));
+        deployment.add_instance(&["--policy-keep", keep.to_str().unwrap()]).await;
     }
     eventually("everybody to be closed and back", async || {
         losers.iter().all(|client| client.is_back(1)).then_some(())
