@@ -64,6 +64,7 @@ pub async fn who_asks_an_instance_twice_is_refused(version: &'static str) {
     let deployment = start(version).await;
     let listener = deployment.service("listener");
     let mut speaker = Raw::login(&deployment, &deployment.service("speaker")).await;
+    let mut refused = 0;
     for websocket in [false, true] {
         for second in ["listener", "other"] {
             let mut raw = dial(&deployment, websocket).await;
@@ -77,10 +78,12 @@ pub async fn who_asks_an_instance_twice_is_refused(version: &'static str) {
             if asked::is_open(version) {
                 assert_eq!(entered, Err("Authorization Violation".to_owned()));
                 let denied = eventually("the refusal", async || {
-                    let denied = deployment.instances[0].decisions();
-                    denied.into_iter().rfind(|d| d["outcome"] == "denied")
+                    let decisions = deployment.instances[0].decisions();
+                    let mut denied = decisions.into_iter().filter(|d| d["outcome"] == "denied");
+                    denied.nth(refused)
                 })
                 .await;
+                refused += 1;
                 assert_eq!(denied["reason"], "asked_again", "{denied}");
                 assert_eq!(denied["service"], second, "{denied}");
                 raw.closed().await;
