@@ -27,7 +27,11 @@ pub enum StreamsError {
     )]
     NoJetStream,
     /// No answer in time.
-    #[error("JetStream did not answer {subject} within {} s", PATIENCE.as_secs())]
+    #[error(
+        "JetStream did not answer {subject} within {} s: may this user ask it? It has to be the \
+         admin of the account",
+        PATIENCE.as_secs()
+    )]
     Silent {
         /// What was asked.
         subject: String,

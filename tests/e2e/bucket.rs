@@ -241,7 +241,10 @@ pub async fn what_was_pushed_is_logged_shown_pulled_and_rolled_back(version: &'s
     let (_, said) = policy(&deployment, &["log"]).await;
     assert!(said.contains("max: roll back to 1 (documents of 1)"), "{said}");
     let (code, said) = policy(&deployment, &["status"]).await;
-    assert!(code == 0 && said.contains("newest: revision 3") && said.contains(&first[..12]), "{said}");
+    assert!(
+        code == 0 && said.contains("newest: revision 3") && said.contains(&first[..12]),
+        "{said}"
+    );
 }
 
 fn revision(dir: &Path) -> String {

@@ -292,7 +292,7 @@ pub async fn who_is_not_the_admin_is_told_so(version: &'static str) {
     let system = deployment.files.seed_file("system").display().to_string();
     let ran = deployment.tool(&["buckets", "plan", "--admin-nkey-seed", &system]).await;
     assert_eq!(ran.code, 2, "{ran:?}");
-    assert!(ran.err.contains("the account of this user has no JetStream"), "{ran:?}");
+    assert!(ran.err.contains("may this user ask it? It has to be the admin"), "{ran:?}");
     let stranger = deployment.files.seed_file("orders").display().to_string();
     let ran = deployment.tool(&["buckets", "plan", "--admin-nkey-seed", &stranger]).await;
     assert_eq!(ran.code, 2, "{ran:?}");

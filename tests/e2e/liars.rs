@@ -149,7 +149,7 @@ pub async fn who_lies_about_its_connections_keeps_nobody_elses_open(version: &'s
     let seed = Seed::<User>::generate();
     let key = Signer::new(&seed).unwrap().public().to_string();
     let mut deployment = Prepared::new()
-        .with_server("  SYS {\n    users: [", &format!("  SYS {{\n    users: [ {{ nkey: {key} }}"))
+        .with_server("  SYS {\n", &format!("  SYS {{\n    users: [ {{ nkey: {key} }} ]\n"))
         .with_server("auth_users: [", &format!("auth_users: [ {key},"))
         .with_server("jetstream {", "max_payload: 32MB\nmax_pending: 128MB\njetstream {")
         .start(version, &policy(0))

@@ -234,10 +234,9 @@ pub async fn who_loses_the_system_account_says_when_it_is_back(version: &'static
     let mut deployment = Deployment::start(version, BEFORE).await;
     deployment.instances[0].says("system_connected").await;
     // Closed by the server, it is back within milliseconds.
-    let everybody = json!({"auth": true, "acc": "SYS"});
-    let answer = deployment.ask_system("SERVER.PING.CONNZ", &everybody).await;
+    let answer = deployment.ask_system("SERVER.PING", &json!({})).await;
     let server = answer["server"]["id"].as_str().unwrap();
-    let connections = answer["data"]["connections"].as_array().unwrap();
+    let connections = deployment.connections("MONITOR").await;
     let ours = connections.iter().find(|c| c["name"].as_str().unwrap_or("").contains("solewriter"));
     let question = json!({"cid": ours.unwrap()["cid"]});
     deployment.ask_system(&format!("SERVER.{server}.KICK"), &question).await;
