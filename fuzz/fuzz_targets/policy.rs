@@ -19,8 +19,11 @@ fuzz_target!(|text: &str| {
         }
         Ok(validated) => {
             let policy = validated.policy;
-            let defaults =
-                Defaults { account: "APP".into(), lifetime: std::time::Duration::from_secs(60), audit: solewriter::permissions::AuditStreams::default() };
+            let defaults = Defaults {
+                account: "APP".into(),
+                lifetime: std::time::Duration::from_secs(60),
+                audit: solewriter::permissions::AuditStreams::default(),
+            };
             let mut owned = Vec::new();
             for service in policy.services() {
                 for rule in &service.rules {
