@@ -64,13 +64,25 @@ impl Ran {
 ///
 /// # Panics
 /// When it does not within [`DEADLINE`].
-pub async fn eventually<T>(what: &str, mut found: impl AsyncFnMut() -> Option<T>) -> T {
+pub async fn eventually<T>(what: &str, found: impl AsyncFnMut() -> Option<T>) -> T {
+    eventually_within(DEADLINE, what, found).await
+}
+
+/// The same with another deadline.
+///
+/// # Panics
+/// When it does not within that.
+pub async fn eventually_within<T>(
+    deadline: Duration,
+    what: &str,
+    mut found: impl AsyncFnMut() -> Option<T>,
+) -> T {
     let began = tokio::time::Instant::now();
     loop {
         if let Some(value) = found().await {
             return value;
         }
-        assert!(began.elapsed() < DEADLINE, "waited {DEADLINE:?} in vain for {what}");
+        assert!(began.elapsed() < deadline, "waited {deadline:?} in vain for {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

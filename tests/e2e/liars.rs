@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use serde_json::{Value, json};
 use solewriter::keys::{Seed, Server, Signer, User};
 
-use super::deployment::{Deployment, Prepared, eventually};
+use super::deployment::{DEADLINE, Deployment, Prepared, eventually, eventually_within};
 use super::raw::Raw;
 
 /// How it lies.
@@ -166,20 +166,21 @@ pub async fn who_lies_about_its_connections_keeps_nobody_elses_open(version: &'s
         let took = take(&deployment, n).await;
         assert!(took < BUSY, "{lie:?}: {took:?}");
         let instance = &deployment.instances[0];
-        let line = eventually(&format!("{lie:?} to be told"), async || {
+        // Who is slow has half a minute, in which everybody else is looked at.
+        let line = eventually_within(4 * DEADLINE, &format!("{lie:?} to be told"), async || {
             let mut new = instance.lines().into_iter().skip(mark);
             new.rfind(|l| l["event"] == "survey_incomplete" && l["server_id"] == *liar.id)
         })
         .await;
         assert!(!line["server"].as_str().unwrap().contains('\n'), "{line}");
-        eventually("the metric", async || {
+        eventually_within(4 * DEADLINE, "the metric", async || {
             let failing =
                 deployment.instances[0].metric("solewriter_session_servers_failing").await;
             (failing == 1.0).then_some(())
         })
         .await;
         if lie == Lie::Total {
-            let said = eventually("doctor to tell of it", async || {
+            let said = eventually_within(4 * DEADLINE, "doctor to tell of it", async || {
                 let ran = deployment.tool(&["doctor", "--format", "json"]).await;
                 Some(ran.out).filter(|out| out.contains("do not tell of open connections"))
             })
