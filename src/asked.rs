@@ -245,7 +245,9 @@ mod tests {
 
     fn told(notes: &[Note]) -> String {
         let mut text = String::new();
-        notes.iter().for_each(|note| note.write(&mut text));
+        for note in notes {
+            note.write(&mut text);
+        }
         text
     }
 
@@ -309,7 +311,7 @@ mod tests {
     #[tokio::test]
     async fn the_others_are_told_in_few_messages() {
         let (asked, server) = (Asked::default(), server());
-        for connection in 0..NOTES_AT_ONCE as u64 + 1 {
+        for connection in 0..=(NOTES_AT_ONCE as u64) {
             asked.notes.try_send(note(server, connection)).unwrap();
         }
         let (first, second) = (asked.to_tell().await, asked.to_tell().await);

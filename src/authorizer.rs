@@ -118,7 +118,7 @@ impl Authorisation {
                 event.service = Some(granted.grant.service().to_string());
                 event.nkey = Some(granted.key.to_string());
                 event.account = Some(granted.grant.account().to_owned());
-                event.revision = granted.revision.whole().to_owned();
+                granted.revision.whole().clone_into(&mut event.revision);
                 event.grant = Some(granted.grant.digest().to_string());
                 event.expires = jiff::Timestamp::from_second(granted.expires).ok();
             }
@@ -128,7 +128,7 @@ impl Authorisation {
                 event.detail = Some(event::words(&denied.reason.to_string()));
                 event.service = denied.service.as_deref().map(ToOwned::to_owned);
                 event.nkey = denied.key.map(|key| key.to_string());
-                event.revision = denied.revision.whole().to_owned();
+                denied.revision.whole().clone_into(&mut event.revision);
             }
         }
         event::Event::Authorisation(Box::new(event))

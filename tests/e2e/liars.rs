@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use serde_json::{Value, json};
 use solewriter::keys::{Seed, Server, Signer, User};
 
-use super::deployment::{DEADLINE, Deployment, Prepared, eventually, eventually_within};
+use super::deployment::{DEADLINE, Deployment, Prepared, eventually_within};
 use super::raw::Raw;
 
 /// How it lies.
