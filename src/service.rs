@@ -3,7 +3,7 @@
 //! Everything between a message and its reply is [`crate::authorizer`], which is pure; what is
 //! here is the connections to the broker and the bounds on work in progress. Each connection has a
 //! thread of its own, which does everything for the requests that come on it; but what is large is
-//! made and signed by one thread beside them ([`large`]).
+//! made and signed by one thread beside them (`large`).
 
 mod connection;
 mod fence;
