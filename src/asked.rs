@@ -1,10 +1,10 @@
 //! Connections that asked already, so that one which asks twice is found.
 //!
-//! nats-server up to 2.11.16 and 2.12.7 takes a second CONNECT on an open connection
-//! ([`crate::defects::SECOND_CONNECT`]): it asks again, gives the connection what it is answered,
-//! and leaves it the subscriptions that it has. So a connection could outlive what took its rights
-//! away, or go on listening under another service's proof. Nothing in the second request tells it
-//! from a first one but the connection's number, which a server gives once.
+//! nats-server takes a second CONNECT on an open connection: it asks again, and gives the connection
+//! what it is answered. Up to 2.11.16 and 2.12.7 it leaves it the subscriptions that it has
+//! ([`crate::defects::SECOND_CONNECT`]); later versions end them. So a connection could outlive what
+//! took its rights away, or go on listening under another service's proof. Nothing in the second
+//! request tells it from a first one but the connection's number, which a server gives once.
 //!
 //! An instance refuses the second request for a number. Another instance may get it instead, so
 //! they tell each other of those that they let in, and what two of them let in is closed by the

@@ -57,8 +57,9 @@ pub const TRACING: Defect = Defect {
                  warns of each such server (`server_defect`), and `prove` finds it",
 };
 
-/// An open connection may send CONNECT again. Seen on 2.10.25 and 2.11.11; the versions are from
-/// the server's source.
+/// An open connection may send CONNECT again, and keeps its subscriptions. Seen on 2.10.25 and
+/// 2.11.11; 2.12.8, 2.14.6 and 2.15.1 ask again too, and end them. The versions are from the
+/// server's source.
 pub const SECOND_CONNECT: Defect = Defect {
     name: "second-connect",
     versions: &[((0, 0, 0), (2, 11, 17)), ((2, 12, 0), (2, 12, 8))],

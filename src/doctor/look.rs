@@ -383,7 +383,9 @@ struct System<'a> {
 impl<'a> System<'a> {
     async fn of(client: Option<&'a Client>) -> Self {
         let servers = match client {
-            Some(client) => Asking::new(client.clone()).servers().await.unwrap_or_default(),
+            Some(client) => {
+                Asking::new(client.clone()).patient().servers().await.unwrap_or_default()
+            }
             None => Servers::default(),
         };
         // Nobody answers a user who is in another account.
@@ -416,7 +418,7 @@ impl<'a> System<'a> {
     /// are asked as a sweep asks them.
     async fn untold(&self, accounts: &[Arc<str>]) -> Vec<String> {
         let Some(client) = self.client else { return Vec::new() };
-        let asking = Asking::new(client.clone());
+        let asking = Asking::new(client.clone()).patient();
         let Ok(survey) = survey(&asking, accounts, |_| None::<()>).await else { return Vec::new() };
         let said = |(server, error): &(ServerName, SystemError)| {
             format!("{}: {}", words(&server.name), words(&error.to_string()))

@@ -235,13 +235,21 @@ struct Connections {
 #[derive(Clone, Debug)]
 pub struct System {
     client: Client,
+    patient: bool,
 }
 
 impl System {
     /// Uses a connection of a user who may ask the servers.
     #[must_use]
     pub fn new(client: Client) -> Self {
-        Self { client }
+        Self { client, patient: false }
+    }
+
+    /// The same, that waits for whoever else may say that it is a server, when all have that the
+    /// servers know of.
+    #[must_use]
+    pub fn patient(self) -> Self {
+        Self { patient: true, ..self }
     }
 
     /// Finds every server that can be reached. It ends when all have answered that the servers
@@ -260,7 +268,7 @@ impl System {
             .publish_with_reply(subject, inbox, Bytes::new())
             .await
             .map_err(|e| failed(e.to_string()))?;
-        let servers = gather(&mut answers).await;
+        let servers = gather(&mut answers, self.patient).await;
         let _ = answers.unsubscribe().await;
         Ok(servers)
     }
@@ -342,7 +350,7 @@ fn connz(server: &str) -> String {
 }
 
 /// Hears which servers there are.
-async fn gather(answers: &mut (impl Stream<Item = Message> + Unpin)) -> Servers {
+async fn gather(answers: &mut (impl Stream<Item = Message> + Unpin), patient: bool) -> Servers {
     let mut deadline = Instant::now() + GATHER_WITHIN;
     let mut found = BTreeMap::new();
     let mut said: Vec<usize> = Vec::new();
@@ -357,6 +365,9 @@ async fn gather(answers: &mut (impl Stream<Item = Message> + Unpin)) -> Servers 
             place.insert(server);
             said.push(statsz.active_servers);
         }
+        if patient {
+            continue;
+        }
         // Who says that there are more is waited for no longer than anybody takes.
         if found.len() >= said.iter().copied().max().unwrap_or(1) {
             break;
@@ -365,7 +376,7 @@ async fn gather(answers: &mut (impl Stream<Item = Message> + Unpin)) -> Servers 
             deadline = deadline.min(Instant::now() + GATHER_MORE);
         }
     }
-    let expected = most(&mut said);
+    let expected = most(&mut said).min(MAX_SERVERS);
     Servers { servers: found.into_values().collect(), expected }
 }
 
