@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use data_encoding::BASE64URL_NOPAD;
 use serde_json::{Value, json};
+use solewriter::asked::is_open;
 use solewriter::attacks::{Attack, Control, Effect, Ending, Expected, Family, Offer, Step, Who};
 use solewriter::keys::{Seed, Signer, User};
 use solewriter::sandbox::free_ports;
@@ -85,8 +86,32 @@ fn doors() -> Vec<Attack> {
             ),
             "the key as user and password",
         ),
+        told(
+            attack(
+                "connect-again",
+                "A connection sends CONNECT again with its own proof and `user: \"\"`, to renew \
+                 what it has and keep what it listens to",
+                AGAIN,
+                ASKED_AGAIN,
+            ),
+            "SUB leaf.private, CONNECT {nkey, sig: its own, user: \"\"}",
+        ),
+        told(
+            attack(
+                "connect-again-other",
+                "The same with the proof of another service, to go on listening as that one",
+                AGAIN,
+                ASKED_AGAIN,
+            ),
+            "SUB leaf.private, CONNECT {nkey, sig: another service's, user: \"\"}",
+        ),
     ]
 }
+
+const AGAIN: &str = "for users of the server's configuration, where the server has the defect; \
+                     elsewhere, where it does not ask again";
+const ASKED_AGAIN: &str = "solewriter refuses who asks twice, and the server closes it; from \
+                           2.11.17 and 2.12.8 on the server ends what it listens to";
 
 fn answers() -> Vec<Attack> {
     vec![
@@ -277,8 +302,14 @@ async fn other_doors(version: &'static str) -> Vec<Seen> {
             "users: [ { nkey: $ADMIN_KEY } ]",
             "users: [ { nkey: $ADMIN_KEY }, { user: gadget, password: gadget } ]",
         )
-        .with_server("  APP {", "  APP {\n    users: [ { user: edge, password: edge } ]")
-        .with_server("$AUDIT_ADMIN_KEY, $SYSTEM_KEY", "$AUDIT_ADMIN_KEY, $SYSTEM_KEY, gadget, edge")
+        .with_server(
+            "  APP {",
+            "  APP {\n    users: [ { user: edge, password: edge }, { user: rim, password: rim } ]",
+        )
+        .with_server(
+            "$AUDIT_ADMIN_KEY, $SYSTEM_KEY",
+            "$AUDIT_ADMIN_KEY, $SYSTEM_KEY, gadget, edge, rim",
+        )
         .start(version, POLICY)
         .await;
     let websocket = deployment.server.ports().websocket[0].clone();
@@ -297,6 +328,27 @@ async fn other_doors(version: &'static str) -> Vec<Seen> {
         let heard = timeout(Duration::from_secs(1), hears.message()).await;
         heard.map(drop).map_err(|_| "nobody heard it".to_owned())
     };
+    let user = |name: &str| json!({"user": name, "pass": name});
+    // Whether it hears something after it connected so, and then so.
+    let hears = async |first: &Offered, second: Option<&Offered>| {
+        let mut listener = Raw::dial(deployment.url()).await;
+        let options = first.options(&listener);
+        listener.enter(&options).await.unwrap();
+        listener.subscribe("leaf.private").await.unwrap();
+        if let Some(second) = second {
+            let options = second.options(&listener);
+            listener.enter(&options).await?;
+        }
+        let mut speaker = Raw::dial(deployment.url()).await;
+        speaker.enter(&user("edge")).await.unwrap();
+        speaker.publish("leaf.private", b"x").await.unwrap();
+        listener.fence().await?;
+        let heard = !listener.delivered.is_empty();
+        heard.then_some(()).ok_or_else(|| "it hears nothing any more".to_owned())
+    };
+    let (edge_user, rim) = (Offered::Options(user("edge")), Offered::Options(user("rim")));
+    let (plain, other) = (Offered::Again(seed("plain")), Offered::Again(seed("by-mqtt")));
+    let again = is_open(version).then_some(&rim);
     let key = deployment.service("by-mqtt").key();
     // The publisher's and the callout user's seeds are those of `solewriter init`.
     let takes_requests = async |user: &str| {
@@ -321,10 +373,39 @@ async fn other_doors(version: &'static str) -> Vec<Seen> {
             after(by_mqtt(&mqtt, "gadget", "gadget").await, &by_mqtt(&mqtt, &key, &key).await),
         ),
         (
+            "connect-again",
+            after(hears(&edge_user, again).await, &hears(&plain, Some(&plain)).await),
+        ),
+        (
+            "connect-again-other",
+            after(hears(&edge_user, again).await, &hears(&plain, Some(&other)).await),
+        ),
+        (
             "answer-publisher",
             after(takes_requests("callout").await, &takes_requests("publisher").await),
         ),
     ]
+}
+
+/// What a CONNECT offers.
+enum Offered {
+    /// These options.
+    Options(Value),
+    /// A service's proof, and no user: whoever was let in has been given one.
+    Again(Seed<User>),
+}
+
+impl Offered {
+    fn options(&self, connection: &Raw) -> Value {
+        match self {
+            Self::Options(options) => options.clone(),
+            Self::Again(seed) => {
+                let mut options = connection.proof(seed);
+                options["user"] = json!("");
+                options
+            }
+        }
+    }
 }
 
 /// Who connects as a leafnode.
