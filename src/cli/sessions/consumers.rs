@@ -13,7 +13,7 @@ use crate::doctor::look::pushed;
 use crate::policy::bucket::Bucket;
 use crate::policy::directory::Directory;
 use crate::policy::model::Policy;
-use crate::policy::validate::validate;
+use crate::policy::validate::validate_for;
 use crate::sessions::consumers::listing::Jetstream;
 use crate::sessions::consumers::sweep::{Accounts, Survey, survey};
 use crate::sessions::consumers::verdict::Owner;
@@ -106,7 +106,7 @@ async fn policy(tool: &Tool) -> Result<Policy, Output> {
         let bucket = Bucket::new(client, tool.bucket.clone());
         pushed(&bucket).await.map_err(|blind| cannot(&format!("{}; {}", blind.why, blind.mend)))?
     };
-    Ok(validate(&files).map_err(Output::wrong)?.policy)
+    Ok(validate_for(&files, &tool.defaults.audit).map_err(Output::wrong)?.policy)
 }
 
 impl<'a> View<'a> {
