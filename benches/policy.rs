@@ -202,7 +202,7 @@ async fn change(files: &[SourceFile], bench: &Bench, before: (u64, u64)) {
                 let authorised =
                     bench.authorizer.authorise(&request, None, &now.policy, &Bench::moment());
                 let authorised = authorised.unwrap();
-                assert_eq!(authorised.decision.unwrap().revision, *now.policy.revision());
+                assert_eq!(authorised.decision.unwrap().revision(), now.policy.revision());
                 assert!(!authorised.answer.unwrap().is_empty());
                 break;
             }

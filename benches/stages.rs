@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::path::Path;
 use std::process::{Command, ExitCode};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 #[path = "../tests/support/mod.rs"]
@@ -26,6 +27,7 @@ use std::time::{Duration, Instant};
 mod support;
 
 use solewriter::decide::Decider;
+use solewriter::identity;
 use solewriter::issue::{Issuer, Stamp};
 use solewriter::keys::{CurveSecret, Seed, Signer, UserKey, Verifier};
 use solewriter::permissions::{Defaults, Grant};
@@ -120,9 +122,9 @@ fn stages() -> Vec<Stage> {
     let expected = Expectation { issuer: issuer.account(), sealer: None, servers, clock_leeway: 2 };
     let expected = leaked(expected);
     let open = move || VerifiedRequest::open(black_box(token), None, expected, NOW).unwrap();
-    let request = leaked(open());
-    let decision = leaked(decider.decide(request, policy, NOW, 0.5));
-    assert!(decision.is_ok());
+    let request: &'static Arc<VerifiedRequest> = leaked(Arc::new(open()));
+    let prove = move || identity::prove(request, clients).unwrap();
+    let granted = leaked(decider.decide(&prove(), policy, NOW, 0.5).unwrap());
     let service = leaked(policy.service("asks").unwrap().clone());
     let ours = leaked(Sealer::new(CurveSecret::new(&Seed::generate()).unwrap()));
     let theirs = leaked(Sealer::new(CurveSecret::new(&Seed::generate()).unwrap()));
@@ -144,14 +146,14 @@ fn stages() -> Vec<Stage> {
             black_box(ours.open(black_box(box_to_open), theirs.public()).unwrap());
         }),
         stage("decide", &["verify_nonce"], move || {
-            assert!(black_box(decider.decide(request, policy, NOW, 0.5)).is_ok());
+            assert!(black_box(decider.decide(&prove(), policy, NOW, 0.5)).is_ok());
         }),
         stage("compile_grant", &[], move || {
             black_box(Grant::of(black_box(service), &defaults()).unwrap().written().unwrap());
         }),
         stage("issue", &["sign_both"], move || {
             let stamp = Stamp { id: "DECISION", now: NOW, nonce: &[3; 24] };
-            black_box(issuer.answer(request, decision, &stamp).unwrap());
+            black_box(issuer.grant(granted, &stamp).unwrap());
         }),
         stage("seal", &[], move || {
             black_box(ours.seal(black_box(answer), theirs.public(), &[2; 24]).unwrap());

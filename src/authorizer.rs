@@ -7,20 +7,27 @@ use std::time::Duration;
 
 use crate::audit::event;
 use crate::decide::{Decider, Denial, Denied, Granted, Large};
+use crate::identity::{self, Identity};
 use crate::issue::{IssueError, Issuer, Stamp};
-use crate::keys::{Server, UserKey, Verifier};
+use crate::keys::{Server, User, Verifier};
+use crate::limits::RateLimits;
 use crate::permissions::{GrantError, TooLarge};
 use crate::policy::model::Policy;
 use crate::protocol::request::{Expectation, Rejection, VerifiedRequest};
 
 /// Servers whose key is kept decoded. A cluster has far fewer.
 const KEPT_SERVERS: u64 = 1024;
+/// Clients whose key is kept decoded, at most; each takes some 400 bytes.
+const KEPT_CLIENTS: u64 = 50_000;
 
-/// Opens, decides and issues.
+/// Opens, limits, proves, decides and issues.
 pub struct Authorizer {
     issuer: Issuer,
     decider: Decider,
+    limits: RateLimits,
     servers: Verifier<Server>,
+    /// Of those that were let in.
+    clients: Verifier<User>,
     clock_leeway: i64,
 }
 
@@ -54,7 +61,7 @@ impl Moment {
 /// A request that a server sent, and what became of it.
 pub struct Authorisation {
     /// The request.
-    pub request: VerifiedRequest,
+    pub request: Arc<VerifiedRequest>,
     /// The decision.
     pub decision: Result<Granted, Denied>,
     /// The bytes to reply with.
@@ -63,8 +70,7 @@ pub struct Authorisation {
 
 /// A request of somebody who is proved, and whose answer is too large to be made beside others'.
 pub struct Proved {
-    request: VerifiedRequest,
-    key: UserKey,
+    identity: Identity,
     service: Arc<str>,
 }
 
@@ -115,12 +121,12 @@ impl Authorisation {
         };
         match &self.decision {
             Ok(granted) => {
-                event.service = Some(granted.grant.service().to_string());
-                event.nkey = Some(granted.key.to_string());
-                event.account = Some(granted.grant.account().to_owned());
-                granted.revision.whole().clone_into(&mut event.revision);
-                event.grant = Some(granted.grant.digest().to_string());
-                event.expires = jiff::Timestamp::from_second(granted.expires).ok();
+                event.service = Some(granted.grant().service().to_string());
+                event.nkey = Some(granted.identity().key().to_string());
+                event.account = Some(granted.grant().account().to_owned());
+                granted.revision().whole().clone_into(&mut event.revision);
+                event.grant = Some(granted.grant().digest().to_string());
+                event.expires = jiff::Timestamp::from_second(granted.expires()).ok();
             }
             Err(denied) => {
                 event.outcome = event::Outcome::Denied;
@@ -139,7 +145,14 @@ impl Authorizer {
     /// Puts the stages together. `clock_leeway` is in seconds.
     #[must_use]
     pub fn new(issuer: Issuer, decider: Decider, clock_leeway: i64) -> Self {
-        Self { issuer, decider, servers: Verifier::new(KEPT_SERVERS), clock_leeway }
+        let (servers, clients) = (Verifier::new(KEPT_SERVERS), Verifier::new(KEPT_CLIENTS));
+        Self { issuer, decider, limits: RateLimits::default(), servers, clients, clock_leeway }
+    }
+
+    /// With limits for each proved key and each address.
+    #[must_use]
+    pub fn with_limits(self, limits: RateLimits) -> Self {
+        Self { limits, ..self }
     }
 
     /// The issuer.
@@ -166,7 +179,9 @@ impl Authorizer {
         moment: &Moment,
     ) -> Result<Authorisation, Rejection> {
         let request = self.open(payload, server_xkey, moment)?;
-        let decision = self.decider.decide(&request, policy, moment.now, moment.chance);
+        let decision = self.identify(&request, policy, moment.now).and_then(|identity| {
+            self.decided(self.decider.decide(&identity, policy, moment.now, moment.chance))
+        });
         Ok(self.answer(request, decision, moment, usize::MAX))
     }
 
@@ -185,14 +200,18 @@ impl Authorizer {
     ) -> Result<Authorised, Rejection> {
         let request = self.open(payload, server_xkey, moment)?;
         let (now, chance) = (moment.now, moment.chance);
-        Ok(match self.decider.decide_unless_large(&request, policy, now, chance) {
-            Ok(decision) => {
-                Authorised::Done(Box::new(self.answer(request, decision, moment, room)))
+        let decision = match self.identify(&request, policy, now) {
+            Ok(identity) => {
+                match self.decider.decide_unless_large(&identity, policy, now, chance) {
+                    Ok(decision) => self.decided(decision),
+                    Err(Large(service)) => {
+                        return Ok(Authorised::Large(Box::new(Proved { identity, service })));
+                    }
+                }
             }
-            Err(Large { key, service }) => {
-                Authorised::Large(Box::new(Proved { request, key, service }))
-            }
-        })
+            Err(denied) => Err(denied),
+        };
+        Ok(Authorised::Done(Box::new(self.answer(request, decision, moment, room))))
     }
 
     /// Authorises a request that [`Authorizer::authorise_unless_large`] left.
@@ -204,10 +223,9 @@ impl Authorizer {
         moment: &Moment,
         room: usize,
     ) -> Authorisation {
-        let Proved { request, key, .. } = proved;
-        let (now, chance) = (moment.now, moment.chance);
-        let decision = self.decider.decide_proved(request, key, policy, now, chance);
-        self.answer(request.clone(), decision, moment, room)
+        let identity = &proved.identity;
+        let decision = self.decider.decide(identity, policy, moment.now, moment.chance);
+        self.answer(identity.request().clone(), self.decided(decision), moment, room)
     }
 
     /// Refuses one request for a reason that lies with us, not with who asks.
@@ -223,14 +241,16 @@ impl Authorizer {
         reason: &Denial,
     ) -> Result<Authorisation, Rejection> {
         let request = self.open(payload, server_xkey, moment)?;
-        // Who asks is proved first, so that the denial says who was refused.
-        let denied = match self.decider.prove(&request, policy, moment.now) {
+        // Who asks is proved first, so that the denial says who was refused. Nothing is decided,
+        // and nothing is counted for the key.
+        let denied = match self.prove(&request, policy, moment.now) {
             Err(denied) if matches!(denied.reason, Denial::Unproved(_)) => denied,
             Err(denied) => Denied { reason: reason.clone(), ..denied },
-            Ok(key) => {
-                let service = policy.holder(&key).map(|(service, _)| service.name.clone());
+            Ok(identity) => {
+                let key = identity.key();
+                let service = policy.holder(key).map(|(service, _)| service.name.clone());
                 let revision = policy.revision().clone();
-                Denied { reason: reason.clone(), key: Some(key), service, revision }
+                Denied { reason: reason.clone(), key: Some(*key), service, revision }
             }
         };
         Ok(self.answer(request, Err(denied), moment, usize::MAX))
@@ -241,38 +261,81 @@ impl Authorizer {
         payload: &[u8],
         server_xkey: Option<&str>,
         moment: &Moment,
-    ) -> Result<VerifiedRequest, Rejection> {
+    ) -> Result<Arc<VerifiedRequest>, Rejection> {
         let expected = Expectation {
             issuer: self.issuer.account(),
             sealer: self.issuer.sealer(),
             servers: &self.servers,
             clock_leeway: self.clock_leeway,
         };
-        VerifiedRequest::open(payload, server_xkey, &expected, moment.now)
+        VerifiedRequest::open(payload, server_xkey, &expected, moment.now).map(Arc::new)
+    }
+
+    /// Who asks, proved. A flood from one address is turned away before the proof, which is what it
+    /// would cost. Nothing is looked up before: an unknown key costs what a known one does.
+    fn prove(
+        &self,
+        request: &Arc<VerifiedRequest>,
+        policy: &Policy,
+        now: i64,
+    ) -> Result<Identity, Denied> {
+        let revision = policy.revision().clone();
+        if !self.limits.admits_host(request.client().address, now) {
+            let reason = Denial::Limited("host");
+            return Err(Denied { reason, key: None, service: None, revision });
+        }
+        identity::prove(request, &self.clients).map_err(|unproved| {
+            let key = unproved.claimed().copied();
+            Denied { key, reason: unproved.into(), service: None, revision }
+        })
+    }
+
+    /// The same, within the limit of its key.
+    fn identify(
+        &self,
+        request: &Arc<VerifiedRequest>,
+        policy: &Policy,
+        now: i64,
+    ) -> Result<Identity, Denied> {
+        let identity = self.prove(request, policy, now)?;
+        let key = *identity.key();
+        if self.limits.admits_key(key, now) {
+            return Ok(identity);
+        }
+        let (reason, revision) = (Denial::Limited("key"), policy.revision().clone());
+        Err(Denied { reason, key: Some(key), service: None, revision })
+    }
+
+    /// Keeps the key of who is let in decoded. Not before: strangers would fill the memory for it.
+    fn decided(&self, decision: Result<Granted, Denied>) -> Result<Granted, Denied> {
+        decision.inspect(|granted| self.clients.keep(granted.identity().key()))
     }
 
     /// Signs the decision. What the server would not take is no grant, and is not told as one.
     fn answer(
         &self,
-        request: VerifiedRequest,
+        request: Arc<VerifiedRequest>,
         mut decision: Result<Granted, Denied>,
         moment: &Moment,
         room: usize,
     ) -> Authorisation {
         let stamp = Stamp { id: &moment.id, now: moment.now, nonce: &moment.nonce };
-        let mut answer = self.issuer.answer(&request, &decision, &stamp);
-        if let (Ok(Granted { grant, key, revision, .. }), Ok(bytes)) = (&decision, &answer)
+        let mut answer = match &decision {
+            Ok(granted) => self.issuer.grant(granted, &stamp),
+            Err(_) => self.issuer.refuse(&request, &stamp),
+        };
+        if let (Ok(granted), Ok(bytes)) = (&decision, &answer)
             && bytes.len() > room
         {
             let too_large = TooLarge::Answer { bytes: bytes.len(), max_payload: room };
             decision = Err(Denied {
                 reason: GrantError::from(too_large).into(),
-                key: Some(*key),
-                service: Some(Arc::clone(grant.service())),
-                revision: revision.clone(),
+                key: Some(*granted.identity().key()),
+                service: Some(granted.grant().service().clone()),
+                revision: granted.revision().clone(),
             });
             // With the same nonce: nobody was sent what it sealed before.
-            answer = self.issuer.answer(&request, &decision, &stamp);
+            answer = self.issuer.refuse(&request, &stamp);
         }
         Authorisation { request, decision, answer }
     }

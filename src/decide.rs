@@ -1,7 +1,7 @@
-//! The one decision: request, policy and time in; grant or denial out. Pure and synchronous;
+//! The one decision: identity, policy and time in; grant or denial out. Pure and synchronous;
 //! `serve` and the tests call the same function.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use moka::policy::EvictionPolicy;
@@ -9,12 +9,10 @@ use moka::policy::EvictionPolicy;
 use crate::asked::Asked;
 use crate::audit::event::words;
 use crate::defects;
-use crate::identity::{self, Unproved};
-use crate::keys::{User, UserKey, Verifier};
-use crate::limits::Limit;
+use crate::identity::{Identity, Unproved};
+use crate::keys::UserKey;
 use crate::permissions::{Basis, Defaults, Grant, GrantError, Written};
 use crate::policy::model::{Access, ConnectionType, Policy, Revision, Rule, Service, ServiceKey};
-use crate::protocol::request::VerifiedRequest;
 
 /// Grants that are kept, at most, in bytes. One of 20 subjects has some 1.5 KB, so that those of
 /// 100,000 services fit; one that does not is made again, which takes microseconds.
@@ -29,20 +27,39 @@ const LARGE_CLAIMS: usize = 64 * 1024;
 const LARGE_RULES: usize = 100;
 const SUBJECTS_OF_RULE: usize = 12;
 
-/// Decoded keys that are kept, at most; each takes some 400 bytes.
-const KEPT_KEYS: u64 = 50_000;
-
-/// The connection may have this.
+/// The connection may have this. Made only by [`Decider`], of an [`Identity`].
 #[derive(Debug)]
 pub struct Granted {
+    identity: Identity,
+    grant: Arc<Written>,
+    revision: Revision,
+    expires: i64,
+}
+
+impl Granted {
+    /// Who gets it, proved.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
     /// Everything the service gets.
-    pub grant: Arc<Written>,
-    /// The proved key.
-    pub key: UserKey,
+    #[must_use]
+    pub fn grant(&self) -> &Arc<Written> {
+        &self.grant
+    }
+
     /// The policy revision that decided.
-    pub revision: Revision,
+    #[must_use]
+    pub fn revision(&self) -> &Revision {
+        &self.revision
+    }
+
     /// When the permissions end, in seconds since the Unix epoch.
-    pub expires: i64,
+    #[must_use]
+    pub fn expires(&self) -> i64 {
+        self.expires
+    }
 }
 
 /// The connection may have nothing.
@@ -189,14 +206,9 @@ enum Refusal<'a> {
     Denied(Denial, Option<&'a Service>),
 }
 
-/// Somebody who is proved, and whose service gets more than is made and signed beside others.
+/// The service of somebody who is proved: it gets more than is made and signed beside others.
 #[derive(Debug)]
-pub struct Large {
-    /// The proved key.
-    pub key: UserKey,
-    /// Its service.
-    pub service: Arc<str>,
-}
+pub struct Large(pub Arc<str>);
 
 /// Decides requests; keeps compiled grants.
 pub struct Decider {
@@ -205,10 +217,6 @@ pub struct Decider {
     accounts: Vec<Arc<str>>,
     /// The fraction of a lifetime that may be taken off at random, from 0 to 1.
     jitter: f64,
-    /// Decoded keys of clients that were let in.
-    clients: Verifier<User>,
-    per_key: Option<Limit<UserKey>>,
-    per_host: Option<Limit<IpAddr>>,
     /// Who was let in of late.
     asked: Arc<Asked>,
     /// By service. A grant is taken for what it was made from, and not for being there: so none
@@ -248,116 +256,73 @@ impl Decider {
             .eviction_policy(EvictionPolicy::lru())
             .weigher(weigh)
             .build();
-        let clients = Verifier::new(KEPT_KEYS);
-        let asked = Arc::default();
-        Self { defaults, accounts, jitter, clients, per_key: None, per_host: None, asked, grants }
+        Self { defaults, accounts, jitter, asked: Arc::default(), grants }
     }
 
-    /// With limits for each proved key and each address: so many in a minute.
-    #[must_use]
-    pub fn with_limits(mut self, per_key: Option<u32>, per_host: Option<u32>) -> Self {
-        self.per_key = per_key.map(Limit::new);
-        self.per_host = per_host.map(Limit::new);
-        self
-    }
-
-    /// Decides. `now` is in seconds since the Unix epoch; `chance`, from 0 to 1, spreads the
-    /// expiry.
+    /// Decides, however large the grant is. `now` is in seconds since the Unix epoch; `chance`,
+    /// from 0 to 1, spreads the expiry.
+    ///
+    /// ```
+    /// use solewriter::decide::Decider;
+    /// use solewriter::identity::Identity;
+    /// use solewriter::policy::model::Policy;
+    /// fn decide(decider: &Decider, identity: &Identity, policy: &Policy) {
+    ///     let _ = decider.decide(identity, policy, 0, 0.0);
+    /// }
+    /// ```
+    ///
+    /// A request is decided only once its client is proved:
+    ///
+    /// ```compile_fail,E0308
+    /// use solewriter::decide::Decider;
+    /// use solewriter::policy::model::Policy;
+    /// use solewriter::protocol::request::VerifiedRequest;
+    /// fn decide(decider: &Decider, request: &VerifiedRequest, policy: &Policy) {
+    ///     let _ = decider.decide(request, policy, 0, 0.0);
+    /// }
+    /// ```
     ///
     /// # Errors
     /// [`Denied`] for whatever no rule grants.
     pub fn decide(
         &self,
-        request: &VerifiedRequest,
+        identity: &Identity,
         policy: &Policy,
         now: i64,
         chance: f64,
     ) -> Result<Granted, Denied> {
-        let key = self.prove(request, policy, now)?;
-        self.decide_proved(request, &key, policy, now, chance)
+        self.decide_at(Thread::Other, identity, policy, now, chance).unwrap_or_else(|large| {
+            // Not on this thread.
+            let error = GrantError::Unwritable(large.0.clone());
+            let (key, revision) = (Some(*identity.key()), policy.revision().clone());
+            Err(Denied { reason: error.into(), key, service: Some(large.0), revision })
+        })
     }
 
     /// The same on a thread that answers everybody.
     ///
     /// # Errors
     /// [`Large`] when what the service gets has to be made and signed on another one, by
-    /// [`Decider::decide_proved`].
+    /// [`Decider::decide`].
     pub fn decide_unless_large(
         &self,
-        request: &VerifiedRequest,
+        identity: &Identity,
         policy: &Policy,
         now: i64,
         chance: f64,
     ) -> Result<Result<Granted, Denied>, Large> {
-        match self.prove(request, policy, now) {
-            Ok(key) => self.decide_at(Thread::Answering, request, &key, policy, now, chance),
-            Err(denied) => Ok(Err(denied)),
-        }
-    }
-
-    /// Who asks, proved, within the limits.
-    ///
-    /// # Errors
-    /// [`Denied`] when that is not proved, or asked too often.
-    pub fn prove(
-        &self,
-        request: &VerifiedRequest,
-        policy: &Policy,
-        now: i64,
-    ) -> Result<UserKey, Denied> {
-        let revision = policy.revision();
-        // The address is the server's word. Before the proof, which is what a flood would cost.
-        // What is no address counts as one that nobody has: else it would pass by the limit.
-        let address = request.client().address.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
-        if self.per_host.as_ref().is_some_and(|limit| !limit.admits(address, now)) {
-            let reason = Denial::Limited("host");
-            return Err(Denied { reason, key: None, service: None, revision: revision.clone() });
-        }
-        // Nothing is looked up before the proof: an unknown key costs what a known one does.
-        let identity = identity::prove(request, &self.clients).map_err(|unproved| Denied {
-            key: unproved.claimed().copied(),
-            reason: unproved.into(),
-            service: None,
-            revision: revision.clone(),
-        })?;
-        let key = *identity.key();
-        // Only proved requests count: nobody can use up another's.
-        if self.per_key.as_ref().is_some_and(|limit| !limit.admits(key, now)) {
-            let (reason, revision) = (Denial::Limited("key"), revision.clone());
-            return Err(Denied { reason, key: Some(key), service: None, revision });
-        }
-        Ok(key)
-    }
-
-    /// What the holder of a key gets that [`Decider::prove`] gave, however large it is.
-    ///
-    /// # Errors
-    /// [`Denied`] for whatever no rule grants.
-    pub fn decide_proved(
-        &self,
-        request: &VerifiedRequest,
-        key: &UserKey,
-        policy: &Policy,
-        now: i64,
-        chance: f64,
-    ) -> Result<Granted, Denied> {
-        self.decide_at(Thread::Other, request, key, policy, now, chance).unwrap_or_else(|large| {
-            // Not on this thread.
-            let error = GrantError::Unwritable(large.service.clone());
-            let (service, revision) = (Some(large.service), policy.revision().clone());
-            Err(Denied { reason: error.into(), key: Some(*key), service, revision })
-        })
+        self.decide_at(Thread::Answering, identity, policy, now, chance)
     }
 
     fn decide_at(
         &self,
         thread: Thread,
-        request: &VerifiedRequest,
-        key: &UserKey,
+        identity: &Identity,
         policy: &Policy,
         now: i64,
         chance: f64,
     ) -> Result<Result<Granted, Denied>, Large> {
+        let (key, request) = (identity.key(), identity.request());
         let (client, revision) = (request.client(), policy.revision());
         let denied = |reason: Denial, service: Option<&Service>| Denied {
             reason,
@@ -383,17 +348,15 @@ impl Decider {
             match self.entitlement_at(thread, policy, key, &circumstances) {
                 Ok(entitlement) => entitlement,
                 Err(Refusal::Large(service)) => {
-                    return Err(Large { key: *key, service: service.name.clone() });
+                    return Err(Large(service.name.clone()));
                 }
                 Err(Refusal::Denied(reason, service)) => return Ok(Err(denied(reason, service))),
             };
-        // Not before: strangers would fill the memory for it.
-        self.clients.keep(key);
         if !self.asked.first(request, now) {
             return Ok(Err(denied(Denial::AskedAgain, Some(service))));
         }
         let expires = self.expiry(&grant, now, chance).min(entry.not_after.unwrap_or(i64::MAX));
-        Ok(Ok(Granted { grant, key: *key, revision: revision.clone(), expires }))
+        Ok(Ok(Granted { identity: identity.clone(), grant, revision: revision.clone(), expires }))
     }
 
     /// What the holder of a key has in a policy, in these circumstances: the part of a decision

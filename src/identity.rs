@@ -3,14 +3,18 @@
 //! nats-server does not check the client's NKEY for a callout: it hands over the claimed key, the
 //! nonce and the signature. Whoever skips this check lets everyone be anyone.
 
+use std::fmt;
+use std::sync::Arc;
+
 use data_encoding::{BASE64, BASE64URL_NOPAD};
 
 use crate::keys::{KeyError, User, UserKey, Verifier};
 use crate::protocol::request::VerifiedRequest;
 
-/// A client that holds the private key of `key`. Made only by [`prove`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A request whose client holds the private key of `key`. Made only by [`prove`].
+#[derive(Clone)]
 pub struct Identity {
+    request: Arc<VerifiedRequest>,
     key: UserKey,
 }
 
@@ -19,6 +23,19 @@ impl Identity {
     #[must_use]
     pub fn key(&self) -> &UserKey {
         &self.key
+    }
+
+    /// The request that proves it.
+    #[must_use]
+    pub fn request(&self) -> &Arc<VerifiedRequest> {
+        &self.request
+    }
+}
+
+impl fmt::Debug for Identity {
+    /// The key alone: a request has what its client offered as proof.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity").field("key", &self.key).finish_non_exhaustive()
     }
 }
 
@@ -70,7 +87,10 @@ impl Unproved {
 ///
 /// # Errors
 /// [`Unproved`] with the reason, for operators only.
-pub fn prove(request: &VerifiedRequest, clients: &Verifier<User>) -> Result<Identity, Unproved> {
+pub fn prove(
+    request: &Arc<VerifiedRequest>,
+    clients: &Verifier<User>,
+) -> Result<Identity, Unproved> {
     let offered = &request.credentials;
     if let Some(what) = offered.other {
         return Err(Unproved::OtherCredential(what));
@@ -92,7 +112,7 @@ pub fn prove(request: &VerifiedRequest, clients: &Verifier<User>) -> Result<Iden
     let signature = decode(&offered.signature).ok_or(Unproved::SignatureForm(key))?;
     let nonce = offered.nonce.as_bytes();
     clients.check(&key, nonce, &signature).map_err(|_| Unproved::BadSignature(key))?;
-    Ok(Identity { key })
+    Ok(Identity { request: request.clone(), key })
 }
 
 /// Most clients send base64url without padding; nats.py sends standard base64 with padding.

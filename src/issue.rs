@@ -3,7 +3,7 @@
 mod name;
 
 pub use self::name::ConnectionName;
-use crate::decide::{Denied, Granted};
+use crate::decide::Granted;
 use crate::keys::{Account, Signer};
 use crate::protocol::jwt::JwtError;
 use crate::protocol::request::VerifiedRequest;
@@ -57,33 +57,78 @@ impl Issuer {
         self.sealer.as_ref()
     }
 
-    /// The bytes that answer `request`.
+    /// The bytes that grant. The request is the one that was proved: there is no other way to a
+    /// [`Granted`].
+    ///
+    /// ```
+    /// use solewriter::decide::Granted;
+    /// use solewriter::issue::{Issuer, Stamp};
+    /// fn answer(issuer: &Issuer, granted: &Granted, stamp: &Stamp<'_>) {
+    ///     let _ = issuer.grant(granted, stamp);
+    /// }
+    /// ```
+    ///
+    /// So no grant is signed for a request that only a server signed, nor by a grant alone:
+    ///
+    /// ```compile_fail,E0308
+    /// use solewriter::issue::{Issuer, Stamp};
+    /// use solewriter::protocol::request::VerifiedRequest;
+    /// fn answer(issuer: &Issuer, request: &VerifiedRequest, stamp: &Stamp<'_>) {
+    ///     let _ = issuer.grant(request, stamp);
+    /// }
+    /// ```
+    ///
+    /// ```compile_fail,E0308
+    /// use solewriter::issue::{Issuer, Stamp};
+    /// use solewriter::permissions::Written;
+    /// fn answer(issuer: &Issuer, grant: &Written, stamp: &Stamp<'_>) {
+    ///     let _ = issuer.grant(grant, stamp);
+    /// }
+    /// ```
     ///
     /// # Errors
     /// [`IssueError`]: then nothing may be sent.
-    pub fn answer(
+    pub fn grant(&self, granted: &Granted, stamp: &Stamp<'_>) -> Result<Vec<u8>, IssueError> {
+        let request = granted.identity().request();
+        let token = self.envelope(request, stamp).grant(&UserToken {
+            name: &ConnectionName::of(granted).to_string(),
+            account: granted.grant().account(),
+            expires: granted.expires(),
+            claims: granted.grant().claims(),
+        })?;
+        self.seal(token, request, stamp)
+    }
+
+    /// The bytes that refuse a request.
+    ///
+    /// # Errors
+    /// [`IssueError`]: then nothing may be sent.
+    pub fn refuse(
         &self,
         request: &VerifiedRequest,
-        decision: &Result<Granted, Denied>,
         stamp: &Stamp<'_>,
     ) -> Result<Vec<u8>, IssueError> {
-        let envelope = Envelope {
+        // The text reaches the server's log only. It says nothing but where to look.
+        let why = format!("denied by solewriter, decision {}", stamp.id);
+        self.seal(self.envelope(request, stamp).refuse(&why)?, request, stamp)
+    }
+
+    fn envelope<'a>(&'a self, request: &'a VerifiedRequest, stamp: &Stamp<'a>) -> Envelope<'a> {
+        Envelope {
             issuer: &self.signer,
             server: &request.server().key,
             user_nkey: request.user_nkey(),
             id: stamp.id,
             now: stamp.now,
-        };
-        let token = match decision {
-            Ok(granted) => envelope.grant(&UserToken {
-                name: &ConnectionName::of(granted, request.asked()).to_string(),
-                account: granted.grant.account(),
-                expires: granted.expires,
-                claims: granted.grant.claims(),
-            })?,
-            // The text reaches the server's log only. It says nothing but where to look.
-            Err(_) => envelope.refuse(&format!("denied by solewriter, decision {}", stamp.id))?,
-        };
+        }
+    }
+
+    fn seal(
+        &self,
+        token: String,
+        request: &VerifiedRequest,
+        stamp: &Stamp<'_>,
+    ) -> Result<Vec<u8>, IssueError> {
         response::seal(token, request.reply_xkey(), self.sealer.as_ref(), stamp.nonce)
             .ok_or(IssueError::Seal)
     }

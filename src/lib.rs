@@ -4,8 +4,7 @@
 //! nats-server asks on `$SYS.REQ.USER.AUTH` about each connection. The way of one request:
 //!
 //! ```text
-//! bytes ─ protocol ─▶ VerifiedRequest ─ identity ─▶ Identity ─ policy ─▶ Service
-//!       ─ permissions ─▶ Grant ─ issue ─▶ bytes
+//! bytes ─ open ─▶ VerifiedRequest ─ limit, prove ─▶ Identity ─ decide ─▶ Granted ─ issue ─▶ bytes
 //! ```
 //!
 //! It never turns back, and each stage takes the proof that the one before made, so that a

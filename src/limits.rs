@@ -4,9 +4,12 @@
 //! once, and for a good reason. `docs/operations.md` has what a limit can break.
 
 use std::hash::Hash;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use crate::keys::UserKey;
 
 /// Sources that are remembered. When more ask, some are forgotten, and may ask anew.
 const REMEMBERED: u64 = 100_000;
@@ -43,6 +46,36 @@ impl<K: Hash + Eq + Send + Sync + 'static> Limit<K> {
             (asked < u64::from(self.most)).then_some(minute << 32 | (asked + 1))
         };
         seen.fetch_update(Ordering::Relaxed, Ordering::Relaxed, count).is_ok()
+    }
+}
+
+/// What the settings allow of one address, and of one proved key.
+#[derive(Default)]
+pub struct RateLimits {
+    per_key: Option<Limit<UserKey>>,
+    per_host: Option<Limit<IpAddr>>,
+}
+
+impl RateLimits {
+    /// So many in a minute; `None` is no limit.
+    #[must_use]
+    pub fn new(per_key: Option<u32>, per_host: Option<u32>) -> Self {
+        Self { per_key: per_key.map(Limit::new), per_host: per_host.map(Limit::new) }
+    }
+
+    /// Counts a request from an address, which is the server's word. This comes before the proof,
+    /// which is what a flood would cost.
+    #[must_use]
+    pub fn admits_host(&self, address: Option<IpAddr>, now: i64) -> bool {
+        // What is no address counts as one that nobody has: else it would pass by the limit.
+        let address = address.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
+        self.per_host.as_ref().is_none_or(|limit| limit.admits(address, now))
+    }
+
+    /// Counts a request of a key. Only proved ones count: nobody can use up another's.
+    #[must_use]
+    pub fn admits_key(&self, key: UserKey, now: i64) -> bool {
+        self.per_key.as_ref().is_none_or(|limit| limit.admits(key, now))
     }
 }
 

@@ -56,7 +56,7 @@ fn a_grant_is_what_the_server_expects() {
     bench.issuer.public().verify(signed_part(&user), &signature(&user)).unwrap();
     let user = decode(&user);
     let granted = authorisation.decision.unwrap();
-    let (revision, digest) = (granted.revision, granted.grant.digest().as_str());
+    let (revision, digest) = (granted.revision(), granted.grant().digest().as_str());
     let key = bench.client.public_key();
     assert_eq!(
         user,
@@ -303,7 +303,7 @@ fn a_policy_places_services_only_where_the_settings_let_it() {
         let policy = format!("{POLICY}account = \"{account}\"\n");
         let decided = authorise(&bench, &policy, &bench.claims()).decision;
         match decided {
-            Ok(granted) => assert_eq!((granted.grant.account(), allowed), (account, true)),
+            Ok(granted) => assert_eq!((granted.grant().account(), allowed), (account, true)),
             Err(denied) => assert_eq!((denied.reason.code(), allowed), ("account", false)),
         }
     }
@@ -352,7 +352,7 @@ fn permissions_end_with_the_key() {
     let until = jiff::Timestamp::from_second(NOW + 60).unwrap();
     let policy =
         format!("[service.orders]\nnkeys = [{{ key = \"{key}\", not_after = {until} }}]\n");
-    assert_eq!(authorise(&bench, &policy, &bench.claims()).decision.unwrap().expires, NOW + 60);
+    assert_eq!(authorise(&bench, &policy, &bench.claims()).decision.unwrap().expires(), NOW + 60);
 }
 
 #[test]
@@ -386,7 +386,7 @@ fn expiry_is_spread_and_never_longer_than_the_lifetime() {
     for (chance, expires) in [(0.0, NOW + 1000), (0.5, NOW + 950), (1.0, NOW + 900)] {
         let moment = solewriter::authorizer::Moment { chance, ..Bench::moment() };
         let decision = bench.authorizer.authorise(&token, None, &policy, &moment).unwrap().decision;
-        assert_eq!(decision.unwrap().expires, expires);
+        assert_eq!(decision.unwrap().expires(), expires);
     }
 }
 

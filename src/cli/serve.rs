@@ -28,6 +28,7 @@ use crate::follow::{self, Follower};
 use crate::http;
 use crate::issue::Issuer;
 use crate::keys::CurveSecret;
+use crate::limits::RateLimits;
 use crate::policy::directory::{Directory, Timing, Watcher};
 use crate::policy::kept::Keeper;
 use crate::policy::standing::Standing;
@@ -152,9 +153,10 @@ async fn serve(
     let service = Arc::new(Service {
         authorizer: Authorizer::new(
             Issuer::new(issuer, sealer),
-            Decider::new(defaults, accounts, jitter).with_limits(limits.per_key, limits.per_host),
+            Decider::new(defaults, accounts, jitter),
             limits.clock_leeway,
-        ),
+        )
+        .with_limits(RateLimits::new(limits.per_key, limits.per_host)),
         store: store.clone(),
         standing: standing.clone(),
         metrics: metrics.clone(),

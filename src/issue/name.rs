@@ -36,15 +36,16 @@ pub struct ConnectionName {
 }
 
 impl ConnectionName {
-    /// The name that a grant gives on a request of that time.
+    /// The name that a grant gives.
     #[must_use]
-    pub fn of(granted: &Granted, asked: i64) -> Self {
+    pub fn of(granted: &Granted) -> Self {
+        let (identity, grant) = (granted.identity(), granted.grant());
         Self {
-            service: granted.grant.service().to_string(),
-            key: granted.key,
-            revision: granted.revision.whole().to_owned(),
-            digest: Some(granted.grant.digest().to_string()),
-            asked: Some(asked.max(0)),
+            service: grant.service().to_string(),
+            key: *identity.key(),
+            revision: granted.revision().whole().to_owned(),
+            digest: Some(grant.digest().to_string()),
+            asked: Some(identity.request().asked().max(0)),
         }
     }
 

@@ -6,6 +6,7 @@ use solewriter::authorizer::{Authorizer, Moment};
 use solewriter::decide::Decider;
 use solewriter::issue::Issuer;
 use solewriter::keys::{Account, Curve, CurveSecret, Seed, Server, Signer};
+use solewriter::limits::RateLimits;
 use solewriter::permissions::Defaults;
 use solewriter::policy::model::Policy;
 use solewriter::policy::validate::validate;
@@ -53,14 +54,14 @@ impl Bench {
 
     /// Requests in the clear, so many of each key and address in a minute.
     pub fn limited(per_key: Option<u32>, per_host: Option<u32>) -> Self {
-        Self::with(false, |decider| decider.with_limits(per_key, per_host))
+        Self::with(false, RateLimits::new(per_key, per_host))
     }
 
     fn new(sealed: bool) -> Self {
-        Self::with(sealed, |decider| decider)
+        Self::with(sealed, RateLimits::default())
     }
 
-    fn with(sealed: bool, change: impl FnOnce(Decider) -> Decider) -> Self {
+    fn with(sealed: bool, limits: RateLimits) -> Self {
         let issuer = || Signer::new(&seed(&key(nkeys::KeyPairType::Account, 1))).unwrap();
         let our_xkey = nkeys::XKey::new_from_raw([2; 32]);
         let sealer = sealed.then(|| {
@@ -80,9 +81,10 @@ impl Bench {
             client: key(nkeys::KeyPairType::User, 6),
             authorizer: Authorizer::new(
                 Issuer::new(issuer(), sealer),
-                change(Decider::new(defaults, vec!["APP2".into()], 0.1)),
+                Decider::new(defaults, vec!["APP2".into()], 0.1),
                 2,
-            ),
+            )
+            .with_limits(limits),
             issuer: issuer(),
         }
     }
