@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use async_nats::jetstream;
 use serde_json::{Value, json};
+use solewriter::audit::decision_event;
 use solewriter::audit::event::{PRODUCER, Source};
 use solewriter::audit::stream::{self, DEFAULT_NAME};
 use solewriter::audit::{CAPACITY, Recorder, Sink, Spool, Target};
@@ -127,7 +128,7 @@ async fn decisions(stage: &Stage) {
                     let moment = Moment { now: support::Bench::moment().now, ..moment };
                     let done = bench.authorizer.authorise(&token, None, &policy, &moment).unwrap();
                     assert!(done.decision.is_ok());
-                    recorder.record(done.event(&moment.id, start.elapsed()));
+                    recorder.record(decision_event::decided(&done, &moment.id, start.elapsed()));
                     found.push(start.elapsed());
                 }
                 found

@@ -18,6 +18,7 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use solewriter::permissions::Defaults;
 use solewriter::policy::store::Store;
+use solewriter::policy::validate::validate;
 use solewriter::source::SourceFile;
 use solewriter::violations::explain::Explainer;
 use solewriter::violations::follow::{Follower, Input, Options};
@@ -99,10 +100,11 @@ fn follow(store: &Arc<Store>, kinds: usize) -> Option<f64> {
 
 fn main() -> ExitCode {
     let store = Arc::new(Store::new());
-    if store.load(&[SourceFile::new("p.toml", policy())], Timestamp::UNIX_EPOCH).is_err() {
+    let Ok(validated) = validate(&[SourceFile::new("p.toml", policy())]) else {
         println!("the policy does not hold");
         return ExitCode::FAILURE;
-    }
+    };
+    store.replace(validated, None, Timestamp::UNIX_EPOCH);
     let lines: Vec<String> = (0..10_000).map(|number| line(number, LINES)).collect();
     let began = Instant::now();
     let seen = (0..LINES)

@@ -3,6 +3,7 @@
 //! A decision calls [`Recorder::record`], which numbers the event, logs it and puts it into a
 //! bounded queue, and never waits. What is recorded is in [`event`].
 
+pub mod decision_event;
 pub mod event;
 pub mod loss;
 pub mod origin;

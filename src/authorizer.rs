@@ -3,9 +3,7 @@
 //! `service` calls it for each message; the fuzz target and the tests call it too.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use crate::audit::event;
 use crate::decide::{Decider, Denial, Denied, Granted, Large};
 use crate::identity::{self, Identity};
 use crate::issue::{IssueError, Issuer, Stamp};
@@ -23,7 +21,7 @@ const KEPT_CLIENTS: u64 = 50_000;
 /// Opens, limits, proves, decides and issues.
 pub struct Authorizer {
     issuer: Issuer,
-    decider: Decider,
+    decider: Arc<Decider>,
     limits: RateLimits,
     servers: Verifier<Server>,
     /// Of those that were let in.
@@ -90,63 +88,13 @@ pub enum Authorised {
     Large(Box<Proved>),
 }
 
-/// The longest piece of a client's own words in an event, in characters.
-const CLIENT_WORDS: usize = 64;
-
-impl Authorisation {
-    /// What is recorded of it: no secret, and what the client says of itself escaped and cut.
-    #[must_use]
-    pub fn event(&self, decision: &str, took: Duration) -> event::Event {
-        let (server, client) = (self.request.server(), self.request.client());
-        let mut event = event::Authorisation {
-            outcome: event::Outcome::Granted,
-            reason: "granted".to_owned(),
-            detail: None,
-            service: None,
-            nkey: None,
-            host: event::cut(&client.host, CLIENT_WORDS),
-            connection: client.connection.map_or("unknown", |c| c.as_str()).to_owned(),
-            client: event::cut(&client.name, CLIENT_WORDS),
-            library: event::cut(&client.library, CLIENT_WORDS),
-            server: event::cut(&server.name, CLIENT_WORDS),
-            server_id: server.key.to_string(),
-            cid: client.id,
-            account: None,
-            revision: String::new(),
-            grant: None,
-            expires: None,
-            decision: decision.to_owned(),
-            took_us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
-            unanswered: self.answer.as_ref().err().map(ToString::to_string),
-        };
-        match &self.decision {
-            Ok(granted) => {
-                event.service = Some(granted.grant().service().to_string());
-                event.nkey = Some(granted.identity().key().to_string());
-                event.account = Some(granted.grant().account().to_owned());
-                granted.revision().whole().clone_into(&mut event.revision);
-                event.grant = Some(granted.grant().digest().to_string());
-                event.expires = jiff::Timestamp::from_second(granted.expires()).ok();
-            }
-            Err(denied) => {
-                event.outcome = event::Outcome::Denied;
-                denied.reason.code().clone_into(&mut event.reason);
-                event.detail = Some(event::words(&denied.reason.to_string()));
-                event.service = denied.service.as_deref().map(ToOwned::to_owned);
-                event.nkey = denied.key.map(|key| key.to_string());
-                denied.revision.whole().clone_into(&mut event.revision);
-            }
-        }
-        event::Event::Authorisation(Box::new(event))
-    }
-}
-
 impl Authorizer {
     /// Puts the stages together. `clock_leeway` is in seconds.
     #[must_use]
     pub fn new(issuer: Issuer, decider: Decider, clock_leeway: i64) -> Self {
         let (servers, clients) = (Verifier::new(KEPT_SERVERS), Verifier::new(KEPT_CLIENTS));
-        Self { issuer, decider, limits: RateLimits::default(), servers, clients, clock_leeway }
+        let (decider, limits) = (Arc::new(decider), RateLimits::default());
+        Self { issuer, decider, limits, servers, clients, clock_leeway }
     }
 
     /// With limits for each proved key and each address.
@@ -163,7 +111,7 @@ impl Authorizer {
 
     /// What decides, for connections that are open already.
     #[must_use]
-    pub fn decider(&self) -> &Decider {
+    pub fn decider(&self) -> &Arc<Decider> {
         &self.decider
     }
 

@@ -8,7 +8,7 @@ use async_nats::{
 };
 use tokio::time::{sleep, timeout};
 
-use crate::config::{Login, Tls};
+use crate::nats::{Login, Tls};
 
 /// The inboxes of solewriter's own users in the callout's account; they are permitted these
 /// (`deploy/nats-server.conf`).
@@ -76,22 +76,7 @@ pub fn options(login: &Login, tls: &Tls, name: &str) -> Result<ConnectOptions, B
             ConnectOptions::with_credentials(text.expose()).map_err(BrokerError::Credentials)?
         }
     };
-    Ok(with_tls(options, tls).name(name).custom_inbox_prefix(INBOX))
-}
-
-/// The same with TLS as the settings have it.
-#[must_use]
-pub fn with_tls(mut options: ConnectOptions, tls: &Tls) -> ConnectOptions {
-    if let Some(ca) = &tls.ca {
-        options = options.add_root_certificates(ca.clone());
-    }
-    if let Some((cert, key)) = &tls.identity {
-        options = options.add_client_certificate(cert.clone(), key.clone());
-    }
-    if tls.first {
-        options = options.tls_first();
-    }
-    options.require_tls(tls.required)
+    Ok(tls.apply(options).name(name).custom_inbox_prefix(INBOX))
 }
 
 /// Connects once, as a user who may send requests to [`NOBODY`]; what is wrong is the error.

@@ -4,7 +4,6 @@
 //! An override is read by the same code as the file: it becomes a small TOML text of its own,
 //! named after its flag, so that it is checked and reported alike.
 
-mod connect;
 mod overrides;
 mod raw;
 mod secret;
@@ -18,7 +17,6 @@ use std::time::Duration;
 
 pub use self::overrides::{Kind, Overrides, documented, each};
 use self::raw::Raw;
-pub use self::secret::Secret;
 use self::secret::{
     ISSUER_SEED_VALUE, NATS_SEED_VALUE, SYSTEM_SEED_VALUE, XKEY_SEED_VALUE, read_text, secret_file,
     seed,
@@ -27,8 +25,10 @@ pub use self::tool::Tool;
 use crate::audit::Spool;
 use crate::keys::{Curve, Seed, Signer, User};
 use crate::keyspace::BucketName;
+use crate::nats::{Login, Nats, Secret, Tls};
 use crate::permissions::{AuditStreams, Defaults};
 use crate::policy::model::StreamName;
+use crate::service::Limits;
 use crate::sessions::consumers::{self, Strangers};
 use crate::sessions::{self, verdict::Gained};
 use crate::source::{Collector, Problem, Problems, SourceFile, Spanned};
@@ -43,62 +43,6 @@ const DEFAULT_SPOOL: u64 = 256 * 1024 * 1024;
 const SPOOL_AT_LEAST: u64 = 1024 * 1024;
 /// The bucket whose name `deploy/nats-server.conf` permits.
 pub const DEFAULT_BUCKET: &str = "solewriter_policy";
-
-/// How to reach nats-server, and as whom.
-#[derive(Debug)]
-pub struct Nats {
-    /// Addresses, at least one.
-    pub servers: Vec<async_nats::ServerAddr>,
-    /// Who we are.
-    pub login: Login,
-    /// The queue group that instances share.
-    pub queue_group: String,
-    /// The connection's name.
-    pub name: String,
-    /// How many connections there are, each with a thread that works on what comes on it.
-    pub connections: usize,
-    /// TLS.
-    pub tls: Tls,
-}
-
-/// What solewriter itself connects with.
-#[derive(Debug)]
-pub enum Login {
-    /// The callout user's NKEY.
-    Nkey(Seed<User>),
-    /// A credentials file's text.
-    Credentials(Secret),
-}
-
-/// TLS towards nats-server.
-#[derive(Debug, Default)]
-pub struct Tls {
-    /// Refuse a connection without it.
-    pub required: bool,
-    /// Handshake before the server's INFO.
-    pub first: bool,
-    /// Certificate authorities to trust, besides the system's.
-    pub ca: Option<PathBuf>,
-    /// Client certificate and key.
-    pub identity: Option<(PathBuf, PathBuf)>,
-}
-
-/// What bounds the work.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Requests waiting at most.
-    pub pending: usize,
-    /// How long a request may wait.
-    pub patience: Duration,
-    /// How far servers' clocks may be behind, in seconds.
-    pub clock_leeway: i64,
-    /// How long stopping may take.
-    pub drain: Duration,
-    /// Authorisations of one key in a minute at most.
-    pub per_key: Option<u32>,
-    /// Requests from one address in a minute at most.
-    pub per_host: Option<u32>,
-}
 
 /// Where the policy comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -556,7 +500,7 @@ fn login(
         }
         (None, Some(file)) => {
             let text = secret_file(file, problems)?;
-            Some(Login::Credentials(Secret(text)))
+            Some(Login::Credentials(Secret::new(text)))
         }
         (seed_file, None) => seed(seed_file, NATS_SEED_VALUE, problems).map(Login::Nkey),
     }

@@ -20,6 +20,7 @@ use crate::permissions::Defaults;
 use crate::policy::kept::{Keeper, Kept};
 use crate::policy::standing::{Origin, Refused, SourceState, Standing};
 use crate::policy::store::{Loaded, Store};
+use crate::policy::validate::validate_for;
 use crate::source::render::Style;
 use crate::source::{Problems, Severity, SourceFile};
 use crate::telemetry::Metrics;
@@ -64,7 +65,8 @@ impl Follower {
     fn load(&self, found: Found, now: Timestamp) -> Result<(), Problems> {
         let Found { files, origin } = found;
         let files = files?;
-        let loaded = self.store.load_from(&files, origin.clone(), now)?;
+        let validated = validate_for(&files, &self.defaults.audit)?;
+        let loaded = self.store.replace(validated, origin.clone(), now);
         let seconds = now.as_second();
         self.heard(SourceState::Answered, seconds);
         self.accepted(&loaded, origin.as_ref(), seconds);
@@ -193,7 +195,8 @@ impl Follower {
             return Ok(false);
         };
         let Kept { revision, origin, confirmed, files } = kept;
-        let loaded = self.store.load_from(&files, origin.clone(), now)?;
+        let validated = validate_for(&files, &self.defaults.audit)?;
+        let loaded = self.store.replace(validated, origin.clone(), now);
         self.standing.confirm(confirmed);
         self.metrics.policy_confirmed(confirmed);
         self.accepted(&loaded, origin.as_ref(), now.as_second());

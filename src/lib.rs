@@ -85,6 +85,8 @@ pub mod limits;
 #[cfg(feature = "service")]
 pub mod map;
 #[cfg(feature = "service")]
+pub mod nats;
+#[cfg(feature = "service")]
 pub mod permissions;
 #[cfg(feature = "service")]
 pub mod policy;

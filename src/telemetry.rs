@@ -7,6 +7,7 @@
 mod consumers;
 mod events;
 mod lines;
+mod servers;
 mod sessions;
 
 use std::io::IsTerminal;
@@ -24,12 +25,12 @@ use prometheus_client::registry::{Registry, Unit};
 use tracing_subscriber::EnvFilter;
 
 pub use self::consumers::ConsumerMetrics;
-use self::events::log_gateways;
-pub use self::events::{brief, log_defects, log_event};
+pub use self::events::{brief, log_event};
+use self::events::{log_defects, log_gateways};
+use self::servers::{Clusters, Seen};
 pub use self::sessions::{SessionMetrics, SessionState};
-use crate::defects::Clusters;
 use crate::policy::model::Policy;
-use crate::protocol::request::Rejection;
+use crate::protocol::request::{Rejection, Server};
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -133,7 +134,8 @@ pub struct Metrics {
     pending: Gauge,
     connected: Gauge,
     clusters: Gauge,
-    /// The clusters that servers are in.
+    /// The servers that asked, and the clusters that they are in.
+    seen_servers: Seen,
     seen_clusters: Clusters,
     policy_loads: Family<OutcomeLabel, Counter>,
     policy_services: Gauge,
@@ -169,6 +171,7 @@ impl Metrics {
             pending: Gauge::default(),
             connected: Gauge::default(),
             clusters: Gauge::default(),
+            seen_servers: Seen::default(),
             seen_clusters: Clusters::default(),
             policy_loads: Family::default(),
             policy_services: Gauge::default(),
@@ -385,6 +388,14 @@ impl Metrics {
     /// One request less.
     pub fn done(&self) {
         self.pending.dec();
+    }
+
+    /// A server asked. The first time, what is known against its version is logged.
+    pub fn asked_by(&self, server: &Server) {
+        if self.seen_servers.first(server.key.as_str()) {
+            log_defects(server);
+            self.see_cluster(&server.cluster);
+        }
     }
 
     /// A server of that cluster was seen; its name may be empty. Logs it when there are several.

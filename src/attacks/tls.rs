@@ -10,7 +10,7 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio_rustls::TlsConnector;
 
 use super::wire::{Stream, WireError};
-use crate::config::Tls;
+use crate::nats::Tls;
 
 /// A nats-server, and how to reach it.
 #[derive(Clone, Debug)]

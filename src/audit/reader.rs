@@ -12,8 +12,8 @@ use futures_util::StreamExt as _;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::config::Tls;
 use crate::keys::{Seed, User};
+use crate::nats::Tls;
 use crate::permissions::inbox_prefix;
 
 /// How long the server may take to answer.

@@ -11,8 +11,9 @@ use super::tool::{Format, NO, Output, SettingsArgs, WRONG, YES, accept, count, j
 use crate::broker;
 use crate::buckets::streams::{self, Done};
 use crate::buckets::{Action, Plan, audit_streams};
-use crate::config::{Login, Tool};
+use crate::config::Tool;
 use crate::doctor::look::pushed;
+use crate::nats::Login;
 use crate::permissions::AuditStreams;
 use crate::policy::bucket::Bucket;
 use crate::policy::model::Policy;

@@ -21,7 +21,7 @@ use self::recording::Recording;
 use self::together::Together;
 use super::{fail, report, runtime};
 use crate::authorizer::Authorizer;
-use crate::config::{self, Nats, Overrides, Policy, PolicySource, Settings};
+use crate::config::{self, Overrides, Policy, PolicySource, Settings};
 use crate::decide::Decider;
 use crate::fleet::{Identity, Member};
 use crate::follow::{self, Follower};
@@ -29,12 +29,14 @@ use crate::http;
 use crate::issue::Issuer;
 use crate::keys::CurveSecret;
 use crate::limits::RateLimits;
+use crate::nats::Nats;
 use crate::policy::directory::{Directory, Timing, Watcher};
 use crate::policy::kept::Keeper;
 use crate::policy::standing::Standing;
 use crate::policy::store::Store;
 use crate::protocol::seal::Sealer;
 use crate::service::{Health, Service, connect_beside};
+use crate::sessions::consumers::verdict::Cause;
 use crate::telemetry::{self, Metrics};
 
 /// How long it may take to tell the other instances that this one ends.
@@ -87,13 +89,14 @@ impl Serve {
 /// The life of the service, with what there is to record of it.
 async fn recorded(settings: Settings) -> Result<ExitCode, String> {
     let metrics = Metrics::new();
+    metrics.consumers().causes(Cause::ALL.iter().map(|cause| cause.code()));
     let (recording, sink) =
         Recording::start(settings.audit.clone(), &settings.nats, metrics.clone())?;
     recording.started(settings.issuer.public(), settings.xkey.as_ref())?;
     let Policy { source, keep, keep_at_most, .. } = &settings.policy;
     let keeper = keep.clone().map(|file| Keeper::new(file, source.to_string(), *keep_at_most));
     let follower = Follower {
-        store: Arc::new(Store::of(settings.defaults.audit.clone())),
+        store: Arc::new(Store::new()),
         standing: Arc::new(Standing::new(source.to_string(), *keep_at_most)),
         metrics,
         keeper: keeper.map(Arc::new),

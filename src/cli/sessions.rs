@@ -14,12 +14,14 @@ use serde::Serialize;
 
 use super::tool::{Format, NO, Output, SettingsArgs, WRONG, YES, count, json, line};
 use crate::broker;
-use crate::config::{Login, Tool};
+use crate::config::Tool;
 use crate::decide::Decider;
 use crate::fleet;
+use crate::nats::Login;
 use crate::policy::directory::Directory;
 use crate::policy::model::short;
 use crate::policy::store::Store;
+use crate::policy::validate::validate_for;
 use crate::sessions::survey::{Session, Survey, survey};
 use crate::sessions::system::{Closed, System};
 use crate::sessions::verdict::{Cause, Changes, Gained, Judge, Others, Verdict};
@@ -338,9 +340,10 @@ impl Standard {
             }
         };
         let policy = tool.policy.as_ref().and_then(|path| {
-            let store = Store::of(tool.defaults.audit.clone());
+            let store = Store::new();
             let files = Directory::new(path).read().ok()?;
-            let loaded = store.load(&files, jiff::Timestamp::now()).ok()?;
+            let validated = validate_for(&files, &tool.defaults.audit).ok()?;
+            let loaded = store.replace(validated, None, jiff::Timestamp::now());
             let revision = loaded.after.policy.revision().whole();
             let fits = served.is_empty() || served.iter().all(|served| served == revision);
             fits.then_some(store)

@@ -19,11 +19,12 @@ use crate::audit::event::Source;
 use crate::config;
 use crate::keys::{Seed, User};
 use crate::operation::inbox_prefix;
-use crate::permissions::Defaults;
+use crate::permissions::{AuditStreams, Defaults};
 use crate::policy::directory::{Directory, Timing, Watcher};
 use crate::policy::store::Store;
-use crate::source::Severity;
+use crate::policy::validate::validate_for;
 use crate::source::render::Style;
+use crate::source::{Problems, Severity};
 use crate::telemetry::{self, LogFormat, brief};
 use crate::violations::explain::Explainer;
 use crate::violations::follow::{Follower, Input, Options};
@@ -148,8 +149,9 @@ impl Violations {
             // Watching begins before the first reading, so that no change falls between.
             let directory = Directory::new(path);
             let watcher = Watcher::start(directory.clone(), Timing::default());
-            let store = Arc::new(Store::of(self.audit.streams().clone()));
-            store.load(&directory.read()?, Timestamp::now())?;
+            let store = Arc::new(Store::new());
+            let validated = validate_for(&directory.read()?, self.audit.streams())?;
+            store.replace(validated, None, Timestamp::now());
             Ok((store, watcher))
         }) {
             Some(Err(problems)) => return report(&problems),
@@ -209,7 +211,8 @@ impl Violations {
             version = env!("CARGO_PKG_VERSION"),
         );
         if let Some((store, watcher)) = policy {
-            tokio::spawn(keep_current(store, watcher));
+            let audit = self.audit.streams().clone();
+            tokio::spawn(keep_current(store, audit, watcher));
         }
         if let Some(seed) = seed {
             let (outbox, subject) = (follower.outbox(), follower.subject());
@@ -285,12 +288,13 @@ fn observe(event: &Event) {
 }
 
 /// Puts each change of the policy in force, for ever. One that does not hold is passed over.
-async fn keep_current(store: Arc<Store>, mut watcher: Watcher) {
+async fn keep_current(store: Arc<Store>, audit: AuditStreams, mut watcher: Watcher) {
     loop {
         let read = watcher.changed().await;
-        let aside = Arc::clone(&store);
+        let (aside, streams) = (Arc::clone(&store), audit.clone());
         let loaded = tokio::task::spawn_blocking(move || {
-            read.and_then(|files| aside.load(&files, Timestamp::now()))
+            let validated = validate_for(&read?, &streams)?;
+            Ok::<_, Problems>(aside.replace(validated, None, Timestamp::now()))
         });
         match loaded.await {
             Ok(Ok(loaded)) => {

@@ -19,23 +19,6 @@ pub(super) const ADMIN_SEED_VALUE: &str = "SOLEWRITER_ADMIN_NKEY_SEED_VALUE";
 pub(super) const AUDIT_ADMIN_SEED_VALUE: &str = "SOLEWRITER_AUDIT_ADMIN_NKEY_SEED_VALUE";
 pub(super) const PUBLISHER_SEED_VALUE: &str = "SOLEWRITER_PUBLISHER_NKEY_SEED_VALUE";
 
-/// A secret text.
-pub struct Secret(pub(super) Zeroizing<String>);
-
-impl Secret {
-    /// The text, for the NATS client.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Secret(..)")
-    }
-}
-
 /// A seed from the environment or, failing that, from its file.
 pub(super) fn seed<K: Role>(
     file: Option<&Spanned<PathBuf>>,

@@ -11,11 +11,12 @@ use super::secret::{
     PUBLISHER_SEED_VALUE, SYSTEM_SEED_VALUE, XKEY_SEED_VALUE, seed,
 };
 use super::{
-    Login, Overrides, PolicySource, Tls, bucket, clock_leeway, grants, login, patience,
-    queue_group, read, servers, sessions, tls,
+    Overrides, PolicySource, bucket, clock_leeway, grants, login, patience, queue_group, read,
+    servers, sessions, tls,
 };
 use crate::keys::{Account, Curve, Role, Seed, User};
 use crate::keyspace::BucketName;
+use crate::nats::{Login, Tls};
 use crate::permissions::Defaults;
 use crate::sessions::consumers;
 use crate::source::{Collector, Problem, Problems, Spanned};

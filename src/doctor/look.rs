@@ -12,9 +12,10 @@ use super::seen::{
 use crate::audit::event::words;
 use crate::broker::{self, BrokerError, addresses};
 use crate::buckets::{Stream, streams};
-use crate::config::{self, Tool};
+use crate::config::Tool;
 use crate::fleet;
 use crate::keys::{CurveSecret, Seed, Signer};
+use crate::nats;
 use crate::policy::bucket::Bucket;
 use crate::policy::directory::Directory;
 use crate::policy::model::Policy;
@@ -180,13 +181,13 @@ fn first(problems: &Problems) -> String {
     problems.iter().next().map_or_else(|| problems.summary(), |p| p.message.clone())
 }
 
-fn seed(tool: &Tool, role: Role) -> Result<config::Login, Problems> {
+fn seed(tool: &Tool, role: Role) -> Result<nats::Login, Problems> {
     match role {
         Role::Callout => tool.callout(),
-        Role::System => tool.system().map(config::Login::Nkey),
-        Role::Admin => tool.admin().map(config::Login::Nkey),
-        Role::AuditAdmin => tool.audit_admin().map(config::Login::Nkey),
-        Role::Publisher => tool.publisher().map(config::Login::Nkey),
+        Role::System => tool.system().map(nats::Login::Nkey),
+        Role::Admin => tool.admin().map(nats::Login::Nkey),
+        Role::AuditAdmin => tool.audit_admin().map(nats::Login::Nkey),
+        Role::Publisher => tool.publisher().map(nats::Login::Nkey),
     }
 }
 
@@ -210,10 +211,8 @@ async fn connect(tool: &Tool, role: Role, watch: Option<&Watch>, mute: bool) -> 
         }
     };
     let key = match &login {
-        config::Login::Nkey(seed) => {
-            Signer::new(seed).ok().map(|signer| signer.public().to_string())
-        }
-        config::Login::Credentials(_) => None,
+        nats::Login::Nkey(seed) => Signer::new(seed).ok().map(|signer| signer.public().to_string()),
+        nats::Login::Credentials(_) => None,
     };
     if mute {
         let why = Login::Refused("the server gives it nothing to sign".to_owned());

@@ -8,8 +8,9 @@ use futures_util::StreamExt;
 use serde::Deserialize;
 
 use super::Error;
-use crate::config::{Login, Settings};
+use crate::config::Settings;
 use crate::keys::{CurveKey, CurveSecret, ServerKey, UserKey};
+use crate::nats::Login;
 use crate::permissions::Written;
 use crate::protocol::jwt::Unverified;
 use crate::protocol::response::{self, Envelope, UserToken};

@@ -10,9 +10,8 @@ use tokio::sync::watch;
 
 use super::model::Policy;
 use super::standing::Origin;
-use super::validate::{self, Validated};
-use crate::permissions::AuditStreams;
-use crate::source::{Problems, SourceFile};
+use super::validate::Validated;
+use crate::source::Problems;
 
 /// One policy, and since when it has been in force.
 #[derive(Debug)]
@@ -47,13 +46,11 @@ const PAST_SERVICES: usize = 40_000;
 #[derive(Debug, Default)]
 pub struct Store {
     current: ArcSwapOption<Snapshot>,
-    /// Held while a policy is loaded, so that of two loads the one begun later wins.
+    /// Held while one policy takes the place of another.
     writer: Mutex<()>,
     /// Those that were in force before, the newest first.
     past: Mutex<VecDeque<Arc<Snapshot>>>,
     changes: watch::Sender<()>,
-    /// The streams that a policy's `audits` may name.
-    audit: AuditStreams,
 }
 
 /// What a load did.
@@ -80,12 +77,6 @@ impl Store {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
-    }
-
-    /// The same for a policy that may name these audit streams.
-    #[must_use]
-    pub fn of(audit: AuditStreams) -> Self {
-        Self { audit, ..Self::default() }
     }
 
     /// The snapshot in force; `None` before the first policy was accepted.
@@ -136,32 +127,17 @@ impl Store {
         past.truncate(kept);
     }
 
-    /// [`Store::load_from`] a source that has no numbers.
-    ///
-    /// # Errors
-    /// All problems, when the policy does not hold; the one in force stays.
-    pub fn load(&self, files: &[SourceFile], now: Timestamp) -> Result<Loaded, Problems> {
-        self.load_from(files, None, now)
-    }
-
-    /// Validates a whole policy aside, then puts it in force, with where it came from.
-    ///
-    /// # Errors
-    /// All problems, when the policy does not hold; the one in force stays.
-    pub fn load_from(
-        &self,
-        files: &[SourceFile],
-        origin: Option<Origin>,
-        now: Timestamp,
-    ) -> Result<Loaded, Problems> {
+    /// Puts a policy in force that holds, with where it came from. The one in force stays when it
+    /// is the same.
+    pub fn replace(&self, validated: Validated, origin: Option<Origin>, now: Timestamp) -> Loaded {
+        let Validated { policy, warnings } = validated;
         // Nothing that a panic could leave half done is behind the lock.
         let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let Validated { policy, warnings } = validate::validate_for(files, &self.audit)?;
         let origin = origin.map(Arc::new);
         let before = self.current();
         if let Some(same) = before.as_ref().filter(|b| b.policy.revision() == policy.revision()) {
             same.origin.store(origin);
-            return Ok(Loaded { after: Arc::clone(same), before, warnings });
+            return Loaded { after: Arc::clone(same), before, warnings };
         }
         let since = Instant::now();
         let after = Arc::new(Snapshot {
@@ -177,13 +153,15 @@ impl Store {
         // Readers that hold `before` finish with it: it is complete, and theirs.
         self.current.store(Some(Arc::clone(&after)));
         self.changes.send_replace(());
-        Ok(Loaded { before, after, warnings })
+        Loaded { before, after, warnings }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::validate::validate;
+    use crate::source::SourceFile;
 
     fn files(text: &str) -> Vec<SourceFile> {
         vec![SourceFile::new("p.toml", text)]
@@ -191,10 +169,14 @@ mod tests {
 
     const ORDERS: &str = "[bucket.orders]\n[service.orders]\nowns = [\"orders\"]\n";
 
+    fn load(store: &Store, files: &[SourceFile], now: Timestamp) -> Result<Loaded, Problems> {
+        validate(files).map(|validated| store.replace(validated, None, now))
+    }
+
     fn store() -> Store {
         let store = Store::new();
         assert!(store.current().is_none());
-        let loaded = store.load(&files(ORDERS), Timestamp::UNIX_EPOCH).unwrap();
+        let loaded = load(&store, &files(ORDERS), Timestamp::UNIX_EPOCH).unwrap();
         assert!(loaded.is_change() && loaded.before.is_none());
         store
     }
@@ -204,7 +186,7 @@ mod tests {
         let store = store();
         let taken = store.current().unwrap();
         let later = Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_secs(9);
-        let loaded = store.load(&files("[service.billing]\n"), later).unwrap();
+        let loaded = load(&store, &files("[service.billing]\n"), later).unwrap();
         assert!(loaded.is_change());
         assert!(taken.policy.service("orders").is_some());
         let current = store.current().unwrap();
@@ -217,7 +199,7 @@ mod tests {
     fn a_policy_that_does_not_hold_changes_nothing() {
         let store = store();
         let before = store.current().unwrap();
-        let problems = store.load(&files("[service.orders]\nowns = [\"*\"]\n"), Timestamp::MAX);
+        let problems = load(&store, &files("[service.orders]\nowns = [\"*\"]\n"), Timestamp::MAX);
         assert!(problems.unwrap_err().has_errors());
         assert!(Arc::ptr_eq(&store.current().unwrap(), &before));
     }
@@ -231,7 +213,7 @@ mod tests {
             .map(|n| {
                 assert!(store.recent(first.whole()).is_some(), "{n}");
                 let text = format!("[service.s{n}]\n");
-                let loaded = store.load(&files(&text), Timestamp::UNIX_EPOCH).unwrap();
+                let loaded = load(&store, &files(&text), Timestamp::UNIX_EPOCH).unwrap();
                 loaded.after.policy.revision().clone()
             })
             .collect();
@@ -243,7 +225,7 @@ mod tests {
         // Back and forth between two, the same policies are not kept twice.
         for n in [0, 1, 0, 1, 0, 1] {
             let text = format!("[service.s{n}]\n");
-            store.load(&files(&text), Timestamp::UNIX_EPOCH).unwrap();
+            load(&store, &files(&text), Timestamp::UNIX_EPOCH).unwrap();
         }
         assert!(store.recent(revisions[PAST - 1].whole()).is_some());
     }
@@ -253,9 +235,9 @@ mod tests {
         let store = store();
         let mut changes = store.changes();
         assert!(!changes.has_changed().unwrap());
-        store.load(&files(ORDERS), Timestamp::MAX).unwrap();
+        load(&store, &files(ORDERS), Timestamp::MAX).unwrap();
         assert!(!changes.has_changed().unwrap(), "the same files are no change");
-        store.load(&files("[service.billing]\n"), Timestamp::MAX).unwrap();
+        load(&store, &files("[service.billing]\n"), Timestamp::MAX).unwrap();
         assert!(changes.has_changed().unwrap());
         changes.borrow_and_update();
     }
@@ -270,7 +252,8 @@ mod tests {
             Some(Origin { number, lineage, push, author, message, pushed_at: 0 })
         };
         let load = |text, number| {
-            store.load_from(&files(text), from(number), Timestamp::UNIX_EPOCH).unwrap().after
+            let validated = validate(&files(text)).unwrap();
+            store.replace(validated, from(number), Timestamp::UNIX_EPOCH).after
         };
         let first = load(ORDERS, 1);
         let second = load("[service.billing]\n", 2);
@@ -285,7 +268,7 @@ mod tests {
     #[test]
     fn the_same_files_are_no_change() {
         let store = store();
-        assert!(!store.load(&files(ORDERS), Timestamp::MAX).unwrap().is_change());
+        assert!(!load(&store, &files(ORDERS), Timestamp::MAX).unwrap().is_change());
         assert_eq!(store.current().unwrap().loaded_at, Timestamp::UNIX_EPOCH);
     }
 }

@@ -6,11 +6,30 @@ use std::time::{Duration, Instant};
 
 use async_nats::{Client, ClientError, ConnectOptions, Event, ServerAddr, ServerError};
 
-use super::{Health, ServiceError};
+use super::health::Health;
 use crate::audit::event::{self, Trouble, words};
 use crate::broker;
-use crate::config::Nats;
+use crate::nats::Nats;
 use crate::telemetry::Dropped;
+
+/// Where nats-server asks.
+pub const CALLOUT_SUBJECT: &str = "$SYS.REQ.USER.AUTH";
+/// Why the service stopped by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// A setting that only shows to be wrong when it is used.
+    #[error("the connection to nats-server cannot be set up: {0}")]
+    Setup(String),
+    /// The client library gave the connection up, which it should never do.
+    #[error("the connection to nats-server was closed for good")]
+    Closed,
+    /// The thread for the connection could not be had.
+    #[error("no thread for the connection to nats-server: {0}")]
+    Thread(#[from] std::io::Error),
+    /// The subscription could not be made.
+    #[error("cannot subscribe to {CALLOUT_SUBJECT}: {0}")]
+    Subscribe(#[from] async_nats::SubscribeError),
+}
 
 /// The pauses between two attempts to come back: at first, for ten seconds, and then. After a
 /// restart of the servers every client waits for this service, and a request that a server sends
@@ -71,17 +90,12 @@ pub(super) async fn connect_for(nats: &Nats, purpose: &str) -> Result<Client, Se
         .map_err(|error| ServiceError::Setup(error.to_string()))
 }
 
-/// A connection for listing and deleting consumers, which may be lost over what it is told.
-///
-/// # Errors
-/// When the login is no good.
-pub async fn connect_for_consumers(nats: &Nats) -> Result<Client, ServiceError> {
-    let name = format!("{}-consumers", nats.name);
-    // What is not permitted is found by the answers that do not come, and said with its remedy.
-    let options = || broker::options(&nats.login, &nats.tls, &name);
-    broker::connect_patiently(&nats.servers, &name, options)
-        .await
-        .map_err(|error| ServiceError::Setup(error.to_string()))
+/// The largest answer that the server of a connection takes.
+pub(super) fn room(client: &Client) -> usize {
+    match client.server_info().max_payload {
+        0 => usize::MAX,
+        bytes => bytes,
+    }
 }
 
 /// The pause before the next attempt to come back, after so many.

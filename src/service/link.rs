@@ -14,13 +14,15 @@ use futures_util::{FutureExt, StreamExt};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use super::answer::{Answer, LOOK_AGAIN, Service};
+use super::connection::{CALLOUT_SUBJECT, ServiceError, connect, room};
 use super::fence::Fence;
-use super::large::Job;
-use super::{Answer, CALLOUT_SUBJECT, LOOK_AGAIN, Service, ServiceError, Shared, connection};
+use super::queue::Job;
+use super::shared::{Shared, defect};
 use crate::audit::event::{Event, Trouble};
 use crate::authorizer::Proved;
 use crate::broker::INBOX;
-use crate::config::Nats;
+use crate::nats::Nats;
 use crate::policy::model::Revision;
 use crate::telemetry::Dropped;
 
@@ -117,7 +119,7 @@ impl Link {
     ) -> Result<Option<Self>, ServiceError> {
         let service = &shared.service;
         let client = tokio::select! {
-            connected = connection::connect(nats, &service.health) => connected?,
+            connected = connect(nats, &service.health) => connected?,
             _ = stop.wait_for(|stop| *stop) => return Ok(None),
         };
         // Before there is a policy nothing can be decided, and an instance in the queue group
@@ -288,22 +290,6 @@ impl Link {
         // read either, so it has to have read our replies.
         self.connected() && self.fence.pass().await && self.client.drain().await.is_ok()
     }
-}
-
-/// The largest answer that the server of a connection takes.
-pub(super) fn room(client: &Client) -> usize {
-    match client.server_info().max_payload {
-        0 => usize::MAX,
-        bytes => bytes,
-    }
-}
-
-/// Says that something is wrong with this program.
-pub(super) fn defect() {
-    tracing::error!(
-        event = "defect",
-        "a request could not be worked on and got no answer; please report this"
-    );
 }
 
 /// Says that requests are answered.

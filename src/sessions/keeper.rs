@@ -11,8 +11,12 @@ use super::rhythm::{Outcome, Patience, Rhythm};
 use super::sweep;
 use super::system::System;
 use super::verdict::{Changes, Judge, Others};
+use crate::audit::Recorder;
+use crate::decide::Decider;
 use crate::fleet::beats::{Fleet, View};
-use crate::service::Service;
+use crate::policy::standing::Standing;
+use crate::policy::store::Store;
+use crate::telemetry::Metrics;
 
 /// How long the first sweep after a change waits for the other instances to have it too: what is
 /// closed before would come back with the old grant.
@@ -31,9 +35,16 @@ const DIFFER_AGAIN: Duration = Duration::from_secs(60);
 
 /// What sweeping needs.
 pub struct Keeper {
-    /// Its decider is asked about open connections as it is about new ones; it has the policy in
-    /// force, and records and counts what is closed.
-    pub service: Arc<Service>,
+    /// Asked about open connections as it is about new ones.
+    pub decider: Arc<Decider>,
+    /// The policy in force.
+    pub store: Arc<Store>,
+    /// What is known of where it came from.
+    pub standing: Arc<Standing>,
+    /// Records what is closed.
+    pub recorder: Recorder,
+    /// Counts it.
+    pub metrics: Arc<Metrics>,
     /// The instances.
     pub fleet: Arc<Fleet>,
     /// The pace.
@@ -83,7 +94,7 @@ impl Keeper {
     }
 
     async fn sweep_for_ever(&self, mut link: Link) {
-        let (mut changes, mut news) = (self.service.store.changes(), self.fleet.news());
+        let (mut changes, mut news) = (self.store.changes(), self.fleet.news());
         let mut known = Known {
             rhythm: Rhythm::new(self.settings.every, Instant::now()),
             patience: Patience::default(),
@@ -98,7 +109,7 @@ impl Keeper {
             self.fleet.can_sweep(usable);
             let view = self.fleet.view().filter(|view| usable && self.turn(view, &mut known));
             if view.is_none() {
-                self.service.metrics.sessions().sweeper(false);
+                self.metrics.sessions().sweeper(false);
                 known.sure = None;
             }
             let turn = Instant::now() + TURN;
@@ -124,7 +135,7 @@ impl Keeper {
     /// the servers had their `rest`.
     fn next(&self, known: &Known, view: &View, rest: Option<Instant>) -> Instant {
         let next = known.rhythm.next();
-        let current = self.service.store.current();
+        let current = self.store.current();
         let swept =
             current.is_some_and(|s| Some(s.policy.revision().whole()) == known.swept.as_deref());
         match rest {
@@ -135,7 +146,7 @@ impl Keeper {
 
     /// Whether it is this instance's turn. What is worth saying about the fleet is said here.
     fn turn(&self, view: &View, known: &mut Known) -> bool {
-        self.service.metrics.sessions().instances(view.living);
+        self.metrics.sessions().instances(view.living);
         let now = Instant::now();
         if view.agreed {
             known.differ_since = None;
@@ -147,11 +158,7 @@ impl Keeper {
                 tracing::warn!(
                     event = "instances_differ",
                     instances = view.living,
-                    revision = self.service.store.current().map(|s| s
-                        .policy
-                        .revision()
-                        .whole()
-                        .to_owned()),
+                    revision = self.store.current().map(|s| s.policy.revision().whole().to_owned()),
                     seconds = now.duration_since(since).as_secs(),
                     "the instances serve different policies: does each have the same source?",
                 );
@@ -170,10 +177,10 @@ impl Keeper {
     ) -> bool {
         if known.sure != Some(view.times) {
             // It is this instance's turn since just now, or it slept: what it knows may be old.
-            self.service.standing.freshness.look_now(LOOK_WITHIN).await;
+            self.standing.freshness.look_now(LOOK_WITHIN).await;
             if known.sure.is_none() && !view.doubts {
                 tracing::info!(event = "sweeper", "this instance looks after open connections");
-                self.service.metrics.sessions().sweeper(true);
+                self.metrics.sessions().sweeper(true);
             }
             known.sure = Some(view.times);
             known.rhythm.stir(Instant::now());
@@ -181,7 +188,7 @@ impl Keeper {
         }
         // What comes from here on cuts the round short.
         changes.borrow_and_update();
-        let Some(snapshot) = self.service.store.current() else {
+        let Some(snapshot) = self.store.current() else {
             known.rhythm.swept(Outcome::default(), Instant::now());
             return true;
         };
@@ -198,9 +205,9 @@ impl Keeper {
         };
         let others = Others { newer: view.newer.clone(), unlike: view.unlike };
         let judge = Judge {
-            decider: self.service.authorizer.decider(),
+            decider: &self.decider,
             policy: &snapshot.policy,
-            store: &self.service.store,
+            store: &self.store,
             others: &others,
             gained: self.settings.gained,
             changes: &Changes::default(),
@@ -248,7 +255,7 @@ impl Keeper {
         let looking = async move {
             let give = |part| drop(give.send(part));
             tokio::select! {
-                looked = sweep::look(system, judge, &self.service.metrics, give) => looked,
+                looked = sweep::look(system, judge, &self.metrics, give) => looked,
                 // Something happened, and a slow server still tells: the others are not to wait.
                 () = abandon => Ok(sweep::Looked { heard: true, ..Default::default() }),
             }
@@ -266,8 +273,8 @@ impl Keeper {
                 if done.cut_short {
                     continue;
                 }
-                let (pace, metrics) = (self.settings.close_per_second, &*self.service.metrics);
-                let records = (&self.service.recorder, metrics);
+                let (pace, metrics) = (self.settings.close_per_second, &*self.metrics);
+                let records = (&self.recorder, metrics);
                 done.add(sweep::close(system, stale, pace, revision, records, &go_on).await);
             }
         };
@@ -278,7 +285,7 @@ impl Keeper {
         });
         let sweep::Looked { complete, heard, cost } = looked;
         if !heard {
-            self.service.metrics.sessions().swept(false, began.elapsed());
+            self.metrics.sessions().swept(false, began.elapsed());
             return None;
         }
         let sweep::Done { closed, failed, cut_short, keys } = done;
@@ -289,7 +296,7 @@ impl Keeper {
             self.closed.notify_one();
         }
         let complete = complete && failed == 0 && !cut_short && held_back == 0;
-        self.service.metrics.sessions().swept(complete, began.elapsed());
+        self.metrics.sessions().swept(complete, began.elapsed());
         if found > 0 {
             tracing::info!(
                 event = "sweep",

@@ -12,7 +12,7 @@ use async_nats::{Client, Event, ServerAddr};
 
 use super::system::System;
 use crate::broker::{self, BrokerError};
-use crate::config::{Login, Tls};
+use crate::nats::{Login, Tls};
 
 /// How long to wait before asking again whether anybody answers: at first, and at most.
 const ASK_AGAIN: Duration = Duration::from_secs(1);

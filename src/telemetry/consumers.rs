@@ -9,8 +9,6 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::sessions::consumers::verdict::Cause;
-
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OwnerLabel {
     owner: &'static str,
@@ -62,10 +60,6 @@ impl ConsumerMetrics {
             "Consumers above what one service may have on one stream, at the last sweep",
             self.over_limit.clone(),
         );
-        // At zero from the start, so that the first deletion is a rise.
-        for cause in Cause::ALL {
-            drop(self.deleted.get_or_create(&CauseLabel { cause: cause.code() }));
-        }
         registry.register(
             "consumers_deleted",
             "Consumers that this instance deleted, because no grant covers them or they are too \
@@ -89,6 +83,14 @@ impl ConsumerMetrics {
             "0 while this instance should list consumers and cannot",
             self.reachable.clone(),
         );
+    }
+
+    /// Why consumers will be deleted: each is at zero from the start, so that the first deletion is
+    /// a rise.
+    pub fn causes(&self, codes: impl IntoIterator<Item = &'static str>) {
+        for cause in codes {
+            drop(self.deleted.get_or_create(&CauseLabel { cause }));
+        }
     }
 
     /// What may stay: of services, and of nobody; and how many were too many.

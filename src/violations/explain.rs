@@ -219,7 +219,7 @@ reads = ["shared"]
     fn explained(name: &str, said: &str) -> Violation {
         let store = Store::new();
         let policy = [SourceFile::new("p.toml", POLICY)];
-        let snapshot = store.load(&policy, Timestamp::UNIX_EPOCH).unwrap().after;
+        let snapshot = store.replace(validate(&policy).unwrap(), None, Timestamp::UNIX_EPOCH).after;
         let lifetime = std::time::Duration::from_secs(60);
         let mut explainer = Explainer::new(Defaults {
             account: "APP".into(),

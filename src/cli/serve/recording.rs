@@ -8,8 +8,9 @@ use jiff::Timestamp;
 use crate::audit::event::{Event, PRODUCER, Source, Started, Stopped, words};
 use crate::audit::{CAPACITY, Recorder, Sink, Target};
 use crate::broker;
-use crate::config::{Audit, Nats};
+use crate::config::Audit;
 use crate::keys::{AccountKey, Curve, CurveSecret, Seed};
+use crate::nats::Nats;
 use crate::telemetry::Metrics;
 
 /// How long the last events may take to get into the stream when the service stops. What does not

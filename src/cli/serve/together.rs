@@ -6,10 +6,10 @@ use std::sync::Arc;
 use async_nats::Client;
 use tokio::sync::{Notify, watch};
 
-use crate::config::{Login, Nats};
 use crate::fleet::Member;
 use crate::fleet::beats::Fleet;
 use crate::keys::{Seed, User};
+use crate::nats::{Login, Nats};
 use crate::service::Service;
 use crate::sessions::keeper::Keeper;
 use crate::sessions::link::Access;
@@ -34,14 +34,18 @@ impl Together {
         service: &Arc<Service>,
         member: Member,
     ) -> Self {
-        let defaults = service.authorizer.decider().defaults();
+        let Service { store, standing, metrics, recorder, .. } = &**service;
+        let decider = service.authorizer.decider().clone();
+        let defaults = decider.defaults();
         // An instance that names connections otherwise would close ours, and we its own.
         let makes = format!("{} whole {}", env!("CARGO_PKG_VERSION"), defaults.account);
-        let asked = Arc::clone(service.authorizer.decider().asked());
+        let asked = Arc::clone(decider.asked());
         let fleet = Fleet::new(member, makes, asked);
         let closed = Arc::new(Notify::new());
         let consumers = consumers::keeper::Keeper {
-            service: service.clone(),
+            store: store.clone(),
+            standing: standing.clone(),
+            metrics: metrics.clone(),
             fleet: fleet.clone(),
             every: settings.every,
             settings: settings.consumers,
@@ -49,7 +53,16 @@ impl Together {
             elected: system.is_some(),
             closed: closed.clone(),
         };
-        let keeper = Keeper { service: service.clone(), fleet: fleet.clone(), settings, closed };
+        let keeper = Keeper {
+            decider,
+            store: store.clone(),
+            standing: standing.clone(),
+            recorder: recorder.clone(),
+            metrics: metrics.clone(),
+            fleet: fleet.clone(),
+            settings,
+            closed,
+        };
         Self { nats: nats.clone(), system: system.map(Login::Nkey), fleet, keeper, consumers }
     }
 
@@ -86,7 +99,7 @@ impl Together {
                     let access = Access { servers, tls, login, name: &name };
                     self.keeper.run(&access, until_stopped()).await;
                 }
-                None => without_system_user(&self.keeper.service, until_stopped()).await,
+                None => without_system_user(&self.keeper, until_stopped()).await,
             }
         };
         let consumers = self.consumers.run(&self.nats, until_stopped());
@@ -95,15 +108,15 @@ impl Together {
 }
 
 /// Says, at start and whenever it changes, how late a change may reach open connections.
-async fn without_system_user(service: &Service, stopped: impl Future<Output = ()>) {
-    let defaults = service.authorizer.decider().defaults();
-    let mut changes = service.store.changes();
+async fn without_system_user(keeper: &Keeper, stopped: impl Future<Output = ()>) {
+    let defaults = keeper.decider.defaults();
+    let mut changes = keeper.store.changes();
     let mut said = None;
     tokio::pin!(stopped);
     loop {
-        if let Some(snapshot) = service.store.current() {
+        if let Some(snapshot) = keeper.store.current() {
             let reach = reach_without_system_user(&snapshot.policy, defaults);
-            service.metrics.sessions().reach(reach);
+            keeper.metrics.sessions().reach(reach);
             if said.replace(reach) != Some(reach) {
                 tracing::warn!(
                     event = "no_system_user",

@@ -10,9 +10,8 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::super::seen::{Address, Blind, Entry, Info, Look};
-use crate::broker;
-use crate::config::Tls;
 use crate::keys::{Seed, User};
+use crate::nats::Tls;
 
 /// How long a server may take to greet.
 const GREETING: Duration = Duration::from_secs(5);
@@ -73,7 +72,7 @@ async fn read(host: &str, port: u16, tls: &Tls) -> Look<Info> {
 /// can ask, and whatever comes first counts: an answer, a violation, or the end.
 pub async fn enter(server: &ServerAddr, options: ConnectOptions, tls: &Tls) -> Look<Entry> {
     let (sender, mut events) = mpsc::unbounded_channel();
-    let options = broker::with_tls(options, tls).name("solewriter doctor, a stranger");
+    let options = tls.apply(options).name("solewriter doctor, a stranger");
     let options = options.connection_timeout(REFUSAL).event_callback(move |event| {
         let sender = sender.clone();
         async move {

@@ -12,10 +12,12 @@ use super::Settings;
 use super::listing::{ApiError, Jetstream};
 use super::sweep::{self, Accounts};
 use crate::broker;
-use crate::config::Nats;
 use crate::fleet::beats::{Fleet, View};
-use crate::service::{Service, connect_for_consumers};
+use crate::nats::Nats;
+use crate::policy::standing::Standing;
+use crate::policy::store::Store;
 use crate::sessions::rhythm::{Outcome, Rhythm};
+use crate::telemetry::Metrics;
 
 /// How long the policy's source may take when it is asked to look.
 const LOOK_WITHIN: Duration = Duration::from_secs(5);
@@ -30,8 +32,12 @@ const SAY_AFTER: u32 = 3;
 
 /// What sweeping consumers needs.
 pub struct Keeper {
-    /// It has the policy in force, and counts what is deleted.
-    pub service: Arc<Service>,
+    /// The policy in force.
+    pub store: Arc<Store>,
+    /// What is known of where it came from.
+    pub standing: Arc<Standing>,
+    /// Counts what is deleted.
+    pub metrics: Arc<Metrics>,
     /// The instances.
     pub fleet: Arc<Fleet>,
     /// How often to look even if nothing changed.
@@ -58,9 +64,16 @@ impl Keeper {
     /// Connects (as often as it takes) and sweeps until `stopped`.
     pub async fn run(&self, nats: &Nats, stopped: impl Future<Output = ()>) {
         let work = async {
-            match connect_for_consumers(nats).await {
+            let name = format!("{}-consumers", nats.name);
+            // What is not permitted is found by the answers that do not come, and said with its
+            // remedy.
+            let options = || broker::options(&nats.login, &nats.tls, &name);
+            match broker::connect_patiently(&nats.servers, &name, options).await {
                 Ok(client) => self.sweep_for_ever(client).await,
-                Err(error) => tracing::error!(event = "connect_failed", %error),
+                Err(error) => {
+                    let error = format!("the connection to nats-server cannot be set up: {error}");
+                    tracing::error!(event = "connect_failed", error);
+                }
             }
         };
         tokio::select! {
@@ -75,7 +88,7 @@ impl Keeper {
             audit: Some(Jetstream::audit(client)),
             audit_stream: self.audit_stream.clone(),
         };
-        let (mut changes, mut news) = (self.service.store.changes(), self.fleet.news());
+        let (mut changes, mut news) = (self.store.changes(), self.fleet.news());
         let mut rhythm = Rhythm::new(self.every, Instant::now());
         let mut asking = Asking { failures: 0, not_before: Instant::now() };
         let mut sure = None;
@@ -90,7 +103,7 @@ impl Keeper {
             {
                 if sure != Some(view.times) {
                     // Its turn since just now, or it slept: what it knows may be old.
-                    self.service.standing.freshness.look_now(LOOK_WITHIN).await;
+                    self.standing.freshness.look_now(LOOK_WITHIN).await;
                     sure = Some(view.times);
                 }
                 self.round(&accounts, &view, (&mut rhythm, &mut asking), &mut changes).await;
@@ -122,7 +135,7 @@ impl Keeper {
         let began = Instant::now();
         // What comes from here on cuts the round short.
         changes.borrow_and_update();
-        let Some(snapshot) = self.service.store.current() else {
+        let Some(snapshot) = self.store.current() else {
             rhythm.swept(Outcome::default(), Instant::now());
             return;
         };
@@ -130,7 +143,7 @@ impl Keeper {
             let same = |now: View| self.turn(&now) && now.times == view.times;
             !changes.has_changed().unwrap_or(true) && self.fleet.view().is_some_and(same)
         };
-        let metrics = self.service.metrics.consumers();
+        let metrics = self.metrics.consumers();
         let done = match sweep::round(accounts, &snapshot.policy, self.settings, go_on).await {
             Ok(done) => done,
             Err(error) => {

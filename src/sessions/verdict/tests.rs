@@ -8,6 +8,7 @@ use super::*;
 use crate::keys::{Seed, Signer, User, UserKey};
 use crate::permissions::Defaults;
 use crate::policy::model::ConnectionType;
+use crate::policy::validate::validate;
 use crate::source::SourceFile;
 
 /// A store in which policies come into force one after the other, and whoever was let in by one.
@@ -50,7 +51,7 @@ impl Bench {
 
     fn put_all(&self, text: &str) {
         let files = [SourceFile::new("p.toml", format!("[bucket.a]\n[bucket.b]\n{text}"))];
-        self.store.load(&files, Timestamp::UNIX_EPOCH).unwrap();
+        self.store.replace(validate(&files).unwrap(), None, Timestamp::UNIX_EPOCH);
     }
 
     /// The name of a connection that the policy in force lets in.
@@ -382,7 +383,7 @@ fn of_two_policies_that_begin_alike_the_second_decides() {
     bench.key = UserKey::parse("UA4AQTRJEJZQBMVFBG6GSITV6WUEY4YHSDEL7Q2E3UON3FZEWSJXR7JS").unwrap();
     let load = |text: &str| {
         let files = [SourceFile::new("policy.toml", text)];
-        bench.store.load(&files, Timestamp::UNIX_EPOCH).unwrap()
+        bench.store.replace(validate(&files).unwrap(), None, Timestamp::UNIX_EPOCH)
     };
     let before = load(include_str!("../../policy/collision/before.toml"));
     let name = bench.name();

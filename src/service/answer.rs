@@ -1,0 +1,192 @@
+//! One request, from its message to its answer, by a policy that is known to be in force.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_nats::Message;
+use bytes::Bytes;
+
+use super::health::Health;
+use crate::audit::{Recorder, decision_event};
+use crate::authorizer::{Authorisation, Authorised, Authorizer, Moment, Proved};
+use crate::decide::Denial;
+use crate::policy::model::{Policy, Revision};
+use crate::policy::standing::Standing;
+use crate::policy::store::Store;
+use crate::protocol::request::Rejection;
+use crate::telemetry::{Dropped, Metrics};
+
+/// The header with the server's curve key.
+const SERVER_XKEY: &str = "Nats-Server-Xkey";
+
+/// How long to wait for a look at the policy's source before asking again whether to go on.
+const LOOK_FOR_POLICY: Duration = Duration::from_secs(1);
+
+/// How often the end of the work in progress is looked for while stopping.
+pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
+/// What bounds the work.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Requests waiting at most.
+    pub pending: usize,
+    /// How long a request may wait.
+    pub patience: Duration,
+    /// How far servers' clocks may be behind, in seconds.
+    pub clock_leeway: i64,
+    /// How long stopping may take.
+    pub drain: Duration,
+    /// Authorisations of one key in a minute at most.
+    pub per_key: Option<u32>,
+    /// Requests from one address in a minute at most.
+    pub per_host: Option<u32>,
+}
+
+/// What a running service needs.
+pub struct Service {
+    /// Decides and signs.
+    pub authorizer: Authorizer,
+    /// The policy in force.
+    pub store: Arc<Store>,
+    /// What is known of where it came from.
+    pub standing: Arc<Standing>,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+    /// Records what is decided.
+    pub recorder: Recorder,
+    /// Tells whether it works.
+    pub health: Arc<Health>,
+    /// Bounds the work.
+    pub limits: Limits,
+}
+
+/// What becomes of a request.
+pub(super) enum Answer {
+    /// This is the answer; `None` when none is owed.
+    Made(Option<(Bytes, String)>),
+    /// Another thread makes it.
+    Large(Box<Proved>),
+}
+
+impl Service {
+    /// Waits for a policy that is as new as its source says, or for the source to be out of reach
+    /// with a kept one in force. Gives its revision.
+    pub(super) async fn policy(&self) -> Revision {
+        loop {
+            if self.standing.freshness.wait(LOOK_FOR_POLICY).await
+                && let Some(snapshot) = self.store.current()
+            {
+                return snapshot.policy.revision().clone();
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// One request, from its message to its answer. The server takes at most `room` bytes.
+    pub(super) async fn answer(&self, request: &Message, taken: Instant, room: usize) -> Answer {
+        let mut left = None;
+        let answer = self.decided(taken, |policy, moment| {
+            match self.authorise(request, policy, moment, room) {
+                Ok(Authorised::Done(authorisation)) => Some(Ok(authorisation)),
+                Ok(Authorised::Large(proved)) => {
+                    left = Some(proved);
+                    None
+                }
+                Err(rejection) => Some(Err(rejection)),
+            }
+        });
+        let answer = answer.await;
+        left.map_or(Answer::Made(answer), Answer::Large)
+    }
+
+    /// The answer to a request that was left because it is large.
+    pub(super) async fn answer_large(
+        &self,
+        proved: &Proved,
+        taken: Instant,
+        room: usize,
+    ) -> Option<(Bytes, String)> {
+        let authorise = |policy: &Policy, moment: &Moment| {
+            Some(Ok(Box::new(self.authorizer.authorise_proved(proved, policy, moment, room))))
+        };
+        self.decided(taken, authorise).await
+    }
+
+    /// Decides by a policy that is known to be in force, within the time that the server waits.
+    /// `None` when no answer is owed, or `decide` leaves it.
+    async fn decided(
+        &self,
+        taken: Instant,
+        mut decide: impl FnMut(&Policy, &Moment) -> Option<Result<Box<Authorisation>, Rejection>>,
+    ) -> Option<(Bytes, String)> {
+        let freshness = &self.standing.freshness;
+        loop {
+            let left = self.limits.patience.checked_sub(taken.elapsed());
+            // What was known before this process last slept decides nothing.
+            let fresh = match left {
+                Some(left) => freshness.wait(left).await,
+                None => false,
+            };
+            let Some(snapshot) = self.store.current().filter(|_| fresh) else {
+                // The server gave up on it; an answer would only take time from the next.
+                self.metrics.dropped(Dropped::TooLate, 1);
+                return None;
+            };
+            let moment = Moment::now();
+            let authorised = decide(&snapshot.policy, &moment)?;
+            // It may have slept right here.
+            if freshness.holds() {
+                return self.tell(authorised, moment, taken);
+            }
+        }
+    }
+
+    fn authorise(
+        &self,
+        request: &Message,
+        policy: &Policy,
+        moment: &Moment,
+        room: usize,
+    ) -> Result<Authorised, Rejection> {
+        let headers = request.headers.as_ref();
+        let xkey = headers.and_then(|h| h.get(SERVER_XKEY)).map(async_nats::HeaderValue::as_str);
+        let payload = &request.payload;
+        match self.standing.too_old(moment.now) {
+            None => self.authorizer.authorise_unless_large(payload, xkey, policy, moment, room),
+            Some(age) => {
+                let reason = Denial::PolicyTooOld(age);
+                let refused = self.authorizer.refuse(payload, xkey, policy, moment, &reason);
+                refused.map(|authorisation| Authorised::Done(Box::new(authorisation)))
+            }
+        }
+    }
+
+    fn tell(
+        &self,
+        authorised: Result<Box<Authorisation>, Rejection>,
+        Moment { id, now, .. }: Moment,
+        taken: Instant,
+    ) -> Option<(Bytes, String)> {
+        match authorised {
+            Ok(mut authorisation) => {
+                let bytes = authorisation.answer.as_mut().ok().map(std::mem::take);
+                let took = taken.elapsed();
+                let outcome = authorisation.decision.as_ref().map(drop);
+                self.metrics.decided(outcome.map_err(|denied| denied.reason.code()), took);
+                let server = authorisation.request.server();
+                self.metrics.asked_by(server);
+                self.health.askers().asked(&server.name, None, now);
+                self.recorder.record(decision_event::decided(&authorisation, &id, took));
+                Some((bytes?.into(), id))
+            }
+            Err(rejection) => {
+                self.metrics.rejected(&rejection);
+                if let Rejection::OtherIssuer(other) = &rejection {
+                    self.health.askers().asked(&other.server, Some(other), now);
+                }
+                self.recorder.record(decision_event::rejected(&rejection));
+                None
+            }
+        }
+    }
+}

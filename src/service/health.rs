@@ -1,0 +1,146 @@
+//! How the service is, for `/readyz`: its connections, its policy, and the servers that ask it.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::audit::{Recorder, event};
+use crate::policy::standing::Standing;
+use crate::policy::store::Store;
+use crate::protocol::request::OtherIssuer;
+use crate::telemetry::Metrics;
+
+/// Whether the service can do its work, for `/readyz`.
+pub struct Health {
+    /// How many connections there should be; 0 before they are made.
+    pub(super) wanted: AtomicUsize,
+    connected: AtomicUsize,
+    pub(super) subscribed: AtomicUsize,
+    store: Arc<Store>,
+    standing: Arc<Standing>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) recorder: Recorder,
+    /// Whose answers servers take.
+    askers: Mutex<Askers>,
+}
+
+/// The servers that asked, by name (a server that is started anew has another key), each with when
+/// it asked last, and with what it said when it takes the answers of another issuer.
+#[derive(Debug, Default)]
+pub(super) struct Askers(BTreeMap<String, (i64, Option<OtherIssuer>)>);
+
+impl Askers {
+    /// More servers than this are not told apart.
+    const AT_MOST: usize = 1000;
+    /// Whoever has not asked for so many seconds is forgotten: it may be gone.
+    const REMEMBERED: i64 = 600;
+
+    /// A server asked.
+    pub(super) fn asked(&mut self, server: &str, other: Option<&OtherIssuer>, now: i64) {
+        if let Some(known) = self.0.get_mut(server) {
+            *known = (now, other.cloned());
+            return;
+        }
+        if self.0.len() >= Self::AT_MOST {
+            self.forget(now);
+        }
+        if self.0.len() < Self::AT_MOST {
+            self.0.insert(server.to_owned(), (now, other.cloned()));
+        }
+    }
+
+    fn forget(&mut self, now: i64) {
+        self.0.retain(|_, (at, _)| now.saturating_sub(*at) < Self::REMEMBERED);
+    }
+
+    /// What to say about the issuer, and whether anybody may get in by our answers.
+    fn report(&mut self, now: i64) -> (bool, String) {
+        self.forget(now);
+        let mut others = self.0.values().filter_map(|(_, other)| other.as_ref());
+        let Some(first) = others.next() else {
+            return (true, "every server that asked takes our answers".to_owned());
+        };
+        let count = 1 + others.count();
+        let said = event::words(&first.to_string());
+        let report =
+            format!("{count} of {} servers let nobody in by our answers: {said}", self.0.len());
+        (count < self.0.len(), report)
+    }
+}
+
+impl Health {
+    /// Not connected yet.
+    #[must_use]
+    pub fn new(
+        store: Arc<Store>,
+        standing: Arc<Standing>,
+        metrics: Arc<Metrics>,
+        recorder: Recorder,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            wanted: AtomicUsize::new(0),
+            connected: AtomicUsize::new(0),
+            subscribed: AtomicUsize::new(0),
+            store,
+            standing,
+            metrics,
+            recorder,
+            askers: Mutex::default(),
+        })
+    }
+
+    /// One connection more or less.
+    pub(super) fn connection(&self, made: bool) {
+        self.metrics.connection(made);
+        let count = |n: usize| Some(if made { n + 1 } else { n.saturating_sub(1) });
+        let _ = self.connected.fetch_update(Ordering::Relaxed, Ordering::Relaxed, count);
+    }
+
+    /// Whether requests are answered, and a report for people: one line an item.
+    #[must_use]
+    pub fn report(&self, now: i64) -> (bool, String) {
+        let wanted = self.wanted.load(Ordering::Relaxed);
+        let connected = match self.connected.load(Ordering::Relaxed) {
+            0 => "not connected".to_owned(),
+            all if all >= wanted => "connected".to_owned(),
+            some => format!("connected, {some} of {wanted} connections"),
+        };
+        // With one connection left, the instance answers; but it begins with all.
+        let subscribed = wanted > 0 && self.subscribed.load(Ordering::Relaxed) >= wanted;
+        let standing = &self.standing;
+        let too_old = standing.too_old(now);
+        let ago = |at: i64| now.saturating_sub(at).max(0);
+        let news = match (too_old, standing.refused()) {
+            (Some(_), _) => "too old to decide by".to_owned(),
+            (None, Some(r)) => format!("changes refused for {} s, see the log", ago(r.since)),
+            (None, None) => "the newest".to_owned(),
+        };
+        let policy = match self.store.current() {
+            None => {
+                format!("policy: none yet{}", standing.refused().map_or("", |_| ", see the log"))
+            }
+            Some(snapshot) => {
+                let revision = snapshot.policy.revision();
+                let number = snapshot.origin().map(|o| format!(" (number {})", o.number));
+                format!(
+                    "policy: revision {revision}{}, {news}\nin force: for {} s",
+                    number.unwrap_or_default(),
+                    ago(snapshot.loaded_at.as_second()),
+                )
+            }
+        };
+        let (taken, issuer) = self.askers().report(now);
+        let report = format!(
+            "nats-server: {connected}\nsubscribed: {}\nissuer: {issuer}\n{policy}\nsource: {}\nopen connections: {}\n",
+            if subscribed { "yes" } else { "no" },
+            standing.describe(now),
+            self.metrics.sessions().report(),
+        );
+        let connected = self.connected.load(Ordering::Relaxed) > 0;
+        (subscribed && connected && too_old.is_none() && taken, report)
+    }
+
+    pub(super) fn askers(&self) -> MutexGuard<'_, Askers> {
+        self.askers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
