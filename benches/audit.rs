@@ -21,13 +21,14 @@ use std::time::{Duration, Instant};
 use async_nats::jetstream;
 use serde_json::{Value, json};
 use solewriter::audit::decision_event;
+use solewriter::audit::event::DEFAULT_STREAM;
 use solewriter::audit::event::{PRODUCER, Source};
-use solewriter::audit::stream::{self, DEFAULT_NAME};
+use solewriter::audit::stream;
 use solewriter::audit::{CAPACITY, Recorder, Sink, Spool, Target};
 use solewriter::authorizer::Moment;
-use solewriter::cli::init::{Deployment, Init};
 use solewriter::keys::{Seed, Signer, User};
 use solewriter::sandbox::{Server, fetch};
+use solewriter::scaffold::{Deployment, Scaffold};
 use solewriter::telemetry::Metrics;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -63,7 +64,7 @@ struct Stage {
 
 async fn stage() -> Stage {
     let dir = tempfile::tempdir().unwrap();
-    let files = Init {
+    let files = Scaffold {
         dir: dir.path().join("deployment"),
         nats_listen: "127.0.0.1:-1".to_owned(),
         http_listen: ([127, 0, 0, 1], 0).into(),
@@ -75,7 +76,7 @@ async fn stage() -> Stage {
     let seed = std::fs::read_to_string(files.seed_file("audit-admin")).unwrap();
     let admin = async_nats::ConnectOptions::with_nkey(seed.trim().to_owned());
     let admin = jetstream::new(admin.connect(server.client_url()).await.unwrap());
-    admin.create_stream(stream::config(DEFAULT_NAME, 1)).await.unwrap();
+    admin.create_stream(stream::config(DEFAULT_STREAM, 1)).await.unwrap();
     Stage { files, server, admin, dir }
 }
 
@@ -86,7 +87,7 @@ async fn run() {
     for rate in [RATE / 4, RATE] {
         real_logins(&stage, rate).await;
     }
-    let mut stream = stage.admin.get_stream(DEFAULT_NAME).await.unwrap();
+    let mut stream = stage.admin.get_stream(DEFAULT_STREAM).await.unwrap();
     println!("\nevents in the stream: {}", stream.info().await.unwrap().state.messages);
 }
 
@@ -107,7 +108,7 @@ async fn decisions(stage: &Stage) {
         }),
         name: "bench".to_owned(),
         inbox: "_INBOX.solewriter".to_owned(),
-        stream: DEFAULT_NAME.to_owned(),
+        stream: DEFAULT_STREAM.to_owned(),
     };
     let spool = Spool { dir: stage.dir.path().join("spool"), limit: 256 * 1024 * 1024 };
     let sink = Sink::start(intake, target, spool).unwrap();

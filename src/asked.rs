@@ -8,15 +8,13 @@
 //!
 //! An instance refuses the second request for a number. Another instance may get it instead, so
 //! they tell each other of those that they let in, and what two of them let in is closed by the
-//! sweep ([`crate::sessions`]). This is kept for some minutes; a later request is known by its time,
+//! sweep (`sessions`). This is kept for some minutes; a later request is known by its time,
 //! which is in the connection's name: the server says when the connection was made, by the same
 //! clock.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
-
-use tokio::sync::mpsc;
+use std::task::{Poll, Waker};
 
 use crate::defects::{self, SECOND_CONNECT};
 use crate::keys::{ServerKey, UserKey};
@@ -118,17 +116,17 @@ impl Memory {
 }
 
 /// The connections that were let in of late, on servers that let one ask twice.
+#[derive(Default)]
 pub struct Asked {
     memory: Mutex<Memory>,
-    notes: mpsc::Sender<Note>,
-    waiting: Mutex<mpsc::Receiver<Note>>,
+    waiting: Mutex<Waiting>,
 }
 
-impl Default for Asked {
-    fn default() -> Self {
-        let (notes, waiting) = mpsc::channel(MAX_NOTES);
-        Self { memory: Mutex::default(), notes, waiting: Mutex::new(waiting) }
-    }
+/// What waits to be told to the other instances, and who waits for it.
+#[derive(Default)]
+struct Waiting {
+    notes: VecDeque<Note>,
+    teller: Option<Waker>,
 }
 
 /// Whether a server of that version lets a connection ask twice. One that does not say is not
@@ -154,24 +152,44 @@ impl Asked {
         let (connection, request) = (request.client().id, *request.user_nkey());
         let note = Note { server: server.key, connection, request };
         let first = self.memory().note(&note, now);
-        if first && self.notes.try_send(note).is_err() {
+        if first && !self.leave(note) {
             // Nobody takes them: the others have missed something, and will know by the time.
             tracing::debug!(event = "notes_lost", "the other instances are not told of everybody");
         }
         first
     }
 
-    /// Waits until there is something to tell the other instances.
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Leaves a note for the other instances; false when too many wait.
+    fn leave(&self, note: Note) -> bool {
+        let teller = {
+            let mut waiting = self.waiting();
+            if waiting.notes.len() >= MAX_NOTES {
+                return false;
+            }
+            waiting.notes.push_back(note);
+            waiting.teller.take()
+        };
+        if let Some(teller) = teller {
+            teller.wake();
+        }
+        true
+    }
+
+    /// Waits until there is something to tell the other instances. One may wait at a time.
     pub async fn to_tell(&self) -> String {
         std::future::poll_fn(|cx| {
-            let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-            let Poll::Ready(Some(first)) = waiting.poll_recv(cx) else { return Poll::Pending };
-            let mut text = String::new();
-            first.write(&mut text);
-            for _ in 1..NOTES_AT_ONCE {
-                let Ok(note) = waiting.try_recv() else { break };
-                note.write(&mut text);
+            let mut waiting = self.waiting();
+            if waiting.notes.is_empty() {
+                waiting.teller = Some(cx.waker().clone());
+                return Poll::Pending;
             }
+            let some = waiting.notes.len().min(NOTES_AT_ONCE);
+            let mut text = String::new();
+            waiting.notes.drain(..some).for_each(|note| note.write(&mut text));
             Poll::Ready(text)
         })
         .await
@@ -229,6 +247,10 @@ impl Asked {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use futures_util::FutureExt;
+
     use super::*;
     use crate::keys::{Seed, Server, Signer, User};
 
@@ -308,15 +330,41 @@ mod tests {
         assert!(twice(NOW + 115, NOW + 121));
     }
 
-    #[tokio::test]
-    async fn the_others_are_told_in_few_messages() {
+    #[test]
+    fn the_others_are_told_in_few_messages() {
         let (asked, server) = (Asked::default(), server());
         for connection in 0..=(NOTES_AT_ONCE as u64) {
-            asked.notes.try_send(note(server, connection)).unwrap();
+            assert!(asked.leave(note(server, connection)));
         }
-        let (first, second) = (asked.to_tell().await, asked.to_tell().await);
+        let told = || asked.to_tell().now_or_never();
+        let (first, second) = (told().unwrap(), told().unwrap());
         assert_eq!((first.lines().count(), second.lines().count()), (NOTES_AT_ONCE, 1));
         assert!(first.len() <= MAX_MESSAGE);
         assert!(first.lines().all(|line| Note::read(line).is_some()));
+        assert!(told().is_none(), "there is nothing more to tell");
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_something_to_tell_is_woken() {
+        let (asked, server) = (Arc::new(Asked::default()), server());
+        let waiting = tokio::spawn({
+            let asked = asked.clone();
+            async move { asked.to_tell().await }
+        });
+        // Until it waits.
+        while asked.waiting().teller.is_none() {
+            tokio::task::yield_now().await;
+        }
+        assert!(asked.leave(note(server, 7)));
+        let told = tokio::time::timeout(std::time::Duration::from_secs(60), waiting).await;
+        assert_eq!(told.unwrap().unwrap().lines().count(), 1);
+    }
+
+    #[test]
+    fn what_nobody_tells_does_not_fill_the_memory() {
+        let (asked, server) = (Asked::default(), server());
+        let note = note(server, 7);
+        assert!((0..MAX_NOTES).all(|_| asked.leave(note)));
+        assert!(!asked.leave(note));
     }
 }

@@ -8,11 +8,12 @@ use moka::policy::EvictionPolicy;
 
 use crate::asked::Asked;
 use crate::audit::event::words;
+use crate::connection_type::ConnectionType;
 use crate::defects;
 use crate::identity::{Identity, Unproved};
 use crate::keys::UserKey;
 use crate::permissions::{Basis, Defaults, Grant, GrantError, Written};
-use crate::policy::model::{Access, ConnectionType, Policy, Revision, Rule, Service, ServiceKey};
+use crate::policy::model::{Access, Policy, Revision, Rule, Service, ServiceKey};
 
 /// Grants that are kept, at most, in bytes. One of 20 subjects has some 1.5 KB, so that those of
 /// 100,000 services fit; one that does not is made again, which takes microseconds.

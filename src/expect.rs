@@ -17,7 +17,8 @@ use std::net::IpAddr;
 
 pub use judge::{Judge, Verdict};
 
-use crate::policy::model::{ConnectionType, Policy};
+use crate::connection_type::ConnectionType;
+use crate::policy::model::Policy;
 use crate::query::{self, Question, Verb};
 use crate::source::toml::{self, Table, Value, nearest};
 use crate::source::{Collector, Problem, SourceFile, Spanned};

@@ -12,11 +12,11 @@
 //! [`service`] puts it on the broker. `ARCHITECTURE.md` has the invariants and the test that
 //! guards each.
 //!
-//! In reading order: [`subject`], [`keyspace`] and [`keys`] are the words; [`protocol`] and
+//! In reading order: [`subject`], [`keyspace`], [`operation`] and [`keys`] are the words; [`protocol`] and
 //! [`identity`] say who asks; [`policy`] (read through [`source`]) says who may do what;
-//! [`permissions`], [`decide`] and [`issue`] make the answer; [`config`], [`telemetry`], [`http`],
-//! [`broker`], [`fleet`], [`follow`], [`service`] and [`cli`] run it; [`sessions`] keeps open
-//! connections to the policy.
+//! [`permissions`], [`decide`] and [`issue`] make the answer; [`nats`], [`config`], [`telemetry`],
+//! [`http`], [`broker`], [`fleet`], [`follow`], [`service`] and [`cli`] run it; [`sessions`] keeps
+//! open connections to the policy.
 
 // What the guard inside a client needs too.
 #[cfg(feature = "service")]
@@ -31,6 +31,7 @@ pub mod audit {
     pub mod violation;
 }
 pub mod clean;
+pub mod connection_type;
 #[cfg(any(feature = "guard", feature = "service"))]
 pub mod fold;
 #[cfg(feature = "guard")]
@@ -96,6 +97,8 @@ pub mod protocol;
 pub mod query;
 #[cfg(all(unix, feature = "sandbox"))]
 pub mod sandbox;
+#[cfg(feature = "service")]
+pub mod scaffold;
 #[cfg(feature = "service")]
 pub mod schema;
 #[cfg(feature = "service")]

@@ -12,8 +12,9 @@ use aws_lc_rs::digest;
 use nats_jwt::{NatsClaims, NatsPermissions, NatsPermissionsMap};
 use serde_json::value::RawValue;
 
-use crate::audit::event::{PRODUCER, SUBJECT_ROOT};
-use crate::audit::stream;
+use crate::audit::event::{
+    DEFAULT_API, DEFAULT_SERVICES_STREAM, DEFAULT_STREAM, PRODUCER, SUBJECT_ROOT,
+};
 use crate::keyspace::Keyspace;
 pub use crate::operation::inbox_prefix;
 use crate::operation::{self, Needed};
@@ -170,9 +171,9 @@ pub struct AuditStreams {
 impl Default for AuditStreams {
     fn default() -> Self {
         Self {
-            events: stream::DEFAULT_NAME.into(),
-            services: stream::DEFAULT_SERVICES.into(),
-            api: stream::DEFAULT_API.into(),
+            events: DEFAULT_STREAM.into(),
+            services: DEFAULT_SERVICES_STREAM.into(),
+            api: DEFAULT_API.into(),
         }
     }
 }

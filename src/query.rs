@@ -11,10 +11,11 @@ use std::sync::Arc;
 
 use nats_jwt::{NatsClaims, NatsPermissions};
 
+use crate::connection_type::ConnectionType;
 use crate::keys::UserKey;
 use crate::keyspace::Keyspace;
 use crate::permissions::{AuditStreams, Defaults, Grant, GrantError, Permission, Side};
-use crate::policy::model::{Access, ConnectionType, Location, Policy, Rule, Service, ServiceKey};
+use crate::policy::model::{Access, Location, Policy, Rule, Service, ServiceKey};
 use crate::source::Problem;
 use crate::source::toml::nearest;
 use crate::subject::Pattern;

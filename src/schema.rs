@@ -7,7 +7,8 @@
 use serde_json::{Map, Value, json};
 
 use crate::config::{self, Kind};
-use crate::policy::model::{ConnectionType, Discard, Storage};
+use crate::connection_type::ConnectionType;
+use crate::policy::model::{Discard, Storage};
 
 /// A name of a service or role.
 const NAME: &str = "^[A-Za-z0-9_-]{1,64}$";

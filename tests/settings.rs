@@ -5,13 +5,13 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use solewriter::cli::init::{Deployment, Init};
 use solewriter::config;
+use solewriter::scaffold::{Deployment, Scaffold};
 use tempfile::TempDir;
 
 fn deployment() -> (TempDir, Deployment) {
     let dir = tempfile::tempdir().unwrap();
-    let init = Init {
+    let init = Scaffold {
         dir: dir.path().to_owned(),
         nats_listen: "127.0.0.1:4222".to_owned(),
         http_listen: ([127, 0, 0, 1], 9980).into(),

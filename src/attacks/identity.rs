@@ -4,10 +4,9 @@ use data_encoding::BASE64URL_NOPAD;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::run::Report;
 use super::stage::{Stage, StageError};
 use super::wire::{Login, Wire, WireError};
-use super::{Attack, Control, Effect, Ending, Family, Offer, Step, Who};
+use super::{Attack, Control, Effect, Ending, Family, Offer, Report, Step, Who};
 use crate::keys::{Seed, Signer, User};
 
 pub(super) fn family() -> Family {

@@ -22,6 +22,8 @@ mod tls;
 pub mod verdict;
 pub mod wire;
 
+use std::time::Duration;
+
 use crate::defects::{Defect, Version};
 
 /// Who attacks: a service with ordinary grants.
@@ -250,6 +252,17 @@ impl Ending {
             Self::NoEffect => "no effect",
         }
     }
+}
+
+/// How an attack ended, and what shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// How.
+    pub ending: Ending,
+    /// What was seen.
+    pub evidence: String,
+    /// How long after the last line the effect showed, where it did.
+    pub took: Duration,
 }
 
 /// What must come of an attack, and why.

@@ -7,19 +7,8 @@ use tokio::time::Instant;
 
 use super::stage::{Belongings, Cast, Names, Stage, StageError, call, numbers, stream_of};
 use super::wire::Message;
-use super::{Attack, Control, Effect, Ending, Step, identity};
+use super::{Attack, Control, Effect, Ending, Report, Step, identity};
 use crate::clean;
-
-/// How an attack ended, and what shows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Report {
-    /// How.
-    pub ending: Ending,
-    /// What was seen.
-    pub evidence: String,
-    /// How long after the last line the effect showed, where it did.
-    pub took: Duration,
-}
 
 /// JetStream is not enabled, for the account or at all.
 const NOT_ENABLED: [&str; 2] = ["(10039)", "(10076)"];

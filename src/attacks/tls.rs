@@ -7,10 +7,22 @@ use async_nats::ServerAddr;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
-use super::wire::{Stream, WireError};
 use crate::nats::Tls;
+
+/// What bytes travel over: TCP, TLS, or what a test puts in between.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for T {}
+
+/// TLS failed, or cannot be set up.
+#[derive(Debug, thiserror::Error)]
+#[error("TLS with {address}: {reason}")]
+pub struct TlsError {
+    address: String,
+    reason: String,
+}
 
 /// A nats-server, and how to reach it.
 #[derive(Clone, Debug)]
@@ -35,9 +47,9 @@ impl Server {
     ///
     /// # Errors
     /// When a certificate or key cannot be read.
-    pub fn new(address: ServerAddr, tls: &Tls) -> Result<Self, WireError> {
+    pub fn new(address: ServerAddr, tls: &Tls) -> Result<Self, TlsError> {
         let name = format!("{}:{}", address.host(), address.port());
-        let config = config(tls).map_err(|reason| WireError::Tls { address: name, reason })?;
+        let config = config(tls).map_err(|reason| TlsError { address: name, reason })?;
         Ok(Self {
             tls_required: tls.required || address.tls_required(),
             tls_first: tls.first,
@@ -56,8 +68,8 @@ impl Server {
     pub(super) async fn secured(
         &self,
         stream: Box<dyn Stream>,
-    ) -> Result<Box<dyn Stream>, WireError> {
-        let failed = |reason: String| WireError::Tls { address: self.name(), reason };
+    ) -> Result<Box<dyn Stream>, TlsError> {
+        let failed = |reason: String| TlsError { address: self.name(), reason };
         let config = self.config.clone().ok_or_else(|| failed("it is not set up".to_owned()))?;
         let host = ServerName::try_from(self.address.host().to_owned())
             .map_err(|error| failed(error.to_string()))?;

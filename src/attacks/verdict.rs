@@ -4,8 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use super::run::Report;
-use super::{Attack, Ending, Expected};
+use super::{Attack, Ending, Expected, Report};
 use crate::clean;
 
 /// The whole of it.

@@ -10,15 +10,14 @@ use std::time::Duration;
 use data_encoding::BASE64URL_NOPAD;
 use serde_json::{Value, json};
 use tokio::io::{
-    AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, ReadHalf,
-    WriteHalf, split,
+    AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, ReadHalf, WriteHalf, split,
 };
 use tokio::net::TcpStream;
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
-pub use super::tls::Server;
+pub use super::tls::{Server, Stream, TlsError};
 use crate::keys::{Seed, Signer, User};
 
 /// How long the server may take for anything that it always answers.
@@ -29,10 +28,6 @@ const LONGEST_LINE: u64 = 1024 * 1024;
 const LONGEST_GREETING: usize = 64 * 1024;
 /// The largest message that is taken from a server, in bytes: as much as nats-server can be set to.
 const LARGEST_MESSAGE: usize = 64 * 1024 * 1024;
-
-/// What bytes travel over: TCP, TLS, or what a test puts in between.
-pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for T {}
 
 /// Why a conversation with a server could not go on.
 #[derive(Debug, thiserror::Error)]
@@ -46,13 +41,8 @@ pub enum WireError {
         source: std::io::Error,
     },
     /// TLS failed, or cannot be set up.
-    #[error("TLS with {address}: {reason}")]
-    Tls {
-        /// Where to.
-        address: String,
-        /// What went wrong.
-        reason: String,
-    },
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// It did not let us in.
     #[error("nats-server refused the connection: {0}")]
     Refused(String),

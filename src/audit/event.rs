@@ -20,6 +20,13 @@ pub const SUBJECT_ROOT: &str = "audit.events";
 /// What the subjects of services' events begin with in their stream: the service follows, and
 /// nothing else.
 pub const SERVICES_ROOT: &str = "audit.services";
+/// The name of the stream of solewriter's own events, unless a setting gives another.
+pub const DEFAULT_STREAM: &str = "AUDIT_EVENTS";
+/// The name of the stream of services' events, unless a setting gives another.
+pub const DEFAULT_SERVICES_STREAM: &str = "AUDIT_SERVICES";
+/// What requests to their account's JetStream begin with where services are, unless a setting says
+/// otherwise.
+pub const DEFAULT_API: &str = "$JS.AUDIT.API";
 
 /// The id of a message in the stream that services share, by which the stream knows it again.
 /// Nobody can know it before the stream has it: who publishes another's message id first has the

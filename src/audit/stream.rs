@@ -10,15 +10,10 @@ use async_nats::jetstream::stream::{
     Config, DiscardPolicy, RetentionPolicy, StorageType, SubjectTransform,
 };
 
-use super::event::{PRODUCER, SERVICES_ROOT, SUBJECT_ROOT};
+use super::event::{
+    DEFAULT_SERVICES_STREAM, DEFAULT_STREAM, PRODUCER, SERVICES_ROOT, SUBJECT_ROOT,
+};
 
-/// The name of the stream of solewriter's own events, unless a setting gives another.
-pub const DEFAULT_NAME: &str = "AUDIT_EVENTS";
-/// The name of the stream of services' events, unless a setting gives another.
-pub const DEFAULT_SERVICES: &str = "AUDIT_SERVICES";
-/// What requests to their account's JetStream begin with where services are, unless a setting says
-/// otherwise.
-pub const DEFAULT_API: &str = "$JS.AUDIT.API";
 /// For how long a stream remembers message ids. The sink asks the stream before it sends
 /// anything again that is older than half of it; longer costs memory in nats-server, for each
 /// event in it.
@@ -59,7 +54,7 @@ pub fn kept_services_subject() -> String {
 /// that of services'.
 #[must_use]
 pub fn documents() -> [String; 2] {
-    let configs = [config(DEFAULT_NAME, 1), services(DEFAULT_SERVICES, 1)];
+    let configs = [config(DEFAULT_STREAM, 1), services(DEFAULT_SERVICES_STREAM, 1)];
     // Texts and numbers always have a JSON form.
     configs.map(|config| serde_json::to_string_pretty(&config).unwrap_or_default() + "\n")
 }

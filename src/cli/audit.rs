@@ -11,10 +11,10 @@ use jiff::Timestamp;
 
 use self::filter::Filter;
 use super::{fail, note, print, runtime, tool, wrong};
+use crate::audit::event;
 use crate::audit::origin::{self, FOLLOWER};
 use crate::audit::reader::{ReadError, Reader, Then};
 use crate::audit::stats::Counter;
-use crate::audit::stream;
 use crate::clean;
 use crate::keys::{Seed, User};
 use crate::permissions::AuditStreams;
@@ -100,7 +100,7 @@ struct From {
     #[arg(
         long,
         value_name = "LIST",
-        default_values = [stream::DEFAULT_NAME, stream::DEFAULT_SERVICES],
+        default_values = [event::DEFAULT_STREAM, event::DEFAULT_SERVICES_STREAM],
         value_delimiter = ','
     )]
     stream: Vec<String>,
@@ -109,7 +109,7 @@ struct From {
         long,
         value_name = "PREFIX",
         env = "SOLEWRITER_AUDIT_API",
-        default_value = stream::DEFAULT_API
+        default_value = event::DEFAULT_API
     )]
     api: String,
     /// Services that follow servers' logs (`solewriter violations`): they may tell what others did.

@@ -11,17 +11,17 @@ use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::init::{Deployment, Init};
 use super::{fail, runtime};
+use crate::audit::event;
 use crate::audit::origin;
 use crate::audit::reader::{Reader, Then};
-use crate::audit::stream;
 use crate::buckets::{self, Plan, streams};
 use crate::keys::{Seed, Signer, User};
 use crate::permissions::{AuditStreams, inbox_prefix};
 use crate::policy::directory::Directory;
 use crate::policy::validate::validate;
 use crate::sandbox::{Server, fetch};
+use crate::scaffold::{Deployment, Scaffold};
 
 /// How long any one thing may take before the demo says that it failed.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -110,7 +110,7 @@ struct Stage {
 
 impl Stage {
     async fn set(binary: &Path, dir: &Path) -> Result<Self, Error> {
-        let deployment = Init {
+        let deployment = Scaffold {
             dir: dir.to_owned(),
             nats_listen: "127.0.0.1:-1".to_owned(),
             http_listen: ([127, 0, 0, 1], 0).into(),
@@ -246,8 +246,11 @@ impl Stage {
             seed: self.seed("auditor")?,
             service: "auditor".to_owned(),
             ca: None,
-            streams: vec![stream::DEFAULT_NAME.to_owned(), stream::DEFAULT_SERVICES.to_owned()],
-            api: stream::DEFAULT_API.to_owned(),
+            streams: vec![
+                event::DEFAULT_STREAM.to_owned(),
+                event::DEFAULT_SERVICES_STREAM.to_owned(),
+            ],
+            api: event::DEFAULT_API.to_owned(),
         };
         let (mut denied, mut edited) = (None, None);
         let reading = reader.read(None, true, |subject, event| {

@@ -5,8 +5,9 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{fail, init, print};
+use super::{fail, print};
 use crate::keys::{Account, Role, Seed, Signer, User};
+use crate::scaffold;
 
 /// Make an NKEY for a service or an issuer, or show the public key of one.
 #[derive(Args, Debug)]
@@ -62,7 +63,7 @@ fn new<K: Role>(file: &Path) -> Result<String, String> {
     let seed = Seed::<K>::generate();
     let public = Signer::new(&seed).map(|signer| signer.public().to_string());
     let public = public.map_err(|error| error.to_string())?;
-    init::write_secret(file, &format!("{}\n", seed.expose()))
+    scaffold::write_secret(file, &format!("{}\n", seed.expose()))
         .map_err(|error| format!("{} cannot be written: {error}", file.display()))?;
     Ok(public)
 }

@@ -7,11 +7,12 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::init::{self, SERVER_CONFIG};
+use super::init;
 use super::tool::{NO, Output, WRONG, YES, line};
 use crate::audit::stream;
 use crate::config::seed_file;
 use crate::keys::{Seed, Signer, User};
+use crate::scaffold::{self, SERVER_CONFIG};
 
 /// What `init` wrote as nats-server's configuration while there were four accounts.
 const FOUR_ACCOUNTS: &str = include_str!("upgrade/nats-server.conf");
@@ -223,10 +224,10 @@ impl Plan {
         if let Some(seed) = &self.seed {
             let path = self.seed_file();
             let text = zeroize::Zeroizing::new(format!("{}\n", seed.expose()));
-            init::write_secret(&path, &text).map_err(|e| failed(&path, &e))?;
+            scaffold::write_secret(&path, &text).map_err(|e| failed(&path, &e))?;
         }
         for (path, text) in &written {
-            init::write_plain(path, text).map_err(|e| failed(path, &e))?;
+            scaffold::write_plain(path, text).map_err(|e| failed(path, &e))?;
         }
         let seed = self.seed.as_ref().map(|_| self.seed_file());
         Ok(seed.into_iter().chain(written.into_iter().map(|(path, _)| path)).collect())

@@ -5,9 +5,10 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::{Effect, SettingChange};
+use crate::connection_type::ConnectionType;
 use crate::keys::UserKey;
 use crate::permissions::Defaults;
-use crate::policy::model::{ConnectionType, Policy, Service, ServiceKey};
+use crate::policy::model::{Policy, Service, ServiceKey};
 
 /// Both versions of a service, and of the policy around it.
 pub(super) struct Sides<'a> {

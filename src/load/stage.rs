@@ -11,7 +11,7 @@ use super::Error;
 use super::company::Company;
 use super::tidy;
 use super::usage::{self, Usage};
-use crate::cli::init::{Deployment, Init};
+use crate::scaffold::{Deployment, Scaffold};
 
 /// How long anything may take before the run fails. A policy of 100,000 services takes its time.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -61,7 +61,7 @@ impl Stage {
     /// When files or keys cannot be made.
     pub fn set(company: Company, sealed: bool) -> Result<Self, Error> {
         let folder = Folder::new()?;
-        let deployment = Init {
+        let deployment = Scaffold {
             dir: folder.path().join("deployment"),
             nats_listen: "127.0.0.1:-1".to_owned(),
             http_listen: ([127, 0, 0, 1], 0).into(),

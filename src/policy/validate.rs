@@ -8,9 +8,13 @@
 //! - `service` judges one service, and what services must not share: names and keys;
 //! - `ownership` finds keys with two owners;
 //! - `naming` holds names against the organisation's convention;
-//! - `usage` warns of what is likely not meant.
+//! - `usage` warns of what is likely not meant; `covered` finds entries that add nothing;
+//! - `names` and `draft` are what several of these need.
 
 mod bucket;
+mod covered;
+mod draft;
+mod names;
 mod naming;
 mod ownership;
 mod role;
@@ -23,14 +27,14 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest;
 
-use self::settings::{Place, Settings};
+use self::covered::Effort;
+use self::names::only_one;
+pub use self::settings::MAX_RULES;
+use self::settings::Settings;
 use super::document::{self, Document, ServiceEntry, SettingEntries};
-use super::model::{Bucket, Policy, Revision, Rule, Service};
+use super::model::{Bucket, Policy, Revision, Service};
 use crate::permissions::AuditStreams;
-use crate::source::{Collector, Problem, Problems, SourceFile, Span, Spanned};
-
-/// The most rules that a policy may come to, with roles and `reads = ["*"]` written out.
-pub const MAX_RULES: usize = 1_000_000;
+use crate::source::{Collector, Problem, Problems, SourceFile, Spanned};
 
 /// The file of a policy of several files in which `[defaults]` stands.
 pub const DEFAULTS_FILE: &str = "defaults.toml";
@@ -45,19 +49,6 @@ pub struct Validated {
     pub policy: Policy,
     /// Warnings and notes; never an error.
     pub warnings: Problems,
-}
-
-/// A service as far as it could be read, with the places of its rules.
-struct Draft {
-    service: Service,
-    /// The place of each of `service.rules`.
-    places: Vec<Place>,
-}
-
-impl Draft {
-    fn rules(&self) -> impl Iterator<Item = (&Rule, &Place)> {
-        self.service.rules.iter().zip(&self.places)
-    }
 }
 
 /// A policy as far as it could be read, whether it holds or not: for looking at, never for
@@ -116,7 +107,7 @@ pub fn sketch_for(files: &[SourceFile], audit: &AuditStreams) -> Sketch {
     }
     let buckets = bucket::check(buckets, &problems);
     let left = Cell::new(MAX_RULES);
-    let mut effort = usage::Effort::new();
+    let mut effort = Effort::new();
     let roles = role::check(roles, audit, &mut effort, &problems);
     let context = service::Context {
         defaults: check_defaults(defaults, &services, &problems),
@@ -208,19 +199,6 @@ fn check_reach(table: &Spanned<SettingEntries>, services: &[ServiceEntry], probl
     problems.push(problem.help(format!(
         "move the table to `{DEFAULTS_FILE}` at the top of the policy, or say it in each service{more}"
     )));
-}
-
-/// Reports all but the first table of a kind that a policy has once.
-fn only_one<'s>(name: &str, mut spans: impl Iterator<Item = &'s Span>, problems: &Collector) {
-    let Some(first) = spans.next() else { return };
-    for span in spans {
-        problems.push(
-            Problem::error("duplicate-table", format!("`{name}` is defined twice"))
-                .at(span, "defined again here")
-                .also(first, "first defined here")
-                .help("a policy has one; merge the two tables"),
-        );
-    }
 }
 
 fn no_services(files: &[SourceFile]) -> Problem {

@@ -9,8 +9,8 @@ use std::net::IpAddr;
 use super::claims::{self, ClientInfo, ConnectOptions};
 use super::jwt::{JwtError, Unverified};
 use super::seal::Sealer;
+use crate::connection_type::ConnectionType;
 use crate::keys::{self, AccountKey, CurveKey, KeyError, ServerKey, UserKey, Verifier};
-use crate::policy::model::ConnectionType;
 
 /// The largest payload that is looked at, in bytes. A request is about 1.5 KB; client
 /// certificates (which a server with TLS verification adds) take a few KB each. What a client says

@@ -17,8 +17,8 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::json;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::connection_type::ConnectionType;
 use crate::keys::ServerKey;
-use crate::policy::model::ConnectionType;
 use crate::protocol::request;
 
 /// How long a server may take to answer one question, and to tell of all of its connections.

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use solewriter::attacks::Report;
 use solewriter::attacks::page::Column;
-use solewriter::attacks::run::{Report, controlled, is_answered, run};
+use solewriter::attacks::run::{controlled, is_answered, run};
 use solewriter::attacks::stage::Stage;
 use solewriter::attacks::wire::{Login, Server};
 use solewriter::attacks::{Attack, Control, Effect, Ending, Family, table};

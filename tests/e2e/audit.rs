@@ -9,9 +9,10 @@ use async_nats::jetstream::message::StreamMessage;
 use futures_util::StreamExt;
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use solewriter::audit::event::{DEFAULT_API, DEFAULT_SERVICES_STREAM, DEFAULT_STREAM};
 use solewriter::audit::event::{Event, PRODUCER, Record, Source, Trouble};
 use solewriter::audit::stats::Stats;
-use solewriter::audit::stream::{self, DEFAULT_API, DEFAULT_NAME, DEFAULT_SERVICES};
+use solewriter::audit::stream;
 use solewriter::guard::{self, Options};
 use tokio::process::Command;
 
@@ -47,13 +48,13 @@ async fn create_stream(deployment: &Deployment) {
 
 /// The stream takes nothing, or takes audit events again. Nothing in it is lost meanwhile.
 async fn listen(deployment: &Deployment, subjects: &str) {
-    let mut config = stream::config(DEFAULT_NAME, 1);
+    let mut config = stream::config(DEFAULT_STREAM, 1);
     config.subjects = vec![subjects.to_owned()];
     deployment.audit_admin().await.update_stream(&config).await.unwrap();
 }
 
 async fn messages(deployment: &Deployment) -> Vec<StreamMessage> {
-    messages_of(deployment, DEFAULT_NAME).await
+    messages_of(deployment, DEFAULT_STREAM).await
 }
 
 async fn messages_of(deployment: &Deployment, name: &str) -> Vec<StreamMessage> {
@@ -76,7 +77,7 @@ async fn events(deployment: &Deployment) -> Vec<Value> {
 }
 
 async fn count(deployment: &Deployment) -> u64 {
-    let mut stream = deployment.audit_admin().await.get_stream(DEFAULT_NAME).await.unwrap();
+    let mut stream = deployment.audit_admin().await.get_stream(DEFAULT_STREAM).await.unwrap();
     stream.info().await.unwrap().state.messages
 }
 
@@ -440,7 +441,7 @@ async fn accounted_for(deployment: &Deployment) {
 /// What may have been sent long ago is sent again only when the stream does not have it.
 pub async fn old_events_are_not_sent_twice_after_the_duplicate_window(version: &'static str) {
     let mut deployment = Prepared::new().start_broker(version, POLICY).await;
-    let mut config = stream::config(DEFAULT_NAME, 1);
+    let mut config = stream::config(DEFAULT_STREAM, 1);
     // As if the window had long passed.
     config.duplicate_window = Duration::from_millis(100);
     deployment.audit_admin().await.create_stream(config).await.unwrap();
@@ -567,7 +568,7 @@ pub async fn who_may_publish_and_read_is_what_the_policy_says(version: &'static 
         assert!(client.subscribe(subject).await.is_err(), "{subject}");
     }
     eventually("the service's event in the stream", async || {
-        let all = messages_of(&deployment, DEFAULT_SERVICES).await;
+        let all = messages_of(&deployment, DEFAULT_SERVICES_STREAM).await;
         all.iter().any(|m| &*m.subject == "audit.services.known").then_some(())
     })
     .await;
@@ -597,13 +598,13 @@ pub async fn one_service_wipes_its_own_events_alone(version: &'static str) {
     let before: BTreeSet<String> = settled(&deployment).await.iter().map(id).collect();
     let admin = deployment.audit_admin().await;
     // As the code has it, but for its size.
-    let mut config = stream::services(DEFAULT_SERVICES, 1);
+    let mut config = stream::services(DEFAULT_SERVICES_STREAM, 1);
     config.max_messages_per_subject = 100;
     admin.update_stream(&config).await.unwrap();
     tell(&deployment, &violations, "the first").await;
     flood(&deployment, &known).await;
     let mut kept: BTreeMap<String, u64> = BTreeMap::new();
-    for message in messages_of(&deployment, DEFAULT_SERVICES).await {
+    for message in messages_of(&deployment, DEFAULT_SERVICES_STREAM).await {
         *kept.entry(message.subject.to_string()).or_default() += 1;
         assert!(message.payload.len() <= 16 * 1024);
     }
@@ -622,7 +623,7 @@ pub async fn one_service_wipes_its_own_events_alone(version: &'static str) {
     admin.update_stream(&config).await.unwrap();
     tell(&deployment, &violations, "the second").await;
     flood(&deployment, &known).await;
-    let left = messages_of(&deployment, DEFAULT_SERVICES).await;
+    let left = messages_of(&deployment, DEFAULT_SERVICES_STREAM).await;
     assert!(left.iter().all(|message| message.subject.starts_with("audit.services.known.")));
 }
 
@@ -632,7 +633,7 @@ async fn tell(deployment: &Deployment, service: &Service, body: &'static str) {
     let subject = format!("audit.events.{}.r1", service.name);
     let context = async_nats::jetstream::new(client);
     let sent = context.publish(subject, body.into()).await.unwrap();
-    assert_eq!(sent.await.unwrap().stream, DEFAULT_SERVICES);
+    assert_eq!(sent.await.unwrap().stream, DEFAULT_SERVICES_STREAM);
 }
 
 /// Publishes 4,200 large messages, and what else could remove or suppress others.
@@ -660,7 +661,8 @@ async fn flood(deployment: &Deployment, service: &Service) {
     flooder.publish(subject("run"), vec![b'x'; 17 * 1024].into()).await.unwrap();
     flooder.publish(subject("run"), "the last".into()).await.unwrap();
     flooder.flush().await.unwrap();
-    let mut stream = deployment.audit_admin().await.get_stream(DEFAULT_SERVICES).await.unwrap();
+    let mut stream =
+        deployment.audit_admin().await.get_stream(DEFAULT_SERVICES_STREAM).await.unwrap();
     let mut end = async || {
         let last = stream.info().await.ok()?.state.last_sequence;
         let last = stream.get_raw_message(last).await.ok()?;
@@ -686,7 +688,7 @@ pub async fn message_ids_of_services_are_not_the_events_ids(version: &'static st
         tokio::time::timeout(DEADLINE, news.recv()).await.unwrap().unwrap();
     }
     guarded.close().await;
-    let messages = messages_of(&deployment, DEFAULT_SERVICES).await;
+    let messages = messages_of(&deployment, DEFAULT_SERVICES_STREAM).await;
     assert_eq!(messages.len(), 2);
     let mut ids = BTreeSet::new();
     for message in &messages {
@@ -742,7 +744,7 @@ pub async fn an_auditor_reads_with_each_library(version: &'static str) {
     let auditor = deployment.service("auditor");
     let (client, mut violations) = operations::connect(deployment.url(), &auditor).await.unwrap();
     let context = async_nats::jetstream::with_prefix(client, DEFAULT_API);
-    let stream = context.get_stream(DEFAULT_NAME).await.unwrap();
+    let stream = context.get_stream(DEFAULT_STREAM).await.unwrap();
     let config = push::OrderedConfig {
         deliver_subject: "_INBOX.auditor.push".to_owned(),
         ..push::OrderedConfig::default()
@@ -760,7 +762,7 @@ pub async fn an_auditor_reads_with_each_library(version: &'static str) {
         assert!(read.unwrap().iter().all(Result::is_ok));
     }
     assert!(violations.try_recv().is_err());
-    let script = [json!({"op": "ordered", "stream": DEFAULT_NAME, "api": DEFAULT_API,
+    let script = [json!({"op": "ordered", "stream": DEFAULT_STREAM, "api": DEFAULT_API,
         "expect": wanted})];
     for library in [Library::NatsPy, Library::NatsJs] {
         let lines = library.run(&deployment, &auditor, &script).await;
@@ -816,7 +818,7 @@ pub async fn people_read_the_stream(version: &'static str) {
     client.publish(&subject, forged.to_string().as_bytes()).await.unwrap();
     let kept = "audit.services.known";
     eventually("the forged event", async || {
-        let all = messages_of(&deployment, DEFAULT_SERVICES).await;
+        let all = messages_of(&deployment, DEFAULT_SERVICES_STREAM).await;
         all.iter().any(|m| &*m.subject == kept).then_some(())
     })
     .await;

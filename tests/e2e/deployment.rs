@@ -7,11 +7,12 @@ use std::time::Duration;
 use async_nats::jetstream::{self, kv, stream};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use serde_json::{Value, json};
+use solewriter::audit::event::{DEFAULT_SERVICES_STREAM, DEFAULT_STREAM};
 use solewriter::audit::stream as audit;
-use solewriter::cli::init::{self, Init};
 use solewriter::keys::{Seed, Signer, User};
 use solewriter::operation::Act;
 use solewriter::sandbox::{Server, fetch, free_ports};
+use solewriter::scaffold::{self, Scaffold};
 use solewriter::violations::line::{Line, Refusal, parse};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -102,7 +103,7 @@ impl Service {
 
 /// The files of a deployment, before anything runs on them.
 pub struct Prepared {
-    pub files: init::Deployment,
+    pub files: scaffold::Deployment,
     dir: TempDir,
 }
 
@@ -111,7 +112,7 @@ pub struct Deployment {
     pub server: Server,
     /// The other nodes of a cluster.
     pub peers: Vec<Server>,
-    pub files: init::Deployment,
+    pub files: scaffold::Deployment,
     pub instances: Vec<Instance>,
     pub dir: TempDir,
 }
@@ -144,7 +145,7 @@ impl Violation {
 
 /// Writes a node's configuration: what `init` wrote, under its own name, and more. Gives it, and
 /// the node's folder.
-fn node(files: &init::Deployment, dir: &Path, number: usize, more: &str) -> (PathBuf, PathBuf) {
+fn node(files: &scaffold::Deployment, dir: &Path, number: usize, more: &str) -> (PathBuf, PathBuf) {
     let home = dir.join(format!("node-{number}"));
     std::fs::create_dir(&home).unwrap();
     let values = read(&files.dir.join("deployment.conf"));
@@ -180,7 +181,7 @@ impl Prepared {
     /// What `solewriter init` writes, for ports that the system picks, and without a policy.
     pub fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let files = Init {
+        let files = Scaffold {
             dir: dir.path().join("deployment"),
             nats_listen: "127.0.0.1:-1".to_owned(),
             http_listen: ([127, 0, 0, 1], 0).into(),
@@ -458,8 +459,8 @@ impl Deployment {
         let replicas = self.nodes().count();
         let admin = self.audit_admin().await;
         for config in [
-            audit::config(audit::DEFAULT_NAME, replicas),
-            audit::services(audit::DEFAULT_SERVICES, replicas),
+            audit::config(DEFAULT_STREAM, replicas),
+            audit::services(DEFAULT_SERVICES_STREAM, replicas),
         ] {
             admin.create_stream(config).await.unwrap();
         }

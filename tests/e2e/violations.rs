@@ -9,7 +9,7 @@ use async_nats::jetstream::message::StreamMessage;
 use jiff::Timestamp;
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use solewriter::audit::stream::DEFAULT_SERVICES;
+use solewriter::audit::event::DEFAULT_SERVICES_STREAM;
 use solewriter::violations::line::{Line, parse};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Command;
@@ -25,7 +25,7 @@ pub async fn create_stream(deployment: &Deployment) {
 
 /// Every message of services.
 pub async fn messages(deployment: &Deployment) -> Vec<StreamMessage> {
-    let stream = deployment.audit_admin().await.get_stream(DEFAULT_SERVICES).await.unwrap();
+    let stream = deployment.audit_admin().await.get_stream(DEFAULT_SERVICES_STREAM).await.unwrap();
     let state = stream.get_info().await.unwrap().state;
     let mut found = Vec::new();
     for sequence in state.first_sequence.max(1)..=state.last_sequence {

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use super::Draft;
-use super::service::defined_twice;
+use super::draft::Draft;
+use super::names::defined_twice;
 use super::settings::shown;
 use crate::keyspace::BucketName;
 use crate::policy::document::BucketEntry;

@@ -3,8 +3,9 @@
 
 use std::collections::HashMap;
 
+use super::draft::Draft;
+use super::names::only_one;
 use super::settings::shown;
-use super::{Draft, only_one};
 use crate::keyspace::Keyspace;
 use crate::permissions;
 use crate::policy::document::{ExceptEntry, NamingEntry};

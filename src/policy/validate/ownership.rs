@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Draft;
+use super::draft::Draft;
 use crate::keyspace::{BucketName, Keyspace};
 use crate::policy::model::Access;
 use crate::source::{Collector, MAX_PROBLEMS, Problem, Span};

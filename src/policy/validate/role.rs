@@ -4,11 +4,12 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::settings::{Place, Scope, rules};
-use super::{MAX_RULES, service, usage};
+use super::covered::{Effort, check_covered};
+use super::names::{check_name, defined_twice};
+use super::settings::{MAX_RULES, Place, Scope, rules};
 use crate::permissions::AuditStreams;
 use crate::policy::document::{GrantEntries, RoleEntry};
-use crate::policy::model::{Bucket, Rule};
+use crate::policy::model::Rule;
 use crate::source::toml::nearest;
 use crate::source::{Collector, Problem, Span, Spanned};
 
@@ -26,12 +27,12 @@ pub type Roles = BTreeMap<Arc<str>, Role>;
 pub fn check(
     entries: Vec<RoleEntry>,
     audit: &AuditStreams,
-    effort: &mut usage::Effort,
+    effort: &mut Effort,
     problems: &Collector,
 ) -> Roles {
     let mut roles = Roles::new();
     for RoleEntry { name, owns, grants } in entries {
-        service::check_name("role", &name, problems);
+        check_name("role", &name, problems);
         if let Some(owns) = owns {
             problems.push(
                 Problem::error("role-owns", format!("role `{}` cannot own anything", name.value))
@@ -41,7 +42,7 @@ pub fn check(
         }
         let key: Arc<str> = name.value.as_str().into();
         if let Some(first) = roles.get(&key) {
-            problems.push(service::defined_twice("role", &name, &first.name.span));
+            problems.push(defined_twice("role", &name, &first.name.span));
             continue;
         }
         // Any name does: what it is put into is judged again with each service's own.
@@ -56,7 +57,7 @@ pub fn check(
             problems: &trial,
         };
         let (made, places) = rules(&grants, &scope);
-        usage::check_covered(made.iter().zip(&places), effort, &trial);
+        check_covered(made.iter().zip(&places), effort, &trial);
         let trial = trial.finish();
         let grants = if trial.has_errors() { GrantEntries::default() } else { grants };
         problems.extend(trial);
@@ -66,18 +67,19 @@ pub fn check(
     roles
 }
 
-/// What a service gets from the roles that it names.
+/// What a service gets from the roles that it names. `complete` says whether all files could be
+/// read, so that a role that is missing is really missing.
 pub fn apply(
     names: &[Spanned<String>],
     roles: &Roles,
-    context: &service::Context<'_>,
-    service: &str,
+    complete: bool,
+    scope: &Scope<'_>,
 ) -> (Vec<Rule>, Vec<Place>) {
     let mut all = (Vec::new(), Vec::new());
     let mut had: BTreeMap<&str, &Span> = BTreeMap::new();
     for name in names {
         if let Some(first) = had.insert(&name.value, &name.span) {
-            context.problems.push(
+            scope.problems.push(
                 Problem::warning("covered", format!("role `{}` is listed twice", name.value))
                     .at(&name.span, "")
                     .also(first, "first listed here")
@@ -86,15 +88,13 @@ pub fn apply(
             continue;
         }
         let Some(role) = roles.get(name.value.as_str()) else {
-            if context.complete && !context.problems.is_full() {
-                context.problems.push(unknown(name, roles));
+            if complete && !scope.problems.is_full() {
+                scope.problems.push(unknown(name, roles));
             }
             continue;
         };
         role.used.set(true);
-        let buckets: &[Bucket] = context.buckets;
-        let (audit, left, problems) = (context.audit, context.left, context.problems);
-        let scope = Scope { service, role: Some(&role.name.value), buckets, audit, left, problems };
+        let scope = Scope { role: Some(&role.name.value), ..*scope };
         let (rules, places) = rules(&role.grants, &scope);
         all.0.extend(rules);
         all.1.extend(places);

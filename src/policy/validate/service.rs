@@ -4,18 +4,16 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::Draft;
+use super::draft::Draft;
+use super::names::{check_name, defined_twice};
 use super::role::{self, Roles};
-use super::settings::{self, Scope, Settings, shown};
-use crate::audit::event::PRODUCER;
+use super::settings::{self, Scope, Settings};
+use crate::connection_type::ConnectionType;
 use crate::keys::UserKey;
 use crate::permissions::AuditStreams;
 use crate::policy::document::{KeyEntry, ServiceEntry};
-use crate::policy::model::{Bucket, ConnectionType, Location, Service, ServiceKey};
+use crate::policy::model::{Bucket, Location, Service, ServiceKey};
 use crate::source::{Collector, Problem, Span, Spanned};
-
-/// The longest service name. It is one token of its inbox, and part of its user name.
-pub const MAX_NAME_CHARS: usize = 64;
 
 /// What a service is judged in.
 pub struct Context<'c> {
@@ -48,46 +46,6 @@ pub fn check(entries: Vec<ServiceEntry>, context: &Context<'_>) -> Vec<Draft> {
     drafts
 }
 
-/// A problem: two tables of one name. Within a file, TOML refuses it already.
-pub fn defined_twice(what: &str, name: &Spanned<String>, first: &Span) -> Problem {
-    let code = match what {
-        "bucket" => "duplicate-bucket",
-        "role" => "duplicate-role",
-        _ => "duplicate-service",
-    };
-    Problem::error(code, format!("{what} `{}` is defined twice", name.value))
-        .at(&name.span, "defined again here")
-        .also(first, "first defined here")
-        .help("merge the two tables, or give one of them another name")
-}
-
-/// Reports a name that is not one token of safe characters.
-pub fn check_name(what: &str, name: &Spanned<String>, problems: &Collector) {
-    let text = name.value.as_str();
-    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
-    let reason = if text.is_empty() {
-        "it is empty".to_owned()
-    } else if let Some(bad) = text.chars().find(|c| !allowed(*c)) {
-        format!("it contains {bad:?}")
-    } else if text.len() > MAX_NAME_CHARS {
-        format!("it has {} characters", text.len())
-    } else if what == "service" && text == PRODUCER {
-        // Inboxes of admins pass from their accounts into the services'.
-        let problem = Problem::error("reserved-name", format!("`{text}` cannot name a service"))
-            .at(&name.span, "it would hear the answers to solewriter's own users, values and all")
-            .help("give it another name");
-        problems.push(problem);
-        return;
-    } else {
-        return;
-    };
-    problems.push(
-        Problem::error("bad-name", format!("`{}` cannot name a {what}: {reason}", shown(text)))
-            .at(&name.span, "")
-            .help(format!("use 1 to {MAX_NAME_CHARS} letters, digits, `_` and `-`")),
-    );
-}
-
 fn service(
     entry: ServiceEntry,
     holders: &mut HashMap<UserKey, Spanned<Arc<str>>>,
@@ -108,7 +66,8 @@ fn service(
     let Context { buckets, audit, left, .. } = *context;
     let scope = Scope { service: &name, role: None, buckets, audit, left, problems };
     let (mut rules, mut places) = settings::rules(&entry.grants, &scope);
-    let (more_rules, more_places) = role::apply(&entry.roles, context.roles, context, &name);
+    let (more_rules, more_places) =
+        role::apply(&entry.roles, context.roles, context.complete, &scope);
     rules.extend(more_rules);
     places.extend(more_places);
     let Settings { account, lifetime, sources, connections } =

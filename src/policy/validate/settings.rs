@@ -9,13 +9,17 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::audit::event::{PRODUCER, SUBJECT_ROOT};
+use crate::connection_type::ConnectionType;
 use crate::keyspace::{Keyspace, KeyspaceError};
 use crate::permissions::{self, AuditStreams};
 use crate::policy::document::{GrantEntries, SettingEntries};
-use crate::policy::model::{Access, Bucket, ConnectionType, Location, Rule, StreamName};
+use crate::policy::model::{Access, Bucket, Location, Rule, StreamName};
 use crate::source::toml::nearest;
 use crate::source::{Collector, Problem, Span, Spanned};
 use crate::subject::{Pattern, SubjectError};
+
+/// The most rules that a policy may come to, with roles and `reads = ["*"]` written out.
+pub const MAX_RULES: usize = 1_000_000;
 
 /// The shortest and the longest lifetime of a connection's permissions.
 const LIFETIME: std::ops::RangeInclusive<Duration> =

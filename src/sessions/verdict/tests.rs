@@ -5,9 +5,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::*;
+use crate::connection_type::ConnectionType;
 use crate::keys::{Seed, Signer, User, UserKey};
 use crate::permissions::Defaults;
-use crate::policy::model::ConnectionType;
 use crate::policy::validate::validate;
 use crate::source::SourceFile;
 

@@ -1,0 +1,327 @@
+//! What `solewriter init` writes: keys, configurations and a sample policy for a working deployment.
+//! `demo` and the load tool run on the same.
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use crate::audit::stream;
+use crate::keys::{Account, Curve, CurveSecret, Role, Seed, Signer, User};
+
+/// nats-server's configuration, as it is written.
+pub const SERVER_CONFIG: &str = include_str!("../deploy/nats-server.conf");
+const SETTINGS: &str = include_str!("../deploy/solewriter.toml");
+const POLICY: &str = include_str!("../policy/services.toml");
+const POLICY_TESTS: &str = include_str!("../policy/services.test.toml");
+/// The services of the sample policy, each with the sample key that `init` replaces.
+const SAMPLE_SERVICES: [&str; 5] = ["orders", "billing", "quotes", "violations", "auditor"];
+
+/// Why nothing was written.
+#[derive(Debug, thiserror::Error)]
+pub enum InitError {
+    /// Files that are there already.
+    #[error("nothing was written, because these files exist: {}", .0.join(", "))]
+    Exists(Vec<String>),
+    /// A value that a configuration file cannot hold.
+    #[error("{0:?} cannot be used: {1}")]
+    Value(String, &'static str),
+    /// The file system said no.
+    #[error("{0} cannot be written: {1}")]
+    Io(PathBuf, std::io::Error),
+    /// A new key could not be used.
+    #[error("a key could not be made: {0}")]
+    Key(#[from] crate::keys::KeyError),
+}
+
+/// Where everything is, once written.
+#[derive(Clone, Debug)]
+pub struct Deployment {
+    /// The folder, as an absolute path.
+    pub dir: PathBuf,
+}
+
+impl Deployment {
+    /// nats-server's configuration.
+    #[must_use]
+    pub fn server_config(&self) -> PathBuf {
+        self.dir.join("nats-server.conf")
+    }
+
+    /// solewriter's settings.
+    #[must_use]
+    pub fn settings(&self) -> PathBuf {
+        self.dir.join("solewriter.toml")
+    }
+
+    /// The policy's folder.
+    #[must_use]
+    pub fn policy(&self) -> PathBuf {
+        self.dir.join("policy")
+    }
+
+    /// The seed file of that name: `admin`, or a service of the sample policy.
+    #[must_use]
+    pub fn seed_file(&self, name: &str) -> PathBuf {
+        self.dir.join("keys").join(format!("{name}.nk"))
+    }
+}
+
+struct Output {
+    path: PathBuf,
+    text: zeroize::Zeroizing<String>,
+    secret: bool,
+}
+
+/// What to write, and where.
+#[derive(Clone, Debug)]
+pub struct Scaffold {
+    /// Folder to write to; made if it is not there.
+    pub dir: PathBuf,
+    /// Where nats-server will listen.
+    pub nats_listen: String,
+    /// Where solewriter's health and metrics will listen.
+    pub http_listen: SocketAddr,
+    /// The name of the server.
+    pub server_name: String,
+}
+
+impl Scaffold {
+    /// Writes the deployment.
+    ///
+    /// # Errors
+    /// [`InitError`]; then nothing of it is left behind.
+    pub fn write(&self) -> Result<Deployment, InitError> {
+        for value in [&self.nats_listen, &self.server_name] {
+            let plain = |c: char| c.is_ascii_alphanumeric() || ".:-_[]".contains(c);
+            if value.is_empty() || !value.chars().all(plain) {
+                return Err(InitError::Value(value.clone(), "use letters, digits, `.`, `-`, `_`"));
+            }
+        }
+        if !is_address(&self.nats_listen) {
+            let help = "--nats-listen takes HOST:PORT, such as 127.0.0.1:4222 (port -1: any)";
+            return Err(InitError::Value(self.nats_listen.clone(), help));
+        }
+        if self.nats_listen == self.http_listen.to_string() {
+            let help = "--nats-listen and --http-listen must differ";
+            return Err(InitError::Value(self.nats_listen.clone(), help));
+        }
+        let dir = std::path::absolute(&self.dir).map_err(|e| InitError::Io(self.dir.clone(), e))?;
+        if dir.to_str().is_none_or(|d| d.contains(['"', '\\', '\n', '\r'])) {
+            let shown = dir.display().to_string();
+            return Err(InitError::Value(shown, "a configuration file cannot hold this path"));
+        }
+        let outputs = self.outputs(&dir)?;
+        let existing: Vec<String> = outputs
+            .iter()
+            .filter(|o| o.path.symlink_metadata().is_ok())
+            .map(|o| o.path.display().to_string())
+            .collect();
+        if !existing.is_empty() {
+            return Err(InitError::Exists(existing));
+        }
+        // Before the keys' folder, which only its owner may enter.
+        std::fs::create_dir_all(&dir).map_err(|e| InitError::Io(dir.clone(), e))?;
+        let mut written = Vec::new();
+        for output in &outputs {
+            if let Err(error) = write_new(output) {
+                for path in &written {
+                    // What was made a moment ago is removed; what cannot be is named by the error.
+                    let _ = std::fs::remove_file(path);
+                }
+                return Err(InitError::Io(output.path.clone(), error));
+            }
+            written.push(output.path.clone());
+        }
+        Ok(Deployment { dir })
+    }
+
+    fn outputs(&self, dir: &Path) -> Result<Vec<Output>, InitError> {
+        let mut outputs = Vec::new();
+        let issuer = Seed::<Account>::generate();
+        let issuer_key = Signer::new(&issuer)?.public().to_string();
+        outputs.push(seed_output(dir, "issuer.nk", &issuer));
+        let xkey = Seed::<Curve>::generate();
+        let xkey_public = CurveSecret::new(&xkey)?.public().to_string();
+        outputs.push(seed_output(dir, "callout.xk", &xkey));
+        let mut user = |name: &str| -> Result<String, InitError> {
+            let seed = Seed::<User>::generate();
+            outputs.push(seed_output(dir, &format!("{name}.nk"), &seed));
+            Ok(Signer::new(&seed)?.public().to_string())
+        };
+        let (callout, publisher) = (user("callout")?, user("publisher")?);
+        let (admin, system) = (user("admin")?, user("system")?);
+        let audit_admin = user("audit-admin")?;
+
+        let mut policy = POLICY.to_owned();
+        for service in SAMPLE_SERVICES {
+            if let Some(sample) = sample_key(POLICY, service) {
+                policy = policy.replace(sample, &user(service)?);
+            }
+        }
+        let deployment = format!(
+            "# What differs from one deployment to the next. Public keys only; nothing here is \
+             secret.\n\nNODE_NAME: \"{}\"\nCLIENT_LISTEN: \"{}\"\nJETSTREAM_DIR: \"{}\"\n\n\
+             ISSUER_KEY: {issuer_key}\nCALLOUT_KEY: {callout}\nPUBLISHER_KEY: {publisher}\nADMIN_KEY: {admin}\n\
+             AUDIT_ADMIN_KEY: {audit_admin}\nSYSTEM_KEY: {system}\nCALLOUT_XKEY: {xkey_public}\n",
+            self.server_name,
+            self.nats_listen,
+            dir.join("jetstream").display(),
+        );
+        let settings = SETTINGS
+            .replace("../schema/", "schema/")
+            .replace("127.0.0.1:4222", &self.nats_listen)
+            .replace("127.0.0.1:9980", &self.http_listen.to_string());
+        let [events, services] = stream::documents();
+        for (path, text) in [
+            ("deployment.conf", deployment),
+            ("nats-server.conf", SERVER_CONFIG.to_owned()),
+            ("solewriter.toml", settings),
+            ("policy/services.toml", policy),
+            (".gitignore", "/keys/\n/jetstream/\n/audit-spool/\n/policy.kept*\n".to_owned()),
+            ("audit-stream.json", events),
+            ("audit-services-stream.json", services),
+            ("schema/policy.schema.json", crate::schema::policy()),
+            ("schema/settings.schema.json", crate::schema::settings()),
+            ("policy/services.test.toml", POLICY_TESTS.to_owned()),
+        ] {
+            outputs.push(Output { path: dir.join(path), text: text.into(), secret: false });
+        }
+        Ok(outputs)
+    }
+}
+
+/// Whether nats-server takes it as `listen`.
+fn is_address(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(host, port)| {
+        !host.is_empty() && port.parse::<i32>().is_ok_and(|p| p == -1 || (1..=65_535).contains(&p))
+    })
+}
+
+/// The key that stands in the sample policy for a service.
+fn sample_key<'a>(policy: &'a str, service: &str) -> Option<&'a str> {
+    let table = policy.split_once(&format!("[service.{service}]"))?.1;
+    table.split_once("nkeys = [\"")?.1.split_once('"').map(|(key, _)| key)
+}
+
+fn seed_output<K: Role>(dir: &Path, name: &str, seed: &Seed<K>) -> Output {
+    let text = zeroize::Zeroizing::new(format!("{}\n", seed.expose()));
+    Output { path: dir.join("keys").join(name), text, secret: true }
+}
+
+/// Creates a secret file, which must not exist.
+///
+/// # Errors
+/// What the file system says.
+pub fn write_secret(path: &Path, text: &str) -> std::io::Result<()> {
+    let text = zeroize::Zeroizing::new(text.to_owned());
+    write_new(&Output { path: path.to_owned(), text, secret: true })
+}
+
+/// Creates a file that is no secret, which must not exist.
+///
+/// # Errors
+/// What the file system says.
+pub fn write_plain(path: &Path, text: &str) -> std::io::Result<()> {
+    let text = zeroize::Zeroizing::new(text.to_owned());
+    write_new(&Output { path: path.to_owned(), text, secret: false })
+}
+
+/// Creates a file that must not exist, readable by its owner only when it is secret.
+fn write_new(output: &Output) -> std::io::Result<()> {
+    if let Some(parent) = output.path.parent() {
+        let mut builder = std::fs::DirBuilder::new();
+        #[cfg(unix)]
+        if output.secret {
+            use std::os::unix::fs::DirBuilderExt;
+            builder.mode(0o700);
+        }
+        builder.recursive(true).create(parent)?;
+    }
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    if output.secret {
+        use std::os::unix::fs::OpenOptionsExt;
+        options.mode(0o600);
+    }
+    let mut file = options.open(&output.path)?;
+    file.write_all(output.text.as_bytes())?;
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scaffold(dir: &Path) -> Scaffold {
+        Scaffold {
+            dir: dir.to_owned(),
+            nats_listen: "127.0.0.1:-1".to_owned(),
+            http_listen: ([127, 0, 0, 1], 0).into(),
+            server_name: "n1".to_owned(),
+        }
+    }
+
+    #[test]
+    fn writes_once_and_never_over_anything() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("new");
+        let deployment = scaffold(&target).write().unwrap();
+        let policy = std::fs::read_to_string(deployment.policy().join("services.toml")).unwrap();
+        for service in SAMPLE_SERVICES {
+            let sample = sample_key(POLICY, service).unwrap();
+            assert!(!policy.contains(sample), "{service} still has the sample key");
+        }
+        let before = std::fs::read_to_string(deployment.seed_file("issuer")).unwrap();
+        let error = scaffold(&target).write().unwrap_err().to_string();
+        for (file, schema) in [("policy/services.toml", "policy"), ("solewriter.toml", "settings")]
+        {
+            // Where an editor looks for it, from the file.
+            let file = deployment.dir.join(file);
+            let text = std::fs::read_to_string(&file).unwrap();
+            let named = text.lines().next().unwrap().strip_prefix("#:schema ").unwrap();
+            assert!(file.with_file_name(named).is_file(), "{schema}: {named}");
+        }
+        assert!(error.contains("issuer.nk") && error.contains("solewriter.toml"), "{error}");
+        assert_eq!(std::fs::read_to_string(deployment.seed_file("issuer")).unwrap(), before);
+    }
+
+    #[test]
+    fn one_file_in_the_way_leaves_nothing_written() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("solewriter.toml"), "mine").unwrap();
+        assert!(
+            matches!(scaffold(dir.path()).write(), Err(InitError::Exists(files)) if files.len() == 1)
+        );
+        let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().collect();
+        assert_eq!(left.len(), 1);
+        assert_eq!(std::fs::read_to_string(dir.path().join("solewriter.toml")).unwrap(), "mine");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn seeds_are_for_their_owner_only() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let deployment = scaffold(dir.path()).write().unwrap();
+        let mut seen = 0;
+        for entry in std::fs::read_dir(deployment.dir.join("keys")).unwrap() {
+            let path = entry.unwrap().path();
+            let mode = std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+            assert_eq!(mode, 0o600, "{}", path.display());
+            seen += 1;
+        }
+        assert_eq!(seen, 7 + SAMPLE_SERVICES.len());
+    }
+
+    #[test]
+    fn refuses_what_would_break_a_configuration() {
+        let dir = tempfile::tempdir().unwrap();
+        let bad = Scaffold { server_name: "a\" b".to_owned(), ..scaffold(dir.path()) };
+        assert!(matches!(bad.write(), Err(InitError::Value(..))));
+        for address in ["garbage", "14322", ":4222", "127.0.0.1:99999", "nats://x", "127.0.0.1:0"] {
+            let bad = Scaffold { nats_listen: address.to_owned(), ..scaffold(dir.path()) };
+            assert!(matches!(bad.write(), Err(InitError::Value(..))), "{address}");
+        }
+    }
+}

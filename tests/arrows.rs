@@ -1,0 +1,484 @@
+//! Who may use whom. Arrows point down, and this fails for each one that does not.
+//!
+//! [`CRATES`] is the picture: what is in a row may use the rows below it in its own crate, and the
+//! crates that its crate names. Code of unit tests may use all of its own crate and of those.
+//! `ARCHITECTURE.md` shows the same picture; `UPDATE_DOCS=1` writes it there.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use proc_macro2::{Delimiter, Ident, TokenStream, TokenTree};
+
+/// A crate to be, or already one.
+struct Crate {
+    name: &'static str,
+    /// What it is for.
+    about: &'static str,
+    /// The other crates that it may use.
+    uses: &'static [&'static str],
+    /// Libraries that it must not use, outside of tests.
+    without: &'static [&'static str],
+    /// Its rooms, top to bottom. One that is named belongs to no other that is named less exactly.
+    rows: &'static [&'static [&'static str]],
+}
+
+/// What decides or is shared does no I/O and starts no task.
+const NO_IO: &[&str] = &["tokio", "async_nats", "clap", "hyper", "axum", "notify", "tokio_rustls"];
+
+const CRATES: &[Crate] = &[
+    Crate {
+        name: "solewriter",
+        about: "the service and its tools",
+        uses: &["core", "types", "sandbox", "guard"],
+        without: &[],
+        rows: &[
+            &["main"],
+            &["cli"],
+            &["load"],
+            &["doctor", "follow", "http", "scaffold", "violations"],
+            &["attacks::outlive"],
+            &["attacks::page", "attacks::verdict"],
+            &["attacks::table", "attacks::run"],
+            &["attacks::identity"],
+            &["attacks::stage"],
+            &["attacks::wire"],
+            &["attacks::tls"],
+            &["attacks"],
+            &["schema"],
+            &["config"],
+            &["service"],
+            &["service::large", "service::link"],
+            &["service::shared"],
+            &["service::answer", "service::queue"],
+            &["service::connection", "service::fence"],
+            &["service::health"],
+            &["sessions"],
+            &["fleet"],
+            &["policy::bucket"],
+            &["policy::kept"],
+            &["policy::directory", "policy::store"],
+            &["policy::standing"],
+            &["buckets"],
+            &["audit"],
+            &["audit::stream"],
+            &["telemetry"],
+            &["broker"],
+            &["nats"],
+            &["policy"],
+        ],
+    },
+    Crate {
+        name: "core",
+        about: "the decision, from bytes to bytes, and what a policy says",
+        uses: &["types"],
+        without: NO_IO,
+        rows: &[
+            &["authorizer", "expect", "map"],
+            &["diff", "issue"],
+            &["query", "decide"],
+            &["asked", "identity", "limits"],
+            &["policy::validate"],
+            &["policy::validate::service", "policy::validate::usage"],
+            &["policy::validate::role", "policy::validate::bucket"],
+            &["policy::validate::covered", "policy::validate::naming"],
+            &["policy::validate::ownership", "policy::validate::names"],
+            &["policy::validate::draft"],
+            &["policy::validate::settings"],
+            &["permissions"],
+            &["protocol", "policy::document", "policy::model"],
+            &["source", "defects"],
+            &["keys"],
+        ],
+    },
+    Crate {
+        name: "guard",
+        about: "what a service in Rust connects with",
+        uses: &["types"],
+        without: &["clap"],
+        rows: &[&["guard"]],
+    },
+    Crate {
+        name: "sandbox",
+        about: "real nats-servers for `demo` and tests",
+        uses: &[],
+        without: &["clap"],
+        rows: &[&["sandbox"]],
+    },
+    Crate {
+        name: "types",
+        about: "the words that the others share",
+        uses: &[],
+        without: NO_IO,
+        rows: &[
+            &["audit::loss", "audit::violation"],
+            &["audit::event", "fold"],
+            &["operation"],
+            &["keyspace"],
+            &["subject", "clean", "connection_type", "quoted"],
+        ],
+    },
+];
+
+fn repository() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Where a room stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    krate: usize,
+    row: usize,
+    room: &'static str,
+}
+
+/// All rooms of the picture.
+fn rooms() -> impl Iterator<Item = Place> {
+    CRATES.iter().enumerate().flat_map(|(krate, it)| {
+        it.rows
+            .iter()
+            .enumerate()
+            .flat_map(move |(row, rooms)| rooms.iter().map(move |room| Place { krate, row, room }))
+    })
+}
+
+/// The room of a module: the one that is named most exactly.
+fn room_of(path: &[String]) -> Option<Place> {
+    (1..=path.len()).rev().find_map(|length| {
+        let name = path[..length].join("::");
+        rooms().find(|place| place.room == name)
+    })
+}
+
+/// A use of something that is not in the same module, or of a library.
+#[derive(Clone, Debug)]
+struct Use {
+    path: Vec<String>,
+    line: usize,
+    in_test: bool,
+}
+
+/// Why `from` must not do that; `None` when it may.
+fn refusal(from: Place, used: &Use) -> Option<String> {
+    let (room, here) = (from.room, &CRATES[from.krate]);
+    let path = used.path.join("::");
+    if used.path[0] != "crate" {
+        let forbidden = !used.in_test && here.without.contains(&used.path[0].as_str());
+        return forbidden.then(|| format!("{room} is in {}, which is without {path}", here.name));
+    }
+    let Some(to) = room_of(&used.path[1..]) else {
+        // A child of the same room, or something that the crate's root gives.
+        return Some(format!("{room} uses {path}, which is in no room of the picture"));
+    };
+    let there = &CRATES[to.krate];
+    if from.krate != to.krate {
+        let allowed = here.uses.contains(&there.name);
+        return (!allowed)
+            .then(|| format!("{room} uses {path}, but {} may not use {}", here.name, there.name));
+    }
+    let down = from.row < to.row || from.room == to.room || used.in_test;
+    (!down).then(|| format!("{room} uses {path}, which is not below it"))
+}
+
+/// Reads what a module uses from its tokens: whatever stands in comments and texts is none.
+struct Reader {
+    found: Vec<Use>,
+    /// Names of the libraries that are looked for.
+    libraries: BTreeSet<&'static str>,
+}
+
+impl Reader {
+    fn read(module: &[String], text: &str) -> Vec<Use> {
+        let tokens = TokenStream::from_str(text).expect("Rust");
+        let libraries = CRATES.iter().flat_map(|krate| krate.without).copied().collect();
+        let mut reader = Self { found: Vec::new(), libraries };
+        let in_test = module.iter().any(|part| part == "tests");
+        reader.tokens(module, &tokens.into_iter().collect::<Vec<_>>(), in_test);
+        reader.found
+    }
+
+    fn tokens(&mut self, module: &[String], tokens: &[TokenTree], in_test: bool) {
+        let mut at = 0;
+        // Whether `#[cfg(test)]` stands before the item that comes.
+        let mut of_test = false;
+        while at < tokens.len() {
+            match &tokens[at] {
+                TokenTree::Punct(hash) if hash.as_char() == '#' => {
+                    if let Some(TokenTree::Group(attribute)) = tokens.get(at + 1) {
+                        of_test |= attribute.stream().to_string().replace(' ', "") == "cfg(test)";
+                        at += 1;
+                    }
+                    at += 1;
+                }
+                TokenTree::Ident(word) if word == "mod" => {
+                    at += self.module(module, &tokens[at..], in_test || of_test);
+                    of_test = false;
+                }
+                TokenTree::Ident(word) => {
+                    let after_colons = at > 0 && is_punct(&tokens[at - 1], ':');
+                    let starts = !after_colons && is_colons(tokens, at + 1);
+                    at += 1;
+                    if starts {
+                        at += self.path(module, word, &tokens[at..], in_test || of_test);
+                    }
+                }
+                TokenTree::Punct(end) => {
+                    of_test &= end.as_char() != ';';
+                    at += 1;
+                }
+                TokenTree::Group(group) => {
+                    let inner: Vec<_> = group.stream().into_iter().collect();
+                    self.tokens(module, &inner, in_test || of_test);
+                    of_test &= group.delimiter() != Delimiter::Brace;
+                    at += 1;
+                }
+                TokenTree::Literal(_) => at += 1,
+            }
+        }
+    }
+
+    /// `mod name { … }`, or `mod name;`. Gives how many tokens it took.
+    fn module(&mut self, module: &[String], tokens: &[TokenTree], in_test: bool) -> usize {
+        let (Some(TokenTree::Ident(name)), Some(TokenTree::Group(body))) =
+            (tokens.get(1), tokens.get(2))
+        else {
+            return 1;
+        };
+        let mut inner = module.to_vec();
+        inner.push(name.to_string());
+        self.tokens(&inner, &body.stream().into_iter().collect::<Vec<_>>(), in_test);
+        3
+    }
+
+    /// A path that begins with `first`; `tokens` are what comes after that. Gives how many of them
+    /// belong to it.
+    fn path(
+        &mut self,
+        module: &[String],
+        first: &Ident,
+        tokens: &[TokenTree],
+        in_test: bool,
+    ) -> usize {
+        let line = first.span().start().line;
+        let (mut path, from_here) = match first.to_string().as_str() {
+            "crate" => (vec!["crate".to_owned()], true),
+            "self" => (absolute(module), true),
+            "super" => (absolute(&module[..module.len() - 1]), true),
+            library if self.libraries.contains(library) => (vec![library.to_owned()], false),
+            _ => return 0,
+        };
+        if !from_here {
+            self.found.push(Use { path, line, in_test });
+            return 0;
+        }
+        let mut at = 0;
+        while is_colons(tokens, at) {
+            match tokens.get(at + 2) {
+                Some(TokenTree::Ident(word)) if word == "super" => {
+                    path.pop();
+                }
+                Some(TokenTree::Ident(word)) => path.push(word.to_string()),
+                Some(TokenTree::Group(group)) if group.delimiter() == Delimiter::Brace => {
+                    self.list(&path, group.stream(), in_test);
+                    return at + 3;
+                }
+                _ => break,
+            }
+            at += 3;
+        }
+        self.add(path, line, in_test);
+        at
+    }
+
+    /// `{a, b::{c, d}, self}` after a path.
+    fn list(&mut self, base: &[String], tokens: TokenStream, in_test: bool) {
+        let tokens: Vec<_> = tokens.into_iter().collect();
+        for item in tokens.split(|token| is_punct(token, ',')) {
+            let Some(first) = item.first() else { continue };
+            let line = first.span().start().line;
+            let mut path = base.to_vec();
+            let mut nested = false;
+            for token in item {
+                match token {
+                    // What comes after is only another name for it.
+                    TokenTree::Ident(word) if word == "as" => break,
+                    TokenTree::Ident(word) if word != "self" => path.push(word.to_string()),
+                    TokenTree::Group(group) => {
+                        self.list(&path, group.stream(), in_test);
+                        nested = true;
+                    }
+                    _ => {}
+                }
+            }
+            if !nested {
+                self.add(path, line, in_test);
+            }
+        }
+    }
+
+    /// A path of one word is the crate's root, or a macro of it.
+    fn add(&mut self, path: Vec<String>, line: usize, in_test: bool) {
+        if path.len() > 1 {
+            self.found.push(Use { path, line, in_test });
+        }
+    }
+}
+
+fn absolute(module: &[String]) -> Vec<String> {
+    std::iter::once("crate".to_owned()).chain(module.iter().cloned()).collect()
+}
+
+fn is_punct(token: &TokenTree, wanted: char) -> bool {
+    matches!(token, TokenTree::Punct(punct) if punct.as_char() == wanted)
+}
+
+fn is_colons(tokens: &[TokenTree], at: usize) -> bool {
+    [at, at + 1].iter().all(|at| tokens.get(*at).is_some_and(|token| is_punct(token, ':')))
+}
+
+/// All modules of `src/`, each with its file and its text.
+fn modules() -> Vec<(Vec<String>, PathBuf, String)> {
+    fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    let source = repository().join("src");
+    let mut files = Vec::new();
+    walk(&source, &mut files);
+    files.sort();
+    let module = |file: PathBuf| {
+        let relative = file.strip_prefix(&source).unwrap().with_extension("");
+        let mut module: Vec<String> =
+            relative.iter().map(|part| part.to_str().unwrap().to_owned()).collect();
+        if module.last().is_some_and(|last| last == "mod") {
+            module.pop();
+        }
+        let text = std::fs::read_to_string(&file).unwrap();
+        (module, file, text)
+    };
+    files.into_iter().map(module).filter(|(module, ..)| *module != ["lib"]).collect()
+}
+
+#[test]
+fn arrows_point_down() {
+    let mut wrong = Vec::new();
+    for (module, file, text) in modules() {
+        let file = file.strip_prefix(repository()).unwrap().display().to_string();
+        let Some(room) = room_of(&module) else {
+            wrong.push(format!("{file}: it is in no room of the picture in tests/arrows.rs"));
+            continue;
+        };
+        for used in Reader::read(&module, &text) {
+            if let Some(why) = refusal(room, &used) {
+                wrong.push(format!("{file}:{}: {why}", used.line));
+            }
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "{}\nMove what both need down, or draw the picture anew.",
+        wrong.join("\n")
+    );
+}
+
+#[test]
+fn each_room_is_there_once() {
+    let there: BTreeSet<String> =
+        modules().into_iter().map(|(module, ..)| module.join("::")).collect();
+    let mut seen = BTreeMap::new();
+    for place in rooms() {
+        assert!(there.contains(place.room), "there is no {}", place.room);
+        assert!(seen.insert(place.room, ()).is_none(), "{} is there twice", place.room);
+    }
+    for krate in CRATES {
+        for used in krate.uses {
+            assert!(CRATES.iter().any(|other| other.name == *used), "there is no crate {used}");
+        }
+    }
+}
+
+/// Each arrow that the picture does not have is found when it is put back, in each form.
+#[test]
+fn an_arrow_that_is_put_back_is_found() {
+    let parts = |room: &str| room.split("::").map(ToOwned::to_owned).collect::<Vec<_>>();
+    let (mut pairs, mut found) = (0, 0);
+    for from in rooms() {
+        for to in rooms().filter(|to| to.room != from.room) {
+            let allowed = if from.krate == to.krate {
+                from.row < to.row
+            } else {
+                CRATES[from.krate].uses.contains(&CRATES[to.krate].name)
+            };
+            let module = parts(from.room);
+            let up = "super::".repeat(module.len());
+            // One form of each pair: all are there, many times.
+            let forms = [
+                format!("use crate::{}::Thing;", to.room),
+                format!("use crate::{{{}::{{Thing, Other as One}}, clean}};", to.room),
+                format!("use {up}{}::Thing;", to.room),
+                format!("fn f() {{ let x = vec![crate::{}::Thing::new()]; }}", to.room),
+                format!("mod inner {{ fn f(x: &super::{up}{}::Thing) {{}} }}", to.room),
+            ];
+            let text = &forms[pairs % forms.len()];
+            pairs += 1;
+            let uses = Reader::read(&module, text);
+            let at_it = uses
+                .iter()
+                .filter(|used| room_of(&used.path[1..]).is_some_and(|place| place.room == to.room));
+            let refused: Vec<_> = at_it.map(|used| refusal(from, used).is_some()).collect();
+            assert!(!refused.is_empty(), "{}: not seen: {text}", from.room);
+            assert!(refused.iter().all(|refused| *refused != allowed), "{}: {text}", from.room);
+            found += usize::from(!allowed);
+        }
+    }
+    assert!(found > 1000, "{found}");
+    let in_tests = |text: &str| Reader::read(&parts("keys"), text)[0].in_test;
+    assert!(in_tests("#[cfg(test)] mod tests { use crate::source::Problem; }"));
+    assert!(in_tests("#[cfg(test)] use crate::source::Problem;"));
+    assert!(!in_tests("#[cfg(unix)] mod other { use crate::source::Problem; }"));
+    assert!(!in_tests("#[cfg(test)] mod tests; use crate::source::Problem;"));
+    let seen = Reader::read(&parts("keys"), "fn f() { tokio::spawn(x); \"clap::x\"; } // clap::y");
+    assert_eq!(seen.len(), 1);
+    let keys = room_of(&parts("keys")).unwrap();
+    assert!(refusal(keys, &seen[0]).is_some_and(|why| why.ends_with("without tokio")));
+}
+
+/// The picture as the page has it.
+fn picture() -> String {
+    let mut text = String::new();
+    for krate in CRATES {
+        let uses = match krate.uses {
+            [] => "uses none of the others".to_owned(),
+            uses => format!("uses {}", uses.join(", ")),
+        };
+        let _ = writeln!(text, "{}: {}; {uses}", krate.name, krate.about);
+        for row in krate.rows {
+            let _ = writeln!(text, "    {}", row.join("  "));
+        }
+    }
+    text
+}
+
+#[test]
+fn the_page_shows_this_picture() {
+    const BEGIN: &str = "<!-- Written by tests/arrows.rs. -->\n\n```text\n";
+    const END: &str = "```\n";
+    let page = repository().join("ARCHITECTURE.md");
+    let text = std::fs::read_to_string(&page).unwrap();
+    let (before, rest) = text.split_once(BEGIN).expect("the place of the picture");
+    let (shown, after) = rest.split_once(END).expect("its end");
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(page, format!("{before}{BEGIN}{}{END}{after}", picture())).unwrap();
+    } else {
+        assert!(shown == picture(), "UPDATE_DOCS=1 cargo test --test arrows writes it anew");
+    }
+}
