@@ -8,10 +8,10 @@ use moka::policy::EvictionPolicy;
 
 use crate::asked::Asked;
 use crate::audit::event::words;
-use crate::defects;
 use crate::identity::{self, Unproved};
 use crate::keys::{User, UserKey, Verifier};
 use crate::limits::Limit;
+use crate::nats::advisories::holds_leafnodes;
 use crate::permissions::{Basis, Defaults, Grant, GrantError, Written};
 use crate::policy::model::{Access, ConnectionType, Policy, Revision, Rule, Service, ServiceKey};
 use crate::protocol::request::VerifiedRequest;
@@ -430,7 +430,7 @@ impl Decider {
         let (service, entry) = policy.holder(key).ok_or(unknown)?;
         let denied = |reason: Denial| Refusal::Denied(reason, Some(service));
         admit(service, connection, address, host).map_err(denied)?;
-        if connection == Some(ConnectionType::Leafnode) && !defects::holds_leafnodes(server) {
+        if connection == Some(ConnectionType::Leafnode) && !holds_leafnodes(server) {
             return Err(denied(Denial::Leafnode(server.to_owned())));
         }
         if let Some(account) = &service.account

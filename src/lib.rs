@@ -62,8 +62,6 @@ pub mod config;
 #[cfg(feature = "service")]
 pub mod decide;
 #[cfg(feature = "service")]
-pub mod defects;
-#[cfg(feature = "service")]
 pub mod diff;
 #[cfg(feature = "service")]
 pub mod doctor;
@@ -85,6 +83,8 @@ pub mod keys;
 pub mod limits;
 #[cfg(feature = "service")]
 pub mod map;
+#[cfg(feature = "service")]
+pub mod nats;
 #[cfg(feature = "service")]
 pub mod permissions;
 #[cfg(feature = "service")]

@@ -30,7 +30,6 @@ use crate::audit::event::{self, Event, RequestRejected};
 use crate::authorizer::{Authorisation, Authorised, Authorizer, Moment, Proved};
 use crate::config::{Limits, Nats};
 use crate::decide::Denial;
-use crate::defects;
 use crate::policy::model::{Policy, Revision};
 use crate::policy::standing::Standing;
 use crate::policy::store::Store;
@@ -75,7 +74,7 @@ pub struct Health {
     metrics: Arc<Metrics>,
     recorder: Recorder,
     /// Servers whose version was looked at.
-    servers: defects::Seen,
+    servers: telemetry::told::Servers,
     /// Whose answers servers take.
     askers: Mutex<Askers>,
 }
@@ -141,7 +140,7 @@ impl Health {
             standing,
             metrics,
             recorder,
-            servers: defects::Seen::default(),
+            servers: telemetry::told::Servers::default(),
             askers: Mutex::default(),
         })
     }

@@ -8,6 +8,7 @@ mod consumers;
 mod events;
 mod lines;
 mod sessions;
+pub mod told;
 
 use std::io::IsTerminal;
 use std::sync::Arc;
@@ -27,7 +28,7 @@ pub use self::consumers::ConsumerMetrics;
 use self::events::log_gateways;
 pub use self::events::{brief, log_defects, log_event};
 pub use self::sessions::{SessionMetrics, SessionState};
-use crate::defects::Clusters;
+use self::told::Clusters;
 use crate::policy::model::Policy;
 use crate::protocol::request::Rejection;
 

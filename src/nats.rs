@@ -1,0 +1,3 @@
+//! What is known of nats-server itself.
+
+pub mod advisories;
