@@ -9,6 +9,7 @@ pub mod origin;
 pub mod policy;
 mod queue;
 pub mod reader;
+#[cfg(feature = "audit-schema")]
 pub mod schema;
 mod sender;
 pub mod sink;
