@@ -7,6 +7,7 @@ pub mod event;
 pub mod loss;
 pub mod origin;
 pub mod policy;
+pub mod publish;
 mod queue;
 pub mod reader;
 #[cfg(feature = "audit-schema")]

@@ -29,6 +29,8 @@ pub mod audit {
     #[cfg(feature = "guard")]
     pub mod loss;
     #[cfg(feature = "guard")]
+    pub mod publish;
+    #[cfg(feature = "guard")]
     pub mod violation;
 }
 pub mod clean;
