@@ -143,6 +143,12 @@ impl Asked {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How many connections are remembered.
+    #[must_use]
+    pub fn remembered(&self) -> usize {
+        self.memory().first.len()
+    }
+
     /// Takes note of a request that is about to be granted; false when its connection was let in
     /// already. The same request twice is one.
     #[must_use]

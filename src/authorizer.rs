@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::audit::event;
-use crate::decide::{Decider, Denial, Denied, Granted, Large};
+use crate::decide::{CacheSizes, Decider, Denial, Denied, Granted, Large};
 use crate::issue::{IssueError, Issuer, Stamp};
 use crate::keys::{Server, UserKey, Verifier};
 use crate::permissions::{GrantError, TooLarge};
 use crate::policy::model::Policy;
 use crate::protocol::request::{Expectation, Rejection, VerifiedRequest};
+use crate::protocol::seal::Sealer;
 
 /// Servers whose key is kept decoded. A cluster has far fewer.
 const KEPT_SERVERS: u64 = 1024;
@@ -152,6 +153,16 @@ impl Authorizer {
     #[must_use]
     pub fn decider(&self) -> &Decider {
         &self.decider
+    }
+
+    /// How much is kept here and in the decider.
+    #[must_use]
+    pub fn cache_sizes(&self) -> CacheSizes {
+        CacheSizes {
+            server_keys: self.servers.kept(),
+            server_xkeys: self.issuer.sealer().map_or(0, Sealer::kept),
+            ..self.decider.cache_sizes()
+        }
     }
 
     /// Authorises one request under one policy.

@@ -198,6 +198,29 @@ pub struct Large {
     pub service: Arc<str>,
 }
 
+/// How much each cache holds. All are bounded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CacheSizes {
+    /// Compiled grants.
+    pub grants: u64,
+    /// What those take.
+    pub grant_bytes: u64,
+    /// Decoded keys of clients that were let in.
+    pub client_keys: u64,
+    /// Decoded keys of servers that asked.
+    pub server_keys: u64,
+    /// Curve keys of servers, ready to open and to seal.
+    pub server_xkeys: u64,
+    /// Client keys that a limit counts for.
+    pub limited_keys: u64,
+    /// Addresses that a limit counts for.
+    pub limited_hosts: u64,
+    /// Connections that were let in of late.
+    pub asked_connections: u64,
+    /// Policies that were in force before.
+    pub past_policies: u64,
+}
+
 /// Decides requests; keeps compiled grants.
 pub struct Decider {
     defaults: Defaults,
@@ -259,6 +282,22 @@ impl Decider {
         self.per_key = per_key.map(Limit::new);
         self.per_host = per_host.map(Limit::new);
         self
+    }
+
+    /// How much is kept here.
+    #[must_use]
+    pub fn cache_sizes(&self) -> CacheSizes {
+        self.grants.run_pending_tasks();
+        let limited = |limit: Option<u64>| limit.unwrap_or(0);
+        CacheSizes {
+            grants: self.grants.entry_count(),
+            grant_bytes: self.grants.weighted_size(),
+            client_keys: self.clients.kept(),
+            limited_keys: limited(self.per_key.as_ref().map(Limit::remembered)),
+            limited_hosts: limited(self.per_host.as_ref().map(Limit::remembered)),
+            asked_connections: u64::try_from(self.asked.remembered()).unwrap_or(u64::MAX),
+            ..CacheSizes::default()
+        }
     }
 
     /// Decides. `now` is in seconds since the Unix epoch; `chance`, from 0 to 1, spreads the

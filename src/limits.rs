@@ -30,6 +30,13 @@ impl<K: Hash + Eq + Send + Sync + 'static> Limit<K> {
         Self { most, seen }
     }
 
+    /// How many sources are remembered.
+    #[must_use]
+    pub fn remembered(&self) -> u64 {
+        self.seen.run_pending_tasks();
+        self.seen.entry_count()
+    }
+
     /// Counts one request of a source at a time, in seconds since the Unix epoch; false when it is
     /// one too many for that minute.
     #[must_use]
@@ -77,7 +84,7 @@ mod tests {
         for source in 0..3 * REMEMBERED {
             assert!(limit.admits(source, 0));
         }
-        limit.seen.run_pending_tasks();
-        assert!(limit.seen.entry_count() <= REMEMBERED);
+        let remembered = limit.remembered();
+        assert!(remembered > 0 && remembered <= REMEMBERED, "{remembered}");
     }
 }

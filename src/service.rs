@@ -29,7 +29,7 @@ use crate::audit::Recorder;
 use crate::audit::event::{self, Event, RequestRejected};
 use crate::authorizer::{Authorisation, Authorised, Authorizer, Moment, Proved};
 use crate::config::{Limits, Nats};
-use crate::decide::Denial;
+use crate::decide::{CacheSizes, Denial};
 use crate::policy::model::{Policy, Revision};
 use crate::policy::standing::Standing;
 use crate::policy::store::Store;
@@ -268,6 +268,13 @@ enum Answer {
 }
 
 impl Service {
+    /// How much is kept in memory to be found again.
+    #[must_use]
+    pub fn cache_sizes(&self) -> CacheSizes {
+        let past_policies = u64::try_from(self.store.past()).unwrap_or(u64::MAX);
+        CacheSizes { past_policies, ..self.authorizer.cache_sizes() }
+    }
+
     /// Connects (as often as it takes), answers requests until `shutdown` resolves, then
     /// finishes what it took on. Requests are worked on by threads of their own, one for each
     /// connection.

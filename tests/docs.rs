@@ -235,3 +235,25 @@ fn the_page_about_operating_has_every_event_of_the_service() {
     }
     assert!(events > 40, "{events}");
 }
+
+#[test]
+fn the_page_about_operating_has_every_metric() {
+    let page = std::fs::read_to_string(repository().join("docs/operations.md")).unwrap();
+    let text = solewriter::telemetry::Metrics::new().encode();
+    let mut known = Vec::new();
+    for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+        let (name, kind) = line.split_once(' ').unwrap();
+        let end = match kind {
+            "counter" => "_total",
+            "info" => "_info",
+            _ => "",
+        };
+        let row = format!("| `{name}{end}` | {kind} |");
+        assert!(page.contains(&row), "{row}");
+        known.push(row);
+    }
+    assert!(known.len() > 30, "{text}");
+    for line in page.lines().filter(|line| line.starts_with("| `solewriter_")) {
+        assert!(known.iter().any(|row| line.starts_with(row)), "there is no such metric: {line}");
+    }
+}
