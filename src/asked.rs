@@ -2,7 +2,7 @@
 //!
 //! nats-server takes a second CONNECT on an open connection: it asks again, and gives the connection
 //! what it is answered. Up to 2.11.16 and 2.12.7 it leaves it the subscriptions that it has
-//! ([`crate::defects::SECOND_CONNECT`]); later versions end them. So a connection could outlive what
+//! ([`crate::nats::advisories::SECOND_CONNECT`]); later versions end them. So a connection could outlive what
 //! took its rights away, or go on listening under another service's proof. Nothing in the second
 //! request tells it from a first one but the connection's number, which a server gives once.
 //!
@@ -16,8 +16,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
-use crate::defects::{self, SECOND_CONNECT};
 use crate::keys::{ServerKey, UserKey};
+use crate::nats::advisories::{self, SECOND_CONNECT};
 use crate::protocol::request::VerifiedRequest;
 
 /// How long after a connection was made its server may ask about it, in seconds. A server gives
@@ -133,12 +133,18 @@ struct Waiting {
 /// believed to be mended.
 #[must_use]
 pub fn is_open(version: &str) -> bool {
-    defects::version(version).is_none_or(|version| SECOND_CONNECT.is_in(version))
+    advisories::version(version).is_none_or(|version| SECOND_CONNECT.affects(&version))
 }
 
 impl Asked {
     fn memory(&self) -> MutexGuard<'_, Memory> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many connections are remembered.
+    #[must_use]
+    pub fn remembered(&self) -> usize {
+        self.memory().first.len()
     }
 
     /// Takes note of a request that is about to be granted; false when its connection was let in

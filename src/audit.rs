@@ -8,8 +8,10 @@ pub mod event;
 pub mod loss;
 pub mod origin;
 pub mod policy;
+pub mod publish;
 mod queue;
 pub mod reader;
+#[cfg(feature = "audit-schema")]
 pub mod schema;
 mod sender;
 pub mod sink;

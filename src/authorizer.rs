@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use crate::decide::{Decider, Denial, Denied, Granted, Large};
+use crate::decide::{CacheSizes, Decider, Denial, Denied, Granted, Large};
 use crate::identity::{self, Identity};
 use crate::issue::{IssueError, Issuer, Stamp};
 use crate::keys::{Server, User, Verifier};
@@ -12,6 +12,7 @@ use crate::limits::RateLimits;
 use crate::permissions::{GrantError, TooLarge};
 use crate::policy::model::Policy;
 use crate::protocol::request::{Expectation, Rejection, VerifiedRequest};
+use crate::protocol::seal::Sealer;
 
 /// Servers whose key is kept decoded. A cluster has far fewer.
 const KEPT_SERVERS: u64 = 1024;
@@ -113,6 +114,20 @@ impl Authorizer {
     #[must_use]
     pub fn decider(&self) -> &Arc<Decider> {
         &self.decider
+    }
+
+    /// How much is kept here and in the decider.
+    #[must_use]
+    pub fn cache_sizes(&self) -> CacheSizes {
+        let (limited_keys, limited_hosts) = self.limits.remembered();
+        CacheSizes {
+            client_keys: self.clients.kept(),
+            server_keys: self.servers.kept(),
+            limited_keys,
+            limited_hosts,
+            server_xkeys: self.issuer.sealer().map_or(0, Sealer::kept),
+            ..self.decider.cache_sizes()
+        }
     }
 
     /// Authorises one request under one policy.

@@ -9,9 +9,9 @@ use moka::policy::EvictionPolicy;
 use crate::asked::Asked;
 use crate::audit::event::words;
 use crate::connection_type::ConnectionType;
-use crate::defects;
 use crate::identity::{Identity, Unproved};
 use crate::keys::UserKey;
+use crate::nats::advisories::holds_leafnodes;
 use crate::permissions::{Basis, Defaults, Grant, GrantError, Written};
 use crate::policy::model::{Access, Policy, Revision, Rule, Service, ServiceKey};
 
@@ -211,6 +211,29 @@ enum Refusal<'a> {
 #[derive(Debug)]
 pub struct Large(pub Arc<str>);
 
+/// How much each cache holds. All are bounded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CacheSizes {
+    /// Compiled grants.
+    pub grants: u64,
+    /// What those take.
+    pub grant_bytes: u64,
+    /// Decoded keys of clients that were let in.
+    pub client_keys: u64,
+    /// Decoded keys of servers that asked.
+    pub server_keys: u64,
+    /// Curve keys of servers, ready to open and to seal.
+    pub server_xkeys: u64,
+    /// Client keys that a limit counts for.
+    pub limited_keys: u64,
+    /// Addresses that a limit counts for.
+    pub limited_hosts: u64,
+    /// Connections that were let in of late.
+    pub asked_connections: u64,
+    /// Policies that were in force before.
+    pub past_policies: u64,
+}
+
 /// Decides requests; keeps compiled grants.
 pub struct Decider {
     defaults: Defaults,
@@ -258,6 +281,18 @@ impl Decider {
             .weigher(weigh)
             .build();
         Self { defaults, accounts, jitter, asked: Arc::default(), grants }
+    }
+
+    /// How much is kept here.
+    #[must_use]
+    pub fn cache_sizes(&self) -> CacheSizes {
+        self.grants.run_pending_tasks();
+        CacheSizes {
+            grants: self.grants.entry_count(),
+            grant_bytes: self.grants.weighted_size(),
+            asked_connections: u64::try_from(self.asked.remembered()).unwrap_or(u64::MAX),
+            ..CacheSizes::default()
+        }
     }
 
     /// Decides, however large the grant is. `now` is in seconds since the Unix epoch; `chance`,
@@ -394,7 +429,7 @@ impl Decider {
         let (service, entry) = policy.holder(key).ok_or(unknown)?;
         let denied = |reason: Denial| Refusal::Denied(reason, Some(service));
         admit(service, connection, address, host).map_err(denied)?;
-        if connection == Some(ConnectionType::Leafnode) && !defects::holds_leafnodes(server) {
+        if connection == Some(ConnectionType::Leafnode) && !holds_leafnodes(server) {
             return Err(denied(Denial::Leafnode(server.to_owned())));
         }
         if let Some(account) = &service.account

@@ -14,44 +14,9 @@ use std::sync::Arc;
 use crate::keyspace::Keyspace;
 use crate::permissions::{Defaults, Grant, GrantError, Side};
 use crate::policy::model::{Access, Policy, Rule, Service};
-use crate::query::{Held, Reach, alone};
+use crate::query::{Held, Reach, Verb, alone};
 use crate::subject::Pattern;
 use crate::subject::tree::{NO_BOUND, PatternTree};
-
-/// What one may do with a keyspace or a subject.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Verb {
-    /// Put, delete and purge.
-    Write,
-    /// Get and watch.
-    Read,
-    /// Publish.
-    Publish,
-    /// Subscribe.
-    Subscribe,
-    /// Serve requests.
-    Answer,
-    /// Send requests.
-    Call,
-    /// Read an audit stream.
-    Audit,
-}
-
-impl Verb {
-    /// The verb as text, and in JSON.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Write => "write",
-            Self::Read => "read",
-            Self::Publish => "publish",
-            Self::Subscribe => "subscribe",
-            Self::Answer => "answer",
-            Self::Call => "call",
-            Self::Audit => "audit",
-        }
-    }
-}
 
 /// One thing that a service may do, and the rule that says so.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,7 +7,6 @@
 use serde::Serialize;
 
 pub mod accounts;
-pub mod advisories;
 pub mod callout;
 mod instances;
 pub mod look;

@@ -182,8 +182,8 @@ fn what(table: &mut Table<'_>, verb: &Spanned<String>, policy: &Policy) -> Optio
     if verb.value == CONNECT {
         return connect(table);
     }
-    let Some(known) = Verb::ALL.into_iter().find(|known| known.as_str() == verb.value) else {
-        let names = || Verb::ALL.iter().map(|v| v.as_str()).chain([CONNECT]);
+    let Some(known) = Verb::ASKED.into_iter().find(|known| known.as_str() == verb.value) else {
+        let names = || Verb::ASKED.iter().map(|v| v.as_str()).chain([CONNECT]);
         let help = match nearest(&verb.value, names()) {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("the verbs are {}", names().collect::<Vec<_>>().join(", ")),
@@ -201,7 +201,7 @@ fn what(table: &mut Table<'_>, verb: &Spanned<String>, policy: &Policy) -> Optio
     };
     let (key, example) = match known {
         Verb::Write | Verb::Read => ("keyspace", "\"BUCKET\""),
-        Verb::Publish | Verb::Subscribe => ("subject", "\"SUBJECT\""),
+        _ => ("subject", "\"SUBJECT\""),
     };
     table.require(key, example);
     let target = table.string(key)?;

@@ -209,6 +209,13 @@ impl<K: Role> Verifier<K> {
         Self { kept: moka::sync::Cache::new(most), role: PhantomData }
     }
 
+    /// How many keys are kept.
+    #[must_use]
+    pub fn kept(&self) -> u64 {
+        self.kept.run_pending_tasks();
+        self.kept.entry_count()
+    }
+
     /// As [`PublicKey::verify`], for `key`. Keeps nothing.
     ///
     /// # Errors

@@ -28,6 +28,8 @@ pub mod audit {
     #[cfg(feature = "guard")]
     pub mod loss;
     #[cfg(feature = "guard")]
+    pub mod publish;
+    #[cfg(feature = "guard")]
     pub mod violation;
 }
 pub mod clean;
@@ -61,8 +63,6 @@ pub mod cli;
 pub mod config;
 #[cfg(feature = "service")]
 pub mod decide;
-#[cfg(feature = "service")]
-pub mod defects;
 #[cfg(feature = "service")]
 pub mod diff;
 #[cfg(feature = "service")]

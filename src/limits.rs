@@ -33,6 +33,13 @@ impl<K: Hash + Eq + Send + Sync + 'static> Limit<K> {
         Self { most, seen }
     }
 
+    /// How many sources are remembered.
+    #[must_use]
+    pub fn remembered(&self) -> u64 {
+        self.seen.run_pending_tasks();
+        self.seen.entry_count()
+    }
+
     /// Counts one request of a source at a time, in seconds since the Unix epoch; false when it is
     /// one too many for that minute.
     #[must_use]
@@ -61,6 +68,13 @@ impl RateLimits {
     #[must_use]
     pub fn new(per_key: Option<u32>, per_host: Option<u32>) -> Self {
         Self { per_key: per_key.map(Limit::new), per_host: per_host.map(Limit::new) }
+    }
+
+    /// How many proved keys and how many addresses are remembered.
+    #[must_use]
+    pub fn remembered(&self) -> (u64, u64) {
+        let keys = self.per_key.as_ref().map_or(0, Limit::remembered);
+        (keys, self.per_host.as_ref().map_or(0, Limit::remembered))
     }
 
     /// Counts a request from an address, which is the server's word. This comes before the proof,
@@ -110,7 +124,7 @@ mod tests {
         for source in 0..3 * REMEMBERED {
             assert!(limit.admits(source, 0));
         }
-        limit.seen.run_pending_tasks();
-        assert!(limit.seen.entry_count() <= REMEMBERED);
+        let remembered = limit.remembered();
+        assert!(remembered > 0 && remembered <= REMEMBERED, "{remembered}");
     }
 }

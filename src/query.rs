@@ -21,8 +21,9 @@ use crate::source::toml::nearest;
 use crate::subject::Pattern;
 use crate::subject::tree::{NO_BOUND, PatternTree};
 
-/// What one may ask to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+/// What one may do with a keyspace or a subject. The last three are words of a policy: a question
+/// asks for what they come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, clap::ValueEnum)]
 pub enum Verb {
     /// Put, delete or purge keys of a keyspace.
     Write,
@@ -32,11 +33,20 @@ pub enum Verb {
     Publish,
     /// Subscribe to a subject.
     Subscribe,
+    /// Serve requests.
+    #[value(skip)]
+    Answer,
+    /// Send requests.
+    #[value(skip)]
+    Call,
+    /// Read an audit stream.
+    #[value(skip)]
+    Audit,
 }
 
 impl Verb {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Write, Self::Read, Self::Publish, Self::Subscribe];
+    /// Those that one may ask for.
+    pub const ASKED: [Self; 4] = [Self::Write, Self::Read, Self::Publish, Self::Subscribe];
 
     /// The verb as written in commands, assertions and JSON.
     #[must_use]
@@ -46,6 +56,9 @@ impl Verb {
             Self::Read => "read",
             Self::Publish => "publish",
             Self::Subscribe => "subscribe",
+            Self::Answer => "answer",
+            Self::Call => "call",
+            Self::Audit => "audit",
         }
     }
 }
@@ -67,7 +80,8 @@ impl Question {
     /// Reads a question.
     ///
     /// # Errors
-    /// A problem without a place, when `target` is no keyspace or no subject.
+    /// A problem without a place, when `target` is no keyspace or no subject, and for audit streams,
+    /// which nobody may ask for by name.
     pub fn parse(verb: Verb, target: &str) -> Result<Self, Problem> {
         let keyspace = || {
             Keyspace::parse(target).map_err(|error| {
@@ -88,8 +102,13 @@ impl Question {
         Ok(match verb {
             Verb::Write => Self::Write(keyspace()?),
             Verb::Read => Self::Read(keyspace()?),
-            Verb::Publish => Self::Publish(subject()?),
-            Verb::Subscribe => Self::Subscribe(subject()?),
+            Verb::Publish | Verb::Call => Self::Publish(subject()?),
+            Verb::Subscribe | Verb::Answer => Self::Subscribe(subject()?),
+            Verb::Audit => {
+                let message = format!("`audit {target}` is not a question");
+                return Err(Problem::error("bad-question", message)
+                    .help("`solewriter explain SERVICE` shows which audit streams it reads"));
+            }
         })
     }
 

@@ -4,6 +4,7 @@
 //! text that reaches a log may hold line breaks and terminal codes. Metrics are in the
 //! OpenMetrics text format.
 
+mod caches;
 mod consumers;
 mod events;
 mod lines;
@@ -11,8 +12,8 @@ mod servers;
 mod sessions;
 
 use std::io::IsTerminal;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use prometheus_client::encoding::{EncodeLabelSet, text};
@@ -24,11 +25,13 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use tracing_subscriber::EnvFilter;
 
+use self::caches::CacheMetrics;
 pub use self::consumers::ConsumerMetrics;
 pub use self::events::{brief, log_event};
 use self::events::{log_defects, log_gateways};
 use self::servers::{Clusters, Seen};
 pub use self::sessions::{SessionMetrics, SessionState};
+use crate::decide::CacheSizes;
 use crate::policy::model::Policy;
 use crate::protocol::request::{Rejection, Server};
 
@@ -152,6 +155,9 @@ pub struct Metrics {
     audit_connected: Gauge,
     sessions: SessionMetrics,
     consumers: ConsumerMetrics,
+    caches: CacheMetrics,
+    /// Measures the caches when somebody reads the metrics.
+    cache_sizes: OnceLock<Box<dyn Fn() -> CacheSizes + Send + Sync>>,
 }
 
 impl Metrics {
@@ -188,6 +194,8 @@ impl Metrics {
             audit_connected: Gauge::default(),
             sessions: SessionMetrics::default(),
             consumers: ConsumerMetrics::default(),
+            caches: CacheMetrics::default(),
+            cache_sizes: OnceLock::new(),
             registry: Registry::default(),
         };
         registry.register(
@@ -257,6 +265,7 @@ impl Metrics {
         metrics.register_audit(&mut registry);
         metrics.sessions.register(&mut registry);
         metrics.consumers.register(&mut registry);
+        metrics.caches.register(&mut registry);
         Arc::new(Self { registry, ..metrics })
     }
 
@@ -444,9 +453,17 @@ impl Metrics {
         self.policy_confirmed.set(at);
     }
 
+    /// Takes what measures the caches, once.
+    pub fn measure_caches(&self, sizes: impl Fn() -> CacheSizes + Send + Sync + 'static) {
+        let _ = self.cache_sizes.set(Box::new(sizes));
+    }
+
     /// The OpenMetrics text.
     #[must_use]
     pub fn encode(&self) -> String {
+        if let Some(sizes) = self.cache_sizes.get() {
+            self.caches.set(sizes());
+        }
         let mut out = String::new();
         // Writing to a String fails only if a metric's own encoder does.
         if text::encode(&mut out, &self.registry).is_err() {

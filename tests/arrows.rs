@@ -90,7 +90,7 @@ const CRATES: &[Crate] = &[
             &["permissions::digest", "permissions::reserved"],
             &["permissions::streams"],
             &["protocol", "policy::document", "policy::model"],
-            &["source", "defects"],
+            &["source", "nats::advisories"],
             &["keys"],
         ],
     },

@@ -14,7 +14,7 @@ use solewriter::audit::event::{
     PolicyRefused, Record, RequestRejected, SessionClosed, Source, Started, Stopped, Transfer,
     Trouble, Violation,
 };
-use solewriter::audit::schema::{self, Form, KINDS};
+use solewriter::audit::schema::{self, Kind, kinds};
 
 const NKEY: &str = "UCRAFZAHGBQKZ5WVGGAZTW3N7PIO7NNEZC77U2TFP7DSBDSFHKEUCIHK";
 const SERVER: &str = "NB3JFQ5NGVALXAB4AIFTV3TGZWEIOERSGTVAY3TRIPAK3VZ76QY632XP";
@@ -71,7 +71,7 @@ fn origin() -> Origin {
     }
 }
 
-/// One of each, in the order of [`KINDS`].
+/// One of each, in the order of [`kinds`].
 #[allow(clippy::too_many_lines)]
 fn samples() -> Vec<Event> {
     let list = |name: &str| Names::of([name]);
@@ -208,11 +208,20 @@ fn the_schema_takes_every_event_and_no_other() {
         let mut more = event.clone();
         more["data"]["seed"] = "no".into();
         assert!(!valid.is_valid(&more), "{more}");
-        let kind = KINDS.iter().find(|k| k.types.contains(&event["type"].as_str().unwrap()));
-        for field in kind.unwrap().fields.iter().filter(|field| field.always) {
+        let kinds = kinds();
+        let kind = kinds.iter().find(|k| k.types.contains(&event["type"].as_str().unwrap()));
+        for (name, ..) in fields(kind.unwrap()).iter().filter(|(_, always, _)| *always) {
             let mut less = event.clone();
-            less["data"].as_object_mut().unwrap().remove(field.name).unwrap();
-            assert!(!valid.is_valid(&less), "without {}", field.name);
+            less["data"].as_object_mut().unwrap().remove(name).unwrap();
+            assert!(!valid.is_valid(&less), "without {name}");
+        }
+        // What is absent is left out: a null is refused, and so is what is of another form.
+        for name in event["data"].as_object().unwrap().keys() {
+            for wrong in [Value::Null, Value::Array(vec![0.5.into()])] {
+                let mut other = event.clone();
+                other["data"][name] = wrong;
+                assert!(!valid.is_valid(&other), "{name}: {other}");
+            }
         }
         for (attribute, wrong) in [
             ("specversion", "0.3"),
@@ -228,10 +237,22 @@ fn the_schema_takes_every_event_and_no_other() {
     }
 }
 
+/// The fields of an event's data: name, whether it is always there, and its schema. Those that are
+/// come first, as the type has them; the others by their names.
+fn fields(kind: &Kind) -> Vec<(String, bool, Value)> {
+    let properties = kind.data["properties"].as_object().unwrap();
+    let required = kind.data["required"].as_array().unwrap();
+    let always: Vec<&str> = required.iter().map(|name| name.as_str().unwrap()).collect();
+    let maybe = properties.keys().map(String::as_str).filter(|name| !always.contains(name));
+    let all = always.iter().map(|name| (*name, true)).chain(maybe.map(|name| (name, false)));
+    all.map(|(name, always)| (name.to_owned(), always, properties[name].clone())).collect()
+}
+
 #[test]
-fn every_field_of_the_table_is_one_that_the_code_makes() {
-    for kind in &KINDS {
-        let table: BTreeSet<&str> = kind.fields.iter().map(|field| field.name).collect();
+fn every_field_of_the_schema_is_one_that_the_code_makes() {
+    for kind in &kinds() {
+        let fields = fields(kind);
+        let table: BTreeSet<&str> = fields.iter().map(|(name, ..)| name.as_str()).collect();
         let events = cloud_events();
         let made: BTreeSet<&str> = events
             .iter()
@@ -257,28 +278,33 @@ fn the_committed_schema_is_true() {
     assert!(copy == text, "run UPDATE_SCHEMA=1 cargo test --test audit, and look at the diff");
 }
 
-/// The part of the page that is made from the table and the samples.
+fn about(schema: &Value) -> &str {
+    schema["description"].as_str().unwrap()
+}
+
+/// The part of the page that is made from the schema and the samples.
 fn reference() -> String {
     let mut out = String::new();
     let events = cloud_events();
-    for kind in &KINDS {
+    for kind in &kinds() {
         let types: Vec<String> = kind.types.iter().map(|name| format!("`{name}`")).collect();
-        let _ = writeln!(out, "### {}\n\n{}", types.join(", "), kind.about);
+        let _ = writeln!(out, "### {}\n\n{}", types.join(", "), about(&kind.data));
         if !kind.subject.is_empty() {
             let _ = writeln!(out, "Its `subject` is {}.", kind.subject);
         }
         let _ = writeln!(out, "\n| field | form | meaning |\n| --- | --- | --- |");
-        for field in kind.fields {
-            let form = match field.form {
-                Form::Text => "text",
-                Form::Number => "number",
-                Form::Time => "time",
-                Form::Origin | Form::Changes => "object",
-                Form::Faults => "list",
-                Form::Flag => "true or false",
+        for (name, always, schema) in fields(kind) {
+            let form = match (schema["type"].as_str(), schema["format"].as_str()) {
+                (Some("string"), Some("date-time")) => "time",
+                (Some("string"), None) => "text",
+                (Some("integer"), None) => "number",
+                (Some("object"), None) => "object",
+                (Some("array"), None) => "list",
+                (Some("boolean"), None) => "true or false",
+                other => panic!("{name} has a form of its own: {other:?}"),
             };
-            let form = if field.always { form.to_owned() } else { format!("{form}, if any") };
-            let _ = writeln!(out, "| `{}` | {form} | {} |", field.name, field.about);
+            let form = if always { form.to_owned() } else { format!("{form}, if any") };
+            let _ = writeln!(out, "| `{name}` | {form} | {} |", about(&schema));
         }
         let sample = events.iter().find(|event| event["type"] == kind.types[0]).unwrap();
         let _ = writeln!(out, "\n```json\n{sample:#}\n```\n");

@@ -161,7 +161,7 @@ fn check_table(name: &str, from: &str, to: &str, table: &str) {
 #[test]
 fn the_page_about_doctor_has_every_check_and_advisory() {
     use solewriter::doctor::CHECKS;
-    use solewriter::doctor::advisories::{ADVISORIES, UP_TO};
+    use solewriter::nats::advisories::{ADVISORIES, UP_TO, plain};
     let mut table =
         "| check | what must be so | why | takes |\n| --- | --- | --- | --- |\n".to_owned();
     for check in CHECKS {
@@ -177,11 +177,13 @@ fn the_page_about_doctor_has_every_check_and_advisory() {
         "<!-- end -->",
         &table,
     );
-    let mut table = "| note | alias | fixed in | what |\n| --- | --- | --- | --- |\n".to_owned();
+    let mut table = "| note | name | fixed in | what |\n| --- | --- | --- | --- |\n".to_owned();
     for advisory in ADVISORIES {
-        let (note, link, title) = (advisory.note, advisory.link(), advisory.title);
-        let fixed = advisory.fixed.join(", ");
-        let _ = writeln!(table, "| [{note}]({link}) | {} | {fixed} | {title} |", advisory.alias);
+        let (name, title) = (advisory.name, advisory.title);
+        let note = advisory.note.zip(advisory.link());
+        let note = note.map_or("none".to_owned(), |(note, link)| format!("[{note}]({link})"));
+        let fixed: Vec<String> = advisory.fixed.iter().map(|f| plain(*f).to_string()).collect();
+        let _ = writeln!(table, "| {note} | {name} | {} | {title} |", fixed.join(", "));
     }
     check_table(
         "doctor.md",
@@ -232,4 +234,26 @@ fn the_page_about_operating_has_every_event_of_the_service() {
         }
     }
     assert!(events > 40, "{events}");
+}
+
+#[test]
+fn the_page_about_operating_has_every_metric() {
+    let page = std::fs::read_to_string(repository().join("docs/operations.md")).unwrap();
+    let text = solewriter::telemetry::Metrics::new().encode();
+    let mut known = Vec::new();
+    for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+        let (name, kind) = line.split_once(' ').unwrap();
+        let end = match kind {
+            "counter" => "_total",
+            "info" => "_info",
+            _ => "",
+        };
+        let row = format!("| `{name}{end}` | {kind} |");
+        assert!(page.contains(&row), "{row}");
+        known.push(row);
+    }
+    assert!(known.len() > 30, "{text}");
+    for line in page.lines().filter(|line| line.starts_with("| `solewriter_")) {
+        assert!(known.iter().any(|row| line.starts_with(row)), "there is no such metric: {line}");
+    }
 }

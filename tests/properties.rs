@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use serde_json::Value;
-use solewriter::diff::{Verb, diff};
+use solewriter::diff::diff;
 use solewriter::keyspace::Keyspace;
 use solewriter::permissions::{Defaults, Grant, Side, never_granted};
 use solewriter::policy::model::{Access, Policy};
 use solewriter::policy::validate::validate;
-use solewriter::query::{Question, Reach, may, who_can};
+use solewriter::query::{Question, Reach, Verb, may, who_can};
 use solewriter::source::SourceFile;
 use solewriter::subject::Pattern;
 

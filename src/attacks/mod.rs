@@ -24,7 +24,9 @@ pub mod wire;
 
 use std::time::Duration;
 
-use crate::defects::{Defect, Version};
+use semver::Version;
+
+use crate::nats::advisories::Advisory;
 
 /// Who attacks: a service with ordinary grants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -317,7 +319,7 @@ pub struct Attack {
     /// Whether it needs more than one server.
     pub cluster: bool,
     /// A defect of some versions that opens it.
-    pub defect: Option<&'static Defect>,
+    pub defect: Option<&'static Advisory>,
     /// Whether what it asks must be answered where the attacker asks for itself: otherwise that
     /// nothing came of it would say nothing.
     pub rehearsed: bool,
@@ -508,21 +510,21 @@ impl Attack {
         self
     }
 
-    fn opened_by(mut self, defect: &'static Defect) -> Self {
+    fn opened_by(mut self, defect: &'static Advisory) -> Self {
         self.defect = Some(defect);
         self
     }
 
     /// Whether that server version has what it uses.
     #[must_use]
-    pub fn exists_in(&self, version: Version) -> bool {
-        self.control == Control::Nowhere || (version.0, version.1) >= self.since
+    pub fn exists_in(&self, version: &Version) -> bool {
+        self.control == Control::Nowhere || (version.major, version.minor) >= self.since
     }
 
     /// Whether that is what must come of it on that version.
     #[must_use]
-    pub fn expects(&self, ending: Ending, version: Version) -> bool {
-        if self.defect.is_some_and(|defect| defect.is_in(version)) {
+    pub fn expects(&self, ending: Ending, version: &Version) -> bool {
+        if self.defect.is_some_and(|defect| defect.affects(version)) {
             return ending == Ending::Succeeded;
         }
         match self.expected {

@@ -6,7 +6,6 @@ use std::fmt::Write as _;
 use super::stage::line;
 use super::{Attack, Control, Ending, Expected, Family};
 use crate::clean;
-use crate::defects::dotted;
 
 /// What came of each attack at one place, by its id; `None` where the server has nothing of the
 /// kind.
@@ -65,14 +64,15 @@ fn residuals(families: &[Family]) -> String {
         let mut told = Vec::new();
         if let Some(defect) = attack.defect {
             let lines: Vec<String> = defect
-                .versions
-                .iter()
-                .map(|(from, fixed)| format!("{} up to before {}", dotted(*from), dotted(*fixed)))
+                .ranges()
+                .map(|(from, fixed)| format!("{from} up to before {fixed}"))
                 .collect();
-            let (lines, mitigation) = (lines.join(" and "), capital(defect.mitigation));
+            let (reason, mitigation) =
+                defect.opens.map_or((defect.title, ""), |o| (o.reason, o.mitigation));
+            let (lines, mitigation) = (lines.join(" and "), capital(mitigation));
             told.push(format!(
                 "On nats-server {lines} ({}): {}. *{mitigation}.*",
-                defect.name, defect.reason
+                defect.name, reason
             ));
         }
         match attack.expected {

@@ -68,10 +68,11 @@ pub fn cut(text: &str, most: usize) -> String {
 
 /// A list of names that cannot grow without bound.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "audit-schema", derive(schemars::JsonSchema))]
 pub struct Names {
     /// How many there are.
     pub count: u64,
-    /// The first [`MAX_NAMES`] of them.
+    /// The first 20 of them ([`MAX_NAMES`]).
     pub names: Vec<String>,
 }
 
@@ -112,10 +113,12 @@ impl Outcome {
 
 /// A connection was decided.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "audit-schema", derive(schemars::JsonSchema))]
 pub struct Authorisation {
-    /// How it came out.
+    /// `granted` or `denied`.
+    #[cfg_attr(feature = "audit-schema", schemars(with = "String"))]
     pub outcome: Outcome,
-    /// `granted`, or the code of the denial.
+    /// `granted`, or why not: the reasons are in `operations.md`.
     pub reason: String,
     /// The denial in words.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -128,11 +131,11 @@ pub struct Authorisation {
     pub nkey: Option<String>,
     /// The client's address, as the server sees it.
     pub host: String,
-    /// How it connects: `STANDARD`, `WEBSOCKET`, `MQTT`, `LEAFNODE`, or `unknown`.
+    /// `STANDARD`, `WEBSOCKET`, `MQTT`, `LEAFNODE`, or `unknown` for anything else.
     pub connection: String,
-    /// The client's name for itself.
+    /// The client's name for itself, escaped and cut.
     pub client: String,
-    /// The client's library, in its own words.
+    /// The client's library in its own words, escaped and cut.
     pub library: String,
     /// The name of the server that asked.
     pub server: String,
@@ -150,21 +153,22 @@ pub struct Authorisation {
     pub grant: Option<String>,
     /// When the permissions end.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "audit-schema", schemars(with = "String", extend("format" = "date-time")))]
     pub expires: Option<Timestamp>,
     /// Identifies the decision; also the `jti` of the user JWT.
     pub decision: String,
     /// From taking up the request to its answer, in microseconds.
     pub took_us: u64,
-    /// Why no answer could be made, when none could: the client was refused then, whatever the
-    /// outcome says.
+    /// Why no answer could be made; the client was refused then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unanswered: Option<String>,
 }
 
-/// A request on the callout's subject that no server provably sent; it got no answer.
+/// A request on `$SYS.REQ.USER.AUTH` that no server provably sent; it got no answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "audit-schema", derive(schemars::JsonSchema))]
 pub struct RequestRejected {
-    /// The code.
+    /// The code: see `operations.md`.
     pub reason: String,
     /// In words.
     pub detail: String,
@@ -172,8 +176,10 @@ pub struct RequestRejected {
 
 /// Where a policy came from, and who put it there.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "audit-schema", derive(schemars::JsonSchema))]
 pub struct Origin {
     /// `directory` or `bucket`.
+    #[cfg_attr(feature = "audit-schema", schemars(extend("enum" = ["directory", "bucket"])))]
     pub from: String,
     /// The directory, or the bucket.
     pub place: String,
@@ -190,6 +196,7 @@ pub struct Origin {
 
 /// A keyspace that changed hands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "audit-schema", derive(schemars::JsonSchema))]
 pub struct Transfer {
     /// The keys.
     pub keyspace: String,
@@ -201,6 +208,7 @@ pub struct Transfer {
 
 /// What a policy changed for services.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "audit-schema", derive(schemars::JsonSchema))]
 pub struct Changes {
     /// Services that are new.
     pub added: Names,
@@ -210,7 +218,7 @@ pub struct Changes {
     pub changed: Names,
     /// How many keyspaces changed hands.
     pub transferred: u64,
-    /// The first [`MAX_NAMES`] of those.
+    /// The first 20 of those ([`MAX_NAMES`]).
     pub transfers: Vec<Transfer>,
     /// How many rights were gained, over all services.
     pub gained: u64,
@@ -220,13 +228,14 @@ pub struct Changes {
 
 /// A policy came into force: at start, or a change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "audit-schema", derive(schemars::JsonSchema))]
 pub struct PolicyAccepted {
     /// The revision in force now.
     pub revision: String,
-    /// The one before; none at start.
+    /// The revision before; absent at start.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub before: Option<String>,
-    /// Where it came from.
+    /// Where the policy came from, and who put it there.
     pub origin: Origin,
     /// How many services it has.
     pub services: u64,
@@ -234,13 +243,14 @@ pub struct PolicyAccepted {
     pub buckets: u64,
     /// How many warnings and notes there were.
     pub warnings: u64,
-    /// What it changed; none at start.
+    /// What it changed for services; absent at start.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub changes: Option<Changes>,
 }
 
 /// One thing that is wrong with a policy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "audit-schema", derive(schemars::JsonSchema))]
 pub struct Fault {
     /// The problem's code.
     pub code: String,
@@ -253,27 +263,28 @@ pub struct Fault {
 
 /// A policy was refused as a whole; the one before stays.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "audit-schema", derive(schemars::JsonSchema))]
 pub struct PolicyRefused {
-    /// The revision that stays in force; none when the service could not start.
+    /// The revision that stays in force; absent when there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revision: Option<String>,
-    /// Where it came from.
+    /// Where the policy came from, and who put it there.
     pub origin: Origin,
     /// How many errors there are.
     pub errors: u64,
-    /// The first [`MAX_NAMES`] errors.
+    /// The first 20 errors, each with code, message and place.
     pub faults: Vec<Fault>,
-    /// All problems as a text for people, with the lines that they are about; cut when it is
-    /// long. What has the form of a seed is masked.
+    /// All problems as a text for people, cut when it is long.
     pub problems: String,
 }
 
-/// A live connection was closed, or should have been, because of a change.
+/// A live connection was closed because of a change, or should have been.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "audit-schema", derive(schemars::JsonSchema))]
 pub struct SessionClosed {
     /// `closed`, `gone` (it ended by itself first) or `failed`.
     pub outcome: String,
-    /// Why: `disabled`, `removed`, `key_removed`, `grant_changed`, and so on.
+    /// Why it must end.
     pub reason: String,
     /// More about it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -307,10 +318,11 @@ pub struct SessionClosed {
 
 /// A client used, or tried to use, a subject outside its grant. Repeated ones are one event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "audit-schema", derive(schemars::JsonSchema))]
 pub struct Violation {
     /// `server_log`, or `client` when a guard inside the client saw it.
     pub seen_by: String,
-    /// Whether the line of the log may be a client's own words: then nobody is named.
+    /// True when the line of the log may be a client's own words; then no service is named.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unproved: bool,
     /// The service that tried.
@@ -337,7 +349,8 @@ pub struct Violation {
     /// What the client says of itself, as the server logs it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client: Option<String>,
-    /// What was tried.
+    /// `write`, `purge`, `get`, `watch`, `open`, `administer`, `publish`, `subscribe` or `reply`.
+    #[cfg_attr(feature = "audit-schema", schemars(with = "String"))]
     pub operation: Operation,
     /// The subject.
     pub subject: String,
@@ -356,19 +369,22 @@ pub struct Violation {
     /// What else there is to know.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
-    /// For the repeats of a violation, the id of the event that told the first of them.
+    /// For repeats, the id of the event that told the first of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repeats: Option<String>,
     /// How often it was tried.
     pub count: u64,
     /// The first time.
+    #[cfg_attr(feature = "audit-schema", schemars(with = "String", extend("format" = "date-time")))]
     pub first: Timestamp,
     /// The last time.
+    #[cfg_attr(feature = "audit-schema", schemars(with = "String", extend("format" = "date-time")))]
     pub last: Timestamp,
 }
 
 /// A producer began its work.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "audit-schema", derive(schemars::JsonSchema))]
 pub struct Started {
     /// Its version.
     pub version: String,
@@ -382,6 +398,7 @@ pub struct Started {
 
 /// A producer ended, and had the time to say so.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "audit-schema", derive(schemars::JsonSchema))]
 pub struct Stopped {
     /// Its version.
     pub version: String,
@@ -390,14 +407,16 @@ pub struct Stopped {
     /// What failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
-    /// How long it ran, in seconds.
+    /// How long it ran.
     pub ran_seconds: u64,
 }
 
-/// Something about keys or settings that needs a person.
+/// Something about keys or settings needs a person: a key that ends soon, a permission that the
+/// callout user lacks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "audit-schema", derive(schemars::JsonSchema))]
 pub struct Trouble {
-    /// A short, stable name.
+    /// A short, stable name; the log's `event`.
     pub reason: String,
     /// In words, with what to do.
     pub detail: String,
@@ -406,18 +425,20 @@ pub struct Trouble {
     pub service: Option<String>,
 }
 
-/// Events that will never be in the stream.
+/// Events will never be in the stream. The log has them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "audit-schema", derive(schemars::JsonSchema))]
 pub struct Lost {
-    /// `queue_full`, `spool_full`, `killed`, `damaged` or `id_taken`; from a guard, `unpublished`.
+    /// `queue_full`, `spool_full`, `killed`, `damaged`, `id_taken` or `strangers`; from a guard,
+    /// `unpublished`.
     pub reason: String,
     /// How many.
     pub count: u64,
     /// The run that they belong to.
     pub instance: String,
-    /// The sequence number of the first.
+    /// The number of the first.
     pub first: u64,
-    /// The sequence number of the last.
+    /// The number of the last.
     pub last: u64,
 }
 

@@ -9,16 +9,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use async_nats::jetstream::context::{ContextBuilder, PublishErrorKind};
-use async_nats::jetstream::message::PublishMessage;
+use async_nats::jetstream::context::{PublishError, PublishErrorKind};
+use async_nats::jetstream::publish::PublishAck;
 use async_nats::{Client, ConnectOptions, Event, ServerAddr};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::timeout;
 
+use super::publish::{PATIENCE, Publisher};
 use super::spool::Line;
 
-/// How long the stream may take to acknowledge a batch, and to be asked.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// A lost connection is not made again by the client library: not within its life.
 const NEVER: Duration = Duration::from_secs(1_000_000);
 
@@ -53,6 +52,16 @@ pub(super) enum SendError {
     Lost,
 }
 
+impl SendError {
+    fn of(error: &PublishError, subject: &str) -> Self {
+        match error.kind() {
+            PublishErrorKind::StreamNotFound => Self::NoStream(subject.to_owned()),
+            PublishErrorKind::TimedOut => Self::Timeout,
+            _ => Self::Refused(error.to_string()),
+        }
+    }
+}
+
 pub(super) enum Question {
     /// The message id of the last message on a subject; `None` when there is none.
     Last { subject: String, answer: oneshot::Sender<Result<Option<String>, SendError>> },
@@ -81,6 +90,29 @@ pub(super) struct Published {
 impl Published {
     pub fn none(error: SendError) -> Self {
         Self { done: 0, taken: Vec::new(), outcome: Err(error) }
+    }
+
+    /// What the acknowledgements of these events come to, up to the first of another stream.
+    fn of(
+        target: &Target,
+        sequences: &[u64],
+        acknowledged: Vec<PublishAck>,
+        unsure: u64,
+        outcome: Result<(), SendError>,
+    ) -> Self {
+        let mut published = Self { done: 0, taken: Vec::new(), outcome };
+        for (sequence, taken) in sequences.iter().zip(acknowledged) {
+            if taken.stream != target.stream {
+                let error = SendError::OtherStream(taken.stream, target.stream.clone());
+                published.outcome = Err(error);
+                break;
+            }
+            if taken.duplicate && *sequence > unsure {
+                published.taken.push(*sequence);
+            }
+            published.done += 1;
+        }
+        published
     }
 }
 
@@ -183,15 +215,19 @@ impl Question {
                 good
             }
             Self::Publish { subject, instance, lines, unsure, answer } => {
-                let mut published = Published { done: 0, taken: Vec::new(), outcome: Ok(()) };
-                let publishing =
-                    publish(client, target, &subject, &instance, lines, unsure, &mut published);
+                let sequences: Vec<u64> = lines.iter().map(|line| line.sequence).collect();
+                let id = |sequence: u64| format!("{instance}-{sequence}");
+                let batch = lines.into_iter().map(|line| (id(line.sequence), line.bytes.into()));
+                let publisher = Publisher::new(client.clone(), &subject);
+                let mut taken = Vec::with_capacity(sequences.len());
                 let outcome = tokio::select! {
-                    outcome = publishing => outcome,
+                    outcome = publisher.publish(batch, &mut taken) => {
+                        outcome.map_err(|error| SendError::of(&error, &subject))
+                    }
                     () = lost.notified() => Err(SendError::Lost),
                 };
-                let good = outcome.is_ok();
-                published.outcome = outcome;
+                let published = Published::of(target, &sequences, taken, unsure, outcome);
+                let good = published.outcome.is_ok();
                 let _ = answer.send(published);
                 good
             }
@@ -210,40 +246,4 @@ async fn last(client: &Client, stream: &str, subject: &str) -> Result<Option<Str
     let id = answer.headers.as_ref().and_then(|headers| headers.get("Nats-Msg-Id"));
     let missing = || SendError::Refused(format!("status {:?}", answer.status));
     id.map(|id| Some(id.as_str().to_owned())).ok_or_else(missing)
-}
-
-async fn publish(
-    client: &Client,
-    target: &Target,
-    subject: &str,
-    instance: &str,
-    lines: Vec<Line>,
-    unsure: u64,
-    published: &mut Published,
-) -> Result<(), SendError> {
-    let context = ContextBuilder::new().timeout(PATIENCE).build(client.clone());
-    let mut acknowledgements = Vec::with_capacity(lines.len());
-    for line in lines {
-        let message = PublishMessage::build()
-            .message_id(format!("{instance}-{}", line.sequence))
-            .payload(line.bytes.into());
-        let sent = context.send_publish(subject.to_owned(), message).await;
-        let sent = sent.map_err(|error| SendError::Refused(error.to_string()))?;
-        acknowledgements.push((line.sequence, sent));
-    }
-    for (sequence, acknowledgement) in acknowledgements {
-        let taken = acknowledgement.await.map_err(|error| match error.kind() {
-            PublishErrorKind::StreamNotFound => SendError::NoStream(subject.to_owned()),
-            PublishErrorKind::TimedOut => SendError::Timeout,
-            _ => SendError::Refused(error.to_string()),
-        })?;
-        if taken.stream != target.stream {
-            return Err(SendError::OtherStream(taken.stream, target.stream.clone()));
-        }
-        if taken.duplicate && sequence > unsure {
-            published.taken.push(sequence);
-        }
-        published.done += 1;
-    }
-    Ok(())
 }

@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use super::event::{Event, SUBJECT_ROOT, Trouble};
 use super::loss::Loss;
+use super::publish::Pace;
 use super::queue::Intake;
 use super::sender::{self, Published, Question, SendError, Target};
 use super::spool::{Line, Run};
@@ -32,8 +33,7 @@ const BATCH_BYTES: u64 = 512 * 1024;
 pub const SURE: Duration = Duration::from_secs(60);
 /// How long the stream is asked for its last event before older ones are sent without an answer.
 const UNANSWERED: Duration = Duration::from_secs(60);
-/// Between two attempts, at first and at most.
-const PAUSE: Duration = Duration::from_millis(100);
+/// The longest pause between two attempts.
 const PAUSE_AT_MOST: Duration = Duration::from_secs(2);
 /// Events are gathered for so long before they are written: under load, a decision then wakes
 /// nobody. This much may be lost when the process is killed.
@@ -89,8 +89,7 @@ impl Sink {
             unwritten: Vec::new(),
             lost: None,
             on_its_way: None,
-            careful: true,
-            pause: PAUSE,
+            pace: Pace::new(BATCH, PAUSE_AT_MOST),
             not_before: None,
             failing: None,
             said: None,
@@ -170,9 +169,7 @@ struct Keeper {
     lost: Option<Loss>,
     /// The instance that it belongs to, and the question.
     on_its_way: Option<(String, Way)>,
-    /// One event at a time: nobody knows whether the stream is there.
-    careful: bool,
-    pause: Duration,
+    pace: Pace,
     not_before: Option<Instant>,
     /// Since when nothing gets through.
     failing: Option<Instant>,
@@ -350,8 +347,7 @@ impl Keeper {
         }
         let instance = sending.run.instance.clone();
         let subject = format!("{SUBJECT_ROOT}.{producer}.{instance}");
-        let most = if self.careful { 1 } else { BATCH };
-        let mut lines = match sending.run.next(most, BATCH_BYTES) {
+        let mut lines = match sending.run.next(self.pace.most(), BATCH_BYTES) {
             Ok(lines) => lines,
             Err(error) => {
                 self.failed(&format!("cannot read the spool: {error}"));
@@ -483,20 +479,17 @@ impl Keeper {
                 }
                 match outcome {
                     Ok(()) => {
-                        self.careful = false;
+                        self.pace.took();
                         self.works();
                     }
-                    Err(error) => {
-                        self.careful = true;
-                        self.failed(&error.to_string());
-                    }
+                    Err(error) => self.failed(&error.to_string()),
                 }
             }
         }
     }
 
     fn works(&mut self) {
-        self.pause = PAUSE;
+        self.pace.answered();
         self.intake.metrics().audit_connected(true);
         if let Some(since) = self.failing.take() {
             self.said = None;
@@ -512,8 +505,7 @@ impl Keeper {
         self.intake.metrics().audit_connected(false);
         self.failing.get_or_insert_with(Instant::now);
         self.say(error);
-        self.not_before = Some(Instant::now() + self.pause);
-        self.pause = (self.pause * 2).min(PAUSE_AT_MOST);
+        self.not_before = Some(Instant::now() + self.pace.failed());
     }
 
     /// Takes over what runs left that are no more, and tells what they lost.

@@ -168,6 +168,10 @@ async fn serve(
         limits,
     });
 
+    let measured = Arc::downgrade(&service);
+    metrics.measure_caches(move || {
+        measured.upgrade().map(|service| service.cache_sizes()).unwrap_or_default()
+    });
     let (stop, stopped) = watch::channel(false);
     let until_stopped = || {
         let mut stopped = stopped.clone();

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::{ConnectOptions, Event, ServerAddr, jetstream};
+use async_nats::{ConnectOptions, Event, ServerAddr};
 use clap::{Args, ValueEnum};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, watch};
 use super::tool::{AuditArgs, duration};
 use super::{fail, report, runtime, wrong};
 use crate::audit::event::Source;
+use crate::audit::publish::Publisher;
 use crate::config;
 use crate::keys::{Seed, User};
 use crate::operation::inbox_prefix;
@@ -216,10 +217,8 @@ impl Violations {
         }
         if let Some(seed) = seed {
             let (outbox, subject) = (follower.outbox(), follower.subject());
-            let client = self.connect(&seed).await?;
-            tokio::spawn(async move {
-                outbox.deliver(&jetstream::new(client), &subject).await;
-            });
+            let publisher = Publisher::new(self.connect(&seed).await?, &subject);
+            tokio::spawn(async move { outbox.deliver(&publisher).await });
         }
         let (stop, stopped) = watch::channel(false);
         let mut terminate = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use semver::Version;
 
 use super::Report;
-use super::advisories::{ADVISORIES, Advisory, Needs, UP_TO, clean};
 use super::seen::{Address, Blind, Entry, Info, Login, Seen, Server};
-use crate::defects::{Defect, LEAFNODES_HELD, SECOND_CONNECT, holds_leafnodes};
+use crate::nats::advisories::{
+    self, ADVISORIES, Advisory, LEAFNODES_HELD, Needs, UP_TO, clean, holds_leafnodes, plain,
+};
 use crate::source::toml::show_duration;
 
 /// The first version with auth callout.
@@ -128,18 +129,18 @@ fn versions(seen: &Seen, report: &mut Report) {
     }
     for (version, names) in &by_version {
         let on = names.join(", ");
-        match Version::parse(version.trim_start_matches('v')) {
-            Err(_) => report.warning(
+        match advisories::version(version) {
+            None => report.warning(
                 "version",
                 format!("{on}: {version:?} is no version that can be judged"),
                 "run a release of nats-server",
             ),
-            Ok(parsed) if (parsed.major, parsed.minor) < OLDEST => report.problem(
+            Some(parsed) if (parsed.major, parsed.minor) < OLDEST => report.problem(
                 "version",
                 format!("{on}: nats-server {version} has no authorization callout"),
                 "upgrade to 2.10 or newer",
             ),
-            Ok(parsed) => {
+            Some(parsed) => {
                 if (parsed.major, parsed.minor) > NEWEST {
                     report.warning(
                         "version",
@@ -149,26 +150,26 @@ fn versions(seen: &Seen, report: &mut Report) {
                 } else if by_version.len() == 1 {
                     report.ok("version", format!("nats-server {version} on {on}"));
                 }
-                advisories(&parsed, &on, &servers, anybody, report);
+                holes(&parsed, &on, &servers, anybody, report);
             }
         }
     }
 }
 
 /// What is known of one version, on these servers.
-fn advisories(
+fn holes(
     version: &Version,
     on: &str,
     servers: &[(String, String, Option<&Server>)],
     anybody: bool,
     report: &mut Report,
 ) {
-    let plain = (version.major, version.minor, version.patch);
-    if SECOND_CONNECT.is_in(plain) {
-        let Defect { name, reason, mitigation, .. } = SECOND_CONNECT;
-        report.warning("advisories", format!("{version} on {on} ({name}): {reason}"), mitigation);
+    let all = ADVISORIES.iter().filter(|advisory| advisory.affects(version));
+    let (found, ours): (Vec<&Advisory>, Vec<&Advisory>) = all.partition(|a| a.note.is_some());
+    for (Advisory { name, .. }, opens) in ours.into_iter().filter_map(|a| Some((a, a.opens?))) {
+        let text = format!("{version} on {on} ({name}): {}", opens.reason);
+        report.warning("advisories", text, opens.mitigation);
     }
-    let found: Vec<&Advisory> = ADVISORIES.iter().filter(|a| a.affects(version)).collect();
     if found.is_empty() {
         report.ok("advisories", format!("none in {version} (notes up to {UP_TO})"));
         return;
@@ -188,14 +189,17 @@ fn advisories(
     if !open.is_empty() {
         let list: Vec<String> = open
             .iter()
-            .map(|a| format!("{} ({}): {}\n  {}", a.note, a.alias, a.title, a.link()))
+            .filter_map(|a| Some((a, a.note?, a.link()?)))
+            .map(|(a, note, link)| format!("{note} ({}): {}\n  {link}", a.name, a.title))
             .collect();
         let text = format!("{version} on {on} has known holes:\n{}", list.join("\n"));
         report.problem("advisories", text, mend.clone());
     }
     if !closed.is_empty() {
-        let list: Vec<String> =
-            closed.iter().map(|a| format!("{} needs {}", a.note, needs(a.needs))).collect();
+        let list: Vec<String> = closed
+            .iter()
+            .filter_map(|a| Some(format!("{} needs {}", a.note?, needs(a.needs))))
+            .collect();
         let text = format!(
             "{version} on {on} has holes that do not show here, unless something is added:\n{}",
             list.join("\n")
@@ -334,7 +338,7 @@ fn leafnodes(seen: &Seen, report: &mut Report) {
         ),
         format!(
             "run nats-server {} or later, or close `leafnodes {{ }}`",
-            LEAFNODES_HELD.join(", ")
+            LEAFNODES_HELD.map(|release| plain(release).to_string()).join(", ")
         ),
     );
 }

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use async_nats::jetstream::message::PublishMessage;
-use async_nats::{Client, jetstream};
+use async_nats::Client;
+use async_nats::jetstream::context::PublishErrorKind;
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -19,6 +19,7 @@ use crate::audit::event::{
     Event, Lost, Record, Source, Trouble, Violation, cut, message_id, words,
 };
 use crate::audit::loss::Loss;
+use crate::audit::publish::Publisher;
 use crate::audit::violation;
 use crate::fold::{Folds, Told};
 use crate::operation::{Act, Usage};
@@ -29,8 +30,7 @@ const QUEUE: usize = 256;
 const FOLDS: usize = 256;
 /// The longest subject in an event, in bytes; nats-server takes no longer one by default.
 const MAX_SUBJECT: usize = 4096;
-/// How long the stream may take to acknowledge an event, and how often it is tried.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How often an event is published before it is given up.
 const TRIES: u32 = 3;
 
 /// What the guard was not able to tell.
@@ -207,7 +207,7 @@ impl Desk {
         let is_closed = Arc::new(AtomicBool::new(!self.audit));
         let postman = Postman {
             parcels,
-            stream: jetstream::new(client.clone()),
+            publisher: Publisher::new(client.clone(), &self.source.subject()),
             source: self.source.clone(),
             is_closed: Arc::clone(&is_closed),
             dropped: Arc::clone(&self.dropped),
@@ -359,7 +359,7 @@ impl Desk {
 /// Publishes events, one after the other.
 struct Postman {
     parcels: mpsc::Receiver<Parcel>,
-    stream: jetstream::Context,
+    publisher: Publisher,
     source: Source,
     is_closed: Arc<AtomicBool>,
     dropped: Arc<Dropped>,
@@ -403,15 +403,11 @@ impl Postman {
             if is_shut || self.is_closed.load(Ordering::Relaxed) {
                 return false;
             }
-            let message = PublishMessage::build().message_id(id.as_str()).payload(body.clone());
-            let Ok(sent) = self.stream.send_publish(self.source.subject(), message).await else {
-                continue;
-            };
-            // The stream drops what it has already, by the id.
-            match timeout(PATIENCE, sent.into_future()).await {
-                Ok(Ok(_)) => return true,
-                Ok(Err(_)) => tokio::time::sleep(Duration::from_millis(200)).await,
-                Err(_) => {}
+            let one = [(id.clone(), body.clone())];
+            match self.publisher.publish(one, &mut Vec::new()).await {
+                Ok(()) => return true,
+                Err(error) if error.kind() == PublishErrorKind::TimedOut => {}
+                Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
             }
         }
         false

@@ -1,6 +1,7 @@
 //! nats-server, as everything here that connects to it needs to know it: where it is, who connects
 //! and how it is encrypted.
 
+pub mod advisories;
 mod login;
 mod tls;
 

@@ -107,6 +107,12 @@ impl Store {
         past.iter().map(|snapshot| snapshot.policy.revision().whole().to_owned()).collect()
     }
 
+    /// How many policies that were in force before are remembered.
+    #[must_use]
+    pub fn past(&self) -> usize {
+        self.past.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// Tells of each policy that comes into force.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<()> {

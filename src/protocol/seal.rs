@@ -41,6 +41,13 @@ impl Sealer {
         self.secret.public()
     }
 
+    /// How many servers' keys are kept ready.
+    #[must_use]
+    pub fn kept(&self) -> u64 {
+        self.shared.run_pending_tasks();
+        self.shared.entry_count()
+    }
+
     /// Opens a payload that `sender` sealed to us.
     ///
     /// # Errors

@@ -15,26 +15,26 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::fmt;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Cursor, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{self, Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::str::FromStr;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest;
 use data_encoding::HEXLOWER;
 use flate2::read::GzDecoder;
+use semver::Version;
 use serde::Deserialize;
 use ureq::Proxy;
 use zip::ZipArchive;
 
 use self::web::{Web, resolve, without_userinfo};
 use super::pins::{PINS, Pin, Platform};
+use crate::nats::advisories::{self, plain, release};
 
 mod error;
 mod web;
@@ -52,9 +52,9 @@ const DEFAULT_INDEX: &str = "https://pypi.org/simple";
 const DEFAULT_RELEASES: &str = "https://github.com/nats-io/nats-server/releases/download";
 
 /// Auth callout came with 2.10; an older server cannot work.
-const OLDEST_USABLE: Version = Version(2, 10, 0);
+const OLDEST_USABLE: Version = Version::new(2, 10, 0);
 /// A server that nobody chose must be one of the tested series.
-const OLDEST_FROM_PATH: Version = Version(2, 10, 25);
+const OLDEST_FROM_PATH: Version = Version::new(2, 10, 25);
 
 const MAX_INDEX: u64 = 8 << 20;
 const MAX_DOWNLOAD: u64 = 64 << 20;
@@ -87,33 +87,6 @@ pub fn any() -> Result<PathBuf, FetchError> {
 /// route leads to the binary.
 pub fn exact(version: &str) -> Result<PathBuf, FetchError> {
     Fetcher::from_env().exact(version)
-}
-
-/// A release's number; what follows it (`-RC.1`) is dropped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Version(u32, u32, u32);
-
-impl fmt::Display for Version {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}.{}", self.0, self.1, self.2)
-    }
-}
-
-impl FromStr for Version {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        let text = text.strip_prefix('v').unwrap_or(text);
-        let mut parts = text
-            .split(['-', '+'])
-            .next()
-            .unwrap_or(text)
-            .split('.')
-            .map(|part| part.parse().map_err(drop));
-        let mut next = || parts.next().unwrap_or(Err(()));
-        let version = Self(next()?, next()?, next()?);
-        parts.next().is_none().then_some(version).ok_or(())
-    }
 }
 
 impl Platform {
@@ -189,14 +162,14 @@ impl Fetcher {
 
     fn any(&self) -> Result<PathBuf, FetchError> {
         if let Some(given) = &self.given {
-            return match at_least(given, OLDEST_USABLE) {
+            return match at_least(given, &OLDEST_USABLE) {
                 Ok(()) => Ok(path::absolute(given).unwrap_or_else(|_| given.clone())),
                 Err(reason) => Err(FetchError::Given { path: given.clone(), reason }),
             };
         }
         let mut tried = Vec::new();
         if let Some(found) = self.on_path() {
-            match at_least(&found, OLDEST_FROM_PATH) {
+            match at_least(&found, &OLDEST_FROM_PATH) {
                 Ok(()) => return Ok(found),
                 Err(reason) => tried.push(Attempt {
                     route: format!("{} (on PATH)", found.display()),
@@ -208,12 +181,8 @@ impl Fetcher {
     }
 
     fn exact(&self, version: &str) -> Result<PathBuf, FetchError> {
-        let wanted = match version.parse::<Version>() {
-            Ok(wanted) if SUPPORTED.contains(&version) => wanted,
-            _ => {
-                return Err(FetchError::Unknown { version: version.to_owned() });
-            }
-        };
+        let wanted = advisories::version(version).filter(|_| SUPPORTED.contains(&version));
+        let wanted = wanted.ok_or_else(|| FetchError::Unknown { version: version.to_owned() })?;
         let mut tried = Vec::new();
         if let Some(given) = &self.given {
             let reason = match version_of(given) {
@@ -453,9 +422,10 @@ impl Lock {
     }
 }
 
-fn at_least(binary: &Path, oldest: Version) -> Result<(), ProbeError> {
+fn at_least(binary: &Path, oldest: &Version) -> Result<(), ProbeError> {
     let found = version_of(binary)?;
-    if found >= oldest {
+    // A candidate has what its release brings.
+    if plain(release(&found)) >= *oldest {
         return Ok(());
     }
     Err(ProbeError::Old { found: found.to_string(), needed: oldest.to_string() })
@@ -494,7 +464,7 @@ fn version_of(binary: &Path) -> Result<Version, ProbeError> {
     output
         .trim()
         .strip_prefix("nats-server: ")
-        .and_then(|version| version.parse().ok())
+        .and_then(advisories::version)
         .ok_or_else(|| ProbeError::Stranger { output: output.trim().chars().take(80).collect() })
 }
 

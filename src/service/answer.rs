@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::health::Health;
 use crate::audit::{Recorder, decision_event};
 use crate::authorizer::{Authorisation, Authorised, Authorizer, Moment, Proved};
-use crate::decide::Denial;
+use crate::decide::{CacheSizes, Denial};
 use crate::policy::model::{Policy, Revision};
 use crate::policy::standing::Standing;
 use crate::policy::store::Store;
@@ -69,6 +69,13 @@ pub(super) enum Answer {
 }
 
 impl Service {
+    /// How much is kept in memory to be found again.
+    #[must_use]
+    pub fn cache_sizes(&self) -> CacheSizes {
+        let past_policies = u64::try_from(self.store.past()).unwrap_or(u64::MAX);
+        CacheSizes { past_policies, ..self.authorizer.cache_sizes() }
+    }
+
     /// Waits for a policy that is as new as its source says, or for the source to be out of reach
     /// with a kept one in force. Gives its revision.
     pub(super) async fn policy(&self) -> Revision {

@@ -6,22 +6,22 @@ use crate::audit::event::{
     RequestRejected, SessionClosed, Source, Started, Stopped, Trouble,
 };
 use crate::audit::violation;
-use crate::defects;
+use crate::nats::advisories;
 use crate::protocol::request::{Rejection, Server};
 
 /// Logs what a server's version is known to let through. Not an audit event: it is about the
 /// deployment, and `doctor` says it too.
 pub fn log_defects(server: &Server) {
-    for defect in defects::of(&server.version) {
+    for (defect, opens) in advisories::opened_in(&server.version) {
         tracing::error!(
             event = "server_defect",
             server = words(&server.name),
             server_id = %server.key,
             version = words(&server.version),
             defect = defect.name,
-            detail = defect.reason,
+            detail = opens.reason,
             "{}",
-            defect.mitigation,
+            opens.mitigation,
         );
     }
 }

@@ -5,13 +5,12 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use async_nats::jetstream;
-use async_nats::jetstream::message::PublishMessage;
-use futures_util::future::join_all;
+use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use super::state::Outgoing;
+use crate::audit::publish::{Pace, Publisher};
 
 /// How many events may wait for their acknowledgement. Then reading the log pauses: it is the
 /// queue that has room.
@@ -64,63 +63,47 @@ impl Outbox {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn first(&self, count: usize) -> Vec<Arc<Outgoing>> {
-        self.lock().iter().take(count).cloned().collect()
+    fn first(&self, count: usize) -> Vec<(String, Bytes)> {
+        let message = |event: &Arc<Outgoing>| (event.id.clone(), event.body.clone().into());
+        self.lock().iter().take(count).map(message).collect()
     }
 
     /// Publishes what waits, for ever. A failure is logged once, and tried again.
-    ///
-    /// At first, and after a failure, one event at a time: when the stream appears in the middle
-    /// of a batch, the first ones of it would come last.
-    pub async fn deliver(&self, stream: &jetstream::Context, subject: &str) {
+    pub async fn deliver(&self, publisher: &Publisher) {
         let mut failing = false;
-        let mut most = 1;
-        let mut pause = Duration::from_millis(100);
+        let mut pace = Pace::new(IN_FLIGHT, PAUSE_AT_MOST);
         loop {
-            let batch = self.first(most);
+            let batch = self.first(pace.most());
             if batch.is_empty() {
                 self.changed.notified().await;
                 continue;
             }
-            match publish(stream, subject, &batch).await {
+            let mut acknowledged = Vec::new();
+            let outcome = publisher.publish(batch, &mut acknowledged).await;
+            self.lock().drain(..acknowledged.len());
+            self.emptied.notify_one();
+            match outcome {
                 Ok(()) => {
-                    self.lock().drain(..batch.len());
-                    self.emptied.notify_one();
                     if failing {
                         tracing::info!(event = "audit_back", waiting = self.len());
                     }
-                    (failing, pause, most) = (false, Duration::from_millis(100), IN_FLIGHT);
+                    failing = false;
+                    pace.took();
                 }
                 Err(error) => {
                     if !failing {
                         tracing::error!(
-                            event = "audit_unavailable", %error, subject, waiting = self.len(),
+                            event = "audit_unavailable",
+                            %error,
+                            subject = publisher.subject(),
+                            waiting = self.len(),
                             "the audit stream takes no events; trying again until it does",
                         );
                     }
-                    (failing, most) = (true, 1);
-                    sleep(pause).await;
-                    pause = (pause * 2).min(PAUSE_AT_MOST);
+                    failing = true;
+                    sleep(pace.failed()).await;
                 }
             }
         }
     }
-}
-
-/// Publishes a batch. All of it is acknowledged, or some of it will be published again: the
-/// stream drops what has a message id that it knows.
-async fn publish(
-    stream: &jetstream::Context,
-    subject: &str,
-    batch: &[Arc<Outgoing>],
-) -> Result<(), jetstream::context::PublishError> {
-    let mut acknowledgements = Vec::with_capacity(batch.len());
-    for event in batch {
-        let message = PublishMessage::build()
-            .message_id(event.id.as_str())
-            .payload(event.body.clone().into());
-        acknowledgements.push(stream.send_publish(subject.to_owned(), message).await?);
-    }
-    let all = join_all(acknowledgements.into_iter().map(IntoFuture::into_future)).await;
-    all.into_iter().try_for_each(|one| one.map(drop))
 }

@@ -272,7 +272,7 @@ pub fn judged(mut seen: Vec<Seen>, family: &Family, place: Place) -> Vec<Seen> {
     for (id, outcome) in &mut seen {
         let attack = family.attacks.iter().find(|attack| attack.id == *id).unwrap();
         if let Ok(Some(ending)) = outcome
-            && !attack.expects(*ending, place.numbers())
+            && !attack.expects(*ending, &place.numbers())
         {
             *outcome = Err(format!("{:?}, but it {}", attack.expected, ending.word()));
         }

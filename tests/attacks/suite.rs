@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use semver::Version;
 use solewriter::attacks::Report;
 use solewriter::attacks::page::Column;
 use solewriter::attacks::run::{controlled, is_answered, run};
 use solewriter::attacks::stage::Stage;
 use solewriter::attacks::wire::{Login, Server};
 use solewriter::attacks::{Attack, Control, Effect, Ending, Family, table};
-use solewriter::defects::{Version, version};
+use solewriter::nats::advisories::version;
 use solewriter::policy::validate::validate;
 use solewriter::source::SourceFile;
 
@@ -200,7 +201,7 @@ async fn one(
     if attack.effect == Effect::Enters {
         stage.victim().await.map_err(|error| format!("its control: {error}"))?;
     }
-    let exists = attack.exists_in(place.numbers());
+    let exists = attack.exists_in(&place.numbers());
     if let Some(control) = control {
         match control {
             Err(error) if exists => return Err(format!("its control broke down: {error}")),
@@ -230,7 +231,7 @@ async fn one(
     // What can work need not work at once: it may take luck, or a server that heard of the key.
     let mut tries = 1;
     while exists
-        && attack.expects(Ending::Succeeded, place.numbers())
+        && attack.expects(Ending::Succeeded, &place.numbers())
         && report.ending != Ending::Succeeded
         && tries < 20
     {
@@ -238,7 +239,7 @@ async fn one(
         tries += 1;
     }
     let expected = if exists {
-        attack.expects(report.ending, place.numbers())
+        attack.expects(report.ending, &place.numbers())
     } else {
         report.ending != Ending::Succeeded
     };

@@ -345,10 +345,21 @@ pub async fn health_and_metrics_tell_how_it_is(version: &'static str) {
         ("policy_services", 1.0),
         ("policy_loads_total{outcome=\"accepted\"}", 1.0),
         ("policy_refused_since_timestamp_seconds", 0.0),
+        ("cache_entries{cache=\"past_policies\"}", 0.0),
+        ("cache_entries{cache=\"limited_keys\"}", 0.0),
     ] {
         let metric = format!("solewriter_{metric}");
         assert_eq!(instance.metric(&metric).await, value, "{metric}");
     }
+    // One client was let in, twice, by one server.
+    let twice = if solewriter::asked::is_open(version) { 2.0 } else { 0.0 };
+    for (cache, entries) in
+        [("grants", 1.0), ("client_keys", 1.0), ("server_keys", 1.0), ("asked_connections", twice)]
+    {
+        let metric = format!("solewriter_cache_entries{{cache=\"{cache}\"}}");
+        assert_eq!(instance.metric(&metric).await, entries, "{metric}");
+    }
+    assert!(instance.metric("solewriter_grant_cache_bytes").await > 0.0);
     let (_, metrics) = instance.get("/metrics").await;
     assert!(metrics.ends_with("# EOF\n"), "{metrics}");
 

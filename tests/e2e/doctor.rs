@@ -4,10 +4,10 @@ use jiff::{SignedDuration, Timestamp};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use solewriter::config::{Overrides, Tool};
-use solewriter::doctor::advisories::{ADVISORIES, Needs};
 use solewriter::doctor::look::{Clock, look as look_at};
 use solewriter::doctor::{CHECKS, Outcome, Report};
 use solewriter::keys::{Account, Curve, CurveSecret, Seed, Signer};
+use solewriter::nats::advisories::{ADVISORIES, Needs};
 
 use super::deployment::{Deployment, Prepared, Ran};
 use super::raw::Raw;
@@ -73,7 +73,8 @@ fn is_of_the_server(check: &str, version: &str) -> bool {
 /// Whether the server has a hole of that kind.
 fn has(version: &str, kind: fn(&Needs) -> bool) -> bool {
     let version = version.parse().unwrap();
-    ADVISORIES.iter().any(|advisory| advisory.affects(&version) && kind(&advisory.needs))
+    let noted = ADVISORIES.iter().filter(|advisory| advisory.note.is_some());
+    noted.into_iter().any(|advisory| advisory.affects(&version) && kind(&advisory.needs))
 }
 
 async fn look(deployment: &Deployment) -> Said {

@@ -271,7 +271,7 @@ pub async fn a_leafnode_is_closed_too(version: &'static str) {
     let _edge = solewriter::sandbox::Server::start(&binary, &config, &home).await.unwrap();
     let by_leafnode = |line: &Value| line["connection"] == "LEAFNODE";
     let line = deployment.instances[0].says_where("authorisation", by_leafnode).await;
-    if !solewriter::defects::holds_leafnodes(version) {
+    if !solewriter::nats::advisories::holds_leafnodes(version) {
         assert_eq!(
             (&line["outcome"], &line["reason"]),
             (&json!("denied"), &json!("leafnode")),

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::defects::TRACING;
+use crate::nats::advisories::TRACING;
 
 use super::super::{Attack, Control, Effect, Ending, Family, Step, Who, ask, send};
 

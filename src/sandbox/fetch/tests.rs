@@ -419,18 +419,18 @@ fn every_supported_version_is_pinned_for_every_platform() {
     }
     for version in SUPPORTED {
         assert_eq!(PINS.iter().filter(|pin| pin.version == version).count(), 4);
-        assert!(version.parse::<Version>().is_ok_and(|version| version >= OLDEST_FROM_PATH));
+        assert!(advisories::version(version).is_some_and(|version| version >= OLDEST_FROM_PATH));
     }
     assert_eq!(SUPPORTED.last(), Some(&NEWEST));
 }
 
 #[test]
 fn versions_are_numbers_not_text() {
-    let version = |text: &str| text.parse::<Version>();
+    use advisories::version;
     assert!(version("2.9.25") < version("v2.10.0-RC.1"));
-    assert_eq!(version("2.12.0-preview.1"), Ok(Version(2, 12, 0)));
+    assert!(version("2.12.0-preview.1") < version("2.12.0"));
     for bad in ["", "2.10", "2.10.1.1", "2.x.1", "two"] {
-        assert_eq!(version(bad), Err(()), "{bad}");
+        assert_eq!(version(bad), None, "{bad}");
     }
 }
 
