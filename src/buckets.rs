@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::audit;
+use crate::defects::{Version, version};
 use crate::keyspace::{BucketName, Keyspace};
 use crate::permissions::AuditStreams;
 use crate::policy::model::{Bucket, Policy};
@@ -20,6 +21,9 @@ pub mod streams;
 mod text;
 
 pub use self::compare::{Change, Class};
+
+/// From which nats-server on a put may say how long its value is kept.
+const TTL_SINCE: Version = (2, 11, 0);
 
 /// A stream as JetStream's API gives it: `config` and `state` of ADR-1 and of `STREAM.LIST`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize)]
@@ -157,6 +161,19 @@ impl Plan {
     pub fn and_audit(mut self, wanted: [Map<String, Value>; 2], streams: &[Stream]) -> Self {
         self.streams.extend(wanted.map(|wanted| BucketPlan::of_audit(wanted, streams)));
         self
+    }
+
+    /// The declared buckets whose keys have TTLs, where the server is too old for that: it takes
+    /// the setting and the TTLs, keeps nothing of either, and every value stays for ever.
+    #[must_use]
+    pub fn without_ttl(&self, server: &str) -> Vec<&BucketPlan> {
+        if version(server).is_some_and(|version| version >= TTL_SINCE) {
+            return Vec::new();
+        }
+        let wants = |bucket: &&BucketPlan| {
+            bucket.changes.iter().any(|c| c.field == "allow_msg_ttl" && c.declared == true)
+        };
+        self.buckets.iter().filter(wants).collect()
     }
 
     /// Everything that is planned: buckets, then other streams.

@@ -269,6 +269,22 @@ fn bucket() -> Map<String, Value> {
         ("description", text("What is in it, for people.")),
         ("history", number("How many values are kept for each key.", 64)),
         ("ttl", duration("How long a value is kept. Absent: for ever.")),
+        (
+            "key_ttl",
+            flag(
+                "Whether a put may say how long its value is kept. From nats-server 2.11 on; no \
+                 update switches it off again.",
+                false,
+            ),
+        ),
+        (
+            "limit_markers",
+            duration(
+                "How long a delete marker stays where a key ran out, for those who watch. Needs \
+                 `key_ttl = true`. With a longer history, no TTL of a put is shorter. Absent: no \
+                 marker.",
+            ),
+        ),
         ("max_value_size", size("The largest value. Absent: the server's limit.")),
         ("max_bytes", size("The largest size of the bucket. Absent: no cap.")),
         ("replicas", number("On how many servers it is kept.", 5)),

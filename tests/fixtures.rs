@@ -87,7 +87,11 @@ fn describe(policy: &Policy) -> String {
 
 fn describe_bucket(bucket: &Bucket) -> String {
     let mut text = format!("bucket {}: history {}", bucket.name, bucket.history);
-    for (name, time) in [("ttl", bucket.ttl), ("duplicates", Some(bucket.duplicate_window))] {
+    for (name, time) in [
+        ("ttl", bucket.ttl),
+        ("markers", bucket.limit_markers),
+        ("duplicates", Some(bucket.duplicate_window)),
+    ] {
         if let Some(time) = time {
             let _ = write!(text, ", {name} {time:?}");
         }
@@ -102,6 +106,7 @@ fn describe_bucket(bucket: &Bucket) -> String {
     for (name, set) in [
         ("compression", bucket.compression),
         ("direct", bucket.direct),
+        ("key ttl", bucket.key_ttl),
         ("rollup", bucket.rollup),
         ("part owners", bucket.part_owners),
     ] {

@@ -79,7 +79,7 @@ const fn setting(
 }
 
 /// Every field that a declaration decides, in the order of the documentation.
-const SETTINGS: [Setting; 16] = [
+const SETTINGS: [Setting; 18] = [
     setting(
         "subjects",
         None,
@@ -89,6 +89,8 @@ const SETTINGS: [Setting; 16] = [
     setting("description", Some("description"), Absent::Empty, None),
     setting("max_msgs_per_subject", Some("history"), Absent::Unlimited, None),
     setting("max_age", Some("ttl"), Absent::Zero, None),
+    setting("allow_msg_ttl", Some("key_ttl"), Absent::False, None),
+    setting("subject_delete_marker_ttl", Some("limit_markers"), Absent::Zero, None),
     setting("max_msg_size", Some("max_value_size"), Absent::Unlimited, None),
     setting("max_bytes", Some("max_bytes"), Absent::Unlimited, None),
     setting(
@@ -143,7 +145,7 @@ const OFF: [(&str, &str, Class); 13] = [
 ];
 
 /// What a declaration has no word for, and harms nobody.
-const LEFT: [&str; 11] = [
+const LEFT: [&str; 9] = [
     "name",
     "metadata",
     "placement",
@@ -152,8 +154,6 @@ const LEFT: [&str; 11] = [
     "max_consumers",
     "template_owner",
     "deny_purge",
-    "allow_msg_ttl",
-    "subject_delete_marker_ttl",
     "pedantic",
 ];
 
@@ -387,6 +387,10 @@ fn cost(
     let empty = stream.state.messages == 0;
     match field {
         "storage" | "retention" => (Class::Recreate, None),
+        "allow_msg_ttl" if !bucket.key_ttl => (
+            Class::Recreate,
+            Some("nats-server never switches it off again; or declare `key_ttl = true`"),
+        ),
         "num_replicas" if lowered(0) => loses("a copy of every value is deleted"),
         _ if empty => SAFE,
         // With one value for each key there is no older one to lose.
@@ -426,10 +430,12 @@ fn harm(bucket: &Bucket, field: &str) -> Option<&'static str> {
 /// A field's value for people: durations with their unit.
 pub fn shown(field: &str, value: &Value) -> String {
     match (field, value) {
-        ("max_age" | "duplicate_window", Value::Number(number)) => match number.as_u64() {
-            Some(0) | None => "none".to_owned(),
-            Some(nanoseconds) => show_duration(Duration::from_nanos(nanoseconds)),
-        },
+        ("max_age" | "duplicate_window" | "subject_delete_marker_ttl", Value::Number(number)) => {
+            match number.as_u64() {
+                Some(0) | None => "none".to_owned(),
+                Some(nanoseconds) => show_duration(Duration::from_nanos(nanoseconds)),
+            }
+        }
         (_, Value::Number(number)) if number.as_i64() == Some(-1) => "no limit".to_owned(),
         (_, Value::Null) => "none".to_owned(),
         (_, Value::String(text)) if !text.is_empty() && !text.contains(char::is_control) => {

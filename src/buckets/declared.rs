@@ -24,6 +24,8 @@ pub fn config(bucket: &Bucket) -> Map<String, Value> {
         "num_replicas": bucket.replicas,
         "max_msgs_per_subject": bucket.history,
         "max_age": bucket.ttl.map_or(0, nanoseconds),
+        "allow_msg_ttl": bucket.key_ttl,
+        "subject_delete_marker_ttl": bucket.limit_markers.map_or(0, nanoseconds),
         "max_msg_size": size(bucket.max_value_size),
         "max_bytes": size(bucket.max_bytes),
         "max_msgs": -1,

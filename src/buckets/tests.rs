@@ -93,6 +93,38 @@ fn data_is_lost_only_where_there_is_some() {
 }
 
 #[test]
+fn a_ttl_of_keys_is_switched_on_and_never_off() {
+    let by_hand = json!({"allow_msg_ttl": true, "subject_delete_marker_ttl": 1_000_000_000});
+    // Even where nothing is in it.
+    let plan = only(BUCKET, &by_hand, 0);
+    assert_eq!(plan.action, Action::Recreate);
+    let classes: Vec<_> = plan.changes.iter().map(|c| (c.word.unwrap(), c.class)).collect();
+    assert_eq!(classes, [("key_ttl", Class::Recreate), ("limit_markers", Class::Safe)]);
+    assert_eq!(plan.config["allow_msg_ttl"], true);
+    assert!(plan.to_string().contains("or declare `key_ttl = true`"), "{plan}");
+    let declared = "[bucket.b]\nkey_ttl = true\nlimit_markers = \"1s\"\n";
+    assert_eq!(only(declared, &by_hand, 9).action, Action::Keep);
+    // Servers before 2.11 leave both out.
+    let plan =
+        only(declared, &json!({"allow_msg_ttl": null, "subject_delete_marker_ttl": null}), 9);
+    assert_eq!(plan.action, Action::Update);
+    assert!(plan.changes.iter().all(|change| change.class == Class::Safe));
+    assert_eq!(plan.config["allow_msg_ttl"], true);
+}
+
+#[test]
+fn a_server_that_keeps_every_value_for_ever_is_named() {
+    let plan = |text| Plan::of(&policy(text), &[]);
+    let ttl = plan("[bucket.b]\nkey_ttl = true\n");
+    for (server, named) in
+        [("2.10.25", 1), ("2.11.0", 0), ("2.11.0-RC.3", 0), ("2.15.1", 0), ("", 1), ("two", 1)]
+    {
+        assert_eq!(ttl.without_ttl(server).len(), named, "{server:?}");
+        assert!(plan(BUCKET).without_ttl(server).is_empty(), "{server:?}");
+    }
+}
+
+#[test]
 fn other_streams_are_dangerous_when_they_meet_keys_or_answers() {
     let policy = policy(BUCKET);
     for (config, danger) in [

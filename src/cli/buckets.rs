@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::tool::{Format, NO, Output, SettingsArgs, WRONG, YES, accept, count, json, load};
+use super::tool::{Format, NO, Output, SettingsArgs, WRONG, YES, accept, count, json, line, load};
 use crate::broker;
 use crate::buckets::streams::{self, Done};
 use crate::buckets::{Action, Plan, audit_streams};
@@ -182,6 +182,21 @@ impl Asked {
         })
     }
 
+    /// What is said where the server is too old for a bucket.
+    fn too_old(&self, plan: &Plan) -> Option<String> {
+        let server = self.client.server_info().version;
+        let names: Vec<&str> =
+            plan.without_ttl(&server).into_iter().map(|bucket| bucket.bucket.as_str()).collect();
+        (!names.is_empty()).then(|| {
+            format!(
+                "nats-server {} knows no `key_ttl` (it takes 2.11 or newer): it would keep every \
+                 value for ever, and say nothing\n  declared with `key_ttl = true`: {}\n",
+                line(&server),
+                names.join(", ")
+            )
+        })
+    }
+
     async fn apply(&self, plan: &Plan) -> Vec<Done> {
         let mut done = streams::apply(&self.client, &plan.buckets).await;
         if let Some((client, _)) = &self.audit {
@@ -215,13 +230,15 @@ fn summary(plan: &Plan) -> String {
 
 impl PlanCommand {
     async fn output(&self) -> Result<Output, Output> {
-        let plan = self.question.ask().await?.plan().await?;
+        let asked = self.question.ask().await?;
+        let plan = asked.plan().await?;
         let code = if plan.agrees() { YES } else { NO };
         let out = match self.question.format {
             Format::Json => json(&View { agrees: plan.agrees(), plan: &plan, applied: None }),
             Format::Text => format!("{plan}{}", summary(&plan)),
         };
-        Ok(Output::data(out, code))
+        let err = asked.too_old(&plan).map(|why| format!("warning: {why}")).unwrap_or_default();
+        Ok(Output { out, err, code })
     }
 }
 
@@ -236,6 +253,9 @@ impl Apply {
         }
         if !plan.has_work() {
             return Ok(self.finish(&plan, &[], String::new()));
+        }
+        if let Some(why) = asked.too_old(&plan) {
+            return Ok(self.finish(&plan, &[], format!("error: nothing was changed: {why}")));
         }
         if let Some(refusal) = self.refusal(&plan) {
             return Ok(self.finish(&plan, &[], refusal));

@@ -14,7 +14,7 @@ use crate::config::{self, Overrides, PolicySource};
 use crate::load::broker::Broker;
 use crate::load::ceiling;
 use crate::load::company::{CLIENTS, Company};
-use crate::load::connect::{self, Against, Storm, Theatre};
+use crate::load::connect::{self, Against, Storm, Theatre, Upset};
 use crate::load::direct::{Direct, Outcome, Pressure};
 use crate::load::render::Goal;
 use crate::load::report::{Effort, Run};
@@ -265,6 +265,11 @@ struct ConnectCommand {
     /// So many clients that stand lose their server, and all come back at once.
     #[arg(long, value_name = "CLIENTS")]
     storm: Option<usize>,
+    /// The clients of the storm lose their connections because the server reads its configuration
+    /// again (SIGHUP), and not because it restarts. Who is let in by the server alone loses none, so
+    /// `static-users` is left out.
+    #[arg(long, requires = "storm")]
+    reload: bool,
     /// How long a client of the storm waits to be let in before it tries again: nats.js 20 s,
     /// nats.go and nats.py 2 s.
     #[arg(long, value_name = "TIME", default_value = "20s", value_parser = tool::duration, requires = "storm")]
@@ -304,7 +309,8 @@ impl ConnectCommand {
         let stage = Arc::new(Stage::set(company, !self.plain)?);
         let mut rounds = Vec::new();
         for round in 1..=self.time.rounds.max(1) {
-            for against in &self.against {
+            let loses = |against: &&Against| !self.reload || **against != Against::StaticUsers;
+            for against in self.against.iter().filter(loses) {
                 progress(&format!("round {round} of {}, {against:?}", self.time.rounds.max(1)));
                 let version = self.nats_server.clone();
                 let (against, instances) = (*against, self.instances.max(1));
@@ -312,7 +318,8 @@ impl ConnectCommand {
                     Theatre::open(stage.clone(), against, instances, version, &self.serve).await?;
                 let mut found = ConnectRound { against, connections: None, storm: None };
                 if let Some(clients) = self.storm {
-                    found.storm = Some(theatre.storm(clients, self.patience).await?);
+                    let upset = if self.reload { Upset::Reload } else { Upset::Restart };
+                    found.storm = Some(theatre.storm(clients, self.patience, upset).await?);
                 } else {
                     let pressure = match self.rate {
                         Some(rate) => Pressure::Rate(rate),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -217,6 +218,8 @@ pub struct Server {
     pub version: String,
     /// `authorization.timeout`, in seconds.
     pub auth_timeout: f64,
+    /// When it read its configuration again, if it did since it started.
+    pub reloaded: Option<Timestamp>,
     /// How far its clock is ahead of ours; negative when it is behind.
     pub ahead: f64,
     /// Whether it takes MQTT clients.

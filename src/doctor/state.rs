@@ -1,5 +1,7 @@
 //! What the policy says, and what there is: buckets, audit events, open connections.
 
+use std::fmt::Write as _;
+
 use serde_json::Value;
 
 use super::Report;
@@ -197,10 +199,21 @@ fn connections(seen: &Seen, report: &mut Report) {
     let current = policy.revision().whole();
     let older = connections.iter().filter(|c| revision(c).is_some_and(|r| r != current)).count();
     let all = connections.len();
-    report.ok(
-        "connections",
-        format!("{all} open, {older} with permissions of another revision than {}; they last up to {longest}", policy.revision()),
+    let mut found = format!(
+        "{all} open, {older} with permissions of another revision than {}; they last up to {longest}",
+        policy.revision()
     );
+    for server in seen.servers.iter().flatten() {
+        if let Some(at) = server.reloaded {
+            let at = at.strftime("%Y-%m-%dT%H:%M:%SZ");
+            let _ = write!(
+                found,
+                "\n{}: reloaded its configuration at {at}, which closed every connection that solewriter had let in",
+                server.name
+            );
+        }
+    }
+    report.ok("connections", found);
 }
 
 fn consumers(seen: &Seen, report: &mut Report) {

@@ -43,6 +43,16 @@ pub enum Against {
     StaticUsers,
 }
 
+/// How the clients of a storm lose their connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Upset {
+    /// The server is stopped and started again.
+    Restart,
+    /// The server reads its configuration again, in which nothing changed. That closes whatever a
+    /// callout let in, and nothing else.
+    Reload,
+}
+
 /// What a run found.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct Outcome {
@@ -73,7 +83,8 @@ pub struct Outcome {
 pub struct Storm {
     /// Clients that were connected, lost their server, and came back.
     pub clients: usize,
-    /// From the moment at which the server listened again to the last client's connection.
+    /// From the moment at which the server listened again, or was told to reload, to the last
+    /// client's connection.
     pub seconds: f64,
     /// Attempts that failed, and were made again.
     pub retries: u64,
@@ -236,12 +247,17 @@ impl Theatre {
         })
     }
 
-    /// Connects so many clients, takes their server away, and lets them all come back at once. Who
-    /// is not let in within `patience` hangs up and tries again.
+    /// Connects so many clients, has them all lose their connections, and lets them come back at
+    /// once. Who is not let in within `patience` hangs up and tries again.
     ///
     /// # Errors
     /// When not all of them ever stand.
-    pub async fn storm(&mut self, clients: usize, patience: Duration) -> Result<Storm, Error> {
+    pub async fn storm(
+        &mut self,
+        clients: usize,
+        patience: Duration,
+        upset: Upset,
+    ) -> Result<Storm, Error> {
         raise_open_files();
         let mut crowd = Crowd::new(self.address, self.stage.clone());
         crowd.patience = patience;
@@ -260,8 +276,10 @@ impl Theatre {
         if standing.iter().any(Option::is_none) {
             return Err("not every client could connect before the storm".into());
         }
-        self.server.restart().await?;
-        drop(standing);
+        if upset == Upset::Restart {
+            self.server.restart().await?;
+            standing.clear();
+        }
         for counter in [&crowd.failed, &crowd.gave_up] {
             counter.store(0, Ordering::Relaxed);
         }
@@ -269,13 +287,20 @@ impl Theatre {
         let before = self.usage();
         let began = Instant::now();
         let mut tasks = tokio::task::JoinSet::new();
+        let mut standing = standing.into_iter();
         for number in 0..clients {
-            let crowd = crowd.clone();
+            let (crowd, stands) = (crowd.clone(), standing.next().flatten());
             tasks.spawn(async move {
+                if let Some(stream) = stands {
+                    timeout(STORM, until_closed(stream)).await.ok()?;
+                }
                 let stream = crowd.insist(number, began + STORM).await;
                 crowd.record(began.elapsed());
                 stream
             });
+        }
+        if upset == Upset::Reload {
+            self.server.reload()?;
         }
         let standing = tasks.join_all().await;
         let seconds = began.elapsed().as_secs_f64();
@@ -440,6 +465,12 @@ pub(super) async fn enter(address: SocketAddr, client: &Client) -> Result<TcpStr
             _ => return Err(format!("the server said {said}").into()),
         }
     }
+}
+
+/// Waits until the server closes the connection.
+async fn until_closed(mut stream: TcpStream) {
+    let mut said = [0; 1024];
+    while stream.read(&mut said).await.is_ok_and(|count| count > 0) {}
 }
 
 /// The next line, without its end.

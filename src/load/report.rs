@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::broker::Broker;
 use super::company::{CLIENTS, Company};
-use super::connect::{Against, PATIENCE, Theatre};
+use super::connect::{Against, PATIENCE, Theatre, Upset};
 use super::crypto::Crypto;
 use super::direct::{Direct, Outcome, Pressure};
 use super::request::{Kind, Minter, Request};
@@ -453,7 +453,7 @@ impl Run {
         part.open.push(theatre.run(Pressure::Rate(OPEN_RATE), self.time()).await?);
         // Two rounds of storms are enough: each is 10,000 measurements.
         if part.against != Against::StaticUsers && part.storm.len() < 2 {
-            part.storm.push(theatre.storm(self.effort.storm, PATIENCE).await?);
+            part.storm.push(theatre.storm(self.effort.storm, PATIENCE, Upset::Restart).await?);
         }
         theatre.close().await
     }

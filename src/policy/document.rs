@@ -58,6 +58,10 @@ pub struct BucketEntry {
     pub history: Option<Spanned<i64>>,
     /// `ttl`.
     pub ttl: Option<Spanned<Duration>>,
+    /// `key_ttl`.
+    pub key_ttl: Option<Spanned<bool>>,
+    /// `limit_markers`.
+    pub limit_markers: Option<Spanned<Duration>>,
     /// `max_value_size`, in bytes.
     pub max_value_size: Option<Spanned<u64>>,
     /// `max_bytes`.
@@ -229,6 +233,8 @@ fn bucket(name: Spanned<String>, mut table: Table<'_>) -> BucketEntry {
         description: table.string("description"),
         history: table.integer("history", 1..=64),
         ttl: table.duration("ttl"),
+        key_ttl: table.boolean("key_ttl"),
+        limit_markers: table.duration("limit_markers"),
         max_value_size: table.size("max_value_size"),
         max_bytes: table.size("max_bytes"),
         replicas: table.integer("replicas", 1..=5),

@@ -279,6 +279,11 @@ pub struct Bucket {
     pub history: u8,
     /// How long a value is kept (`max_age`); `None` for ever.
     pub ttl: Option<Duration>,
+    /// Whether a put may say how long its value is kept (`allow_msg_ttl`).
+    pub key_ttl: bool,
+    /// How long the server leaves a delete marker where a key ran out
+    /// (`subject_delete_marker_ttl`); `None` for no marker.
+    pub limit_markers: Option<Duration>,
     /// The largest value in bytes (`max_msg_size`); `None` for the server's limit.
     pub max_value_size: Option<u64>,
     /// The largest size of the bucket in bytes (`max_bytes`); `None` for no cap.

@@ -175,3 +175,31 @@ fn run(program: &str, arguments: &[&str], folder: &Path) {
         String::from_utf8_lossy(&output.stderr)
     );
 }
+
+/// Runs every operation of the older npm package `nats` as a service; gives what each came to.
+/// `check_api` leaves it to the library to ask for the account's usage first, as it does by default.
+pub async fn older_javascript(
+    deployment: &Deployment,
+    service: &Service,
+    bucket: &str,
+    check_api: bool,
+) -> Vec<Value> {
+    let (url, inbox) = (deployment.url().to_owned(), format!("_INBOX.{}", service.name));
+    let (seed_file, bucket) = (service.seed_file.clone(), bucket.to_owned());
+    tokio::task::spawn_blocking(move || {
+        let folder = node_modules(&source("js-nats2"), "all.mjs");
+        let mut command = Command::new("node");
+        command.arg(folder.join("all.mjs")).args(["--server", &url, "--inbox", &inbox]);
+        command.arg("--seed-file").arg(seed_file).args(["--bucket", &bucket]);
+        if check_api {
+            command.arg("--check-api");
+        }
+        let output = command.output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && !text.is_empty(), "{text}\n{said}");
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    })
+    .await
+    .unwrap()
+}

@@ -9,7 +9,7 @@ use solewriter::doctor::{CHECKS, Outcome, Report};
 use solewriter::keys::{Account, Curve, CurveSecret, Seed, Signer};
 use solewriter::nats::advisories::{ADVISORIES, Needs};
 
-use super::deployment::{Deployment, Prepared, Ran};
+use super::deployment::{DEADLINE, Deployment, Prepared, Ran};
 use super::raw::Raw;
 
 const POLICY: &str = r#"
@@ -633,5 +633,119 @@ pub async fn with_nothing_but_an_address_it_says_what_it_could_not_see(version: 
     let settings: Vec<&str> = said.findings.iter().filter_map(|f| f["mend"].as_str()).collect();
     for setting in ["[nats] nkey_seed", "[system] nkey_seed", "[admin] nkey_seed"] {
         assert!(settings.iter().any(|mend| mend.contains(setting)), "{setting}: {settings:?}");
+    }
+}
+
+/// A server that reads its configuration again closes whatever a callout let in, also when nothing
+/// changed in it. Of a file with another `auth_callout` it takes nothing.
+pub async fn a_server_that_was_reloaded(version: &'static str) {
+    let deployment = start(Prepared::new(), version).await;
+    let orders = deployment.service("orders");
+    let found = async || {
+        let said = look(&deployment).await;
+        let mut connections = said.findings.iter().filter(|f| f["check"] == "connections");
+        let only = connections.next().unwrap();
+        assert_eq!(only["outcome"], "ok", "{only}");
+        only["found"].as_str().unwrap().to_owned()
+    };
+    assert!(!found().await.contains("reloaded"));
+    let mut raw = Raw::try_login(deployment.url(), &orders.seed).await.unwrap();
+    deployment.server.reload().unwrap();
+    raw.closed().await;
+    let reloaded = found().await;
+    let line = "\ntest: reloaded its configuration at 20";
+    assert!(reloaded.contains(line), "{reloaded}");
+    assert!(reloaded.ends_with("closed every connection that solewriter had let in"), "{reloaded}");
+
+    let mut raw = Raw::try_login(deployment.url(), &orders.seed).await.unwrap();
+    let file = deployment.files.server_config();
+    super::deployment::edit(&file, "auth_users: [ ", "auth_users: [ more, ");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, format!("{text}\nmax_connections: 777\n")).unwrap();
+    deployment.server.reload().unwrap();
+    let refused =
+        "Failed to reload server configuration: config reload not supported for AuthCallout";
+    deployment.server.wait_for_log(refused, DEADLINE).await.unwrap();
+    raw.fence().await.unwrap();
+    let server = deployment.ask_system("SERVER.PING", &json!({})).await;
+    let id = server["server"]["id"].as_str().unwrap();
+    let server = deployment.ask_system(&format!("SERVER.{id}.VARZ"), &json!({})).await;
+    assert_ne!(server["data"]["max_connections"], 777, "{server}");
+    assert_eq!(found().await.split_once(line).unwrap().1, reloaded.split_once(line).unwrap().1);
+}
+
+/// Who gets in as which user of the server's configuration, past solewriter or not at all.
+async fn gets_in(deployment: &Deployment, options: &Value) -> bool {
+    Raw::dial(deployment.url()).await.enter(options).await.is_ok()
+}
+
+/// A server with users of its own: in the services' account, in the buckets' and in another.
+/// `callout` is added to `auth_callout`, `top` to the end.
+fn with_users(callout: &str, top: &str) -> Prepared {
+    let user = |name: &str| format!("{{ user: {name}, password: {name} }}");
+    Prepared::new()
+        .with_server(
+            "  APP {\n",
+            &format!(
+                "  OTHER {{ users: [ {} ] }}\n  APP {{\n    users: [ {} ]\n",
+                user("other"),
+                user("app")
+            ),
+        )
+        .with_server(
+            "users: [ { nkey: $ADMIN_KEY } ]",
+            &format!("users: [ {{ nkey: $ADMIN_KEY }}, {} ]", user("state")),
+        )
+        .with_server("    account: AUTH\n", &format!("    account: AUTH\n{callout}\n"))
+        .with_server("system_account: SYS\n", &format!("system_account: SYS\n{top}\n"))
+}
+
+/// What the page about operations says of logins that stay beside the callout.
+pub async fn logins_beside_the_callout(version: &'static str) {
+    let shows = |name: &str| json!({"user": name, "pass": name});
+    let nothing = json!({});
+    // [other, app, state, who shows nothing]: who gets in without solewriter.
+    let listed = ("auth_users: [ $CALLOUT_KEY,", "auth_users: [ state, $CALLOUT_KEY,");
+    let cases = [
+        ("", "", false, [false, false, false, false]),
+        ("", "no_auth_user: state", false, [false, false, false, false]),
+        ("", "", true, [false, false, true, false]),
+        ("", "no_auth_user: state", true, [false, false, true, true]),
+        ("allowed_accounts: [ APP ]", "", false, [true, false, true, false]),
+        ("allowed_accounts: [ APP ]", "no_auth_user: state", false, [true, false, true, true]),
+        ("allowed_accounts: [ APP, OTHER, STATE ]", "", false, [false, false, false, false]),
+        ("allowed_accounts: [ OTHER ]", "", false, [false, true, true, false]),
+    ];
+    for (callout, top, in_list, expected) in cases {
+        let case = format!("{callout:?} {top:?} {in_list}");
+        let mut prepared = with_users(callout, top);
+        if in_list {
+            prepared = prepared.with_server(listed.0, listed.1);
+        }
+        if version == "2.10.25" && !callout.is_empty() {
+            // It does not start with a word that it does not know.
+            continue;
+        }
+        let deployment = start(prepared, version).await;
+        let mut got_in = Vec::new();
+        for options in [&shows("other"), &shows("app"), &shows("state"), &nothing] {
+            got_in.push(gets_in(&deployment, options).await);
+        }
+        assert_eq!(got_in, expected, "{case}");
+        // A wrong password lets nobody in.
+        assert!(!gets_in(&deployment, &json!({"user": "state", "pass": "wrong"})).await, "{case}");
+        // Services get in as ever, wherever solewriter places them.
+        let orders = deployment.service("orders");
+        let service = Raw::try_login(deployment.url(), &orders.seed).await;
+        assert!(service.is_ok(), "{case}: {:?}", service.err());
+
+        // doctor sees who is in, and that nothing need be shown.
+        let mut state = Raw::dial(deployment.url()).await;
+        let is_in = state.enter(&shows("state")).await.is_ok();
+        let said = look(&deployment).await;
+        assert_eq!(said.with("problem").contains(&"logins"), is_in, "{case}: {}", said.ran.out);
+        assert_eq!(said.ran.out.contains("in STATE: "), is_in, "{case}: {}", said.ran.out);
+        let anonymous = said.with("problem").contains(&"anonymous");
+        assert_eq!(anonymous, expected[3], "{case}: {}", said.ran.out);
     }
 }

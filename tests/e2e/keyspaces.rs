@@ -7,7 +7,7 @@ use futures_util::StreamExt;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use super::clients::Library;
+use super::clients::{Library, older_javascript};
 use super::deployment::{DEADLINE, Deployment, Prepared, eventually};
 use super::script::{Script, entry};
 
@@ -477,4 +477,139 @@ pub async fn a_watch_goes_on_after_a_reconnect(version: &'static str) {
     assert_eq!(seen, ["k0", "k1", "k2", "last"]);
     assert_eq!(store.get("last").await.unwrap().unwrap(), "1");
     assert_eq!(deployment.violations(), []);
+}
+
+/// The npm package before `@nats-io/kv` asks for the usage of the whole account, which no service
+/// is told, unless it is made without.
+pub async fn the_older_npm_package_works_without_its_check(version: &'static str) {
+    let deployment = Deployment::start(version, OWNER).await;
+    deployment.create_bucket("javascript", true).await;
+    let owner = deployment.service("owner");
+    let asked = older_javascript(&deployment, &owner, "javascript", true).await;
+    assert_eq!(asked.len(), 1, "{asked:?}");
+    assert_eq!((&asked[0]["op"], &asked[0]["ok"]), (&json!("open"), &json!(false)));
+    let violations = deployment.violations();
+    assert_eq!(violations.len(), 1, "{violations:?}");
+    assert_eq!(violations[0].act, "publish $JS.API.INFO");
+
+    let lines = older_javascript(&deployment, &owner, "javascript", false).await;
+    let outcomes: Vec<(&str, &Value)> =
+        lines.iter().map(|line| (line["op"].as_str().unwrap(), &line["result"])).collect();
+    assert!(lines.iter().all(|line| line["ok"] == true), "{lines:?}");
+    let expected = [
+        ("open", Value::Null),
+        ("put", json!(1)),
+        ("create", json!(2)),
+        ("update", json!(3)),
+        ("get", json!("2")),
+        ("get_revision", json!("1")),
+        ("keys", json!(["a", "b"])),
+        ("history", json!(["1", "2"])),
+        ("watch", json!("1")),
+        ("delete", Value::Null),
+        ("purge", Value::Null),
+        ("purge_deletes", Value::Null),
+        ("status", json!(0)),
+    ];
+    assert_eq!(outcomes, expected.iter().map(|(op, result)| (*op, result)).collect::<Vec<_>>());
+    assert_eq!(deployment.violations().len(), 1);
+}
+
+/// The import leads to the buckets' JetStream, whatever its domain is called there: a client that
+/// names the domain asks in its own account, where there is none.
+pub async fn a_client_leaves_the_domain_out(version: &'static str) {
+    let prepared = Prepared::new().with_server("jetstream {", "jetstream {\n  domain: hub");
+    let deployment = prepared.start(version, OWNER).await;
+    deployment.create_bucket("rust", true).await;
+    let owner = deployment.service("owner");
+    let (client, _violations) = super::operations::connect(deployment.url(), &owner).await.unwrap();
+    let named = jetstream::with_domain(client.clone(), "hub");
+    assert!(named.get_key_value("rust").await.is_err());
+    let refused = deployment.violations();
+    assert!(
+        refused.iter().all(|v| v.act == "publish $JS.hub.API.STREAM.INFO.KV_rust"),
+        "{refused:?}"
+    );
+    assert!(!refused.is_empty());
+    let store = jetstream::new(client).get_key_value("rust").await.unwrap();
+    store.put("a", "1".into()).await.unwrap();
+    assert_eq!(store.get("a").await.unwrap().unwrap(), "1");
+    assert_eq!(deployment.violations().len(), refused.len());
+}
+
+const SHORT: &str = r#"
+[service.owner]
+nkeys = ["{owner}"]
+owns = ["short", "long", "rust"]
+
+[bucket.short]
+key_ttl = true
+limit_markers = "1h"
+
+[bucket.long]
+history = 5
+key_ttl = true
+limit_markers = "1h"
+"#;
+
+/// A key that is created with a TTL runs out, and leaves a marker for those who watch.
+pub async fn a_key_with_a_ttl_runs_out(version: &'static str) {
+    let deployment = Deployment::start(version, SHORT).await;
+    let planned = deployment.tool(&["buckets", "plan"]).await;
+    let applied = deployment.tool(&["buckets", "apply", "--yes"]).await;
+    if version == "2.10.25" {
+        // It would take the setting and the TTLs, and keep every value for ever.
+        let why = "nats-server 2.10.25 knows no `key_ttl`";
+        assert!(planned.code == 1 && planned.err.contains(why), "{planned:?}");
+        assert!(applied.code == 1 && applied.err.contains(why), "{applied:?}");
+        assert!(
+            applied.err.contains("declared with `key_ttl = true`: long, short\n"),
+            "{applied:?}"
+        );
+        assert!(deployment.admin().await.get_stream("KV_rust").await.is_err());
+        return;
+    }
+    assert!(planned.err.is_empty(), "{planned:?}");
+    assert!(planned.out.contains("+ key_ttl           true\n"), "{planned:?}");
+    assert!(planned.out.contains("+ limit_markers     1h\n"), "{planned:?}");
+    assert_eq!(applied.code, 0, "{applied:?}");
+    let owner = deployment.service("owner");
+    let create = |key: &str| json!({"op": "create", "key": key, "value": "1", "ttl": 1});
+    for (library, revision) in Library::ALL.into_iter().zip([1, 3, 5]) {
+        let key = library.word();
+        Script::open("short")
+            .gives(create(key), json!({"revision": revision}))
+            .run(library, &deployment, &owner)
+            .await;
+        let store = deployment.bucket("short").await;
+        eventually("the key to run out", async || {
+            store.get(key).await.unwrap().is_none().then_some(())
+        })
+        .await;
+        let marker = json!({"key": key, "value": "", "revision": revision + 1,
+            "operation": "PURGE"});
+        // nats.py 2.16 takes the marker for a value, in a get; not in a watch.
+        let get = json!({"op": "get", "key": key});
+        let script = match library {
+            Library::NatsPy => Script::open("short").gives(get, entry(key, "", revision + 1)),
+            _ => Script::open("short").fails(get, "not_found"),
+        };
+        script
+            .gives(json!({"op": "history", "key": key}), json!([marker]))
+            .run(library, &deployment, &owner)
+            .await;
+        // Where it is not declared, the server refuses it, and keeps nothing.
+        Script::open("rust")
+            .fails(create("short"), "other")
+            .fails(json!({"op": "get", "key": "short"}), "not_found")
+            .run(library, &deployment, &owner)
+            .await;
+    }
+    // With a longer history, nats-server makes no TTL shorter than the markers'.
+    Script::open("long")
+        .gives(create("a"), json!({"revision": 1}))
+        .run(Library::AsyncNats, &deployment, &owner)
+        .await;
+    let (_, _, headers, _) = deployment.content("long").await.remove(0);
+    assert!(headers.contains("\"3600\""), "{headers}");
 }

@@ -75,13 +75,15 @@ pub async fn load_connect_keeps_a_rate_and_survives_a_storm(version: &'static st
     let server = ["connect", "--nats-server", version, "--against", "solewriter"];
     let rate = found(&[&server[..], &["--rate", "20"]].concat()).await;
     assert!(rate[0]["connections"]["connected"].as_u64().unwrap() > 0, "{rate}");
-    let storm = found(&[&server[..], &["--storm", "30"]].concat()).await;
-    let storm = &storm[0]["storm"];
-    assert_eq!(
-        (&storm["clients"], &storm["latency"]["count"]),
-        (&30.into(), &30.into()),
-        "{storm}"
-    );
+    for more in [&[][..], &["--reload"]] {
+        let storm = found(&[&server[..], &["--storm", "30"], more].concat()).await;
+        let storm = &storm[0]["storm"];
+        assert_eq!(
+            (&storm["clients"], &storm["latency"]["count"]),
+            (&30.into(), &30.into()),
+            "{storm}"
+        );
+    }
 }
 
 /// Both write their page from what they found, and a report that was done is not done again.

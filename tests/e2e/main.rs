@@ -90,6 +90,10 @@ on_every_server! {
     crate::keyspaces::a_service_without_a_grant_for_a_bucket_is_refused_everything
         as a_service_without_a_grant_for_a_bucket_is_refused_everything;
     crate::keyspaces::a_watch_goes_on_after_a_reconnect as a_watch_goes_on_after_a_reconnect;
+    crate::keyspaces::the_older_npm_package_works_without_its_check
+        as the_older_npm_package_works_without_its_check;
+    crate::keyspaces::a_client_leaves_the_domain_out as a_client_leaves_the_domain_out;
+    crate::keyspaces::a_key_with_a_ttl_runs_out as a_key_with_a_ttl_runs_out;
     crate::messaging::a_callers_requests_are_answered_where_it_may_call as a_callers_requests_are_answered_where_it_may_call;
     crate::messaging::who_answers_publishes_to_inboxes_alone as who_answers_publishes_to_inboxes_alone;
     crate::messaging::nobody_is_made_to_answer_outside_inboxes as nobody_is_made_to_answer_outside_inboxes;
@@ -161,6 +165,8 @@ on_every_server! {
     crate::buckets::streams_that_nobody_declared_are_reported as streams_that_nobody_declared_are_reported;
     crate::buckets::who_is_not_the_admin_is_told_so as who_is_not_the_admin_is_told_so;
     crate::buckets::buckets_of_a_cluster_have_replicas as buckets_of_a_cluster_have_replicas;
+    crate::doctor::a_server_that_was_reloaded as a_server_that_was_reloaded;
+    crate::doctor::logins_beside_the_callout as logins_beside_the_callout;
     crate::doctor::a_mapping_in_the_services_account as a_mapping_in_the_services_account;
     crate::doctor::a_healthy_deployment_has_no_problem as a_healthy_deployment_has_no_problem;
     crate::doctor::an_address_where_nobody_is as an_address_where_nobody_is;

@@ -199,6 +199,10 @@ async fn on_store(store: &kv::Store, op: &Value) -> Result<Value, Error> {
                 "history": status.history()})
         }
         "put" => json!({"revision": store.put(key, value()).await?}),
+        "create" if op["ttl"].is_u64() => {
+            let ttl = Duration::from_secs(number(op, "ttl"));
+            json!({"revision": store.create_with_ttl(key, value(), ttl).await?})
+        }
         "create" => json!({"revision": store.create(key, value()).await?}),
         "update" => {
             json!({"revision": store.update(key, value(), number(op, "revision")).await?})

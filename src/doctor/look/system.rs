@@ -97,7 +97,8 @@ pub async fn servers(client: &Client, from: &[ServerName], clock: Clock) -> Vec<
 
 fn server(answer: &Answer, clock: Clock) -> Server {
     let data = answer.data();
-    let now = text(data, "/now").parse::<Timestamp>().ok();
+    let time = |field: &str| text(data, field).parse::<Timestamp>().ok();
+    let (now, started) = (time("/now"), time("/start"));
     let listens = |what: &str| {
         data.pointer(&format!("/{what}/port")).and_then(Value::as_i64).is_some_and(|port| port != 0)
     };
@@ -106,6 +107,7 @@ fn server(answer: &Answer, clock: Clock) -> Server {
         name: answer.server(),
         version: text(data, "/version"),
         auth_timeout: data.get("auth_timeout").and_then(Value::as_f64).unwrap_or_default(),
+        reloaded: time("/config_load_time").filter(|at| started.is_some_and(|start| *at > start)),
         ahead: now.map_or(0.0, |now| {
             now.duration_since(clock()).as_secs_f64() + answer.came.elapsed().as_secs_f64()
         }),

@@ -15,6 +15,9 @@ use crate::source::{Collector, Problem, Span, Spanned};
 /// The least that nats-server takes as `duplicate_window`.
 const LEAST_WINDOW: Duration = Duration::from_millis(100);
 
+/// The least that nats-server takes as `subject_delete_marker_ttl`.
+const LEAST_MARKER: Duration = Duration::from_secs(1);
+
 /// What nats-server sets when a stream has no `duplicate_window`.
 const USUAL_WINDOW: Duration = Duration::from_secs(120);
 
@@ -92,6 +95,8 @@ fn bucket(name: BucketName, entry: &BucketEntry, problems: &Collector) -> Bucket
         name,
         history: small(&entry.history),
         ttl,
+        key_ttl: flag(&entry.key_ttl, false),
+        limit_markers: entry.limit_markers.as_ref().map(|time| time.value),
         max_value_size: entry.max_value_size.as_ref().map(|size| size.value),
         max_bytes: entry.max_bytes.as_ref().map(|size| size.value),
         replicas: small(&entry.replicas),
@@ -108,10 +113,31 @@ fn bucket(name: BucketName, entry: &BucketEntry, problems: &Collector) -> Bucket
         description: entry.description.as_ref().map(|text| text.value.clone()),
         at: Location::from(&entry.name.span),
     };
+    check_markers(&bucket, entry, problems);
     if bucket.part_owners {
         check_hardened(&bucket, entry, problems);
     }
     bucket
+}
+
+/// nats-server switches `allow_msg_ttl` on by itself where a stream has markers.
+fn check_markers(bucket: &Bucket, entry: &BucketEntry, problems: &Collector) {
+    let Some(markers) = &entry.limit_markers else { return };
+    if markers.value < LEAST_MARKER {
+        problems.push(
+            Problem::error("out-of-range", "`limit_markers` is out of range")
+                .at(&markers.span, "nats-server takes 1s or more"),
+        );
+    }
+    if !bucket.key_ttl {
+        let off = entry.key_ttl.as_ref().map_or(&entry.name.span, |flag| &flag.span);
+        problems.push(
+            Problem::error("markers-without-ttl", "`limit_markers` needs `key_ttl = true`")
+                .at(&markers.span, "")
+                .also(off, "keys have no TTL here")
+                .help("add `key_ttl = true`, or leave `limit_markers` out"),
+        );
+    }
 }
 
 fn check_times(entry: &BucketEntry, problems: &Collector) {

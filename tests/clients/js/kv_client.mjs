@@ -22,7 +22,7 @@
 // Operations (all but the last six take "bucket"; open it first):
 //
 //     open {allow_direct}, status, keys {at_least}, purge_deletes
-//     put {key, value}       create {key, value}    update {key, value, revision}
+//     put {key, value}       create {key, value, ttl}  update {key, value, revision}
 //     get {key}              get_revision {key, revision}
 //     delete {key}           purge {key}            history {key}
 //     watch {keys, expect}   collect the first `expect` entries, then stop the watch
@@ -185,7 +185,8 @@ const OPERATIONS = {
   },
 
   async create(session, op) {
-    return { revision: await session.bucket(op).create(op.key, op.value) };
+    const ttl = op.ttl === undefined ? undefined : `${op.ttl}s`;
+    return { revision: await session.bucket(op).create(op.key, op.value, ttl) };
   },
 
   async update(session, op) {

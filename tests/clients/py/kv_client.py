@@ -22,7 +22,7 @@ refused the connection (the one line is then {"op": "connect", "ok": false, "err
 Operations (all but the last six take "bucket"; open it first):
 
     open, status, keys {at_least}, purge_deletes
-    put {key, value}       create {key, value}    update {key, value, revision}
+    put {key, value}       create {key, value, ttl}  update {key, value, revision}
     get {key}              get_revision {key, revision}
     delete {key}           purge {key}            history {key}
     watch {keys, expect}   collect the first `expect` entries, then stop the watch
@@ -127,7 +127,8 @@ class Session:
         return {"revision": await self.bucket(op).put(op["key"], op["value"].encode())}
 
     async def create(self, op):
-        return {"revision": await self.bucket(op).create(op["key"], op["value"].encode())}
+        revision = await self.bucket(op).create(op["key"], op["value"].encode(), msg_ttl=op.get("ttl"))
+        return {"revision": revision}
 
     async def update(self, op):
         revision = await self.bucket(op).update(op["key"], op["value"].encode(), last=op["revision"])
