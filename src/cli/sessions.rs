@@ -22,7 +22,7 @@ use crate::policy::model::short;
 use crate::policy::store::Store;
 use crate::sessions::survey::{Session, Survey, survey};
 use crate::sessions::system::{Closed, System};
-use crate::sessions::verdict::{Cause, Changes, Gained, Judge, Others, Verdict};
+use crate::sessions::verdict::{Cause, Changes, Closing, Gained, Judge, Others, Verdict};
 
 /// List the connections that solewriter let in, on every server, and by which policy.
 ///
@@ -373,11 +373,14 @@ impl Standard {
             return match judge.judge_session(session, now) {
                 Verdict::Current | Verdict::Newer => (State::Current, None),
                 Verdict::Gained => (State::Gains, None),
-                Verdict::Close(closing) => {
-                    let unknown = closing.cause == Cause::NotKnown;
-                    let state = if unknown { State::Unknown } else { State::Stale };
-                    (state, Some(format!("{}: {}", closing.cause.code(), closing.detail)))
-                }
+                Verdict::Close(Closing { cause, detail, .. }) => match cause {
+                    Cause::Expiring(_) => (State::Current, None),
+                    Cause::GainedDuty | Cause::Gained => (State::Gains, Some(detail)),
+                    Cause::NotKnown => {
+                        (State::Unknown, Some(format!("{}: {detail}", cause.code())))
+                    }
+                    _ => (State::Stale, Some(format!("{}: {detail}", cause.code()))),
+                },
             };
         }
         let given = self.grants.get(&name.service);

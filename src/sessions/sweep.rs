@@ -5,9 +5,10 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
+use super::expiry;
 use super::survey::{Session, survey_in_parts};
 use super::system::{Closed, System, SystemError};
-use super::verdict::{Closing, Judge, Verdict};
+use super::verdict::{Cause, Closing, Judge, Verdict};
 use crate::audit::Recorder;
 use crate::audit::event::{Event, SessionClosed, words};
 use crate::keys::UserKey;
@@ -37,6 +38,8 @@ pub struct Looked {
     pub heard: bool,
     /// How long it took, without those that did not tell everything.
     pub cost: Duration,
+    /// The shortest life of any connection, in seconds, of those that are ended before their time.
+    pub shortest_life: Option<i64>,
 }
 
 /// Looks at every open connection, and gives what must be closed to `close`, the most urgent first:
@@ -53,13 +56,20 @@ pub async fn look(
     let accounts: Vec<_> = judge.decider.accounts().cloned().collect();
     let now = jiff::Timestamp::now().as_second();
     let count = Counts::default();
+    let shortest = AtomicI64::new(i64::MAX);
     let keep = |session: Session| {
+        if let Some(life) = expiry::life(&session.name) {
+            shortest.fetch_min(life, Ordering::Relaxed);
+        }
         match judge.judge_session(&session, now) {
             Verdict::Current => count.add(SessionState::Current),
             Verdict::Gained => count.add(SessionState::Gained),
             Verdict::Newer => count.add(SessionState::Newer),
             Verdict::Close(closing) => {
-                count.add(SessionState::Stale);
+                count.add(match closing.cause {
+                    Cause::Expiring(_) => SessionState::Expiring,
+                    _ => SessionState::Stale,
+                });
                 return Some(Stale { session, closing });
             }
         }
@@ -92,6 +102,7 @@ pub async fn look(
         complete: found.complete() && all,
         heard: !found.servers.is_empty(),
         cost: found.took,
+        shortest_life: Some(shortest.into_inner()).filter(|life| *life < i64::MAX),
     })
 }
 

@@ -167,6 +167,7 @@ impl Keeper {
             complete: complete && view.agreed,
             began: Some(began),
             cost: if deleted > 0 { Duration::ZERO } else { began.elapsed() },
+            within: None,
         };
         rhythm.swept(outcome, Instant::now());
     }
