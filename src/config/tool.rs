@@ -17,7 +17,6 @@ use super::{
 use crate::keys::{Account, Curve, Role, Seed, User};
 use crate::keyspace::BucketName;
 use crate::permissions::Defaults;
-use crate::sessions::consumers;
 use crate::source::{Collector, Problem, Problems, Spanned};
 
 /// What the tools know about the deployment.
@@ -44,8 +43,8 @@ pub struct Tool {
     pub bucket: BucketName,
     /// The stream that takes solewriter's events, if the settings name one.
     pub audit: Option<String>,
-    /// What is allowed of consumers.
-    pub consumers: consumers::Settings,
+    /// How changes reach open connections, and what is allowed of consumers.
+    pub sessions: crate::sessions::Settings,
     /// The settings file, for messages.
     pub path: PathBuf,
     nats_seed: Option<Spanned<PathBuf>>,
@@ -101,7 +100,7 @@ impl Tool {
             queue_group: queue_group?,
             bucket: bucket?,
             audit: raw.audit_stream.map(|stream| stream.value),
-            consumers: sessions?.consumers,
+            sessions: sessions?,
             path: path.to_owned(),
             nats_seed: raw.nats_seed,
             credentials: raw.credentials,

@@ -137,6 +137,7 @@ fn instance(name: &str, policy: &Policy) -> Instance {
         refused_number: None,
         refused_errors: 0,
         refused_first: None,
+        waiting: Vec::new(),
     }
 }
 

@@ -116,6 +116,24 @@ impl Store {
         past.iter().map(|snapshot| snapshot.policy.revision().whole().to_owned()).collect()
     }
 
+    /// Takes note of a policy that was in force at some time, for whoever asks what somebody was
+    /// let in by. How many is the caller's affair.
+    ///
+    /// # Errors
+    /// All problems, when the policy does not hold for this version.
+    pub fn recall(&self, files: &[SourceFile]) -> Result<(), Problems> {
+        let Validated { policy, .. } = validate::validate_for(files, &self.audit)?;
+        let snapshot = Snapshot {
+            policy,
+            loaded_at: Timestamp::UNIX_EPOCH,
+            since: Instant::now(),
+            origin: ArcSwapOption::empty(),
+        };
+        let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
+        past.push_back(Arc::new(snapshot));
+        Ok(())
+    }
+
     /// Tells of each policy that comes into force.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<()> {

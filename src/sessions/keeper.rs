@@ -23,8 +23,6 @@ const LOOK_WITHIN: Duration = Duration::from_secs(5);
 const TURN: Duration = Duration::from_millis(500);
 /// How long a look goes on at least, when something happens meanwhile.
 const LOOK_FOR: Duration = Duration::from_secs(1);
-/// How often news of the others make looking quick again.
-const STIR: Duration = Duration::from_secs(2);
 /// How long instances may differ before it is said aloud, and how often it is repeated.
 const DIFFER_FOR: Duration = Duration::from_secs(10);
 const DIFFER_AGAIN: Duration = Duration::from_secs(60);
@@ -58,18 +56,6 @@ struct Known {
     swept: Option<String>,
     differ_since: Option<Instant>,
     said: Option<Instant>,
-    /// When the others last made it quick.
-    stirred: Option<Instant>,
-}
-
-impl Known {
-    /// Something is new among the others. Whoever makes news without end makes no more sweeps.
-    fn heard(&mut self, now: Instant) {
-        if self.stirred.is_none_or(|at| now.duration_since(at) > STIR) {
-            self.stirred = Some(now);
-            self.rhythm.stir(now);
-        }
-    }
 }
 
 impl Keeper {
@@ -97,7 +83,6 @@ impl Keeper {
             swept: None,
             differ_since: None,
             said: None,
-            stirred: None,
         };
         loop {
             let usable = link.usable().await;
@@ -105,6 +90,7 @@ impl Keeper {
             let view = self.fleet.view().filter(|view| usable && self.turn(view, &mut known));
             if view.is_none() {
                 self.service.metrics.sessions().sweeper(false);
+                self.fleet.tell_waiting(Vec::new());
                 known.sure = None;
             }
             let turn = Instant::now() + TURN;
@@ -120,7 +106,7 @@ impl Keeper {
             tokio::select! {
                 // The senders live as long as this does.
                 _ = changes.changed() => known.rhythm.stir(Instant::now()),
-                _ = news.changed() => known.heard(Instant::now()),
+                _ = news.changed() => known.rhythm.heard(Instant::now()),
                 () = tokio::time::sleep_until(next.unwrap_or(turn).min(turn).into()) => {}
             }
         }
@@ -286,11 +272,12 @@ impl Keeper {
             tracing::warn!(event = "sweep_failed", %error, "nobody can be asked");
             sweep::Looked::default()
         });
-        let sweep::Looked { complete, heard, cost, shortest_life } = looked;
+        let sweep::Looked { complete, heard, cost, shortest_life, waiting } = looked;
         if !heard {
             self.service.metrics.sessions().swept(false, began.elapsed());
             return None;
         }
+        self.fleet.tell_waiting(waiting);
         let Later { mut duties, expiring, mut gains } = Later::of(later);
         found += duties.len() + gains.len();
         // Whoever gave something up is closed before who takes it over, as far as can be known.

@@ -14,12 +14,13 @@
 //! What a connection had made for itself in JetStream does not end with it: see [`consumers`].
 //!
 //! [`verdict`] decides, [`expiry`] about time, [`survey`] finds, [`system`] asks and closes,
-//! [`sweep`] does one round.
+//! [`sweep`] does one round. [`onlooker`] judges the same for tools.
 
 pub mod consumers;
 pub mod expiry;
 pub mod keeper;
 pub mod link;
+pub mod onlooker;
 pub mod rhythm;
 pub mod survey;
 pub mod sweep;

@@ -13,6 +13,8 @@ const LONGEST: Duration = Duration::from_secs(5);
 /// Nothing may have happened for so long before a sweep that finds nothing is the last: longer
 /// than a request, decided by the policy before, can be on its way.
 const SETTLED_AFTER: Duration = Duration::from_secs(3);
+/// How often news of the others make looking quick again.
+const HEAR: Duration = Duration::from_secs(2);
 /// Looking takes at most this part of the time: one in so many.
 const SHARE: u32 = 5;
 
@@ -38,18 +40,28 @@ pub struct Rhythm {
     pause: Duration,
     unsettled: Instant,
     next: Instant,
+    /// When the others last made it quick.
+    heard: Option<Instant>,
 }
 
 impl Rhythm {
     /// A slow rhythm of `every`, which begins at once.
     #[must_use]
     pub fn new(every: Duration, now: Instant) -> Self {
-        Self { every, pause: SHORTEST.min(every), unsettled: now, next: now }
+        Self { every, pause: SHORTEST.min(every), unsettled: now, next: now, heard: None }
     }
 
     /// Something happened.
     pub fn stir(&mut self, now: Instant) {
-        *self = Self::new(self.every, now);
+        *self = Self { heard: self.heard, ..Self::new(self.every, now) };
+    }
+
+    /// Something is new among the others. Whoever makes news without end makes no more sweeps.
+    pub fn heard(&mut self, now: Instant) {
+        if self.heard.is_none_or(|at| now.duration_since(at) > HEAR) {
+            self.stir(now);
+            self.heard = Some(now);
+        }
     }
 
     /// When to sweep next.
@@ -199,6 +211,23 @@ mod tests {
             rhythm.swept(looked(within, cost), end);
             assert_eq!((rhythm.next() - end).as_millis(), pause, "{within} s, {cost} ms");
         }
+    }
+
+    #[test]
+    fn news_without_end_make_it_no_quicker() {
+        let now = Instant::now();
+        let mut rhythm = Rhythm::new(EVERY, now);
+        let settled =
+            Outcome { complete: true, began: Some(now + SETTLED_AFTER), ..Outcome::default() };
+        let mut stirred = 0;
+        for tick in 0..200 {
+            let now = now + Duration::from_millis(50) * tick;
+            rhythm.swept(settled, now);
+            let slow = rhythm.next();
+            rhythm.heard(now);
+            stirred += usize::from(rhythm.next() < slow);
+        }
+        assert_eq!(stirred, 5, "in 10 s");
     }
 
     #[test]

@@ -51,8 +51,8 @@ pub enum Verdict {
     Current,
     /// It was let in by an instance that is ahead of this one.
     Newer,
-    /// It would only gain something, and the settings say to leave it.
-    Gained,
+    /// It would only gain something, this, and the settings say to leave it.
+    Gained(String),
     /// It has something that it should not have.
     Close(Closing),
 }
@@ -248,11 +248,12 @@ impl Judge<'_> {
             return close(Cause::Lost, detail, Some(grant));
         }
         let gained = diff::lost(service, &had_service, &had);
-        let duty: Vec<String> = gained.iter().filter(|r| is_duty(r)).map(right_in_words).collect();
+        let words: Vec<String> = gained.iter().map(right_in_words).collect();
+        let words = shortened(&words);
         match self.gained {
-            _ if !duty.is_empty() => close(Cause::GainedDuty, shortened(&duty), Some(grant)),
-            Gained::Leave => Verdict::Gained,
-            Gained::Close => close(Cause::Gained, String::new(), Some(grant)),
+            _ if gained.iter().any(is_duty) => close(Cause::GainedDuty, words, Some(grant)),
+            Gained::Leave => Verdict::Gained(words),
+            Gained::Close => close(Cause::Gained, words, Some(grant)),
         }
     }
 

@@ -50,7 +50,8 @@ impl Bench {
     }
 
     fn put_all(&self, text: &str) {
-        let files = [SourceFile::new("p.toml", format!("[bucket.a]\n[bucket.b]\n[bucket.c]\n{text}"))];
+        let files =
+            [SourceFile::new("p.toml", format!("[bucket.a]\n[bucket.b]\n[bucket.c]\n{text}"))];
         self.store.load(&files, Timestamp::UNIX_EPOCH).unwrap();
     }
 
@@ -183,19 +184,19 @@ fn many_losses_are_named_in_short() {
 #[test]
 fn who_only_gained_is_closed_when_the_settings_say_so() {
     let mut bench = Bench::new();
-    for (before, after) in [
-        ("owns = [\"a\"]", "owns = [\"a\"]\nreads = [\"b\"]"),
-        ("publishes = [\"x.y\", \"x.z.>\"]", "publishes = [\"x.>\"]"),
-        ("", "subscribes = [\"n.*\"]"),
-        ("subscribes = [\"n.*\"]", "subscribes = [\"n.>\"]"),
+    for (before, after, gained) in [
+        ("owns = [\"a\"]", "owns = [\"a\"]\nreads = [\"b\"]", "read b"),
+        ("publishes = [\"x.y\", \"x.z.>\"]", "publishes = [\"x.>\"]", "publish x.>"),
+        ("", "subscribes = [\"n.*\"]", "subscribe n.*"),
+        ("subscribes = [\"n.*\"]", "subscribes = [\"n.>\"]", "subscribe n.>"),
     ] {
         bench.gained = Gained::Leave;
         bench.put(before);
         let name = bench.name();
         bench.put(after);
-        assert_eq!(bench.judge(&name), Verdict::Gained, "{before} to {after}");
+        assert_eq!(bench.judge(&name), Verdict::Gained(gained.to_owned()), "{before} to {after}");
         bench.gained = Gained::Close;
-        assert_eq!(bench.closes(&name), pair("gained", ""), "{before} to {after}");
+        assert_eq!(bench.closes(&name), pair("gained", gained), "{before} to {after}");
     }
 }
 
@@ -204,9 +205,9 @@ fn who_only_gained_is_closed_when_the_settings_say_so() {
 fn who_gains_what_nobody_else_may_do_is_closed_whatever_the_settings_say() {
     let mut bench = Bench::new();
     for (before, after, gained) in [
-        ("owns = [\"a\"]", "owns = [\"a\", \"b\"]", "write b"),
+        ("owns = [\"a\"]", "owns = [\"a\", \"b\"]", "write b, read b"),
         ("reads = [\"a\"]", "owns = [\"a\"]", "write a"),
-        ("", "owns = [\"a\", \"b\"]\npublishes = [\"x\"]", "write a, write b"),
+        ("", "owns = [\"a\"]\npublishes = [\"x\"]", "write a, read a, publish x"),
         ("publishes = [\"x\"]", "publishes = [\"x\"]\nanswers = [\"q\"]", "answer q"),
         ("answers = [\"q.a\"]", "answers = [\"q.>\"]", "answer q.>"),
     ] {
@@ -221,7 +222,7 @@ fn who_gains_what_nobody_else_may_do_is_closed_whatever_the_settings_say() {
         bench.gained = Gained::Leave;
         let name = bench.name();
         bench.put(&format!("{after}\nreads = [\"c\"]"));
-        assert_eq!(bench.judge(&name), Verdict::Gained, "{after}");
+        assert_eq!(bench.judge(&name), Verdict::Gained("read c".to_owned()), "{after}");
     }
 }
 
@@ -268,7 +269,7 @@ fn who_is_about_to_meet_the_end_of_its_permissions_is_closed_before() {
     assert!(!closing.cause.takes(), "it has nothing too much");
     // Who waits for something gets it with that.
     bench.put("publishes = [\"x\", \"y\"]");
-    assert_eq!(judge(&after(&name, 60, 47)), Verdict::Gained);
+    assert_eq!(judge(&after(&name, 60, 47)), Verdict::Gained("publish y".to_owned()));
     assert!(matches!(judge(&after(&name, 60, 48)), Verdict::Close(c) if c == closing));
     // What it should not have is the better reason.
     bench.put("");
@@ -314,7 +315,7 @@ fn a_deny_that_comes_with_a_gain_takes_nothing() {
     bench.put("subscribes = [\"m.>\"]");
     let name = bench.name();
     bench.put("subscribes = [\"m.>\", \"n.*\"]");
-    assert_eq!(bench.judge(&name), Verdict::Gained);
+    assert_eq!(bench.judge(&name), Verdict::Gained("subscribe n.*".to_owned()));
 }
 
 #[test]
