@@ -298,6 +298,11 @@ pub struct SessionClosed {
     pub had_grant: Option<String>,
 }
 
+impl SessionClosed {
+    /// The reason of a connection whose permissions were about to end: nothing went wrong.
+    pub const EXPIRING: &str = "expiring";
+}
+
 /// A client used, or tried to use, a subject outside its grant. Repeated ones are one event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Violation {
@@ -426,7 +431,7 @@ pub enum Event {
     PolicyAccepted(Box<PolicyAccepted>),
     /// A policy was refused.
     PolicyRefused(Box<PolicyRefused>),
-    /// A live connection was closed because of a change.
+    /// A live connection was closed: because of a change, or before its permissions ended.
     SessionClosed(Box<SessionClosed>),
     /// A client went beyond its grant.
     Violation(Box<Violation>),

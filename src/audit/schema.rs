@@ -212,7 +212,7 @@ pub const KINDS: [Kind; 10] = [
     },
     Kind {
         types: &["solewriter.session.closed"],
-        about: "A live connection was closed because of a change, or should have been.",
+        about: "A live connection was closed, or should have been: because of a change, or because its permissions were about to end.",
         subject: "the service",
         fields: &CLOSED,
     },

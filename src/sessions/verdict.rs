@@ -10,6 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use super::expiry;
 use super::survey::Session;
 use crate::asked;
+use crate::audit::event::SessionClosed;
 use crate::decide::{Circumstances, Decider, Denial, Entitlement};
 use crate::diff::{self, Right, Verb};
 use crate::issue::ConnectionName;
@@ -89,7 +90,7 @@ impl Cause {
             Self::Lost => "lost",
             Self::NotKnown => "not_known",
             Self::GainedDuty | Self::Gained => "gained",
-            Self::Expiring(_) => "expiring",
+            Self::Expiring(_) => SessionClosed::EXPIRING,
         }
     }
 

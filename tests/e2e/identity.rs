@@ -283,7 +283,7 @@ pub async fn a_connections_name_leads_back_to_service_key_and_policy(version: &'
 /// too short here for the sweep to close it before.
 pub async fn a_connection_ends_with_its_permissions_and_comes_back(version: &'static str) {
     let mut deployment = Prepared::new().start_broker(version, POLICY).await;
-    deployment.add_instance(&["--grants-lifetime", "9s"]).await;
+    deployment.add_instance(&["--grants-lifetime", "8s"]).await;
     let known = deployment.service("known");
     let (client, _violations) = operations::connect(deployment.url(), &known).await.unwrap();
     let mut raw = Raw::login(&deployment, &known).await;
@@ -292,8 +292,8 @@ pub async fn a_connection_ends_with_its_permissions_and_comes_back(version: &'st
     assert!(said.contains("Authentication Expired"), "{said}");
     let lasted = began.elapsed();
     assert!(
-        lasted > Duration::from_secs(6) && lasted < Duration::from_secs(11),
-        "a lifetime of 9 s lasted {lasted:?}"
+        lasted > Duration::from_secs(5) && lasted < Duration::from_secs(10),
+        "a lifetime of 8 s lasted {lasted:?}"
     );
     eventually("the client to come back", async || {
         (client.statistics().connects.load(Ordering::Relaxed) >= 2).then_some(())
