@@ -9,8 +9,8 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::audit;
-use crate::defects::{Version, version};
 use crate::keyspace::{BucketName, Keyspace};
+use crate::nats::advisories::{Release, release, version};
 use crate::permissions::AuditStreams;
 use crate::policy::model::{Bucket, Policy};
 use crate::subject::Pattern;
@@ -23,7 +23,7 @@ mod text;
 pub use self::compare::{Change, Class};
 
 /// From which nats-server on a put may say how long its value is kept.
-const TTL_SINCE: Version = (2, 11, 0);
+const TTL_SINCE: Release = (2, 11, 0);
 
 /// A stream as JetStream's API gives it: `config` and `state` of ADR-1 and of `STREAM.LIST`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize)]
@@ -167,7 +167,7 @@ impl Plan {
     /// the setting and the TTLs, keeps nothing of either, and every value stays for ever.
     #[must_use]
     pub fn without_ttl(&self, server: &str) -> Vec<&BucketPlan> {
-        if version(server).is_some_and(|version| version >= TTL_SINCE) {
+        if version(server).is_some_and(|version| release(&version) >= TTL_SINCE) {
             return Vec::new();
         }
         let wants = |bucket: &&BucketPlan| {

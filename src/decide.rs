@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use moka::policy::EvictionPolicy;
 
@@ -462,6 +463,12 @@ impl Decider {
     #[must_use]
     pub fn defaults(&self) -> &Defaults {
         &self.defaults
+    }
+
+    /// The shortest time that permissions of this lifetime last.
+    #[must_use]
+    pub fn shortest(&self, lifetime: Duration) -> Duration {
+        lifetime.mul_f64(1.0 - self.jitter)
     }
 
     /// What a service gets. Made when there is none yet, and again when the policy says something

@@ -236,7 +236,7 @@ pub const CHECKS: [Check; 29] = [
         "connections",
         "state",
         "system user",
-        "Open connections can be reached when the policy changes",
+        "Open connections can be reached when the policy changes, and before their permissions end",
         "nats-server fixes permissions when a connection is made",
     ),
     check(

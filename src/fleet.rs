@@ -35,6 +35,11 @@ const LISTEN: Duration = BEAT.saturating_mul(2);
 /// How much of what was refused is told, in characters: a beat is short.
 const MAX_WHY: usize = 200;
 
+/// Of how many services an instance tells that they wait, and in how many characters for what.
+pub const MAX_WAITING: usize = 16;
+/// As above.
+pub const MAX_WAITS_FOR: usize = 120;
+
 /// One running instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
@@ -95,6 +100,22 @@ pub struct Report {
     pub refused_errors: usize,
     /// The first of them.
     pub refused_first: Option<String>,
+    /// Which services' open connections wait for what the policy gives them, when this is the
+    /// instance that looks after them; the most [`MAX_WAITING`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waiting: Vec<Waiting>,
+}
+
+/// Connections of one service that only gained something, and get it when they connect anew.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// The service.
+    pub service: String,
+    /// How many.
+    pub connections: usize,
+    /// For what, in the words of the policy.
+    #[serde(rename = "for")]
+    pub what: String,
 }
 
 impl Report {
@@ -120,6 +141,7 @@ impl Report {
             refused_number: None,
             refused_errors: 0,
             refused_first: None,
+            waiting: Vec::new(),
         });
         Self { instance, started, revision, number, lineage, ..about }
     }
@@ -168,6 +190,7 @@ impl Member {
             refused_number: refused.as_ref().and_then(|r| r.number),
             refused_errors: refused.as_ref().map_or(0, |r| r.errors),
             refused_first: refused.as_ref().map(|r| r.first.chars().take(MAX_WHY).collect()),
+            waiting: Vec::new(),
         }
     }
 }

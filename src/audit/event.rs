@@ -278,7 +278,8 @@ pub struct PolicyRefused {
     pub problems: String,
 }
 
-/// A live connection was closed because of a change, or should have been.
+/// A live connection was closed, or should have been: because of a change, or because its
+/// permissions were about to end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "audit-schema", derive(schemars::JsonSchema))]
 pub struct SessionClosed {
@@ -314,6 +315,11 @@ pub struct SessionClosed {
     /// The digest of the grant that the connection had.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub had_grant: Option<String>,
+}
+
+impl SessionClosed {
+    /// The reason of a connection whose permissions were about to end: nothing went wrong.
+    pub const EXPIRING: &str = "expiring";
 }
 
 /// A client used, or tried to use, a subject outside its grant. Repeated ones are one event.
@@ -454,7 +460,7 @@ pub enum Event {
     PolicyAccepted(Box<PolicyAccepted>),
     /// A policy was refused.
     PolicyRefused(Box<PolicyRefused>),
-    /// A live connection was closed because of a change.
+    /// A live connection was closed: because of a change, or before its permissions ended.
     SessionClosed(Box<SessionClosed>),
     /// A client went beyond its grant.
     Violation(Box<Violation>),

@@ -14,17 +14,19 @@ use serde::Serialize;
 
 use super::tool::{Format, NO, Output, SettingsArgs, WRONG, YES, count, json, line};
 use crate::broker;
-use crate::config::Tool;
+use crate::config::{PolicySource, Tool};
 use crate::decide::Decider;
-use crate::fleet;
+use crate::fleet::{self, Report};
 use crate::nats::Login;
+use crate::policy::bucket::ReadError;
 use crate::policy::directory::Directory;
-use crate::policy::model::short;
-use crate::policy::store::Store;
-use crate::policy::validate::validate_for;
+use crate::policy::model::{Policy, short};
+use crate::policy::validate::{self, validate_for};
+use crate::sessions::onlooker::Onlooker;
 use crate::sessions::survey::{Session, Survey, survey};
 use crate::sessions::system::{Closed, System};
-use crate::sessions::verdict::{Cause, Changes, Gained, Judge, Others, Verdict};
+use crate::sessions::verdict::{Cause, Closing, Verdict};
+use crate::source::{Problems, SourceFile};
 
 /// List the connections that solewriter let in, on every server, and by which policy.
 ///
@@ -268,7 +270,7 @@ fn agreed(question: &str) -> Result<bool, Output> {
 }
 
 /// Connects as the system user.
-async fn connect(tool: &Tool) -> Result<System, Output> {
+pub(super) async fn connect(tool: &Tool) -> Result<System, Output> {
     let login = Login::Nkey(tool.system().map_err(Output::wrong)?);
     let options = broker::options(&login, &tool.tls, "solewriter-sessions");
     let options = options.map_err(|error| cannot(&error))?;
@@ -282,10 +284,8 @@ async fn look(
     system: &System,
     wanted: impl Fn(&Session) -> bool,
 ) -> Result<Seen, Output> {
-    let mut accounts = vec![Arc::clone(&tool.defaults.account)];
-    accounts.extend(tool.accounts.iter().cloned());
     let all: Survey<Session> =
-        survey(system, &accounts, Some).await.map_err(|error| cannot(&error))?;
+        survey(system, &accounts(tool), Some).await.map_err(|error| cannot(&error))?;
     if all.servers.is_empty() {
         return Err(cannot(
             &"no server answers: is [system] nkey_seed the seed of a user whose account imports that, \
@@ -301,13 +301,14 @@ async fn look(
         let _ = writeln!(notes, "warning: {} did not tell everything: {error}", line(&server.name));
     }
     let (complete, sessions) = (all.complete(), all.found);
-    let standard = Standard::find(tool, &sessions, &mut notes).await;
+    let now = jiff::Timestamp::now().as_second();
+    let standard = Standard::find(tool, &sessions, now, &mut notes).await;
     let mut seen = HashSet::new();
     let mut rows: Vec<Row> = sessions
         .into_iter()
         .filter(|session| seen.insert((session.server.id.clone(), session.connection.cid)))
         .filter(wanted)
-        .map(|session| standard.row(session))
+        .map(|session| standard.row(session, now))
         .collect();
     rows.sort_by(|a, b| {
         (&a.service, &a.nkey, &a.server, a.cid).cmp(&(&b.service, &b.nkey, &b.server, b.cid))
@@ -315,39 +316,44 @@ async fn look(
     Ok(Seen { rows, revisions: standard.served, complete, notes })
 }
 
+/// The accounts that services are in.
+pub(super) fn accounts(tool: &Tool) -> Vec<Arc<str>> {
+    std::iter::once(&tool.defaults.account).chain(&tool.accounts).cloned().collect()
+}
+
 /// What connections are held against.
 struct Standard {
     /// The revisions that the instances serve.
     served: Vec<String>,
-    /// The policy in the settings' directory, when it is the one that is served, or nobody could
-    /// be asked.
-    policy: Option<Store>,
-    decider: Decider,
+    /// The policy that they serve, or the newest when nobody could be asked; `None` when it was not
+    /// found.
+    policy: Option<Onlooker>,
     /// The grants that the served policy was seen to give.
     grants: HashMap<String, HashSet<String>>,
-    /// What was compared already.
-    changes: Changes,
+    /// What services' connections wait for, as the instance says that looks after them.
+    waiting: HashMap<String, String>,
 }
 
 impl Standard {
-    async fn find(tool: &Tool, sessions: &[Session], notes: &mut String) -> Self {
-        let served = match served(tool).await {
-            Ok(served) => served,
+    async fn find(tool: &Tool, sessions: &[Session], now: i64, notes: &mut String) -> Self {
+        let reports = match reports(tool).await {
+            Ok(reports) => reports,
             Err(why) => {
                 let _ =
                     writeln!(notes, "note: the instances cannot be asked what they serve: {why}");
                 Vec::new()
             }
         };
-        let policy = tool.policy.as_ref().and_then(|path| {
-            let store = Store::new();
-            let files = Directory::new(path).read().ok()?;
-            let validated = validate_for(&files, &tool.defaults.audit).ok()?;
-            let loaded = store.replace(validated, None, jiff::Timestamp::now());
-            let revision = loaded.after.policy.revision().whole();
-            let fits = served.is_empty() || served.iter().all(|served| served == revision);
-            fits.then_some(store)
-        });
+        let mut served: Vec<String> = reports.iter().filter_map(|r| r.revision.clone()).collect();
+        served.sort_unstable();
+        served.dedup();
+        let policy = match policy(tool, &served, sessions, now).await {
+            Ok(policy) => policy,
+            Err(why) => {
+                let _ = writeln!(notes, "note: {}", line(&why));
+                None
+            }
+        };
         if served.is_empty() && policy.is_none() {
             notes.push_str("note: no policy to compare with, so what is current is not known\n");
         }
@@ -356,31 +362,27 @@ impl Standard {
             let given = grants.entry(session.name.service.clone()).or_default();
             given.extend(session.name.digest.clone());
         }
-        let decider = Decider::new(tool.defaults.clone(), tool.accounts.clone(), 0.0);
-        Self { served, policy, decider, grants, changes: Changes::default() }
+        let waiting = reports.into_iter().flat_map(|report| report.waiting);
+        let waiting = waiting.map(|waiting| (waiting.service, waiting.what)).collect();
+        Self { served, policy, grants, waiting }
     }
 
-    fn state(&self, session: &Session) -> (State, Option<String>) {
+    fn state(&self, session: &Session, now: i64) -> (State, Option<String>) {
         let name = &session.name;
-        let snapshot = self.policy.as_ref().and_then(|store| Some((store, store.current()?)));
-        if let Some((store, snapshot)) = snapshot {
-            let judge = Judge {
-                decider: &self.decider,
-                policy: &snapshot.policy,
-                store,
-                others: &Others::default(),
-                gained: Gained::Leave,
-                changes: &self.changes,
-            };
-            let now = jiff::Timestamp::now().as_second();
-            return match judge.judge_session(session, now) {
+        if let Some(policy) = &self.policy {
+            return match policy.judge(session, now) {
                 Verdict::Current | Verdict::Newer => (State::Current, None),
-                Verdict::Gained => (State::Gains, None),
-                Verdict::Close(closing) => {
-                    let unknown = closing.cause == Cause::NotKnown;
-                    let state = if unknown { State::Unknown } else { State::Stale };
-                    (state, Some(format!("{}: {}", closing.cause.code(), closing.detail)))
-                }
+                Verdict::Gained(what) => (State::Gains, Some(what)),
+                Verdict::Close(Closing { cause, detail, .. }) => match cause {
+                    Cause::Expiring(_) => (State::Current, None),
+                    Cause::GainedDuty | Cause::Gained => (State::Gains, Some(detail)),
+                    // What remembers that policy is the instance.
+                    Cause::NotKnown => match self.waiting.get(&name.service) {
+                        Some(what) => (State::Gains, Some(what.clone())),
+                        None => (State::Unknown, Some(format!("{}: {detail}", cause.code()))),
+                    },
+                    _ => (State::Stale, Some(format!("{}: {detail}", cause.code()))),
+                },
             };
         }
         let given = self.grants.get(&name.service);
@@ -392,8 +394,8 @@ impl Standard {
         }
     }
 
-    fn row(&self, session: Session) -> Row {
-        let (current, reason) = self.state(&session);
+    fn row(&self, session: Session, now: i64) -> Row {
+        let (current, reason) = self.state(&session, now);
         let connection = session.connection.way().map_or("UNKNOWN", |way| way.as_str());
         let Session { server, account, name, connection: seen } = session;
         let library = format!("{} {}", seen.lang, seen.version);
@@ -417,8 +419,8 @@ impl Standard {
     }
 }
 
-/// The revisions that the living instances serve.
-async fn served(tool: &Tool) -> Result<Vec<String>, String> {
+/// What the living instances say of themselves.
+async fn reports(tool: &Tool) -> Result<Vec<Report>, String> {
     let login = tool.reader().map_err(|problems| problems.summary())?;
     let options = broker::options(&login, &tool.tls, "solewriter-sessions");
     let options = options.map_err(|error| error.to_string())?;
@@ -427,10 +429,45 @@ async fn served(tool: &Tool) -> Result<Vec<String>, String> {
     if reports.is_empty() {
         return Err("no instance answers".to_owned());
     }
-    let mut revisions: Vec<String> = reports.into_iter().filter_map(|r| r.revision).collect();
-    revisions.sort_unstable();
-    revisions.dedup();
-    Ok(revisions)
+    Ok(reports)
+}
+
+/// The policy that all instances serve, or the newest when that is not known; with what the
+/// connections were let in by, where that can be found.
+async fn policy(
+    tool: &Tool,
+    served: &[String],
+    sessions: &[Session],
+    now: i64,
+) -> Result<Option<Onlooker>, String> {
+    let fits = |revision: &str| served.iter().all(|served| served == revision);
+    let summary = |problems: Problems| problems.summary();
+    let onlooker = |files: &[SourceFile]| {
+        let validated = validate_for(files, &tool.defaults.audit).map_err(summary)?;
+        Ok::<_, String>(Some(onlooker(tool, validated.policy)))
+    };
+    let Some(PolicySource::Bucket(name)) = &tool.source else {
+        let Some(path) = &tool.policy else { return Ok(None) };
+        let files = Directory::new(path).read().map_err(summary)?;
+        let policy = onlooker(&files)?;
+        return Ok(policy.filter(|_| fits(validate::revision(&files).whole())));
+    };
+    let unread = |error: ReadError| format!("the policy bucket {name} cannot be read: {error}");
+    let bucket = super::policy::connect_to_read(tool).await.map_err(|output| output.err)?;
+    let head = bucket.head().await.map_err(unread)?;
+    let Some(entry) = head.filter(|head| fits(&head.policy)) else { return Ok(None) };
+    let files = bucket.files(&entry).await.map_err(unread)?;
+    let mut policy = onlooker(&files)?;
+    if let Some(policy) = &mut policy {
+        policy.recall(&bucket, sessions, now).await.map_err(unread)?;
+    }
+    Ok(policy)
+}
+
+/// Judges by that policy as the instances do that have these settings.
+pub(super) fn onlooker(tool: &Tool, policy: Policy) -> Onlooker {
+    let decider = Decider::new(tool.defaults.clone(), tool.accounts.clone(), 0.0);
+    Onlooker::new(policy, decider, &tool.sessions)
 }
 
 /// For people.

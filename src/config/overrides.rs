@@ -92,7 +92,7 @@ const SETTINGS: [Setting; 45] = [
         "sessions",
         "gained",
         Kind::Text,
-        "connections that only gained: leave or close [leave]",
+        "connections that gained nothing to write or answer: leave or close [leave]",
     ),
     setting(
         "sessions",

@@ -18,7 +18,6 @@ use crate::keys::{Account, Curve, Role, Seed, User};
 use crate::keyspace::BucketName;
 use crate::nats::{Login, Tls};
 use crate::permissions::Defaults;
-use crate::sessions::consumers;
 use crate::source::{Collector, Problem, Problems, Spanned};
 
 /// What the tools know about the deployment.
@@ -45,8 +44,8 @@ pub struct Tool {
     pub bucket: BucketName,
     /// The stream that takes solewriter's events, if the settings name one.
     pub audit: Option<String>,
-    /// What is allowed of consumers.
-    pub consumers: consumers::Settings,
+    /// How changes reach open connections, and what is allowed of consumers.
+    pub sessions: crate::sessions::Settings,
     /// The settings file, for messages.
     pub path: PathBuf,
     nats_seed: Option<Spanned<PathBuf>>,
@@ -102,7 +101,7 @@ impl Tool {
             queue_group: queue_group?,
             bucket: bucket?,
             audit: raw.audit_stream.map(|stream| stream.value),
-            consumers: sessions?.consumers,
+            sessions: sessions?,
             path: path.to_owned(),
             nats_seed: raw.nats_seed,
             credentials: raw.credentials,

@@ -266,7 +266,7 @@ async fn consumers(tool: &Tool, callout: &Client, policy: &Policy) -> Result<Sur
         audit: Some(Jetstream::audit(callout.clone())),
         audit_stream: tool.audit.clone(),
     };
-    let survey = sweep::survey(&accounts, policy, tool.consumers).await;
+    let survey = sweep::survey(&accounts, policy, tool.sessions.consumers).await;
     survey.map_err(|error| error.to_string())
 }
 

@@ -185,7 +185,8 @@ fn connections(seen: &Seen, report: &mut Report) {
             "connections",
             format!(
                 "without a system user, an open connection keeps permissions that the policy takes \
-                 away until they expire: up to {longest}"
+                 away until they expire, up to {longest}, and does without what it gives; then \
+                 nats-server closes it, and nats.py does not come back from that"
             ),
             without(Role::System).mend + " and where `serve` runs, or shorten `lifetime`",
         );
@@ -199,6 +200,19 @@ fn connections(seen: &Seen, report: &mut Report) {
     let current = policy.revision().whole();
     let older = connections.iter().filter(|c| revision(c).is_some_and(|r| r != current)).count();
     let all = connections.len();
+    // Of services that there are: somebody with the callout's seed can say anything.
+    let waiting = seen.instances.iter().flatten().flat_map(|instance| &instance.waiting);
+    for waiting in waiting.filter(|waiting| policy.service(&waiting.service).is_some()) {
+        let (service, what) = (&waiting.service, words(&waiting.what));
+        report.warning(
+            "connections",
+            format!(
+                "{} of {service} will have {what} only when connected anew, within {longest}",
+                waiting.connections
+            ),
+            format!("`solewriter sessions close {service}`, or set [sessions] gained = \"close\""),
+        );
+    }
     let mut found = format!(
         "{all} open, {older} with permissions of another revision than {}; they last up to {longest}",
         policy.revision()

@@ -8,7 +8,7 @@ use super::seen::{
     Server, Settings, Taker, User,
 };
 use super::*;
-use crate::fleet::Report as Instance;
+use crate::fleet::{Report as Instance, Waiting};
 use crate::policy::model::Policy;
 use crate::policy::validate::validate;
 use crate::sessions::consumers::sweep::{Doomed, Survey};
@@ -137,6 +137,7 @@ fn instance(name: &str, policy: &Policy) -> Instance {
         refused_number: None,
         refused_errors: 0,
         refused_first: None,
+        waiting: Vec::new(),
     }
 }
 
@@ -414,6 +415,28 @@ fn instances_that_are_behind() {
 }
 
 #[test]
+fn who_waits_for_what_the_policy_gives_is_named() {
+    let mut seen = healthy();
+    let service = seen.policy.as_ref().unwrap().services()[0].name.to_string();
+    let waiting = |service: &str| Waiting {
+        service: service.to_owned(),
+        connections: 3,
+        what: "read x\u{1b}[2J".to_owned(),
+    };
+    let mut first = instance("i1", seen.policy.as_ref().unwrap());
+    // Whoever has the callout's seed can say anything.
+    first.waiting = vec![waiting("nobody; rm -r"), waiting(&service)];
+    let second = instance("i2", seen.policy.as_ref().unwrap());
+    seen.instances = Ok(vec![first, second]);
+    let warnings = with(&seen, Outcome::Warning);
+    let about: Vec<&String> =
+        warnings.iter().filter(|f| f.0 == "connections").map(|f| &f.1).collect();
+    assert_eq!(about.len(), 1, "{about:?}");
+    assert!(about[0].starts_with(&format!("3 of {service} will have read x")), "{about:?}");
+    assert!(!about[0].contains('\u{1b}'), "{about:?}");
+}
+
+#[test]
 fn connections_are_known_by_the_names_that_solewriter_gave_them() {
     let found = |user: &str| {
         let mut seen = healthy();
@@ -424,12 +447,13 @@ fn connections_are_known_by_the_names_that_solewriter_gave_them() {
     };
     let revision = healthy().policy.unwrap().revision().clone();
     let (current, other) = (revision.whole(), "0123456789abcdef".repeat(4));
+    assert_eq!(found(&format!("a/{KEY}/{current}/{other}/1/2")), (false, false));
     assert_eq!(found(&format!("a/{KEY}/{current}/{other}/1")), (false, false));
     assert_eq!(found(&format!("a/{KEY}/{other}/{other}/1")), (false, true));
     // As older versions named them, which says too little.
     assert_eq!(found(&format!("a/{KEY}/{revision}/0123456789abcdef")), (false, true));
     assert_eq!(found(&format!("a/{KEY}/{revision}")), (false, true));
-    for stranger in ["guest", KEY, "a/b/c/d", &format!("a/{KEY}/{current}/{other}/1/more")] {
+    for stranger in ["guest", KEY, "a/b/c/d", &format!("a/{KEY}/{current}/{other}/1/2/3")] {
         assert_eq!(found(stranger), (true, false), "{stranger}");
     }
 }

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::peers::{BEAT, Beat, News, Peers, doubts};
-use super::{Member, SUBJECT};
+use super::{Member, Report, SUBJECT, Waiting};
 use crate::asked::Asked;
 use crate::policy::standing::SourceState;
 
@@ -40,6 +40,8 @@ pub struct Fleet {
     /// Counts what happened among the others.
     news: watch::Sender<u64>,
     attention: Mutex<Option<Attention>>,
+    /// Who waits for what the policy gives, as far as this instance saw.
+    waiting: Mutex<Vec<Waiting>>,
 }
 
 /// Since when this instance has listened.
@@ -93,6 +95,8 @@ pub struct View {
     pub elected: bool,
     /// Whether that is so only because it looks for itself now, whatever the others say.
     pub doubts: bool,
+    /// Whether it is time to look for oneself, elected or not.
+    pub for_itself: bool,
     /// Whether every living instance serves the same policy.
     pub agreed: bool,
     /// Revisions that others took up after this instance took up its own.
@@ -117,12 +121,18 @@ impl Fleet {
             sweeps: watch::Sender::new(false),
             news: watch::Sender::new(0),
             attention: Mutex::default(),
+            waiting: Mutex::default(),
         })
     }
 
     /// Whether this instance can close connections from now on.
     pub fn can_sweep(&self, sweeps: bool) {
         self.sweeps.send_if_modified(|before| std::mem::replace(before, sweeps) != sweeps);
+    }
+
+    /// What to tell people from now on of connections that wait for what their service gained.
+    pub fn tell_waiting(&self, waiting: Vec<Waiting>) {
+        *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) = waiting;
     }
 
     /// Tells of whatever changes among the others.
@@ -139,16 +149,16 @@ impl Fleet {
         let peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
         let elected = peers.elect(&me, adopted);
         // Who does not hear from its source knows that it may be the one that is late.
-        let doubts = !elected
-            && me.sweeps
-            && matches!(*self.member.standing.state(), SourceState::Answered)
+        let for_itself = matches!(*self.member.standing.state(), SourceState::Answered)
             && doubts(adopted.elapsed(), &me.instance);
+        let doubts = !elected && me.sweeps && for_itself;
         let mut newer = peers.newer(&me, adopted, Instant::now());
         // Who doubts the others does not take from them that what was revoked is newer.
         newer.retain(|revision| !doubts || !me.had.contains(revision));
         Some(View {
             elected: elected || doubts,
             doubts,
+            for_itself,
             agreed: peers.agree(&me),
             newer,
             unlike: peers.unlike(&me),
@@ -214,7 +224,9 @@ impl Fleet {
 
     async fn say(&self, client: &Client, leaves: bool) {
         let (beat, _) = self.beat();
-        let about = Some(self.member.report(jiff::Timestamp::now().as_second()));
+        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let about = self.member.report(jiff::Timestamp::now().as_second());
+        let about = Some(Report { waiting, ..about });
         let Ok(bytes) = serde_json::to_vec(&Beat { about, leaves, ..beat }) else { return };
         // What waits for a connection says something else by the time it arrives.
         if client.connection_state() != State::Connected {

@@ -15,11 +15,14 @@ const MAX_BYTES: usize = 1024;
 const WHOLE: usize = 64;
 /// The digits of a time in seconds, at most.
 const TIME: usize = 12;
+/// The last time of so many digits.
+const MAX_TIME: i64 = 999_999_999_999;
 
-/// `<service>/<nkey>/<policy revision>/<grant digest>/<when the server asked>`.
+/// `<service>/<nkey>/<policy revision>/<grant digest>/<when the server asked>/<when it ends>`.
 ///
-/// Older versions gave names without the time, with the first 12 digits of the revision and
-/// the first 16 of the digest, or none of it. They are read, and never taken for what is in force.
+/// Older versions gave names without the end; and older ones yet without the time, with the first
+/// 12 digits of the revision and the first 16 of the digest, or none of it. Those last are read,
+/// and never taken for what is in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectionName {
     /// The service.
@@ -33,6 +36,9 @@ pub struct ConnectionName {
     /// When the server asked for it, on the server's own clock, in seconds since the Unix epoch;
     /// `None` in a name that an older version gave.
     pub asked: Option<i64>,
+    /// When the permissions end, in seconds since the Unix epoch; `None` in a name that an older
+    /// version gave.
+    pub expires: Option<i64>,
 }
 
 impl ConnectionName {
@@ -46,6 +52,7 @@ impl ConnectionName {
             revision: granted.revision().whole().to_owned(),
             digest: Some(grant.digest().to_string()),
             asked: Some(identity.request().asked().max(0)),
+            expires: Some(granted.expires().clamp(0, MAX_TIME)),
         }
     }
 
@@ -57,15 +64,18 @@ impl ConnectionName {
         }
         let mut parts = text.split('/');
         let (service, key, revision) = (parts.next()?, parts.next()?, parts.next()?);
-        let (digest, asked) = (parts.next(), parts.next());
+        let (digest, asked, expires) = (parts.next(), parts.next(), parts.next());
         if parts.next().is_some() || !is_service(service) {
             return None;
         }
-        let asked = match (digest, asked) {
+        let (asked, expires) = match (digest, asked) {
             (Some(digest), Some(asked)) if is_hex(revision, WHOLE) && is_hex(digest, WHOLE) => {
-                Some(seconds(asked)?)
+                let expires = expires.map(|expires| seconds(expires).ok_or(())).transpose().ok()?;
+                (Some(seconds(asked)?), expires)
             }
-            (digest, None) if is_hex(revision, 12) && digest.is_none_or(|d| is_hex(d, 16)) => None,
+            (digest, None) if is_hex(revision, 12) && digest.is_none_or(|d| is_hex(d, 16)) => {
+                (None, None)
+            }
             _ => return None,
         };
         Some(Self {
@@ -74,6 +84,7 @@ impl ConnectionName {
             revision: revision.to_owned(),
             digest: digest.map(ToOwned::to_owned),
             asked,
+            expires,
         })
     }
 }
@@ -93,10 +104,11 @@ fn seconds(text: &str) -> Option<i64> {
 
 impl fmt::Display for ConnectionName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { service, key, revision, digest, asked } = self;
+        let Self { service, key, revision, digest, asked, expires } = self;
         write!(f, "{service}/{key}/{revision}")?;
         digest.iter().try_for_each(|digest| write!(f, "/{digest}"))?;
-        asked.iter().try_for_each(|asked| write!(f, "/{asked}"))
+        asked.iter().try_for_each(|asked| write!(f, "/{asked}"))?;
+        expires.iter().try_for_each(|expires| write!(f, "/{expires}"))
     }
 }
 
@@ -111,19 +123,21 @@ mod tests {
 
     #[test]
     fn a_name_reads_back_as_it_was_written() {
-        let name = |revision: &str, digest: Option<&str>, asked| ConnectionName {
+        let name = |revision: &str, digest: Option<&str>, asked, expires| ConnectionName {
             service: "orders".to_owned(),
             key: key(),
             revision: revision.to_owned(),
             digest: digest.map(ToOwned::to_owned),
             asked,
+            expires,
         };
         let (whole, short) = ("0123456789abcdef".repeat(4), "0123456789ab");
         for name in [
-            name(&whole, Some(&whole), Some(1_795_000_000)),
-            name(&whole, Some(&whole), Some(0)),
-            name(short, Some("0123456789abcdef"), None),
-            name(short, None, None),
+            name(&whole, Some(&whole), Some(1_795_000_000), Some(1_795_003_600)),
+            name(&whole, Some(&whole), Some(0), Some(MAX_TIME)),
+            name(&whole, Some(&whole), Some(1_795_000_000), None),
+            name(short, Some("0123456789abcdef"), None, None),
+            name(short, None, None, None),
         ] {
             assert_eq!(ConnectionName::parse(&name.to_string()), Some(name));
         }
@@ -140,6 +154,10 @@ mod tests {
             key.clone(),
             format!("/{key}/{whole}/{whole}/1"),
             format!("a/{key}/{whole}/{whole}/1/more"),
+            format!("a/{key}/{whole}/{whole}/1/"),
+            format!("a/{key}/{whole}/{whole}/1/2/3"),
+            format!("a/{key}/{whole}/{whole}/1/9999999999999"),
+            format!("a/{key}/{short}/{digest}/1/2"),
             format!("a/{key}/{whole}/{whole}/"),
             format!("a/{key}/{whole}/{whole}/-1"),
             format!("a/{key}/{whole}/{whole}/+1"),

@@ -113,6 +113,19 @@ impl Store {
         self.past.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
+    /// Takes note of a policy that was in force at some time, for whoever asks what somebody was
+    /// let in by. How many is the caller's affair.
+    pub fn recall(&self, policy: Policy) {
+        let snapshot = Snapshot {
+            policy,
+            loaded_at: Timestamp::UNIX_EPOCH,
+            since: Instant::now(),
+            origin: ArcSwapOption::empty(),
+        };
+        let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
+        past.push_back(Arc::new(snapshot));
+    }
+
     /// Tells of each policy that comes into force.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<()> {

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc, watch};
 
-use super::Settings;
 use super::link::{Access, Link};
 use super::rhythm::{Outcome, Patience, Rhythm};
-use super::sweep;
+use super::sweep::{self, Stale};
 use super::system::System;
-use super::verdict::{Changes, Judge, Others};
+use super::verdict::{Cause, Changes, Judge, Others};
+use super::{Settings, expiry};
 use crate::audit::Recorder;
 use crate::decide::Decider;
 use crate::fleet::beats::{Fleet, View};
@@ -27,11 +27,15 @@ const LOOK_WITHIN: Duration = Duration::from_secs(5);
 const TURN: Duration = Duration::from_millis(500);
 /// How long a look goes on at least, when something happens meanwhile.
 const LOOK_FOR: Duration = Duration::from_secs(1);
-/// How often news of the others make looking quick again.
-const STIR: Duration = Duration::from_secs(2);
 /// How long instances may differ before it is said aloud, and how often it is repeated.
 const DIFFER_FOR: Duration = Duration::from_secs(10);
 const DIFFER_AGAIN: Duration = Duration::from_secs(60);
+/// For how long after a change who gains something waits for all to be closed that lost something:
+/// a server that does not answer must not keep a keyspace from its owner.
+const HAND_OVER_ANYWAY: Duration = Duration::from_secs(10);
+/// For how many seconds one round closes those of each kind that have nothing too much. Then
+/// everybody is looked at again.
+const LATER_FOR: u32 = 10;
 
 /// What sweeping needs.
 pub struct Keeper {
@@ -63,18 +67,6 @@ struct Known {
     swept: Option<String>,
     differ_since: Option<Instant>,
     said: Option<Instant>,
-    /// When the others last made it quick.
-    stirred: Option<Instant>,
-}
-
-impl Known {
-    /// Something is new among the others. Whoever makes news without end makes no more sweeps.
-    fn heard(&mut self, now: Instant) {
-        if self.stirred.is_none_or(|at| now.duration_since(at) > STIR) {
-            self.stirred = Some(now);
-            self.rhythm.stir(now);
-        }
-    }
 }
 
 impl Keeper {
@@ -102,7 +94,6 @@ impl Keeper {
             swept: None,
             differ_since: None,
             said: None,
-            stirred: None,
         };
         loop {
             let usable = link.usable().await;
@@ -110,6 +101,7 @@ impl Keeper {
             let view = self.fleet.view().filter(|view| usable && self.turn(view, &mut known));
             if view.is_none() {
                 self.metrics.sessions().sweeper(false);
+                self.fleet.tell_waiting(Vec::new());
                 known.sure = None;
             }
             let turn = Instant::now() + TURN;
@@ -125,7 +117,7 @@ impl Keeper {
             tokio::select! {
                 // The senders live as long as this does.
                 _ = changes.changed() => known.rhythm.stir(Instant::now()),
-                _ = news.changed() => known.heard(Instant::now()),
+                _ = news.changed() => known.rhythm.heard(Instant::now()),
                 () = tokio::time::sleep_until(next.unwrap_or(turn).min(turn).into()) => {}
             }
         }
@@ -217,7 +209,8 @@ impl Keeper {
             let same = |now: View| now.elected && now.times == view.times;
             !changes.has_changed().unwrap_or(true) && self.fleet.view().is_some_and(same)
         };
-        let outcome = self.sweep(system, &judge, &mut known.patience, go_on).await;
+        let judging = (&judge, view.agreed);
+        let outcome = self.sweep(system, judging, &mut known.patience, go_on).await;
         let heard = outcome.is_some();
         let outcome = outcome.unwrap_or_default();
         let complete = outcome.complete && view.agreed;
@@ -238,7 +231,7 @@ impl Keeper {
     async fn sweep(
         &self,
         system: &System,
-        judge: &Judge<'_>,
+        (judge, agreed): (&Judge<'_>, bool),
         patience: &mut Patience,
         go_on: impl Fn() -> bool,
     ) -> Option<Outcome> {
@@ -260,33 +253,63 @@ impl Keeper {
                 () = abandon => Ok(sweep::Looked { heard: true, ..Default::default() }),
             }
         };
+        let pace = self.settings.close_per_second;
+        let close = async |stale: Vec<Stale>, pace| {
+            let records = (&self.recorder, &*self.metrics);
+            sweep::close(system, stale, pace, revision, records, &go_on).await
+        };
         let (mut found, mut held_back) = (0, 0);
         let mut done = sweep::Done::default();
         let closing = async {
-            while let Some(mut stale) = parts.recv().await {
+            let mut later = Vec::new();
+            while let Some(part) = parts.recv().await {
+                let (mut stale, others): (Vec<Stale>, Vec<Stale>) =
+                    part.into_iter().partition(|stale: &Stale| stale.closing.cause.takes());
+                later.extend(others);
                 found += stale.len();
-                stale.retain(|s: &sweep::Stale| {
-                    let allowed = patience.allows(&s.session.name.key, began);
-                    held_back += usize::from(!allowed);
-                    allowed
-                });
-                if done.cut_short {
-                    continue;
+                held_back += hold_back(&mut stale, patience, began);
+                if !done.cut_short {
+                    done.add(close(stale, pace).await);
                 }
-                let (pace, metrics) = (self.settings.close_per_second, &*self.metrics);
-                let records = (&self.recorder, metrics);
-                done.add(sweep::close(system, stale, pace, revision, records, &go_on).await);
             }
+            later
         };
-        let (looked, ()) = tokio::join!(looking, closing);
+        let (looked, later) = tokio::join!(looking, closing);
         let looked = looked.unwrap_or_else(|error| {
             tracing::warn!(event = "sweep_failed", %error, "nobody can be asked");
             sweep::Looked::default()
         });
-        let sweep::Looked { complete, heard, cost } = looked;
+        let sweep::Looked { complete, heard, cost, shortest_life, waiting } = looked;
         if !heard {
             self.metrics.sessions().swept(false, began.elapsed());
             return None;
+        }
+        self.fleet.tell_waiting(waiting);
+        let Later { mut duties, expiring, mut gains } = Later::of(later);
+        found += duties.len() + gains.len();
+        // Whoever gave something up is closed before who takes it over, as far as can be known.
+        let over = complete && agreed && done.failed == 0 && held_back == 0 && !done.cut_short;
+        let for_long = self.store.current().map(|current| current.since.elapsed());
+        if !over && for_long.is_none_or(|for_long| for_long < HAND_OVER_ANYWAY) {
+            held_back += duties.len() + gains.len();
+            (duties, gains) = (Vec::new(), Vec::new());
+        }
+        held_back += hold_back(&mut duties, patience, began);
+        held_back += hold_back(&mut gains, patience, began);
+        held_back += leave(&mut duties, pace) + leave(&mut gains, pace);
+        let mut ended = sweep::Done::default();
+        if !done.cut_short {
+            done.add(close(duties, pace).await);
+        }
+        if !done.cut_short {
+            let mut expiring = expiring;
+            let pace = pace.max(pace_of(&expiring));
+            held_back += leave(&mut expiring, pace);
+            ended = close(expiring, pace).await;
+            done.cut_short |= ended.cut_short;
+        }
+        if !done.cut_short {
+            done.add(close(gains, pace).await);
         }
         let sweep::Done { closed, failed, cut_short, keys } = done;
         if !cut_short {
@@ -295,6 +318,7 @@ impl Keeper {
         if closed > 0 {
             self.closed.notify_one();
         }
+        let failed = failed + ended.failed;
         let complete = complete && failed == 0 && !cut_short && held_back == 0;
         self.metrics.sessions().swept(complete, began.elapsed());
         if found > 0 {
@@ -311,10 +335,60 @@ impl Keeper {
             );
         }
         Some(Outcome {
+            // What ends anyway leaves nothing unsettled.
             found: closed + failed > 0 || cut_short,
             complete,
             began: Some(began),
             cost,
+            within: Some(expiry::look_within(shortest_life, judge.decider, judge.policy)),
         })
+    }
+}
+
+/// What is closed when every server has told, in this order.
+#[derive(Default)]
+struct Later {
+    /// They gain something that nobody else may do.
+    duties: Vec<Stale>,
+    /// Their permissions are about to end; the first to end is the first.
+    expiring: Vec<Stale>,
+    /// They gain something else.
+    gains: Vec<Stale>,
+}
+
+impl Later {
+    fn of(all: Vec<Stale>) -> Self {
+        let mut later = Self::default();
+        for stale in all {
+            match stale.closing.cause {
+                Cause::GainedDuty => later.duties.push(stale),
+                Cause::Expiring(_) => later.expiring.push(stale),
+                _ => later.gains.push(stale),
+            }
+        }
+        later.expiring.sort_by(|a, b| a.closing.cause.cmp(&b.closing.cause));
+        later
+    }
+}
+
+/// Leaves out those that came back with an old grant just now. Gives how many.
+fn hold_back(stale: &mut Vec<Stale>, patience: &Patience, now: Instant) -> usize {
+    let before = stale.len();
+    stale.retain(|stale| patience.allows(&stale.session.name.key, now));
+    before - stale.len()
+}
+
+/// Leaves what takes too long for one round to the next. Gives how many.
+fn leave(stale: &mut Vec<Stale>, pace: u32) -> usize {
+    let before = stale.len();
+    stale.truncate(usize::try_from(pace.saturating_mul(LATER_FOR)).unwrap_or(usize::MAX));
+    before - stale.len()
+}
+
+/// How many of them have to be closed in a second.
+fn pace_of(expiring: &[Stale]) -> u32 {
+    match expiring.first().map(|first| &first.closing.cause) {
+        Some(Cause::Expiring(left)) => expiry::pace(expiring.len(), *left),
+        _ => 0,
     }
 }

@@ -13,11 +13,14 @@
 //!
 //! What a connection had made for itself in JetStream does not end with it: see [`consumers`].
 //!
-//! [`verdict`] decides, [`survey`] finds, [`system`] asks and closes, [`sweep`] does one round.
+//! [`verdict`] decides, [`expiry`] about time, [`survey`] finds, [`system`] asks and closes,
+//! [`sweep`] does one round. [`onlooker`] judges the same for tools.
 
 pub mod consumers;
+pub mod expiry;
 pub mod keeper;
 pub mod link;
+pub mod onlooker;
 pub mod rhythm;
 pub mod survey;
 pub mod sweep;
@@ -36,7 +39,7 @@ pub struct Settings {
     pub every: Duration,
     /// How many connections are closed in a second, at most.
     pub close_per_second: u32,
-    /// What becomes of connections whose service only gained something.
+    /// What becomes of connections whose service only gained something that nobody waits for.
     pub gained: verdict::Gained,
     /// What is allowed of consumers.
     pub consumers: consumers::Settings,

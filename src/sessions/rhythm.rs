@@ -13,6 +13,8 @@ const LONGEST: Duration = Duration::from_secs(5);
 /// Nothing may have happened for so long before a sweep that finds nothing is the last: longer
 /// than a request, decided by the policy before, can be on its way.
 const SETTLED_AFTER: Duration = Duration::from_secs(3);
+/// How often news of the others make looking quick again.
+const HEAR: Duration = Duration::from_secs(2);
 /// Looking takes at most this part of the time: one in so many.
 const SHARE: u32 = 5;
 
@@ -27,6 +29,8 @@ pub struct Outcome {
     pub began: Option<Instant>,
     /// How long it took to look; closing is not counted, which is slow on purpose.
     pub cost: Duration,
+    /// When to look again at the latest, if before the slow rhythm says.
+    pub within: Option<Duration>,
 }
 
 /// At once after a change, quickly while anything is unsettled, slowly for ever.
@@ -36,18 +40,28 @@ pub struct Rhythm {
     pause: Duration,
     unsettled: Instant,
     next: Instant,
+    /// When the others last made it quick.
+    heard: Option<Instant>,
 }
 
 impl Rhythm {
     /// A slow rhythm of `every`, which begins at once.
     #[must_use]
     pub fn new(every: Duration, now: Instant) -> Self {
-        Self { every, pause: SHORTEST.min(every), unsettled: now, next: now }
+        Self { every, pause: SHORTEST.min(every), unsettled: now, next: now, heard: None }
     }
 
     /// Something happened.
     pub fn stir(&mut self, now: Instant) {
-        *self = Self::new(self.every, now);
+        *self = Self { heard: self.heard, ..Self::new(self.every, now) };
+    }
+
+    /// Something is new among the others. Whoever makes news without end makes no more sweeps.
+    pub fn heard(&mut self, now: Instant) {
+        if self.heard.is_none_or(|at| now.duration_since(at) > HEAR) {
+            self.stir(now);
+            self.heard = Some(now);
+        }
     }
 
     /// When to sweep next.
@@ -58,19 +72,21 @@ impl Rhythm {
 
     /// A sweep is over.
     pub fn swept(&mut self, outcome: Outcome, now: Instant) {
-        let Outcome { found, complete, began, cost } = outcome;
+        let Outcome { found, complete, began, cost, within } = outcome;
+        let rest = cost * (SHARE - 1);
+        let every = within.map_or(self.every, |within| within.max(rest).min(self.every));
         if found || !complete {
             self.unsettled = now;
         }
         let settled = |began: Instant| began.saturating_duration_since(self.unsettled);
         if began.is_some_and(|began| settled(began) >= SETTLED_AFTER) {
-            self.next = now + self.every;
+            self.next = now + every;
             return;
         }
         if found {
             self.pause = SHORTEST.min(self.every);
         }
-        self.next = now + self.pause.max(cost * (SHARE - 1)).min(self.every);
+        self.next = now + self.pause.max(rest).min(every);
         self.pause = (self.pause * 3 / 2).min(LONGEST).min(self.every);
     }
 }
@@ -136,7 +152,8 @@ mod tests {
                 let (pause, began) = (rhythm.next() - now, rhythm.next());
                 now = began + cost;
                 let (found, complete) = (*found, *complete);
-                rhythm.swept(Outcome { found, complete, began: Some(began), cost }, now);
+                let began = Some(began);
+                rhythm.swept(Outcome { found, complete, began, cost, within: None }, now);
                 pause.as_millis()
             })
             .collect()
@@ -172,13 +189,45 @@ mod tests {
         let mut rhythm = Rhythm::new(EVERY, now);
         let looked = |cost: u64| {
             let cost = Duration::from_secs(cost);
-            Outcome { found: true, complete: true, began: Some(now), cost }
+            Outcome { found: true, complete: true, began: Some(now), cost, within: None }
         };
         let end = now + Duration::from_secs(60);
         rhythm.swept(looked(2), end);
         assert_eq!(rhythm.next() - end, Duration::from_secs(8), "closing for a minute is no cost");
         rhythm.swept(looked(100), end);
         assert_eq!(rhythm.next() - end, EVERY, "never longer than the slow rhythm");
+    }
+
+    #[test]
+    fn it_looks_as_soon_as_somebody_has_to_be_found_but_not_all_the_time() {
+        let now = Instant::now();
+        let mut rhythm = Rhythm::new(EVERY, now);
+        let looked = |within: u64, cost: u64| {
+            let (within, cost) = (Some(Duration::from_secs(within)), Duration::from_millis(cost));
+            Outcome { complete: true, began: Some(now + SETTLED_AFTER), within, cost, found: false }
+        };
+        let end = now + Duration::from_secs(60);
+        for (within, cost, pause) in [(5, 10, 5000), (600, 10, 30_000), (1, 500, 2000)] {
+            rhythm.swept(looked(within, cost), end);
+            assert_eq!((rhythm.next() - end).as_millis(), pause, "{within} s, {cost} ms");
+        }
+    }
+
+    #[test]
+    fn news_without_end_make_it_no_quicker() {
+        let now = Instant::now();
+        let mut rhythm = Rhythm::new(EVERY, now);
+        let settled =
+            Outcome { complete: true, began: Some(now + SETTLED_AFTER), ..Outcome::default() };
+        let mut stirred = 0;
+        for tick in 0..200 {
+            let now = now + Duration::from_millis(50) * tick;
+            rhythm.swept(settled, now);
+            let slow = rhythm.next();
+            rhythm.heard(now);
+            stirred += usize::from(rhythm.next() < slow);
+        }
+        assert_eq!(stirred, 5, "in 10 s");
     }
 
     #[test]

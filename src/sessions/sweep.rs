@@ -1,15 +1,18 @@
 //! One round: look at every open connection, then close those that must be closed, at the pace
 //! that the settings allow.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::expiry;
 use super::survey::{Session, survey_in_parts};
 use super::system::{Closed, System, SystemError};
-use super::verdict::{Closing, Judge, Verdict};
+use super::verdict::{Cause, Closing, Judge, Verdict};
 use crate::audit::Recorder;
 use crate::audit::event::{Event, SessionClosed, words};
+use crate::fleet::{MAX_WAITING, MAX_WAITS_FOR, Waiting};
 use crate::keys::UserKey;
 use crate::telemetry::{Metrics, SessionState};
 
@@ -37,6 +40,10 @@ pub struct Looked {
     pub heard: bool,
     /// How long it took, without those that did not tell everything.
     pub cost: Duration,
+    /// The shortest life of any connection, in seconds, of those that are ended before their time.
+    pub shortest_life: Option<i64>,
+    /// Who is left although the policy gives it more than it has.
+    pub waiting: Vec<Waiting>,
 }
 
 /// Looks at every open connection, and gives what must be closed to `close`, the most urgent first:
@@ -53,13 +60,24 @@ pub async fn look(
     let accounts: Vec<_> = judge.decider.accounts().cloned().collect();
     let now = jiff::Timestamp::now().as_second();
     let count = Counts::default();
+    let shortest = AtomicI64::new(i64::MAX);
+    let waits = Waits::default();
     let keep = |session: Session| {
+        if let Some(life) = expiry::life(&session.name) {
+            shortest.fetch_min(life, Ordering::Relaxed);
+        }
         match judge.judge_session(&session, now) {
             Verdict::Current => count.add(SessionState::Current),
-            Verdict::Gained => count.add(SessionState::Gained),
+            Verdict::Gained(what) => {
+                count.add(SessionState::Gained);
+                waits.add(&session.name.service, &what);
+            }
             Verdict::Newer => count.add(SessionState::Newer),
             Verdict::Close(closing) => {
-                count.add(SessionState::Stale);
+                count.add(match closing.cause {
+                    Cause::Expiring(_) => SessionState::Expiring,
+                    _ => SessionState::Stale,
+                });
                 return Some(Stale { session, closing });
             }
         }
@@ -92,6 +110,8 @@ pub async fn look(
         complete: found.complete() && all,
         heard: !found.servers.is_empty(),
         cost: found.took,
+        shortest_life: Some(shortest.into_inner()).filter(|life| *life < i64::MAX),
+        waiting: waits.most(),
     })
 }
 
@@ -109,6 +129,32 @@ impl Counts {
         for (state, count) in SessionState::ALL.into_iter().zip(&self.0) {
             metrics.sessions().seen(state, count.load(Ordering::Relaxed));
         }
+    }
+}
+
+/// Who waits, by service.
+#[derive(Default)]
+struct Waits(Mutex<HashMap<String, Waiting>>);
+
+impl Waits {
+    fn add(&self, service: &str, what: &str) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(waiting) = all.get_mut(service) {
+            waiting.connections += 1;
+            return;
+        }
+        let what = what.chars().take(MAX_WAITS_FOR).collect();
+        let waiting = Waiting { service: service.to_owned(), connections: 1, what };
+        all.insert(service.to_owned(), waiting);
+    }
+
+    /// Those with the most connections.
+    fn most(self) -> Vec<Waiting> {
+        let all = self.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut all: Vec<Waiting> = all.into_values().collect();
+        all.sort_by(|a, b| (b.connections, &a.service).cmp(&(a.connections, &b.service)));
+        all.truncate(MAX_WAITING);
+        all
     }
 }
 

@@ -12,8 +12,8 @@ use std::time::Duration;
 use async_nats::{Client, Message};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
-use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::{Deserialize, Deserializer};
 use serde_json::json;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -96,6 +96,18 @@ pub struct ServerName {
     /// The cluster that it is in, or empty.
     #[serde(default)]
     pub cluster: String,
+    /// How many seconds its clock is ahead of ours, as it says with each answer.
+    #[serde(default, rename = "time", deserialize_with = "ahead")]
+    pub ahead: i64,
+}
+
+/// A time that an answer was sent at, against ours; 0 for what is none.
+fn ahead<'de, D: Deserializer<'de>>(from: D) -> Result<i64, D::Error> {
+    let said: jiff::Timestamp = match Option::<String>::deserialize(from)?.map(|t| t.parse()) {
+        Some(Ok(said)) => said,
+        _ => return Ok(0),
+    };
+    Ok(said.as_second().saturating_sub(jiff::Timestamp::now().as_second()))
 }
 
 impl ServerName {
@@ -105,7 +117,7 @@ impl ServerName {
         ServerKey::parse(&self.id).ok()?;
         let cut = |text: String| text.chars().take(MAX_NAME).collect();
         let (name, version) = (cut(self.name), cut(self.version));
-        Some(Self { id: self.id, name, version, cluster: cut(self.cluster) })
+        Some(Self { id: self.id, name, version, cluster: cut(self.cluster), ahead: self.ahead })
     }
 }
 

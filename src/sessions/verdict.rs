@@ -7,14 +7,17 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
+use super::expiry;
 use super::survey::Session;
 use crate::asked;
+use crate::audit::event::SessionClosed;
 use crate::decide::{Circumstances, Decider, Denial, Entitlement};
-use crate::diff;
+use crate::diff::{self, Right};
 use crate::issue::ConnectionName;
 use crate::permissions::{Grant, Side, Written};
 use crate::policy::model::{Policy, Service};
 use crate::policy::store::Store;
+use crate::query::Verb;
 use crate::query::{Held, Reach, signed};
 use crate::subject::tree::PatternTree;
 
@@ -22,7 +25,8 @@ use crate::subject::tree::PatternTree;
 const NAMED: usize = 8;
 const NAMED_CHARACTERS: usize = 400;
 
-/// What to do with a connection whose service only gained something.
+/// What to do with a connection whose service only gained something, and nothing to write or to
+/// answer: nobody else can do that in its place, so for that it is closed always.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Gained {
     /// It gets it when it connects the next time.
@@ -49,8 +53,8 @@ pub enum Verdict {
     Current,
     /// It was let in by an instance that is ahead of this one.
     Newer,
-    /// It would only gain something, and the settings say to leave it.
-    Gained,
+    /// It would only gain something, this, and the settings say to leave it.
+    Gained(String),
     /// It has something that it should not have.
     Close(Closing),
 }
@@ -68,7 +72,11 @@ pub enum Cause {
     Lost,
     /// It was let in by a grant that is not known any more and differs from today's.
     NotKnown,
-    /// It would gain something, and the settings say to close it.
+    /// It would gain something to write or to answer: until it does, nobody can.
+    GainedDuty,
+    /// Its permissions end in so many seconds.
+    Expiring(i64),
+    /// It would gain something else, and the settings say to close it.
     Gained,
 }
 
@@ -82,8 +90,16 @@ impl Cause {
             Self::OtherService => "other_service",
             Self::Lost => "lost",
             Self::NotKnown => "not_known",
-            Self::Gained => "gained",
+            Self::GainedDuty | Self::Gained => "gained",
+            Self::Expiring(_) => SessionClosed::EXPIRING,
         }
+    }
+
+    /// Whether the connection has something that it should not have. Those that have not wait
+    /// until all of these are closed: who gives something away must not meet who takes it over.
+    #[must_use]
+    pub fn takes(&self) -> bool {
+        !matches!(self, Self::GainedDuty | Self::Expiring(_) | Self::Gained)
     }
 }
 
@@ -143,19 +159,30 @@ impl Judge<'_> {
     pub fn judge_session(&self, session: &Session, now: i64) -> Verdict {
         let Session { server, name, connection, .. } = session;
         let verdict = self.judge(name, &session.circumstances(now));
-        // Whatever it has now, it may have heard more before.
-        if !asked::is_open(&server.version) || matches!(verdict, Verdict::Close(_)) {
+        if matches!(verdict, Verdict::Close(_)) {
             return verdict;
         }
+        // Whatever it has now, it may have heard more before.
         let place = (server.id.as_str(), connection.cid);
-        match self.decider.asked().twice(place, connection.made(), name.asked) {
-            Some(why) => {
-                let detail = format!("it sent CONNECT again: {why}");
-                let grant = name.digest.clone();
-                Verdict::Close(Closing { cause: Cause::AskedAgain, detail, grant })
-            }
-            None => verdict,
-        }
+        let again = asked::is_open(&server.version)
+            .then(|| self.decider.asked().twice(place, connection.made(), name.asked))
+            .flatten();
+        let (cause, detail) = if let Some(why) = again {
+            (Cause::AskedAgain, format!("it sent CONNECT again: {why}"))
+        } else if let Some(left) = self.ends(session, now) {
+            (Cause::Expiring(left), format!("its permissions end in {} s", left.max(0)))
+        } else {
+            return verdict;
+        };
+        Verdict::Close(Closing { cause, detail, grant: name.digest.clone() })
+    }
+
+    /// How many seconds it has left, when it is to be closed for that.
+    fn ends(&self, session: &Session, now: i64) -> Option<i64> {
+        let left = expiry::ends(session, now)?;
+        // When the key ends with it, a new connection would not last longer.
+        let until = self.policy.holder(&session.name.key).and_then(|(_, key)| key.not_after);
+        (until > session.name.expires || until.is_none()).then_some(left)
     }
 
     /// What should become of the connection of that name.
@@ -222,9 +249,13 @@ impl Judge<'_> {
             let detail = shortened(if words.is_empty() { &lost } else { &words });
             return close(Cause::Lost, detail, Some(grant));
         }
+        let gained = diff::lost(service, &had_service, &had);
+        let words: Vec<String> = gained.iter().map(right_in_words).collect();
+        let words = shortened(&words);
         match self.gained {
-            Gained::Leave => Verdict::Gained,
-            Gained::Close => close(Cause::Gained, String::new(), Some(grant)),
+            _ if gained.iter().any(is_duty) => close(Cause::GainedDuty, words, Some(grant)),
+            Gained::Leave => Verdict::Gained(words),
+            Gained::Close => close(Cause::Gained, words, Some(grant)),
         }
     }
 
@@ -280,7 +311,16 @@ fn lost(had: &Grant, has: &Grant) -> Vec<String> {
 /// What was lost, in the words of the policy.
 fn in_words(before: &Service, after: &Service, granted: &Grant) -> Vec<String> {
     let rights = diff::lost(before, after, granted);
-    rights.iter().map(|right| format!("{} {}", right.verb.as_str(), right.target)).collect()
+    rights.iter().map(right_in_words).collect()
+}
+
+fn right_in_words(right: &Right) -> String {
+    format!("{} {}", right.verb.as_str(), right.target)
+}
+
+/// Whether others depend on its being used: who wrote or answered before may do so no more.
+fn is_duty(right: &Right) -> bool {
+    matches!(right.verb, Verb::Write | Verb::Answer)
 }
 
 /// A few of them, and how many more there are.

@@ -250,24 +250,34 @@ fn session_closed(id: &str, event: &SessionClosed) {
         grant,
         had_grant,
     } = event;
-    tracing::warn!(
-        event = "session_closed",
-        audit = id,
-        outcome,
-        reason,
-        detail,
-        service,
-        nkey,
-        host,
-        server,
-        server_id,
-        cid,
-        account,
-        revision,
-        had_revision,
-        grant,
-        had_grant,
-    );
+    macro_rules! told {
+        ($level:ident) => {
+            tracing::$level!(
+                event = "session_closed",
+                audit = id,
+                outcome,
+                reason,
+                detail,
+                service,
+                nkey,
+                host,
+                server,
+                server_id,
+                cid,
+                account,
+                revision,
+                had_revision,
+                grant,
+                had_grant,
+            )
+        };
+    }
+    // What happens to every connection by and by is no warning.
+    if reason == SessionClosed::EXPIRING && outcome != "failed" {
+        told!(info);
+    } else {
+        told!(warn);
+    }
 }
 
 #[cfg(test)]

@@ -20,11 +20,14 @@ pub enum SessionState {
     Newer,
     /// It must be closed.
     Stale,
+    /// Its permissions are about to end, so it is closed.
+    Expiring,
 }
 
 impl SessionState {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 4] = [Self::Current, Self::Gained, Self::Newer, Self::Stale];
+    pub const ALL: [Self; 5] =
+        [Self::Current, Self::Gained, Self::Newer, Self::Stale, Self::Expiring];
 
     fn as_str(self) -> &'static str {
         match self {
@@ -32,6 +35,7 @@ impl SessionState {
             Self::Gained => "gained",
             Self::Newer => "newer",
             Self::Stale => "stale",
+            Self::Expiring => "expiring",
         }
     }
 }
@@ -89,7 +93,7 @@ impl SessionMetrics {
         );
         registry.register(
             "sessions_closed",
-            "Open connections that a change of the policy made this instance close",
+            "Open connections that this instance closed, and why",
             self.closed.clone(),
         );
         registry.register(

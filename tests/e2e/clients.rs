@@ -125,6 +125,33 @@ pub fn javascript() -> PathBuf {
     READY.get_or_init(|| node_modules(&source("js"), "kv_client.mjs")).clone()
 }
 
+/// What starts the program of a library that waits for requests on a subject, and says what
+/// happens to its connection.
+pub fn idle(
+    library: Library,
+    deployment: &Deployment,
+    service: &Service,
+    subject: &str,
+) -> Command {
+    let mut command = match library {
+        Library::NatsPy => {
+            let (folder, python) = python();
+            let mut command = Command::new(python);
+            command.arg(folder.join("idle.py"));
+            command
+        }
+        Library::NatsJs => {
+            let mut command = Command::new("node");
+            command.arg(node_modules(&source("js"), "idle.mjs").join("idle.mjs"));
+            command
+        }
+        Library::AsyncNats => panic!("async-nats needs no program"),
+    };
+    command.args(["--server", deployment.url(), "--inbox", &format!("_INBOX.{}", service.name)]);
+    command.arg("--seed-file").arg(&service.seed_file).arg(subject);
+    command
+}
+
 /// A folder with that program and the packages that it names.
 pub fn node_modules(source: &Path, program: &str) -> PathBuf {
     let files = ["package.json", "package-lock.json", program];

@@ -217,6 +217,10 @@ on_every_server! {
     crate::audit::a_policy_that_keeps_it_from_starting_is_an_event as a_policy_that_keeps_it_from_starting_is_an_event;
     crate::sessions::who_loses_something_is_closed_and_nobody_else as who_loses_something_is_closed_and_nobody_else;
     crate::sessions::who_gains_is_closed_only_when_the_settings_say_so as who_gains_is_closed_only_when_the_settings_say_so;
+    crate::sessions::a_transfer_reaches_its_new_owner_and_who_waits_is_named as a_transfer_reaches_its_new_owner_and_who_waits_is_named;
+    crate::sessions::a_push_names_who_is_not_reached as a_push_names_who_is_not_reached;
+    crate::sessions::who_waits_is_named_where_the_policy_is_a_directory as who_waits_is_named_where_the_policy_is_a_directory;
+    crate::sessions::no_idle_client_meets_the_end_of_its_permissions as no_idle_client_meets_the_end_of_its_permissions;
     crate::gateways::a_bucket_of_another_cluster_is_erased_and_everybody_says_so as a_bucket_of_another_cluster_is_erased_and_everybody_says_so;
     crate::sessions::a_leafnode_is_closed_too as a_leafnode_is_closed_too;
     crate::sessions::who_loses_the_system_account_says_when_it_is_back as who_loses_the_system_account_says_when_it_is_back;

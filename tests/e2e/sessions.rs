@@ -1,20 +1,22 @@
 //! Connections that are open while the policy changes.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use async_nats::{ConnectOptions, Event};
+use futures_util::StreamExt;
 use serde_json::{Value, json};
 
-use super::clients::Library;
-use super::deployment::{Deployment, Prepared, Service, eventually};
+use super::bucket;
+use super::clients::{Library, idle};
+use super::deployment::{DEADLINE, Deployment, Prepared, Service, eventually, eventually_within};
 use super::raw::Raw;
 
 /// A client of a service, of a library that comes back by itself.
 pub struct Client {
     /// It lives as long as this does.
-    _client: async_nats::Client,
+    pub client: async_nats::Client,
     pub lost: Arc<AtomicUsize>,
     pub connected: Arc<AtomicBool>,
 }
@@ -43,7 +45,7 @@ impl Client {
             .connect(url)
             .await
             .unwrap();
-        Self { _client: client, lost, connected }
+        Self { client, lost, connected }
     }
 
     /// How often it lost its connection.
@@ -148,12 +150,13 @@ nkeys = ["{star}"]
 subscribes = ["news.*"]
 "#;
 
-/// Each that lost something is closed, for its own reason; nobody else notices anything.
+/// Each that lost something is closed, for its own reason, and then who owns it now; nobody else
+/// notices anything.
 pub async fn who_loses_something_is_closed_and_nobody_else(version: &'static str) {
     let mut deployment = Deployment::start(version, BEFORE).await;
     let holders = [
         ("loser", Some("lost")),
-        ("gainer", None),
+        ("gainer", Some("gained")),
         ("same", None),
         ("rewritten", None),
         ("off", Some("disabled")),
@@ -173,8 +176,8 @@ pub async fn who_loses_something_is_closed_and_nobody_else(version: &'static str
     }
     deployment.write_policy(AFTER);
     let changed = deployment.instances[0].says("policy_changed").await;
-    let lines = deployment.instances[0].says_times("session_closed", 14).await;
-    assert_eq!(lines.len(), 14);
+    let lines = deployment.instances[0].says_times("session_closed", 16).await;
+    assert_eq!(lines.len(), 16);
     for (key, reason, raw) in &mut open {
         let mine: Vec<&Value> = lines.iter().filter(|line| line["nkey"] == *key).collect();
         let Some(reason) = reason else {
@@ -200,6 +203,9 @@ pub async fn who_loses_something_is_closed_and_nobody_else(version: &'static str
     assert_eq!(detail("star"), "subscribe news.>");
     assert_eq!(detail("off"), "sold to nobody");
     assert_eq!(detail("moved"), "the key is heir's now");
+    // Who owns it now is closed after who owned it before, and whatever else had to go.
+    assert_eq!(detail("gainer"), "write more, read more");
+    assert!(lines[14..].iter().all(|line| line["reason"] == "gained"), "{lines:#?}");
     let instance = &mut deployment.instances[0];
     let metric = "solewriter_sessions_closed_total{outcome=\"closed\",reason=\"lost\"}";
     assert_eq!(instance.metric(metric).await, 4.0);
@@ -208,10 +214,10 @@ pub async fn who_loses_something_is_closed_and_nobody_else(version: &'static str
         let seen = instance.metric("solewriter_sessions{state=\"stale\"}").await;
         let current = instance.metric("solewriter_sessions{state=\"current\"}").await;
         let gained = instance.metric("solewriter_sessions{state=\"gained\"}").await;
-        ((seen, current, gained) == (0.0, 6.0, 2.0)).then_some(())
+        ((seen, current, gained) == (0.0, 6.0, 0.0)).then_some(())
     })
     .await;
-    assert_eq!(closed(&deployment).len(), 14, "nobody was closed twice");
+    assert_eq!(closed(&deployment).len(), 16, "nobody was closed twice");
 }
 
 /// What was given comes with the next connection, or at once where the settings say so.
@@ -220,12 +226,327 @@ pub async fn who_gains_is_closed_only_when_the_settings_say_so(version: &'static
     deployment.add_instance(&["--sessions-gained", "close"]).await;
     let mut gainer = Raw::login(&deployment, &deployment.service("gainer")).await;
     let mut same = Raw::login(&deployment, &deployment.service("same")).await;
-    deployment.write_policy(AFTER);
+    let more = "owns = [\"rates\"]\nreads = [\"orders\"]";
+    deployment.write_policy(&BEFORE.replace("owns = [\"rates\"]", more));
     let line = deployment.instances[0].says("session_closed").await;
     assert_eq!(line["reason"], "gained", "{line}");
     assert_eq!(line["service"], "gainer", "{line}");
+    assert_eq!(line["detail"], "read orders", "{line}");
     gainer.closed().await;
     assert_eq!(same.fence().await, Ok(()));
+}
+
+const STOCK: &str = r#"
+[service.stock]
+nkeys = ["{stock}"]
+owns = ["orders"]
+
+[service.shipping]
+nkeys = ["{shipping}"]
+reads = ["orders"]
+
+[service.report]
+nkeys = ["{report}"]
+reads = ["rates"]
+"#;
+
+/// The bucket goes from one to the other, and a third may read it.
+fn shipped() -> String {
+    STOCK
+        .replace("reads = [\"orders\"]", "owns = [\"orders\"]")
+        .replacen("owns = [\"orders\"]", "publishes = [\"stock.news\"]", 1)
+        .replace("reads = [\"rates\"]", "reads = [\"rates\", \"orders\"]")
+}
+
+/// A bucket that changes hands is its new owner's within moments; who waits for something is named,
+/// by `policy push`, `sessions` and `doctor`.
+pub async fn a_transfer_reaches_its_new_owner_and_who_waits_is_named(version: &'static str) {
+    let mut deployment = bucket::prepared().start_broker(version, STOCK).await;
+    deployment.create_buckets(&["orders", "rates"]).await;
+    let (code, said) = bucket::push(&deployment, STOCK, &[]).await;
+    assert_eq!(code, 0, "{said}");
+    deployment.add_instance(&[]).await;
+    let url = deployment.url().to_owned();
+    let [stock, shipping, report] =
+        ["stock", "shipping", "report"].map(|name| deployment.service(name));
+    let old = Client::connect(&url, &stock).await;
+    let new = Client::connect(&url, &shipping).await;
+    let reader = Client::connect(&url, &report).await;
+    deployment.instances[0].says("sweeper").await;
+
+    let (code, said) = bucket::push(&deployment, &shipped(), &[]).await;
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("1 instance serves it\n"), "{said}");
+    let waits = "2 of 3 open connections have it\n\
+                 1 connection of report will have read orders when connected anew, within 1h\n";
+    assert!(said.contains(waits), "{said}");
+    // That it was waited for means that nobody has to wait now.
+    let write = async |client: &Client| {
+        let jetstream = async_nats::jetstream::new(client.client.clone());
+        jetstream.publish("$KV.orders.1", "x".into()).await.unwrap().await
+    };
+    eventually("the new owner to be back", async || new.is_back(1).then_some(())).await;
+    write(&new).await.unwrap();
+    eventually("the old owner to be back", async || old.is_back(1).then_some(())).await;
+    assert!(write(&old).await.is_err());
+    assert_eq!(reader.lost(), 0, "who may wait is not disturbed");
+    let lines = deployment.instances[0].says_times("session_closed", 2).await;
+    let closed = |n: usize| (&lines[n]["service"], &lines[n]["reason"], &lines[n]["detail"]);
+    assert_eq!(closed(0), (&json!("stock"), &json!("lost"), &json!("write orders, read orders")));
+    assert_eq!(closed(1), (&json!("shipping"), &json!("gained"), &json!("write orders")));
+
+    // What it was let in by is found in the bucket.
+    let listed = deployment.tool(&["sessions", "--stale", "--format", "json"]).await;
+    assert_eq!((listed.code, listed.err.as_str()), (0, ""), "{listed:?}");
+    let rows = listed.json()["sessions"].as_array().unwrap().clone();
+    assert_eq!(rows.len(), 1, "{rows:?}");
+    let row = (&rows[0]["service"], &rows[0]["current"], &rows[0]["reason"]);
+    assert_eq!(row, (&json!("report"), &json!("gains"), &json!("read orders")));
+    eventually("doctor to name it", async || {
+        let doctor = deployment.tool(&["doctor"]).await;
+        let named = "1 of report will have read orders only when connected anew, within 1h";
+        doctor.out.contains(named).then_some(())
+    })
+    .await;
+    // With its next connection it has it.
+    assert_eq!(deployment.kick("report").await, 1);
+    eventually("nobody to wait", async || {
+        let listed = deployment.tool(&["sessions", "--stale", "--format", "json"]).await;
+        (listed.json()["sessions"] == json!([])).then_some(())
+    })
+    .await;
+}
+
+/// A push that has not reached everybody in time says whom.
+pub async fn a_push_names_who_is_not_reached(version: &'static str) {
+    let mut deployment = bucket::prepared().start_broker(version, STOCK).await;
+    let (code, said) = bucket::push(&deployment, STOCK, &[]).await;
+    assert_eq!(code, 0, "{said}");
+    deployment.add_instance(&["--sessions-close-per-second", "1"]).await;
+    let (stock, shipping) = (deployment.service("stock"), deployment.service("shipping"));
+    let mut clients = Vec::new();
+    for _ in 0..20 {
+        clients.push(Client::connect(deployment.url(), &stock).await);
+    }
+    clients.push(Client::connect(deployment.url(), &shipping).await);
+    deployment.instances[0].says("sweeper").await;
+    let (code, said) = bucket::push(&deployment, &shipped(), &["--wait", "4s"]).await;
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains(" of stock: still have write orders, read orders\n"), "{said}");
+    assert!(said.contains("1 connection of shipping: wait for write orders\n"), "{said}");
+    assert!(said.contains("`solewriter sessions --stale`"), "{said}");
+    assert_eq!(clients[20].lost(), 0, "not while the old owner may still write");
+    eventually_within(2 * DEADLINE, "the new owner to be reached", async || {
+        (clients[20].lost() > 0).then_some(())
+    })
+    .await;
+    assert!(clients[..20].iter().all(|client| client.lost() > 0), "the old owner is still there");
+}
+
+/// In a directory nobody but the instance remembers what was in force before.
+pub async fn who_waits_is_named_where_the_policy_is_a_directory(version: &'static str) {
+    let mut deployment = Deployment::start(version, STOCK).await;
+    let reader = Client::connect(deployment.url(), &deployment.service("report")).await;
+    deployment.instances[0].says("sweeper").await;
+    deployment.write_policy(&shipped());
+    let row = eventually("it to wait", async || {
+        let listed = deployment.tool(&["sessions", "--stale", "--format", "json"]).await;
+        listed.json()["sessions"].get(0).filter(|row| row["current"] == "gains").cloned()
+    })
+    .await;
+    assert_eq!((&row["service"], &row["reason"]), (&json!("report"), &json!("read orders")));
+    let doctor = deployment.tool(&["doctor"]).await;
+    let named = "1 of report will have read orders only when connected anew, within 1h";
+    assert!(doctor.out.contains(named), "{doctor:?}");
+    assert_eq!(reader.lost(), 0);
+}
+
+/// How long permissions last where they end within a test.
+const SHORT: Duration = Duration::from_secs(20);
+/// What nats-server says when they do.
+const EXPIRED: &str = "authentication expired";
+
+/// What happened to an idle client's connection, and when, in seconds.
+type Happened = (String, f64, String);
+
+/// An idle service of some library.
+struct Idle {
+    library: Library,
+    happened: Box<dyn Fn() -> Vec<Happened>>,
+    /// It lives as long as this does.
+    _alive: Box<dyn std::any::Any>,
+}
+
+impl Idle {
+    async fn start(library: Library, deployment: &Deployment, service: &Service) -> Self {
+        let subject = format!("svc.{}", library.word());
+        if library == Library::AsyncNats {
+            return Self::of_async_nats(deployment, service, subject).await;
+        }
+        let mut command = idle(library, deployment, service, &subject);
+        let log = deployment.dir.path().join(format!("idle-{}.log", service.name));
+        command.stdin(std::process::Stdio::piped()).stdout(std::fs::File::create(&log).unwrap());
+        let mut command = tokio::process::Command::from(command);
+        let child = command.kill_on_drop(true).spawn().unwrap();
+        let happened = move || {
+            let text = std::fs::read_to_string(&log).unwrap();
+            let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+            let word = |line: &Value, part: &str| line[part].as_str().unwrap_or("").to_owned();
+            lines
+                .map(|l| (word(&l, "event"), l["at"].as_f64().unwrap(), word(&l, "detail")))
+                .collect()
+        };
+        Self { library, happened: Box::new(happened), _alive: Box::new(child) }
+    }
+
+    async fn of_async_nats(deployment: &Deployment, service: &Service, subject: String) -> Self {
+        let began = Instant::now();
+        let seen: Arc<Mutex<Vec<Happened>>> = Arc::default();
+        let told = seen.clone();
+        let client = ConnectOptions::with_nkey(service.seed.expose().to_owned())
+            .custom_inbox_prefix(format!("_INBOX.{}", service.name))
+            .event_callback(move |event| {
+                let told = told.clone();
+                async move {
+                    let (word, detail) = match &event {
+                        // The first one is no reconnection.
+                        Event::Connected if told.lock().unwrap().is_empty() => return,
+                        Event::Connected => ("reconnected", String::new()),
+                        Event::Disconnected => ("disconnected", String::new()),
+                        Event::Closed => ("closed", String::new()),
+                        other => ("error", other.to_string()),
+                    };
+                    let at = began.elapsed().as_secs_f64();
+                    told.lock().unwrap().push((word.to_owned(), at, detail));
+                }
+            })
+            .connect(deployment.url())
+            .await
+            .unwrap();
+        let mut requests = client.subscribe(subject).await.unwrap();
+        client.flush().await.unwrap();
+        seen.lock().unwrap().push(("connected".to_owned(), 0.0, String::new()));
+        let answering = client.clone();
+        let task = tokio::spawn(async move {
+            while let Some(request) = requests.next().await {
+                if let Some(reply) = request.reply {
+                    let _ = answering.publish(reply, "here".into()).await;
+                }
+            }
+        });
+        let happened = move || seen.lock().unwrap().clone();
+        Self {
+            library: Library::AsyncNats,
+            happened: Box::new(happened),
+            _alive: Box::new((client, task)),
+        }
+    }
+
+    fn times(&self, word: &str) -> usize {
+        (self.happened)().iter().filter(|(event, ..)| event == word).count()
+    }
+
+    /// How long it was without a connection, each time.
+    fn gaps(&self) -> Vec<f64> {
+        let happened = (self.happened)();
+        let mut gaps = Vec::new();
+        let mut since = None;
+        for (event, at, _) in &happened {
+            match event.as_str() {
+                "disconnected" => since = since.or(Some(*at)),
+                "reconnected" => gaps.extend(since.take().map(|since| at - since)),
+                _ => {}
+            }
+        }
+        gaps
+    }
+}
+
+/// An idle client of each library lives longer than its permissions, several times over, and never
+/// meets their end: nats.py would not come back from that.
+#[allow(clippy::print_stdout)]
+pub async fn no_idle_client_meets_the_end_of_its_permissions(version: &'static str) {
+    const POLICY: &str = r#"
+        [service.rust]
+        nkeys = ["{rust}"]
+        answers = ["svc.rust"]
+
+        [service.python]
+        nkeys = ["{python}"]
+        answers = ["svc.python"]
+
+        [service.javascript]
+        nkeys = ["{javascript}"]
+        answers = ["svc.javascript"]
+
+        [service.caller]
+        nkeys = ["{caller}"]
+        calls = ["svc.*"]
+    "#;
+    let mut deployment = Prepared::new().start_broker(version, POLICY).await;
+    let lifetime = format!("{}s", SHORT.as_secs());
+    for _ in 0..2 {
+        deployment.add_instance(&["--grants-lifetime", &lifetime]).await;
+    }
+    let mut idle = Vec::new();
+    for library in Library::ALL {
+        let service = deployment.service(library.word());
+        idle.push(Idle::start(library, &deployment, &service).await);
+    }
+    for client in &idle {
+        eventually("a connected client", async || (client.times("connected") > 0).then_some(()))
+            .await;
+    }
+    let began = Instant::now();
+    // Whoever sweeps may die at any time.
+    eventually_within(4 * SHORT, "each to come back", async || {
+        idle.iter().all(|client| client.times("reconnected") > 0).then_some(())
+    })
+    .await;
+    deployment.instances[0].child.kill().await.unwrap();
+    let told = format!("{EXPIRED} or a client that is gone");
+    eventually_within(8 * SHORT, "two lifetimes", async || {
+        for client in &idle {
+            let happened = (client.happened)();
+            let bad = |(event, _, detail): &Happened| {
+                event == "closed" || detail.to_lowercase().contains(EXPIRED)
+            };
+            assert!(!happened.iter().any(bad), "{told}: {:?} {happened:?}", client.library);
+        }
+        let often = idle.iter().all(|client| client.times("reconnected") >= 3);
+        (often && began.elapsed() > 2 * SHORT).then_some(())
+    })
+    .await;
+    let caller = deployment.service("caller");
+    for client in &idle {
+        let word = client.library.word();
+        let subject = format!("svc.{word}");
+        let calling = ConnectOptions::with_nkey(caller.seed.expose().to_owned())
+            .custom_inbox_prefix("_INBOX.caller")
+            .connect(deployment.url())
+            .await
+            .unwrap();
+        eventually(&format!("{word} to answer"), async || {
+            let answer = calling.request(subject.clone(), "?".into()).await.ok()?;
+            (&*answer.payload == b"here").then_some(())
+        })
+        .await;
+    }
+    let ended = closed(&deployment);
+    assert!(ended.iter().all(|line| line["reason"] == "expiring"), "{ended:#?}");
+    assert!(ended.iter().all(|line| line["outcome"] != "failed"), "{ended:#?}");
+    let question = json!({"state": 1, "acc": "APP", "auth": true, "limit": 1024});
+    let server = deployment.ask_system("SERVER.PING", &json!({})).await;
+    let id = server["server"]["id"].as_str().unwrap();
+    let gone = deployment.ask_system(&format!("SERVER.{id}.CONNZ"), &question).await;
+    let gone = gone["data"]["connections"].as_array().unwrap();
+    assert!(gone.len() >= 9, "{gone:#?}");
+    let reason = |c: &Value| c["reason"].as_str().unwrap_or("").to_lowercase();
+    assert!(gone.iter().all(|c| !reason(c).contains("expired")), "{gone:#?}");
+    for client in &idle {
+        let gaps = client.gaps();
+        println!("{version} {:?}: without a connection for {gaps:.3?} s", client.library);
+    }
 }
 
 /// However short the time without a connection was: whoever reads the log wants to know that it is

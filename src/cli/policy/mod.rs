@@ -19,6 +19,7 @@ use crate::source::Problem;
 mod log;
 mod pull;
 mod push;
+mod reach;
 mod status;
 
 /// How long a connection may take.

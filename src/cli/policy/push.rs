@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::super::tool::{NO, Output, YES, count, duration, line, style};
 use super::super::{check, diff, git, test, tool};
-use super::{Deployment, connect, failed, head, named, say, status, unread};
+use super::{Deployment, connect, failed, head, named, reach, say, status, unread};
 use crate::config::Tool;
 use crate::fleet::Instances;
 use crate::nats::Login;
@@ -68,7 +68,8 @@ struct How {
     /// Who pushes, for the log [default: as git says, or user and machine].
     #[arg(long, value_name = "NAME")]
     author: Option<String>,
-    /// How long to wait until every instance that answers serves it; 0s not to wait.
+    /// How long to wait until every instance that answers serves it, and as long again until
+    /// every open connection has it that the change closes; 0s not to wait.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     wait: Duration,
 }
@@ -237,7 +238,16 @@ async fn push(
     if how.wait.is_zero() {
         return Ok(Output::data(String::new(), YES));
     }
-    Ok(status::wait(instances, &entry, how.wait).await)
+    let serving = status::wait(instances, &entry, how.wait).await?;
+    say(&match serving {
+        0 => "no instance answers, so nobody serves it yet\n".to_owned(),
+        1 => "1 instance serves it\n".to_owned(),
+        all => format!("all {all} instances serve it\n"),
+    });
+    if serving == 0 {
+        return Ok(Output::data(String::new(), YES));
+    }
+    reach::wait(tool, bucket, policy, how.wait).await
 }
 
 /// What the push changes, for people.

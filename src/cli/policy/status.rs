@@ -157,8 +157,16 @@ fn trouble(report: &Report, now: i64) -> String {
     out
 }
 
-/// Waits until every instance that lives serves what was pushed, or something newer.
-pub(super) async fn wait(mut instances: Instances, entry: &Entry, at_most: Duration) -> Output {
+/// Waits until every instance that lives serves what was pushed, or something newer. Gives how many
+/// those are.
+///
+/// # Errors
+/// What to print when some do not.
+pub(super) async fn wait(
+    mut instances: Instances,
+    entry: &Entry,
+    at_most: Duration,
+) -> Result<usize, Output> {
     let deadline = Instant::now() + at_most;
     let mut reports = instances.all().await;
     loop {
@@ -168,12 +176,7 @@ pub(super) async fn wait(mut instances: Instances, entry: &Entry, at_most: Durat
         };
         let serving = reports.iter().filter(serves).count();
         if serving == reports.len() {
-            let out = match serving {
-                0 => "no instance answers, so nobody serves it yet\n".to_owned(),
-                1 => "1 instance serves it\n".to_owned(),
-                all => format!("all {all} instances serve it\n"),
-            };
-            return Output::data(out, YES);
+            return Ok(serving);
         }
         if Instant::now() >= deadline {
             let behind: Vec<Report> =
@@ -185,7 +188,7 @@ pub(super) async fn wait(mut instances: Instances, entry: &Entry, at_most: Durat
                 behind.len(),
                 count(reports.len(), "instance", "instances"),
             );
-            return Output { out: String::new(), err, code: NO };
+            return Err(Output { out: String::new(), err, code: NO });
         }
         reports = instances.next(deadline).await;
     }

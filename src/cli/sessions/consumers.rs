@@ -59,7 +59,7 @@ impl Consumers {
         let tool = self.settings.load()?;
         let accounts = accounts(&tool).await?;
         let policy = policy(&tool).await?;
-        let found = survey(&accounts, &policy, tool.consumers).await.map_err(|error| {
+        let found = survey(&accounts, &policy, tool.sessions.consumers).await.map_err(|error| {
             cannot(&format!("{error}; is it so that {}?", broker::CONSUMERS_NEED))
         })?;
         let view = View::of(&found, policy.revision().whole());

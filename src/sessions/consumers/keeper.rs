@@ -113,16 +113,17 @@ impl Keeper {
             tokio::select! {
                 // The senders live as long as this does.
                 _ = changes.changed() => rhythm.stir(Instant::now()),
-                _ = news.changed() => rhythm.stir(Instant::now()),
+                _ = news.changed() => rhythm.heard(Instant::now()),
                 () = self.closed.notified() => rhythm.stir(Instant::now()),
                 () = tokio::time::sleep_until(wake.into()) => {}
             }
         }
     }
 
-    /// Whether it is for this instance to do it. Two at once do no harm.
+    /// Whether it is for this instance to do it. Two at once do no harm. Who says that there is
+    /// something newer can put it off, and not prevent it.
     fn turn(&self, view: &View) -> bool {
-        if self.elected { view.elected } else { view.newer.is_empty() }
+        if self.elected { view.elected } else { view.newer.is_empty() || view.for_itself }
     }
 
     async fn round(
@@ -180,6 +181,7 @@ impl Keeper {
             complete: complete && view.agreed,
             began: Some(began),
             cost: if deleted > 0 { Duration::ZERO } else { began.elapsed() },
+            within: None,
         };
         rhythm.swept(outcome, Instant::now());
     }

@@ -9,6 +9,7 @@ use crate::connection_type::ConnectionType;
 use crate::keys::{Seed, Signer, User, UserKey};
 use crate::permissions::Defaults;
 use crate::policy::validate::validate;
+use crate::sessions::system::ServerName;
 use crate::source::SourceFile;
 
 /// A store in which policies come into force one after the other, and whoever was let in by one.
@@ -50,7 +51,8 @@ impl Bench {
     }
 
     fn put_all(&self, text: &str) {
-        let files = [SourceFile::new("p.toml", format!("[bucket.a]\n[bucket.b]\n{text}"))];
+        let files =
+            [SourceFile::new("p.toml", format!("[bucket.a]\n[bucket.b]\n[bucket.c]\n{text}"))];
         self.store.replace(validate(&files).unwrap(), None, Timestamp::UNIX_EPOCH);
     }
 
@@ -65,6 +67,7 @@ impl Bench {
             revision: policy.revision().whole().to_owned(),
             digest: Some(entitlement.grant.digest().to_string()),
             asked: Some(HERE.now),
+            expires: Some(HERE.now + 60),
         }
     }
 
@@ -182,21 +185,128 @@ fn many_losses_are_named_in_short() {
 #[test]
 fn who_only_gained_is_closed_when_the_settings_say_so() {
     let mut bench = Bench::new();
-    for (before, after) in [
-        ("owns = [\"a\"]", "owns = [\"a\", \"b\"]"),
-        ("reads = [\"a\"]", "owns = [\"a\"]"),
-        ("publishes = [\"x.y\", \"x.z.>\"]", "publishes = [\"x.>\"]"),
-        ("", "subscribes = [\"n.*\"]"),
-        ("subscribes = [\"n.*\"]", "subscribes = [\"n.>\"]"),
+    for (before, after, gained) in [
+        ("owns = [\"a\"]", "owns = [\"a\"]\nreads = [\"b\"]", "read b"),
+        ("publishes = [\"x.y\", \"x.z.>\"]", "publishes = [\"x.>\"]", "publish x.>"),
+        ("", "subscribes = [\"n.*\"]", "subscribe n.*"),
+        ("subscribes = [\"n.*\"]", "subscribes = [\"n.>\"]", "subscribe n.>"),
     ] {
         bench.gained = Gained::Leave;
         bench.put(before);
         let name = bench.name();
         bench.put(after);
-        assert_eq!(bench.judge(&name), Verdict::Gained, "{before} to {after}");
+        assert_eq!(bench.judge(&name), Verdict::Gained(gained.to_owned()), "{before} to {after}");
         bench.gained = Gained::Close;
-        assert_eq!(bench.closes(&name), pair("gained", ""), "{before} to {after}");
+        assert_eq!(bench.closes(&name), pair("gained", gained), "{before} to {after}");
     }
+}
+
+/// Whoever had it before may not write or answer any more: until this one can, nobody can.
+#[test]
+fn who_gains_what_nobody_else_may_do_is_closed_whatever_the_settings_say() {
+    let mut bench = Bench::new();
+    for (before, after, gained) in [
+        ("owns = [\"a\"]", "owns = [\"a\", \"b\"]", "write b, read b"),
+        ("reads = [\"a\"]", "owns = [\"a\"]", "write a"),
+        ("", "owns = [\"a\"]\npublishes = [\"x\"]", "write a, read a, publish x"),
+        ("publishes = [\"x\"]", "publishes = [\"x\"]\nanswers = [\"q\"]", "answer q"),
+        ("answers = [\"q.a\"]", "answers = [\"q.>\"]", "answer q.>"),
+    ] {
+        bench.put(before);
+        let name = bench.name();
+        bench.put(after);
+        for gained_else in [Gained::Leave, Gained::Close] {
+            bench.gained = gained_else;
+            assert_eq!(bench.closes(&name), pair("gained", gained), "{before} to {after}");
+        }
+        // Not once it has it: the rest is as the settings say.
+        bench.gained = Gained::Leave;
+        let name = bench.name();
+        bench.put(&format!("{after}\nreads = [\"c\"]"));
+        assert_eq!(bench.judge(&name), Verdict::Gained("read c".to_owned()), "{after}");
+    }
+}
+
+/// A connection of that life, seen so many seconds after it was made.
+fn after(name: &ConnectionName, life: i64, seconds: i64) -> (Session, i64) {
+    let key = crate::keys::Signer::new(&Seed::<crate::keys::Server>::generate()).unwrap();
+    let session = Session {
+        server: ServerName {
+            id: key.public().to_string(),
+            version: HERE.server.to_owned(),
+            ..ServerName::default()
+        },
+        account: "APP".into(),
+        name: ConnectionName { expires: Some(HERE.now + life), ..name.clone() },
+        connection: serde_json::from_str(
+            "{\"cid\": 7, \"kind\": \"Client\", \"type\": \"nats\", \"ip\": \"10.1.2.3\"}",
+        )
+        .unwrap(),
+    };
+    (session, HERE.now + seconds)
+}
+
+#[test]
+fn who_is_about_to_meet_the_end_of_its_permissions_is_closed_before() {
+    let bench = Bench::new();
+    let judge = |(session, now): &(Session, i64)| {
+        let snapshot = bench.store.current().unwrap();
+        let judge = Judge {
+            decider: &bench.decider,
+            policy: &snapshot.policy,
+            store: &bench.store,
+            others: &bench.others,
+            gained: bench.gained,
+            changes: &Changes::default(),
+        };
+        judge.judge_session(session, *now)
+    };
+    bench.put("publishes = [\"x\"]");
+    let name = bench.name();
+    assert_eq!(judge(&after(&name, 60, 47)), Verdict::Current);
+    let Verdict::Close(closing) = judge(&after(&name, 60, 48)) else { panic!() };
+    assert_eq!((&closing.cause, closing.cause.code()), (&Cause::Expiring(12), "expiring"));
+    assert_eq!(closing.detail, "its permissions end in 12 s");
+    assert!(!closing.cause.takes(), "it has nothing too much");
+    // Who waits for something gets it with that.
+    bench.put("publishes = [\"x\", \"y\"]");
+    assert_eq!(judge(&after(&name, 60, 47)), Verdict::Gained("publish y".to_owned()));
+    assert!(matches!(judge(&after(&name, 60, 48)), Verdict::Close(c) if c == closing));
+    // What it should not have is the better reason.
+    bench.put("");
+    let Verdict::Close(lost) = judge(&after(&name, 60, 48)) else { panic!() };
+    assert_eq!(lost.cause, Cause::Lost);
+}
+
+#[test]
+fn who_ends_with_its_key_is_left_to_end() {
+    let bench = Bench::new();
+    let (key, until) = (bench.key, "2027-01-15T08:01:00Z");
+    let put = |until: &str| {
+        bench.put_all(&format!(
+            "[service.s]\nnkeys = [{{ key = \"{key}\", not_after = {until} }}]\n"
+        ));
+    };
+    put(until);
+    let name = bench.name();
+    let snapshot = || bench.store.current().unwrap();
+    let verdict = |session: &Session, now| {
+        let snapshot = snapshot();
+        let judge = Judge {
+            decider: &bench.decider,
+            policy: &snapshot.policy,
+            store: &bench.store,
+            others: &bench.others,
+            gained: bench.gained,
+            changes: &Changes::default(),
+        };
+        judge.judge_session(session, now)
+    };
+    let (session, now) = after(&name, 60, 55);
+    assert_eq!(verdict(&session, now), Verdict::Current, "{until} is in 5 s");
+    // Its key counts for longer now.
+    put("2027-01-15T09:00:00Z");
+    assert!(matches!(verdict(&session, now), Verdict::Close(c) if c.cause == Cause::Expiring(5)));
 }
 
 #[test]
@@ -206,7 +316,7 @@ fn a_deny_that_comes_with_a_gain_takes_nothing() {
     bench.put("subscribes = [\"m.>\"]");
     let name = bench.name();
     bench.put("subscribes = [\"m.>\", \"n.*\"]");
-    assert_eq!(bench.judge(&name), Verdict::Gained);
+    assert_eq!(bench.judge(&name), Verdict::Gained("subscribe n.*".to_owned()));
 }
 
 #[test]
@@ -311,6 +421,7 @@ fn names_that_older_versions_gave_are_never_current() {
         revision: revision.to_owned(),
         digest: digest.map(ToOwned::to_owned),
         asked: None,
+        expires: None,
         ..name.clone()
     };
     for name in [older(Some(digest)), older(None)] {
@@ -365,6 +476,9 @@ fn two_versions_side_by_side_do_not_close_each_others_connections() {
 fn denials_are_the_most_urgent() {
     let mut causes = [
         Cause::Gained,
+        Cause::Expiring(5),
+        Cause::Expiring(-1),
+        Cause::GainedDuty,
         Cause::NotKnown,
         Cause::Lost,
         Cause::OtherService,
@@ -373,7 +487,11 @@ fn denials_are_the_most_urgent() {
     ];
     causes.sort();
     let codes: Vec<&str> = causes.iter().map(Cause::code).collect();
-    assert_eq!(codes, ["x", "asked_again", "other_service", "lost", "not_known", "gained"]);
+    let (takes, others) = codes.split_at(5);
+    assert_eq!(takes, ["x", "asked_again", "other_service", "lost", "not_known"]);
+    assert_eq!(others, ["gained", "expiring", "expiring", "gained"]);
+    assert!(causes.iter().take(5).all(Cause::takes) && !causes.iter().skip(5).any(Cause::takes));
+    assert_eq!(causes[6], Cause::Expiring(-1), "who ends first is the first");
 }
 
 /// Two policies whose revisions share their first 48 bits: the second does not let billing read.

@@ -1,0 +1,152 @@
+//! Which open connections a push has not reached yet. The instance that sweeps closes those that it
+//! took something from, and those that it made the owner of something; here that is waited for.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::super::sessions::{accounts, connect, onlooker};
+use super::super::tool::{NO, Output, YES, count, length, line};
+use super::unread;
+use crate::config::Tool;
+use crate::policy::bucket::Bucket;
+use crate::policy::model::Policy;
+use crate::sessions::onlooker::Onlooker;
+use crate::sessions::reach_without_system_user;
+use crate::sessions::survey::{Session, survey};
+use crate::sessions::verdict::{Cause, Closing, Verdict};
+
+/// How long to wait between two looks, at first and at most: each asks every server.
+const AGAIN: Duration = Duration::from_millis(250);
+const AGAIN_AT_MOST: Duration = Duration::from_secs(2);
+/// How many services are named.
+const NAMED: usize = 16;
+
+/// How open connections stand to what was pushed.
+#[derive(Default)]
+struct Standing {
+    /// They will be closed, by service and why.
+    closing: BTreeMap<(String, String), usize>,
+    /// They gain something when they connect anew, by service and what.
+    waiting: BTreeMap<(String, String), usize>,
+    all: usize,
+}
+
+impl Standing {
+    fn of(onlooker: &Onlooker, sessions: &[Session], now: i64) -> Self {
+        let mut standing = Self { all: sessions.len(), ..Self::default() };
+        for session in sessions {
+            let (group, why) = match onlooker.judge(session, now) {
+                Verdict::Current | Verdict::Newer => continue,
+                Verdict::Gained(what) => (&mut standing.waiting, what),
+                Verdict::Close(Closing { cause, detail, .. }) => match cause {
+                    Cause::Expiring(_) => continue,
+                    Cause::GainedDuty | Cause::Gained => {
+                        (&mut standing.closing, format!("wait for {detail}"))
+                    }
+                    Cause::Lost => (&mut standing.closing, format!("still have {detail}")),
+                    _ => (&mut standing.closing, format!("are still open: {detail}")),
+                },
+            };
+            *group.entry((session.name.service.clone(), why)).or_default() += 1;
+        }
+        standing
+    }
+}
+
+/// Waits until every open connection that the change concerns was closed, and says who is left.
+pub(super) async fn wait(
+    tool: &Tool,
+    bucket: &Bucket,
+    policy: Policy,
+    at_most: Duration,
+) -> Result<Output, Output> {
+    let longest = reach_without_system_user(&policy, &tool.defaults);
+    if tool.system().is_err() {
+        let text = format!(
+            "note: open connections were not looked at: that takes [system] nkey_seed. Where `serve` \
+             has none either, they keep what they have for up to {}\n",
+            length(longest)
+        );
+        return Ok(Output { out: String::new(), err: text, code: YES });
+    }
+    let system = connect(tool).await?;
+    let mut onlooker = onlooker(tool, policy);
+    let deadline = Instant::now() + at_most;
+    let mut pause = AGAIN;
+    loop {
+        let found = survey(&system, &accounts(tool), Some).await;
+        let found = found.map_err(|error| super::failed(&line(&error.to_string())))?;
+        let now = jiff::Timestamp::now().as_second();
+        let recalled = onlooker.recall(bucket, &found.found, now).await;
+        recalled.map_err(|error| unread(bucket, &error))?;
+        let standing = Standing::of(&onlooker, &found.found, now);
+        let complete = found.complete();
+        if standing.closing.is_empty() && complete {
+            return Ok(Output::data(reached(&standing, longest), YES));
+        }
+        if Instant::now() >= deadline {
+            let mut err = lines(&standing.closing);
+            if !complete {
+                err += "not every server told of its connections\n";
+            }
+            err += "the policy is in force, and these open connections do not have it yet: see \
+                    `solewriter sessions --stale` and `solewriter doctor`\n";
+            return Err(Output { out: String::new(), err, code: NO });
+        }
+        sleep(pause.min(deadline.saturating_duration_since(Instant::now()))).await;
+        pause = (pause * 3 / 2).min(AGAIN_AT_MOST);
+    }
+}
+
+/// When nobody is waited for any more.
+fn reached(standing: &Standing, longest: Duration) -> String {
+    let later: usize = standing.waiting.values().sum();
+    let having = standing.all - later;
+    let mut text = match (standing.all, later) {
+        (0, _) => "no connection is open\n".to_owned(),
+        (1, 0) => "the one open connection has it\n".to_owned(),
+        (all, 0) => format!("all {all} open connections have it\n"),
+        (all, _) => {
+            format!("{having} of {} have it\n", count(all, "open connection", "open connections"))
+        }
+    };
+    if later > 0 {
+        text += &waiting(&standing.waiting, longest);
+    }
+    text
+}
+
+fn waiting(waiting: &BTreeMap<(String, String), usize>, longest: Duration) -> String {
+    let mut text = String::new();
+    for ((service, what), connections) in waiting.iter().take(NAMED) {
+        let _ = writeln!(
+            text,
+            "{} of {} will have {} when connected anew, within {}",
+            count(*connections, "connection", "connections"),
+            line(service),
+            if what.is_empty() { "more".to_owned() } else { line(what) },
+            length(longest),
+        );
+    }
+    text + &more(waiting.len()) + "[sessions] gained = \"close\" would not wait for that\n"
+}
+
+fn lines(group: &BTreeMap<(String, String), usize>) -> String {
+    let mut text = String::new();
+    for ((service, why), connections) in group.iter().take(NAMED) {
+        let (service, why) = (line(service), line(why));
+        let connections = count(*connections, "connection", "connections");
+        let _ = writeln!(text, "{connections} of {service}: {why}");
+    }
+    text + &more(group.len())
+}
+
+fn more(all: usize) -> String {
+    match all.saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!("and {}\n", count(more, "more group", "more groups")),
+    }
+}
