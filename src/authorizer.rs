@@ -242,14 +242,14 @@ impl Authorizer {
         policy: &Policy,
         now: i64,
     ) -> Result<Identity, Denied> {
-        let revision = policy.revision().clone();
+        let revision = || policy.revision().clone();
         if !self.limits.admits_host(request.client().address, now) {
             let reason = Denial::Limited("host");
-            return Err(Denied { reason, key: None, service: None, revision });
+            return Err(Denied { reason, key: None, service: None, revision: revision() });
         }
         identity::prove(request, &self.clients).map_err(|unproved| {
             let key = unproved.claimed().copied();
-            Denied { key, reason: unproved.into(), service: None, revision }
+            Denied { key, reason: unproved.into(), service: None, revision: revision() }
         })
     }
 

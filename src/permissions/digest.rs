@@ -59,7 +59,8 @@ impl fmt::Debug for Digest {
 pub struct Basis([u8; 32]);
 
 impl Basis {
-    /// Of a service: everything that [`super::Grant::of`] reads of it and that is in [`super::Written`].
+    /// Of a service: everything that [`super::Grant::of`] reads of it and that is in
+    /// [`super::Written`].
     #[must_use]
     pub fn of(service: &Service) -> Self {
         let Service { name, rules, account, lifetime, .. } = service;

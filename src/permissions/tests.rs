@@ -1,3 +1,5 @@
+//! What grants hold, what they never do, and what they take.
+
 use std::time::Duration;
 
 use super::compile::permissions;
