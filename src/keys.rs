@@ -260,7 +260,7 @@ impl<K: Role> Verifier<K> {
 /// It says what `verify_strict` says, for a sixth less: that decodes R, which takes a square root,
 /// only to see whether its order is small. `verify` accepts nothing but the encoding of the point
 /// that it computes itself, and that has one encoding: so R is of small order exactly when it is
-/// one of eight texts.
+/// one of eight texts. `docs/signatures.md` has the whole argument and its tests.
 fn strictly(
     key: &ed25519_dalek::VerifyingKey,
     message: &[u8],
@@ -611,6 +611,166 @@ mod tests {
         assert!(UserKey::parse(key.as_str()).is_ok(), "only the signature check stands in its way");
     }
 
+    /// k of RFC 8032: the hash of R, A and the message, as a scalar.
+    fn challenge(r: &[u8; 32], key: &[u8; 32], message: &[u8]) -> Scalar {
+        let text = [&r[..], key, message].concat();
+        let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA512, &text);
+        Scalar::from_bytes_mod_order_wide(hash.as_ref().try_into().unwrap())
+    }
+
+    fn joined(r: &[u8; 32], s: &[u8; 32]) -> [u8; 64] {
+        [&r[..], s].concat().try_into().unwrap()
+    }
+
+    /// `s` with so many times the order of the base point on top: the same scalar, written longer.
+    fn and_orders(s: &Scalar, times: u8) -> [u8; 32] {
+        let mut bytes = *s.as_bytes();
+        for _ in 0..times {
+            // The order is one more than the largest scalar.
+            let mut carry = 1_u16;
+            for (byte, more) in bytes.iter_mut().zip((-Scalar::ONE).as_bytes()) {
+                carry += u16::from(*byte) + u16::from(*more);
+                *byte = carry.to_le_bytes()[0];
+                carry >>= 8;
+            }
+            assert_eq!(carry, 0, "it fits");
+        }
+        bytes
+    }
+
+    /// A key and a signature of which everything is known: `A = aB + T`, `R = rB + T'`,
+    /// `s = r + ka`. So `sB = R + kA` holds but for what is left of the torsion, `T' + kT`.
+    #[derive(Clone, Copy)]
+    struct Made {
+        a: u64,
+        of_key: EdwardsPoint,
+        r: u64,
+        of_r: EdwardsPoint,
+        /// In place of their one encoding of RFC 8032.
+        key_text: Option<[u8; 32]>,
+        r_text: Option<[u8; 32]>,
+        /// Whether k is the hash of the texts as they are sent, or of those of RFC 8032.
+        hashed_as_sent: bool,
+        /// How many orders are added to s.
+        orders: u8,
+    }
+
+    impl Made {
+        fn new(a: u64, of_key: EdwardsPoint, r: u64, of_r: EdwardsPoint) -> Self {
+            let (key_text, r_text) = (None, None);
+            Self { a, of_key, r, of_r, key_text, r_text, hashed_as_sent: true, orders: 0 }
+        }
+
+        /// Key and signature of a message, and whether the torsion comes to nothing.
+        fn of(&self, message: &[u8]) -> ([u8; 32], [u8; 64], bool) {
+            let (a, r) = (Scalar::from(self.a), Scalar::from(self.r));
+            let own_key = (ED25519_BASEPOINT_POINT * a + self.of_key).compress().to_bytes();
+            let own_r = (ED25519_BASEPOINT_POINT * r + self.of_r).compress().to_bytes();
+            let (key, r_text) = (self.key_text.unwrap_or(own_key), self.r_text.unwrap_or(own_r));
+            let sent = challenge(&r_text, &key, message);
+            let k = if self.hashed_as_sent { sent } else { challenge(&own_r, &own_key, message) };
+            let nothing = |k: Scalar| self.of_r + self.of_key * k == EdwardsPoint::identity();
+            // Who hashes what was sent must not find it right by chance.
+            let holds = nothing(k) && (self.hashed_as_sent || !nothing(sent));
+            (key, joined(&r_text, &and_orders(&(r + k * a), self.orders)), holds)
+        }
+
+        /// Key, message and signature where the torsion comes to nothing, or where it does not.
+        fn where_it(&self, holds: bool) -> ([u8; 32], [u8; 4], [u8; 64]) {
+            let messages = (0..10_000_u32).map(u32::to_le_bytes);
+            let mut tried = messages.map(|message| (message, self.of(&message)));
+            let (message, (key, signature, _)) = tried.find(|(_, of)| of.2 == holds).unwrap();
+            (key, message, signature)
+        }
+    }
+
+    /// What the library says, laxly and strictly; we say what it says strictly.
+    fn judged(key: &[u8; 32], message: &[u8], signature: &[u8; 64]) -> (bool, bool) {
+        use ed25519_dalek::Verifier as _;
+        let decoded = ed25519_dalek::VerifyingKey::from_bytes(key).unwrap();
+        let theirs = ed25519_dalek::Signature::from_bytes(signature);
+        let strict = decoded.verify_strict(message, &theirs).is_ok();
+        assert_eq!(strictly(&decoded, message, signature).is_ok(), strict);
+        let public = UserKey::from_bytes(*key);
+        assert_eq!(public.verify(message, signature).is_ok(), strict);
+        let verifier = Verifier::new(1);
+        for _ in 0..2 {
+            assert_eq!(verifier.verify(&public, message, signature).is_ok(), strict);
+        }
+        (decoded.verify(message, &theirs).is_ok(), strict)
+    }
+
+    /// Encodings of the points of small order that RFC 8032 does not have: y is not below p, or x is
+    /// zero and has a sign.
+    fn other_texts_of_small_order() -> Vec<[u8; 32]> {
+        let mut p = [0xff; 32];
+        (p[0], p[31]) = (0xed, 0x7f);
+        let add = |more: u8, sign: u8| {
+            let mut text = p;
+            text[0] += more;
+            text[31] |= sign;
+            text
+        };
+        let (mut one, mut minus_one) = ([0; 32], add(0, 0x80));
+        (one[0], one[31], minus_one[0]) = (1, 0x80, 0xec);
+        vec![add(0, 0), add(0, 0x80), add(1, 0), add(1, 0x80), one, minus_one]
+    }
+
+    /// The twelve cases of "Taming the many `EdDSAs`" (Chalkias, Garillot, Nikolaenko, 2020), made
+    /// here.
+    #[test]
+    fn the_twelve_cases_that_libraries_differ_in() {
+        let (none, eighth, fourth) = (EdwardsPoint::identity(), EIGHT_TORSION[1], EIGHT_TORSION[2]);
+        let mut of_p = [0xff; 32];
+        (of_p[0], of_p[31]) = (0xed, 0x7f | (fourth.compress().as_bytes()[31] & 0x80));
+        let mut of_p_and_one = of_p;
+        (of_p_and_one[0], of_p_and_one[31]) = (0xee, 0x7f);
+        let mixed = Made::new(7, eighth, 5, eighth);
+        let plain = Made::new(7, none, 5, none);
+        let odd_r = Made { r_text: Some(of_p_and_one), ..Made::new(7, eighth, 0, none) };
+        let odd_key = Made { key_text: Some(of_p), ..Made::new(0, fourth, 5, fourth) };
+        let canonically = |made: Made| Made { hashed_as_sent: false, ..made };
+        for (number, (made, holds), (lax, strict)) in [
+            // A and R of small order; A alone; R alone; none, and mixed ones.
+            (0, (Made::new(0, eighth, 0, eighth), true), (true, false)),
+            (1, (Made::new(0, eighth, 5, eighth), true), (true, false)),
+            (2, (Made::new(7, eighth, 0, eighth), true), (true, false)),
+            (3, (mixed, true), (true, true)),
+            // What holds only times eight.
+            (4, (mixed, false), (false, false)),
+            (5, (Made::new(7, eighth, 5, none), false), (false, false)),
+            // s is not below the order of the base point, or far above it.
+            (6, (Made { orders: 1, ..plain }, true), (false, false)),
+            (7, (Made { orders: 14, ..plain }, true), (false, false)),
+            // R is of small order in another encoding.
+            (8, (canonically(odd_r), true), (false, false)),
+            (9, (odd_r, true), (false, false)),
+            // So is A.
+            (10, (canonically(odd_key), true), (false, false)),
+            (11, (odd_key, true), (true, false)),
+        ] {
+            let (key, message, signature) = made.where_it(holds);
+            assert_eq!(judged(&key, &message, &signature), (lax, strict), "case {number}");
+        }
+    }
+
+    #[test]
+    fn no_other_text_of_small_order_is_accepted() {
+        let other = other_texts_of_small_order();
+        assert_eq!(other.iter().collect::<HashSet<_>>().len(), 6);
+        for text in other {
+            assert!(!SMALL_ORDER.contains(&text));
+            let decoded = ed25519_dalek::VerifyingKey::from_bytes(&text).unwrap();
+            assert!(decoded.is_weak(), "as a key it is refused, whatever its text");
+            let point = curve25519_dalek::edwards::CompressedEdwardsY(text).decompress().unwrap();
+            assert_ne!(point.compress().to_bytes(), text);
+            // As R, where everything but the text is right.
+            let made = Made { r_text: Some(text), ..Made::new(7, EIGHT_TORSION[1], 0, point) };
+            let (key, message, signature) = made.where_it(true);
+            assert_eq!(judged(&key, &message, &signature), (false, false));
+        }
+    }
+
     /// A key and a signature of the message whose R is of small order, for one message in eight:
     /// of the key `A = aB + shift`, `s = ka` gives `R = sB - kA = -k shift`, on which k depends.
     fn of_small_order(shift: &EdwardsPoint, message: &[u8]) -> Option<([u8; 32], [u8; 64])> {
@@ -618,15 +778,8 @@ mod tests {
         let key = (ED25519_BASEPOINT_POINT * a + shift).compress().to_bytes();
         EIGHT_TORSION.iter().find_map(|r| {
             let r = r.compress().to_bytes();
-            let hash = aws_lc_rs::digest::digest(
-                &aws_lc_rs::digest::SHA512,
-                &[&r[..], &key, message].concat(),
-            );
-            let k = Scalar::from_bytes_mod_order_wide(hash.as_ref().try_into().unwrap());
-            let mut signature = [0; 64];
-            let (of_r, of_s) = signature.split_at_mut(32);
-            of_r.copy_from_slice(&r);
-            of_s.copy_from_slice((k * a).as_bytes());
+            let k = challenge(&r, &key, message);
+            let signature = joined(&r, (k * a).as_bytes());
             let computed =
                 ED25519_BASEPOINT_POINT * (k * a) - (ED25519_BASEPOINT_POINT * a + shift) * k;
             (computed.compress().to_bytes() == r).then_some((key, signature))
@@ -655,6 +808,33 @@ mod tests {
     }
 
     proptest::proptest! {
+        /// Of keys and signatures with torsion of any kind, with any bit of either turned.
+        #[test]
+        fn torsion_makes_no_difference(
+            message: Vec<u8>,
+            of in (0_u64..20, 0_usize..8, 0_u64..20, 0_usize..8),
+            orders in 0_u8..3,
+            turned in 0_usize..2_000,
+        ) {
+            let (a, of_key, r, of_r) = of;
+            let made =
+                Made { orders, ..Made::new(a, EIGHT_TORSION[of_key], r, EIGHT_TORSION[of_r]) };
+            let (mut key, mut signature, holds) = made.of(&message);
+            let mut bytes = signature.iter_mut().chain(&mut key);
+            if let Some(byte) = bytes.nth(turned / 8) {
+                *byte ^= 1 << (turned % 8);
+            }
+            if ed25519_dalek::VerifyingKey::from_bytes(&key).is_err() {
+                proptest::prop_assert!(UserKey::from_bytes(key).verify(&message, &signature).is_err());
+                return Ok(());
+            }
+            let (lax, strict) = judged(&key, &message, &signature);
+            if turned >= 8 * 96 {
+                proptest::prop_assert_eq!(lax, holds && orders == 0);
+                proptest::prop_assert_eq!(strict, lax && a > 0 && r > 0);
+            }
+        }
+
         /// Of signatures with any bit turned, and of any bytes.
         #[test]
         fn strictly_says_what_verify_strict_says(
