@@ -4,7 +4,6 @@ mod recording;
 mod together;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,9 +18,10 @@ use tokio::task::{JoinError, JoinHandle, JoinSet};
 
 use self::recording::Recording;
 use self::together::Together;
+use super::tool::SettingsArgs;
 use super::{fail, report, runtime};
 use crate::authorizer::Authorizer;
-use crate::config::{self, Nats, Overrides, Policy, PolicySource, Settings};
+use crate::config::{self, Nats, Policy, PolicySource, Settings};
 use crate::decide::Decider;
 use crate::fleet::{Identity, Member};
 use crate::follow::{self, Follower};
@@ -46,24 +46,16 @@ const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 /// it at once.
 #[derive(Args)]
 pub struct Serve {
-    /// The settings file.
-    #[arg(
-        short,
-        long,
-        value_name = "FILE",
-        env = "SOLEWRITER_CONFIG",
-        default_value = "solewriter.toml"
-    )]
-    config: PathBuf,
     #[command(flatten)]
-    overrides: Overrides,
+    settings: SettingsArgs,
 }
 
 impl Serve {
     /// Runs the command.
     #[must_use]
     pub fn run(self) -> ExitCode {
-        let (settings, logging) = match config::load(&self.config, &self.overrides) {
+        let SettingsArgs { config, overrides } = &self.settings;
+        let (settings, logging) = match config::load(config, overrides) {
             Ok(loaded) => loaded,
             Err(problems) => return report(&problems),
         };
