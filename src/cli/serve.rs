@@ -133,7 +133,7 @@ async fn serve(
         sessions,
         limits,
         listen,
-        audit,
+        ..
     } = settings;
     let Follower { store, standing, metrics, recorder, .. } = follower.clone();
     let sealer = xkey
@@ -176,10 +176,9 @@ async fn serve(
     }
     let identity = Identity::new(rand::random(), Timestamp::now().as_second());
     tracing::info!(event = "instance", id = &*identity.id, host = identity.host);
-    let audit_stream = audit.map(|audit| audit.stream);
     let connections = nats.connections;
     let member = Member { identity, store, standing: standing.clone(), connections };
-    let together = Together::prepare(&nats, system, sessions, audit_stream, &service, member);
+    let together = Together::prepare(&nats, system, sessions, &service, member);
     let (connected, connection) = watch::channel(None);
     // Each of these goes on for ever.
     let mut tasks = JoinSet::new();

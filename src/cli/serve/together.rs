@@ -30,7 +30,6 @@ impl Together {
         nats: &Arc<Nats>,
         system: Option<Seed<User>>,
         settings: sessions::Settings,
-        audit_stream: Option<String>,
         service: &Arc<Service>,
         member: Member,
     ) -> Self {
@@ -45,7 +44,6 @@ impl Together {
             fleet: fleet.clone(),
             every: settings.every,
             settings: settings.consumers,
-            audit_stream,
             elected: system.is_some(),
             closed: closed.clone(),
         };

@@ -38,8 +38,6 @@ pub struct Keeper {
     pub every: Duration,
     /// What is allowed.
     pub settings: Settings,
-    /// The audit stream that the settings name.
-    pub audit_stream: Option<String>,
     /// Whether there is a system user: then the instance that closes connections does this too.
     /// Else nobody is elected, and each does it.
     pub elected: bool,
@@ -73,7 +71,7 @@ impl Keeper {
         let accounts = Accounts {
             state: Jetstream::state(client.clone()),
             audit: Some(Jetstream::audit(client)),
-            audit_stream: self.audit_stream.clone(),
+            audit_streams: self.service.authorizer.decider().defaults().audit.clone(),
         };
         let (mut changes, mut news) = (self.service.store.changes(), self.fleet.news());
         let mut rhythm = Rhythm::new(self.every, Instant::now());
