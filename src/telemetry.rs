@@ -10,6 +10,7 @@ mod events;
 mod lines;
 mod servers;
 mod sessions;
+mod sweeps;
 
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicI64, AtomicU64};
@@ -255,12 +256,6 @@ impl Metrics {
             Unit::Seconds,
             metrics.policy_loaded.clone(),
         );
-        registry.register_with_unit(
-            "policy_refused_since_timestamp",
-            "Since when changes have been refused (Unix time); 0 while the newest is in force",
-            Unit::Seconds,
-            metrics.policy_refused_since.clone(),
-        );
         metrics.register_source(&mut registry);
         metrics.register_audit(&mut registry);
         metrics.sessions.register(&mut registry);
@@ -274,6 +269,12 @@ impl Metrics {
             "clusters",
             "Clusters whose servers were seen; more than one are joined by gateways",
             self.clusters.clone(),
+        );
+        registry.register_with_unit(
+            "policy_refused_since_timestamp",
+            "Since when changes have been refused (Unix time); 0 while the newest is in force",
+            Unit::Seconds,
+            self.policy_refused_since.clone(),
         );
         registry.register(
             "policy_number",

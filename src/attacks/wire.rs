@@ -299,6 +299,29 @@ impl Wire {
         self.fence().await
     }
 
+    /// The number of the last subscription.
+    #[must_use]
+    pub fn last_sid(&self) -> u64 {
+        self.sids
+    }
+
+    /// Waits until the server closes the connection. Gives its last complaint.
+    ///
+    /// # Errors
+    /// [`WireError::Silent`] when it does not in that time.
+    pub async fn closed(&mut self, within: Duration) -> Result<Option<String>, WireError> {
+        let until = Instant::now() + within;
+        loop {
+            match timeout_at(until, self.events.recv()).await {
+                Err(_) => return Err(WireError::Silent),
+                Ok(None) => return Ok(self.last_complaint.take()),
+                Ok(Some(Event::Message(message))) => self.delivered.push_back(message),
+                Ok(Some(Event::Complaint(text))) => self.last_complaint = Some(text),
+                Ok(Some(Event::Pong)) => {}
+            }
+        }
+    }
+
     /// The next message, if one comes in time.
     pub async fn next(&mut self, within: Duration) -> Option<Message> {
         if let Some(message) = self.delivered.pop_front() {

@@ -7,8 +7,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::tool::{Format, NO, Output, SettingsArgs, WRONG, YES, accept, count, json, line, load};
-use crate::broker;
+use super::tool::{self, Format, NO, Output, SettingsArgs, YES, accept, count, json, line, load};
 use crate::buckets::streams::{self, Done};
 use crate::buckets::{Action, Plan, audit_streams};
 use crate::config::Tool;
@@ -107,7 +106,7 @@ impl Buckets {
 
 /// Something that keeps the question from being answered.
 fn failed(error: &dyn std::fmt::Display) -> Output {
-    Output { out: String::new(), err: format!("error: {error}\n"), code: WRONG }
+    Output::cannot(error)
 }
 
 /// The admin's connection and the policy.
@@ -164,9 +163,7 @@ async fn pushed_policy(tool: &Tool) -> Result<Policy, Output> {
 }
 
 async fn connect(tool: &Tool, login: &Login) -> Result<async_nats::Client, Output> {
-    let options =
-        broker::options(login, &tool.tls, "solewriter buckets").map_err(|e| failed(&e))?;
-    broker::connect(&tool.servers, options).await.map_err(|e| failed(&e))
+    tool::connect(tool, login, "solewriter buckets").await.map_err(|e| failed(&e))
 }
 
 impl Asked {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde::Serialize;
 
-use super::tool::{Format, NO, Output, SettingsArgs, WRONG, YES, count, json};
+use super::tool::{Format, NO, Output, SettingsArgs, YES, count, json};
 use crate::doctor::look::look;
 use crate::doctor::{Finding, Outcome, Report};
 
@@ -51,11 +51,7 @@ impl Doctor {
 
     fn output(&self) -> Result<Output, Output> {
         let tool = self.settings.load()?;
-        let runtime = super::runtime().map_err(|error| Output {
-            out: String::new(),
-            err: format!("error: {error}\n"),
-            code: WRONG,
-        })?;
+        let runtime = super::runtime().map_err(|error| Output::cannot(&error))?;
         let report = Report::of(&runtime.block_on(look(&tool, jiff::Timestamp::now)));
         let (problems, warnings) = (report.count(Outcome::Problem), report.count(Outcome::Warning));
         let not_seen = report.count(Outcome::NotSeen);

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use self::tool::Output;
 use crate::clean;
 use crate::source::Problems;
 
@@ -111,11 +112,19 @@ impl Cli {
     }
 }
 
-/// Prints an error to stderr.
-#[allow(clippy::print_stderr)]
+/// Says what went wrong.
 fn fail(error: &dyn std::fmt::Display) -> ExitCode {
-    eprintln!("error: {}", clean::lines(&error.to_string()));
-    ExitCode::from(FAILED)
+    Output::failed(error).print()
+}
+
+/// Says that the question itself was wrong.
+fn wrong(error: &dyn std::fmt::Display) -> ExitCode {
+    Output::cannot(error).print()
+}
+
+/// Says what is wrong with settings or a policy.
+fn report(problems: &Problems) -> ExitCode {
+    Output::refused(problems).print()
 }
 
 /// Says something beside the data.
@@ -124,28 +133,13 @@ fn note(text: &str) {
     eprintln!("{}", clean::lines(text));
 }
 
-/// Writes data to stdout.
+/// Writes data to stdout, to the byte; a disk that is full is a failure.
 fn print(text: &[u8]) -> ExitCode {
     match std::io::stdout().write_all(text) {
         // Who reads no further has what they wanted.
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => fail(&error),
         _ => ExitCode::SUCCESS,
     }
-}
-
-/// Says that the question itself was wrong.
-#[allow(clippy::print_stderr)]
-fn wrong(error: &dyn std::fmt::Display) -> ExitCode {
-    eprintln!("error: {}", clean::lines(&error.to_string()));
-    ExitCode::from(tool::WRONG)
-}
-
-/// Prints problems to stderr.
-#[allow(clippy::print_stderr)]
-fn report(problems: &Problems) -> ExitCode {
-    eprint!("{}", problems.render(tool::style()));
-    eprintln!("{}", problems.summary());
-    ExitCode::from(FAILED)
 }
 
 /// A tokio runtime for a command that talks to the network.

@@ -4,7 +4,6 @@ mod recording;
 mod together;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,9 +18,10 @@ use tokio::task::{JoinError, JoinHandle, JoinSet};
 
 use self::recording::Recording;
 use self::together::Together;
+use super::tool::SettingsArgs;
 use super::{fail, report, runtime};
 use crate::authorizer::Authorizer;
-use crate::config::{self, Overrides, Policy, PolicySource, Settings};
+use crate::config::{self, Policy, PolicySource, Settings};
 use crate::decide::Decider;
 use crate::fleet::{Identity, Member};
 use crate::follow::{self, Follower};
@@ -49,24 +49,16 @@ const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 /// it at once.
 #[derive(Args)]
 pub struct Serve {
-    /// The settings file.
-    #[arg(
-        short,
-        long,
-        value_name = "FILE",
-        env = "SOLEWRITER_CONFIG",
-        default_value = "solewriter.toml"
-    )]
-    config: PathBuf,
     #[command(flatten)]
-    overrides: Overrides,
+    settings: SettingsArgs,
 }
 
 impl Serve {
     /// Runs the command.
     #[must_use]
     pub fn run(self) -> ExitCode {
-        let (settings, logging) = match config::load(&self.config, &self.overrides) {
+        let SettingsArgs { config, overrides } = &self.settings;
+        let (settings, logging) = match config::load(config, overrides) {
             Ok(loaded) => loaded,
             Err(problems) => return report(&problems),
         };
@@ -145,7 +137,7 @@ async fn serve(
         sessions,
         limits,
         listen,
-        audit,
+        ..
     } = settings;
     let Follower { store, standing, metrics, recorder, .. } = follower.clone();
     let sealer = xkey
@@ -189,10 +181,9 @@ async fn serve(
     }
     let identity = Identity::new(rand::random(), Timestamp::now().as_second());
     tracing::info!(event = "instance", id = &*identity.id, host = identity.host);
-    let audit_stream = audit.map(|audit| audit.stream);
     let connections = nats.connections;
     let member = Member { identity, store, standing: standing.clone(), connections };
-    let together = Together::prepare(&nats, system, sessions, audit_stream, &service, member);
+    let together = Together::prepare(&nats, system, sessions, &service, member);
     let (connected, connection) = watch::channel(None);
     // Each of these goes on for ever.
     let mut tasks = JoinSet::new();

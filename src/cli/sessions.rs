@@ -12,8 +12,7 @@ use std::time::{Duration, Instant};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::tool::{Format, NO, Output, SettingsArgs, WRONG, YES, count, json, line};
-use crate::broker;
+use super::tool::{self, Format, NO, Output, SettingsArgs, YES, count, json, line};
 use crate::config::{PolicySource, Tool};
 use crate::decide::Decider;
 use crate::fleet::{self, Report};
@@ -162,7 +161,7 @@ fn in_runtime<T>(work: impl Future<Output = Result<T, Output>>) -> Result<T, Out
 
 /// Nobody can be asked.
 fn cannot(error: &dyn std::fmt::Display) -> Output {
-    Output { out: String::new(), err: format!("error: {error}\n"), code: WRONG }
+    Output::cannot(error)
 }
 
 /// What can be seen of the deployment.
@@ -269,12 +268,13 @@ fn agreed(question: &str) -> Result<bool, Output> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
+/// What the connections of this command are called.
+const NAME: &str = "solewriter-sessions";
+
 /// Connects as the system user.
 pub(super) async fn connect(tool: &Tool) -> Result<System, Output> {
     let login = Login::Nkey(tool.system().map_err(Output::wrong)?);
-    let options = broker::options(&login, &tool.tls, "solewriter-sessions");
-    let options = options.map_err(|error| cannot(&error))?;
-    let client = broker::connect(&tool.servers, options).await.map_err(|error| cannot(&error))?;
+    let client = tool::connect(tool, &login, NAME).await.map_err(|error| cannot(&error))?;
     Ok(System::new(client))
 }
 
@@ -422,9 +422,7 @@ impl Standard {
 /// What the living instances say of themselves.
 async fn reports(tool: &Tool) -> Result<Vec<Report>, String> {
     let login = tool.reader().map_err(|problems| problems.summary())?;
-    let options = broker::options(&login, &tool.tls, "solewriter-sessions");
-    let options = options.map_err(|error| error.to_string())?;
-    let client = broker::connect(&tool.servers, options).await.map_err(|e| e.to_string())?;
+    let client = tool::connect(tool, &login, NAME).await.map_err(|error| error.to_string())?;
     let reports = fleet::ask(&client).await?;
     if reports.is_empty() {
         return Err("no instance answers".to_owned());

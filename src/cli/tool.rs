@@ -6,11 +6,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use async_nats::Client;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
+use crate::broker::{self, BrokerError};
 use crate::clean;
 use crate::config::{Overrides, Tool};
+use crate::nats::Login;
 use crate::permissions::{AuditStreams, Defaults};
 use crate::policy::directory::Directory;
 use crate::policy::model::{Location, Policy, Rule, StreamName};
@@ -52,6 +55,30 @@ impl Output {
     pub fn wrong(problems: impl Into<Problems>) -> Self {
         let err = problems.into().render(style());
         Self { out: String::new(), err: format!("{}\n", err.trim_end()), code: WRONG }
+    }
+
+    /// Something that kept the command from being done.
+    #[must_use]
+    pub fn failed(error: &dyn std::fmt::Display) -> Self {
+        Self::error(error, NO)
+    }
+
+    /// Something that keeps the question from being answered.
+    #[must_use]
+    pub fn cannot(error: &dyn std::fmt::Display) -> Self {
+        Self::error(error, WRONG)
+    }
+
+    fn error(error: &dyn std::fmt::Display, code: u8) -> Self {
+        let err = format!("error: {}\n", clean::lines(&error.to_string()));
+        Self { out: String::new(), err, code }
+    }
+
+    /// Problems that keep the command from being done, and how many they are.
+    #[must_use]
+    pub fn refused(problems: &Problems) -> Self {
+        let err = format!("{}{}\n", problems.render(style()), problems.summary());
+        Self { out: String::new(), err, code: NO }
     }
 
     /// Prints it.
@@ -154,9 +181,14 @@ pub struct SettingsArgs {
         env = "SOLEWRITER_CONFIG",
         default_value = "solewriter.toml"
     )]
-    config: PathBuf,
+    pub(super) config: PathBuf,
     #[command(flatten)]
-    overrides: Overrides,
+    pub(super) overrides: Overrides,
+}
+
+/// Connects to that deployment, under that name, or says why not.
+pub(super) async fn connect(tool: &Tool, login: &Login, name: &str) -> Result<Client, BrokerError> {
+    broker::connect(&tool.servers, broker::options(login, &tool.tls, name)?).await
 }
 
 impl SettingsArgs {

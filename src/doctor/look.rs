@@ -264,7 +264,7 @@ async fn consumers(tool: &Tool, callout: &Client, policy: &Policy) -> Result<Sur
     let accounts = Accounts {
         state: Jetstream::state(callout.clone()),
         audit: Some(Jetstream::audit(callout.clone())),
-        audit_stream: tool.audit.clone(),
+        audit_streams: tool.defaults.audit.clone(),
     };
     let survey = sweep::survey(&accounts, policy, tool.sessions.consumers).await;
     survey.map_err(|error| error.to_string())

@@ -6,8 +6,9 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::Registry;
+
+use super::sweeps::Sweeps;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OwnerLabel {
@@ -19,18 +20,12 @@ struct CauseLabel {
     cause: &'static str,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct SweepLabel {
-    outcome: &'static str,
-}
-
 /// What Prometheus reads about consumers.
 pub struct ConsumerMetrics {
     seen: Family<OwnerLabel, Gauge>,
     over_limit: Gauge,
     deleted: Family<CauseLabel, Counter>,
-    sweeps: Family<SweepLabel, Counter>,
-    seconds: Histogram,
+    sweeps: Sweeps,
     reachable: Gauge,
 }
 
@@ -40,8 +35,7 @@ impl Default for ConsumerMetrics {
             seen: Family::default(),
             over_limit: Gauge::default(),
             deleted: Family::default(),
-            sweeps: Family::default(),
-            seconds: Histogram::new([0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0]),
+            sweeps: Sweeps::up_to(60.0),
             reachable: Gauge::default(),
         }
     }
@@ -66,16 +60,10 @@ impl ConsumerMetrics {
              many",
             self.deleted.clone(),
         );
-        registry.register(
-            "consumer_sweeps",
-            "Looks at every consumer: complete, incomplete",
-            self.sweeps.clone(),
-        );
-        registry.register_with_unit(
-            "consumer_sweep",
-            "How long a sweep of consumers took, deleting included",
-            Unit::Seconds,
-            self.seconds.clone(),
+        self.sweeps.register(
+            registry,
+            ["consumer_sweeps", "Looks at every consumer: complete, incomplete"],
+            ["consumer_sweep", "How long a sweep of consumers took, deleting included"],
         );
         self.reachable.set(1);
         registry.register(
@@ -109,9 +97,7 @@ impl ConsumerMetrics {
 
     /// Counts a sweep.
     pub fn swept(&self, complete: bool, took: Duration) {
-        let outcome = if complete { "complete" } else { "incomplete" };
-        self.sweeps.get_or_create(&SweepLabel { outcome }).inc();
-        self.seconds.observe(took.as_secs_f64());
+        self.sweeps.swept(complete, took);
     }
 
     /// Whether consumers can be listed.

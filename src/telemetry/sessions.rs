@@ -6,8 +6,9 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+
+use super::sweeps::Sweeps;
 
 /// How an open connection stands to the policy in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,17 +52,11 @@ struct ClosedLabels {
     reason: &'static str,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct SweepLabel {
-    outcome: &'static str,
-}
-
 /// What Prometheus reads about open connections.
 pub struct SessionMetrics {
     seen: Family<StateLabel, Gauge>,
     closed: Family<ClosedLabels, Counter>,
-    sweeps: Family<SweepLabel, Counter>,
-    seconds: Histogram,
+    sweeps: Sweeps,
     sweeper: Gauge,
     instances: Gauge,
     failing: Gauge,
@@ -70,12 +65,10 @@ pub struct SessionMetrics {
 
 impl Default for SessionMetrics {
     fn default() -> Self {
-        let buckets = [0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0, 600.0];
         Self {
             seen: Family::default(),
             closed: Family::default(),
-            sweeps: Family::default(),
-            seconds: Histogram::new(buckets),
+            sweeps: Sweeps::up_to(600.0),
             sweeper: Gauge::default(),
             instances: Gauge::default(),
             failing: Gauge::default(),
@@ -96,16 +89,10 @@ impl SessionMetrics {
             "Open connections that this instance closed, and why",
             self.closed.clone(),
         );
-        registry.register(
-            "session_sweeps",
-            "Looks at every open connection: complete, incomplete",
-            self.sweeps.clone(),
-        );
-        registry.register_with_unit(
-            "session_sweep",
-            "How long a sweep took, closing included",
-            Unit::Seconds,
-            self.seconds.clone(),
+        self.sweeps.register(
+            registry,
+            ["session_sweeps", "Looks at every open connection: complete, incomplete"],
+            ["session_sweep", "How long a sweep took, closing included"],
         );
         registry.register(
             "session_sweeper",
@@ -144,9 +131,7 @@ impl SessionMetrics {
 
     /// Counts a sweep.
     pub fn swept(&self, complete: bool, took: Duration) {
-        let outcome = if complete { "complete" } else { "incomplete" };
-        self.sweeps.get_or_create(&SweepLabel { outcome }).inc();
-        self.seconds.observe(took.as_secs_f64());
+        self.sweeps.swept(complete, took);
     }
 
     /// Whether this instance is the one that sweeps.

@@ -150,16 +150,11 @@ async fn take(deployment: &Deployment, n: usize) -> Duration {
 
 /// The line that names it, after so many; one that takes its time has half a minute for it.
 async fn told_of(deployment: &Deployment, liar: &Liar, mark: usize) -> Value {
-    let began = Instant::now();
-    loop {
+    eventually_within(TOLD_WITHIN, "a line that names it", async || {
         let mut new = deployment.instances[0].lines().into_iter().skip(mark);
-        let fits = |l: &Value| l["event"] == "survey_incomplete" && l["server_id"] == *liar.id;
-        if let Some(line) = new.find(fits) {
-            return line;
-        }
-        assert!(began.elapsed() < TOLD_WITHIN, "waited {TOLD_WITHIN:?} in vain for a line");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+        new.find(|l| l["event"] == "survey_incomplete" && l["server_id"] == *liar.id)
+    })
+    .await
 }
 
 pub async fn who_lies_about_its_connections_keeps_nobody_elses_open(version: &'static str) {

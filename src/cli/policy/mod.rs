@@ -1,16 +1,15 @@
 //! `solewriter policy`: the policy in its bucket, for people.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use tokio::time::timeout;
 
-use super::tool::{NO, Output, line};
+use super::tool::{Output, SettingsArgs, line};
 use super::{fail, runtime};
 use crate::broker;
-use crate::config::{Overrides, Tool};
+use crate::config::Tool;
 use crate::nats::Login;
 use crate::policy::bucket::entry::Entry;
 use crate::policy::bucket::{Bucket, ReadError};
@@ -73,24 +72,18 @@ impl PolicyCommand {
 
 /// The deployment that is meant.
 #[derive(Args)]
+#[command(mut_arg("config", |config| config.help(
+    "The settings file of `serve`, or one with what the tools need: `[nats] servers`, `[publisher] \
+     nkey_seed` and `[policy] bucket`"
+)))]
 struct Deployment {
-    /// The settings file of `serve`, or one with what the tools need: `[nats] servers`,
-    /// `[publisher] nkey_seed` and `[policy] bucket`.
-    #[arg(
-        short,
-        long,
-        value_name = "FILE",
-        env = "SOLEWRITER_CONFIG",
-        default_value = "solewriter.toml"
-    )]
-    config: PathBuf,
     #[command(flatten)]
-    overrides: Overrides,
+    settings: SettingsArgs,
 }
 
 impl Deployment {
     fn tool(&self) -> Result<Tool, Output> {
-        Tool::load(&self.config, &self.overrides).map_err(Output::wrong)
+        self.settings.load()
     }
 }
 
@@ -115,7 +108,7 @@ pub(super) async fn connect_to_read(tool: &Tool) -> Result<Bucket, Output> {
 
 /// What could not be done.
 fn failed(error: &dyn std::fmt::Display) -> Output {
-    Output { out: String::new(), err: format!("error: {error}\n"), code: NO }
+    Output::failed(error)
 }
 
 /// The newest revision; there must be one.

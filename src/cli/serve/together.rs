@@ -30,7 +30,6 @@ impl Together {
         nats: &Arc<Nats>,
         system: Option<Seed<User>>,
         settings: sessions::Settings,
-        audit_stream: Option<String>,
         service: &Arc<Service>,
         member: Member,
     ) -> Self {
@@ -47,9 +46,9 @@ impl Together {
             standing: standing.clone(),
             metrics: metrics.clone(),
             fleet: fleet.clone(),
+            audit_streams: defaults.audit.clone(),
             every: settings.every,
             settings: settings.consumers,
-            audit_stream,
             elected: system.is_some(),
             closed: closed.clone(),
         };

@@ -86,12 +86,12 @@ async fn accounts(tool: &Tool) -> Result<Accounts, Output> {
     let options = broker::options(&login, &tool.tls, "solewriter-sessions");
     let options = options.map_err(|error| cannot(&error))?;
     let client = broker::connect(&tool.servers, options).await.map_err(|error| cannot(&error))?;
-    let audit_stream = tool.audit.clone();
+    let audit_streams = tool.defaults.audit.clone();
     Ok(if callout {
         let audit = Some(Jetstream::audit(client.clone()));
-        Accounts { state: Jetstream::state(client), audit, audit_stream }
+        Accounts { state: Jetstream::state(client), audit, audit_streams }
     } else {
-        Accounts { state: Jetstream::own(client), audit: None, audit_stream }
+        Accounts { state: Jetstream::own(client), audit: None, audit_streams }
     })
 }
 

@@ -14,6 +14,7 @@ use super::sweep::{self, Accounts};
 use crate::broker;
 use crate::fleet::beats::{Fleet, View};
 use crate::nats::Nats;
+use crate::permissions::AuditStreams;
 use crate::policy::standing::Standing;
 use crate::policy::store::Store;
 use crate::sessions::rhythm::{Outcome, Rhythm};
@@ -40,12 +41,12 @@ pub struct Keeper {
     pub metrics: Arc<Metrics>,
     /// The instances.
     pub fleet: Arc<Fleet>,
+    /// The audit streams, whose consumers are looked at too.
+    pub audit_streams: AuditStreams,
     /// How often to look even if nothing changed.
     pub every: Duration,
     /// What is allowed.
     pub settings: Settings,
-    /// The audit stream that the settings name.
-    pub audit_stream: Option<String>,
     /// Whether there is a system user: then the instance that closes connections does this too.
     /// Else nobody is elected, and each does it.
     pub elected: bool,
@@ -86,7 +87,7 @@ impl Keeper {
         let accounts = Accounts {
             state: Jetstream::state(client.clone()),
             audit: Some(Jetstream::audit(client)),
-            audit_stream: self.audit_stream.clone(),
+            audit_streams: self.audit_streams.clone(),
         };
         let (mut changes, mut news) = (self.store.changes(), self.fleet.news());
         let mut rhythm = Rhythm::new(self.every, Instant::now());

@@ -12,10 +12,9 @@ use super::Settings;
 use super::listing::{ApiError, Deleted, Jetstream, Listed};
 use super::verdict::{Cause, Consumer, Judge, Owner, Place, Verdict};
 use crate::audit::event::words;
+use crate::permissions::AuditStreams;
 use crate::policy::model::{Access, Policy};
 
-/// The streams that `deploy/nats-server.conf` has in the audit account.
-const AUDIT_STREAMS: [&str; 2] = ["AUDIT_EVENTS", "AUDIT_SERVICES"];
 /// How many streams are looked at, and how many consumers of one deleted, at the same time.
 const STREAMS_AT_ONCE: usize = 4;
 const DELETIONS_AT_ONCE: usize = 8;
@@ -87,8 +86,8 @@ pub struct Accounts {
     pub state: Jetstream,
     /// The audit streams', if it can be asked.
     pub audit: Option<Jetstream>,
-    /// The audit stream that the settings name.
-    pub audit_stream: Option<String>,
+    /// The audit streams of the settings.
+    pub audit_streams: AuditStreams,
 }
 
 /// A stream whose consumers are looked at.
@@ -110,8 +109,8 @@ impl Accounts {
             })
             .collect();
         // A stream that nobody audits any more may have consumers from before.
-        audits.extend(AUDIT_STREAMS.map(str::to_owned));
-        audits.extend(self.audit_stream.clone());
+        let streams = &self.audit_streams;
+        audits.extend([streams.events(), streams.services()].map(str::to_owned));
         let audits = audits
             .into_iter()
             .filter_map(|stream| self.audit.clone().map(|account| (account, Place::Audit, stream)));
