@@ -63,7 +63,7 @@ fn a_grant_is_what_the_server_expects() {
         json!({
             "jti": "DECISION", "iat": NOW, "exp": NOW + 3600, "aud": "APP",
             "iss": bench.issuer.public().as_str(), "sub": bench.user_nkey,
-            "name": format!("orders/{key}/{}/{digest}/{NOW}", revision.whole()),
+            "name": format!("orders/{key}/{}/{digest}/{NOW}/{}", revision.whole(), NOW + 3600),
             "nats": {
                 "type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1,
                 "bearer_token": false, "issuer_account": "",

@@ -99,12 +99,16 @@ impl Store {
         self.current().filter(is_it).or_else(|| past.iter().find(|s| is_it(s)).cloned())
     }
 
-    /// The revisions of the policies that were in force before and are remembered, the newest
-    /// first.
+    /// The policies that were in force before and are remembered, the newest first.
+    #[must_use]
+    pub fn past(&self) -> Vec<Arc<Snapshot>> {
+        self.past.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    /// Their revisions.
     #[must_use]
     pub fn past_revisions(&self) -> Vec<String> {
-        let past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
-        past.iter().map(|snapshot| snapshot.policy.revision().whole().to_owned()).collect()
+        self.past().iter().map(|snapshot| snapshot.policy.revision().whole().to_owned()).collect()
     }
 
     /// How many policies that were in force before are remembered.

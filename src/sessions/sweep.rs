@@ -16,7 +16,8 @@ use crate::fleet::{MAX_WAITING, MAX_WAITS_FOR, Waiting};
 use crate::keys::UserKey;
 use crate::telemetry::{Metrics, SessionState};
 
-/// The most connections that one round closes; the next one finds the rest.
+/// The most connections that one round closes, of those that have something too much and of the
+/// others; the next one finds the rest.
 const MAX_CLOSINGS: usize = 20_000;
 
 /// How many servers that did not tell everything are named.
@@ -83,14 +84,19 @@ pub async fn look(
         }
         None
     };
-    let (mut seen, mut left) = (HashSet::new(), MAX_CLOSINGS);
+    let (mut seen, mut left, mut left_later) = (HashSet::new(), MAX_CLOSINGS, MAX_CLOSINGS);
     let mut all = true;
     let part = |mut stale: Vec<Stale>| {
         stale.retain(|s| seen.insert((s.session.server.id.clone(), s.session.connection.cid)));
         stale.sort_by(|a, b| a.closing.cause.cmp(&b.closing.cause));
-        all &= stale.len() <= left;
-        stale.truncate(left);
-        left -= stale.len();
+        stale.retain(|stale| {
+            // What may wait takes no place of what must go.
+            let left = if stale.closing.cause.takes() { &mut left } else { &mut left_later };
+            let fits = *left > 0;
+            *left -= usize::from(fits);
+            all &= fits;
+            fits
+        });
         close(stale);
     };
     let found = survey_in_parts(system, &accounts, keep, part).await?;

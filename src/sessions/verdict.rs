@@ -16,7 +16,7 @@ use crate::diff::{self, Right};
 use crate::issue::ConnectionName;
 use crate::permissions::{Grant, Side, Written};
 use crate::policy::model::{Policy, Service};
-use crate::policy::store::Store;
+use crate::policy::store::{Snapshot, Store};
 use crate::query::Verb;
 use crate::query::{Held, Reach, signed};
 use crate::subject::tree::PatternTree;
@@ -259,13 +259,20 @@ impl Judge<'_> {
         }
     }
 
-    /// The grant that the connection was given, when its policy is still known and gives it.
+    /// The grant that the connection was given, when a policy is known that gives it: its own, or
+    /// after a restart another one before this. The digest stands for every subject.
     fn had(&self, name: &ConnectionName) -> Option<(Service, Grant)> {
-        let then = self.store.recent(&name.revision)?;
-        let service = then.policy.service(&name.service)?;
-        let grant = Grant::of(service, self.decider.defaults()).ok()?;
-        let same = name.digest.as_deref().is_none_or(|had| had == grant.digest().as_str());
-        same.then(|| (service.clone(), grant))
+        let given = |then: &Snapshot| {
+            let service = then.policy.service(&name.service)?;
+            let grant = Grant::of(service, self.decider.defaults()).ok()?;
+            let same = name.digest.as_deref().is_none_or(|had| had == grant.digest().as_str());
+            same.then(|| (service.clone(), grant))
+        };
+        match self.store.recent(&name.revision) {
+            Some(then) => given(&then),
+            None if name.digest.is_none() => None,
+            None => self.store.past().iter().find_map(|then| given(then)),
+        }
     }
 }
 

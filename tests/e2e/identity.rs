@@ -282,8 +282,8 @@ pub async fn a_connections_name_leads_back_to_service_key_and_policy(version: &'
 /// When the permissions end, the server closes the connection, and the client comes back. They are
 /// too short here for the sweep to close it before.
 pub async fn a_connection_ends_with_its_permissions_and_comes_back(version: &'static str) {
-    let mut deployment = Prepared::new().start_broker(version, POLICY).await;
-    deployment.add_instance(&["--grants-lifetime", "8s"]).await;
+    let policy = POLICY.replace("[service.known]", "[service.known]\nlifetime = \"8s\"");
+    let deployment = Deployment::start(version, &policy).await;
     let known = deployment.service("known");
     let (client, _violations) = operations::connect(deployment.url(), &known).await.unwrap();
     let mut raw = Raw::login(&deployment, &known).await;

@@ -400,6 +400,11 @@ fn what_is_not_known_any_more_cannot_be_shown_to_have_lost_nothing() {
     // The grant itself says that nothing changed, whatever the policy was.
     restarted.put("publishes = [\"x\"]\n[service.other]\n");
     assert_eq!(restarted.judge(&name), Verdict::Current);
+    // And then what that was, when it is no more.
+    restarted.put("publishes = [\"x\", \"y\"]");
+    assert_eq!(restarted.judge(&name), Verdict::Gained("publish y".to_owned()));
+    restarted.put("owns = [\"a\"]");
+    assert_eq!(restarted.closes(&name), pair("lost", "publish x"));
 }
 
 #[test]
