@@ -17,6 +17,7 @@ use crate::audit::origin;
 use crate::audit::reader::{Reader, Then};
 use crate::audit::stream;
 use crate::buckets::{self, Plan, streams};
+use crate::config::Tls;
 use crate::keys::{Seed, Signer, User};
 use crate::permissions::{AuditStreams, inbox_prefix};
 use crate::policy::directory::Directory;
@@ -245,12 +246,12 @@ impl Stage {
             servers: vec![self.server.client_url().parse()?],
             seed: self.seed("auditor")?,
             service: "auditor".to_owned(),
-            ca: None,
+            tls: Tls::default(),
             streams: vec![stream::DEFAULT_NAME.to_owned(), stream::DEFAULT_SERVICES.to_owned()],
             api: stream::DEFAULT_API.to_owned(),
         };
         let (mut denied, mut edited) = (None, None);
-        let reading = reader.read(None, true, |subject, event| {
+        let reading = reader.read(None, None, true, |subject, event| {
             if origin::judge(subject, event, &[origin::FOLLOWER]).is_err() {
                 return Then::GoOn;
             }
