@@ -29,7 +29,7 @@ use crate::audit::Recorder;
 use crate::audit::event::{self, Event, RequestRejected};
 use crate::authorizer::{Authorisation, Authorised, Authorizer, Moment, Proved};
 use crate::config::{Limits, Nats};
-use crate::decide::Denial;
+use crate::decide::{Denial, Denied};
 use crate::defects;
 use crate::policy::model::{Policy, Revision};
 use crate::policy::standing::Standing;
@@ -437,6 +437,21 @@ impl Service {
         }
     }
 
+    /// What is recorded of an authorisation. Of a key that no service has, also whose it was: the
+    /// answer is made by then, so the client learns nothing of that.
+    fn event(&self, authorisation: &Authorisation, id: &str, took: Duration) -> Event {
+        let mut event = authorisation.event(id, took);
+        if let (Event::Authorisation(event), Err(denied)) = (&mut event, &authorisation.decision)
+            && let Denied { reason: Denial::UnknownKey, key: Some(key), .. } = denied
+            && let Some(holder) = self.store.former_holder(key)
+        {
+            event.detail = Some(format!("{}; it was a {holder}", denied.reason));
+            event.former_service = Some(holder.service.to_string());
+            event.former_revision = Some(holder.revision.whole().to_owned());
+        }
+        event
+    }
+
     fn tell(
         &self,
         authorised: Result<Box<Authorisation>, Rejection>,
@@ -450,7 +465,7 @@ impl Service {
                 let outcome = authorisation.decision.as_ref().map(drop);
                 self.metrics.decided(outcome.map_err(|denied| denied.reason.code()), took);
                 self.health.asked(authorisation.request.server(), now);
-                self.recorder.record(authorisation.event(&id, took));
+                self.recorder.record(self.event(&authorisation, &id, took));
                 Some((bytes?.into(), id))
             }
             Err(rejection) => {

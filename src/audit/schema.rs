@@ -57,12 +57,19 @@ pub struct Kind {
 
 use Form::{Changes, Faults, Flag, Number, Origin, Text, Time};
 
-const AUTHORISATION: [Field; 19] = [
+const AUTHORISATION: [Field; 21] = [
     always("outcome", Text, "`granted` or `denied`"),
     always("reason", Text, "`granted`, or why not: the reasons are in `operations.md`"),
     maybe("detail", Text, "the denial in words"),
     maybe("service", Text, "the service, once its key was proved"),
     maybe("nkey", Text, "the public key that was proved or, in a denial, claimed"),
+    maybe(
+        "former_service",
+        Text,
+        "of an `unknown_key`, the service that had the key before it was removed from the policy, \
+         where that is known",
+    ),
+    maybe("former_revision", Text, "the last policy revision in which that service had it"),
     always("host", Text, "the client's address, as the server sees it"),
     always(
         "connection",

@@ -9,8 +9,10 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::model::Policy;
+use super::removed::{FormerHolder, RemovedKeys};
 use super::standing::Origin;
 use super::validate::{self, Validated};
+use crate::keys::UserKey;
 use crate::permissions::AuditStreams;
 use crate::source::{Problems, SourceFile};
 
@@ -51,6 +53,8 @@ pub struct Store {
     writer: Mutex<()>,
     /// Those that were in force before, the newest first.
     past: Mutex<VecDeque<Arc<Snapshot>>>,
+    /// Keys that they had and the one in force does not.
+    removed: Mutex<RemovedKeys>,
     changes: watch::Sender<()>,
     /// The streams that a policy's `audits` may name.
     audit: AuditStreams,
@@ -116,6 +120,13 @@ impl Store {
         past.iter().map(|snapshot| snapshot.policy.revision().whole().to_owned()).collect()
     }
 
+    /// Who had a key that the policy in force does not have, if one before it did.
+    #[must_use]
+    pub fn former_holder(&self, key: &UserKey) -> Option<FormerHolder> {
+        let removed = self.removed.lock().unwrap_or_else(PoisonError::into_inner);
+        removed.holder(key).cloned()
+    }
+
     /// Tells of each policy that comes into force.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<()> {
@@ -173,6 +184,9 @@ impl Store {
         // Before the swap: who sees the new policy finds the old one.
         if let Some(before) = &before {
             self.remember(before);
+            let number = before.origin().map(|origin| origin.number);
+            let mut removed = self.removed.lock().unwrap_or_else(PoisonError::into_inner);
+            removed.replaced(&before.policy, number, &after.policy);
         }
         // Readers that hold `before` finish with it: it is complete, and theirs.
         self.current.store(Some(Arc::clone(&after)));
@@ -280,6 +294,21 @@ mod tests {
         let again = load("[service.billing]\n", 3);
         assert!(Arc::ptr_eq(&second, &again) && !changes.has_changed().unwrap());
         assert_eq!(store.origin().unwrap().number, 3);
+    }
+
+    #[test]
+    fn who_had_a_removed_key_is_known() {
+        const KEY: &str = "UCRAFZAHGBQKZ5WVGGAZTW3N7PIO7NNEZC77U2TFP7DSBDSFHKEUCIHK";
+        let store = store();
+        let key = UserKey::parse(KEY).unwrap();
+        let load = |text: &str| store.load(&files(text), Timestamp::UNIX_EPOCH).unwrap().after;
+        assert_eq!(store.former_holder(&key), None);
+        let had = load(&format!("[service.billing]\nnkeys = [\"{KEY}\"]\n"));
+        assert_eq!(store.former_holder(&key), None);
+        load(ORDERS);
+        load("[service.orders]\n");
+        let holder = store.former_holder(&key).unwrap();
+        assert_eq!((&*holder.service, &holder.revision), ("billing", had.policy.revision()));
     }
 
     #[test]
