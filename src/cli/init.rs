@@ -21,7 +21,8 @@ const SAMPLE_SERVICES: [&str; 5] = ["orders", "billing", "quotes", "violations",
 
 /// Write keys, configurations and a sample policy for a working deployment.
 ///
-/// Then start both with the commands it prints. No file is ever overwritten.
+/// Then do what it prints: start both, create the buckets, and look whether all is well. No file is
+/// ever overwritten.
 #[derive(Args, Debug)]
 pub struct Init {
     /// Folder to write to; made if it is not there.
@@ -80,6 +81,26 @@ impl Deployment {
         self.dir.join("policy")
     }
 
+    /// What was written, and what to do next, for people.
+    fn next(&self) -> String {
+        let settings = quoted(&self.settings());
+        format!(
+            "Wrote a deployment to {dir}.\n\n\
+             Start it, each in a terminal of its own:\n\n  \
+             nats-server -c {server}\n  \
+             solewriter serve -c {settings}\n\n\
+             Then create the buckets and the audit streams, and have a look whether all is well:\n\n  \
+             solewriter buckets apply -c {settings} --yes\n  \
+             solewriter doctor -c {settings}\n\n\
+             Who may do what is in {policy}.\n\
+             The seeds in {keys} are secret.\n",
+            dir = self.dir.display(),
+            server = quoted(&self.server_config()),
+            policy = quoted(&self.policy()),
+            keys = quoted(&self.dir.join("keys")),
+        )
+    }
+
     /// The seed file of that name: `admin`, or a service of the sample policy.
     #[must_use]
     pub fn seed_file(&self, name: &str) -> PathBuf {
@@ -100,13 +121,7 @@ impl Init {
     pub fn run(self) -> ExitCode {
         match self.write() {
             Ok(deployment) => {
-                let (server, settings) = (deployment.server_config(), deployment.settings());
-                println!("Wrote a deployment to {}.\n", deployment.dir.display());
-                println!("Start it, each in a terminal of its own:\n");
-                println!("  nats-server -c {}", quoted(&server));
-                println!("  solewriter serve -c {}\n", quoted(&settings));
-                println!("Who may do what is in {}.", quoted(&deployment.policy()));
-                println!("The seeds in {} are secret.", quoted(&deployment.dir.join("keys")));
+                print!("{}", deployment.next());
                 ExitCode::SUCCESS
             }
             Err(error) => fail(&error),
