@@ -15,7 +15,7 @@ use crate::policy::bucket::Bucket;
 use crate::policy::bucket::entry::Entry;
 use crate::policy::model::Policy;
 use crate::policy::validate::revision;
-use crate::source::{Problem, SourceFile};
+use crate::source::{Problem, Problems, SourceFile};
 
 /// The newest revision of what is served, as OLD or NEW.
 pub(super) const SERVED: &str = "served";
@@ -74,6 +74,16 @@ pub(super) struct Loaded {
 impl Loaded {
     fn new((files, policy): (Vec<SourceFile>, Policy), defaults: Defaults) -> Self {
         Self { files, policy, defaults, pushed: None, notes: String::new() }
+    }
+}
+
+impl Loaded {
+    /// What keeps this policy from answering, with what whoever asks should know beside it: another
+    /// policy may answer.
+    pub(super) fn wrong(&self, problem: impl Into<Problems>) -> Output {
+        let mut output = Output::wrong(problem);
+        output.err.insert_str(0, &self.notes);
+        output
     }
 }
 

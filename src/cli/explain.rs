@@ -76,10 +76,10 @@ impl Explain {
         let loaded = self.policy.load()?;
         let policy = &loaded.policy;
         if let Some(question) = &question {
-            question.check_bucket(policy).map_err(Output::wrong)?;
+            question.check_bucket(policy).map_err(|problem| loaded.wrong(problem))?;
         }
         let (service, key) = query::identity(policy, &self.identity)
-            .map_err(|problem| Output::wrong(self.formerly(problem, &loaded)))?;
+            .map_err(|problem| loaded.wrong(self.formerly(problem, &loaded)))?;
         let grant = Grant::of(service, &loaded.defaults)
             .map_err(|error| Output::wrong(no_grant(&service.name, &service.at, &error)))?;
         let now = self.at.unwrap_or_else(jiff::Timestamp::now).as_second();

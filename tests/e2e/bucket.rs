@@ -405,6 +405,11 @@ pub async fn a_folder_that_is_not_what_is_served_is_said(version: &'static str) 
     let (code, err) = local(&["who-can", "write", "more"]).await;
     assert_eq!(code, Some(1));
     assert!(err.contains("serves the policy bucket solewriter_policy: ask with --config"), "{err}");
+    // Above all when the folder has no answer.
+    for arguments in [["explain", "billing"], ["explain", &deployment.service("billing").key()]] {
+        let (code, err) = local(&arguments).await;
+        assert!(code == Some(2) && err.contains("ask with --config"), "{err}");
+    }
     let (code, err) = local(&["who-can", "write", "more", "--at", &time(first.time)]).await;
     assert!(code == Some(2) && err.contains("a folder does not tell"), "{err}");
 
