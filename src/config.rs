@@ -174,10 +174,16 @@ fn read(path: &Path, overrides: &Overrides, problems: &Collector) -> Result<Raw,
                 .into());
         }
     };
+    Ok(overridden(from_file, overrides, problems))
+}
+
+/// Puts what flags and the environment say over settings.
+fn overridden(under: Raw, overrides: &Overrides, problems: &Collector) -> Raw {
     // Paths given by flag or environment are relative to where the command runs.
-    Ok(overrides.documents.iter().fold(from_file, |under, document| {
-        Raw::read(document, Path::new(""), problems).over(under)
-    }))
+    overrides
+        .documents
+        .iter()
+        .fold(under, |under, document| Raw::read(document, Path::new(""), problems).over(under))
 }
 
 fn resolve(raw: Raw, path: &Path, problems: &Collector) -> Option<(Settings, Logging)> {

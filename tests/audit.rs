@@ -40,10 +40,17 @@ fn authorisation(outcome: Outcome) -> Event {
     let granted = outcome == Outcome::Granted;
     Event::Authorisation(Box::new(Authorisation {
         outcome,
-        reason: text(if granted { "granted" } else { "source" }),
-        detail: (!granted).then(|| text("\"192.0.2.7\" is in none of the service's `sources`")),
-        service: some("orders"),
+        reason: text(if granted { "granted" } else { "unknown_key" }),
+        detail: (!granted).then(|| {
+            text(
+                "no service in the policy has this key; it was a key of `orders` until revision 41 \
+                 (0b7a44c19d03)",
+            )
+        }),
+        service: granted.then(|| text("orders")),
         nkey: some(NKEY),
+        former_service: (!granted).then(|| text("orders")),
+        former_revision: (!granted).then(|| text("0b7a44c19d03")),
         host: text(if granted { "10.1.4.9" } else { "192.0.2.7" }),
         connection: text("STANDARD"),
         client: text("orders-7f9c"),

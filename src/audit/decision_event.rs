@@ -20,6 +20,8 @@ pub fn decided(authorisation: &Authorisation, decision: &str, took: Duration) ->
         detail: None,
         service: None,
         nkey: None,
+        former_service: None,
+        former_revision: None,
         host: event::cut(&client.host, CLIENT_WORDS),
         connection: client.connection.map_or("unknown", |c| c.as_str()).to_owned(),
         client: event::cut(&client.name, CLIENT_WORDS),

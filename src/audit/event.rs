@@ -129,6 +129,12 @@ pub struct Authorisation {
     /// The public key that was proved or, in a denial, claimed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nkey: Option<String>,
+    /// The service that had the key before it was removed from the policy, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub former_service: Option<String>,
+    /// The last policy revision in which that service had it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub former_revision: Option<String>,
     /// The client's address, as the server sees it.
     pub host: String,
     /// `STANDARD`, `WEBSOCKET`, `MQTT`, `LEAFNODE`, or `unknown` for anything else.

@@ -1,7 +1,6 @@
 //! The audit streams, read: events one after another, without acknowledgements; those of several
 //! streams as if they were one, in the order in which the streams took them.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use async_nats::ServerAddr;
@@ -11,6 +10,7 @@ use async_nats::jetstream::{self, Message, stream::Stream};
 use futures_util::StreamExt as _;
 use jiff::Timestamp;
 use serde_json::Value;
+use tokio::time::timeout;
 
 use crate::keys::{Seed, User};
 use crate::nats::Tls;
@@ -18,6 +18,8 @@ use crate::permissions::inbox_prefix;
 
 /// How long the server may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long somebody waits who gave no end: a hundred years.
+const FOR_EVER: Duration = Duration::from_secs(100 * 366 * 86_400);
 
 /// Who reads, and where.
 pub struct Reader {
@@ -27,8 +29,8 @@ pub struct Reader {
     pub seed: Seed<User>,
     /// The service's name, for its inbox.
     pub service: String,
-    /// PEM file with the certificate authorities to trust.
-    pub ca: Option<PathBuf>,
+    /// TLS.
+    pub tls: Tls,
     /// The streams.
     pub streams: Vec<String>,
     /// What requests to their JetStream begin with: for their admin, `$JS.API`.
@@ -43,8 +45,8 @@ pub enum ReadError {
     Connect(String),
     /// No such stream, or not for us.
     #[error(
-        "the stream {0} does not answer: is it created, and does the policy say `audits = \
-         [\"{0}\"]` for this key? {1}"
+        "the stream {0} does not answer: is it created (`solewriter buckets apply`), and, of a \
+         service, does the policy say `audits = [\"{0}\"]` for this key? {1}"
     )]
     Stream(String, String),
     /// It stopped in between.
@@ -105,8 +107,8 @@ fn broken(error: &dyn std::fmt::Display) -> ReadError {
 impl Reader {
     async fn open(&self, since: Option<Timestamp>) -> Result<Vec<Source>, ReadError> {
         let options = async_nats::ConnectOptions::with_nkey(self.seed.expose().to_owned());
-        let tls = Tls { ca: self.ca.clone(), ..Tls::default() };
-        let client = tls
+        let client = self
+            .tls
             .apply(options)
             .name("solewriter-audit-reader")
             .custom_inbox_prefix(inbox_prefix(&self.service))
@@ -126,7 +128,8 @@ impl Reader {
     }
 
     /// Gives every message since a time, or all, to `each`, oldest first; then the ones to come, if
-    /// `follow` says so: the subject, which says who published it, and the event. What is no JSON
+    /// `follow` says so; of all these, those that the stream took until a time, if one is given: the
+    /// subject, which says who published it, and the event. What is no JSON
     /// is given as `null`. Whether the event is that producer's is for [`super::origin`] to say.
     ///
     /// # Errors
@@ -134,10 +137,12 @@ impl Reader {
     pub async fn read(
         &self,
         since: Option<Timestamp>,
+        until: Option<Timestamp>,
         follow: bool,
         mut each: impl FnMut(&str, &Value) -> Then,
     ) -> Result<(), ReadError> {
         let mut sources = self.open(since).await?;
+        let end = until.map(Timestamp::as_nanosecond);
         loop {
             // What they have already is put in order; what comes then comes as it comes.
             for source in sources.iter_mut().filter(|s| s.next.is_none() && s.left > 0) {
@@ -148,9 +153,21 @@ impl Reader {
                     return Ok(());
                 }
                 let coming = sources.iter_mut().map(|source| Box::pin(source.fetch()));
-                futures_util::future::select_all(coming).await.0?;
+                let coming = futures_util::future::select_all(coming);
+                let left = until.map_or(FOR_EVER, |until| {
+                    Duration::try_from(until.duration_since(Timestamp::now())).unwrap_or_default()
+                });
+                match timeout(left, coming).await {
+                    Ok((fetched, ..)) => fetched?,
+                    Err(_) => return Ok(()),
+                }
             }
             let first = sources.iter_mut().filter(|s| s.next.is_some()).min_by_key(|s| s.time());
+            if let (Some(end), Some(time)) = (end, first.as_ref().and_then(|s| s.time()))
+                && time > end
+            {
+                return Ok(());
+            }
             let Some(message) = first.and_then(|source| source.next.take()) else { continue };
             let event = serde_json::from_slice(&message.payload).unwrap_or(Value::Null);
             if each(&message.subject, &event) == Then::Stop {

@@ -1,24 +1,26 @@
 //! Which policy a question is about: a folder, a git revision of one, or what is served.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use super::policy::{connect_to_read, head, named, unread};
-use super::tool::{GrantArgs, Output, accept, line, read, time};
+use super::tool::{GrantArgs, Output, WRONG, accept, line, read, time};
 use super::{git, runtime};
 use crate::config::{Overrides, PolicySource, Tool};
+use crate::keys::UserKey;
 use crate::permissions::Defaults;
 use crate::policy::bucket::Bucket;
 use crate::policy::bucket::entry::Entry;
 use crate::policy::model::Policy;
 use crate::policy::validate::revision;
-use crate::source::{Problem, SourceFile};
+use crate::source::{Problem, Problems, SourceFile};
 
 /// The newest revision of what is served, as OLD or NEW.
 pub(super) const SERVED: &str = "served";
 /// What settings are called where nobody says.
-const SETTINGS: &str = "solewriter.toml";
+pub(super) const SETTINGS: &str = "solewriter.toml";
 
 /// Which policy is asked about.
 #[derive(Args, Clone, Debug)]
@@ -75,6 +77,16 @@ impl Loaded {
     }
 }
 
+impl Loaded {
+    /// What keeps this policy from answering, with what whoever asks should know beside it: another
+    /// policy may answer.
+    pub(super) fn wrong(&self, problem: impl Into<Problems>) -> Output {
+        let mut output = Output::wrong(problem);
+        output.err.insert_str(0, &self.notes);
+        output
+    }
+}
+
 /// Which revision of a bucket is meant.
 enum Which<'a> {
     Newest,
@@ -117,6 +129,26 @@ impl PolicyArgs {
         }
     }
 
+    /// Whose key this was before the policy that was loaded, by the log of the policy bucket: for
+    /// people. `None` without a bucket, or when that does not tell.
+    pub(super) fn former_holder(&self, key: &UserKey, loaded: &Loaded) -> Option<String> {
+        let (config, newest) = (self.served.config.as_ref()?, loaded.pushed.as_ref()?);
+        let tool = Tool::load(config, &Overrides::default()).ok()?;
+        Some(match wait(holder_before(&tool, key, newest)) {
+            Ok(Some((entry, service))) => {
+                format!("it was a key of `{service}` until {}", pushed(&entry))
+            }
+            Ok(None) if newest.number > LOOKED_THROUGH => {
+                format!("nor has one in the {LOOKED_THROUGH} revisions before")
+            }
+            Ok(None) => "nor has one in any revision before".to_owned(),
+            Err(output) => {
+                let why = output.err.trim().lines().last().unwrap_or_default();
+                format!("no revision before can be looked at: {why}")
+            }
+        })
+    }
+
     /// The directory, or the git revision, of `--policy`.
     fn local(&self) -> Result<Loaded, Output> {
         if self.policy.is_dir() {
@@ -152,36 +184,10 @@ impl PolicyArgs {
     }
 }
 
-/// What is served by those settings.
+/// What is served by those settings, and whether the folder beside it is another.
 fn served(config: &Path, which: &Which<'_>, beside: &Path) -> Result<Loaded, Output> {
     let tool = Tool::load(config, &Overrides::default()).map_err(Output::wrong)?;
-    let mut loaded = match &tool.source {
-        Some(PolicySource::Directory(path)) => {
-            if !matches!(which, Which::Newest) {
-                return Err(Output::wrong(
-                    Problem::error("no-log", "a folder has no revisions to name").help(format!(
-                        "{} serves the folder {}; a git revision of it is given as --policy",
-                        config.display(),
-                        path.display()
-                    )),
-                ));
-            }
-            let files = read(path)?.map_err(Output::wrong)?;
-            Loaded::new(accept(path, files, &tool.defaults.audit)?, tool.defaults.clone())
-        }
-        Some(PolicySource::Bucket(_)) => {
-            let runtime = runtime()
-                .map_err(|error| Output::wrong(Problem::error("no-runtime", error.to_string())))?;
-            runtime.block_on(of_bucket(&tool, which))?
-        }
-        None => {
-            let message = format!("{} does not say where the policy is", config.display());
-            return Err(Output::wrong(
-                Problem::error("no-policy", message)
-                    .help("set [policy] directory or [policy] bucket there"),
-            ));
-        }
-    };
+    let mut loaded = wait(of_settings(&tool, which))?;
     if matches!(which, Which::Newest)
         && let Ok(Ok(files)) = read(beside)
         && revision(&files) != *loaded.policy.revision()
@@ -209,6 +215,48 @@ fn elsewhere(folder: &Path) -> String {
     )
 }
 
+/// Runs what asks nats-server.
+fn wait<T>(asking: impl Future<Output = Result<T, Output>>) -> Result<T, Output> {
+    let runtime = runtime()
+        .map_err(|error| Output::wrong(Problem::error("no-runtime", error.to_string())))?;
+    runtime.block_on(asking)
+}
+
+/// The policy that the settings name: their folder as it is, or the newest revision in their
+/// bucket.
+pub(super) async fn named_by(tool: &Tool) -> Result<Loaded, Output> {
+    of_settings(tool, &Which::Newest).await
+}
+
+async fn of_settings(tool: &Tool, which: &Which<'_>) -> Result<Loaded, Output> {
+    let settings = tool.path.display();
+    match (&tool.source, which) {
+        (Some(PolicySource::Directory(path)), Which::Newest) => {
+            let files = read(path)?.map_err(Output::wrong)?;
+            Ok(Loaded::new(accept(path, files, &tool.defaults.audit)?, tool.defaults.clone()))
+        }
+        (Some(PolicySource::Directory(path)), Which::Named(_) | Which::At(_)) => {
+            Err(Output::wrong(Problem::error("no-log", "a folder has no revisions to name").help(
+                format!(
+                    "{settings} serves the folder {}; a git revision of it is given as --policy",
+                    path.display()
+                ),
+            )))
+        }
+        // What cannot be asked is no answer of "no".
+        (Some(PolicySource::Bucket(_)), _) => {
+            of_bucket(tool, which).await.map_err(|output| Output { code: WRONG, ..output })
+        }
+        (None, _) => {
+            let message = format!("{settings} does not say where the policy is");
+            Err(Output::wrong(
+                Problem::error("no-policy", message)
+                    .help("set [policy] directory or [policy] bucket there"),
+            ))
+        }
+    }
+}
+
 async fn of_bucket(tool: &Tool, which: &Which<'_>) -> Result<Loaded, Output> {
     let bucket = connect_to_read(tool).await?;
     let newest = head(&bucket).await?;
@@ -223,6 +271,38 @@ async fn of_bucket(tool: &Tool, which: &Which<'_>) -> Result<Loaded, Output> {
     let mut loaded = Loaded::new(accepted, tool.defaults.clone());
     loaded.pushed = Some(entry);
     Ok(loaded)
+}
+
+/// How many revisions are looked through for a key.
+const LOOKED_THROUGH: u64 = 200;
+
+/// The newest revision before that one in which a service has the key, and the service. At most
+/// [`LOOKED_THROUGH`] are read.
+async fn holder_before(
+    tool: &Tool,
+    key: &UserKey,
+    newest: &Entry,
+) -> Result<Option<(Entry, String)>, Output> {
+    let bucket = connect_to_read(tool).await?;
+    let oldest = newest.number.saturating_sub(LOOKED_THROUGH).max(1);
+    let mut known = HashMap::new();
+    for number in (oldest..newest.number).rev() {
+        let entry = bucket.revision(number).await.map_err(|error| unread(&bucket, &error))?;
+        let Some(entry) = entry else { return Ok(None) };
+        // What two revisions share is fetched once.
+        let documents = bucket.documents(&entry, &known).await;
+        known = documents.map_err(|error| unread(&bucket, &error))?.into_iter().collect();
+        let files: Vec<SourceFile> = known.values().cloned().collect();
+        if !files.iter().any(|file| file.text().contains(key.as_str())) {
+            continue;
+        }
+        let name = format!("revision {number}");
+        let (_, policy) = accept(Path::new(&name), files, &tool.defaults.audit)?;
+        if let Some((service, _)) = policy.holder(key) {
+            return Ok(Some((entry, service.name.to_string())));
+        }
+    }
+    Ok(None)
 }
 
 /// The newest entry that was pushed by then.

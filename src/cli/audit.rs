@@ -1,29 +1,32 @@
 //! `solewriter audit`: the audit streams, for people.
 
 mod filter;
+mod from;
+mod once;
 mod show;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 
 use self::filter::Filter;
-use super::{fail, note, print, runtime, tool, wrong};
-use crate::audit::event;
-use crate::audit::origin::{self, FOLLOWER};
-use crate::audit::reader::{ReadError, Reader, Then};
+use self::from::From;
+use self::once::Once;
+use super::asked::moment;
+use super::{fail, note, print, runtime, tool};
+use crate::audit::origin;
+use crate::audit::reader::{ReadError, Then};
 use crate::audit::stats::Counter;
 use crate::clean;
-use crate::keys::{Seed, User};
-use crate::permissions::AuditStreams;
 use crate::source::toml::parse_duration;
 
 /// Read the audit streams: everything that was decided, and by what; and what services report.
 ///
-/// Reads as a service whose entry in the policy says `audits = ["AUDIT_EVENTS", "AUDIT_SERVICES"]`,
-/// or, with `--api '$JS.API'`, as the audit streams' own admin.
+/// The settings file says where; reads as the audit streams' admin whom it names (`[audit_admin]`).
+/// With --nkey-seed, reads as a service whose entry in the policy says
+/// `audits = ["AUDIT_EVENTS", "AUDIT_SERVICES"]`; then no settings are needed.
 #[derive(Args)]
 pub struct AuditCommand {
     #[command(subcommand)]
@@ -38,23 +41,27 @@ enum Command {
 
 /// Show events as they come.
 ///
-/// What claims to come from somebody else than its producer is marked as foreign, and what it
-/// claims is not shown. With a filter or --json it is left out and counted.
+/// A change of the policy is one line, however many instances tell of it; --json prints what each
+/// one says. What claims to come from somebody else than its producer is marked as foreign, and what
+/// it claims is not shown. With a filter or --json it is left out and counted.
 #[derive(Args)]
 struct Tail {
-    #[command(flatten)]
-    from: From,
     #[command(flatten)]
     filter: Filter,
     /// Begin so long ago (15m), or at a time (2027-01-31T00:00:00Z); `all` for the oldest event.
     #[arg(long, value_name = "WHEN", default_value = "10m", value_parser = since)]
     since: Since,
+    /// End so long ago, or at a time, also one to come.
+    #[arg(long, value_name = "WHEN", value_parser = until)]
+    until: Option<Since>,
     /// End where the streams end now.
     #[arg(long)]
     no_follow: bool,
     /// Print each event as it is, one JSON object a line.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    from: From,
 }
 
 /// Count events, and what is missing.
@@ -64,74 +71,45 @@ struct Tail {
 /// as nothing else.
 #[derive(Args)]
 struct StatsCommand {
-    #[command(flatten)]
-    from: From,
     /// Begin so long ago (24h), or at a time (2027-01-31T00:00:00Z); `all` for the oldest event.
     #[arg(long, value_name = "WHEN", default_value = "all", value_parser = since)]
     since: Since,
+    /// End so long ago, or at a time.
+    #[arg(long, value_name = "WHEN", value_parser = until)]
+    until: Option<Since>,
     /// How to print it.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     format: tool::Format,
+    #[command(flatten)]
+    from: From,
 }
 
-/// Where to read, and as whom.
-#[derive(Args)]
-struct From {
-    /// nats-server addresses, separated by commas.
-    #[arg(
-        long,
-        value_name = "LIST",
-        env = "SOLEWRITER_NATS_SERVERS",
-        default_value = "nats://127.0.0.1:4222",
-        value_delimiter = ','
-    )]
-    nats_servers: Vec<async_nats::ServerAddr>,
-    /// PEM file with the certificate authorities to trust.
-    #[arg(long, value_name = "FILE", env = "SOLEWRITER_NATS_TLS_CA")]
-    nats_tls_ca: Option<PathBuf>,
-    /// File with the seed of a service that reads the audit streams, or of their admin.
-    #[arg(long, value_name = "FILE", default_value = "keys/auditor.nk")]
-    nkey_seed: PathBuf,
-    /// The name of that service, for its inbox. The admin may have any.
-    #[arg(long, value_name = "NAME", default_value = "auditor")]
-    service_name: String,
-    /// The streams: of what solewriter decided, and of what services report. Name one to read it
-    /// alone.
-    #[arg(
-        long,
-        value_name = "LIST",
-        default_values = [event::DEFAULT_STREAM, event::DEFAULT_SERVICES_STREAM],
-        value_delimiter = ','
-    )]
-    stream: Vec<String>,
-    /// What requests to their JetStream begin with (`[audit] api` of the settings).
-    #[arg(
-        long,
-        value_name = "PREFIX",
-        env = "SOLEWRITER_AUDIT_API",
-        default_value = event::DEFAULT_API
-    )]
-    api: String,
-    /// Services that follow servers' logs (`solewriter violations`): they may tell what others did.
-    #[arg(long, value_name = "LIST", default_value = FOLLOWER, value_delimiter = ',')]
-    followers: Vec<String>,
+/// Which time is meant: `until` without `all`.
+fn until(text: &str) -> Result<Since, String> {
+    match since(text)? {
+        Since::All => Err(WHEN.to_owned()),
+        time => Ok(time),
+    }
 }
+
+const WHEN: &str = "write a length of time such as 15m, or a time such as 2027-01-31T00:00:00Z, or \
+                    2027-01-31T00:00 for the time here";
 
 #[derive(Clone, Copy)]
 enum Since {
     All,
-    Ago(std::time::Duration),
+    Ago(Duration),
     At(Timestamp),
 }
 
 fn since(text: &str) -> Result<Since, String> {
-    let at = || text.parse().ok().map(Since::At);
+    let at = || moment(text).ok().map(Since::At);
     match text {
         "all" => Ok(Since::All),
-        _ => parse_duration(text).map(Since::Ago).or_else(at).ok_or_else(|| {
-            "write a length of time such as 15m, a time such as 2027-01-31T00:00:00Z, or all"
-                .to_owned()
-        }),
+        _ => parse_duration(text)
+            .map(Since::Ago)
+            .or_else(at)
+            .ok_or_else(|| format!("{WHEN}; or all")),
     }
 }
 
@@ -139,23 +117,26 @@ impl Since {
     fn time(self) -> Option<Timestamp> {
         match self {
             Self::All => None,
-            Self::Ago(length) => Timestamp::now().checked_sub(length).ok(),
+            // Longer ago than there are times is before everything.
+            Self::Ago(length) => {
+                Some(Timestamp::now().checked_sub(length).unwrap_or(Timestamp::MIN))
+            }
             Self::At(time) => Some(time),
         }
     }
 }
 
-impl From {
-    fn reader(self) -> Result<Reader, String> {
-        let path = self.nkey_seed;
-        let text = std::fs::read_to_string(&path).map(zeroize::Zeroizing::new);
-        let text = text.map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
-        let seed = Seed::<User>::parse(&text)
-            .map_err(|error| format!("{} does not hold the seed: {error}", path.display()))?;
-        // What is none would be a subject that nobody answers.
-        AuditStreams::new(None, None, Some(&self.api)).map_err(|e| format!("--api: {e}"))?;
-        let (servers, ca, service) = (self.nats_servers, self.nats_tls_ca, self.service_name);
-        Ok(Reader { servers, seed, service, ca, streams: self.stream, api: self.api })
+/// From when to when, by when the streams took the events.
+fn span(
+    since: Since,
+    until: Option<Since>,
+) -> Result<(Option<Timestamp>, Option<Timestamp>), String> {
+    let (since, until) = (since.time(), until.and_then(Since::time));
+    match (since, until) {
+        (Some(from), Some(to)) if from > to => {
+            Err(format!("--until {to} is before --since {from}; give both"))
+        }
+        span => Ok(span),
     }
 }
 
@@ -171,20 +152,31 @@ impl AuditCommand {
             Command::Tail(tail) => runtime.block_on(tail.run()),
             Command::Stats(stats) => runtime.block_on(stats.run()),
         };
-        outcome.unwrap_or_else(|error| wrong(&error))
+        outcome.unwrap_or_else(tool::Output::print)
     }
 }
 
+/// What keeps the streams from being read.
+fn cannot(error: &dyn std::fmt::Display) -> tool::Output {
+    tool::Output { out: String::new(), err: format!("error: {error}\n"), code: tool::WRONG }
+}
+
+fn messages(count: u64) -> String {
+    tool::count(usize::try_from(count).unwrap_or(usize::MAX), "message", "messages")
+}
+
 impl Tail {
-    async fn run(self) -> Result<ExitCode, String> {
+    async fn run(self) -> Result<ExitCode, tool::Output> {
+        let (since, until) = span(self.since, self.until).map_err(|error| cannot(&error))?;
+        let filter = self.filter.check().map_err(|error| cannot(&error))?;
         let followers = self.from.followers.clone();
         let reader = self.from.reader()?;
-        let filter = self.filter.check()?;
-        let mut foreign = 0_u64;
+        let (mut foreign, mut once) = (0_u64, Once::default());
         let show = |subject: &str, event: &serde_json::Value| {
             let line = match origin::judge(subject, event, &followers) {
                 Ok(_) if !filter.takes(event) => return Then::GoOn,
                 Ok(_) if self.json => clean::json(&event.to_string()).into_owned() + "\n",
+                Ok(place) if !once.is_news(place.instance, event) => return Then::GoOn,
                 Ok(place) => show::line(place.producer, event),
                 Err(why) => {
                     foreign += 1;
@@ -200,14 +192,19 @@ impl Tail {
                 Err(_) => Then::Stop,
             }
         };
-        let reading = reader.read(self.since.time(), !self.no_follow, show);
+        let reading = reader.read(since, until, !self.no_follow, show);
         tokio::select! {
-            outcome = reading => outcome.map_err(|error: ReadError| error.to_string())?,
+            outcome = reading => outcome.map_err(|error: ReadError| cannot(&error))?,
             _ = tokio::signal::ctrl_c() => {}
         }
+        if once.left_out() > 0 {
+            let messages = messages(once.left_out());
+            note(&format!(
+                "{messages} of other instances about the same changes left out: --json has them"
+            ));
+        }
         if foreign > 0 {
-            let messages =
-                tool::count(usize::try_from(foreign).unwrap_or(usize::MAX), "message", "messages");
+            let messages = messages(foreign);
             note(&format!("{messages} foreign: `solewriter audit stats` says who published them"));
         }
         Ok(ExitCode::SUCCESS)
@@ -215,15 +212,16 @@ impl Tail {
 }
 
 impl StatsCommand {
-    async fn run(self) -> Result<ExitCode, String> {
+    async fn run(self) -> Result<ExitCode, tool::Output> {
+        let (since, until) = span(self.since, self.until).map_err(|error| cannot(&error))?;
         let mut stats = Counter::new(self.from.followers.clone());
         let reader = self.from.reader()?;
         let count = |subject: &str, event: &serde_json::Value| {
             stats.add(subject, event);
             Then::GoOn
         };
-        let outcome = reader.read(self.since.time(), false, count).await;
-        outcome.map_err(|error| error.to_string())?;
+        let outcome = reader.read(since, until, false, count).await;
+        outcome.map_err(|error| cannot(&error))?;
         let stats = stats.finish();
         let text = match self.format {
             tool::Format::Text => show::stats(&stats),
@@ -231,5 +229,27 @@ impl StatsCommand {
         };
         let printed = print(text.as_bytes());
         Ok(if stats.missing() > 0 { ExitCode::from(tool::NO) } else { printed })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_span_is_from_a_time_to_a_later_one() {
+        let at = |text: &str| since(text).unwrap();
+        let day = "2027-01-31T00:00:00Z";
+        assert_eq!(span(at("all"), None), Ok((None, None)));
+        let (from, to) = span(at("2h"), Some(at("1h"))).unwrap();
+        assert!(from.unwrap() < to.unwrap());
+        assert_eq!(span(at(day), Some(at(day))).unwrap().1, Some(day.parse().unwrap()));
+        assert!(span(at("1h"), Some(at("2h"))).unwrap_err().contains("is before --since"));
+        assert_eq!(span(at("all"), Some(at("999999999h"))), Ok((None, Some(Timestamp::MIN))));
+        // Without a zone, the time here.
+        assert!(matches!(until("2027-01-31T00:00"), Ok(Since::At(_))));
+        for wrong in ["all", "", "yesterday", "-1h"] {
+            assert!(until(wrong).is_err_and(|error| error.contains("15m")), "{wrong}");
+        }
     }
 }

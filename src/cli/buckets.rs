@@ -1,22 +1,20 @@
 //! `solewriter buckets`: makes the account's buckets what the policy declares.
 
 use std::io::{IsTerminal, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::tool::{self, Format, NO, Output, SettingsArgs, YES, accept, count, json, line, load};
+use super::asked::named_by;
+use super::tool::{self, Format, NO, Output, SettingsArgs, YES, count, json, line, load};
 use crate::buckets::streams::{self, Done};
 use crate::buckets::{Action, Plan, audit_streams};
 use crate::config::Tool;
-use crate::doctor::look::pushed;
 use crate::nats::Login;
 use crate::permissions::AuditStreams;
-use crate::policy::bucket::Bucket;
 use crate::policy::model::Policy;
-use crate::source::Problem;
 
 /// Compare the buckets with the policy's declarations, and make them so.
 ///
@@ -120,9 +118,9 @@ struct Asked {
 impl Question {
     async fn ask(&self) -> Result<Asked, Output> {
         let tool = self.settings.load()?;
-        let policy = match self.dir.as_ref().or(tool.policy.as_ref()) {
+        let policy = match &self.dir {
             Some(dir) => load(dir, &tool.defaults.audit)?.1,
-            None => pushed_policy(&tool).await?,
+            None => named_by(&tool).await?.policy,
         };
         let admin = Login::Nkey(tool.admin().map_err(Output::wrong)?);
         let client = connect(&tool, &admin).await?;
@@ -150,16 +148,6 @@ async fn audit(tool: &Tool) -> Result<Option<(async_nats::Client, AuditStreams)>
         }
         Err(problems) => Err(Output::wrong(problems)),
     }
-}
-
-/// The newest policy in its bucket.
-async fn pushed_policy(tool: &Tool) -> Result<Policy, Output> {
-    let login = tool.reader().map_err(Output::wrong)?;
-    let bucket = Bucket::new(connect(tool, &login).await?, tool.bucket.clone());
-    let files = pushed(&bucket)
-        .await
-        .map_err(|blind| Output::wrong(Problem::error("no-policy", blind.why).help(blind.mend)))?;
-    Ok(accept(Path::new(bucket.name().as_str()), files, &tool.defaults.audit)?.1)
 }
 
 async fn connect(tool: &Tool, login: &Login) -> Result<async_nats::Client, Output> {

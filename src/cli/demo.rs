@@ -17,6 +17,7 @@ use crate::audit::origin;
 use crate::audit::reader::{Reader, Then};
 use crate::buckets::{self, Plan, streams};
 use crate::keys::{Seed, Signer, User};
+use crate::nats::Tls;
 use crate::permissions::{AuditStreams, inbox_prefix};
 use crate::policy::directory::Directory;
 use crate::policy::validate::validate;
@@ -245,7 +246,7 @@ impl Stage {
             servers: vec![self.server.client_url().parse()?],
             seed: self.seed("auditor")?,
             service: "auditor".to_owned(),
-            ca: None,
+            tls: Tls::default(),
             streams: vec![
                 event::DEFAULT_STREAM.to_owned(),
                 event::DEFAULT_SERVICES_STREAM.to_owned(),
@@ -253,7 +254,7 @@ impl Stage {
             api: event::DEFAULT_API.to_owned(),
         };
         let (mut denied, mut edited) = (None, None);
-        let reading = reader.read(None, true, |subject, event| {
+        let reading = reader.read(None, None, true, |subject, event| {
             if origin::judge(subject, event, &[origin::FOLLOWER]).is_err() {
                 return Then::GoOn;
             }

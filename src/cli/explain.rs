@@ -6,15 +6,17 @@ use std::process::ExitCode;
 use clap::Args;
 use serde::Serialize;
 
-use super::asked::{PolicyArgs, moment};
+use super::asked::{Loaded, PolicyArgs, moment};
 use super::tool::{
     Format, NO, Output, PlaceView, RuleView, YES, json, length, line, no_grant, said, time,
 };
 use crate::decide::in_time;
+use crate::keys::UserKey;
 use crate::permissions::{Grant, Permission, Side, inbox_prefix};
 use crate::policy::model::{Policy, Service, ServiceKey};
 use crate::query::advice::{Advice, advise};
 use crate::query::{self, Answer, Question, Reach, Verb, may};
+use crate::source::Problem;
 
 /// Say what a service gets, by which rules; or whether it may do one thing.
 ///
@@ -74,9 +76,10 @@ impl Explain {
         let loaded = self.policy.load()?;
         let policy = &loaded.policy;
         if let Some(question) = &question {
-            question.check_bucket(policy).map_err(Output::wrong)?;
+            question.check_bucket(policy).map_err(|problem| loaded.wrong(problem))?;
         }
-        let (service, key) = query::identity(policy, &self.identity).map_err(Output::wrong)?;
+        let (service, key) = query::identity(policy, &self.identity)
+            .map_err(|problem| loaded.wrong(self.formerly(problem, &loaded)))?;
         let grant = Grant::of(service, &loaded.defaults)
             .map_err(|error| Output::wrong(no_grant(&service.name, &service.at, &error)))?;
         let now = self.at.unwrap_or_else(jiff::Timestamp::now).as_second();
@@ -94,7 +97,16 @@ impl Explain {
         Ok(output)
     }
 
-    fn question(&self) -> Result<Option<Question>, crate::source::Problem> {
+    /// What is wrong with the identity. Of a key that no service has, also whose it was.
+    fn formerly(&self, problem: Problem, loaded: &Loaded) -> Problem {
+        let key = UserKey::parse(&self.identity).ok();
+        match key.and_then(|key| self.policy.former_holder(&key, loaded)) {
+            Some(said) => problem.help(format!("every connection with it is refused; {said}")),
+            None => problem,
+        }
+    }
+
+    fn question(&self) -> Result<Option<Question>, Problem> {
         let asked = [
             (Verb::Write, &self.write),
             (Verb::Read, &self.read),

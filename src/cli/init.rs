@@ -7,11 +7,12 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::fail;
-use crate::scaffold::Scaffold;
+use crate::scaffold::{Deployment, Scaffold};
 
 /// Write keys, configurations and a sample policy for a working deployment.
 ///
-/// Then start both with the commands it prints. No file is ever overwritten.
+/// Then do what it prints: start both, create the buckets, and look whether all is well. No file is
+/// ever overwritten.
 #[derive(Args, Debug)]
 pub struct Init {
     /// Folder to write to; made if it is not there.
@@ -35,18 +36,32 @@ impl Init {
         let Self { dir, nats_listen, http_listen, server_name } = self;
         match (Scaffold { dir, nats_listen, http_listen, server_name }).write() {
             Ok(deployment) => {
-                let (server, settings) = (deployment.server_config(), deployment.settings());
-                println!("Wrote a deployment to {}.\n", deployment.dir.display());
-                println!("Start it, each in a terminal of its own:\n");
-                println!("  nats-server -c {}", quoted(&server));
-                println!("  solewriter serve -c {}\n", quoted(&settings));
-                println!("Who may do what is in {}.", quoted(&deployment.policy()));
-                println!("The seeds in {} are secret.", quoted(&deployment.dir.join("keys")));
+                print!("{}", next(&deployment));
                 ExitCode::SUCCESS
             }
             Err(error) => fail(&error),
         }
     }
+}
+
+/// What was written, and what to do next, for people.
+fn next(deployment: &Deployment) -> String {
+    let settings = quoted(&deployment.settings());
+    format!(
+        "Wrote a deployment to {dir}.\n\n\
+         Start it, each in a terminal of its own:\n\n  \
+         nats-server -c {server}\n  \
+         solewriter serve -c {settings}\n\n\
+         Then create the buckets and the audit streams, and have a look whether all is well:\n\n  \
+         solewriter buckets apply -c {settings} --yes\n  \
+         solewriter doctor -c {settings}\n\n\
+         Who may do what is in {policy}.\n\
+         The seeds in {keys} are secret.\n",
+        dir = deployment.dir.display(),
+        server = quoted(&deployment.server_config()),
+        policy = quoted(&deployment.policy()),
+        keys = quoted(&deployment.dir.join("keys")),
+    )
 }
 
 /// A path as one word of a shell command.

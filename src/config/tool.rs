@@ -11,14 +11,17 @@ use super::secret::{
     PUBLISHER_SEED_VALUE, SYSTEM_SEED_VALUE, XKEY_SEED_VALUE, seed,
 };
 use super::{
-    Overrides, PolicySource, bucket, clock_leeway, grants, login, patience, queue_group, read,
-    servers, sessions, tls,
+    Overrides, PolicySource, bucket, clock_leeway, grants, login, overridden, patience,
+    queue_group, read, servers, sessions, tls,
 };
 use crate::keys::{Account, Curve, Role, Seed, User};
 use crate::keyspace::BucketName;
 use crate::nats::{Login, Tls};
 use crate::permissions::Defaults;
-use crate::source::{Collector, Problem, Problems, Spanned};
+use crate::source::{Collector, Problem, Problems, SourceFile, Spanned};
+
+/// What must be there, for whoever has no file: where nats-server listens by itself.
+const DEFAULTS: &str = "[nats]\nservers = [\"nats://127.0.0.1:4222\"]\n";
 
 /// What the tools know about the deployment.
 pub struct Tool {
@@ -66,8 +69,23 @@ impl Tool {
     pub fn load(path: &Path, overrides: &Overrides) -> Result<Self, Problems> {
         let problems = Collector::new();
         let raw = read(path, overrides, &problems)?;
-        let tool = Self::resolve(raw, path, &problems);
-        match tool {
+        Self::whole(raw, path, problems)
+    }
+
+    /// The settings of whoever has no file: what flags and the environment say, over defaults.
+    ///
+    /// # Errors
+    /// As [`Tool::load`].
+    pub fn without_file(overrides: &Overrides) -> Result<Self, Problems> {
+        let problems = Collector::new();
+        let default = SourceFile::new("defaults", DEFAULTS);
+        let raw = Raw::read(&default, Path::new(""), &problems);
+        let raw = overridden(raw, overrides, &problems);
+        Self::whole(raw, Path::new("the settings file"), problems)
+    }
+
+    fn whole(raw: Raw, path: &Path, problems: Collector) -> Result<Self, Problems> {
+        match Self::resolve(raw, path, &problems) {
             Some(tool) if !problems.has_errors() => Ok(tool),
             _ => Err(problems.finish()),
         }

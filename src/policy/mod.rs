@@ -2,14 +2,15 @@
 //!
 //! In reading order: [`directory`] and [`bucket`] give texts, [`document`] reads them, [`validate`] judges them
 //! as one whole and makes the [`model`] that the rest of the program sees, [`store`] holds the one
-//! in force and [`standing`] what is known of where it came from; [`kept`] is
-//! for the next start.
+//! in force, [`removed`] the keys that it no longer has, and [`standing`] what is known of where it
+//! came from; [`kept`] is for the next start.
 
 pub mod bucket;
 pub mod directory;
 pub mod document;
 pub mod kept;
 pub mod model;
+pub mod removed;
 pub mod standing;
 pub mod store;
 pub mod validate;

@@ -9,8 +9,10 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::model::Policy;
+use super::removed::{FormerHolder, RemovedKeys};
 use super::standing::Origin;
 use super::validate::Validated;
+use crate::keys::UserKey;
 use crate::source::Problems;
 
 /// One policy, and since when it has been in force.
@@ -50,6 +52,8 @@ pub struct Store {
     writer: Mutex<()>,
     /// Those that were in force before, the newest first.
     past: Mutex<VecDeque<Arc<Snapshot>>>,
+    /// Keys that they had and the one in force does not.
+    removed: Mutex<RemovedKeys>,
     changes: watch::Sender<()>,
 }
 
@@ -111,12 +115,6 @@ impl Store {
         self.past().iter().map(|snapshot| snapshot.policy.revision().whole().to_owned()).collect()
     }
 
-    /// How many policies that were in force before are remembered.
-    #[must_use]
-    pub fn past(&self) -> usize {
-        self.past.lock().unwrap_or_else(PoisonError::into_inner).len()
-    }
-
     /// Takes note of a policy that was in force at some time, for whoever asks what somebody was
     /// let in by. How many is the caller's affair.
     pub fn recall(&self, policy: Policy) {
@@ -128,6 +126,13 @@ impl Store {
         };
         let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
         past.push_back(Arc::new(snapshot));
+    }
+
+    /// Who had a key that the policy in force does not have, if one before it did.
+    #[must_use]
+    pub fn former_holder(&self, key: &UserKey) -> Option<FormerHolder> {
+        let removed = self.removed.lock().unwrap_or_else(PoisonError::into_inner);
+        removed.holder(key).cloned()
     }
 
     /// Tells of each policy that comes into force.
@@ -172,6 +177,9 @@ impl Store {
         // Before the swap: who sees the new policy finds the old one.
         if let Some(before) = &before {
             self.remember(before);
+            let number = before.origin().map(|origin| origin.number);
+            let mut removed = self.removed.lock().unwrap_or_else(PoisonError::into_inner);
+            removed.replaced(&before.policy, number, &after.policy);
         }
         // Readers that hold `before` finish with it: it is complete, and theirs.
         self.current.store(Some(Arc::clone(&after)));
@@ -286,6 +294,21 @@ mod tests {
         let again = load("[service.billing]\n", 3);
         assert!(Arc::ptr_eq(&second, &again) && !changes.has_changed().unwrap());
         assert_eq!(store.origin().unwrap().number, 3);
+    }
+
+    #[test]
+    fn who_had_a_removed_key_is_known() {
+        const KEY: &str = "UCRAFZAHGBQKZ5WVGGAZTW3N7PIO7NNEZC77U2TFP7DSBDSFHKEUCIHK";
+        let store = store();
+        let key = UserKey::parse(KEY).unwrap();
+        let then = |text: &str| load(&store, &files(text), Timestamp::UNIX_EPOCH).unwrap().after;
+        assert_eq!(store.former_holder(&key), None);
+        let had = then(&format!("[service.billing]\nnkeys = [\"{KEY}\"]\n"));
+        assert_eq!(store.former_holder(&key), None);
+        then(ORDERS);
+        then("[service.orders]\n");
+        let holder = store.former_holder(&key).unwrap();
+        assert_eq!((&*holder.service, &holder.revision), ("billing", had.policy.revision()));
     }
 
     #[test]

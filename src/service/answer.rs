@@ -7,9 +7,10 @@ use async_nats::Message;
 use bytes::Bytes;
 
 use super::health::Health;
+use crate::audit::event::Event;
 use crate::audit::{Recorder, decision_event};
 use crate::authorizer::{Authorisation, Authorised, Authorizer, Moment, Proved};
-use crate::decide::{CacheSizes, Denial};
+use crate::decide::{CacheSizes, Denial, Denied};
 use crate::policy::model::{Policy, Revision};
 use crate::policy::standing::Standing;
 use crate::policy::store::Store;
@@ -72,7 +73,7 @@ impl Service {
     /// How much is kept in memory to be found again.
     #[must_use]
     pub fn cache_sizes(&self) -> CacheSizes {
-        let past_policies = u64::try_from(self.store.past()).unwrap_or(u64::MAX);
+        let past_policies = u64::try_from(self.store.past().len()).unwrap_or(u64::MAX);
         CacheSizes { past_policies, ..self.authorizer.cache_sizes() }
     }
 
@@ -168,6 +169,21 @@ impl Service {
         }
     }
 
+    /// What is recorded of an authorisation. Of a key that no service has, also whose it was: the
+    /// answer is made by then, so the client learns nothing of that.
+    fn event(&self, authorisation: &Authorisation, id: &str, took: Duration) -> Event {
+        let mut event = decision_event::decided(authorisation, id, took);
+        if let (Event::Authorisation(event), Err(denied)) = (&mut event, &authorisation.decision)
+            && let Denied { reason: Denial::UnknownKey, key: Some(key), .. } = denied
+            && let Some(holder) = self.store.former_holder(key)
+        {
+            event.detail = Some(format!("{}; it was a {holder}", denied.reason));
+            event.former_service = Some(holder.service.to_string());
+            event.former_revision = Some(holder.revision.whole().to_owned());
+        }
+        event
+    }
+
     fn tell(
         &self,
         authorised: Result<Box<Authorisation>, Rejection>,
@@ -183,7 +199,7 @@ impl Service {
                 let server = authorisation.request.server();
                 self.metrics.asked_by(server);
                 self.health.askers().asked(&server.name, None, now);
-                self.recorder.record(decision_event::decided(&authorisation, &id, took));
+                self.recorder.record(self.event(&authorisation, &id, took));
                 Some((bytes?.into(), id))
             }
             Err(rejection) => {

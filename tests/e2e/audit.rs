@@ -839,6 +839,118 @@ pub async fn people_read_the_stream(version: &'static str) {
     assert!(text.contains("audits = [\"OTHER\"]"), "{text}");
 }
 
+/// The events of a kind among lines of `audit tail --json`.
+fn lines_of(text: &str, kind: &str) -> usize {
+    let events = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let events: Vec<Value> = events.collect();
+    of_type(&events, kind).len()
+}
+
+/// `audit -c`: servers, streams and the admin's seed are those of the settings; a change that two
+/// instances tell of is one line; and who had a removed key is in what is told of it.
+pub async fn people_read_it_by_the_settings(version: &'static str) {
+    let mut deployment = deployment(version).await;
+    deployment.add_instance(&[]).await;
+    let known = deployment.service("known");
+    log_in(&deployment, &known, 1).await;
+    let text = POLICY.replace("service.known", "service.other").replace("{known}", "{other}");
+    deployment.write_policy(&text.replace("events.known.>", "events.other.>"));
+    for instance in &mut deployment.instances {
+        instance.says("policy_changed").await;
+    }
+    assert!(Raw::try_login(deployment.url(), &known.seed).await.is_err());
+    settled(&deployment).await;
+    let settings = deployment.files.settings();
+    edit(&settings, "nats://127.0.0.1:-1", deployment.url());
+    // Without any address but the settings'.
+    let run = async |folder: &Path, arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_solewriter"));
+        let output = command.arg("audit").args(arguments).current_dir(folder).output().await;
+        let output = output.unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        (output.status.code(), text, String::from_utf8(output.stderr).unwrap())
+    };
+    let (elsewhere, folder) = (deployment.dir.path(), deployment.files.dir.as_path());
+    let config = settings.to_str().unwrap();
+    let tail = ["tail", "--no-follow", "--since", "1h"];
+    for (from, named) in [(elsewhere, &["-c", config][..]), (folder, &[])] {
+        let (code, out, err) = run(from, &[&tail[..], named].concat()).await;
+        assert_eq!(code, Some(0), "{err}");
+        let changes = out.lines().filter(|line| line.contains("policy.accepted"));
+        let changes: Vec<&str> = changes.filter(|line| line.contains(" before=")).collect();
+        assert_eq!(changes.len(), 1, "{out}");
+        assert!(err.contains("1 message of other instances"), "{err}");
+        // Both starts are there: they are no change.
+        assert_eq!(out.matches("policy.accepted").count(), 3, "{out}");
+        let (code, out, err) = run(from, &[&["stats"], named].concat()).await;
+        assert!(code == Some(0) && out.contains("Missing: 0"), "{out}{err}");
+    }
+    // Each telling is in the JSON.
+    let (_, out, err) = run(folder, &[&tail[..], &["--json"]].concat()).await;
+    assert_eq!((lines_of(&out, "policy.accepted"), err.as_str()), (4, ""), "{out}");
+    // As a service that reads the streams: the settings say where they are.
+    let auditor = deployment.service("auditor").seed_file.display().to_string();
+    let (code, out, err) = run(folder, &["stats", "--nkey-seed", &auditor]).await;
+    assert!(code == Some(0) && out.contains("  unknown_key"), "{out}{err}");
+
+    // Whose key it was.
+    let wanted = [&tail[..], &["--json", "--service", "known", "--outcome", "denied"]].concat();
+    let (_, out, _) = run(folder, &wanted).await;
+    let event: Value = serde_json::from_str(&out).unwrap();
+    let data = &event["data"];
+    assert_eq!((&data["reason"], &data["service"]), (&json!("unknown_key"), &Value::Null));
+    assert_eq!((&data["former_service"], &data["nkey"]), (&json!("known"), &json!(known.key())));
+    let had = deployment.instances[0].says("policy_loaded").await["revision"].clone();
+    assert_eq!(data["former_revision"], had);
+    let valid = jsonschema::draft202012::new(&schema()).unwrap();
+    assert!(valid.is_valid(&event), "{event:#}");
+
+    // Whoever has no admin's seed is told what to do.
+    edit(&settings, "[audit_admin]\nnkey_seed = \"keys/audit-admin.nk\"\n", "");
+    let (code, out, err) = run(folder, &tail).await;
+    assert_eq!((code, out.as_str()), (Some(2), ""), "{err}");
+    for part in ["[audit_admin] nkey_seed = ", "or give --nkey-seed"] {
+        assert!(err.contains(part), "no {part:?} in {err}");
+    }
+    // Settings that are named have to be there.
+    let (code, _, err) = run(folder, &["stats", "-c", "other.toml"]).await;
+    assert!(code == Some(2) && err.contains("other.toml cannot be read"), "{err}");
+    // Without any, as ever.
+    let (code, _, err) = run(elsewhere, &["stats"]).await;
+    assert!(code == Some(2) && err.contains("keys/auditor.nk cannot be read"), "{err}");
+}
+
+/// `--until`: what came later is not shown, and the end comes by itself.
+pub async fn it_is_read_up_to_a_time(version: &'static str) {
+    let deployment = deployment(version).await;
+    let known = deployment.service("known");
+    log_in(&deployment, &known, 3).await;
+    settled(&deployment).await;
+    let at = jiff::Timestamp::now().to_string();
+    log_in(&deployment, &known, 5).await;
+    settled(&deployment).await;
+    let granted = async |arguments: &[&str]| {
+        let began = Instant::now();
+        let tail = ["audit", "tail", "--json", "--outcome", "granted", "--since", "1h"];
+        let ran = deployment.tool(&[&tail[..], arguments].concat()).await;
+        assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{ran:?}");
+        (lines_of(&ran.out, "authorisation.granted"), began.elapsed())
+    };
+    // A time that has passed needs no --no-follow.
+    assert_eq!(granted(&["--until", &at]).await.0, 3);
+    assert_eq!(granted(&["--until", &at, "--no-follow"]).await.0, 3);
+    assert_eq!(granted(&["--no-follow"]).await.0, 8);
+    let end = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(2);
+    let (found, took) = granted(&["--until", &end.to_string()]).await;
+    assert_eq!(found, 8);
+    assert!(took < DEADLINE && jiff::Timestamp::now() >= end, "{took:?}");
+    let ran = deployment.tool(&["audit", "stats", "--until", &at, "--format", "json"]).await;
+    let types = &ran.json()["types"];
+    assert_eq!((ran.code, &types["solewriter.authorisation.granted"]), (0, &json!(3)), "{ran:?}");
+    let ran = deployment.tool(&["audit", "tail", "--since", "1h", "--until", "2h"]).await;
+    assert!(ran.code == 2 && ran.err.contains("is before --since"), "{ran:?}");
+}
+
 /// A service that cannot start because of its policy says so in the stream.
 pub async fn a_policy_that_keeps_it_from_starting_is_an_event(version: &'static str) {
     let mut deployment = Prepared::new().start_broker(version, POLICY).await;

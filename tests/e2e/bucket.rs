@@ -12,13 +12,16 @@ use solewriter::policy::bucket::Bucket;
 use solewriter::policy::bucket::entry::{Entry, Words};
 use solewriter::policy::bucket::write::PushError;
 use solewriter::policy::directory::Directory;
+use solewriter::sandbox::free_ports;
 use solewriter::source::SourceFile;
 use tokio::process::Command;
 
-use super::deployment::{Deployment, Instance, Prepared, eventually};
+use super::deployment::{Deployment, Instance, Prepared, Ran, edit, eventually};
 use super::raw::Raw;
 
 const BUCKET: &str = "solewriter_policy";
+/// What `diff` calls what is served.
+const SERVED: &str = "served";
 
 pub const ONE: &str = r#"
 [service.orders]
@@ -245,6 +248,226 @@ pub async fn what_was_pushed_is_logged_shown_pulled_and_rolled_back(version: &'s
         code == 0 && said.contains("newest: revision 3") && said.contains(&first[..12]),
         "{said}"
     );
+}
+
+/// Asks about the policy that the settings name, beside the deployment's folder of one.
+async fn ask(deployment: &Deployment, arguments: &[&str]) -> Ran {
+    let output = Command::new(env!("CARGO_BIN_EXE_solewriter"))
+        .args(arguments)
+        .arg("--config")
+        .arg(deployment.files.settings())
+        .arg("--policy")
+        .arg(deployment.files.policy())
+        .stdin(Stdio::null())
+        .output()
+        .await
+        .unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    let (out, err) = (text(output.stdout), text(output.stderr));
+    Ran { code: output.status.code().unwrap(), out, err }
+}
+
+/// Waits until no push of this second is to come: the log counts in seconds.
+async fn past(second: i64) {
+    eventually("the next second", async || {
+        (jiff::Timestamp::now().as_second() > second).then_some(())
+    })
+    .await;
+}
+
+fn time(second: i64) -> String {
+    jiff::Timestamp::from_second(second).unwrap().to_string()
+}
+
+/// The newest revision.
+async fn head(deployment: &Deployment) -> Entry {
+    bucket(deployment).await.head().await.unwrap().unwrap()
+}
+
+/// A policy that was pushed and then changed by another push, in a later second; the folder is what
+/// is served. Gives both revisions.
+async fn pushed_twice(version: &'static str) -> (Deployment, Entry, Entry) {
+    let deployment = prepared().start_broker(version, ONE).await;
+    edit(&deployment.files.settings(), "nats://127.0.0.1:-1", deployment.url());
+    // Before the first push there is nothing to answer by, which is no "no".
+    let ran = ask(&deployment, &["explain", "billing"]).await;
+    assert!(ran.code == 2 && ran.err.contains("does not exist"), "{ran:?}");
+    pushed(&deployment, ONE).await;
+    let first = head(&deployment).await;
+    past(first.time).await;
+    pushed(&deployment, TWO).await;
+    let second = head(&deployment).await;
+    past(second.time).await;
+    (deployment, first, second)
+}
+
+/// Questions about what is served, and was: by the newest revision, one that is named, and the one
+/// of a time; after a push and a rollback.
+pub async fn questions_are_answered_by_what_is_served(version: &'static str) {
+    let (deployment, first, second) = pushed_twice(version).await;
+    let ask = async |arguments: &[&str]| ask(&deployment, arguments).await;
+    // Now.
+    let ran = ask(&["who-can", "write", "more"]).await;
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{ran:?}");
+    let start = format!(
+        "now: revision 2 ({}), pushed {} by lea: because\n",
+        second.policy,
+        time(second.time)
+    );
+    assert!(ran.out.starts_with(&start) && ran.out.contains("\n  orders\n"), "{ran:?}");
+    // At a time.
+    for at in [time(first.time), time(second.time - 1)] {
+        let ran = ask(&["who-can", "write", "more", "--at", &at]).await;
+        let start = format!("at {at}: revision 1 ({}), pushed ", first.policy);
+        assert_eq!(ran.code, 1, "{ran:?}");
+        assert!(ran.out.starts_with(&start) && ran.out.contains("nobody may write"), "{ran:?}");
+    }
+    let ran =
+        ask(&["who-can", "write", "more", "--at", &time(second.time), "--format", "json"]).await;
+    let found = ran.json();
+    assert_eq!(
+        (&found["pushed"]["number"], &found["revision"]),
+        (&2.into(), &second.policy.as_str().into())
+    );
+    assert_eq!(
+        (&found["pushed"]["author"], &found["pushed"]["message"]),
+        (&"lea".into(), &"because".into())
+    );
+    assert_eq!(found["services"][0]["service"], "orders", "{ran:?}");
+    let ran = ask(&["who-can", "write", "more", "--at", &time(first.time - 1)]).await;
+    assert!(ran.code == 2 && ran.err.contains("nothing was pushed by"), "{ran:?}");
+    // By a revision.
+    for name in ["1", &first.policy[..8]] {
+        let ran = ask(&["who-can", "publish", "events.billing.x", "--revision", name]).await;
+        assert!(ran.code == 0 && ran.out.contains("\n  billing\n"), "{ran:?}");
+        let ran = ask(&["explain", "billing", "--revision", name]).await;
+        assert!(ran.code == 0 && ran.out.starts_with("billing ("), "{ran:?}");
+    }
+    let ran = ask(&["explain", "billing"]).await;
+    assert!(ran.code == 2 && ran.err.contains("there is no service `billing`"), "{ran:?}");
+    for arguments in [&["--revision", "3"][..], &["--revision", "1", "--at", "2027-01-31T00:00"]] {
+        let ran = ask(&[&["who-can", "write", "more"], arguments].concat()).await;
+        assert_eq!(ran.code, 2, "{ran:?}");
+    }
+
+    // Whose key it was.
+    let billing = deployment.service("billing").key();
+    let ran = ask(&["explain", &billing]).await;
+    let said = format!("it was a key of `billing` until revision 1 ({}), pushed ", first.policy);
+    assert!(ran.code == 2 && ran.err.contains(&said), "{ran:?}");
+    let ran = ask(&["explain", &deployment.service("nobody").key()]).await;
+    assert!(ran.code == 2 && ran.err.contains("nor has one in any revision before"), "{ran:?}");
+    // Not of what came later.
+    let ran = ask(&["explain", &billing, "--revision", "1"]).await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+
+    // Back to the first: the newest is what is asked, and the log has all three.
+    let (code, said) = policy(&deployment, &["rollback", "1", "--yes", "--author", "max"]).await;
+    assert_eq!(code, 0, "{said}");
+    let third = head(&deployment).await;
+    let ran = ask(&["who-can", "write", "more"]).await;
+    assert!(ran.code == 1 && ran.out.starts_with("now: revision 3 ("), "{ran:?}");
+    assert!(ran.out.contains(" by max: roll back to 1\n"), "{ran:?}");
+    assert_eq!(ask(&["explain", &billing]).await.code, 0);
+    for (at, code, number) in [(second.time, 0, 2), (third.time, 1, 3)] {
+        let ran = ask(&["who-can", "write", "more", "--at", &time(at)]).await;
+        let start = format!("at {}: revision {number} (", time(at));
+        assert!(ran.code == code && ran.out.starts_with(&start), "{ran:?}");
+    }
+
+    // Where nobody answers, there is no answer.
+    let nowhere = format!("nats://127.0.0.1:{}", free_ports(1).unwrap()[0]);
+    edit(&deployment.files.settings(), deployment.url(), &nowhere);
+    let ran = ask(&["explain", "orders", "--write", "orders"]).await;
+    assert!(ran.code == 2 && ran.err.contains("cannot connect to"), "{ran:?}");
+}
+
+/// A folder that is not what is served: that is said, whichever of the two is asked, and `diff`
+/// shows it.
+pub async fn a_folder_that_is_not_what_is_served_is_said(version: &'static str) {
+    let (deployment, first, _) = pushed_twice(version).await;
+    let ask = async |arguments: &[&str]| ask(&deployment, arguments).await;
+    let ran = ask(&["who-can", "write", "more"]).await;
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{ran:?}");
+    deployment.write_policy(&TWO.replace("\"more\"", "\"rates\""));
+    let ran = ask(&["who-can", "write", "more"]).await;
+    assert!(ran.code == 0 && ran.out.starts_with("now: revision 2 ("), "{ran:?}");
+    assert!(ran.err.ends_with("policy is not what is served\n"), "{ran:?}");
+    let folder = deployment.files.policy().display().to_string();
+    let local = async |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_solewriter"))
+            .args(arguments)
+            .args(["--policy", &folder])
+            .output();
+        let output = output.await.unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, err) = local(&["who-can", "write", "more"]).await;
+    assert_eq!(code, Some(1));
+    assert!(err.contains("serves the policy bucket solewriter_policy: ask with --config"), "{err}");
+    // Above all when the folder has no answer.
+    for arguments in [["explain", "billing"], ["explain", &deployment.service("billing").key()]] {
+        let (code, err) = local(&arguments).await;
+        assert!(code == Some(2) && err.contains("ask with --config"), "{err}");
+    }
+    let (code, err) = local(&["who-can", "write", "more", "--at", &time(first.time)]).await;
+    assert!(code == Some(2) && err.contains("a folder does not tell"), "{err}");
+
+    // What a push of it would change, and what the last one did.
+    let ran = ask(&["diff", SERVED, "--format", "json"]).await;
+    let change = &ran.json()["services"];
+    assert_eq!((ran.code, change.as_array().unwrap().len()), (0, 1), "{ran:?}");
+    assert_eq!(change[0]["service"], "orders", "{ran:?}");
+    let ran = ask(&["diff", "1", SERVED]).await;
+    assert!(ran.code == 0 && ran.out.contains("billing"), "{ran:?}");
+    let ran = ask(&["diff", "2", SERVED, "--fail-on", "gain,loss,transfer"]).await;
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{ran:?}");
+
+    // A rollback makes them differ, too.
+    deployment.write_policy(TWO);
+    let (code, said) = policy(&deployment, &["rollback", "1", "--yes", "--author", "max"]).await;
+    assert_eq!(code, 0, "{said}");
+    let ran = ask(&["who-can", "write", "more"]).await;
+    assert!(ran.code == 1 && ran.err.ends_with("policy is not what is served\n"), "{ran:?}");
+    let ran = ask(&["diff", "1", SERVED, "--fail-on", "gain,loss,transfer"]).await;
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{ran:?}");
+    let ran = ask(&["diff", SERVED, "--fail-on", "loss"]).await;
+    assert!(ran.code == 1 && ran.out.contains("billing"), "{ran:?}");
+}
+
+/// A key that a push removed: the client learns as little as anybody, the log knows whose it was.
+pub async fn a_removed_key_is_known_as_its_former_services(version: &'static str) {
+    let mut deployment = prepared().start_broker(version, ONE).await;
+    pushed(&deployment, ONE).await;
+    deployment.add_instance(&[]).await;
+    let first = bucket(&deployment).await.head().await.unwrap().unwrap();
+    pushed(&deployment, TWO).await;
+    let refused = Err("Authorization Violation".to_owned());
+    assert_eq!(enters(&deployment, "billing").await, refused);
+    assert_eq!(enters(&deployment, "nobody").await, refused);
+    let lines = deployment.instances[0].says_times("authorisation", 2).await;
+    let short = &first.policy[..12];
+    let said = format!(
+        "no service in the policy has this key; it was a key of `billing` until revision 1 ({short})"
+    );
+    for (line, former, detail) in [
+        (&lines[0], Some(("billing", first.policy.as_str())), said.as_str()),
+        (&lines[1], None, "no service in the policy has this key"),
+    ] {
+        assert_eq!((&line["reason"], &line["service"]), (&"unknown_key".into(), &"-".into()));
+        assert_eq!(line["detail"], detail, "{line}");
+        assert_eq!(line["former_service"].as_str(), former.map(|(service, _)| service), "{line}");
+        assert_eq!(line["former_revision"].as_str(), former.map(|(_, revision)| revision));
+    }
+    // It comes back, and goes again: the newest revision that had it is told.
+    let (code, said) = policy(&deployment, &["rollback", "1", "--yes", "--author", "max"]).await;
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(enters(&deployment, "billing").await, Ok(()));
+    pushed(&deployment, TWO).await;
+    assert_eq!(enters(&deployment, "billing").await, refused);
+    let lines = deployment.instances[0].says_times("authorisation", 4).await;
+    let detail = lines[3]["detail"].as_str().unwrap();
+    assert!(detail.ends_with(&format!("until revision 3 ({short})")), "{detail}");
 }
 
 fn revision(dir: &Path) -> String {

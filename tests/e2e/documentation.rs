@@ -6,9 +6,11 @@ use std::process::Command;
 use serde_json::json;
 use solewriter::audit::event::Violation;
 use solewriter::operation::Operation;
+use solewriter::sandbox::Server;
 
 use super::clients;
-use super::deployment::{Deployment, Prepared};
+use super::deployment::{Deployment, Prepared, Service, binary, read};
+use super::operations;
 use super::violations::{create_stream, told};
 
 const CLIENTS: &str = include_str!("../../docs/clients.md");
@@ -90,30 +92,95 @@ pub async fn the_guard_lines_of_python_and_javascript_work(version: &'static str
     assert_eq!(deployment.violations().len(), 2);
 }
 
-/// The README's commands that need a server, in its order, in the folder that it works in.
+/// Runs a command of ours against the deployment, in the folder that its own is in, and gives what
+/// it printed.
+async fn ours(deployment: &Deployment, command: &str) -> String {
+    let arguments = command.strip_prefix("solewriter ").unwrap();
+    let output = tokio::process::Command::new("sh")
+        .args(["-c", &format!("{} {arguments}", env!("CARGO_BIN_EXE_solewriter"))])
+        .current_dir(deployment.dir.path())
+        .env("SOLEWRITER_NATS_SERVERS", deployment.url())
+        .output()
+        .await
+        .unwrap();
+    let out = String::from_utf8_lossy(&output.stdout).into_owned();
+    // An old server has holes of its own, and `doctor` says so.
+    let fine =
+        output.status.success() || (command.contains(" doctor ") && out.contains("known holes"));
+    assert!(fine, "$ {command}\n{out}{}", String::from_utf8_lossy(&output.stderr));
+    out
+}
+
+/// The README's commands and files, in its order, in the folder that it works in; but for those
+/// that make the deployment and start it, which is done.
 pub async fn the_readmes_commands_work_on_a_server(version: &'static str) {
-    let deployment = Deployment::sample(version).await;
-    let readme = include_str!("../../README.md");
-    let commands = readme.lines().filter_map(|line| line.strip_prefix("$ solewriter "));
-    let commands: Vec<&str> =
-        commands.filter(|c| c.starts_with("buckets ") || c.starts_with("doctor ")).collect();
-    assert!(commands.len() >= 2, "{commands:?}");
-    for command in commands {
-        let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_solewriter"))
-            .args(command.split(' '))
-            .current_dir(deployment.dir.path())
-            .env("SOLEWRITER_NATS_SERVERS", deployment.url())
-            .output()
-            .await
-            .unwrap();
-        let out = String::from_utf8_lossy(&output.stdout);
-        // An old server has holes of its own, and `doctor` says so.
-        let fine = output.status.success()
-            || (command.starts_with("doctor ") && out.contains("known holes"));
-        assert!(fine, "$ solewriter {command}\n{out}{}", String::from_utf8_lossy(&output.stderr));
+    let mut deployment = Deployment::sample(version).await;
+    let mut lines = include_str!("../../README.md").lines();
+    let (mut ran, mut key) = (0, String::new());
+    while let Some(line) = lines.next() {
+        let Some(mark) = line.strip_prefix("```").filter(|mark| !mark.is_empty()) else { continue };
+        let block: Vec<&str> = lines.by_ref().take_while(|line| *line != "```").collect();
+        if let Some(file) = mark.strip_prefix("toml ") {
+            let text = block.join("\n").replace("U…", &key);
+            std::fs::write(deployment.dir.path().join(file), text).unwrap();
+            let fits = |line: &serde_json::Value| line["added"] == "shipping";
+            deployment.instances[0].says_where("policy_changed", fits).await;
+        }
+        for command in block.iter().filter_map(|line| line.strip_prefix("$ ")) {
+            let begins = |with: &&str| command.starts_with(&format!("solewriter {with} "));
+            if !command.starts_with("solewriter ") || ["init", "serve"].iter().any(begins) {
+                continue;
+            }
+            let said = ours(&deployment, command).await;
+            if begins(&"key new") {
+                said.trim().clone_into(&mut key);
+            }
+            ran += 1;
+        }
     }
+    assert_eq!(ran, 7, "commands");
     let orders = deployment.bucket("orders").await;
     assert_eq!(orders.stream.cached_info().config.max_messages_per_subject, 5);
+    // The service that was added writes its bucket, and reads another's; what the sample had works.
+    let seed_file = deployment.files.seed_file("shipping");
+    let seed = solewriter::keys::Seed::parse(&read(&seed_file)).unwrap();
+    let shipping = Service { name: "shipping".to_owned(), seed, seed_file };
+    let (client, _) = operations::connect(deployment.url(), &shipping).await.unwrap();
+    let context = async_nats::jetstream::new(client);
+    let shipments = context.get_key_value("shipments").await.unwrap();
+    shipments.put("1", "by ship".into()).await.unwrap();
+    let orders = context.get_key_value("orders").await.unwrap();
+    assert_eq!(orders.get("1").await.unwrap(), None);
+    assert!(orders.put("1", "mine".into()).await.is_err());
+    ours(&deployment, "solewriter explain billing --policy deployment/policy").await;
+}
+
+/// What `init` says to do next, done.
+pub async fn what_init_says_to_do_next_works(version: &'static str) {
+    let dir = tempfile::tempdir().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_solewriter"))
+        .args(["init", "deployment", "--nats-listen", "127.0.0.1:-1"])
+        .args(["--http-listen", "127.0.0.1:0"])
+        .current_dir(dir.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let mut commands = said.lines().filter_map(|line| line.strip_prefix("  "));
+    let files = solewriter::cli::init::Deployment { dir: dir.path().join("deployment") };
+    let config = commands.next().unwrap().strip_prefix("nats-server -c ").unwrap();
+    let binary = binary(version).await;
+    let server = Server::start(&binary, config.as_ref(), dir.path()).await.unwrap();
+    let mut deployment =
+        Deployment { server, peers: Vec::new(), files, instances: Vec::new(), dir };
+    let settings = commands.next().unwrap().strip_prefix("solewriter serve -c ").unwrap();
+    assert_eq!(std::path::Path::new(settings), deployment.files.settings());
+    deployment.add_instance(&[]).await;
+    let rest: Vec<&str> = commands.collect();
+    assert_eq!(rest.len(), 2, "{said}");
+    for command in rest {
+        ours(&deployment, command).await;
+    }
+    deployment.bucket("orders").await;
 }
 
 /// Whether what was printed is what the page shows: `...` stands for any lines, and at the end of

@@ -199,6 +199,7 @@ on_every_server! {
     crate::doctor::without_a_system_user_it_says_how_long_permissions_stay as without_a_system_user_it_says_how_long_permissions_stay;
     crate::doctor::with_nothing_but_an_address_it_says_what_it_could_not_see as with_nothing_but_an_address_it_says_what_it_could_not_see;
     crate::documentation::the_readmes_commands_work_on_a_server as the_readmes_commands_work_on_a_server;
+    crate::documentation::what_init_says_to_do_next_works as what_init_says_to_do_next_works;
     crate::buckets::the_page_about_buckets_shows_what_is_printed as the_page_about_buckets_shows_what_is_printed;
     crate::audit::each_decision_is_one_event_at_both_places as each_decision_is_one_event_at_both_places;
     crate::audit::while_the_stream_is_away_events_wait_and_arrive_once as while_the_stream_is_away_events_wait_and_arrive_once;
@@ -214,6 +215,8 @@ on_every_server! {
     crate::audit::message_ids_of_services_are_not_the_events_ids as message_ids_of_services_are_not_the_events_ids;
     crate::audit::an_auditor_reads_with_each_library as an_auditor_reads_with_each_library;
     crate::audit::people_read_the_stream as people_read_the_stream;
+    crate::audit::people_read_it_by_the_settings as people_read_it_by_the_settings;
+    crate::audit::it_is_read_up_to_a_time as it_is_read_up_to_a_time;
     crate::audit::a_policy_that_keeps_it_from_starting_is_an_event as a_policy_that_keeps_it_from_starting_is_an_event;
     crate::sessions::who_loses_something_is_closed_and_nobody_else as who_loses_something_is_closed_and_nobody_else;
     crate::sessions::who_gains_is_closed_only_when_the_settings_say_so as who_gains_is_closed_only_when_the_settings_say_so;
@@ -249,6 +252,9 @@ on_every_server! {
     crate::consumers::a_deployment_without_the_imports_is_told_so as a_deployment_without_the_imports_is_told_so;
     crate::bucket::a_fleet_waits_for_its_bucket_and_follows_it as a_fleet_waits_for_its_bucket_and_follows_it;
     crate::bucket::what_was_pushed_is_logged_shown_pulled_and_rolled_back as what_was_pushed_is_logged_shown_pulled_and_rolled_back;
+    crate::bucket::questions_are_answered_by_what_is_served as questions_are_answered_by_what_is_served;
+    crate::bucket::a_folder_that_is_not_what_is_served_is_said as a_folder_that_is_not_what_is_served_is_said;
+    crate::bucket::a_removed_key_is_known_as_its_former_services as a_removed_key_is_known_as_its_former_services;
     crate::bucket::an_invalid_push_changes_nothing_and_everyone_hears as an_invalid_push_changes_nothing_and_everyone_hears;
     crate::bucket::where_nobody_can_be_asked_nothing_is_pushed as where_nobody_can_be_asked_nothing_is_pushed;
     crate::bucket::of_two_who_push_at_once_one_wins as of_two_who_push_at_once_one_wins;

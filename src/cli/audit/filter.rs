@@ -76,12 +76,14 @@ fn text<'v>(data: &'v Value, name: &str) -> Option<&'v str> {
     data.get(name).and_then(Value::as_str)
 }
 
-/// Whether an event is about a service: as who did it, who owns what it is about, or who is in
-/// the list of what a policy changed.
+/// Whether an event is about a service: as who did it, who had the key of who did, who owns what it
+/// is about, or who is in the list of what a policy changed.
 fn concerns(data: &Value, service: &str) -> bool {
     // Owners that share keys are in one text, with commas.
     let owns = text(data, "owner").is_some_and(|all| all.split(", ").any(|one| one == service));
-    let named = text(data, "service") == Some(service) || owns;
+    let named = text(data, "service") == Some(service)
+        || text(data, "former_service") == Some(service)
+        || owns;
     let changes = data.get("changes");
     let listed = ["added", "removed", "changed"].iter().any(|list| {
         let names = changes.and_then(|c| c.get(list)?.get("names")?.as_array());
@@ -117,6 +119,9 @@ mod tests {
             "service": "orders", "outcome": "granted"}});
         let shared = json!({"type": "solewriter.violation", "data": {
             "service": "billing", "keyspace": "x", "owner": "orders, other"}});
+        let removed = json!({"type": "solewriter.authorisation.denied", "data": {
+            "reason": "unknown_key", "former_service": "orders"}});
+        assert!(concerns(&removed["data"], "orders") && !concerns(&removed["data"], "billing"));
         for (service, taken) in [("orders", true), ("other", true), ("order", false)] {
             assert_eq!(concerns(&shared["data"], service), taken, "{service}");
         }

@@ -5,16 +5,12 @@ use std::fmt::Write as _;
 use clap::Args;
 use serde::Serialize;
 
+use super::super::asked::named_by;
 use super::super::tool::{Format, NO, Output, SettingsArgs, YES, count, json, line};
 use super::cannot;
 use crate::broker;
 use crate::config::Tool;
-use crate::doctor::look::pushed;
 use crate::nats::Login;
-use crate::policy::bucket::Bucket;
-use crate::policy::directory::Directory;
-use crate::policy::model::Policy;
-use crate::policy::validate::validate_for;
 use crate::sessions::consumers::listing::Jetstream;
 use crate::sessions::consumers::sweep::{Accounts, Survey, survey};
 use crate::sessions::consumers::verdict::Owner;
@@ -58,7 +54,7 @@ impl Consumers {
     pub(super) async fn output(&self) -> Result<Output, Output> {
         let tool = self.settings.load()?;
         let accounts = accounts(&tool).await?;
-        let policy = policy(&tool).await?;
+        let policy = named_by(&tool).await?.policy;
         let found = survey(&accounts, &policy, tool.sessions.consumers).await.map_err(|error| {
             cannot(&format!("{error}; is it so that {}?", broker::CONSUMERS_NEED))
         })?;
@@ -93,21 +89,6 @@ async fn accounts(tool: &Tool) -> Result<Accounts, Output> {
     } else {
         Accounts { state: Jetstream::own(client), audit: None, audit_streams }
     })
-}
-
-/// The policy that the settings name: a folder, or a bucket.
-async fn policy(tool: &Tool) -> Result<Policy, Output> {
-    let files = if let Some(path) = &tool.policy {
-        Directory::new(path).read().map_err(Output::wrong)?
-    } else {
-        let login = tool.reader().map_err(Output::wrong)?;
-        let options = broker::options(&login, &tool.tls, "solewriter-sessions");
-        let options = options.map_err(|error| cannot(&error))?;
-        let client = broker::connect(&tool.servers, options).await.map_err(|e| cannot(&e))?;
-        let bucket = Bucket::new(client, tool.bucket.clone());
-        pushed(&bucket).await.map_err(|blind| cannot(&format!("{}; {}", blind.why, blind.mend)))?
-    };
-    Ok(validate_for(&files, &tool.defaults.audit).map_err(Output::wrong)?.policy)
 }
 
 impl<'a> View<'a> {

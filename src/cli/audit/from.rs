@@ -1,0 +1,100 @@
+//! Where the audit streams are read, and as whom.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::cannot;
+use crate::audit::origin::FOLLOWER;
+use crate::audit::reader::Reader;
+use crate::cli::asked::SETTINGS;
+use crate::cli::tool::Output;
+use crate::config::{Overrides, Tool};
+use crate::keys::{Seed, User};
+use crate::permissions::AuditStreams;
+
+/// Whose seed it is when nobody says whose, and there are no settings.
+const AUDITOR: &str = "keys/auditor.nk";
+/// What requests to the streams begin with in their own account.
+const OWN_API: &str = "$JS.API";
+
+/// Where to read, and as whom.
+#[derive(Args)]
+pub struct From {
+    /// The settings file: servers, TLS, the streams, and the seed of their admin
+    /// [default: solewriter.toml, if it is there; else 127.0.0.1:4222 is asked].
+    #[arg(short, long, value_name = "FILE", env = "SOLEWRITER_CONFIG")]
+    config: Option<PathBuf>,
+    /// File with the seed of a service that reads the audit streams, instead of their admin's of
+    /// the settings [default without settings: keys/auditor.nk].
+    #[arg(long, value_name = "FILE")]
+    nkey_seed: Option<PathBuf>,
+    /// The name of that service, for its inbox. The admin may have any.
+    #[arg(long, value_name = "NAME", default_value = "auditor")]
+    service_name: String,
+    /// The streams: of what solewriter decided, and of what services report. Name one to read it
+    /// alone [default: those of the settings, or `AUDIT_EVENTS,AUDIT_SERVICES`].
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    stream: Option<Vec<String>>,
+    /// What requests of the --nkey-seed to their JetStream begin with [default: `[audit] api` of the
+    /// settings, or $JS.AUDIT.API].
+    #[arg(long, value_name = "PREFIX")]
+    api: Option<String>,
+    /// Services that follow servers' logs (`solewriter violations`): they may tell what others did.
+    #[arg(long, value_name = "LIST", default_value = FOLLOWER, value_delimiter = ',')]
+    pub followers: Vec<String>,
+    #[command(flatten)]
+    overrides: Overrides,
+}
+
+impl From {
+    /// The settings file, which must be there when it is named.
+    fn file(&self) -> Option<&Path> {
+        let here = Path::new(SETTINGS);
+        self.config.as_deref().or_else(|| here.is_file().then_some(here))
+    }
+
+    /// Who reads, and where.
+    pub fn reader(self) -> Result<Reader, Output> {
+        let file = self.file();
+        let tool = match file {
+            Some(path) => Tool::load(path, &self.overrides),
+            None => Tool::without_file(&self.overrides),
+        };
+        let tool = tool.map_err(Output::wrong)?;
+        let streams = tool.defaults.audit.clone();
+        let (seed, api) = if self.nkey_seed.is_none() && file.is_some() {
+            (admin(&tool, &streams)?, OWN_API.to_owned())
+        } else {
+            let path = self.nkey_seed.unwrap_or_else(|| AUDITOR.into());
+            (read(&path)?, self.api.unwrap_or_else(|| streams.api().to_owned()))
+        };
+        // What is none would be a subject that nobody answers.
+        AuditStreams::new(None, None, Some(&api))
+            .map_err(|error| cannot(&format!("--api: {error}")))?;
+        let both = || [streams.events(), streams.services()].map(str::to_owned).to_vec();
+        let streams = self.stream.unwrap_or_else(both);
+        let Tool { servers, tls, .. } = tool;
+        Ok(Reader { servers, seed, service: self.service_name, tls, streams, api })
+    }
+}
+
+/// The seed of the streams' admin. Where they are beside the buckets, as in deployments of older
+/// versions, that is the buckets' admin.
+fn admin(tool: &Tool, streams: &AuditStreams) -> Result<Seed<User>, Output> {
+    let seed = if streams.are_beside_buckets() { tool.admin() } else { tool.audit_admin() };
+    seed.map_err(|problems| {
+        let mut output = Output::wrong(problems);
+        output.err += "or give --nkey-seed: a service that reads the streams has a seed, too\n";
+        output
+    })
+}
+
+fn read(path: &Path) -> Result<Seed<User>, Output> {
+    let shown = path.display();
+    let text = std::fs::read_to_string(path).map(zeroize::Zeroizing::new);
+    let text = text.map_err(|error| {
+        cannot(&format!("{shown} cannot be read: {error}; --config names the settings file"))
+    })?;
+    Seed::parse(&text).map_err(|error| cannot(&format!("{shown} does not hold the seed: {error}")))
+}
