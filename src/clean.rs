@@ -102,13 +102,12 @@ fn escape(text: &str, bad: impl Fn(char) -> bool) -> Cow<'_, str> {
 }
 
 /// What a hostile name is made of, for tests of everything that prints.
-#[cfg(test)]
-pub(crate) const HOSTILE: &str =
+pub const HOSTILE: &str =
     "e\u{1b}[31mvil\n\rline\u{85}\u{202e}\u{2066}\u{2028}\u{200b}\u{feff}\u{e0041}.";
 
 /// What a test finds in text that was printed: every character that should not be there.
-#[cfg(test)]
-pub(crate) fn dirt(text: &str) -> Vec<char> {
+#[must_use]
+pub fn dirt(text: &str) -> Vec<char> {
     text.chars().filter(|c| is_unclean(*c) && *c != '\n').collect()
 }
 

@@ -23,9 +23,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 
 pub use self::answer::{Limits, Service};
-#[cfg(all(unix, feature = "sandbox"))]
-pub(crate) use self::connection::reconnect_delay;
-pub use self::connection::{CALLOUT_SUBJECT, ServiceError, connect_beside};
+pub use self::connection::{CALLOUT_SUBJECT, ServiceError, connect_beside, reconnect_delay};
 pub use self::health::Health;
 use self::link::{End, Link};
 use self::queue::Queue;

@@ -99,7 +99,8 @@ pub(super) fn room(client: &Client) -> usize {
 }
 
 /// The pause before the next attempt to come back, after so many.
-pub(crate) fn reconnect_delay(attempts: usize) -> Duration {
+#[must_use]
+pub fn reconnect_delay(attempts: usize) -> Duration {
     if attempts < SOON { RETURN_SOON } else { RETURN_AT_MOST }
 }
 
