@@ -138,14 +138,14 @@ mod tests {
                 Defaults { account: "APP".into(), lifetime, audit: AuditStreams::default() };
             let decider = Decider::new(defaults, Vec::new(), 0.1);
             let policy = validate(&[SourceFile::new("p.toml", text)]).unwrap().policy;
-            look_within(seen, &decider, &policy).as_secs_f64()
+            look_within(seen, &decider, &policy).as_secs()
         };
         let short = "[service.a]\n[service.b]\nlifetime = \"60s\"\n";
-        assert_eq!(of("[service.a]\n", 3600, None), 1620.0);
-        assert_eq!(of("[service.a]\n", 3600, Some(3300)), 150.0);
-        assert_eq!(of(short, 3600, None), 27.0);
-        assert_eq!(of(short, 3600, Some(54)), 5.0, "until it has its new connection in time");
-        assert_eq!(of("[service.a]\n", 1, None), 5.0, "what is too short asks for nothing");
+        assert_eq!(of("[service.a]\n", 3600, None), 1620);
+        assert_eq!(of("[service.a]\n", 3600, Some(3300)), 150);
+        assert_eq!(of(short, 3600, None), 27);
+        assert_eq!(of(short, 3600, Some(54)), 5, "until it has its new connection in time");
+        assert_eq!(of("[service.a]\n", 1, None), 5, "what is too short asks for nothing");
     }
 
     #[test]

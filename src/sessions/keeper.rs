@@ -285,26 +285,20 @@ impl Keeper {
             return None;
         }
         self.fleet.tell_waiting(waiting);
-        let Later { mut duties, expiring, mut gains } = Later::of(later);
-        found += duties.len() + gains.len();
+        let mut later = Later::of(later);
+        found += later.duties.len() + later.gains.len();
         // Whoever gave something up is closed before who takes it over, as far as can be known.
         let over = complete && agreed && done.failed == 0 && held_back == 0 && !done.cut_short;
         let for_long = self.store.current().map(|current| current.since.elapsed());
         if !over && for_long.is_none_or(|for_long| for_long < HAND_OVER_ANYWAY) {
-            held_back += duties.len() + gains.len();
-            (duties, gains) = (Vec::new(), Vec::new());
+            held_back += later.wait();
         }
-        held_back += hold_back(&mut duties, patience, began);
-        held_back += hold_back(&mut gains, patience, began);
-        held_back += leave(&mut duties, pace) + leave(&mut gains, pace);
+        held_back += later.limit(patience, began, pace);
+        let Later { duties, expiring, gains } = later;
         let mut ended = sweep::Done::default();
+        done.add(close(duties, pace).await);
         if !done.cut_short {
-            done.add(close(duties, pace).await);
-        }
-        if !done.cut_short {
-            let mut expiring = expiring;
             let pace = pace.max(pace_of(&expiring));
-            held_back += leave(&mut expiring, pace);
             ended = close(expiring, pace).await;
             done.cut_short |= ended.cut_short;
         }
@@ -368,6 +362,21 @@ impl Later {
         }
         later.expiring.sort_by(|a, b| a.closing.cause.cmp(&b.closing.cause));
         later
+    }
+
+    /// Nobody gains anything in this round. Gives how many wait.
+    fn wait(&mut self) -> usize {
+        std::mem::take(&mut self.duties).len() + std::mem::take(&mut self.gains).len()
+    }
+
+    /// Leaves out who came back with an old grant just now, and what takes too long for one round.
+    /// Gives how many.
+    fn limit(&mut self, patience: &Patience, now: Instant, pace: u32) -> usize {
+        let gain = [&mut self.duties, &mut self.gains];
+        let held: usize =
+            gain.into_iter().map(|gain| hold_back(gain, patience, now) + leave(gain, pace)).sum();
+        let hurried = pace.max(pace_of(&self.expiring));
+        held + leave(&mut self.expiring, hurried)
     }
 }
 
