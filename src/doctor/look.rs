@@ -147,11 +147,10 @@ pub async fn mappings(tool: &Tool, account: &str) -> Look<Mappings> {
     let connected = connect(tool, Role::System, None, false).await;
     let client = match (&connected.client, connected.user.login) {
         (Some(client), _) => client,
-        (None, Login::NotSet) => return Err(without(Role::System)),
         (None, Login::Unusable(why) | Login::Refused(why) | Login::Untrusted(why)) => {
             return Err(Blind::new(why, format!("see {}", Role::System.setting())));
         }
-        (None, Login::In) => return Err(without(Role::System)),
+        (None, Login::NotSet | Login::In) => return Err(without(Role::System)),
     };
     let servers = System::of(Some(client)).await.servers.servers;
     let seen = system::account(client, account, &servers).await;
