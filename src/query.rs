@@ -5,6 +5,7 @@
 //! different after a "no".
 
 pub mod advice;
+pub mod mapped;
 
 use std::fmt;
 use std::sync::Arc;

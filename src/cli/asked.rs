@@ -9,12 +9,15 @@ use super::policy::{connect_to_read, head, named, unread};
 use super::tool::{GrantArgs, Output, WRONG, accept, line, read, time};
 use super::{git, runtime};
 use crate::config::{Overrides, PolicySource, Tool};
+use crate::doctor::look::mappings;
+use crate::doctor::seen::Blind;
 use crate::keys::UserKey;
 use crate::permissions::Defaults;
 use crate::policy::bucket::Bucket;
 use crate::policy::bucket::entry::Entry;
 use crate::policy::model::Policy;
 use crate::policy::validate::revision;
+use crate::query::mapped::Mappings;
 use crate::source::{Problem, Problems, SourceFile};
 
 /// The newest revision of what is served, as OLD or NEW.
@@ -69,11 +72,27 @@ pub(super) struct Loaded {
     pub pushed: Option<Entry>,
     /// What whoever asks should know beside the answer: a line each.
     pub notes: String,
+    /// The settings that name it, if it is what is served.
+    settings: Option<Tool>,
 }
 
 impl Loaded {
     fn new((files, policy): (Vec<SourceFile>, Policy), defaults: Defaults) -> Self {
-        Self { files, policy, defaults, pushed: None, notes: String::new() }
+        Self { files, policy, defaults, pushed: None, notes: String::new(), settings: None }
+    }
+
+    /// The mappings of an account, where what is served is asked about; the error is a note of why
+    /// they were not seen.
+    pub(super) fn mappings(&self, account: &str) -> Result<Mappings, String> {
+        let Some(tool) = &self.settings else { return Ok(Mappings::new()) };
+        let seen = match runtime() {
+            Ok(runtime) => runtime.block_on(mappings(tool, account)),
+            Err(error) => Err(Blind::new(error.to_string(), "try again")),
+        };
+        seen.map_err(|Blind { why, mend }| {
+            let (why, mend) = (line(&why), line(&mend));
+            format!("note: `mappings` of account {account} were not looked at: {why}; {mend}\n")
+        })
     }
 }
 
@@ -195,6 +214,7 @@ fn served(config: &Path, which: &Which<'_>, beside: &Path) -> Result<Loaded, Out
         let folder = line(&beside.display().to_string());
         loaded.notes = format!("note: the folder {folder} is not what is served\n");
     }
+    loaded.settings = Some(tool);
     Ok(loaded)
 }
 

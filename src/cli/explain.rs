@@ -15,6 +15,7 @@ use crate::keys::UserKey;
 use crate::permissions::{Grant, Permission, Side, inbox_prefix};
 use crate::policy::model::{Policy, Service, ServiceKey};
 use crate::query::advice::{Advice, advise};
+use crate::query::mapped::{Mapped, Mappings, left, mapped};
 use crate::query::{self, Answer, Question, Reach, Verb, may};
 use crate::source::Problem;
 
@@ -62,6 +63,8 @@ struct Subject<'p> {
     grant: Grant,
     /// Why no connection of this identity is accepted.
     barred: Option<String>,
+    /// The mappings of its account that meet what is asked about.
+    mapped: Vec<Mapped>,
 }
 
 impl Explain {
@@ -82,18 +85,27 @@ impl Explain {
             .map_err(|problem| loaded.wrong(self.formerly(problem, &loaded)))?;
         let grant = Grant::of(service, &loaded.defaults)
             .map_err(|error| Output::wrong(no_grant(&service.name, &service.at, &error)))?;
+        // Mappings change what is published, and nothing that is subscribed to.
+        let publishes = question.as_ref().is_none_or(|q| q.verb() != Verb::Subscribe);
+        let mappings =
+            if publishes { loaded.mappings(grant.account()) } else { Ok(Mappings::new()) };
+        let (mappings, unseen) = match mappings {
+            Ok(mappings) => (mappings, String::new()),
+            Err(note) => (Mappings::new(), note),
+        };
+        let mapped = mapped(&grant, &mappings, question.as_ref());
         let now = self.at.unwrap_or_else(jiff::Timestamp::now).as_second();
         let barred = match (&service.disabled, key) {
             (Some(why), _) => Some(format!("the service is disabled: {why}")),
             (None, Some(key)) => in_time(key, now).err().map(|denial| denial.to_string()),
             (None, None) => None,
         };
-        let subject = Subject { policy, service, key, grant, barred };
+        let subject = Subject { policy, service, key, grant, barred, mapped };
         let mut output = match question {
             Some(question) => subject.answer(&question, self.format),
             None => subject.overview(self.subjects, self.format),
         };
-        output.err.insert_str(0, &loaded.notes);
+        output.err.insert_str(0, &(loaded.notes + &unseen));
         Ok(output)
     }
 
@@ -169,6 +181,8 @@ struct OverviewView<'a> {
     connections: Vec<&'static str>,
     inbox_prefix: String,
     rules: Vec<GrantedView<'a>>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    mapped: &'a [Mapped],
     publish: ListsView<'a>,
     subscribe: ListsView<'a>,
 }
@@ -184,6 +198,8 @@ struct AnswerView<'a> {
     accepted: bool,
     barred: Option<&'a str>,
     rules: Vec<GrantedView<'a>>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    mapped: &'a [Mapped],
     owner: Option<OwnerView>,
     nearest: Option<RuleView>,
     never: Option<String>,
@@ -250,6 +266,7 @@ impl Subject<'_> {
                         permissions: self.permissions(index),
                     })
                     .collect(),
+                mapped: &self.mapped,
                 publish: ListsView { allow: &publish.allow, deny: &publish.deny },
                 subscribe: ListsView { allow: &subscribe.allow, deny: &subscribe.deny },
             };
@@ -291,18 +308,20 @@ impl Subject<'_> {
         if self.grant.rules().is_empty() {
             text += "  nothing is granted\n";
         }
+        self.list_mapped(&mut text);
         Output::data(text, code)
     }
 
     fn answer(&self, question: &Question, format: Format) -> Output {
-        let answer = may(&self.grant, question);
-        let allowed = answer.is_yes() && self.barred.is_none();
-        let code = if allowed { YES } else { NO };
+        let mut answer = may(&self.grant, question);
         let advice = if answer.is_yes() {
             Advice::default()
         } else {
             advise(self.policy, self.service, question)
         };
+        answer.reach = left(answer.reach, &self.mapped);
+        let allowed = answer.is_yes() && self.barred.is_none();
+        let code = if allowed { YES } else { NO };
         if format == Format::Json {
             return Output::data(json(&self.view(question, &answer, advice)), code);
         }
@@ -335,10 +354,17 @@ impl Subject<'_> {
                 _ => "  the rest is refused\n",
             };
         }
+        self.list_mapped(&mut text);
         for sentence in advice.sentences(answer.reach) {
             let _ = writeln!(text, "  {sentence}");
         }
         Output::data(text, code)
+    }
+
+    fn list_mapped(&self, text: &mut String) {
+        for mapped in &self.mapped {
+            let _ = writeln!(text, "  {}", line(&mapped.sentence(self.grant.account())));
+        }
     }
 
     fn view(&self, question: &Question, answer: &Answer, advice: Advice) -> AnswerView<'_> {
@@ -366,6 +392,7 @@ impl Subject<'_> {
             accepted: answer.accepted,
             barred: self.barred.as_deref(),
             rules: rules.collect(),
+            mapped: &self.mapped,
             owner: advice.owner.map(|(service, rule)| OwnerView {
                 service: service.to_string(),
                 rule: RuleView::new(&rule),

@@ -303,7 +303,7 @@ fn mappings(seen: &Seen, accounts: &[AccountOn], report: &mut Report) {
                 &account.server,
                 format!(
                     "{} maps `{from}` to `{}`: who may publish `{from}` is refused unless it may \
-                     publish that, whatever `explain` says",
+                     publish that; `explain -c` says of a service whether it may",
                     account.name,
                     to.join("`, `")
                 ),

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use async_nats::{Client, ConnectOptions, ServerAddr};
 
 use super::seen::{
-    AccountOn, Blind, Connection, Entry, Login, Look, Probe, Role, Seen, Server, Settings, Taker,
-    User,
+    AccountOn, Blind, Connection, Entry, Login, Look, Mapping, Probe, Role, Seen, Server, Settings,
+    Taker, User,
 };
 use crate::audit::event::words;
 use crate::broker::{self, BrokerError, addresses};
@@ -21,6 +21,7 @@ use crate::policy::directory::Directory;
 use crate::policy::model::Policy;
 use crate::policy::validate::validate_for;
 use crate::protocol::seal::Sealer;
+use crate::query::mapped::Mappings;
 use crate::sessions::consumers::listing::Jetstream;
 use crate::sessions::consumers::sweep::{self, Accounts, Survey};
 use crate::sessions::survey::survey;
@@ -137,6 +138,38 @@ pub async fn look(tool: &Tool, clock: Clock) -> Seen {
         }
     }
     seen
+}
+
+/// What an account's `mappings` do, on any of the servers.
+///
+/// # Errors
+/// Why that cannot be seen.
+pub async fn mappings(tool: &Tool, account: &str) -> Look<Mappings> {
+    let connected = connect(tool, Role::System, None, false).await;
+    let client = match (&connected.client, connected.user.login) {
+        (Some(client), _) => client,
+        (None, Login::Unusable(why) | Login::Refused(why) | Login::Untrusted(why)) => {
+            return Err(Blind::new(why, format!("see {}", Role::System.setting())));
+        }
+        (None, Login::NotSet | Login::In) => return Err(without(Role::System)),
+    };
+    let servers = System::of(Some(client)).await.servers.servers;
+    let seen = system::account(client, account, &servers).await;
+    let _ = client.drain().await;
+    if seen.is_empty() {
+        let why = format!("no server tells of the account {account}");
+        return Err(Blind::new(why, "see that the system user may ask, with `solewriter doctor`"));
+    }
+    let mut mappings = Mappings::new();
+    for (from, to) in seen.into_iter().flat_map(|account| account.mappings) {
+        let all = mappings.entry(from).or_default();
+        for Mapping { subject } in to {
+            if !all.contains(&subject) {
+                all.push(subject);
+            }
+        }
+    }
+    Ok(mappings)
 }
 
 /// Why something that takes a user cannot be seen.

@@ -171,6 +171,83 @@ pub async fn a_mapping_in_the_services_account(version: &'static str) {
     assert!(mend.contains("mappings"), "{mend}");
 }
 
+const MAPPED: &str = r#"
+[service.source]
+nkeys = ["{source}"]
+publishes = ["ev.*"]
+
+[service.both]
+nkeys = ["{both}"]
+publishes = ["ev.*", "ev.*.0", "half.>"]
+
+[service.half]
+nkeys = ["{half}"]
+publishes = ["half.>"]
+"#;
+
+/// `solewriter explain` of what is served.
+async fn explain(deployment: &Deployment, arguments: &[&str]) -> Ran {
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_solewriter"));
+    command.arg("explain").args(arguments).arg("--config").arg(deployment.files.settings());
+    command.current_dir(&deployment.files.dir);
+    let output = command.output().await.unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    Ran { code: output.status.code().unwrap(), out: text(output.stdout), err: text(output.stderr) }
+}
+
+/// `explain` of what is served knows the mappings of the services' account, and says what the
+/// server does.
+pub async fn explain_knows_the_mappings(version: &'static str) {
+    let mapped = "  APP {\n    mappings: {\n      \"ev.*\": \"ev.{{wildcard(1)}}.0\"\n      \"half.a\": [ { \
+                  destination: half.b, weight: 50% }, { destination: ev.half.0, weight: 50% } ]\n    }";
+    let prepared = Prepared::new().with_server("  APP {", mapped);
+    let deployment = prepared.start(version, MAPPED).await;
+    let settings = deployment.files.settings();
+    let text = std::fs::read_to_string(&settings).unwrap();
+    let servers = text.lines().find(|line| line.starts_with("servers = ")).unwrap();
+    super::deployment::edit(&settings, servers, &format!("servers = [{:?}]", deployment.url()));
+    for (service, subject, said, delivered) in [
+        ("source", "ev.7", "no: source may not publish to ev.7", false),
+        ("both", "ev.7", "yes: both may publish to ev.7", true),
+        ("both", "half.a", "yes: both may publish to half.a", true),
+        ("half", "half.c", "yes: half may publish to half.c", true),
+    ] {
+        let asked = explain(&deployment, &[service, "--publish", subject]).await;
+        assert!(asked.out.starts_with(said), "{asked:?}");
+        assert_eq!((asked.code == 0, asked.err.as_str()), (delivered, ""), "{asked:?}");
+        let mut raw = Raw::login(&deployment, &deployment.service(service)).await;
+        assert_eq!(raw.publish(subject, b"x").await.is_ok(), delivered, "{service} {subject}");
+    }
+    // By weight, some of it is refused.
+    let asked = explain(&deployment, &["half", "--publish", "half.a"]).await;
+    assert!(asked.code == 1 && asked.out.starts_with("in part: half may"), "{asked:?}");
+    let to = "`half.b`, `ev.half.0`: nats-server asks for leave to publish there, and only part is";
+    assert!(
+        asked.out.contains(&format!("  account APP maps `half.a` to {to} granted\n")),
+        "{asked:?}"
+    );
+    let mut raw = Raw::login(&deployment, &deployment.service("half")).await;
+    let mut refused = 0;
+    for _ in 0..64 {
+        refused += usize::from(raw.publish("half.a", b"x").await.is_err());
+    }
+    assert!((1..64).contains(&refused), "{refused} of 64");
+
+    let source = explain(&deployment, &["source", "--format", "json"]).await.json();
+    let expected = json!([{"from": "ev.*", "to": ["ev.{{wildcard(1)}}.0"], "reach": "none"}]);
+    assert_eq!(source["mapped"], expected, "{source}");
+    // Without the system user, that nobody looked is said.
+    let line = text.lines().find(|line| line.contains("keys/system.nk")).unwrap();
+    super::deployment::edit(&settings, line, "");
+    let blind = explain(&deployment, &["source", "--publish", "ev.7"]).await;
+    assert!(
+        blind.code == 0 && blind.err.contains("note: `mappings` of account APP were not"),
+        "{blind:?}"
+    );
+    let subscribes = explain(&deployment, &["source", "--subscribe", "ev.7"]).await;
+    assert_eq!(subscribes.err, "");
+}
+
 pub async fn servers_of_different_versions(version: &'static str) {
     let other = if version == "2.15.1" { "2.14.6" } else { "2.15.1" };
     let prepared = Prepared::new();

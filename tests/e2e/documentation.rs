@@ -166,7 +166,7 @@ pub async fn what_init_says_to_do_next_works(version: &'static str) {
         .unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
     let mut commands = said.lines().filter_map(|line| line.strip_prefix("  "));
-    let files = solewriter::cli::init::Deployment { dir: dir.path().join("deployment") };
+    let files = solewriter::scaffold::Deployment { dir: dir.path().join("deployment") };
     let config = commands.next().unwrap().strip_prefix("nats-server -c ").unwrap();
     let binary = binary(version).await;
     let server = Server::start(&binary, config.as_ref(), dir.path()).await.unwrap();

@@ -166,6 +166,7 @@ on_every_server! {
     crate::buckets::who_is_not_the_admin_is_told_so as who_is_not_the_admin_is_told_so;
     crate::buckets::buckets_of_a_cluster_have_replicas as buckets_of_a_cluster_have_replicas;
     crate::doctor::a_server_that_was_reloaded as a_server_that_was_reloaded;
+    crate::doctor::explain_knows_the_mappings as explain_knows_the_mappings;
     crate::doctor::logins_beside_the_callout as logins_beside_the_callout;
     crate::doctor::a_mapping_in_the_services_account as a_mapping_in_the_services_account;
     crate::doctor::a_healthy_deployment_has_no_problem as a_healthy_deployment_has_no_problem;

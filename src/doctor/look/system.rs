@@ -142,14 +142,20 @@ pub async fn accounts(client: &Client, from: &[ServerName]) -> Vec<AccountOn> {
     names.truncate(MOST_ACCOUNTS);
     let mut accounts = Vec::new();
     for name in names {
-        for answer in ask_all(client, "PING.ACCOUNTZ", &json!({"account": name}), from).await {
-            let detail = answer.data().get("account_detail").unwrap_or(&Value::Null);
-            if let Ok(account) = AccountOn::deserialize(detail) {
-                accounts.push(AccountOn { server: answer.server(), ..account });
-            }
-        }
+        accounts.extend(account(client, &name, from).await);
     }
     accounts
+}
+
+/// One account as every server has it.
+pub async fn account(client: &Client, name: &str, from: &[ServerName]) -> Vec<AccountOn> {
+    let answers = ask_all(client, "PING.ACCOUNTZ", &json!({"account": name}), from).await;
+    let read = |answer: &Answer| {
+        let detail = answer.data().get("account_detail").unwrap_or(&Value::Null);
+        let account = AccountOn::deserialize(detail).ok()?;
+        Some(AccountOn { server: answer.server(), ..account })
+    };
+    answers.iter().filter_map(read).collect()
 }
 
 /// Every connection of an account, by server.
