@@ -35,8 +35,9 @@ async fn printed(deployment: &Deployment, mut command: Command) -> String {
     text(&output.stdout)
 }
 
+on_every_server!(the_client_examples_work);
 /// The examples for Python and JavaScript, with the sample policy that `init` writes.
-pub async fn the_client_examples_work(version: &'static str) {
+async fn the_client_examples_work(version: &'static str) {
     let deployment = Deployment::sample(version).await;
     deployment.create_buckets(&["orders"]).await;
 
@@ -59,8 +60,9 @@ pub async fn the_client_examples_work(version: &'static str) {
     assert_eq!(deployment.violations(), []);
 }
 
+on_every_server!(the_guard_lines_of_python_and_javascript_work);
 /// The programs of `docs/guard.md`: as the sample policy's `orders`, refused a key of another.
-pub async fn the_guard_lines_of_python_and_javascript_work(version: &'static str) {
+async fn the_guard_lines_of_python_and_javascript_work(version: &'static str) {
     let deployment = Deployment::sample(version).await;
     create_stream(&deployment).await;
     let folder = deployment.dir.path();
@@ -111,9 +113,10 @@ async fn ours(deployment: &Deployment, command: &str) -> String {
     out
 }
 
+on_every_server!(the_readmes_commands_work_on_a_server);
 /// The README's commands and files, in its order, in the folder that it works in; but for those
 /// that make the deployment and start it, which is done.
-pub async fn the_readmes_commands_work_on_a_server(version: &'static str) {
+async fn the_readmes_commands_work_on_a_server(version: &'static str) {
     let mut deployment = Deployment::sample(version).await;
     let mut lines = include_str!("../../README.md").lines();
     let (mut ran, mut key) = (0, String::new());
@@ -155,8 +158,9 @@ pub async fn the_readmes_commands_work_on_a_server(version: &'static str) {
     ours(&deployment, "solewriter explain billing --policy deployment/policy").await;
 }
 
+on_every_server!(what_init_says_to_do_next_works);
 /// What `init` says to do next, done.
-pub async fn what_init_says_to_do_next_works(version: &'static str) {
+async fn what_init_says_to_do_next_works(version: &'static str) {
     let dir = tempfile::tempdir().unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_solewriter"))
         .args(["init", "deployment", "--nats-listen", "127.0.0.1:-1"])
@@ -198,8 +202,9 @@ fn shown(wanted: &[&str], found: &[&str]) -> bool {
     }
 }
 
+on_every_server!(the_page_about_the_bucket_is_true);
 /// Every command of the page about the policy's bucket, in a deployment that `init` wrote.
-pub async fn the_page_about_the_bucket_is_true(version: &'static str) {
+async fn the_page_about_the_bucket_is_true(version: &'static str) {
     let prepared =
         Prepared::new().with_settings("directory = \"policy\"", "bucket = \"solewriter_policy\"");
     let mut deployment = prepared.start_broker(version, "").await;

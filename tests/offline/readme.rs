@@ -1,11 +1,10 @@
 //! The README's commands do what it says, in its order.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::path::Path;
 use std::process::Command;
 
-const README: &str = include_str!("../README.md");
+const README: &str = include_str!("../../README.md");
 
 /// Runs a command in a folder, and gives what it printed.
 fn run(folder: &Path, command: &str) -> String {
@@ -90,7 +89,7 @@ fn init_says_what_to_do_next() {
 /// (`tests/e2e/documentation.rs`).
 #[test]
 fn what_to_set_in_each_library_is_what_the_examples_set() {
-    let examples = include_str!("../docs/clients.md");
+    let examples = include_str!("../../docs/clients.md");
     for (library, shown) in [
         ("async-nats", "ConnectOptions::with_nkey(seed.trim().to_owned())"),
         ("async-nats", ".custom_inbox_prefix(\"_INBOX.orders\")"),
