@@ -9,8 +9,8 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::net::{TcpListener, UdpSocket};
 use std::path::{self, Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
-use std::sync::{LazyLock, Mutex, PoisonError};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
