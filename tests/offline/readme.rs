@@ -1,10 +1,8 @@
 //! The README's commands do what it says, in its order.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
 use std::process::Command;
 
-const README: &str = include_str!("../README.md");
+const README: &str = include_str!("../../README.md");
 
 /// Every command of `solewriter` in the README, but for those that need a server, which
 /// `tests/e2e/documentation.rs` runs.
@@ -36,7 +34,7 @@ fn the_readmes_commands_work_as_written() {
 /// (`tests/e2e/documentation.rs`).
 #[test]
 fn what_to_set_in_each_library_is_what_the_examples_set() {
-    let examples = include_str!("../docs/clients.md");
+    let examples = include_str!("../../docs/clients.md");
     for (library, shown) in [
         ("async-nats", "ConnectOptions::with_nkey(seed.trim().to_owned())"),
         ("async-nats", ".custom_inbox_prefix(\"_INBOX.orders\")"),

@@ -1,8 +1,6 @@
 //! Audit events, their schema and their page: each kind once with every field, as the code makes
 //! it. `UPDATE_SCHEMA=1` and `UPDATE_DOCS=1` write the schema and the page.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -254,7 +252,10 @@ fn the_committed_schema_is_true() {
         std::fs::write(&path, &text).unwrap();
     }
     let copy = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(copy == text, "run UPDATE_SCHEMA=1 cargo test --test audit, and look at the diff");
+    assert!(
+        copy == text,
+        "run UPDATE_SCHEMA=1 cargo test --test offline audit, and look at the diff"
+    );
 }
 
 /// The part of the page that is made from the table and the samples.
@@ -288,7 +289,7 @@ fn reference() -> String {
 
 #[test]
 fn the_page_has_every_event_with_every_field() {
-    const FROM: &str = "<!-- from here on made by tests/audit.rs -->\n\n";
+    const FROM: &str = "<!-- from here on made by tests/offline/audit.rs -->\n\n";
     let path = root().join("docs/audit.md");
     let page = std::fs::read_to_string(&path).unwrap();
     let (written, found) = page.split_once(FROM).expect("the mark");
@@ -296,6 +297,9 @@ fn the_page_has_every_event_with_every_field() {
     if std::env::var_os("UPDATE_DOCS").is_some() {
         std::fs::write(&path, format!("{written}{FROM}{wanted}")).unwrap();
     } else {
-        assert!(found == wanted, "run UPDATE_DOCS=1 cargo test --test audit, and look at the diff");
+        assert!(
+            found == wanted,
+            "run UPDATE_DOCS=1 cargo test --test offline audit, and look at the diff"
+        );
     }
 }

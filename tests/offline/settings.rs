@@ -1,7 +1,5 @@
 //! Settings: what is accepted, what overrides what, and the whole message for each mistake.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
 use std::path::Path;
 use std::process::{Command, Output};
 

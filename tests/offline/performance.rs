@@ -1,7 +1,5 @@
 //! `docs/performance.md` says what was measured, and nothing else.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
 use std::path::Path;
 
 use solewriter::load::results::{Report, Soak};

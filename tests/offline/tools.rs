@@ -1,7 +1,5 @@
 //! The commands that draw and that help at the keyboard, as a shell sees them.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
 use std::path::Path;
 use std::process::Command;
 

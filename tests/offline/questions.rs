@@ -1,8 +1,6 @@
 //! Runs the commands of `tests/questions` and of `docs/tools.md`, and compares everything they
 //! print. `tests/questions/README.md` says how to add a case; no Rust is needed for it.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -8,7 +8,6 @@
 //! `UPDATE_DOCS=1` writes what was printed, but leaves blocks with `...` alone.
 
 #![cfg(unix)]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -173,7 +172,7 @@ fn the_page_about_doctor_has_every_check_and_advisory() {
     }
     check_table(
         "doctor.md",
-        "<!-- generated from the code: UPDATE_DOCS=1 cargo test --test docs -->",
+        "<!-- generated from the code: UPDATE_DOCS=1 cargo test --test offline docs -->",
         "<!-- end -->",
         &table,
     );
@@ -185,7 +184,7 @@ fn the_page_about_doctor_has_every_check_and_advisory() {
     }
     check_table(
         "doctor.md",
-        "<!-- advisories: UPDATE_DOCS=1 cargo test --test docs -->",
+        "<!-- advisories: UPDATE_DOCS=1 cargo test --test offline docs -->",
         "<!-- end of advisories -->",
         &table,
     );

@@ -1,7 +1,5 @@
 //! Rules to subjects: exactly what is needed, and never what is never granted.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
 use proptest::prelude::*;
 use solewriter::permissions::{AuditStreams, Defaults, Grant, Side, never_granted};
 use solewriter::policy::model::{Access, Policy, StreamName};

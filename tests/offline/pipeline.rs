@@ -1,15 +1,11 @@
 //! The way of one request, without a broker: what is answered, what is refused and why, and what
 //! gets no reply. The same function that `serve` calls.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod support;
-
+use super::support::{Bench, NOW, POLICY, decode};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use solewriter::authorizer::Authorisation;
 use solewriter::keys::{Account, Seed, Server, Signer};
-use support::{Bench, NOW, POLICY, decode};
 
 fn authorise(bench: &Bench, policy: &str, claims: &Value) -> Authorisation {
     let policy = bench.policy(policy);
@@ -515,7 +511,7 @@ fn nothing_secret_reaches_a_denial() {
 fn the_fuzzers_corpus_begins_with_good_input() {
     let bench = Bench::plain();
     let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
-    let sample = include_bytes!("../policy/services.toml").to_vec();
+    let sample = include_bytes!("../../policy/services.toml").to_vec();
     for (file, good) in [
         ("request/good", bench.signed(&bench.claims())),
         ("claims/good", bench.claims().to_string().into_bytes()),

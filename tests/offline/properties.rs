@@ -1,8 +1,6 @@
 //! Random policies: whatever validates keeps the promises, and every tool says what the grants
 //! say.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;

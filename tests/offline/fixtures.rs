@@ -1,8 +1,6 @@
 //! Runs the folders of `tests/fixtures`: a policy in, whole messages out. `README.md` there says
 //! how to add one; no Rust is needed for it.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -148,7 +146,7 @@ fn describe_service(service: &Service) -> String {
 /// Every TOML block of the page, each as a file of one policy.
 #[test]
 fn the_examples_of_the_documentation_hold_together() {
-    let page = include_str!("../docs/policy.md");
+    let page = include_str!("../../docs/policy.md");
     let files: Vec<SourceFile> = page
         .split("```toml\n")
         .skip(1)
@@ -171,7 +169,7 @@ fn the_examples_of_the_documentation_hold_together() {
 /// A code that is not in the documentation cannot be looked up.
 #[test]
 fn every_code_that_a_fixture_shows_is_documented() {
-    let page = include_str!("../docs/policy.md");
+    let page = include_str!("../../docs/policy.md");
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
     for case in fs::read_dir(root).unwrap() {
         let text = fs::read_to_string(case.unwrap().path().join("problems.txt"));

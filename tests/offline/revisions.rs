@@ -1,7 +1,5 @@
 //! `solewriter diff` against git revisions, in a repository made for it.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
 use std::fs;
 use std::path::Path;
 use std::process::Command;
