@@ -109,8 +109,9 @@ async fn server_says(deployment: &Deployment, service: &str, verb: Verb, subject
     }
 }
 
+on_every_server!(the_answers_of_explain_are_the_servers);
 /// For every service and subject, on both sides: the answer of `explain` is the server's.
-pub async fn the_answers_of_explain_are_the_servers(version: &'static str) {
+async fn the_answers_of_explain_are_the_servers(version: &'static str) {
     let deployment = Deployment::start(version, POLICY).await;
     let policy = policy(&deployment);
     let mut yes = 0;
@@ -128,8 +129,9 @@ pub async fn the_answers_of_explain_are_the_servers(version: &'static str) {
     assert!(yes > 30, "the server accepted {yes}: hardly anything was compared");
 }
 
+on_every_server!(who_can_names_those_whom_the_server_lets);
 /// `who-can` names exactly those whom the server lets.
-pub async fn who_can_names_those_whom_the_server_lets(version: &'static str) {
+async fn who_can_names_those_whom_the_server_lets(version: &'static str) {
     let deployment = Deployment::start(version, POLICY).await;
     let policy = policy(&deployment);
     for (verb, subject) in [
@@ -158,8 +160,9 @@ pub async fn who_can_names_those_whom_the_server_lets(version: &'static str) {
     }
 }
 
+on_every_server!(what_diff_says_is_lost_the_server_refuses);
 /// What `diff` says is lost, the server refuses from then on; what it says is gained, it lets.
-pub async fn what_diff_says_is_lost_the_server_refuses(version: &'static str) {
+async fn what_diff_says_is_lost_the_server_refuses(version: &'static str) {
     let mut deployment = Deployment::start(version, POLICY).await;
     let old = policy(&deployment);
     let write = "$KV.orders.1001";

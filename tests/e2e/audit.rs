@@ -144,8 +144,9 @@ async fn log_in(deployment: &Deployment, service: &Service, times: usize) {
     }
 }
 
+on_every_server!(each_decision_is_one_event_at_both_places);
 /// Each decision and each change is one event, in the log and in the stream, at once.
-pub async fn each_decision_is_one_event_at_both_places(version: &'static str) {
+async fn each_decision_is_one_event_at_both_places(version: &'static str) {
     let mut deployment = deployment(version).await;
     let (known, stranger) = (deployment.service("known"), deployment.service("stranger"));
     log_in(&deployment, &known, 1).await;
@@ -250,13 +251,17 @@ async fn an_outage_of(length: Duration, version: &'static str) {
     .await;
 }
 
-pub async fn while_the_stream_is_away_events_wait_and_arrive_once(version: &'static str) {
+on_every_server!(while_the_stream_is_away_events_wait_and_arrive_once);
+async fn while_the_stream_is_away_events_wait_and_arrive_once(version: &'static str) {
     an_outage_of(Duration::from_secs(4), version).await;
 }
 
 /// Two of three servers are killed for a minute, and JetStream with them, while clients log in
 /// through the third: every event is there once, in order, and none is lost.
-pub async fn a_minute_with_one_server_of_three_loses_nothing(version: &'static str) {
+#[ignore = "takes minutes"]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_minute_with_one_server_of_three_loses_nothing() {
+    let version = "2.15.1";
     const OUTAGE: Duration = Duration::from_secs(60);
     let mut deployment = Prepared::new().start_cluster(version, POLICY).await;
     create_stream(&deployment).await;
@@ -325,12 +330,16 @@ pub async fn a_minute_with_one_server_of_three_loses_nothing(version: &'static s
     }
 }
 
-pub async fn a_minute_without_the_stream_loses_nothing(version: &'static str) {
+#[ignore = "takes a minute"]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_minute_without_the_stream_loses_nothing() {
+    let version = "2.15.1";
     an_outage_of(Duration::from_secs(60), version).await;
 }
 
+on_every_server!(a_killed_server_loses_no_event);
 /// The server, JetStream and all, is killed under load and comes back.
-pub async fn a_killed_server_loses_no_event(version: &'static str) {
+async fn a_killed_server_loses_no_event(version: &'static str) {
     let mut deployment = deployment(version).await;
     let known = deployment.service("known");
     for round in 1..=2 {
@@ -364,8 +373,9 @@ pub async fn a_killed_server_loses_no_event(version: &'static str) {
     assert_eq!(of_type(&events, "lost").len(), 0);
 }
 
+on_every_server!(what_a_killed_instance_left_is_sent_by_the_next);
 /// The service is killed while the stream is away: what it recorded is sent by the next one.
-pub async fn what_a_killed_instance_left_is_sent_by_the_next(version: &'static str) {
+async fn what_a_killed_instance_left_is_sent_by_the_next(version: &'static str) {
     let mut deployment = deployment(version).await;
     let known = deployment.service("known");
     log_in(&deployment, &known, 30).await;
@@ -378,8 +388,9 @@ pub async fn what_a_killed_instance_left_is_sent_by_the_next(version: &'static s
     accounted_for(&deployment).await;
 }
 
+on_every_server!(an_instance_killed_under_load_accounts_for_every_event);
 /// Killed under load with everything in flight: each event is there once, or told as lost.
-pub async fn an_instance_killed_under_load_accounts_for_every_event(version: &'static str) {
+async fn an_instance_killed_under_load_accounts_for_every_event(version: &'static str) {
     let mut deployment = deployment(version).await;
     let known = deployment.service("known");
     for round in 0..3 {
@@ -437,8 +448,9 @@ async fn accounted_for(deployment: &Deployment) {
     }
 }
 
+on_every_server!(old_events_are_not_sent_twice_after_the_duplicate_window);
 /// What may have been sent long ago is sent again only when the stream does not have it.
-pub async fn old_events_are_not_sent_twice_after_the_duplicate_window(version: &'static str) {
+async fn old_events_are_not_sent_twice_after_the_duplicate_window(version: &'static str) {
     let mut deployment = Prepared::new().start_broker(version, POLICY).await;
     let mut config = stream::config(DEFAULT_NAME, 1);
     // As if the window had long passed.
@@ -480,8 +492,9 @@ pub async fn old_events_are_not_sent_twice_after_the_duplicate_window(version: &
     eventually("the old spool to be removed", async || (!run.exists()).then_some(())).await;
 }
 
+on_every_server!(what_a_killed_instance_had_in_memory_is_told);
 /// The count of what a run recorded outlives its kill; what is not on disk is told as lost.
-pub async fn what_a_killed_instance_had_in_memory_is_told(version: &'static str) {
+async fn what_a_killed_instance_had_in_memory_is_told(version: &'static str) {
     let mut deployment = Prepared::new().start_broker(version, POLICY).await;
     create_stream(&deployment).await;
     let source = Source::new(PRODUCER, jiff::Timestamp::now(), std::process::id());
@@ -514,8 +527,9 @@ fn whole(value: f64) -> u64 {
     value as u64
 }
 
+on_every_server!(past_the_spools_limit_the_loss_is_counted_and_told);
 /// What does not fit into the spool is counted, and told when there is room again.
-pub async fn past_the_spools_limit_the_loss_is_counted_and_told(version: &'static str) {
+async fn past_the_spools_limit_the_loss_is_counted_and_told(version: &'static str) {
     let mut deployment = Prepared::new().start_broker(version, POLICY).await;
     deployment.add_instance(&["--audit-spool-limit", "1MiB"]).await;
     let known = deployment.service("known");
@@ -543,8 +557,9 @@ pub async fn past_the_spools_limit_the_loss_is_counted_and_told(version: &'stati
     assert_eq!(missing as u64, counted, "the log has them all");
 }
 
+on_every_server!(who_may_publish_and_read_is_what_the_policy_says);
 /// A service publishes as itself alone, and only an auditor reads.
-pub async fn who_may_publish_and_read_is_what_the_policy_says(version: &'static str) {
+async fn who_may_publish_and_read_is_what_the_policy_says(version: &'static str) {
     let deployment = deployment(version).await;
     let known = deployment.service("known");
     let mut client = Raw::login(&deployment, &known).await;
@@ -588,9 +603,10 @@ pub async fn who_may_publish_and_read_is_what_the_policy_says(version: &'static 
     client.publish("$JS.AUDIT.API.STREAM.INFO.AUDIT_EVENTS", b"").await.unwrap();
 }
 
+on_every_server!(one_service_wipes_its_own_events_alone);
 /// What a service publishes pushes out its own events alone, suppresses nobody's, and reaches
 /// solewriter's stream in no way.
-pub async fn one_service_wipes_its_own_events_alone(version: &'static str) {
+async fn one_service_wipes_its_own_events_alone(version: &'static str) {
     let deployment = deployment(version).await;
     let (known, violations) = (deployment.service("known"), deployment.service("violations"));
     log_in(&deployment, &known, 3).await;
@@ -673,9 +689,10 @@ async fn flood(deployment: &Deployment, service: &Service) {
     }
 }
 
+on_every_server!(message_ids_of_services_are_not_the_events_ids);
 /// A service that knows another's run cannot have its events dropped: what the stream knows a
 /// message again by is nobody's business before it is used.
-pub async fn message_ids_of_services_are_not_the_events_ids(version: &'static str) {
+async fn message_ids_of_services_are_not_the_events_ids(version: &'static str) {
     let deployment = deployment(version).await;
     let known = deployment.service("known");
     let options = Options::new("known", known.seed.expose().to_owned());
@@ -699,9 +716,10 @@ pub async fn message_ids_of_services_are_not_the_events_ids(version: &'static st
     assert_eq!(ids.len(), 2);
 }
 
+on_every_server!(an_id_that_somebody_used_first_is_told_as_a_loss);
 /// Message ids belong to the whole stream: who may publish to solewriter's own, which no service
 /// may, and uses the id of an event to come, suppresses it; and that is told.
-pub async fn an_id_that_somebody_used_first_is_told_as_a_loss(version: &'static str) {
+async fn an_id_that_somebody_used_first_is_told_as_a_loss(version: &'static str) {
     let mut deployment = deployment(version).await;
     let known = deployment.service("known");
     let events = settled(&deployment).await;
@@ -734,8 +752,9 @@ pub async fn an_id_that_somebody_used_first_is_told_as_a_loss(version: &'static 
     assert_eq!(deployment.instances[0].metric(metric).await, 1.0);
 }
 
+on_every_server!(an_auditor_reads_with_each_library);
 /// The client libraries read the stream with an ordered consumer, without one violation.
-pub async fn an_auditor_reads_with_each_library(version: &'static str) {
+async fn an_auditor_reads_with_each_library(version: &'static str) {
     let deployment = deployment(version).await;
     log_in(&deployment, &deployment.service("known"), 300).await;
     let wanted = settled(&deployment).await.len();
@@ -785,7 +804,8 @@ async fn audit(deployment: &Deployment, arguments: &[&str]) -> (Option<i32>, Str
     (output.status.code(), text + &String::from_utf8(output.stderr).unwrap())
 }
 
-pub async fn people_read_the_stream(version: &'static str) {
+on_every_server!(people_read_the_stream);
+async fn people_read_the_stream(version: &'static str) {
     let deployment = deployment(version).await;
     let (known, stranger) = (deployment.service("known"), deployment.service("stranger"));
     log_in(&deployment, &known, 2).await;
@@ -837,8 +857,9 @@ pub async fn people_read_the_stream(version: &'static str) {
     assert!(text.contains("audits = [\"OTHER\"]"), "{text}");
 }
 
+on_every_server!(a_policy_that_keeps_it_from_starting_is_an_event);
 /// A service that cannot start because of its policy says so in the stream.
-pub async fn a_policy_that_keeps_it_from_starting_is_an_event(version: &'static str) {
+async fn a_policy_that_keeps_it_from_starting_is_an_event(version: &'static str) {
     let mut deployment = Prepared::new().start_broker(version, POLICY).await;
     create_stream(&deployment).await;
     edit(&deployment.files.policy().join("test.toml"), "audits", "audit");

@@ -70,7 +70,8 @@ async fn connected_instances(deployment: &Deployment, count: usize) {
     .await;
 }
 
-pub async fn two_instances_share_the_load(version: &'static str) {
+on_every_server!(two_instances_share_the_load);
+async fn two_instances_share_the_load(version: &'static str) {
     const SIZE: usize = 200;
     let mut deployment = Deployment::start(version, POLICY).await;
     deployment.add_instance(&[]).await;
@@ -85,7 +86,8 @@ pub async fn two_instances_share_the_load(version: &'static str) {
     assert!(all.iter().all(|share| *share > SIZE / 5), "{all:?}");
 }
 
-pub async fn after_a_crash_the_other_instance_goes_on(version: &'static str) {
+on_every_server!(after_a_crash_the_other_instance_goes_on);
+async fn after_a_crash_the_other_instance_goes_on(version: &'static str) {
     const SIZE: usize = 200;
     let mut deployment = Deployment::start(version, POLICY).await;
     deployment.add_instance(&[]).await;
@@ -103,7 +105,8 @@ pub async fn after_a_crash_the_other_instance_goes_on(version: &'static str) {
     assert!(lost <= 16, "{lost} were lost, more than were under way at once");
 }
 
-pub async fn an_instance_that_is_stopped_answers_what_it_took_on(version: &'static str) {
+on_every_server!(an_instance_that_is_stopped_answers_what_it_took_on);
+async fn an_instance_that_is_stopped_answers_what_it_took_on(version: &'static str) {
     // Enough to outlast the stop, which takes two seconds with the last audit events.
     const SIZE: usize = 4000;
     let mut deployment = Deployment::start(version, POLICY).await;
@@ -129,8 +132,9 @@ pub async fn an_instance_that_is_stopped_answers_what_it_took_on(version: &'stat
     assert_eq!(answered, SIZE, "each request is answered once");
 }
 
+on_every_server!(a_rolling_restart_loses_nobody);
 /// One after the other, as a rolling update does it.
-pub async fn a_rolling_restart_loses_nobody(version: &'static str) {
+async fn a_rolling_restart_loses_nobody(version: &'static str) {
     const SIZE: usize = 500;
     let mut deployment = Deployment::start(version, POLICY).await;
     deployment.add_instance(&[]).await;
@@ -145,8 +149,9 @@ pub async fn a_rolling_restart_loses_nobody(version: &'static str) {
     everybody_is_in(&load.await.unwrap(), SIZE);
 }
 
+on_every_server!(a_slow_authorisation_is_survived);
 /// nats-server pings a client that it has not let in after 2 s; each library must live through that.
-pub async fn a_slow_authorisation_is_survived(version: &'static str) {
+async fn a_slow_authorisation_is_survived(version: &'static str) {
     let policy = "[service.known]\nnkeys = [\"{known}\"]\nowns = [\"orders\"]\n";
     let deployment = Deployment::start(version, policy).await;
     deployment.create_buckets(&["orders"]).await;
@@ -177,9 +182,10 @@ pub async fn a_slow_authorisation_is_survived(version: &'static str) {
     }
 }
 
+on_every_server!(an_issuer_is_rotated_without_a_failed_login, much_room);
 /// As docs/operations.md has it: instances with the new issuer in a queue group of their own, then one
 /// server after the other.
-pub async fn an_issuer_is_rotated_without_a_failed_login(version: &'static str) {
+async fn an_issuer_is_rotated_without_a_failed_login(version: &'static str) {
     let mut deployment = Prepared::new().start_cluster(version, POLICY).await;
     deployment.add_instance(&[]).await;
     let old = std::fs::read_to_string(deployment.files.seed_file("issuer")).unwrap();
@@ -246,7 +252,8 @@ pub async fn an_issuer_is_rotated_without_a_failed_login(version: &'static str) 
     assert_eq!(status, 200, "{report}");
 }
 
-pub async fn a_restart_of_the_server_is_survived(version: &'static str) {
+on_every_server!(a_restart_of_the_server_is_survived);
+async fn a_restart_of_the_server_is_survived(version: &'static str) {
     let mut deployment = Deployment::start(version, POLICY).await;
     let known = deployment.service("known");
     let (client, _violations) = operations::connect(deployment.url(), &known).await.unwrap();
@@ -263,7 +270,8 @@ pub async fn a_restart_of_the_server_is_survived(version: &'static str) {
     assert_eq!(deployment.instances[0].get("/readyz").await.0, 200);
 }
 
-pub async fn it_waits_for_a_server_that_is_not_there_yet(version: &'static str) {
+on_every_server!(it_waits_for_a_server_that_is_not_there_yet);
+async fn it_waits_for_a_server_that_is_not_there_yet(version: &'static str) {
     let mut deployment = Prepared::new().start_broker(version, POLICY).await;
     deployment.server.stop().await.unwrap();
     deployment.launch_instance(&[]);
@@ -279,7 +287,8 @@ pub async fn it_waits_for_a_server_that_is_not_there_yet(version: &'static str) 
     Raw::login(&deployment, &deployment.service("known")).await;
 }
 
-pub async fn it_can_be_stopped_while_it_waits_for_a_server(version: &'static str) {
+on_every_server!(it_can_be_stopped_while_it_waits_for_a_server);
+async fn it_can_be_stopped_while_it_waits_for_a_server(version: &'static str) {
     let mut deployment = Prepared::new().start_broker(version, POLICY).await;
     deployment.server.stop().await.unwrap();
     deployment.launch_instance(&[]);
@@ -290,8 +299,9 @@ pub async fn it_can_be_stopped_while_it_waits_for_a_server(version: &'static str
     assert!(status.success(), "{status}");
 }
 
+on_every_server!(it_stops_at_once_when_the_server_is_gone);
 /// Without a server nothing can be answered, so there is nothing to wait for.
-pub async fn it_stops_at_once_when_the_server_is_gone(version: &'static str) {
+async fn it_stops_at_once_when_the_server_is_gone(version: &'static str) {
     let mut deployment = Deployment::start(version, POLICY).await;
     deployment.server.kill().await.unwrap();
     let instance = &mut deployment.instances[0];
@@ -303,8 +313,9 @@ pub async fn it_stops_at_once_when_the_server_is_gone(version: &'static str) {
     assert!(began.elapsed() < Duration::from_secs(5), "it took {:?}", began.elapsed());
 }
 
+on_every_server!(with_another_users_seed_it_is_not_ready);
 /// With another user's seed no request ever comes; it says so and does not call itself ready.
-pub async fn with_another_users_seed_it_is_not_ready(version: &'static str) {
+async fn with_another_users_seed_it_is_not_ready(version: &'static str) {
     let mut deployment = Deployment::start(version, POLICY).await;
     let other = deployment.service("known").seed_file;
     std::fs::set_permissions(&other, std::fs::Permissions::from_mode(0o600)).unwrap();
@@ -316,7 +327,8 @@ pub async fn with_another_users_seed_it_is_not_ready(version: &'static str) {
     assert_eq!(code, 503, "{report}");
 }
 
-pub async fn health_and_metrics_tell_how_it_is(version: &'static str) {
+on_every_server!(health_and_metrics_tell_how_it_is);
+async fn health_and_metrics_tell_how_it_is(version: &'static str) {
     let mut deployment = Deployment::start(version, POLICY).await;
     let known = deployment.service("known");
     let unknown = deployment.service("unknown");
@@ -361,8 +373,9 @@ pub async fn health_and_metrics_tell_how_it_is(version: &'static str) {
     assert_eq!(instance.get("/livez").await.0, 200);
 }
 
+on_every_server!(no_seed_reaches_a_log);
 /// Whoever reads the log or asks for metrics learns no secret.
-pub async fn no_seed_reaches_a_log(version: &'static str) {
+async fn no_seed_reaches_a_log(version: &'static str) {
     let mut deployment = Prepared::new().start_broker(version, POLICY).await;
     deployment.add_instance(&["--log-filter", "trace"]).await;
     let known = deployment.service("known");

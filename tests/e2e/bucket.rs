@@ -138,7 +138,8 @@ async fn keeper(
     jetstream::new(options.connect(deployment.url()).await.unwrap())
 }
 
-pub async fn a_fleet_waits_for_its_bucket_and_follows_it(version: &'static str) {
+on_every_server!(a_fleet_waits_for_its_bucket_and_follows_it);
+async fn a_fleet_waits_for_its_bucket_and_follows_it(version: &'static str) {
     let mut deployment = prepared().start_broker(version, ONE).await;
     for _ in 0..2 {
         deployment.launch_instance(&[]);
@@ -188,7 +189,8 @@ pub async fn a_fleet_waits_for_its_bucket_and_follows_it(version: &'static str) 
     assert!(said.contains("nothing was pushed"), "{said}");
 }
 
-pub async fn what_was_pushed_is_logged_shown_pulled_and_rolled_back(version: &'static str) {
+on_every_server!(what_was_pushed_is_logged_shown_pulled_and_rolled_back);
+async fn what_was_pushed_is_logged_shown_pulled_and_rolled_back(version: &'static str) {
     let mut deployment = prepared().start_broker(version, ONE).await;
     let (code, said) = policy(&deployment, &["log"]).await;
     assert!(code == 2 && said.contains("solewriter_policy does not exist"), "{said}");
@@ -252,8 +254,9 @@ fn revision(dir: &Path) -> String {
     solewriter::policy::validate::revision(&files).whole().to_owned()
 }
 
+on_every_server!(an_invalid_push_changes_nothing_and_everyone_hears);
 /// A push that does not hold, from a tool that did not look or of another version.
-pub async fn an_invalid_push_changes_nothing_and_everyone_hears(version: &'static str) {
+async fn an_invalid_push_changes_nothing_and_everyone_hears(version: &'static str) {
     let mut deployment = prepared().start_broker(version, ONE).await;
     pushed(&deployment, ONE).await;
     for _ in 0..2 {
@@ -293,8 +296,9 @@ pub async fn an_invalid_push_changes_nothing_and_everyone_hears(version: &'stati
     assert_eq!(enters(&deployment, "billing").await, Ok(()));
 }
 
+on_every_server!(where_nobody_can_be_asked_nothing_is_pushed);
 /// A push asks, unless it is told not to; an answer that nobody can give is no.
-pub async fn where_nobody_can_be_asked_nothing_is_pushed(version: &'static str) {
+async fn where_nobody_can_be_asked_nothing_is_pushed(version: &'static str) {
     let deployment = prepared().start_broker(version, ONE).await;
     pushed(&deployment, ONE).await;
     pushed(&deployment, TWO).await;
@@ -309,7 +313,8 @@ pub async fn where_nobody_can_be_asked_nothing_is_pushed(version: &'static str) 
     }
 }
 
-pub async fn of_two_who_push_at_once_one_wins(version: &'static str) {
+on_every_server!(of_two_who_push_at_once_one_wins);
+async fn of_two_who_push_at_once_one_wins(version: &'static str) {
     let mut deployment = prepared().start_broker(version, ONE).await;
     pushed(&deployment, ONE).await;
     deployment.add_instance(&[]).await;
@@ -372,9 +377,10 @@ pub async fn of_two_who_push_at_once_one_wins(version: &'static str) {
     }
 }
 
+on_every_server!(an_instance_that_slept_through_a_push_grants_nothing_old);
 /// The one who knows nothing grants nothing from it: an instance that was stopped while the policy
 /// changed looks first.
-pub async fn an_instance_that_slept_through_a_push_grants_nothing_old(version: &'static str) {
+async fn an_instance_that_slept_through_a_push_grants_nothing_old(version: &'static str) {
     let mut deployment = prepared().start_broker(version, ONE).await;
     pushed(&deployment, ONE).await;
     // It would not hear of it by itself for long.
@@ -411,7 +417,8 @@ pub async fn an_instance_that_slept_through_a_push_grants_nothing_old(version: &
     }
 }
 
-pub async fn a_deleted_bucket_costs_nothing_but_updates(version: &'static str) {
+on_every_server!(a_deleted_bucket_costs_nothing_but_updates);
+async fn a_deleted_bucket_costs_nothing_but_updates(version: &'static str) {
     let (prepared, seed) = with_keeper(prepared());
     let mut deployment = prepared.start_broker(version, ONE).await;
     pushed(&deployment, ONE).await;
@@ -444,8 +451,9 @@ pub async fn a_deleted_bucket_costs_nothing_but_updates(version: &'static str) {
     assert!(enters(&deployment, "billing").await.is_err());
 }
 
+on_every_server!(a_revision_is_never_overwritten);
 /// The bucket is written once: neither its user nor an older state of it changes what was pushed.
-pub async fn a_revision_is_never_overwritten(version: &'static str) {
+async fn a_revision_is_never_overwritten(version: &'static str) {
     let mut deployment = prepared().start_broker(version, ONE).await;
     pushed(&deployment, ONE).await;
     pushed(&deployment, TWO).await;
@@ -465,7 +473,8 @@ pub async fn a_revision_is_never_overwritten(version: &'static str) {
     assert!(deployment.instances[0].lines().iter().all(|line| line["event"] != "policy_refused"));
 }
 
-pub async fn services_do_not_reach_the_bucket(version: &'static str) {
+on_every_server!(services_do_not_reach_the_bucket);
+async fn services_do_not_reach_the_bucket(version: &'static str) {
     let mut deployment = prepared().start_broker(version, ONE).await;
     pushed(&deployment, ONE).await;
     deployment.add_instance(&[]).await;

@@ -63,7 +63,8 @@ async fn apply(deployment: &Deployment, more: &[&str]) {
     assert_eq!(ran.code, 0, "{ran:?}");
 }
 
-pub async fn apply_creates_what_is_declared_and_nothing_more_to_do(version: &'static str) {
+on_every_server!(apply_creates_what_is_declared_and_nothing_more_to_do);
+async fn apply_creates_what_is_declared_and_nothing_more_to_do(version: &'static str) {
     let deployment = broker(version, POLICY).await;
     let planned = deployment.tool(&["buckets", "plan"]).await;
     assert_eq!(planned.code, 1, "{planned:?}");
@@ -128,8 +129,9 @@ bucket kept (test.toml:6:9) will be created
     assert_eq!((again.code, again.out.as_str(), again.err.as_str()), (0, agreed, ""));
 }
 
+on_every_server!(every_setting_that_strayed_is_seen_and_mended);
 /// Every setting that an admin may have changed by hand, or a client library set otherwise.
-pub async fn every_setting_that_strayed_is_seen_and_mended(version: &'static str) {
+async fn every_setting_that_strayed_is_seen_and_mended(version: &'static str) {
     let deployment = broker(version, POLICY).await;
     apply(&deployment, &[]).await;
     let good = config(&deployment, "STREAM.INFO.KV_kept", &json!({})).await;
@@ -184,7 +186,8 @@ fn version_at_least(version: &str, first: &str) -> bool {
     parts(version) >= parts(first)
 }
 
-pub async fn what_loses_data_is_refused_unless_told_so(version: &'static str) {
+on_every_server!(what_loses_data_is_refused_unless_told_so);
+async fn what_loses_data_is_refused_unless_told_so(version: &'static str) {
     let deployment = broker(version, POLICY).await;
     apply(&deployment, &[]).await;
     let kept = deployment.bucket("kept").await;
@@ -217,7 +220,8 @@ pub async fn what_loses_data_is_refused_unless_told_so(version: &'static str) {
     apply(&deployment, &[]).await;
 }
 
-pub async fn what_no_update_changes_is_said(version: &'static str) {
+on_every_server!(what_no_update_changes_is_said);
+async fn what_no_update_changes_is_said(version: &'static str) {
     let deployment = broker(version, POLICY).await;
     apply(&deployment, &[]).await;
     deployment.bucket("kept").await.put("a", "1".into()).await.unwrap();
@@ -249,7 +253,8 @@ pub async fn what_no_update_changes_is_said(version: &'static str) {
     }
 }
 
-pub async fn streams_that_nobody_declared_are_reported(version: &'static str) {
+on_every_server!(streams_that_nobody_declared_are_reported);
+async fn streams_that_nobody_declared_are_reported(version: &'static str) {
     let deployment = broker(version, POLICY).await;
     apply(&deployment, &[]).await;
     let forgotten = json!({"name": "KV_forgotten", "subjects": ["$KV.forgotten.>"]});
@@ -287,7 +292,8 @@ pub async fn streams_that_nobody_declared_are_reported(version: &'static str) {
     config(&deployment, "STREAM.INFO.KV_forgotten", &json!({})).await;
 }
 
-pub async fn who_is_not_the_admin_is_told_so(version: &'static str) {
+on_every_server!(who_is_not_the_admin_is_told_so);
+async fn who_is_not_the_admin_is_told_so(version: &'static str) {
     let deployment = broker(version, POLICY).await;
     let system = deployment.files.seed_file("system").display().to_string();
     let ran = deployment.tool(&["buckets", "plan", "--admin-nkey-seed", &system]).await;
@@ -305,7 +311,8 @@ pub async fn who_is_not_the_admin_is_told_so(version: &'static str) {
     assert!(ran.err.contains("`nkey_seed` in [admin] is not set"), "{ran:?}");
 }
 
-pub async fn buckets_of_a_cluster_have_replicas(version: &'static str) {
+on_every_server!(buckets_of_a_cluster_have_replicas);
+async fn buckets_of_a_cluster_have_replicas(version: &'static str) {
     let prepared = Prepared::new();
     std::fs::remove_file(prepared.files.policy().join("buckets.toml")).unwrap();
     let policy = POLICY.replace("history = 5", "history = 5\nreplicas = 3");
@@ -328,8 +335,9 @@ pub async fn buckets_of_a_cluster_have_replicas(version: &'static str) {
     assert!(audit.iter().all(|stream| stream.config["num_replicas"] == 3));
 }
 
+on_every_server!(the_page_about_buckets_shows_what_is_printed);
 /// The plan that `docs/buckets.md` shows.
-pub async fn the_page_about_buckets_shows_what_is_printed(version: &'static str) {
+async fn the_page_about_buckets_shows_what_is_printed(version: &'static str) {
     const PAGE: &str = include_str!("../../docs/buckets.md");
     let deployment = Deployment::sample(version).await;
     apply(&deployment, &[]).await;

@@ -9,7 +9,8 @@ nkeys = ["{orders}"]
 owns = ["orders"]
 "#;
 
-pub async fn a_service_works_through_any_node(version: &'static str) {
+on_every_server!(a_service_works_through_any_node);
+async fn a_service_works_through_any_node(version: &'static str) {
     let mut deployment = Prepared::new().start_cluster(version, POLICY).await;
     for _ in 0..deployment.nodes().count() {
         deployment.add_instance(&[]).await;

@@ -219,7 +219,8 @@ impl Writer {
     }
 }
 
-pub async fn what_was_watched_ends_with_the_right_to_it(version: &'static str) {
+on_every_server!(what_was_watched_ends_with_the_right_to_it);
+async fn what_was_watched_ends_with_the_right_to_it(version: &'static str) {
     let mut deployment = Prepared::new()
         .with_settings("[http]", "[sessions]\nevery = \"2s\"\n[http]")
         .start(version, BEFORE)
@@ -311,7 +312,8 @@ pub async fn what_was_watched_ends_with_the_right_to_it(version: &'static str) {
     lost.end().await;
 }
 
-pub async fn consumers_that_outlived_every_instance_are_found(version: &'static str) {
+on_every_server!(consumers_that_outlived_every_instance_are_found);
+async fn consumers_that_outlived_every_instance_are_found(version: &'static str) {
     let mut deployment = Deployment::start(version, BEFORE).await;
     deployment.create_buckets(&["orders", "rates"]).await;
     let admin = admin_of(&deployment, "admin").await;
@@ -349,7 +351,8 @@ nkeys = ["{attacker}"]
 reads = ["orders/eu.>"]
 "#;
 
-pub async fn nobody_takes_all_consumers_of_a_bucket(version: &'static str) {
+on_every_server!(nobody_takes_all_consumers_of_a_bucket);
+async fn nobody_takes_all_consumers_of_a_bucket(version: &'static str) {
     let mut deployment = Prepared::new()
         .with_settings("[http]", "[sessions]\nevery = \"1h\"\nconsumers_per_service = 20\n[http]")
         .start(version, ATTACKED)
@@ -413,9 +416,10 @@ pub async fn nobody_takes_all_consumers_of_a_bucket(version: &'static str) {
     watch.end().await;
 }
 
+on_every_server!(descriptions_out_of_proportion_hide_nothing);
 /// What does not fit in an answer cannot be hidden behind: the end of the list is read, and what is
 /// out of proportion goes.
-pub async fn descriptions_out_of_proportion_hide_nothing(version: &'static str) {
+async fn descriptions_out_of_proportion_hide_nothing(version: &'static str) {
     let mut deployment = Deployment::start(version, BEFORE).await;
     deployment.create_buckets(&["orders", "rates"]).await;
     let admin = admin_of(&deployment, "admin").await;
@@ -438,7 +442,8 @@ pub async fn descriptions_out_of_proportion_hide_nothing(version: &'static str) 
     .await;
 }
 
-pub async fn a_deployment_without_the_imports_is_told_so(version: &'static str) {
+on_every_server!(a_deployment_without_the_imports_is_told_so);
+async fn a_deployment_without_the_imports_is_told_so(version: &'static str) {
     let prepared = Prepared::new();
     let config = prepared.files.server_config();
     let text = std::fs::read_to_string(&config).unwrap();
@@ -460,7 +465,8 @@ pub async fn a_deployment_without_the_imports_is_told_so(version: &'static str) 
     assert_eq!(listed.code, 2, "{listed:?}");
 }
 
-pub async fn doctor_and_sessions_show_what_no_grant_covers(version: &'static str) {
+on_every_server!(doctor_and_sessions_show_what_no_grant_covers);
+async fn doctor_and_sessions_show_what_no_grant_covers(version: &'static str) {
     let mut deployment = Deployment::start(version, BEFORE).await;
     deployment.create_buckets(&["orders", "rates"]).await;
     let admin = admin_of(&deployment, "admin").await;
@@ -493,9 +499,10 @@ pub async fn doctor_and_sessions_show_what_no_grant_covers(version: &'static str
     assert!(finding["found"].as_str().unwrap().contains("of-loses, of loses"), "{finding}");
 }
 
+on_every_server!(a_page_that_never_arrives_hides_nothing);
 /// A page that is more than the server lets wait for a connection never arrives. The end of the list
 /// does, and what is out of proportion there goes first.
-pub async fn a_page_that_never_arrives_hides_nothing(version: &'static str) {
+async fn a_page_that_never_arrives_hides_nothing(version: &'static str) {
     let deployment = Prepared::new()
         .with_server("\nsystem_account: SYS", "\nmax_pending: 4MB\nsystem_account: SYS")
         .start(version, BEFORE)
@@ -527,8 +534,9 @@ pub async fn a_page_that_never_arrives_hides_nothing(version: &'static str) {
     .await;
 }
 
+on_every_server!(a_cluster_is_swept_through_all_of_its_servers, much_room);
 /// Three servers, three replicas: the list is put together from what each has.
-pub async fn a_cluster_is_swept_through_all_of_its_servers(version: &'static str) {
+async fn a_cluster_is_swept_through_all_of_its_servers(version: &'static str) {
     let mut deployment = Prepared::new().start_cluster(version, BEFORE).await;
     deployment.add_instance(&[]).await;
     deployment.create_buckets(&["orders", "rates"]).await;
@@ -554,8 +562,9 @@ pub async fn a_cluster_is_swept_through_all_of_its_servers(version: &'static str
     kept.end().await;
 }
 
+on_every_server!(without_a_system_user_consumers_end_all_the_same);
 /// Then nobody is elected, and each instance sweeps consumers by itself.
-pub async fn without_a_system_user_consumers_end_all_the_same(version: &'static str) {
+async fn without_a_system_user_consumers_end_all_the_same(version: &'static str) {
     let deployment = Prepared::new()
         .with_settings("[system]\nnkey_seed = \"keys/system.nk\"\n", "")
         .start(version, BEFORE)
@@ -593,9 +602,10 @@ accounts {
 }
 "#;
 
+on_every_server!(a_pull_under_way_ends_with_its_connection);
 /// A pull that may wait for an hour ends when its connection does, although the same inbox is
 /// listened to again: so a pull consumer delivers to nobody who may not pull any more.
-pub async fn a_pull_under_way_ends_with_its_connection(version: &'static str) {
+async fn a_pull_under_way_ends_with_its_connection(version: &'static str) {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("nats-server.conf");
     let text = AUDITED.replace("{dir}", &dir.path().join("jetstream").display().to_string());
@@ -638,8 +648,9 @@ pub async fn a_pull_under_way_ends_with_its_connection(version: &'static str) {
     assert!(quiet.is_err(), "{quiet:?}");
 }
 
+on_every_server!(a_watch_whose_consumer_was_deleted_comes_back);
 /// What one deletion too many costs: the library notices, and makes another consumer.
-pub async fn a_watch_whose_consumer_was_deleted_comes_back(version: &'static str) {
+async fn a_watch_whose_consumer_was_deleted_comes_back(version: &'static str) {
     let deployment = Deployment::start(version, BEFORE).await;
     deployment.create_buckets(&["orders", "rates"]).await;
     let admin = admin_of(&deployment, "admin").await;

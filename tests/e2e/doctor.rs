@@ -92,7 +92,8 @@ async fn apply(deployment: &Deployment) {
     assert_eq!(ran.code, 0, "{ran:?}");
 }
 
-pub async fn a_healthy_deployment_has_no_problem(version: &'static str) {
+on_every_server!(a_healthy_deployment_has_no_problem);
+async fn a_healthy_deployment_has_no_problem(version: &'static str) {
     let mut deployment = start(Prepared::new(), version).await;
     deployment.add_instance(&[]).await;
     let orders = deployment.service("orders");
@@ -148,7 +149,8 @@ async fn create(deployment: &Deployment, config: &Value) {
     assert!(answer.get("error").is_none(), "{answer}");
 }
 
-pub async fn an_address_where_nobody_is(version: &'static str) {
+on_every_server!(an_address_where_nobody_is);
+async fn an_address_where_nobody_is(version: &'static str) {
     let deployment = start(Prepared::new(), version).await;
     // A port where nobody listens.
     let dead = solewriter::sandbox::free_ports(1).unwrap()[0];
@@ -159,8 +161,9 @@ pub async fn an_address_where_nobody_is(version: &'static str) {
     assert!(mend.contains("start nats-server there"), "{mend}");
 }
 
+on_every_server!(a_mapping_in_the_services_account);
 /// What a grant says is not what is published, so it is refused.
-pub async fn a_mapping_in_the_services_account(version: &'static str) {
+async fn a_mapping_in_the_services_account(version: &'static str) {
     let mapped = "  APP {\n    mappings: { \"ev.*\": \"ev.{{wildcard(1)}}.0\" }";
     let prepared = Prepared::new().with_server("  APP {", mapped);
     let deployment = start(prepared, version).await;
@@ -170,7 +173,8 @@ pub async fn a_mapping_in_the_services_account(version: &'static str) {
     assert!(mend.contains("mappings"), "{mend}");
 }
 
-pub async fn servers_of_different_versions(version: &'static str) {
+on_every_server!(servers_of_different_versions);
+async fn servers_of_different_versions(version: &'static str) {
     let other = if version == "2.15.1" { "2.14.6" } else { "2.15.1" };
     let prepared = Prepared::new();
     let mut deployment = prepared.start_mixed_cluster([version, version, other], POLICY).await;
@@ -187,8 +191,9 @@ pub async fn servers_of_different_versions(version: &'static str) {
     assert!(mend.contains("finish the upgrade"), "{mend}");
 }
 
+on_every_server!(a_clock_that_is_wrong);
 /// Here it is the clock of the machine that looks which is wrong; it cannot tell whose is.
-pub async fn a_clock_that_is_wrong(version: &'static str) {
+async fn a_clock_that_is_wrong(version: &'static str) {
     let deployment = start(Prepared::new(), version).await;
     let settings = deployment.files.settings();
     let text = std::fs::read_to_string(&settings).unwrap();
@@ -207,7 +212,8 @@ pub async fn a_clock_that_is_wrong(version: &'static str) {
     assert!(findings.iter().all(|f| f.check != "clock" || f.outcome == Outcome::Ok));
 }
 
-pub async fn a_server_that_gives_no_nonce(version: &'static str) {
+on_every_server!(a_server_that_gives_no_nonce);
+async fn a_server_that_gives_no_nonce(version: &'static str) {
     let mut prepared = Prepared::new();
     for (name, user) in [
         ("CALLOUT", "callout"),
@@ -234,7 +240,8 @@ pub async fn a_server_that_gives_no_nonce(version: &'static str) {
     assert!(mend.contains("give the callout's user an nkey"), "{mend}");
 }
 
-pub async fn a_user_that_the_server_asks_about(version: &'static str) {
+on_every_server!(a_user_that_the_server_asks_about);
+async fn a_user_that_the_server_asks_about(version: &'static str) {
     let prepared = Prepared::new().with_server("$PUBLISHER_KEY, $ADMIN_KEY,", "$ADMIN_KEY,");
     let deployment = start(prepared, version).await;
     let said = look(&deployment).await;
@@ -243,7 +250,8 @@ pub async fn a_user_that_the_server_asks_about(version: &'static str) {
     assert!(mend.contains("auth_callout.auth_users"), "{mend}");
 }
 
-pub async fn a_seed_that_others_can_read(version: &'static str) {
+on_every_server!(a_seed_that_others_can_read);
+async fn a_seed_that_others_can_read(version: &'static str) {
     use std::os::unix::fs::PermissionsExt;
     let deployment = start(Prepared::new(), version).await;
     let file = deployment.files.seed_file("publisher");
@@ -254,7 +262,8 @@ pub async fn a_seed_that_others_can_read(version: &'static str) {
     assert!(mend.contains("only you can read"), "{mend}");
 }
 
-pub async fn a_callout_in_another_account(version: &'static str) {
+on_every_server!(a_callout_in_another_account);
+async fn a_callout_in_another_account(version: &'static str) {
     let prepared = Prepared::new().with_server("account: AUTH\n", "account: SYS\n");
     let deployment = start(prepared, version).await;
     let said = look(&deployment).await;
@@ -263,7 +272,8 @@ pub async fn a_callout_in_another_account(version: &'static str) {
     assert!(mend.contains("auth_callout { account: AUTH }"), "{mend}");
 }
 
-pub async fn another_issuer_than_ours(version: &'static str) {
+on_every_server!(another_issuer_than_ours);
+async fn another_issuer_than_ours(version: &'static str) {
     let prepared = Prepared::new();
     let ours = std::fs::read_to_string(prepared.files.seed_file("issuer")).unwrap();
     let ours = Signer::new(&Seed::<Account>::parse(&ours).unwrap()).unwrap().public().to_string();
@@ -276,7 +286,8 @@ pub async fn another_issuer_than_ours(version: &'static str) {
     assert_eq!(said.with("not_seen"), ["answer"]);
 }
 
-pub async fn another_xkey_than_ours(version: &'static str) {
+on_every_server!(another_xkey_than_ours);
+async fn another_xkey_than_ours(version: &'static str) {
     let other = CurveSecret::new(&Seed::<Curve>::generate()).unwrap().public().to_string();
     let prepared = Prepared::new().with_value("CALLOUT_XKEY", &other);
     let deployment = start(prepared, version).await;
@@ -287,7 +298,8 @@ pub async fn another_xkey_than_ours(version: &'static str) {
     assert_eq!(said.with("not_seen"), ["issuer", "answer"]);
 }
 
-pub async fn requests_that_are_not_sealed(version: &'static str) {
+on_every_server!(requests_that_are_not_sealed);
+async fn requests_that_are_not_sealed(version: &'static str) {
     let prepared =
         Prepared::new().with_server("    xkey: $CALLOUT_XKEY\n", "").without_value("CALLOUT_XKEY");
     let mut deployment = start(prepared, version).await;
@@ -310,7 +322,8 @@ pub async fn requests_that_are_not_sealed(version: &'static str) {
     said.only(version, "warning", "xkey");
 }
 
-pub async fn nobody_takes_requests(version: &'static str) {
+on_every_server!(nobody_takes_requests);
+async fn nobody_takes_requests(version: &'static str) {
     let deployment = Prepared::new().start_broker(version, POLICY).await;
     apply(&deployment).await;
     let said = look(&deployment).await;
@@ -319,7 +332,8 @@ pub async fn nobody_takes_requests(version: &'static str) {
     assert_eq!(said.with("not_seen"), ["revisions", "answer"]);
 }
 
-pub async fn somebody_else_takes_requests(version: &'static str) {
+on_every_server!(somebody_else_takes_requests);
+async fn somebody_else_takes_requests(version: &'static str) {
     let deployment = start(Prepared::new(), version).await;
     let seed = deployment.seed("callout").expose().to_owned();
     let rogue = async_nats::ConnectOptions::with_nkey(seed).name("a rogue");
@@ -344,7 +358,8 @@ pub async fn somebody_else_takes_requests(version: &'static str) {
     }
 }
 
-pub async fn an_instance_that_does_not_answer(version: &'static str) {
+on_every_server!(an_instance_that_does_not_answer);
+async fn an_instance_that_does_not_answer(version: &'static str) {
     let deployment = start(Prepared::new(), version).await;
     deployment.instances[0].pause();
     let said = look(&deployment).await;
@@ -354,7 +369,8 @@ pub async fn an_instance_that_does_not_answer(version: &'static str) {
     assert!(mend.contains("solewriter_rejected_requests_total"), "{mend}");
 }
 
-pub async fn instances_that_serve_different_policies(version: &'static str) {
+on_every_server!(instances_that_serve_different_policies);
+async fn instances_that_serve_different_policies(version: &'static str) {
     let mut deployment = start(Prepared::new(), version).await;
     let other = deployment.dir.path().join("other");
     std::fs::create_dir(&other).unwrap();
@@ -373,7 +389,8 @@ pub async fn instances_that_serve_different_policies(version: &'static str) {
     assert!(mend.contains("see its log"), "{mend}");
 }
 
-pub async fn a_policy_in_its_bucket(version: &'static str) {
+on_every_server!(a_policy_in_its_bucket);
+async fn a_policy_in_its_bucket(version: &'static str) {
     let policy = format!("{POLICY}\n[bucket.orders]\n");
     let prepared = super::bucket::prepared();
     std::fs::remove_file(prepared.files.policy().join("buckets.toml")).unwrap();
@@ -390,7 +407,8 @@ pub async fn a_policy_in_its_bucket(version: &'static str) {
     said.only(version, "warning", "instances");
 }
 
-pub async fn a_timeout_that_is_too_short(version: &'static str) {
+on_every_server!(a_timeout_that_is_too_short);
+async fn a_timeout_that_is_too_short(version: &'static str) {
     let prepared = Prepared::new().with_server("timeout: 10\n", "timeout: 1.5\n");
     let deployment = start(prepared, version).await;
     let said = look(&deployment).await;
@@ -402,7 +420,8 @@ pub async fn a_timeout_that_is_too_short(version: &'static str) {
     assert!(mend.contains("timeout: 10"), "{mend}");
 }
 
-pub async fn a_server_that_lets_anybody_in(version: &'static str) {
+on_every_server!(a_server_that_lets_anybody_in);
+async fn a_server_that_lets_anybody_in(version: &'static str) {
     let prepared = Prepared::new()
         .with_server("  APP {\n", "  APP {\n    users: [ { user: guest, password: guest } ]\n")
         .with_server("auth_users: [ $CALLOUT_KEY,", "auth_users: [ guest, $CALLOUT_KEY,")
@@ -414,7 +433,8 @@ pub async fn a_server_that_lets_anybody_in(version: &'static str) {
     assert!(mend.contains("remove `no_auth_user`"), "{mend}");
 }
 
-pub async fn a_listener_that_lets_anybody_in(version: &'static str) {
+on_every_server!(a_listener_that_lets_anybody_in);
+async fn a_listener_that_lets_anybody_in(version: &'static str) {
     let listener = "system_account: SYS\n\
                     websocket { listen: \"127.0.0.1:-1\", no_tls: true, no_auth_user: guest }\n";
     let prepared = Prepared::new()
@@ -428,7 +448,8 @@ pub async fn a_listener_that_lets_anybody_in(version: &'static str) {
     assert!(mend.contains("remove `no_auth_user` from `websocket`"), "{mend}");
 }
 
-pub async fn buckets_beside_the_services(version: &'static str) {
+on_every_server!(buckets_beside_the_services);
+async fn buckets_beside_the_services(version: &'static str) {
     let prepared = Prepared::new().with_settings("account = \"APP\"\n", "account = \"STATE\"\n");
     let deployment = start(prepared, version).await;
     let said = look(&deployment).await;
@@ -438,7 +459,8 @@ pub async fn buckets_beside_the_services(version: &'static str) {
     assert!(mend.contains("an account in which no service lives"), "{mend}");
 }
 
-pub async fn jetstream_beside_the_services(version: &'static str) {
+on_every_server!(jetstream_beside_the_services);
+async fn jetstream_beside_the_services(version: &'static str) {
     let prepared = Prepared::new().with_server("  APP {\n", "  APP {\n    jetstream: enabled\n");
     let deployment = start(prepared, version).await;
     let said = look(&deployment).await;
@@ -447,7 +469,8 @@ pub async fn jetstream_beside_the_services(version: &'static str) {
     assert_eq!(mend, "remove `jetstream: enabled` from account APP");
 }
 
-pub async fn an_export_too_many(version: &'static str) {
+on_every_server!(an_export_too_many);
+async fn an_export_too_many(version: &'static str) {
     let export = "      { service: \"$KV.>\", response: stream, accounts: [ APP ] }\n";
     let more = format!("{export}      {{ service: \"more.>\" }}\n");
     let deployment = start(Prepared::new().with_server(export, &more), version).await;
@@ -457,7 +480,8 @@ pub async fn an_export_too_many(version: &'static str) {
     assert_eq!(mend, "remove it from the exports of account STATE");
 }
 
-pub async fn an_import_too_few(version: &'static str) {
+on_every_server!(an_import_too_few);
+async fn an_import_too_few(version: &'static str) {
     let import = "      { service: { account: STATE, subject: \"$JS.FC.>\" } }\n";
     let deployment = start(Prepared::new().with_server(import, ""), version).await;
     let said = look(&deployment).await;
@@ -466,7 +490,8 @@ pub async fn an_import_too_few(version: &'static str) {
     assert!(mend.contains("{ service: { account: STATE, subject: \"$JS.FC.>\" } }"), "{mend}");
 }
 
-pub async fn an_account_that_reaches_the_buckets(version: &'static str) {
+on_every_server!(an_account_that_reaches_the_buckets);
+async fn an_account_that_reaches_the_buckets(version: &'static str) {
     let other = "  OTHER {\n    imports: [ { service: { account: STATE, subject: \"$KV.>\" } } ]\n  }\n  APP {\n";
     let export = "{ service: \"$KV.>\", response: stream, accounts: [ APP ] }";
     let prepared = Prepared::new()
@@ -479,7 +504,8 @@ pub async fn an_account_that_reaches_the_buckets(version: &'static str) {
     assert_eq!(mend, "remove it from the imports of account OTHER");
 }
 
-pub async fn a_user_whom_no_policy_holds(version: &'static str) {
+on_every_server!(a_user_whom_no_policy_holds);
+async fn a_user_whom_no_policy_holds(version: &'static str) {
     let prepared = Prepared::new()
         .with_server("  APP {\n", "  APP {\n    users: [ { user: guest, password: guest } ]\n")
         .with_server("auth_users: [ $CALLOUT_KEY,", "auth_users: [ guest, $CALLOUT_KEY,");
@@ -494,7 +520,8 @@ pub async fn a_user_whom_no_policy_holds(version: &'static str) {
     drop(guest);
 }
 
-pub async fn a_policy_that_does_not_hold(version: &'static str) {
+on_every_server!(a_policy_that_does_not_hold);
+async fn a_policy_that_does_not_hold(version: &'static str) {
     let deployment = start(Prepared::new(), version).await;
     deployment.write_policy("[service.orders]\nnkeys = []\nowns = [\"nowhere\"]\n");
     let said = look(&deployment).await;
@@ -503,7 +530,8 @@ pub async fn a_policy_that_does_not_hold(version: &'static str) {
     assert!(mend.contains("solewriter check"), "{mend}");
 }
 
-pub async fn a_bucket_that_is_not_as_declared(version: &'static str) {
+on_every_server!(a_bucket_that_is_not_as_declared);
+async fn a_bucket_that_is_not_as_declared(version: &'static str) {
     let deployment = start(Prepared::new(), version).await;
     let admin = deployment.admin().await;
     admin.delete_stream("KV_orders").await.unwrap();
@@ -523,7 +551,8 @@ pub async fn a_bucket_that_is_not_as_declared(version: &'static str) {
     assert!(!look(&deployment).await.with("problem").contains(&"buckets"));
 }
 
-pub async fn an_audit_stream_that_forgets(version: &'static str) {
+on_every_server!(an_audit_stream_that_forgets);
+async fn an_audit_stream_that_forgets(version: &'static str) {
     let deployment = start(Prepared::new(), version).await;
     let admin = deployment.audit_admin().await;
     let see = "see `solewriter buckets plan`, then `solewriter buckets apply`";
@@ -602,7 +631,8 @@ pub async fn an_audit_stream_that_forgets(version: &'static str) {
     look(&deployment).await.only(version, "warning", "audit");
 }
 
-pub async fn without_a_system_user_it_says_how_long_permissions_stay(version: &'static str) {
+on_every_server!(without_a_system_user_it_says_how_long_permissions_stay);
+async fn without_a_system_user_it_says_how_long_permissions_stay(version: &'static str) {
     let prepared = Prepared::new().with_settings("[system]\nnkey_seed = \"keys/system.nk\"\n", "");
     let deployment = start(prepared, version).await;
     let said = look(&deployment).await;
@@ -615,7 +645,8 @@ pub async fn without_a_system_user_it_says_how_long_permissions_stay(version: &'
     }
 }
 
-pub async fn with_nothing_but_an_address_it_says_what_it_could_not_see(version: &'static str) {
+on_every_server!(with_nothing_but_an_address_it_says_what_it_could_not_see);
+async fn with_nothing_but_an_address_it_says_what_it_could_not_see(version: &'static str) {
     let deployment = start(Prepared::new(), version).await;
     std::fs::write(
         deployment.files.settings(),

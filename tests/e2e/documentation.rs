@@ -33,8 +33,9 @@ async fn printed(deployment: &Deployment, mut command: Command) -> String {
     text(&output.stdout)
 }
 
+on_every_server!(the_client_examples_work);
 /// The examples for Python and JavaScript, with the sample policy that `init` writes.
-pub async fn the_client_examples_work(version: &'static str) {
+async fn the_client_examples_work(version: &'static str) {
     let deployment = Deployment::sample(version).await;
     deployment.create_buckets(&["orders"]).await;
 
@@ -57,8 +58,9 @@ pub async fn the_client_examples_work(version: &'static str) {
     assert_eq!(deployment.violations(), []);
 }
 
+on_every_server!(the_guard_lines_of_python_and_javascript_work);
 /// The programs of `docs/guard.md`: as the sample policy's `orders`, refused a key of another.
-pub async fn the_guard_lines_of_python_and_javascript_work(version: &'static str) {
+async fn the_guard_lines_of_python_and_javascript_work(version: &'static str) {
     let deployment = Deployment::sample(version).await;
     create_stream(&deployment).await;
     let folder = deployment.dir.path();
@@ -90,8 +92,9 @@ pub async fn the_guard_lines_of_python_and_javascript_work(version: &'static str
     assert_eq!(deployment.violations().len(), 2);
 }
 
+on_every_server!(the_readmes_commands_work_on_a_server);
 /// The README's commands that need a server, in its order, in the folder that it works in.
-pub async fn the_readmes_commands_work_on_a_server(version: &'static str) {
+async fn the_readmes_commands_work_on_a_server(version: &'static str) {
     let deployment = Deployment::sample(version).await;
     let readme = include_str!("../../README.md");
     let commands = readme.lines().filter_map(|line| line.strip_prefix("$ solewriter "));
@@ -131,8 +134,9 @@ fn shown(wanted: &[&str], found: &[&str]) -> bool {
     }
 }
 
+on_every_server!(the_page_about_the_bucket_is_true);
 /// Every command of the page about the policy's bucket, in a deployment that `init` wrote.
-pub async fn the_page_about_the_bucket_is_true(version: &'static str) {
+async fn the_page_about_the_bucket_is_true(version: &'static str) {
     let prepared =
         Prepared::new().with_settings("directory = \"policy\"", "bucket = \"solewriter_policy\"");
     let mut deployment = prepared.start_broker(version, "").await;

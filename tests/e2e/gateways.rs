@@ -39,8 +39,9 @@ async fn bucket(deployment: &Deployment, name: &str, cluster: &str) {
     eventually("the bucket", async || admin.create_stream(config.clone()).await.ok()).await;
 }
 
+on_every_server!(a_bucket_of_another_cluster_is_erased_and_everybody_says_so);
 /// The hole is nats-server's, and whoever runs one with it is told.
-pub async fn a_bucket_of_another_cluster_is_erased_and_everybody_says_so(version: &'static str) {
+async fn a_bucket_of_another_cluster_is_erased_and_everybody_says_so(version: &'static str) {
     let mut deployment = Prepared::new().start_supercluster(version, POLICY).await;
     deployment.add_instance(&[]).await;
     bucket(&deployment, "mine", "a").await;

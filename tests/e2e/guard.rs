@@ -60,7 +60,8 @@ fn brief(events: &[Value]) -> Vec<(String, String, u64)> {
         .collect()
 }
 
-pub async fn a_refusal_is_said_at_once_and_told_once(version: &'static str) {
+on_every_server!(a_refusal_is_said_at_once_and_told_once);
+async fn a_refusal_is_said_at_once_and_told_once(version: &'static str) {
     let deployment = Deployment::start(version, POLICY).await;
     create_stream(&deployment).await;
     deployment.create_buckets(&["rust"]).await;
@@ -159,7 +160,8 @@ pub async fn a_refusal_is_said_at_once_and_told_once(version: &'static str) {
     assert_eq!(events[0]["data"]["reason"], "reply_not_inbox");
 }
 
-pub async fn a_guard_without_a_right_to_tell_does_not_go_round_in_circles(version: &'static str) {
+on_every_server!(a_guard_without_a_right_to_tell_does_not_go_round_in_circles);
+async fn a_guard_without_a_right_to_tell_does_not_go_round_in_circles(version: &'static str) {
     let deployment = Deployment::start(version, POLICY).await;
     create_stream(&deployment).await;
     let silenced = connect(&deployment, "silenced").await;
@@ -180,8 +182,9 @@ pub async fn a_guard_without_a_right_to_tell_does_not_go_round_in_circles(versio
     assert_eq!(silenced.dropped().0, 0);
 }
 
+on_every_server!(the_example_service_is_guarded);
 /// The example in `examples/`, as its own process.
-pub async fn the_example_service_is_guarded(version: &'static str) {
+async fn the_example_service_is_guarded(version: &'static str) {
     let mut deployment = Deployment::sample(version).await;
     create_stream(&deployment).await;
     deployment.create_buckets(&["orders", "invoices"]).await;

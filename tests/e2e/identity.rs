@@ -102,7 +102,8 @@ impl<'a> Attempt<'a> {
     }
 }
 
-pub async fn each_refusal_comes_at_once_and_has_its_reason(version: &'static str) {
+on_every_server!(each_refusal_comes_at_once_and_has_its_reason);
+async fn each_refusal_comes_at_once_and_has_its_reason(version: &'static str) {
     let mut deployment = deployment(version).await;
     let deployment = &mut deployment;
     let key = |deployment: &Deployment, name: &str| deployment.service(name).key();
@@ -148,8 +149,9 @@ pub async fn each_refusal_comes_at_once_and_has_its_reason(version: &'static str
     }
 }
 
+on_every_server!(a_key_counts_only_with_its_own_signature);
 /// Whoever knows only a public key gets nowhere with it.
-pub async fn a_key_counts_only_with_its_own_signature(version: &'static str) {
+async fn a_key_counts_only_with_its_own_signature(version: &'static str) {
     let mut deployment = deployment(version).await;
     let deployment = &mut deployment;
     let known = deployment.service("known").key();
@@ -197,7 +199,8 @@ fn sig(signature: &[u8]) -> Value {
     json!(BASE64URL_NOPAD.encode(signature))
 }
 
-pub async fn who_may_come_in_does(version: &'static str) {
+on_every_server!(who_may_come_in_does);
+async fn who_may_come_in_does(version: &'static str) {
     let mut deployment = deployment(version).await;
     let websocket = deployment.server.ports().websocket[0].clone();
     for (service, seed, connection) in [
@@ -228,8 +231,9 @@ pub async fn who_may_come_in_does(version: &'static str) {
     }
 }
 
+on_every_server!(a_library_is_told_that_it_was_refused_and_not_why);
 /// Each library tells its user at once that it was refused, and not why.
-pub async fn a_library_is_told_that_it_was_refused_and_not_why(version: &'static str) {
+async fn a_library_is_told_that_it_was_refused_and_not_why(version: &'static str) {
     let mut deployment = deployment(version).await;
     for library in Library::ALL {
         for (name, reason) in [("nobody", "unknown_key"), ("off", "disabled")] {
@@ -252,8 +256,9 @@ pub async fn a_library_is_told_that_it_was_refused_and_not_why(version: &'static
     }
 }
 
+on_every_server!(a_connections_name_leads_back_to_service_key_and_policy);
 /// The server forgets the client's key, so the name has to lead back to it.
-pub async fn a_connections_name_leads_back_to_service_key_and_policy(version: &'static str) {
+async fn a_connections_name_leads_back_to_service_key_and_policy(version: &'static str) {
     let mut deployment = deployment(version).await;
     let known = deployment.service("known");
     let mut raw = Raw::login(&deployment, &known).await;
@@ -277,8 +282,9 @@ pub async fn a_connections_name_leads_back_to_service_key_and_policy(version: &'
     assert!(line.contains(&name), "{line}");
 }
 
+on_every_server!(a_connection_ends_with_its_permissions_and_comes_back);
 /// When the permissions end, the server closes the connection, and the client comes back.
-pub async fn a_connection_ends_with_its_permissions_and_comes_back(version: &'static str) {
+async fn a_connection_ends_with_its_permissions_and_comes_back(version: &'static str) {
     let mut deployment = Prepared::new().start_broker(version, POLICY).await;
     deployment.add_instance(&["--grants-lifetime", "10s"]).await;
     let known = deployment.service("known");

@@ -67,8 +67,9 @@ nkeys = ["{owner}"]
 owns = ["rust", "python", "javascript"]
 "#;
 
+on_every_server!(the_owner_has_every_operation);
 /// put, create, update, delete, purge, get, get by revision, watch, keys, history, open, status.
-pub async fn the_owner_has_every_operation(version: &'static str) {
+async fn the_owner_has_every_operation(version: &'static str) {
     let deployment = Deployment::start(version, OWNER).await;
     let owner = deployment.service("owner");
     for library in Library::ALL {
@@ -79,7 +80,8 @@ pub async fn the_owner_has_every_operation(version: &'static str) {
     }
 }
 
-pub async fn the_owner_has_every_operation_without_direct_get(version: &'static str) {
+on_every_server!(the_owner_has_every_operation_without_direct_get);
+async fn the_owner_has_every_operation_without_direct_get(version: &'static str) {
     let deployment = Deployment::start(version, OWNER).await;
     let owner = deployment.service("owner");
     for library in Library::ALL {
@@ -128,7 +130,8 @@ fn every_reading_operation(script: Script, bucket: &str) -> Script {
 
 const VALUES: [(&str, &str); 4] = [("a", "1"), ("a", "2"), ("b", "1"), ("part.x", "1")];
 
-pub async fn a_reader_of_a_bucket_has_every_reading_operation(version: &'static str) {
+on_every_server!(a_reader_of_a_bucket_has_every_reading_operation);
+async fn a_reader_of_a_bucket_has_every_reading_operation(version: &'static str) {
     let deployment = Deployment::start(version, READER).await;
     deployment.create_bucket("orders", true).await;
     deployment.create_bucket("plain", false).await;
@@ -143,8 +146,9 @@ pub async fn a_reader_of_a_bucket_has_every_reading_operation(version: &'static 
     }
 }
 
+on_every_server!(a_reader_watches_three_thousand_keys);
 /// More than a client takes in one piece: with flow control and heartbeats.
-pub async fn a_reader_watches_three_thousand_keys(version: &'static str) {
+async fn a_reader_watches_three_thousand_keys(version: &'static str) {
     const KEYS: u64 = 3000;
     let deployment = Deployment::start(version, READER).await;
     deployment.create_bucket("many", true).await;
@@ -170,10 +174,20 @@ pub async fn a_reader_watches_three_thousand_keys(version: &'static str) {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn v2_14_6_a_reader_watches_with_the_newer_flow_control() {
+    a_reader_watches_with_the_newer_flow_control("2.14.6").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn v2_15_1_a_reader_watches_with_the_newer_flow_control() {
+    a_reader_watches_with_the_newer_flow_control("2.15.1").await;
+}
+
 /// Flow control as nats-server has it with `js_ack_fc_v2`, announced as the default of 2.16: without
 /// a domain and with one. nats.py 2.16 is not among the libraries: it fails at the newer form of the
 /// acknowledgement subjects, whatever is permitted.
-pub async fn a_reader_watches_with_the_newer_flow_control(version: &'static str) {
+async fn a_reader_watches_with_the_newer_flow_control(version: &'static str) {
     const KEYS: u64 = 1500;
     for (domain, token) in [("", "_"), ("domain: hub", "hub")] {
         let prepared = Prepared::new().with_server(
@@ -212,7 +226,8 @@ pub async fn a_reader_watches_with_the_newer_flow_control(version: &'static str)
     }
 }
 
-pub async fn a_reader_is_refused_each_write(version: &'static str) {
+on_every_server!(a_reader_is_refused_each_write);
+async fn a_reader_is_refused_each_write(version: &'static str) {
     let deployment = Deployment::start(version, READER).await;
     deployment.create_bucket("orders", true).await;
     fill(&deployment, "orders", &VALUES).await;
@@ -305,7 +320,8 @@ fn watches_its_part(script: Script, library: Library, found: &Value) -> Script {
     }
 }
 
-pub async fn a_reader_of_a_part_reads_that_part_alone(version: &'static str) {
+on_every_server!(a_reader_of_a_part_reads_that_part_alone);
+async fn a_reader_of_a_part_reads_that_part_alone(version: &'static str) {
     let deployment = Deployment::start(version, PARTS).await;
     deployment.create_buckets(&["fulfilment"]).await;
     fill(&deployment, "fulfilment", &[("line.1", "1"), ("other.1", "secret")]).await;
@@ -327,7 +343,8 @@ pub async fn a_reader_of_a_part_reads_that_part_alone(version: &'static str) {
     assert_eq!(deployment.content("fulfilment").await, before);
 }
 
-pub async fn an_owner_of_a_part_writes_that_part_alone(version: &'static str) {
+on_every_server!(an_owner_of_a_part_writes_that_part_alone);
+async fn an_owner_of_a_part_writes_that_part_alone(version: &'static str) {
     let deployment = Deployment::start(version, PARTS).await;
     for library in Library::ALL {
         deployment.create_buckets(&["fulfilment"]).await;
@@ -385,7 +402,8 @@ nkeys = ["{stranger}"]
 owns = ["its-own"]
 "#;
 
-pub async fn a_service_without_a_grant_for_a_bucket_is_refused_everything(version: &'static str) {
+on_every_server!(a_service_without_a_grant_for_a_bucket_is_refused_everything);
+async fn a_service_without_a_grant_for_a_bucket_is_refused_everything(version: &'static str) {
     let deployment = Deployment::start(version, STRANGER).await;
     deployment.create_buckets(&["orders", "its-own"]).await;
     fill(&deployment, "orders", &VALUES).await;
@@ -451,8 +469,9 @@ pub async fn a_service_without_a_grant_for_a_bucket_is_refused_everything(versio
     assert_eq!(deployment.content("orders").await, before);
 }
 
+on_every_server!(a_watch_goes_on_after_a_reconnect);
 /// async-nats ends the consumer of the old connection and waits for the answer.
-pub async fn a_watch_goes_on_after_a_reconnect(version: &'static str) {
+async fn a_watch_goes_on_after_a_reconnect(version: &'static str) {
     let deployment = Deployment::start(version, READER).await;
     deployment.create_buckets(&["orders"]).await;
     let (client, _violations) =

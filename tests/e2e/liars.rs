@@ -162,7 +162,8 @@ async fn told_of(deployment: &Deployment, liar: &Liar, mark: usize) -> Value {
     }
 }
 
-pub async fn who_lies_about_its_connections_keeps_nobody_elses_open(version: &'static str) {
+on_the_newest_server!(who_lies_about_its_connections_keeps_nobody_elses_open, much_room);
+async fn who_lies_about_its_connections_keeps_nobody_elses_open(version: &'static str) {
     let seed = Seed::<User>::generate();
     let key = Signer::new(&seed).unwrap().public().to_string();
     let mut deployment = Prepared::new()

@@ -36,7 +36,8 @@ async fn found(arguments: &[&str]) -> Value {
 
 /// Closed and open loop, sealed and plain, granted and refused: every answer is looked at by the
 /// tool, which fails on a wrong one.
-pub async fn load_direct_measures_a_real_service() {
+#[tokio::test(flavor = "multi_thread")]
+async fn load_direct_measures_a_real_service() {
     for arguments in [
         &["direct", "--concurrency", "4"][..],
         &["direct", "--plain", "--rate", "50"],
@@ -60,7 +61,8 @@ pub async fn load_direct_measures_a_real_service() {
     assert!(round["sent"].as_u64().unwrap() > 0 && round["answered"] == 0, "{forged}");
 }
 
-pub async fn load_connect_compares_on_a_real_server(version: &'static str) {
+on_every_server!(load_connect_compares_on_a_real_server, much_room);
+async fn load_connect_compares_on_a_real_server(version: &'static str) {
     let found = found(&["connect", "--nats-server", version, "--concurrency", "4"]).await;
     let rounds = found.as_array().unwrap();
     let who: Vec<&str> = rounds.iter().map(|round| round["against"].as_str().unwrap()).collect();
@@ -71,7 +73,8 @@ pub async fn load_connect_compares_on_a_real_server(version: &'static str) {
     }
 }
 
-pub async fn load_connect_keeps_a_rate_and_survives_a_storm(version: &'static str) {
+on_every_server!(load_connect_keeps_a_rate_and_survives_a_storm, much_room);
+async fn load_connect_keeps_a_rate_and_survives_a_storm(version: &'static str) {
     let server = ["connect", "--nats-server", version, "--against", "solewriter"];
     let rate = found(&[&server[..], &["--rate", "20"]].concat()).await;
     assert!(rate[0]["connections"]["connected"].as_u64().unwrap() > 0, "{rate}");
@@ -84,8 +87,9 @@ pub async fn load_connect_keeps_a_rate_and_survives_a_storm(version: &'static st
     );
 }
 
+on_every_server!(load_report_and_soak_write_the_page, much_room);
 /// Both write their page from what they found, and a report that was done is not done again.
-pub async fn load_report_and_soak_write_the_page(version: &'static str) {
+async fn load_report_and_soak_write_the_page(version: &'static str) {
     let dir = tempfile::tempdir().unwrap();
     let docs = dir.path().to_str().unwrap();
     let report = ["report", "--quick", "--nats-server", version, "--docs", docs];
@@ -111,7 +115,8 @@ pub async fn load_report_and_soak_write_the_page(version: &'static str) {
 }
 
 /// Whoever interrupts a long run has nothing to clear away.
-pub async fn an_interrupted_run_leaves_nothing() {
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_run_leaves_nothing() {
     let tmp = tempfile::tempdir().unwrap();
     let mut soak = Command::new(env!("CARGO_BIN_EXE_solewriter"))
         .args(["load", "soak", "--duration", "10m", "--services", "20", "--calibrate", "10s"])

@@ -50,7 +50,8 @@ async fn answer_requests(deployment: &Deployment) -> async_nats::Client {
     client
 }
 
-pub async fn a_callers_requests_are_answered_where_it_may_call(version: &'static str) {
+on_every_server!(a_callers_requests_are_answered_where_it_may_call);
+async fn a_callers_requests_are_answered_where_it_may_call(version: &'static str) {
     let deployment = Deployment::start(version, QUOTES).await;
     let _quotes = answer_requests(&deployment).await;
     let request = |subject: &str| json!({"op": "request", "subject": subject, "value": "chair", "timeout": 5});
@@ -70,7 +71,8 @@ pub async fn a_callers_requests_are_answered_where_it_may_call(version: &'static
     }
 }
 
-pub async fn who_answers_publishes_to_inboxes_alone(version: &'static str) {
+on_every_server!(who_answers_publishes_to_inboxes_alone);
+async fn who_answers_publishes_to_inboxes_alone(version: &'static str) {
     let deployment = Deployment::start(version, QUOTES).await;
     let mut quotes = Raw::login(&deployment, &deployment.service("quotes")).await;
     for subject in ["svc.quotes.price", "svc.shop", "events.x", "$KV.orders.a", "_INBOX"] {
@@ -82,9 +84,10 @@ pub async fn who_answers_publishes_to_inboxes_alone(version: &'static str) {
     assert_eq!(shop.message().await.payload, b"here");
 }
 
+on_every_server!(nobody_is_made_to_answer_outside_inboxes);
 /// A requester chooses the subject of the reply; the one who answers must not be made to write
 /// where the requester wants.
-pub async fn nobody_is_made_to_answer_outside_inboxes(version: &'static str) {
+async fn nobody_is_made_to_answer_outside_inboxes(version: &'static str) {
     let deployment = Deployment::start(version, QUOTES).await;
     let _quotes = answer_requests(&deployment).await;
     let mut shop = Raw::login(&deployment, &deployment.service("shop")).await;
@@ -98,7 +101,8 @@ pub async fn nobody_is_made_to_answer_outside_inboxes(version: &'static str) {
     assert_eq!(deployment.violations(), refused.map(|act| violation("quotes", act)));
 }
 
-pub async fn inboxes_are_private(version: &'static str) {
+on_every_server!(inboxes_are_private);
+async fn inboxes_are_private(version: &'static str) {
     let deployment = Deployment::start(version, QUOTES).await;
     let mut shop = Raw::login(&deployment, &deployment.service("shop")).await;
     let others = [
@@ -137,7 +141,8 @@ nkeys = ["{starred}"]
 subscribes = ["events.*"]
 "#;
 
-pub async fn events_go_from_who_publishes_to_who_subscribes(version: &'static str) {
+on_every_server!(events_go_from_who_publishes_to_who_subscribes);
+async fn events_go_from_who_publishes_to_who_subscribes(version: &'static str) {
     let deployment = Deployment::start(version, EVENTS).await;
     let publish =
         |subject: &str| json!({"op": "publish", "subject": subject, "value": "from a library"});
@@ -171,7 +176,8 @@ pub async fn events_go_from_who_publishes_to_who_subscribes(version: &'static st
     }
 }
 
-pub async fn each_library_receives_what_it_subscribes_to(version: &'static str) {
+on_every_server!(each_library_receives_what_it_subscribes_to);
+async fn each_library_receives_what_it_subscribes_to(version: &'static str) {
     let deployment = Deployment::start(version, EVENTS).await;
     let mut source = Raw::login(&deployment, &deployment.service("source")).await;
     for library in Library::ALL {
@@ -196,9 +202,10 @@ pub async fn each_library_receives_what_it_subscribes_to(version: &'static str) 
     }
 }
 
+on_every_server!(a_star_is_one_token_however_it_is_subscribed_to);
 /// nats-server compares a subscription with `events.*` as if it were a subject, and lets
 /// `events.>` pass; what goes beyond `events.*` is denied beside it.
-pub async fn a_star_is_one_token_however_it_is_subscribed_to(version: &'static str) {
+async fn a_star_is_one_token_however_it_is_subscribed_to(version: &'static str) {
     let deployment = Deployment::start(version, EVENTS).await;
     let mut source = Raw::login(&deployment, &deployment.service("source")).await;
     let mut starred = Raw::login(&deployment, &deployment.service("starred")).await;
@@ -310,7 +317,8 @@ async fn is_refused_all(deployment: &Deployment, service: &str, publishes: &[&st
     assert_eq!(deployment.violations(), expected);
 }
 
-pub async fn nothing_is_granted_beyond_the_rules(version: &'static str) {
+on_every_server!(nothing_is_granted_beyond_the_rules);
+async fn nothing_is_granted_beyond_the_rules(version: &'static str) {
     let deployment = Deployment::start(version, EVERYTHING).await;
     deployment.create_buckets(&["orders", "fulfilment", "customers", "rates", "others"]).await;
     is_refused_all(&deployment, "busy", &[]).await;
@@ -321,7 +329,8 @@ pub async fn nothing_is_granted_beyond_the_rules(version: &'static str) {
     }
 }
 
-pub async fn a_service_without_rules_can_do_nothing(version: &'static str) {
+on_every_server!(a_service_without_rules_can_do_nothing);
+async fn a_service_without_rules_can_do_nothing(version: &'static str) {
     let deployment = Deployment::start(version, EVERYTHING).await;
     let granted =
         ["$KV.orders.a", "$KV.fulfilment.line.1", "events.busy.x", "_INBOX.idle.x", "_INBOX.x"];

@@ -57,7 +57,8 @@ fn documents(deployment: &Deployment, round: usize) -> Vec<SourceFile> {
     files
 }
 
-pub async fn the_leader_dies_during_a_push(version: &'static str) {
+on_every_server!(the_leader_dies_during_a_push);
+async fn the_leader_dies_during_a_push(version: &'static str) {
     let mut deployment = prepared().start_cluster(version, ONE).await;
     let (code, said) = push(&deployment, ONE, &[]).await;
     assert!(
@@ -119,8 +120,9 @@ pub async fn the_leader_dies_during_a_push(version: &'static str) {
     }
 }
 
+on_every_server!(losing_jetstream_costs_nothing_but_updates);
 /// Two of three servers go, and JetStream with them: decisions go on, updates do not.
-pub async fn losing_jetstream_costs_nothing_but_updates(version: &'static str) {
+async fn losing_jetstream_costs_nothing_but_updates(version: &'static str) {
     let mut deployment = prepared().start_cluster(version, ONE).await;
     let (code, said) = push(&deployment, ONE, &[]).await;
     assert_eq!(code, 0, "{said}");
@@ -156,8 +158,9 @@ pub async fn losing_jetstream_costs_nothing_but_updates(version: &'static str) {
     assert!(enters(&url, &deployment, "billing").await.is_err());
 }
 
+on_every_server!(a_kept_policy_starts_an_instance_and_ends_in_time);
 /// What was kept is where an instance starts when nobody answers, and it ends when it is too old.
-pub async fn a_kept_policy_starts_an_instance_and_ends_in_time(version: &'static str) {
+async fn a_kept_policy_starts_an_instance_and_ends_in_time(version: &'static str) {
     let mut deployment = prepared().start_cluster(version, ONE).await;
     let (code, said) = push(&deployment, ONE, &[]).await;
     assert_eq!(code, 0, "{said}");
@@ -216,8 +219,9 @@ pub async fn a_kept_policy_starts_an_instance_and_ends_in_time(version: &'static
     .await;
 }
 
+on_every_server!(a_kept_policy_stands_in_for_a_directory);
 /// The same for a directory: it is broken when the instance starts, and then gone.
-pub async fn a_kept_policy_stands_in_for_a_directory(version: &'static str) {
+async fn a_kept_policy_stands_in_for_a_directory(version: &'static str) {
     let mut deployment = Prepared::new().start_broker(version, ONE).await;
     let url = deployment.url().to_owned();
     let kept = deployment.dir.path().join("kept.json").display().to_string();
@@ -249,8 +253,9 @@ pub async fn a_kept_policy_stands_in_for_a_directory(version: &'static str) {
     .await;
 }
 
+on_every_server!(an_instance_that_slept_reads_the_directory_first);
 /// A directory that changed while the instance was stopped is read before anything is granted.
-pub async fn an_instance_that_slept_reads_the_directory_first(version: &'static str) {
+async fn an_instance_that_slept_reads_the_directory_first(version: &'static str) {
     let mut deployment = Deployment::start(version, ONE).await;
     let url = deployment.url().to_owned();
     assert_eq!(enters(&url, &deployment, "billing").await, Ok(()));

@@ -13,8 +13,9 @@ use super::raw::Raw;
 
 const POLICY: &str = "[service.known]\nnkeys = [\"{known}\"]\n";
 
+on_every_server!(a_request_that_waited_too_long_is_dropped);
 /// A request that waited longer than the settings allow is dropped unread, and counted.
-pub async fn a_request_that_waited_too_long_is_dropped(version: &'static str) {
+async fn a_request_that_waited_too_long_is_dropped(version: &'static str) {
     let mut deployment = Deployment::start(version, POLICY).await;
     let known = deployment.service("known");
     Raw::try_login(deployment.url(), &known.seed).await.unwrap();
@@ -35,8 +36,9 @@ pub async fn a_request_that_waited_too_long_is_dropped(version: &'static str) {
     assert!(refused.await.unwrap().is_err());
 }
 
+on_every_server!(a_rush_costs_those_who_do_not_fit_and_nobody_after);
 /// No more requests wait than the settings allow, and after the rush everything is as before.
-pub async fn a_rush_costs_those_who_do_not_fit_and_nobody_after(version: &'static str) {
+async fn a_rush_costs_those_who_do_not_fit_and_nobody_after(version: &'static str) {
     let mut deployment = Deployment::start(version, POLICY).await;
     let known = deployment.service("known");
     deployment.instances.clear();
@@ -58,8 +60,9 @@ pub async fn a_rush_costs_those_who_do_not_fit_and_nobody_after(version: &'stati
     Raw::try_login(&url, &known.seed).await.unwrap();
 }
 
+on_every_server!(a_key_that_asks_too_often_is_refused);
 /// Who asks more often than the settings allow is refused with a reason, and nobody else is.
-pub async fn a_key_that_asks_too_often_is_refused(version: &'static str) {
+async fn a_key_that_asks_too_often_is_refused(version: &'static str) {
     let policy = "[service.known]\nnkeys = [\"{known}\"]\n[service.other]\nnkeys = [\"{other}\"]\n";
     let mut deployment = Deployment::start(version, policy).await;
     deployment.instances.clear();
@@ -218,9 +221,10 @@ fn subjects(count: usize) -> Vec<String> {
     (0..count).map(|n| format!("{name}.{n:06}")).collect()
 }
 
+on_every_server!(a_huge_grant_keeps_nobody_waiting, much_room);
 /// A crowd of connections of a service whose answers fill a megabyte, again and again: everybody else
 /// is let in meanwhile as if they were not there.
-pub async fn a_huge_grant_keeps_nobody_waiting(version: &'static str) {
+async fn a_huge_grant_keeps_nobody_waiting(version: &'static str) {
     const CROWD: usize = 32;
     const LOGINS: usize = 20;
     let policy = format!(
@@ -267,8 +271,9 @@ pub async fn a_huge_grant_keeps_nobody_waiting(version: &'static str) {
     crowd.shutdown().await;
 }
 
+on_every_server!(a_grant_that_the_server_has_no_room_for_is_refused_at_once, much_room);
 /// An answer that the server would not take is no grant, and is not told as one.
-pub async fn a_grant_that_the_server_has_no_room_for_is_refused_at_once(version: &'static str) {
+async fn a_grant_that_the_server_has_no_room_for_is_refused_at_once(version: &'static str) {
     let policy = |count: usize| {
         format!("{POLICY}[service.big]\nnkeys = [\"{{big}}\"]\npublishes = {:?}\n", subjects(count))
     };
@@ -310,7 +315,15 @@ pub async fn a_grant_that_the_server_has_no_room_for_is_refused_at_once(version:
 
 /// What `docs/policy.md` says of long lists. It grows as the list does: the bound is generous, and
 /// what grows as its square is far beyond it.
-pub async fn how_long_a_login_takes(version: &'static str) {
+#[ignore = "measures, and wants the machine for itself"]
+#[tokio::test(flavor = "multi_thread")]
+async fn how_long_a_login_takes() {
+    for version in ["2.10.25", "2.11.11", "2.12.8", "2.14.6", "2.15.1"] {
+        how_long_a_login_takes_on(version).await;
+    }
+}
+
+async fn how_long_a_login_takes_on(version: &'static str) {
     let mut each = Vec::new();
     for buckets in [50, 200, 400, 1_000] {
         let mut policy = "[service.reader]\nnkeys = [\"{reader}\"]\nreads = [\"*\"]\n".to_owned();
@@ -336,8 +349,9 @@ pub async fn how_long_a_login_takes(version: &'static str) {
     assert!(per_bucket(3) < 4.0 * per_bucket(1), "{each:?}");
 }
 
+on_every_server!(idle_http_connections_stop_nothing, much_room);
 /// Connections that say nothing take no descriptor from what an instance needs them for.
-pub async fn idle_http_connections_stop_nothing(version: &'static str) {
+async fn idle_http_connections_stop_nothing(version: &'static str) {
     let mut deployment = Prepared::new().start_broker(version, POLICY).await;
     let index = deployment.add_instance_within(256).await;
     let http =
@@ -362,12 +376,16 @@ pub async fn idle_http_connections_stop_nothing(version: &'static str) {
     drop(idle);
 }
 
+on_every_server!(garbage_costs_no_more_than_honest_clients, much_room);
 /// As much as each run of the tests can afford. Other tests run beside it, hence the ratio.
-pub async fn garbage_costs_no_more_than_honest_clients(version: &'static str) {
+async fn garbage_costs_no_more_than_honest_clients(version: &'static str) {
     hostile(version, 2_000, 3.0).await;
 }
 
 /// A hundred thousand times.
-pub async fn much_garbage_costs_no_more_than_honest_clients(version: &'static str) {
+#[ignore = "takes minutes"]
+#[tokio::test(flavor = "multi_thread")]
+async fn much_garbage_costs_no_more_than_honest_clients() {
+    let version = "2.15.1";
     hostile(version, 100_000, 1.25).await;
 }

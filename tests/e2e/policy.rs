@@ -32,7 +32,8 @@ async fn changed(deployment: &mut Deployment, times: usize) -> Value {
     deployment.instances[0].says_times("policy_changed", times).await.pop().unwrap()
 }
 
-pub async fn an_edit_takes_effect_on_the_next_connection(version: &'static str) {
+on_every_server!(an_edit_takes_effect_on_the_next_connection);
+async fn an_edit_takes_effect_on_the_next_connection(version: &'static str) {
     let mut deployment = Deployment::start(version, BEFORE).await;
     let orders = deployment.service("orders");
     let billing = deployment.service("billing");
@@ -62,7 +63,8 @@ pub async fn an_edit_takes_effect_on_the_next_connection(version: &'static str) 
     Raw::login(&deployment, &billing).await;
 }
 
-pub async fn an_invalid_edit_changes_nothing_and_says_why(version: &'static str) {
+on_every_server!(an_invalid_edit_changes_nothing_and_says_why);
+async fn an_invalid_edit_changes_nothing_and_says_why(version: &'static str) {
     let mut deployment = Deployment::start(version, BEFORE).await;
     let ready = deployment.instances[0].says("ready").await;
     let unknown_key = AFTER.replace("owns", "own");
@@ -118,9 +120,10 @@ pub async fn an_invalid_edit_changes_nothing_and_says_why(version: &'static str)
     assert!(deployment.instances[0].metric(since).await.abs() < 1.0);
 }
 
+on_every_server!(a_checkout_of_another_branch_is_one_change);
 /// A keyspace moves from one file to another. What lies there while `git checkout` works has two
 /// owners of it, or none.
-pub async fn a_checkout_of_another_branch_is_one_change(version: &'static str) {
+async fn a_checkout_of_another_branch_is_one_change(version: &'static str) {
     const CHECKOUTS: usize = 6;
     let mut deployment = Prepared::new().start_broker(version, BEFORE).await;
     let folder = deployment.files.policy();
@@ -168,7 +171,8 @@ pub async fn a_checkout_of_another_branch_is_one_change(version: &'static str) {
     assert!(lines.iter().all(|line| line["event"] != "policy_refused"));
 }
 
-pub async fn sighup_reads_the_policy_at_once(version: &'static str) {
+on_every_server!(sighup_reads_the_policy_at_once);
+async fn sighup_reads_the_policy_at_once(version: &'static str) {
     let mut deployment = Deployment::start(version, BEFORE).await;
     for times in 1..=3 {
         deployment.instances[0].signal(Signal::HUP);
@@ -181,8 +185,9 @@ pub async fn sighup_reads_the_policy_at_once(version: &'static str) {
     assert_eq!(writes(&deployment, "orders", "$KV.more.a").await, Ok(()));
 }
 
+on_every_server!(a_refused_change_that_is_taken_back_is_over);
 /// A change that was refused at once by SIGHUP is forgotten when it is taken back.
-pub async fn a_refused_change_that_is_taken_back_is_over(version: &'static str) {
+async fn a_refused_change_that_is_taken_back_is_over(version: &'static str) {
     let mut deployment = Deployment::start(version, BEFORE).await;
     let extra = deployment.files.policy().join("extra.toml");
     std::fs::write(&extra, "x =").unwrap();
@@ -197,9 +202,10 @@ pub async fn a_refused_change_that_is_taken_back_is_over(version: &'static str) 
     .await;
 }
 
+on_every_server!(a_swap_of_symbolic_links_is_seen);
 /// As Kubernetes mounts a config map: the files are links into `..data`, which is a link to a
 /// folder of its own for each version, and is swapped by a rename.
-pub async fn a_swap_of_symbolic_links_is_seen(version: &'static str) {
+async fn a_swap_of_symbolic_links_is_seen(version: &'static str) {
     let mut deployment = Prepared::new().start_broker(version, BEFORE).await;
     let folder = deployment.files.policy();
     std::fs::remove_file(folder.join("test.toml")).unwrap();
@@ -220,7 +226,8 @@ pub async fn a_swap_of_symbolic_links_is_seen(version: &'static str) {
     assert_eq!(writes(&deployment, "orders", "$KV.more.a").await, Ok(()));
 }
 
-pub async fn a_policy_that_does_not_load_keeps_it_from_starting(version: &'static str) {
+on_every_server!(a_policy_that_does_not_load_keeps_it_from_starting);
+async fn a_policy_that_does_not_load_keeps_it_from_starting(version: &'static str) {
     let mut deployment = Prepared::new().start_broker(version, "[service.a]\nown = [\"x\"]").await;
     let at = deployment.launch_instance(&[]);
     let instance = &mut deployment.instances[at];
@@ -231,9 +238,10 @@ pub async fn a_policy_that_does_not_load_keeps_it_from_starting(version: &'stati
     assert!(deployment.connections("AUTH").await.is_empty());
 }
 
+on_every_server!(of_two_that_begin_alike_the_second_replaces_the_first);
 /// Two policies whose revisions share their first 48 bits, found in twenty seconds: the second
 /// takes something away, and replaces the first.
-pub async fn of_two_that_begin_alike_the_second_replaces_the_first(version: &'static str) {
+async fn of_two_that_begin_alike_the_second_replaces_the_first(version: &'static str) {
     let collision = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/policy/collision");
     let prepared = Prepared::new();
     let folder = prepared.files.policy();

@@ -90,7 +90,8 @@ fn server_xkey(request: &Message) -> &str {
     line.split_once(": ").unwrap().1
 }
 
-pub async fn requests_and_answers_are_sealed_by_default(version: &'static str) {
+on_every_server!(requests_and_answers_are_sealed_by_default);
+async fn requests_and_answers_are_sealed_by_default(version: &'static str) {
     let deployment = open_to_tests().start(version, POLICY).await;
     let (request, answer) = overheard(&deployment).await;
     assert!(request.payload.starts_with(b"xkv1"));
@@ -104,7 +105,8 @@ pub async fn requests_and_answers_are_sealed_by_default(version: &'static str) {
     assert_eq!(opened["nats"]["server_id"]["xkey"], server_xkey(&request));
 }
 
-pub async fn without_an_xkey_on_both_sides_it_works_in_the_clear(version: &'static str) {
+on_every_server!(without_an_xkey_on_both_sides_it_works_in_the_clear);
+async fn without_an_xkey_on_both_sides_it_works_in_the_clear(version: &'static str) {
     let prepared = solewriter_without_xkey(server_without_xkey(open_to_tests()));
     let deployment = prepared.start(version, POLICY).await;
     let (request, answer) = overheard(&deployment).await;
@@ -139,30 +141,35 @@ async fn nobody_gets_in(prepared: Prepared, version: &'static str, reason: &str,
     assert!(tap.delivered.is_empty(), "{:?}", tap.delivered);
 }
 
-pub async fn a_request_in_the_clear_is_refused_where_an_xkey_is_set(version: &'static str) {
+on_every_server!(a_request_in_the_clear_is_refused_where_an_xkey_is_set);
+async fn a_request_in_the_clear_is_refused_where_an_xkey_is_set(version: &'static str) {
     let prepared = server_without_xkey(open_to_tests());
     nobody_gets_in(prepared, version, "not_sealed", "set `xkey` in the server's").await;
 }
 
-pub async fn a_sealed_request_is_refused_where_no_xkey_is_set(version: &'static str) {
+on_every_server!(a_sealed_request_is_refused_where_no_xkey_is_set);
+async fn a_sealed_request_is_refused_where_no_xkey_is_set(version: &'static str) {
     let prepared = solewriter_without_xkey(open_to_tests());
     nobody_gets_in(prepared, version, "sealed", "set [xkey] seed, or remove `xkey`").await;
 }
 
-pub async fn a_request_sealed_to_another_key_is_refused(version: &'static str) {
+on_every_server!(a_request_sealed_to_another_key_is_refused);
+async fn a_request_sealed_to_another_key_is_refused(version: &'static str) {
     let other = CurveSecret::new(&Seed::<Curve>::generate()).unwrap().public().to_string();
     let prepared = open_to_tests().with_value("CALLOUT_XKEY", &other);
     nobody_gets_in(prepared, version, "unopened", "is this service's public curve key").await;
 }
 
-pub async fn a_server_that_trusts_another_issuer_is_refused(version: &'static str) {
+on_every_server!(a_server_that_trusts_another_issuer_is_refused);
+async fn a_server_that_trusts_another_issuer_is_refused(version: &'static str) {
     let other = nkeys::KeyPair::new_account().public_key();
     let prepared = open_to_tests().with_value("ISSUER_KEY", &other);
     nobody_gets_in(prepared, version, "other_issuer", &other).await;
 }
 
+on_every_server!(with_another_issuer_it_is_not_ready);
 /// Nobody can get in, so it is not ready, and says whose each key is; until the server is mended.
-pub async fn with_another_issuer_it_is_not_ready(version: &'static str) {
+async fn with_another_issuer_it_is_not_ready(version: &'static str) {
     let prepared = Prepared::new();
     let issuer = std::fs::read_to_string(prepared.files.seed_file("issuer")).unwrap();
     let ours = nkeys::KeyPair::from_seed(issuer.trim()).unwrap().public_key();
@@ -192,8 +199,9 @@ pub async fn with_another_issuer_it_is_not_ready(version: &'static str) {
     assert_eq!(status, 200, "{report}");
 }
 
+on_every_server!(the_callouts_user_can_do_nothing_else);
 /// The callout's own user takes requests and answers them; it cannot make any.
-pub async fn the_callouts_user_can_do_nothing_else(version: &'static str) {
+async fn the_callouts_user_can_do_nothing_else(version: &'static str) {
     let deployment = Deployment::start(version, POLICY).await;
     let mut callout = callout_user(&deployment).await;
     for subject in [CALLOUT, "$SYS.REQ.SERVER.PING", "$KV.orders.a", "svc.x", "$JS.API.INFO"] {
@@ -204,8 +212,9 @@ pub async fn the_callouts_user_can_do_nothing_else(version: &'static str) {
     }
 }
 
+on_every_server!(no_client_can_publish_a_request);
 /// Not even with permission for everything: the server keeps this subject to itself.
-pub async fn no_client_can_publish_a_request(version: &'static str) {
+async fn no_client_can_publish_a_request(version: &'static str) {
     let deployment = open_to_tests().start(version, POLICY).await;
     let mut callout = callout_user(&deployment).await;
     assert_eq!(callout.publish("anything.else", b"").await, Ok(()));
@@ -255,8 +264,9 @@ fn noise(length: usize) -> Vec<u8> {
     (0..length).map(next).collect()
 }
 
+on_every_server!(who_says_much_of_itself_is_answered);
 /// A server takes longer lines than 4 KB where it is told to, and a client fills them.
-pub async fn who_says_much_of_itself_is_answered(version: &'static str) {
+async fn who_says_much_of_itself_is_answered(version: &'static str) {
     let prepared = Prepared::new()
         .with_server("listen: $CLIENT_LISTEN", "listen: $CLIENT_LISTEN\nmax_control_line: 262144");
     let mut deployment = prepared.start(version, POLICY).await;
@@ -284,7 +294,8 @@ pub async fn who_says_much_of_itself_is_answered(version: &'static str) {
     assert_eq!(line["reason"], "unknown_key", "{line}");
 }
 
-pub async fn sealed_garbage_gets_no_answer(version: &'static str) {
+on_every_server!(sealed_garbage_gets_no_answer);
+async fn sealed_garbage_gets_no_answer(version: &'static str) {
     let mut deployment = open_to_tests().start(version, POLICY).await;
     let (request, _) = overheard(&deployment).await;
     let header = format!("Nats-Server-Xkey: {}", server_xkey(&request));
@@ -329,7 +340,8 @@ fn signed(claims: &Value, key: &nkeys::KeyPair) -> Vec<u8> {
     format!("{body}.{signature}").into_bytes()
 }
 
-pub async fn forged_requests_get_no_answer(version: &'static str) {
+on_every_server!(forged_requests_get_no_answer);
+async fn forged_requests_get_no_answer(version: &'static str) {
     let prepared = solewriter_without_xkey(server_without_xkey(open_to_tests()));
     let mut deployment = prepared.start(version, POLICY).await;
     let (request, _) = overheard(&deployment).await;
@@ -410,8 +422,9 @@ pub async fn forged_requests_get_no_answer(version: &'static str) {
     is_refused_each(&mut deployment, ("", token.as_bytes()), with_headers).await;
 }
 
+on_every_server!(a_captured_request_expires);
 /// A request is good as long as its server waits for the answer, and no longer.
-pub async fn a_captured_request_expires(version: &'static str) {
+async fn a_captured_request_expires(version: &'static str) {
     let prepared = solewriter_without_xkey(server_without_xkey(impatient(open_to_tests())));
     let mut deployment = prepared.start(version, POLICY).await;
     let (request, _) = overheard(&deployment).await;

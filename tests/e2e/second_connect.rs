@@ -58,9 +58,10 @@ async fn dial(deployment: &Deployment, websocket: bool) -> Raw {
     }
 }
 
+on_every_server!(who_asks_an_instance_twice_is_refused);
 /// Whoever asks one instance twice is refused and closed, whatever it proves, and however it
 /// connects.
-pub async fn who_asks_an_instance_twice_is_refused(version: &'static str) {
+async fn who_asks_an_instance_twice_is_refused(version: &'static str) {
     let deployment = start(version).await;
     let listener = deployment.service("listener");
     let mut speaker = Raw::login(&deployment, &deployment.service("speaker")).await;
@@ -106,8 +107,9 @@ pub async fn who_asks_an_instance_twice_is_refused(version: &'static str) {
     assert_eq!(closed(&deployment), Vec::<Value>::new());
 }
 
+on_every_server!(who_asks_two_instances_is_closed);
 /// Whoever asks two instances is let in by the second, and closed by the sweep.
-pub async fn who_asks_two_instances_is_closed(version: &'static str) {
+async fn who_asks_two_instances_is_closed(version: &'static str) {
     let mut deployment = start(version).await;
     deployment.add_instance(&[]).await;
     let (listener, other) = (deployment.service("listener"), deployment.service("other"));
@@ -148,8 +150,9 @@ pub async fn who_asks_two_instances_is_closed(version: &'static str) {
     assert_eq!(honest.fence().await, Ok(()));
 }
 
+on_every_server!(who_asks_again_after_a_restart_is_closed);
 /// Whoever waits until the only instance was started anew is closed by the sweep of the new one.
-pub async fn who_asks_again_after_a_restart_is_closed(version: &'static str) {
+async fn who_asks_again_after_a_restart_is_closed(version: &'static str) {
     let mut deployment = start(version).await;
     let listener = deployment.service("listener");
     let mut raw = Raw::login(&deployment, &listener).await;

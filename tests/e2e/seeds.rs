@@ -56,9 +56,10 @@ async fn is_refused(deployment: &Deployment, name: &str, publish: &[&str], subsc
     }
 }
 
+on_every_server!(the_callouts_seed);
 /// It hears requests, reads the policy, writes audit events as solewriter and says what it likes
 /// about instances; it lists consumers. It changes neither policy nor state.
-pub async fn the_callouts_seed(version: &'static str) {
+async fn the_callouts_seed(version: &'static str) {
     let deployment = deployment(version).await;
     let mut requests = thief(&deployment, "callout").await;
     requests.subscribe("$SYS.REQ.USER.AUTH").await.unwrap();
@@ -111,9 +112,10 @@ pub async fn the_callouts_seed(version: &'static str) {
     .await;
 }
 
+on_every_server!(the_publishers_seed);
 /// It is the policy: whoever pushes lets in whom they like. It cannot undo what was pushed, and
 /// reaches nothing but by that way.
-pub async fn the_publishers_seed(version: &'static str) {
+async fn the_publishers_seed(version: &'static str) {
     let mut deployment = deployment(version).await;
     let stranger = "[service.stranger]\nnkeys = [\"{stranger}\"]\nowns = [\"orders\"]\n";
     let (code, said) = bucket::push(&deployment, stranger, &[]).await;
@@ -142,8 +144,9 @@ pub async fn the_publishers_seed(version: &'static str) {
     .await;
 }
 
+on_every_server!(the_admins_seed);
 /// It has every bucket, and can write to a service's inbox. Neither the policy nor the audit.
-pub async fn the_admins_seed(version: &'static str) {
+async fn the_admins_seed(version: &'static str) {
     let deployment = deployment(version).await;
     let admin = deployment.admin().await;
     deployment.bucket("orders").await.put("k", "the admin's".into()).await.unwrap();
@@ -159,8 +162,9 @@ pub async fn the_admins_seed(version: &'static str) {
     hears_nothing(&deployment, "admin").await;
 }
 
+on_every_server!(the_audit_admins_seed);
 /// It has the audit streams, and can write to a service's inbox. Neither buckets nor the policy.
-pub async fn the_audit_admins_seed(version: &'static str) {
+async fn the_audit_admins_seed(version: &'static str) {
     let deployment = deployment(version).await;
     let client = deployment.client("audit-admin", deployment.url()).await;
     let mut orders = Raw::login(&deployment, &deployment.service("orders")).await;
@@ -188,8 +192,9 @@ async fn hears_nothing(deployment: &Deployment, name: &str) {
     }
 }
 
+on_every_server!(the_system_users_seed);
 /// It sees who is connected and what they listen to, and closes whom it likes; nothing else.
-pub async fn the_system_users_seed(version: &'static str) {
+async fn the_system_users_seed(version: &'static str) {
     let deployment = deployment(version).await;
     let mut orders = Raw::login(&deployment, &deployment.service("orders")).await;
     orders.subscribe("_INBOX.orders.secret").await.unwrap();

@@ -148,8 +148,9 @@ nkeys = ["{star}"]
 subscribes = ["news.*"]
 "#;
 
+on_every_server!(who_loses_something_is_closed_and_nobody_else);
 /// Each that lost something is closed, for its own reason; nobody else notices anything.
-pub async fn who_loses_something_is_closed_and_nobody_else(version: &'static str) {
+async fn who_loses_something_is_closed_and_nobody_else(version: &'static str) {
     let mut deployment = Deployment::start(version, BEFORE).await;
     let holders = [
         ("loser", Some("lost")),
@@ -214,8 +215,9 @@ pub async fn who_loses_something_is_closed_and_nobody_else(version: &'static str
     assert_eq!(closed(&deployment).len(), 14, "nobody was closed twice");
 }
 
+on_every_server!(who_gains_is_closed_only_when_the_settings_say_so);
 /// What was given comes with the next connection, or at once where the settings say so.
-pub async fn who_gains_is_closed_only_when_the_settings_say_so(version: &'static str) {
+async fn who_gains_is_closed_only_when_the_settings_say_so(version: &'static str) {
     let mut deployment = Prepared::new().start_broker(version, BEFORE).await;
     deployment.add_instance(&["--sessions-gained", "close"]).await;
     let mut gainer = Raw::login(&deployment, &deployment.service("gainer")).await;
@@ -228,9 +230,10 @@ pub async fn who_gains_is_closed_only_when_the_settings_say_so(version: &'static
     assert_eq!(same.fence().await, Ok(()));
 }
 
+on_every_server!(who_loses_the_system_account_says_when_it_is_back);
 /// However short the time without a connection was: whoever reads the log wants to know that it is
 /// over.
-pub async fn who_loses_the_system_account_says_when_it_is_back(version: &'static str) {
+async fn who_loses_the_system_account_says_when_it_is_back(version: &'static str) {
     let mut deployment = Deployment::start(version, BEFORE).await;
     deployment.instances[0].says("system_connected").await;
     // Closed by the server, it is back within milliseconds.
@@ -245,8 +248,9 @@ pub async fn who_loses_the_system_account_says_when_it_is_back(version: &'static
     assert_eq!(lines.len(), 2, "{lines:?}");
 }
 
+on_every_server!(a_leafnode_is_closed_too);
 /// The name is all that a server keeps of an answer, for leafnodes too.
-pub async fn a_leafnode_is_closed_too(version: &'static str) {
+async fn a_leafnode_is_closed_too(version: &'static str) {
     let leaf = solewriter::sandbox::free_ports(1).unwrap()[0];
     let listen = format!("leafnodes {{ listen: \"127.0.0.1:{leaf}\" }}\nsystem_account: SYS");
     let policy = |more: &str| {
@@ -291,8 +295,9 @@ pub async fn a_leafnode_is_closed_too(version: &'static str) {
     assert_eq!(lines[1]["revision"], line["revision"]);
 }
 
+on_every_server!(each_library_comes_back_by_itself);
 /// A client that is closed comes back without anybody's help, whatever its library.
-pub async fn each_library_comes_back_by_itself(version: &'static str) {
+async fn each_library_comes_back_by_itself(version: &'static str) {
     const WITH: &str = r#"
         [service.loser]
         nkeys = ["{loser}"]
@@ -348,8 +353,9 @@ pub async fn each_library_comes_back_by_itself(version: &'static str) {
     }
 }
 
+on_every_server!(without_a_system_user_the_delay_is_told);
 /// Without a system user the lifetime bounds the delay, and everybody is told so.
-pub async fn without_a_system_user_the_delay_is_told(version: &'static str) {
+async fn without_a_system_user_the_delay_is_told(version: &'static str) {
     let system = "[system]\nnkey_seed = \"keys/system.nk\"\n";
     let prepared = Prepared::new().with_settings(system, "");
     let mut deployment = prepared.start_broker(version, BEFORE).await;
@@ -374,8 +380,9 @@ pub async fn without_a_system_user_the_delay_is_told(version: &'static str) {
     assert_eq!(closed(&deployment), Vec::<Value>::new());
 }
 
+on_every_server!(a_system_user_that_is_not_let_in_is_told);
 /// The system account's user has the wrong key: everything else works, and the log says so.
-pub async fn a_system_user_that_is_not_let_in_is_told(version: &'static str) {
+async fn a_system_user_that_is_not_let_in_is_told(version: &'static str) {
     let prepared = Prepared::new();
     let stranger = solewriter::keys::Seed::<solewriter::keys::User>::generate();
     let system = prepared.files.seed_file("system");
@@ -420,8 +427,9 @@ async fn listed(deployment: &Deployment, seed: &[&str], more: &[&str]) -> String
     out
 }
 
+on_every_server!(sessions_lists_and_closes_connections);
 /// Who is connected, by which policy; and closing a service's connections by hand.
-pub async fn sessions_lists_and_closes_connections(version: &'static str) {
+async fn sessions_lists_and_closes_connections(version: &'static str) {
     let system = "[system]\nnkey_seed = \"keys/system.nk\"\n";
     let prepared = Prepared::new().with_settings(system, "");
     let system_seed = prepared.files.seed_file("system");
@@ -496,8 +504,9 @@ pub async fn sessions_lists_and_closes_connections(version: &'static str) {
     assert!(said.contains("no connection of"), "{said}");
 }
 
+on_every_server!(who_closes_without_having_seen_everything_is_told);
 /// A server that does not tell of its connections may have some that should have been closed.
-pub async fn who_closes_without_having_seen_everything_is_told(version: &'static str) {
+async fn who_closes_without_having_seen_everything_is_told(version: &'static str) {
     let mut deployment = Prepared::new().start_cluster(version, BEFORE).await;
     deployment.add_instance(&[]).await;
     let mut loser = Raw::login(&deployment, &deployment.service("loser")).await;

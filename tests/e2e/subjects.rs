@@ -20,7 +20,8 @@ fn text(random: &mut StdRng, tokens: &[&str]) -> String {
     (0..length).map(|_| pick(random)).collect::<Vec<_>>().join(".")
 }
 
-pub async fn matching_is_what_the_server_does(version: &'static str) {
+on_every_server!(matching_is_what_the_server_does);
+async fn matching_is_what_the_server_does(version: &'static str) {
     let deployment = Prepared::new().start_broker(version, "").await;
     let seed: u64 = match std::env::var("SOLEWRITER_TEST_SEED") {
         Ok(seed) => seed.parse().unwrap(),

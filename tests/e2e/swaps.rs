@@ -72,9 +72,10 @@ fn revision_and_grant(dir: &std::path::Path, service: &str) -> (String, String) 
     (policy.revision().whole().to_owned(), grant.digest().to_string())
 }
 
+on_every_server!(a_hundred_swaps_of_a_directory_mix_nothing);
 /// The directory is a link that is replaced a hundred times. It has many files, all of one version
 /// or all of the other, and reading them takes longer than a swap.
-pub async fn a_hundred_swaps_of_a_directory_mix_nothing(version: &'static str) {
+async fn a_hundred_swaps_of_a_directory_mix_nothing(version: &'static str) {
     let mut deployment = Prepared::new().start_broker(version, ONE).await;
     let orders = deployment.service("orders").key();
     let policy = deployment.files.policy();
@@ -154,8 +155,9 @@ fn part(sorted: &[u64], percent: usize) -> u64 {
     sorted[(sorted.len() - 1) * percent / 100]
 }
 
+on_every_server!(a_hundred_swaps_cost_no_authorisation, much_room);
 /// A stream of connections, first without a change and then with a hundred.
-pub async fn a_hundred_swaps_cost_no_authorisation(version: &'static str) {
+async fn a_hundred_swaps_cost_no_authorisation(version: &'static str) {
     let mut deployment = prepared().start_broker(version, ONE).await;
     let (code, said) = push(&deployment, ONE, &[]).await;
     assert_eq!(code, 0, "{said}");

@@ -67,7 +67,8 @@ async fn push_timed(deployment: &Deployment, text: &str) -> (Instant, Instant) {
     (written.unwrap(), Instant::now())
 }
 
-pub async fn a_lost_keyspace_is_lost_on_every_server_within_moments(version: &'static str) {
+on_every_server!(a_lost_keyspace_is_lost_on_every_server_within_moments, much_room);
+async fn a_lost_keyspace_is_lost_on_every_server_within_moments(version: &'static str) {
     let took = take_away(version).await;
     assert!(took < BUSY, "{took:?}");
 }
@@ -234,8 +235,9 @@ async fn clients(deployment: &Deployment, service: &str, count: usize) -> Vec<Cl
     clients
 }
 
+on_every_server!(a_sweep_is_finished_by_another_when_the_sweeper_is_killed);
 /// Another instance goes on where the one that was killed had to stop.
-pub async fn a_sweep_is_finished_by_another_when_the_sweeper_is_killed(version: &'static str) {
+async fn a_sweep_is_finished_by_another_when_the_sweeper_is_killed(version: &'static str) {
     const COUNT: usize = 40;
     let mut deployment = Prepared::new().start_broker(version, WITH).await;
     for _ in 0..3 {
@@ -266,8 +268,9 @@ pub async fn a_sweep_is_finished_by_another_when_the_sweeper_is_killed(version: 
     everybody_is_current(&deployment, "loser").await;
 }
 
+on_every_server!(what_a_paused_instance_let_in_is_swept);
 /// An instance that sleeps through a change lets nobody in for long by what it knew before.
-pub async fn what_a_paused_instance_let_in_is_swept(version: &'static str) {
+async fn what_a_paused_instance_let_in_is_swept(version: &'static str) {
     let mut deployment = Prepared::new().start_broker(version, WITH).await;
     let own = policy_of(&deployment, "own", WITH);
     let own = own.to_str().unwrap().to_owned();
@@ -320,9 +323,10 @@ pub async fn what_a_paused_instance_let_in_is_swept(version: &'static str) {
     .await;
 }
 
+on_every_server!(a_push_while_the_sweeper_is_paused_reaches_everybody);
 /// The instance that sweeps is stopped through a push. Another takes over; and when it goes on, it
 /// grants nothing by what it knew, and what was let in by the old policy meanwhile is gone.
-pub async fn a_push_while_the_sweeper_is_paused_reaches_everybody(version: &'static str) {
+async fn a_push_while_the_sweeper_is_paused_reaches_everybody(version: &'static str) {
     let mut deployment = bucket::prepared().start_broker(version, WITH).await;
     let (code, said) = bucket::push(&deployment, WITH, &[]).await;
     assert_eq!(code, 0, "{said}");
@@ -386,9 +390,10 @@ pub async fn a_push_while_the_sweeper_is_paused_reaches_everybody(version: &'sta
     }
 }
 
+on_every_server!(a_sweeper_that_slept_does_not_sweep_by_what_it_knew);
 /// The instance that sweeps sleeps through a change and wakes up: it closes nothing of what the
 /// new policy let in.
-pub async fn a_sweeper_that_slept_does_not_sweep_by_what_it_knew(version: &'static str) {
+async fn a_sweeper_that_slept_does_not_sweep_by_what_it_knew(version: &'static str) {
     let mut deployment = Prepared::new().start_broker(version, &without()).await;
     for _ in 0..2 {
         deployment.add_instance(&["--sessions-every", "1s"]).await;
@@ -418,8 +423,9 @@ pub async fn a_sweeper_that_slept_does_not_sweep_by_what_it_knew(version: &'stat
     assert_eq!(closed(&deployment), Vec::<Value>::new());
 }
 
+on_every_server!(connections_that_outlived_every_instance_are_found);
 /// All instances are gone while the policy changes, and their successors know nothing of before.
-pub async fn connections_that_outlived_every_instance_are_found(version: &'static str) {
+async fn connections_that_outlived_every_instance_are_found(version: &'static str) {
     let mut deployment = Prepared::new().start_broker(version, WITH).await;
     for _ in 0..2 {
         deployment.add_instance(&[]).await;
@@ -446,8 +452,9 @@ pub async fn connections_that_outlived_every_instance_are_found(version: &'stati
     assert!(same.iter().all(|client| client.lost() == 0));
 }
 
+on_every_server!(every_one_of_many_connections_is_found);
 /// More connections than a server tells of at once.
-pub async fn every_one_of_many_connections_is_found(version: &'static str) {
+async fn every_one_of_many_connections_is_found(version: &'static str) {
     const COUNT: usize = 600;
     let mut deployment = Prepared::new().start_broker(version, WITH).await;
     deployment.add_instance(&["--sessions-close-per-second", "2000"]).await;

@@ -22,8 +22,9 @@ fn write_certificates(folder: &Path) {
     }
 }
 
+on_every_server!(it_connects_over_tls_with_a_certificate);
 /// With the authority and a certificate it gets in; without either it says why not.
-pub async fn it_connects_over_tls_with_a_certificate(version: &'static str) {
+async fn it_connects_over_tls_with_a_certificate(version: &'static str) {
     let prepared = Prepared::new();
     let folder = prepared.files.dir.clone();
     write_certificates(&folder);

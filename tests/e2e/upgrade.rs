@@ -86,7 +86,8 @@ async fn follow(deployment: &mut Deployment, steps: &str) {
     }
 }
 
-pub async fn a_policy_in_its_bucket_moves_by_the_printed_steps(version: &'static str) {
+on_every_server!(a_policy_in_its_bucket_moves_by_the_printed_steps);
+async fn a_policy_in_its_bucket_moves_by_the_printed_steps(version: &'static str) {
     let prepared = four_accounts(bucket::prepared());
     std::fs::remove_file(prepared.files.policy().join("buckets.toml")).unwrap();
     let mut deployment = prepared.start_broker(version, POLICY).await;
@@ -137,7 +138,8 @@ pub async fn a_policy_in_its_bucket_moves_by_the_printed_steps(version: &'static
     assert_eq!((ran.code, ran.out.as_str()), (0, "nothing to change\n"), "{ran:?}");
 }
 
-pub async fn a_policy_in_a_directory_goes_on_by_the_printed_steps(version: &'static str) {
+on_every_server!(a_policy_in_a_directory_goes_on_by_the_printed_steps);
+async fn a_policy_in_a_directory_goes_on_by_the_printed_steps(version: &'static str) {
     let mut deployment = four_accounts(Prepared::new()).start(version, POLICY_OF_A_DIRECTORY).await;
     let orders = deployment.service("orders");
     Raw::try_login(deployment.url(), &orders.seed).await.unwrap();
@@ -155,8 +157,9 @@ nkeys = ["{orders}"]
 owns = ["orders"]
 "#;
 
+on_every_server!(what_is_there_stays);
 /// Nothing is overwritten, what people changed is told, and what is no deployment is refused.
-pub async fn what_is_there_stays(version: &'static str) {
+async fn what_is_there_stays(version: &'static str) {
     let deployment = four_accounts(Prepared::new()).start_broker(version, POLICY).await;
     let config = deployment.files.server_config();
     edit(&config, "  timeout: 10\n", "  timeout: 20\n");

@@ -135,10 +135,11 @@ nkeys = ["{violations}"]
 publishes = ["audit.events.violations.>"]
 "#;
 
+on_every_server!(each_violation_is_told_once_with_the_true_owner);
 /// An owner, a reader and an intruder in each language: whatever the intruder is refused is one
 /// line and one event, soon, with the true owner.
 #[allow(clippy::too_many_lines, clippy::cast_possible_truncation, clippy::cast_precision_loss)]
-pub async fn each_violation_is_told_once_with_the_true_owner(version: &'static str) {
+async fn each_violation_is_told_once_with_the_true_owner(version: &'static str) {
     let mut deployment = Deployment::start(version, POLICY).await;
     create_stream(&deployment).await;
     let buckets = Library::ALL.map(Library::word);
@@ -268,10 +269,9 @@ pub async fn each_violation_is_told_once_with_the_true_owner(version: &'static s
     deployment.instances.clear();
 }
 
+on_every_server!(a_follower_that_is_killed_loses_nothing_and_tells_nothing_twice);
 /// Killed again and again, while the server's log is renamed again and again.
-pub async fn a_follower_that_is_killed_loses_nothing_and_tells_nothing_twice(
-    version: &'static str,
-) {
+async fn a_follower_that_is_killed_loses_nothing_and_tells_nothing_twice(version: &'static str) {
     let prepared = Prepared::new();
     let log = prepared.files.dir.join("nats.log");
     let prepared = prepared.with_server(
@@ -344,9 +344,10 @@ pub async fn a_follower_that_is_killed_loses_nothing_and_tells_nothing_twice(
     assert_eq!(numbers, (1..=events.len() as u64).collect::<Vec<_>>());
 }
 
+on_every_server!(no_client_can_forge_a_violation);
 /// Names, subjects, queue groups and numbers that look like lines of the log, with everything
 /// that the server can log switched on.
-pub async fn no_client_can_forge_a_violation(version: &'static str) {
+async fn no_client_can_forge_a_violation(version: &'static str) {
     let prepared = Prepared::new().with_server(
         "listen: $CLIENT_LISTEN",
         "listen: $CLIENT_LISTEN\ndebug: true\ntrace: true\ntrace_verbose: true",
@@ -404,9 +405,10 @@ pub async fn no_client_can_forge_a_violation(version: &'static str) {
     assert!(log.contains("[TRC]"), "tracing is on");
 }
 
+on_every_server!(a_leafnode_writes_no_violation_of_another);
 /// A leafnode's name is logged as it was sent, line breaks and all, when it leaves. What it says
 /// there is told as unproved and of nobody, and what the server says afterwards counts again.
-pub async fn a_leafnode_writes_no_violation_of_another(version: &'static str) {
+async fn a_leafnode_writes_no_violation_of_another(version: &'static str) {
     let leaf = solewriter::sandbox::free_ports(1).unwrap()[0];
     let leafnodes = format!(
         "system_account: SYS\nleafnodes {{ listen: \"127.0.0.1:{leaf}\", authorization \
@@ -471,10 +473,9 @@ fn logged(log: &std::path::Path) -> Vec<Value> {
     lines.filter(|line| line["event"] == "violation").collect()
 }
 
+on_every_server!(a_follower_without_a_right_to_tell_does_not_go_round_in_circles);
 /// What forbids the follower its own subject is in the log that it follows.
-pub async fn a_follower_without_a_right_to_tell_does_not_go_round_in_circles(
-    version: &'static str,
-) {
+async fn a_follower_without_a_right_to_tell_does_not_go_round_in_circles(version: &'static str) {
     let policy = POLICY.replace("publishes = [\"audit.events.violations.>\"]", "calls = [\"x\"]");
     let mut deployment = Deployment::start(version, &policy).await;
     create_stream(&deployment).await;
@@ -604,16 +605,23 @@ async fn ten_thousand_a_second(version: &'static str, kinds: usize) {
     assert!(!is_read || stopped["violations"] == written, "{stopped}");
 }
 
-pub async fn ten_thousand_repeated_violations_a_second(version: &'static str) {
+#[ignore = "takes a minute, and the machine for itself"]
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_repeated_violations_a_second() {
+    let version = "2.15.1";
     ten_thousand_a_second(version, 1000).await;
 }
 
-pub async fn ten_thousand_different_violations_a_second(version: &'static str) {
+#[ignore = "takes minutes, and the machine for itself"]
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_different_violations_a_second() {
+    let version = "2.15.1";
     ten_thousand_a_second(version, usize::MAX).await;
 }
 
+on_every_server!(standard_input_is_resumed_too);
 /// Standard input has no positions: what is piped in again is known again, and not told twice.
-pub async fn standard_input_is_resumed_too(version: &'static str) {
+async fn standard_input_is_resumed_too(version: &'static str) {
     let deployment = Deployment::start(version, POLICY).await;
     create_stream(&deployment).await;
     let mut raw = Raw::login(&deployment, &deployment.service("intruder")).await;
