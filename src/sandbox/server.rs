@@ -6,11 +6,11 @@
 use std::fs::{self, File, OpenOptions};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read, Seek, SeekFrom};
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::path::{self, Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -483,8 +483,9 @@ impl Drop for Server {
 /// cluster do; use `-1` in the config where it will do.
 ///
 /// They are free now, and not of those that the system gives to connections and to listeners on
-/// port 0: so nothing takes one meanwhile that did not ask for exactly it. No two calls in one
-/// process are given the same port.
+/// port 0: so nothing takes one meanwhile that did not ask for exactly it. No two calls are given
+/// the same port, in other processes neither while this one runs: each port is claimed by a UDP
+/// socket of the same number, which the system gives to one process and takes back when it ends.
 ///
 /// # Errors
 ///
@@ -495,6 +496,7 @@ pub fn free_ports(count: usize) -> io::Result<Vec<u16>> {
         let drawn = RandomState::new().hash_one(std::process::id());
         AtomicUsize::new(usize::from(u16::try_from(drawn % 0xffff).unwrap_or_default()))
     });
+    static CLAIMS: Mutex<Vec<UdpSocket>> = Mutex::new(Vec::new());
     let range = LOWEST_PORT..first_ephemeral_port();
     let mut ports = Vec::with_capacity(count);
     for _ in range.clone() {
@@ -503,7 +505,9 @@ pub fn free_ports(count: usize) -> io::Result<Vec<u16>> {
         }
         let step = NEXT.fetch_add(1, Ordering::Relaxed) % range.len();
         let port = range.clone().nth(step).unwrap_or(LOWEST_PORT);
+        let Ok(claim) = UdpSocket::bind(("127.0.0.1", port)) else { continue };
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            CLAIMS.lock().unwrap_or_else(PoisonError::into_inner).push(claim);
             ports.push(port);
         }
     }

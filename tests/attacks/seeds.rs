@@ -465,7 +465,8 @@ impl Stage {
             Bucket::new(client.clone(), bucket)
         };
         bucket.create(Some(1)).await.unwrap();
-        let publisher = async_nats::jetstream::new(client);
+        let mut publisher = async_nats::jetstream::new(client);
+        publisher.set_timeout(super::deployment::DEADLINE);
         let first = publisher.publish("$KV.solewriter_policy.revision.1", "one".into()).await;
         first.unwrap().await.unwrap();
         self.deployment.create_buckets(&["victim", "own"]).await;
@@ -664,7 +665,10 @@ fn the_page_about_seeds_names_what_is_tried() {
             assert!(ids.contains(&word) || doors.contains(&word), "nothing tries {word}");
             named += 1;
         } else if word.starts_with("the_") {
-            assert!(tests.contains(&format!("on_every_server!({word});")), "there is no test {word}");
+            assert!(
+                tests.contains(&format!("on_every_server!({word});")),
+                "there is no test {word}"
+            );
             named += 1;
         }
     }

@@ -498,7 +498,8 @@ impl Deployment {
     /// Waits until JetStream makes streams with so many replicas.
     async fn settles(&self, replicas: usize) {
         let admin = self.admin().await;
-        eventually("JetStream on all nodes", async || {
+        // Beside a compiler, electing its leaders has taken longer than anything else does.
+        eventually_within(4 * DEADLINE, "JetStream on all nodes", async || {
             let config = stream::Config {
                 name: "probe".to_owned(),
                 subjects: vec!["probe".to_owned()],

@@ -271,9 +271,7 @@ async fn each_violation_is_told_once_with_the_true_owner(version: &'static str) 
 
 on_every_server!(a_follower_that_is_killed_loses_nothing_and_tells_nothing_twice);
 /// Killed again and again, while the server's log is renamed again and again.
-async fn a_follower_that_is_killed_loses_nothing_and_tells_nothing_twice(
-    version: &'static str,
-) {
+async fn a_follower_that_is_killed_loses_nothing_and_tells_nothing_twice(version: &'static str) {
     let prepared = Prepared::new();
     let log = prepared.files.dir.join("nats.log");
     let prepared = prepared.with_server(
@@ -477,9 +475,7 @@ fn logged(log: &std::path::Path) -> Vec<Value> {
 
 on_every_server!(a_follower_without_a_right_to_tell_does_not_go_round_in_circles);
 /// What forbids the follower its own subject is in the log that it follows.
-async fn a_follower_without_a_right_to_tell_does_not_go_round_in_circles(
-    version: &'static str,
-) {
+async fn a_follower_without_a_right_to_tell_does_not_go_round_in_circles(version: &'static str) {
     let policy = POLICY.replace("publishes = [\"audit.events.violations.>\"]", "calls = [\"x\"]");
     let mut deployment = Deployment::start(version, &policy).await;
     create_stream(&deployment).await;

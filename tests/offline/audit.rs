@@ -1,7 +1,6 @@
 //! Audit events, their schema and their page: each kind once with every field, as the code makes
 //! it. `UPDATE_SCHEMA=1` and `UPDATE_DOCS=1` write the schema and the page.
 
-
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -281,7 +280,10 @@ fn the_committed_schema_is_true() {
         std::fs::write(&path, &text).unwrap();
     }
     let copy = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(copy == text, "run UPDATE_SCHEMA=1 cargo test --test offline audit, and look at the diff");
+    assert!(
+        copy == text,
+        "run UPDATE_SCHEMA=1 cargo test --test offline audit, and look at the diff"
+    );
 }
 
 fn about(schema: &Value) -> &str {
@@ -328,6 +330,9 @@ fn the_page_has_every_event_with_every_field() {
     if std::env::var_os("UPDATE_DOCS").is_some() {
         std::fs::write(&path, format!("{written}{FROM}{wanted}")).unwrap();
     } else {
-        assert!(found == wanted, "run UPDATE_DOCS=1 cargo test --test offline audit, and look at the diff");
+        assert!(
+            found == wanted,
+            "run UPDATE_DOCS=1 cargo test --test offline audit, and look at the diff"
+        );
     }
 }

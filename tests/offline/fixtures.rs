@@ -1,7 +1,6 @@
 //! Runs the folders of `tests/fixtures`: a policy in, whole messages out. `README.md` there says
 //! how to add one; no Rust is needed for it.
 
-
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};

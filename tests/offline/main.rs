@@ -6,6 +6,7 @@
 #![allow(missing_docs)]
 
 mod audit;
+mod dependencies;
 mod docs;
 mod fixtures;
 mod performance;

@@ -1,6 +1,5 @@
 //! `docs/performance.md` says what was measured, and nothing else.
 
-
 use std::path::Path;
 
 use solewriter::load::results::{Report, Soak};

@@ -1,6 +1,5 @@
 //! Rules to subjects: exactly what is needed, and never what is never granted.
 
-
 use proptest::prelude::*;
 use solewriter::permissions::{AuditStreams, Defaults, Grant, Side, never_granted};
 use solewriter::policy::model::{Access, Policy, StreamName};

@@ -1,12 +1,11 @@
 //! The way of one request, without a broker: what is answered, what is refused and why, and what
 //! gets no reply. The same function that `serve` calls.
 
-
+use super::support::{Bench, NOW, POLICY, decode};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use solewriter::authorizer::Authorisation;
 use solewriter::keys::{Account, Seed, Server, Signer};
-use super::support::{Bench, NOW, POLICY, decode};
 
 fn authorise(bench: &Bench, policy: &str, claims: &Value) -> Authorisation {
     let policy = bench.policy(policy);

@@ -1,7 +1,6 @@
 //! Random policies: whatever validates keeps the promises, and every tool says what the grants
 //! say.
 
-
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,7 +1,6 @@
 //! Runs the commands of `tests/questions` and of `docs/tools.md`, and compares everything they
 //! print. `tests/questions/README.md` says how to add a case; no Rust is needed for it.
 
-
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,5 @@
 //! The README's commands do what it says, in its order.
 
-
 use std::path::Path;
 use std::process::Command;
 

@@ -1,6 +1,5 @@
 //! `solewriter diff` against git revisions, in a repository made for it.
 
-
 use std::fs;
 use std::path::Path;
 use std::process::Command;

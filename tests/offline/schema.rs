@@ -1,7 +1,6 @@
 //! The JSON Schemas and the readers know the same keys, and the schemas refuse nothing that is
 //! right.
 
-
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -197,7 +196,10 @@ fn the_committed_copies_are_true() {
             std::fs::write(&path, &text).unwrap();
         }
         let copy = std::fs::read_to_string(&path).unwrap_or_default();
-        assert!(copy == text, "run UPDATE_SCHEMA=1 cargo test --test offline schema, and look at the diff");
+        assert!(
+            copy == text,
+            "run UPDATE_SCHEMA=1 cargo test --test offline schema, and look at the diff"
+        );
     }
 }
 
@@ -211,7 +213,10 @@ fn the_files_of_the_audit_streams_are_true() {
             std::fs::write(&path, &text).unwrap();
         }
         let copy = std::fs::read_to_string(&path).unwrap_or_default();
-        assert!(copy == text, "run UPDATE_SCHEMA=1 cargo test --test offline schema, and look at the diff");
+        assert!(
+            copy == text,
+            "run UPDATE_SCHEMA=1 cargo test --test offline schema, and look at the diff"
+        );
     }
 }
 

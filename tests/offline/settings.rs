@@ -1,6 +1,5 @@
 //! Settings: what is accepted, what overrides what, and the whole message for each mistake.
 
-
 use std::path::Path;
 use std::process::{Command, Output};
 

@@ -1,6 +1,5 @@
 //! The commands that draw and that help at the keyboard, as a shell sees them.
 
-
 use std::path::Path;
 use std::process::Command;
 

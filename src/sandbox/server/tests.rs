@@ -237,6 +237,11 @@ fn free_ports_are_different_and_given_to_nobody_else() -> Tested {
     let first = first_ephemeral_port();
     assert!(listener.local_addr()?.port() >= first && connection.local_addr()?.port() >= first);
     assert!(distinct.iter().all(|port| (LOWEST_PORT..first).contains(port)));
+    // Another process that looks for ports finds these claimed.
+    for port in distinct {
+        let refused = std::net::UdpSocket::bind(("127.0.0.1", *port)).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::AddrInUse);
+    }
     Ok(())
 }
 
