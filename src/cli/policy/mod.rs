@@ -31,7 +31,8 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 /// push at once one is told to look again.
 ///
 /// Ends with 0 when it is done, with 1 when it is not (the policy does not hold, somebody else was
-/// first, instances serve something else), and with 2 when it cannot be asked.
+/// first, instances serve something else, open connections were not reached), and with 2 when it cannot
+/// be asked.
 #[derive(Args)]
 pub struct PolicyCommand {
     #[command(subcommand)]
