@@ -498,19 +498,30 @@ impl Deployment {
     /// Waits until JetStream makes streams with so many replicas.
     async fn settles(&self, replicas: usize) {
         let admin = self.admin().await;
+        let (mut tried, mut last) = (Vec::new(), None);
         // Beside a compiler, electing its leaders has taken longer than anything else does.
-        eventually_within(4 * DEADLINE, "JetStream on all nodes", async || {
+        let deadline = Instant::now() + 4 * DEADLINE;
+        loop {
+            assert!(Instant::now() < deadline, "JetStream is not on all nodes: {last:?}");
+            // Each time another: on 2.10.25, one whose creation timed out may never get a leader.
+            let name = format!("probe-{}", tried.len());
             let config = stream::Config {
-                name: "probe".to_owned(),
-                subjects: vec!["probe".to_owned()],
+                name: name.clone(),
+                subjects: vec![name.clone()],
                 num_replicas: replicas,
                 storage: stream::StorageType::Memory,
                 ..Default::default()
             };
-            admin.create_stream(config).await.ok()?;
-            admin.delete_stream("probe").await.ok()
-        })
-        .await;
+            tried.push(name);
+            match admin.create_stream(config).await {
+                Ok(_) => break,
+                Err(error) => last = Some(error),
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        for name in &tried {
+            let _ = admin.delete_stream(name).await;
+        }
     }
 
     /// Everything that a bucket holds, history and all: subject, headers and value of each
