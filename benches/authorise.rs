@@ -50,7 +50,7 @@ fn main() {
 
     let nonce = b"abcdefghijklmno";
     let nonce_signature: [u8; 64] = plain.client.sign(nonce).unwrap().try_into().unwrap();
-    let client = solewriter::keys::UserKey::parse(&plain.client.public_key()).unwrap();
+    let client = solewriter_core::keys::UserKey::parse(&plain.client.public_key()).unwrap();
     let at = token.iter().rposition(|b| *b == b'.').unwrap();
     let request_signature = plain.server.sign(&token[..at]);
     let answer = plain.authorizer.authorise(&token, None, &policy, &moment).unwrap().answer;

@@ -16,16 +16,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use solewriter::audit::Recorder;
-use solewriter::audit::event::{PRODUCER, Source};
-use solewriter::follow::Follower;
-use solewriter::keys::{Seed, Signer, User};
-use solewriter::permissions::Defaults;
-use solewriter::policy::directory::{Directory, Timing, Watcher};
-use solewriter::policy::standing::Standing;
-use solewriter::policy::store::{Snapshot, Store};
-use solewriter::policy::validate::validate;
-use solewriter::source::SourceFile;
+use solewriter::policy_source::directory::{Directory, Timing, Watcher};
+use solewriter::policy_source::follower::Follower;
+use solewriter::policy_source::snapshot_store::{Snapshot, Store};
+use solewriter::policy_source::status::SourceStatus;
 use solewriter::telemetry::Metrics;
+use solewriter_core::diagnostics::SourceFile;
+use solewriter_core::grant::Defaults;
+use solewriter_core::keys::{Seed, Signer, User};
+use solewriter_core::policy::validate::validate;
+use solewriter_types::audit_event::{PRODUCER, Source};
 
 #[path = "../tests/support/mod.rs"]
 #[allow(dead_code)]
@@ -159,11 +159,14 @@ async fn change(files: &[SourceFile], bench: &Bench, before: (u64, u64)) {
     let defaults = Defaults {
         account: "APP".into(),
         lifetime: Duration::from_secs(3600),
-        audit: solewriter::permissions::AuditStreams::default(),
+        audit: solewriter_core::grant::AuditStreams::default(),
     };
     let follower = Follower {
         store: Arc::new(Store::new()),
-        standing: Arc::new(Standing::new("the benchmark".to_owned(), Duration::from_secs(3600))),
+        standing: Arc::new(SourceStatus::new(
+            "the benchmark".to_owned(),
+            Duration::from_secs(3600),
+        )),
         recorder: Recorder::to_the_log(
             Source::new(PRODUCER, jiff::Timestamp::UNIX_EPOCH, 0),
             metrics.clone(),
@@ -177,7 +180,8 @@ async fn change(files: &[SourceFile], bench: &Bench, before: (u64, u64)) {
     let hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup());
     let (Ok(()), Ok(hangup)) = (began, hangup) else { std::process::exit(1) };
     let one = memory();
-    let following = tokio::spawn(solewriter::follow::directory(follower, watcher, hangup));
+    let following =
+        tokio::spawn(solewriter::policy_source::follower::directory(follower, watcher, hangup));
 
     // What a server asks when the first service connects; verified, decided and answered.
     let request = bench.signed(&bench.claims());

@@ -26,14 +26,14 @@ use std::time::{Duration, Instant};
 #[allow(dead_code)]
 mod support;
 
-use solewriter::decide::Decider;
-use solewriter::identity;
-use solewriter::issue::{Issuer, Stamp};
-use solewriter::keys::{CurveSecret, Seed, Signer, UserKey, Verifier};
-use solewriter::permissions::{Defaults, Grant};
-use solewriter::policy::model::Policy;
-use solewriter::protocol::request::{Expectation, VerifiedRequest};
-use solewriter::protocol::seal::Sealer;
+use solewriter_core::callout::decide::Decider;
+use solewriter_core::callout::identity;
+use solewriter_core::callout::issue::{Issuer, Stamp};
+use solewriter_core::callout::request::{Expectation, VerifiedRequest};
+use solewriter_core::callout::xkey::Sealer;
+use solewriter_core::grant::{Defaults, Grant};
+use solewriter_core::keys::{CurveSecret, Seed, Signer, UserKey, Verifier};
+use solewriter_core::policy::model::Policy;
 use support::{Bench, NOW};
 
 const BASELINE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions.json");
@@ -108,7 +108,7 @@ fn stages() -> Vec<Stage> {
     let defaults = || Defaults {
         account: "APP".into(),
         lifetime: Duration::from_secs(3600),
-        audit: solewriter::permissions::AuditStreams::default(),
+        audit: solewriter_core::grant::AuditStreams::default(),
     };
     let decider = leaked(Decider::new(defaults(), Vec::new(), 0.1));
     let seed = Seed::parse(

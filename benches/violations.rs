@@ -16,15 +16,15 @@ use std::time::{Duration, Instant};
 
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
-use solewriter::permissions::Defaults;
-use solewriter::policy::store::Store;
-use solewriter::policy::validate::validate;
-use solewriter::source::SourceFile;
+use solewriter::policy_source::snapshot_store::Store;
 use solewriter::violations::explain::Explainer;
 use solewriter::violations::follow::{Follower, Input, Options};
 use solewriter::violations::line::{Line, parse};
 use solewriter::violations::state::State;
 use solewriter::violations::tail::Lines;
+use solewriter_core::diagnostics::SourceFile;
+use solewriter_core::grant::Defaults;
+use solewriter_core::policy::validate::validate;
 use tokio::sync::{mpsc, watch};
 
 const SERVICES: usize = 10_000;
@@ -86,7 +86,7 @@ fn follow(store: &Arc<Store>, kinds: usize) -> Option<f64> {
     let explainer = Explainer::new(Defaults {
         account: "APP".into(),
         lifetime,
-        audit: solewriter::permissions::AuditStreams::default(),
+        audit: solewriter_core::grant::AuditStreams::default(),
     });
     let input = Input::Stream(pieces, Lines::default());
     let state = State { instance: "bench".to_owned(), ..State::default() };

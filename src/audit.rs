@@ -4,33 +4,28 @@
 //! bounded queue, and never waits. What is recorded is in [`event`].
 
 pub mod decision_event;
-pub mod event;
-pub mod loss;
 pub mod origin;
-pub mod policy;
-pub mod publish;
 mod queue;
 pub mod reader;
 #[cfg(feature = "audit-schema")]
 pub mod schema;
 mod sender;
+mod sequence_file;
 pub mod sink;
 pub mod spool;
 pub mod stats;
 pub mod stream;
-mod tally;
-pub mod violation;
 
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use self::event::{Event, Source};
 use self::queue::Queue;
 pub use self::queue::{CAPACITY, Intake};
 pub use self::sender::Target;
 pub use self::sink::{Sink, Spool};
 use crate::telemetry::{self, Metrics};
+use solewriter_types::audit_event::{Event, Source};
 
 /// Records events. Cheap to clone; every clone numbers from the same count.
 #[derive(Clone)]

@@ -9,11 +9,11 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::audit;
-use crate::keyspace::{BucketName, Keyspace};
-use crate::nats::advisories::{Release, release, version};
-use crate::permissions::AuditStreams;
-use crate::policy::model::{Bucket, Policy};
-use crate::subject::Pattern;
+use solewriter_core::grant::AuditStreams;
+use solewriter_core::policy::model::{Bucket, Policy};
+use solewriter_types::advisories::{Release, release, version};
+use solewriter_types::keyspace::{BucketName, Keyspace};
+use solewriter_types::subject::Pattern;
 
 mod compare;
 mod declared;

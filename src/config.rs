@@ -23,16 +23,16 @@ use self::secret::{
 };
 pub use self::tool::Tool;
 use crate::audit::Spool;
-use crate::keys::{Curve, Seed, Signer, User};
-use crate::keyspace::BucketName;
 use crate::nats::{Login, Nats, Secret, Tls};
-use crate::permissions::{AuditStreams, Defaults};
-use crate::policy::model::StreamName;
 use crate::service::Limits;
 use crate::sessions::consumers::{self, Strangers};
 use crate::sessions::{self, verdict::Gained};
-use crate::source::{Collector, Problem, Problems, SourceFile, Spanned};
 use crate::telemetry::LogFormat;
+use solewriter_core::diagnostics::{Collector, Problem, Problems, SourceFile, Spanned};
+use solewriter_core::grant::{AuditStreams, Defaults};
+use solewriter_core::keys::{Curve, Seed, Signer, User};
+use solewriter_core::policy::model::StreamName;
+use solewriter_types::keyspace::BucketName;
 
 /// What is logged unless told otherwise: async-nats repeats at INFO what is logged here anyway.
 const DEFAULT_FILTER: &str = "info,async_nats=warn";
@@ -82,7 +82,7 @@ pub struct Settings {
     /// The broker.
     pub nats: Arc<Nats>,
     /// Signs every answer.
-    pub issuer: Signer<crate::keys::Account>,
+    pub issuer: Signer<solewriter_core::keys::Account>,
     /// Opens sealed requests.
     pub xkey: Option<Seed<Curve>>,
     /// The system user, for what reaches live connections.

@@ -6,7 +6,7 @@
 //!
 //! [`peers`] is what an instance knows of the others from that, [`Instances`] what a tool does.
 
-pub mod beats;
+pub mod heartbeat;
 pub mod peers;
 
 use std::collections::BTreeMap;
@@ -19,8 +19,8 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
 
 use self::peers::{BEAT, Beat, GONE_AFTER};
-use crate::policy::standing::Standing;
-use crate::policy::store::Store;
+use crate::policy_source::snapshot_store::Store;
+use crate::policy_source::status::SourceStatus;
 
 /// Where an instance says that it lives: `solewriter.instance.<id>`.
 pub const SUBJECT: &str = "solewriter.instance";
@@ -159,7 +159,7 @@ pub struct Member {
     /// The policy in force.
     pub store: Arc<Store>,
     /// Where it came from.
-    pub standing: Arc<Standing>,
+    pub standing: Arc<SourceStatus>,
     /// On how many connections it takes requests.
     pub connections: usize,
 }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::audit::stream;
-use crate::keys::{Account, Curve, CurveSecret, Role, Seed, Signer, User};
+use solewriter_core::keys::{Account, Curve, CurveSecret, Role, Seed, Signer, User};
 
 /// nats-server's configuration, as it is written.
 pub const SERVER_CONFIG: &str = include_str!("../deploy/nats-server.conf");
@@ -30,7 +30,7 @@ pub enum InitError {
     Io(PathBuf, std::io::Error),
     /// A new key could not be used.
     #[error("a key could not be made: {0}")]
-    Key(#[from] crate::keys::KeyError),
+    Key(#[from] solewriter_core::keys::KeyError),
 }
 
 /// Where everything is, once written.

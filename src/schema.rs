@@ -7,8 +7,8 @@
 use serde_json::{Map, Value, json};
 
 use crate::config::{self, Kind};
-use crate::connection_type::ConnectionType;
-use crate::policy::model::{Discard, Storage};
+use solewriter_core::policy::model::{Discard, Storage};
+use solewriter_types::connection_type::ConnectionType;
 
 /// A name of a service or role.
 const NAME: &str = "^[A-Za-z0-9_-]{1,64}$";

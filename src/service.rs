@@ -1,18 +1,17 @@
 //! The running service: subscribe, bound, authorise, reply, drain.
 //!
-//! Everything between a message and its reply is [`crate::authorizer`], which is pure; what is
+//! Everything between a message and its reply is [`solewriter_core::callout::authorizer`], which is pure; what is
 //! here is the connections to the broker and the bounds on work in progress. Each connection has a
 //! thread of its own, which does everything for the requests that come on it; but what is large is
 //! made and signed by one thread beside them (`large`).
 
 mod answer;
 mod connection;
-mod fence;
 mod health;
 mod large;
-mod link;
 mod queue;
 mod shared;
+mod worker;
 
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -25,10 +24,10 @@ use tokio::time::timeout;
 pub use self::answer::{Limits, Service};
 pub use self::connection::{CALLOUT_SUBJECT, ServiceError, connect_beside, reconnect_delay};
 pub use self::health::Health;
-use self::link::{End, Link};
 use self::queue::Queue;
 use self::shared::Shared;
 use crate::nats::Nats;
+use crate::service::worker::{End, Worker};
 
 impl Service {
     /// Connects (as often as it takes), answers requests until `shutdown` resolves, then
@@ -64,7 +63,7 @@ impl Service {
             let (report, reported) = oneshot::channel();
             let (shared, nats, stopped) = (shared.clone(), nats.clone(), stopped.clone());
             std::thread::Builder::new().name(format!("nats-{number}")).spawn(move || {
-                let _ = report.send(Link::live(&shared, &nats, stopped));
+                let _ = report.send(Worker::live(&shared, &nats, stopped));
             })?;
             reports.push(reported);
         }

@@ -7,7 +7,7 @@
 mod caches;
 mod consumers;
 mod events;
-mod lines;
+mod log_writer;
 mod servers;
 mod sessions;
 mod sweeps;
@@ -32,9 +32,9 @@ pub use self::events::{brief, log_event};
 use self::events::{log_defects, log_gateways};
 use self::servers::{Clusters, Seen};
 pub use self::sessions::{SessionMetrics, SessionState};
-use crate::decide::CacheSizes;
-use crate::policy::model::Policy;
-use crate::protocol::request::{Rejection, Server};
+use solewriter_core::callout::decide::CacheSizes;
+use solewriter_core::callout::request::{AskingServer, Rejection};
+use solewriter_core::policy::model::Policy;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -50,7 +50,7 @@ pub enum LogFormat {
 
 /// Keeps the log's last lines from being lost at the end of the process: drop it last.
 #[must_use]
-pub struct Logging(lines::Lines);
+pub struct Logging(log_writer::Lines);
 
 impl Drop for Logging {
     fn drop(&mut self) {
@@ -70,8 +70,8 @@ pub fn start_logging(format: LogFormat, filter: &str) -> Result<Logging, String>
         LogFormat::Text => false,
         LogFormat::Auto => !std::io::stderr().is_terminal(),
     };
-    let lines = lines::Lines::to(std::io::stderr()).map_err(|error| error.to_string())?;
-    let writer = lines::Cleaned::new(lines.clone(), json);
+    let lines = log_writer::Lines::to(std::io::stderr()).map_err(|error| error.to_string())?;
+    let writer = log_writer::Cleaned::new(lines.clone(), json);
     let builder =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(move || writer.clone());
     // A second call (two commands in one test process) changes nothing.
@@ -222,7 +222,7 @@ impl Metrics {
         registry.register(
             "lost_log_lines",
             "Log lines that nobody took fast enough",
-            lines::LOST.clone(),
+            log_writer::LOST.clone(),
         );
         registry.register_with_unit(
             "decision",
@@ -401,7 +401,7 @@ impl Metrics {
     }
 
     /// A server asked. The first time, what is known against its version is logged.
-    pub fn asked_by(&self, server: &Server) {
+    pub fn asked_by(&self, server: &AskingServer) {
         if self.seen_servers.first(server.key.as_str()) {
             log_defects(server);
             self.see_cluster(&server.cluster);

@@ -7,7 +7,7 @@
 #[allow(dead_code)]
 mod support;
 
-use solewriter::policy::model::Policy;
+use solewriter_core::policy::model::Policy;
 use support::Bench;
 
 #[global_allocator]

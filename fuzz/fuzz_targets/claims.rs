@@ -27,7 +27,7 @@ struct Options {
 }
 
 thread_local! {
-    static BENCH: (support::Bench, solewriter::policy::model::Policy) = {
+    static BENCH: (support::Bench, solewriter_core::policy::model::Policy) = {
         let bench = support::Bench::plain();
         let policy = bench.policy(support::POLICY);
         (bench, policy)
@@ -36,7 +36,7 @@ thread_local! {
 
 fuzz_target!(|bytes: &[u8]| BENCH.with(|(bench, policy)| check(bench, policy, bytes)));
 
-fn check(bench: &support::Bench, policy: &solewriter::policy::model::Policy, bytes: &[u8]) {
+fn check(bench: &support::Bench, policy: &solewriter_core::policy::model::Policy, bytes: &[u8]) {
     let claims = data_encoding::BASE64URL_NOPAD.encode(bytes);
     let signed = format!("eyJ0eXAiOiJKV1QiLCJhbGciOiJlZDI1NTE5LW5rZXkifQ.{claims}");
     let signature = bench.server.sign(signed.as_bytes());

@@ -3,11 +3,11 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use solewriter::permissions::{Defaults, Grant, Side, never_granted};
-use solewriter::policy::model::Access;
-use solewriter::policy::validate::validate;
-use solewriter::source::SourceFile;
-use solewriter::source::render::Style;
+use solewriter_core::grant::{Defaults, Grant, Side, never_granted};
+use solewriter_core::policy::model::Access;
+use solewriter_core::policy::validate::validate;
+use solewriter_core::diagnostics::SourceFile;
+use solewriter_core::diagnostics::render::Style;
 
 fuzz_target!(|text: &str| {
     // Two files, so that what they share is found too.
@@ -22,7 +22,7 @@ fuzz_target!(|text: &str| {
             let defaults = Defaults {
                 account: "APP".into(),
                 lifetime: std::time::Duration::from_secs(60),
-                audit: solewriter::permissions::AuditStreams::default(),
+                audit: solewriter_core::grant::AuditStreams::default(),
             };
             let mut owned = Vec::new();
             for service in policy.services() {

@@ -10,7 +10,7 @@ use libfuzzer_sys::fuzz_target;
 mod support;
 
 thread_local! {
-    static BENCHES: (support::Bench, support::Bench, solewriter::policy::model::Policy) = {
+    static BENCHES: (support::Bench, support::Bench, solewriter_core::policy::model::Policy) = {
         let plain = support::Bench::plain();
         let policy = plain.policy(support::POLICY);
         (plain, support::Bench::sealed(), policy)

@@ -9,7 +9,7 @@ use libfuzzer_sys::fuzz_target;
 mod support;
 
 thread_local! {
-    static BENCH: (support::Bench, solewriter::policy::model::Policy, Vec<u8>) = {
+    static BENCH: (support::Bench, solewriter_core::policy::model::Policy, Vec<u8>) = {
         let bench = support::Bench::sealed();
         let policy = bench.policy(support::POLICY);
         let good = bench.signed(&bench.claims());

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::event::{self, Event, RequestRejected};
-use crate::authorizer::Authorisation;
-use crate::protocol::request::Rejection;
+use solewriter_core::callout::authorizer::Authorisation;
+use solewriter_core::callout::request::Rejection;
+use solewriter_types::audit_event::{self, Event, RequestRejected};
 
 /// The longest piece of a client's own words in an event, in characters.
 const CLIENT_WORDS: usize = 64;
@@ -14,19 +14,19 @@ const CLIENT_WORDS: usize = 64;
 #[must_use]
 pub fn decided(authorisation: &Authorisation, decision: &str, took: Duration) -> Event {
     let (server, client) = (authorisation.request.server(), authorisation.request.client());
-    let mut event = event::Authorisation {
-        outcome: event::Outcome::Granted,
+    let mut event = audit_event::Authorisation {
+        outcome: audit_event::Outcome::Granted,
         reason: "granted".to_owned(),
         detail: None,
         service: None,
         nkey: None,
         former_service: None,
         former_revision: None,
-        host: event::cut(&client.host, CLIENT_WORDS),
+        host: audit_event::cut(&client.host, CLIENT_WORDS),
         connection: client.connection.map_or("unknown", |c| c.as_str()).to_owned(),
-        client: event::cut(&client.name, CLIENT_WORDS),
-        library: event::cut(&client.library, CLIENT_WORDS),
-        server: event::cut(&server.name, CLIENT_WORDS),
+        client: audit_event::cut(&client.name, CLIENT_WORDS),
+        library: audit_event::cut(&client.library, CLIENT_WORDS),
+        server: audit_event::cut(&server.name, CLIENT_WORDS),
         server_id: server.key.to_string(),
         cid: client.id,
         account: None,
@@ -48,9 +48,9 @@ pub fn decided(authorisation: &Authorisation, decision: &str, took: Duration) ->
             event.expires = jiff::Timestamp::from_second(granted.expires()).ok();
         }
         Err(denied) => {
-            event.outcome = event::Outcome::Denied;
+            event.outcome = audit_event::Outcome::Denied;
             denied.reason.code().clone_into(&mut event.reason);
-            event.detail = Some(event::words(&denied.reason.to_string()));
+            event.detail = Some(audit_event::words(&denied.reason.to_string()));
             event.service = denied.service.as_deref().map(ToOwned::to_owned);
             event.nkey = denied.key.map(|key| key.to_string());
             denied.revision.whole().clone_into(&mut event.revision);
@@ -64,6 +64,6 @@ pub fn decided(authorisation: &Authorisation, decision: &str, took: Duration) ->
 pub fn rejected(rejection: &Rejection) -> Event {
     Event::RequestRejected(RequestRejected {
         reason: rejection.code().to_owned(),
-        detail: event::words(&rejection.to_string()),
+        detail: audit_event::words(&rejection.to_string()),
     })
 }

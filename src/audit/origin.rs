@@ -8,7 +8,7 @@
 
 use serde_json::Value;
 
-use super::event::{PRODUCER, SERVICES_ROOT, SUBJECT_ROOT};
+use solewriter_types::audit_event::{PRODUCER, SERVICES_ROOT, SUBJECT_ROOT};
 
 /// The largest number of an event: twelve digits, as `sequence` has.
 pub const MAX_NUMBER: u64 = 999_999_999_999;

@@ -7,10 +7,10 @@ use jiff::Timestamp;
 use tokio::sync::Notify;
 
 use super::Recorder;
-use super::event::{Event, Record, Source};
-use super::loss::Loss;
-use super::tally::Tally;
+use crate::audit::sequence_file::SequenceFile;
 use crate::telemetry::{self, Metrics};
+use solewriter_types::audit_event::{Event, Record, Source};
+use solewriter_types::audit_loss::Loss;
 
 /// How many events may wait to be written to disk: eight seconds of a thousand a second, and a
 /// few MB.
@@ -36,7 +36,7 @@ struct State {
     next: u64,
     waiting: VecDeque<Arc<Record>>,
     lost: Option<Loss>,
-    tally: Option<Tally>,
+    tally: Option<SequenceFile>,
     strangers: Strangers,
 }
 
@@ -153,7 +153,7 @@ impl Intake {
     }
 
     /// Keeps the count of what is recorded where a kill leaves it.
-    pub(super) fn count_in(&self, tally: Option<Tally>) {
+    pub(super) fn count_in(&self, tally: Option<SequenceFile>) {
         let mut state = self.lock();
         if let Some(tally) = &tally {
             tally.set(state.next - 1);
@@ -217,7 +217,7 @@ impl Intake {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audit::event::{PRODUCER, Trouble};
+    use solewriter_types::audit_event::{PRODUCER, Trouble};
 
     fn event(text: &str) -> Event {
         Event::Trouble(Trouble { reason: text.to_owned(), detail: String::new(), service: None })
@@ -226,7 +226,7 @@ mod tests {
     /// However many strangers there are, they push nothing else out of the stream.
     #[test]
     fn what_strangers_cause_is_kept_within_bounds_and_counted() {
-        use crate::audit::event::{RequestRejected, Started};
+        use solewriter_types::audit_event::{RequestRejected, Started};
         let at = |second: i64| Timestamp::from_second(second).unwrap();
         let source = Source::new(PRODUCER, Timestamp::UNIX_EPOCH, 0);
         let (recorder, intake) = Recorder::with_queue(source, Metrics::new(), 100_000);

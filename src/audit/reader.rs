@@ -12,9 +12,9 @@ use jiff::Timestamp;
 use serde_json::Value;
 use tokio::time::timeout;
 
-use crate::keys::{Seed, User};
 use crate::nats::Tls;
-use crate::permissions::inbox_prefix;
+use solewriter_core::grant::inbox_prefix;
+use solewriter_core::keys::{Seed, User};
 
 /// How long the server may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -6,7 +6,7 @@ use schemars::transform::{Transform, transform_subschemas};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
-use super::event::{
+use solewriter_types::audit_event::{
     Authorisation, Lost, PolicyAccepted, PolicyRefused, RequestRejected, SessionClosed, Started,
     Stopped, Trouble, Violation,
 };

@@ -15,8 +15,8 @@ use async_nats::{Client, ConnectOptions, Event, ServerAddr};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::publish::{PATIENCE, Publisher};
 use super::spool::Line;
+use solewriter_guard::publish::{PATIENCE, Publisher};
 
 /// A lost connection is not made again by the client library: not within its life.
 const NEVER: Duration = Duration::from_secs(1_000_000);

@@ -18,13 +18,13 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::event::{Event, SUBJECT_ROOT, Trouble};
-use super::loss::Loss;
-use super::publish::Pace;
 use super::queue::Intake;
 use super::sender::{self, Published, Question, SendError, Target};
 use super::spool::{Line, Run};
-use super::tally::Tally;
+use crate::audit::sequence_file::SequenceFile;
+use solewriter_guard::publish::Pace;
+use solewriter_types::audit_event::{Event, SUBJECT_ROOT, Trouble};
+use solewriter_types::audit_loss::Loss;
 
 /// The most events that are on their way to the stream, and their bytes.
 const BATCH: usize = 256;
@@ -72,7 +72,7 @@ impl Sink {
             format!("[audit] spool: {} cannot be used: {error}", spool.dir.display())
         };
         let own = Run::create(&spool.dir, &intake.source().instance).map_err(cannot)?;
-        intake.count_in(Tally::create(&own.instance));
+        intake.count_in(SequenceFile::create(&own.instance));
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .build()
@@ -80,7 +80,7 @@ impl Sink {
         let ask = sender::start(target).map_err(|error| error.to_string())?;
         let (finish, finishing) = oneshot::channel();
         let (end, ended) = oneshot::channel();
-        let mut keeper = Keeper {
+        let mut keeper = SinkWorker {
             intake,
             ask,
             spool,
@@ -156,7 +156,7 @@ async fn more(intake: &Intake, gathered: Instant) {
     intake.filled().await;
 }
 
-struct Keeper {
+struct SinkWorker {
     intake: Intake,
     ask: mpsc::Sender<Question>,
     spool: Spool,
@@ -176,7 +176,7 @@ struct Keeper {
     said: Option<Instant>,
 }
 
-impl Keeper {
+impl SinkWorker {
     async fn work(&mut self, mut finishing: oneshot::Receiver<Instant>) {
         let mut end: Option<Instant> = None;
         let mut ticks = 0u32;
@@ -535,7 +535,7 @@ impl Keeper {
     /// A run that was killed had events in memory that were not on disk yet.
     fn tell_what_was_lost(&mut self, run: &Run) {
         let instance = run.instance.clone();
-        let event = match Tally::left_by(&instance, &run.lock_file()) {
+        let event = match SequenceFile::left_by(&instance, &run.lock_file()) {
             Some(recorded) if recorded <= run.last() => return,
             Some(recorded) => {
                 let (first, count) = (run.last() + 1, recorded - run.last());

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use super::loss::Loss;
+use solewriter_types::audit_loss::Loss;
 
 /// A file of events is followed by another one from this size on, in bytes.
 const SEGMENT_BYTES: u64 = 1024 * 1024;

@@ -225,7 +225,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::audit::event::{Event, Lost, PRODUCER, Record, Source, Trouble};
+    use solewriter_types::audit_event::{Event, Lost, PRODUCER, Record, Source, Trouble};
 
     fn message(source: &Source, number: u64, event: Option<Event>) -> (String, Value) {
         let other = || {

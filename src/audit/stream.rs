@@ -10,7 +10,7 @@ use async_nats::jetstream::stream::{
     Config, DiscardPolicy, RetentionPolicy, StorageType, SubjectTransform,
 };
 
-use super::event::{
+use solewriter_types::audit_event::{
     DEFAULT_SERVICES_STREAM, DEFAULT_STREAM, PRODUCER, SERVICES_ROOT, SUBJECT_ROOT,
 };
 

@@ -6,8 +6,8 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::Stream;
-use crate::policy::model::Bucket;
-use crate::source::toml::show_duration;
+use solewriter_core::diagnostics::toml::show_duration;
+use solewriter_core::policy::model::Bucket;
 
 /// What it takes to make a setting as declared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

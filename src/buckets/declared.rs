@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::keyspace::Keyspace;
-use crate::policy::model::Bucket;
+use solewriter_core::policy::model::Bucket;
+use solewriter_types::keyspace::Keyspace;
 
 /// The configuration that is sent to create the bucket, in the words of JetStream's API.
 ///

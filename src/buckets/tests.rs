@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use super::*;
-use crate::policy::validate::validate;
-use crate::source::SourceFile;
+use solewriter_core::diagnostics::SourceFile;
+use solewriter_core::policy::validate::validate;
 
 const BUCKET: &str = "[bucket.b]\nmax_bytes = \"1MiB\"\n";
 

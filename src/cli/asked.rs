@@ -6,19 +6,19 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::policy::{connect_to_read, head, named, unread};
-use super::tool::{GrantArgs, Output, WRONG, accept, line, read, time};
 use super::{git, runtime};
+use crate::cli::common::{GrantArgs, Output, WRONG, accept, line, read, time};
 use crate::config::{Overrides, PolicySource, Tool};
 use crate::doctor::look::mappings;
 use crate::doctor::seen::Blind;
-use crate::keys::UserKey;
-use crate::permissions::Defaults;
-use crate::policy::bucket::Bucket;
-use crate::policy::bucket::entry::Entry;
-use crate::policy::model::Policy;
-use crate::policy::validate::revision;
-use crate::query::mapped::Mappings;
-use crate::source::{Problem, Problems, SourceFile};
+use crate::policy_source::bucket::Bucket;
+use crate::policy_source::bucket::entry::Entry;
+use solewriter_core::analysis::query::mapped::Mappings;
+use solewriter_core::diagnostics::{Problem, Problems, SourceFile};
+use solewriter_core::grant::Defaults;
+use solewriter_core::keys::UserKey;
+use solewriter_core::policy::model::Policy;
+use solewriter_core::policy::validate::revision;
 
 /// The newest revision of what is served, as OLD or NEW.
 pub(super) const SERVED: &str = "served";

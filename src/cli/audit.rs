@@ -15,12 +15,13 @@ use self::filter::Filter;
 use self::from::From;
 use self::once::Once;
 use super::asked::moment;
-use super::{fail, note, print, runtime, tool};
+use super::{fail, note, print, runtime};
 use crate::audit::origin;
 use crate::audit::reader::{ReadError, Then};
 use crate::audit::stats::Counter;
-use crate::clean;
-use crate::source::toml::parse_duration;
+use crate::cli::common;
+use solewriter_core::diagnostics::toml::parse_duration;
+use solewriter_types::clean;
 
 /// Read the audit streams: everything that was decided, and by what; and what services report.
 ///
@@ -79,7 +80,7 @@ struct StatsCommand {
     until: Option<Since>,
     /// How to print it.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
-    format: tool::Format,
+    format: common::Format,
     #[command(flatten)]
     from: From,
 }
@@ -152,21 +153,21 @@ impl AuditCommand {
             Command::Tail(tail) => runtime.block_on(tail.run()),
             Command::Stats(stats) => runtime.block_on(stats.run()),
         };
-        outcome.unwrap_or_else(tool::Output::print)
+        outcome.unwrap_or_else(common::Output::print)
     }
 }
 
 /// What keeps the streams from being read.
-fn cannot(error: &dyn std::fmt::Display) -> tool::Output {
-    tool::Output { out: String::new(), err: format!("error: {error}\n"), code: tool::WRONG }
+fn cannot(error: &dyn std::fmt::Display) -> common::Output {
+    common::Output { out: String::new(), err: format!("error: {error}\n"), code: common::WRONG }
 }
 
 fn messages(count: u64) -> String {
-    tool::count(usize::try_from(count).unwrap_or(usize::MAX), "message", "messages")
+    common::count(usize::try_from(count).unwrap_or(usize::MAX), "message", "messages")
 }
 
 impl Tail {
-    async fn run(self) -> Result<ExitCode, tool::Output> {
+    async fn run(self) -> Result<ExitCode, common::Output> {
         let (since, until) = span(self.since, self.until).map_err(|error| cannot(&error))?;
         let filter = self.filter.check().map_err(|error| cannot(&error))?;
         let followers = self.from.followers.clone();
@@ -212,7 +213,7 @@ impl Tail {
 }
 
 impl StatsCommand {
-    async fn run(self) -> Result<ExitCode, tool::Output> {
+    async fn run(self) -> Result<ExitCode, common::Output> {
         let (since, until) = span(self.since, self.until).map_err(|error| cannot(&error))?;
         let mut stats = Counter::new(self.from.followers.clone());
         let reader = self.from.reader()?;
@@ -224,11 +225,11 @@ impl StatsCommand {
         outcome.map_err(|error| cannot(&error))?;
         let stats = stats.finish();
         let text = match self.format {
-            tool::Format::Text => show::stats(&stats),
-            tool::Format::Json => tool::json(&stats),
+            common::Format::Text => show::stats(&stats),
+            common::Format::Json => common::json(&stats),
         };
         let printed = print(text.as_bytes());
-        Ok(if stats.missing() > 0 { ExitCode::from(tool::NO) } else { printed })
+        Ok(if stats.missing() > 0 { ExitCode::from(common::NO) } else { printed })
     }
 }
 

@@ -8,13 +8,13 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::asked::named_by;
-use super::tool::{self, Format, NO, Output, SettingsArgs, YES, count, json, line, load};
 use crate::buckets::streams::{self, Done};
 use crate::buckets::{Action, Plan, audit_streams};
+use crate::cli::common::{self, Format, NO, Output, SettingsArgs, YES, count, json, line, load};
 use crate::config::Tool;
 use crate::nats::Login;
-use crate::permissions::AuditStreams;
-use crate::policy::model::Policy;
+use solewriter_core::grant::AuditStreams;
+use solewriter_core::policy::model::Policy;
 
 /// Compare the buckets with the policy's declarations, and make them so.
 ///
@@ -73,7 +73,7 @@ struct Question {
 }
 
 #[derive(Serialize)]
-struct View<'a> {
+struct PlanView<'a> {
     agrees: bool,
     #[serde(flatten)]
     plan: &'a Plan,
@@ -151,7 +151,7 @@ async fn audit(tool: &Tool) -> Result<Option<(async_nats::Client, AuditStreams)>
 }
 
 async fn connect(tool: &Tool, login: &Login) -> Result<async_nats::Client, Output> {
-    tool::connect(tool, login, "solewriter buckets").await.map_err(|e| failed(&e))
+    common::connect(tool, login, "solewriter buckets").await.map_err(|e| failed(&e))
 }
 
 impl Asked {
@@ -219,7 +219,7 @@ impl PlanCommand {
         let plan = asked.plan().await?;
         let code = if plan.agrees() { YES } else { NO };
         let out = match self.question.format {
-            Format::Json => json(&View { agrees: plan.agrees(), plan: &plan, applied: None }),
+            Format::Json => json(&PlanView { agrees: plan.agrees(), plan: &plan, applied: None }),
             Format::Text => format!("{plan}{}", summary(&plan)),
         };
         let err = asked.too_old(&plan).map(|why| format!("warning: {why}")).unwrap_or_default();
@@ -302,7 +302,7 @@ impl Apply {
                     action: done.action,
                     error: done.outcome.as_ref().err().map(ToString::to_string),
                 });
-                json(&View { agrees: plan.agrees(), plan, applied: Some(applied.collect()) })
+                json(&PlanView { agrees: plan.agrees(), plan, applied: Some(applied.collect()) })
             }
         };
         Output { out, err, code }

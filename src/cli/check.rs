@@ -6,10 +6,10 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-use super::tool::{Format, GrantArgs, NO, Output, YES, count, json, no_grant, read, style};
-use crate::permissions::{Defaults, Grant, GrantError, MANY_SUBJECTS};
-use crate::policy::validate::{Validated, validate_for};
-use crate::source::{Collector, Problem, Problems, Severity};
+use crate::cli::common::{Format, GrantArgs, NO, Output, YES, count, json, no_grant, read, style};
+use solewriter_core::diagnostics::{Collector, Problem, Problems, Severity};
+use solewriter_core::grant::{Defaults, Grant, GrantError, MANY_SUBJECTS};
+use solewriter_core::policy::validate::{Validated, validate_for};
 
 /// Say whether a policy holds, and everything that is wrong with it.
 ///
@@ -39,7 +39,7 @@ enum Deny {
 }
 
 #[derive(Serialize)]
-struct View<'a> {
+struct ProblemsView<'a> {
     holds: bool,
     revision: Option<&'a str>,
     services: Option<usize>,
@@ -66,7 +66,7 @@ impl Check {
         let holds = policy.is_some() && !denied;
         let code = if holds { YES } else { NO };
         if self.format == Format::Json {
-            let view = View {
+            let view = ProblemsView {
                 holds,
                 revision: policy.map(|p| p.revision().whole()),
                 services: policy.map(|p| p.services().len()),

@@ -12,17 +12,17 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::{fail, runtime};
-use crate::audit::event;
 use crate::audit::origin;
 use crate::audit::reader::{Reader, Then};
 use crate::buckets::{self, Plan, streams};
-use crate::keys::{Seed, Signer, User};
 use crate::nats::Tls;
-use crate::permissions::{AuditStreams, inbox_prefix};
-use crate::policy::directory::Directory;
-use crate::policy::validate::validate;
-use crate::sandbox::{Server, fetch};
+use crate::policy_source::directory::Directory;
 use crate::scaffold::{Deployment, Scaffold};
+use solewriter_core::grant::{AuditStreams, inbox_prefix};
+use solewriter_core::keys::{Seed, Signer, User};
+use solewriter_core::policy::validate::validate;
+use solewriter_sandbox::{Server, fetch};
+use solewriter_types::audit_event;
 
 /// How long any one thing may take before the demo says that it failed.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -57,7 +57,7 @@ impl Demo {
         say("solewriter demo: one keyspace, one writer, on a real nats-server\n");
         let binary = tokio::task::spawn_blocking(fetch::any).await??;
         let folder = Folder::new()?;
-        let mut stage = Stage::set(&binary, &folder.0).await?;
+        let mut stage = DemoTestbed::set(&binary, &folder.0).await?;
         say(&format!("nats-server   {}", stage.server.client_url()));
         say(&format!(
             "solewriter    answers its authorization requests (log: {})",
@@ -102,14 +102,14 @@ impl Drop for Folder {
 }
 
 /// The running deployment.
-struct Stage {
+struct DemoTestbed {
     deployment: Deployment,
     server: Server,
     solewriter: Child,
     log: PathBuf,
 }
 
-impl Stage {
+impl DemoTestbed {
     async fn set(binary: &Path, dir: &Path) -> Result<Self, Error> {
         let deployment = Scaffold {
             dir: dir.to_owned(),
@@ -248,10 +248,10 @@ impl Stage {
             service: "auditor".to_owned(),
             tls: Tls::default(),
             streams: vec![
-                event::DEFAULT_STREAM.to_owned(),
-                event::DEFAULT_SERVICES_STREAM.to_owned(),
+                audit_event::DEFAULT_STREAM.to_owned(),
+                audit_event::DEFAULT_SERVICES_STREAM.to_owned(),
             ],
-            api: event::DEFAULT_API.to_owned(),
+            api: audit_event::DEFAULT_API.to_owned(),
         };
         let (mut denied, mut edited) = (None, None);
         let reading = reader.read(None, None, true, |subject, event| {

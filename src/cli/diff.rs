@@ -4,12 +4,12 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 
-use self::view::{View, markdown, text};
+use self::view::{DiffView, markdown, text};
 use super::asked::PolicyArgs;
-use super::tool::{NO, Output, YES, json, no_grant};
-use crate::diff::{Diff, diff};
-use crate::permissions::Defaults;
-use crate::policy::model::Policy;
+use crate::cli::common::{NO, Output, YES, json, no_grant};
+use solewriter_core::analysis::diff::{Diff, diff};
+use solewriter_core::grant::Defaults;
+use solewriter_core::policy::model::Policy;
 
 mod view;
 
@@ -65,8 +65,12 @@ enum DiffFormat {
 impl Change {
     fn is_in(self, diff: &Diff) -> bool {
         match self {
-            Self::Gain => diff.services.iter().any(crate::diff::ServiceChange::gains),
-            Self::Loss => diff.services.iter().any(crate::diff::ServiceChange::loses),
+            Self::Gain => {
+                diff.services.iter().any(solewriter_core::analysis::diff::ServiceChange::gains)
+            }
+            Self::Loss => {
+                diff.services.iter().any(solewriter_core::analysis::diff::ServiceChange::loses)
+            }
             Self::Transfer => !diff.transfers.is_empty(),
         }
     }
@@ -95,7 +99,7 @@ impl DiffCommand {
         let defaults = new.defaults;
         let (old, new) = (old.policy, new.policy);
         let found = compare(&old, &new, &defaults)?;
-        let view = View {
+        let view = DiffView {
             old: (self.old.as_str(), old.revision().whole()),
             new: (new_name.as_str(), new.revision().whole()),
             diff: &found,
@@ -131,7 +135,7 @@ pub(super) fn described(
     defaults: &Defaults,
 ) -> Result<String, Output> {
     let found = compare(old, new, defaults)?;
-    Ok(text(&View {
+    Ok(text(&DiffView {
         old: (old_name, old.revision().whole()),
         new: (new_name, new.revision().whole()),
         diff: &found,

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde::Serialize;
 
-use super::tool::{Format, NO, Output, SettingsArgs, YES, count, json};
+use crate::cli::common::{Format, NO, Output, SettingsArgs, YES, count, json};
 use crate::doctor::look::look;
 use crate::doctor::{Finding, Outcome, Report};
 
@@ -34,7 +34,7 @@ enum Deny {
 }
 
 #[derive(Serialize)]
-struct View<'a> {
+struct FindingsView<'a> {
     healthy: bool,
     problems: usize,
     warnings: usize,
@@ -57,9 +57,13 @@ impl Doctor {
         let not_seen = report.count(Outcome::NotSeen);
         let healthy = problems == 0 && (self.deny.is_none() || warnings == 0);
         let out = match self.format {
-            Format::Json => {
-                json(&View { healthy, problems, warnings, not_seen, findings: &report.findings })
-            }
+            Format::Json => json(&FindingsView {
+                healthy,
+                problems,
+                warnings,
+                not_seen,
+                findings: &report.findings,
+            }),
             Format::Text => format!(
                 "{report}\n{}, {}, {} not seen\n",
                 count(problems, "problem", "problems"),

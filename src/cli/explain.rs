@@ -7,17 +7,17 @@ use clap::Args;
 use serde::Serialize;
 
 use super::asked::{Loaded, PolicyArgs, moment};
-use super::tool::{
+use crate::cli::common::{
     Format, NO, Output, PlaceView, RuleView, YES, json, length, line, no_grant, said, time,
 };
-use crate::decide::in_time;
-use crate::keys::UserKey;
-use crate::permissions::{Grant, Permission, Side, inbox_prefix};
-use crate::policy::model::{Policy, Service, ServiceKey};
-use crate::query::advice::{Advice, advise};
-use crate::query::mapped::{Mapped, Mappings, left, mapped};
-use crate::query::{self, Answer, Question, Reach, Verb, may};
-use crate::source::Problem;
+use solewriter_core::analysis::query::advice::{Advice, advise};
+use solewriter_core::analysis::query::mapped::{Mapped, Mappings, left, mapped};
+use solewriter_core::analysis::query::{self, Answer, Question, Reach, Verb, may};
+use solewriter_core::callout::decide::in_time;
+use solewriter_core::diagnostics::Problem;
+use solewriter_core::grant::{Grant, Permission, Side, inbox_prefix};
+use solewriter_core::keys::UserKey;
+use solewriter_core::policy::model::{Policy, Service, ServiceKey};
 
 /// Say what a service gets, by which rules; or whether it may do one thing.
 ///

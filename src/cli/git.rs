@@ -4,8 +4,8 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::policy::directory::{Kind, MAX_BYTES, MAX_FILES};
-use crate::source::{Collector, Problem, Problems, SourceFile};
+use crate::policy_source::directory::{Kind, MAX_BYTES, MAX_FILES};
+use solewriter_core::diagnostics::{Collector, Problem, Problems, SourceFile};
 
 /// A file of a tree.
 struct Entry {
@@ -69,7 +69,7 @@ fn check(tree: &str) -> Result<(), Problem> {
     Err(Problem::error("bad-revision", format!("{revision:?} is no git revision: {reason}")))
 }
 
-/// The same choice of files as [`crate::policy::directory::Directory`] makes.
+/// The same choice of files as [`crate::policy_source::directory::Directory`] makes.
 fn entries(tree: &str, list: &[u8], problems: &Collector) -> Vec<Entry> {
     let mut entries = Vec::new();
     let mut bytes: u64 = 0;

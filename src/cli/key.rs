@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::{fail, print};
-use crate::keys::{Account, Role, Seed, Signer, User};
 use crate::scaffold;
+use solewriter_core::keys::{Account, Role, Seed, Signer, User};
 
 /// Make an NKEY for a service or an issuer, or show the public key of one.
 #[derive(Args, Debug)]

@@ -6,11 +6,11 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 
 use super::asked::ServedArgs;
-use super::tool::AuditArgs;
 use super::{fail, note, print, report, wrong};
-use crate::map::Map;
-use crate::policy::directory::Directory;
-use crate::policy::validate::sketch_for;
+use crate::cli::common::AuditArgs;
+use crate::policy_source::directory::Directory;
+use solewriter_core::analysis::map::Map;
+use solewriter_core::policy::validate::sketch_for;
 
 /// Draw who owns, reads, publishes, subscribes, calls and answers what.
 ///
@@ -81,7 +81,7 @@ impl MapCommand {
             Format::Mermaid => Ok(map.to_mermaid(focus)),
             Format::Dot => Ok(map.to_dot(focus)),
             Format::Html => map.to_html(),
-            Format::Json => Ok(super::tool::json(&map)),
+            Format::Json => Ok(super::common::json(&map)),
         };
         let printed = match text {
             Ok(text) => print(text.as_bytes()),

@@ -1,7 +1,5 @@
 //! `solewriter prove`: the harmless attacks, against a live deployment.
 
-mod probers;
-
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -12,16 +10,16 @@ use jiff::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
-use self::probers::{Place, Probers};
-use super::tool::{Format, Output, WRONG};
 use super::{fail, print, runtime};
-use crate::attacks::outlive;
-use crate::attacks::run::{is_answered, run};
-use crate::attacks::stage::{Names, Stage};
-use crate::attacks::verdict::{Outcome, Proof, Seen, Tried, Verdict, judge};
-use crate::attacks::wire::{Login, Server, Wire};
-use crate::attacks::{Attack, table};
+use crate::cli::common::{Format, Output, WRONG};
 use crate::config::{Overrides, Tool};
+use crate::nats::raw_client::{RawLogin, TlsServer, Wire};
+use crate::prove::outlive;
+use crate::prove::probers::{Place, Probers};
+use crate::prove::run::{is_answered, run};
+use crate::prove::testbed::{Names, Testbed};
+use crate::prove::verdict::{Outcome, Proof, Seen, Tried, Verdict, judge};
+use crate::prove::{Attack, attacks};
 
 /// Attack a live deployment harmlessly, and print a verdict that can be filed.
 ///
@@ -98,7 +96,7 @@ impl Prove {
             return wrong(&"nothing was done; --yes does it");
         }
         let admin = match tool.admin() {
-            Ok(seed) => Login::Nkey(Arc::new(seed)),
+            Ok(seed) => RawLogin::Nkey(Arc::new(seed)),
             Err(problems) => return Output::wrong(problems).print(),
         };
         say(&self.plan(&place, &tool));
@@ -125,7 +123,7 @@ impl Prove {
     /// What will be done, before any of it is.
     fn plan(&self, place: &Place, tool: &Tool) -> String {
         let (name, wait) = (&self.name, self.wait);
-        let servers = crate::broker::addresses(&tool.servers).join(", ");
+        let servers = crate::nats::connect::addresses(&tool.servers).join(", ");
         let policy = match place {
             Place::Folder(folder) => format!(
                 "write {}, and remove it in the end: two services, two buckets",
@@ -150,13 +148,13 @@ impl Prove {
         )
     }
 
-    async fn prove(&self, tool: &Tool, admin: Login, place: &Place) -> Result<Proof, String> {
+    async fn prove(&self, tool: &Tool, admin: RawLogin, place: &Place) -> Result<Proof, String> {
         let mut terminate = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| e.to_string())?;
         let when = Timestamp::now().to_string();
         let probers = Probers::new(&self.name, place)?;
         let stage = self.stage(tool, admin, &probers)?;
-        probers::refuse_foreign_streams(&stage).await?;
+        crate::prove::probers::refuse_foreign_streams(&stage).await?;
         let written = probers.write(place, &tool.defaults)?;
         let outcome = tokio::select! {
             outcome = self.attack(&stage, tool, &probers, when) => outcome,
@@ -178,7 +176,7 @@ impl Prove {
 
     async fn attack(
         &self,
-        stage: &Stage,
+        stage: &Testbed,
         tool: &Tool,
         probers: &Probers,
         when: String,
@@ -205,7 +203,7 @@ impl Prove {
     }
 
     /// Waits until the running service has read the policy.
-    async fn until_let_in(&self, stage: &Stage, until: Instant) -> Result<(), String> {
+    async fn until_let_in(&self, stage: &Testbed, until: Instant) -> Result<(), String> {
         loop {
             let error = match (stage.attacker().await, stage.victim().await) {
                 (Ok(_), Ok(_)) => return Ok(()),
@@ -222,11 +220,11 @@ impl Prove {
         }
     }
 
-    fn stage(&self, tool: &Tool, admin: Login, probers: &Probers) -> Result<Stage, String> {
-        let servers: Result<Vec<Server>, _> =
-            tool.servers.iter().map(|s| Server::new(s.clone(), &tool.tls)).collect();
+    fn stage(&self, tool: &Tool, admin: RawLogin, probers: &Probers) -> Result<Testbed, String> {
+        let servers: Result<Vec<TlsServer>, _> =
+            tool.servers.iter().map(|s| TlsServer::new(s.clone(), &tool.tls)).collect();
         let (a, b) = (format!("{}-a", self.name), format!("{}-b", self.name));
-        Ok(Stage {
+        Ok(Testbed {
             servers: servers.map_err(|error| error.to_string())?,
             names: Names {
                 mine: a.clone(),
@@ -251,22 +249,25 @@ impl Prove {
 
 /// The stage, with time for an effect to show that fits the way to the servers: twenty times what
 /// the admin's question took, and at least 200 ms.
-async fn patient(stage: &Stage) -> Result<Stage, String> {
+async fn patient(stage: &Testbed) -> Result<Testbed, String> {
     let mut admin = stage.admin().await.map_err(|error| error.to_string())?;
     let began = Instant::now();
     for _ in 0..3 {
         admin.fence().await.map_err(|error| error.to_string())??;
     }
     let patience = (began.elapsed() / 3 * 20).max(Duration::from_millis(200));
-    Ok(Stage { patience, ..stage.clone() })
+    Ok(Testbed { patience, ..stage.clone() })
 }
 
 /// Every attack that is harmless to others, with the rights that the probers have.
 fn attacks() -> impl Iterator<Item = Attack> {
-    table::families().into_iter().flat_map(|family| family.attacks).filter(|attack| attack.in_prove)
+    attacks::families()
+        .into_iter()
+        .flat_map(|family| family.attacks)
+        .filter(|attack| attack.in_prove)
 }
 
-async fn attempt(attack: &Attack, stage: &Stage) -> Tried {
+async fn attempt(attack: &Attack, stage: &Testbed) -> Tried {
     if attack.rehearsed {
         match is_answered(attack, stage).await {
             Ok(true) => {}
@@ -282,8 +283,8 @@ async fn attempt(attack: &Attack, stage: &Stage) -> Tried {
 
 /// What a gateway opens, when a server is one: it takes two clusters to try. Only the system user
 /// is told.
-async fn gateway(stage: &Stage, tool: &Tool) -> Option<Tried> {
-    let system = Login::Nkey(Arc::new(tool.system().ok()?));
+async fn gateway(stage: &Testbed, tool: &Tool) -> Option<Tried> {
+    let system = RawLogin::Nkey(Arc::new(tool.system().ok()?));
     for server in &stage.servers {
         let Ok(mut wire) = Wire::login(server, &system, "_INBOX.solewriter").await else {
             continue;
@@ -302,7 +303,7 @@ async fn gateway(stage: &Stage, tool: &Tool) -> Option<Tried> {
                 evidence: format!(
                     "not tried, but known to: {} is the gateway {}",
                     server.name(),
-                    super::tool::line(name)
+                    super::common::line(name)
                 ),
             });
         }
@@ -311,13 +312,13 @@ async fn gateway(stage: &Stage, tool: &Tool) -> Option<Tried> {
 }
 
 /// The servers that the settings name, as they say themselves.
-async fn seen(stage: &Stage) -> Vec<Seen> {
+async fn seen(stage: &Testbed) -> Vec<Seen> {
     let mut seen = Vec::new();
     for server in &stage.servers {
         let info = Wire::dial(server).await.map(|wire| wire.info().clone()).unwrap_or_default();
         let text = |field: &str| {
             let said = info.get(field).and_then(serde_json::Value::as_str);
-            super::tool::line(said.unwrap_or("unknown"))
+            super::common::line(said.unwrap_or("unknown"))
         };
         seen.push(Seen {
             address: server.name(),
@@ -330,11 +331,11 @@ async fn seen(stage: &Stage) -> Vec<Seen> {
 }
 
 /// The account of the admin's user, which has the buckets.
-async fn buckets_in(stage: &Stage) -> String {
+async fn buckets_in(stage: &Testbed) -> String {
     let asked = async {
         let mut admin = stage.admin().await.ok()?;
         let answer = admin.request("$SYS.REQ.USER.INFO", "", b"").await.ok()?.json();
-        Some(super::tool::line(answer.pointer("/data/account")?.as_str()?))
+        Some(super::common::line(answer.pointer("/data/account")?.as_str()?))
     };
     asked.await.unwrap_or_else(|| "unknown".to_owned())
 }

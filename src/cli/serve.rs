@@ -1,7 +1,7 @@
 //! `solewriter serve`: the service.
 
+mod background;
 mod recording;
-mod together;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -17,27 +17,27 @@ use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 
 use self::recording::Recording;
-use self::together::Together;
-use super::tool::SettingsArgs;
 use super::{fail, report, runtime};
-use crate::authorizer::Authorizer;
+use crate::cli::common::SettingsArgs;
+use crate::cli::serve::background::Background;
 use crate::config::{self, Policy, PolicySource, Settings};
-use crate::decide::Decider;
 use crate::fleet::{Identity, Member};
-use crate::follow::{self, Follower};
 use crate::http;
-use crate::issue::Issuer;
-use crate::keys::CurveSecret;
-use crate::limits::RateLimits;
 use crate::nats::Nats;
-use crate::policy::directory::{Directory, Timing, Watcher};
-use crate::policy::kept::Keeper;
-use crate::policy::standing::Standing;
-use crate::policy::store::Store;
-use crate::protocol::seal::Sealer;
+use crate::policy_source::cache::PolicyCache;
+use crate::policy_source::directory::{Directory, Timing, Watcher};
+use crate::policy_source::follower::{self, Follower};
+use crate::policy_source::snapshot_store::Store;
+use crate::policy_source::status::SourceStatus;
 use crate::service::{Health, Service, connect_beside};
 use crate::sessions::consumers::verdict::Cause;
 use crate::telemetry::{self, Metrics};
+use solewriter_core::callout::authorizer::Authorizer;
+use solewriter_core::callout::decide::Decider;
+use solewriter_core::callout::issue::Issuer;
+use solewriter_core::callout::rate_limit::RateLimits;
+use solewriter_core::callout::xkey::Sealer;
+use solewriter_core::keys::CurveSecret;
 
 /// How long it may take to tell the other instances that this one ends.
 const LEAVE_WITHIN: Duration = Duration::from_secs(2);
@@ -86,16 +86,16 @@ async fn recorded(settings: Settings) -> Result<ExitCode, String> {
         Recording::start(settings.audit.clone(), &settings.nats, metrics.clone())?;
     recording.started(settings.issuer.public(), settings.xkey.as_ref())?;
     let Policy { source, keep, keep_at_most, .. } = &settings.policy;
-    let keeper = keep.clone().map(|file| Keeper::new(file, source.to_string(), *keep_at_most));
+    let keeper = keep.clone().map(|file| PolicyCache::new(file, source.to_string(), *keep_at_most));
     let follower = Follower {
         store: Arc::new(Store::new()),
-        standing: Arc::new(Standing::new(source.to_string(), *keep_at_most)),
+        standing: Arc::new(SourceStatus::new(source.to_string(), *keep_at_most)),
         metrics,
         keeper: keeper.map(Arc::new),
         recorder: recording.recorder.clone(),
         defaults: settings.defaults.clone(),
     };
-    let kept = follow::start_from_kept(&follower);
+    let kept = follower::start_from_kept(&follower);
     let watcher = match source {
         PolicySource::Bucket(_) => None,
         PolicySource::Directory(path) => {
@@ -183,7 +183,7 @@ async fn serve(
     tracing::info!(event = "instance", id = &*identity.id, host = identity.host);
     let connections = nats.connections;
     let member = Member { identity, store, standing: standing.clone(), connections };
-    let together = Together::prepare(&nats, system, sessions, &service, member);
+    let together = Background::prepare(&nats, system, sessions, &service, member);
     let (connected, connection) = watch::channel(None);
     // Each of these goes on for ever.
     let mut tasks = JoinSet::new();
@@ -251,9 +251,9 @@ async fn following(
     hangup: Signal,
 ) -> &'static str {
     match (watcher, policy.source) {
-        (Some(watcher), _) => follow::directory(follower, watcher, hangup).await,
+        (Some(watcher), _) => follower::directory(follower, watcher, hangup).await,
         (None, PolicySource::Bucket(name)) => {
-            follow::bucket(follower, first(connection), name, policy.poll, hangup).await;
+            follower::bucket(follower, first(connection), name, policy.poll, hangup).await;
         }
         // A directory always has a watcher.
         (None, PolicySource::Directory(_)) => {}

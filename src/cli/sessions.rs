@@ -12,20 +12,20 @@ use std::time::{Duration, Instant};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::tool::{self, Format, NO, Output, SettingsArgs, YES, count, json, line};
+use crate::cli::common::{self, Format, NO, Output, SettingsArgs, YES, count, json, line};
 use crate::config::{PolicySource, Tool};
-use crate::decide::Decider;
 use crate::fleet::{self, Report};
 use crate::nats::Login;
-use crate::policy::bucket::ReadError;
-use crate::policy::directory::Directory;
-use crate::policy::model::{Policy, short};
-use crate::policy::validate::{self, validate_for};
+use crate::policy_source::bucket::ReadError;
+use crate::policy_source::directory::Directory;
+use crate::sessions::listing::{Session, Survey, survey};
 use crate::sessions::onlooker::Onlooker;
-use crate::sessions::survey::{Session, Survey, survey};
-use crate::sessions::system::{Closed, System};
+use crate::sessions::system_api::{Closed, System};
 use crate::sessions::verdict::{Cause, Closing, Verdict};
-use crate::source::{Problems, SourceFile};
+use solewriter_core::callout::decide::Decider;
+use solewriter_core::diagnostics::{Problems, SourceFile};
+use solewriter_core::policy::model::{Policy, short};
+use solewriter_core::policy::validate::{self, validate_for};
 
 /// List the connections that solewriter let in, on every server, and by which policy.
 ///
@@ -135,7 +135,7 @@ struct Row {
 }
 
 #[derive(Serialize)]
-struct View<'a> {
+struct SessionsView<'a> {
     /// The revisions that the instances serve; empty when none could be asked.
     revisions: &'a [String],
     complete: bool,
@@ -201,7 +201,7 @@ impl List {
         let code = if seen.complete { YES } else { NO };
         let Seen { rows, revisions, complete, notes } = &seen;
         let out = match self.format {
-            Format::Json => json(&View { revisions, complete: *complete, sessions: rows }),
+            Format::Json => json(&SessionsView { revisions, complete: *complete, sessions: rows }),
             Format::Text => table(rows),
         };
         Ok(Output { out, err: notes.clone(), code })
@@ -274,7 +274,7 @@ const NAME: &str = "solewriter-sessions";
 /// Connects as the system user.
 pub(super) async fn connect(tool: &Tool) -> Result<System, Output> {
     let login = Login::Nkey(tool.system().map_err(Output::wrong)?);
-    let client = tool::connect(tool, &login, NAME).await.map_err(|error| cannot(&error))?;
+    let client = common::connect(tool, &login, NAME).await.map_err(|error| cannot(&error))?;
     Ok(System::new(client))
 }
 
@@ -422,7 +422,7 @@ impl Standard {
 /// What the living instances say of themselves.
 async fn reports(tool: &Tool) -> Result<Vec<Report>, String> {
     let login = tool.reader().map_err(|problems| problems.summary())?;
-    let client = tool::connect(tool, &login, NAME).await.map_err(|error| error.to_string())?;
+    let client = common::connect(tool, &login, NAME).await.map_err(|error| error.to_string())?;
     let reports = fleet::ask(&client).await?;
     if reports.is_empty() {
         return Err("no instance answers".to_owned());
@@ -523,7 +523,7 @@ fn table(rows: &[Row]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clean::{HOSTILE, dirt};
+    use solewriter_types::clean::{HOSTILE, dirt};
 
     /// A client, and a server that lies, say whatever they like.
     #[test]
@@ -550,7 +550,7 @@ mod tests {
         assert!(dirt(&text).is_empty(), "{text:?}");
         assert_eq!(text.lines().count(), 4, "{text}");
         assert!(text.contains("e\\u{1b}[31mvil\\n"), "{text}");
-        let json = json(&View { revisions: &[], complete: true, sessions: &[row] });
+        let json = json(&SessionsView { revisions: &[], complete: true, sessions: &[row] });
         assert!(dirt(&json).is_empty(), "{json:?}");
         let parsed: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!(parsed["sessions"][0]["server"], HOSTILE);

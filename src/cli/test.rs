@@ -6,12 +6,12 @@ use std::process::ExitCode;
 use clap::Args;
 use serde::Serialize;
 
-use super::tool::{Format, GrantArgs, NO, Output, PlaceView, YES, count, json, load, style};
-use crate::expect::{self, Judge, Verdict};
-use crate::permissions::Defaults;
-use crate::policy::directory::Directory;
-use crate::policy::model::{Location, Policy};
-use crate::source::{Collector, Problem, Problems, SourceFile};
+use crate::cli::common::{Format, GrantArgs, NO, Output, PlaceView, YES, count, json, load, style};
+use crate::policy_source::directory::Directory;
+use solewriter_core::analysis::assertions::{self, Judge, Verdict};
+use solewriter_core::diagnostics::{Collector, Problem, Problems, SourceFile};
+use solewriter_core::grant::Defaults;
+use solewriter_core::policy::model::{Location, Policy};
 
 /// Hold a policy against the assertions beside it.
 ///
@@ -31,7 +31,7 @@ pub struct Test {
 }
 
 #[derive(Serialize)]
-struct View<'a> {
+struct TestView<'a> {
     revision: &'a str,
     hold: usize,
     fail: usize,
@@ -60,7 +60,7 @@ impl Test {
         let files = Directory::new(&self.dir).read_tests().map_err(Output::wrong)?;
         let problems = Collector::new();
         let expectations: Vec<_> =
-            files.iter().flat_map(|file| expect::read(file, policy, &problems)).collect();
+            files.iter().flat_map(|file| assertions::read(file, policy, &problems)).collect();
         if problems.has_errors() {
             return Err(Output::wrong(problems.finish()));
         }
@@ -79,7 +79,7 @@ impl Test {
         let revision = policy.revision().whole();
         if self.format == Format::Json {
             let expectations = verdicts.iter().map(view).collect();
-            return Ok(Output::data(json(&View { revision, hold, fail, expectations }), code));
+            return Ok(Output::data(json(&TestView { revision, hold, fail, expectations }), code));
         }
         let failures = Collector::new();
         for problem in verdicts.into_iter().filter_map(|verdict| verdict.problem) {
@@ -105,7 +105,7 @@ pub(super) fn all_hold(
     let tests = Directory::new(dir).read_tests()?;
     let problems = Collector::new();
     let expectations: Vec<_> =
-        tests.iter().flat_map(|file| expect::read(file, policy, &problems)).collect();
+        tests.iter().flat_map(|file| assertions::read(file, policy, &problems)).collect();
     let judge = Judge::new(policy, files, defaults);
     for problem in expectations.iter().filter_map(|e| judge.verdict(e).problem) {
         problems.push(problem);

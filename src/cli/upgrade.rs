@@ -8,11 +8,11 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::init;
-use super::tool::{NO, Output, WRONG, YES, line};
 use crate::audit::stream;
+use crate::cli::common::{NO, Output, WRONG, YES, line};
 use crate::config::seed_file;
-use crate::keys::{Seed, Signer, User};
 use crate::scaffold::{self, SERVER_CONFIG};
+use solewriter_core::keys::{Seed, Signer, User};
 
 /// What `init` wrote as nats-server's configuration while there were four accounts.
 const FOUR_ACCOUNTS: &str = include_str!("upgrade/nats-server.conf");

@@ -13,24 +13,24 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
-use super::tool::{AuditArgs, duration};
 use super::{fail, report, runtime, wrong};
-use crate::audit::event::Source;
-use crate::audit::publish::Publisher;
+use crate::cli::common::{AuditArgs, duration};
 use crate::config;
-use crate::keys::{Seed, User};
-use crate::operation::inbox_prefix;
-use crate::permissions::{AuditStreams, Defaults};
-use crate::policy::directory::{Directory, Timing, Watcher};
-use crate::policy::store::Store;
-use crate::policy::validate::validate_for;
-use crate::source::render::Style;
-use crate::source::{Problems, Severity};
+use crate::policy_source::directory::{Directory, Timing, Watcher};
+use crate::policy_source::snapshot_store::Store;
 use crate::telemetry::{self, LogFormat, brief};
 use crate::violations::explain::Explainer;
 use crate::violations::follow::{Follower, Input, Options};
 use crate::violations::state::{State, StateFile};
 use crate::violations::tail::{Begin, Lines, Tail};
+use solewriter_core::diagnostics::render::Style;
+use solewriter_core::diagnostics::{Problems, Severity};
+use solewriter_core::grant::{AuditStreams, Defaults};
+use solewriter_core::keys::{Seed, User};
+use solewriter_core::policy::validate::validate_for;
+use solewriter_guard::publish::Publisher;
+use solewriter_types::audit_event::Source;
+use solewriter_types::kv_operation::inbox_prefix;
 
 /// How much of standard input is taken at a time, and how many such pieces may wait.
 const PIECE: usize = 64 * 1024;

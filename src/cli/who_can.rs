@@ -7,10 +7,10 @@ use clap::Args;
 use serde::Serialize;
 
 use super::asked::{PolicyArgs, moment, pushed};
-use super::tool::{Format, NO, Output, RuleView, YES, json, line, no_grant, said, time};
-use crate::decide::in_time;
-use crate::policy::bucket::entry::Entry;
-use crate::query::{self, Capable, Question, Reach, Verb};
+use crate::cli::common::{Format, NO, Output, RuleView, YES, json, line, no_grant, said, time};
+use crate::policy_source::bucket::entry::Entry;
+use solewriter_core::analysis::query::{self, Capable, Question, Reach, Verb};
+use solewriter_core::callout::decide::in_time;
 
 /// What no policy tells of, and whoever asks must not forget.
 const OUTSIDE: &str = "\
@@ -26,7 +26,7 @@ whoever holds its seed. `solewriter doctor` says who is there
 pub struct WhoCan {
     /// What is to be done.
     #[arg(value_enum)]
-    verb: Verb,
+    verb: AskedVerb,
     /// A keyspace to write or read, a subject to publish or subscribe to.
     #[arg(value_name = "KEYSPACE|SUBJECT")]
     target: String,
@@ -42,7 +42,7 @@ pub struct WhoCan {
 }
 
 #[derive(Serialize)]
-struct View<'a> {
+struct WhoCanView<'a> {
     revision: &'a str,
     pushed: Option<PushView<'a>>,
     verb: &'static str,
@@ -75,6 +75,30 @@ struct ServiceView<'a> {
     rules: Vec<RuleView>,
 }
 
+/// What one may ask for.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum AskedVerb {
+    /// Put, delete or purge keys of a keyspace
+    Write,
+    /// Get and watch keys of a keyspace
+    Read,
+    /// Publish to a subject
+    Publish,
+    /// Subscribe to a subject
+    Subscribe,
+}
+
+impl From<AskedVerb> for Verb {
+    fn from(verb: AskedVerb) -> Self {
+        match verb {
+            AskedVerb::Write => Self::Write,
+            AskedVerb::Read => Self::Read,
+            AskedVerb::Publish => Self::Publish,
+            AskedVerb::Subscribe => Self::Subscribe,
+        }
+    }
+}
+
 impl WhoCan {
     /// Runs the command.
     #[must_use]
@@ -83,7 +107,8 @@ impl WhoCan {
     }
 
     fn output(&self) -> Result<Output, Output> {
-        let question = Question::parse(self.verb, &self.target).map_err(Output::wrong)?;
+        let question =
+            Question::parse(Verb::from(self.verb), &self.target).map_err(Output::wrong)?;
         let at = self.at.map(jiff::Timestamp::as_second);
         let loaded = match at {
             Some(at) => self.policy.load_at(at)?,
@@ -103,7 +128,7 @@ impl WhoCan {
         let somebody = capable.iter().any(|one| one.service.disabled.is_none() && !keyless(one));
         let code = if somebody { YES } else { NO };
         if self.format == Format::Json {
-            let view = View {
+            let view = WhoCanView {
                 revision: policy.revision().whole(),
                 pushed: loaded.pushed.as_ref().map(PushView::new),
                 verb: question.verb().as_str(),
@@ -138,7 +163,7 @@ impl WhoCan {
                 }
             }
         }
-        if matches!(self.verb, Verb::Write | Verb::Read) {
+        if matches!(Verb::from(self.verb), Verb::Write | Verb::Read) {
             text += OUTSIDE;
         }
         Ok(Output { out: text, err: loaded.notes, code })

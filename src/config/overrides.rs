@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use crate::source::SourceFile;
+use solewriter_core::diagnostics::SourceFile;
 
 /// What a setting holds, so that an override can be written as TOML.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

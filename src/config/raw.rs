@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::keys::{Seed, User};
-use crate::source::{Collector, Problem, SourceFile, Spanned, toml};
+use solewriter_core::diagnostics::{Collector, Problem, SourceFile, Spanned, toml};
+use solewriter_core::keys::{Seed, User};
 
 /// Settings as read, from one text; `None` where it says nothing.
 #[derive(Default)]

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use crate::keys::{Role, Seed};
-use crate::source::{Collector, Problem, Span, Spanned};
+use solewriter_core::diagnostics::{Collector, Problem, Span, Spanned};
+use solewriter_core::keys::{Role, Seed};
 
 /// The largest settings or seed file read, in bytes.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;

@@ -14,11 +14,11 @@ use super::{
     Overrides, PolicySource, bucket, clock_leeway, grants, login, overridden, patience,
     queue_group, read, servers, sessions, tls,
 };
-use crate::keys::{Account, Curve, Role, Seed, User};
-use crate::keyspace::BucketName;
 use crate::nats::{Login, Tls};
-use crate::permissions::Defaults;
-use crate::source::{Collector, Problem, Problems, SourceFile, Spanned};
+use solewriter_core::diagnostics::{Collector, Problem, Problems, SourceFile, Spanned};
+use solewriter_core::grant::Defaults;
+use solewriter_core::keys::{Account, Curve, Role, Seed, User};
+use solewriter_types::keyspace::BucketName;
 
 /// What must be there, for whoever has no file: where nats-server listens by itself.
 const DEFAULTS: &str = "[nats]\nservers = [\"nats://127.0.0.1:4222\"]\n";

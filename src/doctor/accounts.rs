@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use super::Report;
 use super::look::{MOST_ACCOUNTS, without};
-use super::seen::{AccountOn, Blind, Connection, Export, Import, Login, Role, Seen};
-use crate::issue::ConnectionName;
-use crate::subject::Pattern;
+use super::seen::{AccountOn, Blind, Connection, Export, Import, Role, Seen, SeenLogin};
+use solewriter_core::callout::issue::ConnectionName;
+use solewriter_types::subject::Pattern;
 
 /// What passes between the account of the buckets and the services: exported there, and imported
 /// under the same subjects.
@@ -547,7 +547,7 @@ fn logins(seen: &Seen, isolated: bool, report: &mut Report) {
     let ours: Vec<&str> = seen
         .users
         .iter()
-        .filter(|user| user.login == Login::In)
+        .filter(|user| user.login == SeenLogin::In)
         .filter_map(|user| user.key.as_deref())
         .collect();
     let mut strangers = Vec::new();

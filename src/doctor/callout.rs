@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::seen::{Blind, Content, Entry, Login, Look, Probe, Role, Seen, User};
+use super::seen::{Blind, Content, Entry, Look, Probe, Role, Seen, SeenLogin, User};
 use super::{Report, instances};
-use crate::source::toml::show_duration;
+use solewriter_core::diagnostics::toml::show_duration;
 
 /// A shorter `authorization.timeout` does not outlast an instance that dies.
 const SHORTEST: f64 = 2.0;
@@ -46,36 +46,36 @@ fn users(seen: &Seen, report: &mut Report) {
             account.as_ref().map_or_else(|_| String::new(), |a| format!(", in account {a}"));
         let list = "add its public key to auth_callout.auth_users and restart nats-server";
         match (login, called_out) {
-            (Login::NotSet, _) => report.blind(
+            (SeenLogin::NotSet, _) => report.blind(
                 "users",
                 &Blind::new(format!("{name}: no seed"), format!("set {} to look at it", role.setting())),
             ),
-            (Login::Unusable(why), _) => report.problem(
+            (SeenLogin::Unusable(why), _) => report.problem(
                 "users",
                 format!("{name}: {why}"),
                 format!("give {} a seed file that only you can read", role.setting()),
             ),
-            (Login::Untrusted(why), _) => report.problem("users", format!("{name}: {why}"), "see `tls`"),
-            (Login::Refused(_), Some(true)) => report.problem(
+            (SeenLogin::Untrusted(why), _) => report.problem("users", format!("{name}: {why}"), "see `tls`"),
+            (SeenLogin::Refused(_), Some(true)) => report.problem(
                 "users",
                 format!("{name}: the server asks solewriter about it, who knows services only"),
                 list,
             ),
-            (Login::Refused(_), _) if report.has_problem("nonce") => report.blind(
+            (SeenLogin::Refused(_), _) if report.has_problem("nonce") => report.blind(
                 "users",
                 &Blind::new(format!("{name}: nobody can prove to have a key"), "mend `nonce` first"),
             ),
-            (Login::Refused(why), _) => report.problem(
+            (SeenLogin::Refused(why), _) => report.problem(
                 "users",
                 format!("{name}: {why}"),
                 "compare its public key with the server's configuration, and see that it is in auth_users",
             ),
-            (Login::In, Some(true)) => report.problem(
+            (SeenLogin::In, Some(true)) => report.problem(
                 "users",
                 format!("{name}: it got in only because solewriter let it{place}"),
                 list,
             ),
-            (Login::In, _) => report.ok("users", format!("{name}: in{place}")),
+            (SeenLogin::In, _) => report.ok("users", format!("{name}: in{place}")),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::Report;
 use super::seen::{Blind, Role, Seen, Taker};
 use crate::fleet::Report as Instance;
-use crate::policy::model::short;
+use solewriter_core::policy::model::short;
 
 /// The subscriptions to requests that are not our own watching.
 fn others(takers: &[Taker]) -> Vec<&Taker> {

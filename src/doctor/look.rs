@@ -6,27 +6,27 @@ use std::sync::Arc;
 use async_nats::{Client, ConnectOptions, ServerAddr};
 
 use super::seen::{
-    AccountOn, Blind, Connection, Entry, Login, Look, Mapping, Probe, Role, Seen, Server, Settings,
-    Taker, User,
+    AccountOn, Blind, Connection, Entry, Look, Mapping, Probe, Role, Seen, SeenLogin, SeenServer,
+    Settings, Taker, User,
 };
-use crate::audit::event::words;
-use crate::broker::{self, BrokerError, addresses};
 use crate::buckets::{Stream, streams};
 use crate::config::Tool;
 use crate::fleet;
-use crate::keys::{CurveSecret, Seed, Signer};
 use crate::nats;
-use crate::policy::bucket::Bucket;
-use crate::policy::directory::Directory;
-use crate::policy::model::Policy;
-use crate::policy::validate::validate_for;
-use crate::protocol::seal::Sealer;
-use crate::query::mapped::Mappings;
+use crate::nats::connect::{self, BrokerError, addresses};
+use crate::policy_source::bucket::Bucket;
+use crate::policy_source::directory::Directory;
 use crate::sessions::consumers::listing::Jetstream;
 use crate::sessions::consumers::sweep::{self, Accounts, Survey};
-use crate::sessions::survey::survey;
-use crate::sessions::system::{ServerName, Servers, System as Asking, SystemError};
-use crate::source::{Problems, SourceFile};
+use crate::sessions::listing::survey;
+use crate::sessions::system_api::{ServerName, Servers, System as Asking, SystemError};
+use solewriter_core::analysis::query::mapped::Mappings;
+use solewriter_core::callout::xkey::Sealer;
+use solewriter_core::diagnostics::{Problems, SourceFile};
+use solewriter_core::keys::{CurveSecret, Seed, Signer};
+use solewriter_core::policy::model::Policy;
+use solewriter_core::policy::validate::validate_for;
+use solewriter_types::audit_event::words;
 
 mod greeting;
 mod system;
@@ -148,10 +148,10 @@ pub async fn mappings(tool: &Tool, account: &str) -> Look<Mappings> {
     let connected = connect(tool, Role::System, None, false).await;
     let client = match (&connected.client, connected.user.login) {
         (Some(client), _) => client,
-        (None, Login::Unusable(why) | Login::Refused(why) | Login::Untrusted(why)) => {
+        (None, SeenLogin::Unusable(why) | SeenLogin::Refused(why) | SeenLogin::Untrusted(why)) => {
             return Err(Blind::new(why, format!("see {}", Role::System.setting())));
         }
-        (None, Login::NotSet | Login::In) => return Err(without(Role::System)),
+        (None, SeenLogin::NotSet | SeenLogin::In) => return Err(without(Role::System)),
     };
     let servers = System::of(Some(client)).await.servers.servers;
     let seen = system::account(client, account, &servers).await;
@@ -184,7 +184,7 @@ fn settings(tool: &Tool) -> Settings {
     };
     let issuer = tool.issuer().map_err(|p| blind(&p, "[issuer] seed"));
     let xkey = tool.xkey().map_err(|p| blind(&p, "[xkey] seed"));
-    let unusable = |e: crate::keys::KeyError| Blind::new(e.to_string(), "make a new one");
+    let unusable = |e: solewriter_core::keys::KeyError| Blind::new(e.to_string(), "make a new one");
     let mut accounts = vec![tool.defaults.account.clone()];
     accounts.extend(tool.accounts.iter().cloned());
     Settings {
@@ -236,10 +236,10 @@ async fn connect(tool: &Tool, role: Role, watch: Option<&Watch>, mute: bool) -> 
     let login = match seed(tool, role) {
         Ok(login) => login,
         Err(problems) if problems.iter().all(|p| p.code == "missing-setting") => {
-            return Connected { user: user(None, Login::NotSet, None), client: None };
+            return Connected { user: user(None, SeenLogin::NotSet, None), client: None };
         }
         Err(problems) => {
-            let why = Login::Unusable(first(&problems));
+            let why = SeenLogin::Unusable(first(&problems));
             return Connected { user: user(None, why, None), client: None };
         }
     };
@@ -248,12 +248,12 @@ async fn connect(tool: &Tool, role: Role, watch: Option<&Watch>, mute: bool) -> 
         nats::Login::Credentials(_) => None,
     };
     if mute {
-        let why = Login::Refused("the server gives it nothing to sign".to_owned());
+        let why = SeenLogin::Refused("the server gives it nothing to sign".to_owned());
         return Connected { user: user(key, why, None), client: None };
     }
     let awaited = watch.zip(key.as_deref()).map(|(watch, key)| (watch, watch.await_key(key)));
-    let connected = match broker::options(&login, &tool.tls, "solewriter doctor") {
-        Ok(options) => broker::connect(&tool.servers, options).await,
+    let connected = match connect::options(&login, &tool.tls, "solewriter doctor") {
+        Ok(options) => connect::connect(&tool.servers, options).await,
         Err(error) => Err(error),
     };
     let called_out = match awaited {
@@ -265,13 +265,15 @@ async fn connect(tool: &Tool, role: Role, watch: Option<&Watch>, mute: bool) -> 
         None => None,
     };
     match connected {
-        Ok(client) => Connected { user: user(key, Login::In, called_out), client: Some(client) },
+        Ok(client) => {
+            Connected { user: user(key, SeenLogin::In, called_out), client: Some(client) }
+        }
         Err(error) => {
             let why = match &error {
-                BrokerError::Connect { error, .. } if broker::is_untrusted(error) => {
-                    Login::Untrusted(broker::chain(error))
+                BrokerError::Connect { error, .. } if connect::is_untrusted(error) => {
+                    SeenLogin::Untrusted(connect::chain(error))
                 }
-                _ => Login::Refused(error.to_string()),
+                _ => SeenLogin::Refused(error.to_string()),
             };
             Connected { user: user(key, why, called_out), client: None }
         }
@@ -428,7 +430,7 @@ impl<'a> System<'a> {
         self.client.ok_or_else(|| without(Role::System))
     }
 
-    async fn servers(&self, clock: Clock) -> Look<Vec<Server>> {
+    async fn servers(&self, clock: Clock) -> Look<Vec<SeenServer>> {
         Ok(system::servers(self.client()?, &self.servers.servers, clock).await)
     }
 

@@ -10,9 +10,9 @@ use serde_json::Value;
 
 use crate::buckets::Stream;
 use crate::fleet::Report;
-use crate::permissions::AuditStreams;
-use crate::policy::model::Policy;
 use crate::sessions::consumers::sweep::Survey;
+use solewriter_core::grant::AuditStreams;
+use solewriter_core::policy::model::Policy;
 
 /// Something that was looked for, or why it could not be seen and what would let it.
 pub type Look<T> = Result<T, Blind>;
@@ -42,7 +42,7 @@ pub struct Seen {
     /// Each user of our own, in the order of [`Role::ALL`].
     pub users: Vec<User>,
     /// Each server that answers the system user.
-    pub servers: Look<Vec<Server>>,
+    pub servers: Look<Vec<SeenServer>>,
     /// How many servers the cluster says it has.
     pub active_servers: usize,
     /// Servers that do not tell of open connections as a server does, and how.
@@ -185,7 +185,7 @@ pub struct User {
     /// Its public key, where the settings have a seed.
     pub key: Option<String>,
     /// Whether it got in.
-    pub login: Login,
+    pub login: SeenLogin,
     /// The account that it is in.
     pub account: Look<String>,
     /// Whether the server asked about it; not known while nobody watches.
@@ -194,7 +194,7 @@ pub struct User {
 
 /// How a login ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Login {
+pub enum SeenLogin {
     /// The settings have no seed of it.
     NotSet,
     /// The seed cannot be used; why.
@@ -209,7 +209,7 @@ pub enum Login {
 
 /// A server, from `VARZ`.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Server {
+pub struct SeenServer {
     /// Its id.
     pub id: String,
     /// Its name.

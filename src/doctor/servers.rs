@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use semver::Version;
 
 use super::Report;
-use super::seen::{Address, Blind, Entry, Info, Login, Seen, Server};
-use crate::nats::advisories::{
+use super::seen::{Address, Blind, Entry, Info, Seen, SeenLogin, SeenServer};
+use solewriter_core::diagnostics::toml::show_duration;
+use solewriter_types::advisories::{
     self, ADVISORIES, Advisory, LEAFNODES_HELD, Needs, UP_TO, clean, holds_leafnodes, plain,
 };
-use crate::source::toml::show_duration;
 
 /// The first version with auth callout.
 const OLDEST: (u64, u64) = (2, 10);
@@ -35,7 +35,7 @@ pub fn judge(seen: &Seen, report: &mut Report) {
 /// Says whether the servers' certificate is one that is not trusted here.
 pub fn untrusted(seen: &Seen, report: &mut Report) -> bool {
     let why = seen.users.iter().find_map(|user| match &user.login {
-        Login::Untrusted(why) => Some(why),
+        SeenLogin::Untrusted(why) => Some(why),
         _ => None,
     });
     let Some(why) = why else { return false };
@@ -93,7 +93,7 @@ fn addresses(seen: &Seen, report: &mut Report) {
 }
 
 /// Each server's name and version, as widely as can be seen.
-fn known(seen: &Seen) -> Vec<(String, String, Option<&Server>)> {
+fn known(seen: &Seen) -> Vec<(String, String, Option<&SeenServer>)> {
     match &seen.servers {
         Ok(servers) => {
             servers.iter().map(|s| (s.name.clone(), s.version.clone(), Some(s))).collect()
@@ -160,7 +160,7 @@ fn versions(seen: &Seen, report: &mut Report) {
 fn holes(
     version: &Version,
     on: &str,
-    servers: &[(String, String, Option<&Server>)],
+    servers: &[(String, String, Option<&SeenServer>)],
     anybody: bool,
     report: &mut Report,
 ) {
@@ -176,8 +176,9 @@ fn holes(
     }
     let fixed: Vec<String> = clean().iter().map(ToString::to_string).collect();
     let mend = format!("upgrade to nats-server {} or newer", fixed.join(", "));
-    let listens =
-        |takes: fn(&Server) -> bool| servers.iter().any(|(_, _, server)| server.is_none_or(takes));
+    let listens = |takes: fn(&SeenServer) -> bool| {
+        servers.iter().any(|(_, _, server)| server.is_none_or(takes))
+    };
     let (open, closed): (Vec<&Advisory>, Vec<&Advisory>) =
         found.into_iter().partition(|advisory| match advisory.needs {
             Needs::Nothing => true,
@@ -261,7 +262,7 @@ fn features(seen: &Seen, report: &mut Report) {
         Ok(servers) => servers,
         Err(blind) => return report.blind("features", blind),
     };
-    let on = |which: fn(&&Server) -> bool| -> Vec<&str> {
+    let on = |which: fn(&&SeenServer) -> bool| -> Vec<&str> {
         servers.iter().filter(which).map(|server| server.name.as_str()).collect()
     };
     let newer = on(|server| server.newer_flow_control);
@@ -350,7 +351,7 @@ fn clocks(seen: &Seen, report: &mut Report) {
     };
     let leeway = seen.settings.clock_leeway;
     let mut worst = 0.0_f64;
-    for Server { name, ahead, .. } in servers {
+    for SeenServer { name, ahead, .. } in servers {
         worst = worst.max(ahead.abs());
         if ahead.abs() <= AGREE {
             continue;

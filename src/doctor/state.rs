@@ -7,13 +7,13 @@ use serde_json::Value;
 use super::Report;
 use super::look::without;
 use super::seen::{Connection, Role, Seen};
-use crate::audit::event::words;
 use crate::audit::stream;
-use crate::broker::CONSUMERS_NEED;
 use crate::buckets::{Action, BucketPlan, Plan};
-use crate::issue::ConnectionName;
+use crate::nats::connect::CONSUMERS_NEED;
 use crate::sessions::consumers::verdict::Owner;
-use crate::source::toml::show_duration;
+use solewriter_core::callout::issue::ConnectionName;
+use solewriter_core::diagnostics::toml::show_duration;
+use solewriter_types::audit_event::words;
 
 /// How many consumers are named, at most.
 const MOST_CONSUMERS: usize = 8;

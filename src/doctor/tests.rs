@@ -4,16 +4,16 @@
 use std::time::Duration;
 
 use super::seen::{
-    AccountOn, Address, Blind, Connection, Content, Entry, Info, Login, Probe, Request, Role,
-    Server, Settings, Taker, User,
+    AccountOn, Address, Blind, Connection, Content, Entry, Info, Probe, Request, Role, SeenLogin,
+    SeenServer, Settings, Taker, User,
 };
 use super::*;
 use crate::fleet::{Report as Instance, Waiting};
-use crate::policy::model::Policy;
-use crate::policy::validate::validate;
 use crate::sessions::consumers::sweep::{Doomed, Survey};
 use crate::sessions::consumers::verdict::{Cause, Consumer, Owner};
-use crate::source::SourceFile;
+use solewriter_core::diagnostics::SourceFile;
+use solewriter_core::policy::model::Policy;
+use solewriter_core::policy::validate::validate;
 
 const ISSUER: &str = "AISSUER";
 /// A service's key.
@@ -32,7 +32,7 @@ fn healthy() -> Seen {
     let user = |role| User {
         role,
         key: Some(format!("U{role:?}")),
-        login: Login::In,
+        login: SeenLogin::In,
         account: Ok(account(role).to_owned()),
         called_out: Some(false),
     };
@@ -57,7 +57,7 @@ fn healthy() -> Seen {
             clock_leeway: Duration::from_secs(2),
             queue_group: "solewriter".to_owned(),
             audit: None,
-            audit_streams: crate::permissions::AuditStreams::default(),
+            audit_streams: solewriter_core::grant::AuditStreams::default(),
         },
         addresses: vec![Address {
             name: "127.0.0.1:4222".to_owned(),
@@ -141,13 +141,13 @@ fn instance(name: &str, policy: &Policy) -> Instance {
     }
 }
 
-fn server(name: &str, version: &str) -> Server {
-    Server {
+fn server(name: &str, version: &str) -> SeenServer {
+    SeenServer {
         id: name.to_owned(),
         name: name.to_owned(),
         version: version.to_owned(),
         auth_timeout: 10.0,
-        ..Server::default()
+        ..SeenServer::default()
     }
 }
 
@@ -746,7 +746,7 @@ fn how_the_audit_is_reached() {
     let mut old = healthy();
     old.settings.audit = Some("AUDIT_EVENTS".to_owned());
     old.settings.audit_streams =
-        crate::permissions::AuditStreams::new(None, None, Some("$JS.API")).unwrap();
+        solewriter_core::grant::AuditStreams::new(None, None, Some("$JS.API")).unwrap();
     assert_eq!(problem(&old).0, "audit");
     assert!(with(&old, Outcome::Warning).iter().any(|(check, found)| {
         *check == "audit" && found.contains("one of them pushes out everybody's events")

@@ -2,7 +2,7 @@
 
 use zeroize::Zeroizing;
 
-use crate::keys::{Seed, User};
+use solewriter_core::keys::{Seed, User};
 
 /// What solewriter itself connects with.
 #[derive(Debug)]

@@ -7,15 +7,15 @@ use async_nats::Message;
 use bytes::Bytes;
 
 use super::health::Health;
-use crate::audit::event::Event;
 use crate::audit::{Recorder, decision_event};
-use crate::authorizer::{Authorisation, Authorised, Authorizer, Moment, Proved};
-use crate::decide::{CacheSizes, Denial, Denied};
-use crate::policy::model::{Policy, Revision};
-use crate::policy::standing::Standing;
-use crate::policy::store::Store;
-use crate::protocol::request::Rejection;
+use crate::policy_source::snapshot_store::Store;
+use crate::policy_source::status::SourceStatus;
 use crate::telemetry::{Dropped, Metrics};
+use solewriter_core::callout::authorizer::{Authorisation, Authorised, Authorizer, Moment, Proved};
+use solewriter_core::callout::decide::{CacheSizes, Denial, Denied};
+use solewriter_core::callout::request::Rejection;
+use solewriter_core::policy::model::{Policy, Revision};
+use solewriter_types::audit_event::Event;
 
 /// The header with the server's curve key.
 const SERVER_XKEY: &str = "Nats-Server-Xkey";
@@ -50,7 +50,7 @@ pub struct Service {
     /// The policy in force.
     pub store: Arc<Store>,
     /// What is known of where it came from.
-    pub standing: Arc<Standing>,
+    pub standing: Arc<SourceStatus>,
     /// Counts.
     pub metrics: Arc<Metrics>,
     /// Records what is decided.

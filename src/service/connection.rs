@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use async_nats::{Client, ClientError, ConnectOptions, Event, ServerAddr, ServerError};
 
 use super::health::Health;
-use crate::audit::event::{self, Trouble, words};
-use crate::broker;
 use crate::nats::Nats;
+use crate::nats::connect;
 use crate::telemetry::Dropped;
+use solewriter_types::audit_event::{self, Trouble, words};
 
 /// Where nats-server asks.
 pub const CALLOUT_SUBJECT: &str = "$SYS.REQ.USER.AUTH";
@@ -47,7 +47,7 @@ pub(super) async fn connect(nats: &Nats, health: &Arc<Health>) -> Result<Client,
     let absence = Arc::new(Absence::default());
     let options = || {
         let (health, absence) = (health.clone(), absence.clone());
-        let options = broker::options(&nats.login, &nats.tls, &nats.name)?;
+        let options = connect::options(&nats.login, &nats.tls, &nats.name)?;
         let again = Arc::new((nats.servers.clone(), options.clone()));
         Ok(options.reconnect_delay_callback(reconnect_delay).event_callback(move |event| {
             let (health, absence, again) = (health.clone(), absence.clone(), again.clone());
@@ -60,7 +60,7 @@ pub(super) async fn connect(nats: &Nats, health: &Arc<Health>) -> Result<Client,
             }
         }))
     };
-    broker::connect_patiently(&nats.servers, &nats.name, options)
+    connect::connect_patiently(&nats.servers, &nats.name, options)
         .await
         .map_err(|error| ServiceError::Setup(error.to_string()))
 }
@@ -82,10 +82,10 @@ pub async fn connect_beside(nats: &Nats) -> Result<Client, ServiceError> {
 pub(super) async fn connect_for(nats: &Nats, purpose: &str) -> Result<Client, ServiceError> {
     let name = format!("{}-{purpose}", nats.name);
     let options = || {
-        let options = broker::options(&nats.login, &nats.tls, &name)?;
+        let options = connect::options(&nats.login, &nats.tls, &name)?;
         Ok(options.event_callback(|event| async move { observe_beside(&event) }))
     };
-    broker::connect_patiently(&nats.servers, &name, options)
+    connect::connect_patiently(&nats.servers, &name, options)
         .await
         .map_err(|error| ServiceError::Setup(error.to_string()))
 }
@@ -151,7 +151,7 @@ fn observe_failure(
     let error = error.to_string();
     tokio::spawn(async move {
         let (servers, options) = &*again;
-        let cause = broker::why(servers, options.clone()).await;
+        let cause = connect::why(servers, options.clone()).await;
         tracing::warn!(event = "client_error", error, cause);
     });
 }
@@ -190,7 +190,7 @@ fn observe(health: &Health, absence: &Absence, happened: &Event) {
             tracing::error!(event = "slow_consumer", "a request was dropped: too many are waiting");
         }
         Event::ServerError(ServerError::Other(text)) if text.contains("Permissions Violation") => {
-            health.recorder.record(event::Event::Trouble(Trouble {
+            health.recorder.record(audit_event::Event::Trouble(Trouble {
                 reason: "not_permitted".to_owned(),
                 detail: format!(
                     "nats-server refuses this service a subject it needs, check the callout \

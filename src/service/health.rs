@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::audit::{Recorder, event};
-use crate::policy::standing::Standing;
-use crate::policy::store::Store;
-use crate::protocol::request::OtherIssuer;
+use crate::audit::Recorder;
+use crate::policy_source::snapshot_store::Store;
+use crate::policy_source::status::SourceStatus;
 use crate::telemetry::Metrics;
+use solewriter_core::callout::request::OtherIssuer;
+use solewriter_types::audit_event;
 
 /// Whether the service can do its work, for `/readyz`.
 pub struct Health {
@@ -17,7 +18,7 @@ pub struct Health {
     connected: AtomicUsize,
     pub(super) subscribed: AtomicUsize,
     store: Arc<Store>,
-    standing: Arc<Standing>,
+    standing: Arc<SourceStatus>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) recorder: Recorder,
     /// Whose answers servers take.
@@ -61,7 +62,7 @@ impl Askers {
             return (true, "every server that asked takes our answers".to_owned());
         };
         let count = 1 + others.count();
-        let said = event::words(&first.to_string());
+        let said = audit_event::words(&first.to_string());
         let report =
             format!("{count} of {} servers let nobody in by our answers: {said}", self.0.len());
         (count < self.0.len(), report)
@@ -73,7 +74,7 @@ impl Health {
     #[must_use]
     pub fn new(
         store: Arc<Store>,
-        standing: Arc<Standing>,
+        standing: Arc<SourceStatus>,
         metrics: Arc<Metrics>,
         recorder: Recorder,
     ) -> Arc<Self> {

@@ -15,10 +15,10 @@ use futures_util::FutureExt;
 use tokio::time::timeout;
 
 use super::connection::{connect_for, room};
-use super::fence::Fence;
 use super::queue::Job;
 use super::shared::{Shared, defect};
 use crate::nats::Nats;
+use crate::nats::round_trip::RoundTrip;
 
 /// Answers what waits, until the queue is closed and empty.
 pub(super) async fn work(shared: &Shared, nats: &Nats) {
@@ -40,7 +40,7 @@ pub(super) async fn work(shared: &Shared, nats: &Nats) {
     }
     // The server has read the last answers before the connection goes.
     if let Some(client) = connected
-        && let Ok(mut fence) = Fence::new(&client).await
+        && let Ok(mut fence) = RoundTrip::new(&client).await
     {
         fence.pass().await;
     }

@@ -8,7 +8,7 @@ use std::time::Instant;
 use async_nats::Subject;
 use tokio::sync::Notify;
 
-use crate::authorizer::Proved;
+use solewriter_core::callout::authorizer::Proved;
 
 /// How many requests of one service wait at most: some more than are answered while a server waits.
 const WAITING: usize = 512;

@@ -9,10 +9,10 @@
 
 use std::time::Duration;
 
-use super::survey::Session;
-use crate::decide::Decider;
-use crate::issue::ConnectionName;
-use crate::policy::model::Policy;
+use crate::sessions::listing::Session;
+use solewriter_core::callout::decide::Decider;
+use solewriter_core::callout::issue::ConnectionName;
+use solewriter_core::policy::model::Policy;
 
 /// The shortest life that is looked after, in seconds: looking takes a while.
 pub const SHORTEST: i64 = 10;
@@ -72,15 +72,16 @@ fn seconds(seconds: i64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::permissions::{AuditStreams, Defaults};
-    use crate::policy::validate::validate;
-    use crate::sessions::system::{Connection, ServerName};
-    use crate::source::SourceFile;
+    use crate::sessions::system_api::{Connection, ServerName};
+    use solewriter_core::diagnostics::SourceFile;
+    use solewriter_core::grant::{AuditStreams, Defaults};
+    use solewriter_core::policy::validate::validate;
 
     const NOW: i64 = 1_800_000_000;
 
     fn session(asked: Option<i64>, expires: Option<i64>) -> Session {
-        let key = crate::keys::Signer::new(&crate::keys::Seed::generate()).unwrap();
+        let key =
+            solewriter_core::keys::Signer::new(&solewriter_core::keys::Seed::generate()).unwrap();
         let connection: Connection = serde_json::from_str("{\"cid\": 1}").unwrap();
         Session {
             server: ServerName::default(),

@@ -4,13 +4,13 @@
 use std::collections::{HashMap, HashSet};
 
 use super::Settings;
-use super::survey::Session;
 use super::verdict::{Cause, Changes, Closing, Gained, Judge, Others, Verdict};
-use crate::decide::Decider;
-use crate::policy::bucket::{Bucket, ReadError};
-use crate::policy::model::Policy;
-use crate::policy::store::Store;
-use crate::policy::validate::validate_for;
+use crate::policy_source::bucket::{Bucket, ReadError};
+use crate::policy_source::snapshot_store::Store;
+use crate::sessions::listing::Session;
+use solewriter_core::callout::decide::Decider;
+use solewriter_core::policy::model::Policy;
+use solewriter_core::policy::validate::validate_for;
 
 /// The most revisions that are looked through to find some, and the most that are read.
 const MAX_SEEN: usize = 1000;

@@ -7,14 +7,14 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::expiry;
-use super::survey::{Session, survey_in_parts};
-use super::system::{Closed, System, SystemError};
 use super::verdict::{Cause, Closing, Judge, Verdict};
 use crate::audit::Recorder;
-use crate::audit::event::{Event, SessionClosed, words};
 use crate::fleet::{MAX_WAITING, MAX_WAITS_FOR, Waiting};
-use crate::keys::UserKey;
+use crate::sessions::listing::{Session, survey_in_parts};
+use crate::sessions::system_api::{Closed, System, SystemError};
 use crate::telemetry::{Metrics, SessionState};
+use solewriter_core::keys::UserKey;
+use solewriter_types::audit_event::{Event, SessionClosed, words};
 
 /// The most connections that one round closes, of those that have something too much and of the
 /// others; the next one finds the rest.

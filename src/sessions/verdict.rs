@@ -8,18 +8,18 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use super::expiry;
-use super::survey::Session;
-use crate::asked;
-use crate::audit::event::SessionClosed;
-use crate::decide::{Circumstances, Decider, Denial, Entitlement};
-use crate::diff::{self, Right};
-use crate::issue::ConnectionName;
-use crate::permissions::{Grant, Side, Written};
-use crate::policy::model::{Policy, Service};
-use crate::policy::store::{Snapshot, Store};
-use crate::query::Verb;
-use crate::query::{Held, Reach, signed};
-use crate::subject::tree::PatternTree;
+use crate::policy_source::snapshot_store::{Snapshot, Store};
+use crate::sessions::listing::Session;
+use solewriter_core::analysis::diff::{self, Right};
+use solewriter_core::analysis::query::Verb;
+use solewriter_core::analysis::query::{Held, Reach, signed};
+use solewriter_core::callout::asked;
+use solewriter_core::callout::decide::{Circumstances, Decider, Denial, Entitlement};
+use solewriter_core::callout::issue::ConnectionName;
+use solewriter_core::grant::{CompiledGrant, Grant, Side};
+use solewriter_core::policy::model::{Policy, Service};
+use solewriter_types::audit_event::SessionClosed;
+use solewriter_types::subject::tree::PatternTree;
 
 /// How many lost rights are named, and how many characters they may have together.
 const NAMED: usize = 8;
@@ -148,7 +148,7 @@ impl Changes {
     }
 }
 
-fn close(cause: Cause, detail: String, grant: Option<&Written>) -> Verdict {
+fn close(cause: Cause, detail: String, grant: Option<&CompiledGrant>) -> Verdict {
     let grant = grant.map(|grant| grant.digest().to_string());
     Verdict::Close(Closing { cause, detail, grant })
 }
@@ -220,7 +220,7 @@ impl Judge<'_> {
     }
 
     /// What becomes of a connection whose grant is not today's.
-    fn compare(&self, name: &ConnectionName, service: &Service, grant: &Written) -> Verdict {
+    fn compare(&self, name: &ConnectionName, service: &Service, grant: &CompiledGrant) -> Verdict {
         let Some((had_service, had)) = self.had(name) else {
             // Two versions, or two settings, at work side by side: each would close what the other
             // lets in, for as long as both run. An older version says less in its names.

@@ -1,17 +1,17 @@
 //! Audit events as log lines: the same fields, by the same names, from the same values.
 
-use crate::audit::event::words;
-use crate::audit::event::{
+use solewriter_core::callout::request::{AskingServer, Rejection};
+use solewriter_types::advisories;
+use solewriter_types::audit_event::words;
+use solewriter_types::audit_event::{
     Authorisation, Event, Lost, Names, Outcome, PolicyAccepted, PolicyRefused, Record,
     RequestRejected, SessionClosed, Source, Started, Stopped, Trouble,
 };
-use crate::audit::violation;
-use crate::nats::advisories;
-use crate::protocol::request::{Rejection, Server};
+use solewriter_types::violation_log;
 
 /// Logs what a server's version is known to let through. Not an audit event: it is about the
 /// deployment, and `doctor` says it too.
-pub fn log_defects(server: &Server) {
+pub fn log_defects(server: &AskingServer) {
     for (defect, opens) in advisories::opened_in(&server.version) {
         tracing::error!(
             event = "server_defect",
@@ -91,7 +91,7 @@ pub fn log_event(source: &Source, record: &Record) {
             );
         }
         Event::SessionClosed(event) => session_closed(&id, event),
-        Event::Violation(event) => violation::log(Some(&id), event),
+        Event::Violation(event) => violation_log::log(Some(&id), event),
         Event::Started(event) => {
             let Started { version, issuer, xkey } = event;
             tracing::info!(

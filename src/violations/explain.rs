@@ -1,20 +1,20 @@
 //! What a violation means: who it was, what it was for, whose keys those are, and which entry the
-//! policy lacks. Everything about the policy is answered by [`crate::query`].
+//! policy lacks. Everything about the policy is answered by [`solewriter_core::analysis::query`].
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::line::Refusal;
-use crate::audit::event::{Source, Violation, cut, words};
-use crate::fold::Told;
-use crate::issue::ConnectionName;
-use crate::operation::{Act, Operation, Target, Usage};
-use crate::permissions::{Defaults, Grant};
-use crate::policy::model::{Policy, Service, short};
-use crate::policy::store::Snapshot;
-use crate::query::advice::{TRANSFER, advise, said};
-use crate::query::{Question, may};
-use crate::subject::{MAX_SUBJECT_BYTES, Pattern};
+use crate::policy_source::snapshot_store::Snapshot;
+use solewriter_core::analysis::query::advice::{TRANSFER, advise, said};
+use solewriter_core::analysis::query::{Question, may};
+use solewriter_core::callout::issue::ConnectionName;
+use solewriter_core::grant::{Defaults, Grant};
+use solewriter_core::policy::model::{Policy, Service, short};
+use solewriter_types::audit_event::{Source, Violation, cut, words};
+use solewriter_types::dedup::Told;
+use solewriter_types::kv_operation::{Act, Operation, Target, Usage};
+use solewriter_types::subject::{MAX_SUBJECT_BYTES, Pattern};
 
 /// How many services' grants are kept, to tell whether the policy in force grants something.
 const MAX_GRANTS: usize = 16_384;
@@ -195,10 +195,10 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::policy::store::Store;
-    use crate::policy::validate::validate;
-    use crate::source::SourceFile;
+    use crate::policy_source::snapshot_store::Store;
     use crate::violations::line::{Line, parse};
+    use solewriter_core::diagnostics::SourceFile;
+    use solewriter_core::policy::validate::validate;
 
     const KEY: &str = "UCRAFZAHGBQKZ5WVGGAZTW3N7PIO7NNEZC77U2TFP7DSBDSFHKEUCIHK";
     const POLICY: &str = r#"
@@ -224,7 +224,7 @@ reads = ["shared"]
         let mut explainer = Explainer::new(Defaults {
             account: "APP".into(),
             lifetime,
-            audit: crate::permissions::AuditStreams::default(),
+            audit: solewriter_core::grant::AuditStreams::default(),
         });
         explainer.set(snapshot);
         let line = format!(r#"[1] [ERR] h:1 - cid:7 - "APP/user:{name}" - {said}"#);

@@ -16,11 +16,11 @@ use super::line::{Line, Refusal, parse};
 use super::outbox::{CAPACITY, Outbox};
 use super::state::{Outgoing, State, StateFile};
 use super::tail::{Lines, News, Tail};
-use crate::audit::event::{Event, Record, SUBJECT_ROOT, Source, Trouble, message_id};
-use crate::audit::violation;
-use crate::fold::{Folds, MAX_FOLDS, Told};
-use crate::issue::ConnectionName;
-use crate::policy::store::Store;
+use crate::policy_source::snapshot_store::Store;
+use solewriter_core::callout::issue::ConnectionName;
+use solewriter_types::audit_event::{Event, Record, SUBJECT_ROOT, Source, Trouble, message_id};
+use solewriter_types::dedup::{Dedup, MAX_FOLDS, Told};
+use solewriter_types::violation_log;
 
 /// How often a file is looked at that has nothing new.
 const LOOK: Duration = Duration::from_millis(50);
@@ -66,7 +66,7 @@ pub struct Options {
 
 /// Counts, for the end and for tests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct Counts {
     /// Lines read.
     pub lines: u64,
     /// Violations among them.
@@ -83,10 +83,10 @@ pub struct Tally {
 pub struct Follower {
     options: Options,
     input: Input,
-    folds: Folds<Refusal>,
+    folds: Dedup<Refusal>,
     /// Refusals of our own events. What is told of them is in the log alone, and numbered apart:
     /// the numbers of what is published have no gaps.
-    own: Folds<Refusal>,
+    own: Dedup<Refusal>,
     own_subjects: String,
     explainer: Explainer,
     store: Option<Arc<Store>>,
@@ -98,7 +98,7 @@ pub struct Follower {
     known: HashSet<u64>,
     staged: Vec<Arc<Outgoing>>,
     outbox: Arc<Outbox>,
-    tally: Tally,
+    tally: Counts,
     strange_said: bool,
     too_long_said: bool,
     /// Whether what is read may be a client's words, because a line before it was [`Line::Loose`].
@@ -137,9 +137,9 @@ impl Follower {
             loose,
             outbox,
         } = state;
-        let mut folds = Folds::new(options.window, MAX_FOLDS);
+        let mut folds = Dedup::new(options.window, MAX_FOLDS);
         folds.restore(next.max(1), open);
-        let mut own = Folds::new(options.window, MAX_OWN_FOLDS);
+        let mut own = Dedup::new(options.window, MAX_OWN_FOLDS);
         own.restore(1, own_folds);
         let waiting = Arc::new(Outbox::default());
         waiting.put(outbox.into_iter().map(Arc::new));
@@ -158,7 +158,7 @@ impl Follower {
             recent: recent.into(),
             staged: Vec::new(),
             outbox: waiting,
-            tally: Tally::default(),
+            tally: Counts::default(),
             strange_said: false,
             loose,
             settling: None,
@@ -183,7 +183,7 @@ impl Follower {
     ///
     /// # Errors
     /// When the state cannot be saved: going on would tell things twice.
-    pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> io::Result<Tally> {
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> io::Result<Counts> {
         let mut saved = Instant::now();
         let mut lag = Lag::default();
         loop {
@@ -226,7 +226,7 @@ impl Follower {
         self.end().await
     }
 
-    async fn end(mut self) -> io::Result<Tally> {
+    async fn end(mut self) -> io::Result<Counts> {
         let (mut told, mut own) = (Vec::new(), Vec::new());
         self.folds.end_all(&mut told);
         self.own.end_all(&mut own);
@@ -243,7 +243,7 @@ impl Follower {
             let kept = if self.file.is_some() { "kept for the next start" } else { "lost" };
             tracing::error!(event = "unacknowledged", waiting, "these events are {kept}");
         }
-        let Tally { lines, violations, told, strange, too_long } = self.tally;
+        let Counts { lines, violations, told, strange, too_long } = self.tally;
         tracing::info!(event = "stopped", lines, violations, told, strange, too_long, waiting);
         Ok(self.tally)
     }
@@ -354,7 +354,7 @@ impl Follower {
         for told in told {
             let event = self.explainer.event(&told, self.server.as_deref(), &self.source);
             self.tally.told += 1;
-            violation::log(Some(&self.source.id(told.number)), &event);
+            violation_log::log(Some(&self.source.id(told.number)), &event);
             let (sequence, time) = (told.number, told.last);
             self.publish(&Record { sequence, time, event: Event::Violation(event.into()) });
         }
@@ -368,7 +368,7 @@ impl Follower {
             self.tally.told += 1;
             // That one has no id either.
             event.repeats = None;
-            violation::log(None, &event);
+            violation_log::log(None, &event);
         }
     }
 
@@ -511,7 +511,7 @@ impl Lag {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::permissions::Defaults;
+    use solewriter_core::grant::Defaults;
 
     const KEY: &str = "UCRAFZAHGBQKZ5WVGGAZTW3N7PIO7NNEZC77U2TFP7DSBDSFHKEUCIHK";
 
@@ -522,7 +522,7 @@ mod tests {
         )
     }
 
-    async fn follow(text: String) -> (Tally, State) {
+    async fn follow(text: String) -> (Counts, State) {
         let folder = tempfile::tempdir().unwrap();
         let file = StateFile::new(&folder.path().join("state.json"));
         let options = Options {
@@ -536,7 +536,7 @@ mod tests {
         let explainer = Explainer::new(Defaults {
             account: "APP".into(),
             lifetime,
-            audit: crate::permissions::AuditStreams::default(),
+            audit: solewriter_core::grant::AuditStreams::default(),
         });
         let (send, pieces) = mpsc::channel(1);
         send.send(text.into_bytes()).await.unwrap();

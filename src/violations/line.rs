@@ -24,9 +24,9 @@
 use jiff::civil::DateTime;
 use serde::{Deserialize, Serialize};
 
-use crate::fold::Same;
-use crate::operation::Act;
-use crate::quoted;
+use solewriter_types::dedup::Same;
+use solewriter_types::go_quote;
+use solewriter_types::kv_operation::Act;
 
 /// What a line is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -204,7 +204,7 @@ impl<'a> Rest<'a> {
     }
 
     fn quoted(&mut self) -> Option<String> {
-        let (text, rest) = quoted::read(self.0)?;
+        let (text, rest) = go_quote::read(self.0)?;
         self.0 = rest;
         Some(text)
     }

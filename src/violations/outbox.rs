@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use super::state::Outgoing;
-use crate::audit::publish::{Pace, Publisher};
+use solewriter_guard::publish::{Pace, Publisher};
 
 /// How many events may wait for their acknowledgement. Then reading the log pauses: it is the
 /// queue that has room.

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::line::Refusal;
 use super::tail::Position;
-use crate::fold::Fold;
+use solewriter_types::dedup::Fold;
 
 /// The largest file that is read, in bytes.
 const MAX_BYTES: u64 = 256 * 1024 * 1024;

@@ -2,7 +2,7 @@
 //! and APP imports services of other accounts under such subjects.
 
 use serde_json::{Value, json};
-use solewriter::attacks::{Attack, Control, Ending, Expected, Family};
+use solewriter::prove::{Attack, Control, Ending, Expected, Family};
 use tokio::time::Instant;
 
 use super::deployment::{Deployment, Prepared};

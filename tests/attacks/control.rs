@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use nats_jwt::{NatsClaims, NatsPermissions};
 use serde_json::{Map, Value, json};
-use solewriter::attacks::stage::Stage;
-use solewriter::attacks::wire::{Login, Server};
-use solewriter::attacks::{Attack, Control};
-use solewriter::permissions::{Defaults, Grant};
-use solewriter::policy::model::Policy;
-use solewriter::sandbox;
+use solewriter::nats::raw_client::{RawLogin, TlsServer};
+use solewriter::prove::testbed::Testbed;
+use solewriter::prove::{Attack, Control};
+use solewriter_core::grant::{Defaults, Grant};
+use solewriter_core::policy::model::Policy;
+use solewriter_sandbox;
 use tempfile::TempDir;
 
 use super::deployment::binary;
@@ -20,7 +20,7 @@ use super::lane;
 
 /// The server and its folder.
 pub struct Controls {
-    pub server: sandbox::Server,
+    pub server: solewriter_sandbox::Server,
     _dir: TempDir,
 }
 
@@ -73,23 +73,24 @@ impl Controls {
         let dir = tempfile::tempdir().unwrap();
         let config = dir.path().join("control.conf");
         std::fs::write(&config, configuration(attacks, policy, dir.path())).unwrap();
-        let server =
-            sandbox::Server::start(&binary(version).await, &config, dir.path()).await.unwrap();
+        let server = solewriter_sandbox::Server::start(&binary(version).await, &config, dir.path())
+            .await
+            .unwrap();
         Self { server, _dir: dir }
     }
 
     /// Where an attack's control takes place.
-    pub fn stage(&self, attack: &Attack, lane: usize) -> Stage {
+    pub fn stage(&self, attack: &Attack, lane: usize) -> Testbed {
         let account = if one_account(&attack.control) { "flat" } else { "app" };
-        let login = |service: &str| Login::Password(format!("{account}-{service}"));
+        let login = |service: &str| RawLogin::Password(format!("{account}-{service}"));
         let responder = lane::responder(lane);
         let open = if attack.control == Control::AllowResponses { "open" } else { account };
-        Stage {
-            servers: vec![Server::plain(self.server.client_url().parse().unwrap())],
+        Testbed {
+            servers: vec![TlsServer::plain(self.server.client_url().parse().unwrap())],
             names: lane::names(attack, lane),
-            attacker: Login::Password(attack.id.to_owned()),
+            attacker: RawLogin::Password(attack.id.to_owned()),
             victim: login(&lane::victim(lane)),
-            responder: Some((responder.clone(), Login::Password(format!("{open}-{responder}")))),
+            responder: Some((responder.clone(), RawLogin::Password(format!("{open}-{responder}")))),
             admin: login("admin"),
             replicas: 1,
             bucket: lane::bucket(attack),
@@ -106,7 +107,7 @@ fn configuration(attacks: &[(usize, Attack)], policy: &Policy, dir: &std::path::
     let defaults = Defaults {
         account: Arc::from("APP"),
         lifetime: std::time::Duration::from_secs(3600),
-        audit: solewriter::permissions::AuditStreams::default(),
+        audit: solewriter_core::grant::AuditStreams::default(),
     };
     let grants: BTreeMap<String, Grant> = policy
         .services()

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use data_encoding::BASE64URL_NOPAD;
 use serde_json::{Value, json};
-use solewriter::asked::is_open;
-use solewriter::attacks::{Attack, Control, Effect, Ending, Expected, Family, Offer, Step, Who};
-use solewriter::keys::{Seed, Signer, User};
-use solewriter::sandbox::free_ports;
+use solewriter::prove::{Attack, Control, Effect, Ending, Expected, Family, Offer, Step, Who};
+use solewriter_core::callout::asked::is_open;
+use solewriter_core::keys::{Seed, Signer, User};
+use solewriter_sandbox::free_ports;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};

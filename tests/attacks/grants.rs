@@ -2,7 +2,7 @@
 //! change of the policy in the middle, and the sweep.
 
 use serde_json::{Value, json};
-use solewriter::attacks::{Attack, Control, Effect, Ending, Expected, Family, Step, Who};
+use solewriter::prove::{Attack, Control, Effect, Ending, Expected, Family, Step, Who};
 
 use super::deployment::{Deployment, Prepared, eventually};
 use super::raw::Raw;

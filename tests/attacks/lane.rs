@@ -2,8 +2,8 @@
 //! lanes go on at the same time.
 
 use serde_json::{Value, json};
-use solewriter::attacks::stage::Names;
-use solewriter::attacks::{Attack, Who};
+use solewriter::prove::testbed::Names;
+use solewriter::prove::{Attack, Who};
 
 /// How many there are.
 pub const LANES: usize = 6;

@@ -35,7 +35,7 @@ mod seeds;
 mod suite;
 
 use futures_util::{StreamExt as _, stream};
-use solewriter::attacks::page;
+use solewriter::prove::page;
 use suite::Place;
 
 /// At how many places attacks go on at once.

@@ -5,7 +5,7 @@ use std::process::Output;
 use serde_json::Value;
 use tokio::process::Command;
 
-use solewriter::attacks::{Control, Expected, table};
+use solewriter::prove::{Control, Expected, attacks};
 
 use super::deployment::{Deployment, Prepared, eventually};
 use super::doors;
@@ -218,7 +218,7 @@ async fn where_every_hole_is_open_every_attack_succeeds() {
     assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
     let succeeded = succeeded(&output);
     let mut missed = Vec::new();
-    for attack in table::families().into_iter().flat_map(|family| family.attacks) {
+    for attack in attacks::families().into_iter().flat_map(|family| family.attacks) {
         let opened = attack.in_prove
             && matches!(attack.expected, Expected::Closed { .. })
             && matches!(

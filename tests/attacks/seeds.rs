@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
-use solewriter::attacks::{Attack, Control, Ending, Expected, Family, Step, Who};
-use solewriter::keyspace::BucketName;
-use solewriter::policy::bucket::Bucket;
+use solewriter::policy_source::bucket::Bucket;
+use solewriter::prove::{Attack, Control, Ending, Expected, Family, Step, Who};
+use solewriter_types::keyspace::BucketName;
 use tokio::time::{sleep, timeout};
 
 use super::deployment::{Deployment, Prepared, eventually};

@@ -4,15 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use semver::Version;
-use solewriter::attacks::Report;
-use solewriter::attacks::page::Column;
-use solewriter::attacks::run::{controlled, is_answered, run};
-use solewriter::attacks::stage::Stage;
-use solewriter::attacks::wire::{Login, Server};
-use solewriter::attacks::{Attack, Control, Effect, Ending, Family, table};
-use solewriter::nats::advisories::version;
-use solewriter::policy::validate::validate;
-use solewriter::source::SourceFile;
+use solewriter::nats::raw_client::{RawLogin, TlsServer};
+use solewriter::prove::Report;
+use solewriter::prove::page::Column;
+use solewriter::prove::run::{controlled, is_answered, run};
+use solewriter::prove::testbed::Testbed;
+use solewriter::prove::{Attack, Control, Effect, Ending, Family, attacks};
+use solewriter_core::diagnostics::SourceFile;
+use solewriter_core::policy::validate::validate;
+use solewriter_types::advisories::version;
 
 use super::chains;
 use super::control::{self, Controls};
@@ -61,7 +61,7 @@ pub fn everything() -> Vec<Family> {
 
 /// The table.
 pub fn families() -> Vec<Family> {
-    table::families()
+    attacks::families()
 }
 
 /// How long an attack has to show an effect where it must have none: longer than any takes that
@@ -159,17 +159,17 @@ pub async fn run_place(place: Place) -> (Column, Vec<String>) {
 }
 
 /// Where an attack takes place in the deployment.
-fn stage(attack: &Attack, lane: usize, place: Place, deployment: &Deployment) -> Stage {
-    let login = |service: &str| Login::Nkey(Arc::new(deployment.service(service).seed));
+fn stage(attack: &Attack, lane: usize, place: Place, deployment: &Deployment) -> Testbed {
+    let login = |service: &str| RawLogin::Nkey(Arc::new(deployment.service(service).seed));
     let names = lane::names(attack, lane);
     let responder = lane::responder(lane);
     let servers = if place.cluster { deployment.urls() } else { vec![deployment.url().to_owned()] };
-    Stage {
-        servers: servers.iter().map(|url| Server::plain(url.parse().unwrap())).collect(),
+    Testbed {
+        servers: servers.iter().map(|url| TlsServer::plain(url.parse().unwrap())).collect(),
         attacker: login(&names.me),
         victim: login(&names.them),
         responder: Some((responder.clone(), login(&responder))),
-        admin: Login::Nkey(Arc::new(deployment.seed("admin"))),
+        admin: RawLogin::Nkey(Arc::new(deployment.seed("admin"))),
         replicas: if place.cluster { 3 } else { 1 },
         bucket: lane::bucket(attack),
         patience: PATIENCE,
@@ -192,7 +192,7 @@ async fn one(
     } else if attack.control == Control::OwnInbox {
         Some(run(&controlled(attack), &stage).await)
     } else if attack.control == Control::Admin {
-        let stage = Stage { attacker: stage.admin.clone(), ..stage.clone() };
+        let stage = Testbed { attacker: stage.admin.clone(), ..stage.clone() };
         Some(run(attack, &stage).await)
     } else {
         None

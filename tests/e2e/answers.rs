@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
-use solewriter::diff::diff;
-use solewriter::permissions::{Defaults, Grant};
-use solewriter::policy::directory::Directory;
-use solewriter::policy::model::Policy;
-use solewriter::policy::validate::validate;
-use solewriter::query::{Question, Verb, may, who_can};
+use solewriter::policy_source::directory::Directory;
+use solewriter_core::analysis::diff::diff;
+use solewriter_core::analysis::query::{Question, Verb, may, who_can};
+use solewriter_core::grant::{Defaults, Grant};
+use solewriter_core::policy::model::Policy;
+use solewriter_core::policy::validate::validate;
 
 use super::deployment::Deployment;
 use super::raw::Raw;
@@ -92,7 +92,7 @@ fn defaults() -> Defaults {
     Defaults {
         account: "APP".into(),
         lifetime: Duration::from_secs(3600),
-        audit: solewriter::permissions::AuditStreams::default(),
+        audit: solewriter_core::grant::AuditStreams::default(),
     }
 }
 

@@ -9,11 +9,11 @@ use async_nats::jetstream::message::StreamMessage;
 use futures_util::StreamExt;
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use solewriter::audit::event::{DEFAULT_API, DEFAULT_SERVICES_STREAM, DEFAULT_STREAM};
-use solewriter::audit::event::{Event, PRODUCER, Record, Source, Trouble};
 use solewriter::audit::stats::Stats;
 use solewriter::audit::stream;
-use solewriter::guard::{self, Options};
+use solewriter_guard::{self, Options};
+use solewriter_types::audit_event::{DEFAULT_API, DEFAULT_SERVICES_STREAM, DEFAULT_STREAM};
+use solewriter_types::audit_event::{Event, PRODUCER, Record, Source, Trouble};
 use tokio::process::Command;
 
 use super::clients::Library;
@@ -274,7 +274,7 @@ async fn a_minute_with_one_server_of_three_loses_nothing() {
         let (url, seed) = (deployment.url().to_owned(), known.seed.expose().to_owned());
         let stop = stop.clone();
         clients.spawn(async move {
-            let seed = solewriter::keys::Seed::parse(&seed).unwrap();
+            let seed = solewriter_core::keys::Seed::parse(&seed).unwrap();
             let (mut logins, mut failed) = (0_u64, 0_u64);
             while !stop.load(std::sync::atomic::Ordering::Relaxed) {
                 match tokio::time::timeout(DEADLINE, Raw::try_login(&url, &seed)).await {
@@ -346,7 +346,7 @@ async fn a_killed_server_loses_no_event(version: &'static str) {
     for round in 1..=2 {
         let (url, seed) = (deployment.url().to_owned(), known.seed.expose().to_owned());
         let load = tokio::spawn(async move {
-            let seed = solewriter::keys::Seed::parse(&seed).unwrap();
+            let seed = solewriter_core::keys::Seed::parse(&seed).unwrap();
             let mut logins = 0;
             while tokio::time::timeout(Duration::from_secs(1), Raw::try_login(&url, &seed))
                 .await
@@ -401,7 +401,7 @@ async fn an_instance_killed_under_load_accounts_for_every_event(version: &'stati
         for _ in 0..16 {
             let (url, seed) = (load.clone(), seed.clone());
             clients.spawn(async move {
-                let seed = solewriter::keys::Seed::parse(&seed).unwrap();
+                let seed = solewriter_core::keys::Seed::parse(&seed).unwrap();
                 while Raw::try_login(&url, &seed).await.is_ok() {}
             });
         }
@@ -698,7 +698,7 @@ async fn message_ids_of_services_are_not_the_events_ids(version: &'static str) {
     let deployment = deployment(version).await;
     let known = deployment.service("known");
     let options = Options::new("known", known.seed.expose().to_owned());
-    let guarded = guard::connect(deployment.url(), options).await.unwrap();
+    let guarded = solewriter_guard::connect(deployment.url(), options).await.unwrap();
     let mut news = guarded.violations();
     for subject in ["not.mine", "not.mine.either"] {
         guarded.client().publish(subject, "x".into()).await.unwrap();

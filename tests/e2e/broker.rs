@@ -364,7 +364,7 @@ async fn health_and_metrics_tell_how_it_is(version: &'static str) {
         assert_eq!(instance.metric(&metric).await, value, "{metric}");
     }
     // One client was let in, twice, by one server.
-    let twice = if solewriter::asked::is_open(version) { 2.0 } else { 0.0 };
+    let twice = if solewriter_core::callout::asked::is_open(version) { 2.0 } else { 0.0 };
     for (cache, entries) in
         [("grants", 1.0), ("client_keys", 1.0), ("server_keys", 1.0), ("asked_connections", twice)]
     {

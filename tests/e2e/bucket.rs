@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use async_nats::jetstream;
 use rustix::process::Signal;
 use serde_json::Value;
-use solewriter::keyspace::BucketName;
-use solewriter::policy::bucket::Bucket;
-use solewriter::policy::bucket::entry::{Entry, Words};
-use solewriter::policy::bucket::write::PushError;
-use solewriter::policy::directory::Directory;
-use solewriter::sandbox::free_ports;
-use solewriter::source::SourceFile;
+use solewriter::policy_source::bucket::Bucket;
+use solewriter::policy_source::bucket::entry::{Entry, Words};
+use solewriter::policy_source::bucket::write::PushError;
+use solewriter::policy_source::directory::Directory;
+use solewriter_core::diagnostics::SourceFile;
+use solewriter_sandbox::free_ports;
+use solewriter_types::keyspace::BucketName;
 use tokio::process::Command;
 
 use super::deployment::{Deployment, Instance, Prepared, Ran, edit, eventually};
@@ -119,9 +119,11 @@ async fn enters(deployment: &Deployment, service: &str) -> Result<(), String> {
 /// may delete it, so one is made for the test.
 const KEEPER: &str = "UKEEPER";
 
-fn with_keeper(prepared: Prepared) -> (Prepared, solewriter::keys::Seed<solewriter::keys::User>) {
-    let seed = solewriter::keys::Seed::<solewriter::keys::User>::generate();
-    let key = solewriter::keys::Signer::new(&seed).unwrap().public().to_string();
+fn with_keeper(
+    prepared: Prepared,
+) -> (Prepared, solewriter_core::keys::Seed<solewriter_core::keys::User>) {
+    let seed = solewriter_core::keys::Seed::<solewriter_core::keys::User>::generate();
+    let key = solewriter_core::keys::Signer::new(&seed).unwrap().public().to_string();
     let user = format!("users: [ {{ nkey: {key} }} ] # {KEEPER}");
     let listed = format!("auth_users: [ {key}, $CALLOUT_KEY");
     let prepared = prepared
@@ -135,7 +137,7 @@ fn with_keeper(prepared: Prepared) -> (Prepared, solewriter::keys::Seed<solewrit
 
 async fn keeper(
     deployment: &Deployment,
-    seed: &solewriter::keys::Seed<solewriter::keys::User>,
+    seed: &solewriter_core::keys::Seed<solewriter_core::keys::User>,
 ) -> jetstream::Context {
     let options = async_nats::ConnectOptions::with_nkey(seed.expose().to_owned());
     jetstream::new(options.connect(deployment.url()).await.unwrap())
@@ -477,7 +479,7 @@ async fn a_removed_key_is_known_as_its_former_services(version: &'static str) {
 
 fn revision(dir: &Path) -> String {
     let files = Directory::new(dir).read().unwrap();
-    solewriter::policy::validate::revision(&files).whole().to_owned()
+    solewriter_core::policy::validate::revision(&files).whole().to_owned()
 }
 
 on_every_server!(an_invalid_push_changes_nothing_and_everyone_hears);

@@ -8,7 +8,7 @@ use async_nats::Client;
 use async_nats::jetstream::kv;
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
-use solewriter::sandbox::Server;
+use solewriter_sandbox::Server;
 use tokio::process::{Child, Command};
 
 use super::clients;

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use solewriter::config::{Overrides, Tool};
 use solewriter::doctor::look::{Clock, look as look_at};
 use solewriter::doctor::{CHECKS, Outcome, Report};
-use solewriter::keys::{Account, Curve, CurveSecret, Seed, Signer};
-use solewriter::nats::advisories::{ADVISORIES, Needs};
+use solewriter_core::keys::{Account, Curve, CurveSecret, Seed, Signer};
+use solewriter_types::advisories::{ADVISORIES, Needs};
 
 use super::deployment::{DEADLINE, Deployment, Prepared, Ran};
 use super::raw::Raw;
@@ -154,7 +154,7 @@ on_every_server!(an_address_where_nobody_is);
 async fn an_address_where_nobody_is(version: &'static str) {
     let deployment = start(Prepared::new(), version).await;
     // A port where nobody listens.
-    let dead = solewriter::sandbox::free_ports(1).unwrap()[0];
+    let dead = solewriter_sandbox::free_ports(1).unwrap()[0];
     let servers = [deployment.url().to_owned(), format!("nats://127.0.0.1:{dead}")];
     let said = Said::of(deployment.tool_at(&servers, &["doctor", "--format", "json"]).await);
     let (found, mend) = said.only(version, "problem", "address");

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use serde_json::json;
-use solewriter::audit::event::Violation;
-use solewriter::operation::Operation;
-use solewriter::sandbox::Server;
+use solewriter_sandbox::Server;
+use solewriter_types::audit_event::Violation;
+use solewriter_types::kv_operation::Operation;
 
 use super::clients;
 use super::deployment::{Deployment, Prepared, Service, binary, read};
@@ -146,7 +146,7 @@ async fn the_readmes_commands_work_on_a_server(version: &'static str) {
     assert_eq!(orders.stream.cached_info().config.max_messages_per_subject, 5);
     // The service that was added writes its bucket, and reads another's; what the sample had works.
     let seed_file = deployment.files.seed_file("shipping");
-    let seed = solewriter::keys::Seed::parse(&read(&seed_file)).unwrap();
+    let seed = solewriter_core::keys::Seed::parse(&read(&seed_file)).unwrap();
     let shipping = Service { name: "shipping".to_owned(), seed, seed_file };
     let (client, _) = operations::connect(deployment.url(), &shipping).await.unwrap();
     let context = async_nats::jetstream::new(client);

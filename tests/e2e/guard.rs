@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use solewriter::guard::{self, Error, Guarded, Options, RespondError};
-use solewriter::operation::{Act, Operation};
+use solewriter_guard::{self, Error, Guarded, Options, RespondError};
+use solewriter_types::kv_operation::{Act, Operation};
 use tokio::time::timeout;
 
 use super::deployment::{DEADLINE, Deployment, eventually, read};
@@ -32,7 +32,7 @@ calls = ["svc.owner.>"]
 async fn connect(deployment: &Deployment, name: &str) -> Guarded {
     let service = deployment.service(name);
     let options = Options::new(name, service.seed.expose()).window(Duration::from_secs(600));
-    guard::connect(deployment.url(), options).await.unwrap()
+    solewriter_guard::connect(deployment.url(), options).await.unwrap()
 }
 
 fn denied<T: std::fmt::Debug, E: std::fmt::Debug>(
@@ -230,7 +230,15 @@ async fn the_example_service_is_guarded(version: &'static str) {
 /// Builds the example; nothing is done when it is built already.
 fn example() -> std::path::PathBuf {
     let output = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--locked", "--example", "guarded_service"])
+        .args([
+            "build",
+            "--quiet",
+            "--locked",
+            "--package",
+            "solewriter-guard",
+            "--example",
+            "guarded_service",
+        ])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .unwrap();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use data_encoding::{BASE64, BASE64URL_NOPAD};
 use serde_json::{Value, json};
-use solewriter::keys::{Seed, Signer, User};
+use solewriter_core::keys::{Seed, Signer, User};
 
 use super::clients::Library;
 use super::deployment::{Deployment, Prepared, eventually};

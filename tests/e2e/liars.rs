@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use async_nats::{Client, ConnectOptions, Message};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
-use solewriter::keys::{Seed, Server, Signer, User};
+use solewriter_core::keys::{Seed, Server, Signer, User};
 
 use super::deployment::{DEADLINE, Deployment, Prepared, eventually_within};
 use super::raw::Raw;

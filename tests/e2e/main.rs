@@ -70,7 +70,6 @@ mod guard;
 mod identity;
 mod keyspaces;
 mod liars;
-mod load;
 mod map_page;
 mod messaging;
 mod operations;

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::Value;
-use solewriter::policy::bucket::write::PushError;
-use solewriter::sandbox::Server;
-use solewriter::source::SourceFile;
+use solewriter::policy_source::bucket::write::PushError;
+use solewriter_core::diagnostics::SourceFile;
+use solewriter_sandbox::Server;
 
 use super::bucket::{ONE, TWO, bucket, policy, prepared, push, push_unasked, serves};
 use super::deployment::{Deployment, Instance, NODES, Prepared, eventually};
@@ -19,7 +19,7 @@ async fn enters(url: &str, deployment: &Deployment, service: &str) -> Result<(),
 /// The bucket's stream: its leader's name and how many messages it has, as soon as `replicas`
 /// other servers hold all of them.
 async fn stream(
-    bucket: &solewriter::policy::bucket::Bucket,
+    bucket: &solewriter::policy_source::bucket::Bucket,
     replicas: usize,
 ) -> Option<(String, u64)> {
     let subject = "$JS.POLICY.API.STREAM.INFO.KV_solewriter_policy";

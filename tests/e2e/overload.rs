@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use solewriter::keys::Seed;
+use solewriter_core::keys::Seed;
 use tokio::task::JoinSet;
 
 use super::deployment::{Deployment, Prepared, eventually};
@@ -173,7 +173,7 @@ async fn hostile(version: &'static str, times: usize, ratio: f64) {
         }
     };
     let pid = deployment.instances[0].child.id().unwrap();
-    let rss = || solewriter::load::usage::of(pid).map(|usage| usage.rss).unwrap_or_default();
+    let rss = || solewriter_sandbox::cpu_usage::of(pid).map(|usage| usage.rss).unwrap_or_default();
     let alone = logins(&url, &seed, 0, login.clone(), 100).await;
     // Once, so that everything that is made once is made.
     let warm_up = logins(&url, &seed, AT_ONCE, attack.clone(), WARM_UP).await.len();

@@ -242,7 +242,7 @@ on_every_server!(of_two_that_begin_alike_the_second_replaces_the_first);
 /// Two policies whose revisions share their first 48 bits, found in twenty seconds: the second
 /// takes something away, and replaces the first.
 async fn of_two_that_begin_alike_the_second_replaces_the_first(version: &'static str) {
-    let collision = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/policy/collision");
+    let collision = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/collision");
     let prepared = Prepared::new();
     let folder = prepared.files.policy();
     for entry in std::fs::read_dir(&folder).unwrap() {

@@ -2,7 +2,7 @@
 
 use data_encoding::BASE64URL_NOPAD;
 use serde_json::{Value, json};
-use solewriter::keys::{Curve, CurveSecret, Seed, User};
+use solewriter_core::keys::{Curve, CurveSecret, Seed, User};
 
 use super::deployment::{Deployment, Prepared, edit, eventually};
 use super::raw::{Message, Raw};

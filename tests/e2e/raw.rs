@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use data_encoding::BASE64;
 use serde_json::{Value, json};
-pub use solewriter::attacks::wire::Message;
-use solewriter::attacks::wire::{Login, Said, Server, Wire, WireError};
-use solewriter::keys::{Seed, User};
+pub use solewriter::nats::raw_client::Message;
+use solewriter::nats::raw_client::{RawLogin, Said, TlsServer, Wire, WireError};
+use solewriter_core::keys::{Seed, User};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex, split};
 use tokio::net::TcpStream;
 
@@ -43,7 +43,7 @@ fn said(outcome: Result<Said, WireError>) -> Said {
 impl Raw {
     /// Connects and reads the server's INFO; sends nothing.
     pub async fn dial(url: &str) -> Self {
-        Self(Wire::dial(&Server::plain(url.parse().unwrap())).await.unwrap())
+        Self(Wire::dial(&TlsServer::plain(url.parse().unwrap())).await.unwrap())
     }
 
     /// The same through a WebSocket.
@@ -61,7 +61,7 @@ impl Raw {
     pub fn proof(&self, seed: &Seed<User>) -> Value {
         assert!(!self.nonce().is_empty());
         let seed = Arc::new(Seed::parse(seed.expose()).unwrap());
-        self.offer(&Login::Nkey(seed)).unwrap()
+        self.offer(&RawLogin::Nkey(seed)).unwrap()
     }
 
     /// Sends CONNECT with these options beside the usual ones, and waits until the server let

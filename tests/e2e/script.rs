@@ -1,7 +1,7 @@
 //! Scripts of operations with what each must come to, the same for every client library.
 
 use serde_json::{Value, json};
-use solewriter::subject::Pattern;
+use solewriter_types::subject::Pattern;
 
 use super::clients::Library;
 use super::deployment::{Deployment, Service, Violation};

@@ -2,7 +2,7 @@
 //! and leaves the connection the subscriptions that it has.
 
 use serde_json::{Value, json};
-use solewriter::asked;
+use solewriter_core::callout::asked;
 
 use super::deployment::{Deployment, Instance, Prepared, Service, eventually};
 use super::raw::Raw;

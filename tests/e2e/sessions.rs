@@ -576,7 +576,7 @@ async fn who_loses_the_system_account_says_when_it_is_back(version: &'static str
 on_every_server!(a_leafnode_is_closed_too);
 /// The name is all that a server keeps of an answer, for leafnodes too.
 async fn a_leafnode_is_closed_too(version: &'static str) {
-    let leaf = solewriter::sandbox::free_ports(1).unwrap()[0];
+    let leaf = solewriter_sandbox::free_ports(1).unwrap()[0];
     let listen = format!("leafnodes {{ listen: \"127.0.0.1:{leaf}\" }}\nsystem_account: SYS");
     let policy = |more: &str| {
         format!(
@@ -597,10 +597,10 @@ async fn a_leafnode_is_closed_too(version: &'static str) {
     );
     std::fs::write(&config, remote).unwrap();
     let binary = super::deployment::binary(version).await;
-    let _edge = solewriter::sandbox::Server::start(&binary, &config, &home).await.unwrap();
+    let _edge = solewriter_sandbox::Server::start(&binary, &config, &home).await.unwrap();
     let by_leafnode = |line: &Value| line["connection"] == "LEAFNODE";
     let line = deployment.instances[0].says_where("authorisation", by_leafnode).await;
-    if !solewriter::nats::advisories::holds_leafnodes(version) {
+    if !solewriter_types::advisories::holds_leafnodes(version) {
         assert_eq!(
             (&line["outcome"], &line["reason"]),
             (&json!("denied"), &json!("leafnode")),
@@ -709,7 +709,7 @@ on_every_server!(a_system_user_that_is_not_let_in_is_told);
 /// The system account's user has the wrong key: everything else works, and the log says so.
 async fn a_system_user_that_is_not_let_in_is_told(version: &'static str) {
     let prepared = Prepared::new();
-    let stranger = solewriter::keys::Seed::<solewriter::keys::User>::generate();
+    let stranger = solewriter_core::keys::Seed::<solewriter_core::keys::User>::generate();
     let system = prepared.files.seed_file("system");
     let right = std::fs::read_to_string(&system).unwrap();
     std::fs::write(&system, stranger.expose()).unwrap();

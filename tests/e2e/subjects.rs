@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::json;
-use solewriter::subject::{Pattern, Subject};
+use solewriter_types::subject::{Pattern, Subject};
 
 use super::deployment::Prepared;
 use super::raw::Raw;

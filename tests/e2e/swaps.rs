@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
-use solewriter::permissions::{Defaults, Grant};
-use solewriter::policy::directory::Directory;
-use solewriter::policy::validate::validate;
-use solewriter::source::SourceFile;
+use solewriter::policy_source::directory::Directory;
+use solewriter_core::diagnostics::SourceFile;
+use solewriter_core::grant::{Defaults, Grant};
+use solewriter_core::policy::validate::validate;
 use tokio::task::JoinHandle;
 
 use super::bucket::{ONE, TWO, bucket, prepared, push, push_unasked, serves};
@@ -66,7 +66,7 @@ fn revision_and_grant(dir: &std::path::Path, service: &str) -> (String, String) 
     let defaults = Defaults {
         account: "APP".into(),
         lifetime: Duration::from_secs(3600),
-        audit: solewriter::permissions::AuditStreams::default(),
+        audit: solewriter_core::grant::AuditStreams::default(),
     };
     let grant = Grant::of(policy.service(service).unwrap(), &defaults).unwrap();
     (policy.revision().whole().to_owned(), grant.digest().to_string())

@@ -4,10 +4,10 @@
 use std::process::Stdio;
 
 use serde_json::Value;
-use solewriter::keys::{Seed, User};
-use solewriter::keyspace::BucketName;
-use solewriter::policy::bucket::Bucket;
-use solewriter::policy::directory::Directory;
+use solewriter::policy_source::bucket::Bucket;
+use solewriter::policy_source::directory::Directory;
+use solewriter_core::keys::{Seed, User};
+use solewriter_types::keyspace::BucketName;
 use tokio::process::Command;
 
 use super::bucket;

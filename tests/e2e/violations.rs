@@ -9,8 +9,8 @@ use async_nats::jetstream::message::StreamMessage;
 use jiff::Timestamp;
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use solewriter::audit::event::DEFAULT_SERVICES_STREAM;
 use solewriter::violations::line::{Line, parse};
+use solewriter_types::audit_event::DEFAULT_SERVICES_STREAM;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Command;
 
@@ -409,7 +409,7 @@ on_every_server!(a_leafnode_writes_no_violation_of_another);
 /// A leafnode's name is logged as it was sent, line breaks and all, when it leaves. What it says
 /// there is told as unproved and of nobody, and what the server says afterwards counts again.
 async fn a_leafnode_writes_no_violation_of_another(version: &'static str) {
-    let leaf = solewriter::sandbox::free_ports(1).unwrap()[0];
+    let leaf = solewriter_sandbox::free_ports(1).unwrap()[0];
     let leafnodes = format!(
         "system_account: SYS\nleafnodes {{ listen: \"127.0.0.1:{leaf}\", authorization \
          {{ user: edge, password: edge, account: APP }} }}"

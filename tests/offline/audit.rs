@@ -7,12 +7,12 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 use serde_json::Value;
-use solewriter::audit::event::{
+use solewriter::audit::schema::{self, Kind, kinds};
+use solewriter_types::audit_event::{
     Authorisation, Changes, Event, Fault, Lost, Names, Operation, Origin, Outcome, PolicyAccepted,
     PolicyRefused, Record, RequestRejected, SessionClosed, Source, Started, Stopped, Transfer,
     Trouble, Violation,
 };
-use solewriter::audit::schema::{self, Kind, kinds};
 
 const NKEY: &str = "UCRAFZAHGBQKZ5WVGGAZTW3N7PIO7NNEZC77U2TFP7DSBDSFHKEUCIHK";
 const SERVER: &str = "NB3JFQ5NGVALXAB4AIFTV3TGZWEIOERSGTVAY3TRIPAK3VZ76QY632XP";

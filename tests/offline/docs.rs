@@ -160,7 +160,7 @@ fn check_table(name: &str, from: &str, to: &str, table: &str) {
 #[test]
 fn the_page_about_doctor_has_every_check_and_advisory() {
     use solewriter::doctor::CHECKS;
-    use solewriter::nats::advisories::{ADVISORIES, UP_TO, plain};
+    use solewriter_types::advisories::{ADVISORIES, UP_TO, plain};
     let mut table =
         "| check | what must be so | why | takes |\n| --- | --- | --- | --- |\n".to_owned();
     for check in CHECKS {

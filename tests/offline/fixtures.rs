@@ -5,11 +5,11 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use solewriter::policy::directory::Directory;
-use solewriter::policy::model::{Bucket, Policy, Service};
-use solewriter::policy::validate::{DEFAULTS_FILE, Validated, validate};
-use solewriter::source::render::Style;
-use solewriter::source::{Problems, SourceFile};
+use solewriter::policy_source::directory::Directory;
+use solewriter_core::diagnostics::render::Style;
+use solewriter_core::diagnostics::{Problems, SourceFile};
+use solewriter_core::policy::model::{Bucket, Policy, Service};
+use solewriter_core::policy::validate::{DEFAULTS_FILE, Validated, validate};
 
 /// Set to anything, writes what is found instead of comparing.
 const UPDATE: &str = "UPDATE_FIXTURES";

@@ -9,7 +9,6 @@ mod audit;
 mod dependencies;
 mod docs;
 mod fixtures;
-mod performance;
 mod permissions;
 mod pipeline;
 mod properties;

@@ -1,12 +1,12 @@
 //! Rules to subjects: exactly what is needed, and never what is never granted.
 
 use proptest::prelude::*;
-use solewriter::permissions::{AuditStreams, Defaults, Grant, Side, never_granted};
-use solewriter::policy::model::{Access, Policy, StreamName};
-use solewriter::policy::validate::{validate, validate_for};
-use solewriter::source::SourceFile;
-use solewriter::source::render::Style;
-use solewriter::subject::Pattern;
+use solewriter_core::diagnostics::SourceFile;
+use solewriter_core::diagnostics::render::Style;
+use solewriter_core::grant::{AuditStreams, Defaults, Grant, Side, never_granted};
+use solewriter_core::policy::model::{Access, Policy, StreamName};
+use solewriter_core::policy::validate::{validate, validate_for};
+use solewriter_types::subject::Pattern;
 
 fn defaults() -> Defaults {
     Defaults {

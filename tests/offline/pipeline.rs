@@ -4,8 +4,8 @@
 use super::support::{Bench, NOW, POLICY, decode};
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use solewriter::authorizer::Authorisation;
-use solewriter::keys::{Account, Seed, Server, Signer};
+use solewriter_core::callout::authorizer::Authorisation;
+use solewriter_core::keys::{Account, Seed, Server, Signer};
 
 fn authorise(bench: &Bench, policy: &str, claims: &Value) -> Authorisation {
     let policy = bench.policy(policy);
@@ -380,7 +380,7 @@ fn expiry_is_spread_and_never_longer_than_the_lifetime() {
     let policy = bench.policy(&format!("{POLICY}lifetime = \"1000s\"\n"));
     let token = bench.signed(&bench.claims());
     for (chance, expires) in [(0.0, NOW + 1000), (0.5, NOW + 950), (1.0, NOW + 900)] {
-        let moment = solewriter::authorizer::Moment { chance, ..Bench::moment() };
+        let moment = solewriter_core::callout::authorizer::Moment { chance, ..Bench::moment() };
         let decision = bench.authorizer.authorise(&token, None, &policy, &moment).unwrap().decision;
         assert_eq!(decision.unwrap().expires(), expires);
     }

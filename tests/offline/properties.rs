@@ -7,20 +7,20 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use serde_json::Value;
-use solewriter::diff::diff;
-use solewriter::keyspace::Keyspace;
-use solewriter::permissions::{Defaults, Grant, Side, never_granted};
-use solewriter::policy::model::{Access, Policy};
-use solewriter::policy::validate::validate;
-use solewriter::query::{Question, Reach, Verb, may, who_can};
-use solewriter::source::SourceFile;
-use solewriter::subject::Pattern;
+use solewriter_core::analysis::diff::diff;
+use solewriter_core::analysis::query::{Question, Reach, Verb, may, who_can};
+use solewriter_core::diagnostics::SourceFile;
+use solewriter_core::grant::{Defaults, Grant, Side, never_granted};
+use solewriter_core::policy::model::{Access, Policy};
+use solewriter_core::policy::validate::validate;
+use solewriter_types::keyspace::Keyspace;
+use solewriter_types::subject::Pattern;
 
 fn defaults() -> Defaults {
     Defaults {
         account: Arc::from("APP"),
         lifetime: Duration::from_secs(3600),
-        audit: solewriter::permissions::AuditStreams::default(),
+        audit: solewriter_core::grant::AuditStreams::default(),
     }
 }
 

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use solewriter::policy::validate::sketch;
-use solewriter::source::{Problems, Severity, SourceFile};
 use solewriter::{config, schema};
+use solewriter_core::diagnostics::{Problems, Severity, SourceFile};
+use solewriter_core::policy::validate::sketch;
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

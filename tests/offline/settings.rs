@@ -145,8 +145,8 @@ fn the_way_to_the_audit_streams_is_an_api_and_nothing_else() {
         let file = deployment.dir.join("changed.toml");
         std::fs::write(&file, text.replace(good, &format!("{good}{more}\n"))).unwrap();
         let loaded = config::load(&file, &config::Overrides::default());
-        let problems = |problems: solewriter::source::Problems| {
-            problems.render(solewriter::source::render::Style::Plain)
+        let problems = |problems: solewriter_core::diagnostics::Problems| {
+            problems.render(solewriter_core::diagnostics::render::Style::Plain)
         };
         loaded.map(|(settings, _)| settings.defaults.audit).map_err(problems)
     };

@@ -2,16 +2,16 @@
 //! which a test can spoil.
 
 use serde_json::{Value, json};
-use solewriter::authorizer::{Authorizer, Moment};
-use solewriter::decide::Decider;
-use solewriter::issue::Issuer;
-use solewriter::keys::{Account, Curve, CurveSecret, Seed, Server, Signer};
-use solewriter::limits::RateLimits;
-use solewriter::permissions::Defaults;
-use solewriter::policy::model::Policy;
-use solewriter::policy::validate::validate;
-use solewriter::protocol::seal::Sealer;
-use solewriter::source::SourceFile;
+use solewriter_core::callout::authorizer::{Authorizer, Moment};
+use solewriter_core::callout::decide::Decider;
+use solewriter_core::callout::issue::Issuer;
+use solewriter_core::callout::rate_limit::RateLimits;
+use solewriter_core::callout::xkey::Sealer;
+use solewriter_core::diagnostics::SourceFile;
+use solewriter_core::grant::Defaults;
+use solewriter_core::keys::{Account, Curve, CurveSecret, Seed, Server, Signer};
+use solewriter_core::policy::model::Policy;
+use solewriter_core::policy::validate::validate;
 
 /// A policy with one service, which owns one bucket.
 pub const POLICY: &str =
@@ -37,7 +37,7 @@ fn key(kind: nkeys::KeyPairType, number: u8) -> nkeys::KeyPair {
     nkeys::KeyPair::new_from_raw(kind, [number; 32]).unwrap()
 }
 
-fn seed<K: solewriter::keys::Role>(pair: &nkeys::KeyPair) -> Seed<K> {
+fn seed<K: solewriter_core::keys::Role>(pair: &nkeys::KeyPair) -> Seed<K> {
     Seed::parse(&pair.seed().unwrap()).unwrap()
 }
 
@@ -71,7 +71,7 @@ impl Bench {
         let defaults = Defaults {
             account: "APP".into(),
             lifetime: std::time::Duration::from_secs(3600),
-            audit: solewriter::permissions::AuditStreams::default(),
+            audit: solewriter_core::grant::AuditStreams::default(),
         };
         Self {
             server: Signer::new(&seed(&key(nkeys::KeyPairType::Server, 3))).unwrap(),

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::*;
-use crate::audit::event::{Event, PRODUCER, Record, Source, Trouble};
+use solewriter_types::audit_event::{Event, PRODUCER, Record, Source, Trouble};
 
 fn line(sequence: u64) -> (u64, String) {
     let source = Source::new(PRODUCER, Timestamp::UNIX_EPOCH, 0);

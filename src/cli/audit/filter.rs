@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::Value;
 
-use crate::keyspace::Keyspace;
+use solewriter_types::keyspace::Keyspace;
 
 /// Filters; an event has to pass all that are given.
 #[derive(Args)]

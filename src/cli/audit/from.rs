@@ -8,10 +8,10 @@ use super::cannot;
 use crate::audit::origin::FOLLOWER;
 use crate::audit::reader::Reader;
 use crate::cli::asked::SETTINGS;
-use crate::cli::tool::Output;
+use crate::cli::common::Output;
 use crate::config::{Overrides, Tool};
-use crate::keys::{Seed, User};
-use crate::permissions::AuditStreams;
+use solewriter_core::grant::AuditStreams;
+use solewriter_core::keys::{Seed, User};
 
 /// Whose seed it is when nobody says whose, and there are no settings.
 const AUDITOR: &str = "keys/auditor.nk";

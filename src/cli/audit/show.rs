@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use crate::audit::event::{PRODUCER, cut};
 use crate::audit::origin::Foreign;
 use crate::audit::stats::Stats;
-use crate::cli::tool::count;
+use crate::cli::common::count;
+use solewriter_types::audit_event::{PRODUCER, cut};
 
 /// The longest line, in characters.
 const LONGEST: usize = 1000;
@@ -132,7 +132,7 @@ fn count_line(stats: &Stats) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clean::{HOSTILE, dirt};
+    use solewriter_types::clean::{HOSTILE, dirt};
 
     #[test]
     fn an_event_is_one_line_whatever_it_says() {

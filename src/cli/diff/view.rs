@@ -5,18 +5,20 @@ use std::fmt::Write as _;
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 use serde_json::{Value, json};
 
-use crate::cli::tool::{RuleView, count, line, said};
-use crate::diff::{Diff, Effect, Fate, Right, ServiceChange, SettingChange, Transfer};
-use crate::policy::model::short;
+use crate::cli::common::{RuleView, count, line, said};
+use solewriter_core::analysis::diff::{
+    Diff, Effect, Fate, Right, ServiceChange, SettingChange, Transfer,
+};
+use solewriter_core::policy::model::short;
 
 /// What is printed: names and revisions of both policies, and the changes.
-pub(super) struct View<'a> {
+pub(super) struct DiffView<'a> {
     pub old: (&'a str, &'a str),
     pub new: (&'a str, &'a str),
     pub diff: &'a Diff,
 }
 
-impl View<'_> {
+impl DiffView<'_> {
     fn summary(&self) -> String {
         let services = &self.diff.services;
         let settings = |wanted: fn(Effect) -> bool| {
@@ -78,7 +80,7 @@ fn fate(change: &ServiceChange) -> &'static str {
 }
 
 /// For people.
-pub(super) fn text(view: &View<'_>) -> String {
+pub(super) fn text(view: &DiffView<'_>) -> String {
     let ((old, old_revision), (new, new_revision)) = (view.old, view.new);
     let (old_revision, new_revision) = (short(old_revision), short(new_revision));
     let mut text = format!("{old} ({old_revision}) -> {new} ({new_revision})\n\n");
@@ -125,7 +127,7 @@ fn code(text: &str) -> String {
 }
 
 /// For pull requests.
-pub(super) fn markdown(view: &View<'_>) -> String {
+pub(super) fn markdown(view: &DiffView<'_>) -> String {
     let ((_, old), (_, new)) = (view.old, view.new);
     let mut text = format!("### Policy {} → {}\n\n", code(short(old)), code(short(new)));
     if view.diff.is_empty() {
@@ -178,7 +180,7 @@ fn rights(list: &[Right]) -> Vec<Value> {
         .collect()
 }
 
-impl Serialize for View<'_> {
+impl Serialize for DiffView<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let end = |(name, revision): (&str, &str)| json!({"name": name, "revision": revision});
         let transfer = |transfer: &Transfer| {

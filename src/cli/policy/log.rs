@@ -4,10 +4,10 @@ use clap::Args;
 use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 
-use super::super::tool::{Format, Output, YES, count, json, line, time};
 use super::{Deployment, connect_to_read, head, named, unread};
-use crate::policy::bucket::entry::Entry;
-use crate::policy::model::short;
+use crate::cli::common::{Format, Output, YES, count, json, line, time};
+use crate::policy_source::bucket::entry::Entry;
+use solewriter_core::policy::model::short;
 
 /// How many revisions are asked for at a time.
 const AT_A_TIME: usize = 16;
@@ -39,7 +39,7 @@ pub(super) struct Show {
 }
 
 #[derive(Serialize)]
-struct View {
+struct LogView {
     number: u64,
     revision: String,
     author: String,
@@ -54,7 +54,7 @@ struct View {
 #[derive(Serialize)]
 struct Whole {
     #[serde(flatten)]
-    view: View,
+    view: LogView,
     files: Vec<FileView>,
 }
 
@@ -64,7 +64,7 @@ struct FileView {
     text: String,
 }
 
-impl View {
+impl LogView {
     fn new(entry: &Entry) -> Self {
         Self {
             number: entry.number,
@@ -101,8 +101,8 @@ impl Log {
             .try_collect()
             .await
             .map_err(|error| unread(&bucket, &error))?;
-        let views: Vec<View> =
-            std::iter::once(&head).chain(older.iter().flatten()).map(View::new).collect();
+        let views: Vec<LogView> =
+            std::iter::once(&head).chain(older.iter().flatten()).map(LogView::new).collect();
         if self.format == Format::Json {
             return Ok(Output::data(json(&views), YES));
         }
@@ -122,7 +122,7 @@ impl Show {
         let head = head(&bucket).await?;
         let entry = named(&bucket, head, &self.revision).await?;
         let files = bucket.files(&entry).await.map_err(|error| unread(&bucket, &error))?;
-        let view = View::new(&entry);
+        let view = LogView::new(&entry);
         if self.format == Format::Json {
             let files = files
                 .iter()

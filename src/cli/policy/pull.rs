@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::super::tool::{NO, Output, YES, count};
 use super::{Deployment, connect_to_read, failed, head, named, unread};
-use crate::policy::bucket::Bucket;
-use crate::policy::directory::Directory;
-use crate::policy::model::short;
-use crate::source::SourceFile;
+use crate::cli::common::{NO, Output, YES, count};
+use crate::policy_source::bucket::Bucket;
+use crate::policy_source::directory::Directory;
+use solewriter_core::diagnostics::SourceFile;
+use solewriter_core::policy::model::short;
 
 /// Write a revision's documents into a directory.
 ///
@@ -59,7 +59,7 @@ impl Pull {
         let written = write(&self.dir, &files, &differ);
         written.map_err(|error| failed(&format!("{}: {error}", self.dir.display())))?;
         let found = Directory::new(&self.dir).read().map_err(Output::wrong)?;
-        if !crate::policy::validate::revision(&found).is_written(&entry.policy) {
+        if !solewriter_core::policy::validate::revision(&found).is_written(&entry.policy) {
             return Err(failed(&format!(
                 "{} is not revision {} now: did somebody else write to it?",
                 self.dir.display(),

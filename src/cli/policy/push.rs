@@ -6,17 +6,18 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::super::tool::{NO, Output, YES, count, duration, line, style};
-use super::super::{check, diff, git, test, tool};
+use super::super::{check, diff, git, test};
 use super::{Deployment, connect, failed, head, named, reach, say, status, unread};
+use crate::cli::common;
+use crate::cli::common::{NO, Output, YES, count, duration, line, style};
 use crate::config::Tool;
 use crate::fleet::Instances;
 use crate::nats::Login;
-use crate::policy::bucket::entry::{Entry, MAX_AUTHOR, MAX_MESSAGE, Words};
-use crate::policy::bucket::{Bucket, ReadError};
-use crate::policy::model::{Policy, short};
-use crate::policy::validate::{Validated, validate_for};
-use crate::source::{Problem, Problems, SourceFile};
+use crate::policy_source::bucket::entry::{Entry, MAX_AUTHOR, MAX_MESSAGE, Words};
+use crate::policy_source::bucket::{Bucket, ReadError};
+use solewriter_core::diagnostics::{Problem, Problems, SourceFile};
+use solewriter_core::policy::model::{Policy, short};
+use solewriter_core::policy::validate::{Validated, validate_for};
 
 /// Make a directory the newest revision.
 ///
@@ -115,7 +116,7 @@ impl Push {
             ),
             code: NO,
         };
-        let files = tool::read(&self.dir)?.map_err(refuse)?;
+        let files = common::read(&self.dir)?.map_err(refuse)?;
         let validated = validate_for(&files, &tool.defaults.audit)
             .and_then(|v| check::grant_all(v, &tool.defaults));
         let Validated { policy, warnings } = validated.map_err(refuse)?;

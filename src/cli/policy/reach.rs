@@ -8,15 +8,15 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::super::sessions::{accounts, connect, onlooker};
-use super::super::tool::{NO, Output, YES, count, length, line};
 use super::unread;
+use crate::cli::common::{NO, Output, YES, count, length, line};
 use crate::config::Tool;
-use crate::policy::bucket::Bucket;
-use crate::policy::model::Policy;
+use crate::policy_source::bucket::Bucket;
+use crate::sessions::listing::{Session, survey};
 use crate::sessions::onlooker::Onlooker;
 use crate::sessions::reach_without_system_user;
-use crate::sessions::survey::{Session, survey};
 use crate::sessions::verdict::{Cause, Closing, Verdict};
+use solewriter_core::policy::model::Policy;
 
 /// How long to wait between two looks, at first and at most: each asks every server.
 const AGAIN: Duration = Duration::from_millis(250);

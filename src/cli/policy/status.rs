@@ -7,12 +7,12 @@ use clap::Args;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::super::tool::{Format, NO, Output, YES, count, json, line};
 use super::{Deployment, connect_to_read, failed};
+use crate::cli::common::{Format, NO, Output, YES, count, json, line};
 use crate::fleet::{Instances, Report, ask};
-use crate::policy::bucket::ReadError;
-use crate::policy::bucket::entry::Entry;
-use crate::policy::model::short;
+use crate::policy_source::bucket::ReadError;
+use crate::policy_source::bucket::entry::Entry;
+use solewriter_core::policy::model::short;
 
 /// Say which revision each running instance serves.
 ///
@@ -28,7 +28,7 @@ pub(super) struct Status {
 }
 
 #[derive(Serialize)]
-struct View<'a> {
+struct StatusView<'a> {
     agree: bool,
     newest: Option<NewestView<'a>>,
     instances: &'a [Report],
@@ -56,7 +56,10 @@ impl Status {
         if self.format == Format::Json {
             let newest = newest.as_ref();
             let newest = newest.map(|h| NewestView { number: h.number, revision: &h.policy });
-            return Ok(Output::data(json(&View { agree, newest, instances: &reports }), code));
+            return Ok(Output::data(
+                json(&StatusView { agree, newest, instances: &reports }),
+                code,
+            ));
         }
         let mut out = String::new();
         if let Some(newest) = &newest {

@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use crate::audit::event::{Event, PRODUCER, Source, Started, Stopped, words};
 use crate::audit::{CAPACITY, Recorder, Sink, Target};
-use crate::broker;
 use crate::config::Audit;
-use crate::keys::{AccountKey, Curve, CurveSecret, Seed};
 use crate::nats::Nats;
+use crate::nats::connect;
 use crate::telemetry::Metrics;
+use solewriter_core::keys::{AccountKey, Curve, CurveSecret, Seed};
+use solewriter_types::audit_event::{Event, PRODUCER, Source, Started, Stopped, words};
 
 /// How long the last events may take to get into the stream when the service stops. What does not
 /// stays in the spool, so nobody has to wait for a stream that is away.
@@ -43,11 +43,11 @@ impl Recording {
                 let target = Target {
                     servers: nats.servers.clone(),
                     options: Box::new(move || {
-                        broker::options(&login.login, &login.tls, &login.name)
+                        connect::options(&login.login, &login.tls, &login.name)
                             .map_err(|error| error.to_string())
                     }),
                     name: format!("{}-audit", nats.name),
-                    inbox: broker::INBOX.to_owned(),
+                    inbox: connect::INBOX.to_owned(),
                     stream,
                 };
                 (recorder, Some(Sink::start(intake, target, spool)?))

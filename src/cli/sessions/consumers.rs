@@ -6,11 +6,11 @@ use clap::Args;
 use serde::Serialize;
 
 use super::super::asked::named_by;
-use super::super::tool::{Format, NO, Output, SettingsArgs, YES, count, json, line};
 use super::cannot;
-use crate::broker;
+use crate::cli::common::{Format, NO, Output, SettingsArgs, YES, count, json, line};
 use crate::config::Tool;
 use crate::nats::Login;
+use crate::nats::connect;
 use crate::sessions::consumers::listing::Jetstream;
 use crate::sessions::consumers::sweep::{Accounts, Survey, survey};
 use crate::sessions::consumers::verdict::Owner;
@@ -42,7 +42,7 @@ struct Row<'a> {
 }
 
 #[derive(Serialize)]
-struct View<'a> {
+struct ConsumersView<'a> {
     revision: &'a str,
     streams: usize,
     covered: usize,
@@ -56,9 +56,9 @@ impl Consumers {
         let accounts = accounts(&tool).await?;
         let policy = named_by(&tool).await?.policy;
         let found = survey(&accounts, &policy, tool.sessions.consumers).await.map_err(|error| {
-            cannot(&format!("{error}; is it so that {}?", broker::CONSUMERS_NEED))
+            cannot(&format!("{error}; is it so that {}?", connect::CONSUMERS_NEED))
         })?;
-        let view = View::of(&found, policy.revision().whole());
+        let view = ConsumersView::of(&found, policy.revision().whole());
         let out = match self.format {
             Format::Json => json(&view),
             Format::Text => text(&view),
@@ -79,9 +79,9 @@ async fn accounts(tool: &Tool) -> Result<Accounts, Output> {
         (true, _) => tool.callout().map_err(Output::wrong)?,
         (false, admin) => Login::Nkey(admin.map_err(Output::wrong)?),
     };
-    let options = broker::options(&login, &tool.tls, "solewriter-sessions");
+    let options = connect::options(&login, &tool.tls, "solewriter-sessions");
     let options = options.map_err(|error| cannot(&error))?;
-    let client = broker::connect(&tool.servers, options).await.map_err(|error| cannot(&error))?;
+    let client = connect::connect(&tool.servers, options).await.map_err(|error| cannot(&error))?;
     let audit_streams = tool.defaults.audit.clone();
     Ok(if callout {
         let audit = Some(Jetstream::audit(client.clone()));
@@ -91,7 +91,7 @@ async fn accounts(tool: &Tool) -> Result<Accounts, Output> {
     })
 }
 
-impl<'a> View<'a> {
+impl<'a> ConsumersView<'a> {
     fn of(found: &'a Survey, revision: &'a str) -> Self {
         let consumers = found.doomed.iter().map(|(stream, doomed)| Row {
             stream,
@@ -115,7 +115,7 @@ impl<'a> View<'a> {
 }
 
 /// For people.
-fn text(view: &View<'_>) -> String {
+fn text(view: &ConsumersView<'_>) -> String {
     let mut text = String::new();
     for row in &view.consumers {
         let Row { stream, consumer, service, cause, delivers_to, .. } = row;

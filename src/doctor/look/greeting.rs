@@ -10,8 +10,8 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::super::seen::{Address, Blind, Entry, Info, Look};
-use crate::keys::{Seed, User};
 use crate::nats::Tls;
+use solewriter_core::keys::{Seed, User};
 
 /// How long a server may take to greet.
 const GREETING: Duration = Duration::from_secs(5);

@@ -10,8 +10,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 
-use super::super::seen::{AccountOn, Connection, Server, Taker, text};
-use crate::sessions::system::ServerName;
+use super::super::seen::{AccountOn, Connection, SeenServer, Taker, text};
+use crate::sessions::system_api::ServerName;
 
 /// What tells the time here.
 pub type Clock = fn() -> Timestamp;
@@ -88,21 +88,21 @@ impl Answer {
 }
 
 /// Every server. `clock` tells the time here.
-pub async fn servers(client: &Client, from: &[ServerName], clock: Clock) -> Vec<Server> {
+pub async fn servers(client: &Client, from: &[ServerName], clock: Clock) -> Vec<SeenServer> {
     let answers = ask_all(client, "PING.VARZ", &json!({}), from).await;
-    let mut servers: Vec<Server> = answers.iter().map(|answer| server(answer, clock)).collect();
+    let mut servers: Vec<SeenServer> = answers.iter().map(|answer| server(answer, clock)).collect();
     servers.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
     servers
 }
 
-fn server(answer: &Answer, clock: Clock) -> Server {
+fn server(answer: &Answer, clock: Clock) -> SeenServer {
     let data = answer.data();
     let time = |field: &str| text(data, field).parse::<Timestamp>().ok();
     let (now, started) = (time("/now"), time("/start"));
     let listens = |what: &str| {
         data.pointer(&format!("/{what}/port")).and_then(Value::as_i64).is_some_and(|port| port != 0)
     };
-    Server {
+    SeenServer {
         id: answer.id(),
         name: answer.server(),
         version: text(data, "/version"),

@@ -12,12 +12,12 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::super::seen::{Content, Request};
-use crate::broker;
-use crate::keys::{CurveKey, ServerKey};
-use crate::protocol::claims;
-use crate::protocol::jwt::Unverified;
-use crate::protocol::request::MAX_REQUEST_BYTES;
-use crate::protocol::seal::Sealer;
+use crate::nats::connect;
+use solewriter_core::callout::claims;
+use solewriter_core::callout::jwt::Unverified;
+use solewriter_core::callout::request::MAX_REQUEST_BYTES;
+use solewriter_core::callout::xkey::Sealer;
+use solewriter_core::keys::{CurveKey, ServerKey};
 
 /// How long the server may take to confirm the subscription.
 const CONFIRM: Duration = Duration::from_secs(5);
@@ -77,7 +77,7 @@ impl Watch {
     pub async fn begin(client: &Client, sealer: Option<Sealer>) -> Option<Self> {
         let mut requests = client.subscribe("$SYS.REQ.USER.AUTH").await.ok()?;
         // A message to ourselves, sent after it, proves that the server has the subscription.
-        let fence = format!("{}.{}", broker::INBOX, client.new_inbox().rsplit('.').next()?);
+        let fence = format!("{}.{}", connect::INBOX, client.new_inbox().rsplit('.').next()?);
         let mut fenced = client.subscribe(fence.clone()).await.ok()?;
         client.publish(fence, "".into()).await.ok()?;
         timeout(CONFIRM, fenced.next()).await.ok()??;

@@ -11,9 +11,9 @@ use tokio::time::Instant;
 use super::Settings;
 use super::listing::{ApiError, Deleted, Jetstream, Listed};
 use super::verdict::{Cause, Consumer, Judge, Owner, Place, Verdict};
-use crate::audit::event::words;
-use crate::permissions::AuditStreams;
-use crate::policy::model::{Access, Policy};
+use solewriter_core::grant::AuditStreams;
+use solewriter_core::policy::model::{Access, Policy};
+use solewriter_types::audit_event::words;
 
 /// How many streams are looked at, and how many consumers of one deleted, at the same time.
 const STREAMS_AT_ONCE: usize = 4;

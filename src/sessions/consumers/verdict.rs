@@ -10,11 +10,11 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::{Settings, Strangers};
-use crate::audit::event::PRODUCER;
-use crate::keyspace::BucketName;
-use crate::operation::{inbox_owner, is_inbox};
-use crate::policy::model::{Access, Policy, Service};
-use crate::subject::Pattern;
+use solewriter_core::policy::model::{Access, Policy, Service};
+use solewriter_types::audit_event::PRODUCER;
+use solewriter_types::keyspace::BucketName;
+use solewriter_types::kv_operation::{inbox_owner, is_inbox};
+use solewriter_types::subject::Pattern;
 
 /// How long a consumer that reaches no service is left: long enough to list a bucket's keys.
 pub const FRESH_FOR: i64 = 60;

@@ -5,12 +5,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::*;
-use crate::connection_type::ConnectionType;
-use crate::keys::{Seed, Signer, User, UserKey};
-use crate::permissions::Defaults;
-use crate::policy::validate::validate;
-use crate::sessions::system::ServerName;
-use crate::source::SourceFile;
+use crate::sessions::system_api::ServerName;
+use solewriter_core::diagnostics::SourceFile;
+use solewriter_core::grant::Defaults;
+use solewriter_core::keys::{Seed, Signer, User, UserKey};
+use solewriter_core::policy::validate::validate;
+use solewriter_types::connection_type::ConnectionType;
 
 /// A store in which policies come into force one after the other, and whoever was let in by one.
 struct Bench {
@@ -34,7 +34,7 @@ impl Bench {
         let defaults = Defaults {
             account: "APP".into(),
             lifetime: Duration::from_secs(60),
-            audit: crate::permissions::AuditStreams::default(),
+            audit: solewriter_core::grant::AuditStreams::default(),
         };
         Self {
             store: Store::default(),
@@ -229,7 +229,9 @@ fn who_gains_what_nobody_else_may_do_is_closed_whatever_the_settings_say() {
 
 /// A connection of that life, seen so many seconds after it was made.
 fn after(name: &ConnectionName, life: i64, seconds: i64) -> (Session, i64) {
-    let key = crate::keys::Signer::new(&Seed::<crate::keys::Server>::generate()).unwrap();
+    let key =
+        solewriter_core::keys::Signer::new(&Seed::<solewriter_core::keys::Server>::generate())
+            .unwrap();
     let session = Session {
         server: ServerName {
             id: key.public().to_string(),
@@ -508,10 +510,10 @@ fn of_two_policies_that_begin_alike_the_second_decides() {
         let files = [SourceFile::new("policy.toml", text)];
         bench.store.replace(validate(&files).unwrap(), None, Timestamp::UNIX_EPOCH)
     };
-    let before = load(include_str!("../../policy/collision/before.toml"));
+    let before = load(include_str!("../../../tests/collision/before.toml"));
     let name = bench.name();
     assert_eq!(bench.judge(&name), Verdict::Current);
-    let after = load(include_str!("../../policy/collision/after.toml"));
+    let after = load(include_str!("../../../tests/collision/after.toml"));
     let (before, after) = (before.after.policy.revision(), after.after.policy.revision());
     assert_eq!(before.to_string(), after.to_string(), "people are shown the same");
     assert_ne!(before, after);

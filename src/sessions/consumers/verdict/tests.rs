@@ -3,9 +3,9 @@
 use std::sync::LazyLock;
 
 use super::*;
-use crate::keys::{Seed, Signer, User};
-use crate::policy::validate::validate;
-use crate::source::SourceFile;
+use solewriter_core::diagnostics::SourceFile;
+use solewriter_core::keys::{Seed, Signer, User};
+use solewriter_core::policy::validate::validate;
 
 const NOW: i64 = 1_800_000_000;
 static KEY: LazyLock<Vec<String>> = LazyLock::new(|| {

@@ -1,0 +1,422 @@
+//! Two policies to what each identity gains and loses, in keyspaces and verbs.
+//!
+//! A right is gained when its subjects are not all in the service's old grant, and lost when they
+//! are not all in the new one. So a rule that is written differently and comes to the same is no
+//! change, and whatever is not reported as gained was there before.
+
+mod settings;
+
+use std::borrow::Borrow;
+use std::collections::{BTreeMap, HashSet};
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use crate::analysis::query::{Held, Reach, Verb, alone};
+use crate::grant::{Defaults, Grant, GrantError, Side};
+use crate::policy::model::{Access, Policy, Rule, Service};
+use solewriter_types::keyspace::Keyspace;
+use solewriter_types::subject::Pattern;
+use solewriter_types::subject::tree::{NO_BOUND, PatternTree};
+
+/// One thing that a service may do, and the rule that says so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Right {
+    /// What.
+    pub verb: Verb,
+    /// With what: a keyspace or subject as text.
+    pub target: String,
+    /// The rule, in the old policy for what is lost, in the new one for what is gained.
+    pub rule: Rule,
+    /// Whether some of it is on the other side too: it grew or shrank.
+    pub in_part: bool,
+}
+
+/// Which way a change goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// The identity can do more.
+    Gain,
+    /// The identity can do less.
+    Loss,
+    /// It can do something else, such as live in another account.
+    Both,
+}
+
+impl Effect {
+    /// Whether something is gained.
+    #[must_use]
+    pub fn gains(self) -> bool {
+        self != Self::Loss
+    }
+
+    /// Whether something is lost.
+    #[must_use]
+    pub fn loses(self) -> bool {
+        self != Self::Gain
+    }
+
+    /// The effect as text, and in JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Gain => "gain",
+            Self::Loss => "loss",
+            Self::Both => "both",
+        }
+    }
+}
+
+/// A change of how a service connects: its keys, account, lifetime, networks, and so on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SettingChange {
+    /// `key`, `account`, `lifetime`, `sources`, `connections` or `disabled`.
+    pub setting: &'static str,
+    /// Before; `None` when there was nothing.
+    pub old: Option<String>,
+    /// After; `None` when there is nothing.
+    pub new: Option<String>,
+    /// Which way it goes.
+    pub effect: Effect,
+    /// What else there is to say.
+    pub note: Option<String>,
+}
+
+/// What became of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is new.
+    Added,
+    /// It is no more.
+    Removed,
+    /// It is there before and after.
+    Changed,
+}
+
+impl Fate {
+    /// The fate as text, and in JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Added => "added",
+            Self::Removed => "removed",
+            Self::Changed => "changed",
+        }
+    }
+}
+
+/// Everything that changes for one service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceChange {
+    /// The service.
+    pub service: Arc<str>,
+    /// What became of it.
+    pub fate: Fate,
+    /// What it may do now.
+    pub gains: Vec<Right>,
+    /// What it may do no more.
+    pub loses: Vec<Right>,
+    /// How it connects.
+    pub settings: Vec<SettingChange>,
+}
+
+impl ServiceChange {
+    /// Whether it gains something.
+    #[must_use]
+    pub fn gains(&self) -> bool {
+        !self.gains.is_empty() || self.settings.iter().any(|change| change.effect.gains())
+    }
+
+    /// Whether it loses something.
+    #[must_use]
+    pub fn loses(&self) -> bool {
+        !self.loses.is_empty() || self.settings.iter().any(|change| change.effect.loses())
+    }
+}
+
+/// A keyspace that one service owned and another owns now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transfer {
+    /// The keys that changed hands.
+    pub keyspace: Keyspace,
+    /// Who owned them.
+    pub from: Arc<str>,
+    /// By which rule of the old policy.
+    pub from_rule: Rule,
+    /// Who owns them.
+    pub to: Arc<str>,
+    /// By which rule of the new policy.
+    pub to_rule: Rule,
+}
+
+/// Everything that differs between two policies.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Diff {
+    /// Changes of owner, in the order of keyspaces.
+    pub transfers: Vec<Transfer>,
+    /// Services with changes, in the order of names.
+    pub services: Vec<ServiceChange>,
+}
+
+impl Diff {
+    /// Whether nothing differs for any identity.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.services.is_empty()
+    }
+}
+
+/// Compares two policies.
+///
+/// # Errors
+/// [`GrantError`] with the service whose grant could not be made.
+pub fn diff(
+    old: &Policy,
+    new: &Policy,
+    defaults: &Defaults,
+) -> Result<Diff, (Arc<str>, GrantError)> {
+    let mut pairs: BTreeMap<&Arc<str>, (Option<&Service>, Option<&Service>)> = BTreeMap::new();
+    for service in old.services() {
+        pairs.entry(&service.name).or_default().0 = Some(service);
+    }
+    for service in new.services() {
+        pairs.entry(&service.name).or_default().1 = Some(service);
+    }
+    let mut services = Vec::new();
+    for (name, (before, after)) in pairs {
+        let grant = |service: Option<&Service>| {
+            service
+                .map(|service| Grant::of(service, defaults))
+                .transpose()
+                .map_err(|error| (Arc::clone(name), error))
+        };
+        let sides = settings::Sides { old, new, before, after, defaults };
+        let change = ServiceChange {
+            service: Arc::clone(name),
+            fate: match (before, after) {
+                (None, _) => Fate::Added,
+                (_, None) => Fate::Removed,
+                _ => Fate::Changed,
+            },
+            gains: beyond(after, before, || grant(before))?,
+            loses: beyond(before, after, || grant(after))?,
+            settings: settings::changes(&sides),
+        };
+        // A service that comes or goes is a change even when it may do nothing.
+        if change.fate != Fate::Changed || change.gains() || change.loses() {
+            services.push(change);
+        }
+    }
+    Ok(Diff { transfers: transfers(&services), services })
+}
+
+/// What one version of a service could do and `granted`, the grant of another, does not hold.
+#[must_use]
+pub fn lost(before: &Service, after: &Service, granted: &Grant) -> Vec<Right> {
+    let granted = || Ok::<_, Infallible>(Some(granted));
+    beyond(Some(before), Some(after), granted).unwrap_or_else(|never| match never {})
+}
+
+/// The rights of one version of a service that the other version's grant does not hold. The grant
+/// is only asked for where a rule differs: of 10,000 services, a change leaves most as they were.
+fn beyond<G: Borrow<Grant>, E>(
+    one: Option<&Service>,
+    other: Option<&Service>,
+    granted: impl FnOnce() -> Result<Option<G>, E>,
+) -> Result<Vec<Right>, E> {
+    let Some(one) = one else { return Ok(Vec::new()) };
+    let same: HashSet<String> = other
+        .map(|other| other.rules.iter().map(|rule| rule.access.to_string()).collect())
+        .unwrap_or_default();
+    let differs = |rule: &&Rule| !same.contains(&rule.access.to_string());
+    if !one.rules.iter().any(|rule| differs(&rule)) {
+        return Ok(Vec::new());
+    }
+    let granted = granted()?;
+    let granted = granted.as_ref().map(|grant| (grant.borrow(), Held::of(grant.borrow())));
+    let mut rights: Vec<Right> = Vec::new();
+    for rule in one.rules.iter().filter(differs) {
+        for (verb, target, access) in parts(&rule.access) {
+            let reach = granted
+                .as_ref()
+                .map_or(Reach::None, |(grant, has)| held(grant, has, verb, &access));
+            if reach != Reach::All {
+                let in_part = reach == Reach::Part;
+                rights.push(Right { verb, target, rule: rule.clone(), in_part });
+            }
+        }
+    }
+    rights.sort_by(|a, b| (a.verb, &a.target).cmp(&(b.verb, &b.target)));
+    // Two rules that come to the same right are one.
+    rights.dedup_by(|a, b| a.verb == b.verb && a.target == b.target);
+    Ok(rights)
+}
+
+/// A rule taken apart into rights. Owning is writing and reading.
+fn parts(access: &Access) -> Vec<(Verb, String, Access)> {
+    let verb = match access {
+        Access::Owns(keyspace) => {
+            let text = keyspace.to_string();
+            return vec![
+                (Verb::Write, text.clone(), access.clone()),
+                (Verb::Read, text, Access::Reads(keyspace.clone())),
+            ];
+        }
+        Access::Reads(keyspace) => {
+            return vec![(Verb::Read, keyspace.to_string(), access.clone())];
+        }
+        Access::Publishes(_) => Verb::Publish,
+        Access::Subscribes(_) => Verb::Subscribe,
+        Access::Answers(_) => Verb::Answer,
+        Access::Calls(_) => Verb::Call,
+        Access::Audits(stream) => {
+            return vec![(Verb::Audit, stream.to_string(), access.clone())];
+        }
+    };
+    let (Access::Publishes(pattern)
+    | Access::Subscribes(pattern)
+    | Access::Answers(pattern)
+    | Access::Calls(pattern)) = access
+    else {
+        return Vec::new();
+    };
+    vec![(verb, pattern.to_string(), access.clone())]
+}
+
+/// How much of a right a grant holds: all of it when all that the right would come to is there.
+fn held(grant: &Grant, has: &Held<'_>, verb: Verb, access: &Access) -> Reach {
+    let Ok(needed) = alone(grant.service(), access.clone(), grant.audit()) else {
+        return Reach::None;
+    };
+    let sides = [Side::Publish, Side::Subscribe];
+    let reach = |side, subject: &Pattern| has.covered(side, subject);
+    let all = sides
+        .into_iter()
+        .all(|side| needed.permissions(side).iter().all(|p| reach(side, &p.subject) == Reach::All));
+    if all {
+        return Reach::All;
+    }
+    // Replies and the requests that name only a bucket say nothing about this right.
+    let telling = match access {
+        Access::Owns(keyspace) => keyspace.subjects(),
+        Access::Reads(keyspace) => {
+            format!("$JS.API.DIRECT.GET.{}.{}", keyspace.stream(), keyspace.subjects())
+        }
+        Access::Publishes(p) | Access::Calls(p) | Access::Subscribes(p) | Access::Answers(p) => {
+            p.to_string()
+        }
+        Access::Audits(stream) => format!("{}.CONSUMER.CREATE.{stream}", grant.audit().api()),
+    };
+    let side = match verb {
+        Verb::Subscribe | Verb::Answer => Side::Subscribe,
+        Verb::Write | Verb::Read | Verb::Publish | Verb::Call | Verb::Audit => Side::Publish,
+    };
+    match Pattern::parse(&telling) {
+        Ok(subject) if reach(side, &subject) != Reach::None => Reach::Part,
+        _ => Reach::None,
+    }
+}
+
+/// Keys that one service may write no more and another may write now.
+///
+/// All of what a lost and a gained keyspace share changes hands, even when both services keep a
+/// part: what the old owner kept is not the new one's, and what the new owner had was not the old
+/// one's, because a key has one writer in either policy.
+fn transfers(services: &[ServiceChange]) -> Vec<Transfer> {
+    let writes = |rights: fn(&ServiceChange) -> &[Right]| -> Vec<Written<'_>> {
+        services.iter().flat_map(|change| written(&change.service, rights(change))).collect()
+    };
+    let (lost, gained) = (writes(|change| &change.loses), writes(|change| &change.gains));
+    let subjects: Vec<String> =
+        lost.iter().chain(&gained).map(|written| written.keyspace.subjects()).collect();
+    // Entries 0, 1, ... are what was lost, and those of what was gained come after them.
+    let mut tree = PatternTree::new();
+    for (entry, subjects) in subjects.iter().enumerate() {
+        tree.insert_text(subjects, entry, usize::from(entry >= lost.len()));
+    }
+    let pairs = tree.conflicts(usize::MAX, &mut { NO_BOUND }).unwrap_or_default();
+    let transfer = |(a, b): (usize, usize)| {
+        let from = lost.get(a.min(b))?;
+        let to = gained.get(a.max(b).checked_sub(lost.len())?)?;
+        if from.service == to.service {
+            return None;
+        }
+        Some(Transfer {
+            keyspace: shared(from.keyspace, to.keyspace)?,
+            from: Arc::clone(from.service),
+            from_rule: from.rule.clone(),
+            to: Arc::clone(to.service),
+            to_rule: to.rule.clone(),
+        })
+    };
+    let mut transfers: Vec<Transfer> = pairs.into_iter().filter_map(transfer).collect();
+    transfers.sort_by(|a, b| (&a.keyspace, &a.from, &a.to).cmp(&(&b.keyspace, &b.from, &b.to)));
+    transfers
+}
+
+/// A keyspace that a service writes.
+struct Written<'a> {
+    service: &'a Arc<str>,
+    rule: &'a Rule,
+    keyspace: &'a Keyspace,
+}
+
+fn written<'a>(service: &'a Arc<str>, rights: &'a [Right]) -> impl Iterator<Item = Written<'a>> {
+    let writes = rights.iter().filter(|right| right.verb == Verb::Write);
+    writes.filter_map(move |Right { rule, .. }| match &rule.access {
+        Access::Owns(keyspace) => Some(Written { service, rule, keyspace }),
+        _ => None,
+    })
+}
+
+/// The keys that two keyspaces share. Token by token, the narrower of the two: what two patterns
+/// share is always one pattern.
+fn shared(a: &Keyspace, b: &Keyspace) -> Option<Keyspace> {
+    a.shared_key(b)?;
+    let (Some(left), Some(right)) = (a.part(), b.part()) else {
+        return Some(if a.part().is_some() { a.clone() } else { b.clone() });
+    };
+    let mut left = left.as_str().split('.').peekable();
+    let mut right = right.as_str().split('.').peekable();
+    let mut tokens: Vec<&str> = Vec::new();
+    loop {
+        match (left.peek().copied(), right.peek().copied()) {
+            (Some(">"), Some(_)) => {
+                tokens.extend(right);
+                break;
+            }
+            (Some(_), Some(">")) => {
+                tokens.extend(left);
+                break;
+            }
+            (Some("*"), Some(token)) | (Some(token), _) => tokens.push(token),
+            (None, _) => break,
+        }
+        left.next();
+        right.next();
+    }
+    Keyspace::parse(&format!("{}/{}", a.bucket(), tokens.join("."))).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_two_keyspaces_share() {
+        for (a, b, both) in [
+            ("a", "a", Some("a")),
+            ("a", "b", None),
+            ("a", "a/x.>", Some("a/x.>")),
+            ("a/x.>", "a/*.y", Some("a/x.y")),
+            ("a/*.*.z", "a/x.>", Some("a/x.*.z")),
+            ("a/*.y.>", "a/x.>", Some("a/x.y.>")),
+            ("a/x.y", "a/x.z", None),
+        ] {
+            let parse = |text: &str| Keyspace::parse(text).unwrap();
+            let found = shared(&parse(a), &parse(b)).map(|k| k.to_string());
+            assert_eq!(found.as_deref(), both, "{a} and {b}");
+            let found = shared(&parse(b), &parse(a)).map(|k| k.to_string());
+            assert_eq!(found.as_deref(), both, "{b} and {a}");
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! What an account's `mappings` make of what a service publishes.
+//!
+//! nats-server looks for a mapping before it looks at permissions, and then asks for leave to
+//! publish where it leads, and for no other (seen on 2.10.25 to 2.15.1). So a grant of the subject
+//! that is mapped does not help, and one of where it leads does.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::{Question, Reach, may};
+use crate::grant::Grant;
+use solewriter_types::kv_operation;
+use solewriter_types::subject::Pattern;
+
+/// An account's mappings: where from, and to what.
+pub type Mappings = BTreeMap<String, Vec<String>>;
+
+/// A mapping that meets something which a service publishes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Mapped {
+    /// What is mapped.
+    pub from: String,
+    /// Where it goes.
+    pub to: Vec<String>,
+    /// How much of where it goes is granted.
+    pub reach: Reach,
+    /// Whether it takes everything that was asked about.
+    #[serde(skip)]
+    whole: bool,
+}
+
+impl Mapped {
+    /// What it does, for people.
+    #[must_use]
+    pub fn sentence(&self, account: &str) -> String {
+        let outcome = match self.reach {
+            Reach::All => "it is published there, which is granted",
+            Reach::Part => "nats-server asks for leave to publish there, and only part is granted",
+            Reach::None => "nats-server asks for leave to publish there, and that is not granted",
+        };
+        let to = self.to.join("`, `");
+        format!("account {account} maps `{}` to `{to}`: {outcome}", self.from)
+    }
+}
+
+/// Each mapping that meets what is published for a question; or, without one, what is granted.
+#[must_use]
+pub fn mapped(grant: &Grant, mappings: &Mappings, question: Option<&Question>) -> Vec<Mapped> {
+    if mappings.is_empty() {
+        return Vec::new();
+    }
+    let published = question.map_or_else(|| granted(grant), published);
+    let meets = |(from, to): (&String, &Vec<String>)| {
+        let pattern = Pattern::parse(from).ok()?;
+        let met: Vec<&Pattern> = published.iter().filter(|p| p.overlaps(&pattern)).collect();
+        let ways = met.iter().flat_map(|subject| to.iter().map(move |to| (subject, to)));
+        let reaches: Vec<Reach> =
+            ways.map(|(subject, to)| reach(grant, destination(from, to, subject))).collect();
+        let least = *reaches.iter().min()?;
+        let most = *reaches.iter().max()?;
+        Some(Mapped {
+            from: from.clone(),
+            to: to.iter().filter(|to| *to != from).cloned().collect(),
+            reach: if least == most { least } else { Reach::Part },
+            whole: published.iter().all(|subject| subject.is_subset_of(&pattern)),
+        })
+    };
+    mappings.iter().filter_map(meets).filter(|mapped| !mapped.to.is_empty()).collect()
+}
+
+/// What the mappings leave of a yes.
+#[must_use]
+pub fn left(reach: Reach, mapped: &[Mapped]) -> Reach {
+    let refused = mapped.iter().filter(|mapped| mapped.reach != Reach::All);
+    refused.fold(reach, |left, one| match one.reach {
+        Reach::None if one.whole => Reach::None,
+        _ => left.min(Reach::Part),
+    })
+}
+
+fn granted(grant: &Grant) -> Vec<Pattern> {
+    let all = grant.permissions(crate::grant::Side::Publish);
+    all.iter().map(|permission| permission.subject.clone()).collect()
+}
+
+/// What a client publishes to for what is asked.
+fn published(question: &Question) -> Vec<Pattern> {
+    let parsed = |subject: &str| Pattern::parse(subject).ok();
+    match question {
+        Question::Publish(pattern) => vec![pattern.clone()],
+        Question::Write(keyspace) => parsed(&keyspace.subjects()).into_iter().collect(),
+        Question::Read(keyspace) => {
+            let needed = kv_operation::reading(keyspace);
+            needed.iter().filter_map(|(_, subject)| parsed(subject)).collect()
+        }
+        Question::Subscribe(_) => Vec::new(),
+    }
+}
+
+/// How much of a destination is granted; what cannot be read counts as refused.
+fn reach(grant: &Grant, destination: Option<Pattern>) -> Reach {
+    destination.map_or(Reach::None, |to| may(grant, &Question::Publish(to)).reach)
+}
+
+/// Where `published` goes by the mapping: exactly where it has no wildcard at those places, and
+/// else everywhere that it may go.
+fn destination(from: &str, to: &str, published: &Pattern) -> Option<Pattern> {
+    let said: Vec<&str> = published.as_str().split('.').collect();
+    let literal = |at: usize| said.get(at).copied().filter(|token| !matches!(*token, "*" | ">"));
+    let open = said.last() == Some(&">");
+    // The token for each `*` of what is mapped, and what its `>` stands for.
+    let mut wild = Vec::new();
+    let mut rest = ">".to_owned();
+    for (at, token) in from.split('.').enumerate() {
+        match token {
+            "*" => wild.push(literal(at).unwrap_or("*")),
+            ">" if !open => rest = said.get(at..)?.join("."),
+            _ => {}
+        }
+    }
+    let mut tokens: Vec<&str> = Vec::new();
+    for token in to.split('.') {
+        if token == ">" {
+            tokens.push(&rest);
+        } else if let Some(number) = wildcard(token) {
+            tokens.push(wild.get(number.checked_sub(1)?)?);
+        } else if token.starts_with("{{partition(") {
+            tokens.push("*");
+        } else if token.contains("{{") {
+            // A function that may make any number of tokens.
+            tokens.push(">");
+            break;
+        } else {
+            tokens.push(token);
+        }
+    }
+    Pattern::parse(&tokens.join(".")).ok()
+}
+
+/// Which wildcard a token of a destination stands for: `$1`, `{{wildcard(1)}}`.
+fn wildcard(token: &str) -> Option<usize> {
+    let inner = token.strip_prefix("{{").and_then(|t| t.strip_suffix("}}"));
+    let number = match inner {
+        Some(call) => call.trim().strip_prefix("wildcard(")?.strip_suffix(')')?.trim(),
+        None => token.strip_prefix('$')?,
+    };
+    number.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::analysis::query::Verb;
+    use crate::diagnostics::SourceFile;
+    use crate::grant::{AuditStreams, Defaults};
+    use crate::policy::validate::validate;
+
+    fn grant(publishes: &str) -> Grant {
+        let text = format!("[service.a]\nnkeys = []\npublishes = [{publishes}]\n");
+        let policy = validate(&[SourceFile::new("p.toml", text)]).unwrap().policy;
+        let defaults = Defaults {
+            account: "APP".into(),
+            lifetime: Duration::from_secs(60),
+            audit: AuditStreams::default(),
+        };
+        Grant::of(policy.service("a").unwrap(), &defaults).unwrap()
+    }
+
+    fn mappings(from: &str, to: &[&str]) -> Mappings {
+        Mappings::from([(from.to_owned(), to.iter().map(|to| (*to).to_owned()).collect())])
+    }
+
+    /// What is left of a yes to publishing, and how many mappings are told of.
+    fn asked(publishes: &str, subject: &str, from: &str, to: &[&str]) -> (Reach, usize) {
+        let (grant, question) =
+            (grant(publishes), Question::parse(Verb::Publish, subject).unwrap());
+        let found = mapped(&grant, &mappings(from, to), Some(&question));
+        (left(may(&grant, &question).reach, &found), found.len())
+    }
+
+    #[test]
+    fn where_it_leads_decides() {
+        use Reach::{All, None, Part};
+        let one = ["ev.{{wildcard(1)}}.0"];
+        for (publishes, subject, from, to, expected) in [
+            ("'ev.*'", "ev.7", "ev.*", &one[..], (None, 1)),
+            ("'ev.*'", "ev.*", "ev.*", &one, (None, 1)),
+            ("'ev.>'", "ev.7", "ev.*", &one, (All, 1)),
+            ("'ev.>'", "ev.>", "ev.*", &one, (All, 1)),
+            ("'ev.*', 'ev.7.0'", "ev.7", "ev.*", &one, (All, 1)),
+            ("'ev.*', 'ev.7.0'", "ev.8", "ev.*", &one, (None, 1)),
+            ("'ev.*', 'ev.7.0'", "ev.*", "ev.*", &one, (Part, 1)),
+            ("'ev.*', 'ev.7.0'", "ev.7", "ev.*", &["ev.$1.0"], (All, 1)),
+            ("'ev.*'", "other.7", "ev.*", &one, (None, 0)),
+            ("'ev.*', 'other.7'", "other.7", "ev.*", &one, (All, 0)),
+            // Only some of what is asked is mapped away.
+            ("'a.*'", "a.*", "a.b", &["c"], (Part, 1)),
+            // By weight, one goes where it may and one where it may not.
+            ("'w', 'w1'", "w", "w", &["w1", "w2"], (Part, 1)),
+            ("'w', 'w1'", "w", "w", &["w1", "w"], (All, 1)),
+            ("'w'", "w", "w", &["w"], (All, 0)),
+            ("'a.>', 'b.x.y'", "a.x.y", "a.>", &["b.>"], (All, 1)),
+            ("'a.>', 'b.x.y'", "a.x.z", "a.>", &["b.>"], (None, 1)),
+            ("'a.>', 'b.x.y'", "a.>", "a.>", &["b.>"], (Part, 1)),
+            ("'a.*', 'p.>'", "a.x", "a.*", &["p.{{partition(3,1)}}.{{wildcard(1)}}"], (All, 1)),
+            ("'a.*', 'p.>'", "a.x", "a.*", &["p.{{split(1,-)}}"], (All, 1)),
+            ("'a.*', 'p.*'", "a.x", "a.*", &["p.{{split(1,-)}}"], (Part, 1)),
+            // What nobody can read is refused.
+            ("'a.*'", "a.x", "a.*", &["p.{{wildcard(9)}}"], (None, 1)),
+            ("'a.*'", "a.x", "a.*", &["$0"], (None, 1)),
+        ] {
+            assert_eq!(
+                asked(publishes, subject, from, to),
+                expected,
+                "{publishes} {subject} {from}"
+            );
+        }
+    }
+
+    #[test]
+    fn everything_that_is_granted_is_looked_at() {
+        let grant = grant("'ev.*', 'b'");
+        let found = mapped(&grant, &mappings("ev.7", &["b", "c"]), None);
+        assert_eq!(found.len(), 1);
+        assert_eq!(
+            found[0].sentence("APP"),
+            "account APP maps `ev.7` to `b`, `c`: nats-server asks for leave to publish there, and \
+             only part is granted"
+        );
+        assert_eq!(mapped(&grant, &mappings("d", &["c"]), None), []);
+        let write = Question::parse(Verb::Write, "orders/a").unwrap();
+        assert_eq!(mapped(&grant, &mappings("$KV.orders.*", &["c"]), Some(&write)).len(), 1);
+        let read = Question::parse(Verb::Read, "orders").unwrap();
+        assert_eq!(mapped(&grant, &mappings("$JS.API.>", &["c"]), Some(&read)).len(), 1);
+        let subscribe = Question::parse(Verb::Subscribe, "ev.7").unwrap();
+        assert_eq!(mapped(&grant, &mappings("ev.7", &["c"]), Some(&subscribe)), []);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_mapping_is_too_strange(
+            from in "[a*>.$]{0,12}", to in "[a*>.$19{}()wildcr]{0,24}", subject in "(a|\\*)(\\.(a|\\*)){0,3}(\\.>)?"
+        ) {
+            if let Ok(pattern) = Pattern::parse(&subject) {
+                let _ = mapped(&grant("'a.*'"), &mappings(&from, &[&to]), Some(&Question::Publish(pattern)));
+            }
+        }
+    }
+}

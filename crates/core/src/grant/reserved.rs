@@ -1,0 +1,110 @@
+//! Subjects that no service is granted, and those of the audit's that only one may publish.
+
+use std::sync::LazyLock;
+
+use super::streams::{AUDIT_SUBJECTS, SERVICES_SUBJECTS};
+use solewriter_types::audit_event::{PRODUCER, SUBJECT_ROOT};
+use solewriter_types::subject::Pattern;
+
+/// Which side of a connection a subject is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// What the client publishes to.
+    Publish,
+    /// What the client subscribes to.
+    Subscribe,
+}
+
+/// What no service may publish to, whatever the policy says: requests whose body chooses the
+/// subjects, whole-account administration, and replies that the server itself makes.
+pub(super) const NEVER_PUBLISH: [&str; 29] = [
+    "$SYS.>",
+    "$NRG.>",
+    "$MQTT.>",
+    "$SRV.>",
+    "$JS.API.INFO",
+    "$JS.API.ACCOUNT.>",
+    "$JS.API.SERVER.>",
+    "$JS.API.META.>",
+    "$JS.API.STREAM.CREATE.>",
+    "$JS.API.STREAM.UPDATE.>",
+    "$JS.API.STREAM.DELETE.>",
+    "$JS.API.STREAM.RESTORE.>",
+    "$JS.API.STREAM.SNAPSHOT.>",
+    "$JS.API.STREAM.MSG.DELETE.>",
+    "$JS.API.STREAM.LEADER.>",
+    "$JS.API.STREAM.PEER.>",
+    "$JS.API.STREAM.LIST",
+    "$JS.API.STREAM.NAMES",
+    "$JS.API.STREAM.TEMPLATE.>",
+    "$JS.API.CONSUMER.LIST.>",
+    "$JS.API.CONSUMER.NAMES.>",
+    "$JS.API.CONSUMER.DURABLE.>",
+    "$JS.API.CONSUMER.PAUSE.>",
+    "$JS.API.CONSUMER.RESET.>",
+    "$JS.API.CONSUMER.LEADER.>",
+    "$JS.API.CONSUMER.UNPIN.>",
+    "$JS.ACK.>",
+    "_R_.>",
+    "_GR_.>",
+];
+
+/// What no service may subscribe to. A literal core subscription on `$KV.…` would also let push
+/// consumers deliver into keyspaces.
+pub(super) const NEVER_SUBSCRIBE: [&str; 8] =
+    ["$KV.>", "$JS.>", "$SYS.>", "$NRG.>", "$MQTT.>", "_R_.>", "_GR_.>", "$SRV.>"];
+
+/// Each with its twin in another account or domain: an import, like a domain, gives
+/// `$JS.API.…` the name `$JS.<token>.API.…`.
+fn parsed(list: &'static [&'static str]) -> Vec<(&'static str, Pattern)> {
+    let pattern = |text: &'static str, form: &str| Some((text, Pattern::parse(form).ok()?));
+    let twin = |text: &'static str| {
+        let rest = text.strip_prefix("$JS.").filter(|_| text != "$JS.>")?;
+        pattern(text, &format!("$JS.*.{rest}"))
+    };
+    list.iter().flat_map(|text| [pattern(text, text), twin(text)]).flatten().collect()
+}
+
+static NEVER_PUBLISH_PATTERNS: LazyLock<Vec<(&'static str, Pattern)>> =
+    LazyLock::new(|| parsed(&NEVER_PUBLISH));
+static NEVER_SUBSCRIBE_PATTERNS: LazyLock<Vec<(&'static str, Pattern)>> =
+    LazyLock::new(|| parsed(&NEVER_SUBSCRIBE));
+
+/// The never-granted subject that `pattern` reaches, if any.
+#[must_use]
+pub fn never_granted(side: Side, pattern: &Pattern) -> Option<&'static str> {
+    let forbidden = match side {
+        Side::Publish => &*NEVER_PUBLISH_PATTERNS,
+        Side::Subscribe => &*NEVER_SUBSCRIBE_PATTERNS,
+    };
+    // Flow control, with wildcards behind it: no JetStream's API begins so (`is_api`).
+    let flow = pattern.as_str().starts_with("$JS.FC.");
+    forbidden
+        .iter()
+        .filter(|(text, never)| !flow || never.as_str() == *text)
+        .find(|(_, never)| never.overlaps(pattern))
+        .map(|(text, _)| *text)
+}
+
+static AUDIT_PATTERNS: LazyLock<Vec<Pattern>> = LazyLock::new(|| {
+    [AUDIT_SUBJECTS, SERVICES_SUBJECTS].iter().filter_map(|s| Pattern::parse(s).ok()).collect()
+});
+
+/// Whether a subject is, or may stand for, one that an audit stream takes.
+#[must_use]
+pub fn reaches_audit(pattern: &Pattern) -> bool {
+    AUDIT_PATTERNS.iter().any(|audit| audit.overlaps(pattern))
+}
+
+/// Whether a subject is one that the service publishes its own audit events to. A service that
+/// has solewriter's own name has none: its events would be taken for decisions.
+#[must_use]
+pub fn is_own_audit_subject(pattern: &Pattern, service: &str) -> bool {
+    if service == PRODUCER {
+        return false;
+    }
+    let own = format!("{SUBJECT_ROOT}.{service}");
+    [own.clone(), format!("{own}.>")]
+        .iter()
+        .any(|own| Pattern::parse(own).is_ok_and(|own| pattern.is_subset_of(&own)))
+}

@@ -1,0 +1,347 @@
+//! The policy as it is written: tables and texts with their places, nothing judged yet but types
+//! and key names.
+
+use std::time::Duration;
+
+use crate::diagnostics::toml::{self, Table, Value};
+use crate::diagnostics::{Collector, Problem, SourceFile, Span, Spanned};
+
+/// What one file says, or several together.
+#[derive(Debug, Default)]
+pub struct Document {
+    /// `[naming]`; at most one is right.
+    pub naming: Vec<NamingEntry>,
+    /// `[defaults]`; at most one is right.
+    pub defaults: Vec<Spanned<SettingEntries>>,
+    /// `[bucket.NAME]`.
+    pub buckets: Vec<BucketEntry>,
+    /// `[role.NAME]`.
+    pub roles: Vec<RoleEntry>,
+    /// `[service.NAME]`.
+    pub services: Vec<ServiceEntry>,
+}
+
+/// `[naming]`. An absent list says nothing; an empty one allows nothing.
+#[derive(Debug)]
+pub struct NamingEntry {
+    /// The table.
+    pub span: Span,
+    /// `buckets`.
+    pub buckets: Option<Vec<Spanned<String>>>,
+    /// `events`.
+    pub events: Option<Vec<Spanned<String>>>,
+    /// `requests`.
+    pub requests: Option<Vec<Spanned<String>>>,
+    /// `[[naming.except]]`.
+    pub except: Vec<ExceptEntry>,
+}
+
+/// `[[naming.except]]`.
+#[derive(Debug)]
+pub struct ExceptEntry {
+    /// `service`.
+    pub service: Spanned<String>,
+    /// `entries`.
+    pub entries: Vec<Spanned<String>>,
+    /// `reason`.
+    pub reason: Spanned<String>,
+}
+
+/// `[bucket.NAME]`.
+#[derive(Debug)]
+pub struct BucketEntry {
+    /// NAME.
+    pub name: Spanned<String>,
+    /// `description`.
+    pub description: Option<Spanned<String>>,
+    /// `history`.
+    pub history: Option<Spanned<i64>>,
+    /// `ttl`.
+    pub ttl: Option<Spanned<Duration>>,
+    /// `key_ttl`.
+    pub key_ttl: Option<Spanned<bool>>,
+    /// `limit_markers`.
+    pub limit_markers: Option<Spanned<Duration>>,
+    /// `max_value_size`, in bytes.
+    pub max_value_size: Option<Spanned<u64>>,
+    /// `max_bytes`.
+    pub max_bytes: Option<Spanned<u64>>,
+    /// `replicas`.
+    pub replicas: Option<Spanned<i64>>,
+    /// `storage`.
+    pub storage: Option<Spanned<String>>,
+    /// `compression`.
+    pub compression: Option<Spanned<bool>>,
+    /// `discard`.
+    pub discard: Option<Spanned<String>>,
+    /// `direct`.
+    pub direct: Option<Spanned<bool>>,
+    /// `rollup`.
+    pub rollup: Option<Spanned<bool>>,
+    /// `duplicate_window`.
+    pub duplicate_window: Option<Spanned<Duration>>,
+    /// `part_owners`.
+    pub part_owners: Option<Spanned<bool>>,
+}
+
+/// `[role.NAME]`.
+#[derive(Debug)]
+pub struct RoleEntry {
+    /// NAME.
+    pub name: Spanned<String>,
+    /// Where `owns` stands, which does not belong in a role.
+    pub owns: Option<Span>,
+    /// `reads` to `audits`; `owns` is always empty.
+    pub grants: GrantEntries,
+}
+
+/// `[service.NAME]`.
+#[derive(Debug)]
+pub struct ServiceEntry {
+    /// NAME.
+    pub name: Spanned<String>,
+    /// `description`.
+    pub description: Option<Spanned<String>>,
+    /// `nkeys`.
+    pub keys: Vec<KeyEntry>,
+    /// `roles`.
+    pub roles: Vec<Spanned<String>>,
+    /// `owns` to `audits`.
+    pub grants: GrantEntries,
+    /// `account`, `lifetime`, `sources`, `connections`.
+    pub settings: SettingEntries,
+    /// `disabled`.
+    pub disabled: Option<Spanned<String>>,
+}
+
+/// An element of `nkeys`.
+#[derive(Debug)]
+pub struct KeyEntry {
+    /// The public key.
+    pub key: Spanned<String>,
+    /// `not_before`, in seconds since the Unix epoch.
+    pub not_before: Option<Spanned<i64>>,
+    /// `not_after`, in seconds since the Unix epoch.
+    pub not_after: Option<Spanned<i64>>,
+}
+
+/// The lists that grant something.
+#[derive(Clone, Debug, Default)]
+pub struct GrantEntries {
+    /// `owns`.
+    pub owns: Vec<Spanned<String>>,
+    /// `reads`.
+    pub reads: Vec<Spanned<String>>,
+    /// `publishes`.
+    pub publishes: Vec<Spanned<String>>,
+    /// `subscribes`.
+    pub subscribes: Vec<Spanned<String>>,
+    /// `answers`.
+    pub answers: Vec<Spanned<String>>,
+    /// `calls`.
+    pub calls: Vec<Spanned<String>>,
+    /// `audits`.
+    pub audits: Vec<Spanned<String>>,
+}
+
+/// What may be set for one service, and in `[defaults]` for all.
+#[derive(Debug, Default)]
+pub struct SettingEntries {
+    /// `account`.
+    pub account: Option<Spanned<String>>,
+    /// `lifetime`.
+    pub lifetime: Option<Spanned<Duration>>,
+    /// `sources`.
+    pub sources: Option<Spanned<Vec<Spanned<String>>>>,
+    /// `connections`.
+    pub connections: Option<Spanned<Vec<Spanned<String>>>>,
+}
+
+impl SettingEntries {
+    /// What is said here and not there: what a service gets from `[defaults]`.
+    #[must_use]
+    pub fn left_to(&self, service: &Self) -> Vec<&'static str> {
+        let said = [
+            ("account", self.account.is_some(), service.account.is_some()),
+            ("lifetime", self.lifetime.is_some(), service.lifetime.is_some()),
+            ("sources", self.sources.is_some(), service.sources.is_some()),
+            ("connections", self.connections.is_some(), service.connections.is_some()),
+        ];
+        said.into_iter().filter(|(_, here, there)| *here && !there).map(|said| said.0).collect()
+    }
+}
+
+/// Reads one file. Problems of syntax, types and unknown keys go to `problems`; what could be
+/// read is returned all the same, so that its values are checked too.
+#[must_use]
+pub fn read(file: &SourceFile, problems: &Collector) -> Document {
+    let Some(mut root) = toml::read(file, problems) else { return Document::default() };
+    let document = Document {
+        naming: root.table("naming").map(naming).into_iter().collect(),
+        defaults: root.table("defaults").map(defaults).into_iter().collect(),
+        buckets: root.tables("bucket").into_iter().map(|(name, t)| bucket(name, t)).collect(),
+        roles: root.tables("role").into_iter().map(|(name, t)| role(name, t)).collect(),
+        services: root.tables("service").into_iter().map(|(name, t)| service(name, t)).collect(),
+    };
+    root.finish();
+    document
+}
+
+impl Document {
+    /// Takes what another document says in addition.
+    pub fn merge(&mut self, other: Self) {
+        let Self { naming, defaults, buckets, roles, services } = other;
+        self.naming.extend(naming);
+        self.defaults.extend(defaults);
+        self.buckets.extend(buckets);
+        self.roles.extend(roles);
+        self.services.extend(services);
+    }
+}
+
+fn naming(mut table: Table<'_>) -> NamingEntry {
+    let span = table.span().clone();
+    let buckets = table.strings("buckets");
+    let events = table.strings("events");
+    let requests = table.strings("requests");
+    let except = table.table_array("except").into_iter().filter_map(except).collect();
+    table.finish();
+    NamingEntry { span, buckets, events, requests, except }
+}
+
+fn except(mut table: Table<'_>) -> Option<ExceptEntry> {
+    table.require("service", "\"NAME\"");
+    table.require("entries", "[\"...\"]");
+    table.require("reason", "\"why\"");
+    let service = table.string("service");
+    let entries = table.strings("entries");
+    let reason = table.string("reason");
+    table.finish();
+    Some(ExceptEntry { service: service?, entries: entries?, reason: reason? })
+}
+
+fn defaults(mut table: Table<'_>) -> Spanned<SettingEntries> {
+    let span = table.span().clone();
+    let settings = settings(&mut table);
+    table.finish();
+    Spanned::new(settings, span)
+}
+
+fn bucket(name: Spanned<String>, mut table: Table<'_>) -> BucketEntry {
+    let entry = BucketEntry {
+        name,
+        description: table.string("description"),
+        history: table.integer("history", 1..=64),
+        ttl: table.duration("ttl"),
+        key_ttl: table.boolean("key_ttl"),
+        limit_markers: table.duration("limit_markers"),
+        max_value_size: table.size("max_value_size"),
+        max_bytes: table.size("max_bytes"),
+        replicas: table.integer("replicas", 1..=5),
+        storage: table.string("storage"),
+        compression: table.boolean("compression"),
+        discard: table.string("discard"),
+        direct: table.boolean("direct"),
+        rollup: table.boolean("rollup"),
+        duplicate_window: table.duration("duplicate_window"),
+        part_owners: table.boolean("part_owners"),
+    };
+    table.finish();
+    entry
+}
+
+fn role(name: Spanned<String>, mut table: Table<'_>) -> RoleEntry {
+    // For people who read the file; nothing uses it.
+    let _description = table.string("description");
+    let owns = table.spanned_strings("owns").map(|list| list.span);
+    let grants = grants(&mut table);
+    table.finish();
+    RoleEntry { name, owns, grants }
+}
+
+fn service(name: Spanned<String>, mut table: Table<'_>) -> ServiceEntry {
+    let description = table.string("description");
+    let keys = keys(&mut table);
+    let roles = table.strings("roles").unwrap_or_default();
+    let grants =
+        GrantEntries { owns: table.strings("owns").unwrap_or_default(), ..grants(&mut table) };
+    let settings = settings(&mut table);
+    let disabled = table.string("disabled");
+    table.finish();
+    ServiceEntry { name, description, keys, roles, grants, settings, disabled }
+}
+
+/// All but `owns`.
+fn grants(table: &mut Table<'_>) -> GrantEntries {
+    GrantEntries {
+        owns: Vec::new(),
+        reads: table.strings("reads").unwrap_or_default(),
+        publishes: table.strings("publishes").unwrap_or_default(),
+        subscribes: table.strings("subscribes").unwrap_or_default(),
+        answers: table.strings("answers").unwrap_or_default(),
+        calls: table.strings("calls").unwrap_or_default(),
+        audits: table.strings("audits").unwrap_or_default(),
+    }
+}
+
+fn settings(table: &mut Table<'_>) -> SettingEntries {
+    SettingEntries {
+        account: table.string("account"),
+        lifetime: table.duration("lifetime"),
+        sources: table.spanned_strings("sources"),
+        connections: table.spanned_strings("connections"),
+    }
+}
+
+const KEYS: &str = "an array of public NKEYs (strings, or tables with `key`)";
+
+fn keys(table: &mut Table<'_>) -> Vec<KeyEntry> {
+    let problems = table.problems();
+    let Some(values) = table.values("nkeys", KEYS) else { return Vec::new() };
+    values.into_iter().filter_map(|value| key(value, problems)).collect()
+}
+
+fn key(value: Value<'_>, problems: &Collector) -> Option<KeyEntry> {
+    match value {
+        Value::String(key) => Some(KeyEntry { key, not_before: None, not_after: None }),
+        Value::Table(mut table) => {
+            table.require("key", "\"U...\"");
+            let key = table.string("key");
+            let not_before = time(&mut table, "not_before");
+            let not_after = time(&mut table, "not_after");
+            table.finish();
+            Some(KeyEntry { key: key?, not_before, not_after })
+        }
+        Value::Datetime(other) => wrong_key("a datetime", &other.span, problems),
+        Value::Other(found, span) => wrong_key(found, &span, problems),
+    }
+}
+
+fn wrong_key(found: &str, span: &Span, problems: &Collector) -> Option<KeyEntry> {
+    problems.push(
+        Problem::error("wrong-type", format!("`nkeys` must be {KEYS}"))
+            .at(span, format!("found {found}")),
+    );
+    None
+}
+
+/// A TOML datetime with an offset, or the same as a string.
+fn time(table: &mut Table<'_>, key: &'static str) -> Option<Spanned<i64>> {
+    let problems = table.problems();
+    let (text, span) = match table.value(key)? {
+        Value::String(text) => (text.value, text.span),
+        Value::Datetime(datetime) => (datetime.value.to_string(), datetime.span),
+        Value::Table(table) => (String::new(), table.span().clone()),
+        Value::Other(_, span) => (String::new(), span),
+    };
+    if let Ok(time) = text.parse::<jiff::Timestamp>() {
+        Some(Spanned::new(time.as_second(), span))
+    } else {
+        problems.push(
+            Problem::error("bad-time", format!("`{key}` is not a point in time"))
+                .at(&span, "")
+                .help("write date, time and offset from UTC, such as 2027-01-31T00:00:00Z"),
+        );
+        None
+    }
+}

@@ -1,0 +1,230 @@
+//! Documents to a [`Policy`], or every problem that stands in the way.
+//!
+//! This is the only way to a `Policy`. All files are judged as one whole:
+//!
+//! - `settings` turns texts of one table into values;
+//! - `bucket` judges the declared buckets, and what is done with them;
+//! - `role` judges roles, and gives a service the rules of its roles;
+//! - `service` judges one service, and what services must not share: names and keys;
+//! - `ownership` finds keys with two owners;
+//! - `naming` holds names against the organisation's convention;
+//! - `usage` warns of what is likely not meant; `covered` finds entries that add nothing;
+//! - `names` and `draft` are what several of these need.
+
+mod bucket;
+mod covered;
+mod draft;
+mod names;
+mod naming;
+mod ownership;
+mod role;
+mod service;
+mod settings;
+mod usage;
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use aws_lc_rs::digest;
+
+use self::covered::Effort;
+use self::names::only_one;
+pub use self::settings::MAX_RULES;
+use self::settings::Settings;
+use super::document::{self, Document, ServiceEntry, SettingEntries};
+use super::model::{Bucket, Policy, Revision, Service};
+use crate::diagnostics::{Collector, Problem, Problems, SourceFile, Spanned};
+use crate::grant::AuditStreams;
+
+/// The file of a policy of several files in which `[defaults]` stands.
+pub const DEFAULTS_FILE: &str = "defaults.toml";
+
+/// How many services a problem about `[defaults]` shows.
+const MAX_REACHED: usize = 3;
+
+/// A policy that holds, and what is worth saying about it.
+#[derive(Debug)]
+pub struct Validated {
+    /// The policy.
+    pub policy: Policy,
+    /// Warnings and notes; never an error.
+    pub warnings: Problems,
+}
+
+/// A policy as far as it could be read, whether it holds or not: for looking at, never for
+/// deciding.
+#[derive(Debug)]
+pub struct Sketch {
+    /// Names the content of the documents.
+    pub revision: Revision,
+    /// Services, without the entries that could not be read.
+    pub services: Vec<Service>,
+    /// Declared buckets.
+    pub buckets: Vec<Bucket>,
+    /// Everything found.
+    pub problems: Problems,
+}
+
+/// Reads and judges a whole policy.
+///
+/// # Errors
+/// All problems found (with warnings and notes among them), when at least one is an error.
+pub fn validate(files: &[SourceFile]) -> Result<Validated, Problems> {
+    validate_for(files, &AuditStreams::default())
+}
+
+/// The same where the settings name the audit streams.
+///
+/// # Errors
+/// As [`validate`].
+pub fn validate_for(files: &[SourceFile], audit: &AuditStreams) -> Result<Validated, Problems> {
+    let Sketch { revision, services, buckets, problems } = sketch_for(files, audit);
+    if problems.has_errors() {
+        return Err(problems);
+    }
+    Ok(Validated { policy: Policy::new(revision, services, buckets), warnings: problems })
+}
+
+/// Reads and judges a whole policy, and gives what was read even if it does not hold. More than
+/// [`MAX_RULES`] give no service at all.
+pub fn sketch(files: &[SourceFile]) -> Sketch {
+    sketch_for(files, &AuditStreams::default())
+}
+
+/// The same where the settings name the audit streams.
+pub fn sketch_for(files: &[SourceFile], audit: &AuditStreams) -> Sketch {
+    let problems = Collector::new();
+    let mut document = Document::default();
+    for file in files {
+        document.merge(document::read(file, &problems));
+    }
+    // What is missing because a file could not be read is not worth saying.
+    let complete = !problems.has_errors();
+    let Document { naming, defaults, buckets, roles, services } = document;
+
+    if services.is_empty() && complete {
+        problems.push(no_services(files));
+    }
+    let buckets = bucket::check(buckets, &problems);
+    let left = Cell::new(MAX_RULES);
+    let mut effort = Effort::new();
+    let roles = role::check(roles, audit, &mut effort, &problems);
+    let context = service::Context {
+        defaults: check_defaults(defaults, &services, &problems),
+        buckets: &buckets.list,
+        roles: &roles,
+        audit,
+        left: &left,
+        complete,
+        problems: &problems,
+    };
+    let drafts = service::check(services, &context);
+    if left.get() == 0 {
+        problems.push(
+            Problem::error(
+                "too-many-rules",
+                format!("the policy comes to more than {MAX_RULES} rules"),
+            )
+            .help(
+                "roles and `reads = [\"*\"]` are written out for each service; use them for fewer",
+            ),
+        );
+        let (services, buckets) = (Vec::new(), buckets.list);
+        return Sketch {
+            revision: revision(files),
+            services,
+            buckets,
+            problems: problems.finish(),
+        };
+    }
+
+    ownership::check(&drafts, &problems);
+    bucket::check_use(&buckets, &drafts, &problems);
+    naming::check(naming, &drafts, &problems);
+    usage::check(&drafts, &mut effort, &problems);
+    if complete {
+        bucket::check_declared(&buckets, &drafts, &problems);
+        usage::check_counterparts(&buckets, &roles, &drafts, &mut effort, &problems);
+    }
+    effort.report(&problems);
+    let services = drafts.into_iter().map(|draft| draft.service).collect();
+    let (buckets, problems) = (buckets.list, problems.finish());
+    Sketch { revision: revision(files), services, buckets, problems }
+}
+
+fn check_defaults(
+    tables: Vec<Spanned<SettingEntries>>,
+    services: &[ServiceEntry],
+    problems: &Collector,
+) -> Settings {
+    let spans = tables.iter().map(|table| &table.span);
+    only_one("[defaults]", spans, problems);
+    if let Some(first) = tables.first() {
+        check_reach(first, services, problems);
+    }
+    let mut all = tables.into_iter().map(|table| settings::settings(table.value, problems));
+    let first = all.next().unwrap_or_default();
+    all.for_each(drop);
+    first
+}
+
+/// Who may write one file of several must not thereby change the services of the others. The
+/// table may stand in [`DEFAULTS_FILE`], which is there for it, or where it changes no service
+/// of another file.
+fn check_reach(table: &Spanned<SettingEntries>, services: &[ServiceEntry], problems: &Collector) {
+    let file = table.span.file();
+    if **file.name() == *DEFAULTS_FILE {
+        return;
+    }
+    let reached: Vec<(&ServiceEntry, Vec<&str>)> = services
+        .iter()
+        .filter(|service| service.name.span.file() != file)
+        .map(|service| (service, table.value.left_to(&service.settings)))
+        .filter(|(_, settings)| !settings.is_empty())
+        .collect();
+    if reached.is_empty() {
+        return;
+    }
+    let many = if reached.len() == 1 { "a service" } else { "services" };
+    let message = format!("`[defaults]` in {} would change {many} of other files", file.name());
+    let mut problem = Problem::error("defaults-elsewhere", message).at(&table.span, "");
+    for (service, settings) in reached.iter().take(MAX_REACHED) {
+        let label = format!("would get `{}` from there", settings.join("`, `"));
+        problem = problem.also(&service.name.span, label);
+    }
+    let more = match reached.len().saturating_sub(MAX_REACHED) {
+        0 => String::new(),
+        more => format!(" ({more} more would get something, too)"),
+    };
+    problems.push(problem.help(format!(
+        "move the table to `{DEFAULTS_FILE}` at the top of the policy, or say it in each service{more}"
+    )));
+}
+
+fn no_services(files: &[SourceFile]) -> Problem {
+    let problem = Problem::error("no-services", "the policy defines no service")
+        .help("add a `[service.NAME]` table; without one, every connection would be refused");
+    match files.first() {
+        Some(file) => problem.at(&file.span(0..0), ""),
+        None => problem,
+    }
+}
+
+/// Names the content of the files: the same for the same names and texts in any order.
+#[must_use]
+pub fn revision(files: &[SourceFile]) -> Revision {
+    let mut files: Vec<&SourceFile> = files.iter().collect();
+    files.sort_by_key(|file| Arc::clone(file.name()));
+    let mut context = digest::Context::new(&digest::SHA256);
+    for file in files {
+        // Lengths, so that no two lists of files give the same bytes.
+        for part in [file.name(), file.text()] {
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part.as_bytes());
+        }
+    }
+    Revision::of_digest(context.finish().as_ref())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,307 @@
+//! Declared buckets, and whether what services do with them is safe.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use super::draft::Draft;
+use super::names::defined_twice;
+use super::settings::shown;
+use crate::diagnostics::toml::nearest;
+use crate::diagnostics::{Collector, Problem, Span, Spanned};
+use crate::policy::document::BucketEntry;
+use crate::policy::model::{Access, Bucket, Discard, Location, Storage};
+use solewriter_types::keyspace::BucketName;
+
+/// The least that nats-server takes as `duplicate_window`.
+const LEAST_WINDOW: Duration = Duration::from_millis(100);
+
+/// The least that nats-server takes as `subject_delete_marker_ttl`.
+const LEAST_MARKER: Duration = Duration::from_secs(1);
+
+/// What nats-server sets when a stream has no `duplicate_window`.
+const USUAL_WINDOW: Duration = Duration::from_secs(120);
+
+/// The largest `max_msg_size` that a stream's configuration can say.
+const LARGEST_VALUE: u64 = i32::MAX as u64;
+
+/// The declared buckets, and where each name stands.
+#[derive(Default)]
+pub struct Buckets {
+    pub list: Vec<Bucket>,
+    pub names: HashMap<BucketName, (usize, Span)>,
+}
+
+impl Buckets {
+    fn get(&self, name: &BucketName) -> Option<(&Bucket, &Span)> {
+        let (at, span) = self.names.get(name)?;
+        Some((self.list.get(*at)?, span))
+    }
+}
+
+/// Judges every declaration.
+pub fn check(entries: Vec<BucketEntry>, problems: &Collector) -> Buckets {
+    let mut buckets = Buckets::default();
+    for entry in entries {
+        let name = match BucketName::parse(&entry.name.value) {
+            Ok(name) => name,
+            Err(error) => {
+                let text = shown(&entry.name.value);
+                problems.push(
+                    Problem::error("bad-name", format!("`{text}` cannot name a bucket: {error}"))
+                        .at(&entry.name.span, "")
+                        .help("a declaration is about a whole bucket: `[bucket.NAME]`"),
+                );
+                continue;
+            }
+        };
+        let bucket = bucket(name.clone(), &entry, problems);
+        if let Some((_, first)) = buckets.names.get(&name) {
+            problems.push(defined_twice("bucket", &entry.name, first));
+            continue;
+        }
+        buckets.names.insert(name, (buckets.list.len(), entry.name.span));
+        buckets.list.push(bucket);
+    }
+    buckets
+}
+
+fn bucket(name: BucketName, entry: &BucketEntry, problems: &Collector) -> Bucket {
+    check_times(entry, problems);
+    if let Some(size) = entry.max_value_size.as_ref().filter(|s| s.value > LARGEST_VALUE) {
+        problems.push(
+            Problem::error("out-of-range", "`max_value_size` is out of range")
+                .at(&size.span, "must be less than 2GiB"),
+        );
+    }
+    let storage = choice(
+        "storage",
+        entry.storage.as_ref(),
+        [Storage::File, Storage::Memory],
+        Storage::as_str,
+        problems,
+    );
+    let discard = choice(
+        "discard",
+        entry.discard.as_ref(),
+        [Discard::New, Discard::Old],
+        Discard::as_str,
+        problems,
+    );
+    let small =
+        |n: &Option<Spanned<i64>>| n.as_ref().map_or(1, |n| u8::try_from(n.value).unwrap_or(1));
+    let flag = |f: &Option<Spanned<bool>>, default| f.as_ref().map_or(default, |f| f.value);
+    let ttl = entry.ttl.as_ref().map(|ttl| ttl.value);
+    let bucket = Bucket {
+        name,
+        history: small(&entry.history),
+        ttl,
+        key_ttl: flag(&entry.key_ttl, false),
+        limit_markers: entry.limit_markers.as_ref().map(|time| time.value),
+        max_value_size: entry.max_value_size.as_ref().map(|size| size.value),
+        max_bytes: entry.max_bytes.as_ref().map(|size| size.value),
+        replicas: small(&entry.replicas),
+        storage,
+        compression: flag(&entry.compression, false),
+        discard,
+        direct: flag(&entry.direct, true),
+        rollup: flag(&entry.rollup, true),
+        duplicate_window: entry
+            .duplicate_window
+            .as_ref()
+            .map_or(USUAL_WINDOW.min(ttl.unwrap_or(USUAL_WINDOW)), |window| window.value),
+        part_owners: flag(&entry.part_owners, false),
+        description: entry.description.as_ref().map(|text| text.value.clone()),
+        at: Location::from(&entry.name.span),
+    };
+    check_markers(&bucket, entry, problems);
+    if bucket.part_owners {
+        check_hardened(&bucket, entry, problems);
+    }
+    bucket
+}
+
+/// nats-server switches `allow_msg_ttl` on by itself where a stream has markers.
+fn check_markers(bucket: &Bucket, entry: &BucketEntry, problems: &Collector) {
+    let Some(markers) = &entry.limit_markers else { return };
+    if markers.value < LEAST_MARKER {
+        problems.push(
+            Problem::error("out-of-range", "`limit_markers` is out of range")
+                .at(&markers.span, "nats-server takes 1s or more"),
+        );
+    }
+    if !bucket.key_ttl {
+        let off = entry.key_ttl.as_ref().map_or(&entry.name.span, |flag| &flag.span);
+        problems.push(
+            Problem::error("markers-without-ttl", "`limit_markers` needs `key_ttl = true`")
+                .at(&markers.span, "")
+                .also(off, "keys have no TTL here")
+                .help("add `key_ttl = true`, or leave `limit_markers` out"),
+        );
+    }
+}
+
+fn check_times(entry: &BucketEntry, problems: &Collector) {
+    for (key, time) in [("ttl", &entry.ttl), ("duplicate_window", &entry.duplicate_window)] {
+        if let Some(time) = time.as_ref().filter(|time| time.value < LEAST_WINDOW) {
+            problems.push(
+                Problem::error("out-of-range", format!("`{key}` is out of range"))
+                    .at(&time.span, "nats-server takes 100ms or more"),
+            );
+        }
+    }
+    if let (Some(ttl), Some(window)) = (&entry.ttl, &entry.duplicate_window)
+        && window.value > ttl.value
+    {
+        problems.push(
+            Problem::error("out-of-range", "`duplicate_window` is out of range")
+                .at(&window.span, "longer than values are kept")
+                .also(&ttl.span, "values are kept for this long")
+                .help("nats-server refuses this; shorten it, or leave it out"),
+        );
+    }
+}
+
+/// One of two words; the first of them when nothing is written.
+fn choice<T: Copy>(
+    key: &str,
+    written: Option<&Spanned<String>>,
+    values: [T; 2],
+    name: impl Fn(T) -> &'static str,
+    problems: &Collector,
+) -> T {
+    let [default, _] = values;
+    let Some(written) = written else { return default };
+    if let Some(value) = values.into_iter().find(|value| name(*value) == written.value) {
+        return value;
+    }
+    let names = values.map(|value| format!("{:?}", name(value))).join(" or ");
+    problems.push(
+        Problem::error("bad-value", format!("`{key}` cannot be `{}`", shown(&written.value)))
+            .at(&written.span, format!("must be {names}")),
+    );
+    default
+}
+
+/// Each of these settings keeps one owner of a part from harming the others.
+fn check_hardened(bucket: &Bucket, entry: &BucketEntry, problems: &Collector) {
+    let refuse = |span: Option<&Span>, harm: &str, help: &str| {
+        problems.push(
+            Problem::error(
+                "unsafe-shared-bucket",
+                format!("bucket `{}` is not safe for owners of parts", bucket.name),
+            )
+            .at(span.unwrap_or(&entry.name.span), harm)
+            .help(help),
+        );
+    };
+    if bucket.rollup {
+        refuse(
+            entry.rollup.as_ref().map(|r| &r.span),
+            "with rollup, one put erases the keys of every owner",
+            "add `rollup = false` (then KV purge is refused; put, get and delete work)",
+        );
+    }
+    if bucket.duplicate_window > LEAST_WINDOW {
+        refuse(
+            entry.duplicate_window.as_ref().map(|w| &w.span),
+            "within this time, one owner can have another's write dropped as a duplicate (default 2m)",
+            "add `duplicate_window = \"100ms\"`, the least that nats-server takes",
+        );
+    }
+    if bucket.discard == Discard::Old && bucket.max_bytes.is_some() {
+        refuse(
+            entry.discard.as_ref().map(|d| &d.span),
+            "when it is full, one owner's writes drop the values of the others",
+            "write `discard = \"new\"`, or leave `max_bytes` out",
+        );
+    } else if let Some(cap) = &entry.max_bytes {
+        problems.push(
+            Problem::warning(
+                "shared-cap",
+                format!("one owner of a part can fill bucket `{}`", bucket.name),
+            )
+            .at(&cap.span, "when it is full, nobody's writes are stored")
+            .help("leave `max_bytes` out, or give each owner a bucket"),
+        );
+    }
+}
+
+/// Reports every bucket that is owned or read and not declared, once, where it is named first.
+pub fn check_declared(buckets: &Buckets, drafts: &[Draft], problems: &Collector) {
+    let mut missing: BTreeMap<&BucketName, (&Span, usize)> = BTreeMap::new();
+    for draft in drafts {
+        for (rule, place) in draft.rules() {
+            if let Access::Owns(keyspace) | Access::Reads(keyspace) = &rule.access
+                && !buckets.names.contains_key(keyspace.bucket())
+            {
+                missing.entry(keyspace.bucket()).or_insert((&place.span, 0)).1 += 1;
+            }
+        }
+    }
+    for (name, (span, times)) in missing {
+        let more = match times {
+            1 => String::new(),
+            2 => "and in 1 more place".to_owned(),
+            n => format!("and in {} more places", n - 1),
+        };
+        if problems.is_full() {
+            return;
+        }
+        let known = buckets.list.iter().map(|bucket| bucket.name.as_str());
+        let near = nearest(name.as_str(), known);
+        let help = match near {
+            Some(near) => format!("did you mean `{near}`? Otherwise declare it: `[bucket.{name}]`"),
+            None => format!("declare it: `[bucket.{name}]`"),
+        };
+        problems.push(
+            Problem::error("undeclared-bucket", format!("bucket `{name}` is not declared"))
+                .at(span, more)
+                .help(help),
+        );
+    }
+}
+
+/// Holds the services' keyspaces against the declarations.
+pub fn check_use(buckets: &Buckets, drafts: &[Draft], problems: &Collector) {
+    for draft in drafts {
+        for (rule, place) in draft.rules() {
+            let (keyspace, owns) = match &rule.access {
+                Access::Owns(keyspace) => (keyspace, true),
+                Access::Reads(keyspace) => (keyspace, false),
+                _ => continue,
+            };
+            let Some((bucket, declared)) = buckets.get(keyspace.bucket()) else { continue };
+            if keyspace.part().is_none() {
+                continue;
+            }
+            if owns && !bucket.part_owners {
+                problems.push(
+                    Problem::error(
+                        "part-owner",
+                        format!("`{}` may not own a part of bucket `{}`", draft.service.name, bucket.name),
+                    )
+                    .at(&place.span, "")
+                    .also(declared, "declared without `part_owners = true`")
+                    .help("own the whole bucket, or allow owners of parts where the bucket is declared"),
+                );
+            }
+            if !bucket.direct {
+                problems.push(
+                    Problem::error(
+                        "part-without-direct",
+                        format!(
+                            "`{}` cannot be held to a part of bucket `{}`",
+                            draft.service.name, bucket.name
+                        ),
+                    )
+                    .at(&place.span, "")
+                    .also(declared, "declared with `direct = false`")
+                    .help(
+                        "remove `direct = false`: without direct gets, the key to read is not in the \
+                         subject, and the server cannot check it",
+                    ),
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Entries that add nothing, and what all such searches of a policy may take.
+
+use std::collections::BTreeMap;
+
+use super::settings::Place;
+use crate::diagnostics::{Collector, Problem};
+use crate::policy::model::{Access, Rule};
+use solewriter_types::subject::tree::PatternTree;
+
+/// The longest search of a whole policy for what is likely not meant, in places looked at: well
+/// below a second. Each entry adds some, which is more than it takes without a crowd of wildcards.
+pub const MAX_STEPS: usize = 10_000_000;
+pub const STEPS_OF_ENTRY: usize = 100;
+
+/// What is left of the searches; shared by all, so that the policy as a whole is bounded.
+pub struct Effort(pub usize);
+
+impl Effort {
+    /// For one policy.
+    pub fn new() -> Self {
+        Self(MAX_STEPS)
+    }
+
+    /// Says so when not everything was looked at.
+    pub fn report(&self, problems: &Collector) {
+        if self.0 == 0 {
+            problems.push(
+                Problem::note("not-compared", "not every entry was compared with the others").help(
+                    "there are many with `*` or `>` in many places, so entries that add \
+                           nothing, or that nobody is on the other side of, may not be told of",
+                ),
+            );
+        }
+    }
+}
+
+/// Warns of entries that another entry of the same table makes needless.
+pub fn check_covered<'r>(
+    rules: impl Iterator<Item = (&'r Rule, &'r Place)>,
+    effort: &mut Effort,
+    problems: &Collector,
+) {
+    let mut groups: BTreeMap<&str, Vec<(String, &Rule, &Place)>> = BTreeMap::new();
+    for (rule, place) in rules {
+        // What one owns one reads, so the two are looked at together.
+        let (group, subjects) = match &rule.access {
+            Access::Owns(keyspace) | Access::Reads(keyspace) => ("reads", keyspace.subjects()),
+            Access::Publishes(p)
+            | Access::Subscribes(p)
+            | Access::Answers(p)
+            | Access::Calls(p) => (rule.access.verb(), p.to_string()),
+            Access::Audits(stream) => (rule.access.verb(), stream.to_string()),
+        };
+        groups.entry(group).or_default().push((subjects, rule, place));
+    }
+    for entries in groups.values().filter(|entries| entries.len() > 1) {
+        let mut tree = PatternTree::new();
+        for (i, (subjects, ..)) in entries.iter().enumerate() {
+            tree.insert_text(subjects, i, 0);
+        }
+        for (i, (subjects, rule, place)) in entries.iter().enumerate() {
+            let Ok(cover) = tree.cover(subjects, Some(i), &mut effort.0) else { return };
+            let Some(cover) = cover else { continue };
+            let Some((other, by, by_place)) = entries.get(cover) else { continue };
+            // To read is no reason not to own; of two equal entries the second is needless; what
+            // `*` stands for is nobody's entry.
+            let kept =
+                matches!(rule.access, Access::Owns(_)) && matches!(by.access, Access::Reads(_));
+            let twin = other == subjects && rule.access.verb() == by.access.verb();
+            if place.everything || kept || (twin && cover > i) {
+                continue;
+            }
+            let (message, label) = if twin {
+                (format!("`{}` is listed twice", rule.access), "first listed here".to_owned())
+            } else {
+                (
+                    format!("`{}` adds nothing", rule.access),
+                    format!("`{by}` covers it", by = by.access),
+                )
+            };
+            problems.push(
+                Problem::warning("covered", message)
+                    .at(&place.span, "")
+                    .also(&by_place.span, label)
+                    .help("remove it"),
+            );
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! One service after another, and what no two may share.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::draft::Draft;
+use super::names::{check_name, defined_twice};
+use super::role::{self, Roles};
+use super::settings::{self, Scope, Settings};
+use crate::diagnostics::{Collector, Problem, Span, Spanned};
+use crate::grant::AuditStreams;
+use crate::keys::UserKey;
+use crate::policy::document::{KeyEntry, ServiceEntry};
+use crate::policy::model::{Bucket, Location, Service, ServiceKey};
+use solewriter_types::connection_type::ConnectionType;
+
+/// What a service is judged in.
+pub struct Context<'c> {
+    pub defaults: Settings,
+    pub buckets: &'c [Bucket],
+    pub roles: &'c Roles,
+    pub audit: &'c AuditStreams,
+    /// How many rules may still be made.
+    pub left: &'c Cell<usize>,
+    /// Whether all files could be read, so that what is missing is really missing.
+    pub complete: bool,
+    pub problems: &'c Collector,
+}
+
+/// Judges every service. A service with problems is given back as far as it could be read.
+pub fn check(entries: Vec<ServiceEntry>, context: &Context<'_>) -> Vec<Draft> {
+    let problems = context.problems;
+    let mut names: HashMap<String, Span> = HashMap::new();
+    let mut holders: HashMap<UserKey, Spanned<Arc<str>>> = HashMap::new();
+    let mut drafts = Vec::with_capacity(entries.len());
+    for entry in entries {
+        check_name("service", &entry.name, problems);
+        if let Some(first) = names.get(&entry.name.value) {
+            problems.push(defined_twice("service", &entry.name, first));
+            continue;
+        }
+        names.insert(entry.name.value.clone(), entry.name.span.clone());
+        drafts.push(service(entry, &mut holders, context));
+    }
+    drafts
+}
+
+fn service(
+    entry: ServiceEntry,
+    holders: &mut HashMap<UserKey, Spanned<Arc<str>>>,
+    context: &Context<'_>,
+) -> Draft {
+    let problems = context.problems;
+    let name: Arc<str> = entry.name.value.as_str().into();
+    if entry.keys.is_empty() {
+        problems.push(
+            Problem::warning("no-keys", format!("service `{name}` has no usable key"))
+                .at(&entry.name.span, "nobody can connect as it")
+                .help("add `nkeys = [\"U...\"]`"),
+        );
+    }
+    let keys: Vec<ServiceKey> =
+        entry.keys.into_iter().filter_map(|key| check_key(key, &name, holders, problems)).collect();
+    check_gap(&entry.name, &keys, problems);
+    let Context { buckets, audit, left, .. } = *context;
+    let scope = Scope { service: &name, role: None, buckets, audit, left, problems };
+    let (mut rules, mut places) = settings::rules(&entry.grants, &scope);
+    let (more_rules, more_places) =
+        role::apply(&entry.roles, context.roles, context.complete, &scope);
+    rules.extend(more_rules);
+    places.extend(more_places);
+    let Settings { account, lifetime, sources, connections } =
+        settings::settings(entry.settings, problems).or(&context.defaults);
+    if let Some(reason) = entry.disabled.as_ref().filter(|r| r.value.trim().is_empty()) {
+        problems.push(
+            Problem::error("no-reason", "`disabled` needs a reason")
+                .at(&reason.span, "")
+                .help("say why, for those who wonder; leave `disabled` out to enable the service"),
+        );
+    }
+    let service = Service {
+        name,
+        description: entry.description.map(|text| text.value),
+        keys,
+        rules,
+        account,
+        lifetime,
+        sources: sources.unwrap_or_default(),
+        connections: connections.unwrap_or_else(|| vec![ConnectionType::Standard]),
+        disabled: entry.disabled.map(|reason| reason.value),
+        at: Location::from(&entry.name.span),
+    };
+    Draft { service, places }
+}
+
+/// Warns when a rotation leaves a time in which no key is valid.
+fn check_gap(name: &Spanned<String>, keys: &[ServiceKey], problems: &Collector) {
+    let mut windows: Vec<(i64, i64)> = keys
+        .iter()
+        .map(|key| (key.not_before.unwrap_or(i64::MIN), key.not_after.unwrap_or(i64::MAX)))
+        .collect();
+    windows.sort_unstable();
+    let Some((_, mut covered)) = windows.first().copied() else { return };
+    for (from, until) in windows {
+        if from > covered {
+            let time = |seconds| {
+                jiff::Timestamp::from_second(seconds)
+                    .map_or_else(|_| seconds.to_string(), |t| t.to_string())
+            };
+            problems.push(
+                Problem::warning(
+                    "key-gap",
+                    format!(
+                        "no key of `{}` is valid from {} until {}",
+                        name.value,
+                        time(covered),
+                        time(from)
+                    ),
+                )
+                .at(&name.span, "it cannot connect in between")
+                .help("let the windows of the old and the new key overlap"),
+            );
+        }
+        covered = covered.max(until);
+    }
+}
+
+fn check_key(
+    entry: KeyEntry,
+    service: &Arc<str>,
+    holders: &mut HashMap<UserKey, Spanned<Arc<str>>>,
+    problems: &Collector,
+) -> Option<ServiceKey> {
+    let KeyEntry { key: written, not_before, not_after } = entry;
+    let key = match UserKey::parse(&written.value) {
+        Ok(key) => key,
+        Err(error) => {
+            problems.push(
+                // The text is not repeated: it may be a seed.
+                Problem::error("bad-nkey", format!("not a public user NKEY: {error}"))
+                    .at(&written.span, "")
+                    .help("a public user NKEY begins with 'U' and has 56 characters"),
+            );
+            return None;
+        }
+    };
+    if let (Some(from), Some(until)) = (&not_before, &not_after)
+        && from.value >= until.value
+    {
+        problems.push(
+            Problem::error("empty-window", "the key is never valid")
+                .at(&until.span, "not after this")
+                .also(&from.span, "and not before this")
+                .help("`not_before` must be earlier than `not_after`"),
+        );
+    }
+    if let Some(first) = holders.get(&key) {
+        let problem = if first.value == *service {
+            Problem::error("duplicate-nkey", format!("service `{service}` lists an NKEY twice"))
+                .help("remove one of the two")
+        } else {
+            let message = format!("services `{}` and `{service}` share an NKEY", first.value);
+            Problem::error("shared-nkey", message)
+                .help("give each service its own key: whoever holds this one would be both")
+        };
+        problems.push(problem.at(&written.span, "again here").also(&first.span, "first here"));
+        return None;
+    }
+    holders.insert(key, Spanned::new(Arc::clone(service), written.span));
+    let not_before = not_before.map(|time| time.value);
+    let not_after = not_after.map(|time| time.value);
+    Some(ServiceKey { key, not_before, not_after })
+}

@@ -1,0 +1,181 @@
+//! The messages are in `tests/fixtures`; here is what no single policy can show.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::diagnostics::render::Style;
+use crate::policy::model::Access;
+use solewriter_types::keyspace::Keyspace;
+
+/// Pieces that get further into the language than arbitrary characters do.
+const PIECES: &[&str] = &[
+    "[service.a]\n",
+    "[service.\"b.c\"]\n",
+    "[[service.a]]\n",
+    "[service]\n",
+    "[bucket.orders]\n",
+    "[role.r]\n",
+    "[naming]\n",
+    "[[naming.except]]\n",
+    "[defaults]\n",
+    "buckets = ",
+    "events = ",
+    "requests = ",
+    "entries = ",
+    "reason = ",
+    "service = ",
+    "roles = ",
+    "answers = ",
+    "history = ",
+    "max_bytes = ",
+    "part_owners = true\n",
+    "\"{service}\"",
+    "\"{name}.>\"",
+    "\"*\"",
+    "\"r\"",
+    "nkeys = ",
+    "owns = ",
+    "reads = ",
+    "publishes = ",
+    "sources = ",
+    "connections = ",
+    "lifetime = ",
+    "disabled = ",
+    "key = ",
+    "[",
+    "]",
+    "{",
+    "}",
+    ",",
+    "\n",
+    "\"",
+    "\"\"\"",
+    "\"orders\"",
+    "\"orders/a.>\"",
+    "\"UB3JFQ5NGVALXAB4AIFTV3TGZWEIOERSGTVAY3TRIPAK3VZ76QY632XP\"",
+    "\"1h\"",
+    "\"10.0.0.0/8\"",
+    "2027-01-01T00:00:00Z",
+    "é",
+    "\u{0}",
+    "\u{feff}",
+    "\r\n",
+    "\t",
+    "#",
+    "=",
+    ".",
+    "*",
+    ">",
+    "'",
+    "\\u0000",
+    "\u{202e}",
+    "0x",
+    "9e9",
+];
+
+fn any_text() -> impl Strategy<Value = String> {
+    let piece = prop_oneof![
+        8 => prop::sample::select(PIECES).prop_map(str::to_owned),
+        1 => any::<String>(),
+    ];
+    prop::collection::vec(piece, 0..40).prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #[test]
+    fn never_panics(texts in prop::collection::vec(any_text(), 0..3)) {
+        let files: Vec<_> =
+            texts.iter().enumerate().map(|(i, t)| SourceFile::new(format!("{i}"), t.as_str())).collect();
+        if let Err(problems) = validate(&files) {
+            prop_assert!(problems.has_errors());
+            prop_assert!(!problems.render(Style::Plain).is_empty());
+            prop_assert!(!problems.render(Style::Coloured).is_empty());
+        }
+    }
+
+    #[test]
+    fn what_validates_has_one_writer_for_any_key(
+        owns in prop::collection::vec(
+            prop::collection::vec("(p|q)(/(a|b|\\*)(\\.(a|b)){0,2}(\\.>)?)?", 0..3), 1..4)
+    ) {
+        let mut text = String::new();
+        for bucket in ["p", "q"] {
+            text += &format!(
+                "[bucket.{bucket}]\npart_owners = true\nrollup = false\nduplicate_window = '100ms'\n"
+            );
+        }
+        for (i, entries) in owns.iter().enumerate() {
+            text += &format!("[service.s{i}]\nowns = {entries:?}\n");
+        }
+        let owns: Vec<Vec<Keyspace>> = owns
+            .iter()
+            .map(|entries| entries.iter().filter_map(|e| Keyspace::parse(e).ok()).collect())
+            .collect();
+        let Ok(valid) = validate(&[SourceFile::new("p", text)]) else { return Ok(()) };
+        prop_assert_eq!(valid.policy.services().len(), owns.len());
+        for (i, mine) in valid.policy.services().iter().enumerate() {
+            for theirs in valid.policy.services().iter().skip(i + 1) {
+                for a in &mine.rules {
+                    for b in &theirs.rules {
+                        if let (Access::Owns(a), Access::Owns(b)) = (&a.access, &b.access) {
+                            prop_assert_eq!(a.shared_key(b), None);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_revision_is_of_names_and_texts_in_any_order() {
+    let file = SourceFile::new;
+    let one = revision(&[file("a", "x"), file("b", "y")]);
+    assert_eq!(one, revision(&[file("b", "y"), file("a", "x")]));
+    assert_ne!(one, revision(&[file("a", "xb"), file("", "y")]));
+    assert_ne!(one, revision(&[file("a", "x"), file("b", "z")]));
+    assert_eq!((one.whole().len(), one.to_string().len()), (64, 12));
+}
+
+#[test]
+fn a_seed_in_the_policy_is_not_repeated() {
+    let seed = crate::keys::Seed::<crate::keys::User>::generate();
+    let secret = seed.expose();
+    let text = format!(
+        "[service.{secret}]\nnkeys = [\"{secret}\"]\n{secret} = 1\nowns = [\"{secret}\", \"{secret} \"]\n\
+         account = \" {secret}\"\n"
+    );
+    let problems = validate(&[SourceFile::new("p", text)]).unwrap_err();
+    let shown = format!("{problems} {}", problems.render(Style::Coloured));
+    assert!(shown.contains("which is secret"));
+    assert!(!shown.contains(&secret[10..30]), "{shown}");
+}
+
+#[test]
+fn what_little_text_stands_for_is_bounded() {
+    let mut text = String::from("[role.all]\nreads = [\"*\"]\n");
+    for i in 0..1001 {
+        text += &format!("[bucket.b{i}]\n[service.s{i}]\nroles = [\"all\"]\n");
+    }
+    let problems = validate(&[SourceFile::new("p", text)]).unwrap_err();
+    assert!(problems.iter().any(|problem| problem.code == "too-many-rules"));
+}
+
+#[test]
+fn a_convention_has_so_many_templates_at_most() {
+    let policy = |count| {
+        let templates: Vec<String> = (0..count).map(|n| format!("n{n}.>")).collect();
+        let text = format!(
+            "[naming]
+events = {templates:?}
+[service.s]
+publishes = ['n0.a']
+"
+        );
+        validate(&[SourceFile::new("p", text)])
+    };
+    policy(200).unwrap();
+    let problems = policy(201).unwrap_err();
+    assert!(problems.iter().any(|problem| problem.code == "too-many-templates"));
+}

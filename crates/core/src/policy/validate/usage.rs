@@ -1,0 +1,263 @@
+//! Warnings and notes: a policy that holds, and is likely not what was meant.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use super::bucket::Buckets;
+use super::covered::{Effort, MAX_STEPS, STEPS_OF_ENTRY, check_covered};
+use super::draft::Draft;
+use super::role::Roles;
+use super::settings::Place;
+use crate::diagnostics::{Collector, Problem};
+use crate::policy::model::{Access, Rule};
+use solewriter_types::connection_type::ConnectionType;
+use solewriter_types::subject::tree::PatternTree;
+use solewriter_types::subject::{Pattern, StarError, deny_below_stars};
+
+/// Judges each service by itself.
+pub fn check(drafts: &[Draft], effort: &mut Effort, problems: &Collector) {
+    // Not shared with what is only advice: a policy must not be refused for that.
+    let entries: usize = drafts.iter().map(|draft| draft.service.rules.len()).sum();
+    let mut steps = MAX_STEPS.saturating_add(entries.saturating_mul(STEPS_OF_ENTRY));
+    effort.0 = effort.0.saturating_add(entries.saturating_mul(STEPS_OF_ENTRY));
+    for draft in drafts {
+        // A role's own entries were judged with the role.
+        check_covered(draft.rules().filter(|(rule, _)| rule.role.is_none()), effort, problems);
+        check_deputy(draft, problems);
+        check_stars(draft, &mut steps, problems);
+        check_leafnode(draft, problems);
+    }
+}
+
+/// A leafnode is told each subject that others subscribe to and that it may publish to: with
+/// `answers`, everybody's inboxes, whose names are all that protects them. And nats-server keeps
+/// buckets and JetStream from leafnodes.
+fn check_leafnode(draft: &Draft, problems: &Collector) {
+    if !draft.service.connections.contains(&ConnectionType::Leafnode) {
+        return;
+    }
+    let name = &draft.service.name;
+    let find = |wanted: fn(&Access) -> bool| draft.rules().find(|(rule, _)| wanted(&rule.access));
+    if let Some((_, answers)) = find(|access| matches!(access, Access::Answers(_))) {
+        problems.push(
+            Problem::error(
+                "leafnode-answers",
+                format!("`{name}` may connect as LEAFNODE and answers requests"),
+            )
+            .at(&answers.span, "it may publish to inboxes, so a server tells it everybody's")
+            .help(
+                "give what answers a service of its own, whose `connections` have no LEAFNODE: \
+                 a leafnode that knows an inbox can forge the answer to it",
+            ),
+        );
+    }
+    let kept =
+        |access: &Access| matches!(access, Access::Owns(_) | Access::Reads(_) | Access::Audits(_));
+    if let Some((rule, kept)) = find(kept) {
+        problems.push(
+            Problem::warning(
+                "leafnode-keyspaces",
+                format!(
+                    "`{name}` may connect as LEAFNODE, by which `{}` does not work",
+                    rule.access
+                ),
+            )
+            .at(&kept.span, "nats-server lets neither keys nor JetStream through to a leafnode")
+            .help("connect by STANDARD or WEBSOCKET for that; a leafnode carries plain subjects"),
+        );
+    }
+}
+
+/// A subscription that ends in `*` comes with a denial of what is below it, which would take
+/// away what another entry grants there.
+fn check_stars(draft: &Draft, steps: &mut usize, problems: &Collector) {
+    let subscribed: Vec<(&Pattern, &Place)> = draft
+        .rules()
+        .filter_map(|(rule, place)| match &rule.access {
+            Access::Subscribes(pattern) | Access::Answers(pattern) => Some((pattern, place)),
+            _ => None,
+        })
+        .collect();
+    let patterns: Vec<&Pattern> = subscribed.iter().map(|(pattern, _)| *pattern).collect();
+    let (star, other) = match deny_below_stars(&patterns, steps) {
+        Ok(_) => return,
+        Err(StarError::Conflict { star, other }) => (star, other),
+        Err(StarError::TooEntangled) => {
+            let Some((_, place)) = subscribed.first() else { return };
+            let name = &draft.service.name;
+            let message = format!("the subscriptions of `{name}` take too long to compare");
+            return problems.push(
+                Problem::error("too-entangled", message)
+                    .at(&place.span, "")
+                    .help("use fewer that end in `*`"),
+            );
+        }
+    };
+    let (Some((star, at)), Some((other, below))) = (subscribed.get(star), subscribed.get(other))
+    else {
+        return;
+    };
+    let above = star.as_str().strip_suffix('*').unwrap_or(star.as_str());
+    problems.push(
+        Problem::error("star-conflict", format!("`{star}` cannot stand beside `{other}`"))
+            .at(&at.span, format!("a client may send `{above}>` here, so `{star}.>` is denied"))
+            .also(&below.span, "and that would be denied with it")
+            .help(format!("write `{above}>` if all below may be received; else name the subjects")),
+    );
+}
+
+/// A service that owns and answers can be made to write its own keys: the caller chooses the
+/// reply subject, and the server lets the owner publish there.
+fn check_deputy(draft: &Draft, problems: &Collector) {
+    let find = |wanted: fn(&Access) -> bool| draft.rules().find(|(rule, _)| wanted(&rule.access));
+    let answers = find(|access| matches!(access, Access::Answers(_)));
+    let owns = find(|access| matches!(access, Access::Owns(_)));
+    let (Some((_, answers)), Some((_, owns))) = (answers, owns) else { return };
+    problems.push(
+        Problem::warning(
+            "confused-deputy",
+            format!("`{}` owns a keyspace and answers requests", draft.service.name),
+        )
+        .at(&answers.span, "a caller chooses where the answer goes")
+        .also(&owns.span, "and may choose a key of this")
+        .help(
+            "no permission can prevent it: answer only to subjects that begin with `_INBOX.`, or \
+             split the service in two",
+        ),
+    );
+}
+
+/// What is asked for and nobody offers, and the other way round.
+pub fn check_counterparts(
+    buckets: &Buckets,
+    roles: &Roles,
+    drafts: &[Draft],
+    effort: &mut Effort,
+    problems: &Collector,
+) {
+    let mut offered = Offered::default();
+    for draft in drafts {
+        for (rule, _) in draft.rules() {
+            match &rule.access {
+                Access::Owns(keyspace) => {
+                    let part = keyspace.part().map_or(">", |part| part.as_str());
+                    let tree = offered.owned.entry(keyspace.bucket().as_str()).or_default();
+                    tree.insert_text(part, 0, 0);
+                }
+                Access::Publishes(pattern) => offered.published.tree.insert(pattern, 0, 0),
+                Access::Answers(pattern) => offered.answered.tree.insert(pattern, 0, 0),
+                Access::Reads(_) | Access::Subscribes(_) | Access::Calls(_) | Access::Audits(_) => {
+                }
+            }
+        }
+    }
+    let mut said: HashSet<(Arc<str>, usize)> = HashSet::new();
+    for draft in drafts {
+        for (rule, place) in draft.rules() {
+            // Said already: an error.
+            if let Access::Reads(keyspace) = &rule.access
+                && !buckets.names.contains_key(keyspace.bucket())
+            {
+                continue;
+            }
+            let Some(problem) = offered.missing(rule, place, effort) else { continue };
+            // A role's entry is said once, not for each service that has the role.
+            let key = (Arc::clone(place.span.file().name()), place.span.range().start);
+            if rule.role.is_none() || said.insert(key) {
+                problems.push(problem);
+            }
+        }
+    }
+    for bucket in &buckets.list {
+        if !offered.owned.contains_key(bucket.name.as_str())
+            && let Some((_, span)) = buckets.names.get(&bucket.name)
+        {
+            let message = format!("nobody owns bucket `{}`", bucket.name);
+            problems
+                .push(Problem::note("unowned-bucket", message).at(span, "nothing can be written"));
+        }
+    }
+    for role in roles.values().filter(|role| !role.used.get()) {
+        let message = format!("no service has role `{}`", role.name.value);
+        problems.push(Problem::note("unused-role", message).at(&role.name.span, ""));
+    }
+}
+
+#[derive(Default)]
+struct Offered<'d> {
+    owned: BTreeMap<&'d str, PatternTree<'d>>,
+    published: Searched<'d>,
+    answered: Searched<'d>,
+}
+
+/// A tree that remembers what it was asked: many services subscribe to the same.
+#[derive(Default)]
+struct Searched<'d> {
+    tree: PatternTree<'d>,
+    answers: HashMap<&'d str, bool>,
+}
+
+impl<'d> Searched<'d> {
+    fn lacks(&mut self, pattern: &'d Pattern, effort: &mut Effort) -> bool {
+        let Self { tree, answers } = self;
+        let pattern = pattern.as_str();
+        *answers
+            .entry(pattern)
+            .or_insert_with(|| tree.overlaps(pattern, &mut effort.0) == Ok(false))
+    }
+}
+
+impl<'d> Offered<'d> {
+    fn missing(&mut self, rule: &'d Rule, place: &Place, effort: &mut Effort) -> Option<Problem> {
+        let note = |code, message: String| Some(Problem::note(code, message).at(&place.span, ""));
+        match &rule.access {
+            Access::Reads(keyspace) if !place.everything => {
+                let part = keyspace.part().map_or(">", |part| part.as_str());
+                let tree = self.owned.get(keyspace.bucket().as_str());
+                let held = |tree: &PatternTree<'_>| tree.overlaps(part, &mut effort.0) != Ok(false);
+                let owned = tree.is_some_and(held);
+                if owned { None } else { note("unowned-read", format!("nobody owns `{keyspace}`")) }
+            }
+            Access::Calls(pattern) if self.answered.lacks(pattern, effort) => {
+                note("unanswered-call", format!("nobody answers `{pattern}`"))
+            }
+            Access::Subscribes(pattern) if self.published.lacks(pattern, effort) => {
+                note("unpublished-subscription", format!("nobody publishes to `{pattern}`"))
+            }
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diagnostics::SourceFile;
+    use crate::policy::validate::validate;
+
+    #[test]
+    fn what_takes_too_long_to_compare_is_told_or_refused() {
+        let text = "[service.s]\nsubscribes = [\"e.a.*\", \"e.b.*\", \"e.a.c\"]\n";
+        let file = SourceFile::new("p.toml", text);
+        let policy = validate(std::slice::from_ref(&file)).unwrap().policy;
+        let place = Place { span: file.span(0..1), everything: false };
+        let service = policy.services()[0].clone();
+        let draft = Draft { places: vec![place; service.rules.len()], service };
+        let codes = |effort: &mut Effort, steps: &mut usize| -> Vec<&str> {
+            let problems = Collector::new();
+            check_covered(draft.rules(), effort, &problems);
+            check_stars(&draft, steps, &problems);
+            effort.report(&problems);
+            problems.finish().iter().map(|problem| problem.code).collect()
+        };
+        assert_eq!(codes(&mut Effort::new(), &mut { MAX_STEPS }), ["covered"]);
+        assert_eq!(codes(&mut Effort(3), &mut { MAX_STEPS }), ["not-compared"]);
+        assert!(codes(&mut Effort::new(), &mut 3).contains(&"too-entangled"));
+        // All services together have one bound.
+        let mut steps = 60;
+        let mut all = Effort(60);
+        let found: Vec<_> = (0..9).map(|_| codes(&mut all, &mut steps)).collect();
+        assert!(!found[0].contains(&"too-entangled") && found[8].contains(&"too-entangled"));
+        assert!(!found[0].contains(&"not-compared") && found[8].contains(&"not-compared"));
+    }
+}

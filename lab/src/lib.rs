@@ -1,0 +1,33 @@
+//! The load tool: what an authorisation costs, how many there are in a second, how long they take.
+//!
+//! [`direct`] plays nats-server towards a real `solewriter serve` process over TCP, so that the
+//! service is measured with its messaging and without a server's costs. [`connect`] puts real
+//! clients on a real nats-server. [`report`] runs the whole comparison and writes
+//! `docs/performance.md` ([`render`]); [`soak`] watches half the load for long. Nothing here has a part in
+//! deciding or issuing: a production build leaves it out. Unix only.
+
+pub mod ceiling;
+pub mod cleanup;
+pub mod cli;
+pub mod crypto;
+pub mod direct;
+pub mod fake_server;
+pub mod fixture_policy;
+pub mod latency;
+pub mod plot;
+pub mod real_clients;
+pub mod render;
+pub mod report;
+pub mod request;
+pub mod results;
+pub mod soak;
+pub mod testbed;
+
+/// What went wrong in a run, in words.
+pub type Error = Box<dyn std::error::Error + Send + Sync>;
+
+/// Tells on stderr how far a long run is, so that stdout keeps to the figures.
+#[allow(clippy::print_stderr)]
+pub fn progress(line: &str) {
+    eprintln!("{line}");
+}

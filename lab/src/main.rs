@@ -1,0 +1,22 @@
+//! `solewriter-lab`: puts load on solewriter and measures it.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use solewriter_lab::cli::Load;
+
+/// What solewriter costs, how much it carries, how long it takes.
+#[derive(Parser)]
+#[command(name = "solewriter-lab", version, propagate_version = true, max_term_width = 100)]
+struct Lab {
+    #[command(flatten)]
+    load: Load,
+}
+
+fn main() -> ExitCode {
+    // What is measured is solewriter itself, built into this binary: `serve` is its own command.
+    if std::env::args_os().nth(1).is_some_and(|command| command == "serve") {
+        return solewriter::cli::Cli::parse().run();
+    }
+    Lab::parse().load.run()
+}

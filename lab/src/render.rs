@@ -1,0 +1,597 @@
+//! From results to `docs/performance.md` and its plots. A pure function: a test makes the page anew
+//! from the results that are kept, so that no number in it can come from anywhere else.
+
+use std::fmt::Write as _;
+
+use super::direct;
+use super::plot::{Axis, Plot, Series};
+use super::request::Kind;
+use super::results::{Connect, Direct, Machine, Report, Sample, Scale, Soak, median};
+use crate::real_clients::Against;
+
+/// A file of the page: its name under `docs/`, and its text.
+pub type Page = (String, String);
+
+/// Given with the goals, and not measured here: a callout on callout.go with four handlers, on a
+/// machine of the same kind. Microseconds of CPU for each authorisation, plain and sealed.
+const GIVEN_GO: [f64; 2] = [544.0, 881.0];
+/// Given likewise: connections per second through nats-server with callout.go, at 64.
+const GIVEN_GO_CONNECTIONS: f64 = 1_000.0;
+
+/// What was to be reached, and whether it was.
+pub struct Goal {
+    /// In words.
+    pub goal: String,
+    /// What was found.
+    pub found: String,
+    /// Whether that is enough; `None` when nothing was found.
+    pub met: Option<bool>,
+    /// Whether what it is compared with was measured in the same run.
+    pub same_run: bool,
+}
+
+fn goal(goal: &str, found: Option<f64>, unit: &str, met: impl Fn(f64) -> bool) -> Goal {
+    Goal {
+        goal: goal.to_owned(),
+        found: found.map_or_else(|| "not measured".to_owned(), |f| format!("{}{unit}", short(f))),
+        met: found.map(met),
+        same_run: true,
+    }
+}
+
+/// A number with as many digits as mean something.
+fn short(value: f64) -> String {
+    if value.abs() >= 100.0 { thousands(value) } else { format!("{value:.2}") }
+}
+
+fn thousands(value: f64) -> String {
+    let digits = format!("{value:.0}");
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index) % 3 == 0 && digit.is_ascii_digit() {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+fn megabytes(bytes: u64) -> String {
+    format!("{:.1} MB", direct::count(bytes) / 1e6)
+}
+
+fn middle<T>(outcomes: &[T], value: impl Fn(&T) -> f64) -> Option<f64> {
+    median(outcomes.iter().map(value))
+}
+
+fn optional<T>(outcomes: &[T], value: impl Fn(&T) -> Option<f64>) -> Option<f64> {
+    median(outcomes.iter().filter_map(value))
+}
+
+fn ratio(above: Option<f64>, below: Option<f64>) -> Option<f64> {
+    above.zip(below).filter(|(_, below)| *below > 0.0).map(|(above, below)| above / below)
+}
+
+fn cell(value: Option<f64>) -> String {
+    value.map_or_else(|| "-".to_owned(), short)
+}
+
+impl Report {
+    fn part(&self, sealed: bool) -> Option<&Direct> {
+        self.direct.iter().find(|part| part.sealed == sealed)
+    }
+
+    fn against(&self, against: Against) -> Option<&Connect> {
+        self.connect.iter().find(|part| part.against == against)
+    }
+
+    /// The least that is answered, as a part of the most, or of what is offered where that is less.
+    fn worst_goodput(&self) -> Option<f64> {
+        let rates = || self.goodput.iter().map(|point| point.outcome.per_second);
+        let peak = rates().fold(0.0, f64::max);
+        let parts = self.goodput.iter().filter(|point| point.times >= 1.0).filter_map(|point| {
+            let outcome = &point.outcome;
+            let offered = ratio(Some(direct::count(outcome.sent)), Some(outcome.seconds))?;
+            ratio(Some(outcome.per_second), Some(offered.min(peak)))
+        });
+        parts.reduce(f64::min)
+    }
+
+    /// Every goal, in the order of the page.
+    #[must_use]
+    pub fn goals(&self) -> Vec<Goal> {
+        let mut goals = Vec::new();
+        for (sealed, given, part_of_go) in [(false, 0, 0.30), (true, 1, 0.22)] {
+            let part = self.part(sealed);
+            let name = if sealed { "sealed" } else { "plain" };
+            let cpu = part.and_then(Direct::cpu_us);
+            let crypto = part.and_then(Direct::crypto);
+            let sealing = part.map(|part| part.sealing_us);
+            let contained = crypto.zip(sealing).map(|(crypto, sealing)| crypto + sealing);
+            goals.push(goal(
+                &format!(
+                    "CPU per authorisation at most 1.35 times the cryptography that it contains, {name}"
+                ),
+                ratio(cpu, contained),
+                " times",
+                |times| times <= 1.35,
+            ));
+            let go = GIVEN_GO.get(given).copied();
+            goals.push(Goal {
+                same_run: false,
+                ..goal(
+                    &format!("at most {part_of_go} of the CPU given for callout.go with four handlers, {name}"),
+                    ratio(cpu, go),
+                    " times",
+                    |times| times <= part_of_go,
+                )
+            });
+        }
+        let rate = [false, true].map(|sealed| self.part(sealed).and_then(Direct::per_second));
+        let slower = rate.iter().flatten().copied().reduce(f64::min);
+        goals.push(goal(
+            "at least 10,000/s, 64 in flight, plain and sealed",
+            slower,
+            "/s",
+            |rate| rate >= 10_000.0,
+        ));
+        let tails = self.direct.iter();
+        let tails = tails.filter_map(|part| middle(&part.half, |o| o.latency.p99_ms));
+        let apart = self.goodput.iter().find(|point| point.times <= 0.5);
+        goals.push(goal(
+            "p99 at half of the maximum rate under 5 ms, the generator on processors of its own",
+            apart.map(|point| point.outcome.latency.p99_ms),
+            " ms",
+            |ms| ms < 5.0,
+        ));
+        goals.push(goal(
+            "the same with the generator sharing all processors",
+            tails.reduce(f64::max),
+            " ms",
+            |ms| ms < 5.0,
+        ));
+        goals.extend(self.connect_goals());
+        let misused = |kind| self.misuse.iter().find(|m| m.kind == kind);
+        let cost = |kind| misused(kind).and_then(|m| median(m.cpu_us.iter().copied()));
+        let refused = [Kind::UnknownKey, Kind::BadSignature, Kind::Forged].map(cost);
+        let dearest = refused.iter().flatten().copied().reduce(f64::max);
+        goals.push(goal(
+            "a refusal costs no more than a grant",
+            ratio(dearest, cost(Kind::Good)),
+            " times",
+            |times| times <= 1.0,
+        ));
+        goals.push(goal(
+            "goodput never below 90% of its peak, up to 4 times the capacity",
+            self.worst_goodput().map(|part| part * 100.0),
+            "%",
+            |percent| percent >= 90.0,
+        ));
+        goals.extend(self.scale_goals());
+        goals
+    }
+
+    fn connect_goals(&self) -> Vec<Goal> {
+        let [ours, ceiling, floor] = [Against::Solewriter, Against::Ceiling, Against::StaticUsers]
+            .map(|against| self.against(against));
+        let rate = |part: Option<&Connect>| part.and_then(|p| middle(&p.closed, |o| o.per_second));
+        let apart = |part: Option<&Connect>| part.and_then(|p| middle(&p.apart, |o| o.per_second));
+        let p50 = |part: Option<&Connect>| part.and_then(|p| middle(&p.open, |o| o.latency.p50_ms));
+        let storm = |part: Option<&Connect>| part.and_then(|p| middle(&p.storm, |s| s.seconds));
+        vec![
+            Goal {
+                same_run: false,
+                ..goal(
+                    "through nats-server: at least 1.4 times the connections/s given for callout.go",
+                    ratio(rate(ours), Some(GIVEN_GO_CONNECTIONS)),
+                    " times",
+                    |times| times >= 1.4,
+                )
+            },
+            goal(
+                "at least 95% of the connections/s of a callout that only signs a fixed grant, each on \
+                 processors of its own",
+                ratio(apart(ours), apart(ceiling)).map(|part| part * 100.0),
+                "%",
+                |percent| percent >= 95.0,
+            ),
+            goal(
+                "the same with server, clients and callout sharing all processors",
+                ratio(rate(ours), rate(ceiling)).map(|part| part * 100.0),
+                "%",
+                |percent| percent >= 95.0,
+            ),
+            goal(
+                "median latency at 500 connections/s at most 1.8 times that of static nkey users",
+                ratio(p50(ours), p50(floor)),
+                " times",
+                |times| times <= 1.8,
+            ),
+            goal(
+                "a storm is over in at most 1.15 times the time with a callout that only signs",
+                ratio(storm(ours), storm(ceiling)),
+                " times",
+                |times| times <= 1.15,
+            ),
+        ]
+    }
+
+    fn scale_goals(&self) -> Vec<Goal> {
+        let usual = || self.scale.iter().filter(|part| part.subjects == 20);
+        let cpu = |part: &Scale| optional(&part.many, |o| o.service_cpu_us);
+        let (few, most) = (usual().min_by_key(|p| p.services), usual().max_by_key(|p| p.services));
+        let start = usual().find(|part| part.services == 10_000);
+        vec![
+            goal(
+                "an authorisation in the largest policy costs what it does in the smallest (within 10%)",
+                ratio(most.and_then(cpu), few.and_then(cpu)),
+                " times",
+                |times| times <= 1.1,
+            ),
+            goal(
+                "ready in under a second with 10,000 services",
+                start.and_then(|part| median(part.start_up.iter().copied())),
+                " s",
+                |seconds| seconds < 1.0,
+            ),
+        ]
+    }
+
+    /// The page and its plots.
+    #[must_use]
+    pub fn pages(&self, soak: Option<&Soak>) -> Vec<Page> {
+        let mut page = String::from(include_str!("performance-head.md"));
+        machine(&mut page, &self.machine);
+        let _ = writeln!(
+            page,
+            "Measured on {} in {:.0} minutes; the machine's load average before was {:.1}.\n",
+            self.date,
+            self.seconds / 60.0,
+            self.load_before
+        );
+        page.push_str("## The goals\n\n| goal | found | met |\n| --- | --- | --- |\n");
+        for Goal { goal, found, met, same_run } in self.goals() {
+            let met = met.map_or("not measured", |met| if met { "yes" } else { "**no**" });
+            let note =
+                if same_run { "" } else { " (the other figure is given, not from this run)" };
+            let _ = writeln!(page, "| {goal} | {found}{note} | {met} |");
+        }
+        let mut pages = Vec::new();
+        self.direct_part(&mut page, &mut pages);
+        self.goodput_part(&mut page, &mut pages);
+        self.connect_part(&mut page, &mut pages);
+        self.scale_part(&mut page, &mut pages);
+        self.misuse_part(&mut page);
+        if let Some(soak) = soak {
+            soak.part(&mut page, &mut pages);
+        }
+        pages.insert(0, ("performance.md".to_owned(), page));
+        pages
+    }
+
+    fn direct_part(&self, page: &mut String, pages: &mut Vec<Page>) {
+        page.push_str(
+            "\n## Straight to the service\n\n\
+             | requests | CPU each, µs | cryptography alone, µs | times | answers/s, 64 in flight | \
+             p50 / p99, 1 in flight, ms | p50 / p99 at half the maximum, ms | answer, bytes |\n\
+             | --- | --- | --- | --- | --- | --- | --- | --- |\n",
+        );
+        let mut series = Vec::new();
+        for part in &self.direct {
+            let name = if part.sealed { "sealed" } else { "plain" };
+            let crypto = part.crypto().map(|crypto| crypto + part.sealing_us);
+            let _ = writeln!(
+                page,
+                "| {name} | {} | {} | {} | {} | {} / {} | {} / {} | {} |",
+                cell(part.cpu_us()),
+                cell(crypto),
+                cell(ratio(part.cpu_us(), crypto)),
+                cell(part.per_second()),
+                cell(middle(&part.one, |o| o.latency.p50_ms)),
+                cell(middle(&part.one, |o| o.latency.p99_ms)),
+                cell(middle(&part.half, |o| o.latency.p50_ms)),
+                cell(middle(&part.half, |o| o.latency.p99_ms)),
+                thousands(direct::count(u64::try_from(part.answer_bytes).unwrap_or_default())),
+            );
+            if let Some(outcome) = part.half.last() {
+                series.push(Series { name: name.to_owned(), points: tail(&outcome.latency.curve) });
+            }
+        }
+        let plot = Plot {
+            title: "Latency at half of the maximum rate, open loop",
+            x: ("one in so many is slower", Axis::Logarithmic),
+            y: ("ms", Axis::Logarithmic),
+            series,
+        };
+        pages.push(("performance/latency.svg".to_owned(), plot.svg()));
+        page.push_str("\n![Latency distribution](performance/latency.svg)\n");
+        page.push_str(
+            "\nBeside neighbours that must not matter, sealed, at half of the maximum:\n\n",
+        );
+        page.push_str(
+            "| beside | p50, ms | p99, ms | answered late |\n| --- | --- | --- | --- |\n",
+        );
+        for part in &self.isolation {
+            let latency = &part.outcome.latency;
+            let (p50, p99) = (short(latency.p50_ms), short(latency.p99_ms));
+            let _ = writeln!(page, "| {} | {p50} | {p99} | {} |", part.beside, part.outcome.late);
+        }
+        page.push_str(
+            "\n| instances | CPU each, µs | answers/s, 64 in flight |\n| --- | --- | --- |\n",
+        );
+        for part in &self.instances {
+            let cpu = cell(optional(&part.rounds, |o| o.service_cpu_us));
+            let rate = cell(middle(&part.rounds, |o| o.per_second));
+            let _ = writeln!(page, "| {} | {cpu} | {rate} |", part.instances);
+        }
+        page.push_str(
+            "\nInstances share nothing but the queue group, so what an authorisation costs is what \
+             tells whether two do twice the work of one: on machines of their own they do when the \
+             CPU for each stays the same. On one machine with as many processors as one instance \
+             fills, the rate cannot double.\n",
+        );
+    }
+
+    fn goodput_part(&self, page: &mut String, pages: &mut Vec<Page>) {
+        page.push_str(
+            "\n## More than it can carry\n\nAnswers in time (10 s, as long as nats-server waits in `deploy/nats-server.conf`) \
+             where more and more is offered. The service has one half of the processors and the generator \
+             the other, so that what is offered takes nothing from what is answered",
+        );
+        let _ = write!(page, ": there it carries {}/s.\n\n", short(self.goodput_capacity));
+        page.push_str(
+            "\
+             | offered, times the capacity | offered/s | answered in time/s | late | p99, ms |\n\
+             | --- | --- | --- | --- | --- |\n",
+        );
+        let offered = |o: &direct::Outcome| ratio(Some(direct::count(o.sent)), Some(o.seconds));
+        for point in &self.goodput {
+            let outcome = &point.outcome;
+            let _ = writeln!(
+                page,
+                "| {} | {} | {} | {} | {} |",
+                point.times,
+                cell(offered(outcome)),
+                short(outcome.per_second),
+                outcome.late,
+                short(outcome.latency.p99_ms)
+            );
+        }
+        let line = |name: &str, value: &dyn Fn(&direct::Outcome) -> f64| Series {
+            name: name.to_owned(),
+            points: self.goodput.iter().map(|p| (p.times, value(&p.outcome))).collect(),
+        };
+        let plot = Plot {
+            title: "Goodput",
+            x: ("offered, times the capacity", Axis::Linear),
+            y: ("per second", Axis::Linear),
+            series: vec![
+                line("answered in time", &|o| o.per_second),
+                line("offered", &|o| offered(o).unwrap_or_default()),
+            ],
+        };
+        pages.push(("performance/goodput.svg".to_owned(), plot.svg()));
+        page.push_str("\n![Goodput curve](performance/goodput.svg)\n");
+    }
+
+    fn connect_part(&self, page: &mut String, pages: &mut Vec<Page>) {
+        page.push_str(
+            "\n## Real clients through a real nats-server\n\n\
+             | who decides | connections/s at 64 | CPU each, µs: server | callout | the callout on \
+             processors of its own | p50 / p99 at 500/s, ms \
+             | all back after a storm, s | attempts that failed in it | refused twice in a row |\n\
+             | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
+        );
+        let mut series = Vec::new();
+        for part in &self.connect {
+            let name = match part.against {
+                Against::Solewriter => "solewriter",
+                Against::Ceiling => "a callout that only signs a fixed grant",
+                Against::StaticUsers => "nobody: static nkey users",
+            };
+            let _ = writeln!(
+                page,
+                "| {name} | {} | {} | {} | {} | {} / {} | {} | {} | {} |",
+                cell(middle(&part.closed, |o| o.per_second)),
+                cell(optional(&part.closed, |o| o.server_cpu_us)),
+                cell(optional(&part.closed, |o| o.service_cpu_us)),
+                cell(middle(&part.apart, |o| o.per_second)),
+                cell(middle(&part.open, |o| o.latency.p50_ms)),
+                cell(middle(&part.open, |o| o.latency.p99_ms)),
+                cell(middle(&part.storm, |s| s.seconds)),
+                cell(middle(&part.storm, |s| direct::count(s.retries))),
+                cell(middle(&part.storm, |s| direct::count(s.gave_up))),
+            );
+            if let Some(outcome) = part.open.last() {
+                series.push(Series { name: name.to_owned(), points: tail(&outcome.latency.curve) });
+            }
+        }
+        let storm = self.connect.iter().flat_map(|part| &part.storm).map(|s| s.clients).max();
+        let _ = writeln!(
+            page,
+            "\nThe storm: {} clients stand, the server is restarted, and all connect at once. Who \
+             fails tries again after 2 to 2.1 s, as nats.go does.",
+            storm.map_or_else(|| "no".to_owned(), |n| n.to_string())
+        );
+        page.push_str(
+            "\nWhere server, clients and callout share processors that are all busy, whatever the \
+             callout computes is taken from the server, and a callout that verifies cannot come up to \
+             one that does not. On processors of its own (one half of them; the server and its clients \
+             have the other), what counts is whether the server ever waits for it.\n",
+        );
+        let plot = Plot {
+            title: "Latency of connections at 500 a second, open loop",
+            x: ("one in so many is slower", Axis::Logarithmic),
+            y: ("ms", Axis::Logarithmic),
+            series,
+        };
+        pages.push(("performance/connections.svg".to_owned(), plot.svg()));
+        page.push_str("\n![Latency of connections](performance/connections.svg)\n");
+        page.push_str(
+            "\nGiven with the goals and not measured in this run, on a machine of the same kind: \
+             callout.go 1,000 connections/s at 64, 1,050 µs of the server's CPU each, p50 / p99 5.4 / \
+             29 ms at 500/s; static users 3,110/s, 490 µs, 1.3 / 13 ms.\n",
+        );
+    }
+
+    fn scale_part(&self, page: &mut String, pages: &mut Vec<Page>) {
+        page.push_str(
+            "\n## Small and large\n\n\
+             | services | subjects in a grant | policy | from start to ready, s | memory when ready | \
+             after answering clients | bytes a service | CPU each, µs | cryptography, µs | p50, 1 in flight, ms |\n\
+             | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
+        );
+        let smallest = self.scale.iter().filter(|p| p.subjects == 20).min_by_key(|p| p.services);
+        for part in &self.scale {
+            let more = smallest.filter(|s| s.services < part.services).map(|smallest| {
+                let services = part.services - smallest.services;
+                let bytes = part.rss_ready.saturating_sub(smallest.rss_ready);
+                direct::count(bytes) / direct::count(u64::try_from(services).unwrap_or(1))
+            });
+            let size = direct::count(u64::try_from(part.policy_bytes).unwrap_or_default());
+            let _ = writeln!(
+                page,
+                "| {} | {} | {:.2} MB | {} | {} | {} ({} clients) | {} | {} | {} | {} |",
+                thousands(direct::count(u64::try_from(part.services).unwrap_or_default())),
+                part.subjects,
+                size / 1e6,
+                cell(median(part.start_up.iter().copied())),
+                megabytes(part.rss_ready),
+                megabytes(part.rss_after),
+                thousands(direct::count(u64::try_from(part.clients).unwrap_or_default())),
+                cell(more),
+                cell(optional(&part.many, |o| o.service_cpu_us)),
+                short(part.crypto_us),
+                cell(middle(&part.one, |o| o.latency.p50_ms)),
+            );
+        }
+        let of = |name: &str, value: &dyn Fn(&Scale) -> Option<f64>| Series {
+            name: name.to_owned(),
+            points: (self.scale.iter().filter(|part| part.subjects == 20))
+                .filter_map(|part| {
+                    let services = u64::try_from(part.services).unwrap_or_default();
+                    Some((direct::count(services), value(part)?))
+                })
+                .collect(),
+        };
+        let plot = Plot {
+            title: "What a larger policy costs",
+            x: ("services", Axis::Logarithmic),
+            y: ("see the legend", Axis::Logarithmic),
+            series: vec![
+                of("CPU each, us", &|part| optional(&part.many, |o| o.service_cpu_us)),
+                of("memory when ready, MB", &|part| Some(direct::count(part.rss_ready) / 1e6)),
+                of("start-up, s", &|part| median(part.start_up.iter().copied())),
+            ],
+        };
+        pages.push(("performance/scale.svg".to_owned(), plot.svg()));
+        page.push_str("\n![Scale](performance/scale.svg)\n");
+    }
+
+    fn misuse_part(&self, page: &mut String) {
+        page.push_str(
+            "\n## What is refused\n\nAt half of the maximum rate, sealed. Forged requests, which no \
+             server signed, get no answer.\n\n| requests | CPU each, µs |\n| --- | --- |\n",
+        );
+        for part in &self.misuse {
+            let name = match part.kind {
+                Kind::Good => "granted",
+                Kind::UnknownKey => "a key that no service has",
+                Kind::BadSignature => "a signature by another key",
+                Kind::Forged => "signed by no server",
+            };
+            let _ = writeln!(page, "| {name} | {} |", cell(median(part.cpu_us.iter().copied())));
+        }
+    }
+}
+
+/// From quantiles to "one in so many is slower", which shows the tail.
+fn tail(curve: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    let slower = curve.iter().filter(|(quantile, _)| *quantile < 1.0);
+    slower.map(|(quantile, ms)| (1.0 / (1.0 - quantile), *ms)).collect()
+}
+
+fn machine(page: &mut String, machine: &Machine) {
+    let build = if machine.release { "release" } else { "debug" };
+    let _ = writeln!(
+        page,
+        "{} processors ({}), {} of memory, {}; solewriter {} ({build} build), nats-server {}. The \
+         generators run on the same machine, on loopback.",
+        machine.processors,
+        machine.processor,
+        megabytes(machine.memory),
+        machine.system,
+        machine.solewriter,
+        machine.nats_server
+    );
+}
+
+impl Soak {
+    /// How much more memory the service had in the last quarter than in the second, as a factor.
+    #[must_use]
+    pub fn growth(&self) -> Option<f64> {
+        let length = self.samples.len();
+        let quarter = |number: usize| {
+            let range = length * number / 4..length * (number + 1) / 4;
+            let samples = self.samples.get(range).unwrap_or_default();
+            middle(samples, |sample: &Sample| direct::count(sample.service_rss))
+        };
+        ratio(quarter(3), quarter(1))
+    }
+
+    /// What was to be reached, and whether it was.
+    #[must_use]
+    pub fn goals(&self) -> Vec<Goal> {
+        let failed = Some(direct::count(self.failed));
+        vec![
+            goal("no failed authorisation", failed, " failed", |failed| failed == 0.0),
+            goal(
+                "flat memory (last quarter against the second, within 5%)",
+                self.growth(),
+                " times",
+                |g| g <= 1.05,
+            ),
+        ]
+    }
+
+    fn part(&self, page: &mut String, pages: &mut Vec<Page>) {
+        let _ = writeln!(
+            page,
+            "\n## The soak\n\n{:.0} minutes from {}, real clients through nats-server {} at {} a second, \
+             half of the {} that the machine carried before, with {} changes of the policy and {} \
+             restarts of nats-server. {} connections were made. {} attempts met no server, or one that had just \
+             started and had nobody to ask yet, and were made again.\n\n\
+             | goal | found | met |\n| --- | --- | --- |",
+            self.seconds / 60.0,
+            self.date,
+            self.machine.nats_server,
+            short(self.rate),
+            short(self.capacity),
+            self.reloads,
+            self.restarts,
+            thousands(direct::count(self.connected)),
+            thousands(direct::count(self.retried)),
+        );
+        for Goal { goal, found, met, .. } in self.goals() {
+            let met = met.map_or("not measured", |met| if met { "yes" } else { "**no**" });
+            let _ = writeln!(page, "| {goal} | {found} | {met} |");
+        }
+        let line = |name: &str, value: &dyn Fn(&Sample) -> f64| Series {
+            name: name.to_owned(),
+            points: self.samples.iter().map(|s| (s.at / 60.0, value(s))).collect(),
+        };
+        let plot = Plot {
+            title: "The soak",
+            x: ("minutes", Axis::Linear),
+            y: ("see the legend", Axis::Logarithmic),
+            series: vec![
+                line("memory of solewriter, MB", &|s| direct::count(s.service_rss) / 1e6),
+                line("of nats-server, MB", &|s| direct::count(s.server_rss) / 1e6),
+                line("connections/s", &|s| s.per_second),
+                line("p99, ms", &|s| s.p99_ms),
+            ],
+        };
+        pages.push(("performance/soak.svg".to_owned(), plot.svg()));
+        page.push_str("\n![The soak](performance/soak.svg)\n");
+    }
+}

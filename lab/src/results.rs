@@ -1,0 +1,261 @@
+//! What the whole comparison found, as it is kept (`docs/performance/*.json`): everything in
+//! `docs/performance.md` is made from these and from nothing else.
+
+use serde::{Deserialize, Serialize};
+
+use super::direct;
+use super::request::Kind;
+use crate::real_clients::{self, Against, Storm};
+
+/// Where and when.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Machine {
+    /// The processor's name.
+    pub processor: String,
+    /// Processors.
+    pub processors: usize,
+    /// Memory, in bytes.
+    pub memory: u64,
+    /// Operating system and kernel.
+    pub system: String,
+    /// solewriter's version.
+    pub solewriter: String,
+    /// nats-server's version.
+    pub nats_server: String,
+    /// Whether solewriter was built for release.
+    pub release: bool,
+}
+
+/// The whole comparison.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub struct Report {
+    /// Where.
+    pub machine: Machine,
+    /// When it began (UTC).
+    pub date: String,
+    /// How long it took, in seconds.
+    pub seconds: f64,
+    /// The load average of the last minute before it began: what else the machine had to do.
+    pub load_before: f64,
+    /// Requests straight to the service, in the clear and sealed.
+    pub direct: Vec<Direct>,
+    /// Requests a second that the service carries on the processors that it has for the next.
+    #[serde(default)]
+    pub goodput_capacity: f64,
+    /// More and more requests, in the order of their number.
+    pub goodput: Vec<Goodput>,
+    /// What is refused, and what it costs.
+    pub misuse: Vec<Misuse>,
+    /// Policies of several sizes.
+    pub scale: Vec<Scale>,
+    /// One instance and two.
+    pub instances: Vec<Instances>,
+    /// What must not delay a decision.
+    pub isolation: Vec<Isolation>,
+    /// Real clients through a real server.
+    pub connect: Vec<Connect>,
+}
+
+/// Requests straight to the service.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct Direct {
+    /// Whether they are sealed.
+    pub sealed: bool,
+    /// CPU of the four signatures, in microseconds, before and after each round.
+    pub crypto_us: Vec<f64>,
+    /// CPU of opening the request and sealing the answer; 0 in the clear.
+    pub sealing_us: f64,
+    /// The answer's size in bytes.
+    pub answer_bytes: usize,
+    /// 64 in flight.
+    pub many: Vec<direct::Outcome>,
+    /// One in flight.
+    pub one: Vec<direct::Outcome>,
+    /// Half of the maximum rate, open loop.
+    pub half: Vec<direct::Outcome>,
+}
+
+/// One point of the goodput curve.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct Goodput {
+    /// Offered, as a multiple of the capacity.
+    pub times: f64,
+    /// What came of it.
+    pub outcome: direct::Outcome,
+}
+
+/// What one kind of request costs.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Misuse {
+    /// What was asked.
+    pub kind: Kind,
+    /// CPU of the service for each, in microseconds, by round.
+    pub cpu_us: Vec<f64>,
+}
+
+/// One size of policy or grant.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct Scale {
+    /// Services in the policy.
+    pub services: usize,
+    /// Subjects in each grant.
+    pub subjects: usize,
+    /// The policy's texts, in bytes.
+    pub policy_bytes: usize,
+    /// From exec to ready, in seconds, by run.
+    pub start_up: Vec<f64>,
+    /// Resident memory when ready, in bytes.
+    pub rss_ready: u64,
+    /// Resident memory after every client was answered, in bytes.
+    pub rss_after: u64,
+    /// Clients that were answered.
+    pub clients: usize,
+    /// CPU of the four signatures, in microseconds.
+    pub crypto_us: f64,
+    /// The answer's size in bytes.
+    pub answer_bytes: usize,
+    /// 64 in flight.
+    pub many: Vec<direct::Outcome>,
+    /// One in flight.
+    pub one: Vec<direct::Outcome>,
+}
+
+/// So many instances.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct Instances {
+    /// How many.
+    pub instances: usize,
+    /// 64 in flight.
+    pub rounds: Vec<direct::Outcome>,
+}
+
+/// A run at half of the capacity beside something that must not disturb it.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct Isolation {
+    /// What goes on beside it.
+    pub beside: String,
+    /// The run.
+    pub outcome: direct::Outcome,
+}
+
+/// Real clients, against one of those who decide.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Connect {
+    /// Who decides.
+    pub against: Against,
+    /// 64 at a time.
+    pub closed: Vec<real_clients::Outcome>,
+    /// The same with the callout on processors of its own.
+    pub apart: Vec<real_clients::Outcome>,
+    /// 500 a second.
+    pub open: Vec<real_clients::Outcome>,
+    /// All at once.
+    pub storm: Vec<Storm>,
+}
+
+/// A long run.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct Soak {
+    /// Where.
+    pub machine: Machine,
+    /// When it began (UTC).
+    pub date: String,
+    /// How long it was to run, in seconds.
+    pub seconds: f64,
+    /// Connections per second that the machine carried before, closed loop.
+    pub capacity: f64,
+    /// Connections per second that were offered.
+    pub rate: f64,
+    /// Connections that were made.
+    pub connected: u64,
+    /// Connections refused, or not made in time, while the server stood.
+    pub failed: u64,
+    /// Attempts that met no server, or one that had just begun and had nobody to ask; each was made
+    /// again.
+    pub retried: u64,
+    /// Changes of the policy that came into force.
+    pub reloads: u64,
+    /// Restarts of nats-server.
+    pub restarts: u64,
+    /// Over time.
+    pub samples: Vec<Sample>,
+}
+
+/// One moment of a long run.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
+pub struct Sample {
+    /// Seconds since the beginning.
+    pub at: f64,
+    /// Resident memory of the service, in bytes.
+    pub service_rss: u64,
+    /// Resident memory of nats-server, in bytes.
+    pub server_rss: u64,
+    /// Connections made since the sample before, per second.
+    pub per_second: f64,
+    /// 99 of 100 of those were faster, in milliseconds.
+    pub p99_ms: f64,
+}
+
+/// The middle one; of an even number, the lower of the two in the middle.
+#[must_use]
+pub fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
+    let mut values: Vec<f64> = values.into_iter().collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len().checked_sub(1)? / 2).copied()
+}
+
+impl Direct {
+    /// CPU of the service for each authorisation, in microseconds.
+    #[must_use]
+    pub fn cpu_us(&self) -> Option<f64> {
+        median(self.many.iter().filter_map(|outcome| outcome.service_cpu_us))
+    }
+
+    /// The four signatures, in microseconds.
+    #[must_use]
+    pub fn crypto(&self) -> Option<f64> {
+        median(self.crypto_us.iter().copied())
+    }
+
+    /// Authorisations per second, 64 in flight.
+    #[must_use]
+    pub fn per_second(&self) -> Option<f64> {
+        median(self.many.iter().map(|outcome| outcome.per_second))
+    }
+}
+
+impl Machine {
+    /// This machine, and what runs on it.
+    #[must_use]
+    pub fn here(nats_server: String) -> Self {
+        let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+        let after = |text: &str, name: &str| {
+            let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+            line.split_once(':').map(|(_, value)| value.trim().to_owned()).unwrap_or_default()
+        };
+        let memory = after(&read("/proc/meminfo"), "MemTotal");
+        let memory = memory.split(' ').next().and_then(|kb| kb.parse::<u64>().ok());
+        Self {
+            processor: after(&read("/proc/cpuinfo"), "model name"),
+            processors: std::thread::available_parallelism().map_or(1, usize::from),
+            memory: memory.unwrap_or_default() * 1024,
+            system: format!(
+                "{} {} {}",
+                std::env::consts::OS,
+                read("/proc/sys/kernel/osrelease").trim(),
+                std::env::consts::ARCH
+            ),
+            solewriter: env!("CARGO_PKG_VERSION").to_owned(),
+            nats_server,
+            release: !cfg!(debug_assertions),
+        }
+    }
+}
+
+/// What else the machine has to do: the load average of the last minute.
+#[must_use]
+pub fn load_average() -> f64 {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().and_then(|load| load.parse().ok()).unwrap_or_default()
+}

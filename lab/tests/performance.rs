@@ -1,0 +1,54 @@
+//! `docs/performance.md` says what was measured, and nothing else.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::path::Path;
+
+use solewriter_lab::results::{Report, Soak};
+
+fn docs() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs"))
+}
+
+fn read<T: serde::de::DeserializeOwned>(name: &str) -> Option<T> {
+    let text = std::fs::read(docs().join("performance").join(name)).ok()?;
+    Some(serde_json::from_slice(&text).unwrap())
+}
+
+/// The page and its plots are what the results that are kept make of them, byte for byte.
+#[test]
+fn no_number_in_the_page_is_written_by_hand() {
+    let Some(report) = read::<Report>("report.json") else {
+        assert!(
+            !docs().join("performance.md").exists(),
+            "a page without the results it is made of"
+        );
+        return;
+    };
+    let soak: Option<Soak> = read("soak.json");
+    for (name, text) in report.pages(soak.as_ref()) {
+        let found = std::fs::read_to_string(docs().join(&name)).unwrap_or_default();
+        let help = format!("docs/{name}: make it with `solewriter load report --render`");
+        assert!(found == text, "{help}");
+    }
+    assert!(report.machine.release, "figures of a debug build mean nothing");
+    assert!(report.connect.iter().all(|part| part.closed.len() > 1), "a quick run means nothing");
+}
+
+/// What was not measured is said to be so, and no goal is met by it.
+#[test]
+fn a_report_of_nothing_meets_nothing() {
+    let report = Report::default();
+    for goal in report.goals() {
+        assert_eq!((goal.met, goal.found.as_str()), (None, "not measured"), "{}", goal.goal);
+    }
+    let pages = report.pages(Some(&Soak::default()));
+    let page = &pages[0].1;
+    assert!(page.contains("not measured") && !page.contains("NaN"), "{page}");
+    for (name, text) in &pages {
+        let svg = name.strip_prefix("performance/");
+        let shown = svg.is_none_or(|svg| page.contains(&format!("](performance/{svg})")));
+        assert!(shown, "{name} is not on the page");
+        assert!(!text.contains("NaN") && !text.contains("inf"), "{name}");
+    }
+}

@@ -1,0 +1,192 @@
+//! `solewriter policy`: the policy in its bucket, for people.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use tokio::time::timeout;
+
+use super::{fail, runtime};
+use crate::cli::common::{Output, SettingsArgs, line};
+use crate::config::Tool;
+use crate::nats::Login;
+use crate::nats::connect;
+use crate::policy_source::bucket::entry::Entry;
+use crate::policy_source::bucket::{Bucket, ReadError};
+use solewriter_core::diagnostics::Problem;
+
+mod log;
+mod pull;
+mod push;
+mod reach;
+mod status;
+
+/// How long a connection may take.
+const CONNECT_WITHIN: Duration = Duration::from_secs(10);
+
+/// Keep the policy in a NATS KV bucket: push, pull, log, show, rollback, status.
+///
+/// The bucket is in an account of its own, where no service reaches it, and every instance of
+/// `serve` whose settings name it follows it. A push is whole or nothing, and of two people who
+/// push at once one is told to look again.
+///
+/// Ends with 0 when it is done, with 1 when it is not (the policy does not hold, somebody else was
+/// first, instances serve something else, open connections were not reached), and with 2 when it cannot
+/// be asked.
+#[derive(Args)]
+pub struct PolicyCommand {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Push(push::Push),
+    Pull(pull::Pull),
+    Log(log::Log),
+    Show(log::Show),
+    Rollback(push::Rollback),
+    Status(status::Status),
+}
+
+impl PolicyCommand {
+    /// Runs the command.
+    #[must_use]
+    pub fn run(self) -> ExitCode {
+        let runtime = match runtime() {
+            Ok(runtime) => runtime,
+            Err(error) => return fail(&error),
+        };
+        let done = runtime.block_on(async {
+            match self.command {
+                Command::Push(push) => push.run().await,
+                Command::Pull(pull) => pull.run().await,
+                Command::Log(log) => log.run().await,
+                Command::Show(show) => show.run().await,
+                Command::Rollback(rollback) => rollback.run().await,
+                Command::Status(status) => status.run().await,
+            }
+        });
+        done.unwrap_or_else(|output| output).print()
+    }
+}
+
+/// The deployment that is meant.
+#[derive(Args)]
+#[command(mut_arg("config", |config| config.help(
+    "The settings file of `serve`, or one with what the tools need: `[nats] servers`, `[publisher] \
+     nkey_seed` and `[policy] bucket`"
+)))]
+struct Deployment {
+    #[command(flatten)]
+    settings: SettingsArgs,
+}
+
+impl Deployment {
+    fn tool(&self) -> Result<Tool, Output> {
+        self.settings.load()
+    }
+}
+
+/// Connects with that login, and names the policy's bucket.
+async fn connect(tool: &Tool, login: &Login) -> Result<Bucket, Output> {
+    let options = connect::options(login, &tool.tls, "solewriter-policy")
+        .map_err(|error| failed(&error))?
+        .connection_timeout(CONNECT_WITHIN);
+    let connected = timeout(CONNECT_WITHIN, connect::connect(&tool.servers, options)).await;
+    let Ok(client) = connected else {
+        let servers = connect::addresses(&tool.servers).join(", ");
+        return Err(failed(&format!("cannot connect to {servers}: it does not answer")));
+    };
+    let client = client.map_err(|error| failed(&error))?;
+    Ok(Bucket::new(client, tool.bucket.clone()))
+}
+
+/// Connects as somebody who may read the bucket.
+pub(super) async fn connect_to_read(tool: &Tool) -> Result<Bucket, Output> {
+    connect(tool, &tool.reader().map_err(Output::wrong)?).await
+}
+
+/// What could not be done.
+fn failed(error: &dyn std::fmt::Display) -> Output {
+    Output::failed(error)
+}
+
+/// The newest revision; there must be one.
+pub(super) async fn head(bucket: &Bucket) -> Result<Entry, Output> {
+    let name = bucket.name();
+    let none = |what: &str| {
+        let problem = Problem::error("no-policy", format!("the policy bucket {name} {what}"));
+        Output::wrong(problem.help("`solewriter policy push DIR -m WHY` makes the first revision"))
+    };
+    match bucket.head().await {
+        Ok(Some(head)) => Ok(head),
+        Ok(None) => Err(none("is empty")),
+        Err(ReadError::Missing) => Err(none("does not exist")),
+        Err(error) => Err(unread(bucket, &error)),
+    }
+}
+
+pub(super) fn unread(bucket: &Bucket, error: &ReadError) -> Output {
+    failed(&format!("the policy bucket {} cannot be read: {error}", bucket.name()))
+}
+
+/// The revision that a person names: its number, or the beginning of its policy revision.
+pub(super) async fn named(bucket: &Bucket, head: Entry, name: &str) -> Result<Entry, Output> {
+    let number: Option<u64> = name.parse().ok();
+    if let Some(number) = number.filter(|n| *n >= 1 && *n <= head.number) {
+        return match bucket.revision(number).await {
+            Ok(Some(entry)) => Ok(entry),
+            Ok(None) => Err(failed(&format!("there is no revision {number}"))),
+            Err(error) => Err(unread(bucket, &error)),
+        };
+    }
+    let digest = name.len() >= 4 && name.bytes().all(|b| b.is_ascii_hexdigit());
+    let beginning = name.to_ascii_lowercase();
+    let mut next = digest.then_some(head);
+    let mut found: Option<Entry> = None;
+    while let Some(entry) = next {
+        let number = entry.number;
+        if entry.policy.starts_with(&beginning) {
+            // The list has each document's whole digest: a policy that was pushed twice has one.
+            match &found {
+                Some(newer) if newer.list != entry.list => return Err(ambiguous(newer, &entry)),
+                Some(_) => {}
+                None => found = Some(entry),
+            }
+        }
+        next = match number.checked_sub(1).filter(|n| *n > 0) {
+            Some(number) => {
+                bucket.revision(number).await.map_err(|error| unread(bucket, &error))?
+            }
+            None => None,
+        };
+    }
+    if let Some(found) = found {
+        return Ok(found);
+    }
+    let problem = Problem::error("no-revision", format!("there is no revision {name:?}"));
+    Err(Output::wrong(problem.help(
+        "give its number, or at least four digits of its policy revision; `solewriter policy log` \
+         lists them",
+    )))
+}
+
+fn ambiguous(newer: &Entry, older: &Entry) -> Output {
+    let problem = Problem::error(
+        "ambiguous-revision",
+        format!(
+            "revisions {} and {} both begin so, and are different policies: {} and {}",
+            newer.number,
+            older.number,
+            line(&newer.policy),
+            line(&older.policy)
+        ),
+    );
+    Output::wrong(problem.help("give its number, or more digits of its policy revision"))
+}
+
+/// Prints what there is to say before the end.
+fn say(text: &str) {
+    super::print(text.as_bytes());
+}

@@ -1,0 +1,133 @@
+//! What an instance does besides answering: it tells the others what it serves, and looks after
+//! connections that are open already.
+
+use std::sync::Arc;
+
+use async_nats::Client;
+use tokio::sync::{Notify, watch};
+
+use crate::fleet::Member;
+use crate::fleet::heartbeat::Fleet;
+use crate::nats::{Login, Nats};
+use crate::service::Service;
+use crate::sessions::sweeper::Sweeper;
+use crate::sessions::system_connection::Access;
+use crate::sessions::{self, consumers, reach_without_system_user};
+use solewriter_core::keys::{Seed, User};
+
+/// An instance among the others.
+pub(super) struct Background {
+    nats: Arc<Nats>,
+    system: Option<Login>,
+    fleet: Arc<Fleet>,
+    keeper: Sweeper,
+    consumers: consumers::sweeper::ConsumerSweeper,
+}
+
+impl Background {
+    /// Puts it together; nothing is connected yet.
+    pub(super) fn prepare(
+        nats: &Arc<Nats>,
+        system: Option<Seed<User>>,
+        settings: sessions::Settings,
+        service: &Arc<Service>,
+        member: Member,
+    ) -> Self {
+        let Service { store, standing, metrics, recorder, .. } = &**service;
+        let decider = service.authorizer.decider().clone();
+        let defaults = decider.defaults();
+        // An instance that names connections otherwise would close ours, and we its own.
+        let makes = format!("{} whole {}", env!("CARGO_PKG_VERSION"), defaults.account);
+        let asked = Arc::clone(decider.asked());
+        let fleet = Fleet::new(member, makes, asked);
+        let closed = Arc::new(Notify::new());
+        let consumers = consumers::sweeper::ConsumerSweeper {
+            store: store.clone(),
+            standing: standing.clone(),
+            metrics: metrics.clone(),
+            fleet: fleet.clone(),
+            audit_streams: defaults.audit.clone(),
+            every: settings.every,
+            settings: settings.consumers,
+            elected: system.is_some(),
+            closed: closed.clone(),
+        };
+        let keeper = Sweeper {
+            decider,
+            store: store.clone(),
+            standing: standing.clone(),
+            recorder: recorder.clone(),
+            metrics: metrics.clone(),
+            fleet: fleet.clone(),
+            settings,
+            closed,
+        };
+        Self { nats: nats.clone(), system: system.map(Login::Nkey), fleet, keeper, consumers }
+    }
+
+    /// Works until it is stopped. `connection` is one in the callout's account.
+    pub(super) async fn run(
+        self,
+        connection: impl Future<Output = Option<Client>>,
+        stopped: watch::Receiver<bool>,
+    ) {
+        let until_stopped = || {
+            let mut stopped = stopped.clone();
+            async move {
+                let _ = stopped.wait_for(|stop| *stop).await;
+            }
+        };
+        let beating = async {
+            let client = tokio::select! {
+                client = connection => client,
+                () = until_stopped() => None,
+            };
+            let Some(client) = client else { return };
+            if let Err(error) = self.fleet.run(client, until_stopped()).await {
+                tracing::error!(
+                    event = "beats_failed", %error,
+                    "this instance neither hears the others nor is heard by them",
+                );
+            }
+        };
+        let sweeping = async {
+            match &self.system {
+                Some(login) => {
+                    let Nats { servers, tls, name, .. } = &*self.nats;
+                    let name = format!("{name}-system");
+                    let access = Access { servers, tls, login, name: &name };
+                    self.keeper.run(&access, until_stopped()).await;
+                }
+                None => without_system_user(&self.keeper, until_stopped()).await,
+            }
+        };
+        let consumers = self.consumers.run(&self.nats, until_stopped());
+        tokio::join!(beating, sweeping, consumers);
+    }
+}
+
+/// Says, at start and whenever it changes, how late a change may reach open connections.
+async fn without_system_user(keeper: &Sweeper, stopped: impl Future<Output = ()>) {
+    let defaults = keeper.decider.defaults();
+    let mut changes = keeper.store.changes();
+    let mut said = None;
+    tokio::pin!(stopped);
+    loop {
+        if let Some(snapshot) = keeper.store.current() {
+            let reach = reach_without_system_user(&snapshot.policy, defaults);
+            keeper.metrics.sessions().reach(reach);
+            if said.replace(reach) != Some(reach) {
+                tracing::warn!(
+                    event = "no_system_user",
+                    seconds = reach.as_secs(),
+                    "{}",
+                    sessions::without_system_user(&snapshot.policy, defaults),
+                );
+            }
+        }
+        tokio::select! {
+            _ = changes.changed() => {}
+            () = &mut stopped => return,
+        }
+    }
+}

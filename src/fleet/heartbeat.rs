@@ -1,0 +1,337 @@
+//! The beats of the instances, over core NATS alone: they work whatever becomes of JetStream, and
+//! with a policy from a directory.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_nats::connection::State;
+use async_nats::{Client, Subscriber};
+use futures_util::StreamExt;
+use jiff::Timestamp;
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use super::peers::{BEAT, Beat, News, Peers, doubts};
+use super::{Member, Report, SUBJECT, Waiting};
+use crate::policy_source::status::SourceState;
+use solewriter_core::callout::asked::Asked;
+
+/// Where an instance says whom it let in: `solewriter.asked.<id>`.
+const ASKED: &str = "solewriter.asked";
+
+/// How long an instance listens before it knows who else lives: after its start, and after it did
+/// not run for a while (SIGSTOP, a starved machine) and so heard nobody.
+const LISTEN: Duration = Duration::from_millis(1500);
+/// A newcomer is answered if the last beat was so long ago.
+const REPLY: Duration = Duration::from_millis(50);
+/// A pause between two rounds that is longer than that is such a while.
+const STALL: Duration = Duration::from_secs(2);
+
+/// This instance among the others.
+pub struct Fleet {
+    member: Member,
+    /// Names how grants are made here.
+    makes: String,
+    /// Who was let in of late, here and by the others.
+    asked: Arc<Asked>,
+    peers: Mutex<Peers>,
+    /// Whether this instance can close connections now.
+    sweeps: watch::Sender<bool>,
+    /// Counts what happened among the others.
+    news: watch::Sender<u64>,
+    attention: Mutex<Option<Attention>>,
+    /// Who waits for what the policy gives, as far as this instance saw.
+    waiting: Mutex<Vec<Waiting>>,
+}
+
+/// Since when this instance has listened.
+#[derive(Clone, Copy)]
+struct Attention {
+    /// The last round.
+    alive: Instant,
+    /// When everybody else has been heard.
+    knows_at: Instant,
+    /// Counts how often it had to begin anew.
+    times: u64,
+}
+
+/// How often the policy's source is asked to look because another instance serves something else:
+/// at once, and ever less often while nothing comes of it.
+struct Nudges {
+    last: Option<Instant>,
+    next: Instant,
+    pause: Duration,
+}
+
+impl Nudges {
+    const PAUSE: Duration = Duration::from_secs(1);
+    const PAUSE_AT_MOST: Duration = Duration::from_secs(30);
+
+    fn new(now: Instant) -> Self {
+        Self { last: None, next: now, pause: Self::PAUSE }
+    }
+
+    /// Something is new: quickly again, and no quicker than ever.
+    fn again(&mut self, now: Instant) {
+        self.pause = Self::PAUSE;
+        self.next = self.last.map_or(now, |last| last + Self::PAUSE);
+    }
+
+    fn due(&mut self, now: Instant) -> bool {
+        if now < self.next {
+            return false;
+        }
+        self.last = Some(now);
+        self.next = now + self.pause;
+        self.pause = (self.pause * 2).min(Self::PAUSE_AT_MOST);
+        true
+    }
+}
+
+/// How the fleet stands, at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FleetView {
+    /// Whether it is for this instance to close connections.
+    pub elected: bool,
+    /// Whether that is so only because it looks for itself now, whatever the others say.
+    pub doubts: bool,
+    /// Whether it is time to look for oneself, elected or not.
+    pub for_itself: bool,
+    /// Whether every living instance serves the same policy.
+    pub agreed: bool,
+    /// Revisions that others took up after this instance took up its own.
+    pub newer: Vec<String>,
+    /// Whether another instance makes other grants of one policy.
+    pub unlike: bool,
+    /// How many instances live, this one included.
+    pub living: usize,
+    /// Another number than before: this instance did not run for a while.
+    pub times: u64,
+}
+
+impl Fleet {
+    /// An instance that has not heard of any other. `makes` names how it makes grants.
+    #[must_use]
+    pub fn new(member: Member, makes: String, asked: Arc<Asked>) -> Arc<Self> {
+        Arc::new(Self {
+            member,
+            makes,
+            asked,
+            peers: Mutex::default(),
+            sweeps: watch::Sender::new(false),
+            news: watch::Sender::new(0),
+            attention: Mutex::default(),
+            waiting: Mutex::default(),
+        })
+    }
+
+    /// Whether this instance can close connections from now on.
+    pub fn can_sweep(&self, sweeps: bool) {
+        self.sweeps.send_if_modified(|before| std::mem::replace(before, sweeps) != sweeps);
+    }
+
+    /// What to tell people from now on of connections that wait for what their service gained.
+    pub fn tell_waiting(&self, waiting: Vec<Waiting>) {
+        *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) = waiting;
+    }
+
+    /// Tells of whatever changes among the others.
+    #[must_use]
+    pub fn news(&self) -> watch::Receiver<u64> {
+        self.news.subscribe()
+    }
+
+    /// How the fleet stands. `None` while it is not known: nobody was listened to for long enough.
+    #[must_use]
+    pub fn view(&self) -> Option<FleetView> {
+        let times = self.knows(Instant::now())?;
+        let (me, adopted) = self.beat();
+        let peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        let elected = peers.elect(&me, adopted);
+        // Who does not hear from its source knows that it may be the one that is late.
+        let for_itself = matches!(*self.member.standing.state(), SourceState::Answered)
+            && doubts(adopted.elapsed(), &me.instance);
+        let doubts = !elected && me.sweeps && for_itself;
+        let mut newer = peers.newer(&me, adopted, Instant::now());
+        // Who doubts the others does not take from them that what was revoked is newer.
+        newer.retain(|revision| !doubts || !me.had.contains(revision));
+        Some(FleetView {
+            elected: elected || doubts,
+            doubts,
+            for_itself,
+            agreed: peers.agree(&me),
+            newer,
+            unlike: peers.unlike(&me),
+            living: peers.beats().count().saturating_add(1),
+            times,
+        })
+    }
+
+    /// Whether it has listened for long enough, and still does; and for the how manieth time.
+    fn knows(&self, now: Instant) -> Option<u64> {
+        let attention = self.attention.lock().unwrap_or_else(PoisonError::into_inner);
+        let knows =
+            |a: &Attention| now >= a.knows_at && now.saturating_duration_since(a.alive) <= STALL;
+        attention.filter(knows).map(|attention| attention.times)
+    }
+
+    /// Another instance tells whom it let in.
+    fn hear_of(&self, payload: &[u8]) {
+        if self.asked.hear(payload, Timestamp::now().as_second()) {
+            self.news.send_modify(|count| *count = count.wrapping_add(1));
+        }
+    }
+
+    /// A round begins. Gives whether it followed the one before.
+    fn attend(&self, now: Instant) -> bool {
+        let mut attention = self.attention.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = match *attention {
+            Some(before) if now.saturating_duration_since(before.alive) <= STALL => {
+                Attention { alive: now, ..before }
+            }
+            before => Attention {
+                alive: now,
+                knows_at: now + LISTEN,
+                times: before.map_or(0, |before| before.times.wrapping_add(1)),
+            },
+        };
+        let times = |attention: &Attention| attention.times;
+        let went_on = attention.as_ref().map(times) == Some(next.times);
+        *attention = Some(next);
+        went_on
+    }
+
+    /// What this instance says of itself, and when it took its policy up.
+    fn beat(&self) -> (Beat, Instant) {
+        let snapshot = self.member.store.current();
+        let since = snapshot.as_ref().map_or_else(Instant::now, |snapshot| snapshot.since);
+        let origin = snapshot.as_ref().and_then(|snapshot| snapshot.origin());
+        let beat = Beat {
+            instance: self.member.identity.id.to_string(),
+            started: self.member.identity.started,
+            revision: snapshot.map(|snapshot| snapshot.policy.revision().whole().to_owned()),
+            held_ms: u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX),
+            number: origin.as_ref().map(|origin| origin.number),
+            lineage: origin.as_ref().map(|origin| origin.lineage.clone()),
+            had: self.member.store.past_revisions(),
+            sweeps: *self.sweeps.borrow(),
+            makes: self.makes.clone(),
+            about: None,
+            leaves: false,
+        };
+        (beat, since)
+    }
+
+    async fn say(&self, client: &Client, leaves: bool) {
+        let (beat, _) = self.beat();
+        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let about = self.member.report(jiff::Timestamp::now().as_second());
+        let about = Some(Report { waiting, ..about });
+        let Ok(bytes) = serde_json::to_vec(&Beat { about, leaves, ..beat }) else { return };
+        // What waits for a connection says something else by the time it arrives.
+        if client.connection_state() != State::Connected {
+            return;
+        }
+        let subject = format!("{SUBJECT}.{}", self.member.identity.id);
+        // A failure is a missed beat.
+        let _ = client.publish(subject, bytes.into()).await;
+    }
+
+    /// Says that this instance lives, and listens to the others, until `stopped` resolves. When
+    /// one of them serves another policy, the policy's source is looked at.
+    ///
+    /// # Errors
+    /// When the subscription cannot be made.
+    pub async fn run(
+        &self,
+        client: Client,
+        stopped: impl Future<Output = ()>,
+    ) -> Result<(), async_nats::SubscribeError> {
+        let mut beats = client.subscribe(format!("{SUBJECT}.*")).await?;
+        let mut asked = client.subscribe(format!("{ASKED}.*")).await?;
+        let own = format!("{ASKED}.{}", self.member.identity.id);
+        let mut rounds = interval(BEAT);
+        rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut changes, mut sweeps) = (self.member.store.changes(), self.sweeps.subscribe());
+        let mut nudges = Nudges::new(Instant::now());
+        let mut said: Option<Instant> = None;
+        tokio::pin!(stopped);
+        loop {
+            let mut say = true;
+            let heard = tokio::select! {
+                () = &mut stopped => break,
+                _ = rounds.tick() => None,
+                // The senders are ours, and so is the subscription.
+                _ = changes.changed() => None,
+                _ = sweeps.changed() => None,
+                Some(message) = beats.next() => { say = false; Beat::read(&message.payload) }
+                Some(message) = asked.next() => {
+                    if *message.subject != *own {
+                        self.hear_of(&message.payload);
+                    }
+                    continue;
+                }
+                notes = self.asked.to_tell(), if client.connection_state() == State::Connected => {
+                    let _ = client.publish(own.clone(), notes.into()).await;
+                    continue;
+                }
+            };
+            let now = Instant::now();
+            let went_on = self.attend(now);
+            let hears = went_on && client.connection_state() == State::Connected;
+            self.asked.hears(hears, Timestamp::now().as_second());
+            if let Some(beat) = heard.filter(|beat| *beat.instance != *self.member.identity.id) {
+                let (news, differs) = self.hear(beat, now);
+                // A newcomer should not have to wait for a beat of ours. Of many, most have to.
+                say |= news.newcomer && said.is_none_or(|at| now.duration_since(at) > REPLY);
+                if news.changed {
+                    nudges.again(now);
+                }
+                if differs && nudges.due(now) {
+                    self.member.standing.freshness.want();
+                }
+            } else if say {
+                self.forget(now);
+            }
+            if say {
+                said = Some(now);
+                self.say(&client, false).await;
+            }
+        }
+        self.leave(&client, beats).await;
+        Ok(())
+    }
+
+    /// Gives what is new, and whether the other one serves another policy.
+    fn hear(&self, beat: Beat, now: Instant) -> (News, bool) {
+        let (me, _) = self.beat();
+        let differs = !beat.leaves && beat.revision.is_some() && beat.revision != me.revision;
+        let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        let news = peers.heard(beat, now);
+        drop(peers);
+        if news.changed {
+            self.news.send_modify(|count| *count = count.wrapping_add(1));
+        }
+        (news, differs)
+    }
+
+    fn forget(&self, now: Instant) {
+        // Who slept heard nobody: the others are not gone for that.
+        if self.knows(now).is_none() {
+            return;
+        }
+        let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        let gone = peers.forget(now);
+        drop(peers);
+        if gone {
+            self.news.send_modify(|count| *count = count.wrapping_add(1));
+        }
+    }
+
+    /// Another one takes over at once, and not after some missed beats.
+    async fn leave(&self, client: &Client, mut beats: Subscriber) {
+        self.say(client, true).await;
+        let _ = beats.unsubscribe().await;
+        let _ = timeout(BEAT, client.flush()).await;
+    }
+}

@@ -1,0 +1,801 @@
+//! The policy directory: texts as they lie on disk, and news of changes. Parses nothing.
+
+use std::collections::hash_map::DefaultHasher;
+use std::fs::{self, Metadata};
+use std::hash::{Hash, Hasher};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use notify::Watcher as _;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, timeout};
+
+use solewriter_core::diagnostics::{Collector, Problem, Problems, SourceFile};
+use solewriter_types::clean;
+
+/// The most bytes that a policy may have in all.
+pub const MAX_BYTES: u64 = 64 * 1024 * 1024;
+
+/// The most files that a policy may have, and the most entries that are looked at.
+pub const MAX_FILES: usize = 20_000;
+
+/// How often files that change under the reader's eyes are read anew, and how much longer each
+/// time it waits before.
+const ATTEMPTS: u32 = 8;
+const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(10);
+
+/// The deepest folder, counted from the policy directory.
+const MAX_DEPTH: usize = 16;
+
+/// What the name of a file of assertions about the policy ends in. It is no part of the policy.
+pub const TEST_SUFFIX: &str = ".test.toml";
+
+/// What a file in a policy directory is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A part of the policy: `*.toml`.
+    Policy,
+    /// Assertions about it: `*.test.toml`.
+    Test,
+}
+
+impl Kind {
+    /// The kind of file that a name stands for. `None` for a file that is nobody's business.
+    #[must_use]
+    pub fn of(name: &str) -> Option<Self> {
+        if name.ends_with(TEST_SUFFIX) {
+            Some(Self::Test)
+        } else if name.ends_with(".toml") {
+            Some(Self::Policy)
+        } else {
+            None
+        }
+    }
+}
+
+/// A directory of policy files: every `*.toml` in it and below, but for names that begin with a
+/// dot (`.git`, editors' files, the `..data` of a mounted Kubernetes config map) and for
+/// assertions about the policy, `*.test.toml`. Symbolic links are followed where they lead to
+/// something in the directory itself, as those of a mounted config map do; others are errors, and
+/// nothing is read through them: whoever may put a file here may not read every file that
+/// solewriter may.
+#[derive(Clone, Debug)]
+pub struct Directory {
+    path: PathBuf,
+}
+
+/// One file that was found.
+struct Found {
+    /// Relative to the directory, with `/` between folders.
+    name: String,
+    /// Where it is, without any symbolic link, from the directory on.
+    path: PathBuf,
+    metadata: Metadata,
+}
+
+impl Directory {
+    /// Names a directory; nothing is read yet.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads all files, sorted by name, as they were at one time: files that are replaced while
+    /// they are read are read again. Blocks.
+    ///
+    /// # Errors
+    /// Every file and folder that cannot be read, is not UTF-8, or is beyond [`MAX_BYTES`] and
+    /// [`MAX_FILES`]; a directory without any policy file; and one that changes all the time.
+    pub fn read(&self) -> Result<Vec<SourceFile>, Problems> {
+        self.read_seen().1
+    }
+
+    /// The same, with the fingerprint of what was read.
+    fn read_seen(&self) -> (u64, Result<Vec<SourceFile>, Problems>) {
+        let files = self.read_steadily(Kind::Policy);
+        let fingerprint = files.0;
+        let files = files.1.and_then(|files| {
+            if files.is_empty() {
+                let path = self.path.display();
+                return Err(Problem::error("empty-policy", format!("no policy file in {path}"))
+                    .help("put at least one `*.toml` file with a `[service.NAME]` table there")
+                    .into());
+            }
+            Ok(files)
+        });
+        (fingerprint, files)
+    }
+
+    /// Reads the files of assertions, sorted by name; there may be none. Blocks.
+    ///
+    /// # Errors
+    /// As [`Directory::read`].
+    pub fn read_tests(&self) -> Result<Vec<SourceFile>, Problems> {
+        self.read_steadily(Kind::Test).1
+    }
+
+    /// What is read is of one moment: the list of files is the same before and after, and each
+    /// file that was opened is the one that was listed.
+    fn read_steadily(&self, kind: Kind) -> (u64, Result<Vec<SourceFile>, Problems>) {
+        let mut before = self.fingerprint(kind);
+        for attempt in 0..ATTEMPTS {
+            if attempt > 0 {
+                std::thread::sleep(BETWEEN_ATTEMPTS * attempt);
+                before = self.fingerprint(kind);
+            }
+            let read = self.read_kind(kind);
+            if self.fingerprint(kind) == before
+                && let Some(files) = read
+            {
+                return (before, files);
+            }
+        }
+        let path = self.path.display();
+        let problem =
+            Problem::error("unsteady", format!("the files in {path} changed while they were read"))
+                .help("they are read again as soon as they stay the same for a moment");
+        (before, Err(problem.into()))
+    }
+
+    /// `None` when a file was replaced under the reader's eyes.
+    fn read_kind(&self, kind: Kind) -> Option<Result<Vec<SourceFile>, Problems>> {
+        let problems = Collector::new();
+        let top = self.top();
+        let found = self.find(&top, kind, &problems);
+        let mut left = MAX_BYTES;
+        let mut files = Vec::with_capacity(found.len());
+        for Found { name, path, metadata } in &found {
+            match read_up_to(&top, path, metadata, left) {
+                Ok((opened, _)) if !same_file(&opened, metadata) => return None,
+                Ok((_, Some(bytes))) => {
+                    left -= bytes.len() as u64;
+                    files.extend(decode(name, bytes, &problems));
+                }
+                Ok((_, None)) => {
+                    problems.push(
+                        Problem::error(
+                            "too-large",
+                            format!("the policy has more than {} MiB in all", MAX_BYTES >> 20),
+                        )
+                        .help(format!("reading stopped at {name}; is something else in here?")),
+                    );
+                    break;
+                }
+                Err(error) if is_swapped(&error) => return None,
+                Err(error) => problems.push(unreadable(name, &error)),
+            }
+        }
+        Some(if problems.has_errors() { Err(problems.finish()) } else { Ok(files) })
+    }
+
+    /// The directory itself. Where it leads is asked once, so that a link that is swapped meanwhile
+    /// mixes nothing.
+    fn top(&self) -> PathBuf {
+        fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone())
+    }
+
+    fn find(&self, top: &Path, kind: Kind, problems: &Collector) -> Vec<Found> {
+        let mut found = Vec::new();
+        let mut looked_at = 0;
+        let mut folders = vec![(top.to_owned(), String::new(), Vec::<PathBuf>::new())];
+        while let Some((folder, prefix, mut above)) = folders.pop() {
+            let listed = fs::canonicalize(&folder).and_then(|c| Ok((c, list(&folder)?)));
+            let (canonical, entries) = match listed {
+                Ok(listed) => listed,
+                Err(error) => {
+                    let shown =
+                        if prefix.is_empty() { self.path.display().to_string() } else { prefix };
+                    problems.push(unreadable(&shown, &error));
+                    continue;
+                }
+            };
+            if above.contains(&canonical) || above.len() > MAX_DEPTH {
+                let message = format!("{prefix} leads back to a folder above it, or too deep");
+                problems
+                    .push(Problem::error("folder-loop", message).help("remove the symbolic link"));
+                continue;
+            }
+            above.push(canonical);
+            for (name, path) in entries {
+                looked_at += 1;
+                if looked_at > MAX_FILES {
+                    problems.push(
+                        Problem::error(
+                            "too-many-files",
+                            format!("more than {MAX_FILES} entries in {}", self.path.display()),
+                        )
+                        .help("is this the policy directory?"),
+                    );
+                    return found;
+                }
+                let name = format!("{prefix}{name}");
+                let is_wanted = Kind::of(&name) == Some(kind);
+                let (path, metadata) = match target(&path) {
+                    Ok(target) => target,
+                    Err(error) => {
+                        if is_wanted {
+                            problems.push(unreadable(&name, &error));
+                        }
+                        continue;
+                    }
+                };
+                // Not a pipe or a device: reading one could wait for ever.
+                let is_file = metadata.is_file() && is_wanted;
+                if !metadata.is_dir() && !is_file {
+                    continue;
+                }
+                if !path.starts_with(top) {
+                    problems.push(leads_out(&name, &path));
+                } else if metadata.is_dir() {
+                    folders.push((path, format!("{name}/"), above.clone()));
+                } else if name.contains(clean::is_unclean) {
+                    problems.push(unclean_name(&name));
+                } else {
+                    found.push(Found { name, path, metadata });
+                }
+            }
+        }
+        found.sort_by(|a, b| a.name.cmp(&b.name));
+        found
+    }
+
+    /// Changes whenever a file comes, goes or is written. Reads no file. Blocks.
+    fn fingerprint(&self, kind: Kind) -> u64 {
+        let problems = Collector::new();
+        let mut hasher = DefaultHasher::new();
+        for Found { name, metadata, .. } in self.find(&self.top(), kind, &problems) {
+            name.hash(&mut hasher);
+            marks(&metadata).hash(&mut hasher);
+        }
+        problems.finish().to_string().hash(&mut hasher);
+        hasher.finish()
+    }
+}
+
+/// The visible entries of a folder: name and path.
+fn list(folder: &Path) -> io::Result<Vec<(String, PathBuf)>> {
+    let mut entries = Vec::new();
+    for entry in fs::read_dir(folder)?.take(MAX_FILES + 1) {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if !name.starts_with('.') {
+            entries.push((name, entry.path()));
+        }
+    }
+    Ok(entries)
+}
+
+/// What is different when a file was replaced, written, or opened to other readers: length, times
+/// and inode. The time of its inode tells of a write whose own time was set back, and of a mode.
+fn marks(metadata: &Metadata) -> (u64, Option<std::time::SystemTime>, [u64; 2], [i64; 2]) {
+    #[cfg(unix)]
+    let (place, changed) = {
+        use std::os::unix::fs::MetadataExt;
+        ([metadata.dev(), metadata.ino()], [metadata.ctime(), metadata.ctime_nsec()])
+    };
+    #[cfg(not(unix))]
+    let (place, changed) = ([0; 2], [0; 2]);
+    (metadata.len(), metadata.modified().ok(), place, changed)
+}
+
+fn same_file(one: &Metadata, other: &Metadata) -> bool {
+    marks(one) == marks(other)
+}
+
+/// What a name stands for: where it is, without any symbolic link, and what it is.
+fn target(path: &Path) -> io::Result<(PathBuf, Metadata)> {
+    let own = fs::symlink_metadata(path)?;
+    if !own.is_symlink() {
+        return Ok((path.to_owned(), own));
+    }
+    let path = fs::canonicalize(path)?;
+    let metadata = fs::symlink_metadata(&path)?;
+    Ok((path, metadata))
+}
+
+/// What was opened, and the whole of it; `None` when it is longer than `limit`. Of what is not
+/// the file that was listed, nothing is read.
+fn read_up_to(
+    top: &Path,
+    path: &Path,
+    listed: &Metadata,
+    limit: u64,
+) -> io::Result<(Metadata, Option<Vec<u8>>)> {
+    let mut file = open_beneath(top, path)?;
+    let opened = file.metadata()?;
+    if !same_file(&opened, listed) {
+        return Ok((opened, None));
+    }
+    let mut bytes = Vec::new();
+    (&mut file).take(limit + 1).read_to_end(&mut bytes)?;
+    // Asked again after reading: what was written meanwhile shows.
+    Ok((file.metadata()?, (bytes.len() as u64 <= limit).then_some(bytes)))
+}
+
+/// Opens a file below a folder, and follows no symbolic link on the way: one that was put there
+/// since the file was listed is an error. Never waits, whatever is there.
+#[cfg(unix)]
+fn open_beneath(top: &Path, path: &Path) -> io::Result<fs::File> {
+    use rustix::fs::{Mode, OFlags, open, openat};
+    let common = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let folder = common | OFlags::DIRECTORY;
+    let mut at = open(top, folder, Mode::empty())?;
+    let below = path.strip_prefix(top).map_err(io::Error::other)?;
+    let mut names = below.iter().peekable();
+    while let Some(name) = names.next() {
+        let flags = if names.peek().is_some() { folder } else { common };
+        at = openat(&at, name, flags | OFlags::NOFOLLOW, Mode::empty())?;
+    }
+    Ok(fs::File::from(at))
+}
+
+#[cfg(not(unix))]
+fn open_beneath(_: &Path, path: &Path) -> io::Result<fs::File> {
+    fs::File::open(path)
+}
+
+/// Whether something else was put in a listed file's place, or in that of a folder above it.
+fn is_swapped(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    {
+        use rustix::io::Errno;
+        // NXIO: a socket.
+        let swapped = [Errno::LOOP, Errno::NOTDIR, Errno::MLINK, Errno::NXIO];
+        if swapped.iter().any(|swapped| error.raw_os_error() == Some(swapped.raw_os_error())) {
+            return true;
+        }
+    }
+    error.kind() == io::ErrorKind::NotFound
+}
+
+fn leads_out(name: &str, target: &Path) -> Problem {
+    let message = format!(
+        "{name} is a symbolic link to {}, which is outside of the policy directory",
+        target.display()
+    );
+    Problem::error("link-outside", message).help(
+        "nothing is read there: copy it into the directory, or let the link lead to something in it",
+    )
+}
+
+fn unclean_name(name: &str) -> Problem {
+    let message = format!("the name of {} has characters that cannot be seen", clean::line(name));
+    Problem::error("file-name", message)
+        .help("rename it: control characters, line breaks and marks of direction deceive readers")
+}
+
+fn decode(name: &str, bytes: Vec<u8>, problems: &Collector) -> Option<SourceFile> {
+    match String::from_utf8(bytes) {
+        Ok(text) => Some(SourceFile::new(name, text)),
+        Err(error) => {
+            let good = error.utf8_error().valid_up_to();
+            let file = SourceFile::new(name, String::from_utf8_lossy(error.as_bytes()));
+            problems.push(
+                Problem::error("not-utf-8", format!("{name} is not UTF-8 text"))
+                    .at(&file.span(good..good + 1), "this byte does not belong")
+                    .help("save the file as UTF-8"),
+            );
+            None
+        }
+    }
+}
+
+fn unreadable(name: &str, error: &io::Error) -> Problem {
+    Problem::error("unreadable", format!("cannot read {name}: {error}"))
+        .help("check that it exists, and that this user may read it")
+}
+
+/// How patiently a [`Watcher`] waits.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// How often to look without having been told of a change: some file systems tell nothing.
+    pub poll: Duration,
+    /// How long the files must stay the same before they count as written.
+    pub settle: Duration,
+    /// The longest wait for that.
+    pub settle_at_most: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            poll: Duration::from_secs(5),
+            settle: Duration::from_millis(200),
+            settle_at_most: Duration::from_secs(3),
+        }
+    }
+}
+
+/// Tells of changes in a [`Directory`].
+///
+/// Start it before the first [`Directory::read`], so that no change in between is lost.
+#[derive(Debug)]
+pub struct Watcher {
+    directory: Directory,
+    timing: Timing,
+    seen: u64,
+    /// What was wrong when the files could not be read; it may end without a trace in them.
+    unreadable: Option<String>,
+    events: mpsc::Receiver<()>,
+    notify: Option<notify::RecommendedWatcher>,
+}
+
+impl Watcher {
+    /// Begins to watch. When the operating system gives no news, looking every
+    /// [`Timing::poll`] remains. Blocks shortly.
+    #[must_use]
+    pub fn start(directory: Directory, timing: Timing) -> Self {
+        // One waiting event is enough: it means "look".
+        let (sender, events) = mpsc::channel(1);
+        let notify = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            // Our own reading is an event too.
+            if !event.is_ok_and(|e| e.kind.is_access()) {
+                let _ = sender.try_send(());
+            }
+        })
+        .ok();
+        let seen = directory.fingerprint(Kind::Policy);
+        let mut watcher = Self { directory, timing, seen, unreadable: None, events, notify };
+        watcher.arm();
+        watcher
+    }
+
+    /// Watches the directory, and its parent for the case that the directory itself is replaced.
+    /// Repeated after each change, because what is watched is the inode and not the name.
+    fn arm(&mut self) {
+        let Some(notify) = &mut self.notify else { return };
+        let Ok(path) = std::path::absolute(self.directory.path()) else { return };
+        // A failure is no problem: polling remains.
+        if let Some(parent) = path.parent() {
+            let _ = notify.watch(parent, notify::RecursiveMode::NonRecursive);
+        }
+        let _ = notify.unwatch(&path);
+        let _ = notify.watch(&path, notify::RecursiveMode::Recursive);
+    }
+
+    /// What was read counts as not seen: the next look reads it again.
+    pub fn forget(&mut self) {
+        self.seen = !self.seen;
+    }
+
+    /// Reads the files now, whether they changed or not; what is read counts as seen.
+    ///
+    /// # Errors
+    /// As [`Directory::read`].
+    pub async fn read_now(&mut self) -> Result<Vec<SourceFile>, Problems> {
+        let directory = self.directory.clone();
+        let Ok((seen, read)) = tokio::task::spawn_blocking(move || directory.read_seen()).await
+        else {
+            self.forget();
+            let problem = Problem::error("unreadable", "reading the policy was cut short");
+            return Err(problem.into());
+        };
+        // Files that changed all the time are looked at again, whatever they are then.
+        let failed = |code| read.as_ref().err().filter(|p| p.iter().any(|p| p.code == code));
+        self.seen = if failed("unsteady").is_some() { !seen } else { seen };
+        self.unreadable = failed("unreadable").map(ToString::to_string);
+        self.arm();
+        read
+    }
+
+    /// Waits until there is a reason to look: something happened, or [`Timing::poll`] passed.
+    /// Cancelling it loses nothing.
+    pub async fn moved(&mut self) {
+        if let Ok(None) = timeout(self.timing.poll, self.events.recv()).await {
+            // No watcher, so nobody sends.
+            sleep(self.timing.poll).await;
+        }
+    }
+
+    /// Looks whether files changed; if they did, waits until they stay the same for
+    /// [`Timing::settle`], and reads them. What could not be read is tried again each time. `None`
+    /// when nothing changed. Cancelling it loses nothing.
+    pub async fn look(&mut self) -> Option<Result<Vec<SourceFile>, Problems>> {
+        let changed = self.settle().await != self.seen;
+        if !changed && self.unreadable.is_none() {
+            return None;
+        }
+        let before = self.unreadable.clone();
+        let read = self.read_now().await;
+        // The same failure is told of once.
+        (changed || self.unreadable.is_none() || self.unreadable != before).then_some(read)
+    }
+
+    /// Waits until files changed and then stayed the same, and reads them. Cancelling it loses
+    /// nothing.
+    ///
+    /// # Errors
+    /// As [`Directory::read`]. Go on calling afterwards: the next change is reported again.
+    pub async fn changed(&mut self) -> Result<Vec<SourceFile>, Problems> {
+        loop {
+            self.moved().await;
+            if let Some(read) = self.look().await {
+                return read;
+            }
+        }
+    }
+
+    async fn settle(&self) -> u64 {
+        let deadline = Instant::now() + self.timing.settle_at_most;
+        let mut before = self.fingerprint().await;
+        if before == self.seen {
+            return before;
+        }
+        loop {
+            sleep(self.timing.settle).await;
+            let after = self.fingerprint().await;
+            if after == before || Instant::now() >= deadline {
+                return after;
+            }
+            before = after;
+        }
+    }
+
+    async fn fingerprint(&self) -> u64 {
+        let directory = self.directory.clone();
+        let seen = self.seen;
+        tokio::task::spawn_blocking(move || directory.fingerprint(Kind::Policy))
+            .await
+            .unwrap_or(seen)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(files: &[SourceFile]) -> Vec<&str> {
+        files.iter().map(|file| file.name().as_ref()).collect()
+    }
+
+    fn write(path: &Path, text: &str) {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    #[test]
+    fn reads_policy_files_of_all_folders_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in [
+            "b.toml",
+            "team/a.toml",
+            "a.toml",
+            "README.md",
+            ".hidden.toml",
+            ".git/x.toml",
+            "a.test.toml",
+            "team/b.test.toml",
+        ] {
+            write(&dir.path().join(name), name);
+        }
+        let tests = Directory::new(dir.path()).read_tests().unwrap();
+        assert_eq!(names(&tests), ["a.test.toml", "team/b.test.toml"]);
+        let files = Directory::new(dir.path()).read().unwrap();
+        assert_eq!(names(&files), ["a.toml", "b.toml", "team/a.toml"]);
+        assert_eq!(files[2].text(), "team/a.toml");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn reads_a_mounted_config_map_once_and_refuses_a_loop() {
+        use std::os::unix::fs::symlink;
+        let dir = tempfile::tempdir().unwrap();
+        write(&dir.path().join("..2027_01_01/a.toml"), "new");
+        symlink("..2027_01_01", dir.path().join("..data")).unwrap();
+        symlink("..data/a.toml", dir.path().join("a.toml")).unwrap();
+        let directory = Directory::new(dir.path());
+        assert_eq!(names(&directory.read().unwrap()), ["a.toml"]);
+
+        symlink(".", dir.path().join("self")).unwrap();
+        assert!(directory.read().unwrap_err().to_string().contains("error[folder-loop]"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_that_lead_out_are_named_and_never_read() {
+        use std::os::unix::fs::symlink;
+        let outside = tempfile::tempdir().unwrap();
+        write(&outside.path().join("secret"), "the secret = 1");
+        write(&outside.path().join("folder/b.toml"), "another secret = 1");
+        let dir = tempfile::tempdir().unwrap();
+        write(&dir.path().join("own/c.toml"), "c");
+        let links = [
+            ("a.toml", "secret", "secret"),
+            ("team", "folder", "folder"),
+            ("twice.toml", "over", "secret"),
+        ];
+        symlink(outside.path().join("secret"), outside.path().join("over")).unwrap();
+        for (name, target, real) in links {
+            let link = dir.path().join(name);
+            symlink(outside.path().join(target), &link).unwrap();
+            let problems = Directory::new(dir.path()).read().unwrap_err().to_string();
+            let real = fs::canonicalize(outside.path().join(real)).unwrap();
+            assert_eq!(
+                problems.lines().next().unwrap(),
+                format!(
+                    "error[link-outside]: {name} is a symbolic link to {}, which is outside of the \
+                     policy directory",
+                    real.display()
+                )
+            );
+            assert!(!problems.contains("secret ="), "{problems}");
+            fs::remove_file(link).unwrap();
+        }
+        // What is no policy file is nobody's business, and what leads to something inside is read.
+        symlink(outside.path().join("secret"), dir.path().join("README.md")).unwrap();
+        symlink("own", dir.path().join("linked")).unwrap();
+        let files = Directory::new(dir.path()).read().unwrap();
+        assert_eq!(names(&files), ["linked/c.toml", "own/c.toml"]);
+        // The directory itself may be a link.
+        symlink(dir.path(), outside.path().join("policy")).unwrap();
+        assert!(Directory::new(outside.path().join("policy")).read().is_ok());
+    }
+
+    /// Something else is put where a file was listed, before it is opened.
+    #[cfg(unix)]
+    #[test]
+    fn what_is_swapped_in_is_neither_followed_nor_waited_for() {
+        use rustix::fs::{CWD, FileType, Mode, mknodat};
+        use std::os::unix::fs::symlink;
+        let outside = tempfile::tempdir().unwrap();
+        write(&outside.path().join("a.toml"), "secret");
+        let dir = tempfile::tempdir().unwrap();
+        let top = fs::canonicalize(dir.path()).unwrap();
+        let file = top.join("team/a.toml");
+        let listed = || {
+            write(&file, "one");
+            let directory = Directory::new(&top);
+            let found = directory.find(&top, Kind::Policy, &Collector::new());
+            found.into_iter().next().unwrap()
+        };
+        let Found { path, metadata, .. } = listed();
+        assert_eq!(read_up_to(&top, &path, &metadata, 9).unwrap().1.unwrap(), b"one");
+
+        fs::remove_file(&file).unwrap();
+        mknodat(CWD, &file, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        let (opened, read) = read_up_to(&top, &path, &metadata, 9).unwrap();
+        assert!(!same_file(&opened, &metadata) && read.is_none());
+        fs::remove_file(&file).unwrap();
+
+        let Found { path, metadata, .. } = listed();
+        fs::remove_file(&file).unwrap();
+        symlink(outside.path().join("a.toml"), &file).unwrap();
+        assert!(is_swapped(&read_up_to(&top, &path, &metadata, 9).unwrap_err()));
+        fs::remove_file(&file).unwrap();
+
+        let Found { path, metadata, .. } = listed();
+        fs::remove_dir_all(top.join("team")).unwrap();
+        symlink(outside.path(), top.join("team")).unwrap();
+        assert!(is_swapped(&read_up_to(&top, &path, &metadata, 9).unwrap_err()));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_name_that_cannot_be_shown_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let name = clean::HOSTILE.to_owned() + "toml";
+        write(&dir.path().join(&name), "");
+        let problems = Directory::new(dir.path()).read().unwrap_err().to_string();
+        assert!(
+            problems.starts_with("error[file-name]: the name of e\\u{1b}[31mvil\\n"),
+            "{problems}"
+        );
+        assert!(clean::dirt(&problems).is_empty());
+    }
+
+    #[test]
+    fn says_that_a_directory_is_missing() {
+        let dir = tempfile::tempdir().unwrap();
+        let problems = Directory::new(dir.path().join("nowhere")).read().unwrap_err().to_string();
+        assert!(problems.starts_with("error[unreadable]: cannot read "), "{problems}");
+    }
+
+    #[test]
+    fn is_bounded() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = fs::File::create(dir.path().join("a.toml")).unwrap();
+        file.set_len(MAX_BYTES + 1).unwrap();
+        let problems = Directory::new(dir.path()).read().unwrap_err().to_string();
+        assert!(problems.starts_with("error[too-large]: the policy has more than 64 MiB in all"));
+    }
+
+    fn watcher(path: &Path, poll: Duration) -> Watcher {
+        let settle = Duration::from_millis(30);
+        let timing = Timing { poll, settle, settle_at_most: Duration::from_secs(1) };
+        Watcher::start(Directory::new(path), timing)
+    }
+
+    async fn next(watcher: &mut Watcher) -> Result<Vec<SourceFile>, Problems> {
+        timeout(Duration::from_secs(20), watcher.changed()).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn tells_of_a_write_a_rename_and_a_removal() {
+        let dir = tempfile::tempdir().unwrap();
+        let policy = dir.path().join("policy");
+        write(&policy.join("a.toml"), "one");
+        let mut watcher = watcher(&policy, Duration::from_secs(60));
+
+        write(&policy.join("a.toml"), "two");
+        assert_eq!(next(&mut watcher).await.unwrap()[0].text(), "two");
+
+        write(&policy.join("new"), "three");
+        fs::rename(policy.join("new"), policy.join("a.toml")).unwrap();
+        assert_eq!(next(&mut watcher).await.unwrap()[0].text(), "three");
+
+        write(&policy.join("team/b.toml"), "four");
+        assert_eq!(names(&next(&mut watcher).await.unwrap()), ["a.toml", "team/b.toml"]);
+        write(&policy.join("team/b.toml"), "five!");
+        assert_eq!(next(&mut watcher).await.unwrap()[1].text(), "five!");
+
+        fs::remove_dir_all(&policy).unwrap();
+        assert!(next(&mut watcher).await.is_err());
+        write(&policy.join("a.toml"), "back");
+        assert_eq!(next(&mut watcher).await.unwrap()[0].text(), "back");
+        write(&policy.join("a.toml"), "again");
+        assert_eq!(next(&mut watcher).await.unwrap()[0].text(), "again");
+    }
+
+    #[tokio::test]
+    async fn polls_when_nothing_tells() {
+        let dir = tempfile::tempdir().unwrap();
+        write(&dir.path().join("a.toml"), "one");
+        let mut watcher = watcher(dir.path(), Duration::from_millis(20));
+        watcher.notify = None;
+        write(&dir.path().join("a.toml"), "other");
+        assert_eq!(next(&mut watcher).await.unwrap()[0].text(), "other");
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn a_file_that_other_readers_may_open_is_read_again() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a.toml");
+        write(&file, "one");
+        let mut watcher = watcher(dir.path(), Duration::from_millis(20));
+        for mode in [0o000, 0o644] {
+            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+            // Whoever is root reads it either way, and notices the change all the same.
+            let read = next(&mut watcher).await;
+            assert_eq!(read.is_ok(), fs::File::open(&file).is_ok(), "{mode:o}");
+        }
+    }
+
+    /// A link to nothing: it cannot be read by anybody, root included.
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn what_cannot_be_read_is_told_of_once_and_tried_again() {
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("nowhere.toml", dir.path().join("a.toml")).unwrap();
+        let mut watcher = watcher(dir.path(), Duration::from_millis(20));
+        assert!(watcher.read_now().await.unwrap_err().to_string().contains("error[unreadable]"));
+        for _ in 0..3 {
+            assert!(watcher.look().await.is_none());
+        }
+        fs::remove_file(dir.path().join("a.toml")).unwrap();
+        write(&dir.path().join("a.toml"), "one");
+        assert_eq!(next(&mut watcher).await.unwrap()[0].text(), "one");
+        assert!(watcher.look().await.is_none());
+        // What was wrong ends without a trace in the file: a disk, a network.
+        watcher.unreadable = Some("cannot read a.toml".to_owned());
+        assert_eq!(next(&mut watcher).await.unwrap()[0].text(), "one");
+        assert!(watcher.look().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn stays_silent_while_nothing_changes() {
+        let dir = tempfile::tempdir().unwrap();
+        write(&dir.path().join("a.toml"), "one");
+        let mut watcher = watcher(dir.path(), Duration::from_millis(10));
+        write(&dir.path().join("notes.txt"), "not a policy file");
+        assert!(timeout(Duration::from_millis(300), watcher.changed()).await.is_err());
+    }
+}

@@ -1,0 +1,164 @@
+//! A policy's fate as events: what changed, what was wrong, and which keys need a person soon.
+
+use jiff::Timestamp;
+
+use solewriter_core::analysis::diff::{self, Diff, Fate};
+use solewriter_core::diagnostics::render::Style;
+use solewriter_core::diagnostics::{Problem, Problems, Severity};
+use solewriter_core::grant::Defaults;
+use solewriter_core::policy::model::{Policy, Revision, Service};
+use solewriter_types::audit_event::{
+    Changes, Event, Fault, MAX_NAMES, Names, Origin, PolicyAccepted, PolicyRefused, Transfer,
+    Trouble, words,
+};
+
+/// The most text of problems that an event holds, in characters.
+const MAX_PROBLEM_TEXT: usize = 16 * 1024;
+/// How long before its last key ends a service is told of, in seconds: a week.
+const SOON: i64 = 7 * 86_400;
+
+/// A policy came into force, after another one or at start.
+#[must_use]
+pub fn accepted(
+    before: Option<&Policy>,
+    after: &Policy,
+    warnings: &Problems,
+    origin: Origin,
+    defaults: &Defaults,
+) -> Event {
+    let changes = before.and_then(|before| diff::diff(before, after, defaults).ok());
+    Event::PolicyAccepted(Box::new(PolicyAccepted {
+        revision: after.revision().whole().to_owned(),
+        before: before.map(|before| before.revision().whole().to_owned()),
+        origin,
+        services: after.services().len() as u64,
+        buckets: after.buckets().len() as u64,
+        warnings: warnings.len() as u64,
+        changes: changes.as_ref().map(changed),
+    }))
+}
+
+fn changed(diff: &Diff) -> Changes {
+    let of = |fate| {
+        let services = diff.services.iter().filter(move |change| change.fate == fate);
+        Names::of(services.map(|change| change.service.as_ref()))
+    };
+    let transfer = |transfer: &diff::Transfer| Transfer {
+        keyspace: words(&transfer.keyspace.to_string()),
+        from: transfer.from.to_string(),
+        to: transfer.to.to_string(),
+    };
+    Changes {
+        added: of(Fate::Added),
+        removed: of(Fate::Removed),
+        changed: of(Fate::Changed),
+        transferred: diff.transfers.len() as u64,
+        transfers: diff.transfers.iter().take(MAX_NAMES).map(transfer).collect(),
+        gained: diff.services.iter().map(|change| change.gains.len() as u64).sum(),
+        lost: diff.services.iter().map(|change| change.loses.len() as u64).sum(),
+    }
+}
+
+/// A policy was refused; `in_force` is the one that stays, if any.
+#[must_use]
+pub fn refused(in_force: Option<&Revision>, problems: &Problems, origin: Origin) -> Event {
+    let errors = || problems.iter().filter(|problem| problem.severity == Severity::Error);
+    let fault = |problem: &Problem| Fault {
+        code: problem.code.to_owned(),
+        message: words(&problem.message),
+        at: problem.primary.as_ref().map(|label| {
+            let (line, column) = label.span.line_column();
+            words(&format!("{}:{line}:{column}", label.span.file().name()))
+        }),
+    };
+    Event::PolicyRefused(Box::new(PolicyRefused {
+        revision: in_force.map(|revision| revision.whole().to_owned()),
+        origin,
+        errors: problems.count(Severity::Error) as u64,
+        faults: errors().take(MAX_NAMES).map(fault).collect(),
+        problems: problems.render(Style::Plain).chars().take(MAX_PROBLEM_TEXT).collect(),
+    }))
+}
+
+/// Services whose last key has ended or will soon, at most [`MAX_NAMES`] of them.
+#[must_use]
+pub fn troubles(policy: &Policy, now: Timestamp) -> Vec<Event> {
+    let trouble = |service: &Service| {
+        // The end of the last key; a key without an end has no such trouble.
+        let ends = service.keys.iter().map(|key| key.not_after).collect::<Option<Vec<i64>>>()?;
+        let last = ends.into_iter().max()?;
+        if service.disabled.is_some() || last > now.as_second().saturating_add(SOON) {
+            return None;
+        }
+        let (reason, end) = if last <= now.as_second() {
+            ("key_ended", "has ended")
+        } else {
+            ("key_ends_soon", "will end")
+        };
+        let time =
+            Timestamp::from_second(last).map_or_else(|_| last.to_string(), |t| t.to_string());
+        Some(Event::Trouble(Trouble {
+            reason: reason.to_owned(),
+            detail: format!(
+                "the last key of `{}` {end} at {time}: add a new one to its `nkeys`",
+                service.name
+            ),
+            service: Some(service.name.to_string()),
+        }))
+    };
+    policy.services().iter().filter_map(trouble).take(MAX_NAMES).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use solewriter_core::diagnostics::SourceFile;
+    use solewriter_core::policy::validate::validate;
+
+    const KEY: &str = "UCRAFZAHGBQKZ5WVGGAZTW3N7PIO7NNEZC77U2TFP7DSBDSFHKEUCIHK";
+
+    fn policy(text: &str) -> (Policy, Problems) {
+        let valid = validate(&[SourceFile::new("p.toml", text)]).unwrap();
+        (valid.policy, valid.warnings)
+    }
+
+    #[test]
+    fn a_change_is_told_by_names_and_counts() {
+        let (before, _) =
+            policy("[bucket.a]\n[service.gone]\n[service.one]\nowns = [\"a\"]\n[service.two]\n");
+        let (after, warnings) =
+            policy("[bucket.a]\n[service.new]\n[service.one]\n[service.two]\nowns = [\"a\"]\n");
+        let defaults = Defaults {
+            account: "APP".into(),
+            lifetime: std::time::Duration::from_secs(60),
+            audit: solewriter_core::grant::AuditStreams::default(),
+        };
+        let event = accepted(Some(&before), &after, &warnings, Origin::default(), &defaults);
+        let Event::PolicyAccepted(event) = event else { panic!() };
+        let changes = event.changes.unwrap();
+        assert_eq!(changes.added.names, ["new"]);
+        assert_eq!(changes.removed.names, ["gone"]);
+        assert_eq!(changes.changed.names, ["one", "two"]);
+        assert_eq!((changes.transferred, changes.gained, changes.lost), (1, 2, 2));
+        assert_eq!(changes.transfers[0].from, "one");
+        assert_eq!(event.warnings, 3, "three services without keys");
+    }
+
+    #[test]
+    fn a_key_that_ends_soon_is_told_unless_another_stays() {
+        let text = |end: &str| format!("[service.s]\nnkeys = [{{ key = \"{KEY}\"{end} }}]\n");
+        let now: Timestamp = "2027-01-01T00:00:00Z".parse().unwrap();
+        let reasons = |end: &str| {
+            let events = troubles(&policy(&text(end)).0, now);
+            let reason = |event: &Event| match event {
+                Event::Trouble(trouble) => trouble.reason.clone(),
+                other => panic!("{other:?}"),
+            };
+            events.iter().map(reason).collect::<Vec<String>>()
+        };
+        assert_eq!(reasons(", not_after = 2027-01-03T00:00:00Z"), ["key_ends_soon"]);
+        assert_eq!(reasons(", not_after = 2026-12-03T00:00:00Z"), ["key_ended"]);
+        assert!(reasons(", not_after = 2027-02-03T00:00:00Z").is_empty());
+        assert!(reasons("").is_empty());
+    }
+}

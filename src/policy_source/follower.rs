@@ -1,0 +1,328 @@
+//! Keeps the policy in force what its source has: looks, judges the whole, swaps, and tells.
+//!
+//! What every source has in common is [`Follower::judge`]; [`directory`] and [`bucket`] are how
+//! each is looked at, for ever.
+
+mod bucket;
+mod directory;
+
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::signal::unix::Signal;
+use tokio::sync::oneshot;
+
+pub use self::bucket::bucket;
+pub use self::directory::directory;
+use crate::policy_source::cache::{Kept, PolicyCache};
+use crate::policy_source::snapshot_store::{Loaded, Store};
+use crate::policy_source::status::{Origin, Refused, SourceState, SourceStatus};
+use crate::telemetry::Metrics;
+use crate::{audit::Recorder, policy_source::events};
+use solewriter_core::diagnostics::render::Style;
+use solewriter_core::diagnostics::{Problems, Severity, SourceFile};
+use solewriter_core::grant::Defaults;
+use solewriter_core::policy::validate::validate_for;
+use solewriter_types::audit_event;
+
+/// Puts policies in force, and tells everyone who should hear of it.
+#[derive(Clone)]
+pub struct Follower {
+    /// The policy in force.
+    pub store: Arc<Store>,
+    /// What is known of where it came from.
+    pub standing: Arc<SourceStatus>,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+    /// Keeps the last good one on disk.
+    pub keeper: Option<Arc<PolicyCache>>,
+    /// Records what became of a policy.
+    pub recorder: Recorder,
+    /// What services get that say nothing themselves.
+    pub defaults: Defaults,
+}
+
+/// What a source has: its files, or what keeps them from being read as a policy.
+pub struct Found {
+    /// The files.
+    pub files: Result<Vec<SourceFile>, Problems>,
+    /// Which revision of a bucket it is.
+    pub origin: Option<Origin>,
+}
+
+impl Follower {
+    /// Judges a whole policy that the source has, and puts it in force if it holds. Blocks.
+    ///
+    /// # Errors
+    /// Every problem, after everyone was told; the policy in force stays.
+    pub fn judge(&self, found: Found, now: Timestamp) -> Result<(), Problems> {
+        let origin = found.origin.clone();
+        self.load(found, now).inspect_err(|problems| {
+            self.refused(problems, origin.as_ref(), now.as_second());
+        })
+    }
+
+    fn load(&self, found: Found, now: Timestamp) -> Result<(), Problems> {
+        let Found { files, origin } = found;
+        let files = files?;
+        let validated = validate_for(&files, &self.defaults.audit)?;
+        let loaded = self.store.replace(validated, origin.clone(), now);
+        let seconds = now.as_second();
+        self.heard(SourceState::Answered, seconds);
+        self.accepted(&loaded, origin.as_ref(), seconds);
+        if let Some(keeper) = &self.keeper {
+            let revision = loaded.after.policy.revision().clone();
+            keeper.keep(&Kept { revision, origin, confirmed: seconds, files });
+        }
+        Ok(())
+    }
+
+    /// A policy came into force, or is still what the source has. One place for everyone who
+    /// hears of it.
+    fn accepted(&self, loaded: &Loaded, origin: Option<&Origin>, now: i64) {
+        log_warnings(&loaded.warnings);
+        self.standing.refuse(None);
+        self.metrics.policy_accepted(&loaded.after.policy, now, origin.map(|o| o.number));
+        if !loaded.is_change() {
+            tracing::info!(
+                event = "policy_unchanged",
+                revision = loaded.after.policy.revision().whole(),
+                number = origin.map(|o| o.number),
+                "policy read",
+            );
+            return;
+        }
+        let (before, after) = (loaded.before.as_ref().map(|b| &b.policy), &loaded.after.policy);
+        let origin = self.came_from(origin);
+        let event = events::accepted(before, after, &loaded.warnings, origin, &self.defaults);
+        self.recorder.record(event);
+        for trouble in events::troubles(after, loaded.after.loaded_at) {
+            self.recorder.record(trouble);
+        }
+    }
+
+    /// Where it came from, as events tell it.
+    fn came_from(&self, origin: Option<&Origin>) -> audit_event::Origin {
+        audit_event::Origin {
+            from: if origin.is_some() { "bucket" } else { "directory" }.to_owned(),
+            place: audit_event::words(self.standing.source()),
+            author: origin.map(|o| audit_event::words(&o.author)),
+            message: origin.map(|o| audit_event::words(&o.message)),
+            number: origin.map(|o| o.number),
+        }
+    }
+
+    /// Records that a change was refused.
+    pub fn record_refusal(&self, problems: &Problems, origin: Option<&Origin>) {
+        let in_force = self.store.current();
+        let revision = in_force.as_ref().map(|s| s.policy.revision());
+        self.recorder.record(events::refused(revision, problems, self.came_from(origin)));
+    }
+
+    /// A change was refused. One place for everyone who hears of it.
+    fn refused(&self, problems: &Problems, origin: Option<&Origin>, now: i64) {
+        let since = self.standing.refused().map_or(now, |refused| refused.since);
+        let first = problems.iter().find(|p| p.severity == Severity::Error);
+        self.standing.refuse(Some(Refused {
+            since,
+            number: origin.map(|o| o.number),
+            errors: problems.count(Severity::Error),
+            first: first.map(|p| p.message.clone()).unwrap_or_default(),
+        }));
+        self.metrics.policy_refused(now);
+        self.record_refusal(problems, origin);
+    }
+
+    /// The source said something, or nothing: who asks hears of it, and a change of it is logged.
+    fn heard(&self, state: SourceState, now: i64) {
+        let answered = state == SourceState::Answered;
+        if answered {
+            self.confirm(now);
+        }
+        self.metrics.policy_source(answered);
+        let before = self.standing.state();
+        if !self.standing.note(state.clone()) {
+            return;
+        }
+        let source = self.standing.source();
+        let confirmed = self.standing.confirmed();
+        match state {
+            SourceState::Answered if *before == SourceState::Unasked => {}
+            SourceState::Answered | SourceState::Unasked => {
+                tracing::info!(event = "policy_source_back", source, "the policy's source answers");
+            }
+            // Before the first policy, waiting is no failure.
+            SourceState::Missing | SourceState::Empty if confirmed.is_none() => tracing::warn!(
+                event = "policy_source_waiting",
+                source,
+                state = state.as_str(),
+                "not ready: {}",
+                self.standing.describe(now),
+            ),
+            SourceState::Missing | SourceState::Empty => tracing::error!(
+                event = "policy_source_gone",
+                source,
+                state = state.as_str(),
+                "the policy in force stays; nothing can be changed: {}",
+                self.standing.describe(now),
+            ),
+            SourceState::Unreachable(why) => tracing::error!(
+                event = "policy_source_lost",
+                source,
+                why,
+                "the policy in force stays; changes are not seen",
+            ),
+        }
+    }
+
+    /// The source answered, and what it has is in force or was judged and refused.
+    fn confirm(&self, now: i64) {
+        self.standing.confirm(now);
+        self.metrics.policy_confirmed(now);
+        if let (Some(keeper), Some(snapshot)) = (&self.keeper, self.store.current()) {
+            let number = snapshot.origin().map(|o| o.number);
+            keeper.confirm(snapshot.policy.revision(), number, now);
+        }
+    }
+
+    /// Begins with the policy that the last run kept, if there is one. It is as old as it is: if
+    /// that is too old, it is in force and decides nothing. Blocks.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    fn start_from_kept(&self, now: Timestamp) -> Result<bool, Problems> {
+        let Some(kept) = self.keeper.as_ref().map(|k| k.read()).transpose()?.flatten() else {
+            return Ok(false);
+        };
+        let Kept { revision, origin, confirmed, files } = kept;
+        let validated = validate_for(&files, &self.defaults.audit)?;
+        let loaded = self.store.replace(validated, origin.clone(), now);
+        self.standing.confirm(confirmed);
+        self.metrics.policy_confirmed(confirmed);
+        self.accepted(&loaded, origin.as_ref(), now.as_second());
+        let age = now.as_second().saturating_sub(confirmed);
+        tracing::warn!(
+            event = "policy_kept",
+            revision = revision.whole(),
+            number = origin.map(|o| o.number),
+            age,
+            "starting with the policy that the last run kept, until its source answers",
+        );
+        Ok(true)
+    }
+}
+
+/// What is kept from an earlier run, if it can be used; what is wrong with it is logged.
+#[must_use]
+pub fn start_from_kept(follower: &Follower) -> bool {
+    follower.start_from_kept(Timestamp::now()).unwrap_or_else(|problems| {
+        tracing::error!(
+            event = "policy_kept_unusable",
+            problems = problems.render(Style::Plain),
+            "starting from the policy's source alone",
+        );
+        false
+    })
+}
+
+/// SIGHUP: look at once, and judge what is there even if it was judged before.
+async fn hangup(signal: &mut Signal) {
+    if signal.recv().await.is_none() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// How much less than a decision a new policy counts where both want a processor: a tenth or so.
+#[cfg(target_os = "linux")]
+const LESS_URGENT: i32 = 10;
+
+/// How soon what could not be judged is read again.
+const UNJUDGED_PAUSE: Duration = Duration::from_secs(1);
+
+/// What was read could not be judged: there was no thread for it, or a defect ended it. It has to be
+/// read again.
+struct Unjudged;
+
+/// What there is to do with a policy that was read.
+type Work = Box<dyn FnOnce() + Send>;
+
+/// A thread for what takes a while with a large policy, behind decisions. One for all changes: what
+/// one frees, the next uses again, where threads of their own would each keep theirs.
+#[derive(Default)]
+struct BackgroundWorker(Option<mpsc::Sender<Work>>);
+
+impl BackgroundWorker {
+    /// Does it there, and waits for it.
+    async fn run(&mut self, work: impl FnOnce() + Send + 'static) -> Result<(), Unjudged> {
+        let (done, result) = oneshot::channel();
+        let work = move || {
+            work();
+            let _ = done.send(());
+        };
+        let error = match self.hand_over(Box::new(work)) {
+            Ok(()) if result.await.is_ok() => return Ok(()),
+            Ok(()) => "a defect ended it; please report this".to_owned(),
+            Err(error) => format!("no thread for it: {error}"),
+        };
+        // A defect ended the thread too.
+        self.0 = None;
+        tracing::error!(
+            event = "policy_unjudged",
+            error,
+            "a policy was read and could not be judged; it is read again"
+        );
+        // What lasts must not keep a processor busy.
+        tokio::time::sleep(UNJUDGED_PAUSE).await;
+        Err(Unjudged)
+    }
+
+    fn hand_over(&mut self, work: Work) -> std::io::Result<()> {
+        let jobs = match &self.0 {
+            Some(jobs) => jobs,
+            None => self.0.insert(Self::thread()?),
+        };
+        // When nobody takes it, it is dropped, and its result with it.
+        let _ = jobs.send(work);
+        Ok(())
+    }
+
+    fn thread() -> std::io::Result<mpsc::Sender<Work>> {
+        let (jobs, taken) = mpsc::channel::<Work>();
+        std::thread::Builder::new().name("policy".to_owned()).spawn(move || {
+            // Of this thread alone, which is how Linux has it. Less than hoped for is no problem.
+            #[cfg(target_os = "linux")]
+            let _ = rustix::process::setpriority_process(None, LESS_URGENT);
+            for work in taken {
+                work();
+            }
+        })?;
+        Ok(jobs)
+    }
+}
+
+/// What is said of the source while what it has could not be judged.
+const UNJUDGED: &str = "what it has could not be judged, see the log";
+
+fn log_warnings(problems: &Problems) {
+    for problem in problems {
+        tracing::warn!(
+            event = "policy_warning",
+            code = problem.code,
+            problem = problem.render(Style::Plain),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_defect_in_judging_a_policy_is_told_and_ends_nothing() {
+        let mut aside = BackgroundWorker::default();
+        assert!(aside.run(|| ()).await.is_ok());
+        assert!(aside.run(|| panic!("a defect")).await.is_err());
+        assert!(aside.run(|| ()).await.is_ok());
+    }
+}

@@ -1,0 +1,248 @@
+//! The two services that `prove` acts as: their keys, and their place in the policy.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+use crate::nats::raw_client::RawLogin;
+use crate::policy_source::directory::Directory;
+use crate::prove::testbed::{MADE_BY, Testbed, streams_of};
+use solewriter_core::diagnostics::SourceFile;
+use solewriter_core::diagnostics::render::Style;
+use solewriter_core::grant::{Defaults, Grant};
+use solewriter_core::keys::{KeyError, Seed, Signer, User};
+use solewriter_core::policy::validate::validate_for;
+
+/// Where the probers' policy is.
+#[derive(Clone, Debug)]
+pub enum Place {
+    /// In this folder, as a file that comes and goes.
+    Folder(PathBuf),
+    /// In force already; the keys are in this folder.
+    Prepared(PathBuf),
+}
+
+/// The two services.
+pub struct Probers {
+    name: String,
+    attacker: Arc<Seed<User>>,
+    victim: Arc<Seed<User>>,
+}
+
+/// The first line of the probers' policy, by which a file of ours can be told.
+const MARK: &str = "# Made by `solewriter prove`, which removes it again.";
+
+impl Probers {
+    /// With new keys, or those that were prepared.
+    ///
+    /// # Errors
+    /// In words, when a prepared key cannot be read.
+    pub fn new(name: &str, place: &Place) -> Result<Self, String> {
+        let (attacker, victim) = match place {
+            Place::Folder(_) => (Seed::generate(), Seed::generate()),
+            Place::Prepared(dir) => (read_seed(dir, "a.nk")?, read_seed(dir, "b.nk")?),
+        };
+        Ok(Self { name: name.to_owned(), attacker: Arc::new(attacker), victim: Arc::new(victim) })
+    }
+
+    /// Writes keys and policy for later. Gives what to do with them.
+    ///
+    /// # Errors
+    /// In words, when a file cannot be written.
+    pub fn prepare(name: &str, dir: &Path) -> Result<String, String> {
+        let probers = Self::new(name, &Place::Folder(dir.to_owned()))?;
+        let policy = format!("{name}.toml");
+        std::fs::create_dir_all(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+        create(&dir.join("a.nk"), probers.attacker.expose(), true)?;
+        create(&dir.join("b.nk"), probers.victim.expose(), true)?;
+        create(&dir.join(&policy), &probers.policy().map_err(|error| error.to_string())?, false)?;
+        Ok(format!(
+            "Wrote {}.\nPut {policy} into the policy, and when it is in force:\n\n  solewriter prove \
+             --prepared {} --yes\n\nThen take it out of the policy, and delete the folder.\n",
+            dir.display(),
+            dir.display()
+        ))
+    }
+
+    /// How the one that attacks logs in.
+    pub fn attacker(&self) -> RawLogin {
+        RawLogin::Nkey(self.attacker.clone())
+    }
+
+    /// How the one that is attacked logs in.
+    pub fn victim(&self) -> RawLogin {
+        RawLogin::Nkey(self.victim.clone())
+    }
+
+    /// Names and public keys.
+    ///
+    /// # Errors
+    /// In words, when a seed is none.
+    pub fn public(&self) -> Result<Vec<(String, String)>, String> {
+        let key = |seed: &Seed<User>| Ok(Signer::new(seed)?.public().to_string());
+        let keys: Result<Vec<String>, KeyError> =
+            [key(&self.attacker), key(&self.victim)].into_iter().collect();
+        let keys = keys.map_err(|error| error.to_string())?;
+        let names = ["a", "b"].map(|letter| format!("{}-{letter}", self.name));
+        Ok(names.into_iter().zip(keys).collect())
+    }
+
+    /// Their part of the policy.
+    fn policy(&self) -> Result<String, KeyError> {
+        let name = &self.name;
+        let attacker = Signer::new(&self.attacker)?.public().to_string();
+        let victim = Signer::new(&self.victim)?.public().to_string();
+        Ok(format!(
+            r#"{MARK}
+
+[bucket.{name}-a]
+description = "{MADE_BY}"
+
+[bucket.{name}-b]
+description = "{MADE_BY}"
+part_owners = true
+rollup = false
+duplicate_window = "100ms"
+
+[service.{name}-a]
+description = "Attacks the other prober"
+nkeys = ["{attacker}"]
+owns = ["{name}-a", "{name}-b/mine.>"]
+reads = ["{name}-b/open.>"]
+
+[service.{name}-b]
+description = "Is attacked by the other prober"
+nkeys = ["{victim}"]
+owns = ["{name}-b/theirs.>"]
+"#
+        ))
+    }
+
+    /// Puts them into the policy, if that is for this command to do.
+    ///
+    /// # Errors
+    /// In words, when the policy does not hold with them, or cannot be written.
+    pub fn write(&self, place: &Place, defaults: &Defaults) -> Result<WrittenPolicy, String> {
+        let Place::Folder(folder) = place else { return Ok(WrittenPolicy(None)) };
+        let file = folder.join(format!("{}.toml", self.name));
+        let text = self.policy().map_err(|error| error.to_string())?;
+        if let Ok(before) = std::fs::read_to_string(&file) {
+            if !before.starts_with(MARK) {
+                return Err(format!("{} is there already, and not ours", file.display()));
+            }
+            // Of a run that could not remove it.
+            std::fs::remove_file(&file).map_err(|error| format!("{}: {error}", file.display()))?;
+        }
+        self.must_hold(folder, &file, &text, defaults)?;
+        // Written aside and renamed, so that it is never read in part. The name begins with a dot,
+        // which is no part of a policy.
+        let aside = folder.join(format!(".{}.toml", self.name));
+        let _ = std::fs::remove_file(&aside);
+        create(&aside, &text, false)?;
+        std::fs::rename(&aside, &file).map_err(|error| format!("{}: {error}", file.display()))?;
+        Ok(WrittenPolicy(Some(file)))
+    }
+
+    /// A policy that does not hold with the probers in it must not be put in front of the service.
+    fn must_hold(
+        &self,
+        folder: &Path,
+        file: &Path,
+        text: &str,
+        defaults: &Defaults,
+    ) -> Result<(), String> {
+        let said = |problems: solewriter_core::diagnostics::Problems| {
+            format!("the policy would not hold:\n{}", problems.render(Style::Plain))
+        };
+        let mut files = Directory::new(folder).read().map_err(said)?;
+        files.push(SourceFile::new(file.display().to_string(), text));
+        let policy = validate_for(&files, &defaults.audit).map_err(said)?.policy;
+        for letter in ["a", "b"] {
+            let name = format!("{}-{letter}", self.name);
+            let service = policy.services().iter().find(|service| *service.name == *name);
+            let service = service.ok_or_else(|| format!("the policy has no service {name}"))?;
+            Grant::of(service, defaults).map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    }
+}
+
+/// What was put into the policy.
+#[must_use]
+pub struct WrittenPolicy(Option<PathBuf>);
+
+impl WrittenPolicy {
+    /// Takes it out again.
+    ///
+    /// # Errors
+    /// In words, with what to remove by hand.
+    pub fn remove(mut self) -> Result<(), String> {
+        let Some(file) = self.0.take() else { return Ok(()) };
+        std::fs::remove_file(&file).map_err(|error| {
+            format!("{} is part of the policy still: {error}; remove it", file.display())
+        })
+    }
+}
+
+impl Drop for WrittenPolicy {
+    fn drop(&mut self) {
+        if let Some(file) = &self.0 {
+            // Only on a way out that has an error of its own to tell.
+            let _ = std::fs::remove_file(file);
+        }
+    }
+}
+
+/// Streams of these names that somebody else made are not touched.
+///
+/// # Errors
+/// In words, when there is one, or nobody can be asked.
+pub async fn refuse_foreign_streams(stage: &Testbed) -> Result<(), String> {
+    let mut admin = stage.admin().await.map_err(|error| error.to_string())?;
+    for stream in [&stage.names.mine, &stage.names.victim].into_iter().flat_map(|b| streams_of(b)) {
+        // As people know it.
+        let what = stream
+            .strip_prefix("KV_")
+            .map_or_else(|| format!("stream {stream}"), |bucket| format!("bucket {bucket}"));
+        let info = admin.api(&format!("STREAM.INFO.{stream}"), &Value::Null).await;
+        let info = info.map_err(|error| format!("the admin cannot ask JetStream: {error}"))?;
+        let Some(error) = info.get("error") else {
+            if info.pointer("/config/description") != Some(&json!(MADE_BY)) {
+                return Err(format!(
+                    "there is a {what} already that this command did not make; choose \
+                     another --name"
+                ));
+            }
+            continue;
+        };
+        // 10059: stream not found, as it should be.
+        if error.get("err_code") != Some(&json!(10059)) {
+            return Err(format!("JetStream, about {what}: {error}"));
+        }
+    }
+    Ok(())
+}
+
+fn read_seed(dir: &Path, name: &str) -> Result<Seed<User>, String> {
+    let path = dir.join(name);
+    let text = std::fs::read_to_string(&path)
+        .map(Zeroizing::new)
+        .map_err(|error| format!("{}: {error}; --prepare writes it", path.display()))?;
+    Seed::parse(&text).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// A new file; a secret one is for its owner alone.
+fn create(path: &Path, text: &str, secret: bool) -> Result<(), String> {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        options.mode(if secret { 0o600 } else { 0o644 });
+    }
+    let written = options.open(path).and_then(|mut file| file.write_all(text.as_bytes()));
+    written.map_err(|error| format!("{}: {error}", path.display()))
+}

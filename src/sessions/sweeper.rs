@@ -1,0 +1,403 @@
+//! Keeps open connections to the policy, for as long as the process runs.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, mpsc, watch};
+
+use super::sweep::{self, Stale};
+use super::verdict::{Cause, Changes, Judge, Others};
+use super::{Settings, expiry};
+use crate::audit::Recorder;
+use crate::fleet::heartbeat::{Fleet, FleetView};
+use crate::policy_source::snapshot_store::Store;
+use crate::policy_source::status::SourceStatus;
+use crate::sessions::schedule::{Outcome, Patience, Rhythm};
+use crate::sessions::system_api::System;
+use crate::sessions::system_connection::{Access, SystemConnection};
+use crate::telemetry::Metrics;
+use solewriter_core::callout::decide::Decider;
+
+/// How long the first sweep after a change waits for the other instances to have it too: what is
+/// closed before would come back with the old grant.
+const AGREE_WITHIN: Duration = Duration::from_millis(300);
+/// How long the policy's source may take when it is asked to look.
+const LOOK_WITHIN: Duration = Duration::from_secs(5);
+/// How often to see whether it has become this instance's turn, when nothing tells of it.
+const TURN: Duration = Duration::from_millis(500);
+/// How long a look goes on at least, when something happens meanwhile.
+const LOOK_FOR: Duration = Duration::from_secs(1);
+/// How long instances may differ before it is said aloud, and how often it is repeated.
+const DIFFER_FOR: Duration = Duration::from_secs(10);
+const DIFFER_AGAIN: Duration = Duration::from_secs(60);
+/// For how long after a change who gains something waits for all to be closed that lost something:
+/// a server that does not answer must not keep a keyspace from its owner.
+const HAND_OVER_ANYWAY: Duration = Duration::from_secs(10);
+/// For how many seconds one round closes those of each kind that have nothing too much. Then
+/// everybody is looked at again.
+const LATER_FOR: u32 = 10;
+
+/// What sweeping needs.
+pub struct Sweeper {
+    /// Asked about open connections as it is about new ones.
+    pub decider: Arc<Decider>,
+    /// The policy in force.
+    pub store: Arc<Store>,
+    /// What is known of where it came from.
+    pub standing: Arc<SourceStatus>,
+    /// Records what is closed.
+    pub recorder: Recorder,
+    /// Counts it.
+    pub metrics: Arc<Metrics>,
+    /// The instances.
+    pub fleet: Arc<Fleet>,
+    /// The pace.
+    pub settings: Settings,
+    /// Told when connections were closed.
+    pub closed: Arc<Notify>,
+}
+
+/// What the keeper knows from one round to the next. None of it has to outlive the process.
+struct Known {
+    rhythm: Rhythm,
+    patience: Patience,
+    /// For which run of attention the source was asked, while it was this instance's turn.
+    sure: Option<u64>,
+    /// The revision of the last sweep.
+    swept: Option<String>,
+    differ_since: Option<Instant>,
+    said: Option<Instant>,
+}
+
+impl Sweeper {
+    /// Connects (as often as it takes) and sweeps until `stopped`.
+    pub async fn run(&self, access: &Access<'_>, stopped: impl Future<Output = ()>) {
+        let work = async {
+            match SystemConnection::open(access).await {
+                Ok(link) => self.sweep_for_ever(link).await,
+                Err(error) => tracing::error!(event = "system_connect_failed", %error),
+            }
+        };
+        tokio::select! {
+            () = work => {}
+            () = stopped => {}
+        }
+        self.fleet.can_sweep(false);
+    }
+
+    async fn sweep_for_ever(&self, mut link: SystemConnection) {
+        let (mut changes, mut news) = (self.store.changes(), self.fleet.news());
+        let mut known = Known {
+            rhythm: Rhythm::new(self.settings.every, Instant::now()),
+            patience: Patience::default(),
+            sure: None,
+            swept: None,
+            differ_since: None,
+            said: None,
+        };
+        loop {
+            let usable = link.usable().await;
+            self.fleet.can_sweep(usable);
+            let view = self.fleet.view().filter(|view| usable && self.turn(view, &mut known));
+            if view.is_none() {
+                self.metrics.sessions().sweeper(false);
+                self.fleet.tell_waiting(Vec::new());
+                known.sure = None;
+            }
+            let turn = Instant::now() + TURN;
+            let next = view.as_ref().map(|view| self.next(&known, view, link.rest_until()));
+            if let Some(view) = view
+                && next.is_some_and(|next| next <= Instant::now())
+            {
+                if !self.round(link.system(), &view, &mut known, (&mut changes, &mut news)).await {
+                    link.silent();
+                }
+                continue;
+            }
+            tokio::select! {
+                // The senders live as long as this does.
+                _ = changes.changed() => known.rhythm.stir(Instant::now()),
+                _ = news.changed() => known.rhythm.heard(Instant::now()),
+                () = tokio::time::sleep_until(next.unwrap_or(turn).min(turn).into()) => {}
+            }
+        }
+    }
+
+    /// When to look next: where every instance serves the policy that was swept for, not before
+    /// the servers had their `rest`.
+    fn next(&self, known: &Known, view: &FleetView, rest: Option<Instant>) -> Instant {
+        let next = known.rhythm.next();
+        let current = self.store.current();
+        let swept =
+            current.is_some_and(|s| Some(s.policy.revision().whole()) == known.swept.as_deref());
+        match rest {
+            Some(rest) if swept && view.agreed => next.max(rest),
+            _ => next,
+        }
+    }
+
+    /// Whether it is this instance's turn. What is worth saying about the fleet is said here.
+    fn turn(&self, view: &FleetView, known: &mut Known) -> bool {
+        self.metrics.sessions().instances(view.living);
+        let now = Instant::now();
+        if view.agreed {
+            known.differ_since = None;
+        } else {
+            let since = *known.differ_since.get_or_insert(now);
+            let said = known.said.is_some_and(|at| now.duration_since(at) < DIFFER_AGAIN);
+            if now.duration_since(since) > DIFFER_FOR && !said {
+                known.said = Some(now);
+                tracing::warn!(
+                    event = "instances_differ",
+                    instances = view.living,
+                    revision = self.store.current().map(|s| s.policy.revision().whole().to_owned()),
+                    seconds = now.duration_since(since).as_secs(),
+                    "the instances serve different policies: does each have the same source?",
+                );
+            }
+        }
+        view.elected
+    }
+
+    /// One look at everything, and what follows from it. False when nobody answered.
+    async fn round(
+        &self,
+        system: &System,
+        view: &FleetView,
+        known: &mut Known,
+        (changes, news): (&mut watch::Receiver<()>, &mut watch::Receiver<u64>),
+    ) -> bool {
+        if known.sure != Some(view.times) {
+            // It is this instance's turn since just now, or it slept: what it knows may be old.
+            self.standing.freshness.look_now(LOOK_WITHIN).await;
+            if known.sure.is_none() && !view.doubts {
+                tracing::info!(event = "sweeper", "this instance looks after open connections");
+                self.metrics.sessions().sweeper(true);
+            }
+            known.sure = Some(view.times);
+            known.rhythm.stir(Instant::now());
+            return true;
+        }
+        // What comes from here on cuts the round short.
+        changes.borrow_and_update();
+        let Some(snapshot) = self.store.current() else {
+            known.rhythm.swept(Outcome::default(), Instant::now());
+            return true;
+        };
+        let revision = snapshot.policy.revision().whole();
+        if known.swept.as_deref() != Some(revision) {
+            known.swept = Some(revision.to_owned());
+            known.patience.forget();
+            known.rhythm.stir(Instant::now());
+            self.agree(news).await;
+        }
+        news.borrow_and_update();
+        let Some(view) = self.fleet.view().filter(|v| v.elected && v.times == view.times) else {
+            return true;
+        };
+        let others = Others { newer: view.newer.clone(), unlike: view.unlike };
+        let judge = Judge {
+            decider: &self.decider,
+            policy: &snapshot.policy,
+            store: &self.store,
+            others: &others,
+            gained: self.settings.gained,
+            changes: &Changes::default(),
+        };
+        let go_on = || {
+            // Not on any news: who makes them without end would stop this.
+            let same = |now: FleetView| now.elected && now.times == view.times;
+            !changes.has_changed().unwrap_or(true) && self.fleet.view().is_some_and(same)
+        };
+        let judging = (&judge, view.agreed);
+        let outcome = self.sweep(system, judging, &mut known.patience, go_on).await;
+        let heard = outcome.is_some();
+        let outcome = outcome.unwrap_or_default();
+        let complete = outcome.complete && view.agreed;
+        known.rhythm.swept(Outcome { complete, ..outcome }, Instant::now());
+        heard
+    }
+
+    /// Waits a moment for every instance to serve the policy that is in force here.
+    async fn agree(&self, news: &mut watch::Receiver<u64>) {
+        let agreed = async {
+            while self.fleet.view().is_some_and(|view| !view.agreed) {
+                let _ = news.changed().await;
+            }
+        };
+        let _ = tokio::time::timeout(AGREE_WITHIN, agreed).await;
+    }
+
+    async fn sweep(
+        &self,
+        system: &System,
+        (judge, agreed): (&Judge<'_>, bool),
+        patience: &mut Patience,
+        go_on: impl Fn() -> bool,
+    ) -> Option<Outcome> {
+        let began = Instant::now();
+        let revision = judge.policy.revision().whole();
+        let abandon = async {
+            tokio::time::sleep(LOOK_FOR).await;
+            while go_on() {
+                tokio::time::sleep(LOOK_FOR / 10).await;
+            }
+        };
+        // What is found on servers that are done is closed while slow ones still tell.
+        let (give, mut parts) = mpsc::unbounded_channel();
+        let looking = async move {
+            let give = |part| drop(give.send(part));
+            tokio::select! {
+                looked = sweep::look(system, judge, &self.metrics, give) => looked,
+                // Something happened, and a slow server still tells: the others are not to wait.
+                () = abandon => Ok(sweep::Looked { heard: true, ..Default::default() }),
+            }
+        };
+        let pace = self.settings.close_per_second;
+        let close = async |stale: Vec<Stale>, pace| {
+            let records = (&self.recorder, &*self.metrics);
+            sweep::close(system, stale, pace, revision, records, &go_on).await
+        };
+        let (mut found, mut held_back) = (0, 0);
+        let mut done = sweep::Done::default();
+        let closing = async {
+            let mut later = Vec::new();
+            while let Some(part) = parts.recv().await {
+                let (mut stale, others): (Vec<Stale>, Vec<Stale>) =
+                    part.into_iter().partition(|stale: &Stale| stale.closing.cause.takes());
+                later.extend(others);
+                found += stale.len();
+                held_back += hold_back(&mut stale, patience, began);
+                if !done.cut_short {
+                    done.add(close(stale, pace).await);
+                }
+            }
+            later
+        };
+        let (looked, later) = tokio::join!(looking, closing);
+        let looked = looked.unwrap_or_else(|error| {
+            tracing::warn!(event = "sweep_failed", %error, "nobody can be asked");
+            sweep::Looked::default()
+        });
+        let sweep::Looked { complete, heard, cost, shortest_life, waiting } = looked;
+        if !heard {
+            self.metrics.sessions().swept(false, began.elapsed());
+            return None;
+        }
+        self.fleet.tell_waiting(waiting);
+        let mut later = Later::of(later);
+        found += later.duties.len() + later.gains.len();
+        // Whoever gave something up is closed before who takes it over, as far as can be known.
+        let over = complete && agreed && done.failed == 0 && held_back == 0 && !done.cut_short;
+        let for_long = self.store.current().map(|current| current.since.elapsed());
+        if !over && for_long.is_none_or(|for_long| for_long < HAND_OVER_ANYWAY) {
+            held_back += later.wait();
+        }
+        held_back += later.limit(patience, began, pace);
+        let Later { duties, expiring, gains } = later;
+        let mut ended = sweep::Done::default();
+        done.add(close(duties, pace).await);
+        if !done.cut_short {
+            let pace = pace.max(pace_of(&expiring));
+            ended = close(expiring, pace).await;
+            done.cut_short |= ended.cut_short;
+        }
+        if !done.cut_short {
+            done.add(close(gains, pace).await);
+        }
+        let sweep::Done { closed, failed, cut_short, keys } = done;
+        if !cut_short {
+            patience.closed(keys, Instant::now());
+        }
+        if closed > 0 {
+            self.closed.notify_one();
+        }
+        let failed = failed + ended.failed;
+        let complete = complete && failed == 0 && !cut_short && held_back == 0;
+        self.metrics.sessions().swept(complete, began.elapsed());
+        if found > 0 {
+            tracing::info!(
+                event = "sweep",
+                revision,
+                found,
+                closed,
+                failed,
+                held_back,
+                cut_short,
+                took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+                "looked at every open connection",
+            );
+        }
+        Some(Outcome {
+            // What ends anyway leaves nothing unsettled.
+            found: closed + failed > 0 || cut_short,
+            complete,
+            began: Some(began),
+            cost,
+            within: Some(expiry::look_within(shortest_life, judge.decider, judge.policy)),
+        })
+    }
+}
+
+/// What is closed when every server has told, in this order.
+#[derive(Default)]
+struct Later {
+    /// They gain something that nobody else may do.
+    duties: Vec<Stale>,
+    /// Their permissions are about to end; the first to end is the first.
+    expiring: Vec<Stale>,
+    /// They gain something else.
+    gains: Vec<Stale>,
+}
+
+impl Later {
+    fn of(all: Vec<Stale>) -> Self {
+        let mut later = Self::default();
+        for stale in all {
+            match stale.closing.cause {
+                Cause::GainedDuty => later.duties.push(stale),
+                Cause::Expiring(_) => later.expiring.push(stale),
+                _ => later.gains.push(stale),
+            }
+        }
+        later.expiring.sort_by(|a, b| a.closing.cause.cmp(&b.closing.cause));
+        later
+    }
+
+    /// Nobody gains anything in this round. Gives how many wait.
+    fn wait(&mut self) -> usize {
+        std::mem::take(&mut self.duties).len() + std::mem::take(&mut self.gains).len()
+    }
+
+    /// Leaves out who came back with an old grant just now, and what takes too long for one round.
+    /// Gives how many.
+    fn limit(&mut self, patience: &Patience, now: Instant, pace: u32) -> usize {
+        let gain = [&mut self.duties, &mut self.gains];
+        let held: usize =
+            gain.into_iter().map(|gain| hold_back(gain, patience, now) + leave(gain, pace)).sum();
+        let hurried = pace.max(pace_of(&self.expiring));
+        held + leave(&mut self.expiring, hurried)
+    }
+}
+
+/// Leaves out those that came back with an old grant just now. Gives how many.
+fn hold_back(stale: &mut Vec<Stale>, patience: &Patience, now: Instant) -> usize {
+    let before = stale.len();
+    stale.retain(|stale| patience.allows(&stale.session.name.key, now));
+    before - stale.len()
+}
+
+/// Leaves what takes too long for one round to the next. Gives how many.
+fn leave(stale: &mut Vec<Stale>, pace: u32) -> usize {
+    let before = stale.len();
+    stale.truncate(usize::try_from(pace.saturating_mul(LATER_FOR)).unwrap_or(usize::MAX));
+    before - stale.len()
+}
+
+/// How many of them have to be closed in a second.
+fn pace_of(expiring: &[Stale]) -> u32 {
+    match expiring.first().map(|first| &first.closing.cause) {
+        Some(Cause::Expiring(left)) => expiry::pace(expiring.len(), *left),
+        _ => 0,
+    }
+}

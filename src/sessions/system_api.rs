@@ -1,0 +1,482 @@
+//! What the servers tell of open connections, and how it closes one.
+//!
+//! Seen on nats-server 2.10.25 and 2.15.1: `$SYS.REQ.SERVER.PING` is answered by every server,
+//! with the number of servers that it knows; CONNZ of one account lists leafnodes too; KICK
+//! closes clients and leafnodes alike, and a number is never used twice while a server runs.
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use async_nats::{Client, Message};
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::{Deserialize, Deserializer};
+use serde_json::json;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use solewriter_core::callout::request;
+use solewriter_core::keys::ServerKey;
+use solewriter_types::connection_type::ConnectionType;
+
+/// How long a server may take to answer one question, and to tell of all of its connections.
+const ANSWER_WITHIN: Duration = Duration::from_secs(3);
+const TELL_WITHIN: Duration = Duration::from_secs(30);
+/// How long servers may take to say that they are there; and how long, once as many have as most
+/// of them say that there are, the others may.
+const GATHER_WITHIN: Duration = Duration::from_secs(1);
+const GATHER_MORE: Duration = Duration::from_millis(150);
+/// How many connections are asked for at once: about 250 KB.
+const PAGE: u64 = 256;
+/// The most servers that are kept in mind, and the most answers that are looked at to find them.
+const MAX_SERVERS: usize = 1024;
+const MAX_ANSWERS: usize = 2 * MAX_SERVERS;
+/// The longest answer that is looked at, in bytes. What clients say of themselves fills a page
+/// with six megabytes at most: a line of theirs has 4 KB, and JSON makes six of one.
+const MAX_ANSWER: usize = 16 * 1024 * 1024;
+/// The most that a server may say of the connections of one account: how many there are, and in
+/// how many bytes.
+const MAX_CONNECTIONS: u64 = 262_144;
+const MAX_BYTES: usize = 512 * 1024 * 1024;
+/// How many pages may tell nothing new. A few do, when many connections end while they are told.
+const MAX_STALE_PAGES: u32 = 4;
+/// The longest name of a server, in characters.
+const MAX_NAME: usize = 200;
+
+/// Why the servers did not help.
+#[derive(Debug, thiserror::Error)]
+pub enum SystemError {
+    /// No answer, or no connection.
+    #[error("{subject}: {error}")]
+    Request {
+        /// What was asked.
+        subject: String,
+        /// What came of it.
+        error: String,
+    },
+    /// An answer that is not understood.
+    #[error("{subject}: the answer is not understood: {error}")]
+    Answer {
+        /// What was asked.
+        subject: String,
+        /// What is wrong with it.
+        error: serde_json::Error,
+    },
+    /// An answer that no server gives.
+    #[error("{subject}: the answer cannot be true: {why}")]
+    Untrue {
+        /// What was asked.
+        subject: String,
+        /// Why not.
+        why: String,
+    },
+    /// The server says no.
+    #[error("{subject}: {description}")]
+    Refused {
+        /// What was asked.
+        subject: String,
+        /// Why not.
+        description: String,
+    },
+}
+
+/// A running nats-server.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+pub struct ServerName {
+    /// Its public key.
+    pub id: String,
+    /// Its name.
+    #[serde(default)]
+    pub name: String,
+    /// Its version.
+    #[serde(default, rename = "ver")]
+    pub version: String,
+    /// The cluster that it is in, or empty.
+    #[serde(default)]
+    pub cluster: String,
+    /// How many seconds its clock is ahead of ours, as it says with each answer.
+    #[serde(default, rename = "time", deserialize_with = "ahead")]
+    pub ahead: i64,
+}
+
+/// A time that an answer was sent at, against ours; 0 for what is none.
+fn ahead<'de, D: Deserializer<'de>>(from: D) -> Result<i64, D::Error> {
+    let said: jiff::Timestamp = match Option::<String>::deserialize(from)?.map(|t| t.parse()) {
+        Some(Ok(said)) => said,
+        _ => return Ok(0),
+    };
+    Ok(said.as_second().saturating_sub(jiff::Timestamp::now().as_second()))
+}
+
+impl ServerName {
+    /// The same with words that are fit to be kept; `None` when that is no server's key, which is
+    /// a token of a subject too.
+    fn checked(self) -> Option<Self> {
+        ServerKey::parse(&self.id).ok()?;
+        let cut = |text: String| text.chars().take(MAX_NAME).collect();
+        let (name, version) = (cut(self.name), cut(self.version));
+        Some(Self { id: self.id, name, version, cluster: cut(self.cluster), ahead: self.ahead })
+    }
+}
+
+/// The servers that answered.
+#[derive(Debug, Default)]
+pub struct Servers {
+    /// Sorted by id.
+    pub servers: Vec<ServerName>,
+    /// How many there should be, as most of the servers themselves say.
+    pub expected: usize,
+}
+
+impl Servers {
+    /// Whether all answered.
+    #[must_use]
+    pub fn complete(&self) -> bool {
+        !self.servers.is_empty() && self.servers.len() >= self.expected
+    }
+}
+
+/// One open connection, as its server describes it (CONNZ).
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Connection {
+    /// Its number on that server.
+    pub cid: u64,
+    /// `Client` or `Leafnode`.
+    #[serde(default)]
+    pub kind: String,
+    /// `nats`, `websocket` or `mqtt`; empty for a leafnode.
+    #[serde(default, rename = "type")]
+    pub protocol: String,
+    /// The client's address.
+    #[serde(default)]
+    pub ip: String,
+    /// When it was made, RFC 3339.
+    #[serde(default)]
+    pub start: String,
+    /// The client's name for itself.
+    #[serde(default)]
+    pub name: String,
+    /// Its library.
+    #[serde(default)]
+    pub lang: String,
+    /// Its library's version.
+    #[serde(default)]
+    pub version: String,
+    /// The name that its permissions gave it.
+    #[serde(default)]
+    pub authorized_user: String,
+}
+
+impl Connection {
+    /// How it connects; `None` for what solewriter does not know.
+    #[must_use]
+    pub fn way(&self) -> Option<ConnectionType> {
+        ConnectionType::of(&self.kind, &self.protocol)
+    }
+
+    /// The same with no more of its client's words than anybody reads.
+    fn cut(mut self) -> Self {
+        for text in [&mut self.name, &mut self.lang, &mut self.version, &mut self.ip] {
+            if let Some((end, _)) = text.char_indices().nth(MAX_NAME) {
+                text.truncate(end);
+                text.shrink_to_fit();
+            }
+        }
+        self
+    }
+
+    /// When it was made, in seconds since the Unix epoch.
+    #[must_use]
+    pub fn made(&self) -> Option<i64> {
+        self.start.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_second)
+    }
+
+    /// Its address, when it is one.
+    #[must_use]
+    pub fn address(&self) -> Option<IpAddr> {
+        request::address(&self.ip)
+    }
+}
+
+/// What became of a connection that was to be closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closed {
+    /// The server closed it.
+    Closed,
+    /// It was gone already.
+    Gone,
+}
+
+#[derive(Deserialize)]
+struct Answer<T> {
+    server: ServerName,
+    data: Option<T>,
+    error: Option<Refusal>,
+}
+
+#[derive(Deserialize)]
+struct Refusal {
+    #[serde(default)]
+    description: String,
+}
+
+#[derive(Deserialize)]
+struct Ping {
+    server: ServerName,
+    #[serde(default)]
+    statsz: Stats,
+}
+
+#[derive(Default, Deserialize)]
+struct Stats {
+    #[serde(default)]
+    active_servers: usize,
+}
+
+#[derive(Deserialize)]
+struct Connections {
+    #[serde(default)]
+    total: u64,
+    #[serde(default)]
+    connections: Option<Vec<Connection>>,
+}
+
+/// A connection of the system user, who may ask the servers.
+#[derive(Clone, Debug)]
+pub struct System {
+    client: Client,
+    patient: bool,
+}
+
+impl System {
+    /// Uses a connection of a user who may ask the servers.
+    #[must_use]
+    pub fn new(client: Client) -> Self {
+        Self { client, patient: false }
+    }
+
+    /// The same, that waits for whoever else may say that it is a server, when all have that the
+    /// servers know of.
+    #[must_use]
+    pub fn patient(self) -> Self {
+        Self { patient: true, ..self }
+    }
+
+    /// Finds every server that can be reached. It ends when all have answered that the servers
+    /// themselves know of, or after a second.
+    ///
+    /// # Errors
+    /// When nothing can be asked. Servers that do not answer are no error: see
+    /// [`Servers::complete`].
+    pub async fn servers(&self) -> Result<Servers, SystemError> {
+        let subject = "$SYS.REQ.SERVER.PING";
+        let failed = |error: String| SystemError::Request { subject: subject.to_owned(), error };
+        let inbox = self.client.new_inbox();
+        let mut answers =
+            self.client.subscribe(inbox.clone()).await.map_err(|e| failed(e.to_string()))?;
+        self.client
+            .publish_with_reply(subject, inbox, Bytes::new())
+            .await
+            .map_err(|e| failed(e.to_string()))?;
+        let servers = gather(&mut answers, self.patient).await;
+        let _ = answers.unsubscribe().await;
+        Ok(servers)
+    }
+
+    /// Gives every connection of an account on one server to `each`, one page at a time. Some may
+    /// be given twice; none that was open all the while is left out. No number of the server's is
+    /// believed: it ends after so many connections, bytes and seconds.
+    ///
+    /// # Errors
+    /// [`SystemError`]; what was found until then was given.
+    pub async fn connections(
+        &self,
+        server: &str,
+        account: &str,
+        each: impl FnMut(Connection),
+    ) -> Result<(), SystemError> {
+        let all = Telling { system: self, server, account, each, seen: HashSet::new(), bytes: 0 };
+        timeout(TELL_WITHIN, all.hear()).await.unwrap_or_else(|_| {
+            let error = format!("it did not tell everything within {} s", TELL_WITHIN.as_secs());
+            Err(SystemError::Request { subject: connz(server), error })
+        })
+    }
+
+    /// Closes one connection.
+    ///
+    /// # Errors
+    /// [`SystemError`] when it is not known to be closed.
+    pub async fn close(&self, server: &str, cid: u64) -> Result<Closed, SystemError> {
+        let subject = format!("$SYS.REQ.SERVER.{server}.KICK");
+        let answer = self.ask::<IgnoredAny>(subject, server, &json!({"cid": cid})).await;
+        match answer {
+            Ok(_) => Ok(Closed::Closed),
+            Err(SystemError::Refused { description, .. }) if description.contains("no such") => {
+                Ok(Closed::Gone)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Asks one server. Gives what it says, and how many bytes that took.
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        subject: String,
+        server: &str,
+        question: &serde_json::Value,
+    ) -> Result<(Option<T>, usize), SystemError> {
+        let request = self.client.request(subject.clone(), question.to_string().into());
+        let answer = match timeout(ANSWER_WITHIN, request).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => {
+                return Err(SystemError::Request { subject, error: error.to_string() });
+            }
+            Err(_) => {
+                let error = format!("no answer within {} s", ANSWER_WITHIN.as_secs());
+                return Err(SystemError::Request { subject, error });
+            }
+        };
+        let size = answer.payload.len();
+        if size > MAX_ANSWER {
+            return Err(SystemError::Untrue { subject, why: format!("it has {size} bytes") });
+        }
+        match serde_json::from_slice::<Answer<T>>(&answer.payload) {
+            Ok(answer) if answer.server.id != server => {
+                let why = "it is another server's".to_owned();
+                Err(SystemError::Untrue { subject, why })
+            }
+            Ok(Answer { error: Some(Refusal { description }), .. }) => {
+                let description = description.chars().take(MAX_NAME).collect();
+                Err(SystemError::Refused { subject, description })
+            }
+            Ok(Answer { data, .. }) => Ok((data, size)),
+            Err(error) => Err(SystemError::Answer { subject, error }),
+        }
+    }
+}
+
+fn connz(server: &str) -> String {
+    format!("$SYS.REQ.SERVER.{server}.CONNZ")
+}
+
+/// Hears which servers there are.
+async fn gather(answers: &mut (impl Stream<Item = Message> + Unpin), patient: bool) -> Servers {
+    let mut deadline = Instant::now() + GATHER_WITHIN;
+    let mut found = BTreeMap::new();
+    let mut said: Vec<usize> = Vec::new();
+    for _ in 0..MAX_ANSWERS {
+        let Ok(Some(answer)) = timeout_at(deadline, answers.next()).await else { break };
+        if answer.payload.len() > MAX_ANSWER {
+            continue;
+        }
+        let Ok(Ping { server, statsz }) = serde_json::from_slice(&answer.payload) else { continue };
+        let Some(server) = server.checked().filter(|_| found.len() < MAX_SERVERS) else { continue };
+        if let Entry::Vacant(place) = found.entry(server.id.clone()) {
+            place.insert(server);
+            said.push(statsz.active_servers);
+        }
+        if patient {
+            continue;
+        }
+        // Who says that there are more is waited for no longer than anybody takes.
+        if found.len() >= said.iter().copied().max().unwrap_or(1) {
+            break;
+        }
+        if found.len() >= most(&mut said) {
+            deadline = deadline.min(Instant::now() + GATHER_MORE);
+        }
+    }
+    let expected = most(&mut said).min(MAX_SERVERS);
+    Servers { servers: found.into_values().collect(), expected }
+}
+
+/// What no more than half of them exceed: one that lies does not decide.
+fn most(said: &mut [usize]) -> usize {
+    said.sort_unstable();
+    said.get(said.len() / 2).copied().unwrap_or(1).max(1)
+}
+
+/// A server that is telling of the connections of one account.
+struct Telling<'a, F> {
+    system: &'a System,
+    server: &'a str,
+    account: &'a str,
+    each: F,
+    /// The numbers of those that it told of.
+    seen: HashSet<u64>,
+    bytes: usize,
+}
+
+impl<F: FnMut(Connection)> Telling<'_, F> {
+    async fn hear(mut self) -> Result<(), SystemError> {
+        let Page { total, .. } = self.page(0).await?;
+        // From the end: when a connection ends meanwhile, those after it move one place forward,
+        // into what is still to be read. New ones are added at the end, and are new.
+        let mut offset = if total > PAGE { total.min(MAX_CONNECTIONS) } else { 0 };
+        let mut stale = 0;
+        while offset > 0 {
+            offset = offset.saturating_sub(PAGE);
+            let page = self.page(offset).await?;
+            if page.given == 0 && page.total > offset {
+                return Err(self.untrue(format!(
+                    "it says that it has {} connections, and gives none from {offset} on",
+                    page.total
+                )));
+            }
+            // When many have ended, what is left is found where there is something.
+            offset = offset.min(page.total);
+            stale = if page.new == 0 { stale + 1 } else { 0 };
+            if stale > MAX_STALE_PAGES {
+                return Err(self.untrue("it tells of the same connections again".to_owned()));
+            }
+        }
+        if total > MAX_CONNECTIONS {
+            return Err(self.untrue(format!("it says that it has {total} connections")));
+        }
+        Ok(())
+    }
+
+    async fn page(&mut self, offset: u64) -> Result<Page, SystemError> {
+        let question = json!({"auth": true, "acc": self.account, "limit": PAGE, "offset": offset});
+        let asked = self.system.ask::<Connections>(connz(self.server), self.server, &question);
+        let (answer, size) = asked.await?;
+        self.bytes = self.bytes.saturating_add(size);
+        if self.bytes > MAX_BYTES {
+            return Err(self.untrue(format!("it tells more than {MAX_BYTES} bytes")));
+        }
+        let Some(Connections { total, connections }) = answer else {
+            return Ok(Page::default());
+        };
+        let connections = connections.unwrap_or_default();
+        let given = connections.len();
+        if given as u64 > PAGE {
+            return Err(
+                self.untrue(format!("it gives {given} connections where {PAGE} were asked"))
+            );
+        }
+        let before = self.seen.len();
+        for connection in connections {
+            if self.seen.insert(connection.cid) {
+                (self.each)(connection.cut());
+            }
+        }
+        Ok(Page { total, given, new: self.seen.len() - before })
+    }
+
+    fn untrue(&self, why: String) -> SystemError {
+        SystemError::Untrue { subject: connz(self.server), why }
+    }
+}
+
+/// What a page came to.
+#[derive(Default)]
+struct Page {
+    /// How many connections there are, it says.
+    total: u64,
+    /// How many it gave.
+    given: usize,
+    /// How many of those had not been given.
+    new: usize,
+}
