@@ -1,7 +1,8 @@
 //! The audit stream: everything that decides is an event, in the log and in JetStream.
 //!
 //! A decision calls [`Recorder::record`], which numbers the event, logs it and puts it into a
-//! bounded queue, and never waits. What is recorded is in [`event`].
+//! bounded queue, and never waits. What is recorded is
+//! in [`solewriter_types::audit_event`].
 
 pub mod decision_event;
 pub mod origin;

@@ -1,6 +1,6 @@
 //! The instances among themselves: who each one is, and what it says of itself.
 //!
-//! Each says once a second that it lives ([`beats`]), and what it serves, in the callout's account.
+//! Each says once a second that it lives ([`heartbeat`]), and what it serves, in the callout's account.
 //! The publisher's account imports that and nothing more: whoever pushes a policy hears who serves
 //! it, and can ask or tell the instances nothing. Services are in another account and hear nothing.
 //!

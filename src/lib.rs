@@ -1,4 +1,14 @@
-//! solewriter
+//! solewriter: a NATS authorization callout service that makes "one keyspace, one writer" a rule
+//! that the broker enforces.
+//!
+//! nats-server asks on `$SYS.REQ.USER.AUTH` about each connection. How one request is decided is
+//! [`solewriter_core::callout`]; this crate puts it on the broker, and has the tools around it.
+//! `ARCHITECTURE.md` has the invariants and the test that guards each.
+//!
+//! In reading order: [`nats`] connects; [`policy_source`] follows the policy; [`service`] answers;
+//! [`sessions`] keeps open connections to the policy, and [`fleet`] has the instances share that;
+//! [`audit`] and [`telemetry`] tell of all of it. [`cli`] has a file for each command, and [`doctor`],
+//! [`prove`], [`buckets`] and [`violations`] do what their commands promise.
 
 pub mod audit;
 pub mod buckets;
@@ -16,3 +26,8 @@ pub mod service;
 pub mod sessions;
 pub mod telemetry;
 pub mod violations;
+
+/// The Rust lines of the documentation compile.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/clients.md")]
+mod documentation {}

@@ -1,5 +1,9 @@
-//! Where the policy comes from and how it is followed: a directory or a bucket, the snapshot in
-//! force, and the cache for the next start.
+//! Where the policy comes from, and the one in force.
+//!
+//! [`directory`] and [`bucket`] give texts; [`follower`] has them judged when they change, and puts
+//! what holds into the [`snapshot_store`]. [`removed`] has the keys that the policy in force no longer
+//! has, [`status`] what is known of its source; [`cache`] is for the next start, and [`events`] is what
+//! the audit stream is told.
 
 pub mod bucket;
 pub mod cache;

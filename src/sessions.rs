@@ -5,7 +5,7 @@
 //! do. Its client comes back by itself, and gets what the policy in force says.
 //!
 //! One living instance at a time sweeps ([`crate::fleet`] says which): it compares *every* open
-//! connection with the policy in force, again and again ([`rhythm`]). It remembers nothing that
+//! connection with the policy in force, again and again ([`schedule`]). It remembers nothing that
 //! could be lost: a sweep that is cut short, by SIGKILL too, is begun anew by whoever comes next.
 //! Two may sweep at the same time for a few seconds, while they do not know of each other. That
 //! does no harm: both close only what a verdict closes, and a connection's number is never used
@@ -13,7 +13,7 @@
 //!
 //! What a connection had made for itself in JetStream does not end with it: see [`consumers`].
 //!
-//! [`verdict`] decides, [`expiry`] about time, [`survey`] finds, [`system`] asks and closes,
+//! [`verdict`] decides, [`expiry`] about time, [`listing`] finds, [`system_api`] asks and closes,
 //! [`sweep`] does one round. [`onlooker`] judges the same for tools.
 
 pub mod consumers;

@@ -3,11 +3,11 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use solewriter_core::diagnostics::SourceFile;
+use solewriter_core::diagnostics::render::Style;
 use solewriter_core::grant::{Defaults, Grant, Side, never_granted};
 use solewriter_core::policy::model::Access;
 use solewriter_core::policy::validate::validate;
-use solewriter_core::diagnostics::SourceFile;
-use solewriter_core::diagnostics::render::Style;
 
 fuzz_target!(|text: &str| {
     // Two files, so that what they share is found too.

@@ -1,8 +1,8 @@
 //! The load tool: what an authorisation costs, how many there are in a second, how long they take.
 //!
-//! [`direct`] plays nats-server towards a real `solewriter serve` process over TCP, so that the
-//! service is measured with its messaging and without a server's costs. [`connect`] puts real
-//! clients on a real nats-server. [`report`] runs the whole comparison and writes
+//! [`direct`] plays nats-server ([`fake_server`]) towards a real `serve` process over TCP, so that
+//! the service is measured with its messaging and without a server's costs. [`real_clients`] puts
+//! real clients on a real nats-server. [`report`] runs the whole comparison and writes
 //! `docs/performance.md` ([`render`]); [`soak`] watches half the load for long. Nothing here has a part in
 //! deciding or issuing: a production build leaves it out. Unix only.
 

@@ -7,7 +7,7 @@
 //! covered, what is too much for one service. As with connections, it compares states: nothing is
 //! remembered, and what outlived every instance is found like anything else.
 //!
-//! [`verdict`] decides (pure), [`listing`] asks and deletes, [`sweep`] does one round, [`keeper`]
+//! [`verdict`] decides (pure), [`listing`] asks and deletes, [`sweep`] does one round, [`sweeper`]
 //! goes on for ever.
 //!
 //! Seen on nats-server 2.10.25, 2.12.8 and 2.15.1: a `deliver_subject` is listed as its client

@@ -12,7 +12,6 @@ use solewriter::prove::testbed::Testbed;
 use solewriter::prove::{Attack, Control};
 use solewriter_core::grant::{Defaults, Grant};
 use solewriter_core::policy::model::Policy;
-use solewriter_sandbox;
 use tempfile::TempDir;
 
 use super::deployment::binary;

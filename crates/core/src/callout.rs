@@ -2,7 +2,7 @@
 //!
 //! Source: nats-server's `server/auth_callout.go` and the NATS JWT v2 format, as measured on
 //! 2.10 to 2.15. In reading order: [`claims`] mirrors the wire and decides nothing, [`jwt`] splits
-//! and signs tokens, [`seal`] encrypts to a server's curve key, [`request`] turns bytes into a
+//! and signs tokens, [`xkey`] encrypts to a server's curve key, [`request`] turns bytes into a
 //! request that a server provably sent, [`response`] turns an answer into bytes.
 
 pub mod asked;

@@ -6,10 +6,10 @@
 //! `audit.events.<service>`:
 //!
 //! ```no_run
-//! use solewriter::guard::{self, Error, Options};
+//! use solewriter_guard::{Error, Options};
 //!
 //! # async fn example(seed: String) -> Result<(), Box<dyn std::error::Error>> {
-//! let guarded = guard::connect("nats://127.0.0.1:4222", Options::new("billing", seed)).await?;
+//! let guarded = solewriter_guard::connect("nats://127.0.0.1:4222", Options::new("billing", seed)).await?;
 //! let orders = guarded.kv("orders").await?;
 //! match orders.put("k1", "mine now".into()).await {
 //!     Err(Error::Denied(denied)) => println!("{denied}"), // permission denied on orders/k1
@@ -373,3 +373,8 @@ mod tests {
         assert_eq!(said, "permission denied on orders/k1 (write, subject \"$KV.orders.k1\")");
     }
 }
+
+/// The Rust lines of the documentation compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod documentation {}

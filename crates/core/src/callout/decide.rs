@@ -300,9 +300,9 @@ impl Decider {
     /// from 0 to 1, spreads the expiry.
     ///
     /// ```
-    /// use solewriter::decide::Decider;
-    /// use solewriter::identity::Identity;
-    /// use solewriter::policy::model::Policy;
+    /// use solewriter_core::callout::decide::Decider;
+    /// use solewriter_core::callout::identity::Identity;
+    /// use solewriter_core::policy::model::Policy;
     /// fn decide(decider: &Decider, identity: &Identity, policy: &Policy) {
     ///     let _ = decider.decide(identity, policy, 0, 0.0);
     /// }
@@ -311,9 +311,9 @@ impl Decider {
     /// A request is decided only once its client is proved:
     ///
     /// ```compile_fail,E0308
-    /// use solewriter::decide::Decider;
-    /// use solewriter::policy::model::Policy;
-    /// use solewriter::protocol::request::VerifiedRequest;
+    /// use solewriter_core::callout::decide::Decider;
+    /// use solewriter_core::policy::model::Policy;
+    /// use solewriter_core::callout::request::VerifiedRequest;
     /// fn decide(decider: &Decider, request: &VerifiedRequest, policy: &Policy) {
     ///     let _ = decider.decide(request, policy, 0, 0.0);
     /// }

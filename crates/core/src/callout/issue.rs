@@ -59,8 +59,8 @@ impl Issuer {
     /// [`Granted`].
     ///
     /// ```
-    /// use solewriter::decide::Granted;
-    /// use solewriter::issue::{Issuer, Stamp};
+    /// use solewriter_core::callout::decide::Granted;
+    /// use solewriter_core::callout::issue::{Issuer, Stamp};
     /// fn answer(issuer: &Issuer, granted: &Granted, stamp: &Stamp<'_>) {
     ///     let _ = issuer.grant(granted, stamp);
     /// }
@@ -69,17 +69,17 @@ impl Issuer {
     /// So no grant is signed for a request that only a server signed, nor by a grant alone:
     ///
     /// ```compile_fail,E0308
-    /// use solewriter::issue::{Issuer, Stamp};
-    /// use solewriter::protocol::request::VerifiedRequest;
+    /// use solewriter_core::callout::issue::{Issuer, Stamp};
+    /// use solewriter_core::callout::request::VerifiedRequest;
     /// fn answer(issuer: &Issuer, request: &VerifiedRequest, stamp: &Stamp<'_>) {
     ///     let _ = issuer.grant(request, stamp);
     /// }
     /// ```
     ///
     /// ```compile_fail,E0308
-    /// use solewriter::issue::{Issuer, Stamp};
-    /// use solewriter::permissions::Written;
-    /// fn answer(issuer: &Issuer, grant: &Written, stamp: &Stamp<'_>) {
+    /// use solewriter_core::callout::issue::{Issuer, Stamp};
+    /// use solewriter_core::grant::CompiledGrant;
+    /// fn answer(issuer: &Issuer, grant: &CompiledGrant, stamp: &Stamp<'_>) {
     ///     let _ = issuer.grant(grant, stamp);
     /// }
     /// ```

@@ -1,7 +1,7 @@
 //! Typed reading of TOML that reports every problem, each with its place.
 //!
 //! ```
-//! use solewriter::source::{Collector, SourceFile, toml};
+//! use solewriter_core::diagnostics::{Collector, SourceFile, toml};
 //!
 //! let file = SourceFile::new("solewriter.toml", "[grants]\nlifetime = \"1h\"\nacount = \"APP\"\n");
 //! let problems = Collector::new();

@@ -60,7 +60,7 @@ pub struct GrantInputs([u8; 32]);
 
 impl GrantInputs {
     /// Of a service: everything that [`super::Grant::of`] reads of it and that is in
-    /// [`super::Written`].
+    /// [`super::CompiledGrant`].
     #[must_use]
     pub fn of(service: &Service) -> Self {
         let Service { name, rules, account, lifetime, .. } = service;
