@@ -10,16 +10,20 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-/// A crate to be, or already one.
+/// A crate of the workspace.
 struct Crate {
+    /// Without `solewriter-` before it.
     name: &'static str,
+    /// Its folder.
+    folder: &'static str,
     /// What it is for.
     about: &'static str,
     /// The other crates that it may use.
     uses: &'static [&'static str],
     /// Libraries that it must not use, outside of tests.
     without: &'static [&'static str],
-    /// Its rooms, top to bottom. One that is named belongs to no other that is named less exactly.
+    /// Its rooms, top to bottom. One that is named belongs to no other that is named less exactly;
+    /// `lib` is what stands in the root itself.
     rows: &'static [&'static [&'static str]],
 }
 
@@ -28,56 +32,91 @@ const NO_IO: &[&str] = &["tokio", "async_nats", "clap", "hyper", "axum", "notify
 
 const CRATES: &[Crate] = &[
     Crate {
-        name: "solewriter",
-        about: "the service and its tools",
-        uses: &["core", "types", "sandbox", "guard"],
+        name: "lab",
+        folder: "lab",
+        about: "puts load on solewriter and measures it; never in a production build",
+        uses: &["solewriter", "core", "types", "sandbox"],
         without: &[],
         rows: &[
             &["main"],
             &["cli"],
-            &["load"],
-            &["doctor", "follow", "http", "scaffold", "violations"],
-            &["attacks::outlive"],
-            &["attacks::page", "attacks::verdict"],
-            &["attacks::table", "attacks::run"],
-            &["attacks::identity"],
-            &["attacks::stage"],
-            &["attacks::wire"],
-            &["attacks::tls"],
-            &["attacks"],
+            &["soak"],
+            &["report"],
+            &["render"],
+            &["results"],
+            &["real_clients"],
+            &["direct"],
+            &["crypto"],
+            &["request"],
+            &["testbed"],
+            &["ceiling", "fake_server", "fixture_policy"],
+            &["latency", "plot", "cleanup"],
+            &["lib"],
+        ],
+    },
+    Crate {
+        name: "solewriter",
+        folder: ".",
+        about: "the service and its tools",
+        uses: &["core", "types", "guard", "sandbox"],
+        without: &[],
+        rows: &[
+            &["main"],
+            &["cli"],
+            &["doctor", "http", "scaffold", "violations"],
+            &["policy_source::follower"],
+            &["prove::outlive", "prove::probers"],
+            &["prove::page", "prove::verdict"],
+            &["prove::attacks", "prove::run"],
+            &["prove::identity"],
+            &["prove::testbed"],
+            &["prove"],
             &["schema"],
             &["config"],
             &["service"],
-            &["service::large", "service::link"],
+            &["service::large", "service::worker"],
             &["service::shared"],
             &["service::answer", "service::queue"],
-            &["service::connection", "service::fence"],
+            &["service::connection"],
             &["service::health"],
             &["sessions"],
             &["fleet"],
-            &["policy::bucket"],
-            &["policy::kept"],
-            &["policy::directory", "policy::store"],
-            &["policy::standing"],
+            &["policy_source::events"],
+            &["policy_source::bucket"],
+            &["policy_source::cache"],
+            &["policy_source::directory", "policy_source::snapshot_store"],
+            &["policy_source::removed", "policy_source::status"],
             &["buckets"],
             &["audit"],
             &["audit::stream"],
             &["telemetry"],
-            &["broker"],
+            &["nats::raw_client", "nats::round_trip"],
+            &["nats::connect", "nats::tls_client"],
             &["nats"],
-            &["policy"],
+            &["policy_source"],
         ],
     },
     Crate {
+        name: "guard",
+        folder: "crates/guard",
+        about: "what a service in Rust connects with",
+        uses: &["types"],
+        without: &["clap"],
+        rows: &[&["lib"], &["publish"]],
+    },
+    Crate {
         name: "core",
+        folder: "crates/core",
         about: "the decision, from bytes to bytes, and what a policy says",
         uses: &["types"],
         without: NO_IO,
         rows: &[
-            &["authorizer", "expect", "map"],
-            &["diff", "issue"],
-            &["query", "decide"],
-            &["asked", "identity", "limits"],
+            &["callout::authorizer", "analysis::assertions", "analysis::map"],
+            &["analysis::diff", "callout::issue"],
+            &["callout::connection_name"],
+            &["analysis::query", "callout::decide"],
+            &["callout::asked", "callout::identity", "callout::rate_limit"],
+            &["analysis"],
             &["policy::validate"],
             &["policy::validate::service", "policy::validate::usage"],
             &["policy::validate::role", "policy::validate::bucket"],
@@ -85,45 +124,50 @@ const CRATES: &[Crate] = &[
             &["policy::validate::ownership", "policy::validate::names"],
             &["policy::validate::draft"],
             &["policy::validate::settings"],
-            &["permissions"],
-            &["permissions::compile"],
-            &["permissions::digest", "permissions::reserved"],
-            &["permissions::streams"],
-            &["protocol", "policy::document", "policy::model"],
-            &["source", "nats::advisories"],
+            &["grant"],
+            &["grant::compile"],
+            &["grant::digest", "grant::reserved"],
+            &["grant::streams"],
+            &["callout", "policy"],
+            &["diagnostics"],
             &["keys"],
             &["keys::curve", "keys::signature"],
             &["keys::nkey"],
         ],
     },
     Crate {
-        name: "guard",
-        about: "what a service in Rust connects with",
+        name: "sandbox",
+        folder: "crates/sandbox",
+        about: "real nats-servers for `demo` and tests",
         uses: &["types"],
         without: &["clap"],
-        rows: &[&["guard"]],
-    },
-    Crate {
-        name: "sandbox",
-        about: "real nats-servers for `demo` and tests",
-        uses: &[],
-        without: &["clap"],
-        rows: &[&["sandbox"]],
+        rows: &[&["lib"], &["server"], &["fetch"], &["cpu_usage", "pins"]],
     },
     Crate {
         name: "types",
+        folder: "crates/types",
         about: "the words that the others share",
         uses: &[],
         without: NO_IO,
         rows: &[
-            &["audit::loss", "audit::violation"],
-            &["audit::event", "fold"],
-            &["operation"],
+            &["audit_loss", "violation_log"],
+            &["audit_event", "dedup"],
+            &["kv_operation"],
             &["keyspace"],
-            &["subject", "clean", "connection_type", "quoted"],
+            &["subject", "clean", "connection_type", "go_quote", "advisories"],
         ],
     },
 ];
+
+impl Crate {
+    /// What code calls it.
+    fn library(&self) -> String {
+        match self.name {
+            "solewriter" => "solewriter".to_owned(),
+            name => format!("solewriter_{name}"),
+        }
+    }
+}
 
 fn repository() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -147,12 +191,11 @@ fn rooms() -> impl Iterator<Item = Place> {
     })
 }
 
-/// The room of a module: the one that is named most exactly.
-fn room_of(path: &[String]) -> Option<Place> {
-    (1..=path.len()).rev().find_map(|length| {
-        let name = path[..length].join("::");
-        rooms().find(|place| place.room == name)
-    })
+/// The room of a module of a crate: the one that is named most exactly, or else its root.
+fn room_of(krate: usize, path: &[String]) -> Option<Place> {
+    let named = |name: &str| rooms().find(|place| place.krate == krate && place.room == name);
+    let exactly = (1..=path.len()).rev().find_map(|length| named(&path[..length].join("::")));
+    exactly.or_else(|| named("lib"))
 }
 
 /// A use of something that is not in the same module, or of a library.
@@ -166,20 +209,21 @@ struct Use {
 fn refusal(from: Place, used: &Use) -> Option<String> {
     let (room, here) = (from.room, &CRATES[from.krate]);
     let path = used.path.join("::");
-    if used.path[0] != "crate" {
-        let forbidden = !used.in_test && here.without.contains(&used.path[0].as_str());
-        return forbidden.then(|| format!("{room} is in {}, which is without {path}", here.name));
-    }
-    let Some(to) = room_of(&used.path[1..]) else {
-        // A child of the same room, or something that the crate's root gives.
-        return Some(format!("{room} uses {path}, which is in no room of the picture"));
-    };
-    let there = &CRATES[to.krate];
-    if from.krate != to.krate {
-        let allowed = here.uses.contains(&there.name);
+    let first = used.path[0].as_str();
+    if let Some(there) = CRATES.iter().find(|krate| krate.library() == first) {
+        // The root of a package's binary uses the library beside it.
+        let itself = there.name == here.name && room == "main";
+        let allowed = used.in_test || itself || here.uses.contains(&there.name);
         return (!allowed)
             .then(|| format!("{room} uses {path}, but {} may not use {}", here.name, there.name));
     }
+    if first != "crate" {
+        let forbidden = !used.in_test && here.without.contains(&first);
+        return forbidden.then(|| format!("{room} is in {}, which is without {path}", here.name));
+    }
+    let Some(to) = room_of(from.krate, &used.path[1..]) else {
+        return Some(format!("{room} uses {path}, which is in no room of the picture"));
+    };
     let down = from.row < to.row || from.room == to.room || used.in_test;
     (!down).then(|| format!("{room} uses {path}, which is not below it"))
 }
@@ -315,12 +359,13 @@ impl Lexer<'_> {
 struct Reader {
     found: Vec<Use>,
     /// Names of the libraries that are looked for.
-    libraries: BTreeSet<&'static str>,
+    libraries: BTreeSet<String>,
 }
 
 impl Reader {
     fn read(module: &[String], text: &str) -> Vec<Use> {
-        let libraries = CRATES.iter().flat_map(|krate| krate.without).copied().collect();
+        let without = CRATES.iter().flat_map(|krate| krate.without).map(ToString::to_string);
+        let libraries = without.chain(CRATES.iter().map(Crate::library)).collect();
         let mut reader = Self { found: Vec::new(), libraries };
         let in_test = module.iter().any(|part| part == "tests");
         reader.tokens(module, &Lexer::tokens(text), in_test);
@@ -378,7 +423,7 @@ impl Reader {
         let mut path = match first {
             "crate" => vec!["crate".to_owned()],
             "self" => absolute(module),
-            "super" => absolute(&module[..module.len() - 1]),
+            "super" => absolute(&module[..module.len().saturating_sub(1)]),
             library if self.libraries.contains(library) => {
                 self.found.push(Use { path: vec![library.to_owned()], in_test });
                 return 0;
@@ -445,8 +490,8 @@ fn is_colons(tokens: &[Token], at: usize) -> bool {
     tokens.get(at..at + 2) == Some(&[Token::Sign(':'), Token::Sign(':')])
 }
 
-/// All modules of `src/`, each with its file and its text.
-fn modules() -> Vec<(Vec<String>, PathBuf, String)> {
+/// All modules, each with its crate, its file and its text.
+fn modules() -> Vec<(usize, Vec<String>, PathBuf, String)> {
     fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
         for entry in std::fs::read_dir(dir).unwrap() {
             let path = entry.unwrap().path();
@@ -457,30 +502,35 @@ fn modules() -> Vec<(Vec<String>, PathBuf, String)> {
             }
         }
     }
-    let source = repository().join("src");
-    let mut files = Vec::new();
-    walk(&source, &mut files);
-    files.sort();
-    let module = |file: PathBuf| {
-        let relative = file.strip_prefix(&source).unwrap().with_extension("");
-        let mut module: Vec<String> =
-            relative.iter().map(|part| part.to_str().unwrap().to_owned()).collect();
-        if module.last().is_some_and(|last| last == "mod") {
-            module.pop();
+    let mut all = Vec::new();
+    for (krate, it) in CRATES.iter().enumerate() {
+        let source = repository().join(it.folder).join("src");
+        let mut files = Vec::new();
+        walk(&source, &mut files);
+        files.sort();
+        for file in files {
+            let relative = file.strip_prefix(&source).unwrap().with_extension("");
+            let mut module: Vec<String> =
+                relative.iter().map(|part| part.to_str().unwrap().to_owned()).collect();
+            if module == ["lib"] {
+                module.clear();
+            }
+            let text = std::fs::read_to_string(&file).unwrap();
+            all.push((krate, module, file, text));
         }
-        let text = std::fs::read_to_string(&file).unwrap();
-        (module, file, text)
-    };
-    files.into_iter().map(module).filter(|(module, ..)| *module != ["lib"]).collect()
+    }
+    all
 }
 
 #[test]
 fn arrows_point_down() {
     let (mut wrong, mut seen) = (Vec::new(), 0);
-    for (module, file, text) in modules() {
+    for (krate, module, file, text) in modules() {
         let file = file.strip_prefix(repository()).unwrap().display().to_string();
-        let Some(room) = room_of(&module) else {
-            wrong.push(format!("{file}: it is in no room of the picture in tests/arrows.rs"));
+        let Some(room) = room_of(krate, &module) else {
+            if !module.is_empty() {
+                wrong.push(format!("{file}: it is in no room of the picture in tests/arrows.rs"));
+            }
             continue;
         };
         for used in Reader::read(&module, &text) {
@@ -500,16 +550,38 @@ fn arrows_point_down() {
 
 #[test]
 fn each_room_is_there_once() {
-    let there: BTreeSet<String> =
-        modules().into_iter().map(|(module, ..)| module.join("::")).collect();
+    let there: BTreeSet<(usize, String)> = modules()
+        .into_iter()
+        .map(|(krate, module, ..)| {
+            (krate, if module.is_empty() { "lib".to_owned() } else { module.join("::") })
+        })
+        .collect();
     let mut seen = BTreeSet::new();
     for place in rooms() {
-        assert!(there.contains(place.room), "there is no {}", place.room);
-        assert!(seen.insert(place.room), "{} is there twice", place.room);
+        let room = (place.krate, place.room.to_owned());
+        assert!(there.contains(&room), "there is no {room:?}");
+        assert!(seen.insert(room), "{} is there twice", place.room);
     }
+}
+
+/// What a crate may use is what its manifest names.
+#[test]
+fn each_manifest_is_as_the_picture() {
     for krate in CRATES {
-        for used in krate.uses {
-            assert!(CRATES.iter().any(|other| other.name == *used), "there is no crate {used}");
+        let manifest = repository().join(krate.folder).join("Cargo.toml");
+        let manifest: toml::Table = std::fs::read_to_string(manifest).unwrap().parse().unwrap();
+        let named = manifest["dependencies"].as_table().unwrap().keys();
+        let named: BTreeSet<String> = named.map(|name| name.replace('-', "_")).collect();
+        let uses: BTreeSet<String> = CRATES
+            .iter()
+            .filter(|other| krate.uses.contains(&other.name))
+            .map(Crate::library)
+            .collect();
+        assert_eq!(uses.len(), krate.uses.len(), "{}: an unknown crate", krate.name);
+        let ours = named.iter().filter(|name| name.starts_with("solewriter"));
+        assert_eq!(ours.cloned().collect::<BTreeSet<_>>(), uses, "{}", krate.name);
+        for library in krate.without {
+            assert!(!named.contains(*library), "{} is without {library}", krate.name);
         }
     }
 }
@@ -520,28 +592,41 @@ fn an_arrow_that_is_put_back_is_found() {
     let parts = |room: &str| room.split("::").map(ToOwned::to_owned).collect::<Vec<_>>();
     let (mut pairs, mut found) = (0, 0);
     for from in rooms() {
-        for to in rooms().filter(|to| to.room != from.room) {
-            let allowed = if from.krate == to.krate {
-                from.row < to.row
+        for to in rooms().filter(|to| *to != from) {
+            let module = if from.room == "lib" { Vec::new() } else { parts(from.room) };
+            if from.krate != to.krate {
+                let there = &CRATES[to.krate];
+                let allowed = CRATES[from.krate].uses.contains(&there.name);
+                let uses = Reader::read(&module, &format!("use {}::Thing;", there.library()));
+                let itself = from.room == "main" && there.name == CRATES[from.krate].name;
+                assert_eq!(refusal(from, &uses[0]).is_none(), allowed || itself);
+                found += usize::from(!allowed);
+                continue;
+            }
+            if to.room == "lib" {
+                continue;
+            }
+            let allowed = from.row < to.row;
+            let up = if module.is_empty() {
+                "self::".to_owned()
             } else {
-                CRATES[from.krate].uses.contains(&CRATES[to.krate].name)
+                "super::".repeat(module.len())
             };
-            let module = parts(from.room);
-            let up = "super::".repeat(module.len());
+            let out = if module.is_empty() { "super::".to_owned() } else { format!("super::{up}") };
             // One form of each pair: all are there, many times.
             let forms = [
                 format!("use crate::{}::Thing;", to.room),
                 format!("use crate::{{{}::{{Thing, Other as One}}, clean}};", to.room),
                 format!("use {up}{}::Thing;", to.room),
                 format!("fn f() {{ let x = vec![crate::{}::Thing::new()]; }}", to.room),
-                format!("mod inner {{ fn f(x: &super::{up}{}::Thing) {{}} }}", to.room),
+                format!("mod inner {{ fn f(x: &{out}{}::Thing) {{}} }}", to.room),
             ];
             let text = &forms[pairs % forms.len()];
             pairs += 1;
             let uses = Reader::read(&module, text);
-            let at_it = uses
-                .iter()
-                .filter(|used| room_of(&used.path[1..]).is_some_and(|place| place.room == to.room));
+            let at_it = uses.iter().filter(|used| {
+                room_of(from.krate, &used.path[1..]).is_some_and(|place| place.room == to.room)
+            });
             let refused: Vec<_> = at_it.map(|used| refusal(from, used).is_some()).collect();
             assert!(!refused.is_empty(), "{}: not seen: {text}", from.room);
             assert!(refused.iter().all(|refused| *refused != allowed), "{}: {text}", from.room);
@@ -550,17 +635,18 @@ fn an_arrow_that_is_put_back_is_found() {
     }
     assert!(found > 1000, "{found}");
     let in_tests = |text: &str| Reader::read(&parts("keys"), text)[0].in_test;
-    assert!(in_tests("#[cfg(test)] mod tests { use crate::source::Problem; }"));
-    assert!(in_tests("#[cfg(test)] use crate::source::Problem;"));
-    assert!(!in_tests("#[cfg(unix)] mod other { use crate::source::Problem; }"));
-    assert!(!in_tests("#[cfg(test)] mod tests; use crate::source::Problem;"));
+    assert!(in_tests("#[cfg(test)] mod tests { use crate::diagnostics::Problem; }"));
+    assert!(in_tests("#[cfg(test)] use crate::diagnostics::Problem;"));
+    assert!(!in_tests("#[cfg(unix)] mod other { use crate::diagnostics::Problem; }"));
+    assert!(!in_tests("#[cfg(test)] mod tests; use crate::diagnostics::Problem;"));
     // Comments, texts and characters are none; what comes after them is seen.
     let text = r##"fn f<'a>() { '\''; '"'; b'\\'; "\"clap::x"; r#""clap::y"#; tokio::spawn(x) }
         // clap::z
         /* /* clap::a */ " */"##;
     let seen = Reader::read(&parts("keys"), text);
     assert_eq!(seen.len(), 1, "{seen:?}");
-    let keys = room_of(&parts("keys")).unwrap();
+    let core = CRATES.iter().position(|krate| krate.name == "core").unwrap();
+    let keys = room_of(core, &parts("keys")).unwrap();
     assert!(refusal(keys, &seen[0]).is_some_and(|why| why.ends_with("without tokio")));
 }
 

@@ -1,4 +1,4 @@
-//! `solewriter load`: what it costs, how much it carries, how long it takes.
+//! The commands of `solewriter-lab`: what it costs, how much it carries, how long it takes.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

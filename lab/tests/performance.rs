@@ -28,7 +28,7 @@ fn no_number_in_the_page_is_written_by_hand() {
     let soak: Option<Soak> = read("soak.json");
     for (name, text) in report.pages(soak.as_ref()) {
         let found = std::fs::read_to_string(docs().join(&name)).unwrap_or_default();
-        let help = format!("docs/{name}: make it with `solewriter load report --render`");
+        let help = format!("docs/{name}: make it with `solewriter-lab report --render`");
         assert!(found == text, "{help}");
     }
     assert!(report.machine.release, "figures of a debug build mean nothing");
