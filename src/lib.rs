@@ -3,7 +3,7 @@
 //!
 //! nats-server asks on `$SYS.REQ.USER.AUTH` about each connection. How one request is decided is
 //! [`solewriter_core::callout`]; this crate puts it on the broker, and has the tools around it.
-//! `ARCHITECTURE.md` has the invariants and the test that guards each.
+//! `ARCHITECTURE.md` is the way in; `docs/invariants.md` has what must always hold.
 //!
 //! In reading order: [`nats`] connects; [`policy_source`] follows the policy; [`service`] answers;
 //! [`sessions`] keeps open connections to the policy, and [`fleet`] has the instances share that;

@@ -2,7 +2,7 @@
 //!
 //! [`CRATES`] is the picture: what is in a row may use the rows below it in its own crate, and the
 //! crates that its crate names. Code of unit tests may use all of its own crate and of those.
-//! `ARCHITECTURE.md` shows the same picture; `UPDATE_DOCS=1` writes it there.
+//! `docs/structure.md` shows the same picture; `UPDATE_DOCS=1` writes it there.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -670,7 +670,7 @@ fn picture() -> String {
 fn the_page_shows_this_picture() {
     const BEGIN: &str = "<!-- Written by tests/arrows.rs. -->\n\n```text\n";
     const END: &str = "```\n";
-    let page = repository().join("ARCHITECTURE.md");
+    let page = repository().join("docs/structure.md");
     let text = std::fs::read_to_string(&page).unwrap();
     let (before, rest) = text.split_once(BEGIN).expect("the place of the picture");
     let (shown, after) = rest.split_once(END).expect("its end");
