@@ -262,7 +262,7 @@ async fn following(
 }
 
 /// Resolves when something that should go on does not: it returned, or a defect ended it. A
-/// service without it would answer by a policy that nobody follows. `together` may end once the
+/// service without it would answer by a policy that nobody follows. `background` may end once the
 /// service is stopped.
 async fn ended(
     tasks: &mut JoinSet<&'static str>,
