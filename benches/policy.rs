@@ -16,10 +16,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use solewriter::audit::Recorder;
-use solewriter::policy_source::directory::{Directory, Timing, Watcher};
+use solewriter::policy_source::directory::Directory;
 use solewriter::policy_source::follower::Follower;
 use solewriter::policy_source::snapshot_store::{Snapshot, Store};
 use solewriter::policy_source::status::SourceStatus;
+use solewriter::policy_source::watcher::{Timing, Watcher};
 use solewriter::telemetry::Metrics;
 use solewriter_core::diagnostics::SourceFile;
 use solewriter_core::grant::Defaults;

@@ -1,8 +1,9 @@
 //! Where the policy comes from, and the one in force.
 //!
-//! [`directory`] and [`bucket`] give texts; [`follower`] has them judged when they change, and puts
+//! [`directory`] and [`bucket`] give texts, [`watcher`] news of changes; [`follower`] has them judged, and puts
 //! what holds into the [`snapshot_store`]. [`removed`] has the keys that the policy in force no longer
-//! has, [`status`] what is known of its source; [`cache`] is for the next start, and [`events`] is what
+//! has, [`status`] what is known of its source, and [`stall_guard`] keeps a process
+//! that was stopped from deciding by what it knew before; [`origin`] is which revision of a bucket it is; [`cache`] is for the next start, and [`events`] is what
 //! the audit stream is told.
 
 pub mod bucket;
@@ -10,6 +11,9 @@ pub mod cache;
 pub mod directory;
 pub mod events;
 pub mod follower;
+pub mod origin;
 pub mod removed;
 pub mod snapshot_store;
+pub mod stall_guard;
 pub mod status;
+pub mod watcher;

@@ -25,10 +25,11 @@ use crate::fleet::{Identity, Member};
 use crate::http;
 use crate::nats::Nats;
 use crate::policy_source::cache::PolicyCache;
-use crate::policy_source::directory::{Directory, Timing, Watcher};
+use crate::policy_source::directory::Directory;
 use crate::policy_source::follower::{self, Follower};
 use crate::policy_source::snapshot_store::Store;
 use crate::policy_source::status::SourceStatus;
+use crate::policy_source::watcher::{Timing, Watcher};
 use crate::service::{Health, Service, connect_beside};
 use crate::sessions::consumers::verdict::Cause;
 use crate::telemetry::{self, Metrics};
@@ -188,7 +189,7 @@ async fn serve(
     // Each of these goes on for ever.
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
-        standing.freshness.watch().await;
+        standing.stall_guard.watch().await;
         "showing that the process runs"
     });
     tasks.spawn(talk(nats.clone(), connected));

@@ -288,7 +288,7 @@ impl Fleet {
                     nudges.again(now);
                 }
                 if differs && nudges.due(now) {
-                    self.member.standing.freshness.want();
+                    self.member.standing.stall_guard.want();
                 }
             } else if say {
                 self.forget(now);

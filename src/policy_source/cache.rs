@@ -14,7 +14,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::directory::{MAX_BYTES, MAX_FILES};
-use crate::policy_source::status::Origin;
+use crate::policy_source::origin::Origin;
 use solewriter_core::diagnostics::{Problem, Problems, SourceFile};
 use solewriter_core::policy::model::Revision;
 use solewriter_core::policy::validate;

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::removed::{FormerHolder, RemovedKeys};
-use crate::policy_source::status::Origin;
+use crate::policy_source::origin::Origin;
 use solewriter_core::diagnostics::Problems;
 use solewriter_core::keys::UserKey;
 use solewriter_core::policy::model::Policy;

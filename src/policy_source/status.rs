@@ -1,172 +1,12 @@
-//! What is known of the source of the policy in force: when it last answered, and whether this
-//! process may have slept through a change.
+//! What is known of the source of the policy in force: when it last answered, and what it said.
 
-use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use serde::{Deserialize, Serialize};
-use tokio::sync::Notify;
-use tokio::time::timeout;
 
-/// How often [`StallGuard::watch`] shows that the process runs.
-const TICK: Duration = Duration::from_millis(100);
-
-/// A process that did not run for longer than this may have slept through a change.
-const STALL: Duration = Duration::from_secs(1);
-
-/// Keeps a process that was stopped (SIGSTOP, a frozen container, a starved machine) from deciding
-/// by what it knew before: it looks at the policy's source first.
-///
-/// A request pays one clock and three atomic reads. A change that comes while the process runs is
-/// no business of this: the source's loop puts it in force as soon as it is told.
-#[derive(Debug)]
-pub struct StallGuard {
-    /// Times are milliseconds since then, on a clock that goes on while the process is stopped.
-    began: Instant,
-    /// When the process last showed that it runs.
-    tick: AtomicU64,
-    /// A look that began earlier says nothing any more.
-    needed: AtomicU64,
-    /// When the newest look that came to an end began; 0 before the first.
-    looked: AtomicU64,
-    concluded: Notify,
-    wanted: Notify,
-}
-
-/// A look at the source that has begun.
-#[derive(Clone, Copy, Debug)]
-pub struct Look(u64);
-
-impl Default for StallGuard {
-    fn default() -> Self {
-        Self {
-            began: Instant::now(),
-            tick: AtomicU64::new(1),
-            needed: AtomicU64::new(1),
-            looked: AtomicU64::new(0),
-            concluded: Notify::new(),
-            wanted: Notify::new(),
-        }
-    }
-}
-
-impl StallGuard {
-    /// Never 0.
-    fn now(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
-    }
-
-    /// Notices whether the process did not run until `now`.
-    fn notice(&self, now: u64) {
-        let slept = now.saturating_sub(self.tick.load(Ordering::Acquire));
-        if Duration::from_millis(slept) > STALL {
-            self.needed.fetch_max(now, Ordering::AcqRel);
-            self.wanted.notify_one();
-        }
-    }
-
-    /// Shows that the process runs, for ever.
-    pub async fn watch(&self) {
-        loop {
-            let now = self.now();
-            // Before the tick, which hides the gap from requests.
-            self.notice(now);
-            self.tick.fetch_max(now, Ordering::AcqRel);
-            tokio::time::sleep(TICK).await;
-        }
-    }
-
-    /// A look begins. What it finds may be as old as this moment.
-    #[must_use]
-    pub fn look(&self) -> Look {
-        Look(self.now())
-    }
-
-    /// A look came to an end, and what it found is in force; one that could not reach the source
-    /// ends too.
-    pub fn conclude(&self, look: Look) {
-        self.looked.fetch_max(look.0, Ordering::AcqRel);
-        self.concluded.notify_waiters();
-    }
-
-    /// Asks for a look at once, and does not wait for it.
-    pub fn want(&self) {
-        self.wanted.notify_one();
-    }
-
-    /// Asks for a look, and waits until one has ended that began after this; at most so long.
-    /// Gives whether it did.
-    pub async fn look_now(&self, at_most: Duration) -> bool {
-        let from = self.now();
-        self.want();
-        let ended = async {
-            loop {
-                // Registered before looking, so that no end of a look falls between.
-                let concluded = self.concluded.notified();
-                tokio::pin!(concluded);
-                concluded.as_mut().enable();
-                if self.looked.load(Ordering::Acquire) >= from {
-                    return;
-                }
-                concluded.await;
-            }
-        };
-        timeout(at_most, ended).await.is_ok()
-    }
-
-    /// Resolves when a look is wanted at once.
-    pub async fn wanted(&self) {
-        self.wanted.notified().await;
-    }
-
-    /// Whether the policy in force may decide: a look that began after the process last slept has
-    /// ended.
-    #[must_use]
-    pub fn holds(&self) -> bool {
-        self.notice(self.now());
-        self.looked.load(Ordering::Acquire) >= self.needed.load(Ordering::Acquire)
-    }
-
-    /// Waits, at most so long, until [`StallGuard::holds`]. Gives whether it does.
-    pub async fn wait(&self, at_most: Duration) -> bool {
-        if self.holds() {
-            return true;
-        }
-        let held = async {
-            loop {
-                // Registered before looking, so that no end of a look falls between.
-                let concluded = self.concluded.notified();
-                tokio::pin!(concluded);
-                concluded.as_mut().enable();
-                if self.holds() {
-                    return;
-                }
-                concluded.await;
-            }
-        };
-        timeout(at_most, held).await.is_ok()
-    }
-}
-
-/// Which revision of a bucket a policy is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Origin {
-    /// Its number in the bucket.
-    pub number: u64,
-    /// The bucket's own identity: a bucket that was made anew has another.
-    pub lineage: String,
-    /// Identifies the push.
-    pub push: String,
-    /// Who pushed it, as they called themselves.
-    pub author: String,
-    /// What they said about it.
-    pub message: String,
-    /// When, in seconds since the Unix epoch, by their clock.
-    pub pushed_at: i64,
-}
+use crate::policy_source::stall_guard::StallGuard;
 
 /// What the source said when it was last asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -214,7 +54,7 @@ pub struct Refused {
 #[derive(Debug)]
 pub struct SourceStatus {
     /// Whether this process may have slept through a change.
-    pub freshness: StallGuard,
+    pub stall_guard: StallGuard,
     /// The source, for people: `the directory policy`.
     source: String,
     keep_at_most: i64,
@@ -229,7 +69,7 @@ impl SourceStatus {
     #[must_use]
     pub fn new(source: String, keep_at_most: Duration) -> Self {
         Self {
-            freshness: StallGuard::default(),
+            stall_guard: StallGuard::default(),
             source,
             keep_at_most: i64::try_from(keep_at_most.as_secs()).unwrap_or(i64::MAX),
             confirmed: AtomicI64::new(i64::MIN),
@@ -309,13 +149,6 @@ impl SourceStatus {
     }
 }
 
-impl fmt::Display for Origin {
-    /// `revision 7 (lea: takes orders)`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "revision {} ({}: {})", self.number, self.author, self.message)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -330,47 +163,5 @@ mod tests {
         assert_eq!(standing.too_old(900), Some(-100), "a clock that was set back proves nothing");
         standing.confirm(1061);
         assert_eq!(standing.too_old(1061), None);
-    }
-
-    #[tokio::test]
-    async fn nothing_is_decided_before_the_first_look_ended() {
-        let freshness = StallGuard::default();
-        assert!(!freshness.wait(Duration::from_millis(10)).await);
-        let look = freshness.look();
-        assert!(!freshness.holds());
-        freshness.conclude(look);
-        assert!(freshness.wait(Duration::ZERO).await);
-    }
-
-    #[tokio::test]
-    async fn after_a_stop_only_a_look_begun_afterwards_counts() {
-        let freshness = StallGuard::default();
-        freshness.conclude(freshness.look());
-        assert!(freshness.holds());
-        let before = freshness.look();
-        // What a stopped process sees: the clock is far ahead of its last sign of life.
-        freshness.tick.store(1, Ordering::Release);
-        std::thread::sleep(STALL + Duration::from_millis(50));
-        assert!(!freshness.holds());
-        // The process runs again; that alone does not hide what happened.
-        freshness.tick.store(freshness.now(), Ordering::Release);
-        assert!(!freshness.holds());
-        timeout(Duration::from_secs(5), freshness.wanted()).await.unwrap();
-        freshness.conclude(before);
-        assert!(!freshness.holds(), "it began before the stop");
-        freshness.conclude(freshness.look());
-        assert!(freshness.holds());
-    }
-
-    #[tokio::test]
-    async fn who_waits_is_woken_by_the_end_of_a_look() {
-        let freshness = Arc::new(StallGuard::default());
-        let waiting = tokio::spawn({
-            let freshness = freshness.clone();
-            async move { freshness.wait(Duration::from_secs(20)).await }
-        });
-        tokio::task::yield_now().await;
-        freshness.conclude(freshness.look());
-        assert!(timeout(Duration::from_secs(10), waiting).await.unwrap().unwrap());
     }
 }

@@ -81,7 +81,7 @@ impl Service {
     /// with a kept one in force. Gives its revision.
     pub(super) async fn policy(&self) -> Revision {
         loop {
-            if self.standing.freshness.wait(LOOK_FOR_POLICY).await
+            if self.standing.stall_guard.wait(LOOK_FOR_POLICY).await
                 && let Some(snapshot) = self.store.current()
             {
                 return snapshot.policy.revision().clone();
@@ -127,7 +127,7 @@ impl Service {
         taken: Instant,
         mut decide: impl FnMut(&Policy, &Moment) -> Option<Result<Box<Authorisation>, Rejection>>,
     ) -> Option<(Bytes, String)> {
-        let freshness = &self.standing.freshness;
+        let freshness = &self.standing.stall_guard;
         loop {
             let left = self.limits.patience.checked_sub(taken.elapsed());
             // What was known before this process last slept decides nothing.

@@ -169,7 +169,7 @@ impl Sweeper {
     ) -> bool {
         if known.sure != Some(view.times) {
             // It is this instance's turn since just now, or it slept: what it knows may be old.
-            self.standing.freshness.look_now(LOOK_WITHIN).await;
+            self.standing.stall_guard.look_now(LOOK_WITHIN).await;
             if known.sure.is_none() && !view.doubts {
                 tracing::info!(event = "sweeper", "this instance looks after open connections");
                 self.metrics.sessions().sweeper(true);

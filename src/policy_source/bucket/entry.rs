@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::hash;
 use crate::policy_source::directory::{Kind, MAX_BYTES, MAX_FILES};
-use crate::policy_source::status::Origin;
+use crate::policy_source::origin::Origin;
 use solewriter_core::diagnostics::SourceFile;
 use solewriter_types::clean;
 

@@ -7,7 +7,7 @@ use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 
 use super::entry::{Blob, Document, Entry, EntryError};
 use super::{AT_A_TIME, Bucket, ReadError, hash};
-use crate::policy_source::status::Origin;
+use crate::policy_source::origin::Origin;
 use solewriter_core::diagnostics::{Problem, Problems, SourceFile};
 use solewriter_core::policy::validate;
 

@@ -16,7 +16,8 @@ use tokio::time::{Instant, timeout};
 use super::{BackgroundWorker, Follower, Found, UNJUDGED, Unjudged, hangup};
 use crate::policy_source::bucket::read::{Change, Reader, Seen};
 use crate::policy_source::bucket::{ANSWER_WITHIN, Bucket, ReadError};
-use crate::policy_source::status::{Origin, SourceState};
+use crate::policy_source::origin::Origin;
+use crate::policy_source::status::SourceState;
 use solewriter_types::keyspace::BucketName;
 
 /// After a hint: how soon to look again when it is not stored yet, doubling, and for how long.
@@ -43,14 +44,14 @@ pub async fn bucket(
 ) {
     let mut connecting = std::pin::pin!(connecting);
     let client = loop {
-        let look = follower.standing.freshness.look();
+        let look = follower.standing.stall_guard.look();
         match timeout(ANSWER_WITHIN, &mut connecting).await {
             Ok(Some(client)) => break client,
             Ok(None) => return,
             // A kept policy is not held back for ever.
             Err(_) => {
                 follower.not_connected();
-                follower.standing.freshness.conclude(look);
+                follower.standing.stall_guard.conclude(look);
             }
         }
     };
@@ -68,13 +69,13 @@ async fn follow(
     poll: Duration,
     mut signal: Signal,
 ) {
-    let freshness = &follower.standing.freshness;
+    let guard = &follower.standing.stall_guard;
     let mut aside = BackgroundWorker::default();
     let mut hint: Option<Hint> = None;
     loop {
-        let look = freshness.look();
+        let look = guard.look();
         if follower.look(&mut reader, &mut aside).await.is_ok() {
-            freshness.conclude(look);
+            guard.conclude(look);
         }
 
         let number = follower.store.origin().map_or(0, |origin| origin.number);
@@ -89,7 +90,7 @@ async fn follow(
         };
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            () = freshness.wanted() => {}
+            () = guard.wanted() => {}
             () = hangup(&mut signal) => reader.forget(),
             number = heard(&mut news) => {
                 hint = Some(Hint { number, pause: HINT_PAUSE, until: Instant::now() + HINT_FOR });

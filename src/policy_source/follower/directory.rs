@@ -4,21 +4,21 @@ use jiff::Timestamp;
 use tokio::signal::unix::Signal;
 
 use super::{BackgroundWorker, Follower, Found, UNJUDGED, hangup};
-use crate::policy_source::directory::Watcher;
 use crate::policy_source::status::SourceState;
+use crate::policy_source::watcher::Watcher;
 use solewriter_core::diagnostics::{Problems, SourceFile};
 
 /// Puts each change of a directory in force, for ever.
 pub async fn directory(follower: Follower, mut watcher: Watcher, mut signal: Signal) {
-    let freshness = &follower.standing.freshness;
+    let guard = &follower.standing.stall_guard;
     let mut aside = BackgroundWorker::default();
     loop {
         let read_anyway = tokio::select! {
             () = watcher.moved() => false,
-            () = freshness.wanted() => false,
+            () = guard.wanted() => false,
             () = hangup(&mut signal) => true,
         };
-        let look = freshness.look();
+        let look = guard.look();
         let read = if read_anyway { Some(watcher.read_now().await) } else { watcher.look().await };
         match read {
             Some(read) => {
@@ -36,7 +36,7 @@ pub async fn directory(follower: Follower, mut watcher: Watcher, mut signal: Sig
             }
             None => {}
         }
-        freshness.conclude(look);
+        guard.conclude(look);
     }
 }
 
@@ -56,14 +56,14 @@ impl Follower {
     /// # Errors
     /// Every problem, when nothing is in force.
     pub fn begin(&self, read: Result<Vec<SourceFile>, Problems>) -> Result<(), Problems> {
-        let look = self.standing.freshness.look();
+        let look = self.standing.stall_guard.look();
         if self.store.current().is_some() {
             self.read(read);
         } else {
             // Whoever starts it is told; nobody else is there yet.
             self.load(Found { files: read, origin: None }, Timestamp::now())?;
         }
-        self.standing.freshness.conclude(look);
+        self.standing.stall_guard.conclude(look);
         Ok(())
     }
 }

@@ -104,7 +104,7 @@ impl ConsumerSweeper {
             {
                 if sure != Some(view.times) {
                     // Its turn since just now, or it slept: what it knows may be old.
-                    self.standing.freshness.look_now(LOOK_WITHIN).await;
+                    self.standing.stall_guard.look_now(LOOK_WITHIN).await;
                     sure = Some(view.times);
                 }
                 self.round(&accounts, &view, (&mut rhythm, &mut asking), &mut changes).await;

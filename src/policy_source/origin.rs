@@ -1,0 +1,29 @@
+//! Which revision of the policy bucket a policy is.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Which revision of a bucket a policy is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// Its number in the bucket.
+    pub number: u64,
+    /// The bucket's own identity: a bucket that was made anew has another.
+    pub lineage: String,
+    /// Identifies the push.
+    pub push: String,
+    /// Who pushed it, as they called themselves.
+    pub author: String,
+    /// What they said about it.
+    pub message: String,
+    /// When, in seconds since the Unix epoch, by their clock.
+    pub pushed_at: i64,
+}
+
+impl fmt::Display for Origin {
+    /// `revision 7 (lea: takes orders)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "revision {} ({}: {})", self.number, self.author, self.message)
+    }
+}
