@@ -164,7 +164,7 @@ async fn change(files: &[SourceFile], bench: &Bench, before: (u64, u64)) {
     };
     let follower = Follower {
         store: Arc::new(Store::new()),
-        standing: Arc::new(SourceStatus::new(
+        source_status: Arc::new(SourceStatus::new(
             "the benchmark".to_owned(),
             Duration::from_secs(3600),
         )),

@@ -159,7 +159,7 @@ pub struct Member {
     /// The policy in force.
     pub store: Arc<Store>,
     /// Where it came from.
-    pub standing: Arc<SourceStatus>,
+    pub source_status: Arc<SourceStatus>,
     /// On how many connections it takes requests.
     pub connections: usize,
 }
@@ -168,24 +168,24 @@ impl Member {
     /// What to say of itself at that Unix time.
     #[must_use]
     pub fn report(&self, now: i64) -> Report {
-        let Self { identity, store, standing, connections } = self;
+        let Self { identity, store, source_status, connections } = self;
         let snapshot = store.current();
         let origin = snapshot.as_ref().and_then(|s| s.origin());
-        let refused = standing.refused();
+        let refused = source_status.refused();
         Report {
             instance: identity.id.to_string(),
             host: identity.host.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             connections: *connections,
             started: identity.started,
-            source: standing.source().to_owned(),
-            source_state: standing.state().as_str().to_owned(),
-            confirmed: standing.confirmed(),
+            source: source_status.source().to_owned(),
+            source_state: source_status.state().as_str().to_owned(),
+            confirmed: source_status.confirmed(),
             revision: snapshot.as_ref().map(|s| s.policy.revision().whole().to_owned()),
             number: origin.as_ref().map(|o| o.number),
             lineage: origin.as_ref().map(|o| o.lineage.clone()),
             since: snapshot.as_ref().map(|s| s.loaded_at.as_second()),
-            too_old: standing.too_old(now),
+            too_old: source_status.too_old(now),
             refused_since: refused.as_ref().map(|r| r.since),
             refused_number: refused.as_ref().and_then(|r| r.number),
             refused_errors: refused.as_ref().map_or(0, |r| r.errors),

@@ -90,7 +90,7 @@ async fn recorded(settings: Settings) -> Result<ExitCode, String> {
     let keeper = keep.clone().map(|file| PolicyCache::new(file, source.to_string(), *keep_at_most));
     let follower = Follower {
         store: Arc::new(Store::new()),
-        standing: Arc::new(SourceStatus::new(source.to_string(), *keep_at_most)),
+        source_status: Arc::new(SourceStatus::new(source.to_string(), *keep_at_most)),
         metrics,
         keeper: keeper.map(Arc::new),
         recorder: recording.recorder.clone(),
@@ -140,12 +140,13 @@ async fn serve(
         listen,
         ..
     } = settings;
-    let Follower { store, standing, metrics, recorder, .. } = follower.clone();
+    let Follower { store, source_status, metrics, recorder, .. } = follower.clone();
     let sealer = xkey
         .map(|seed| CurveSecret::new(&seed).map(Sealer::new))
         .transpose()
         .map_err(|error| error.to_string())?;
-    let health = Health::new(store.clone(), standing.clone(), metrics.clone(), recorder.clone());
+    let health =
+        Health::new(store.clone(), source_status.clone(), metrics.clone(), recorder.clone());
     let service = Arc::new(Service {
         authorizer: Authorizer::new(
             Issuer::new(issuer, sealer),
@@ -154,7 +155,7 @@ async fn serve(
         )
         .with_limits(RateLimits::new(limits.per_key, limits.per_host)),
         store: store.clone(),
-        standing: standing.clone(),
+        source_status: source_status.clone(),
         metrics: metrics.clone(),
         recorder,
         health: health.clone(),
@@ -183,13 +184,13 @@ async fn serve(
     let identity = Identity::new(rand::random(), Timestamp::now().as_second());
     tracing::info!(event = "instance", id = &*identity.id, host = identity.host);
     let connections = nats.connections;
-    let member = Member { identity, store, standing: standing.clone(), connections };
+    let member = Member { identity, store, source_status: source_status.clone(), connections };
     let together = Background::prepare(&nats, system, sessions, &service, member);
     let (connected, connection) = watch::channel(None);
     // Each of these goes on for ever.
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
-        standing.stall_guard.watch().await;
+        source_status.stall_guard.watch().await;
         "showing that the process runs"
     });
     tasks.spawn(talk(nats.clone(), connected));

@@ -149,7 +149,7 @@ impl Fleet {
         let peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
         let elected = peers.elect(&me, adopted);
         // Who does not hear from its source knows that it may be the one that is late.
-        let for_itself = matches!(*self.member.standing.state(), SourceState::Answered)
+        let for_itself = matches!(*self.member.source_status.state(), SourceState::Answered)
             && doubts(adopted.elapsed(), &me.instance);
         let doubts = !elected && me.sweeps && for_itself;
         let mut newer = peers.newer(&me, adopted, Instant::now());
@@ -288,7 +288,7 @@ impl Fleet {
                     nudges.again(now);
                 }
                 if differs && nudges.due(now) {
-                    self.member.standing.stall_guard.want();
+                    self.member.source_status.stall_guard.want();
                 }
             } else if say {
                 self.forget(now);

@@ -33,7 +33,7 @@ pub struct Follower {
     /// The policy in force.
     pub store: Arc<Store>,
     /// What is known of where it came from.
-    pub standing: Arc<SourceStatus>,
+    pub source_status: Arc<SourceStatus>,
     /// Counts.
     pub metrics: Arc<Metrics>,
     /// Keeps the last good one on disk.
@@ -83,7 +83,7 @@ impl Follower {
     /// hears of it.
     fn accepted(&self, loaded: &Loaded, origin: Option<&Origin>, now: i64) {
         log_warnings(&loaded.warnings);
-        self.standing.refuse(None);
+        self.source_status.refuse(None);
         self.metrics.policy_accepted(&loaded.after.policy, now, origin.map(|o| o.number));
         if !loaded.is_change() {
             tracing::info!(
@@ -107,7 +107,7 @@ impl Follower {
     fn came_from(&self, origin: Option<&Origin>) -> audit_event::Origin {
         audit_event::Origin {
             from: if origin.is_some() { "bucket" } else { "directory" }.to_owned(),
-            place: audit_event::words(self.standing.source()),
+            place: audit_event::words(self.source_status.source()),
             author: origin.map(|o| audit_event::words(&o.author)),
             message: origin.map(|o| audit_event::words(&o.message)),
             number: origin.map(|o| o.number),
@@ -123,9 +123,9 @@ impl Follower {
 
     /// A change was refused. One place for everyone who hears of it.
     fn refused(&self, problems: &Problems, origin: Option<&Origin>, now: i64) {
-        let since = self.standing.refused().map_or(now, |refused| refused.since);
+        let since = self.source_status.refused().map_or(now, |refused| refused.since);
         let first = problems.iter().find(|p| p.severity == Severity::Error);
-        self.standing.refuse(Some(Refused {
+        self.source_status.refuse(Some(Refused {
             since,
             number: origin.map(|o| o.number),
             errors: problems.count(Severity::Error),
@@ -142,12 +142,12 @@ impl Follower {
             self.confirm(now);
         }
         self.metrics.policy_source(answered);
-        let before = self.standing.state();
-        if !self.standing.note(state.clone()) {
+        let before = self.source_status.state();
+        if !self.source_status.note(state.clone()) {
             return;
         }
-        let source = self.standing.source();
-        let confirmed = self.standing.confirmed();
+        let source = self.source_status.source();
+        let confirmed = self.source_status.confirmed();
         match state {
             SourceState::Answered if *before == SourceState::Unasked => {}
             SourceState::Answered | SourceState::Unasked => {
@@ -159,14 +159,14 @@ impl Follower {
                 source,
                 state = state.as_str(),
                 "not ready: {}",
-                self.standing.describe(now),
+                self.source_status.describe(now),
             ),
             SourceState::Missing | SourceState::Empty => tracing::error!(
                 event = "policy_source_gone",
                 source,
                 state = state.as_str(),
                 "the policy in force stays; nothing can be changed: {}",
-                self.standing.describe(now),
+                self.source_status.describe(now),
             ),
             SourceState::Unreachable(why) => tracing::error!(
                 event = "policy_source_lost",
@@ -179,7 +179,7 @@ impl Follower {
 
     /// The source answered, and what it has is in force or was judged and refused.
     fn confirm(&self, now: i64) {
-        self.standing.confirm(now);
+        self.source_status.confirm(now);
         self.metrics.policy_confirmed(now);
         if let (Some(keeper), Some(snapshot)) = (&self.keeper, self.store.current()) {
             let number = snapshot.origin().map(|o| o.number);
@@ -199,7 +199,7 @@ impl Follower {
         let Kept { revision, origin, confirmed, files } = kept;
         let validated = validate_for(&files, &self.defaults.audit)?;
         let loaded = self.store.replace(validated, origin.clone(), now);
-        self.standing.confirm(confirmed);
+        self.source_status.confirm(confirmed);
         self.metrics.policy_confirmed(confirmed);
         self.accepted(&loaded, origin.as_ref(), now.as_second());
         let age = now.as_second().saturating_sub(confirmed);

@@ -155,13 +155,17 @@ mod tests {
 
     #[test]
     fn a_policy_is_too_old_when_its_source_was_silent_for_too_long() {
-        let standing = SourceStatus::new("the bucket x".to_owned(), Duration::from_secs(60));
-        assert_eq!(standing.too_old(1000), None, "nothing in force yet");
-        standing.confirm(1000);
-        assert_eq!(standing.too_old(1060), None);
-        assert_eq!(standing.too_old(1061), Some(61));
-        assert_eq!(standing.too_old(900), Some(-100), "a clock that was set back proves nothing");
-        standing.confirm(1061);
-        assert_eq!(standing.too_old(1061), None);
+        let source_status = SourceStatus::new("the bucket x".to_owned(), Duration::from_secs(60));
+        assert_eq!(source_status.too_old(1000), None, "nothing in force yet");
+        source_status.confirm(1000);
+        assert_eq!(source_status.too_old(1060), None);
+        assert_eq!(source_status.too_old(1061), Some(61));
+        assert_eq!(
+            source_status.too_old(900),
+            Some(-100),
+            "a clock that was set back proves nothing"
+        );
+        source_status.confirm(1061);
+        assert_eq!(source_status.too_old(1061), None);
     }
 }

@@ -50,7 +50,7 @@ pub struct Service {
     /// The policy in force.
     pub store: Arc<Store>,
     /// What is known of where it came from.
-    pub standing: Arc<SourceStatus>,
+    pub source_status: Arc<SourceStatus>,
     /// Counts.
     pub metrics: Arc<Metrics>,
     /// Records what is decided.
@@ -81,7 +81,7 @@ impl Service {
     /// with a kept one in force. Gives its revision.
     pub(super) async fn policy(&self) -> Revision {
         loop {
-            if self.standing.stall_guard.wait(LOOK_FOR_POLICY).await
+            if self.source_status.stall_guard.wait(LOOK_FOR_POLICY).await
                 && let Some(snapshot) = self.store.current()
             {
                 return snapshot.policy.revision().clone();
@@ -127,7 +127,7 @@ impl Service {
         taken: Instant,
         mut decide: impl FnMut(&Policy, &Moment) -> Option<Result<Box<Authorisation>, Rejection>>,
     ) -> Option<(Bytes, String)> {
-        let freshness = &self.standing.stall_guard;
+        let freshness = &self.source_status.stall_guard;
         loop {
             let left = self.limits.patience.checked_sub(taken.elapsed());
             // What was known before this process last slept decides nothing.
@@ -159,7 +159,7 @@ impl Service {
         let headers = request.headers.as_ref();
         let xkey = headers.and_then(|h| h.get(SERVER_XKEY)).map(async_nats::HeaderValue::as_str);
         let payload = &request.payload;
-        match self.standing.too_old(moment.now) {
+        match self.source_status.too_old(moment.now) {
             None => self.authorizer.authorise_unless_large(payload, xkey, policy, moment, room),
             Some(age) => {
                 let reason = Denial::PolicyTooOld(age);

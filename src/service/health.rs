@@ -18,7 +18,7 @@ pub struct Health {
     connected: AtomicUsize,
     pub(super) subscribed: AtomicUsize,
     store: Arc<Store>,
-    standing: Arc<SourceStatus>,
+    source_status: Arc<SourceStatus>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) recorder: Recorder,
     /// Whose answers servers take.
@@ -74,7 +74,7 @@ impl Health {
     #[must_use]
     pub fn new(
         store: Arc<Store>,
-        standing: Arc<SourceStatus>,
+        source_status: Arc<SourceStatus>,
         metrics: Arc<Metrics>,
         recorder: Recorder,
     ) -> Arc<Self> {
@@ -83,7 +83,7 @@ impl Health {
             connected: AtomicUsize::new(0),
             subscribed: AtomicUsize::new(0),
             store,
-            standing,
+            source_status,
             metrics,
             recorder,
             askers: Mutex::default(),
@@ -108,17 +108,20 @@ impl Health {
         };
         // With one connection left, the instance answers; but it begins with all.
         let subscribed = wanted > 0 && self.subscribed.load(Ordering::Relaxed) >= wanted;
-        let standing = &self.standing;
-        let too_old = standing.too_old(now);
+        let source_status = &self.source_status;
+        let too_old = source_status.too_old(now);
         let ago = |at: i64| now.saturating_sub(at).max(0);
-        let news = match (too_old, standing.refused()) {
+        let news = match (too_old, source_status.refused()) {
             (Some(_), _) => "too old to decide by".to_owned(),
             (None, Some(r)) => format!("changes refused for {} s, see the log", ago(r.since)),
             (None, None) => "the newest".to_owned(),
         };
         let policy = match self.store.current() {
             None => {
-                format!("policy: none yet{}", standing.refused().map_or("", |_| ", see the log"))
+                format!(
+                    "policy: none yet{}",
+                    source_status.refused().map_or("", |_| ", see the log")
+                )
             }
             Some(snapshot) => {
                 let revision = snapshot.policy.revision();
@@ -134,7 +137,7 @@ impl Health {
         let report = format!(
             "nats-server: {connected}\nsubscribed: {}\nissuer: {issuer}\n{policy}\nsource: {}\nopen connections: {}\n",
             if subscribed { "yes" } else { "no" },
-            standing.describe(now),
+            source_status.describe(now),
             self.metrics.sessions().report(),
         );
         let connected = self.connected.load(Ordering::Relaxed) > 0;

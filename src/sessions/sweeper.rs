@@ -44,7 +44,7 @@ pub struct Sweeper {
     /// The policy in force.
     pub store: Arc<Store>,
     /// What is known of where it came from.
-    pub standing: Arc<SourceStatus>,
+    pub source_status: Arc<SourceStatus>,
     /// Records what is closed.
     pub recorder: Recorder,
     /// Counts it.
@@ -169,7 +169,7 @@ impl Sweeper {
     ) -> bool {
         if known.sure != Some(view.times) {
             // It is this instance's turn since just now, or it slept: what it knows may be old.
-            self.standing.stall_guard.look_now(LOOK_WITHIN).await;
+            self.source_status.stall_guard.look_now(LOOK_WITHIN).await;
             if known.sure.is_none() && !view.doubts {
                 tracing::info!(event = "sweeper", "this instance looks after open connections");
                 self.metrics.sessions().sweeper(true);

@@ -33,7 +33,7 @@ impl Background {
         service: &Arc<Service>,
         member: Member,
     ) -> Self {
-        let Service { store, standing, metrics, recorder, .. } = &**service;
+        let Service { store, source_status, metrics, recorder, .. } = &**service;
         let decider = service.authorizer.decider().clone();
         let defaults = decider.defaults();
         // An instance that names connections otherwise would close ours, and we its own.
@@ -43,7 +43,7 @@ impl Background {
         let closed = Arc::new(Notify::new());
         let consumers = consumers::sweeper::ConsumerSweeper {
             store: store.clone(),
-            standing: standing.clone(),
+            source_status: source_status.clone(),
             metrics: metrics.clone(),
             fleet: fleet.clone(),
             audit_streams: defaults.audit.clone(),
@@ -55,7 +55,7 @@ impl Background {
         let keeper = Sweeper {
             decider,
             store: store.clone(),
-            standing: standing.clone(),
+            source_status: source_status.clone(),
             recorder: recorder.clone(),
             metrics: metrics.clone(),
             fleet: fleet.clone(),

@@ -44,14 +44,14 @@ pub async fn bucket(
 ) {
     let mut connecting = std::pin::pin!(connecting);
     let client = loop {
-        let look = follower.standing.stall_guard.look();
+        let look = follower.source_status.stall_guard.look();
         match timeout(ANSWER_WITHIN, &mut connecting).await {
             Ok(Some(client)) => break client,
             Ok(None) => return,
             // A kept policy is not held back for ever.
             Err(_) => {
                 follower.not_connected();
-                follower.standing.stall_guard.conclude(look);
+                follower.source_status.stall_guard.conclude(look);
             }
         }
     };
@@ -69,7 +69,7 @@ async fn follow(
     poll: Duration,
     mut signal: Signal,
 ) {
-    let guard = &follower.standing.stall_guard;
+    let guard = &follower.source_status.stall_guard;
     let mut aside = BackgroundWorker::default();
     let mut hint: Option<Hint> = None;
     loop {
@@ -165,7 +165,7 @@ impl Follower {
             let before = self.store.origin();
             tracing::error!(
                 event = "policy_bucket_replaced",
-                source = self.standing.source(),
+                source = self.source_status.source(),
                 before = before.as_ref().map(|o| o.number),
                 number = origin.as_ref().map(|o| o.number),
                 "the bucket is another one than before: it was deleted and made anew",

@@ -10,7 +10,7 @@ use solewriter_core::diagnostics::{Problems, SourceFile};
 
 /// Puts each change of a directory in force, for ever.
 pub async fn directory(follower: Follower, mut watcher: Watcher, mut signal: Signal) {
-    let guard = &follower.standing.stall_guard;
+    let guard = &follower.source_status.stall_guard;
     let mut aside = BackgroundWorker::default();
     loop {
         let read_anyway = tokio::select! {
@@ -31,7 +31,7 @@ pub async fn directory(follower: Follower, mut watcher: Watcher, mut signal: Sig
                 }
             }
             // What is there is what was there, and was judged.
-            None if *follower.standing.state() == SourceState::Answered => {
+            None if *follower.source_status.state() == SourceState::Answered => {
                 follower.heard(SourceState::Answered, Timestamp::now().as_second());
             }
             None => {}
@@ -56,14 +56,14 @@ impl Follower {
     /// # Errors
     /// Every problem, when nothing is in force.
     pub fn begin(&self, read: Result<Vec<SourceFile>, Problems>) -> Result<(), Problems> {
-        let look = self.standing.stall_guard.look();
+        let look = self.source_status.stall_guard.look();
         if self.store.current().is_some() {
             self.read(read);
         } else {
             // Whoever starts it is told; nobody else is there yet.
             self.load(Found { files: read, origin: None }, Timestamp::now())?;
         }
-        self.standing.stall_guard.conclude(look);
+        self.source_status.stall_guard.conclude(look);
         Ok(())
     }
 }

@@ -36,7 +36,7 @@ pub struct ConsumerSweeper {
     /// The policy in force.
     pub store: Arc<Store>,
     /// What is known of where it came from.
-    pub standing: Arc<SourceStatus>,
+    pub source_status: Arc<SourceStatus>,
     /// Counts what is deleted.
     pub metrics: Arc<Metrics>,
     /// The instances.
@@ -104,7 +104,7 @@ impl ConsumerSweeper {
             {
                 if sure != Some(view.times) {
                     // Its turn since just now, or it slept: what it knows may be old.
-                    self.standing.stall_guard.look_now(LOOK_WITHIN).await;
+                    self.source_status.stall_guard.look_now(LOOK_WITHIN).await;
                     sure = Some(view.times);
                 }
                 self.round(&accounts, &view, (&mut rhythm, &mut asking), &mut changes).await;
