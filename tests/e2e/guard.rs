@@ -230,15 +230,7 @@ async fn the_example_service_is_guarded(version: &'static str) {
 /// Builds the example; nothing is done when it is built already.
 fn example() -> std::path::PathBuf {
     let output = Command::new(env!("CARGO"))
-        .args([
-            "build",
-            "--quiet",
-            "--locked",
-            "--package",
-            "solewriter-guard",
-            "--example",
-            "guarded_service",
-        ])
+        .args(["build", "--quiet", "--locked", "--example", "guarded_service"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .unwrap();
