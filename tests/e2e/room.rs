@@ -4,7 +4,7 @@
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-const PLACES: u32 = 4;
+const PLACES: u32 = 6;
 static ROOM: Semaphore = Semaphore::const_new(PLACES as usize);
 
 /// For a test that only waits longer when others run.
