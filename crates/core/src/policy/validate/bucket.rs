@@ -120,7 +120,8 @@ fn bucket(name: BucketName, entry: &BucketEntry, problems: &Collector) -> Bucket
     bucket
 }
 
-/// nats-server switches `allow_msg_ttl` on by itself where a stream has markers.
+/// nats-server switches `allow_msg_ttl` and `allow_rollup_hdrs` on by itself where a stream has
+/// markers (seen on 2.11.11, 2.12.8 and 2.15.1).
 fn check_markers(bucket: &Bucket, entry: &BucketEntry, problems: &Collector) {
     let Some(markers) = &entry.limit_markers else { return };
     if markers.value < LEAST_MARKER {
@@ -136,6 +137,14 @@ fn check_markers(bucket: &Bucket, entry: &BucketEntry, problems: &Collector) {
                 .at(&markers.span, "")
                 .also(off, "keys have no TTL here")
                 .help("add `key_ttl = true`, or leave `limit_markers` out"),
+        );
+    }
+    if let Some(off) = entry.rollup.as_ref().filter(|rollup| !rollup.value) {
+        problems.push(
+            Problem::error("markers-with-rollup-off", "`limit_markers` needs rollup")
+                .at(&markers.span, "nats-server switches rollup on for it, and it stays on")
+                .also(&off.span, "it is switched off here")
+                .help("leave `limit_markers` out, or `rollup = false`"),
         );
     }
 }
@@ -199,6 +208,13 @@ fn check_hardened(bucket: &Bucket, entry: &BucketEntry, problems: &Collector) {
             entry.rollup.as_ref().map(|r| &r.span),
             "with rollup, one put erases the keys of every owner",
             "add `rollup = false` (then KV purge is refused; put, get and delete work)",
+        );
+    }
+    if bucket.limit_markers.is_some() {
+        refuse(
+            entry.limit_markers.as_ref().map(|markers| &markers.span),
+            "nats-server switches rollup on for it: one put erases the keys of every owner",
+            "leave `limit_markers` out",
         );
     }
     if bucket.duplicate_window > LEAST_WINDOW {
