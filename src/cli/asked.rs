@@ -51,6 +51,13 @@ pub struct ServedArgs {
     revision: Option<String>,
 }
 
+impl PolicyArgs {
+    /// Whether one revision of what is served is asked for, and not the newest.
+    pub(super) fn names_a_revision(&self) -> bool {
+        self.served.revision.is_some()
+    }
+}
+
 impl ServedArgs {
     /// The policy, when it is asked for. `beside` is the folder that one could take for it.
     pub(super) fn load(&self, beside: &Path) -> Result<Option<Loaded>, Output> {

@@ -135,7 +135,7 @@ fn span(
     let (since, until) = (since.time(), until.and_then(Since::time));
     match (since, until) {
         (Some(from), Some(to)) if from > to => {
-            Err(format!("--until {to} is before --since {from}; give both"))
+            Err(format!("--until {to} is before --since {from}: swap them"))
         }
         span => Ok(span),
     }

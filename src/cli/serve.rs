@@ -46,8 +46,8 @@ const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 /// Answer nats-server's authorization requests.
 ///
 /// Runs until SIGTERM or SIGINT, then finishes what it took on. A policy that is changed
-/// takes effect for the next connection, and closes those that lose something by it; SIGHUP reads
-/// it at once.
+/// takes effect for the next connection, and closes those that lose something by it or are handed
+/// a keyspace; SIGHUP reads it at once.
 #[derive(Args)]
 pub struct Serve {
     #[command(flatten)]

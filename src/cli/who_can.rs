@@ -20,7 +20,8 @@ whoever holds its seed. `solewriter doctor` says who is there
 
 /// List who may write, read, publish or subscribe, and by which rules.
 ///
-/// A service that may do only part of it is listed too, and so is a disabled one. Ends with 0 when
+/// A service that may do only part of it is listed too, and so is a disabled one. Mappings of
+/// accounts are not looked at: `explain -c` does that. Ends with 0 when
 /// somebody may, with 1 when nobody may, and with 2 when the question cannot be answered.
 #[derive(Args)]
 pub struct WhoCan {
@@ -139,8 +140,12 @@ impl WhoCan {
         }
         let mut text = String::new();
         if let Some(entry) = &loaded.pushed {
-            let when = at.map_or_else(|| "now".to_owned(), |at| format!("at {}", time(at)));
-            let _ = writeln!(text, "{when}: {}", pushed(entry));
+            let when = match at {
+                Some(at) => format!("at {}: ", time(at)),
+                None if self.policy.names_a_revision() => String::new(),
+                None => "now: ".to_owned(),
+            };
+            let _ = writeln!(text, "{when}{}", pushed(entry));
         }
         let _ = match capable.as_slice() {
             [] => writeln!(text, "nobody may {question}"),

@@ -188,7 +188,7 @@ fn connections(seen: &Seen, report: &mut Report) {
                  away until they expire, up to {longest}, and does without what it gives; then \
                  nats-server closes it, and nats.py does not come back from that"
             ),
-            without(Role::System).mend + " and where `serve` runs, or shorten `lifetime`",
+            without(Role::System).mend + " and where `serve` runs. A shorter `lifetime` takes rights away sooner, and ends idle nats.py clients sooner too",
         );
         return;
     }

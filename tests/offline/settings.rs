@@ -81,7 +81,7 @@ error[bad-duration]: `lifetime` is not a duration: "1w"
 33 | lifetime = "1w"
    |            ^^^^
    |
-   = help: write a number and a unit, such as "90s", "15m", "1h30m"
+   = help: write a number and a unit (h, m, s or ms), such as "90s", "15m", "1h30m"
 
 error[unknown-key]: unknown key `acount` in `[grants]`
   --> DIR/solewriter.toml:34:1

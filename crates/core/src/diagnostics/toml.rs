@@ -335,7 +335,7 @@ impl<'a> Table<'a> {
                     format!("`{key}` is not a duration: {:?}", text.value),
                 )
                 .at(&text.span, "")
-                .help("write a number and a unit, such as \"90s\", \"15m\", \"1h30m\""),
+                .help("write a number and a unit (h, m, s or ms), such as \"90s\", \"15m\", \"1h30m\""),
             );
             None
         }
@@ -656,7 +656,7 @@ error[bad-duration]: `d` is not a duration: \"-1h\"
 3 | d = '-1h'
   |     ^^^^^
   |
-  = help: write a number and a unit, such as \"90s\", \"15m\", \"1h30m\"
+  = help: write a number and a unit (h, m, s or ms), such as \"90s\", \"15m\", \"1h30m\"
 
 error[bad-duration]: `e` is not a duration: \"1 fortnight\"
  --> s.toml:4:5
@@ -664,7 +664,7 @@ error[bad-duration]: `e` is not a duration: \"1 fortnight\"
 4 | e = '1 fortnight'
   |     ^^^^^^^^^^^^^
   |
-  = help: write a number and a unit, such as \"90s\", \"15m\", \"1h30m\"
+  = help: write a number and a unit (h, m, s or ms), such as \"90s\", \"15m\", \"1h30m\"
 
 "
         );
