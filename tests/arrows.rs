@@ -35,7 +35,7 @@ const CRATES: &[Crate] = &[
         name: "lab",
         folder: "lab",
         about: "puts load on solewriter and measures it; never in a production build",
-        uses: &["solewriter", "core", "types", "sandbox"],
+        uses: &["solewriter", "core", "sandbox"],
         without: &[],
         rows: &[
             &["main"],
