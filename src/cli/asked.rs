@@ -51,13 +51,6 @@ pub struct ServedArgs {
     revision: Option<String>,
 }
 
-impl PolicyArgs {
-    /// Whether one revision of what is served is asked for, and not the newest.
-    pub(super) fn names_a_revision(&self) -> bool {
-        self.served.revision.is_some()
-    }
-}
-
 impl ServedArgs {
     /// The policy, when it is asked for. `beside` is the folder that one could take for it.
     pub(super) fn load(&self, beside: &Path) -> Result<Option<Loaded>, Output> {
@@ -101,9 +94,7 @@ impl Loaded {
             format!("note: `mappings` of account {account} were not looked at: {why}; {mend}\n")
         })
     }
-}
 
-impl Loaded {
     /// What keeps this policy from answering, with what whoever asks should know beside it: another
     /// policy may answer.
     pub(super) fn wrong(&self, problem: impl Into<Problems>) -> Output {
@@ -122,6 +113,11 @@ enum Which<'a> {
 }
 
 impl PolicyArgs {
+    /// Whether one revision of what is served is asked for, and not the newest.
+    pub(super) fn names_a_revision(&self) -> bool {
+        self.served.revision.is_some()
+    }
+
     /// The policy that is meant.
     pub(super) fn load(&self) -> Result<Loaded, Output> {
         match self.served.load(&self.policy)? {

@@ -389,14 +389,16 @@ fn unreadable(name: &str, error: &io::Error) -> Problem {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn names(files: &[SourceFile]) -> Vec<&str> {
+    /// The names of files.
+    pub fn names(files: &[SourceFile]) -> Vec<&str> {
         files.iter().map(|file| file.name().as_ref()).collect()
     }
 
-    fn write(path: &Path, text: &str) {
+    /// Writes a file, and makes the folders that it is in.
+    pub fn write(path: &Path, text: &str) {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
     }

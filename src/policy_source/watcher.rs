@@ -170,15 +170,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-
-    fn names(files: &[SourceFile]) -> Vec<&str> {
-        files.iter().map(|file| file.name().as_ref()).collect()
-    }
-
-    fn write(path: &Path, text: &str) {
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
-    }
+    use crate::policy_source::directory::tests::{names, write};
 
     fn watcher(path: &Path, poll: Duration) -> Watcher {
         let settle = Duration::from_millis(30);

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::path::PathBuf;
 
+use super::repository;
 use jiff::Timestamp;
 use serde_json::Value;
 use solewriter::audit::schema::{self, Kind, kinds};
@@ -16,10 +16,6 @@ use solewriter_types::audit_event::{
 
 const NKEY: &str = "UCRAFZAHGBQKZ5WVGGAZTW3N7PIO7NNEZC77U2TFP7DSBDSFHKEUCIHK";
 const SERVER: &str = "NB3JFQ5NGVALXAB4AIFTV3TGZWEIOERSGTVAY3TRIPAK3VZ76QY632XP";
-
-fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-}
 
 fn time() -> Timestamp {
     "2026-11-23T18:12:25.452348Z".parse().unwrap()
@@ -274,7 +270,7 @@ fn every_field_of_the_schema_is_one_that_the_code_makes() {
 
 #[test]
 fn the_committed_schema_is_true() {
-    let path = root().join("schema/audit-event.schema.json");
+    let path = repository().join("schema/audit-event.schema.json");
     let text = schema::document();
     if std::env::var_os("UPDATE_SCHEMA").is_some() {
         std::fs::write(&path, &text).unwrap();
@@ -323,7 +319,7 @@ fn reference() -> String {
 #[test]
 fn the_page_has_every_event_with_every_field() {
     const FROM: &str = "<!-- from here on made by tests/offline/audit.rs -->\n\n";
-    let path = root().join("docs/audit.md");
+    let path = repository().join("docs/audit.md");
     let page = std::fs::read_to_string(&path).unwrap();
     let (written, found) = page.split_once(FROM).expect("the mark");
     let wanted = format!("{}\n", reference().trim_end());

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use solewriter::policy_source::directory::Directory;
 use solewriter_core::diagnostics::render::Style;
@@ -16,17 +16,9 @@ const UPDATE: &str = "UPDATE_FIXTURES";
 
 #[test]
 fn every_fixture_is_as_expected() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
-    let mut cases: Vec<PathBuf> = fs::read_dir(&root)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.is_dir())
-        .collect();
-    cases.sort();
-    assert!(!cases.is_empty());
     let mut failures = String::new();
-    for case in &cases {
-        run(case, &mut failures);
+    for case in super::cases("tests/fixtures") {
+        run(&case, &mut failures);
     }
     assert!(
         failures.is_empty(),
@@ -175,7 +167,7 @@ fn the_examples_of_the_documentation_hold_together() {
 #[test]
 fn every_code_that_a_fixture_shows_is_documented() {
     let page = include_str!("../../docs/policy.md");
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let root = super::repository().join("tests/fixtures");
     for case in fs::read_dir(root).unwrap() {
         let text = fs::read_to_string(case.unwrap().path().join("problems.txt"));
         for line in text.unwrap_or_default().lines() {

@@ -5,6 +5,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(missing_docs)]
 
+use std::path::{Path, PathBuf};
+
 mod audit;
 mod dependencies;
 mod docs;
@@ -20,3 +22,17 @@ mod settings;
 #[path = "../support/mod.rs"]
 mod support;
 mod tools;
+
+fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The cases in a folder of the repository: each is a folder. There is one at least.
+fn cases(folder: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(repository().join(folder)).unwrap();
+    let mut cases: Vec<PathBuf> =
+        entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect();
+    cases.sort();
+    assert!(!cases.is_empty());
+    cases
+}

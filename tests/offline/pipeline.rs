@@ -510,7 +510,7 @@ fn nothing_secret_reaches_a_denial() {
 #[test]
 fn the_fuzzers_corpus_begins_with_good_input() {
     let bench = Bench::plain();
-    let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
+    let corpus = super::repository().join("fuzz/corpus");
     let sample = include_bytes!("../../policy/services.toml").to_vec();
     for (file, good) in [
         ("request/good", bench.signed(&bench.claims())),

@@ -3,8 +3,10 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
+
+use super::repository;
 
 /// Set to anything, writes what is found instead of comparing.
 const UPDATE: &str = "UPDATE_FIXTURES";
@@ -12,38 +14,27 @@ const UPDATE: &str = "UPDATE_FIXTURES";
 /// What a line with a command begins with.
 const PROMPT: &str = "$ ";
 
-fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-}
-
 #[test]
 fn every_answer_is_as_expected() {
-    let mut cases: Vec<PathBuf> = fs::read_dir(root().join("tests/questions"))
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.is_dir())
-        .collect();
-    cases.sort();
-    assert!(!cases.is_empty());
     let mut failures = String::new();
-    for case in &cases {
+    for case in super::cases("tests/questions") {
         let path = case.join("session.txt");
         let text = fs::read_to_string(&path).unwrap();
-        compare(&path, &text, &replay(&text, case), &mut failures);
+        compare(&path, &text, &replay(&text, &case), &mut failures);
     }
     finish(&failures);
 }
 
 #[test]
 fn the_documentation_shows_what_is_printed() {
-    let path = root().join("docs/tools.md");
+    let path = repository().join("docs/tools.md");
     let text = fs::read_to_string(&path).unwrap();
     let mut found = String::new();
     let mut rest = text.as_str();
     let (mut blocks, fence) = (0, "```console\n");
     while let Some((before, block)) = rest.split_once(fence) {
         let (block, after) = block.split_once("```\n").expect("a block ends");
-        found = found + before + fence + &replay(block, &root().join("docs/tools")) + "```\n";
+        found = found + before + fence + &replay(block, &repository().join("docs/tools")) + "```\n";
         rest = after;
         blocks += 1;
     }

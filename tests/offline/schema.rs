@@ -4,14 +4,11 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use super::repository;
 use serde_json::Value;
 use solewriter::{config, schema};
 use solewriter_core::diagnostics::{Problems, Severity, SourceFile};
 use solewriter_core::policy::validate::sketch;
-
-fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-}
 
 fn policy_schema() -> Value {
     serde_json::from_str(&schema::policy()).unwrap()
@@ -71,7 +68,7 @@ const UNKNOWN: &str = "zzzzzzzzzzzzzzzzzzzzzzzzzzzzzz";
 fn a_policy_s_tables_have_the_keys_that_are_read() {
     let schema = policy_schema();
     let valid = jsonschema::draft202012::new(&schema).unwrap();
-    let doc = std::fs::read_to_string(root().join("docs/policy.md")).unwrap();
+    let doc = std::fs::read_to_string(repository().join("docs/policy.md")).unwrap();
     let words: BTreeSet<&str> = doc.split(|c: char| !c.is_ascii_lowercase() && c != '_').collect();
     for (before, after, path) in [
         ("", "", ""),
@@ -140,8 +137,8 @@ fn what_the_reader_accepts_the_schema_accepts() {
     let schema = policy_schema();
     let valid = jsonschema::draft202012::new(&schema).unwrap();
     let mut files = Vec::new();
-    policy_files(&root().join("tests/fixtures"), &mut files);
-    policy_files(&root().join("policy"), &mut files);
+    policy_files(&repository().join("tests/fixtures"), &mut files);
+    policy_files(&repository().join("policy"), &mut files);
     let (mut accepted, mut refused) = (0, 0);
     for path in files {
         let Ok(text) = std::fs::read_to_string(&path) else { continue };
@@ -171,7 +168,7 @@ fn what_the_reader_accepts_the_schema_accepts() {
 fn the_settings_example_fits() {
     let schema = settings_schema();
     let valid = jsonschema::draft202012::new(&schema).unwrap();
-    let text = std::fs::read_to_string(root().join("deploy/solewriter.toml")).unwrap();
+    let text = std::fs::read_to_string(repository().join("deploy/solewriter.toml")).unwrap();
     let objections: Vec<_> =
         valid.iter_errors(&json(&text).unwrap()).map(|e| e.to_string()).collect();
     assert!(objections.is_empty(), "{objections:?}");
@@ -191,7 +188,7 @@ fn schemas_are_schemas() {
 #[test]
 fn the_committed_copies_are_true() {
     for (name, text) in [("policy", schema::policy()), ("settings", schema::settings())] {
-        let path = root().join(format!("schema/{name}.schema.json"));
+        let path = repository().join(format!("schema/{name}.schema.json"));
         if std::env::var_os("UPDATE_SCHEMA").is_some() {
             std::fs::write(&path, &text).unwrap();
         }
@@ -208,7 +205,7 @@ fn the_committed_copies_are_true() {
 fn the_files_of_the_audit_streams_are_true() {
     let [events, services] = solewriter::audit::stream::documents();
     for (name, text) in [("audit-stream.json", events), ("audit-services-stream.json", services)] {
-        let path = root().join("deploy").join(name);
+        let path = repository().join("deploy").join(name);
         if std::env::var_os("UPDATE_SCHEMA").is_some() {
             std::fs::write(&path, &text).unwrap();
         }
@@ -223,7 +220,7 @@ fn the_files_of_the_audit_streams_are_true() {
 /// The examples are as a formatter leaves them: nobody's editor changes a line that they did not.
 #[test]
 fn the_examples_are_formatted() {
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = repository();
     for folder in ["policy", "deploy"] {
         for entry in std::fs::read_dir(root.join(folder)).unwrap() {
             let path = entry.unwrap().path();

@@ -232,9 +232,7 @@ fn serve_does_not_start_on_a_policy_that_does_not_load() {
 
 #[test]
 fn the_documentation_has_every_setting() {
-    let page =
-        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/settings.md"))
-            .unwrap();
+    let page = std::fs::read_to_string(super::repository().join("docs/settings.md")).unwrap();
     for [table, key, flag, variable, help] in config::documented() {
         let row = format!("| `[{table}]` `{key}` | `--{flag}` | `{variable}` | {help} |");
         assert!(page.contains(&row), "docs/settings.md needs this row:\n{row}");

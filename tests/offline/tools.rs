@@ -1,6 +1,5 @@
 //! The commands that draw and that help at the keyboard, as a shell sees them.
 
-use std::path::Path;
 use std::process::Command;
 
 /// Exit code, stdout, stderr.
@@ -11,7 +10,7 @@ fn run(arguments: &[&str]) -> (i32, String, String) {
 }
 
 fn fixture(name: &str) -> String {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let root = super::repository().join("tests/fixtures");
     root.join(name).join("policy").display().to_string()
 }
 
