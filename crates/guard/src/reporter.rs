@@ -124,9 +124,10 @@ impl Reporter {
 
     /// The server refused something.
     pub fn refused(&self, refused: Refused) {
+        // Reported first: who hears of it here may close at once, and that tells what is reported.
+        self.report(Report::Refused(refused.clone()));
         // Nobody may be waiting.
-        let _ = self.news.send(refused.clone());
-        self.report(Report::Refused(refused));
+        let _ = self.news.send(refused);
     }
 
     /// Something else that a person should know.
