@@ -269,7 +269,8 @@ impl Prepared {
             .map(|((config, home), binary)| Server::start(binary, config, home));
         let mut started = futures_util::future::try_join_all(started).await.unwrap();
         let server = started.remove(0);
-        let deployment = Deployment { server, peers: started, files, instances: Vec::new(), dir };
+        let mut deployment =
+            Deployment { server, peers: started, files, instances: Vec::new(), dir };
         deployment.write_policy(policy);
         deployment.settles(NODES).await;
         deployment
@@ -296,7 +297,8 @@ impl Prepared {
         let started = nodes.iter().map(|(config, home)| Server::start(&binary, config, home));
         let mut started = futures_util::future::try_join_all(started).await.unwrap();
         let server = started.remove(0);
-        let deployment = Deployment { server, peers: started, files, instances: Vec::new(), dir };
+        let mut deployment =
+            Deployment { server, peers: started, files, instances: Vec::new(), dir };
         deployment.write_policy(policy);
         deployment.settles(1).await;
         deployment
@@ -496,13 +498,21 @@ impl Deployment {
     }
 
     /// Waits until JetStream makes streams with so many replicas.
-    async fn settles(&self, replicas: usize) {
-        let admin = self.admin().await;
-        let (mut tried, mut last) = (Vec::new(), None);
+    async fn settles(&mut self, replicas: usize) {
+        let (mut admin, mut tried, mut last) = (self.admin().await, Vec::new(), None);
         // Beside a compiler, electing its leaders has taken longer than anything else does.
         let deadline = Instant::now() + 4 * DEADLINE;
+        let mut again = Instant::now() + DEADLINE;
         loop {
             assert!(Instant::now() < deadline, "JetStream is not on all nodes: {last:?}");
+            // 2.10.25, started on a busy machine, may leave a node out of JetStream for ever ("no
+            // suitable peers for placement"). Started once more, it finds all.
+            if Instant::now() > again {
+                let nodes = std::iter::once(&mut self.server).chain(&mut self.peers);
+                futures_util::future::try_join_all(nodes.map(Server::restart)).await.unwrap();
+                admin = self.admin().await;
+                again = Instant::now() + DEADLINE;
+            }
             // Each time another: on 2.10.25, one whose creation timed out may never get a leader.
             let name = format!("probe-{}", tried.len());
             let config = stream::Config {
