@@ -197,6 +197,29 @@ fn the_page_about_doctor_has_every_check_and_advisory() {
     }
 }
 
+#[test]
+fn the_page_about_settings_has_every_setting() {
+    use solewriter::config::{SETTINGS, seed_variables};
+    let mut table =
+        "| setting | flag | environment variable | meaning [default] |\n| --- | --- | --- | --- |\n"
+            .to_owned();
+    for setting in SETTINGS {
+        let (name, key, meaning) = (setting.table, setting.key, setting.meaning());
+        let (flag, variable) = (setting.flag(), setting.variable());
+        let _ = writeln!(table, "| `[{name}]` `{key}` | `--{flag}` | `{variable}` | {meaning} |");
+    }
+    check_table(
+        "settings.md",
+        "<!-- settings: UPDATE_DOCS=1 cargo test --test offline docs -->",
+        "<!-- end of settings -->",
+        &table,
+    );
+    let page = std::fs::read_to_string(repository().join("docs/settings.md")).unwrap();
+    for variable in seed_variables() {
+        assert!(page.contains(&format!("`{variable}`")), "{variable}");
+    }
+}
+
 /// The files of a folder and of the folders in it.
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).unwrap() {

@@ -231,11 +231,100 @@ fn serve_does_not_start_on_a_policy_that_does_not_load() {
 }
 
 #[test]
-fn the_documentation_has_every_setting() {
-    let page = std::fs::read_to_string(super::repository().join("docs/settings.md")).unwrap();
-    for [table, key, flag, variable, help] in config::documented() {
-        let row = format!("| `[{table}]` `{key}` | `--{flag}` | `{variable}` | {help} |");
-        assert!(page.contains(&row), "docs/settings.md needs this row:\n{row}");
+fn the_help_of_serve_has_every_setting() {
+    let Output { stdout, .. } =
+        Command::new(env!("CARGO_BIN_EXE_solewriter")).args(["serve", "--help"]).output().unwrap();
+    let help = String::from_utf8(stdout).unwrap();
+    // Lines are broken anywhere.
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let help = words(&help);
+    for setting in config::SETTINGS {
+        let meaning = words(&setting.meaning());
+        let line = format!("--{} <", setting.flag());
+        let (_, rest) = help.split_once(&line).unwrap_or_else(|| panic!("{line}"));
+        let (_, rest) = rest.split_once("> ").unwrap();
+        let line = format!("{meaning} [env: {}]", setting.variable());
+        assert!(rest.starts_with(&line), "{line}\n{}", &rest[..200]);
+    }
+}
+
+/// What a default is called in the table is what is used.
+#[test]
+fn what_nobody_sets_is_as_documented() {
+    let (_dir, deployment) = deployment();
+    let least = deployment.dir.join("least.toml");
+    let load = |policy: &str| {
+        let text = format!(
+            "[nats]\nservers = [\"nats://127.0.0.1:4222\"]\nnkey_seed = \"keys/callout.nk\"\n\
+             [issuer]\nseed = \"keys/issuer.nk\"\n[policy]\n{policy}\n"
+        );
+        std::fs::write(&least, text).unwrap();
+        config::load(&least, &config::Overrides::default())
+            .unwrap_or_else(|problems| panic!("{problems:?}"))
+            .0
+    };
+    let settings = load("directory = \"policy\"");
+    assert_eq!(settings.policy.poll.as_secs(), 10);
+    assert_eq!(load("bucket = \"policies\"").policy.poll.as_secs(), 2);
+    assert!((settings.jitter - 0.1).abs() < 1e-9);
+    assert_eq!(settings.limits.pending, 16_384);
+    assert_eq!((settings.limits.per_key, settings.limits.per_host), (None, None));
+    assert_eq!(settings.listen, Some(([127, 0, 0, 1], 9980).into()));
+    assert_eq!((&*settings.nats.queue_group, &*settings.nats.name), ("solewriter", "solewriter"));
+    assert!((2..=8).contains(&settings.nats.connections));
+    assert_eq!(settings.sessions.close_per_second, 100);
+    assert!(settings.audit.is_none(), "a default in [audit] does not switch it on");
+    assert!(settings.accounts.is_empty() && !settings.nats.tls.required);
+}
+
+#[test]
+fn a_tls_file_that_is_no_use_is_named_with_its_place() {
+    let (_dir, deployment) = deployment();
+    let good = std::fs::read_to_string(deployment.settings()).unwrap();
+    let seed = std::fs::read_to_string(deployment.seed_file("callout")).unwrap();
+    std::fs::write(deployment.dir.join("odd.pem"), format!("{seed}\n")).unwrap();
+    let tls = "[nats.tls]\nca = \"ca.pem\"\ncert = \"odd.pem\"\nkey = \"odd.pem\"\n";
+    std::fs::write(deployment.settings(), format!("{good}{tls}")).unwrap();
+    let line = good.lines().count() + 2;
+    let (code, text) = serve(&deployment.settings(), &[], &[]);
+    assert_eq!(code, Some(1));
+    let pad = " ".repeat(line.to_string().len());
+    let expected = format!(
+        "error[unreadable]: DIR/ca.pem cannot be read: No such file or directory (os error 2)\n\
+         {pad}--> DIR/solewriter.toml:{line}:6\n\
+         {pad} |\n\
+         {line} | ca = \"ca.pem\"\n\
+         {pad} |      ^^^^^^^^ expected a PEM file with certificates\n\
+         {pad} |\n\
+         {pad} = help: correct the path, or let solewriter's user read the file; in the settings \
+         file, a path is relative to that file's folder\n\n"
+    );
+    assert!(text.contains(&expected), "{expected}\n{text}");
+    assert!(text.contains("error[bad-pem]: DIR/odd.pem does not hold certificates"), "{text}");
+    assert!(text.contains("error[bad-pem]: DIR/odd.pem does not hold a private key"), "{text}");
+    assert!(!text.contains(&seed[4..20]) && text.ends_with("3 errors\n"), "{text}");
+    // Every tool that reads settings says so, and none asks a server first.
+    for command in [
+        ["doctor", "--config"].as_slice(),
+        &["sessions", "--config"],
+        &["buckets", "plan", "--config"],
+        &["policy", "status", "--config"],
+        &["audit", "stats", "--config"],
+        &["prove", "--config"],
+        &["explain", "orders", "--config"],
+    ] {
+        let Output { status, stderr, .. } = Command::new(env!("CARGO_BIN_EXE_solewriter"))
+            .args(command)
+            .arg(deployment.settings())
+            .output()
+            .unwrap();
+        let text = String::from_utf8(stderr).unwrap();
+        assert_ne!(status.code(), Some(0), "{command:?}");
+        let said = format!("solewriter.toml:{line}:6");
+        assert!(
+            text.contains("ca.pem cannot be read") && text.contains(&said),
+            "{command:?} {text}"
+        );
     }
 }
 
