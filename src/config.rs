@@ -19,6 +19,7 @@ mod tool;
 use std::path::Path;
 
 pub use self::overrides::Overrides;
+pub(crate) use self::secret::read_text;
 pub use self::secret::{seed_file, seed_variables};
 pub use self::settings::{Audit, Logging, Policy, PolicySource, Settings};
 pub use self::table::{DefaultValue, Kind, SETTINGS, Setting, TABLES};

@@ -156,7 +156,7 @@ fn exposed(_: &std::fs::File) -> std::io::Result<Option<u32>> {
 }
 
 /// Reads a text, up to [`MAX_FILE_BYTES`].
-pub(super) fn read_text(path: &Path) -> std::io::Result<Zeroizing<String>> {
+pub(crate) fn read_text(path: &Path) -> std::io::Result<Zeroizing<String>> {
     read(std::fs::File::open(path)?)
 }
 

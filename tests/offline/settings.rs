@@ -342,3 +342,83 @@ fn a_seed_is_no_device_and_nothing_of_the_kernel_s() {
         assert!(!said.contains("hidden-word") && !said.contains("solewriter-"), "{file}: {said}");
     }
 }
+
+/// The tools read seeds from wherever somebody points: never without end, and never one that others
+/// can read.
+#[cfg(unix)]
+#[test]
+fn the_tools_read_a_seed_file_as_serve_does() {
+    use std::os::unix::fs::PermissionsExt;
+    let (dir, deployment) = deployment();
+    let run = |arguments: &[&str]| {
+        let Output { status, stderr, .. } = Command::new(env!("CARGO_BIN_EXE_solewriter"))
+            .args(arguments)
+            .current_dir(dir.path())
+            .output()
+            .unwrap();
+        (status.code(), String::from_utf8(stderr).unwrap())
+    };
+    let large = dir.path().join("large.nk");
+    std::fs::write(&large, "S".repeat(1024 * 1024 + 1)).unwrap();
+    let open = dir.path().join("open.nk");
+    std::fs::copy(deployment.seed_file("callout"), &open).unwrap();
+    std::fs::set_permissions(&large, std::fs::Permissions::from_mode(0o600)).unwrap();
+    std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let large_said = "large.nk cannot be read: it is larger than 1048576 bytes";
+    let open_said = "open.nk is open to others (mode 0644)";
+    for (file, said) in [("large.nk", large_said), ("open.nk", open_said)] {
+        let (code, text) = run(&["audit", "stats", "--nkey-seed", file]);
+        assert!(code == Some(2) && text.contains(said), "{text}");
+        assert!(text.contains(" --> --nkey-seed:1:1\n"), "{text}");
+        // A prober's key.
+        let prepared = dir.path().join("prepared");
+        std::fs::create_dir_all(&prepared).unwrap();
+        let key = prepared.join("a.nk");
+        let _ = std::fs::remove_file(&key);
+        std::fs::copy(dir.path().join(file), &key).unwrap();
+        let settings = deployment.settings().display().to_string();
+        let arguments = ["prove", "--yes", "-c", &settings, "--prepared", "prepared"];
+        let (code, text) = run(&arguments);
+        let said = said.replace(file, "prepared/a.nk");
+        assert!(code == Some(2) && text.contains(&said), "{text}");
+        assert!(text.contains(" --> --prepared:1:1\n"), "{text}");
+    }
+    let (code, text) = run(&["key", "public", "large.nk"]);
+    assert_ne!(code, Some(0));
+    assert!(text.contains("it is larger than 1048576 bytes"), "{text}");
+    // One option with one default, as every tool that reads settings has it.
+    let (code, text) = run(&["prove", "--config", "nowhere.toml"]);
+    assert!(code == Some(2) && text.contains("nowhere.toml cannot be read"), "{text}");
+}
+
+/// A push into a bucket that these settings do not serve would change nothing, and nobody would
+/// know why.
+#[test]
+fn a_push_beside_settings_that_serve_a_directory_is_warned_of() {
+    let (dir, deployment) = deployment();
+    // Nobody listens there: the warning comes first of all.
+    replace(&deployment, "nats://127.0.0.1:4222", "nats://127.0.0.1:1");
+    let run = |arguments: &[&str]| {
+        let Output { stderr, .. } = Command::new(env!("CARGO_BIN_EXE_solewriter"))
+            .arg("policy")
+            .args(arguments)
+            .arg("--config")
+            .arg(deployment.settings())
+            .output()
+            .unwrap();
+        let text = String::from_utf8(stderr).unwrap();
+        text.replace(&dir.path().display().to_string(), "DIR")
+    };
+    let folder = deployment.policy().display().to_string();
+    let warning = "warning: DIR/solewriter.toml serves the directory DIR/policy, not the policy \
+                   bucket solewriter_policy: what is pushed is in force only where `[policy] \
+                   bucket` stands instead of `directory`\n";
+    for arguments in [&["push", &folder, "-m", "why", "--yes"][..], &["rollback", "1", "--yes"]] {
+        let text = run(arguments);
+        assert!(text.starts_with(warning), "{text}");
+    }
+    let text =
+        run(&["push", &folder, "-m", "why", "--yes", "--policy-bucket", "solewriter_policy"]);
+    assert!(!text.contains("warning: DIR/solewriter.toml serves"), "{text}");
+    assert!(!run(&["log"]).contains("warning"), "it only reads");
+}
