@@ -335,6 +335,27 @@ fn the_page_about_operating_has_the_events_of_the_service_and_their_levels() {
     assert!(wrong.is_empty(), "docs/operations.md:\n{}", wrong.join("\n"));
 }
 
+/// The fields of a decision's line are those of the event, but for what has a line of its own.
+#[test]
+fn the_page_about_operating_has_every_field_of_a_decision() {
+    let page = std::fs::read_to_string(repository().join("docs/operations.md")).unwrap();
+    let (_, said) = page.split_once("A decision's fields: ").unwrap();
+    let (said, _) = said.split_once("\n\n").unwrap();
+    let schema: serde_json::Value =
+        serde_json::from_str(&solewriter::audit::schema::document()).unwrap();
+    let kinds = schema["oneOf"].as_array().unwrap();
+    let decision = kinds
+        .iter()
+        .find_map(|kind| kind.pointer("/properties/data/properties")?.as_object())
+        .filter(|fields| fields.contains_key("decision"))
+        .unwrap();
+    let mut fields = decision.keys().filter(|field| *field != "unanswered").peekable();
+    assert!(fields.peek().is_some());
+    for field in fields {
+        assert!(said.contains(&format!("`{field}`")), "`{field}` is not in: {said}");
+    }
+}
+
 #[test]
 fn the_page_about_operating_has_every_metric() {
     let page = std::fs::read_to_string(repository().join("docs/operations.md")).unwrap();
