@@ -6,7 +6,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::config::{self, Kind};
+use crate::config::{DefaultValue, Kind, SETTINGS, Setting, TABLES};
 use solewriter_core::policy::model::{Discard, Storage};
 use solewriter_types::connection_type::ConnectionType;
 
@@ -62,18 +62,19 @@ pub fn policy() -> String {
 #[must_use]
 pub fn settings() -> String {
     let mut tables: Vec<(&str, Map<String, Value>)> = Vec::new();
-    for (table, key, kind, help) in config::each() {
-        let at = tables.iter().position(|(name, _)| *name == table).unwrap_or_else(|| {
-            tables.push((table, Map::new()));
+    for setting in SETTINGS {
+        let at = tables.iter().position(|(name, _)| *name == setting.table).unwrap_or_else(|| {
+            tables.push((setting.table, Map::new()));
             tables.len() - 1
         });
         if let Some((_, properties)) = tables.get_mut(at) {
-            properties.insert(key.to_owned(), setting(kind, help));
+            properties.insert(setting.key.to_owned(), schema_of(setting));
         }
     }
     let mut root: Map<String, Value> = Map::new();
     for (path, properties) in tables {
-        let schema = table(settings_table(path), properties);
+        let about = TABLES.iter().find(|(name, _)| *name == path).map_or("", |(_, about)| about);
+        let schema = table(about, properties);
         match path.split_once('.') {
             None => drop(root.insert(path.to_owned(), schema)),
             Some((outer, inner)) => {
@@ -88,49 +89,20 @@ pub fn settings() -> String {
     document("solewriter settings", about, root)
 }
 
-fn settings_table(path: &str) -> &'static str {
-    match path {
-        "nats" => "The broker, and who solewriter is to it.",
-        "nats.tls" => "TLS towards the broker.",
-        "issuer" => "The account that signs every grant: the one secret that matters most.",
-        "xkey" => {
-            "The curve key with which requests are sealed; requests in clear are then refused."
+fn schema_of(setting: &Setting) -> Value {
+    let help = setting.help;
+    let mut schema = match setting.kind {
+        Kind::Text | Kind::Path | Kind::Seed | Kind::Duration => text(help),
+        Kind::List => list(help, &json!({ "type": "string" })),
+        Kind::Number(least, most) => {
+            described(json!({ "type": "integer", "minimum": least, "maximum": most }), help)
         }
-        "system" => "The system user, who asks the servers: finds and closes connections.",
-        "admin" => "Who manages the buckets, with the tools; `serve` does not use it.",
-        "audit_admin" => "Who manages the audit streams, with the tools; `serve` does not use it.",
-        "publisher" => {
-            "Who changes the policy in its bucket, with the tools; `serve` does not use it."
-        }
-        "policy" => "Where the policy is.",
-        "grants" => "What a connection gets when the policy does not say.",
-        "sessions" => "Connections that are open while the policy changes.",
-        "limits" => "What bounds the work.",
-        "audit" => "The audit stream. Without it, events go to the log alone.",
-        "http" => "Health and metrics.",
-        "log" => "The log.",
-        _ => "",
-    }
-}
-
-fn setting(kind: Kind, help: &str) -> Value {
-    // "... [default]"
-    let (help, default) = match help.strip_suffix(']').and_then(|h| h.rsplit_once(" [")) {
-        Some((help, default)) => (help, Some(default)),
-        None => (help, None),
+        Kind::Flag => described(json!({ "type": "boolean" }), help),
+        Kind::Size => size(&format!("{help}.")),
     };
-    let mut schema = match kind {
-        Kind::Text | Kind::Path => json!({ "type": "string" }),
-        Kind::List => json!({ "type": "array", "items": { "type": "string" } }),
-        Kind::Number => json!({ "type": "integer", "minimum": 0 }),
-        Kind::Flag => json!({ "type": "boolean" }),
-    };
-    // Flags take lists with commas, files take arrays.
-    let help = help.replace(", separated by commas", "");
-    set(&mut schema, "description", json!(help));
-    if let Some(default) = default.filter(|_| kind != Kind::List) {
-        let value = match kind {
-            Kind::Number | Kind::Flag => serde_json::from_str(default).unwrap_or(Value::Null),
+    if let DefaultValue::Value(default) = setting.default {
+        let value = match setting.kind {
+            Kind::Number(..) | Kind::Flag => serde_json::from_str(default).unwrap_or(Value::Null),
             _ => json!(default),
         };
         set(&mut schema, "default", value);

@@ -22,6 +22,8 @@ use solewriter_core::policy::validate::revision;
 
 /// The newest revision of what is served, as OLD or NEW.
 pub(super) const SERVED: &str = "served";
+/// What the policy's folder is called where nobody says.
+pub(super) const FOLDER: &str = "policy";
 /// What settings are called where nobody says.
 pub(super) const SETTINGS: &str = "solewriter.toml";
 
@@ -29,9 +31,10 @@ pub(super) const SETTINGS: &str = "solewriter.toml";
 #[derive(Args, Clone, Debug)]
 pub struct PolicyArgs {
     /// The directory of policy files; or a git revision of the directory `policy` (`HEAD~1`), or
-    /// REVISION:PATH with the path from the top of the repository.
-    #[arg(short, long, value_name = "DIR|REVISION", default_value = "policy")]
-    pub policy: PathBuf,
+    /// REVISION:PATH with the path from the top of the repository. Beside --config, a directory: a
+    /// note says when it is not what is served [default: policy].
+    #[arg(short, long, value_name = "DIR|REVISION")]
+    policy: Option<PathBuf>,
     #[command(flatten)]
     served: ServedArgs,
     #[command(flatten)]
@@ -52,11 +55,11 @@ pub struct ServedArgs {
 }
 
 impl ServedArgs {
-    /// The policy, when it is asked for. `beside` is the folder that one could take for it.
-    pub(super) fn load(&self, beside: &Path) -> Result<Option<Loaded>, Output> {
+    /// The policy, when it is asked for. `beside` is the folder that was named, too.
+    pub(super) fn load(&self, beside: Option<&Path>) -> Result<Option<Loaded>, Output> {
         let Some(config) = &self.config else { return Ok(None) };
         let which = self.revision.as_deref().map_or(Which::Newest, Which::Named);
-        served(config, &which, beside).map(Some)
+        served(config, &which, compared(beside, &which)?).map(Some)
     }
 }
 
@@ -113,6 +116,29 @@ enum Which<'a> {
 }
 
 impl PolicyArgs {
+    /// The folder that is named, or the usual one.
+    pub(super) fn folder(&self) -> &Path {
+        self.policy.as_deref().unwrap_or(Path::new(FOLDER))
+    }
+
+    /// What a command that compares two policies does not look at, as the person asks it.
+    pub(super) fn must_be_of_use(&self, both_named: bool) -> Result<(), Output> {
+        let problem = if let Some(revision) = &self.served.revision {
+            Problem::error("unused-revision", "`diff` does not look at --revision")
+                .help(format!("name the revision as OLD or NEW: `{}`", line(revision)))
+        } else if let (true, true, Some(folder)) =
+            (both_named, self.served.config.is_some(), &self.policy)
+        {
+            let message = "with --config, OLD and NEW, `diff` does not look at --policy";
+            let folder = line(&folder.display().to_string());
+            Problem::error("unused-policy", message)
+                .help(format!("name the folder as OLD or NEW: `{folder}`; or leave NEW out"))
+        } else {
+            return Ok(());
+        };
+        Err(Output::wrong(problem))
+    }
+
     /// Whether one revision of what is served is asked for, and not the newest.
     pub(super) fn names_a_revision(&self) -> bool {
         self.served.revision.is_some()
@@ -120,7 +146,7 @@ impl PolicyArgs {
 
     /// The policy that is meant.
     pub(super) fn load(&self) -> Result<Loaded, Output> {
-        match self.served.load(&self.policy)? {
+        match self.served.load(self.policy.as_deref())? {
             Some(loaded) => Ok(loaded),
             None => self.local(),
         }
@@ -129,7 +155,10 @@ impl PolicyArgs {
     /// The policy that was in force at that time, in seconds since the Unix epoch.
     pub(super) fn load_at(&self, at: i64) -> Result<Loaded, Output> {
         match &self.served.config {
-            Some(config) => served(config, &Which::At(at), &self.policy),
+            Some(config) => {
+                let which = Which::At(at);
+                served(config, &which, compared(self.policy.as_deref(), &which)?)
+            }
             None => Err(Output::wrong(
                 Problem::error("no-log", "a folder does not tell what it held at another time")
                     .help("--config names the settings, whose policy bucket keeps every revision"),
@@ -145,8 +174,8 @@ impl PolicyArgs {
             return self.directory(&path);
         }
         match &self.served.config {
-            Some(config) if name == SERVED => served(config, &Which::Newest, &self.policy),
-            Some(config) => served(config, &Which::Named(name), &self.policy),
+            Some(config) if name == SERVED => served(config, &Which::Newest, self.folder()),
+            Some(config) => served(config, &Which::Named(name), self.folder()),
             None => self.of_git(name),
         }
     }
@@ -173,15 +202,16 @@ impl PolicyArgs {
 
     /// The directory, or the git revision, of `--policy`.
     fn local(&self) -> Result<Loaded, Output> {
-        if self.policy.is_dir() {
-            let mut loaded = self.directory(&self.policy)?;
-            loaded.notes = elsewhere(&self.policy);
+        let named = self.folder();
+        if named.is_dir() {
+            let mut loaded = self.directory(named)?;
+            loaded.notes = elsewhere(named);
             return Ok(loaded);
         }
-        match self.policy.to_str() {
+        match named.to_str() {
             // No folder of that name, and nothing that git could take for a revision of one.
-            Some(name) if name != "policy" => self.of_git(name),
-            _ => self.directory(&self.policy),
+            Some(name) if name != FOLDER => self.of_git(name),
+            _ => self.directory(named),
         }
     }
 
@@ -191,19 +221,39 @@ impl PolicyArgs {
     }
 
     fn of_git(&self, name: &str) -> Result<Loaded, Output> {
-        let default = Path::new("policy");
-        let folder = if self.policy.is_dir() { &self.policy } else { default };
+        let named = self.folder();
+        let folder = if named.is_dir() { named } else { Path::new(FOLDER) };
         let files = if name.contains(':') {
             git::read(Path::new("."), name)
         } else if folder.is_dir() {
             // The folder itself, whatever its place in the repository.
             git::read(folder, &format!("{name}:./"))
         } else {
-            return self.directory(&self.policy);
+            return self.directory(named);
         };
         let accepted = accept(Path::new(name), files.map_err(Output::wrong)?, self.grants.audit())?;
         Ok(Loaded::new(accepted, self.grants.defaults()))
     }
+}
+
+/// The folder that what is served is compared with.
+fn compared<'a>(named: Option<&'a Path>, which: &Which<'_>) -> Result<&'a Path, Output> {
+    let Some(folder) = named else { return Ok(Path::new(FOLDER)) };
+    let shown = line(&folder.display().to_string());
+    let problem = if !matches!(which, Which::Newest) {
+        Problem::error(
+            "two-policies",
+            format!("the folder {shown} is not looked at when another revision is asked about"),
+        )
+        .help("leave the folder out; `solewriter diff -c FILE REVISION DIR` compares the two")
+    } else if folder.is_dir() {
+        return Ok(folder);
+    } else {
+        Problem::error("no-directory", format!("there is no policy directory {shown}")).help(
+            "beside --config, only a directory can be named, which is compared with what is served",
+        )
+    };
+    Err(Output::wrong(problem))
 }
 
 /// What is served by those settings, and whether the folder beside it is another.

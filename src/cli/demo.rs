@@ -15,6 +15,7 @@ use super::{fail, runtime};
 use crate::audit::origin;
 use crate::audit::reader::{Reader, Then};
 use crate::buckets::{self, Plan, streams};
+use crate::config;
 use crate::nats::Tls;
 use crate::policy_source::directory::Directory;
 use crate::scaffold::{Deployment, Scaffold};
@@ -158,8 +159,7 @@ impl DemoTestbed {
     }
 
     fn seed(&self, name: &str) -> Result<Seed<User>, Error> {
-        let text =
-            zeroize::Zeroizing::new(std::fs::read_to_string(self.deployment.seed_file(name))?);
+        let text = config::read_text(&self.deployment.seed_file(name))?;
         Ok(Seed::parse(&text)?)
     }
 

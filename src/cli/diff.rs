@@ -23,6 +23,11 @@ mod view;
 /// Ends with 0, also when there are changes; with 1 when there is a change that --fail-on names;
 /// and with 2 when the two cannot be compared.
 #[derive(Args)]
+#[command(mut_arg("revision", |revision| revision.hide(true)))]
+#[command(mut_arg("policy", |policy| policy.help(
+    "The directory whose git revisions OLD and NEW name, and which NEW is when it is left out; with \
+     --config only the latter [default: policy]"
+)))]
 pub struct DiffCommand {
     /// The policy before: DIR, REVISION or REVISION:PATH.
     #[arg(value_name = "OLD")]
@@ -92,8 +97,9 @@ impl DiffCommand {
     }
 
     fn output(&self) -> Result<Output, Output> {
+        self.policy.must_be_of_use(self.new.is_some())?;
         let old = self.policy.named(&self.old)?;
-        let directory = self.policy.policy.display().to_string();
+        let directory = self.policy.folder().display().to_string();
         let new_name = self.new.as_ref().unwrap_or(&directory);
         let new = self.policy.named(new_name)?;
         let defaults = new.defaults;

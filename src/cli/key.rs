@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::{fail, print};
+use crate::config;
 use crate::scaffold;
 use solewriter_core::keys::{Account, Role, Seed, Signer, User};
 
@@ -70,8 +71,7 @@ fn new<K: Role>(file: &Path) -> Result<String, String> {
 
 fn public(file: &Path) -> Result<String, String> {
     let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
-    let text = std::fs::read_to_string(file).map_err(|error| failed(&error))?;
-    let text = zeroize::Zeroizing::new(text);
+    let text = config::read_text(file).map_err(|error| failed(&error))?;
     if let Ok(issuer) = Seed::<Account>::parse(&text).and_then(|seed| Signer::new(&seed)) {
         return Ok(issuer.public().to_string());
     }

@@ -1,11 +1,11 @@
 //! `solewriter map`: the ownership map as a picture.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 
-use super::asked::ServedArgs;
+use super::asked::{FOLDER, ServedArgs};
 use super::{fail, note, print, report, wrong};
 use crate::cli::common::AuditArgs;
 use crate::policy_source::directory::Directory;
@@ -18,9 +18,10 @@ use solewriter_core::policy::validate::sketch_for;
 /// printed to stderr too, and the exit code is 1.
 #[derive(Args, Debug)]
 pub struct MapCommand {
-    /// The directory of policy files.
-    #[arg(value_name = "DIR", default_value = "policy")]
-    dir: PathBuf,
+    /// The directory of policy files. Beside --config: a note says when it is not what is served
+    /// [default: policy].
+    #[arg(value_name = "DIR")]
+    dir: Option<PathBuf>,
     #[command(flatten)]
     served: ServedArgs,
     /// What to write to stdout.
@@ -54,7 +55,8 @@ impl MapCommand {
             return wrong(&"--focus is for mermaid and dot; the page has a search of its own");
         }
         let mut audit = self.audit.streams().clone();
-        let files = match self.served.load(&self.dir) {
+        let dir = self.dir.as_deref().unwrap_or(Path::new(FOLDER));
+        let files = match self.served.load(self.dir.as_deref()) {
             Err(output) => return output.print(),
             Ok(Some(loaded)) => {
                 if !loaded.notes.is_empty() {
@@ -63,10 +65,10 @@ impl MapCommand {
                 audit = loaded.defaults.audit;
                 loaded.files
             }
-            Ok(None) if !self.dir.is_dir() => {
-                return wrong(&format!("there is no policy directory {}", self.dir.display()));
+            Ok(None) if !dir.is_dir() => {
+                return wrong(&format!("there is no policy directory {}", dir.display()));
             }
-            Ok(None) => match Directory::new(&self.dir).read() {
+            Ok(None) => match Directory::new(dir).read() {
                 Ok(files) => files,
                 Err(problems) => return report(&problems),
             },

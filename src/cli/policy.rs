@@ -7,8 +7,8 @@ use clap::{Args, Subcommand};
 use tokio::time::timeout;
 
 use super::{fail, runtime};
-use crate::cli::common::{Output, SettingsArgs, line};
-use crate::config::Tool;
+use crate::cli::common::{Output, SettingsArgs, YES, line};
+use crate::config::{PolicySource, Tool};
 use crate::nats::Login;
 use crate::nats::connect;
 use crate::policy_source::bucket::entry::Entry;
@@ -85,6 +85,24 @@ struct Deployment {
 impl Deployment {
     fn tool(&self) -> Result<Tool, Output> {
         self.settings.load()
+    }
+
+    /// The settings, for a command that changes what is in the bucket. Says when these serve
+    /// something else.
+    fn tool_to_push(&self) -> Result<Tool, Output> {
+        let tool = self.tool()?;
+        if let Some(PolicySource::Directory(folder)) = &tool.source {
+            let (path, folder) = (tool.path.display().to_string(), folder.display().to_string());
+            let err = format!(
+                "warning: {} serves the directory {}, not the policy bucket {}: what is pushed is in \
+                 force only where `[policy] bucket` stands instead of `directory`\n",
+                line(&path),
+                line(&folder),
+                tool.bucket
+            );
+            let _ = Output { out: String::new(), err, code: YES }.print();
+        }
+        Ok(tool)
     }
 }
 

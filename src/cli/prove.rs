@@ -11,8 +11,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 use super::{fail, print, runtime};
-use crate::cli::common::{Format, Output, WRONG};
-use crate::config::{Overrides, Tool};
+use crate::cli::common::{Format, Output, SettingsArgs, WRONG};
+use crate::config::Tool;
 use crate::nats::raw_client::{RawLogin, TlsServer, Wire};
 use crate::prove::outlive;
 use crate::prove::probers::{Place, Probers};
@@ -28,16 +28,10 @@ use crate::prove::{Attack, attacks};
 ///
 /// The exit code is 0 if no attack succeeded, 1 if one did, 2 if that could not be found out.
 #[derive(Args)]
+#[command(mut_arg("config", |config| config.help(
+    "The settings file; it names the servers, the admin's seed and the policy's folder"
+)))]
 pub struct Prove {
-    /// The settings file; it names the servers, the admin's seed and the policy's folder.
-    #[arg(
-        short,
-        long,
-        value_name = "FILE",
-        env = "SOLEWRITER_CONFIG",
-        default_value = "solewriter.toml"
-    )]
-    config: PathBuf,
     /// Do it. Without, only show what would be done.
     #[arg(long)]
     yes: bool,
@@ -64,7 +58,7 @@ pub struct Prove {
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
     #[command(flatten)]
-    overrides: Overrides,
+    settings: SettingsArgs,
 }
 
 impl Prove {
@@ -77,9 +71,9 @@ impl Prove {
                 Err(error) => wrong(&error),
             };
         }
-        let tool = match Tool::load(&self.config, &self.overrides) {
+        let tool = match self.settings.load() {
             Ok(tool) => tool,
-            Err(problems) => return Output::wrong(problems).print(),
+            Err(output) => return output.print(),
         };
         let place = match (&self.prepared, &tool.policy) {
             (Some(dir), _) => Place::Prepared(dir.clone()),

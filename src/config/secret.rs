@@ -4,29 +4,95 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use solewriter_core::diagnostics::{Collector, Problem, Span, Spanned};
-use solewriter_core::keys::{Role, Seed};
+use super::table::{self, Kind, SETTINGS};
+use solewriter_core::diagnostics::{Collector, Problem, Problems, SourceFile, Span, Spanned};
+use solewriter_core::keys::{Role, Seed, User};
 
 /// The largest settings or seed file read, in bytes.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
-/// Environment variables that hold a seed itself, for platforms that hand secrets over so.
-pub(super) const NATS_SEED_VALUE: &str = "SOLEWRITER_NATS_NKEY_SEED_VALUE";
-pub(super) const ISSUER_SEED_VALUE: &str = "SOLEWRITER_ISSUER_SEED_VALUE";
-pub(super) const XKEY_SEED_VALUE: &str = "SOLEWRITER_XKEY_SEED_VALUE";
-pub(super) const SYSTEM_SEED_VALUE: &str = "SOLEWRITER_SYSTEM_NKEY_SEED_VALUE";
-pub(super) const ADMIN_SEED_VALUE: &str = "SOLEWRITER_ADMIN_NKEY_SEED_VALUE";
-pub(super) const AUDIT_ADMIN_SEED_VALUE: &str = "SOLEWRITER_AUDIT_ADMIN_NKEY_SEED_VALUE";
-pub(super) const PUBLISHER_SEED_VALUE: &str = "SOLEWRITER_PUBLISHER_NKEY_SEED_VALUE";
+/// A setting that names a file with a seed. Platforms that hand secrets over in the environment
+/// give the seed itself, in a variable that goes before the file.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SeedSetting {
+    pub(super) table: &'static str,
+    pub(super) key: &'static str,
+    /// What the file is called by `init`.
+    file: &'static str,
+}
+
+pub(super) const CALLOUT: SeedSetting =
+    SeedSetting { table: "nats", key: "nkey_seed", file: "callout.nk" };
+pub(super) const ISSUER: SeedSetting =
+    SeedSetting { table: "issuer", key: "seed", file: "issuer.nk" };
+pub(super) const XKEY: SeedSetting = SeedSetting { table: "xkey", key: "seed", file: "callout.xk" };
+pub(super) const SYSTEM: SeedSetting =
+    SeedSetting { table: "system", key: "nkey_seed", file: "system.nk" };
+pub(super) const ADMIN: SeedSetting =
+    SeedSetting { table: "admin", key: "nkey_seed", file: "admin.nk" };
+pub(super) const AUDIT_ADMIN: SeedSetting =
+    SeedSetting { table: "audit_admin", key: "nkey_seed", file: "audit-admin.nk" };
+pub(super) const PUBLISHER: SeedSetting =
+    SeedSetting { table: "publisher", key: "nkey_seed", file: "publisher.nk" };
+
+impl SeedSetting {
+    /// `SOLEWRITER_NATS_NKEY_SEED_VALUE`.
+    fn variable(self) -> String {
+        value_variable(&table::variable(self.table, self.key))
+    }
+
+    /// Whether the environment has the seed.
+    pub(super) fn is_in_environment(self) -> bool {
+        std::env::var_os(self.variable()).is_some()
+    }
+
+    /// What to write as its value.
+    pub(super) fn example(self) -> String {
+        format!("\"keys/{}\"", self.file)
+    }
+}
+
+fn value_variable(variable: &str) -> String {
+    format!("{variable}_VALUE")
+}
+
+/// The environment variables that hold seeds themselves, in the order of the file.
+pub fn seed_variables() -> impl Iterator<Item = String> {
+    let seeds = SETTINGS.iter().filter(|setting| setting.kind == Kind::Seed);
+    seeds.map(|setting| value_variable(&setting.variable()))
+}
+
+/// Reads a user's seed from the file that a flag names, which nobody else may read.
+///
+/// # Errors
+/// What is wrong with the file.
+pub fn seed_file(flag: &str, path: &Path) -> Result<Seed<User>, Problems> {
+    let problems = Collector::new();
+    let given = SourceFile::new(flag, path.display().to_string());
+    let file = Spanned { value: path.to_owned(), span: given.span(0..given.text().len()) };
+    let seed = secret_file(&file, &problems).and_then(|text| match Seed::parse(&text) {
+        Ok(seed) => Some(seed),
+        Err(error) => {
+            let message = format!("{} does not hold the seed: {error}", path.display());
+            problems.push(
+                Problem::error("bad-seed", message)
+                    .at(&file.span, "expected a file with a user's seed, `SU…`"),
+            );
+            None
+        }
+    });
+    seed.ok_or_else(|| problems.finish())
+}
 
 /// A seed from the environment or, failing that, from its file.
 pub(super) fn seed<K: Role>(
     file: Option<&Spanned<PathBuf>>,
-    variable: &'static str,
+    setting: SeedSetting,
     problems: &Collector,
 ) -> Option<Seed<K>> {
+    let variable = setting.variable();
     let (text, source, span): (Zeroizing<String>, String, Option<&Span>) =
-        if let Ok(value) = std::env::var(variable) {
+        if let Ok(value) = std::env::var(&variable) {
             (Zeroizing::new(value), format!("the environment variable {variable}"), None)
         } else {
             let file = file?;
@@ -90,7 +156,7 @@ fn exposed(_: &std::fs::File) -> std::io::Result<Option<u32>> {
 }
 
 /// Reads a text, up to [`MAX_FILE_BYTES`].
-pub(super) fn read_text(path: &Path) -> std::io::Result<Zeroizing<String>> {
+pub(crate) fn read_text(path: &Path) -> std::io::Result<Zeroizing<String>> {
     read(std::fs::File::open(path)?)
 }
 
@@ -102,4 +168,16 @@ fn read(file: std::fs::File) -> std::io::Result<Zeroizing<String>> {
         return Err(std::io::Error::other(format!("it is larger than {MAX_FILE_BYTES} bytes")));
     }
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_setting_that_names_a_seed_is_here() {
+        let here = [CALLOUT, ISSUER, XKEY, SYSTEM, ADMIN, AUDIT_ADMIN, PUBLISHER];
+        let here: Vec<String> = here.iter().map(|setting| setting.variable()).collect();
+        assert_eq!(here, seed_variables().collect::<Vec<_>>());
+    }
 }

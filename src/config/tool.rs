@@ -5,23 +5,24 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::raw::Raw;
+use super::checks::{
+    SERVERS_EXAMPLE, bucket, clock_leeway, grants, login, missing, patience, queue_group, servers,
+    sessions, tls,
+};
+use super::reading::{overridden, read};
 use super::secret::{
-    ADMIN_SEED_VALUE, AUDIT_ADMIN_SEED_VALUE, ISSUER_SEED_VALUE, NATS_SEED_VALUE,
-    PUBLISHER_SEED_VALUE, SYSTEM_SEED_VALUE, XKEY_SEED_VALUE, seed,
+    ADMIN, AUDIT_ADMIN, CALLOUT, ISSUER, PUBLISHER, SYSTEM, SeedSetting, XKEY, seed,
 };
-use super::{
-    Overrides, PolicySource, bucket, clock_leeway, grants, login, overridden, patience,
-    queue_group, read, servers, sessions, tls,
-};
+use super::table::Raw;
+use super::{Overrides, PolicySource};
 use crate::nats::{Login, Tls};
-use solewriter_core::diagnostics::{Collector, Problem, Problems, SourceFile, Spanned};
+use solewriter_core::diagnostics::{Collector, Problems, SourceFile, Spanned};
 use solewriter_core::grant::Defaults;
 use solewriter_core::keys::{Account, Curve, Role, Seed, User};
 use solewriter_types::keyspace::BucketName;
 
 /// What must be there, for whoever has no file: where nats-server listens by itself.
-const DEFAULTS: &str = "[nats]\nservers = [\"nats://127.0.0.1:4222\"]\n";
+const ADDRESS: &str = "[nats]\nservers = [\"nats://127.0.0.1:4222\"]\n";
 
 /// What the tools know about the deployment.
 pub struct Tool {
@@ -78,8 +79,8 @@ impl Tool {
     /// As [`Tool::load`].
     pub fn without_file(overrides: &Overrides) -> Result<Self, Problems> {
         let problems = Collector::new();
-        let default = SourceFile::new("defaults", DEFAULTS);
-        let raw = Raw::read(&default, Path::new(""), &problems);
+        let address = SourceFile::new("defaults", ADDRESS);
+        let raw = Raw::read(&address, Path::new(""), &problems);
         let raw = overridden(raw, overrides, &problems);
         Self::whole(raw, Path::new("the settings file"), problems)
     }
@@ -92,16 +93,16 @@ impl Tool {
     }
 
     fn resolve(raw: Raw, path: &Path, problems: &Collector) -> Option<Self> {
-        if raw.servers.is_none() {
-            problems.push(missing(path, "nats", "servers", "[\"nats://127.0.0.1:4222\"]"));
+        if raw.nats.servers.is_none() {
+            problems.push(missing(path, "nats", "servers", SERVERS_EXAMPLE));
         }
-        let servers = servers(raw.servers.as_deref(), problems);
+        let servers = servers(raw.nats.servers.as_deref(), problems);
         let tls = tls(&raw, problems);
         let grants = grants(&raw, problems);
         let (patience, clock_leeway) = (patience(&raw, problems), clock_leeway(&raw, problems));
         let queue_group = queue_group(&raw, problems);
         let bucket = bucket(&raw, problems);
-        let source = match (&raw.bucket, &raw.policy) {
+        let source = match (&raw.policy.bucket, &raw.policy.directory) {
             (Some(_), _) => bucket.clone().map(PolicySource::Bucket),
             (None, policy) => policy.as_ref().map(|p| PolicySource::Directory(p.value.clone())),
         };
@@ -112,23 +113,23 @@ impl Tool {
             tls: tls?,
             defaults,
             accounts,
-            policy: raw.policy.map(|p| p.value),
+            policy: raw.policy.directory.map(|p| p.value),
             source,
             patience: patience?,
             clock_leeway: clock_leeway?,
             queue_group: queue_group?,
             bucket: bucket?,
-            audit: raw.audit_stream.map(|stream| stream.value),
+            audit: raw.audit.stream.map(|stream| stream.value),
             sessions: sessions?,
             path: path.to_owned(),
-            nats_seed: raw.nats_seed,
-            credentials: raw.credentials,
-            issuer: raw.issuer_seed,
-            xkey: raw.xkey_seed,
-            system: raw.system_seed,
-            admin: raw.admin_seed,
-            audit_admin: raw.audit_admin_seed,
-            publisher: raw.publisher_seed,
+            nats_seed: raw.nats.nkey_seed,
+            credentials: raw.nats.credentials,
+            issuer: raw.issuer.seed,
+            xkey: raw.xkey.seed,
+            system: raw.system.nkey_seed,
+            admin: raw.admin.nkey_seed,
+            audit_admin: raw.audit_admin.nkey_seed,
+            publisher: raw.publisher.nkey_seed,
         })
     }
 
@@ -140,7 +141,7 @@ impl Tool {
         let problems = Collector::new();
         let login = login(self.nats_seed.as_ref(), self.credentials.as_ref(), &problems);
         if login.is_none() && !problems.has_errors() {
-            problems.push(missing(&self.path, "nats", "nkey_seed", "\"keys/callout.nk\""));
+            problems.push(missing(&self.path, CALLOUT.table, CALLOUT.key, &CALLOUT.example()));
         }
         login.ok_or_else(|| problems.finish())
     }
@@ -150,7 +151,7 @@ impl Tool {
     /// # Errors
     /// As [`Tool::callout`].
     pub fn issuer(&self) -> Result<Seed<Account>, Problems> {
-        self.needed(self.issuer.as_ref(), ISSUER_SEED_VALUE, ("issuer", "seed", "issuer.nk"))
+        self.needed(self.issuer.as_ref(), ISSUER)
     }
 
     /// The curve seed that opens sealed requests, if one is set.
@@ -159,7 +160,7 @@ impl Tool {
     /// When it is set and cannot be read.
     pub fn xkey(&self) -> Result<Option<Seed<Curve>>, Problems> {
         let problems = Collector::new();
-        let xkey = seed(self.xkey.as_ref(), XKEY_SEED_VALUE, &problems);
+        let xkey = seed(self.xkey.as_ref(), XKEY, &problems);
         if problems.has_errors() { Err(problems.finish()) } else { Ok(xkey) }
     }
 
@@ -168,7 +169,7 @@ impl Tool {
     /// # Errors
     /// As [`Tool::callout`].
     pub fn system(&self) -> Result<Seed<User>, Problems> {
-        self.needed(self.system.as_ref(), SYSTEM_SEED_VALUE, ("system", "nkey_seed", "system.nk"))
+        self.needed(self.system.as_ref(), SYSTEM)
     }
 
     /// The seed of the admin's user, in the account of the buckets.
@@ -176,7 +177,7 @@ impl Tool {
     /// # Errors
     /// As [`Tool::callout`].
     pub fn admin(&self) -> Result<Seed<User>, Problems> {
-        self.needed(self.admin.as_ref(), ADMIN_SEED_VALUE, ("admin", "nkey_seed", "admin.nk"))
+        self.needed(self.admin.as_ref(), ADMIN)
     }
 
     /// The seed of the admin's user in the account of the audit streams.
@@ -184,8 +185,7 @@ impl Tool {
     /// # Errors
     /// As [`Tool::callout`].
     pub fn audit_admin(&self) -> Result<Seed<User>, Problems> {
-        let place = ("audit_admin", "nkey_seed", "audit-admin.nk");
-        self.needed(self.audit_admin.as_ref(), AUDIT_ADMIN_SEED_VALUE, place)
+        self.needed(self.audit_admin.as_ref(), AUDIT_ADMIN)
     }
 
     /// The seed of the user who may add to the policy's bucket.
@@ -193,8 +193,7 @@ impl Tool {
     /// # Errors
     /// As [`Tool::callout`].
     pub fn publisher(&self) -> Result<Seed<User>, Problems> {
-        let place = ("publisher", "nkey_seed", "publisher.nk");
-        self.needed(self.publisher.as_ref(), PUBLISHER_SEED_VALUE, place)
+        self.needed(self.publisher.as_ref(), PUBLISHER)
     }
 
     /// The login of somebody who may read the policy's bucket and hears the instances: the
@@ -203,7 +202,7 @@ impl Tool {
     /// # Errors
     /// As [`Tool::callout`].
     pub fn reader(&self) -> Result<Login, Problems> {
-        let given = std::env::var_os(PUBLISHER_SEED_VALUE).is_some();
+        let given = PUBLISHER.is_in_environment();
         if self.publisher.is_some() || given || !self.has_callout() {
             return self.publisher().map(Login::Nkey);
         }
@@ -213,13 +212,12 @@ impl Tool {
     fn needed<K: Role>(
         &self,
         file: Option<&Spanned<PathBuf>>,
-        variable: &'static str,
-        (table, key, example): (&str, &str, &str),
+        setting: SeedSetting,
     ) -> Result<Seed<K>, Problems> {
         let problems = Collector::new();
-        let seed = seed(file, variable, &problems);
+        let seed = seed(file, setting, &problems);
         if seed.is_none() && !problems.has_errors() {
-            problems.push(missing(&self.path, table, key, &format!("\"keys/{example}\"")));
+            problems.push(missing(&self.path, setting.table, setting.key, &setting.example()));
         }
         seed.ok_or_else(|| problems.finish())
     }
@@ -227,14 +225,6 @@ impl Tool {
     /// Whether the settings name the callout user's seed by file or environment.
     #[must_use]
     pub fn has_callout(&self) -> bool {
-        self.nats_seed.is_some()
-            || self.credentials.is_some()
-            || std::env::var_os(NATS_SEED_VALUE).is_some()
+        self.nats_seed.is_some() || self.credentials.is_some() || CALLOUT.is_in_environment()
     }
-}
-
-/// What stands for a setting that is not there.
-pub(super) fn missing(path: &Path, table: &str, key: &str, example: &str) -> Problem {
-    Problem::error("missing-setting", format!("`{key}` in [{table}] is not set"))
-        .help(format!("in {}: [{table}] {key} = {example}", path.display()))
 }

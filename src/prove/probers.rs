@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use zeroize::Zeroizing;
 
+use crate::config::seed_file;
 use crate::nats::raw_client::RawLogin;
 use crate::policy_source::directory::Directory;
 use crate::prove::testbed::{MADE_BY, Testbed, streams_of};
@@ -227,11 +227,10 @@ pub async fn refuse_foreign_streams(stage: &Testbed) -> Result<(), String> {
 }
 
 fn read_seed(dir: &Path, name: &str) -> Result<Seed<User>, String> {
-    let path = dir.join(name);
-    let text = std::fs::read_to_string(&path)
-        .map(Zeroizing::new)
-        .map_err(|error| format!("{}: {error}; --prepare writes it", path.display()))?;
-    Seed::parse(&text).map_err(|error| format!("{}: {error}", path.display()))
+    seed_file("--prepared", &dir.join(name)).map_err(|problems| {
+        let said = problems.render(Style::Plain);
+        format!("a prober has no key; --prepare writes it\n\n{}", said.trim_end())
+    })
 }
 
 /// A new file; a secret one is for its owner alone.

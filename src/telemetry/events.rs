@@ -164,50 +164,44 @@ fn authorisation(id: &str, event: &Authorisation) {
     if let Some(error) = unanswered {
         tracing::error!(event = "answer_failed", decision, server, server_id, cid, error);
     }
-    let outcome_word = outcome.as_str();
-    match outcome {
-        Outcome::Granted => tracing::info!(
-            event = "authorisation",
-            audit = id,
-            outcome = outcome_word,
-            reason,
-            service,
-            nkey,
-            host,
-            connection,
-            client,
-            library,
-            server,
-            server_id,
-            cid,
-            account,
-            revision,
-            grant,
-            expires = expires.map(jiff::Timestamp::as_second),
-            decision,
-            took_us,
-        ),
-        Outcome::Denied => tracing::warn!(
-            event = "authorisation",
-            audit = id,
-            outcome = outcome_word,
-            reason,
-            service = service.as_deref().unwrap_or("-"),
-            nkey = nkey.as_deref().unwrap_or("-"),
-            former_service,
-            former_revision,
-            host,
-            connection,
-            client,
-            library,
-            server,
-            server_id,
-            cid,
-            revision,
-            decision,
-            took_us,
-            detail,
-        ),
+    let denied = *outcome == Outcome::Denied;
+    let outcome = outcome.as_str();
+    let expires = expires.map(jiff::Timestamp::as_second);
+    // A refusal always has these two, so that its lines can be compared.
+    let nobody = denied.then_some("-");
+    let (service, nkey) = (service.as_deref().or(nobody), nkey.as_deref().or(nobody));
+    macro_rules! told {
+        ($level:ident) => {
+            tracing::$level!(
+                event = "authorisation",
+                audit = id,
+                outcome,
+                reason,
+                service,
+                nkey,
+                former_service,
+                former_revision,
+                host,
+                connection,
+                client,
+                library,
+                server,
+                server_id,
+                cid,
+                account,
+                revision,
+                grant,
+                expires,
+                decision,
+                took_us,
+                detail,
+            )
+        };
+    }
+    if denied {
+        told!(warn);
+    } else {
+        told!(info);
     }
 }
 

@@ -256,16 +256,17 @@ async fn what_was_pushed_is_logged_shown_pulled_and_rolled_back(version: &'stati
 
 /// Asks about the policy that the settings name, beside the deployment's folder of one.
 async fn ask(deployment: &Deployment, arguments: &[&str]) -> Ran {
-    let output = Command::new(env!("CARGO_BIN_EXE_solewriter"))
-        .args(arguments)
-        .arg("--config")
-        .arg(deployment.files.settings())
-        .arg("--policy")
-        .arg(deployment.files.policy())
-        .stdin(Stdio::null())
-        .output()
-        .await
-        .unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_solewriter"));
+    command.args(arguments).arg("--config").arg(deployment.files.settings());
+    // The folder is compared with what is served now, and with nothing else.
+    let names_others = arguments.contains(&"--revision") || arguments.contains(&"--at");
+    if !names_others
+        && !arguments.starts_with(&["diff", "1"])
+        && !arguments.starts_with(&["diff", "2"])
+    {
+        command.arg("--policy").arg(deployment.files.policy());
+    }
+    let output = command.stdin(Stdio::null()).output().await.unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     let (out, err) = (text(output.stdout), text(output.stderr));
     Ran { code: output.status.code().unwrap(), out, err }

@@ -9,6 +9,7 @@
 
 #![cfg(unix)]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -197,6 +198,29 @@ fn the_page_about_doctor_has_every_check_and_advisory() {
     }
 }
 
+#[test]
+fn the_page_about_settings_has_every_setting() {
+    use solewriter::config::{SETTINGS, seed_variables};
+    let mut table =
+        "| setting | flag | environment variable | meaning [default] |\n| --- | --- | --- | --- |\n"
+            .to_owned();
+    for setting in SETTINGS {
+        let (name, key, meaning) = (setting.table, setting.key, setting.meaning());
+        let (flag, variable) = (setting.flag(), setting.variable());
+        let _ = writeln!(table, "| `[{name}]` `{key}` | `--{flag}` | `{variable}` | {meaning} |");
+    }
+    check_table(
+        "settings.md",
+        "<!-- settings: UPDATE_DOCS=1 cargo test --test offline docs -->",
+        "<!-- end of settings -->",
+        &table,
+    );
+    let page = std::fs::read_to_string(repository().join("docs/settings.md")).unwrap();
+    for variable in seed_variables() {
+        assert!(page.contains(&format!("`{variable}`")), "{variable}");
+    }
+}
+
 /// The files of a folder and of the folders in it.
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).unwrap() {
@@ -209,30 +233,127 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-#[test]
-fn the_page_about_operating_has_every_event_of_the_service() {
-    let page = std::fs::read_to_string(repository().join("docs/operations.md")).unwrap();
+/// The events that `serve` logs, as its source has them: each name with the levels it is logged at.
+fn events_of_the_service() -> BTreeMap<String, BTreeSet<String>> {
     let mut files = Vec::new();
     for source in ["src", "crates/core/src", "crates/types/src"] {
         sources(&repository().join(source), &mut files);
     }
-    let mut events = 0;
+    let quoted = |text: &str| -> Vec<String> {
+        text.split('"').skip(1).step_by(2).map(ToOwned::to_owned).collect()
+    };
+    let mut events: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for file in files {
         let name = file.strip_prefix(repository()).unwrap().display().to_string();
         // What other commands say is told where they are.
         let elsewhere = ["src/violations", "src/cli/"];
         let is_serves = name.starts_with("src/cli/serve");
-        if elsewhere.iter().any(|part| name.starts_with(part)) && !is_serves {
+        let is_test = name.ends_with("/tests.rs");
+        if is_test || elsewhere.iter().any(|part| name.starts_with(part)) && !is_serves {
             continue;
         }
         let text = std::fs::read_to_string(&file).unwrap();
-        for part in text.split("event = \"").skip(1) {
-            let event = part.split('"').next().unwrap();
-            assert!(page.contains(&format!("`{event}`")), "{name} has the event {event}");
-            events += 1;
+        let (text, _) = text.split_once("#[cfg(test)]\nmod tests").unwrap_or((&text, ""));
+        for (at, _) in text.match_indices("event = ") {
+            let line = text[at..].lines().next().unwrap();
+            let line = if line.contains("{ \"") { line } else { line.split(',').next().unwrap() };
+            let before = &text[..at];
+            if before.ends_with("let ") {
+                continue;
+            }
+            let Some(macro_at) = before.rfind("tracing::") else { continue };
+            let level = before[macro_at + "tracing::".len()..].split('!').next().unwrap();
+            let levels: Vec<String> = if level == "$level" {
+                // A macro that the function has for itself.
+                let (function, _) = text[at..].split_once("\n}\n").unwrap();
+                function
+                    .split("told!(")
+                    .skip(1)
+                    .map(|arm| arm.split(')').next().unwrap().to_uppercase())
+                    .collect()
+            } else {
+                vec![level.to_uppercase()]
+            };
+            for event in quoted(line) {
+                events.entry(event).or_default().extend(levels.iter().cloned());
+            }
+        }
+        // Of this one the name is its reason, which may have been chosen before.
+        for part in text.split("Trouble(Trouble {").skip(1) {
+            let line = part.trim_start().lines().next().unwrap();
+            let mut names = quoted(line);
+            if names.is_empty() && line.contains("reason.to_owned()") {
+                let (before, _) = text.split_once("Trouble(Trouble {").unwrap();
+                let (_, choice) = before.rsplit_once("let (reason, end) = ").unwrap();
+                names = choice
+                    .split("(\"")
+                    .skip(1)
+                    .flat_map(|c| c.split('"').next())
+                    .map(ToOwned::to_owned)
+                    .collect();
+            }
+            assert!(!names.is_empty(), "{name}: {line}");
+            for event in names {
+                events.entry(event).or_default().insert("ERROR".to_owned());
+            }
         }
     }
-    assert!(events > 40, "{events}");
+    events
+}
+
+/// The page has each event, at the levels that it is logged at, and none that is not there any more.
+#[test]
+fn the_page_about_operating_has_the_events_of_the_service_and_their_levels() {
+    let page = std::fs::read_to_string(repository().join("docs/operations.md")).unwrap();
+    let (_, table) = page.split_once("| event | level | meaning |\n| --- | --- | --- |\n").unwrap();
+    let (table, _) = table.split_once("\n\n").unwrap();
+    let events = events_of_the_service();
+    assert!(events.len() > 60, "{}", events.len());
+    let mut told = BTreeSet::new();
+    let mut wrong = Vec::new();
+    for row in table.lines() {
+        let cells: Vec<&str> = row.split(" | ").collect();
+        let names: Vec<&str> = cells[0].split('`').skip(1).step_by(2).collect();
+        let mut logged = BTreeSet::new();
+        for name in &names {
+            told.insert((*name).to_owned());
+            match events.get(*name) {
+                Some(levels) => logged.extend(levels.iter().cloned()),
+                None => wrong.push(format!("there is no event {name}")),
+            }
+        }
+        let said: BTreeSet<String> = cells[1]
+            .split(|c: char| !c.is_ascii_uppercase())
+            .filter(|word| word.len() > 3)
+            .map(ToOwned::to_owned)
+            .collect();
+        if said != logged {
+            wrong.push(format!("{names:?} are logged at {logged:?}"));
+        }
+    }
+    wrong.extend(events.keys().filter(|e| !told.contains(*e)).map(|e| format!("no row: {e}")));
+    assert!(wrong.is_empty(), "docs/operations.md:\n{}", wrong.join("\n"));
+}
+
+/// The fields of a decision's line are those of the event, but for what has a line of its own.
+#[test]
+fn the_page_about_operating_has_every_field_of_a_decision() {
+    let page = std::fs::read_to_string(repository().join("docs/operations.md")).unwrap();
+    let (_, said) = page.split_once("A decision's fields: ").unwrap();
+    let (said, _) = said.split_once("\n\n").unwrap();
+    let schema: serde_json::Value =
+        serde_json::from_str(&solewriter::audit::schema::document()).unwrap();
+    let kinds = schema["oneOf"].as_array().unwrap();
+    let decision = kinds
+        .iter()
+        .find_map(|kind| kind.pointer("/properties/data/properties")?.as_object())
+        .filter(|fields| fields.contains_key("decision"))
+        .unwrap();
+    let mut fields = decision.keys().filter(|field| *field != "unanswered").peekable();
+    assert!(fields.peek().is_some());
+    for field in fields {
+        assert!(said.contains(&format!("`{field}`")), "`{field}` is not in: {said}");
+    }
 }
 
 #[test]

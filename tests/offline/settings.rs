@@ -231,11 +231,100 @@ fn serve_does_not_start_on_a_policy_that_does_not_load() {
 }
 
 #[test]
-fn the_documentation_has_every_setting() {
-    let page = std::fs::read_to_string(super::repository().join("docs/settings.md")).unwrap();
-    for [table, key, flag, variable, help] in config::documented() {
-        let row = format!("| `[{table}]` `{key}` | `--{flag}` | `{variable}` | {help} |");
-        assert!(page.contains(&row), "docs/settings.md needs this row:\n{row}");
+fn the_help_of_serve_has_every_setting() {
+    let Output { stdout, .. } =
+        Command::new(env!("CARGO_BIN_EXE_solewriter")).args(["serve", "--help"]).output().unwrap();
+    let help = String::from_utf8(stdout).unwrap();
+    // Lines are broken anywhere.
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let help = words(&help);
+    for setting in config::SETTINGS {
+        let meaning = words(&setting.meaning());
+        let line = format!("--{} <", setting.flag());
+        let (_, rest) = help.split_once(&line).unwrap_or_else(|| panic!("{line}"));
+        let (_, rest) = rest.split_once("> ").unwrap();
+        let line = format!("{meaning} [env: {}]", setting.variable());
+        assert!(rest.starts_with(&line), "{line}\n{}", &rest[..200]);
+    }
+}
+
+/// What a default is called in the table is what is used.
+#[test]
+fn what_nobody_sets_is_as_documented() {
+    let (_dir, deployment) = deployment();
+    let least = deployment.dir.join("least.toml");
+    let load = |policy: &str| {
+        let text = format!(
+            "[nats]\nservers = [\"nats://127.0.0.1:4222\"]\nnkey_seed = \"keys/callout.nk\"\n\
+             [issuer]\nseed = \"keys/issuer.nk\"\n[policy]\n{policy}\n"
+        );
+        std::fs::write(&least, text).unwrap();
+        config::load(&least, &config::Overrides::default())
+            .unwrap_or_else(|problems| panic!("{problems:?}"))
+            .0
+    };
+    let settings = load("directory = \"policy\"");
+    assert_eq!(settings.policy.poll.as_secs(), 10);
+    assert_eq!(load("bucket = \"policies\"").policy.poll.as_secs(), 2);
+    assert!((settings.jitter - 0.1).abs() < 1e-9);
+    assert_eq!(settings.limits.pending, 16_384);
+    assert_eq!((settings.limits.per_key, settings.limits.per_host), (None, None));
+    assert_eq!(settings.listen, Some(([127, 0, 0, 1], 9980).into()));
+    assert_eq!((&*settings.nats.queue_group, &*settings.nats.name), ("solewriter", "solewriter"));
+    assert!((2..=8).contains(&settings.nats.connections));
+    assert_eq!(settings.sessions.close_per_second, 100);
+    assert!(settings.audit.is_none(), "a default in [audit] does not switch it on");
+    assert!(settings.accounts.is_empty() && !settings.nats.tls.required);
+}
+
+#[test]
+fn a_tls_file_that_is_no_use_is_named_with_its_place() {
+    let (_dir, deployment) = deployment();
+    let good = std::fs::read_to_string(deployment.settings()).unwrap();
+    let seed = std::fs::read_to_string(deployment.seed_file("callout")).unwrap();
+    std::fs::write(deployment.dir.join("odd.pem"), format!("{seed}\n")).unwrap();
+    let tls = "[nats.tls]\nca = \"ca.pem\"\ncert = \"odd.pem\"\nkey = \"odd.pem\"\n";
+    std::fs::write(deployment.settings(), format!("{good}{tls}")).unwrap();
+    let line = good.lines().count() + 2;
+    let (code, text) = serve(&deployment.settings(), &[], &[]);
+    assert_eq!(code, Some(1));
+    let pad = " ".repeat(line.to_string().len());
+    let expected = format!(
+        "error[unreadable]: DIR/ca.pem cannot be read: No such file or directory (os error 2)\n\
+         {pad}--> DIR/solewriter.toml:{line}:6\n\
+         {pad} |\n\
+         {line} | ca = \"ca.pem\"\n\
+         {pad} |      ^^^^^^^^ expected a PEM file with certificates\n\
+         {pad} |\n\
+         {pad} = help: correct the path, or let solewriter's user read the file; in the settings \
+         file, a path is relative to that file's folder\n\n"
+    );
+    assert!(text.contains(&expected), "{expected}\n{text}");
+    assert!(text.contains("error[bad-pem]: DIR/odd.pem does not hold certificates"), "{text}");
+    assert!(text.contains("error[bad-pem]: DIR/odd.pem does not hold a private key"), "{text}");
+    assert!(!text.contains(&seed[4..20]) && text.ends_with("3 errors\n"), "{text}");
+    // Every tool that reads settings says so, and none asks a server first.
+    for command in [
+        ["doctor", "--config"].as_slice(),
+        &["sessions", "--config"],
+        &["buckets", "plan", "--config"],
+        &["policy", "status", "--config"],
+        &["audit", "stats", "--config"],
+        &["prove", "--config"],
+        &["explain", "orders", "--config"],
+    ] {
+        let Output { status, stderr, .. } = Command::new(env!("CARGO_BIN_EXE_solewriter"))
+            .args(command)
+            .arg(deployment.settings())
+            .output()
+            .unwrap();
+        let text = String::from_utf8(stderr).unwrap();
+        assert_ne!(status.code(), Some(0), "{command:?}");
+        let said = format!("solewriter.toml:{line}:6");
+        assert!(
+            text.contains("ca.pem cannot be read") && text.contains(&said),
+            "{command:?} {text}"
+        );
     }
 }
 
@@ -252,4 +341,84 @@ fn a_seed_is_no_device_and_nothing_of_the_kernel_s() {
         assert!(said.contains(file) && said.len() < 2000, "{file}: {said}");
         assert!(!said.contains("hidden-word") && !said.contains("solewriter-"), "{file}: {said}");
     }
+}
+
+/// The tools read seeds from wherever somebody points: never without end, and never one that others
+/// can read.
+#[cfg(unix)]
+#[test]
+fn the_tools_read_a_seed_file_as_serve_does() {
+    use std::os::unix::fs::PermissionsExt;
+    let (dir, deployment) = deployment();
+    let run = |arguments: &[&str]| {
+        let Output { status, stderr, .. } = Command::new(env!("CARGO_BIN_EXE_solewriter"))
+            .args(arguments)
+            .current_dir(dir.path())
+            .output()
+            .unwrap();
+        (status.code(), String::from_utf8(stderr).unwrap())
+    };
+    let large = dir.path().join("large.nk");
+    std::fs::write(&large, "S".repeat(1024 * 1024 + 1)).unwrap();
+    let open = dir.path().join("open.nk");
+    std::fs::copy(deployment.seed_file("callout"), &open).unwrap();
+    std::fs::set_permissions(&large, std::fs::Permissions::from_mode(0o600)).unwrap();
+    std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let large_said = "large.nk cannot be read: it is larger than 1048576 bytes";
+    let open_said = "open.nk is open to others (mode 0644)";
+    for (file, said) in [("large.nk", large_said), ("open.nk", open_said)] {
+        let (code, text) = run(&["audit", "stats", "--nkey-seed", file]);
+        assert!(code == Some(2) && text.contains(said), "{text}");
+        assert!(text.contains(" --> --nkey-seed:1:1\n"), "{text}");
+        // A prober's key.
+        let prepared = dir.path().join("prepared");
+        std::fs::create_dir_all(&prepared).unwrap();
+        let key = prepared.join("a.nk");
+        let _ = std::fs::remove_file(&key);
+        std::fs::copy(dir.path().join(file), &key).unwrap();
+        let settings = deployment.settings().display().to_string();
+        let arguments = ["prove", "--yes", "-c", &settings, "--prepared", "prepared"];
+        let (code, text) = run(&arguments);
+        let said = said.replace(file, "prepared/a.nk");
+        assert!(code == Some(2) && text.contains(&said), "{text}");
+        assert!(text.contains(" --> --prepared:1:1\n"), "{text}");
+    }
+    let (code, text) = run(&["key", "public", "large.nk"]);
+    assert_ne!(code, Some(0));
+    assert!(text.contains("it is larger than 1048576 bytes"), "{text}");
+    // One option with one default, as every tool that reads settings has it.
+    let (code, text) = run(&["prove", "--config", "nowhere.toml"]);
+    assert!(code == Some(2) && text.contains("nowhere.toml cannot be read"), "{text}");
+}
+
+/// A push into a bucket that these settings do not serve would change nothing, and nobody would
+/// know why.
+#[test]
+fn a_push_beside_settings_that_serve_a_directory_is_warned_of() {
+    let (dir, deployment) = deployment();
+    // Nobody listens there: the warning comes first of all.
+    replace(&deployment, "nats://127.0.0.1:4222", "nats://127.0.0.1:1");
+    let run = |arguments: &[&str]| {
+        let Output { stderr, .. } = Command::new(env!("CARGO_BIN_EXE_solewriter"))
+            .arg("policy")
+            .args(arguments)
+            .arg("--config")
+            .arg(deployment.settings())
+            .output()
+            .unwrap();
+        let text = String::from_utf8(stderr).unwrap();
+        text.replace(&dir.path().display().to_string(), "DIR")
+    };
+    let folder = deployment.policy().display().to_string();
+    let warning = "warning: DIR/solewriter.toml serves the directory DIR/policy, not the policy \
+                   bucket solewriter_policy: what is pushed is in force only where `[policy] \
+                   bucket` stands instead of `directory`\n";
+    for arguments in [&["push", &folder, "-m", "why", "--yes"][..], &["rollback", "1", "--yes"]] {
+        let text = run(arguments);
+        assert!(text.starts_with(warning), "{text}");
+    }
+    let text =
+        run(&["push", &folder, "-m", "why", "--yes", "--policy-bucket", "solewriter_policy"]);
+    assert!(!text.contains("warning: DIR/solewriter.toml serves"), "{text}");
+    assert!(!run(&["log"]).contains("warning"), "it only reads");
 }

@@ -9,7 +9,7 @@ use crate::audit::origin::FOLLOWER;
 use crate::audit::reader::Reader;
 use crate::cli::asked::SETTINGS;
 use crate::cli::common::Output;
-use crate::config::{Overrides, Tool};
+use crate::config::{Overrides, Tool, seed_file};
 use solewriter_core::grant::AuditStreams;
 use solewriter_core::keys::{Seed, User};
 
@@ -66,8 +66,10 @@ impl From {
         let (seed, api) = if self.nkey_seed.is_none() && file.is_some() {
             (admin(&tool, &streams)?, OWN_API.to_owned())
         } else {
-            let path = self.nkey_seed.unwrap_or_else(|| AUDITOR.into());
-            (read(&path)?, self.api.unwrap_or_else(|| streams.api().to_owned()))
+            (
+                auditor(self.nkey_seed.as_deref())?,
+                self.api.unwrap_or_else(|| streams.api().to_owned()),
+            )
         };
         // What is none would be a subject that nobody answers.
         AuditStreams::new(None, None, Some(&api))
@@ -90,11 +92,13 @@ fn admin(tool: &Tool, streams: &AuditStreams) -> Result<Seed<User>, Output> {
     })
 }
 
-fn read(path: &Path) -> Result<Seed<User>, Output> {
-    let shown = path.display();
-    let text = std::fs::read_to_string(path).map(zeroize::Zeroizing::new);
-    let text = text.map_err(|error| {
-        cannot(&format!("{shown} cannot be read: {error}; --config names the settings file"))
-    })?;
-    Seed::parse(&text).map_err(|error| cannot(&format!("{shown} does not hold the seed: {error}")))
+/// The seed of the service that reads.
+fn auditor(named: Option<&Path>) -> Result<Seed<User>, Output> {
+    seed_file("--nkey-seed", named.unwrap_or(Path::new(AUDITOR))).map_err(|problems| {
+        let mut output = Output::wrong(problems);
+        if named.is_none() {
+            output.err += "or name the settings file with --config\n";
+        }
+        output
+    })
 }

@@ -23,7 +23,8 @@ use solewriter_core::policy::validate::{Validated, validate_for};
 ///
 /// Validates the whole as `check` does, holds it against the assertions beside it (`*.test.toml`),
 /// shows what changes for whom and asks. Then all of it is pushed, or nothing. Assertions and other
-/// files stay where they are.
+/// files stay where they are. A warning says when the settings serve a directory: then this bucket is
+/// not in force there.
 #[derive(Args)]
 pub(super) struct Push {
     /// The directory of policy files.
@@ -46,7 +47,8 @@ pub(super) struct Push {
 
 /// Make the documents of an older revision the newest one.
 ///
-/// The log keeps what it has: a rollback is a new revision with old documents.
+/// The log keeps what it has: a rollback is a new revision with old documents. As `push`, it warns
+/// when the settings serve a directory.
 #[derive(Args)]
 pub(super) struct Rollback {
     /// The revision to go back to: its number, or the beginning of its policy revision.
@@ -85,7 +87,7 @@ struct Proposal {
 
 impl Push {
     pub(super) async fn run(self) -> Result<Output, Output> {
-        let tool = self.deployment.tool()?;
+        let tool = self.deployment.tool_to_push()?;
         let proposal = self.read(&tool)?;
         let login = Login::Nkey(tool.publisher().map_err(Output::wrong)?);
         let bucket = connect(&tool, &login).await?;
@@ -131,7 +133,7 @@ impl Push {
 
 impl Rollback {
     pub(super) async fn run(self) -> Result<Output, Output> {
-        let tool = self.deployment.tool()?;
+        let tool = self.deployment.tool_to_push()?;
         let login = Login::Nkey(tool.publisher().map_err(Output::wrong)?);
         let bucket = connect(&tool, &login).await?;
         let head = head(&bucket).await?;

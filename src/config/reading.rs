@@ -1,0 +1,71 @@
+//! Reading: defaults, the file, and what overrides it, put together and not judged yet.
+
+use std::path::{Path, PathBuf};
+
+use super::Overrides;
+use super::secret::read_text;
+use super::table::Raw;
+use solewriter_core::diagnostics::{Collector, Problem, Problems, SourceFile, Spanned, toml};
+use solewriter_core::keys::{Seed, User};
+
+/// The file and what overrides it, put together and not judged yet.
+pub(super) fn read(
+    path: &Path,
+    overrides: &Overrides,
+    problems: &Collector,
+) -> Result<Raw, Problems> {
+    let base = path.parent().unwrap_or(Path::new("."));
+    let from_file = match read_text(path) {
+        Ok(text) => {
+            let file = SourceFile::new(path.display().to_string(), text.as_str());
+            Raw::read(&file, base, problems)
+        }
+        Err(error) => {
+            let message = format!("{} cannot be read: {error}", path.display());
+            return Err(Problem::error("no-settings", message)
+                .help("name the settings file with --config; `solewriter init DIR` writes one")
+                .into());
+        }
+    };
+    Ok(overridden(from_file, overrides, problems))
+}
+
+/// Puts what flags and the environment say over settings, and defaults below them.
+pub(super) fn overridden(settings: Raw, overrides: &Overrides, problems: &Collector) -> Raw {
+    let settings = settings.over(Raw::defaults(problems));
+    // Paths given by flag or environment are relative to where the command runs.
+    overrides
+        .documents
+        .iter()
+        .fold(settings, |under, document| Raw::read(document, Path::new(""), problems).over(under))
+}
+
+/// A path, relative to `base`.
+pub(super) fn path(
+    table: &mut toml::Table<'_>,
+    key: &'static str,
+    base: &Path,
+) -> Option<Spanned<PathBuf>> {
+    let text = table.string(key)?;
+    if Seed::<User>::looks_like(&text.value) {
+        // Without the place: showing the line would print the seed.
+        let (line, _) = text.span.line_column();
+        table.problems().push(
+            Problem::error(
+                "seed-in-settings",
+                format!("{}:{line}: `{key}` is a seed itself", text.span.file().name()),
+            )
+            .help(
+                "write it to a file that only you can read, and give that file's path here; \
+                 replace the key if these settings were shared",
+            ),
+        );
+        return None;
+    }
+    if text.value.is_empty() {
+        let problem = Problem::error("empty-path", format!("`{key}` is empty"));
+        table.problems().push(problem.at(&text.span, "expected a path"));
+        return None;
+    }
+    Some(text.map(|t| base.join(t)))
+}
