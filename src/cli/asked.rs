@@ -28,7 +28,7 @@ pub(super) const SETTINGS: &str = "solewriter.toml";
 /// Which policy is asked about.
 #[derive(Args, Clone, Debug)]
 pub struct PolicyArgs {
-    /// The directory of policy files; or a git revision of the directory `policy` (`HEAD~1`), or
+    /// The directory of policy files. Or a git revision of the directory `policy` (`HEAD~1`), or
     /// REVISION:PATH with the path from the top of the repository.
     #[arg(short, long, value_name = "DIR|REVISION", default_value = "policy")]
     pub policy: PathBuf,
@@ -41,13 +41,13 @@ pub struct PolicyArgs {
 /// What is served, instead of a folder.
 #[derive(Args, Clone, Debug)]
 pub struct ServedArgs {
-    /// Ask what is served instead: the settings file of `serve` says where it comes from, and
-    /// account and lifetime are those of its [grants].
+    /// Use the policy that is served. FILE is the settings file of `serve`: it names the policy,
+    /// the account and the lifetime.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// A revision of the policy bucket that is served: its number, or the beginning of its policy
-    /// revision.
-    #[arg(long, value_name = "REVISION", requires = "config")]
+    /// With --config: a revision of the policy bucket, by its number or by the beginning of its
+    /// policy revision.
+    #[arg(short, long, value_name = "REVISION", requires = "config")]
     revision: Option<String>,
 }
 

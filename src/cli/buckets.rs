@@ -16,11 +16,10 @@ use crate::nats::Login;
 use solewriter_core::grant::AuditStreams;
 use solewriter_core::policy::model::Policy;
 
-/// Compare the buckets with the policy's declarations, and make them so.
+/// Create and update the buckets that the policy declares.
 ///
-/// Connects as the admin of the account that holds the buckets (`[admin] nkey_seed` of the settings)
-/// to create each declared bucket, with the settings that keep it safe, and to update those that
-/// differ. A bucket is never deleted.
+/// Connects as the admin of the account of the buckets (`[admin] nkey_seed` of the settings). Creates
+/// each declared bucket with safe settings, and updates buckets that differ. Never deletes a bucket.
 #[derive(Args)]
 pub struct Buckets {
     #[command(subcommand)]
@@ -35,19 +34,19 @@ enum Command {
 
 /// Show what `apply` would do, and change nothing.
 ///
-/// Ends with 0 when every bucket is as declared, with 1 when something differs, and with 2 when
-/// that cannot be found out.
+/// Exit code: 0 if every bucket is as declared, 1 if something differs, 2 if there is no answer.
 #[derive(Args)]
 struct PlanCommand {
     #[command(flatten)]
     question: Question,
 }
 
-/// Show what differs, and make it as declared.
+/// Show what differs, and change it.
 ///
-/// Asks first, or takes --yes. A change that loses data is refused, and all others with it, without
-/// --allow-data-loss. Ends with 0 when every bucket is as declared then, with 1 when one is not,
-/// and with 2 when it cannot be found out.
+/// Asks before it changes anything, unless --yes is given. If one change would lose data, nothing is
+/// changed without --allow-data-loss.
+///
+/// Exit code: 0 if every bucket is now as declared, 1 if one is not, 2 if there is no answer.
 #[derive(Args)]
 struct Apply {
     #[command(flatten)]
@@ -55,7 +54,7 @@ struct Apply {
     /// Do not ask.
     #[arg(short, long)]
     yes: bool,
-    /// Make changes that lose data, too.
+    /// Also make changes that lose data.
     #[arg(long)]
     allow_data_loss: bool,
 }
@@ -65,6 +64,9 @@ struct Question {
     /// The directory of policy files [default: the directory or bucket that the settings name].
     #[arg(value_name = "DIR")]
     dir: Option<PathBuf>,
+    /// The same as DIR.
+    #[arg(short, long, value_name = "DIR", conflicts_with = "dir")]
+    policy: Option<PathBuf>,
     /// How to print the answer.
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
@@ -118,7 +120,7 @@ struct Asked {
 impl Question {
     async fn ask(&self) -> Result<Asked, Output> {
         let tool = self.settings.load()?;
-        let policy = match &self.dir {
+        let policy = match self.dir.as_ref().or(self.policy.as_ref()) {
             Some(dir) => load(dir, &tool.defaults.audit)?.1,
             None => named_by(&tool).await?.policy,
         };

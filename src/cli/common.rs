@@ -106,15 +106,32 @@ pub enum Format {
     Json,
 }
 
+/// The directory of policy files, as DIR or as --policy DIR.
+#[derive(Args, Clone, Debug)]
+pub struct DirArgs {
+    /// The directory of policy files.
+    #[arg(value_name = "DIR", default_value = "policy")]
+    dir: PathBuf,
+    /// The same as DIR.
+    #[arg(short, long, value_name = "DIR", conflicts_with = "dir")]
+    policy: Option<PathBuf>,
+}
+
+impl DirArgs {
+    pub(super) fn path(&self) -> &Path {
+        self.policy.as_ref().unwrap_or(&self.dir)
+    }
+}
+
 /// What the settings file of `serve` says, for services about which the policy says nothing.
 #[derive(Args, Clone, Debug)]
 pub struct GrantArgs {
-    /// The account of services for which the policy names none (`[grants] account` of the
-    /// settings).
+    /// The account of services for which the policy names none. `serve` takes it from `[grants]
+    /// account` of its settings.
     #[arg(long, value_name = "NAME", default_value = "APP")]
     account: String,
-    /// The lifetime of permissions for which the policy says none (`[grants] lifetime` of the
-    /// settings).
+    /// The lifetime of permissions for which the policy has none. `serve` takes it from `[grants]
+    /// lifetime` of its settings.
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = duration)]
     lifetime: Duration,
     #[command(flatten)]
@@ -124,8 +141,8 @@ pub struct GrantArgs {
 /// What the settings file of `serve` says of the audit streams.
 #[derive(Args, Clone, Debug)]
 pub struct AuditArgs {
-    /// The streams that `audits` may name, and what requests to them begin with (`[audit] stream`,
-    /// `services` and `api` of the settings).
+    /// The two streams that `audits` may name, and their API prefix. `serve` takes them from
+    /// `[audit]` of its settings (`stream`, `services`, `api`).
     #[arg(
         long,
         value_name = "EVENTS,SERVICES,API",
@@ -177,7 +194,7 @@ impl GrantArgs {
 /// Which deployment is looked at.
 #[derive(Args, Clone)]
 pub struct SettingsArgs {
-    /// The settings file.
+    /// The settings file. `solewriter settings` lists flags that override it.
     #[arg(
         short,
         long,

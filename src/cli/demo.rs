@@ -29,13 +29,14 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// How long the broker gets to refuse.
 const REFUSAL: Duration = Duration::from_secs(5);
 
-/// Show the rule at work on a real nats-server.
+/// Show on a real nats-server what services may and may not do.
 ///
-/// Gets a nats-server if there is none, starts it and solewriter in a temporary folder on ports
-/// that the system picks, lets services try what they may and may not do, and cleans up.
+/// Downloads nats-server if there is none. Starts it and solewriter in a temporary folder, on ports
+/// that the system picks. Then services try what they may and may not do. At the end everything is
+/// stopped and removed.
 #[derive(Args)]
 pub struct Demo {
-    /// Leave everything running and print how to connect; Ctrl-C ends it.
+    /// Keep everything running, and print how to connect. Ctrl-C ends it.
     #[arg(long)]
     keep: bool,
 }

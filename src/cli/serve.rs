@@ -45,9 +45,9 @@ const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 
 /// Answer nats-server's authorization requests.
 ///
-/// Runs until SIGTERM or SIGINT, then finishes what it took on. A policy that is changed
-/// takes effect for the next connection, and closes those that lose something by it or are handed
-/// a keyspace; SIGHUP reads it at once.
+/// Runs until SIGTERM or SIGINT, and then finishes the requests that it has taken. It notices a
+/// changed policy by itself, and at once on SIGHUP. The new policy decides from the next connection
+/// on. Open connections of services that lose something, or own something new, are closed.
 #[derive(Args)]
 pub struct Serve {
     #[command(flatten)]

@@ -27,11 +27,12 @@ use solewriter_core::diagnostics::{Problems, SourceFile};
 use solewriter_core::policy::model::{Policy, short};
 use solewriter_core::policy::validate::{self, validate_for};
 
-/// List the connections that solewriter let in, on every server, and by which policy.
+/// List the open connections that solewriter let in, on all servers, and by which policy.
 ///
-/// Asks the servers as the system user (`nkey_seed` in `[system]`), and hears from the instances,
-/// with the callout's or the publisher's seed, which policy they serve. Ends with 0, with 1 when
-/// some server did not answer, and with 2 when nobody could be asked.
+/// Asks the servers as the system user (`nkey_seed` in `[system]`). With the callout's or the
+/// publisher's seed it also learns which policy each instance serves.
+///
+/// Exit code: 0, or 1 if a server did not answer, or 2 if nobody could be asked.
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Sessions {
@@ -55,10 +56,10 @@ struct List {
     /// Only those of this key.
     #[arg(long, value_name = "NKEY")]
     nkey: Option<String>,
-    /// Only those that were let in by this policy revision, or by the one that begins so.
+    /// Only those that were let in by this policy revision. The beginning of it is enough.
     #[arg(long, value_name = "REVISION")]
     revision: Option<String>,
-    /// Only those that do not have exactly what the policy in force says.
+    /// Only those whose permissions differ from the policy in force.
     #[arg(long)]
     stale: bool,
     /// How to print the answer.
@@ -70,19 +71,20 @@ struct List {
 
 /// Close every connection of a service or of one key.
 ///
-/// Shows them first and asks. Their clients come back by themselves and get what the policy in
-/// force says: to keep them out, disable the service in the policy. Ends with 0; with 1 when nothing
-/// was closed, some could not be, or some server did not tell of its connections, so that there may
-/// be more; with 2 when nobody could be asked.
+/// Shows them first, and asks. Their clients reconnect by themselves and get the permissions of the
+/// policy in force. To keep them out, disable the service in the policy.
+///
+/// Exit code: 0 if all are closed; 1 if none was closed, or not all, or if a server did not answer,
+/// so that there may be more; 2 if nobody could be asked.
 #[derive(Args)]
 struct Close {
     /// The service's name, or one public NKEY.
     #[arg(value_name = "SERVICE|NKEY")]
     whose: String,
     /// Do not ask.
-    #[arg(long)]
+    #[arg(short, long)]
     yes: bool,
-    /// How many to close in a second, at most.
+    /// How many to close per second, at most.
     #[arg(long, value_name = "NUMBER", default_value = "100", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     per_second: u32,
     #[command(flatten)]

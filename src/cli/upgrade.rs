@@ -20,21 +20,19 @@ const FOUR_ACCOUNTS: &str = include_str!("upgrade/nats-server.conf");
 /// The largest file that is read, in bytes.
 const MAX_FILE: u64 = 1024 * 1024;
 
-/// Say what to change in a deployment that an older `solewriter init` wrote.
+/// Show what to change in a deployment that an older `solewriter init` wrote.
 ///
-/// Compares the folder's files with what this version writes, and says file by file what differs,
-/// then what to do, in which order. Changes nothing; with --write, it makes the seeds that are
-/// missing, and each new file beside the old one, under its name with `.new`. Nothing is ever
-/// overwritten.
+/// Compares the files in the folder with those that this version writes. Shows what differs in each
+/// file, and then what to do, in which order. Changes nothing. With --write it makes the missing
+/// seeds, and writes each new file beside the old one, as NAME.new. It never overwrites a file.
 ///
-/// Ends with 0 when there is nothing to change, with 1 when there is, and with 2 when the folder is
-/// none that `init` wrote.
+/// Exit code: 0 if there is nothing to change, 1 if there is, 2 if `init` did not write the folder.
 #[derive(Args)]
 pub struct Upgrade {
     /// The deployment's folder.
     #[arg(value_name = "DIR", default_value = ".")]
     dir: PathBuf,
-    /// Make the new files, beside the old ones.
+    /// Write the new files beside the old ones.
     #[arg(long)]
     write: bool,
 }

@@ -15,13 +15,13 @@ use crate::sessions::consumers::listing::Jetstream;
 use crate::sessions::consumers::sweep::{Accounts, Survey, survey};
 use crate::sessions::consumers::verdict::Owner;
 
-/// List the consumers of buckets and audit streams that no grant covers, and those that are too
-/// many.
+/// List consumers of buckets and audit streams that no grant covers, or that are above the limit.
 ///
-/// Compares them with the policy that the settings name, and deletes nothing: the instance that
-/// sweeps does. Asks with the callout's seed, or with the admin's, who sees the buckets' alone.
-/// Ends with 0 when there are none; with 1 when there are some, or not all could be listed; with 2
-/// when nobody could be asked.
+/// Compares them with the policy that the settings name. Deletes nothing; a running instance does.
+/// Uses the callout's seed. With only the admin's seed it sees consumers of buckets alone.
+///
+/// Exit code: 0 if there are none, 1 if there are some or not all could be listed, 2 if nobody could
+/// be asked.
 #[derive(Args)]
 pub(super) struct Consumers {
     /// How to print the answer.
