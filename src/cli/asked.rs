@@ -131,8 +131,8 @@ impl PolicyArgs {
         match &self.served.config {
             Some(config) => served(config, &Which::At(at), &self.policy),
             None => Err(Output::wrong(
-                Problem::error("no-log", "a folder does not tell what it held at another time")
-                    .help("--config names the settings, whose policy bucket keeps every revision"),
+                Problem::error("no-log", "a folder does not record what it had at another time")
+                    .help("use --config: the policy bucket of those settings keeps every revision"),
             )),
         }
     }
@@ -161,12 +161,12 @@ impl PolicyArgs {
                 format!("it was a key of `{service}` until {}", pushed(&entry))
             }
             Ok(None) if newest.number > LOOKED_THROUGH => {
-                format!("nor has one in the {LOOKED_THROUGH} revisions before")
+                format!("nor has any in the {LOOKED_THROUGH} revisions before")
             }
-            Ok(None) => "nor has one in any revision before".to_owned(),
+            Ok(None) => "nor has any in the revisions before".to_owned(),
             Err(output) => {
                 let why = output.err.trim().lines().last().unwrap_or_default();
-                format!("no revision before can be looked at: {why}")
+                format!("older revisions cannot be read: {why}")
             }
         })
     }
@@ -231,7 +231,7 @@ fn elsewhere(folder: &Path) -> String {
     let Some(PolicySource::Bucket(bucket)) = &tool.source else { return String::new() };
     let (folder, path) = (folder.display().to_string(), path.display().to_string());
     format!(
-        "note: this is what the folder {} says; {} serves the policy bucket {bucket}: ask \
+        "note: this answer is about the folder {}, but {} serves the policy bucket {bucket}: ask \
          with --config\n",
         line(&folder),
         line(&path),
@@ -259,12 +259,10 @@ async fn of_settings(tool: &Tool, which: &Which<'_>) -> Result<Loaded, Output> {
             Ok(Loaded::new(accept(path, files, &tool.defaults.audit)?, tool.defaults.clone()))
         }
         (Some(PolicySource::Directory(path)), Which::Named(_) | Which::At(_)) => {
-            Err(Output::wrong(Problem::error("no-log", "a folder has no revisions to name").help(
-                format!(
-                    "{settings} serves the folder {}; a git revision of it is given as --policy",
-                    path.display()
-                ),
-            )))
+            Err(Output::wrong(Problem::error("no-log", "a folder has no revisions").help(format!(
+                "{settings} serves the folder {}; a git revision of it is given as --policy",
+                path.display()
+            ))))
         }
         // What cannot be asked is no answer of "no".
         (Some(PolicySource::Bucket(_)), _) => {
@@ -353,7 +351,7 @@ pub(super) fn moment(text: &str) -> Result<jiff::Timestamp, String> {
     let local: Result<jiff::civil::DateTime, _> = text.parse();
     local
         .and_then(|local| jiff::tz::TimeZone::system().to_timestamp(local))
-        .map_err(|_| "write 2026-11-20T10:00:00Z, or 2026-11-20T10:00 for the time here".to_owned())
+        .map_err(|_| "write 2026-11-20T10:00:00Z, or 2026-11-20T10:00 for local time".to_owned())
 }
 
 /// How a revision came to be, for people.

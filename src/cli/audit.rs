@@ -209,12 +209,13 @@ impl Tail {
         if once.left_out() > 0 {
             let messages = messages(once.left_out());
             note(&format!(
-                "{messages} of other instances about the same changes left out: --format json has them"
+                "{messages} of other instances about the same changes were left out; --format \
+                 json shows them"
             ));
         }
         if foreign > 0 {
             let messages = messages(foreign);
-            note(&format!("{messages} foreign: `solewriter audit stats` says who published them"));
+            note(&format!("{messages} foreign; `solewriter audit stats` says who published them"));
         }
         Ok(ExitCode::SUCCESS)
     }

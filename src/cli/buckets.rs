@@ -143,7 +143,7 @@ async fn audit(tool: &Tool) -> Result<Option<(async_nats::Client, AuditStreams)>
             Ok(Some((client, streams.clone())))
         }
         Err(problems) if problems.iter().all(|p| p.code == "missing-setting") => {
-            let note = "note: the audit streams are not looked at: [audit_admin] nkey_seed is not \
+            let note = "note: the audit streams were not looked at: [audit_admin] nkey_seed is not \
                         set\n";
             let _ = Output { out: String::new(), err: note.to_owned(), code: YES }.print();
             Ok(None)
@@ -176,7 +176,7 @@ impl Asked {
             plan.without_ttl(&server).into_iter().map(|bucket| bucket.bucket.as_str()).collect();
         (!names.is_empty()).then(|| {
             format!(
-                "nats-server {} knows no `key_ttl` (it takes 2.11 or newer): it would keep every \
+                "nats-server {} does not know `key_ttl` (2.11 or newer does): it would keep every \
                  value for ever, and say nothing\n  declared with `key_ttl = true`: {}\n",
                 line(&server),
                 names.join(", ")
@@ -252,8 +252,7 @@ impl Apply {
         }
         // What was agreed to is what is done: somebody else may have been here meanwhile.
         if asked.plan().await? != plan {
-            let err =
-                "error: the buckets changed meanwhile; nothing was changed here: look again\n";
+            let err = "error: somebody else changed the buckets meanwhile, so nothing was changed: look again\n";
             return Ok(Output { out: String::new(), err: err.to_owned(), code: NO });
         }
         let done = asked.apply(&plan).await;
@@ -314,7 +313,7 @@ impl Apply {
 /// Asks the person at the terminal.
 fn confirmed() -> Result<bool, Output> {
     if !std::io::stdin().is_terminal() {
-        return Err(failed(&"nobody is there to ask: add --yes to apply this"));
+        return Err(failed(&"there is no terminal to ask on: add --yes to apply this"));
     }
     let mut stderr = std::io::stderr().lock();
     let _ = write!(stderr, "Apply this? [y/N] ");

@@ -110,8 +110,8 @@ pub(super) fn grant_all(validated: Validated, defaults: &Defaults) -> Result<Val
                 let (name, at, count) = (&service.name, &service.at, grant.subjects());
                 let message = format!("service `{name}` ({at}) gets {count} subjects");
                 let problem = Problem::warning("many-subjects", message).help(format!(
-                    "from {MANY_SUBJECTS} on, each login keeps nats-server busy for some 20 ms and \
-                     the connection carries them all; {SPLIT}"
+                    "with {MANY_SUBJECTS} or more, each login keeps nats-server busy for some 20 \
+                     ms, and the connection holds all of them; {SPLIT}"
                 ));
                 problems.push(problem);
             }
@@ -125,5 +125,4 @@ pub(super) fn grant_all(validated: Validated, defaults: &Defaults) -> Result<Val
 }
 
 /// What to do about a grant that is too large.
-const SPLIT: &str = "name what it needs instead of `reads = [\"*\"]`, write one subject with a \
-                     wildcard for many, or split the service";
+const SPLIT: &str = "list what it needs instead of `reads = [\"*\"]`, use one subject with a wildcard for many, or split the service";

@@ -160,7 +160,7 @@ fn audit_streams(text: &str) -> Result<AuditStreams, String> {
     let api = match rest {
         [] => None,
         [api] => Some(*api),
-        _ => return Err("write two streams, and what requests to them begin with".to_owned()),
+        _ => return Err("write two streams and their API prefix".to_owned()),
     };
     let (events, services) = (StreamName::parse(events)?, StreamName::parse(services)?);
     Ok(AuditStreams::new(Some(&events), Some(&services), api)?)
@@ -247,7 +247,7 @@ pub(super) fn accept(
         Err(problems) => {
             let mut output = Output::wrong(problems.clone());
             output.err += &format!(
-                "\nthe policy {} does not hold: {}; nothing can be said about it\n",
+                "\nthe policy {} does not hold: {}; so there is no answer\n",
                 name.display(),
                 problems.summary()
             );

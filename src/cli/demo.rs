@@ -200,9 +200,8 @@ impl DemoTestbed {
         let value = orders.get("orders", "1001").await?;
         said("orders", "get orders/1001", &format!("{value:?}"));
 
-        say(
-            "\n2. Another service reads what it was granted.   [service.billing] reads = [\"orders\"]",
-        );
+        say("\n2. Another service reads what it was granted.   [service.billing] reads = \
+             [\"orders\"]");
         let mut billing = self.connect("billing").await?;
         let value = billing.get("orders", "1001").await?;
         said("billing", "get orders/1001", &format!("{value:?}"));
@@ -235,9 +234,8 @@ impl DemoTestbed {
         let value = quotes.get("orders", "1001").await?;
         said("quotes", "get orders/1001", &format!("{value:?}"));
 
-        say(
-            "\n6. All of it is in the audit streams.  [service.auditor] audits = [\"AUDIT_EVENTS\", ...]",
-        );
+        say("\n6. All of it is in the audit streams.  [service.auditor] audits = \
+             [\"AUDIT_EVENTS\", ...]");
         self.audit().await
     }
 
@@ -300,7 +298,7 @@ impl DemoTestbed {
         say(&format!("\nEdit {} and connect again.", self.deployment.policy().display()));
         say(&format!("The admin (account STATE) is {}/admin.nk.", keys.display()));
         say(&format!(
-            "Is it sound? solewriter doctor -c {} --nats-servers {}",
+            "To check it: solewriter doctor -c {} --nats-servers {}",
             self.deployment.settings().display(),
             self.server.client_url(),
         ));

@@ -114,8 +114,7 @@ impl DiffCommand {
         if refused.is_empty() {
             return Ok(Output::data(out, YES));
         }
-        let err =
-            format!("refused: there is a {}, and --fail-on says so\n", refused.join(" and a "));
+        let err = format!("refused because of --fail-on: there is a {}\n", refused.join(" and a "));
         Ok(Output { out, err, code: NO })
     }
 }

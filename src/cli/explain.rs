@@ -347,7 +347,7 @@ impl Subject<'_> {
         if answer.reach == Reach::Part {
             text += match (question.verb(), answer.accepted) {
                 (Verb::Subscribe, true) => {
-                    "  nats-server takes this subscription, and delivers only that part\n"
+                    "  nats-server accepts this subscription, and delivers only that part\n"
                 }
                 (Verb::Subscribe, false) => {
                     "  nats-server refuses this subscription as a whole; ask for that part\n"

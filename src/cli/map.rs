@@ -52,7 +52,7 @@ impl MapCommand {
     #[must_use]
     pub fn run(self) -> ExitCode {
         if self.focus.is_some() && matches!(self.format, Format::Html | Format::Json) {
-            return wrong(&"--focus is for mermaid and dot; the page has a search of its own");
+            return wrong(&"--focus is for mermaid and dot; the page has its own search");
         }
         let mut audit = self.audit.streams().clone();
         let files = match self.served.load(self.dir.path()) {

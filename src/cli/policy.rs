@@ -175,7 +175,7 @@ fn ambiguous(newer: &Entry, older: &Entry) -> Output {
     let problem = Problem::error(
         "ambiguous-revision",
         format!(
-            "revisions {} and {} both begin so, and are different policies: {} and {}",
+            "revisions {} and {} both begin like that, and are different policies: {} and {}",
             newer.number,
             older.number,
             line(&newer.policy),

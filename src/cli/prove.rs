@@ -102,7 +102,7 @@ impl Prove {
         };
         if !self.yes {
             say(&self.plan(&place, &tool));
-            return wrong(&"nothing was done; --yes does it");
+            return wrong(&"nothing was done; add --yes to do it");
         }
         let admin = match tool.admin() {
             Ok(seed) => RawLogin::Nkey(Arc::new(seed)),
@@ -135,11 +135,11 @@ impl Prove {
         let servers = crate::nats::connect::addresses(&tool.servers).join(", ");
         let policy = match place {
             Place::Folder(folder) => format!(
-                "write {}, and remove it in the end: two services, two buckets",
+                "write {}, and remove it at the end: two services, two buckets",
                 folder.join(format!("{name}.toml")).display()
             ),
             Place::Prepared(dir) => {
-                format!("leave the policy alone; the probers' keys are in {}", dir.display())
+                format!("do not change the policy; the probers' keys are in {}", dir.display())
             }
         };
         let count = attacks().count() + 1;
@@ -167,15 +167,12 @@ impl Prove {
         let written = probers.write(place, &tool.defaults)?;
         let outcome = tokio::select! {
             outcome = self.attack(&stage, tool, &probers, when) => outcome,
-            _ = terminate.recv() => Err("stopped before the end: there is no verdict".to_owned()),
-            _ = interrupt.recv() => Err("stopped before the end: there is no verdict".to_owned()),
+            _ = terminate.recv() => Err("stopped early: there is no verdict".to_owned()),
+            _ = interrupt.recv() => Err("stopped early: there is no verdict".to_owned()),
         };
         let mut left = Vec::new();
         if let Err(error) = stage.strike().await {
-            left.push(format!(
-                "the buckets {0}-a and {0}-b may be there still: {error}",
-                self.name
-            ));
+            left.push(format!("the buckets {0}-a and {0}-b may still exist: {error}", self.name));
         }
         if let Err(error) = written.remove() {
             left.push(error);
@@ -280,7 +277,7 @@ async fn attempt(attack: &Attack, stage: &Testbed) -> Tried {
     if attack.rehearsed {
         match is_answered(attack, stage).await {
             Ok(true) => {}
-            Ok(false) => return Tried::unknown(attack, "what it asks is not answered at all"),
+            Ok(false) => return Tried::unknown(attack, "its request is not answered at all"),
             Err(error) => return Tried::unknown(attack, &error.to_string()),
         }
     }
@@ -310,7 +307,7 @@ async fn gateway(stage: &Testbed, tool: &Tool) -> Option<Tried> {
                 outcome: Outcome::Succeeded,
                 ending: None,
                 evidence: format!(
-                    "not tried, but known to: {} is the gateway {}",
+                    "not tried, but known to succeed: {} is the gateway {}",
                     server.name(),
                     super::common::line(name)
                 ),

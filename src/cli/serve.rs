@@ -211,11 +211,11 @@ async fn serve(
         what = ended(&mut tasks, &mut together, stopped) => {
             tracing::error!(
                 event = "task_ended", what,
-                "this must not happen, and without it the service is none: stopping",
+                "this must not happen, and the service cannot work without it: stopping",
             );
             let _ = stop.send(true);
             let outcome = running.await.map_err(|error| error.to_string());
-            outcome.and_then(|()| Err(format!("this ended before the service did: {what}")))
+            outcome.and_then(|()| Err(format!("this part ended too early: {what}")))
         }
     };
     // The others hear that this one leaves; they would find out by themselves.

@@ -191,7 +191,7 @@ impl List {
                 let mut all: Vec<_> = several.into_iter().collect();
                 all.sort_unstable();
                 return Err(cannot(&format!(
-                    "several revisions begin with {}, give more of it: {}",
+                    "several revisions begin with {}; give more digits: {}",
                     line(beginning),
                     all.join(", ")
                 )));
@@ -246,11 +246,11 @@ impl Close {
         let whole = failed.is_empty() && seen.complete;
         let code = if whole { YES } else { NO };
         if !seen.complete {
-            failed += "there may be more: not every server told of its connections\n";
+            failed += "there may be more: not every server listed its connections\n";
         }
         let out = format!(
-            "closed {}; {gone} had ended before. Their clients come back and get what the policy \
-             says; to keep them out, disable the service\n",
+            "closed {}; {gone} had ended before. Their clients reconnect and get the permissions \
+             of the policy; to keep them out, disable the service\n",
             count(closed, "connection", "connections"),
         );
         Ok(Output { out, err: format!("{}{failed}", seen.notes), code })
@@ -261,7 +261,7 @@ impl Close {
 #[allow(clippy::print_stdout)]
 fn agreed(question: &str) -> Result<bool, Output> {
     if !std::io::stdin().is_terminal() {
-        return Err(cannot(&"nobody can be asked here: repeat it with --yes"));
+        return Err(cannot(&"there is no terminal to ask on: repeat it with --yes"));
     }
     print!("{question} [y/N] ");
     let _ = std::io::stdout().flush();
@@ -290,7 +290,7 @@ async fn look(
         survey(system, &accounts(tool), Some).await.map_err(|error| cannot(&error))?;
     if all.servers.is_empty() {
         return Err(cannot(
-            &"no server answers: is [system] nkey_seed the seed of a user whose account imports that, \
+            &"no server answers: does [system] nkey_seed belong to a user whose account imports that, \
               and is that user in auth_callout.auth_users?",
         ));
     }
@@ -300,7 +300,8 @@ async fn look(
             writeln!(notes, "warning: {} of {} servers answered", all.servers.len(), all.expected);
     }
     for (server, error) in &all.failures {
-        let _ = writeln!(notes, "warning: {} did not tell everything: {error}", line(&server.name));
+        let _ =
+            writeln!(notes, "warning: the list of {} is not complete: {error}", line(&server.name));
     }
     let (complete, sessions) = (all.complete(), all.found);
     let now = jiff::Timestamp::now().as_second();
@@ -357,7 +358,7 @@ impl Standard {
             }
         };
         if served.is_empty() && policy.is_none() {
-            notes.push_str("note: no policy to compare with, so what is current is not known\n");
+            notes.push_str("note: there is no policy to compare with, so it is unknown which connections are current\n");
         }
         let mut grants: HashMap<String, HashSet<String>> = HashMap::new();
         for session in sessions.iter().filter(|s| served.contains(&s.name.revision)) {

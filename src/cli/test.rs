@@ -70,7 +70,7 @@ impl Test {
             let message = format!("no expectation in {}", self.dir.path().display());
             return Err(Output::wrong(
                 Problem::error("no-expectations", message)
-                    .help("put `[[expect]]` tables into a file that ends in `.test.toml` there"),
+                    .help("put `[[expect]]` tables into a file there that ends in `.test.toml`"),
             ));
         }
         let judge = Judge::new(policy, &sources, &self.grants.defaults());

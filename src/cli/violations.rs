@@ -307,7 +307,7 @@ async fn keep_current(store: Arc<Store>, audit: AuditStreams, mut watcher: Watch
                 summary = problems.summary(),
                 problems =
                     brief(&problems.render(Style::Plain), problems.count(Severity::Error) as u64,),
-                "owners are still those of the policy before",
+                "owners are still those of the previous policy",
             ),
             Err(_) => {}
         }

@@ -85,7 +85,7 @@ fn admin(tool: &Tool, streams: &AuditStreams) -> Result<Seed<User>, Output> {
     let seed = if streams.are_beside_buckets() { tool.admin() } else { tool.audit_admin() };
     seed.map_err(|problems| {
         let mut output = Output::wrong(problems);
-        output.err += "or give --nkey-seed: a service that reads the streams has a seed, too\n";
+        output.err += "or give --nkey-seed, the seed of a service that reads the streams\n";
         output
     })
 }

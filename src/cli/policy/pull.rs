@@ -61,7 +61,7 @@ impl Pull {
         let found = Directory::new(&self.dir).read().map_err(Output::wrong)?;
         if !solewriter_core::policy::validate::revision(&found).is_written(&entry.policy) {
             return Err(failed(&format!(
-                "{} is not revision {} now: did somebody else write to it?",
+                "{} is not revision {}: did somebody else write to it at the same time?",
                 self.dir.display(),
                 entry.number
             )));

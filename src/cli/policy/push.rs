@@ -95,7 +95,7 @@ impl Push {
         let newest = head.as_ref().map_or(0, |head| head.number);
         if let Some(expected) = self.expect.filter(|expected| *expected != newest) {
             return Err(failed(&format!(
-                "revision {newest} is the newest, not {expected}: look at it, then push again"
+                "the newest revision is {newest}, not {expected}: look at it, then push again"
             )));
         }
         let words = self.how.words(self.message.clone(), None)?;
@@ -143,7 +143,7 @@ impl Rollback {
             Err(problems) => {
                 let number = target.number;
                 let mut output = Output::wrong(problems);
-                output.err += &format!("revision {number} does not hold any more\n");
+                output.err += &format!("revision {number} is not valid any more\n");
                 output.code = NO;
                 return Err(output);
             }
@@ -177,8 +177,9 @@ impl How {
             return Ok(true);
         }
         if !std::io::stdin().is_terminal() {
-            let problem = Problem::error("not-asked", "there is nobody to ask: nothing was pushed");
-            return Err(Output::wrong(problem.help("say --yes to push without being asked")));
+            let problem =
+                Problem::error("not-asked", "there is no terminal to ask on: nothing was pushed");
+            return Err(Output::wrong(problem.help("add --yes to push without a question")));
         }
         say(&format!("{question} [y/N] "));
         let _ = std::io::stdout().flush();
@@ -208,7 +209,7 @@ async fn push(
     let Proposal { files, policy, name } = proposal;
     if let Some(head) = head.as_ref().filter(|head| head.policy == policy.revision().whole()) {
         let text = format!(
-            "nothing to push: revision {} is this policy already ({})\n",
+            "nothing to push: revision {} already is this policy ({})\n",
             head.number,
             short(&head.policy)
         );
@@ -240,7 +241,7 @@ async fn push(
     }
     let serving = status::wait(instances, &entry, how.wait).await?;
     say(&match serving {
-        0 => "no instance answers, so nobody serves it yet\n".to_owned(),
+        0 => "no instance answers, so none serves it yet\n".to_owned(),
         1 => "1 instance serves it\n".to_owned(),
         all => format!("all {all} instances serve it\n"),
     });
@@ -268,7 +269,7 @@ async fn shown(
             diff::described((&old, &before.policy), (name, policy), &tool.defaults)
         }
         Err(problems) => Ok(format!(
-            "revision {} does not hold for this version ({}), so there is nothing to compare with\n",
+            "revision {} is not valid for this version ({}), so there is nothing to compare with\n",
             head.number,
             problems.summary()
         )),

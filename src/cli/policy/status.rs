@@ -185,7 +185,7 @@ pub(super) async fn wait(
             let behind: Vec<Report> =
                 reports.iter().filter(|report| !serves(report)).cloned().collect();
             let err = format!(
-                "{}\nrevision {} is pushed, and {} of {} do not serve it\n",
+                "{}\nrevision {} is pushed, but {} of {} do not serve it\n",
                 table(&behind, jiff::Timestamp::now().as_second()),
                 entry.number,
                 behind.len(),

@@ -55,9 +55,9 @@ impl Consumers {
         let tool = self.settings.load()?;
         let accounts = accounts(&tool).await?;
         let policy = named_by(&tool).await?.policy;
-        let found = survey(&accounts, &policy, tool.sessions.consumers).await.map_err(|error| {
-            cannot(&format!("{error}; is it so that {}?", connect::CONSUMERS_NEED))
-        })?;
+        let found = survey(&accounts, &policy, tool.sessions.consumers)
+            .await
+            .map_err(|error| cannot(&format!("{error}; check that {}", connect::CONSUMERS_NEED)))?;
         let view = ConsumersView::of(&found, policy.revision().whole());
         let out = match self.format {
             Format::Json => json(&view),
@@ -125,7 +125,7 @@ fn text(view: &ConsumersView<'_>) -> String {
     }
     let _ = writeln!(
         text,
-        "{} that no grant covers or that are too many; {} in order, on {}, by revision {}",
+        "{} that no grant covers or that are above the limit; {} in order, on {}, by revision {}",
         count(view.consumers.len(), "consumer", "consumers"),
         view.covered,
         count(view.streams, "stream", "streams"),
