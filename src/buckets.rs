@@ -286,7 +286,7 @@ impl Other {
         let mut dangers = Vec::new();
         for subject in stream.subjects().filter(|s| own.as_deref() != Some(*s)) {
             if let Some(what) = touches(subject) {
-                dangers.push(format!("it takes up `{subject}`, which are {what}"));
+                dangers.push(format!("it captures `{subject}`, which are {what}"));
             }
         }
         let republished = stream.config.get("republish").and_then(|r| r.get("dest"));

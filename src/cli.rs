@@ -30,6 +30,7 @@ pub mod prove;
 pub mod schema;
 pub mod serve;
 pub mod sessions;
+pub mod settings;
 pub mod test;
 pub mod upgrade;
 pub mod violations;
@@ -40,8 +41,8 @@ pub const FAILED: u8 = 1;
 
 /// One keyspace, one writer: a NATS authorization callout service.
 ///
-/// nats-server asks solewriter about each connection; solewriter proves who holds the NKEY,
-/// looks up what that service owns, and answers with exactly the permissions for it.
+/// nats-server asks solewriter about each connection. solewriter proves that the client has the
+/// NKEY of a service, looks up the rules of that service, and answers with exactly those permissions.
 #[derive(Parser)]
 #[command(name = "solewriter", version, propagate_version = true, max_term_width = 100)]
 pub struct Cli {
@@ -70,6 +71,7 @@ enum Command {
     Prove(prove::Prove),
     Sessions(sessions::Sessions),
     Map(map::MapCommand),
+    Settings(settings::SettingsCommand),
     Schema(schema::Schema),
     Completions(completions::Completions),
     Man(man::Man),
@@ -99,6 +101,7 @@ impl Cli {
             Command::Prove(prove) => prove.run(),
             Command::Sessions(sessions) => sessions.run(),
             Command::Map(map) => map.run(),
+            Command::Settings(settings) => settings.run(),
             Command::Schema(schema) => schema.run(),
             Command::Completions(completions) => completions.run(),
             Command::Man(man) => man.run(),

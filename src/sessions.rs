@@ -57,7 +57,7 @@ pub fn reach_without_system_user(policy: &Policy, defaults: &Defaults) -> Durati
 #[must_use]
 pub fn without_system_user(policy: &Policy, defaults: &Defaults) -> String {
     format!(
-        "a change of the policy reaches open connections after at most {} s, when their \
+        "a policy change reaches open connections after at most {} s, when their \
          permissions expire; set [system] nkey_seed to reach them at once",
         reach_without_system_user(policy, defaults).as_secs()
     )

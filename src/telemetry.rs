@@ -211,7 +211,7 @@ impl Metrics {
         );
         registry.register(
             "rejected_requests",
-            "Requests that did not prove to come from a server, and got no reply",
+            "Requests without proof that a server sent them; they got no reply",
             metrics.rejected.clone(),
         );
         registry.register(
@@ -221,7 +221,7 @@ impl Metrics {
         );
         registry.register(
             "lost_log_lines",
-            "Log lines that nobody took fast enough",
+            "Log lines lost because nobody read them fast enough",
             log_writer::LOST.clone(),
         );
         registry.register_with_unit(
@@ -237,7 +237,7 @@ impl Metrics {
         );
         registry.register(
             "nats_connected",
-            "Connections to nats-server that stand",
+            "Open connections to nats-server",
             metrics.connected.clone(),
         );
         registry.register(
@@ -321,7 +321,7 @@ impl Metrics {
         );
         registry.register_with_unit(
             "audit_spool",
-            "What the events on disk take",
+            "Size of the events on disk",
             Unit::Bytes,
             self.audit_spool_bytes.clone(),
         );

@@ -36,19 +36,19 @@ pub struct Place<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Foreign {
     /// Neither on `audit.events.<producer>.<run>` nor on `audit.services.<service>`.
-    #[error("its subject names no producer and run")]
+    #[error("its subject does not name a producer and a run")]
     Subject,
     /// No JSON, or not what an event has.
-    #[error("it is no event")]
+    #[error("it is not an event")]
     NoEvent,
     /// The body names another producer or run.
-    #[error("it claims to come from somebody else")]
+    #[error("its source is not its producer")]
     Source,
     /// Of a type that only solewriter's own instances make, or that nobody does.
-    #[error("its producer makes no events of that type")]
+    #[error("its producer may not publish events of that type")]
     Type,
     /// It speaks for another service than its producer.
-    #[error("it speaks for another service")]
+    #[error("it is about another service")]
     Service,
 }
 

@@ -45,12 +45,12 @@ pub enum ReadError {
     Connect(String),
     /// No such stream, or not for us.
     #[error(
-        "the stream {0} does not answer: is it created (`solewriter buckets apply`), and, of a \
-         service, does the policy say `audits = [\"{0}\"]` for this key? {1}"
+        "the stream {0} does not answer: was it created (`solewriter buckets apply`)? If you \
+         read as a service, does the policy have `audits = [\"{0}\"]` for it? {1}"
     )]
     Stream(String, String),
     /// It stopped in between.
-    #[error("reading broke off: {0}")]
+    #[error("reading ended early: {0}")]
     Broken(String),
 }
 

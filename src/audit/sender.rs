@@ -40,11 +40,11 @@ pub struct Target {
 pub(super) enum SendError {
     #[error("no connection to nats-server: {0}")]
     Connect(String),
-    #[error("no stream takes {0}: is it created, and imported (see docs/audit.md)?")]
+    #[error("no stream takes {0}: was it created, and is it imported (see docs/audit.md)?")]
     NoStream(String),
     #[error("the stream did not acknowledge an event: {0}")]
     Refused(String),
-    #[error("the stream {0} took the event, and it should be {1}")]
+    #[error("the stream {0} took the event, but it should be {1}")]
     OtherStream(String, String),
     #[error("no answer within {} s", PATIENCE.as_secs())]
     Timeout,
@@ -181,7 +181,7 @@ async fn connect(target: &Target, lost: &Arc<Notify>) -> Result<Client, SendErro
                         Event::Disconnected | Event::Closed => lost.notify_one(),
                         Event::ServerError(error) => tracing::error!(
                             event = "audit_not_permitted", %error,
-                            "nats-server refuses the audit stream's connection something",
+                            "nats-server refused something on the connection to the audit stream",
                         ),
                         _ => {}
                     }

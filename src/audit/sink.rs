@@ -255,7 +255,7 @@ impl SinkWorker {
                         tracing::error!(
                             event = "audit_spool_full",
                             limit = self.spool.limit,
-                            "the spool is full: events get lost from now on, and are counted",
+                            "the spool is full: from now on events are lost, and counted",
                         );
                     }
                     Loss::one(record.sequence).add_to(&mut self.lost);
@@ -317,7 +317,7 @@ impl SinkWorker {
                 error = what,
                 pending,
                 bytes,
-                "events do not get into the audit stream; they are kept and sent later",
+                "events do not reach the audit stream; they are kept and sent later",
             );
         }
     }
@@ -389,7 +389,7 @@ impl SinkWorker {
         // There is room: one question at a time.
         match self.ask.try_send(question) {
             Ok(()) => self.on_its_way = Some((instance, way)),
-            Err(_) => self.failed("the thread that sends is gone"),
+            Err(_) => self.failed("the sending thread has ended"),
         }
     }
 
@@ -401,7 +401,7 @@ impl SinkWorker {
     /// These need not be sent any more, and the stream has so many of them.
     fn got_through(&mut self, instance: &str, lines: &[Line], stored: usize) {
         if let Err(error) = self.sending(instance).run.done(lines) {
-            self.say(&format!("cannot note what the stream has: {error}"));
+            self.say(&format!("cannot record what the stream has: {error}"));
         }
         self.intake.metrics().audit_published(stored as u64);
         self.count();
@@ -420,9 +420,9 @@ impl SinkWorker {
         recorder.record(Event::Trouble(Trouble {
             reason: "audit_id_taken".to_owned(),
             detail: format!(
-                "the stream has messages under the ids of {} events of {instance} that were never \
-                 sent before, from number {} on, and dropped the events; the log has them. Somebody \
-                 who publishes to the stream chose these ids",
+                "the stream dropped {} events of {instance}, from number {} on, because it \
+                 already had messages with their ids, although they were never sent before. The \
+                 log has the events. Somebody else who publishes to the stream used these ids",
                 loss.count, loss.first
             ),
             service: None,
@@ -438,8 +438,7 @@ impl SinkWorker {
         recorder.record(Event::Trouble(Trouble {
             reason: "audit_spool_damaged".to_owned(),
             detail: format!(
-                "{count} events that waited in the spool of {instance} are there no more; the log \
-                 has them"
+                "{count} events that waited in the spool of {instance} are gone; the log has them"
             ),
             service: None,
         }));
@@ -496,7 +495,7 @@ impl SinkWorker {
             tracing::info!(
                 event = "audit_flowing",
                 after_seconds = since.elapsed().as_secs(),
-                "events get into the audit stream again",
+                "events reach the audit stream again",
             );
         }
     }
@@ -545,8 +544,8 @@ impl SinkWorker {
             None => Event::Trouble(Trouble {
                 reason: "audit_end_unknown".to_owned(),
                 detail: format!(
-                    "the run {instance} was killed, and its count of events is gone with the \
-                     machine's memory: those of its last milliseconds after number {} may be \
+                    "the run {instance} was killed, and its count of events was lost with the \
+                     machine's memory. Events of its last milliseconds, after number {}, may be \
                      missing from the stream; the log has them",
                     run.last()
                 ),

@@ -84,7 +84,7 @@ const SETTINGS: [Setting; 18] = [
         "subjects",
         None,
         Absent::Empty,
-        Some("other subjects than the bucket's own are no keys of it"),
+        Some("subjects other than the bucket's own are not its keys"),
     ),
     setting("description", Some("description"), Absent::Empty, None),
     setting("max_msgs_per_subject", Some("history"), Absent::Unlimited, None),
@@ -97,13 +97,13 @@ const SETTINGS: [Setting; 18] = [
         "max_msgs",
         None,
         Absent::Unlimited,
-        Some("a cap on the number of values, which one owner can use up"),
+        Some("one owner can use up a limit on the number of values"),
     ),
     setting("num_replicas", Some("replicas"), Absent::Zero, None),
     setting("storage", Some("storage"), Absent::Empty, None),
     setting("compression", Some("compression"), Absent::None, None),
     setting("discard", Some("discard"), Absent::Empty, None),
-    setting("retention", None, Absent::Empty, Some("values go once they were read")),
+    setting("retention", None, Absent::Empty, Some("values are removed once they are read")),
     setting("allow_direct", Some("direct"), Absent::False, None),
     setting("allow_rollup_hdrs", Some("rollup"), Absent::False, None),
     setting("duplicate_window", Some("duplicate_window"), Absent::Zero, None),
@@ -123,22 +123,10 @@ const OFF: [(&str, &str, Class); 13] = [
     ("subject_transform", "a put to one key is stored under another", Class::Safe),
     ("allow_msg_schedules", "a put can make the server write to other keys later", Class::Recreate),
     ("allow_msg_counter", "values are counters, which puts add to", Class::Recreate),
-    (
-        "allow_atomic",
-        "puts in batches are not covered by what was tested of shared buckets",
-        Class::Safe,
-    ),
-    (
-        "allow_batched",
-        "puts in batches are not covered by what was tested of shared buckets",
-        Class::Safe,
-    ),
+    ("allow_atomic", "puts in batches were not tested with shared buckets", Class::Safe),
+    ("allow_batched", "puts in batches were not tested with shared buckets", Class::Safe),
     ("no_ack", "a put is not confirmed", Class::Safe),
-    (
-        "discard_new_per_subject",
-        "a key that has its history full takes no more values",
-        Class::Safe,
-    ),
+    ("discard_new_per_subject", "a key with a full history takes no more values", Class::Safe),
     ("sealed", "it takes no more values", Class::Recreate),
     ("mirror_direct", "values are read from a mirror, which may be behind", Class::Safe),
     ("persist_mode", "a put is confirmed before it is kept", Class::Recreate),
@@ -203,8 +191,8 @@ enum Rule {
 }
 
 const FORGOTTEN: &str = "events can be removed";
-const REACHED: &str = "what others publish or store becomes events";
-const CROWDED: &str = "events push out, or keep out, those of others";
+const REACHED: &str = "what others publish or store would become events";
+const CROWDED: &str = "events of one service push out, or keep out, those of others";
 const OTHERWISE: &str = "it does not take events as solewriter and services publish them";
 
 /// The fields of an audit stream that matter, and why.
@@ -222,7 +210,12 @@ const AUDIT: [(&str, Rule, Class, &str); 24] = [
     ("deny_purge", Rule::Exact, Class::Safe, FORGOTTEN),
     ("allow_rollup_hdrs", Rule::Exact, Class::Safe, FORGOTTEN),
     ("allow_msg_ttl", Rule::Exact, Class::Recreate, FORGOTTEN),
-    ("duplicate_window", Rule::AtLeast, Class::Safe, "what is sent again may be there twice"),
+    (
+        "duplicate_window",
+        Rule::AtLeast,
+        Class::Safe,
+        "an event that is sent again may be stored twice",
+    ),
     ("allow_direct", Rule::Exact, Class::Safe, "the sink cannot ask which events are there"),
     ("no_ack", Rule::Exact, Class::Safe, "nobody knows which events are there"),
     ("sealed", Rule::Exact, Class::Recreate, "it takes no more events"),
@@ -403,7 +396,7 @@ fn cost(
         "max_bytes"
             if lowered(-1) && declared.as_u64().is_some_and(|cap| cap < stream.state.bytes) =>
         {
-            loses("it holds more than that: values are deleted, or no new one is taken")
+            loses("it is larger than that now: values are deleted, or new ones refused")
         }
         "discard" if declared == "old" && bucket.max_bytes.is_some() => {
             loses("once it is full, each put deletes the oldest value of some key")

@@ -22,13 +22,13 @@ const MOST_STREAMS: usize = 100_000;
 pub enum StreamsError {
     /// JetStream is not enabled in the account, or not at all.
     #[error(
-        "the account of this user has no JetStream: is it the admin of the account that holds the \
-         buckets, and is `jetstream: enabled` there?"
+        "the account of this user has no JetStream: is it the admin of the account of the \
+         buckets, and does that account have `jetstream: enabled`?"
     )]
     NoJetStream,
     /// No answer in time.
     #[error(
-        "JetStream did not answer {subject} within {} s: may this user ask it? It has to be the \
+        "JetStream did not answer {subject} within {} s: may this user ask it? It must be the \
          admin of the account",
         PATIENCE.as_secs()
     )]
@@ -66,7 +66,7 @@ pub enum StreamsError {
     #[error("the account has more than {MOST_STREAMS} streams")]
     TooMany,
     /// Some servers of the cluster did not answer, so that not every stream is known.
-    #[error("JetStream could not tell of these streams now: {0}")]
+    #[error("JetStream could not describe these streams now: {0}")]
     Missing(String),
 }
 

@@ -46,7 +46,7 @@ impl fmt::Display for BucketPlan {
             Action::Keep => "is as declared",
             Action::Create => "will be created",
             Action::Update => "will be updated",
-            Action::Recreate => "cannot be made as declared in place",
+            Action::Recreate => "cannot be changed to what is declared",
         };
         let kind = if self.stream == self.bucket { "stream" } else { "bucket" };
         writeln!(f, "{kind} {} ({}) {what}", self.bucket, self.declared_at)?;
@@ -88,7 +88,7 @@ impl fmt::Display for BucketPlan {
         {
             writeln!(
                 f,
-                "    make it anew: stop its owners, back it up, delete it, apply, restore"
+                "    create it again: stop its owners, back it up, delete it, apply, restore"
             )?;
         }
         Ok(())
@@ -97,9 +97,9 @@ impl fmt::Display for BucketPlan {
 
 impl fmt::Display for Other {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "stream {} is no declared bucket", self.stream)?;
+        write!(f, "stream {} is not a declared bucket", self.stream)?;
         if let Some(danger) = &self.danger {
-            write!(f, "\n  ! DANGER  {danger}\n    delete the stream, or take that out of it")?;
+            write!(f, "\n  ! DANGER  {danger}\n    delete the stream, or remove that setting")?;
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::policy::{connect_to_read, head, named, unread};
 use super::{git, runtime};
-use crate::cli::common::{GrantArgs, Output, WRONG, accept, line, read, time};
+use crate::cli::common::{FOLDER, GrantArgs, Output, WRONG, accept, line, read, time};
 use crate::config::{Overrides, PolicySource, Tool};
 use crate::doctor::look::mappings;
 use crate::doctor::seen::Blind;
@@ -22,15 +22,13 @@ use solewriter_core::policy::validate::revision;
 
 /// The newest revision of what is served, as OLD or NEW.
 pub(super) const SERVED: &str = "served";
-/// What the policy's folder is called where nobody says.
-pub(super) const FOLDER: &str = "policy";
 /// What settings are called where nobody says.
 pub(super) const SETTINGS: &str = "solewriter.toml";
 
 /// Which policy is asked about.
 #[derive(Args, Clone, Debug)]
 pub struct PolicyArgs {
-    /// The directory of policy files; or a git revision of the directory `policy` (`HEAD~1`), or
+    /// The directory of policy files. Or a git revision of the directory `policy` (`HEAD~1`), or
     /// REVISION:PATH with the path from the top of the repository. Beside --config, a directory: a
     /// note says when it is not what is served [default: policy].
     #[arg(short, long, value_name = "DIR|REVISION")]
@@ -44,13 +42,13 @@ pub struct PolicyArgs {
 /// What is served, instead of a folder.
 #[derive(Args, Clone, Debug)]
 pub struct ServedArgs {
-    /// Ask what is served instead: the settings file of `serve` says where it comes from, and
-    /// account and lifetime are those of its [grants].
+    /// Use the policy that is served. FILE is the settings file of `serve`: it names the policy,
+    /// the account and the lifetime.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// A revision of the policy bucket that is served: its number, or the beginning of its policy
-    /// revision.
-    #[arg(long, value_name = "REVISION", requires = "config")]
+    /// With --config: a revision of the policy bucket, by its number or by the beginning of its
+    /// policy revision.
+    #[arg(short, long, value_name = "REVISION", requires = "config")]
     revision: Option<String>,
 }
 
@@ -160,8 +158,8 @@ impl PolicyArgs {
                 served(config, &which, compared(self.policy.as_deref(), &which)?)
             }
             None => Err(Output::wrong(
-                Problem::error("no-log", "a folder does not tell what it held at another time")
-                    .help("--config names the settings, whose policy bucket keeps every revision"),
+                Problem::error("no-log", "a folder does not record what it had at another time")
+                    .help("use --config: the policy bucket of those settings keeps every revision"),
             )),
         }
     }
@@ -190,12 +188,12 @@ impl PolicyArgs {
                 format!("it was a key of `{service}` until {}", pushed(&entry))
             }
             Ok(None) if newest.number > LOOKED_THROUGH => {
-                format!("nor has one in the {LOOKED_THROUGH} revisions before")
+                format!("nor has any in the {LOOKED_THROUGH} revisions before")
             }
-            Ok(None) => "nor has one in any revision before".to_owned(),
+            Ok(None) => "nor has any in the revisions before".to_owned(),
             Err(output) => {
                 let why = output.err.trim().lines().last().unwrap_or_default();
-                format!("no revision before can be looked at: {why}")
+                format!("older revisions cannot be read: {why}")
             }
         })
     }
@@ -281,7 +279,7 @@ fn elsewhere(folder: &Path) -> String {
     let Some(PolicySource::Bucket(bucket)) = &tool.source else { return String::new() };
     let (folder, path) = (folder.display().to_string(), path.display().to_string());
     format!(
-        "note: this is what the folder {} says; {} serves the policy bucket {bucket}: ask \
+        "note: this answer is about the folder {}, but {} serves the policy bucket {bucket}: ask \
          with --config\n",
         line(&folder),
         line(&path),
@@ -309,12 +307,10 @@ async fn of_settings(tool: &Tool, which: &Which<'_>) -> Result<Loaded, Output> {
             Ok(Loaded::new(accept(path, files, &tool.defaults.audit)?, tool.defaults.clone()))
         }
         (Some(PolicySource::Directory(path)), Which::Named(_) | Which::At(_)) => {
-            Err(Output::wrong(Problem::error("no-log", "a folder has no revisions to name").help(
-                format!(
-                    "{settings} serves the folder {}; a git revision of it is given as --policy",
-                    path.display()
-                ),
-            )))
+            Err(Output::wrong(Problem::error("no-log", "a folder has no revisions").help(format!(
+                "{settings} serves the folder {}; a git revision of it is given as --policy",
+                path.display()
+            ))))
         }
         // What cannot be asked is no answer of "no".
         (Some(PolicySource::Bucket(_)), _) => {
@@ -403,7 +399,7 @@ pub(super) fn moment(text: &str) -> Result<jiff::Timestamp, String> {
     let local: Result<jiff::civil::DateTime, _> = text.parse();
     local
         .and_then(|local| jiff::tz::TimeZone::system().to_timestamp(local))
-        .map_err(|_| "write 2026-11-20T10:00:00Z, or 2026-11-20T10:00 for the time here".to_owned())
+        .map_err(|_| "write 2026-11-20T10:00:00Z, or 2026-11-20T10:00 for local time".to_owned())
 }
 
 /// How a revision came to be, for people.

@@ -23,11 +23,11 @@ use crate::cli::common;
 use solewriter_core::diagnostics::toml::parse_duration;
 use solewriter_types::clean;
 
-/// Read the audit streams: everything that was decided, and by what; and what services report.
+/// Read the audit streams: what solewriter decided, and what services reported.
 ///
-/// The settings file says where; reads as the audit streams' admin whom it names (`[audit_admin]`).
-/// With --nkey-seed, reads as a service whose entry in the policy says
-/// `audits = ["AUDIT_EVENTS", "AUDIT_SERVICES"]`; then no settings are needed.
+/// Reads as the admin of the audit streams, with the seed from the settings (`[audit_admin]`). With
+/// --nkey-seed it reads as a service that has `audits = ["AUDIT_EVENTS", "AUDIT_SERVICES"]` in the
+/// policy. Then it needs no settings.
 #[derive(Args)]
 pub struct AuditCommand {
     #[command(subcommand)]
@@ -40,42 +40,49 @@ enum Command {
     Stats(StatsCommand),
 }
 
-/// Show events as they come.
+/// Show past events, and new ones as they come.
 ///
-/// A change of the policy is one line, however many instances tell of it; --json prints what each
-/// one says. What claims to come from somebody else than its producer is marked as foreign, and what
-/// it claims is not shown. With a filter or --json it is left out and counted.
+/// A change of the policy is one line, however many instances report it; --format json has the event
+/// of each instance. A message whose content does not fit its producer is foreign: it is marked,
+/// and its content is not shown. With a filter or with JSON, foreign messages are left out and
+/// counted.
 #[derive(Args)]
 struct Tail {
     #[command(flatten)]
     filter: Filter,
-    /// Begin so long ago (15m), or at a time (2027-01-31T00:00:00Z); `all` for the oldest event.
+    /// Begin that long ago (15m), or at a time (2027-01-31T00:00:00Z), or with the oldest event
+    /// (`all`).
     #[arg(long, value_name = "WHEN", default_value = "10m", value_parser = since)]
     since: Since,
-    /// End so long ago, or at a time, also one to come.
+    /// End that long ago, or at a time, which may be in the future.
     #[arg(long, value_name = "WHEN", value_parser = until)]
     until: Option<Since>,
-    /// End where the streams end now.
+    /// Show the events that are there, and end.
     #[arg(long)]
     no_follow: bool,
-    /// Print each event as it is, one JSON object a line.
-    #[arg(long)]
+    /// How to print an event. JSON has each event as it is, one object per line.
+    #[arg(long, value_enum, default_value = "text")]
+    format: common::Format,
+    /// The same as `--format json`.
+    #[arg(long, conflicts_with = "format")]
     json: bool,
     #[command(flatten)]
     from: From,
 }
 
-/// Count events, and what is missing.
+/// Count events, and missing ones.
 ///
-/// Each run of a producer numbers its events from 1, so that a gap shows. Ends with 1 when events
-/// are missing. What claims to come from somebody else than its producer counts as foreign and
-/// as nothing else.
+/// Each run of a producer numbers its events from 1, so a missing one shows. A message whose content
+/// does not fit its producer counts only as foreign.
+///
+/// Exit code: 0 if no event is missing, 1 if one is, 2 if the streams cannot be read.
 #[derive(Args)]
 struct StatsCommand {
-    /// Begin so long ago (24h), or at a time (2027-01-31T00:00:00Z); `all` for the oldest event.
+    /// Begin that long ago (24h), or at a time (2027-01-31T00:00:00Z), or with the oldest event
+    /// (`all`).
     #[arg(long, value_name = "WHEN", default_value = "all", value_parser = since)]
     since: Since,
-    /// End so long ago, or at a time.
+    /// End that long ago, or at a time.
     #[arg(long, value_name = "WHEN", value_parser = until)]
     until: Option<Since>,
     /// How to print it.
@@ -170,18 +177,19 @@ impl Tail {
     async fn run(self) -> Result<ExitCode, common::Output> {
         let (since, until) = span(self.since, self.until).map_err(|error| cannot(&error))?;
         let filter = self.filter.check().map_err(|error| cannot(&error))?;
+        let json = self.json || matches!(self.format, common::Format::Json);
         let followers = self.from.followers.clone();
         let reader = self.from.reader()?;
         let (mut foreign, mut once) = (0_u64, Once::default());
         let show = |subject: &str, event: &serde_json::Value| {
             let line = match origin::judge(subject, event, &followers) {
                 Ok(_) if !filter.takes(event) => return Then::GoOn,
-                Ok(_) if self.json => clean::json(&event.to_string()).into_owned() + "\n",
+                Ok(_) if json => clean::json(&event.to_string()).into_owned() + "\n",
                 Ok(place) if !once.is_news(place.instance, event) => return Then::GoOn,
                 Ok(place) => show::line(place.producer, event),
                 Err(why) => {
                     foreign += 1;
-                    if self.json || !filter.is_open() {
+                    if json || !filter.is_open() {
                         return Then::GoOn;
                     }
                     show::foreign(subject, why)
@@ -201,12 +209,13 @@ impl Tail {
         if once.left_out() > 0 {
             let messages = messages(once.left_out());
             note(&format!(
-                "{messages} of other instances about the same changes left out: --json has them"
+                "{messages} of other instances about the same changes were left out; --format \
+                 json shows them"
             ));
         }
         if foreign > 0 {
             let messages = messages(foreign);
-            note(&format!("{messages} foreign: `solewriter audit stats` says who published them"));
+            note(&format!("{messages} foreign; `solewriter audit stats` says who published them"));
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -16,11 +16,10 @@ use crate::nats::Login;
 use solewriter_core::grant::AuditStreams;
 use solewriter_core::policy::model::Policy;
 
-/// Compare the buckets with the policy's declarations, and make them so.
+/// Create and update the buckets that the policy declares.
 ///
-/// Connects as the admin of the account that holds the buckets (`[admin] nkey_seed` of the settings)
-/// to create each declared bucket, with the settings that keep it safe, and to update those that
-/// differ. A bucket is never deleted.
+/// Connects as the admin of the account of the buckets (`[admin] nkey_seed` of the settings). Creates
+/// each declared bucket with safe settings, and updates buckets that differ. Never deletes a bucket.
 #[derive(Args)]
 pub struct Buckets {
     #[command(subcommand)]
@@ -35,19 +34,19 @@ enum Command {
 
 /// Show what `apply` would do, and change nothing.
 ///
-/// Ends with 0 when every bucket is as declared, with 1 when something differs, and with 2 when
-/// that cannot be found out.
+/// Exit code: 0 if every bucket is as declared, 1 if something differs, 2 if there is no answer.
 #[derive(Args)]
 struct PlanCommand {
     #[command(flatten)]
     question: Question,
 }
 
-/// Show what differs, and make it as declared.
+/// Show what differs, and change it.
 ///
-/// Asks first, or takes --yes. A change that loses data is refused, and all others with it, without
-/// --allow-data-loss. Ends with 0 when every bucket is as declared then, with 1 when one is not,
-/// and with 2 when it cannot be found out.
+/// Asks before it changes anything, unless --yes is given. If one change would lose data, nothing is
+/// changed without --allow-data-loss.
+///
+/// Exit code: 0 if every bucket is now as declared, 1 if one is not, 2 if there is no answer.
 #[derive(Args)]
 struct Apply {
     #[command(flatten)]
@@ -55,7 +54,7 @@ struct Apply {
     /// Do not ask.
     #[arg(short, long)]
     yes: bool,
-    /// Make changes that lose data, too.
+    /// Also make changes that lose data.
     #[arg(long)]
     allow_data_loss: bool,
 }
@@ -65,6 +64,9 @@ struct Question {
     /// The directory of policy files [default: the directory or bucket that the settings name].
     #[arg(value_name = "DIR")]
     dir: Option<PathBuf>,
+    /// The same as DIR.
+    #[arg(short, long, value_name = "DIR", conflicts_with = "dir")]
+    policy: Option<PathBuf>,
     /// How to print the answer.
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
@@ -118,7 +120,7 @@ struct Asked {
 impl Question {
     async fn ask(&self) -> Result<Asked, Output> {
         let tool = self.settings.load()?;
-        let policy = match &self.dir {
+        let policy = match self.dir.as_ref().or(self.policy.as_ref()) {
             Some(dir) => load(dir, &tool.defaults.audit)?.1,
             None => named_by(&tool).await?.policy,
         };
@@ -141,7 +143,7 @@ async fn audit(tool: &Tool) -> Result<Option<(async_nats::Client, AuditStreams)>
             Ok(Some((client, streams.clone())))
         }
         Err(problems) if problems.iter().all(|p| p.code == "missing-setting") => {
-            let note = "note: the audit streams are not looked at: [audit_admin] nkey_seed is not \
+            let note = "note: the audit streams were not looked at: [audit_admin] nkey_seed is not \
                         set\n";
             let _ = Output { out: String::new(), err: note.to_owned(), code: YES }.print();
             Ok(None)
@@ -174,7 +176,7 @@ impl Asked {
             plan.without_ttl(&server).into_iter().map(|bucket| bucket.bucket.as_str()).collect();
         (!names.is_empty()).then(|| {
             format!(
-                "nats-server {} knows no `key_ttl` (it takes 2.11 or newer): it would keep every \
+                "nats-server {} does not know `key_ttl` (2.11 or newer does): it would keep every \
                  value for ever, and say nothing\n  declared with `key_ttl = true`: {}\n",
                 line(&server),
                 names.join(", ")
@@ -250,8 +252,7 @@ impl Apply {
         }
         // What was agreed to is what is done: somebody else may have been here meanwhile.
         if asked.plan().await? != plan {
-            let err =
-                "error: the buckets changed meanwhile; nothing was changed here: look again\n";
+            let err = "error: somebody else changed the buckets meanwhile, so nothing was changed: look again\n";
             return Ok(Output { out: String::new(), err: err.to_owned(), code: NO });
         }
         let done = asked.apply(&plan).await;
@@ -312,7 +313,7 @@ impl Apply {
 /// Asks the person at the terminal.
 fn confirmed() -> Result<bool, Output> {
     if !std::io::stdin().is_terminal() {
-        return Err(failed(&"nobody is there to ask: add --yes to apply this"));
+        return Err(failed(&"there is no terminal to ask on: add --yes to apply this"));
     }
     let mut stderr = std::io::stderr().lock();
     let _ = write!(stderr, "Apply this? [y/N] ");

@@ -1,30 +1,31 @@
 //! `solewriter check`: does the policy hold?
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-use crate::cli::common::{Format, GrantArgs, NO, Output, YES, count, json, no_grant, read, style};
+use crate::cli::common::{
+    DirArgs, Format, GrantArgs, NO, Output, YES, count, json, no_grant, read, style,
+};
 use solewriter_core::diagnostics::{Collector, Problem, Problems, Severity};
 use solewriter_core::grant::{Defaults, Grant, GrantError, MANY_SUBJECTS};
 use solewriter_core::policy::validate::{Validated, validate_for};
 
-/// Say whether a policy holds, and everything that is wrong with it.
+/// Say whether a policy is valid, and everything that is wrong with it.
 ///
-/// Runs what `serve` runs before it puts a policy in force, and makes each service's grant, which
-/// `serve` does when the service first connects. Ends with 0 when the policy holds, with 1 when it
-/// does not, and with 2 when there is no such directory.
+/// Does what `serve` does before it uses a policy. It also compiles the grant of each service, which
+/// `serve` does when the service first connects.
+///
+/// Exit code: 0 if the policy is valid, 1 if it is not, 2 if there is no such directory.
 #[derive(Args)]
 pub struct Check {
-    /// The directory of policy files.
-    #[arg(value_name = "DIR", default_value = "policy")]
-    dir: PathBuf,
-    /// What to refuse besides errors.
+    #[command(flatten)]
+    dir: DirArgs,
+    /// What to refuse, besides errors.
     #[arg(long, value_name = "WHAT")]
     deny: Option<Deny>,
-    /// How to print the answer: text goes to stderr, JSON to stdout.
+    /// How to print the answer. Text about problems goes to stderr, JSON to stdout.
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
     #[command(flatten)]
@@ -56,7 +57,8 @@ impl Check {
     }
 
     fn output(&self) -> Result<Output, Output> {
-        let checked = read(&self.dir)?.and_then(|files| validate_for(&files, self.grants.audit()));
+        let checked =
+            read(self.dir.path())?.and_then(|files| validate_for(&files, self.grants.audit()));
         let checked = checked.and_then(|validated| grant_all(validated, &self.grants.defaults()));
         let (problems, policy) = match &checked {
             Ok(Validated { policy, warnings }) => (warnings, Some(policy)),
@@ -108,8 +110,8 @@ pub(super) fn grant_all(validated: Validated, defaults: &Defaults) -> Result<Val
                 let (name, at, count) = (&service.name, &service.at, grant.subjects());
                 let message = format!("service `{name}` ({at}) gets {count} subjects");
                 let problem = Problem::warning("many-subjects", message).help(format!(
-                    "from {MANY_SUBJECTS} on, each login keeps nats-server busy for some 20 ms and \
-                     the connection carries them all; {SPLIT}"
+                    "with {MANY_SUBJECTS} or more, each login keeps nats-server busy for some 20 \
+                     ms, and the connection holds all of them; {SPLIT}"
                 ));
                 problems.push(problem);
             }
@@ -123,5 +125,4 @@ pub(super) fn grant_all(validated: Validated, defaults: &Defaults) -> Result<Val
 }
 
 /// What to do about a grant that is too large.
-const SPLIT: &str = "name what it needs instead of `reads = [\"*\"]`, write one subject with a \
-                     wildcard for many, or split the service";
+const SPLIT: &str = "list what it needs instead of `reads = [\"*\"]`, use one subject with a wildcard for many, or split the service";

@@ -106,15 +106,41 @@ pub enum Format {
     Json,
 }
 
+/// What the policy's folder is called where nobody says.
+pub(super) const FOLDER: &str = "policy";
+
+/// The directory of policy files, as DIR or as --policy DIR.
+#[derive(Args, Clone, Debug)]
+pub struct DirArgs {
+    /// The directory of policy files [default: policy].
+    #[arg(value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// The same as DIR.
+    #[arg(short, long, value_name = "DIR", conflicts_with = "dir")]
+    policy: Option<PathBuf>,
+}
+
+impl DirArgs {
+    /// The directory, if one is named.
+    pub(super) fn named(&self) -> Option<&Path> {
+        self.policy.as_deref().or(self.dir.as_deref())
+    }
+
+    /// The directory that is named, or the usual one.
+    pub(super) fn path(&self) -> &Path {
+        self.named().unwrap_or(Path::new(FOLDER))
+    }
+}
+
 /// What the settings file of `serve` says, for services about which the policy says nothing.
 #[derive(Args, Clone, Debug)]
 pub struct GrantArgs {
-    /// The account of services for which the policy names none (`[grants] account` of the
-    /// settings).
+    /// The account of services for which the policy names none. `serve` takes it from `[grants]
+    /// account` of its settings.
     #[arg(long, value_name = "NAME", default_value = "APP")]
     account: String,
-    /// The lifetime of permissions for which the policy says none (`[grants] lifetime` of the
-    /// settings).
+    /// The lifetime of permissions for which the policy has none. `serve` takes it from `[grants]
+    /// lifetime` of its settings.
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = duration)]
     lifetime: Duration,
     #[command(flatten)]
@@ -124,8 +150,8 @@ pub struct GrantArgs {
 /// What the settings file of `serve` says of the audit streams.
 #[derive(Args, Clone, Debug)]
 pub struct AuditArgs {
-    /// The streams that `audits` may name, and what requests to them begin with (`[audit] stream`,
-    /// `services` and `api` of the settings).
+    /// The two streams that `audits` may name, and their API prefix. `serve` takes them from
+    /// `[audit]` of its settings (`stream`, `services`, `api`).
     #[arg(
         long,
         value_name = "EVENTS,SERVICES,API",
@@ -143,7 +169,7 @@ fn audit_streams(text: &str) -> Result<AuditStreams, String> {
     let api = match rest {
         [] => None,
         [api] => Some(*api),
-        _ => return Err("write two streams, and what requests to them begin with".to_owned()),
+        _ => return Err("write two streams and their API prefix".to_owned()),
     };
     let (events, services) = (StreamName::parse(events)?, StreamName::parse(services)?);
     Ok(AuditStreams::new(Some(&events), Some(&services), api)?)
@@ -177,7 +203,7 @@ impl GrantArgs {
 /// Which deployment is looked at.
 #[derive(Args, Clone)]
 pub struct SettingsArgs {
-    /// The settings file.
+    /// The settings file. `solewriter settings` lists flags that override it.
     #[arg(
         short,
         long,
@@ -230,7 +256,7 @@ pub(super) fn accept(
         Err(problems) => {
             let mut output = Output::wrong(problems.clone());
             output.err += &format!(
-                "\nthe policy {} does not hold: {}; nothing can be said about it\n",
+                "\nthe policy {} does not hold: {}; so there is no answer\n",
                 name.display(),
                 problems.summary()
             );

@@ -9,9 +9,12 @@ use super::Cli;
 
 /// Print completions for a shell.
 ///
-/// bash: put them into ~/.local/share/bash-completion/completions/solewriter; fish: into
-/// ~/.config/fish/completions/solewriter.fish; zsh: into a file _solewriter in a folder of $fpath.
+/// Write them to this file:
+///   bash  ~/.local/share/bash-completion/completions/solewriter
+///   fish  ~/.config/fish/completions/solewriter.fish
+///   zsh   _solewriter, in a folder of $fpath
 #[derive(Args, Debug)]
+#[command(verbatim_doc_comment)]
 pub struct Completions {
     /// The shell.
     shell: Shell,

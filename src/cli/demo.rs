@@ -30,13 +30,14 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// How long the broker gets to refuse.
 const REFUSAL: Duration = Duration::from_secs(5);
 
-/// Show the rule at work on a real nats-server.
+/// Show on a real nats-server what services may and may not do.
 ///
-/// Gets a nats-server if there is none, starts it and solewriter in a temporary folder on ports
-/// that the system picks, lets services try what they may and may not do, and cleans up.
+/// Downloads nats-server if there is none. Starts it and solewriter in a temporary folder, on ports
+/// that the system picks. Then services try what they may and may not do. At the end everything is
+/// stopped and removed.
 #[derive(Args)]
 pub struct Demo {
-    /// Leave everything running and print how to connect; Ctrl-C ends it.
+    /// Keep everything running, and print how to connect. Ctrl-C ends it.
     #[arg(long)]
     keep: bool,
 }
@@ -199,9 +200,8 @@ impl DemoTestbed {
         let value = orders.get("orders", "1001").await?;
         said("orders", "get orders/1001", &format!("{value:?}"));
 
-        say(
-            "\n2. Another service reads what it was granted.   [service.billing] reads = [\"orders\"]",
-        );
+        say("\n2. Another service reads what it was granted.   [service.billing] reads = \
+             [\"orders\"]");
         let mut billing = self.connect("billing").await?;
         let value = billing.get("orders", "1001").await?;
         said("billing", "get orders/1001", &format!("{value:?}"));
@@ -234,9 +234,8 @@ impl DemoTestbed {
         let value = quotes.get("orders", "1001").await?;
         said("quotes", "get orders/1001", &format!("{value:?}"));
 
-        say(
-            "\n6. All of it is in the audit streams.  [service.auditor] audits = [\"AUDIT_EVENTS\", ...]",
-        );
+        say("\n6. All of it is in the audit streams.  [service.auditor] audits = \
+             [\"AUDIT_EVENTS\", ...]");
         self.audit().await
     }
 
@@ -299,7 +298,7 @@ impl DemoTestbed {
         say(&format!("\nEdit {} and connect again.", self.deployment.policy().display()));
         say(&format!("The admin (account STATE) is {}/admin.nk.", keys.display()));
         say(&format!(
-            "Is it sound? solewriter doctor -c {} --nats-servers {}",
+            "To check it: solewriter doctor -c {} --nats-servers {}",
             self.deployment.settings().display(),
             self.server.client_url(),
         ));

@@ -13,15 +13,15 @@ use solewriter_core::policy::model::Policy;
 
 mod view;
 
-/// Say what each identity gains and loses from one policy to another.
+/// Show what each service gains and loses from one policy to another.
 ///
-/// OLD and NEW are each a directory, a git revision of the directory that --policy names
-/// (`HEAD~1`, `main`), or REVISION:PATH with the path from the top of the repository. With
-/// --config, they are a directory, a revision of the policy bucket, or `served`: what is served
-/// now. Without NEW, the directory that --policy names is taken as it is.
+/// OLD and NEW are each a directory, or a git revision of the directory that --policy names
+/// (`HEAD~1`, `main`), or REVISION:PATH with the path from the top of the repository. With --config
+/// they are a directory, or a revision of the policy bucket, or `served` for what is served now.
+/// Without NEW, it is the directory that --policy names, as it is now.
 ///
-/// Ends with 0, also when there are changes; with 1 when there is a change that --fail-on names;
-/// and with 2 when the two cannot be compared.
+/// Exit code: 0 with or without changes, 1 if there is a change that --fail-on names, 2 if the two
+/// cannot be compared.
 #[derive(Args)]
 #[command(mut_arg("revision", |revision| revision.hide(true)))]
 #[command(mut_arg("policy", |policy| policy.help(
@@ -37,7 +37,7 @@ pub struct DiffCommand {
     new: Option<String>,
     #[command(flatten)]
     policy: PolicyArgs,
-    /// End with 1 when somebody gains or loses something, or a keyspace gets another owner.
+    /// End with 1 if there is such a change.
     #[arg(long, value_name = "CHANGE", value_delimiter = ',')]
     fail_on: Vec<Change>,
     /// How to print the changes.
@@ -48,9 +48,9 @@ pub struct DiffCommand {
 /// What a change can be refused for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Change {
-    /// A service can do more, or there is a new one.
+    /// A service may do more, or is new.
     Gain,
-    /// A service can do less, or there is one less.
+    /// A service may do less, or is removed.
     Loss,
     /// A key has another owner.
     Transfer,
@@ -120,8 +120,7 @@ impl DiffCommand {
         if refused.is_empty() {
             return Ok(Output::data(out, YES));
         }
-        let err =
-            format!("refused: there is a {}, and --fail-on says so\n", refused.join(" and a "));
+        let err = format!("refused because of --fail-on: there is a {}\n", refused.join(" and a "));
         Ok(Output { out, err, code: NO })
     }
 }

@@ -9,17 +9,18 @@ use crate::cli::common::{Format, NO, Output, SettingsArgs, YES, count, json};
 use crate::doctor::look::look;
 use crate::doctor::{Finding, Outcome, Report};
 
-/// Check the running deployment, and say how to mend what is wrong.
+/// Check the running deployment, and say how to fix what is wrong.
 ///
-/// Connects with whatever seeds the settings have, changes nothing, and says what it could not
-/// see and which setting would let it. Ends with 0 when there is no problem, with 1 when there is
-/// one, and with 2 when the settings cannot be read.
+/// Connects with every seed that the settings name, and changes nothing. If it cannot see something,
+/// it says which setting it needs.
+///
+/// Exit code: 0 if there is no problem, 1 if there is one, 2 if the settings cannot be read.
 #[derive(Args)]
 pub struct Doctor {
     /// How to print the answer.
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
-    /// What to fail on besides problems.
+    /// What to fail on, besides problems.
     #[arg(long, value_name = "WHAT")]
     deny: Option<Deny>,
     #[command(flatten)]

@@ -19,19 +19,20 @@ use solewriter_core::grant::{Grant, Permission, Side, inbox_prefix};
 use solewriter_core::keys::UserKey;
 use solewriter_core::policy::model::{Policy, Service, ServiceKey};
 
-/// Say what a service gets, by which rules; or whether it may do one thing.
+/// Show what a service or key may do, and by which rules.
 ///
-/// Without a question, lists everything that the identity gets, grouped by the rule that grants
-/// it. With one, answers yes or no. Ends with 0 for yes, with 1 for no, and with 2 when the
-/// question cannot be answered.
+/// Lists every permission, grouped by the rule that grants it. With --write, --read, --publish or
+/// --subscribe it answers that one question with yes or no.
+///
+/// Exit code: 0 for yes, 1 for no, 2 if there is no answer.
 #[derive(Args)]
 pub struct Explain {
-    /// A service's name, or a public user NKEY.
+    /// The service's name, or a public user NKEY.
     #[arg(value_name = "SERVICE|NKEY")]
     identity: String,
     #[command(flatten)]
     policy: PolicyArgs,
-    /// Show each rule's subjects, and what they are for.
+    /// Show the subjects of each rule, and what they are for.
     #[arg(long)]
     subjects: bool,
     /// May it write all keys of this keyspace?
@@ -43,10 +44,10 @@ pub struct Explain {
     /// May it publish to this subject?
     #[arg(long, value_name = "SUBJECT", group = "question")]
     publish: Option<String>,
-    /// May it subscribe with this subject?
+    /// May it subscribe to this subject?
     #[arg(long, value_name = "SUBJECT", group = "question")]
     subscribe: Option<String>,
-    /// The time at which an NKEY is judged, such as 2027-01-31T00:00:00Z [default: now].
+    /// The time at which the NKEY must be valid, such as 2027-01-31T00:00:00Z [default: now].
     #[arg(long, value_name = "TIME", value_parser = moment)]
     at: Option<jiff::Timestamp>,
     /// How to print the answer.
@@ -346,7 +347,7 @@ impl Subject<'_> {
         if answer.reach == Reach::Part {
             text += match (question.verb(), answer.accepted) {
                 (Verb::Subscribe, true) => {
-                    "  nats-server takes this subscription, and delivers only that part\n"
+                    "  nats-server accepts this subscription, and delivers only that part\n"
                 }
                 (Verb::Subscribe, false) => {
                     "  nats-server refuses this subscription as a whole; ask for that part\n"

@@ -62,11 +62,11 @@ fn check(tree: &str) -> Result<(), Problem> {
     } else if revision.contains("..") {
         "it is a range; give the two ends as OLD and NEW"
     } else if tree.contains(|c: char| c.is_whitespace() || c.is_control()) {
-        "it holds whitespace or a control character"
+        "it has whitespace or a control character"
     } else {
         return Ok(());
     };
-    Err(Problem::error("bad-revision", format!("{revision:?} is no git revision: {reason}")))
+    Err(Problem::error("bad-revision", format!("{revision:?} is not a git revision: {reason}")))
 }
 
 /// The same choice of files as [`crate::policy_source::directory::Directory`] makes.
@@ -110,7 +110,7 @@ fn contents(folder: &Path, entries: Vec<Entry>) -> io::Result<Vec<SourceFile>> {
         .stderr(Stdio::null())
         .spawn()?;
     let (Some(mut input), Some(mut output)) = (child.stdin.take(), child.stdout.take()) else {
-        return Err(io::Error::other("git has no input or output"));
+        return Err(io::Error::other("git has no standard input or output"));
     };
     let objects: String = entries.iter().map(|entry| format!("{}\n", entry.object)).collect();
     let mut bytes = Vec::new();
@@ -125,7 +125,7 @@ fn contents(folder: &Path, entries: Vec<Entry>) -> io::Result<Vec<SourceFile>> {
     let mut files = Vec::with_capacity(entries.len());
     for Entry { name, .. } in entries {
         let content = take(&mut rest)
-            .ok_or_else(|| io::Error::other(format!("git did not give {name} whole")))?;
+            .ok_or_else(|| io::Error::other(format!("git did not return all of {name}")))?;
         let text = String::from_utf8(content.to_vec())
             .map_err(|_| io::Error::other(format!("{name} is not UTF-8 text")))?;
         files.push(SourceFile::new(name, text));

@@ -11,19 +11,19 @@ use crate::scaffold::{Deployment, Scaffold};
 
 /// Write keys, configurations and a sample policy for a working deployment.
 ///
-/// Then do what it prints: start both, create the buckets, and look whether all is well. No file is
-/// ever overwritten.
+/// Then follow the steps that it prints: start both processes, create the buckets, and check the
+/// deployment. It never overwrites a file.
 #[derive(Args, Debug)]
 pub struct Init {
-    /// Folder to write to; made if it is not there.
+    /// The folder to write to. It is created if it does not exist.
     pub dir: PathBuf,
-    /// Where nats-server will listen.
+    /// The address that nats-server will listen on.
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:4222")]
     pub nats_listen: String,
-    /// Where solewriter's health and metrics will listen.
+    /// The address of solewriter's health and metrics.
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:9980")]
     pub http_listen: SocketAddr,
-    /// The name of the server.
+    /// The name of the nats-server.
     #[arg(long, value_name = "NAME", default_value = "nats-1")]
     pub server_name: String,
 }

@@ -10,7 +10,7 @@ use crate::config;
 use crate::scaffold;
 use solewriter_core::keys::{Account, Role, Seed, Signer, User};
 
-/// Make an NKEY for a service or an issuer, or show the public key of one.
+/// Make an NKEY for a service or an issuer, or print the public key of a seed.
 #[derive(Args, Debug)]
 pub struct Key {
     #[command(subcommand)]
@@ -19,10 +19,10 @@ pub struct Key {
 
 #[derive(Subcommand, Debug)]
 enum Action {
-    /// Write a new seed to a file that only its owner can read, and print the public key. No file
-    /// is ever overwritten.
+    /// Write a new seed to a file that only its owner can read, and print the public key. It never
+    /// overwrites a file.
     New {
-        /// The file to make.
+        /// The file to write.
         file: PathBuf,
         /// Whose key it is.
         #[arg(long, value_enum, default_value = "service")]
@@ -38,9 +38,9 @@ enum Action {
 /// Whose key it is.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Kind {
-    /// A service's, for the policy; or a user's of nats-server's configuration.
+    /// Of a service in the policy, or of a user in nats-server's configuration.
     Service,
-    /// An issuer's: for `[issuer] seed`, and `issuer` in nats-server's `auth_callout`.
+    /// Of an issuer: `[issuer] seed` of the settings, and `issuer` in nats-server's `auth_callout`.
     Issuer,
 }
 

@@ -11,11 +11,12 @@ use super::{Cli, fail};
 
 /// Write manual pages.
 ///
-/// Without a folder, solewriter's own page is printed; with one, a page for it and for each
-/// subcommand is written there (solewriter.1, solewriter-serve.1, ...), over older ones.
+/// Without a folder, it prints the page of solewriter itself. With one, it writes a page for
+/// solewriter and for each subcommand there (solewriter.1, solewriter-serve.1, ...), and replaces
+/// older pages.
 #[derive(Args, Debug)]
 pub struct Man {
-    /// Folder to write all pages to; made if it is not there.
+    /// The folder to write all pages to. It is created if it does not exist.
     dir: Option<PathBuf>,
 }
 

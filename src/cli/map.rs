@@ -1,33 +1,33 @@
 //! `solewriter map`: the ownership map as a picture.
 
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 
-use super::asked::{FOLDER, ServedArgs};
+use super::asked::ServedArgs;
 use super::{fail, note, print, report, wrong};
-use crate::cli::common::AuditArgs;
+use crate::cli::common::{AuditArgs, DirArgs};
 use crate::policy_source::directory::Directory;
 use solewriter_core::analysis::map::Map;
 use solewriter_core::policy::validate::sketch_for;
 
-/// Draw who owns, reads, publishes, subscribes, calls and answers what.
+/// Draw which service owns, reads, publishes, subscribes, calls and answers what.
 ///
-/// A policy with problems is drawn as far as it can be read, with the problems in red; they are
-/// printed to stderr too, and the exit code is 1.
+/// A policy with problems is drawn as far as it can be read, with the problems in red. They are also
+/// printed to stderr.
+///
+/// Exit code: 0 if the policy is valid, 1 if it is not, 2 if there is no such directory, service or
+/// bucket.
 #[derive(Args, Debug)]
 pub struct MapCommand {
-    /// The directory of policy files. Beside --config: a note says when it is not what is served
-    /// [default: policy].
-    #[arg(value_name = "DIR")]
-    dir: Option<PathBuf>,
+    #[command(flatten)]
+    dir: DirArgs,
     #[command(flatten)]
     served: ServedArgs,
-    /// What to write to stdout.
+    /// The form of the map.
     #[arg(long, value_enum, default_value_t = Format::Mermaid)]
     format: Format,
-    /// Draw only what this service or bucket has to do with (Mermaid and DOT).
+    /// Draw only this service or bucket, and what it is connected with (Mermaid and DOT).
     #[arg(long, value_name = "NAME")]
     focus: Option<String>,
     #[command(flatten)]
@@ -52,11 +52,10 @@ impl MapCommand {
     #[must_use]
     pub fn run(self) -> ExitCode {
         if self.focus.is_some() && matches!(self.format, Format::Html | Format::Json) {
-            return wrong(&"--focus is for mermaid and dot; the page has a search of its own");
+            return wrong(&"--focus is for mermaid and dot; the page has its own search");
         }
         let mut audit = self.audit.streams().clone();
-        let dir = self.dir.as_deref().unwrap_or(Path::new(FOLDER));
-        let files = match self.served.load(self.dir.as_deref()) {
+        let files = match self.served.load(self.dir.named()) {
             Err(output) => return output.print(),
             Ok(Some(loaded)) => {
                 if !loaded.notes.is_empty() {
@@ -65,10 +64,13 @@ impl MapCommand {
                 audit = loaded.defaults.audit;
                 loaded.files
             }
-            Ok(None) if !dir.is_dir() => {
-                return wrong(&format!("there is no policy directory {}", dir.display()));
+            Ok(None) if !self.dir.path().is_dir() => {
+                return wrong(&format!(
+                    "there is no policy directory {}",
+                    self.dir.path().display()
+                ));
             }
-            Ok(None) => match Directory::new(dir).read() {
+            Ok(None) => match Directory::new(self.dir.path()).read() {
                 Ok(files) => files,
                 Err(problems) => return report(&problems),
             },

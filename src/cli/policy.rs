@@ -24,15 +24,14 @@ mod status;
 /// How long a connection may take.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 
-/// Keep the policy in a NATS KV bucket: push, pull, log, show, rollback, status.
+/// Work with the policy in a NATS KV bucket: push, pull, log, show, rollback, status.
 ///
-/// The bucket is in an account of its own, where no service reaches it, and every instance of
-/// `serve` whose settings name it follows it. A push is whole or nothing, and of two people who
-/// push at once one is told to look again.
+/// The bucket is in its own account, where no service can reach it. Every instance of `serve` whose
+/// settings name the bucket follows it. A push succeeds as a whole or not at all. If two people push
+/// at the same time, one of them is told to look again.
 ///
-/// Ends with 0 when it is done, with 1 when it is not (the policy does not hold, somebody else was
-/// first, instances serve something else, open connections were not reached), and with 2 when it cannot
-/// be asked.
+/// Exit code: 0 if it is done; 1 if it is not (the policy is not valid, somebody else was first, an
+/// instance serves another policy, an open connection was not closed); 2 if there is no answer.
 #[derive(Args)]
 pub struct PolicyCommand {
     #[command(subcommand)]
@@ -74,8 +73,8 @@ impl PolicyCommand {
 /// The deployment that is meant.
 #[derive(Args)]
 #[command(mut_arg("config", |config| config.help(
-    "The settings file of `serve`, or one with what the tools need: `[nats] servers`, `[publisher] \
-     nkey_seed` and `[policy] bucket`"
+    "The settings file of `serve`, or one that has only `[nats] servers`, `[publisher] nkey_seed` and \
+     `[policy] bucket`. `solewriter settings` lists flags that override it"
 )))]
 struct Deployment {
     #[command(flatten)]
@@ -194,7 +193,7 @@ fn ambiguous(newer: &Entry, older: &Entry) -> Output {
     let problem = Problem::error(
         "ambiguous-revision",
         format!(
-            "revisions {} and {} both begin so, and are different policies: {} and {}",
+            "revisions {} and {} both begin like that, and are different policies: {} and {}",
             newer.number,
             older.number,
             line(&newer.policy),

@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 use super::{fail, print, runtime};
-use crate::cli::common::{Format, Output, SettingsArgs, WRONG};
+use crate::cli::common::{Format, Output, SettingsArgs, WRONG, duration};
 use crate::config::Tool;
 use crate::nats::raw_client::{RawLogin, TlsServer, Wire};
 use crate::prove::outlive;
@@ -21,44 +21,53 @@ use crate::prove::testbed::{Names, Testbed};
 use crate::prove::verdict::{Outcome, Proof, Seen, Tried, Verdict, judge};
 use crate::prove::{Attack, attacks};
 
-/// Attack a live deployment harmlessly, and print a verdict that can be filed.
+/// Try harmless attacks on a live deployment, and print a verdict to file.
 ///
-/// Without --yes it only shows what it will do. It makes two services and two buckets of its own,
-/// attacks the one in the name of the other, and removes both. Nothing else is touched.
+/// Without --yes it only shows what it will do. With --yes it makes two services and two buckets.
+/// One service attacks the other. Then both are removed. Nothing else is touched.
 ///
-/// The exit code is 0 if no attack succeeded, 1 if one did, 2 if that could not be found out.
+/// Exit code: 0 if no attack succeeded, 1 if one did, 2 if there is no verdict.
 #[derive(Args)]
 #[command(mut_arg("config", |config| config.help(
-    "The settings file; it names the servers, the admin's seed and the policy's folder"
+    "The settings file, with the servers, the admin's seed and the policy's folder. `solewriter \
+     settings` lists flags that override it"
 )))]
 pub struct Prove {
-    /// Do it. Without, only show what would be done.
-    #[arg(long)]
+    /// Do it. Without this, only show what would be done.
+    #[arg(short, long)]
     yes: bool,
-    /// What the two services and the two buckets are called, with -a and -b behind it.
+    /// The name of the two services and buckets, to which -a and -b are added.
     #[arg(long, value_name = "NAME", default_value = "solewriter-prove")]
     name: String,
-    /// Write keys and a policy file for the probers into DIR, and nothing else: for a policy that
-    /// is not a folder which this command may write to. Put the file into the policy, then run
-    /// with --prepared DIR.
+    /// Only write keys and a policy file for the two services into DIR. Use this if the command
+    /// cannot write to the policy's folder. Add the file to the policy, then run with --prepared DIR.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["prepared", "yes"])]
     prepare: Option<PathBuf>,
-    /// Use the keys in DIR, which --prepare wrote and whose policy file is in force. The policy is
-    /// left as it is: take the file out afterwards.
+    /// Use the keys in DIR. --prepare wrote them, and the policy file is in force. Remove that file
+    /// from the policy afterwards.
     #[arg(long, value_name = "DIR")]
     prepared: Option<PathBuf>,
-    /// Servers that hold each of the two buckets.
+    /// Replicas of the two buckets.
     #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=5))]
     replicas: u8,
-    /// How long the running service may take to serve the probers' policy, and then to delete a
-    /// consumer that no grant covers, in seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
-    wait: u64,
+    /// How long the running service may take to serve the changed policy, and then to delete a
+    /// consumer that no grant covers. A plain number is seconds.
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = seconds)]
+    wait: Duration,
     /// How to print the verdict.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
     #[command(flatten)]
     settings: SettingsArgs,
+}
+
+/// A longer `--wait` is a mistake.
+const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A length of time, or a number of seconds.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let wait = text.parse().map_or_else(|_| duration(text), |n| Ok(Duration::from_secs(n)))?;
+    if wait > LONGEST_WAIT { Err("write at most 24h".to_owned()) } else { Ok(wait) }
 }
 
 impl Prove {
@@ -87,7 +96,7 @@ impl Prove {
         };
         if !self.yes {
             say(&self.plan(&place, &tool));
-            return wrong(&"nothing was done; --yes does it");
+            return wrong(&"nothing was done; add --yes to do it");
         }
         let admin = match tool.admin() {
             Ok(seed) => RawLogin::Nkey(Arc::new(seed)),
@@ -116,15 +125,15 @@ impl Prove {
 
     /// What will be done, before any of it is.
     fn plan(&self, place: &Place, tool: &Tool) -> String {
-        let (name, wait) = (&self.name, self.wait);
+        let (name, wait) = (&self.name, self.wait.as_secs_f64());
         let servers = crate::nats::connect::addresses(&tool.servers).join(", ");
         let policy = match place {
             Place::Folder(folder) => format!(
-                "write {}, and remove it in the end: two services, two buckets",
+                "write {}, and remove it at the end: two services, two buckets",
                 folder.join(format!("{name}.toml")).display()
             ),
             Place::Prepared(dir) => {
-                format!("leave the policy alone; the probers' keys are in {}", dir.display())
+                format!("do not change the policy; the probers' keys are in {}", dir.display())
             }
         };
         let count = attacks().count() + 1;
@@ -152,15 +161,12 @@ impl Prove {
         let written = probers.write(place, &tool.defaults)?;
         let outcome = tokio::select! {
             outcome = self.attack(&stage, tool, &probers, when) => outcome,
-            _ = terminate.recv() => Err("stopped before the end: there is no verdict".to_owned()),
-            _ = interrupt.recv() => Err("stopped before the end: there is no verdict".to_owned()),
+            _ = terminate.recv() => Err("stopped early: there is no verdict".to_owned()),
+            _ = interrupt.recv() => Err("stopped early: there is no verdict".to_owned()),
         };
         let mut left = Vec::new();
         if let Err(error) = stage.strike().await {
-            left.push(format!(
-                "the buckets {0}-a and {0}-b may be there still: {error}",
-                self.name
-            ));
+            left.push(format!("the buckets {0}-a and {0}-b may still exist: {error}", self.name));
         }
         if let Err(error) = written.remove() {
             left.push(error);
@@ -175,14 +181,14 @@ impl Prove {
         probers: &Probers,
         when: String,
     ) -> Result<Proof, String> {
-        let until = Instant::now() + Duration::from_secs(self.wait);
+        let until = Instant::now() + self.wait;
         self.until_let_in(stage, until).await?;
         let stage = &patient(stage).await?;
         let mut tried = Vec::new();
         for attack in attacks() {
             tried.push(attempt(&attack, stage).await);
         }
-        tried.push(outlive::attempt(stage, Duration::from_secs(self.wait)).await);
+        tried.push(outlive::attempt(stage, self.wait).await);
         tried.extend(gateway(stage, tool).await);
         Ok(Proof {
             verdict: judge(&tried),
@@ -207,7 +213,7 @@ impl Prove {
                 return Err(format!(
                     "the probers were not let in within {} s, the last time: {error}. Does the \
                      running service serve this policy? See its log",
-                    self.wait
+                    self.wait.as_secs_f64()
                 ));
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
@@ -265,7 +271,7 @@ async fn attempt(attack: &Attack, stage: &Testbed) -> Tried {
     if attack.rehearsed {
         match is_answered(attack, stage).await {
             Ok(true) => {}
-            Ok(false) => return Tried::unknown(attack, "what it asks is not answered at all"),
+            Ok(false) => return Tried::unknown(attack, "its request is not answered at all"),
             Err(error) => return Tried::unknown(attack, &error.to_string()),
         }
     }
@@ -295,7 +301,7 @@ async fn gateway(stage: &Testbed, tool: &Tool) -> Option<Tried> {
                 outcome: Outcome::Succeeded,
                 ending: None,
                 evidence: format!(
-                    "not tried, but known to: {} is the gateway {}",
+                    "not tried, but known to succeed: {} is the gateway {}",
                     server.name(),
                     super::common::line(name)
                 ),

@@ -6,10 +6,10 @@ use clap::{Args, ValueEnum};
 
 /// Print a JSON Schema for policy or settings files.
 ///
-/// Editors use it through a first line `#:schema URL-or-path` (taplo, Even Better TOML).
+/// Editors with taplo (Even Better TOML) use it if the first line of a file is `#:schema URL-or-path`.
 #[derive(Args, Debug)]
 pub struct Schema {
-    /// Of which file.
+    /// The kind of file.
     #[arg(value_enum)]
     of: Of,
 }

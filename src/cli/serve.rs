@@ -45,9 +45,9 @@ const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 
 /// Answer nats-server's authorization requests.
 ///
-/// Runs until SIGTERM or SIGINT, then finishes what it took on. A policy that is changed
-/// takes effect for the next connection, and closes those that lose something by it or are handed
-/// a keyspace; SIGHUP reads it at once.
+/// Runs until SIGTERM or SIGINT, and then finishes the requests that it has taken. It notices a
+/// changed policy by itself, and at once on SIGHUP. The new policy decides from the next connection
+/// on. Open connections of services that lose something, or own something new, are closed.
 #[derive(Args)]
 pub struct Serve {
     #[command(flatten)]
@@ -211,11 +211,11 @@ async fn serve(
         what = ended(&mut tasks, &mut together, stopped) => {
             tracing::error!(
                 event = "task_ended", what,
-                "this must not happen, and without it the service is none: stopping",
+                "this must not happen, and the service cannot work without it: stopping",
             );
             let _ = stop.send(true);
             let outcome = running.await.map_err(|error| error.to_string());
-            outcome.and_then(|()| Err(format!("this ended before the service did: {what}")))
+            outcome.and_then(|()| Err(format!("this part ended too early: {what}")))
         }
     };
     // The others hear that this one leaves; they would find out by themselves.

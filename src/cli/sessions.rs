@@ -27,11 +27,12 @@ use solewriter_core::diagnostics::{Problems, SourceFile};
 use solewriter_core::policy::model::{Policy, short};
 use solewriter_core::policy::validate::{self, validate_for};
 
-/// List the connections that solewriter let in, on every server, and by which policy.
+/// List the open connections that solewriter let in, on all servers, and by which policy.
 ///
-/// Asks the servers as the system user (`nkey_seed` in `[system]`), and hears from the instances,
-/// with the callout's or the publisher's seed, which policy they serve. Ends with 0, with 1 when
-/// some server did not answer, and with 2 when nobody could be asked.
+/// Asks the servers as the system user (`nkey_seed` in `[system]`). With the callout's or the
+/// publisher's seed it also learns which policy each instance serves.
+///
+/// Exit code: 0, or 1 if a server did not answer, or 2 if nobody could be asked.
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Sessions {
@@ -55,10 +56,10 @@ struct List {
     /// Only those of this key.
     #[arg(long, value_name = "NKEY")]
     nkey: Option<String>,
-    /// Only those that were let in by this policy revision, or by the one that begins so.
+    /// Only those that were let in by this policy revision. The beginning of it is enough.
     #[arg(long, value_name = "REVISION")]
     revision: Option<String>,
-    /// Only those that do not have exactly what the policy in force says.
+    /// Only those whose permissions differ from the policy in force.
     #[arg(long)]
     stale: bool,
     /// How to print the answer.
@@ -70,19 +71,20 @@ struct List {
 
 /// Close every connection of a service or of one key.
 ///
-/// Shows them first and asks. Their clients come back by themselves and get what the policy in
-/// force says: to keep them out, disable the service in the policy. Ends with 0; with 1 when nothing
-/// was closed, some could not be, or some server did not tell of its connections, so that there may
-/// be more; with 2 when nobody could be asked.
+/// Shows them first, and asks. Their clients reconnect by themselves and get the permissions of the
+/// policy in force. To keep them out, disable the service in the policy.
+///
+/// Exit code: 0 if all are closed; 1 if none was closed, or not all, or if a server did not answer,
+/// so that there may be more; 2 if nobody could be asked.
 #[derive(Args)]
 struct Close {
     /// The service's name, or one public NKEY.
     #[arg(value_name = "SERVICE|NKEY")]
     whose: String,
     /// Do not ask.
-    #[arg(long)]
+    #[arg(short, long)]
     yes: bool,
-    /// How many to close in a second, at most.
+    /// How many to close per second, at most.
     #[arg(long, value_name = "NUMBER", default_value = "100", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     per_second: u32,
     #[command(flatten)]
@@ -189,7 +191,7 @@ impl List {
                 let mut all: Vec<_> = several.into_iter().collect();
                 all.sort_unstable();
                 return Err(cannot(&format!(
-                    "several revisions begin with {}, give more of it: {}",
+                    "several revisions begin with {}; give more digits: {}",
                     line(beginning),
                     all.join(", ")
                 )));
@@ -244,11 +246,11 @@ impl Close {
         let whole = failed.is_empty() && seen.complete;
         let code = if whole { YES } else { NO };
         if !seen.complete {
-            failed += "there may be more: not every server told of its connections\n";
+            failed += "there may be more: not every server listed its connections\n";
         }
         let out = format!(
-            "closed {}; {gone} had ended before. Their clients come back and get what the policy \
-             says; to keep them out, disable the service\n",
+            "closed {}; {gone} had ended before. Their clients reconnect and get the permissions \
+             of the policy; to keep them out, disable the service\n",
             count(closed, "connection", "connections"),
         );
         Ok(Output { out, err: format!("{}{failed}", seen.notes), code })
@@ -259,7 +261,7 @@ impl Close {
 #[allow(clippy::print_stdout)]
 fn agreed(question: &str) -> Result<bool, Output> {
     if !std::io::stdin().is_terminal() {
-        return Err(cannot(&"nobody can be asked here: repeat it with --yes"));
+        return Err(cannot(&"there is no terminal to ask on: repeat it with --yes"));
     }
     print!("{question} [y/N] ");
     let _ = std::io::stdout().flush();
@@ -288,7 +290,7 @@ async fn look(
         survey(system, &accounts(tool), Some).await.map_err(|error| cannot(&error))?;
     if all.servers.is_empty() {
         return Err(cannot(
-            &"no server answers: is [system] nkey_seed the seed of a user whose account imports that, \
+            &"no server answers: does [system] nkey_seed belong to a user whose account imports that, \
               and is that user in auth_callout.auth_users?",
         ));
     }
@@ -298,7 +300,8 @@ async fn look(
             writeln!(notes, "warning: {} of {} servers answered", all.servers.len(), all.expected);
     }
     for (server, error) in &all.failures {
-        let _ = writeln!(notes, "warning: {} did not tell everything: {error}", line(&server.name));
+        let _ =
+            writeln!(notes, "warning: the list of {} is not complete: {error}", line(&server.name));
     }
     let (complete, sessions) = (all.complete(), all.found);
     let now = jiff::Timestamp::now().as_second();
@@ -355,7 +358,7 @@ impl Standard {
             }
         };
         if served.is_empty() && policy.is_none() {
-            notes.push_str("note: no policy to compare with, so what is current is not known\n");
+            notes.push_str("note: there is no policy to compare with, so it is unknown which connections are current\n");
         }
         let mut grants: HashMap<String, HashSet<String>> = HashMap::new();
         for session in sessions.iter().filter(|s| served.contains(&s.name.revision)) {

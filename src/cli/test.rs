@@ -1,29 +1,31 @@
 //! `solewriter test`: do the assertions about the policy hold?
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Args;
 use serde::Serialize;
 
-use crate::cli::common::{Format, GrantArgs, NO, Output, PlaceView, YES, count, json, load, style};
+use crate::cli::common::{
+    DirArgs, Format, GrantArgs, NO, Output, PlaceView, YES, count, json, load, style,
+};
 use crate::policy_source::directory::Directory;
 use solewriter_core::analysis::assertions::{self, Judge, Verdict};
 use solewriter_core::diagnostics::{Collector, Problem, Problems, SourceFile};
 use solewriter_core::grant::Defaults;
 use solewriter_core::policy::model::{Location, Policy};
 
-/// Hold a policy against the assertions beside it.
+/// Test a policy with the assertions beside it.
 ///
-/// Assertions are in files that end in `.test.toml`, in the policy directory. Ends with 0 when all
-/// of them hold, with 1 when one does not, and with 2 when they cannot be judged: there are none,
-/// they have mistakes, or the policy does not hold.
+/// Assertions are in the policy directory, in files that end in `.test.toml`.
+///
+/// Exit code: 0 if all of them hold, 1 if one does not, 2 if there is no answer: there are no
+/// assertions, they have mistakes, or the policy is not valid.
 #[derive(Args)]
 pub struct Test {
-    /// The directory of policy files.
-    #[arg(value_name = "DIR", default_value = "policy")]
-    dir: PathBuf,
-    /// How to print the result: text goes to stderr where something is wrong, JSON to stdout.
+    #[command(flatten)]
+    dir: DirArgs,
+    /// How to print the result. Text about failures goes to stderr, JSON to stdout.
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
     #[command(flatten)]
@@ -55,9 +57,9 @@ impl Test {
     }
 
     fn output(&self) -> Result<Output, Output> {
-        let (sources, policy) = load(&self.dir, self.grants.audit())?;
+        let (sources, policy) = load(self.dir.path(), self.grants.audit())?;
         let policy = &policy;
-        let files = Directory::new(&self.dir).read_tests().map_err(Output::wrong)?;
+        let files = Directory::new(self.dir.path()).read_tests().map_err(Output::wrong)?;
         let problems = Collector::new();
         let expectations: Vec<_> =
             files.iter().flat_map(|file| assertions::read(file, policy, &problems)).collect();
@@ -65,10 +67,10 @@ impl Test {
             return Err(Output::wrong(problems.finish()));
         }
         if expectations.is_empty() {
-            let message = format!("no expectation in {}", self.dir.display());
+            let message = format!("no expectation in {}", self.dir.path().display());
             return Err(Output::wrong(
                 Problem::error("no-expectations", message)
-                    .help("put `[[expect]]` tables into a file that ends in `.test.toml` there"),
+                    .help("put `[[expect]]` tables into a file there that ends in `.test.toml`"),
             ));
         }
         let judge = Judge::new(policy, &sources, &self.grants.defaults());

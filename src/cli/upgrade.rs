@@ -20,21 +20,19 @@ const FOUR_ACCOUNTS: &str = include_str!("upgrade/nats-server.conf");
 /// The largest file that is read, in bytes.
 const MAX_FILE: u64 = 1024 * 1024;
 
-/// Say what to change in a deployment that an older `solewriter init` wrote.
+/// Show what to change in a deployment that an older `solewriter init` wrote.
 ///
-/// Compares the folder's files with what this version writes, and says file by file what differs,
-/// then what to do, in which order. Changes nothing; with --write, it makes the seeds that are
-/// missing, and each new file beside the old one, under its name with `.new`. Nothing is ever
-/// overwritten.
+/// Compares the files in the folder with those that this version writes. Shows what differs in each
+/// file, and then what to do, in which order. Changes nothing. With --write it makes the missing
+/// seeds, and writes each new file beside the old one, as NAME.new. It never overwrites a file.
 ///
-/// Ends with 0 when there is nothing to change, with 1 when there is, and with 2 when the folder is
-/// none that `init` wrote.
+/// Exit code: 0 if there is nothing to change, 1 if there is, 2 if `init` did not write the folder.
 #[derive(Args)]
 pub struct Upgrade {
     /// The deployment's folder.
     #[arg(value_name = "DIR", default_value = ".")]
     dir: PathBuf,
-    /// Make the new files, beside the old ones.
+    /// Write the new files beside the old ones.
     #[arg(long)]
     write: bool,
 }
@@ -108,7 +106,7 @@ impl Plan {
             let key = plan.audit_admin()?;
             plan.changes.push(Change {
                 name: "deployment.conf",
-                why: "it lacks AUDIT_ADMIN_KEY, the public key of the audit streams' admin"
+                why: "it has no AUDIT_ADMIN_KEY, the public key of the audit streams' admin"
                     .to_owned(),
                 text: format!("{}\nAUDIT_ADMIN_KEY: {key}\n", values.trim_end()),
             });
@@ -116,7 +114,7 @@ impl Plan {
         if !set("audit_admin", "nkey_seed") {
             plan.changes.push(Change {
                 name: "solewriter.toml",
-                why: "it lacks [audit_admin] nkey_seed, with which the tools manage the audit \
+                why: "it has no [audit_admin] nkey_seed, with which the tools manage the audit \
                       streams"
                     .to_owned(),
                 text: format!(
@@ -136,7 +134,7 @@ impl Plan {
             // What is new goes beside what is there.
             let is_new = there.is_none() && name == "audit-services-stream.json";
             if is_new || there.is_some_and(|there| there != text) {
-                let why = "this version writes another".to_owned();
+                let why = "this version writes it differently".to_owned();
                 plan.changes.push(Change { name, why, text });
             }
         }
@@ -152,7 +150,7 @@ impl Plan {
         let new = changed(SERVER_CONFIG, text);
         if new.len() < old.len() {
             self.notes.push(format!(
-                "nats-server.conf: as this version writes it, but for changes of your own:\n{}",
+                "nats-server.conf: as this version writes it, except for your own changes:\n{}",
                 shown(&new)
             ));
             return;
@@ -169,7 +167,8 @@ impl Plan {
         if !old.is_empty() {
             let _ = write!(
                 why,
-                "\nyours has changes of your own, which are not in the new file: carry them over\n{}",
+                "\nyour file has your own changes, which are not in the new file: copy them to \
+                 it\n{}",
                 shown(&old)
             );
         }
@@ -202,7 +201,7 @@ impl Plan {
             let _ = writeln!(out, "{name}: {why}\n");
         }
         if self.seed.is_some() {
-            let _ = writeln!(out, "keys/audit-admin.nk: it is not there\n");
+            let _ = writeln!(out, "keys/audit-admin.nk: it does not exist\n");
         }
         for note in &self.notes {
             let _ = writeln!(out, "{note}\n");
@@ -216,7 +215,7 @@ impl Plan {
         for Change { name, text, .. } in &self.changes {
             let path = self.dir.join(format!("{name}.new"));
             if path.symlink_metadata().is_ok() {
-                return Err(failed(&path, &"it is there already: move it away"));
+                return Err(failed(&path, &"it exists already: move it away"));
             }
             written.push((path, text));
         }
@@ -240,14 +239,15 @@ impl Plan {
         let mut steps = Vec::new();
         if self.bucket {
             steps.push(format!(
-                "While the servers still run as they are, fetch the policy from its bucket:\n\
+                "While the servers still run with the old configuration, fetch the policy from \
+                 its bucket:\n\
                  solewriter policy pull {} --own-account -c {settings}",
                 quoted("policy-of-the-bucket")
             ));
         }
         if !written {
             steps.push(format!(
-                "Make the new files, beside the old ones:\nsolewriter upgrade {} --write",
+                "Write the new files beside the old ones:\nsolewriter upgrade {} --write",
                 init::quoted(&self.dir)
             ));
         }
@@ -259,7 +259,7 @@ impl Plan {
         }
         let restarts = self.changes.iter().any(|change| change.name == "nats-server.conf");
         if !self.changes.is_empty() {
-            steps.push(format!("Put the new files in the place of the old:{moves}"));
+            steps.push(format!("Replace the old files by the new ones:{moves}"));
         }
         if restarts {
             steps.push(
@@ -278,19 +278,20 @@ impl Plan {
                 ));
             }
             steps.push(format!(
-                "Make the audit streams, in their new account:\n\
+                "Create the audit streams in their new account:\n\
                  solewriter buckets apply -c {settings}"
             ));
         }
         steps.push(format!(
-            "Start this version of `solewriter serve` in the place of the old, each instance:\n\
+            "Start this version of `solewriter serve` instead of the old one, instance by \
+             instance:\n\
              solewriter serve -c {settings}"
         ));
-        steps.push(format!("See that all is well:\nsolewriter doctor -c {settings}"));
+        steps.push(format!("Check the deployment:\nsolewriter doctor -c {settings}"));
         if restarts {
             steps.push(
-                "What stays behind, until you remove it: the stream AUDIT_EVENTS in STATE, with the \
-                 events\nuntil now, which nothing is added to any more (the admin may delete it)"
+                "Left over, until you remove it: the stream AUDIT_EVENTS in STATE, with the \
+                 events\nuntil now. Nothing is added to it any more (the admin may delete it)"
                     .to_owned()
                     + if self.bucket {
                         ";\nand the old bucket's files, in the folder AUTH of JETSTREAM_DIR"

@@ -37,56 +37,57 @@ use solewriter_types::kv_operation::inbox_prefix;
 const PIECE: usize = 64 * 1024;
 const PIECES: usize = 64;
 
-/// Tell of every permission violation in nats-server's log: who, what, and whose it is.
+/// Report every permission violation in nats-server's log, with the service and the owner.
 ///
-/// Follows the log of one server, whatever language its clients are written in. Each violation is
-/// an ERROR line on stderr and, with --nats-servers, an event on `audit.events.<service>`. It
-/// names the service and its key, the connection, the operation, the subject, the keyspace with
-/// its owner, and the policy entry that would be needed. Repeats within --window are counted
-/// together. Runs until SIGTERM, SIGINT or the end of standard input.
+/// Follows the log of one server; clients may be written in any language. Each violation is an ERROR
+/// line on stderr and, with --nats-servers, an event in the audit stream. It names the service and
+/// its key, the connection, the operation, the subject, the keyspace, its owner, and the policy
+/// entry that would permit it. Repeats within --window are counted and reported together.
+///
+/// Runs until SIGTERM, SIGINT or the end of standard input.
 #[derive(Args)]
 pub struct Violations {
-    /// nats-server's log: a file, followed through renames, or `-` for standard input.
+    /// nats-server's log: a file, which may be renamed meanwhile, or `-` for standard input.
     #[arg(long, value_name = "FILE")]
     log: PathBuf,
-    /// Where to remember how far it came. Without it, each start is a new one.
+    /// The file that remembers how far the log was read. Without it, every start begins anew.
     #[arg(long, value_name = "FILE")]
     state: Option<PathBuf>,
-    /// Where to begin in a log file of which nothing is remembered.
+    /// Where to begin in a log file, if nothing is remembered about it.
     #[arg(long, value_name = "PLACE", default_value = "start")]
     from: From,
-    /// The policy's directory, for owners and missing entries. Changes are followed.
+    /// The directory of policy files, for owners and missing entries. Changes are noticed.
     #[arg(short, long, value_name = "DIR")]
     policy: Option<PathBuf>,
-    /// Addresses of nats-server, for the audit stream. Without them, violations are only logged.
+    /// Addresses of nats-server, to publish events. Without them, violations are only logged.
     #[arg(long, value_name = "URL", value_delimiter = ',', requires = "nkey_seed")]
     nats_servers: Vec<ServerAddr>,
-    /// The file with the seed of the service that this connects as.
+    /// The file with the seed of the service to connect as.
     #[arg(long, value_name = "FILE", requires = "nats_servers")]
     nkey_seed: Option<PathBuf>,
-    /// A file of certificate authorities to trust, besides the system's.
-    #[arg(long, value_name = "FILE")]
+    /// The PEM file with the certificate authorities to trust, besides the system's.
+    #[arg(long, visible_alias = "nats-tls-ca", value_name = "FILE")]
     ca: Option<PathBuf>,
-    /// That service's name in the policy: its inbox, and the last part of the audit subject.
-    #[arg(long, value_name = "NAME", default_value = "violations")]
+    /// The name of that service in the policy, for its inbox and its audit subject.
+    #[arg(long, visible_alias = "service-name", value_name = "NAME", default_value = "violations")]
     service: String,
     #[command(flatten)]
     audit: AuditArgs,
-    /// The server's name, for events. Without it, the name that the log tells when the server
-    /// starts.
+    /// The name of the server, for events. Without it, the name that the server writes to its log
+    /// when it starts.
     #[arg(long, value_name = "NAME")]
     server_name: Option<String>,
-    /// How long repeats of a violation are counted together; 0s tells each by itself.
+    /// For how long repeats of a violation are counted together. 0s reports each by itself.
     #[arg(long, value_name = "TIME", default_value = "1m", value_parser = duration)]
     window: Duration,
-    /// The zone of the times in the log: `utc` with `logtime_utc: true` in the server's
-    /// configuration.
+    /// The time zone of nats-server's log: `utc` if the server's configuration has `logtime_utc:
+    /// true`.
     #[arg(long, value_name = "ZONE", default_value = "local")]
     log_times: Zone,
-    /// How this logs: `auto` is text on a terminal and JSON otherwise.
+    /// The format of this command's own log. `auto` is text on a terminal, otherwise JSON.
     #[arg(long, value_name = "FORMAT", default_value = "auto")]
     log_format: Format,
-    /// What this logs, as `tracing` directives.
+    /// What this command itself logs, as `tracing` directives.
     #[arg(long, value_name = "FILTER", default_value = "info,async_nats=warn")]
     log_filter: String,
 }
@@ -306,7 +307,7 @@ async fn keep_current(store: Arc<Store>, audit: AuditStreams, mut watcher: Watch
                 summary = problems.summary(),
                 problems =
                     brief(&problems.render(Style::Plain), problems.count(Severity::Error) as u64,),
-                "owners are still those of the policy before",
+                "owners are still those of the previous policy",
             ),
             Err(_) => {}
         }

@@ -18,23 +18,24 @@ outside the policy: whoever logs in to the account of the buckets itself, as the
 whoever holds its seed. `solewriter doctor` says who is there
 ";
 
-/// List who may write, read, publish or subscribe, and by which rules.
+/// List which services may write, read, publish or subscribe, and by which rules.
 ///
-/// A service that may do only part of it is listed too, and so is a disabled one. Mappings of
-/// accounts are not looked at: `explain -c` does that. Ends with 0 when
-/// somebody may, with 1 when nobody may, and with 2 when the question cannot be answered.
+/// Also lists services that may do only a part of it, and disabled ones. It does not look at the
+/// mappings of accounts; `explain -c` does.
+///
+/// Exit code: 0 if a service may, 1 if none may, 2 if there is no answer.
 #[derive(Args)]
 pub struct WhoCan {
-    /// What is to be done.
+    /// The operation.
     #[arg(value_enum)]
     verb: AskedVerb,
-    /// A keyspace to write or read, a subject to publish or subscribe to.
+    /// The keyspace to write or read, or the subject to publish or subscribe to.
     #[arg(value_name = "KEYSPACE|SUBJECT")]
     target: String,
     #[command(flatten)]
     policy: PolicyArgs,
-    /// Who could at that time, by the log of the policy bucket (--config): 2026-11-20T10:00:00Z, or
-    /// without the zone for the time here.
+    /// Ask about a past time, with the log of the policy bucket (--config): 2026-11-20T10:00:00Z,
+    /// or without a zone for local time.
     #[arg(long, value_name = "TIME", value_parser = moment, conflicts_with = "revision")]
     at: Option<jiff::Timestamp>,
     /// How to print the answer.

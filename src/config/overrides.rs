@@ -33,10 +33,11 @@ impl clap::FromArgMatches for Overrides {
 
 impl clap::Args for Overrides {
     fn augment_args(command: Command) -> Command {
-        SETTINGS.iter().fold(command.next_help_heading("Settings (over the file's)"), |c, s| {
+        SETTINGS.iter().fold(command, |c, s| {
             c.arg(
                 Arg::new(s.flag())
                     .long(s.flag())
+                    .help_heading("Settings, instead of the file's")
                     .env(OsString::from(s.variable()))
                     .help(s.meaning())
                     .value_name(match s.kind {
@@ -50,7 +51,9 @@ impl clap::Args for Overrides {
                     })
                     .action(ArgAction::Set)
                     .hide_env_values(true)
-                    .hide_short_help(true),
+                    // In manual pages and completions; for the screen, `solewriter settings`.
+                    .hide_short_help(true)
+                    .hide_long_help(true),
             )
         })
     }

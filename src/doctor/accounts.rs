@@ -87,7 +87,7 @@ pub fn judge(seen: &Seen, report: &mut Report) {
         exports(seen, state, accounts, report);
         imports(seen, state, accounts, report);
     } else {
-        let blind = Blind::new("there is nothing between accounts", "mend `isolation` first");
+        let blind = Blind::new("there is nothing to import", "mend `isolation` first");
         report.blind("exports", &blind);
         report.blind("imports", &blind);
     }
@@ -253,7 +253,7 @@ fn exports(seen: &Seen, state: &str, accounts: &[AccountOn], report: &mut Report
                 once.problem(
                     server,
                     format!(
-                        "{} exports `{}`: other accounts reach the callout",
+                        "{} exports `{}`: other accounts can reach the callout",
                         account.name, export.subject
                     ),
                     format!("remove it from account {}", account.name),
@@ -302,12 +302,13 @@ fn mappings(seen: &Seen, accounts: &[AccountOn], report: &mut Report) {
             once.problem(
                 &account.server,
                 format!(
-                    "{} maps `{from}` to `{}`: who may publish `{from}` is refused unless it may \
+                    "{} maps `{from}` to `{}`: a client that may publish `{from}` is refused \
+                     unless it may \
                      publish that; `explain -c` says of a service whether it may",
                     account.name,
                     to.join("`, `")
                 ),
-                "remove it from the account's `mappings`, or let the policy name where it leads",
+                "remove it from the account's `mappings`, or grant the destination in the policy",
             );
         }
     }
@@ -341,7 +342,7 @@ fn imports(seen: &Seen, state: &str, accounts: &[AccountOn], report: &mut Report
                 once.problem(
                     server,
                     format!(
-                        "{name} imports `{}` of {}: services reach the callout",
+                        "{name} imports `{}` of {}: services can reach the callout",
                         import.subject, import.account
                     ),
                     format!("remove it from the imports of account {name}"),
@@ -362,7 +363,7 @@ fn imports(seen: &Seen, state: &str, accounts: &[AccountOn], report: &mut Report
             if !known && !events && !sweeps {
                 once.problem(
                     server,
-                    format!("{name} imports `{}` of {state} as `{}`: its users reach the buckets past the policy", import.subject, import.local_subject),
+                    format!("{name} imports `{}` of {state} as `{}`: its users can reach the buckets, past the policy", import.subject, import.local_subject),
                     format!("remove it from the imports of account {name}"),
                 );
             }
@@ -380,7 +381,7 @@ fn imports(seen: &Seen, state: &str, accounts: &[AccountOn], report: &mut Report
             let why = format!("only the first {MOST_ACCOUNTS} accounts were looked at");
             report.blind("imports", &Blind::new(why, "look at the others by hand"));
         }
-        report.ok("imports", "services import what they need of it, and nobody else anything");
+        report.ok("imports", "services' accounts import what they need from it, and no other account imports anything");
     }
 }
 
@@ -423,7 +424,7 @@ fn of_the_audit<'a>(seen: &Seen, accounts: &'a [AccountOn], once: &mut Once<'a>)
                 if missing(kind, subject, &local) {
                     once.problem(
                         server,
-                        format!("{name} does not import the {kind} `{subject}` of {audit} as `{local}`: services neither report violations nor read the audit"),
+                        format!("{name} does not import the {kind} `{subject}` of {audit} as `{local}`: services cannot report violations or read the audit"),
                         format!("add {{ {kind}: {{ account: {audit}, subject: \"{subject}\" }}, to: \"{local}\" }} to the imports of account {name}"),
                     );
                 }
@@ -577,7 +578,7 @@ fn logins(seen: &Seen, isolated: bool, report: &mut Report) {
     } else {
         report.problem(
             "logins",
-            format!("users whom no policy holds are connected\n{}", strangers.join("\n")),
+            format!("users are connected that no policy limits\n{}", strangers.join("\n")),
             "remove them from the server's configuration: services get in through solewriter, and \
              only solewriter's own users belong in their accounts, and nobody in the system account",
         );

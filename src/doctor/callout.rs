@@ -58,21 +58,22 @@ fn users(seen: &Seen, report: &mut Report) {
             (SeenLogin::Untrusted(why), _) => report.problem("users", format!("{name}: {why}"), "see `tls`"),
             (SeenLogin::Refused(_), Some(true)) => report.problem(
                 "users",
-                format!("{name}: the server asks solewriter about it, who knows services only"),
+                format!("{name}: the server asks solewriter about it, and solewriter knows only services"),
                 list,
             ),
             (SeenLogin::Refused(_), _) if report.has_problem("nonce") => report.blind(
                 "users",
-                &Blind::new(format!("{name}: nobody can prove to have a key"), "mend `nonce` first"),
+                &Blind::new(format!("{name}: nobody can prove that they have a key"), "mend `nonce` first"),
             ),
             (SeenLogin::Refused(why), _) => report.problem(
                 "users",
                 format!("{name}: {why}"),
-                "compare its public key with the server's configuration, and see that it is in auth_users",
+                "compare its public key with the server's configuration, and check that it is in \
+                 auth_users",
             ),
             (SeenLogin::In, Some(true)) => report.problem(
                 "users",
-                format!("{name}: it got in only because solewriter let it{place}"),
+                format!("{name}: it got in only through solewriter{place}"),
                 list,
             ),
             (SeenLogin::In, _) => report.ok("users", format!("{name}: in{place}")),
@@ -135,7 +136,7 @@ fn places(seen: &Seen, report: &mut Report) {
         report.problem(
             "users",
             format!(
-                "{}: it logs in to {account}, the system account: in a cluster its seed alone \
+                "{}: it logs in to {account}, the system account. In a cluster its seed alone \
                  purges any account, whatever its permissions, through a reply subject",
                 role.name()
             ),
@@ -155,7 +156,7 @@ fn asked(seen: &Seen, probe: &Probe, report: &mut Report) -> bool {
                 account.as_ref().map_or_else(String::new, |a| format!(", into account {a}"));
             report.problem(
                 "callout",
-                format!("{address} let in a key that nobody has{place}"),
+                format!("{address} let in an unknown key{place}"),
                 "configure authorization { auth_callout } as deploy/nats-server.conf does; if it \
                  is, somebody else answers requests: see `instances`",
             );
@@ -164,7 +165,7 @@ fn asked(seen: &Seen, probe: &Probe, report: &mut Report) -> bool {
             .blind("callout", &Blind::new(format!("{address}: {}", blind.why), blind.mend.clone())),
         (Ok(Entry::Refused(_)), None) => report.problem(
             "callout",
-            format!("{address} refuses a key that it does not know without asking in {here}"),
+            format!("{address} refuses an unknown key without asking in {here}"),
             format!(
                 "set authorization {{ auth_callout {{ account: {here} }} }} in nats-server's \
                  configuration, and restart it"
@@ -174,8 +175,8 @@ fn asked(seen: &Seen, probe: &Probe, report: &mut Report) -> bool {
             if request.content.as_ref().is_some_and(|content| !content.verified) {
                 report.problem(
                     "callout",
-                    format!("{address}: a request that no server signed goes about in {here}"),
-                    "see who can publish in that account; only nats-server makes requests",
+                    format!("{address}: there is a request in {here} that no server signed"),
+                    "check who can publish in that account; only nats-server may send requests",
                 );
             } else {
                 report.ok("callout", format!("{address} asks in {here}"));
@@ -211,8 +212,8 @@ fn issuer(seen: &Seen, asked: &[&Probe], report: &mut Report) {
         } else {
             report.problem(
                 "issuer",
-                format!("{address} expects answers from {}, and [issuer] seed is of {ours}", content.issuer),
-                format!("set auth_callout.issuer: {ours} and restart nats-server, or use the seed of the other"),
+                format!("{address} expects answers from {}, but [issuer] seed belongs to {ours}", content.issuer),
+                format!("set auth_callout.issuer: {ours} and restart nats-server, or use the seed of the other key"),
             );
         }
     }
@@ -230,27 +231,28 @@ fn xkey(seen: &Seen, asked: &[&Probe], report: &mut Report) {
         let Probe { address, request: Some(request), .. } = probe else { continue };
         match (ours, request.sealed, &request.content) {
             (Some(_), true, Some(_)) => {
-                report.ok("xkey", format!("{address} seals its requests to ours"));
+                report.ok("xkey", format!("{address} seals its requests for our xkey"));
             }
             (Some(ours), true, None) => report.problem(
                 "xkey",
-                format!("{address} seals its requests to another xkey than ours, {ours}"),
-                format!("set auth_callout.xkey: {ours} and restart nats-server, or use the seed of the other"),
+                format!("{address} seals its requests for another xkey; ours is {ours}"),
+                format!("set auth_callout.xkey: {ours} and restart nats-server, or use the seed of the other key"),
             ),
             (Some(ours), false, _) => report.problem(
                 "xkey",
-                format!("{address} does not seal its requests, and `serve` refuses what is not sealed"),
+                format!("{address} does not seal its requests, and `serve` refuses unsealed ones"),
                 format!("set auth_callout.xkey: {ours} and restart nats-server"),
             ),
             (None, true, _) => report.problem(
                 "xkey",
-                format!("{address} seals its requests, and [xkey] seed is not set"),
+                format!("{address} seals its requests, but [xkey] seed is not set"),
                 "set [xkey] seed to the seed of the server's auth_callout.xkey",
             ),
             (None, false, _) => report.warning(
                 "xkey",
-                format!("{address} does not seal its requests: whoever is in that account can read what clients show"),
-                "make a curve key (`solewriter init` does), and set auth_callout.xkey and [xkey] seed",
+                format!("{address} does not seal its requests: everybody in that account can read the clients' credentials"),
+                "make a curve key (`solewriter init` does), and set auth_callout.xkey and [xkey] \
+                 seed",
             ),
         }
     }
@@ -301,7 +303,7 @@ fn answer(seen: &Seen, asked: &[&Probe], report: &mut Report) {
             report.problem(
                 "answer",
                 format!("{address}: nobody answered before the server gave up"),
-                "see that `solewriter serve` runs, and what its log and the metric \
+                "check that `solewriter serve` runs, and what its log and the metric \
                  solewriter_rejected_requests_total say",
             );
         }
@@ -312,7 +314,7 @@ fn timeout(seen: &Seen, report: &mut Report) {
     let Some(waits) = waits(seen) else {
         return report.blind(
             "timeout",
-            &Blind::new("nobody told how long servers wait", "set [system] nkey_seed here"),
+            &Blind::new("it is unknown how long servers wait", "set [system] nkey_seed here"),
         );
     };
     let patience = seen.settings.patience;
@@ -324,7 +326,7 @@ fn timeout(seen: &Seen, report: &mut Report) {
         let patience = show_duration(patience);
         report.problem(
             "timeout",
-            format!("{text}, and [limits] patience is {patience}: what is answered last is answered in vain"),
+            format!("{text}, but [limits] patience is {patience}: the last answers come too late"),
             format!("{mend}, or shorten [limits] patience"),
         );
     } else if waits < SHORTEST {
@@ -344,7 +346,7 @@ fn anonymous(seen: &Seen, report: &mut Report) {
             report.problem(
                 "anonymous",
                 format!(
-                    "{}: `{listener}` lets in whoever shows no credentials, as {user:?}",
+                    "{}: `{listener}` lets in clients without credentials, as {user:?}",
                     server.name
                 ),
                 format!("remove `no_auth_user` from `{listener}` in nats-server's configuration"),
@@ -358,12 +360,13 @@ fn anonymous(seen: &Seen, report: &mut Report) {
                     account.as_ref().map_or_else(String::new, |a| format!(" (account {a})"));
                 report.problem(
                     "anonymous",
-                    format!("{address} lets in whoever shows no credentials{place}"),
-                    "remove `no_auth_user` from nats-server's configuration, and see that it has `authorization`",
+                    format!("{address} lets in clients without credentials{place}"),
+                    "remove `no_auth_user` from nats-server's configuration, and check that it \
+                     has `authorization`",
                 );
             }
             Look::Ok(Entry::Refused(_)) => {
-                report.ok("anonymous", format!("{address} refuses who shows no credentials"));
+                report.ok("anonymous", format!("{address} refuses clients without credentials"));
             }
             Look::Err(blind) => report.blind(
                 "anonymous",

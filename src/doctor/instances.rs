@@ -27,8 +27,8 @@ pub fn takers(seen: &Seen, report: &mut Report) {
         if ours.is_some_and(|ours| ours != user) {
             report.problem(
                 "instances",
-                format!("{who} takes requests as {user}, who is not the callout user"),
-                "find out who it is: whoever takes requests sees who connects",
+                format!("{who} takes requests as {user}, which is not the callout user"),
+                "find out who it is: it can see who connects",
             );
         } else if queue.as_deref() != Some(group) {
             let queue = queue.as_deref().unwrap_or("no queue group");
@@ -71,13 +71,14 @@ pub fn revisions(seen: &Seen, report: &mut Report) {
     if instances.is_empty() {
         return match cause {
             Some(cause) => {
-                let blind = Blind::new("no instance says anything", format!("mend `{cause}` first"));
+                let blind = Blind::new("no instance answers", format!("mend `{cause}` first"));
                 report.blind("revisions", &blind);
             }
             None => report.problem(
                 "revisions",
                 "no instance says which policy it serves",
-                "see that the callout user may subscribe to solewriter.> and publish to _INBOX.solewriter.>",
+                "check that the callout user may subscribe to solewriter.> and publish to \
+                 _INBOX.solewriter.>",
             ),
         };
     }
@@ -109,7 +110,8 @@ pub fn revisions(seen: &Seen, report: &mut Report) {
         report.warning(
             "revisions",
             format!("instances serve different revisions: {}", each.join("; ")),
-            "look again in a moment; if it stays so, see where each has its policy from",
+            "look again in a moment; if it does not change, check where each instance reads its \
+             policy",
         );
     } else if let (Some(newest), Some(served)) = (newest, revisions.keys().next())
         && newest != *served
@@ -118,11 +120,11 @@ pub fn revisions(seen: &Seen, report: &mut Report) {
         report.warning(
             "revisions",
             format!(
-                "instances serve revision {}, and the policy here is {}",
+                "instances serve revision {}, but the policy here is {}",
                 short(served),
                 short(newest)
             ),
-            "look again in a moment; if it stays so, see where they have their policy from",
+            "look again in a moment; if it does not change, check where they read their policy",
         );
     } else if !report.has_problem("revisions") {
         report.ok("revisions", each.join("; "));
@@ -139,8 +141,11 @@ fn unwell(seen: &Seen, instance: &Instance, report: &mut Report) {
     if instance.too_old.is_some() || instance.revision.is_none() {
         report.problem(
             "revisions",
-            format!("{name} denies everything: it has no policy that is new enough"),
-            format!("bring back {}, which it says is {}", instance.source, instance.source_state),
+            format!("{name} denies everything: its policy is too old"),
+            format!(
+                "make {} available again; the instance says that it is {}",
+                instance.source, instance.source_state
+            ),
         );
     } else if instance.refused_since.is_some() {
         let first = instance.refused_first.as_deref().unwrap_or_default();
@@ -154,7 +159,7 @@ fn unwell(seen: &Seen, instance: &Instance, report: &mut Report) {
         report.warning(
             "revisions",
             format!(
-                "{name}: {} is {}; it goes by what it has",
+                "{name}: {} is {}; it uses the policy that it has",
                 instance.source, instance.source_state
             ),
             "bring it back",

@@ -157,8 +157,11 @@ pub async fn mappings(tool: &Tool, account: &str) -> Look<Mappings> {
     let seen = system::account(client, account, &servers).await;
     let _ = client.drain().await;
     if seen.is_empty() {
-        let why = format!("no server tells of the account {account}");
-        return Err(Blind::new(why, "see that the system user may ask, with `solewriter doctor`"));
+        let why = format!("no server knows the account {account}");
+        return Err(Blind::new(
+            why,
+            "check that the system user may ask, with `solewriter doctor`",
+        ));
     }
     let mut mappings = Mappings::new();
     for (from, to) in seen.into_iter().flat_map(|account| account.mappings) {
@@ -174,7 +177,7 @@ pub async fn mappings(tool: &Tool, account: &str) -> Look<Mappings> {
 
 /// Why something that takes a user cannot be seen.
 pub fn without(role: Role) -> Blind {
-    let why = format!("it takes the {}, who is not connected", role.name());
+    let why = format!("it needs the {}, who is not connected", role.name());
     Blind::new(why, format!("set {} here", role.setting()))
 }
 
@@ -248,7 +251,7 @@ async fn connect(tool: &Tool, role: Role, watch: Option<&Watch>, mute: bool) -> 
         nats::Login::Credentials(_) => None,
     };
     if mute {
-        let why = SeenLogin::Refused("the server gives it nothing to sign".to_owned());
+        let why = SeenLogin::Refused("the server gives it no nonce to sign".to_owned());
         return Connected { user: user(key, why, None), client: None };
     }
     let awaited = watch.zip(key.as_deref()).map(|(watch, key)| (watch, watch.await_key(key)));

@@ -43,7 +43,8 @@ pub fn untrusted(seen: &Seen, report: &mut Report) -> bool {
     report.problem(
         "tls",
         format!("the certificate of nats-server is not trusted: {why}"),
-        "set [nats.tls] ca to the certificate of the authority that signed it; the rest is seen then",
+        "set [nats.tls] ca to the certificate of the authority that signed it; then the rest can \
+         be checked",
     );
     true
 }
@@ -75,15 +76,15 @@ fn addresses(seen: &Seen, report: &mut Report) {
                 seen.active_servers - servers.len(),
                 seen.active_servers
             ),
-            "look at their logs and at the load; what follows is about the others",
+            "look at their logs and at the load; the following is about the other servers",
         );
     }
     if !seen.untold.is_empty() {
         report.problem(
             "address",
             format!(
-                "these do not tell of open connections as a server does, so a change does not \
-                 reach what is connected to them:\n{}",
+                "these servers do not list open connections correctly, so a change does not \
+                 reach connections on them:\n{}",
                 seen.untold.join("\n")
             ),
             "look at their logs and at the load; an answer that cannot be true comes from a server \
@@ -132,7 +133,7 @@ fn versions(seen: &Seen, report: &mut Report) {
         match advisories::version(version) {
             None => report.warning(
                 "version",
-                format!("{on}: {version:?} is no version that can be judged"),
+                format!("{on}: {version:?} is not a version number that solewriter knows"),
                 "run a release of nats-server",
             ),
             Some(parsed) if (parsed.major, parsed.minor) < OLDEST => report.problem(
@@ -144,7 +145,7 @@ fn versions(seen: &Seen, report: &mut Report) {
                 if (parsed.major, parsed.minor) > NEWEST {
                     report.warning(
                         "version",
-                        format!("{on}: nats-server {version} is newer than what solewriter was tested with"),
+                        format!("{on}: nats-server {version} is newer than the versions that solewriter was tested with"),
                         "look for a newer solewriter, or run its tests with this server",
                     );
                 } else if by_version.len() == 1 {
@@ -202,7 +203,7 @@ fn holes(
             .filter_map(|a| Some(format!("{} needs {}", a.note?, needs(a.needs))))
             .collect();
         let text = format!(
-            "{version} on {on} has holes that do not show here, unless something is added:\n{}",
+            "{version} on {on} has holes that do not matter here unless something is added:\n{}",
             list.join("\n")
         );
         report.warning("advisories", text, mend);
@@ -281,7 +282,7 @@ fn features(seen: &Seen, report: &mut Report) {
         report.warning(
             "features",
             format!(
-                "max_payload at {} is below the default, so that fewer subjects fit into a grant \
+                "max_payload at {} is below the default, so fewer subjects fit into a grant \
                  than `solewriter check` says",
                 narrow.join(", ")
             ),
@@ -289,7 +290,7 @@ fn features(seen: &Seen, report: &mut Report) {
         );
     }
     if newer.is_empty() && narrow.is_empty() {
-        report.ok("features", "nothing is switched on that clients stumble over".to_owned());
+        report.ok("features", "nothing is switched on that clients cannot handle".to_owned());
     }
 }
 
@@ -313,7 +314,7 @@ fn gateways(seen: &Seen, report: &mut Report) {
              erase any bucket of another cluster",
             joined.join(", ")
         ),
-        "take `gateway { }` out of the servers' configuration; no permission closes it",
+        "remove `gateway { }` from the servers' configuration; no permission closes this hole",
     );
 }
 
@@ -328,12 +329,15 @@ fn leafnodes(seen: &Seen, report: &mut Report) {
         .map(|server| format!("{} ({})", server.name, server.version))
         .collect();
     if loose.is_empty() {
-        return report.ok("leafnodes", "no server takes any that it does not hold".to_owned());
+        return report.ok(
+            "leafnodes",
+            "every server that accepts leafnodes enforces their permissions".to_owned(),
+        );
     }
     report.warning(
         "leafnodes",
         format!(
-            "{}: a leafnode writes past its permissions there; solewriter lets no service in as \
+            "{}: leafnode permissions are not enforced there; solewriter lets no service in as \
              one, and whoever gets in without it is not held",
             loose.join(", ")
         ),

@@ -21,7 +21,7 @@ const MOST_CONSUMERS: usize = 8;
 /// Judges what there is against the policy.
 pub fn judge(seen: &Seen, report: &mut Report) {
     match &seen.policy {
-        Ok(policy) => report.ok("policy", format!("it holds, revision {}", policy.revision())),
+        Ok(policy) => report.ok("policy", format!("it is valid, revision {}", policy.revision())),
         Err(blind) if seen.policy_is_wrong => report.problem("policy", &blind.why, &blind.mend),
         Err(blind) => report.blind("policy", blind),
     }
@@ -29,7 +29,7 @@ pub fn judge(seen: &Seen, report: &mut Report) {
         report.problem(
             "policy",
             format!("the bucket that it is in: {weakness}"),
-            "change that on its stream, as a user who may: `solewriter policy push` made it otherwise",
+            "change this setting of its stream; `solewriter policy push` creates it correctly",
         );
     }
     buckets(seen, report);
@@ -80,7 +80,7 @@ fn audit(seen: &Seen, report: &mut Report) {
     if seen.settings.audit.is_none() {
         return report.warning(
             "audit",
-            "no audit stream is set: what is refused is in logs alone",
+            "no audit stream is set: refusals are only in logs",
             "set [audit] stream and spool; `solewriter buckets apply` creates the streams",
         );
     }
@@ -106,18 +106,18 @@ fn audit(seen: &Seen, report: &mut Report) {
         let elsewhere = seen.streams.as_ref().is_ok_and(|all| all.iter().any(|s| s.name() == name));
         let found = match plan.action {
             Action::Create if elsewhere => format!(
-                "{name} is beside the buckets, and not in the account of the audit streams; \
+                "{name} is in the account of the buckets, not in the account of the audit streams; \
                  solewriter's events wait in the spools of the instances"
             ),
-            Action::Create => format!(
-                "there is no stream {name}: its events wait in spools, or are in logs alone"
-            ),
+            Action::Create => {
+                format!("there is no stream {name}: its events wait in spools, or are only in logs")
+            }
             _ => plan
                 .changes
                 .iter()
                 .map(|change| {
                     let why = change.why.as_deref().unwrap_or_default();
-                    format!("{name}: {} is not as it must be: {why}", change.field)
+                    format!("{name}: {} has a wrong value: {why}", change.field)
                 })
                 .collect::<Vec<String>>()
                 .join("\n"),
@@ -144,16 +144,17 @@ fn beside_buckets(seen: &Seen, report: &mut Report) {
     report.warning(
         "audit",
         format!(
-            "[audit] api says that {name} is beside the buckets: services publish to it too, and \
+            "[audit] api says that {name} is in the account of the buckets: services publish to \
+             it too, and \
              one of them pushes out everybody's events within seconds"
         ),
-        "give the audit streams an account of their own: `solewriter upgrade` says how",
+        "move the audit streams to their own account: `solewriter upgrade` says how",
     );
     let Some(stream) = streams.iter().find(|stream| stream.name() == name) else {
         return report.problem(
             "audit",
             format!("there is no stream {name}: events wait in the spools of the instances"),
-            "give the audit streams an account of their own: `solewriter upgrade` says how",
+            "move the audit streams to their own account: `solewriter upgrade` says how",
         );
     };
     let denies = |field: &str| stream.config.get(field).and_then(Value::as_bool) == Some(true);
@@ -188,7 +189,7 @@ fn connections(seen: &Seen, report: &mut Report) {
                  away until they expire, up to {longest}, and does without what it gives; then \
                  nats-server closes it, and nats.py does not come back from that"
             ),
-            without(Role::System).mend + " and where `serve` runs. A shorter `lifetime` takes rights away sooner, and ends idle nats.py clients sooner too",
+            without(Role::System).mend + " and where `serve` runs. With a shorter `lifetime`, rights end sooner, but idle nats.py clients are closed sooner too",
         );
         return;
     }
@@ -207,7 +208,7 @@ fn connections(seen: &Seen, report: &mut Report) {
         report.warning(
             "connections",
             format!(
-                "{} of {service} will have {what} only when connected anew, within {longest}",
+                "{} of {service} will gain {what} only after reconnecting, within {longest}",
                 waiting.connections
             ),
             format!("`solewriter sessions close {service}`, or set [sessions] gained = \"close\""),
@@ -222,7 +223,8 @@ fn connections(seen: &Seen, report: &mut Report) {
             let at = at.strftime("%Y-%m-%dT%H:%M:%SZ");
             let _ = write!(
                 found,
-                "\n{}: reloaded its configuration at {at}, which closed every connection that solewriter had let in",
+                "\n{}: reloaded its configuration at {at}, which closed all connections that \
+                 solewriter had let in",
                 server.name
             );
         }
@@ -237,9 +239,10 @@ fn consumers(seen: &Seen, report: &mut Report) {
             return report.problem(
                 "consumers",
                 format!(
-                    "they cannot be listed, so what is watched outlives the right to it: {error}"
+                    "they cannot be listed, so a consumer can keep delivering after the right to \
+                     it has ended: {error}"
                 ),
-                format!("see to it that {CONSUMERS_NEED}, and reload nats-server"),
+                format!("make sure that {CONSUMERS_NEED}, and reload nats-server"),
             );
         }
         Err(blind) => return report.blind("consumers", blind),

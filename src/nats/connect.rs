@@ -46,8 +46,8 @@ pub enum BrokerError {
     },
     /// Something takes connections there and does not speak as a nats-server does.
     #[error(
-        "{servers}: no word within {seconds} s: is it nats-server that listens there, and does it \
-         run (not stopped, not out of memory)?"
+        "{servers}: no answer within {seconds} s: is nats-server listening there, and is it \
+         running (not stopped, not out of memory)?"
     )]
     Silent {
         /// Where.
@@ -187,7 +187,7 @@ pub async fn why(servers: &[ServerAddr], options: ConnectOptions) -> Option<Stri
     match timeout(PROOF, options.connect(servers)).await {
         Ok(Ok(_)) => None,
         Ok(Err(error)) => Some(format!("{}: {}", chain(&error), advice(&error))),
-        Err(_) => Some(format!("no word within {} s", PROOF.as_secs())),
+        Err(_) => Some(format!("no answer within {} s", PROOF.as_secs())),
     }
 }
 
@@ -205,11 +205,11 @@ pub fn advice(error: &ConnectError) -> &'static str {
     }
     match error.kind() {
         ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
-            "it refuses this user: is the key one that the server's configuration has, in \
-             auth_callout.auth_users too?"
+            "it refuses this user: is the key in the server's configuration, and in \
+             auth_callout.auth_users?"
         }
         ConnectErrorKind::Tls => "TLS failed: check [nats.tls], and the server's certificate",
-        _ => "is it running, and is [nats] servers its address?",
+        _ => "is it running, and is its address in [nats] servers?",
     }
 }
 
@@ -251,8 +251,8 @@ mod tests {
     async fn whoever_says_nothing_is_not_waited_for() {
         let patience = Duration::from_millis(500);
         for (greeting, pongs, said) in [
-            ("", false, "no word within 0 s: is it nats-server that listens there"),
-            (INFO, false, "no word within 0 s: is it nats-server that listens there"),
+            ("", false, "no answer within 0 s: is nats-server listening there"),
+            (INFO, false, "no answer within 0 s: is nats-server listening there"),
             (INFO, true, "the server does not let this user in"),
         ] {
             let server = mute(greeting, pongs).await;

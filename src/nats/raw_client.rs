@@ -61,7 +61,7 @@ pub enum WireError {
     #[error("no answer to {0}")]
     Unanswered(String),
     /// It does not speak the protocol.
-    #[error("this is no nats-server: it said {0:?}")]
+    #[error("this is not a nats-server: it sent {0:?}")]
     NotNats(String),
     /// The seed cannot sign.
     #[error("the seed cannot be used: {0}")]

@@ -170,7 +170,7 @@ impl PolicyCache {
             serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))?;
         let Written { format, source, revision, origin, confirmed, documents } = written;
         if format != FORMAT {
-            return Err(bad(format!("its form is {format}, not {FORMAT}")).into());
+            return Err(bad(format!("its format is {format}, not {FORMAT}")).into());
         }
         if source != self.source {
             return Err(bad(format!("it came from {source:?}, not from {}", self.source)).into());
@@ -182,7 +182,10 @@ impl PolicyCache {
             documents.into_iter().map(|d| SourceFile::new(&*d.name, d.text)).collect();
         let found = validate::revision(&files);
         if !found.is_written(&revision) {
-            return Err(bad(format!("it is not what was written: {found}, not {revision}")).into());
+            return Err(bad(format!(
+                "it was changed after it was written: {found}, not {revision}"
+            ))
+            .into());
         }
         let number = origin.as_ref().map(|o| o.number);
         let later = self.confirmation(&found, number);
@@ -302,8 +305,8 @@ mod tests {
         };
         says(&keeper(dir.path(), "the directory y"), "it came from");
         for (text, part) in [
-            (good.replace("[service.a]", "[service.b]"), "it is not what was written"),
-            (good.replace("\"format\":1", "\"format\":2"), "its form is 2"),
+            (good.replace("[service.a]", "[service.b]"), "it was changed after it was written"),
+            (good.replace("\"format\":1", "\"format\":2"), "its format is 2"),
             (good[..good.len() / 2].to_owned(), "cannot be used"),
         ] {
             fs::write(&file, text).unwrap();

@@ -160,7 +160,9 @@ impl Directory {
                             "too-large",
                             format!("the policy has more than {} MiB in all", MAX_BYTES >> 20),
                         )
-                        .help(format!("reading stopped at {name}; is something else in here?")),
+                        .help(format!(
+                            "reading stopped at {name}; does the directory have other files?"
+                        )),
                     );
                     break;
                 }
@@ -356,15 +358,15 @@ fn leads_out(name: &str, target: &Path) -> Problem {
         "{name} is a symbolic link to {}, which is outside of the policy directory",
         target.display()
     );
-    Problem::error("link-outside", message).help(
-        "nothing is read there: copy it into the directory, or let the link lead to something in it",
-    )
+    Problem::error("link-outside", message)
+        .help("such files are not read: copy it into the directory, or let the link point into it")
 }
 
 fn unclean_name(name: &str) -> Problem {
-    let message = format!("the name of {} has characters that cannot be seen", clean::line(name));
-    Problem::error("file-name", message)
-        .help("rename it: control characters, line breaks and marks of direction deceive readers")
+    let message = format!("the name of {} has invisible characters", clean::line(name));
+    Problem::error("file-name", message).help(
+        "rename it: control characters, line breaks and text direction marks can mislead readers",
+    )
 }
 
 fn decode(name: &str, bytes: Vec<u8>, problems: &Collector) -> Option<SourceFile> {
@@ -375,7 +377,7 @@ fn decode(name: &str, bytes: Vec<u8>, problems: &Collector) -> Option<SourceFile
             let file = SourceFile::new(name, String::from_utf8_lossy(error.as_bytes()));
             problems.push(
                 Problem::error("not-utf-8", format!("{name} is not UTF-8 text"))
-                    .at(&file.span(good..good + 1), "this byte does not belong")
+                    .at(&file.span(good..good + 1), "this byte is not UTF-8")
                     .help("save the file as UTF-8"),
             );
             None

@@ -165,14 +165,14 @@ impl Follower {
                 event = "policy_source_gone",
                 source,
                 state = state.as_str(),
-                "the policy in force stays; nothing can be changed: {}",
+                "the policy in force stays, and cannot be changed: {}",
                 self.source_status.describe(now),
             ),
             SourceState::Unreachable(why) => tracing::error!(
                 event = "policy_source_lost",
                 source,
                 why,
-                "the policy in force stays; changes are not seen",
+                "the policy in force stays; changes are not noticed",
             ),
         }
     }
@@ -271,7 +271,7 @@ impl BackgroundWorker {
         tracing::error!(
             event = "policy_unjudged",
             error,
-            "a policy was read and could not be judged; it is read again"
+            "a policy was read but could not be validated; it is read again"
         );
         // What lasts must not keep a processor busy.
         tokio::time::sleep(UNJUDGED_PAUSE).await;
@@ -303,7 +303,7 @@ impl BackgroundWorker {
 }
 
 /// What is said of the source while what it has could not be judged.
-const UNJUDGED: &str = "what it has could not be judged, see the log";
+const UNJUDGED: &str = "its policy could not be validated, see the log";
 
 fn log_warnings(problems: &Problems) {
     for problem in problems {

@@ -131,7 +131,7 @@ owns = ["{name}-b/theirs.>"]
         let text = self.policy().map_err(|error| error.to_string())?;
         if let Ok(before) = std::fs::read_to_string(&file) {
             if !before.starts_with(MARK) {
-                return Err(format!("{} is there already, and not ours", file.display()));
+                return Err(format!("{} exists, and is not from this command", file.display()));
             }
             // Of a run that could not remove it.
             std::fs::remove_file(&file).map_err(|error| format!("{}: {error}", file.display()))?;
@@ -182,7 +182,7 @@ impl WrittenPolicy {
     pub fn remove(mut self) -> Result<(), String> {
         let Some(file) = self.0.take() else { return Ok(()) };
         std::fs::remove_file(&file).map_err(|error| {
-            format!("{} is part of the policy still: {error}; remove it", file.display())
+            format!("{} is still part of the policy: {error}; remove it", file.display())
         })
     }
 }
@@ -212,7 +212,7 @@ pub async fn refuse_foreign_streams(stage: &Testbed) -> Result<(), String> {
         let Some(error) = info.get("error") else {
             if info.pointer("/config/description") != Some(&json!(MADE_BY)) {
                 return Err(format!(
-                    "there is a {what} already that this command did not make; choose \
+                    "there already is a {what} that this command did not make; choose \
                      another --name"
                 ));
             }
@@ -220,7 +220,7 @@ pub async fn refuse_foreign_streams(stage: &Testbed) -> Result<(), String> {
         };
         // 10059: stream not found, as it should be.
         if error.get("err_code") != Some(&json!(10059)) {
-            return Err(format!("JetStream, about {what}: {error}"));
+            return Err(format!("JetStream's answer about {what}: {error}"));
         }
     }
     Ok(())

@@ -173,7 +173,7 @@ impl Scene<'_> {
             Effect::Consumer => {
                 let now = cast.consumers(self.names).await?;
                 let was = before.consumers.iter().zip(&now).find(|(was, is)| was != is);
-                was.map(|(was, is)| format!("a consumer of the victim's was {was} and is {is}"))
+                was.map(|(was, is)| format!("a consumer of the victim was {was}, and is now {is}"))
             }
             Effect::Stream => {
                 let now = stream_of(&cast.state(self.names).await?);
@@ -209,9 +209,7 @@ impl Scene<'_> {
                 info["error"].is_null().then(|| format!("{} is there", self.names.fill(name)))
             }
             Effect::Enters => None,
-            Effect::Accepted => {
-                self.refused.is_none().then(|| "the server took it without a complaint".to_owned())
-            }
+            Effect::Accepted => self.refused.is_none().then(|| "the server accepted it".to_owned()),
         })
     }
 }

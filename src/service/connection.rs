@@ -168,8 +168,7 @@ fn observe_beside(event: &Event) {
 fn not_permitted(text: &str) {
     tracing::error!(
         event = "not_permitted", error = %text,
-        "nats-server refuses this service a subject it needs: check the callout user's \
-         permissions",
+        "nats-server refused a subject that solewriter needs: check the callout user's permissions",
     );
 }
 

@@ -59,12 +59,12 @@ impl Askers {
         self.forget(now);
         let mut others = self.0.values().filter_map(|(_, other)| other.as_ref());
         let Some(first) = others.next() else {
-            return (true, "every server that asked takes our answers".to_owned());
+            return (true, "every server that asked accepts our answers".to_owned());
         };
         let count = 1 + others.count();
         let said = audit_event::words(&first.to_string());
         let report =
-            format!("{count} of {} servers let nobody in by our answers: {said}", self.0.len());
+            format!("{count} of {} servers do not accept our answers: {said}", self.0.len());
         (count < self.0.len(), report)
     }
 }

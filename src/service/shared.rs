@@ -45,6 +45,6 @@ impl Shared {
 pub(super) fn defect() {
     tracing::error!(
         event = "defect",
-        "a request could not be worked on and got no answer; please report this"
+        "a request could not be processed and got no answer; please report this"
     );
 }

@@ -53,7 +53,7 @@ impl End {
         match ends.iter().max() {
             None => {}
             Some(Self::Answered) => {
-                tracing::info!(event = "stopped", "every request taken on was answered");
+                tracing::info!(event = "stopped", "every request that was taken has an answer");
             }
             Some(Self::Unconfirmed) => {
                 tracing::warn!(event = "stopped", "nats-server did not confirm the last answers");
@@ -61,7 +61,7 @@ impl End {
             Some(Self::Late) => tracing::error!(
                 event = "stopped",
                 unanswered,
-                "stopped before everything was answered: the drain limit passed",
+                "stopped before every request had an answer: [limits] drain is over",
             ),
         }
     }
@@ -138,8 +138,8 @@ impl Worker {
             service.recorder.record(Event::Trouble(Trouble {
                 reason: "unconfirmed".to_owned(),
                 detail: format!(
-                    "nats-server did not send a message back, so this instance does not call \
-                     itself ready: is [nats] nkey_seed the callout user's, and may that user \
+                    "nats-server did not send a test message back, so this instance is not \
+                     ready: does [nats] nkey_seed belong to the callout user, and may that user \
                      publish and subscribe to {INBOX}.>, as in deploy/nats-server.conf?",
                 ),
                 service: None,

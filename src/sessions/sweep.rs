@@ -104,7 +104,7 @@ pub async fn look(
         tracing::warn!(
             event = "survey_incomplete", server = words(&server.name), server_id = server.id,
             %error, failing = found.failures.len(),
-            "a server did not tell of its connections as a server does",
+            "a server did not list its connections correctly",
         );
     }
     metrics.sessions().failing(found.failures.len());

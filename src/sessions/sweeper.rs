@@ -171,7 +171,7 @@ impl Sweeper {
             // It is this instance's turn since just now, or it slept: what it knows may be old.
             self.source_status.stall_guard.look_now(LOOK_WITHIN).await;
             if known.sure.is_none() && !view.doubts {
-                tracing::info!(event = "sweeper", "this instance looks after open connections");
+                tracing::info!(event = "sweeper", "this instance sweeps open connections");
                 self.metrics.sessions().sweeper(true);
             }
             known.sure = Some(view.times);
@@ -325,7 +325,7 @@ impl Sweeper {
                 held_back,
                 cut_short,
                 took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
-                "looked at every open connection",
+                "checked every open connection",
             );
         }
         Some(Outcome {

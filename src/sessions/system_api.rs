@@ -57,7 +57,7 @@ pub enum SystemError {
         error: String,
     },
     /// An answer that is not understood.
-    #[error("{subject}: the answer is not understood: {error}")]
+    #[error("{subject}: the answer cannot be parsed: {error}")]
     Answer {
         /// What was asked.
         subject: String,
@@ -299,7 +299,7 @@ impl System {
     ) -> Result<(), SystemError> {
         let all = Telling { system: self, server, account, each, seen: HashSet::new(), bytes: 0 };
         timeout(TELL_WITHIN, all.hear()).await.unwrap_or_else(|_| {
-            let error = format!("it did not tell everything within {} s", TELL_WITHIN.as_secs());
+            let error = format!("its list was not complete within {} s", TELL_WITHIN.as_secs());
             Err(SystemError::Request { subject: connz(server), error })
         })
     }
@@ -344,7 +344,7 @@ impl System {
         }
         match serde_json::from_slice::<Answer<T>>(&answer.payload) {
             Ok(answer) if answer.server.id != server => {
-                let why = "it is another server's".to_owned();
+                let why = "it is from another server".to_owned();
                 Err(SystemError::Untrue { subject, why })
             }
             Ok(Answer { error: Some(Refusal { description }), .. }) => {
@@ -421,7 +421,7 @@ impl<F: FnMut(Connection)> Telling<'_, F> {
             let page = self.page(offset).await?;
             if page.given == 0 && page.total > offset {
                 return Err(self.untrue(format!(
-                    "it says that it has {} connections, and gives none from {offset} on",
+                    "it says that it has {} connections, but lists none from {offset} on",
                     page.total
                 )));
             }
@@ -429,7 +429,7 @@ impl<F: FnMut(Connection)> Telling<'_, F> {
             offset = offset.min(page.total);
             stale = if page.new == 0 { stale + 1 } else { 0 };
             if stale > MAX_STALE_PAGES {
-                return Err(self.untrue("it tells of the same connections again".to_owned()));
+                return Err(self.untrue("it lists the same connections again".to_owned()));
             }
         }
         if total > MAX_CONNECTIONS {
@@ -444,7 +444,7 @@ impl<F: FnMut(Connection)> Telling<'_, F> {
         let (answer, size) = asked.await?;
         self.bytes = self.bytes.saturating_add(size);
         if self.bytes > MAX_BYTES {
-            return Err(self.untrue(format!("it tells more than {MAX_BYTES} bytes")));
+            return Err(self.untrue(format!("its list has more than {MAX_BYTES} bytes")));
         }
         let Some(Connections { total, connections }) = answer else {
             return Ok(Page::default());
@@ -453,7 +453,7 @@ impl<F: FnMut(Connection)> Telling<'_, F> {
         let given = connections.len();
         if given as u64 > PAGE {
             return Err(
-                self.untrue(format!("it gives {given} connections where {PAGE} were asked"))
+                self.untrue(format!("it lists {given} connections where {PAGE} were requested"))
             );
         }
         let before = self.seen.len();

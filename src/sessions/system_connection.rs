@@ -128,7 +128,8 @@ impl SystemConnection {
             event = "system_unusable",
             connection = %self.client.connection_state(),
             "no server answers the user of [system] nkey_seed, so this instance cannot close \
-             connections: is it in an account that imports what it asks, and in auth_callout.auth_users?",
+             connections: does its account import the requests that it makes, and is it in \
+             auth_callout.auth_users?",
         );
     }
 }

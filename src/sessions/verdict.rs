@@ -204,7 +204,7 @@ impl Judge<'_> {
         };
         let Entitlement { service, grant, .. } = entitlement;
         if *service.name != *name.service {
-            let detail = format!("the key is {}'s now", service.name);
+            let detail = format!("the key now belongs to {}", service.name);
             return close(Cause::OtherService, detail, Some(&grant));
         }
         if name.digest.as_deref() == Some(grant.digest().as_str()) {
@@ -232,7 +232,7 @@ impl Judge<'_> {
             if same && self.others.unlike {
                 return Verdict::Newer;
             }
-            let detail = "what it was given is not known any more".to_owned();
+            let detail = "what it was granted is no longer known".to_owned();
             return close(Cause::NotKnown, detail, Some(grant));
         };
         if had.digest() == grant.digest() {

@@ -21,14 +21,10 @@ pub(super) struct CacheMetrics {
 
 impl CacheMetrics {
     pub fn register(&self, registry: &mut Registry) {
-        registry.register(
-            "cache_entries",
-            "Entries that are kept in memory, by cache",
-            self.entries.clone(),
-        );
+        registry.register("cache_entries", "Entries in memory, by cache", self.entries.clone());
         registry.register_with_unit(
             "grant_cache",
-            "What the compiled grants that are kept take",
+            "Size of the compiled grants in memory",
             Unit::Bytes,
             self.grant_bytes.clone(),
         );

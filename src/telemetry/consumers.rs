@@ -62,8 +62,8 @@ impl ConsumerMetrics {
         );
         self.sweeps.register(
             registry,
-            ["consumer_sweeps", "Looks at every consumer: complete, incomplete"],
-            ["consumer_sweep", "How long a sweep of consumers took, deleting included"],
+            ["consumer_sweeps", "Sweeps of all consumers: complete, incomplete"],
+            ["consumer_sweep", "How long a sweep of consumers took, including deletions"],
         );
         self.reachable.set(1);
         registry.register(

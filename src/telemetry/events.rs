@@ -43,7 +43,8 @@ pub fn log_gateways(clusters: &str) {
     tracing::error!(
         event = "gateways",
         clusters = words(clusters),
-        "servers of several clusters are joined by gateways: across them any service that reads a \
+        "servers of several clusters are joined by gateways: through gateways, any service that \
+         reads a \
          bucket overwrites and erases the buckets of the other cluster. Join no clusters",
     );
 }
@@ -84,7 +85,7 @@ pub fn log_event(source: &Source, record: &Record) {
                 problems = brief(problems, *errors),
                 "{}",
                 if revision.is_some() {
-                    "the change was refused as a whole; the policy before stays in force"
+                    "the change was refused as a whole; the previous policy stays in force"
                 } else {
                     "the policy was refused as a whole; none is in force, and nobody is let in"
                 },

@@ -55,7 +55,7 @@ impl Lines {
                     tracing::warn!(
                         event = "log_lines_lost",
                         lines = lost - reported,
-                        "nobody took the log's lines fast enough"
+                        "log lines were lost because nobody read them fast enough"
                     );
                     reported = lost;
                 }

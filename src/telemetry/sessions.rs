@@ -81,7 +81,8 @@ impl SessionMetrics {
     pub(super) fn register(&self, registry: &mut Registry) {
         registry.register(
             "sessions",
-            "Open connections at the last sweep of this instance, by how they stand to the policy",
+            "Open connections at the last sweep of this instance, by how they compare with the \
+             policy",
             self.seen.clone(),
         );
         registry.register(
@@ -91,8 +92,8 @@ impl SessionMetrics {
         );
         self.sweeps.register(
             registry,
-            ["session_sweeps", "Looks at every open connection: complete, incomplete"],
-            ["session_sweep", "How long a sweep took, closing included"],
+            ["session_sweeps", "Sweeps of all open connections: complete, incomplete"],
+            ["session_sweep", "How long a sweep took, including closing"],
         );
         registry.register(
             "session_sweeper",
@@ -101,12 +102,12 @@ impl SessionMetrics {
         );
         registry.register(
             "instances",
-            "Living instances that this one knows of, itself included",
+            "Running instances that this one knows, including itself",
             self.instances.clone(),
         );
         registry.register(
             "session_servers_failing",
-            "Servers that did not tell of their connections at the last sweep of this instance, or \
+            "Servers that did not list their connections at the last sweep of this instance, or \
              not as a server does",
             self.failing.clone(),
         );

@@ -97,8 +97,8 @@ impl Explainer {
             (user, None) if refusal.unproved => {
                 let user = user.as_deref().unwrap_or("nobody");
                 Some(format!(
-                    "unproved: a leafnode's or an MQTT client's own words may look like this line, \
-                     which names {}",
+                    "unproved: a leafnode or an MQTT client may have written this line, which \
+                     names {}",
                     words(user)
                 ))
             }
@@ -127,7 +127,7 @@ impl Explainer {
         if refusal.act != Act::Reply && self.is_granted(service, &question) {
             let (now, then) = (policy.revision(), &granted.revision);
             let detail = if now.whole() == then {
-                format!("policy {now} grants it: was this connection made under other settings?")
+                format!("policy {now} grants it: was this connection let in with other settings?")
             } else {
                 format!("policy {now} grants it; the connection is still on {}", short(then))
             };

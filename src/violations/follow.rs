@@ -336,15 +336,14 @@ impl Follower {
             self.strange_said = true;
             self.trouble(
                 "the server's log has violations in a form that this version of solewriter does \
-                 not know; they are not told. Is the server newer than 2.15?",
+                 not know; they are not reported. Is the server newer than 2.15?",
             );
         }
         if self.tally.too_long > 0 && !self.too_long_said {
             self.too_long_said = true;
             self.trouble(
-                "the server's log has lines longer than 64 KiB, which nothing that a client does \
-                 makes a server write; they are not looked at. How many is told at the end. Is it \
-                 the log, and of one server?",
+                "the server's log has lines longer than 64 KiB, which no client can cause; they \
+                 are skipped, and counted until the end. Is this the log of one nats-server?",
             );
         }
     }
@@ -430,8 +429,8 @@ fn gap(news: News) -> &'static str {
              copytruncate)"
         }
         _ => {
-            "the log file that was read last is gone, or holds something else; violations that were \
-             only there, or in files that came and went since, are lost"
+            "the log file that was read last is gone, or has other content; violations that were \
+             only there, or in files that existed only meanwhile, are lost"
         }
     }
 }
@@ -502,7 +501,7 @@ impl Lag {
                 bytes,
                 chunks,
                 seconds = (now - since).as_secs(),
-                "the log is written faster than it is read, or was long before this began",
+                "the log is written faster than it is read, or was already long at the start",
             );
         }
     }

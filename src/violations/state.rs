@@ -73,7 +73,7 @@ impl StateFile {
         let shown = self.path.display();
         let bytes = match fs::metadata(&self.path) {
             Ok(metadata) if metadata.len() > MAX_BYTES => {
-                return Err(format!("{shown} is too large to be the state of a follower"));
+                return Err(format!("{shown} is too large for a state file"));
             }
             Ok(_) => {
                 fs::read(&self.path).map_err(|error| format!("cannot read {shown}: {error}"))?
@@ -83,7 +83,7 @@ impl StateFile {
         };
         let state: State = serde_json::from_slice(&bytes).map_err(|error| {
             format!(
-                "{shown} is not the state of a follower: {error}; move it away to begin anew \
+                "{shown} is not a state file: {error}; move it away to begin anew \
                  (with --from end, to pass over what was told before)"
             )
         })?;
@@ -136,7 +136,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state.json");
         for (text, said) in [
-            ("not json", "is not the state of a follower"),
+            ("not json", "is not a state file"),
             (
                 r#"{"instance":"a.>","next":1,"server":null,"position":null,"recent":[],"folds":[],"outbox":[]}"#,
                 "`instance` is not lower-case letters and digits",

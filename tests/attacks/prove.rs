@@ -324,7 +324,7 @@ async fn what_somebody_else_made_is_not_touched() {
     std::fs::write(&file, "[bucket.some]\n").unwrap();
     let output = prove(&deployment, &["--yes"]).await;
     assert_eq!(output.status.code(), Some(2));
-    assert!(text(&output.stderr).contains("is there already, and not ours"), "{output:?}");
+    assert!(text(&output.stderr).contains("exists, and is not from this command"), "{output:?}");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "[bucket.some]\n");
     assert_eq!(streams(&deployment).await, ["KV_mine-b"]);
     let theirs = async_nats::jetstream::stream::Config {

@@ -848,7 +848,7 @@ async fn people_read_the_stream(version: &'static str) {
         assert!(text.contains(part), "no {part:?} in\n{text}");
     }
     let (_, text) = audit(&deployment, &["tail", "--no-follow", "--since", "1h"]).await;
-    let line = format!("FOREIGN  on {kept}: it claims to come from somebody else");
+    let line = format!("FOREIGN  on {kept}: its source is not its producer");
     assert!(text.lines().any(|found| found == line), "no {line:?} in\n{text}");
     for filter in [&["--outcome", "accepted"][..], &["--json"]] {
         let (_, text) = audit(&deployment, &[&["tail", "--no-follow"], filter].concat()).await;

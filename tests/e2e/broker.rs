@@ -121,7 +121,7 @@ async fn an_instance_that_is_stopped_answers_what_it_took_on(version: &'static s
     assert!(began.elapsed() < Duration::from_secs(10), "it took {:?}", began.elapsed());
     let stopped = stopping.said_once("stopped");
     assert_eq!(stopped["level"], "INFO", "{stopped}");
-    assert_eq!(stopped["message"], "every request taken on was answered", "{stopped}");
+    assert_eq!(stopped["message"], "every request that was taken has an answer", "{stopped}");
     assert!(!load.is_finished(), "it stopped after the load, not in the middle");
     everybody_is_in(&load.await.unwrap(), SIZE);
     let answered = eventually("every decision in the logs", async || {
@@ -248,7 +248,7 @@ async fn an_issuer_is_rotated_without_a_failed_login(version: &'static str) {
             Raw::try_login(&url, &service.seed).await.ok()?;
         }
         let (status, report) = deployment.instances[0].get("/readyz").await;
-        (status == 503 && report.contains("3 of 3 servers let nobody in")).then_some(())
+        (status == 503 && report.contains("3 of 3 servers do not accept our answers")).then_some(())
     })
     .await;
     deployment.instances[0].signal(Signal::TERM);
@@ -347,7 +347,8 @@ async fn health_and_metrics_tell_how_it_is(version: &'static str) {
     instance.says_times("authorisation", 3).await;
     instance.says("sweeper").await;
     let report = format!(
-        "nats-server: connected\nsubscribed: yes\nissuer: every server that asked takes our answers\npolicy: revision {revision}, the newest\nin force: for "
+        "nats-server: connected\nsubscribed: yes\nissuer: every server that asked accepts our \
+         answers\npolicy: revision {revision}, the newest\nin force: for "
     );
     let (status, said) = instance.get("/readyz").await;
     assert!(status == 200 && said.starts_with(&report), "{said}");

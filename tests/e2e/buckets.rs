@@ -198,7 +198,7 @@ async fn what_loses_data_is_refused_unless_told_so(version: &'static str) {
     let tighter = [
         ("history = 5", "history = 2", "of each key, older values than that are deleted"),
         ("ttl = \"720h\"", "ttl = \"24h\"", "values older than that are deleted"),
-        ("max_bytes = \"8MiB\"", "max_bytes = \"32KiB\"", "it holds more than that"),
+        ("max_bytes = \"8MiB\"", "max_bytes = \"32KiB\"", "it is larger than that now"),
     ];
     for (from, to, why) in tighter {
         deployment.write_policy(&POLICY.replace(from, to));

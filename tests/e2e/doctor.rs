@@ -328,7 +328,10 @@ async fn a_user_that_the_server_asks_about(version: &'static str) {
     let deployment = start(prepared, version).await;
     let said = look(&deployment).await;
     let (found, mend) = said.only(version, "problem", "users");
-    assert_eq!(found, "publisher: the server asks solewriter about it, who knows services only");
+    assert_eq!(
+        found,
+        "publisher: the server asks solewriter about it, and solewriter knows only services"
+    );
     assert!(mend.contains("auth_callout.auth_users"), "{mend}");
 }
 
@@ -375,7 +378,7 @@ async fn another_xkey_than_ours(version: &'static str) {
     let deployment = start(prepared, version).await;
     let said = look(&deployment).await;
     let (found, mend) = said.only(version, "problem", "xkey");
-    assert!(found.contains("to another xkey than ours"), "{found}");
+    assert!(found.contains("for another xkey; ours is"), "{found}");
     assert!(mend.contains("set auth_callout.xkey: X"), "{mend}");
     assert_eq!(said.with("not_seen"), ["issuer", "answer"]);
 }
@@ -461,7 +464,7 @@ async fn instances_that_serve_different_policies(version: &'static str) {
     let said = look(&deployment).await;
     let (found, mend) = said.only(version, "warning", "revisions");
     assert!(found.starts_with("instances serve different revisions: "), "{found}");
-    assert!(mend.contains("where each has its policy from"), "{mend}");
+    assert!(mend.contains("where each instance reads its policy"), "{mend}");
     // A change that an instance refuses: here the policy is a good one.
     std::fs::write(other.join("p.toml"), "nonsense").unwrap();
     deployment.instances[1].says("policy_refused").await;
@@ -496,7 +499,7 @@ async fn a_timeout_that_is_too_short(version: &'static str) {
     let said = look(&deployment).await;
     let (found, mend) = said.only(version, "problem", "timeout");
     assert!(
-        found.starts_with("servers wait 1.5 s for an answer, and [limits] patience is 10s"),
+        found.starts_with("servers wait 1.5 s for an answer, but [limits] patience is 10s"),
         "{found}"
     );
     assert!(mend.contains("timeout: 10"), "{mend}");
@@ -511,7 +514,7 @@ async fn a_server_that_lets_anybody_in(version: &'static str) {
     let deployment = start(prepared, version).await;
     let said = look(&deployment).await;
     let (found, mend) = said.only(version, "problem", "anonymous");
-    assert!(found.ends_with("lets in whoever shows no credentials (account APP)"), "{found}");
+    assert!(found.ends_with("lets in clients without credentials (account APP)"), "{found}");
     assert!(mend.contains("remove `no_auth_user`"), "{mend}");
 }
 
@@ -526,7 +529,7 @@ async fn a_listener_that_lets_anybody_in(version: &'static str) {
     let deployment = start(prepared, version).await;
     let said = look(&deployment).await;
     let (found, mend) = said.only(version, "problem", "anonymous");
-    assert_eq!(found, "test: `websocket` lets in whoever shows no credentials, as \"guest\"");
+    assert_eq!(found, "test: `websocket` lets in clients without credentials, as \"guest\"");
     assert!(mend.contains("remove `no_auth_user` from `websocket`"), "{mend}");
 }
 
@@ -654,7 +657,7 @@ async fn an_audit_stream_that_forgets(version: &'static str) {
         (
             "AUDIT_EVENTS",
             Some(stream("AUDIT_EVENTS", "audit.events.>", json!({"max_msgs_per_subject": -1}))),
-            "AUDIT_EVENTS: subjects is not as it must be",
+            "AUDIT_EVENTS: subjects has a wrong value",
         ),
         (
             "AUDIT_EVENTS",
@@ -664,13 +667,13 @@ async fn an_audit_stream_that_forgets(version: &'static str) {
                 json!({"max_msgs_per_subject": -1,
                 "deny_purge": false}),
             )),
-            "AUDIT_EVENTS: deny_purge is not as it must be: events can be removed",
+            "AUDIT_EVENTS: deny_purge has a wrong value: events can be removed",
         ),
         (
             "AUDIT_SERVICES",
             Some(stream("AUDIT_SERVICES", services, json!({}))),
-            "AUDIT_SERVICES: subject_transform is not as it must be: events push out, or keep \
-             out, those of others",
+            "AUDIT_SERVICES: subject_transform has a wrong value: events of one service push \
+             out, or keep out, those of others",
         ),
         (
             "AUDIT_SERVICES",
@@ -680,8 +683,8 @@ async fn an_audit_stream_that_forgets(version: &'static str) {
                 json!({"subject_transform": transform,
                 "max_bytes": 1_000_000}),
             )),
-            "AUDIT_SERVICES: max_bytes is not as it must be: events push out, or keep out, those \
-             of others",
+            "AUDIT_SERVICES: max_bytes has a wrong value: events of one service push out, or \
+             keep out, those of others",
         ),
     ] {
         admin.delete_stream(name).await.unwrap();
@@ -768,7 +771,7 @@ async fn a_server_that_was_reloaded(version: &'static str) {
     let reloaded = found().await;
     let line = "\ntest: reloaded its configuration at 20";
     assert!(reloaded.contains(line), "{reloaded}");
-    assert!(reloaded.ends_with("closed every connection that solewriter had let in"), "{reloaded}");
+    assert!(reloaded.ends_with("closed all connections that solewriter had let in"), "{reloaded}");
 
     let mut raw = Raw::try_login(deployment.url(), &orders.seed).await.unwrap();
     let file = deployment.files.server_config();

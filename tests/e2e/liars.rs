@@ -189,7 +189,7 @@ async fn who_lies_about_its_connections_keeps_nobody_elses_open(version: &'stati
         if lie == Lie::Total {
             let said = eventually_within(4 * DEADLINE, "doctor to tell of it", async || {
                 let ran = deployment.tool(&["doctor", "--format", "json"]).await;
-                Some(ran.out).filter(|out| out.contains("do not tell of open connections"))
+                Some(ran.out).filter(|out| out.contains("do not list open connections correctly"))
             })
             .await;
             assert!(said.contains("cannot be true"), "{said}");

@@ -180,13 +180,13 @@ async fn with_another_issuer_it_is_not_ready(version: &'static str) {
     let known = deployment.service("known");
     assert!(Raw::try_login(deployment.url(), &known.seed).await.is_err());
     let whose = format!(
-        "`issuer` in auth_callout is {theirs}, and [issuer] seed here is of {ours}; the server is test"
+        "server test has `issuer` {theirs} in auth_callout, but [issuer] seed here belongs to {ours}"
     );
     let line = deployment.instances[0].says("request_rejected").await;
     assert_eq!((&line["level"], &line["detail"]), (&json!("ERROR"), &json!(whose)), "{line}");
     let (status, report) = deployment.instances[0].get("/readyz").await;
     assert_eq!(status, 503, "{report}");
-    let said = format!("issuer: 1 of 1 servers let nobody in by our answers: {whose}\n");
+    let said = format!("issuer: 1 of 1 servers do not accept our answers: {whose}\n");
     assert!(report.contains(&said), "{report}");
 
     edit(&deployment.files.dir.join("deployment.conf"), &theirs, &ours);

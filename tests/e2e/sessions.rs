@@ -281,7 +281,7 @@ async fn a_transfer_reaches_its_new_owner_and_who_waits_is_named(version: &'stat
     assert_eq!(code, 0, "{said}");
     assert!(said.contains("1 instance serves it\n"), "{said}");
     let waits = "2 of 3 open connections have it\n\
-                 1 connection of report will have read orders when connected anew, within 1h\n";
+                 1 connection of report will gain read orders after reconnecting, within 1h\n";
     assert!(said.contains(waits), "{said}");
     // That it was waited for means that nobody has to wait now.
     let write = async |client: &Client| {
@@ -307,7 +307,7 @@ async fn a_transfer_reaches_its_new_owner_and_who_waits_is_named(version: &'stat
     assert_eq!(row, (&json!("report"), &json!("gains"), &json!("read orders")));
     eventually("doctor to name it", async || {
         let doctor = deployment.tool(&["doctor"]).await;
-        let named = "1 of report will have read orders only when connected anew, within 1h";
+        let named = "1 of report will gain read orders only after reconnecting, within 1h";
         doctor.out.contains(named).then_some(())
     })
     .await;
@@ -361,7 +361,7 @@ async fn who_waits_is_named_where_the_policy_is_a_directory(version: &'static st
     .await;
     assert_eq!((&row["service"], &row["reason"]), (&json!("report"), &json!("read orders")));
     let doctor = deployment.tool(&["doctor"]).await;
-    let named = "1 of report will have read orders only when connected anew, within 1h";
+    let named = "1 of report will gain read orders only after reconnecting, within 1h";
     assert!(doctor.out.contains(named), "{doctor:?}");
     assert_eq!(reader.lost(), 0);
 }

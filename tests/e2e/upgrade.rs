@@ -108,7 +108,7 @@ async fn a_policy_in_its_bucket_moves_by_the_printed_steps(version: &'static str
         ),
         (
             "users",
-            "system user: it logs in to SYS, the system account: in a cluster its seed alone purges \
+            "system user: it logs in to SYS, the system account. In a cluster its seed alone purges \
              any account, whatever its permissions, through a reply subject",
         ),
         (
@@ -190,7 +190,7 @@ async fn what_is_there_stays(version: &'static str) {
     let own = own.start_broker(version, POLICY).await;
     let ran = upgrade(&own, &[]).await;
     assert_eq!(ran.code, 0, "{ran:?}");
-    let told = "nats-server.conf: as this version writes it, but for changes of your own:\n  + \
+    let told = "nats-server.conf: as this version writes it, except for your own changes:\n  + \
                 timeout: 20\n  - timeout: 10\nnothing to change\n";
     assert_eq!(ran.out, told);
     std::fs::remove_file(own.files.settings()).unwrap();

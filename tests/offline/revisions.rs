@@ -84,10 +84,10 @@ fn a_revision_is_of_the_policy_directory() {
     let said = diff(&top.join("team"), &["before:./policy"]);
     assert!(said.contains(TRANSFERRED), "{said}");
     let said = diff(&top.join("team"), &["before", "--fail-on", "transfer"]);
-    assert!(said.ends_with("refused: there is a transfer, and --fail-on says so\n1"), "{said}");
+    assert!(said.ends_with("refused because of --fail-on: there is a transfer\n1"), "{said}");
     // The same content has the same revision, wherever it was read.
     let said = diff(&top.join("team"), &["HEAD", "policy"]);
-    assert!(said.ends_with("no identity gains or loses anything\n0"), "{said}");
+    assert!(said.ends_with("no service gains or loses anything\n0"), "{said}");
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn a_directory_goes_before_a_revision_of_the_same_name() {
     fs::create_dir_all(&other).unwrap();
     fs::write(other.join("a.toml"), AFTER).unwrap();
     let said = diff(top, &["before", "team/policy"]);
-    assert!(said.ends_with("no identity gains or loses anything\n0"), "{said}");
+    assert!(said.ends_with("no service gains or loses anything\n0"), "{said}");
     let said = diff(top, &["before:team/policy", "team/policy"]);
     assert!(said.contains(TRANSFERRED), "{said}");
 }

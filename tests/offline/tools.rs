@@ -135,6 +135,72 @@ fn completions_know_every_command() {
     assert_eq!(run(&["completions", "tcsh"]).0, 2);
 }
 
+/// The help of a command and of each of its subcommands.
+fn helps(command: &[&str], found: &mut Vec<(String, String)>) {
+    let (code, help, _) = run(&[command, &["--help"]].concat());
+    assert_eq!(code, 0, "{command:?}");
+    if let Some((_, rest)) = help.split_once("Commands:\n") {
+        let list = rest.split_once("\n\n").unwrap().0;
+        for name in list.lines().filter_map(|line| line.strip_prefix("  ")?.split(' ').next()) {
+            if !name.is_empty() && name != "help" {
+                helps(&[command, &[name]].concat(), found);
+            }
+        }
+    }
+    found.push((command.join(" "), help));
+}
+
+/// Nobody scrolls through 45 settings to see what a command does.
+#[test]
+fn help_is_short_and_settings_have_a_list_of_their_own() {
+    let mut found = Vec::new();
+    helps(&[], &mut found);
+    assert!(found.iter().any(|(command, _)| command == "policy push"), "{found:?}");
+    let (code, list, _) = run(&["settings"]);
+    assert_eq!(code, 0);
+    for setting in solewriter::config::SETTINGS {
+        let flag = format!("--{} ", setting.flag());
+        let line = list.lines().find(|line| line.trim_start().starts_with(&flag));
+        assert!(line.is_some_and(|line| line.ends_with(&setting.meaning())), "{flag}: {list}");
+    }
+    for (command, help) in found {
+        assert!(help.lines().count() <= 100, "{command}:\n{help}");
+        assert!(!help.contains("--issuer-seed"), "{command}:\n{help}");
+        if help.contains("--config <FILE>")
+            && !["explain", "who-can", "diff", "map"].contains(&&*command)
+        {
+            assert!(help.replace("\n          ", " ").contains("`solewriter settings`"), "{help}");
+        }
+    }
+}
+
+/// Flags that one command has and a person tries on another.
+#[test]
+fn flags_have_the_same_names_everywhere() {
+    let policy = fixture("a-whole-policy");
+    for command in ["check", "map"] {
+        let by_argument = run(&[command, &policy]);
+        assert_eq!(by_argument.0, 0, "{command}: {}", by_argument.2);
+        assert_eq!(run(&[command, "-p", &policy]), by_argument, "{command}");
+        assert_eq!(run(&[command, "-p", &policy, &policy]).0, 2, "{command}");
+    }
+    for arguments in [
+        &["violations", "--log", "/nowhere/a", "--service-name", "a b"][..],
+        &["violations", "--log", "/nowhere/a", "--service", "a b"],
+        &["violations", "--log", "/nowhere/a", "--nats-tls-ca", "/nowhere/b", "--service", "a b"],
+        &["audit", "tail", "--format", "json", "-c", "/nowhere/c"],
+        &["audit", "tail", "--json", "-c", "/nowhere/c"],
+        &["prove", "-y", "--wait", "2m", "-c", "/nowhere/c"],
+        &["prove", "--yes", "--wait", "60", "-c", "/nowhere/c"],
+        &["sessions", "close", "-y", "orders", "-c", "/nowhere/c"],
+    ] {
+        let (code, _, err) = run(arguments);
+        assert!(code != 0 && !err.contains("Usage:"), "{arguments:?}: {err}");
+    }
+    let (_, _, err) = run(&["prove", "--wait", "18446744073709551615"]);
+    assert!(err.contains("write at most 24h"), "{err}");
+}
+
 #[test]
 fn every_command_has_a_manual_page() {
     let dir = tempfile::tempdir().unwrap();

@@ -93,7 +93,7 @@ pub const TRACING: Advisory = Advisory {
         TRACING_CAME,
         &[(2, 11, 15), (2, 12, 6)],
         Needs::Nothing,
-        "a header makes the server publish trace events to any subject, keys of buckets too",
+        "a header makes the server publish trace events to any subject, even to keys of buckets",
     )
 };
 
@@ -151,7 +151,7 @@ pub const ADVISORIES: [Advisory; 20] = [
         (0, 0, 0),
         &[(2, 12, 12), (2, 14, 3)],
         Needs::NoAuthUser,
-        "no_auth_user passes by its user's restrictions",
+        "no_auth_user bypasses the restrictions of its user",
     ),
     note(
         "2026-22",
@@ -183,7 +183,7 @@ pub const ADVISORIES: [Advisory; 20] = [
         (0, 0, 0),
         &[(2, 11, 16), (2, 12, 7), (2, 14, 0)],
         Needs::Unusual("permissions that deny queue groups, which solewriter never gives"),
-        "a queue subscription passes by a deny",
+        "a queue subscription bypasses a deny",
     ),
     note(
         "2026-17",
@@ -208,7 +208,7 @@ pub const ADVISORIES: [Advisory; 20] = [
         (0, 0, 0),
         &[(2, 11, 15), (2, 12, 6)],
         Needs::Unusual("`verify_and_map` in the server's TLS configuration"),
-        "some certificates pass for others",
+        "some certificates are taken for others",
     ),
     note(
         "2026-12",
@@ -216,7 +216,7 @@ pub const ADVISORIES: [Advisory; 20] = [
         (0, 0, 0),
         &[(2, 11, 15), (2, 12, 6)],
         Needs::Unusual("a grant to restore streams, which solewriter never gives"),
-        "who may restore one stream may restore any",
+        "a client that may restore one stream may restore any",
     ),
     note(
         "2026-09",
@@ -224,7 +224,7 @@ pub const ADVISORIES: [Advisory; 20] = [
         (0, 0, 0),
         &[(2, 11, 15), (2, 12, 6)],
         Needs::Unusual("services that trust the header Nats-Request-Info"),
-        "a client forges the header that tells who it is",
+        "a client forges the header that says who it is",
     ),
     note(
         "2026-08",
@@ -232,7 +232,7 @@ pub const ADVISORIES: [Advisory; 20] = [
         (0, 0, 0),
         &[(2, 11, 15), (2, 12, 6)],
         Needs::Leafnodes,
-        "a leafnode forges the header that tells who a client is",
+        "a leafnode forges the header that says who a client is",
     ),
     note(
         "2026-07",
@@ -240,7 +240,7 @@ pub const ADVISORIES: [Advisory; 20] = [
         (0, 0, 0),
         &[(2, 11, 15), (2, 12, 6)],
         Needs::Mqtt,
-        "permissions do not hold for MQTT's own subjects",
+        "permissions are not enforced for MQTT's own subjects",
     ),
     note(
         "2026-06",

@@ -11,11 +11,10 @@ pub struct Filter {
     /// Only events about this service.
     #[arg(long, value_name = "NAME")]
     service: Option<String>,
-    /// Only events of this outcome: granted, denied, rejected, accepted, refused, closed,
-    /// violation, started, stopped, trouble, lost.
+    /// Only events with this outcome.
     #[arg(long, value_name = "OUTCOME", value_parser = OUTCOMES)]
     outcome: Option<String>,
-    /// Only events about this keyspace or a part of it: violations, and changes of owner.
+    /// Only violations and changes of owner in this keyspace, or in a part of it.
     #[arg(long, value_name = "KEYSPACE")]
     keyspace: Option<String>,
 }

@@ -21,26 +21,26 @@ const OWN_API: &str = "$JS.API";
 /// Where to read, and as whom.
 #[derive(Args)]
 pub struct From {
-    /// The settings file: servers, TLS, the streams, and the seed of their admin
-    /// [default: solewriter.toml, if it is there; else 127.0.0.1:4222 is asked].
+    /// The settings file. `solewriter settings` lists flags that override it
+    /// [default: solewriter.toml if it exists; otherwise 127.0.0.1:4222 is asked].
     #[arg(short, long, value_name = "FILE", env = "SOLEWRITER_CONFIG")]
     config: Option<PathBuf>,
-    /// File with the seed of a service that reads the audit streams, instead of their admin's of
-    /// the settings [default without settings: keys/auditor.nk].
+    /// The file with the seed of a service that reads the audit streams. Without it, the seed of
+    /// their admin is used, from the settings [default without settings: keys/auditor.nk].
     #[arg(long, value_name = "FILE")]
     nkey_seed: Option<PathBuf>,
-    /// The name of that service, for its inbox. The admin may have any.
+    /// The name of that service, for its inbox. The admin needs none.
     #[arg(long, value_name = "NAME", default_value = "auditor")]
     service_name: String,
-    /// The streams: of what solewriter decided, and of what services report. Name one to read it
-    /// alone [default: those of the settings, or `AUDIT_EVENTS,AUDIT_SERVICES`].
+    /// The streams to read: solewriter's, services', or both [default: those of the settings, or
+    /// `AUDIT_EVENTS,AUDIT_SERVICES`].
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     stream: Option<Vec<String>>,
-    /// What requests of the --nkey-seed to their JetStream begin with [default: `[audit] api` of the
+    /// The JetStream API prefix that the service of --nkey-seed uses [default: `[audit] api` of the
     /// settings, or $JS.AUDIT.API].
     #[arg(long, value_name = "PREFIX")]
     api: Option<String>,
-    /// Services that follow servers' logs (`solewriter violations`): they may tell what others did.
+    /// Services that run `solewriter violations`. Only they may report on other services.
     #[arg(long, value_name = "LIST", default_value = FOLLOWER, value_delimiter = ',')]
     pub followers: Vec<String>,
     #[command(flatten)]
@@ -87,7 +87,7 @@ fn admin(tool: &Tool, streams: &AuditStreams) -> Result<Seed<User>, Output> {
     let seed = if streams.are_beside_buckets() { tool.admin() } else { tool.audit_admin() };
     seed.map_err(|problems| {
         let mut output = Output::wrong(problems);
-        output.err += "or give --nkey-seed: a service that reads the streams has a seed, too\n";
+        output.err += "or give --nkey-seed, the seed of a service that reads the streams\n";
         output
     })
 }

@@ -78,7 +78,7 @@ pub fn stats(stats: &Stats) -> String {
         }
     }
     if !stats.foreign_by.is_empty() {
-        let _ = writeln!(out, "\nForeign messages by who published them:");
+        let _ = writeln!(out, "\nForeign messages, by publisher:");
     }
     for (name, number) in &stats.foreign_by {
         let _ = writeln!(out, "  {number:>8}  {}", shown(name));

@@ -85,7 +85,7 @@ pub(super) fn text(view: &DiffView<'_>) -> String {
     let (old_revision, new_revision) = (short(old_revision), short(new_revision));
     let mut text = format!("{old} ({old_revision}) -> {new} ({new_revision})\n\n");
     if view.diff.is_empty() {
-        return text + "no identity gains or loses anything\n";
+        return text + "no service gains or loses anything\n";
     }
     if !view.diff.transfers.is_empty() {
         text += "ownership transferred\n";
@@ -131,7 +131,7 @@ pub(super) fn markdown(view: &DiffView<'_>) -> String {
     let ((_, old), (_, new)) = (view.old, view.new);
     let mut text = format!("### Policy {} → {}\n\n", code(short(old)), code(short(new)));
     if view.diff.is_empty() {
-        return text + "No identity gains or loses anything.\n";
+        return text + "No service gains or loses anything.\n";
     }
     let _ = writeln!(text, "{}.", view.summary());
     if !view.diff.transfers.is_empty() {

@@ -15,7 +15,7 @@ const AT_A_TIME: usize = 16;
 /// List the revisions, newest first: number, time, policy revision, who and why.
 #[derive(Args)]
 pub(super) struct Log {
-    /// How many at most; 0 for all.
+    /// How many at most. 0 means all.
     #[arg(short = 'n', long, value_name = "NUMBER", default_value_t = 20)]
     limit: u64,
     /// How to print them.

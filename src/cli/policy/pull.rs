@@ -12,10 +12,10 @@ use crate::policy_source::directory::Directory;
 use solewriter_core::diagnostics::SourceFile;
 use solewriter_core::policy::model::short;
 
-/// Write a revision's documents into a directory.
+/// Write the documents of a revision into a directory.
 ///
-/// Files that are there and differ, and policy files that the revision does not have, keep it from
-/// writing anything, unless --force replaces and removes them. Other files are left alone.
+/// Writes nothing if a policy file in the directory differs, or is not in the revision. With --force
+/// it replaces or removes such files. It leaves all other files alone.
 #[derive(Args)]
 pub(super) struct Pull {
     /// The directory to write.
@@ -27,8 +27,8 @@ pub(super) struct Pull {
     /// Replace files that differ, and remove policy files that the revision does not have.
     #[arg(long)]
     force: bool,
-    /// The bucket is in the account of the user who reads it, as it was in deployments that have
-    /// no account POLICY yet.
+    /// The bucket is in the reader's own account. That is so in older deployments, which have no
+    /// account POLICY.
     #[arg(long)]
     own_account: bool,
     #[command(flatten)]
@@ -61,7 +61,7 @@ impl Pull {
         let found = Directory::new(&self.dir).read().map_err(Output::wrong)?;
         if !solewriter_core::policy::validate::revision(&found).is_written(&entry.policy) {
             return Err(failed(&format!(
-                "{} is not revision {} now: did somebody else write to it?",
+                "{} is not revision {}: did somebody else write to it at the same time?",
                 self.dir.display(),
                 entry.number
             )));

@@ -1,7 +1,6 @@
 //! `solewriter policy push` and `rollback`: a new revision.
 
 use std::io::{BufRead, IsTerminal, Write as _};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -9,7 +8,7 @@ use clap::Args;
 use super::super::{check, diff, git, test};
 use super::{Deployment, connect, failed, head, named, reach, say, status, unread};
 use crate::cli::common;
-use crate::cli::common::{NO, Output, YES, count, duration, line, style};
+use crate::cli::common::{DirArgs, NO, Output, YES, count, duration, line, style};
 use crate::config::Tool;
 use crate::fleet::Instances;
 use crate::nats::Login;
@@ -19,24 +18,23 @@ use solewriter_core::diagnostics::{Problem, Problems, SourceFile};
 use solewriter_core::policy::model::{Policy, short};
 use solewriter_core::policy::validate::{Validated, validate_for};
 
-/// Make a directory the newest revision.
+/// Push a directory as the newest revision.
 ///
-/// Validates the whole as `check` does, holds it against the assertions beside it (`*.test.toml`),
-/// shows what changes for whom and asks. Then all of it is pushed, or nothing. Assertions and other
-/// files stay where they are. A warning says when the settings serve a directory: then this bucket is
-/// not in force there.
+/// Validates the policy as `check` does, and tests the assertions beside it (`*.test.toml`). Shows
+/// what changes for whom, and asks. Then it pushes the whole policy, or nothing. Assertions and
+/// other files are not pushed. A warning says when the settings serve a directory: then this bucket
+/// is not in force there.
 #[derive(Args)]
 pub(super) struct Push {
-    /// The directory of policy files.
-    #[arg(value_name = "DIR", default_value = "policy")]
-    dir: PathBuf,
-    /// Why, for the log.
+    #[command(flatten)]
+    dir: DirArgs,
+    /// The reason for the change, for the log.
     #[arg(short, long, value_name = "WHY")]
     message: String,
-    /// Push only if this is the newest revision; 0 if there is to be none yet.
+    /// Push only if this is still the newest revision. 0 means that there must be none yet.
     #[arg(long, value_name = "NUMBER")]
     expect: Option<u64>,
-    /// On how many servers to keep the bucket, if this push creates it [default: 3 in a cluster].
+    /// Replicas of the bucket, if this push creates it [default: 3 in a cluster, 1 otherwise].
     #[arg(long, value_name = "NUMBER")]
     replicas: Option<usize>,
     #[command(flatten)]
@@ -45,16 +43,15 @@ pub(super) struct Push {
     deployment: Deployment,
 }
 
-/// Make the documents of an older revision the newest one.
+/// Push the documents of an older revision again, as the newest revision.
 ///
-/// The log keeps what it has: a rollback is a new revision with old documents. As `push`, it warns
-/// when the settings serve a directory.
+/// Nothing is removed from the log. As `push`, it warns when the settings serve a directory.
 #[derive(Args)]
 pub(super) struct Rollback {
     /// The revision to go back to: its number, or the beginning of its policy revision.
     #[arg(value_name = "REVISION")]
     revision: String,
-    /// Why, for the log.
+    /// The reason for the change, for the log.
     #[arg(short, long, value_name = "WHY")]
     message: Option<String>,
     #[command(flatten)]
@@ -68,11 +65,11 @@ struct How {
     /// Do not ask.
     #[arg(short, long)]
     yes: bool,
-    /// Who pushes, for the log [default: as git says, or user and machine].
+    /// Who pushes, for the log [default: the name in git, or else user and machine].
     #[arg(long, value_name = "NAME")]
     author: Option<String>,
-    /// How long to wait until every instance that answers serves it, and as long again until
-    /// every open connection has it that the change closes; 0s not to wait.
+    /// How long to wait until every instance serves the revision, and then as long again until the
+    /// open connections that it affects are closed. 0s means not to wait.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     wait: Duration,
 }
@@ -99,7 +96,7 @@ impl Push {
         let newest = head.as_ref().map_or(0, |head| head.number);
         if let Some(expected) = self.expect.filter(|expected| *expected != newest) {
             return Err(failed(&format!(
-                "revision {newest} is the newest, not {expected}: look at it, then push again"
+                "the newest revision is {newest}, not {expected}: look at it, then push again"
             )));
         }
         let words = self.how.words(self.message.clone(), None)?;
@@ -118,16 +115,17 @@ impl Push {
             ),
             code: NO,
         };
-        let files = common::read(&self.dir)?.map_err(refuse)?;
+        let files = common::read(self.dir.path())?.map_err(refuse)?;
         let validated = validate_for(&files, &tool.defaults.audit)
             .and_then(|v| check::grant_all(v, &tool.defaults));
         let Validated { policy, warnings } = validated.map_err(refuse)?;
-        let held = test::all_hold(&self.dir, (&policy, &files), &tool.defaults).map_err(refuse)?;
+        let held =
+            test::all_hold(self.dir.path(), (&policy, &files), &tool.defaults).map_err(refuse)?;
         let _ = Output { out: String::new(), err: warnings.render(style()), code: YES }.print();
         if held > 0 {
             say(&format!("{}\n", count(held, "expectation holds", "expectations hold")));
         }
-        Ok(Proposal { files, policy, name: self.dir.display().to_string() })
+        Ok(Proposal { files, policy, name: self.dir.path().display().to_string() })
     }
 }
 
@@ -146,7 +144,7 @@ impl Rollback {
             Err(problems) => {
                 let number = target.number;
                 let mut output = Output::wrong(problems);
-                output.err += &format!("revision {number} does not hold any more\n");
+                output.err += &format!("revision {number} is not valid any more\n");
                 output.code = NO;
                 return Err(output);
             }
@@ -180,8 +178,9 @@ impl How {
             return Ok(true);
         }
         if !std::io::stdin().is_terminal() {
-            let problem = Problem::error("not-asked", "there is nobody to ask: nothing was pushed");
-            return Err(Output::wrong(problem.help("say --yes to push without being asked")));
+            let problem =
+                Problem::error("not-asked", "there is no terminal to ask on: nothing was pushed");
+            return Err(Output::wrong(problem.help("add --yes to push without a question")));
         }
         say(&format!("{question} [y/N] "));
         let _ = std::io::stdout().flush();
@@ -211,7 +210,7 @@ async fn push(
     let Proposal { files, policy, name } = proposal;
     if let Some(head) = head.as_ref().filter(|head| head.policy == policy.revision().whole()) {
         let text = format!(
-            "nothing to push: revision {} is this policy already ({})\n",
+            "nothing to push: revision {} already is this policy ({})\n",
             head.number,
             short(&head.policy)
         );
@@ -243,7 +242,7 @@ async fn push(
     }
     let serving = status::wait(instances, &entry, how.wait).await?;
     say(&match serving {
-        0 => "no instance answers, so nobody serves it yet\n".to_owned(),
+        0 => "no instance answers, so none serves it yet\n".to_owned(),
         1 => "1 instance serves it\n".to_owned(),
         all => format!("all {all} instances serve it\n"),
     });
@@ -271,7 +270,7 @@ async fn shown(
             diff::described((&old, &before.policy), (name, policy), &tool.defaults)
         }
         Err(problems) => Ok(format!(
-            "revision {} does not hold for this version ({}), so there is nothing to compare with\n",
+            "revision {} is not valid for this version ({}), so there is nothing to compare with\n",
             head.number,
             problems.summary()
         )),

@@ -66,8 +66,8 @@ pub(super) async fn wait(
     let longest = reach_without_system_user(&policy, &tool.defaults);
     if tool.system().is_err() {
         let text = format!(
-            "note: open connections were not looked at: that takes [system] nkey_seed. Where `serve` \
-             has none either, they keep what they have for up to {}\n",
+            "note: open connections were not looked at, because [system] nkey_seed is not set. \
+             If `serve` has none either, they keep their permissions for up to {}\n",
             length(longest)
         );
         return Ok(Output { out: String::new(), err: text, code: YES });
@@ -90,13 +90,13 @@ pub(super) async fn wait(
         if Instant::now() >= deadline {
             let mut err = lines(&standing.closing);
             if !complete {
-                err += "warning: not every server told of its connections, so there may be more\n";
+                err += "warning: not every server listed its connections, so there may be more\n";
             }
             // A server that is down has none.
             if standing.closing.is_empty() {
                 return Ok(Output { out: reached(&standing, longest), err, code: YES });
             }
-            err += "the policy is in force, and these open connections do not have it yet: see \
+            err += "the policy is in force, but these open connections do not have it yet: see \
                     `solewriter sessions --stale` and `solewriter doctor`\n";
             return Err(Output { out: String::new(), err, code: NO });
         }
@@ -128,7 +128,7 @@ fn waiting(waiting: &BTreeMap<(String, String), usize>, longest: Duration) -> St
     for ((service, what), connections) in waiting.iter().take(NAMED) {
         let _ = writeln!(
             text,
-            "{} of {} will have {} when connected anew, within {}",
+            "{} of {} will gain {} after reconnecting, within {}",
             count(*connections, "connection", "connections"),
             line(service),
             if what.is_empty() { "more".to_owned() } else { line(what) },

@@ -14,10 +14,10 @@ use crate::policy_source::bucket::ReadError;
 use crate::policy_source::bucket::entry::Entry;
 use solewriter_core::policy::model::short;
 
-/// Say which revision each running instance serves.
+/// Show which revision each running instance serves.
 ///
-/// Ends with 0 when all that answer serve the same, and the newest if they follow the bucket; with
-/// 1 when they do not, or when none answers.
+/// Exit code: 0 if all instances that answer serve the same revision, and the newest one if they
+/// follow the bucket; 1 if they do not, or if none answers.
 #[derive(Args)]
 pub(super) struct Status {
     /// How to print it.
@@ -185,7 +185,7 @@ pub(super) async fn wait(
             let behind: Vec<Report> =
                 reports.iter().filter(|report| !serves(report)).cloned().collect();
             let err = format!(
-                "{}\nrevision {} is pushed, and {} of {} do not serve it\n",
+                "{}\nrevision {} is pushed, but {} of {} do not serve it\n",
                 table(&behind, jiff::Timestamp::now().as_second()),
                 entry.number,
                 behind.len(),

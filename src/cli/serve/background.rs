@@ -86,7 +86,7 @@ impl Background {
             if let Err(error) = self.fleet.run(client, until_stopped()).await {
                 tracing::error!(
                     event = "beats_failed", %error,
-                    "this instance neither hears the others nor is heard by them",
+                    "this instance and the others do not hear each other",
                 );
             }
         };

@@ -84,12 +84,12 @@ impl Recording {
                 Some(left) => tracing::warn!(
                     event = "audit_left_for_later",
                     left,
-                    "these events are in the spool, and sent at the next start",
+                    "these events are in the spool, and will be sent at the next start",
                 ),
                 None => tracing::error!(
                     event = "audit_not_finished",
-                    "the spool's disk does not answer: how many of the last events are on it is \
-                     unknown, and told by the next start",
+                    "the spool's disk does not answer: it is unknown how many of the last events \
+                     are on it; the next start will say",
                 ),
             }
         }

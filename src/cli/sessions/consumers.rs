@@ -15,13 +15,13 @@ use crate::sessions::consumers::listing::Jetstream;
 use crate::sessions::consumers::sweep::{Accounts, Survey, survey};
 use crate::sessions::consumers::verdict::Owner;
 
-/// List the consumers of buckets and audit streams that no grant covers, and those that are too
-/// many.
+/// List consumers of buckets and audit streams that no grant covers, or that are above the limit.
 ///
-/// Compares them with the policy that the settings name, and deletes nothing: the instance that
-/// sweeps does. Asks with the callout's seed, or with the admin's, who sees the buckets' alone.
-/// Ends with 0 when there are none; with 1 when there are some, or not all could be listed; with 2
-/// when nobody could be asked.
+/// Compares them with the policy that the settings name. Deletes nothing; a running instance does.
+/// Uses the callout's seed. With only the admin's seed it sees consumers of buckets alone.
+///
+/// Exit code: 0 if there are none, 1 if there are some or not all could be listed, 2 if nobody could
+/// be asked.
 #[derive(Args)]
 pub(super) struct Consumers {
     /// How to print the answer.
@@ -55,9 +55,9 @@ impl Consumers {
         let tool = self.settings.load()?;
         let accounts = accounts(&tool).await?;
         let policy = named_by(&tool).await?.policy;
-        let found = survey(&accounts, &policy, tool.sessions.consumers).await.map_err(|error| {
-            cannot(&format!("{error}; is it so that {}?", connect::CONSUMERS_NEED))
-        })?;
+        let found = survey(&accounts, &policy, tool.sessions.consumers)
+            .await
+            .map_err(|error| cannot(&format!("{error}; check that {}", connect::CONSUMERS_NEED)))?;
         let view = ConsumersView::of(&found, policy.revision().whole());
         let out = match self.format {
             Format::Json => json(&view),
@@ -125,7 +125,7 @@ fn text(view: &ConsumersView<'_>) -> String {
     }
     let _ = writeln!(
         text,
-        "{} that no grant covers or that are too many; {} in order, on {}, by revision {}",
+        "{} that no grant covers or that are above the limit; {} in order, on {}, by revision {}",
         count(view.consumers.len(), "consumer", "consumers"),
         view.covered,
         count(view.streams, "stream", "streams"),

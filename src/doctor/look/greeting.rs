@@ -31,7 +31,7 @@ async fn greeting(server: &ServerAddr, tls: &Tls) -> Address {
     let plain = host.trim_matches(['[', ']']);
     let info = match timeout(GREETING, read(plain, server.port(), tls)).await {
         Ok(info) => info,
-        Err(_) => Err(silent(&format!("said nothing within {} s", GREETING.as_secs()))),
+        Err(_) => Err(silent(&format!("did not answer within {} s", GREETING.as_secs()))),
     };
     Address {
         name: format!("{host}:{}", server.port()),
@@ -42,10 +42,7 @@ async fn greeting(server: &ServerAddr, tls: &Tls) -> Address {
 }
 
 fn silent(what: &str) -> Blind {
-    Blind::new(
-        what,
-        "start nats-server there, open the way to it, or take it out of [nats] servers",
-    )
+    Blind::new(what, "start nats-server there, make it reachable, or remove it from [nats] servers")
 }
 
 async fn read(host: &str, port: u16, tls: &Tls) -> Look<Info> {
@@ -53,7 +50,7 @@ async fn read(host: &str, port: u16, tls: &Tls) -> Look<Info> {
     if tls.first {
         return Err(Blind::new(
             "with [nats.tls] first, what it says before the login is not read",
-            "nothing: that is how it should be",
+            "nothing; this is as it should be",
         ));
     }
     let mut line = String::new();
@@ -62,7 +59,7 @@ async fn read(host: &str, port: u16, tls: &Tls) -> Look<Info> {
         .await
         .map_err(|e| silent(&e.to_string()))?;
     let info = line.strip_prefix("INFO ").and_then(|json| serde_json::from_str(json.trim()).ok());
-    info.ok_or_else(|| silent("is there, and does not speak as a nats-server does"))
+    info.ok_or_else(|| silent("answers, but not like a nats-server"))
 }
 
 /// Connects with these credentials and says how it ended.
@@ -102,7 +99,7 @@ pub async fn enter(server: &ServerAddr, options: ConnectOptions, tls: &Tls) -> L
         ended = ended => ended,
         account = told(&client) => Ok(Entry::Entered(account)),
         () = sleep(REFUSAL) => Err(Blind::new(
-            format!("neither a welcome nor a refusal within {} s", REFUSAL.as_secs()),
+            format!("neither let in nor refused within {} s", REFUSAL.as_secs()),
             "look at nats-server's log",
         )),
     }

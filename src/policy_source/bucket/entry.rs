@@ -33,7 +33,7 @@ pub enum EntryError {
     #[error("revision.{0} is not what `policy push` writes: {1}")]
     Malformed(String, String),
     /// A newer solewriter wrote it.
-    #[error("revision.{0} has the form {1}; this version reads {FORMAT}")]
+    #[error("revision.{0} has format {1}; this version reads {FORMAT}")]
     Format(u64, u32),
     /// What it claims is out of bounds.
     #[error("revision.{0}: {1}")]
@@ -42,7 +42,7 @@ pub enum EntryError {
     #[error("the piece doc.{0} is damaged")]
     Damaged(String),
     /// The documents are not what the push said.
-    #[error("revision.{0} says that it is the policy {1}, and its documents are {2}")]
+    #[error("revision.{0} says that it is policy {1}, but its documents are policy {2}")]
     Other(u64, String, String),
 }
 
@@ -76,7 +76,7 @@ impl Blob {
             name.len() == 64 && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
         };
         if !self.pieces.iter().all(hash) {
-            return Err("the name of a piece is no SHA-256".to_owned());
+            return Err("the name of a piece is not a SHA-256".to_owned());
         }
         Ok(())
     }
@@ -177,9 +177,10 @@ impl Entry {
     /// [`EntryError`].
     pub fn read(key: &str, bytes: &[u8]) -> Result<Self, EntryError> {
         let malformed = |why: String| EntryError::Malformed(key.to_owned(), why);
-        let number: u64 = key.parse().map_err(|_| malformed("its key is no number".to_owned()))?;
+        let number: u64 =
+            key.parse().map_err(|_| malformed("its key is not a number".to_owned()))?;
         if number == 0 || number.to_string() != key {
-            return Err(malformed("its key is not written as a number is".to_owned()));
+            return Err(malformed("its key is not a number in plain form".to_owned()));
         }
         let form: Form = serde_json::from_slice(bytes).map_err(|e| malformed(e.to_string()))?;
         if form.format != FORMAT {
@@ -238,10 +239,10 @@ impl Entry {
         let mut names = HashSet::new();
         for Document { name, text } in &documents {
             if !is_name(name) {
-                return Err(out(format!("{name:?} is no name of a policy file")));
+                return Err(out(format!("{name:?} is not the name of a policy file")));
             }
             if !names.insert(name.as_str()) {
-                return Err(out(format!("{name} is there twice")));
+                return Err(out(format!("{name} is listed twice")));
             }
             text.check(left).map_err(|why| out(format!("{name}: {why}")))?;
             left -= text.size;

@@ -218,7 +218,7 @@ impl Reader {
             return Seen::Same;
         }
         let problem = Problem::error("policy-bucket", error.to_string())
-            .help("push again with a version that every instance reads");
+            .help("push again with a version that every instance can read");
         self.unreadable = Some(error);
         Seen::Other(Change { origin, files: Err(problem.into()), replaced })
     }

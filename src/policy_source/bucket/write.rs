@@ -30,7 +30,7 @@ const REPLICAS: usize = 3;
 pub enum PushError {
     /// Somebody else was first.
     #[error(
-        "somebody pushed meanwhile: revision {} by {} ({:?}); look at it, then push again",
+        "somebody else has pushed revision {} ({}: {:?}) meanwhile; look at it, then push again",
         .0.number, .0.author, .0.message
     )]
     Raced(Box<Entry>),
@@ -45,8 +45,8 @@ pub enum PushError {
     Failed(String),
     /// The write that decides was sent, and nobody knows whether it was stored.
     #[error(
-        "nobody knows whether revision {0} was pushed: {1}; `solewriter policy log` tells as soon \
-         as JetStream answers"
+        "it is unknown whether revision {0} was pushed: {1}; `solewriter policy log` shows it as \
+         soon as JetStream answers"
     )]
     Unknown(u64, String),
 }
@@ -80,7 +80,8 @@ impl Bucket {
                 }
                 CreateStreamErrorKind::JetStream(_) => {
                     return Err(PushError::Create(format!(
-                        "{error}; it is meant to be on {wanted} servers, --replicas says otherwise"
+                        "{error}; the bucket needs {wanted} servers, unless --replicas says \
+                         otherwise"
                     )));
                 }
                 _ if Instant::now() < deadline => sleep(PAUSE).await,
@@ -103,7 +104,7 @@ impl Bucket {
     ) -> Result<Entry, PushError> {
         if let Some(name) = entry::unpushable(files) {
             return Err(PushError::Unpushable(format!(
-                "{name:?} is no name for a bucket: rename it"
+                "{name:?} cannot be the name of a bucket: rename it"
             )));
         }
         if files.len() > MAX_FILES {

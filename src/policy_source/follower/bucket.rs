@@ -149,7 +149,7 @@ impl Follower {
             Ok(Seen::Behind { number }) => {
                 let ours = self.store.origin().map_or(0, |origin| origin.number);
                 SourceState::Unreachable(format!(
-                    "it went back to revision {number}, and {ours} is in force"
+                    "it went back to revision {number}, but {ours} is in force"
                 ))
             }
             Err(ReadError::Missing) => SourceState::Missing,
@@ -168,7 +168,7 @@ impl Follower {
                 source = self.source_status.source(),
                 before = before.as_ref().map(|o| o.number),
                 number = origin.as_ref().map(|o| o.number),
-                "the bucket is another one than before: it was deleted and made anew",
+                "this is a new bucket: the one before was deleted",
             );
         }
         let follower = self.clone();

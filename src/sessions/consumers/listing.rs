@@ -62,7 +62,7 @@ pub enum ApiError {
         error: String,
     },
     /// An answer that is not understood.
-    #[error("{subject}: the answer is not understood: {error}")]
+    #[error("{subject}: the answer cannot be parsed: {error}")]
     Answer {
         /// What was asked.
         subject: String,

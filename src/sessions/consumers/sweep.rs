@@ -287,7 +287,8 @@ fn alert(stream: &str, found: &Found, settings: Settings) {
             service,
             surplus,
             limit = settings.per_service,
-            "more consumers than [sessions] consumers_per_service allows: the surplus is deleted",
+            "there are more consumers than [sessions] consumers_per_service allows; the extra \
+             ones are deleted",
         );
     }
 }
@@ -333,7 +334,12 @@ async fn delete(
     done.cut_short |= tried < found;
     let more: usize = said.values().map(|count| count.saturating_sub(LINES)).sum();
     if more > 0 {
-        tracing::warn!(event = "consumers_deleted", stream, more, "and so many more like these");
+        tracing::warn!(
+            event = "consumers_deleted",
+            stream,
+            more,
+            "more consumers like these were deleted"
+        );
     }
 }
 

@@ -174,7 +174,7 @@ impl ConsumerSweeper {
                 kept = done.services + done.nobodys,
                 cut_short = done.cut_short,
                 took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
-                "looked at every consumer of buckets and audit streams",
+                "checked every consumer of buckets and audit streams",
             );
         }
         let outcome = Outcome {
@@ -202,7 +202,8 @@ impl Asking {
             event = "consumers_unseen",
             %error,
             retry_in_s = pause.min(ASK_AGAIN_AT_MOST).as_secs(),
-            "consumers cannot be listed, so what a service watches outlives its right to it: {}",
+            "consumers cannot be listed, so a consumer can keep delivering after the service's \
+             right has ended: {}",
             connect::CONSUMERS_NEED,
         );
     }

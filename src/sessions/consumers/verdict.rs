@@ -115,13 +115,13 @@ impl Cause {
     #[must_use]
     pub fn explain(self) -> &'static str {
         match self {
-            Self::System => "it delivers to a subject of the server's own",
+            Self::System => "it delivers to a subject of the server",
             Self::Lost => "the service may not read what it delivers",
             Self::Disabled => "the service is disabled",
-            Self::NoKey => "the service has no key that counts now",
+            Self::NoKey => "no key of the service is valid now",
             Self::Stranger => "it reaches no service",
             Self::TooMany => "there are more than [sessions] consumers_per_service allows",
-            Self::Oversized => "its description is larger than any that a client makes",
+            Self::Oversized => "its description is larger than any client's",
         }
     }
 }

@@ -358,7 +358,7 @@ fn who_would_not_be_let_in_any_more_is_closed_for_that_reason() {
     bench.put_all("[service.t]\n");
     assert_eq!(bench.closes(&name).0, "unknown_key");
     bench.put_all(&format!("[service.t]\nnkeys = [\"{}\"]\n{x}", bench.key));
-    assert_eq!(bench.closes(&name), pair("other_service", "the key is t's now"));
+    assert_eq!(bench.closes(&name), pair("other_service", "the key now belongs to t"));
 }
 
 #[test]

@@ -90,10 +90,10 @@ pub enum Denial {
     #[error("the service is disabled: {0}")]
     Disabled(String),
     /// The key counts only later.
-    #[error("the key is not valid for another {0} s (not_before)")]
+    #[error("the key is not valid yet; it will be in {0} s (not_before)")]
     NotYetValid(i64),
     /// The key counts no more.
-    #[error("the key has not been valid for {0} s (not_after)")]
+    #[error("the key expired {0} s ago (not_after)")]
     NoLongerValid(i64),
     /// The client's address is in none of the service's networks.
     #[error("{0:?} is in none of the service's `sources`")]
@@ -103,18 +103,18 @@ pub enum Denial {
     Connection(String),
     /// The server does not hold leafnodes to what they are given.
     #[error(
-        "nats-server {0:?} lets a leafnode write past its permissions; 2.11.16, 2.12.7, 2.14.0 and \
-         later do not"
+        "nats-server {0:?} does not enforce the permissions of leafnodes; 2.11.16, 2.12.7, \
+         2.14.0 and later do"
     )]
     Leafnode(String),
     /// The policy places the service in an account that the settings do not offer.
-    #[error("the policy places it in the account {0}, which [grants] accounts does not offer")]
+    #[error("the policy places the service in the account {0}, which is not in [grants] accounts")]
     Account(Arc<str>),
     /// A leafnode calls itself by what breaks a line of the server's log.
-    #[error("its name for itself has a control character: \"{0}\"")]
+    #[error("the client's name has a control character: \"{0}\"")]
     Name(String),
     /// More than the settings allow came from one source.
-    #[error("more requests of one {0} in a minute than [limits] per_{0} allows")]
+    #[error("more requests per minute from one {0} than [limits] per_{0} allows")]
     Limited(&'static str),
     /// The connection was let in already: it sent CONNECT again.
     #[error("the connection was let in already, and sent CONNECT again")]

@@ -64,7 +64,9 @@ pub enum Unproved {
     #[error("the signature of {0} is not 64 bytes in base64")]
     SignatureForm(UserKey),
     /// The signature is not that key's over that nonce.
-    #[error("the signature of {0} over the nonce does not verify; the client lacks that seed")]
+    #[error(
+        "the signature of {0} over the nonce does not verify; the client does not have that seed"
+    )]
     BadSignature(UserKey),
 }
 

@@ -28,7 +28,7 @@ pub enum JwtError {
     #[error("the signature is not 64 bytes long")]
     SignatureLength,
     /// The claims do not fit the type asked for.
-    #[error("the claims are not what they should be")]
+    #[error("the claims do not have the expected form")]
     Claims,
 }
 

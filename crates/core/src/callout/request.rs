@@ -42,7 +42,7 @@ pub enum Rejection {
     ServerXkey(KeyError),
     /// The seal did not open.
     #[error(
-        "the request does not open with the configured xkey: check that `xkey` in the server's \
+        "the request cannot be opened with the configured xkey: check that `xkey` in the server's \
          auth_callout block is this service's public curve key"
     )]
     Unopened,
@@ -81,7 +81,8 @@ pub enum Rejection {
 /// A server that takes the answers of another issuer. It says so itself: its signature holds.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`issuer` in auth_callout is {theirs}, and [issuer] seed here is of {ours}; the server is {server}"
+    "server {server} has `issuer` {theirs} in auth_callout, but [issuer] seed here belongs to \
+     {ours}"
 )]
 pub struct OtherIssuer {
     /// The server's name.

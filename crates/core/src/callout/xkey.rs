@@ -19,7 +19,7 @@ const KEPT_SERVERS: u64 = 1024;
 
 /// A payload did not open: not sealed, cut, changed, or sealed to or by another key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the payload does not open with the configured xkey")]
+#[error("the payload cannot be opened with the configured xkey")]
 pub struct OpenError;
 
 /// Opens what servers seal, and seals answers to them.

@@ -81,10 +81,10 @@ pub enum GrantError {
         rule: String,
     },
     /// It is no audit stream: validation should have refused it.
-    #[error("`{0}` is no audit stream: `audits` may name those of the settings alone")]
+    #[error("`{0}` is not an audit stream; `audits` may name only the streams in the settings")]
     NoAuditStream(StreamName),
     /// Two subscriptions that validation should have refused together.
-    #[error("two subscriptions of `{0}` cannot stand together: one ends in `*`")]
+    #[error("two subscriptions of `{0}` conflict: one ends in `*`")]
     StarConflict(Arc<str>),
     /// More than one connection can be given.
     #[error(transparent)]
@@ -111,11 +111,12 @@ pub enum GrantError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TooLarge {
     /// More than [`MAX_SUBJECTS`].
-    #[error("it comes to more than {MAX_SUBJECTS} subjects, the most that one service may have")]
+    #[error("it has more than {MAX_SUBJECTS} subjects, the limit for one service")]
     Subjects,
     /// More than [`MAX_SUBJECT_BYTES`].
     #[error(
-        "its {subjects} subjects take {bytes} bytes; {MAX_SUBJECT_BYTES} fit into an answer of 1 \
+        "its {subjects} subjects take {bytes} bytes; at most {MAX_SUBJECT_BYTES} fit into an \
+         answer of 1 \
          MiB, nats-server's default `max_payload`"
     )]
     Bytes {

@@ -83,7 +83,7 @@ pub enum KeyError {
         letter: &'static str,
     },
     /// A seed in a text that has more than it.
-    #[error("it has {0}; the seed stands alone, on one line")]
+    #[error("it has {0}; write only the seed, on one line")]
     NotAlone(&'static str),
     /// A private key where a public one belongs.
     #[error(
@@ -356,7 +356,7 @@ mod tests {
         ] {
             let error = Seed::<User>::parse(&given).unwrap_err().to_string();
             assert!(error.starts_with(said), "{error}");
-            assert!(error.ends_with("; the seed stands alone, on one line"), "{error}");
+            assert!(error.ends_with("; write only the seed, on one line"), "{error}");
             assert!(!error.contains(&text[..20]), "{error}");
         }
         assert!(Seed::<User>::parse(&format!(" {text}\r\n")).is_ok());

@@ -123,7 +123,7 @@ pub fn sketch_for(files: &[SourceFile], audit: &AuditStreams) -> Sketch {
         problems.push(
             Problem::error(
                 "too-many-rules",
-                format!("the policy comes to more than {MAX_RULES} rules"),
+                format!("the policy has more than {MAX_RULES} rules"),
             )
             .help(
                 "roles and `reads = [\"*\"]` are written out for each service; use them for fewer",

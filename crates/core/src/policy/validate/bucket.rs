@@ -306,7 +306,7 @@ pub fn check_use(buckets: &Buckets, drafts: &[Draft], problems: &Collector) {
                     Problem::error(
                         "part-without-direct",
                         format!(
-                            "`{}` cannot be held to a part of bucket `{}`",
+                            "`{}` cannot be limited to a part of bucket `{}`",
                             draft.service.name, bucket.name
                         ),
                     )

@@ -55,7 +55,7 @@ pub fn only_one<'s>(name: &str, mut spans: impl Iterator<Item = &'s Span>, probl
             Problem::error("duplicate-table", format!("`{name}` is defined twice"))
                 .at(span, "defined again here")
                 .also(first, "first defined here")
-                .help("a policy has one; merge the two tables"),
+                .help("merge the two tables"),
         );
     }
 }

@@ -136,7 +136,7 @@ fn exceptions(
             problems.push(
                 Problem::error("no-reason", "`reason` is empty")
                     .at(&reason.span, "")
-                    .help("say why, for those who wonder"),
+                    .help("give the reason"),
             );
         }
         for entry in entries {

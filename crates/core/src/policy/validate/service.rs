@@ -76,7 +76,7 @@ fn service(
         problems.push(
             Problem::error("no-reason", "`disabled` needs a reason")
                 .at(&reason.span, "")
-                .help("say why, for those who wonder; leave `disabled` out to enable the service"),
+                .help("give the reason; leave `disabled` out to enable the service"),
         );
     }
     let service = Service {

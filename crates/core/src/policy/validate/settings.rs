@@ -65,7 +65,7 @@ fn account(name: &Spanned<String>, problems: &Collector) -> Option<Arc<str>> {
     } else if text.len() > MAX_ACCOUNT_BYTES {
         "it is too long"
     } else if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
-        "it holds whitespace or a control character"
+        "it has whitespace or a control character"
     } else if text == "$SYS" {
         "no service may live in the system account"
     } else {
