@@ -46,6 +46,21 @@ async fn create_stream(deployment: &Deployment) {
     deployment.create_audit_streams().await;
 }
 
+on_every_server!(a_stream_that_is_not_made_yet_is_no_error);
+/// At a first start the instance runs before `buckets apply` does; later, it is an error.
+async fn a_stream_that_is_not_made_yet_is_no_error(version: &'static str) {
+    let mut deployment = Prepared::new().start_broker(version, POLICY).await;
+    deployment.add_instance(&[]).await;
+    let waiting = deployment.instances[0].says("audit_waiting").await;
+    assert_eq!(waiting["level"], "WARN", "{waiting}");
+    assert!(waiting["error"].as_str().unwrap().contains("solewriter buckets apply"), "{waiting}");
+    create_stream(&deployment).await;
+    deployment.instances[0].says("audit_flowing").await;
+    listen(&deployment, "elsewhere").await;
+    Raw::login(&deployment, &deployment.service("known")).await;
+    deployment.instances[0].says_where("audit_waiting", |line| line["level"] == "ERROR").await;
+}
+
 /// The stream takes nothing, or takes audit events again. Nothing in it is lost meanwhile.
 async fn listen(deployment: &Deployment, subjects: &str) {
     let mut config = stream::config(DEFAULT_STREAM, 1);

@@ -358,8 +358,16 @@ async fn questions_are_answered_by_what_is_served(version: &'static str) {
     // Whose key it was.
     let billing = deployment.service("billing").key();
     let ran = ask(&["explain", &billing]).await;
-    let said = format!("it was a key of `billing` until revision 1 ({}), pushed ", first.policy);
-    assert!(ran.code == 2 && ran.err.contains(&said), "{ran:?}");
+    let said = format!(
+        "it was a key of `billing` until revision 1 ({}); it was removed by revision 2 ({}), pushed {} \
+         by {}: {}",
+        &first.policy[..12],
+        second.policy,
+        time(second.time),
+        second.author,
+        second.message,
+    );
+    assert!(ran.code == 2 && ran.err.replace("\n", " ").contains(&said), "{ran:?}");
     let ran = ask(&["explain", &deployment.service("nobody").key()]).await;
     assert!(ran.code == 2 && ran.err.contains("nor has one in any revision before"), "{ran:?}");
     // Not of what came later.
