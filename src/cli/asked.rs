@@ -370,6 +370,17 @@ pub(super) fn moment(text: &str) -> Result<jiff::Timestamp, String> {
         .map_err(|_| "write 2026-11-20T10:00:00Z, or 2026-11-20T10:00 for the time here".to_owned())
 }
 
+/// The same, of a time that has been.
+pub(super) fn past_moment(text: &str) -> Result<jiff::Timestamp, String> {
+    let (at, now) = (moment(text)?, jiff::Timestamp::now());
+    if at > now { Err(to_come(now)) } else { Ok(at) }
+}
+
+/// What is wrong with a time that is asked about and has not been.
+pub(super) fn to_come(now: jiff::Timestamp) -> String {
+    format!("this time is to come: it is {now:.0} now")
+}
+
 /// How a revision came to be, for people.
 pub(super) fn pushed(entry: &Entry) -> String {
     let Entry { number, policy, author, message, time: at, .. } = entry;

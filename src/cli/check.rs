@@ -108,7 +108,7 @@ pub(super) fn grant_all(validated: Validated, defaults: &Defaults) -> Result<Val
                 let (name, at, count) = (&service.name, &service.at, grant.subjects());
                 let message = format!("service `{name}` ({at}) gets {count} subjects");
                 let problem = Problem::warning("many-subjects", message).help(format!(
-                    "from {MANY_SUBJECTS} on, each login keeps nats-server busy for some 20 ms and \
+                    "with more than {MANY_SUBJECTS}, each login keeps nats-server busy for some 20 ms and \
                      the connection carries them all; {SPLIT}"
                 ));
                 problems.push(problem);

@@ -831,7 +831,12 @@ async fn people_read_the_stream(version: &'static str) {
     let tail = ["tail", "--no-follow", "--service", "known", "--since", "1h"];
     let (code, text) = audit(&deployment, &tail).await;
     assert_eq!((code, text.lines().count()), (Some(0), 2), "{text}");
-    assert!(text.lines().all(|line| line.contains("authorisation.granted")), "{text}");
+    assert!(
+        text.lines().all(|line| line.contains("Z  granted    known             let in from ")),
+        "{text}"
+    );
+    let (_, text) = audit(&deployment, &["tail", "--no-follow", "--service", "knwn"]).await;
+    assert_eq!(text, "no event so far is about a service `knwn`; did you mean `known`?\n");
     let (_, text) =
         audit(&deployment, &["tail", "--no-follow", "--outcome", "denied", "--json"]).await;
     let event: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
@@ -912,12 +917,12 @@ async fn people_read_it_by_the_settings(version: &'static str) {
     for (from, named) in [(elsewhere, &["-c", config][..]), (folder, &[])] {
         let (code, out, err) = run(from, &[&tail[..], named].concat()).await;
         assert_eq!(code, Some(0), "{err}");
-        let changes = out.lines().filter(|line| line.contains("policy.accepted"));
-        let changes: Vec<&str> = changes.filter(|line| line.contains(" before=")).collect();
+        let changes = out.lines().filter(|line| line.contains("  accepted  "));
+        let changes: Vec<&str> = changes.filter(|line| line.contains(" instead of ")).collect();
         assert_eq!(changes.len(), 1, "{out}");
         assert!(err.contains("1 message of other instances"), "{err}");
         // Both starts are there: they are no change.
-        assert_eq!(out.matches("policy.accepted").count(), 3, "{out}");
+        assert_eq!(out.matches("  accepted  ").count(), 3, "{out}");
         let (code, out, err) = run(from, &[&["stats"], named].concat()).await;
         assert!(code == Some(0) && out.contains("Missing: 0"), "{out}{err}");
     }

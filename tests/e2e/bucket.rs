@@ -341,6 +341,8 @@ async fn questions_are_answered_by_what_is_served(version: &'static str) {
     assert_eq!(found["services"][0]["service"], "orders", "{ran:?}");
     let ran = ask(&["who-can", "write", "more", "--at", &time(first.time - 1)]).await;
     assert!(ran.code == 2 && ran.err.contains("nothing was pushed by"), "{ran:?}");
+    let ran = ask(&["who-can", "write", "more", "--at", "2999-01-01T00:00:00Z"]).await;
+    assert!(ran.code == 2 && ran.err.contains("this time is to come: it is "), "{ran:?}");
     // By a revision.
     for name in ["1", &first.policy[..8]] {
         let ran = ask(&["who-can", "publish", "events.billing.x", "--revision", name]).await;

@@ -287,7 +287,8 @@ async fn a_transfer_reaches_its_new_owner_and_who_waits_is_named(version: &'stat
     let waits = "2 of 3 open connections have it\n\
                  1 connection of report will have read orders when connected anew, within 1h\n";
     assert!(said.contains(waits), "{said}");
-    // That it was waited for means that nobody has to wait now.
+    assert!(said.contains("connect again by themselves; that was not waited for\n"), "{said}");
+    // That it was waited for means that nobody has to wait now but for its client.
     let write = async |client: &Client| {
         let jetstream = async_nats::jetstream::new(client.client.clone());
         jetstream.publish("$KV.orders.1", "x".into()).await.unwrap().await
@@ -802,6 +803,9 @@ async fn sessions_lists_and_closes_connections(version: &'static str) {
     );
     let one = listed(&deployment, &seed, &["--service", "same"]).await;
     assert!(one.starts_with("SERVICE  NKEY") && one.ends_with("\n1 connection\n"), "{one}");
+    let (_, _, nobody) = sessions(&deployment, &[&seed[..], &["--service", "smae"]].concat()).await;
+    let said = "no connection of smae: there is no service of that name; did you mean `same`?\n";
+    assert!(nobody.contains(said), "{nobody}");
 
     deployment.write_policy(AFTER);
     deployment.instances[0].says("policy_changed").await;

@@ -69,8 +69,9 @@ struct How {
     /// Who pushes, for the log [default: as git says, or user and machine].
     #[arg(long, value_name = "NAME")]
     author: Option<String>,
-    /// How long to wait until every instance that answers serves it, and as long again until
-    /// every open connection has it that the change closes; 0s not to wait.
+    /// How long to wait until every instance that answers serves it, and as long again until no
+    /// connection is open that the change closes; 0s not to wait. That closed clients are back is
+    /// not waited for.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     wait: Duration,
 }
@@ -248,7 +249,7 @@ async fn push(
     if serving == 0 {
         return Ok(Output::data(String::new(), YES));
     }
-    reach::wait(tool, bucket, policy, how.wait).await
+    reach::wait(tool, bucket, policy, (how.wait, head.is_some())).await
 }
 
 /// What the push changes, for people.
