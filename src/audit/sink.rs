@@ -314,7 +314,7 @@ impl SinkWorker {
 
     /// Says that something fails, now and then.
     fn say(&mut self, what: &str) {
-        if let Some((pending, bytes)) = self.to_say() {
+        if let Some((pending, bytes)) = self.due_to_say() {
             tracing::error!(
                 event = "audit_waiting",
                 error = what,
@@ -326,7 +326,7 @@ impl SinkWorker {
     }
 
     /// What waits, if something is to be said now.
-    fn to_say(&mut self) -> Option<(u64, u64)> {
+    fn due_to_say(&mut self) -> Option<(u64, u64)> {
         let now = Instant::now();
         let due = self.said.is_none_or(|said| now - said >= SAY_EVERY);
         due.then(|| {
@@ -339,7 +339,7 @@ impl SinkWorker {
     fn say_unsent(&mut self, what: &str) {
         if self.expected_by.is_none_or(|at| Instant::now() >= at) {
             self.say(what);
-        } else if let Some((pending, bytes)) = self.to_say() {
+        } else if let Some((pending, bytes)) = self.due_to_say() {
             tracing::warn!(
                 event = "audit_waiting",
                 error = what,

@@ -369,7 +369,7 @@ async fn questions_are_answered_by_what_is_served(version: &'static str) {
         second.author,
         second.message,
     );
-    assert!(ran.code == 2 && ran.err.replace("\n", " ").contains(&said), "{ran:?}");
+    assert!(ran.code == 2 && ran.err.replace('\n', " ").contains(&said), "{ran:?}");
     let ran = ask(&["explain", &deployment.service("nobody").key()]).await;
     assert!(ran.code == 2 && ran.err.contains("nor has one in any revision before"), "{ran:?}");
     // Not of what came later.
