@@ -139,8 +139,23 @@ impl Reader {
         since: Option<Timestamp>,
         until: Option<Timestamp>,
         follow: bool,
-        mut each: impl FnMut(&str, &Value) -> Then,
+        each: impl FnMut(&str, &Value) -> Then,
     ) -> Result<(), ReadError> {
+        self.read_and_tell((since, until), follow, each, || ()).await
+    }
+
+    /// The same. Calls `caught_up` once, when everything that the streams had was given.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn read_and_tell(
+        &self,
+        (since, until): (Option<Timestamp>, Option<Timestamp>),
+        follow: bool,
+        mut each: impl FnMut(&str, &Value) -> Then,
+        caught_up: impl FnOnce(),
+    ) -> Result<(), ReadError> {
+        let mut caught_up = Some(caught_up);
         let mut sources = self.open(since).await?;
         let end = until.map(Timestamp::as_nanosecond);
         loop {
@@ -149,6 +164,7 @@ impl Reader {
                 source.fetch().await?;
             }
             if sources.iter().all(|source| source.next.is_none()) {
+                caught_up.take().into_iter().for_each(|tell| tell());
                 if !follow {
                     return Ok(());
                 }
@@ -166,6 +182,7 @@ impl Reader {
             if let (Some(end), Some(time)) = (end, first.as_ref().and_then(|s| s.time()))
                 && time > end
             {
+                caught_up.take().into_iter().for_each(|tell| tell());
                 return Ok(());
             }
             let Some(message) = first.and_then(|source| source.next.take()) else { continue };

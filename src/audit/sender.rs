@@ -40,13 +40,20 @@ pub struct Target {
 pub(super) enum SendError {
     #[error("no connection to nats-server: {0}")]
     Connect(String),
-    #[error("no stream takes {0}: was it created, and is it imported (see docs/audit.md)?")]
+    #[error(
+        "no stream takes {0}: `solewriter buckets apply` creates it; if it is there, is it imported \
+         (see docs/audit.md)?"
+    )]
     NoStream(String),
     #[error("the stream did not acknowledge an event: {0}")]
     Refused(String),
     #[error("the stream {0} took the event, but it should be {1}")]
     OtherStream(String, String),
-    #[error("no answer within {} s", PATIENCE.as_secs())]
+    #[error(
+        "no answer within {} s: does JetStream run, and is the stream made (`solewriter buckets \
+         apply`)?",
+        PATIENCE.as_secs()
+    )]
     Timeout,
     #[error("the connection was lost")]
     Lost,

@@ -46,6 +46,9 @@ const LOOK_EVERY: u32 = 10;
 const GRACE: Duration = Duration::from_secs(2);
 /// How often it is said that events do not get through.
 const SAY_EVERY: Duration = Duration::from_secs(30);
+/// How long after the start nothing may get through before that is an error: the stream may not
+/// have been made yet, or nats-server may not run yet.
+const FIRST_WITHIN: Duration = Duration::from_secs(60);
 
 /// Where events are kept until the stream has them.
 #[derive(Clone, Debug)]
@@ -93,6 +96,7 @@ impl Sink {
             not_before: None,
             failing: None,
             said: None,
+            expected_by: Some(Instant::now() + FIRST_WITHIN),
         };
         std::thread::Builder::new()
             .name("audit".to_owned())
@@ -174,6 +178,8 @@ struct SinkWorker {
     /// Since when nothing gets through.
     failing: Option<Instant>,
     said: Option<Instant>,
+    /// Until when it is no error that nothing got through yet; `None` once something did.
+    expected_by: Option<Instant>,
 }
 
 impl SinkWorker {
@@ -308,16 +314,38 @@ impl SinkWorker {
 
     /// Says that something fails, now and then.
     fn say(&mut self, what: &str) {
-        let now = Instant::now();
-        if self.said.is_none_or(|said| now - said >= SAY_EVERY) {
-            self.said = Some(now);
-            let (pending, bytes) = self.pending();
+        if let Some((pending, bytes)) = self.due_to_say() {
             tracing::error!(
                 event = "audit_waiting",
                 error = what,
                 pending,
                 bytes,
                 "events do not reach the audit stream; they are kept and sent later",
+            );
+        }
+    }
+
+    /// What waits, if something is to be said now.
+    fn due_to_say(&mut self) -> Option<(u64, u64)> {
+        let now = Instant::now();
+        let due = self.said.is_none_or(|said| now - said >= SAY_EVERY);
+        due.then(|| {
+            self.said = Some(now);
+            self.pending()
+        })
+    }
+
+    /// Says that events do not get through: no error at a first start, before the stream is made.
+    fn say_unsent(&mut self, what: &str) {
+        if self.expected_by.is_none_or(|at| Instant::now() >= at) {
+            self.say(what);
+        } else if let Some((pending, bytes)) = self.due_to_say() {
+            tracing::warn!(
+                event = "audit_waiting",
+                error = what,
+                pending,
+                bytes,
+                "no event is in the audit stream yet; they are kept and sent later",
             );
         }
     }
@@ -489,6 +517,7 @@ impl SinkWorker {
 
     fn works(&mut self) {
         self.pace.answered();
+        self.expected_by = None;
         self.intake.metrics().audit_connected(true);
         if let Some(since) = self.failing.take() {
             self.said = None;
@@ -503,7 +532,7 @@ impl SinkWorker {
     fn failed(&mut self, error: &str) {
         self.intake.metrics().audit_connected(false);
         self.failing.get_or_insert_with(Instant::now);
-        self.say(error);
+        self.say_unsent(error);
         self.not_before = Some(Instant::now() + self.pace.failed());
     }
 

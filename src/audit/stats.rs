@@ -93,7 +93,8 @@ pub struct Stats {
     pub types: BTreeMap<String, u64>,
     /// Denials by reason.
     pub denials: BTreeMap<String, u64>,
-    /// Authorisations and violations by service, `-` where it is not known. Violations are counted
+    /// Authorisations and violations by service, `-` where it is not known. A key that was removed
+    /// from the policy counts for the service that had it, where the event says so. Violations are counted
     /// as often as they happened, apart by who saw them: the server's log has each, and the guard
     /// of the service sees many of the same.
     pub services: BTreeMap<String, BTreeMap<String, u64>>,
@@ -187,7 +188,9 @@ impl Stats {
             "solewriter.lost" => return self.lost(producer, event.get("data")),
             _ => return,
         };
-        let service = data("service").and_then(Value::as_str).unwrap_or("-");
+        // A key that was removed counts for the service that had it.
+        let service = data("service").or_else(|| data("former_service"));
+        let service = service.and_then(Value::as_str).unwrap_or("-");
         let services = self.services.entry(service.to_owned()).or_default();
         let count = services.entry(what.to_owned()).or_default();
         *count = count.saturating_add(times);
@@ -298,6 +301,20 @@ mod tests {
         assert_eq!((stats.foreign, stats.foreign_by["evil"]), (4, 4));
         assert_eq!(stats.runs["solewriter/r1"], before.runs["solewriter/r1"]);
         assert_eq!((stats.runs["solewriter/r1"].missing, stats.runs["evil/r1"].told), (2, 900));
+    }
+
+    #[test]
+    fn a_removed_key_counts_for_the_service_that_had_it() {
+        let source = source(PRODUCER, "r1");
+        let denied = |number: u64, former: Option<&str>| {
+            let mut message = message(&source, number, None);
+            message.1["type"] = "solewriter.authorisation.denied".into();
+            message.1["data"] = json!({"reason": "unknown_key", "former_service": former});
+            message
+        };
+        let stats = counted(&[denied(1, Some("billing")), denied(2, None)]);
+        assert_eq!((stats.services["billing"]["denied"], stats.services["-"]["denied"]), (1, 1));
+        assert_eq!(stats.denials["unknown_key"], 2);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use solewriter_core::analysis::query::mapped::Mappings;
 use solewriter_core::diagnostics::{Problem, Problems, SourceFile};
 use solewriter_core::grant::Defaults;
 use solewriter_core::keys::UserKey;
-use solewriter_core::policy::model::Policy;
+use solewriter_core::policy::model::{Policy, short};
 use solewriter_core::policy::validate::revision;
 
 /// The newest revision of what is served, as OLD or NEW.
@@ -184,9 +184,12 @@ impl PolicyArgs {
         let (config, newest) = (self.served.config.as_ref()?, loaded.pushed.as_ref()?);
         let tool = Tool::load(config, &Overrides::default()).ok()?;
         Some(match wait(holder_before(&tool, key, newest)) {
-            Ok(Some((entry, service))) => {
-                format!("it was a key of `{service}` until {}", pushed(&entry))
-            }
+            Ok(Some(FormerHolder { service, last, removed })) => format!(
+                "it was a key of `{service}` until revision {} ({}); it was removed by {}",
+                last.number,
+                short(&last.policy),
+                pushed(&removed),
+            ),
             Ok(None) if newest.number > LOOKED_THROUGH => {
                 format!("nor has any in the {LOOKED_THROUGH} revisions before")
             }
@@ -345,14 +348,24 @@ async fn of_bucket(tool: &Tool, which: &Which<'_>) -> Result<Loaded, Output> {
 /// How many revisions are looked through for a key.
 const LOOKED_THROUGH: u64 = 200;
 
-/// The newest revision before that one in which a service has the key, and the service. At most
+/// Who had a key that no service has any more.
+struct FormerHolder {
+    service: String,
+    /// The last revision in which it had the key.
+    last: Entry,
+    /// The revision that removed the key: the one after.
+    removed: Entry,
+}
+
+/// Who had the key in the newest revision before that one in which a service has it. At most
 /// [`LOOKED_THROUGH`] are read.
 async fn holder_before(
     tool: &Tool,
     key: &UserKey,
     newest: &Entry,
-) -> Result<Option<(Entry, String)>, Output> {
+) -> Result<Option<FormerHolder>, Output> {
     let bucket = connect_to_read(tool).await?;
+    let mut removed = newest.clone();
     let oldest = newest.number.saturating_sub(LOOKED_THROUGH).max(1);
     let mut known = HashMap::new();
     for number in (oldest..newest.number).rev() {
@@ -362,14 +375,15 @@ async fn holder_before(
         let documents = bucket.documents(&entry, &known).await;
         known = documents.map_err(|error| unread(&bucket, &error))?.into_iter().collect();
         let files: Vec<SourceFile> = known.values().cloned().collect();
-        if !files.iter().any(|file| file.text().contains(key.as_str())) {
-            continue;
+        if files.iter().any(|file| file.text().contains(key.as_str())) {
+            let name = format!("revision {number}");
+            let (_, policy) = accept(Path::new(&name), files, &tool.defaults.audit)?;
+            if let Some((service, _)) = policy.holder(key) {
+                let service = service.name.to_string();
+                return Ok(Some(FormerHolder { service, last: entry, removed }));
+            }
         }
-        let name = format!("revision {number}");
-        let (_, policy) = accept(Path::new(&name), files, &tool.defaults.audit)?;
-        if let Some((service, _)) = policy.holder(key) {
-            return Ok(Some((entry, service.name.to_string())));
-        }
+        removed = entry;
     }
     Ok(None)
 }
@@ -400,6 +414,17 @@ pub(super) fn moment(text: &str) -> Result<jiff::Timestamp, String> {
     local
         .and_then(|local| jiff::tz::TimeZone::system().to_timestamp(local))
         .map_err(|_| "write 2026-11-20T10:00:00Z, or 2026-11-20T10:00 for local time".to_owned())
+}
+
+/// The same, of a time that has been.
+pub(super) fn past_moment(text: &str) -> Result<jiff::Timestamp, String> {
+    let (at, now) = (moment(text)?, jiff::Timestamp::now());
+    if at > now { Err(to_come(now)) } else { Ok(at) }
+}
+
+/// What is wrong with a time that is asked about and has not been.
+pub(super) fn to_come(now: jiff::Timestamp) -> String {
+    format!("this time is to come: it is {now:.0} now")
 }
 
 /// How a revision came to be, for people.

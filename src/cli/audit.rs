@@ -3,18 +3,20 @@
 mod filter;
 mod from;
 mod once;
+mod sentence;
 mod show;
 
+use std::cell::RefCell;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 
-use self::filter::Filter;
+use self::filter::{Filter, Passed};
 use self::from::From;
 use self::once::Once;
-use super::asked::moment;
+use super::asked::{moment, to_come};
 use super::{fail, note, print, runtime};
 use crate::audit::origin;
 use crate::audit::reader::{ReadError, Then};
@@ -40,7 +42,8 @@ enum Command {
     Stats(StatsCommand),
 }
 
-/// Show past events, and new ones as they come.
+/// Show past events, and new ones as they come: when, what (a word that --outcome takes), which
+/// service, and the details.
 ///
 /// A change of the policy is one line, however many instances report it; --format json has the event
 /// of each instance. A message whose content does not fit its producer is foreign: it is marked,
@@ -140,7 +143,9 @@ fn span(
     until: Option<Since>,
 ) -> Result<(Option<Timestamp>, Option<Timestamp>), String> {
     let (since, until) = (since.time(), until.and_then(Since::time));
+    let now = Timestamp::now();
     match (since, until) {
+        (Some(from), _) if from > now => Err(format!("--since {from}: {}", to_come(now))),
         (Some(from), Some(to)) if from > to => {
             Err(format!("--until {to} is before --since {from}: swap them"))
         }
@@ -181,9 +186,15 @@ impl Tail {
         let followers = self.from.followers.clone();
         let reader = self.from.reader()?;
         let (mut foreign, mut once) = (0_u64, Once::default());
+        let passed = RefCell::new(Passed::default());
         let show = |subject: &str, event: &serde_json::Value| {
-            let line = match origin::judge(subject, event, &followers) {
-                Ok(_) if !filter.takes(event) => return Then::GoOn,
+            let judged = origin::judge(subject, event, &followers);
+            let takes = filter.takes(event);
+            if judged.is_ok() {
+                passed.borrow_mut().note(event, takes);
+            }
+            let line = match judged {
+                Ok(_) if !takes => return Then::GoOn,
                 Ok(_) if json => clean::json(&event.to_string()).into_owned() + "\n",
                 Ok(place) if !once.is_news(place.instance, event) => return Then::GoOn,
                 Ok(place) => show::line(place.producer, event),
@@ -201,7 +212,8 @@ impl Tail {
                 Err(_) => Then::Stop,
             }
         };
-        let reading = reader.read(since, until, !self.no_follow, show);
+        let tell = || passed.borrow().nothing(&filter).iter().for_each(|text| note(text));
+        let reading = reader.read_and_tell((since, until), !self.no_follow, show, tell);
         tokio::select! {
             outcome = reading => outcome.map_err(|error: ReadError| cannot(&error))?,
             _ = tokio::signal::ctrl_c() => {}
@@ -249,13 +261,16 @@ mod tests {
     #[test]
     fn a_span_is_from_a_time_to_a_later_one() {
         let at = |text: &str| since(text).unwrap();
-        let day = "2027-01-31T00:00:00Z";
+        let day = "2026-01-31T00:00:00Z";
         assert_eq!(span(at("all"), None), Ok((None, None)));
         let (from, to) = span(at("2h"), Some(at("1h"))).unwrap();
         assert!(from.unwrap() < to.unwrap());
         assert_eq!(span(at(day), Some(at(day))).unwrap().1, Some(day.parse().unwrap()));
         assert!(span(at("1h"), Some(at("2h"))).unwrap_err().contains("is before --since"));
         assert_eq!(span(at("all"), Some(at("999999999h"))), Ok((None, Some(Timestamp::MIN))));
+        let ahead = span(at("2999-01-31T00:00:00Z"), None).unwrap_err();
+        assert!(ahead.starts_with("--since 2999-01-31T00:00:00Z: this time is to come"), "{ahead}");
+        assert!(span(at("0s"), Some(at("2999-01-31T00:00:00Z"))).is_ok());
         // Without a zone, the time here.
         assert!(matches!(until("2027-01-31T00:00"), Ok(Since::At(_))));
         for wrong in ["all", "", "yesterday", "-1h"] {

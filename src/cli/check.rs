@@ -110,7 +110,7 @@ pub(super) fn grant_all(validated: Validated, defaults: &Defaults) -> Result<Val
                 let (name, at, count) = (&service.name, &service.at, grant.subjects());
                 let message = format!("service `{name}` ({at}) gets {count} subjects");
                 let problem = Problem::warning("many-subjects", message).help(format!(
-                    "with {MANY_SUBJECTS} or more, each login keeps nats-server busy for some 20 \
+                    "with more than {MANY_SUBJECTS}, each login keeps nats-server busy for some 20 \
                      ms, and the connection holds all of them; {SPLIT}"
                 ));
                 problems.push(problem);

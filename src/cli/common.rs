@@ -16,8 +16,8 @@ use crate::nats::connect::{self, BrokerError};
 use crate::policy_source::directory::Directory;
 pub(super) use solewriter_core::analysis::query::advice::said;
 use solewriter_core::diagnostics::render::Style;
-use solewriter_core::diagnostics::toml::parse_duration;
 pub(super) use solewriter_core::diagnostics::toml::show_duration as length;
+use solewriter_core::diagnostics::toml::{nearest, parse_duration};
 use solewriter_core::diagnostics::{Problem, Problems, SourceFile};
 use solewriter_core::grant::{AuditStreams, Defaults};
 use solewriter_core::policy::model::{Location, Policy, Rule, StreamName};
@@ -308,6 +308,13 @@ impl RuleView {
 /// How many there are, in words: `1 service`, `2 services`.
 pub(super) fn count(number: usize, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
+}
+
+/// What was meant instead of a name that nobody has: ``; did you mean `orders`?``. Nothing when no
+/// known name is near.
+pub(super) fn meant<'n>(name: &str, known: impl IntoIterator<Item = &'n str>) -> String {
+    let near = nearest(name, known).map(|near| format!("; did you mean `{}`?", line(near)));
+    near.unwrap_or_default()
 }
 
 /// Words that people wrote, as one line: what they hold cannot pass for output of ours.

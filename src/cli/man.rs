@@ -43,7 +43,9 @@ impl Man {
 
 fn write(command: &Command, name: &str, dir: &Path) -> io::Result<()> {
     let mut text = Vec::new();
-    let page = command.clone().name(name.to_owned()).display_name(name.to_owned());
+    // The flags of settings, which `--help` leaves to `solewriter settings`, are here with their texts.
+    let shown = |arg: clap::Arg| arg.hide_short_help(false).hide_long_help(false);
+    let page = command.clone().name(name.to_owned()).display_name(name.to_owned()).mut_args(shown);
     Page::new(page).render(&mut text)?;
     std::fs::write(dir.join(format!("{name}.1")), text)?;
     for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 
 use super::asked::ServedArgs;
 use super::{fail, note, print, report, wrong};
-use crate::cli::common::{AuditArgs, DirArgs};
+use crate::cli::common::{AuditArgs, DirArgs, meant};
 use crate::policy_source::directory::Directory;
 use solewriter_core::analysis::map::Map;
 use solewriter_core::policy::validate::sketch_for;
@@ -78,8 +78,9 @@ impl MapCommand {
         let sketch = sketch_for(&files, &audit);
         let map = Map::draw(&sketch);
         let focus = self.focus.as_deref();
-        if let Some(name) = focus.filter(|name| !map.has(name)) {
-            return wrong(&format!("there is no service or bucket {name:?}"));
+        if let Some(name) = focus.filter(|name| !map.names().any(|known| known == *name)) {
+            let meant = meant(name, map.names());
+            return wrong(&format!("there is no service or bucket {name:?}{meant}"));
         }
         let text = match self.format {
             Format::Mermaid => Ok(map.to_mermaid(focus)),

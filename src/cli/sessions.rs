@@ -2,7 +2,7 @@
 
 mod consumers;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
 use std::process::ExitCode;
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use crate::cli::common::{self, Format, NO, Output, SettingsArgs, YES, count, json, line};
+use crate::cli::common::{self, Format, NO, Output, SettingsArgs, YES, count, json, line, meant};
 use crate::config::{PolicySource, Tool};
 use crate::fleet::{self, Report};
 use crate::nats::Login;
@@ -24,6 +24,7 @@ use crate::sessions::system_api::{Closed, System};
 use crate::sessions::verdict::{Cause, Closing, Verdict};
 use solewriter_core::callout::decide::Decider;
 use solewriter_core::diagnostics::{Problems, SourceFile};
+use solewriter_core::keys::UserKey;
 use solewriter_core::policy::model::{Policy, short};
 use solewriter_core::policy::validate::{self, validate_for};
 
@@ -54,7 +55,7 @@ struct List {
     #[arg(long, value_name = "NAME")]
     service: Option<String>,
     /// Only those of this key.
-    #[arg(long, value_name = "NKEY")]
+    #[arg(long, value_name = "NKEY", value_parser = public_key)]
     nkey: Option<String>,
     /// Only those that were let in by this policy revision. The beginning of it is enough.
     #[arg(long, value_name = "REVISION")]
@@ -89,6 +90,12 @@ struct Close {
     per_second: u32,
     #[command(flatten)]
     settings: SettingsArgs,
+}
+
+/// A public NKEY of a user, as it is written.
+fn public_key(text: &str) -> Result<String, String> {
+    let key = UserKey::parse(text).map_err(|error| format!("not a public user NKEY: {error}"))?;
+    Ok(key.to_string())
 }
 
 /// How a connection stands to the policy in force.
@@ -169,9 +176,44 @@ fn cannot(error: &dyn std::fmt::Display) -> Output {
 /// What can be seen of the deployment.
 struct Seen {
     rows: Vec<Row>,
+    /// Services with open connections, wanted or not.
+    connected: BTreeSet<String>,
+    /// The policy to compare with, if there is one.
+    policy: Option<Onlooker>,
     revisions: Vec<String>,
     complete: bool,
     notes: String,
+}
+
+impl Seen {
+    /// Why there is no connection of somebody: a service, or a key.
+    fn nobody(&self, whose: &str) -> String {
+        let policy = self.policy.as_ref().map(Onlooker::policy);
+        let shown = line(whose);
+        if let Ok(key) = UserKey::parse(whose) {
+            return match policy.map(|policy| policy.holder(&key)) {
+                Some(Some((service, _))) => {
+                    format!("no connection of {shown}, a key of `{}`\n", service.name)
+                }
+                Some(None) => {
+                    format!("no connection of {shown}: no service in the policy has this key\n")
+                }
+                None => format!("no connection of {shown}\n"),
+            };
+        }
+        let connected = self.connected.iter().map(String::as_str);
+        match policy {
+            None => format!("no connection of {shown}{}\n", meant(whose, connected)),
+            Some(policy) if policy.service(whose).is_some() => {
+                format!("no connection of {shown}\n")
+            }
+            Some(policy) => {
+                let known = policy.services().iter().map(|service| &*service.name);
+                let meant = meant(whose, known.chain(connected));
+                format!("no connection of {shown}: there is no service of that name{meant}\n")
+            }
+        }
+    }
 }
 
 impl List {
@@ -197,11 +239,16 @@ impl List {
                 )));
             }
         }
+        if seen.rows.is_empty() {
+            let whose = self.service.as_ref().or(self.nkey.as_ref());
+            let nobody = whose.map(|whose| format!("note: {}", seen.nobody(whose)));
+            seen.notes += &nobody.unwrap_or_default();
+        }
         if self.stale {
             seen.rows.retain(|row| row.current != State::Current);
         }
         let code = if seen.complete { YES } else { NO };
-        let Seen { rows, revisions, complete, notes } = &seen;
+        let Seen { rows, revisions, complete, notes, .. } = &seen;
         let out = match self.format {
             Format::Json => json(&SessionsView { revisions, complete: *complete, sessions: rows }),
             Format::Text => table(rows),
@@ -219,7 +266,7 @@ impl Close {
         };
         let seen = look(&tool, &system, wanted).await?;
         if seen.rows.is_empty() {
-            let err = format!("{}no connection of {}\n", seen.notes, line(&self.whose));
+            let err = seen.notes.clone() + &seen.nobody(&self.whose);
             return Ok(Output { out: String::new(), err, code: NO });
         }
         let connections = count(seen.rows.len(), "connection", "connections");
@@ -306,6 +353,7 @@ async fn look(
     let (complete, sessions) = (all.complete(), all.found);
     let now = jiff::Timestamp::now().as_second();
     let standard = Standard::find(tool, &sessions, now, &mut notes).await;
+    let connected = sessions.iter().map(|session| session.name.service.clone()).collect();
     let mut seen = HashSet::new();
     let mut rows: Vec<Row> = sessions
         .into_iter()
@@ -316,7 +364,8 @@ async fn look(
     rows.sort_by(|a, b| {
         (&a.service, &a.nkey, &a.server, a.cid).cmp(&(&b.service, &b.nkey, &b.server, b.cid))
     });
-    Ok(Seen { rows, revisions: standard.served, complete, notes })
+    let Standard { served: revisions, policy, .. } = standard;
+    Ok(Seen { rows, connected, policy, revisions, complete, notes })
 }
 
 /// The accounts that services are in.

@@ -1,14 +1,17 @@
 //! `solewriter who-can`: every identity that may do one thing.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use clap::Args;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use serde::Serialize;
 
-use super::asked::{PolicyArgs, moment, pushed};
+use super::asked::{Loaded, PolicyArgs, past_moment, pushed};
 use crate::cli::common::{Format, NO, Output, RuleView, YES, json, line, no_grant, said, time};
 use crate::policy_source::bucket::entry::Entry;
+use solewriter_core::analysis::query::mapped::{Mapped, Mappings, leading_to, left, mapped};
 use solewriter_core::analysis::query::{self, Capable, Question, Reach, Verb};
 use solewriter_core::callout::decide::in_time;
 
@@ -20,15 +23,15 @@ whoever holds its seed. `solewriter doctor` says who is there
 
 /// List which services may write, read, publish or subscribe, and by which rules.
 ///
-/// Also lists services that may do only a part of it, and disabled ones. It does not look at the
-/// mappings of accounts; `explain -c` does.
+/// Also lists services that may do only a part of it, and disabled ones. With --config, it looks at
+/// the present mappings of the services' accounts: what they lead elsewhere, and what they lead here.
 ///
 /// Exit code: 0 if a service may, 1 if none may, 2 if there is no answer.
 #[derive(Args)]
 pub struct WhoCan {
     /// The operation.
-    #[arg(value_enum)]
-    verb: AskedVerb,
+    #[arg(value_parser = verbs())]
+    verb: Verb,
     /// The keyspace to write or read, or the subject to publish or subscribe to.
     #[arg(value_name = "KEYSPACE|SUBJECT")]
     target: String,
@@ -36,7 +39,7 @@ pub struct WhoCan {
     policy: PolicyArgs,
     /// Ask about a past time, with the log of the policy bucket (--config): 2026-11-20T10:00:00Z,
     /// or without a zone for local time.
-    #[arg(long, value_name = "TIME", value_parser = moment, conflicts_with = "revision")]
+    #[arg(long, value_name = "TIME", value_parser = past_moment, conflicts_with = "revision")]
     at: Option<jiff::Timestamp>,
     /// How to print the answer.
     #[arg(long, value_enum, default_value = "text")]
@@ -50,6 +53,23 @@ struct WhoCanView<'a> {
     verb: &'static str,
     target: String,
     services: Vec<ServiceView<'a>>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    leading_here: &'a [LeadingHere],
+}
+
+/// A mapping of an account that leads to what is asked about.
+#[derive(Serialize)]
+struct LeadingHere {
+    account: String,
+    from: String,
+    to: String,
+}
+
+/// A service that is granted it, and what the mappings of its account make of that.
+struct Listed<'p> {
+    one: Capable<'p>,
+    mapped: Vec<Mapped>,
+    reach: Reach,
 }
 
 #[derive(Serialize)]
@@ -75,30 +95,15 @@ struct ServiceView<'a> {
     reach: Reach,
     accepted: bool,
     rules: Vec<RuleView>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    mapped: &'a [Mapped],
 }
 
 /// What one may ask for.
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum AskedVerb {
-    /// Put, delete or purge keys of a keyspace
-    Write,
-    /// Get and watch keys of a keyspace
-    Read,
-    /// Publish to a subject
-    Publish,
-    /// Subscribe to a subject
-    Subscribe,
-}
-
-impl From<AskedVerb> for Verb {
-    fn from(verb: AskedVerb) -> Self {
-        match verb {
-            AskedVerb::Write => Self::Write,
-            AskedVerb::Read => Self::Read,
-            AskedVerb::Publish => Self::Publish,
-            AskedVerb::Subscribe => Self::Subscribe,
-        }
-    }
+fn verbs() -> impl TypedValueParser<Value = Verb> {
+    let value = |verb: Verb| PossibleValue::new(verb.as_str()).help(verb.meaning());
+    PossibleValuesParser::new(Verb::ASKED.map(value))
+        .try_map(|text| Verb::asked(&text).ok_or("not a verb that can be asked about"))
 }
 
 impl WhoCan {
@@ -109,8 +114,7 @@ impl WhoCan {
     }
 
     fn output(&self) -> Result<Output, Output> {
-        let question =
-            Question::parse(Verb::from(self.verb), &self.target).map_err(Output::wrong)?;
+        let question = Question::parse(self.verb, &self.target).map_err(Output::wrong)?;
         let at = self.at.map(jiff::Timestamp::as_second);
         let loaded = match at {
             Some(at) => self.policy.load_at(at)?,
@@ -123,11 +127,15 @@ impl WhoCan {
                 let at = policy.service(&service).map(|s| s.at.to_string()).unwrap_or_default();
                 Output::wrong(no_grant(&service, &at, &error))
             })?;
+        let (capable, leading_here, unseen) = with_mappings(capable, &question, &loaded);
         let now = at.unwrap_or_else(|| jiff::Timestamp::now().as_second());
         // Without a key that counts, nobody connects as it.
         let keyless =
             |one: &Capable<'_>| one.service.keys.iter().all(|key| in_time(key, now).is_err());
-        let somebody = capable.iter().any(|one| one.service.disabled.is_none() && !keyless(one));
+        let somebody = capable.iter().any(|Listed { one, reach, .. }| {
+            one.service.disabled.is_none() && !keyless(one) && *reach != Reach::None
+        });
+        let err = loaded.notes + &unseen;
         let code = if somebody { YES } else { NO };
         if self.format == Format::Json {
             let view = WhoCanView {
@@ -136,8 +144,9 @@ impl WhoCan {
                 verb: question.verb().as_str(),
                 target: question.target(),
                 services: capable.iter().map(view).collect(),
+                leading_here: &leading_here,
             };
-            return Ok(Output { out: json(&view), err: loaded.notes, code });
+            return Ok(Output { out: json(&view), err, code });
         }
         let mut text = String::new();
         if let Some(entry) = &loaded.pushed {
@@ -152,10 +161,12 @@ impl WhoCan {
             [] => writeln!(text, "nobody may {question}"),
             _ => writeln!(text, "may {question}:"),
         };
-        for one in &capable {
+        for Listed { one, mapped, reach } in &capable {
             let _ = write!(text, "  {}", one.service.name);
-            if one.answer.reach == Reach::Part {
-                text += ", in part";
+            match reach {
+                Reach::All => {}
+                Reach::Part => text += ", in part",
+                Reach::None => text += ", but its account maps that elsewhere",
             }
             if let Some(why) = &one.service.disabled {
                 let _ = write!(text, ", but is disabled: {}", line(why));
@@ -168,22 +179,71 @@ impl WhoCan {
                     let _ = writeln!(text, "      {}", said(rule));
                 }
             }
+            for mapped in mapped {
+                let _ = writeln!(text, "      {}", line(&mapped.sentence(one.grant.account())));
+            }
         }
-        if matches!(Verb::from(self.verb), Verb::Write | Verb::Read) {
+        for LeadingHere { account, from, to } in &leading_here {
+            let told = format!(
+                "account {account} maps `{from}` to `{to}`: what these publish there arrives here"
+            );
+            let _ = writeln!(text, "{}", line(&told));
+        }
+        if matches!(self.verb, Verb::Write | Verb::Read) {
             text += OUTSIDE;
         }
-        Ok(Output { out: text, err: loaded.notes, code })
+        Ok(Output { out: text, err, code })
     }
 }
 
-fn view<'a>(one: &'a Capable<'_>) -> ServiceView<'a> {
+/// What the mappings of their accounts make of what services are granted, and which mappings lead
+/// to what is asked about; with a note of the accounts whose mappings were not seen.
+fn with_mappings<'p>(
+    capable: Vec<Capable<'p>>,
+    question: &Question,
+    loaded: &Loaded,
+) -> (Vec<Listed<'p>>, Vec<LeadingHere>, String) {
+    let mut unseen = String::new();
+    let mut seen: BTreeMap<String, Mappings> = BTreeMap::new();
+    // Mappings change what is published, and nothing that is subscribed to.
+    let publishes = question.verb() != Verb::Subscribe;
+    for one in capable.iter().filter(|_| publishes) {
+        let account = one.grant.account();
+        if !seen.contains_key(account) {
+            let mappings = loaded.mappings(account).unwrap_or_else(|note| {
+                unseen += &note;
+                Mappings::new()
+            });
+            seen.insert(account.to_owned(), mappings);
+        }
+    }
+    let listed = capable.into_iter().map(|one| {
+        let mappings = seen.get(one.grant.account());
+        let mapped = mappings.map(|all| mapped(&one.grant, all, Some(question)));
+        let mapped = mapped.unwrap_or_default();
+        Listed { reach: left(one.answer.reach, &mapped), mapped, one }
+    });
+    let listed = listed.collect();
+    let leading = seen.iter().flat_map(|(account, mappings)| {
+        leading_to(mappings, question).into_iter().map(|(from, to)| LeadingHere {
+            account: account.clone(),
+            from: from.to_owned(),
+            to: to.to_owned(),
+        })
+    });
+    (listed, leading.collect(), unseen)
+}
+
+fn view<'a>(listed: &'a Listed<'_>) -> ServiceView<'a> {
+    let Listed { one, mapped, reach } = listed;
     let rules = one.answer.rules().into_iter().filter_map(|rule| one.grant.rules().get(rule));
     ServiceView {
         service: &one.service.name,
         disabled: one.service.disabled.as_deref(),
         nkeys: one.service.keys.iter().map(|key| key.key.as_str()).collect(),
-        reach: one.answer.reach,
-        accepted: one.answer.accepted,
+        reach: *reach,
+        accepted: one.answer.accepted && *reach != Reach::None,
         rules: rules.map(RuleView::new).collect(),
+        mapped,
     }
 }

@@ -1,6 +1,8 @@
 //! How anything here connects to nats-server: who it is, TLS, and its inbox.
 
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use async_nats::connection::State;
 use async_nats::{
@@ -130,8 +132,58 @@ async fn is_out(client: &Client) {
     }
 }
 
+/// How long attempts that fail for one reason are only counted, before it is told again.
+const TELL_AGAIN: Duration = Duration::from_secs(30);
+/// How many reasons are told apart at a time.
+const MAX_REASONS: usize = 16;
+
+/// Why attempts to connect failed, of the whole process: an instance makes several connections,
+/// and one certificate that is not trusted keeps all of them out.
+static REASONS: Mutex<Reasons> = Mutex::new(Reasons(BTreeMap::new()));
+
+/// When each reason was told last, and how many attempts failed for it since.
+struct Reasons(BTreeMap<String, (Instant, u64)>);
+
+impl Reasons {
+    /// Counts a failure. Gives how many there were since the reason was told last, this one
+    /// included, if it is to be told now.
+    fn tell(&mut self, reason: &str, now: Instant) -> Option<u64> {
+        if let Some((told, since)) = self.0.get_mut(reason) {
+            *since += 1;
+            if now.duration_since(*told) < TELL_AGAIN {
+                return None;
+            }
+            *told = now;
+            return Some(std::mem::take(since));
+        }
+        if self.0.len() >= MAX_REASONS {
+            self.0.clear();
+        }
+        self.0.insert(reason.to_owned(), (now, 0));
+        Some(1)
+    }
+}
+
+/// Says why an attempt failed, unless that was said just now.
+fn tell_failure(name: &str, servers: &[ServerAddr], error: &ConnectError, pause: Duration) {
+    let reason = chain(error);
+    // Each connection has its own user.
+    let of_user = is_of_user(error).then(|| format!("{name}: {reason}"));
+    let mut reasons = REASONS.lock().unwrap_or_else(PoisonError::into_inner);
+    let attempts = reasons.tell(of_user.as_ref().unwrap_or(&reason), Instant::now());
+    drop(reasons);
+    let Some(attempts) = attempts else { return };
+    tracing::error!(
+        event = "connect_failed", connection = name, servers = ?addresses(servers),
+        error = reason,
+        attempts,
+        retry_in_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
+        "cannot connect to nats-server: {}", advice(error),
+    );
+}
+
 /// Connects, trying until it works: a broker that is not up yet, or restarts, is no reason to
-/// give up. What is wrong is logged each time.
+/// give up. What is wrong is logged, the same reason now and then.
 ///
 /// # Errors
 /// When `options` cannot be made.
@@ -148,12 +200,7 @@ pub async fn connect_patiently(
         });
         match options.connect(servers).await {
             Ok(client) => return Ok(client),
-            Err(error) => tracing::error!(
-                event = "connect_failed", connection = name, servers = ?addresses(servers),
-                error = chain(&error),
-                retry_in_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
-                "cannot connect to nats-server: {}", advice(&error),
-            ),
+            Err(error) => tell_failure(name, servers, &error, pause),
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(RETRY_AT_MOST);
@@ -191,10 +238,16 @@ pub async fn why(servers: &[ServerAddr], options: ConnectOptions) -> Option<Stri
     }
 }
 
-/// Whether it is the server's certificate that stands in the way.
+/// Whether the server's certificate is the reason.
 #[must_use]
 pub fn is_untrusted(error: &ConnectError) -> bool {
     chain(error).contains("invalid peer certificate")
+}
+
+/// Whether the server refuses who connects, and not everybody.
+fn is_of_user(error: &ConnectError) -> bool {
+    use ConnectErrorKind::{Authentication, AuthorizationViolation};
+    matches!(error.kind(), Authentication | AuthorizationViolation)
 }
 
 /// What to look at first.
@@ -203,11 +256,11 @@ pub fn advice(error: &ConnectError) -> &'static str {
         return "the server's certificate is not trusted: set [nats.tls] ca to the certificate of \
                 the authority that signed it";
     }
+    if is_of_user(error) {
+        return "it refuses this user: is the key in the server's configuration, and in \
+                auth_callout.auth_users?";
+    }
     match error.kind() {
-        ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
-            "it refuses this user: is the key in the server's configuration, and in \
-             auth_callout.auth_users?"
-        }
         ConnectErrorKind::Tls => "TLS failed: check [nats.tls], and the server's certificate",
         _ => "is it running, and is its address in [nats] servers?",
     }
@@ -246,6 +299,22 @@ mod tests {
 
     const INFO: &str = "INFO {\"server_id\":\"x\",\"server_name\":\"x\",\"version\":\"2.15.1\",\"proto\":1,\
                         \"host\":\"x\",\"port\":1,\"headers\":true,\"max_payload\":1048576}\r\n";
+
+    #[test]
+    fn one_reason_is_told_once_and_then_with_its_count() {
+        let mut reasons = Reasons(BTreeMap::new());
+        let start = Instant::now();
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
+        // Four connections, and one of them for another reason.
+        let told = ["tls", "tls", "refused", "tls"].map(|reason| reasons.tell(reason, at(0)));
+        assert_eq!(told, [Some(1), None, Some(1), None]);
+        assert_eq!([reasons.tell("tls", at(29)), reasons.tell("tls", at(30))], [None, Some(4)]);
+        assert_eq!([reasons.tell("tls", at(31)), reasons.tell("tls", at(60))], [None, Some(2)]);
+        for reason in 0..1000 {
+            assert_eq!(reasons.tell(&reason.to_string(), at(60)), Some(1));
+            assert!(reasons.0.len() <= MAX_REASONS);
+        }
+    }
 
     #[tokio::test]
     async fn whoever_says_nothing_is_not_waited_for() {

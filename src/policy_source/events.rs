@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use solewriter_core::analysis::diff::{self, Diff, Fate};
+use solewriter_core::analysis::diff::{self, Diff, Fate, ServiceChange};
 use solewriter_core::diagnostics::render::Style;
 use solewriter_core::diagnostics::{Problem, Problems, Severity};
 use solewriter_core::grant::Defaults;
@@ -48,14 +48,21 @@ fn changed(diff: &Diff) -> Changes {
         from: transfer.from.to_string(),
         to: transfer.to.to_string(),
     };
+    let services = || diff.services.iter();
+    let named = |change: &ServiceChange, what| format!("{}: {what}", change.service);
+    let gains = services().flat_map(|one| one.all_gains().map(move |what| named(one, what)));
+    let losses = services().flat_map(|one| one.all_losses().map(move |what| named(one, what)));
+    let (gains, losses) = (Names::of(gains), Names::of(losses));
     Changes {
         added: of(Fate::Added),
         removed: of(Fate::Removed),
         changed: of(Fate::Changed),
         transferred: diff.transfers.len() as u64,
         transfers: diff.transfers.iter().take(MAX_NAMES).map(transfer).collect(),
-        gained: diff.services.iter().map(|change| change.gains.len() as u64).sum(),
-        lost: diff.services.iter().map(|change| change.loses.len() as u64).sum(),
+        gained: gains.count,
+        gains: gains.names,
+        lost: losses.count,
+        losses: losses.names,
     }
 }
 
@@ -140,8 +147,28 @@ mod tests {
         assert_eq!(changes.removed.names, ["gone"]);
         assert_eq!(changes.changed.names, ["one", "two"]);
         assert_eq!((changes.transferred, changes.gained, changes.lost), (1, 2, 2));
+        assert_eq!(changes.gains, ["two: write a", "two: read a"]);
+        assert_eq!(changes.losses, ["one: write a", "one: read a"]);
         assert_eq!(changes.transfers[0].from, "one");
         assert_eq!(event.warnings, 3, "three services without keys");
+    }
+
+    #[test]
+    fn a_key_that_is_removed_is_a_loss() {
+        let (before, _) = policy(&format!("[service.one]\nnkeys = [\"{KEY}\"]\n"));
+        let defaults = Defaults {
+            account: "APP".into(),
+            lifetime: std::time::Duration::from_secs(60),
+            audit: solewriter_core::grant::AuditStreams::default(),
+        };
+        for (after, gone) in [("[service.one]\n", false), ("[service.two]\n", true)] {
+            let (after, warnings) = policy(after);
+            let event = accepted(Some(&before), &after, &warnings, Origin::default(), &defaults);
+            let Event::PolicyAccepted(event) = event else { panic!() };
+            let changes = event.changes.unwrap();
+            assert_eq!((changes.lost, changes.losses), (1, vec![format!("one: key {KEY}")]));
+            assert_eq!(changes.removed.names.is_empty(), !gone);
+        }
     }
 
     #[test]

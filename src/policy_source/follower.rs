@@ -68,10 +68,12 @@ impl Follower {
         let Found { files, origin } = found;
         let files = files?;
         let validated = validate_for(&files, &self.defaults.audit)?;
-        let loaded = self.store.replace(validated, origin.clone(), now);
         let seconds = now.as_second();
-        self.heard(SourceState::Answered, seconds);
-        self.accepted(&loaded, origin.as_ref(), seconds);
+        // What follows from it, such as closed connections, is logged behind it.
+        let loaded = self.store.replace_and_tell(validated, origin.clone(), now, |loaded| {
+            self.heard(SourceState::Answered, seconds);
+            self.accepted(loaded, origin.as_ref(), seconds);
+        });
         if let Some(keeper) = &self.keeper {
             let revision = loaded.after.policy.revision().clone();
             keeper.keep(&Kept { revision, origin, confirmed: seconds, files });
@@ -198,18 +200,19 @@ impl Follower {
         };
         let Kept { revision, origin, confirmed, files } = kept;
         let validated = validate_for(&files, &self.defaults.audit)?;
-        let loaded = self.store.replace(validated, origin.clone(), now);
-        self.source_status.confirm(confirmed);
-        self.metrics.policy_confirmed(confirmed);
-        self.accepted(&loaded, origin.as_ref(), now.as_second());
         let age = now.as_second().saturating_sub(confirmed);
         tracing::warn!(
             event = "policy_kept",
             revision = revision.whole(),
-            number = origin.map(|o| o.number),
+            number = origin.as_ref().map(|o| o.number),
             age,
             "starting with the policy that the last run kept, until its source answers",
         );
+        self.store.replace_and_tell(validated, origin.clone(), now, |loaded| {
+            self.source_status.confirm(confirmed);
+            self.metrics.policy_confirmed(confirmed);
+            self.accepted(loaded, origin.as_ref(), now.as_second());
+        });
         Ok(true)
     }
 }

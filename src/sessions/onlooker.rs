@@ -36,6 +36,12 @@ impl Onlooker {
         Self { policy, decider, gained, past, sought: HashSet::new(), changes: Changes::default() }
     }
 
+    /// The policy that connections are held against.
+    #[must_use]
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
     /// What should become of an open connection, at `now` in seconds since the Unix epoch.
     #[must_use]
     pub fn judge(&self, session: &Session, now: i64) -> Verdict {

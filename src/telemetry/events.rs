@@ -227,7 +227,9 @@ fn policy_accepted(id: &str, event: &PolicyAccepted) {
         changed = names(changes.as_ref().map(|c| &c.changed)),
         transferred = changes.as_ref().map(|c| c.transferred),
         gained = changes.as_ref().map(|c| c.gained),
+        gains = changes.as_ref().map(|c| c.gains.join("; ")),
         lost = changes.as_ref().map(|c| c.lost),
+        losses = changes.as_ref().map(|c| c.losses.join("; ")),
         "policy read",
     );
 }

@@ -342,6 +342,8 @@ async fn questions_are_answered_by_what_is_served(version: &'static str) {
     assert_eq!(found["services"][0]["service"], "orders", "{ran:?}");
     let ran = ask(&["who-can", "write", "more", "--at", &time(first.time - 1)]).await;
     assert!(ran.code == 2 && ran.err.contains("nothing was pushed by"), "{ran:?}");
+    let ran = ask(&["who-can", "write", "more", "--at", "2999-01-01T00:00:00Z"]).await;
+    assert!(ran.code == 2 && ran.err.contains("this time is to come: it is "), "{ran:?}");
     // By a revision.
     for name in ["1", &first.policy[..8]] {
         let ran = ask(&["who-can", "publish", "events.billing.x", "--revision", name]).await;
@@ -359,8 +361,16 @@ async fn questions_are_answered_by_what_is_served(version: &'static str) {
     // Whose key it was.
     let billing = deployment.service("billing").key();
     let ran = ask(&["explain", &billing]).await;
-    let said = format!("it was a key of `billing` until revision 1 ({}), pushed ", first.policy);
-    assert!(ran.code == 2 && ran.err.contains(&said), "{ran:?}");
+    let said = format!(
+        "it was a key of `billing` until revision 1 ({}); it was removed by revision 2 ({}), pushed {} \
+         by {}: {}",
+        &first.policy[..12],
+        second.policy,
+        time(second.time),
+        second.author,
+        second.message,
+    );
+    assert!(ran.code == 2 && ran.err.replace('\n', " ").contains(&said), "{ran:?}");
     let ran = ask(&["explain", &deployment.service("nobody").key()]).await;
     assert!(ran.code == 2 && ran.err.contains("nor has any in the revisions before"), "{ran:?}");
     // Not of what came later.

@@ -186,12 +186,24 @@ publishes = ["ev.*", "ev.*.0", "half.>"]
 [service.half]
 nkeys = ["{half}"]
 publishes = ["half.>"]
+
+[bucket.kept]
+
+[service.keeper]
+nkeys = ["{keeper}"]
+owns = ["kept"]
+publishes = ["gone.>"]
 "#;
 
 /// `solewriter explain` of what is served.
 async fn explain(deployment: &Deployment, arguments: &[&str]) -> Ran {
+    of_served(deployment, "explain", arguments).await
+}
+
+/// A question about what is served.
+async fn of_served(deployment: &Deployment, question: &str, arguments: &[&str]) -> Ran {
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_solewriter"));
-    command.arg("explain").args(arguments).arg("--config").arg(deployment.files.settings());
+    command.arg(question).args(arguments).arg("--config").arg(deployment.files.settings());
     command.current_dir(&deployment.files.dir);
     let output = command.output().await.unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
@@ -202,7 +214,7 @@ on_every_server!(explain_knows_the_mappings);
 /// `explain` of what is served knows the mappings of the services' account, and says what the
 /// server does.
 async fn explain_knows_the_mappings(version: &'static str) {
-    let mapped = "  APP {\n    mappings: {\n      \"ev.*\": \"ev.{{wildcard(1)}}.0\"\n      \"half.a\": [ { \
+    let mapped = "  APP {\n    mappings: {\n      \"ev.*\": \"ev.{{wildcard(1)}}.0\"\n      \"$KV.kept.>\": \"gone.>\"\n      \"half.a\": [ { \
                   destination: half.b, weight: 50% }, { destination: ev.half.0, weight: 50% } ]\n    }";
     let prepared = Prepared::new().with_server("  APP {", mapped);
     let deployment = prepared.start(version, MAPPED).await;
@@ -240,6 +252,35 @@ async fn explain_knows_the_mappings(version: &'static str) {
     let source = explain(&deployment, &["source", "--format", "json"]).await.json();
     let expected = json!([{"from": "ev.*", "to": ["ev.{{wildcard(1)}}.0"], "reach": "none"}]);
     assert_eq!(source["mapped"], expected, "{source}");
+    // A write that the server takes, and that reaches no bucket, is none.
+    let asked = explain(&deployment, &["keeper", "--write", "kept"]).await;
+    assert!(asked.code == 1 && asked.out.starts_with("no: keeper may not write kept"), "{asked:?}");
+    let led = "account APP maps `$KV.kept.>` to `gone.>`";
+    let elsewhere = format!("{led}: it goes there, and not to the keyspace\n");
+    assert!(asked.out.contains(&elsewhere), "{asked:?}");
+    let mut keeper = Raw::login(&deployment, &deployment.service("keeper")).await;
+    keeper.subscribe("_INBOX.keeper.1").await.unwrap();
+    assert_eq!(keeper.publish("$KV.kept.a", b"x").await, Ok(()));
+
+    // Who can: what is led elsewhere, and what is led here.
+    let asked = of_served(&deployment, "who-can", &["write", "kept"]).await;
+    let listed = "\n  keeper, but its account maps that elsewhere\n";
+    assert!(asked.code == 1 && asked.out.contains(listed), "{asked:?}");
+    assert!(asked.out.contains(&elsewhere), "{asked:?}");
+    let asked = of_served(&deployment, "who-can", &["publish", "gone.a"]).await;
+    let here = format!("{led}: what these publish there arrives here\n");
+    assert!(asked.code == 0 && asked.out.contains(&here), "{asked:?}");
+    let asked = of_served(&deployment, "who-can", &["publish", "ev.7", "--format", "json"]).await;
+    let services = asked.json()["services"].clone();
+    let reach = |at: usize| (&services[at]["service"], &services[at]["reach"]);
+    assert_eq!(
+        [reach(0), reach(1)],
+        [(&json!("both"), &json!("all")), (&json!("source"), &json!("none"))]
+    );
+    let asked = of_served(&deployment, "who-can", &["publish", "half.b", "--format", "json"]).await;
+    let led = json!([{"account": "APP", "from": "half.a", "to": "half.b"}]);
+    assert_eq!(asked.json()["leading_here"], led, "{asked:?}");
+
     // Without the system user, that nobody looked is said.
     let line = text.lines().find(|line| line.contains("keys/system.nk")).unwrap();
     super::deployment::edit(&settings, line, "");

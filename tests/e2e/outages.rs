@@ -234,7 +234,12 @@ async fn a_kept_policy_stands_in_for_a_directory(version: &'static str) {
     deployment.write_policy("[service.orders\n");
     let at = deployment.add_instance(&keep).await;
     deployment.instances[at].says("policy_refused").await;
-    deployment.instances[at].says("policy_kept").await;
+    deployment.instances[at].says("policy_loaded").await;
+    // First why it begins with that policy, then that it does.
+    let lines = deployment.instances[at].lines();
+    let events: Vec<&str> = lines.iter().filter_map(|line| line["event"].as_str()).collect();
+    let place = |event: &str| events.iter().position(|one| *one == event).unwrap();
+    assert!(place("policy_kept") < place("policy_loaded"), "{events:?}");
     assert_eq!(enters(&url, &deployment, "billing").await, Ok(()));
     // A directory that says nonsense is a directory still; one that is gone confirms nothing.
     std::fs::rename(&folder, &aside).unwrap();

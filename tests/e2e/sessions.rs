@@ -179,6 +179,10 @@ async fn who_loses_something_is_closed_and_nobody_else(version: &'static str) {
     let changed = deployment.instances[0].says("policy_changed").await;
     let lines = deployment.instances[0].says_times("session_closed", 16).await;
     assert_eq!(lines.len(), 16);
+    // The log tells of the change before it tells what follows from it.
+    let order = deployment.instances[0].lines().into_iter();
+    let mut order = order.filter(|line| line["event"] == "session_closed" || *line == changed);
+    assert_eq!(order.next().as_ref(), Some(&changed));
     for (key, reason, raw) in &mut open {
         let mine: Vec<&Value> = lines.iter().filter(|line| line["nkey"] == *key).collect();
         let Some(reason) = reason else {
@@ -283,7 +287,8 @@ async fn a_transfer_reaches_its_new_owner_and_who_waits_is_named(version: &'stat
     let waits = "2 of 3 open connections have it\n\
                  1 connection of report will gain read orders after reconnecting, within 1h\n";
     assert!(said.contains(waits), "{said}");
-    // That it was waited for means that nobody has to wait now.
+    assert!(said.contains("connect again by themselves; that was not waited for\n"), "{said}");
+    // That it was waited for means that nobody has to wait now but for its client.
     let write = async |client: &Client| {
         let jetstream = async_nats::jetstream::new(client.client.clone());
         jetstream.publish("$KV.orders.1", "x".into()).await.unwrap().await
@@ -798,6 +803,9 @@ async fn sessions_lists_and_closes_connections(version: &'static str) {
     );
     let one = listed(&deployment, &seed, &["--service", "same"]).await;
     assert!(one.starts_with("SERVICE  NKEY") && one.ends_with("\n1 connection\n"), "{one}");
+    let (_, _, nobody) = sessions(&deployment, &[&seed[..], &["--service", "smae"]].concat()).await;
+    let said = "no connection of smae: there is no service of that name; did you mean `same`?\n";
+    assert!(nobody.contains(said), "{nobody}");
 
     deployment.write_policy(AFTER);
     deployment.instances[0].says("policy_changed").await;

@@ -65,6 +65,13 @@ async fn it_connects_over_tls_with_a_certificate(version: &'static str) {
     let arguments = [both.as_slice(), &["--nats-tls-required", "true"]].concat();
     let inside = deployment.add_instance(&arguments).await;
 
+    // Every connection of an instance fails for the same reason, which is told once at first.
+    let lines = deployment.instances[without].lines();
+    let told = lines.iter().filter(|line| line["event"] == "connect_failed");
+    let attempts: Vec<u64> = told.map(|line| line["attempts"].as_u64().unwrap()).collect();
+    assert_eq!(attempts[0], 1, "{attempts:?}");
+    assert!(attempts[1..].iter().all(|attempts| *attempts > 1), "{attempts:?}");
+
     // The server comes back with a certificate of another authority.
     write_certificates(&folder);
     deployment.server.restart().await.unwrap();

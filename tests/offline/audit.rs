@@ -104,7 +104,9 @@ fn samples() -> Vec<Event> {
                 transferred: 1,
                 transfers: vec![transfer],
                 gained: 2,
+                gains: vec![text("pricing: write rates"), text("pricing: read rates")],
                 lost: 1,
+                losses: vec![text("billing: write rates")],
             }),
         })),
         Event::PolicyRefused(Box::new(PolicyRefused {

@@ -12,6 +12,7 @@ pub mod json;
 mod redact;
 pub mod render;
 pub mod toml;
+mod unclosed;
 
 use std::borrow::Cow;
 use std::cell::RefCell;

@@ -226,10 +226,16 @@ pub struct Changes {
     pub transferred: u64,
     /// The first 20 of those ([`MAX_NAMES`]).
     pub transfers: Vec<Transfer>,
-    /// How many rights were gained, over all services.
+    /// How much was gained, over all services: rights, keys, and ways to connect.
     pub gained: u64,
-    /// How many rights were lost, over all services.
+    /// The first 20 of those ([`MAX_NAMES`]): the service, a colon, and what it gained.
+    #[serde(default)]
+    pub gains: Vec<String>,
+    /// How much was lost, over all services: rights, keys, and ways to connect.
     pub lost: u64,
+    /// The first 20 of those ([`MAX_NAMES`]): the service, a colon, and what it lost.
+    #[serde(default)]
+    pub losses: Vec<String>,
 }
 
 /// A policy came into force: at start, or a change.

@@ -1,8 +1,11 @@
 //! Which events to show.
 
+use std::collections::BTreeSet;
+
 use clap::Args;
 use serde_json::Value;
 
+use crate::cli::common::{line, meant};
 use solewriter_types::keyspace::Keyspace;
 
 /// Filters; an event has to pass all that are given.
@@ -71,6 +74,44 @@ impl Checked {
     }
 }
 
+/// So many names of services are remembered.
+const MAX_SERVICES: usize = 1000;
+
+/// What passed a filter so far, to say so when nothing did.
+#[derive(Default)]
+pub struct Passed {
+    any: bool,
+    services: BTreeSet<String>,
+}
+
+impl Passed {
+    /// Takes note of an event, and whether it passed.
+    pub fn note(&mut self, event: &Value, passed: bool) {
+        self.any |= passed;
+        let data = event.get("data").unwrap_or(&Value::Null);
+        let names = ["service", "former_service"].iter().filter_map(|name| text(data, name));
+        for name in names {
+            if self.services.len() < MAX_SERVICES && !self.services.contains(name) {
+                self.services.insert(name.to_owned());
+            }
+        }
+    }
+
+    /// What to say when nothing passed.
+    pub fn nothing(&self, filter: &Checked) -> Option<String> {
+        if self.any || filter.is_open() {
+            return None;
+        }
+        match &filter.service {
+            Some(name) if !self.services.contains(name) => {
+                let meant = meant(name, self.services.iter().map(String::as_str));
+                Some(format!("no event so far is about a service `{}`{meant}", line(name)))
+            }
+            _ => Some("no event so far passes the filter".to_owned()),
+        }
+    }
+}
+
 fn text<'v>(data: &'v Value, name: &str) -> Option<&'v str> {
     data.get(name).and_then(Value::as_str)
 }
@@ -106,6 +147,39 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_filter_that_nothing_passes_says_so_with_the_name_that_was_meant() {
+        let filter = |service: Option<&str>, outcome: Option<&str>| {
+            let (service, outcome) = (service.map(str::to_owned), outcome.map(str::to_owned));
+            Filter { service, outcome, keyspace: None }.check().unwrap()
+        };
+        let mut passed = Passed::default();
+        for event in
+            [json!({"data": {"service": "orders"}}), json!({"data": {"former_service": "billing"}})]
+        {
+            passed.note(&event, false);
+        }
+        let said = |service, outcome| passed.nothing(&filter(service, outcome));
+        let about = "no event so far is about a service";
+        assert_eq!(
+            said(Some("ordrs"), None),
+            Some(format!("{about} `ordrs`; did you mean `orders`?"))
+        );
+        assert_eq!(
+            said(Some("biling"), None),
+            Some(format!("{about} `biling`; did you mean `billing`?"))
+        );
+        assert_eq!(said(Some("zzz"), Some("lost")), Some(format!("{about} `zzz`")));
+        let open = Some("no event so far passes the filter".to_owned());
+        assert_eq!(
+            [said(Some("orders"), Some("lost")), said(None, Some("lost"))],
+            [open.clone(), open]
+        );
+        assert_eq!(said(None, None), None);
+        passed.note(&json!({}), true);
+        assert_eq!(passed.nothing(&filter(Some("ordrs"), None)), None);
+    }
 
     #[test]
     fn an_event_passes_when_it_is_about_all_that_is_asked() {

@@ -21,45 +21,20 @@ pub(super) struct DiffView<'a> {
 impl DiffView<'_> {
     fn summary(&self) -> String {
         let services = &self.diff.services;
-        let settings = |wanted: fn(Effect) -> bool| {
-            services.iter().flat_map(|s| &s.settings).filter(|s| wanted(s.effect)).count()
-        };
-        let gains: usize = services.iter().map(|s| s.gains.len()).sum();
-        let losses: usize = services.iter().map(|s| s.loses.len()).sum();
+        let gains = services.iter().flat_map(ServiceChange::all_gains).count();
+        let losses = services.iter().flat_map(ServiceChange::all_losses).count();
         [
             count(services.len(), "service changes", "services change"),
-            count(gains + settings(Effect::gains), "gain", "gains"),
-            count(losses + settings(Effect::loses), "loss", "losses"),
+            count(gains, "gain", "gains"),
+            count(losses, "loss", "losses"),
             count(self.diff.transfers.len(), "transfer", "transfers"),
         ]
         .join(", ")
     }
 }
 
-/// What a right is, with how much of it was there before or stays.
-fn right(right: &Right, gained: bool) -> String {
-    let Right { verb, target, in_part, .. } = right;
-    let part = match (in_part, gained) {
-        (false, _) => "",
-        (true, true) => ", of which it had a part",
-        (true, false) => ", of which it keeps a part",
-    };
-    format!("{} {target}{part}", verb.as_str())
-}
-
 fn setting(change: &SettingChange) -> String {
-    let SettingChange { setting, old, new, note, .. } = change;
-    let mut text = match (old, new) {
-        (Some(old), Some(new)) => format!("{setting} {old} -> {new}"),
-        (None, Some(new)) if *setting == "disabled" => format!("disabled: {new}"),
-        (Some(old), None) if *setting == "disabled" => format!("enabled; it was disabled: {old}"),
-        (Some(one), None) | (None, Some(one)) => format!("{setting} {one}"),
-        (None, None) => (*setting).to_owned(),
-    };
-    if let Some(note) = note {
-        let _ = write!(text, "; {note}");
-    }
-    line(&text)
+    line(&change.to_string())
 }
 
 fn sign(effect: Effect) -> &'static str {
@@ -105,7 +80,7 @@ pub(super) fn text(view: &DiffView<'_>) -> String {
         }
         for (sign, rights) in [("+", &change.gains), ("-", &change.loses)] {
             for one in rights {
-                let _ = writeln!(text, "  {sign} {}: {}", right(one, sign == "+"), said(&one.rule));
+                let _ = writeln!(text, "  {sign} {}: {}", one.said(sign == "+"), said(&one.rule));
             }
         }
         text.push('\n');
@@ -159,7 +134,7 @@ pub(super) fn markdown(view: &DiffView<'_>) -> String {
         }
         for (effect, rights) in [(Effect::Gain, &change.gains), (Effect::Loss, &change.loses)] {
             for one in rights {
-                let what = code(&right(one, effect == Effect::Gain));
+                let what = code(&one.said(effect == Effect::Gain));
                 let rule = code(&said(&one.rule));
                 let _ = writeln!(text, "| {} | {what} | {rule} |", word(effect));
             }

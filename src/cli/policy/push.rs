@@ -69,7 +69,8 @@ struct How {
     #[arg(long, value_name = "NAME")]
     author: Option<String>,
     /// How long to wait until every instance serves the revision, and then as long again until the
-    /// open connections that it affects are closed. 0s means not to wait.
+    /// open connections that it affects are closed. 0s means not to wait. It does not wait until
+    /// closed clients are back.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     wait: Duration,
 }
@@ -249,7 +250,7 @@ async fn push(
     if serving == 0 {
         return Ok(Output::data(String::new(), YES));
     }
-    reach::wait(tool, bucket, policy, how.wait).await
+    reach::wait(tool, bucket, policy, (how.wait, head.is_some())).await
 }
 
 /// What the push changes, for people.

@@ -21,6 +21,9 @@ use solewriter_core::policy::model::Policy;
 /// How long to wait between two looks, at first and at most: each asks every server.
 const AGAIN: Duration = Duration::from_millis(250);
 const AGAIN_AT_MOST: Duration = Duration::from_secs(2);
+/// What is not waited for.
+const CLOSED: &str = "clients whose connections were closed connect again by themselves; that was not \
+                      waited for\n";
 /// How many services are named.
 const NAMED: usize = 16;
 
@@ -61,8 +64,10 @@ pub(super) async fn wait(
     tool: &Tool,
     bucket: &Bucket,
     policy: Policy,
-    at_most: Duration,
+    (at_most, is_change): (Duration, bool),
 ) -> Result<Output, Output> {
+    // Before the first policy nobody was let in.
+    let closed = if is_change { CLOSED } else { "" };
     let longest = reach_without_system_user(&policy, &tool.defaults);
     if tool.system().is_err() {
         let text = format!(
@@ -85,7 +90,7 @@ pub(super) async fn wait(
         let standing = Standing::of(&onlooker, &found.found, now);
         let complete = found.complete();
         if standing.closing.is_empty() && complete {
-            return Ok(Output::data(reached(&standing, longest), YES));
+            return Ok(Output::data(reached(&standing, longest) + closed, YES));
         }
         if Instant::now() >= deadline {
             let mut err = lines(&standing.closing);
@@ -94,7 +99,7 @@ pub(super) async fn wait(
             }
             // A server that is down has none.
             if standing.closing.is_empty() {
-                return Ok(Output { out: reached(&standing, longest), err, code: YES });
+                return Ok(Output { out: reached(&standing, longest) + closed, err, code: YES });
             }
             err += "the policy is in force, but these open connections do not have it yet: see \
                     `solewriter sessions --stale` and `solewriter doctor`\n";

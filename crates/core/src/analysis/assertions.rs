@@ -182,7 +182,7 @@ fn what(table: &mut Table<'_>, verb: &Spanned<String>, policy: &Policy) -> Optio
     if verb.value == CONNECT {
         return connect(table);
     }
-    let Some(known) = Verb::ASKED.into_iter().find(|known| known.as_str() == verb.value) else {
+    let Some(known) = Verb::asked(&verb.value) else {
         let names = || Verb::ASKED.iter().map(|v| v.as_str()).chain([CONNECT]);
         let help = match nearest(&verb.value, names()) {
             Some(near) => format!("did you mean `{near}`?"),

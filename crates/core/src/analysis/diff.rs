@@ -9,6 +9,7 @@ mod settings;
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashSet};
 use std::convert::Infallible;
+use std::fmt;
 use std::sync::Arc;
 
 use crate::analysis::query::{Held, Reach, Verb, alone};
@@ -29,6 +30,20 @@ pub struct Right {
     pub rule: Rule,
     /// Whether some of it is on the other side too: it grew or shrank.
     pub in_part: bool,
+}
+
+impl Right {
+    /// What was gained, or lost, with how much of it was there before or stays.
+    #[must_use]
+    pub fn said(&self, gained: bool) -> String {
+        let Self { verb, target, in_part, .. } = self;
+        let part = match (in_part, gained) {
+            (false, _) => "",
+            (true, true) => ", of which it had a part",
+            (true, false) => ", of which it keeps a part",
+        };
+        format!("{} {target}{part}", verb.as_str())
+    }
 }
 
 /// Which way a change goes.
@@ -81,6 +96,23 @@ pub struct SettingChange {
     pub note: Option<String>,
 }
 
+impl fmt::Display for SettingChange {
+    /// `lifetime 1h -> 30m`. It holds what people wrote: clean it before it is printed.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { setting, old, new, note, .. } = self;
+        match (old, new) {
+            (Some(old), Some(new)) => write!(f, "{setting} {old} -> {new}")?,
+            (None, Some(new)) if *setting == "disabled" => write!(f, "disabled: {new}")?,
+            (Some(old), None) if *setting == "disabled" => {
+                write!(f, "enabled; it was disabled: {old}")?;
+            }
+            (Some(one), None) | (None, Some(one)) => write!(f, "{setting} {one}")?,
+            (None, None) => f.write_str(setting)?,
+        }
+        note.as_ref().map_or(Ok(()), |note| write!(f, "; {note}"))
+    }
+}
+
 /// What became of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
@@ -130,6 +162,20 @@ impl ServiceChange {
     #[must_use]
     pub fn loses(&self) -> bool {
         !self.loses.is_empty() || self.settings.iter().any(|change| change.effect.loses())
+    }
+
+    /// Everything that it gains, how it connects first, as text that is not cleaned.
+    pub fn all_gains(&self) -> impl Iterator<Item = String> {
+        let settings = self.settings.iter().filter(|change| change.effect.gains());
+        let rights = self.gains.iter().map(|right| right.said(true));
+        settings.map(ToString::to_string).chain(rights)
+    }
+
+    /// Everything that it loses, how it connects first, as text that is not cleaned.
+    pub fn all_losses(&self) -> impl Iterator<Item = String> {
+        let settings = self.settings.iter().filter(|change| change.effect.loses());
+        let rights = self.loses.iter().map(|right| right.said(false));
+        settings.map(ToString::to_string).chain(rights)
     }
 }
 

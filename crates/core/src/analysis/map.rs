@@ -158,11 +158,10 @@ impl<'s> Map<'s> {
         }
     }
 
-    /// Whether there is a service or a bucket of that name.
-    #[must_use]
-    pub fn has(&self, name: &str) -> bool {
-        self.services.iter().any(|service| service.name == name)
-            || self.buckets.iter().any(|bucket| bucket.name == name)
+    /// The names of all services and buckets.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let services = self.services.iter().map(|service| service.name);
+        services.chain(self.buckets.iter().map(|bucket| bucket.name))
     }
 
     /// The Mermaid text of it; with `focus`, only of what the service or bucket of that name has

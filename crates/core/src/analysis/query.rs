@@ -59,6 +59,26 @@ impl Verb {
             Self::Audit => "audit",
         }
     }
+
+    /// What one does by it.
+    #[must_use]
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Self::Write => "Put, delete or purge keys of a keyspace",
+            Self::Read => "Get and watch keys of a keyspace",
+            Self::Publish => "Publish to a subject",
+            Self::Subscribe => "Subscribe to a subject",
+            Self::Answer => "Serve requests",
+            Self::Call => "Send requests",
+            Self::Audit => "Read an audit stream",
+        }
+    }
+
+    /// The verb of that name, among those that one may ask for.
+    #[must_use]
+    pub fn asked(name: &str) -> Option<Self> {
+        Self::ASKED.into_iter().find(|verb| verb.as_str() == name)
+    }
 }
 
 /// Something that a service may or may not do.

@@ -27,6 +27,7 @@ use std::time::Duration;
 
 use toml::de::{DeTable, DeValue};
 
+use super::unclosed::{Missing, missing};
 use super::{Collector, Problem, SourceFile, Span, Spanned};
 
 /// The longest string accepted, in bytes.
@@ -68,8 +69,12 @@ pub fn read<'a>(file: &'a SourceFile, problems: &'a Collector) -> Option<Table<'
     let (document, errors) = DeTable::parse_recoverable(file.text());
     let broken = !errors.is_empty();
     let start = |error: &::toml::de::Error| error.span().map_or(0, |span| span.start);
-    let unformed = errors.iter().filter(|error| error.message() != DUPLICATE).map(start).min();
-    let beyond = |error: &&::toml::de::Error| unformed.is_some_and(|first| start(error) > first);
+    let unformed =
+        errors.iter().filter(|error| error.message() != DUPLICATE).min_by_key(|e| start(e));
+    // What is said of one place twice is said once.
+    let beyond = |error: &&::toml::de::Error| {
+        unformed.is_some_and(|first| start(error) >= start(first) && !std::ptr::eq(first, *error))
+    };
     let follow = errors.iter().filter(beyond).count();
     for error in errors.iter().filter(|error| !beyond(error)) {
         let span = file.span(error.span().unwrap_or(0..0));
@@ -83,8 +88,7 @@ pub fn read<'a>(file: &'a SourceFile, problems: &'a Collector) -> Option<Table<'
                 None => problem.at(&span, "defined before in this file"),
             }
         } else {
-            let problem =
-                Problem::error("toml-syntax", format!("not TOML: {message}")).at(&span, "");
+            let problem = unformed_at(file, start(error), &span, message);
             match follow {
                 0 => problem,
                 1 => problem.help("one more error below may follow from it"),
@@ -100,6 +104,19 @@ pub fn read<'a>(file: &'a SourceFile, problems: &'a Collector) -> Option<Table<'
         entries: document.into_inner(),
         known: Vec::new(),
     })
+}
+
+/// A syntax error, where whoever wrote it has to mend it.
+fn unformed_at(file: &SourceFile, start: usize, span: &Span, message: &str) -> Problem {
+    let problem = |message: &str| Problem::error("toml-syntax", format!("not TOML: {message}"));
+    let Some(Missing { wrong, at, label, opened }) = missing(file.text(), start) else {
+        return problem(message).at(span, "");
+    };
+    let problem = problem(wrong.unwrap_or(message)).at(&file.span(at), label);
+    match opened {
+        Some(opened) => problem.also(&file.span(opened), "opened here"),
+        None => problem,
+    }
 }
 
 /// Where a key that is defined twice was defined first, if that is easily seen: the same header,
@@ -705,6 +722,90 @@ error[toml-syntax]: not TOML: extra comma in array, expected value
         let found = problems(&text, |_| {});
         assert_eq!(found.matches("error[").count(), 1, "{found}");
         assert!(found.contains("more errors below may follow from it"), "{found}");
+    }
+
+    /// What is said of the first syntax error, and at which places.
+    fn said(text: &str) -> String {
+        let file = SourceFile::new("s.toml", text);
+        let problems = Collector::new();
+        assert!(read(&file, &problems).is_none(), "{text}");
+        let problems = problems.finish();
+        let problem = problems.iter().next().unwrap();
+        let at = problem.primary.iter().chain(&problem.related).map(|label| {
+            let (line, column) = label.span.line_column();
+            format!("; {line}:{column} {}", label.text)
+        });
+        let message = problem.message.strip_prefix("not TOML: ").unwrap();
+        message.to_owned() + &at.collect::<String>()
+    }
+
+    /// The parser notices it at the line after.
+    #[test]
+    fn what_is_missing_is_said_of_the_line_that_lacks_it() {
+        let array = "an array has no end";
+        let table = "an inline table has no end";
+        for (text, expected) in [
+            // Behind it comes a key, or a header.
+            (
+                "a = [\"x\"\nb = [\"y\"]\n",
+                format!("{array}; 1:9 `]` is missing here; 1:5 opened here"),
+            ),
+            ("a = [\"x\",\nb = 1\n", format!("{array}; 1:10 `]` is missing here; 1:5 opened here")),
+            (
+                "a = [\"x\"\n[t.\"b c\"] # t\n",
+                format!("{array}; 1:9 `]` is missing here; 1:5 opened here"),
+            ),
+            ("a = [\"x\",\n[[t]]\n", format!("{array}; 1:10 `]` is missing here; 1:5 opened here")),
+            (
+                "a = [\n  \"x]\", # ]\n  '''\n]'''\n\nb.c = 1\n",
+                format!("{array}; 4:5 `]` is missing here; 1:5 opened here"),
+            ),
+            (
+                "a = [[\"x\"],\n  [\"y\"]\nb = 1\n",
+                format!("{array}; 2:8 `]` is missing here; 1:5 opened here"),
+            ),
+            ("a = [{ b = 1\n[t]\n", format!("{table}; 1:13 `}}` is missing here; 1:6 opened here")),
+            // Or a comma is.
+            (
+                "a = [{ b = 1\nc = 2\n",
+                "missing comma between key-value pairs, expected `,`; \
+              1:13 a comma or `}` is missing here; 1:6 opened here"
+                    .to_owned(),
+            ),
+            (
+                "a = [\n  \"x\"\n  \"y\",\n]\n",
+                "missing comma between array elements, expected `,`; \
+              2:6 a comma is missing here; 1:5 opened here"
+                    .to_owned(),
+            ),
+            ("a = \"\"\"x\nb = 1\n", "a string has no end; 1:5 it begins here".to_owned()),
+            // What is wrong on its own line stays there.
+            (
+                "a = [\"x\" \"y\"]\n",
+                "missing comma between array elements, expected `,`; 1:10 ".to_owned(),
+            ),
+            (
+                "a = [\n  \"x\",\n  \"y\" \"z\"\n]\n",
+                "missing comma between array elements, expected `,`; 3:7 ".to_owned(),
+            ),
+            (
+                "a = [{\n  b = 1,\n  c = @,\n}]\n",
+                "string values must be quoted, expected literal string; 3:7 ".to_owned(),
+            ),
+            (
+                "a = [\n  [b],\n]\n",
+                "string values must be quoted, expected literal string; 2:4 ".to_owned(),
+            ),
+            ("a = [\"x\"\n\n# c ]\n", "unclosed array, expected `]`; 1:9 ".to_owned()),
+            ("a = [\"\"\"x\n\"\"\"", "unclosed array, expected `]`; 2:4 ".to_owned()),
+            ("[t\na = [\"x\"]\n", "unclosed table, expected `]`; 1:3 ".to_owned()),
+            (
+                "a = [\"x\"]\nb = \n",
+                "string values must be quoted, expected literal string; 2:5 ".to_owned(),
+            ),
+        ] {
+            assert_eq!(said(text), expected, "{text}");
+        }
     }
 
     #[test]

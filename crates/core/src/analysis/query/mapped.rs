@@ -23,8 +23,11 @@ pub struct Mapped {
     pub from: String,
     /// Where it goes.
     pub to: Vec<String>,
-    /// How much of where it goes is granted.
+    /// How much of where it goes is granted and, of a question about a keyspace, belongs to that.
     pub reach: Reach,
+    /// Whether it leads away from the keyspace that was asked about.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub elsewhere: bool,
     /// Whether it takes everything that was asked about.
     #[serde(skip)]
     whole: bool,
@@ -35,6 +38,7 @@ impl Mapped {
     #[must_use]
     pub fn sentence(&self, account: &str) -> String {
         let outcome = match self.reach {
+            _ if self.elsewhere => "it goes there, and not to the keyspace",
             Reach::All => "it is published there, which is granted",
             Reach::Part => "nats-server asks for leave to publish there, and only part is granted",
             Reach::None => "nats-server asks for leave to publish there, and that is not granted",
@@ -51,22 +55,48 @@ pub fn mapped(grant: &Grant, mappings: &Mappings, question: Option<&Question>) -
         return Vec::new();
     }
     let published = question.map_or_else(|| granted(grant), published);
+    let of_keyspace = matches!(question, Some(Question::Write(_) | Question::Read(_)));
+    // What is published for a keyspace and goes elsewhere writes or reads nothing of it.
+    let stays = |to: &Option<Pattern>| {
+        !of_keyspace || to.as_ref().is_some_and(|to| published.iter().any(|p| to.is_subset_of(p)))
+    };
     let meets = |(from, to): (&String, &Vec<String>)| {
         let pattern = Pattern::parse(from).ok()?;
         let met: Vec<&Pattern> = published.iter().filter(|p| p.overlaps(&pattern)).collect();
         let ways = met.iter().flat_map(|subject| to.iter().map(move |to| (subject, to)));
-        let reaches: Vec<Reach> =
-            ways.map(|(subject, to)| reach(grant, destination(from, to, subject))).collect();
+        let destinations: Vec<Option<Pattern>> =
+            ways.map(|(subject, to)| destination(from, to, subject)).collect();
+        let elsewhere = !destinations.iter().all(stays);
+        let of = |to: Option<Pattern>| if stays(&to) { reach(grant, to) } else { Reach::None };
+        let reaches: Vec<Reach> = destinations.into_iter().map(of).collect();
         let least = *reaches.iter().min()?;
         let most = *reaches.iter().max()?;
         Some(Mapped {
             from: from.clone(),
             to: to.iter().filter(|to| *to != from).cloned().collect(),
             reach: if least == most { least } else { Reach::Part },
+            elsewhere,
             whole: published.iter().all(|subject| subject.is_subset_of(&pattern)),
         })
     };
     mappings.iter().filter_map(meets).filter(|mapped| !mapped.to.is_empty()).collect()
+}
+
+/// Each mapping that leads to what is written or published for a question, as its two subjects.
+/// Whoever is granted that may get there by the first of them, too.
+#[must_use]
+pub fn leading_to<'m>(mappings: &'m Mappings, question: &Question) -> Vec<(&'m str, &'m str)> {
+    if !matches!(question, Question::Publish(_) | Question::Write(_)) {
+        return Vec::new();
+    }
+    let published = published(question);
+    let ways = mappings.iter().flat_map(|(from, to)| to.iter().map(move |to| (from, to)));
+    let leads = |(from, to): &(&String, &String)| {
+        let to = Pattern::parse(from).ok().and_then(|all| destination(from, to, &all));
+        to.is_some_and(|to| published.iter().any(|subject| subject.overlaps(&to)))
+    };
+    let found = ways.filter(|(from, to)| from != to).filter(leads);
+    found.map(|(from, to)| (from.as_str(), to.as_str())).collect()
 }
 
 /// What the mappings leave of a yes.
@@ -218,6 +248,61 @@ mod tests {
                 "{publishes} {subject} {from}"
             );
         }
+    }
+
+    #[test]
+    fn what_goes_elsewhere_writes_nothing() {
+        use Reach::{All, None, Part};
+        let text = "[bucket.orders]\n[service.a]\nowns = [\"orders\"]\npublishes = [\"ev.>\"]\n";
+        let policy = validate(&[SourceFile::new("p.toml", text)]).unwrap().policy;
+        let defaults = Defaults {
+            account: "APP".into(),
+            lifetime: Duration::from_secs(60),
+            audit: AuditStreams::default(),
+        };
+        let grant = Grant::of(policy.service("a").unwrap(), &defaults).unwrap();
+        for (verb, from, to, expected) in [
+            // Granted, and no write of the keyspace.
+            (Verb::Write, "$KV.orders.>", &["ev.>"][..], None),
+            (Verb::Write, "$KV.orders.a", &["ev.a"], Part),
+            (Verb::Write, "$KV.orders.*", &["$KV.orders.x.$1"], All),
+            (Verb::Write, "$KV.orders.>", &["ev.>", "$KV.orders.>"], Part),
+            // Reading asks for more than that.
+            (Verb::Read, "$JS.API.>", &["ev.>"], Part),
+        ] {
+            let question = Question::parse(verb, "orders").unwrap();
+            let found = mapped(&grant, &mappings(from, to), Some(&question));
+            assert_eq!(left(may(&grant, &question).reach, &found), expected, "{from} {to:?}");
+            assert_eq!(found[0].elsewhere, expected != All, "{from} {to:?}");
+            let said = found[0].sentence("APP").ends_with("it goes there, and not to the keyspace");
+            assert_eq!(said, expected != All);
+        }
+        // A subject that is published may go anywhere that is granted.
+        let question = Question::parse(Verb::Publish, "$KV.orders.a").unwrap();
+        let found = mapped(&grant, &mappings("$KV.orders.a", &["ev.a"]), Some(&question));
+        assert_eq!((found[0].reach, found[0].elsewhere), (All, false));
+    }
+
+    #[test]
+    fn what_leads_to_what_is_asked_is_found() {
+        let all = Mappings::from([
+            ("a.*".to_owned(), vec!["$KV.orders.$1".to_owned(), "b".to_owned()]),
+            ("b".to_owned(), vec!["b".to_owned()]),
+            ("$KV.orders.x".to_owned(), vec!["c".to_owned()]),
+        ]);
+        let found = |verb, target: &str| {
+            let question = Question::parse(verb, target).unwrap();
+            leading_to(&all, &question)
+                .into_iter()
+                .map(|(from, to)| format!("{from} {to}"))
+                .collect()
+        };
+        let found = |verb, target: &str| -> Vec<String> { found(verb, target) };
+        assert_eq!(found(Verb::Write, "orders"), ["a.* $KV.orders.$1"]);
+        assert_eq!(found(Verb::Write, "orders/x.>"), [""; 0]);
+        assert_eq!(found(Verb::Publish, "b"), ["a.* b"]);
+        assert_eq!(found(Verb::Publish, ">"), ["$KV.orders.x c", "a.* $KV.orders.$1", "a.* b"]);
+        assert_eq!(found(Verb::Read, "orders"), [""; 0]);
     }
 
     #[test]
