@@ -88,7 +88,7 @@ mod tests {
     fn a_line_without_end_costs_no_memory() {
         let mut lines = Lines::default();
         for _ in 0..40 {
-            lines.feed(&[b'z'; MAX_LINE], |_| panic!("it has no end"));
+            lines.feed(&vec![b'z'; MAX_LINE], |_| panic!("it has no end"));
             assert!(lines.partial.capacity() <= MAX_LINE);
         }
         assert_eq!((lines.too_long, lines.pending()), (1, 40 * MAX_LINE as u64));
