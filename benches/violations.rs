@@ -19,12 +19,12 @@ use jiff::{SignedDuration, Timestamp};
 use solewriter::policy_source::snapshot_store::Store;
 use solewriter::violations::explain::Explainer;
 use solewriter::violations::follow::{Follower, Input, Options};
-use solewriter::violations::line::{Line, parse};
 use solewriter::violations::state::State;
-use solewriter::violations::tail::Lines;
 use solewriter_core::diagnostics::SourceFile;
 use solewriter_core::grant::Defaults;
 use solewriter_core::policy::validate::validate;
+use solewriter_types::server_log::line::{Line, parse};
+use solewriter_types::server_log::lines::Lines;
 use tokio::sync::{mpsc, watch};
 
 const SERVICES: usize = 10_000;

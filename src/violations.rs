@@ -2,7 +2,6 @@
 
 pub mod explain;
 pub mod follow;
-pub mod line;
 pub mod outbox;
 pub mod state;
 pub mod tail;

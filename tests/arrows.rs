@@ -152,7 +152,7 @@ const CRATES: &[Crate] = &[
         uses: &[],
         without: NO_IO,
         rows: &[
-            &["audit_loss", "violation_log"],
+            &["audit_loss", "server_log", "violation_log"],
             &["audit_event", "dedup"],
             &["kv_operation"],
             &["keyspace"],

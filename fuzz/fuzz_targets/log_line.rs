@@ -7,8 +7,8 @@
 use std::fmt::Write;
 
 use libfuzzer_sys::fuzz_target;
-use solewriter::violations::line::{Line, parse};
-use solewriter::violations::tail::Lines;
+use solewriter_types::server_log::line::{Line, parse};
+use solewriter_types::server_log::lines::Lines;
 
 /// As Go's `%q` prints it: what is printable ASCII stands as it is, the rest is escaped.
 fn quoted(text: &str) -> String {

@@ -23,7 +23,7 @@ use crate::telemetry::{self, LogFormat, brief};
 use crate::violations::explain::Explainer;
 use crate::violations::follow::{Follower, Input, Options};
 use crate::violations::state::{State, StateFile};
-use crate::violations::tail::{Begin, Lines, Tail};
+use crate::violations::tail::{Begin, Tail};
 use solewriter_core::diagnostics::render::Style;
 use solewriter_core::diagnostics::{Problems, Severity};
 use solewriter_core::grant::{AuditStreams, Defaults};
@@ -32,6 +32,7 @@ use solewriter_core::policy::validate::validate_for;
 use solewriter_guard::publish::Publisher;
 use solewriter_types::audit_event::Source;
 use solewriter_types::kv_operation::inbox_prefix;
+use solewriter_types::server_log::lines::Lines;
 
 /// How much of standard input is taken at a time, and how many such pieces may wait.
 const PIECE: usize = 64 * 1024;

@@ -2,6 +2,7 @@
 //! authorization request is ever answered from here.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions, ServerAddr};
 
@@ -37,6 +38,10 @@ use self::watch::Watch;
 
 /// Addresses that strangers are sent to; each may take as long as the server waits.
 const MOST_PROBES: usize = 8;
+/// How long a request is waited for where there should be one: a busy machine may need a second.
+const EXPECTED: Duration = Duration::from_secs(3);
+/// The same where there should be none, and all of it is waited.
+const UNEXPECTED: Duration = Duration::from_millis(500);
 
 /// A user of ours that got in.
 struct Connected {
@@ -261,7 +266,7 @@ async fn connect(tool: &Tool, role: Role, watch: Option<&Watch>, mute: bool) -> 
     };
     let called_out = match awaited {
         Some((watch, awaited)) => {
-            let request = watch.since(&awaited).await;
+            let request = watch.since(&awaited, UNEXPECTED).await;
             // One that does not open may be anybody's.
             Some(request.is_some_and(|request| request.content.is_some()))
         }
@@ -400,7 +405,7 @@ async fn probe(server: &ServerAddr, address: &str, tool: &Tool, watch: &Watch) -
     let nkey = Signer::new(&seed).map(|s| s.public().to_string()).unwrap_or_default();
     let awaited = watch.await_key(&nkey);
     let entry = greeting::enter(server, greeting::stranger(&seed), &tool.tls).await;
-    let request = watch.since(&awaited).await;
+    let request = watch.since(&awaited, EXPECTED).await;
     Probe { address: address.to_owned(), entry, request }
 }
 

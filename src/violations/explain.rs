@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::line::Refusal;
 use crate::policy_source::snapshot_store::Snapshot;
 use solewriter_core::analysis::query::advice::{TRANSFER, advise, said};
 use solewriter_core::analysis::query::{Question, may};
@@ -14,6 +13,7 @@ use solewriter_core::policy::model::{Policy, Service, short};
 use solewriter_types::audit_event::{Source, Violation, cut, words};
 use solewriter_types::dedup::Told;
 use solewriter_types::kv_operation::{Act, Operation, Target, Usage};
+use solewriter_types::server_log::line::Refusal;
 use solewriter_types::subject::{MAX_SUBJECT_BYTES, Pattern};
 
 /// How many services' grants are kept, to tell whether the policy in force grants something.
@@ -196,9 +196,9 @@ mod tests {
 
     use super::*;
     use crate::policy_source::snapshot_store::Store;
-    use crate::violations::line::{Line, parse};
     use solewriter_core::diagnostics::SourceFile;
     use solewriter_core::policy::validate::validate;
+    use solewriter_types::server_log::line::{Line, parse};
 
     const KEY: &str = "UCRAFZAHGBQKZ5WVGGAZTW3N7PIO7NNEZC77U2TFP7DSBDSFHKEUCIHK";
     const POLICY: &str = r#"

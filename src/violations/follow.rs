@@ -12,14 +12,15 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::explain::Explainer;
-use super::line::{Line, Refusal, parse};
 use super::outbox::{CAPACITY, Outbox};
 use super::state::{Outgoing, State, StateFile};
-use super::tail::{Lines, News, Tail};
+use super::tail::{News, Tail};
 use crate::policy_source::snapshot_store::Store;
 use solewriter_core::callout::issue::ConnectionName;
 use solewriter_types::audit_event::{Event, Record, SUBJECT_ROOT, Source, Trouble, message_id};
 use solewriter_types::dedup::{Dedup, MAX_FOLDS, Told};
+use solewriter_types::server_log::line::{Line, Refusal, parse};
+use solewriter_types::server_log::lines::Lines;
 use solewriter_types::violation_log;
 
 /// How often a file is looked at that has nothing new.

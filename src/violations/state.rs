@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::line::Refusal;
 use super::tail::Position;
 use solewriter_types::dedup::Fold;
+use solewriter_types::server_log::line::Refusal;
 
 /// The largest file that is read, in bytes.
 const MAX_BYTES: u64 = 256 * 1024 * 1024;

@@ -14,10 +14,8 @@ use std::time::SystemTime;
 use aws_lc_rs::digest::{SHA256, digest};
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
+use solewriter_types::server_log::lines::{Lines, MAX_LINE};
 
-/// The longest line that is looked at, in bytes. Whatever a client can make a server log in one
-/// line is shorter: its control line has 4 KiB, and quoting makes at most four of one byte.
-pub const MAX_LINE: usize = 64 * 1024;
 /// How much is read at a time.
 const CHUNK: usize = 256 * 1024;
 /// How often a list of files is tried while they are being renamed.
@@ -84,80 +82,6 @@ pub struct Tail {
     resume: Option<Position>,
     open: Option<Open>,
     lines: Lines,
-}
-
-/// Cuts what is read into lines.
-#[derive(Default)]
-pub struct Lines {
-    partial: Vec<u8>,
-    /// In a line that is too long.
-    skipping: bool,
-    /// Bytes of the line that is being skipped.
-    skipped: u64,
-    /// How many lines were too long to be looked at.
-    pub too_long: u64,
-}
-
-impl Lines {
-    /// Takes bytes in, and gives every line that ends in them. For one that is too long it gives an
-    /// empty one, which no server writes.
-    pub fn feed(&mut self, mut bytes: &[u8], mut line: impl FnMut(&[u8])) {
-        while let Some(end) = memchr::memchr(b'\n', bytes) {
-            let (head, rest) = bytes.split_at_checked(end).unwrap_or_default();
-            bytes = rest.get(1..).unwrap_or_default();
-            if self.skipping {
-                self.skipping = false;
-                self.skipped = 0;
-                line(b"");
-            } else if self.partial.is_empty() && head.len() <= MAX_LINE {
-                line(head);
-            } else {
-                self.keep(head);
-                if self.skipping {
-                    self.skipping = false;
-                    self.skipped = 0;
-                    line(b"");
-                } else {
-                    line(&self.partial);
-                    self.partial.clear();
-                }
-            }
-        }
-        self.keep(bytes);
-    }
-
-    fn keep(&mut self, bytes: &[u8]) {
-        if !self.skipping && self.partial.len() + bytes.len() > MAX_LINE {
-            self.skipping = true;
-            self.too_long += 1;
-            self.skipped = self.partial.len() as u64;
-            self.partial = Vec::new();
-        }
-        if self.skipping {
-            self.skipped += bytes.len() as u64;
-        } else {
-            self.partial.extend_from_slice(bytes);
-        }
-    }
-
-    /// Nothing more comes: gives what stands without a line break.
-    pub fn end(&mut self, mut line: impl FnMut(&[u8])) {
-        if !self.partial.is_empty() {
-            line(&self.partial);
-        }
-        self.forget();
-    }
-
-    fn forget(&mut self) {
-        self.partial.clear();
-        self.skipping = false;
-        self.skipped = 0;
-    }
-
-    /// The bytes that were taken in and do not end in a line break.
-    fn pending(&self) -> u64 {
-        if self.skipping { self.skipped } else { self.partial.len() as u64 }
-    }
 }
 
 impl Tail {

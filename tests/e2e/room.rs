@@ -1,18 +1,89 @@
 //! How many tests run at once. Most of them wait rather than compute, so there are more than
-//! processors (`RUST_TEST_THREADS` in `.cargo/config.toml`); what measures time has one other beside
-//! it at most.
+//! processors; what measures time has one other beside it at most. `RUST_TEST_THREADS` in
+//! `.cargo/config.toml` is higher: a test that waits for room has a thread, too.
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use tokio::sync::{Mutex, MutexGuard, Semaphore, SemaphorePermit};
 
 const PLACES: u32 = 6;
-static ROOM: Semaphore = Semaphore::const_new(PLACES as usize);
+static ROOM: Room = Room::new();
+
+struct Room {
+    places: Semaphore,
+    /// Whose turn it is of those that need much room. Inside is whether all places but one are
+    /// theirs.
+    turn: Mutex<bool>,
+    /// How many of those wait for their turn.
+    coming: AtomicU32,
+}
+
+/// All places but one. They go to the next that needs as many, if one waits: for each of them, all
+/// the others would have to end first.
+pub struct MuchRoom<'a> {
+    room: &'a Room,
+    taken: MutexGuard<'a, bool>,
+}
 
 /// For a test that only waits longer when others run.
 pub async fn some_room() -> SemaphorePermit<'static> {
-    ROOM.acquire().await.unwrap()
+    ROOM.some().await
 }
 
 /// For a test that fails when many others run.
-pub async fn much_room() -> SemaphorePermit<'static> {
-    ROOM.acquire_many(PLACES - 1).await.unwrap()
+pub async fn much_room() -> MuchRoom<'static> {
+    ROOM.much().await
+}
+
+impl Room {
+    const fn new() -> Self {
+        Self {
+            places: Semaphore::const_new(PLACES as usize),
+            turn: Mutex::const_new(false),
+            coming: AtomicU32::new(0),
+        }
+    }
+
+    async fn some(&self) -> SemaphorePermit<'_> {
+        self.places.acquire().await.unwrap()
+    }
+
+    async fn much(&self) -> MuchRoom<'_> {
+        self.coming.fetch_add(1, Ordering::SeqCst);
+        let mut taken = self.turn.lock().await;
+        self.coming.fetch_sub(1, Ordering::SeqCst);
+        if !*taken {
+            self.places.acquire_many(PLACES - 1).await.unwrap().forget();
+            *taken = true;
+        }
+        MuchRoom { room: self, taken }
+    }
+}
+
+impl Drop for MuchRoom<'_> {
+    fn drop(&mut self) {
+        if self.room.coming.load(Ordering::SeqCst) == 0 {
+            *self.taken = false;
+            self.room.places.add_permits(PLACES as usize - 1);
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_needs_much_room_comes_one_after_the_other_with_one_beside_it() {
+    use futures_util::FutureExt;
+    let room = Room::new();
+    let first = room.much().await;
+    let beside = room.some().await;
+    let mut third = Box::pin(room.some());
+    assert!((&mut third).now_or_never().is_none(), "two beside it");
+    let mut second = Box::pin(room.much());
+    assert!((&mut second).now_or_never().is_none(), "two that need much room");
+    drop(first);
+    assert!((&mut third).now_or_never().is_none(), "the places went to somebody else");
+    let second = second.now_or_never().expect("its turn");
+    drop(second);
+    let all = room.places.available_permits();
+    drop((third.now_or_never().expect("room"), beside));
+    assert_eq!((all, room.places.available_permits()), (4, 6));
 }

@@ -9,8 +9,8 @@ use async_nats::jetstream::message::StreamMessage;
 use jiff::Timestamp;
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use solewriter::violations::line::{Line, parse};
 use solewriter_types::audit_event::DEFAULT_SERVICES_STREAM;
+use solewriter_types::server_log::line::{Line, parse};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Command;
 

@@ -102,9 +102,10 @@ impl Watch {
     }
 
     /// A request since then for the holder of that key; or, since its key is not known, one
-    /// that does not open. Waits a moment for it: it goes another way than the refusal.
-    pub async fn since(&self, awaited: &Awaited) -> Option<Request> {
-        let deadline = Instant::now() + Duration::from_millis(500);
+    /// that does not open. Waits for it, no longer than `patience`: it goes another way than what
+    /// the server said to who asked.
+    pub async fn since(&self, awaited: &Awaited, patience: Duration) -> Option<Request> {
+        let deadline = Instant::now() + patience;
         loop {
             let found = self.kept().found(awaited);
             if found.is_some() || Instant::now() >= deadline {

@@ -3,10 +3,10 @@
 //! It stands in the server's log, in CONNZ (`authorized_user`) and in its events, in place of the
 //! key. So it has to lead back to everything that the connection was let in by.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use crate::callout::decide::Granted;
-use crate::keys::UserKey;
+use crate::keys::{PUBLIC_KEY_CHARS, UserKey};
 
 /// The longest name that is looked at, in bytes; a service's own name is the longest part.
 const MAX_BYTES: usize = 1024;
@@ -15,6 +15,8 @@ const MAX_BYTES: usize = 1024;
 const WHOLE: usize = 64;
 /// The digits of a time in seconds, at most.
 const TIME: usize = 12;
+/// What a name has besides the service, in bytes.
+const REST: usize = PUBLIC_KEY_CHARS + 2 * WHOLE + 2 * TIME + 5;
 /// The last time of so many digits.
 const MAX_TIME: i64 = 999_999_999_999;
 
@@ -54,6 +56,16 @@ impl ConnectionName {
             asked: Some(identity.request().asked().max(0)),
             expires: Some(granted.expires().clamp(0, MAX_TIME)),
         }
+    }
+
+    /// The name as the server is told it. Memory that grows is copied, and each answer has one: so
+    /// there is room for all of it from the beginning.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = String::with_capacity(self.service.len() + REST);
+        // Writing to a `String` does not fail.
+        let _ = write!(text, "{self}");
+        text
     }
 
     /// Reads a name; `None` when it is none that solewriter gives.
@@ -105,10 +117,18 @@ fn seconds(text: &str) -> Option<i64> {
 impl fmt::Display for ConnectionName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { service, key, revision, digest, asked, expires } = self;
-        write!(f, "{service}/{key}/{revision}")?;
-        digest.iter().try_for_each(|digest| write!(f, "/{digest}"))?;
-        asked.iter().try_for_each(|asked| write!(f, "/{asked}"))?;
-        expires.iter().try_for_each(|expires| write!(f, "/{expires}"))
+        for part in [service, "/", key.as_str(), "/", revision] {
+            f.write_str(part)?;
+        }
+        if let Some(digest) = digest {
+            f.write_str("/")?;
+            f.write_str(digest)?;
+        }
+        for time in asked.iter().chain(expires) {
+            f.write_str("/")?;
+            time.fmt(f)?;
+        }
+        Ok(())
     }
 }
 

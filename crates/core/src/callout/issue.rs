@@ -89,7 +89,7 @@ impl Issuer {
     pub fn grant(&self, granted: &Granted, stamp: &Stamp<'_>) -> Result<Vec<u8>, IssueError> {
         let request = granted.identity().request();
         let token = self.envelope(request, stamp).grant(&UserToken {
-            name: &ConnectionName::of(granted).to_string(),
+            name: &ConnectionName::of(granted).text(),
             account: granted.grant().account(),
             expires: granted.expires(),
             claims: granted.grant().claims(),

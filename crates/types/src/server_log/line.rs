@@ -15,7 +15,7 @@
 //! and with a line break in them what stands behind it looks like a line of its own: from 2.12 on
 //! `[INF] … lid:6 - Leafnode connection closed: Client Closed - Remote: NAME`, and traces of MQTT
 //! clients. Such a line is [`Line::Loose`]: what follows it may be anybody's, and whoever reads
-//! the log tells when it is the server's again ([`super::follow`]).
+//! the log tells when it is the server's again.
 //!
 //! with `Subscription Violation - …, Queue: "q", SID 1` and `Publish Violation - Reply "r"`. Time,
 //! process and level are there or not, as the server's `logtime` and its target (file, syslog)
@@ -24,9 +24,9 @@
 use jiff::civil::DateTime;
 use serde::{Deserialize, Serialize};
 
-use solewriter_types::dedup::Same;
-use solewriter_types::go_quote;
-use solewriter_types::kv_operation::Act;
+use crate::dedup::Same;
+use crate::go_quote;
+use crate::kv_operation::Act;
 
 /// What a line is.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,10 +1,10 @@
 //! What each stage of an authorisation costs: `cargo bench --bench stages`.
 //!
 //! With `-- --instructions` it counts instructions under valgrind instead, which no other load on the
-//! machine changes, and compares with `benches/instructions.json`: 15 of 100 more of our own work
+//! machine changes, and compares with `instructions.json` beside it: 15 of 100 more of our own work
 //! fails. What the signatures take is subtracted, because it depends on the processor.
 //! `-- --instructions --write` writes that file anew. Without valgrind it says so and passes:
-//! `tests/costs.rs` counts allocations everywhere.
+//! `costs`, a test of the package solewriter, counts allocations everywhere.
 
 // What a benchmark is for is to print.
 #![allow(
@@ -22,7 +22,7 @@ use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-#[path = "../tests/support/mod.rs"]
+#[path = "../../../tests/support/mod.rs"]
 #[allow(dead_code)]
 mod support;
 
