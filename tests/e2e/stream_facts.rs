@@ -14,28 +14,33 @@ use super::deployment::{binary, eventually};
 
 /// How long something that must not arrive is waited for.
 const QUIET: Duration = Duration::from_millis(300);
-const ORDERS: &str = "events.orders.>";
+pub const ORDERS: &str = "events.orders.>";
 
 /// A user, and what it may do beside hearing its own inbox.
-struct User {
-    name: &'static str,
+pub struct User {
+    name: String,
     publish: Vec<String>,
     deny: Vec<String>,
     subscribe: Vec<String>,
 }
 
 impl User {
-    fn new(name: &'static str, publish: &[&str]) -> Self {
+    pub fn new(name: &str, publish: &[&str]) -> Self {
         let publish = publish.iter().map(ToString::to_string).collect();
-        Self { name, publish, deny: vec![], subscribe: vec![format!("_INBOX.{name}.>")] }
+        Self {
+            name: name.to_owned(),
+            publish,
+            deny: vec![],
+            subscribe: vec![format!("_INBOX.{name}.>")],
+        }
     }
 
-    fn denied(mut self, subjects: &[&str]) -> Self {
+    pub fn denied(mut self, subjects: &[&str]) -> Self {
         self.deny = subjects.iter().map(ToString::to_string).collect();
         self
     }
 
-    fn hears(mut self, subjects: impl IntoIterator<Item = String>) -> Self {
+    pub fn hears(mut self, subjects: impl IntoIterator<Item = String>) -> Self {
         self.subscribe.extend(subjects);
         self
     }
@@ -49,13 +54,13 @@ impl User {
 
 /// Where users are: apart from JetStream, or in its account.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Home {
+pub enum Home {
     App,
     State,
 }
 
-struct Testbed {
-    server: Server,
+pub struct Testbed {
+    pub server: Server,
     admin: Wire,
     _dir: TempDir,
 }
@@ -65,7 +70,7 @@ impl Testbed {
         Self::start_with(version, home, users, json!({})).await
     }
 
-    async fn start_with(
+    pub async fn start_with(
         version: &'static str,
         home: Home,
         users: &[User],
@@ -118,19 +123,19 @@ impl Testbed {
     }
 
     /// A stream in memory, made anew.
-    async fn stream(&mut self, name: &str, subject: &str, settings: Value) {
+    pub async fn stream(&mut self, name: &str, subject: &str, settings: Value) {
         let _ = self.admin.api(&format!("STREAM.DELETE.{name}"), &Value::Null).await.unwrap();
         let mut config = json!({"name": name, "subjects": [subject], "storage": "memory"});
         config.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
         self.api(&format!("STREAM.CREATE.{name}"), config).await;
     }
 
-    async fn store(&mut self, subject: &str, payload: &str) {
+    pub async fn store(&mut self, subject: &str, payload: &str) {
         let stored = put(&mut self.admin, subject, "", payload).await.unwrap();
         assert!(stored["seq"].is_u64(), "{subject}: {stored}");
     }
 
-    async fn durable(&mut self, stream: &str, name: &str, settings: Value) {
+    pub async fn durable(&mut self, stream: &str, name: &str, settings: Value) {
         let mut config = json!({"durable_name": name, "name": name, "ack_policy": "explicit",
             "max_deliver": 5});
         config.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
@@ -557,6 +562,13 @@ async fn schedules_and_batches_cross_subjects(version: &'static str) {
     let outside = format!("{past}\r\nNats-Schedule-Target: $KV.vault.k");
     let said = put(&mut mine, "events.mine.s", &outside, "forged").await.unwrap();
     assert_eq!(code(&said), "10190", "{said}");
+    // And purges what it says that it scheduled; newer servers hold it to schedules.
+    testbed.store("events.orders.2", "x").await;
+    let purge = "Nats-Scheduler: events.orders.2\r\nNats-Schedule-Next: purge";
+    let said = put(&mut mine, "events.mine.p", purge, "").await.unwrap();
+    assert_eq!(code(&said), if since(version, (2, 14)) { "10212" } else { "ok" }, "{said}");
+    let left = u64::from(since(version, (2, 14)));
+    assert_eq!(testbed.count("EVENTS", "events.orders.2").await, left);
     if since(version, (2, 14)) {
         // It reads any subject of the stream, too.
         testbed.store("events.orders.2", "secret").await;
@@ -592,6 +604,40 @@ async fn schedules_and_batches_cross_subjects(version: &'static str) {
         (code(&said) != "ok").then_some(())
     })
     .await;
+}
+
+mod a_fast_batch_is_joined_by_who_knows_its_id {
+    on_server!(
+        a_fast_batch_is_joined_by_who_knows_its_id,
+        some_room,
+        v2_14_6,
+        "2.14.6",
+        "between the oldest and the newest"
+    );
+    on_server!(a_fast_batch_is_joined_by_who_knows_its_id, some_room, v2_15_1, "2.15.1");
+}
+/// A batch's id and what to do are in the reply subject: 0 starts, 1 goes on, 2 commits.
+async fn a_fast_batch_is_joined_by_who_knows_its_id(version: &'static str) {
+    let mut testbed = Testbed::start(version, Home::App, &two_writers()).await;
+    let mut mine = testbed.login("mine").await;
+    let mut orders = testbed.login("orders").await;
+    let _ = orders.subscribe("_INBOX.orders.>", "").await.unwrap();
+    let part = |sequence: u32, operation: u32| {
+        format!("_INBOX.orders.id.10.fail.{sequence}.{operation}.$FI")
+    };
+    for (allowed, stored) in [(true, 1), (false, 0)] {
+        testbed.stream("EVENTS", "events.>", json!({"allow_batched": allowed})).await;
+        orders.publish("events.orders.1", &part(1, 0), "", b"first").await.unwrap().unwrap();
+        let begun = orders.next(Duration::from_secs(10)).await.unwrap().json();
+        assert_eq!(begun.get("error").is_none(), allowed, "{begun}");
+        mine.publish("events.mine.1", &part(2, 2), "", b"x").await.unwrap().unwrap();
+        let ended = orders.next(Duration::from_secs(10)).await.unwrap().json();
+        assert_eq!(ended["count"] == json!(2), allowed, "{ended}");
+        assert_eq!(testbed.count("EVENTS", ORDERS).await, stored, "{ended}");
+    }
+    // A part on another's subject is refused as any publish is.
+    let refused = mine.publish("events.orders.1", &part(2, 1), "", b"x").await.unwrap();
+    assert!(refused.unwrap_err().contains("Permissions Violation"));
 }
 
 on_every_server!(a_consumer_of_ones_own_drains_and_blocks_what_is_kept_for_others);
