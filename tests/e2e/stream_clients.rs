@@ -279,6 +279,7 @@ async fn connect(url: &str, user: &str) -> Result<Client, async_nats::ConnectErr
 }
 
 /// One step with async-nats.
+#[allow(clippy::too_many_lines)] // It is a table of steps.
 async fn rust(step: &str, client: Client) -> Result<(), Failure> {
     let mut context = jetstream::new(client.clone());
     context.set_timeout(Duration::from_secs(3));
@@ -404,7 +405,8 @@ async fn run(library: Library, url: &str) -> Option<BTreeMap<String, Option<Stri
     if library.word == RUST.word {
         for step in library.steps {
             let client = connect(url, step).await.unwrap();
-            let outcome = tokio::time::timeout(Duration::from_secs(20), rust(step, client.clone()));
+            let running = Box::pin(rust(step, client.clone()));
+            let outcome = tokio::time::timeout(Duration::from_secs(20), running);
             let outcome = outcome.await.unwrap_or_else(|_| Err("no end".into()));
             failures.insert((*step).to_owned(), outcome.err().map(|e| e.to_string()));
             client.flush().await.unwrap();
