@@ -10,7 +10,7 @@ use solewriter::nats::raw_client::{Message, RawLogin, TlsServer, Wire};
 use solewriter_sandbox::{Server, free_ports};
 use tempfile::TempDir;
 
-use super::deployment::{NODES, binary, eventually};
+use super::deployment::{DEADLINE, NODES, binary, eventually, eventually_within};
 
 /// How long something that must not arrive is waited for.
 const QUIET: Duration = Duration::from_millis(300);
@@ -93,11 +93,17 @@ impl Testbed {
             })
             .collect();
         let mut testbed = Self::start_nodes(version, home, users, &settings).await;
-        eventually("a cluster that has elected", async || {
-            let probe = json!({"name": "PROBE", "subjects": ["probe"], "num_replicas": NODES});
+        let mut tried = 0;
+        eventually_within(4 * DEADLINE, "a cluster that has elected", async || {
+            // Each time another: on 2.10.25, one whose creation timed out may never get a leader.
+            tried += 1;
+            let name = format!("probe-{tried}");
+            let probe = json!({"name": name, "subjects": [name], "storage": "memory",
+                "num_replicas": NODES});
+            let request = format!("STREAM.CREATE.{name}");
             // Before there is a leader, nobody answers.
-            let made = testbed.admin.api("STREAM.CREATE.PROBE", &probe);
-            let made = tokio::time::timeout(Duration::from_secs(2), made).await.ok()?.ok()?;
+            let made = testbed.admin.api(&request, &probe);
+            let made = tokio::time::timeout(Duration::from_secs(5), made).await.ok()?.ok()?;
             made.get("error").is_none().then_some(())
         })
         .await;
