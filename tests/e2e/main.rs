@@ -83,6 +83,8 @@ mod script;
 mod second_connect;
 mod seeds;
 mod sessions;
+mod stream_clients;
+mod stream_facts;
 mod subjects;
 mod swaps;
 mod sweeps;

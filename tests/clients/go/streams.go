@@ -1,0 +1,280 @@
+// What a service does with a stream, an object store and the services framework, with nats.go.
+//
+//	streams --server URL
+//
+// Each step has a connection of its own, as the user of that name, whose password is its name, and
+// prints a line of JSON: {"step": NAME, "error": null}, or what went wrong. Written for nats.go 1.22,
+// which is the version that Debian 12 has.
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/micro"
+)
+
+const (
+	filter = "events.orders.>"
+	size   = 300000
+	wait   = 3 * time.Second
+)
+
+type step func(*nats.Conn, nats.JetStreamContext) error
+
+// pull takes messages of a pull consumer.
+func pull(s *nats.Subscription, err error, count int) ([]*nats.Msg, error) {
+	if err != nil {
+		return nil, err
+	}
+	messages, err := s.Fetch(count, nats.MaxWait(wait))
+	if err == nil && len(messages) != count {
+		err = fmt.Errorf("%d messages instead of %d", len(messages), count)
+	}
+	return messages, err
+}
+
+// one acknowledges one message of a pull consumer.
+func one(s *nats.Subscription, err error) error {
+	messages, err := pull(s, err, 1)
+	if err != nil {
+		return err
+	}
+	return messages[0].Ack()
+}
+
+// next waits for messages that are pushed.
+func next(s *nats.Subscription, err error, count int) (*nats.Msg, error) {
+	if err != nil {
+		return nil, err
+	}
+	var last *nats.Msg
+	for i := 0; i < count; i++ {
+		if last, err = s.NextMsg(wait); err != nil {
+			return nil, err
+		}
+	}
+	return last, nil
+}
+
+// store opens the object store.
+func store(use func(nats.ObjectStore) error) step {
+	return func(_ *nats.Conn, js nats.JetStreamContext) error {
+		invoices, err := js.ObjectStore("invoices")
+		if err != nil {
+			return err
+		}
+		return use(invoices)
+	}
+}
+
+func publish(_ *nats.Conn, js nats.JetStreamContext) error {
+	_, err := js.Publish("events.orders.1", []byte("x"))
+	return err
+}
+
+func publishAsync(_ *nats.Conn, js nats.JetStreamContext) error {
+	future, err := js.PublishAsync("events.orders.1", []byte("x"))
+	if err != nil {
+		return err
+	}
+	select {
+	case <-future.Ok():
+		return nil
+	case err := <-future.Err():
+		return err
+	case <-time.After(wait):
+		return errors.New("no acknowledgement")
+	}
+}
+
+func fetch(_ *nats.Conn, js nats.JetStreamContext) error {
+	s, err := js.PullSubscribe(filter, "shipping", nats.Bind("EVENTS", "shipping"))
+	messages, err := pull(s, err, 4)
+	if err != nil {
+		return err
+	}
+	for _, err := range []error{
+		messages[0].Ack(), messages[1].AckSync(), messages[2].Nak(), messages[3].InProgress(), messages[3].Term(),
+	} {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func subscribed(_ *nats.Conn, js nats.JetStreamContext) error {
+	return one(js.PullSubscribe(filter, "shipping", nats.BindStream("EVENTS")))
+}
+
+func foundBySubject(_ *nats.Conn, js nats.JetStreamContext) error {
+	return one(js.PullSubscribe(filter, "shipping"))
+}
+
+func ownDurable(_ *nats.Conn, js nats.JetStreamContext) error {
+	return one(js.PullSubscribe(filter, "own", nats.BindStream("EVENTS")))
+}
+
+func orderedUnnamed(_ *nats.Conn, js nats.JetStreamContext) error {
+	s, err := js.SubscribeSync(filter, nats.OrderedConsumer(), nats.BindStream("EVENTS"))
+	_, err = next(s, err, 3)
+	return err
+}
+
+func ephemeralUnnamed(_ *nats.Conn, js nats.JetStreamContext) error {
+	return one(js.PullSubscribe(filter, "", nats.BindStream("EVENTS")))
+}
+
+func push(_ *nats.Conn, js nats.JetStreamContext) error {
+	s, err := js.SubscribeSync(filter, nats.Bind("EVENTS", "pushed"))
+	message, err := next(s, err, 1)
+	if err != nil {
+		return err
+	}
+	return message.AckSync()
+}
+
+func directGet(_ *nats.Conn, js nats.JetStreamContext) error {
+	_, err := js.GetLastMsg("EVENTS", "events.orders.1", nats.DirectGet())
+	return err
+}
+
+func put(invoices nats.ObjectStore) error {
+	for i := 0; i < 2; i++ {
+		meta := nats.ObjectMeta{Name: "a"}
+		if _, err := invoices.Put(&meta, bytes.NewReader(make([]byte, size))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func get(invoices nats.ObjectStore) error {
+	object, err := invoices.GetBytes("a")
+	if err == nil && len(object) != size {
+		err = fmt.Errorf("%d bytes", len(object))
+	}
+	return err
+}
+
+func list(invoices nats.ObjectStore) error {
+	objects, err := invoices.List()
+	if err == nil && len(objects) == 0 {
+		err = errors.New("no object")
+	}
+	return err
+}
+
+func watch(invoices nats.ObjectStore) error {
+	watcher, err := invoices.Watch()
+	if err != nil {
+		return err
+	}
+	select {
+	case <-watcher.Updates():
+		return watcher.Stop()
+	case <-time.After(wait):
+		return errors.New("nothing")
+	}
+}
+
+func link(invoices nats.ObjectStore) error {
+	object, err := invoices.GetInfo("a")
+	if err != nil {
+		return err
+	}
+	_, err = invoices.AddLink("link", object)
+	return err
+}
+
+func remove(invoices nats.ObjectStore) error {
+	return invoices.Delete("a")
+}
+
+func seal(invoices nats.ObjectStore) error {
+	return invoices.Seal()
+}
+
+func found(nc *nats.Conn, _ nats.JetStreamContext) error {
+	answer := func(request *micro.Request) { _ = request.Respond([]byte("y")) }
+	config := micro.Config{
+		Name: "quotes-api", Version: "1.0.0", Endpoint: micro.Endpoint{Subject: "quotes.get", Handler: answer},
+	}
+	if _, err := micro.AddService(nc, config); err != nil {
+		return err
+	}
+	if err := nc.Flush(); err != nil {
+		return err
+	}
+	_, err := nc.Request("quotes.get", []byte("x"), wait)
+	return err
+}
+
+var steps = []struct {
+	name string
+	run  step
+}{
+	{"publish", publish},
+	{"publish_async", publishAsync},
+	{"fetch", fetch},
+	{"subscribed", subscribed},
+	{"found_by_subject", foundBySubject},
+	{"own_durable", ownDurable},
+	{"ordered_unnamed", orderedUnnamed},
+	{"ephemeral_unnamed", ephemeralUnnamed},
+	{"push", push},
+	{"direct_get", directGet},
+	{"store_put", store(put)},
+	{"store_get", store(get)},
+	{"store_list", store(list)},
+	{"store_watch", store(watch)},
+	{"store_link", store(link)},
+	{"store_delete", store(remove)},
+	{"store_seal", store(seal)},
+	{"found", found},
+}
+
+// alone runs a step on a connection of its own.
+func alone(server, name string, run step) error {
+	// The server's log has every violation, and the test reads that.
+	quiet := nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {})
+	inbox := nats.CustomInboxPrefix("_INBOX." + name)
+	nc, err := nats.Connect(server, nats.UserInfo(name, name), inbox, nats.NoReconnect(), quiet)
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	js, err := nc.JetStream(nats.MaxWait(wait))
+	if err != nil {
+		return err
+	}
+	if err := run(nc, js); err != nil {
+		return err
+	}
+	return nc.Flush()
+}
+
+func main() {
+	if len(os.Args) != 3 || os.Args[1] != "--server" {
+		fmt.Fprintln(os.Stderr, "usage: streams --server URL")
+		os.Exit(2)
+	}
+	for _, step := range steps {
+		var failure *string
+		if err := alone(os.Args[2], step.name, step.run); err != nil {
+			text := err.Error()
+			failure = &text
+		}
+		line, err := json.Marshal(map[string]interface{}{"step": step.name, "error": failure})
+		if err != nil {
+			panic(err)
+		}
+		fmt.Println(string(line))
+	}
+}

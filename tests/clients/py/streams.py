@@ -1,0 +1,168 @@
+#!/usr/bin/env python3
+"""What a service does with a stream, an object store and the services framework, with nats.py.
+
+    streams.py --server URL
+
+Each step has a connection of its own, as the user of that name, whose password is its name, and
+prints a line of JSON: {"step": NAME, "error": null}, or what went wrong.
+"""
+
+import argparse
+import asyncio
+import json
+
+import nats
+import nats.micro
+from nats.js.api import ConsumerConfig
+
+FILTER = "events.orders.>"
+SIZE = 300_000
+STEPS = {}
+
+
+def step(function):
+    STEPS[function.__name__] = function
+    return function
+
+
+@step
+async def publish(_, js):
+    await js.publish("events.orders.1", b"x")
+
+
+@step
+async def fetch(_, js):
+    consumer = await js.pull_subscribe_bind("shipping", stream="EVENTS")
+    first, second, third, fourth = await consumer.fetch(4, timeout=5)
+    await first.ack()
+    await second.ack_sync()
+    await third.nak()
+    await fourth.in_progress()
+    await fourth.term()
+
+
+@step
+async def subscribed(_, js):
+    consumer = await js.pull_subscribe(FILTER, "shipping", stream="EVENTS")
+    await (await consumer.fetch(1, timeout=5))[0].ack()
+
+
+@step
+async def found_by_subject(_, js):
+    consumer = await js.pull_subscribe(FILTER, "shipping")
+    await (await consumer.fetch(1, timeout=5))[0].ack()
+
+
+@step
+async def own_durable(_, js):
+    consumer = await js.pull_subscribe(FILTER, "own", stream="EVENTS")
+    await (await consumer.fetch(1, timeout=5))[0].ack()
+
+
+@step
+async def ordered(_, js):
+    config = ConsumerConfig(name="named")
+    consumer = await js.subscribe(FILTER, stream="EVENTS", ordered_consumer=True, config=config)
+    for _ in range(3):
+        await consumer.next_msg(5)
+
+
+@step
+async def ordered_unnamed(_, js):
+    await js.subscribe(FILTER, stream="EVENTS", ordered_consumer=True)
+
+
+@step
+async def ephemeral(_, js):
+    consumer = await js.pull_subscribe(FILTER, stream="EVENTS")
+    await (await consumer.fetch(1, timeout=5))[0].ack()
+
+
+@step
+async def push(_, js):
+    config = (await js.consumer_info("EVENTS", "pushed")).config
+    consumer = await js.subscribe_bind(stream="EVENTS", config=config, consumer="pushed")
+    await (await consumer.next_msg(5)).ack()
+
+
+@step
+async def direct_get(_, js):
+    await js.get_last_msg("EVENTS", "events.orders.1", direct=True)
+
+
+@step
+async def store_put(_, js):
+    invoices = await js.object_store("invoices")
+    for _ in range(2):
+        await invoices.put("a", bytes(SIZE))
+
+
+@step
+async def store_get(_, js):
+    invoices = await js.object_store("invoices")
+    assert len((await invoices.get("a")).data) == SIZE
+
+
+@step
+async def store_list(_, js):
+    invoices = await js.object_store("invoices")
+    assert await invoices.list()
+
+
+@step
+async def store_watch(_, js):
+    invoices = await js.object_store("invoices")
+    assert await (await invoices.watch()).updates(5)
+
+
+@step
+async def store_delete(_, js):
+    invoices = await js.object_store("invoices")
+    await invoices.delete("a")
+
+
+@step
+async def store_seal(_, js):
+    invoices = await js.object_store("invoices")
+    await invoices.seal()
+
+
+@step
+async def found(nc, _):
+    service = await nats.micro.add_service(nc, name="quotes-api", version="1.0.0")
+
+    async def answer(request):
+        await request.respond(b"y")
+
+    await service.add_endpoint(name="get", subject="quotes.get", handler=answer)
+    await nc.flush()
+    await nc.request("quotes.get", b"x", timeout=5)
+
+
+async def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--server", required=True)
+    server = parser.parse_args().server
+
+    async def complaint(_):
+        pass  # The server's log has it, and the test reads that.
+
+    for name, run in STEPS.items():
+        nc = await nats.connect(
+            server,
+            user=name,
+            password=name,
+            inbox_prefix=f"_INBOX.{name}".encode(),
+            allow_reconnect=False,
+            error_cb=complaint,
+        )
+        error = None
+        try:
+            await asyncio.wait_for(run(nc, nc.jetstream(timeout=3)), 20)
+        except Exception as failure:  # pylint: disable=broad-except
+            error = f"{type(failure).__name__}: {failure}"
+        print(json.dumps({"step": name, "error": error}), flush=True)
+        await nc.close()
+
+
+asyncio.run(main())
