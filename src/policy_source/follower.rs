@@ -69,11 +69,10 @@ impl Follower {
         let files = files?;
         let validated = validate_for(&files, &self.defaults.audit)?;
         let seconds = now.as_second();
-        // What follows from it, such as closed connections, is logged behind it.
-        let loaded = self.store.replace_and_tell(validated, origin.clone(), now, |loaded| {
-            self.heard(SourceState::Answered, seconds);
-            self.accepted(loaded, origin.as_ref(), seconds);
-        });
+        // Who has to close connections hears of it first: what changed for whom takes longer to find.
+        let loaded = self.store.replace(validated, origin.clone(), now);
+        self.heard(SourceState::Answered, seconds);
+        self.accepted(&loaded, origin.as_ref(), seconds);
         if let Some(keeper) = &self.keeper {
             let revision = loaded.after.policy.revision().clone();
             keeper.keep(&Kept { revision, origin, confirmed: seconds, files });
@@ -208,11 +207,10 @@ impl Follower {
             age,
             "starting with the policy that the last run kept, until its source answers",
         );
-        self.store.replace_and_tell(validated, origin.clone(), now, |loaded| {
-            self.source_status.confirm(confirmed);
-            self.metrics.policy_confirmed(confirmed);
-            self.accepted(loaded, origin.as_ref(), now.as_second());
-        });
+        let loaded = self.store.replace(validated, origin.clone(), now);
+        self.source_status.confirm(confirmed);
+        self.metrics.policy_confirmed(confirmed);
+        self.accepted(&loaded, origin.as_ref(), now.as_second());
         Ok(true)
     }
 }

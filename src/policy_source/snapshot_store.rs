@@ -158,17 +158,6 @@ impl Store {
     /// Puts a policy in force that holds, with where it came from. The one in force stays when it
     /// is the same.
     pub fn replace(&self, validated: Validated, origin: Option<Origin>, now: Timestamp) -> Loaded {
-        self.replace_and_tell(validated, origin, now, |_| ())
-    }
-
-    /// The same. `tell` says so before anybody acts on it, who may say something too.
-    pub fn replace_and_tell(
-        &self,
-        validated: Validated,
-        origin: Option<Origin>,
-        now: Timestamp,
-        tell: impl FnOnce(&Loaded),
-    ) -> Loaded {
         let Validated { policy, warnings } = validated;
         // Nothing that a panic could leave half done is behind the lock.
         let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
@@ -176,9 +165,7 @@ impl Store {
         let before = self.current();
         if let Some(same) = before.as_ref().filter(|b| b.policy.revision() == policy.revision()) {
             same.origin.store(origin);
-            let loaded = Loaded { after: Arc::clone(same), before, warnings };
-            tell(&loaded);
-            return loaded;
+            return Loaded { after: Arc::clone(same), before, warnings };
         }
         let since = Instant::now();
         let after = Arc::new(Snapshot {
@@ -196,20 +183,8 @@ impl Store {
         }
         // Readers that hold `before` finish with it: it is complete, and theirs.
         self.current.store(Some(Arc::clone(&after)));
-        // Dropped behind `tell`, and also when a defect ends that.
-        let _announced = Announced(&self.changes);
-        let loaded = Loaded { before, after, warnings };
-        tell(&loaded);
-        loaded
-    }
-}
-
-/// Says that another policy is in force, when it is dropped.
-struct Announced<'a>(&'a watch::Sender<()>);
-
-impl Drop for Announced<'_> {
-    fn drop(&mut self) {
-        self.0.send_replace(());
+        self.changes.send_replace(());
+        Loaded { before, after, warnings }
     }
 }
 
@@ -296,21 +271,6 @@ mod tests {
         load(&store, &files("[service.billing]\n"), Timestamp::MAX).unwrap();
         assert!(changes.has_changed().unwrap());
         changes.borrow_and_update();
-        // Not before it was said; and also when a defect ended that.
-        let then = |text: &str, tell: &dyn Fn(&Loaded)| {
-            let validated = validate(&files(text)).unwrap();
-            store.replace_and_tell(validated, None, Timestamp::MAX, tell)
-        };
-        let watched = changes.clone();
-        then(ORDERS, &|loaded| {
-            assert!(Arc::ptr_eq(&loaded.after, &store.current().unwrap()));
-            assert!(!watched.has_changed().unwrap());
-        });
-        assert!(changes.has_changed().unwrap());
-        changes.borrow_and_update();
-        let defect = || then("[service.quotes]\n", &|_| panic!("a defect"));
-        assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(defect)).is_err());
-        assert!(changes.has_changed().unwrap());
     }
 
     /// Whoever is told of a policy finds its own number with it, also when only that is new.

@@ -179,10 +179,6 @@ async fn who_loses_something_is_closed_and_nobody_else(version: &'static str) {
     let changed = deployment.instances[0].says("policy_changed").await;
     let lines = deployment.instances[0].says_times("session_closed", 16).await;
     assert_eq!(lines.len(), 16);
-    // The log tells of the change before it tells what follows from it.
-    let order = deployment.instances[0].lines().into_iter();
-    let mut order = order.filter(|line| line["event"] == "session_closed" || *line == changed);
-    assert_eq!(order.next().as_ref(), Some(&changed));
     for (key, reason, raw) in &mut open {
         let mine: Vec<&Value> = lines.iter().filter(|line| line["nkey"] == *key).collect();
         let Some(reason) = reason else {
