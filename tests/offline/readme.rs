@@ -114,5 +114,8 @@ fn the_two_commands_are_those_of_the_checks() {
         README.contains("$ cargo run -- demo")
             && checks.contains("cargo run --locked --quiet -- demo")
     );
-    assert!(README.contains("$ cargo test\n") && checks.contains("cargo test --locked"));
+    assert!(
+        README.contains("$ cargo test --workspace\n")
+            && checks.contains("cargo test --locked --workspace --no-fail-fast")
+    );
 }
