@@ -165,7 +165,7 @@ pub fn addresses(servers: &[ServerAddr]) -> Vec<String> {
     servers.iter().map(|s| format!("{}:{}", s.host(), s.port())).collect()
 }
 
-/// An error to its last link, each that says something new.
+/// An error with all its causes, except those that add nothing.
 pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -191,7 +191,7 @@ pub async fn why(servers: &[ServerAddr], options: ConnectOptions) -> Option<Stri
     }
 }
 
-/// Whether it is the server's certificate that stands in the way.
+/// Whether the server's certificate is the reason.
 #[must_use]
 pub fn is_untrusted(error: &ConnectError) -> bool {
     chain(error).contains("invalid peer certificate")

@@ -166,7 +166,7 @@ async fn what_is_there_stays(version: &'static str) {
     let before = read(&config);
     let ran = upgrade(&deployment, &["--write"]).await;
     assert_eq!(ran.code, 1, "{ran:?}");
-    for part in ["carry them over\n  + timeout: 20\n  - timeout: 10", "DIR/nats-server.conf.new\n"]
+    for part in ["copy them to it\n  + timeout: 20\n  - timeout: 10", "DIR/nats-server.conf.new\n"]
     {
         assert!(said(&deployment, &ran).contains(part), "no {part:?} in {}", ran.out);
     }
