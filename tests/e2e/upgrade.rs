@@ -178,7 +178,7 @@ async fn what_is_there_stays(version: &'static str) {
     // A second time: nothing is written over, and the seed that is there is kept.
     let again = upgrade(&deployment, &["--write"]).await;
     assert_eq!(again.code, 2, "{again:?}");
-    assert!(again.err.contains("nats-server.conf.new cannot be written: it is there"), "{again:?}");
+    assert!(again.err.contains("nats-server.conf.new cannot be written: it exists"), "{again:?}");
     for name in ["nats-server.conf", "deployment.conf", "solewriter.toml"] {
         std::fs::remove_file(deployment.files.dir.join(format!("{name}.new"))).unwrap();
     }
