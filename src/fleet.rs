@@ -1,10 +1,11 @@
-//! The instances among themselves: who each one is, and what it says of itself.
+//! The instances among themselves: who each one is, and what it reports.
 //!
-//! Each says once a second that it lives ([`heartbeat`]), and what it serves, in the callout's account.
-//! The publisher's account imports that and nothing more: whoever pushes a policy hears who serves
-//! it, and can ask or tell the instances nothing. Services are in another account and hear nothing.
+//! Each instance reports once a second, in the callout's account, that it is running and what it
+//! serves ([`heartbeat`]). The publisher's account imports only these reports: a publisher learns who
+//! serves the policy, but cannot send anything to the instances. Services are in another account and
+//! get no reports.
 //!
-//! [`peers`] is what an instance knows of the others from that, [`Instances`] what a tool does.
+//! [`peers`] is what an instance concludes from the reports, [`Instances`] what a tool does.
 
 pub mod heartbeat;
 pub mod peers;

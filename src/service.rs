@@ -88,7 +88,7 @@ impl Service {
             match reported.await.unwrap_or(Err(ServiceError::Closed)) {
                 Ok(end) => ends.extend(end),
                 Err(error) => {
-                    // An instance that lost one of its connections for good is no whole one.
+                    // An instance that cannot get a connection back must not go on with fewer.
                     let _ = stop.send(true);
                     outcome = outcome.and(Err(error));
                 }

@@ -203,7 +203,7 @@ impl Intake {
         record
     }
 
-    /// The run ends soon: what is not told yet is told by the next [`Intake::take`].
+    /// The run ends soon: the next [`Intake::take`] reports what is not reported yet.
     pub(super) fn ends_soon(&self) {
         self.lock().strangers.ends = true;
     }

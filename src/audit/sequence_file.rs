@@ -46,7 +46,7 @@ impl SequenceFile {
     #[cfg(unix)]
     pub fn set(&self, recorded: u64) {
         use std::os::unix::fs::FileExt;
-        // When it fails, the loss that it would have told of is too small by what follows.
+        // If this fails, the loss is counted too low by the events that follow.
         let _ = self.file.write_all_at(&recorded.to_le_bytes(), 0);
     }
 

@@ -271,7 +271,7 @@ impl SinkWorker {
                     self.unwritten.push((record.sequence, line));
                 }
             }
-            // As soon as there is room again, and not at the first crumb of it.
+            // Only once there is enough room again, not at the first free byte.
             if bytes < self.spool.limit / 10 * 9 {
                 self.tell_loss();
             }
@@ -435,8 +435,8 @@ impl SinkWorker {
         self.count();
     }
 
-    /// Tells of events that the stream took for ones that it has, and they were never sent: who
-    /// may publish there used their ids first.
+    /// Records events that the stream dropped as duplicates although they were never sent before:
+    /// somebody who may publish there used their ids first.
     fn tell_taken(&self, instance: &str, numbers: &[u64]) {
         let mut loss = None;
         for number in numbers {
@@ -458,7 +458,7 @@ impl SinkWorker {
         recorder.record(loss.event("id_taken", instance));
     }
 
-    /// Tells of events that were in the spool and are no more.
+    /// Records events that were in the spool and are gone.
     fn tell_damage(&self, instance: &str, loss: Loss) {
         let count = loss.count;
         self.intake.metrics().audit_lost("damaged", count);

@@ -23,7 +23,7 @@ pub struct Run {
     /// Numbers between the two that are not there, and after the last one that a later run told
     /// of.
     pub missing: u64,
-    /// How many of these an event told of.
+    /// How many of these an event reported.
     pub told: u64,
     /// Numbers that are there, as ranges in order.
     #[serde(skip)]
@@ -201,7 +201,7 @@ impl Stats {
         }
     }
 
-    /// Who tells of a loss tells of its own runs.
+    /// A producer reports losses only of its own runs.
     fn lost(&mut self, producer: &str, data: Option<&Value>) {
         let Some(data) = data else { return };
         let number = |name: &str| {

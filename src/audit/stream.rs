@@ -1,4 +1,4 @@
-//! What the audit streams are like: the one place that says so.
+//! The settings of the audit streams, in one place.
 //!
 //! There are two, because what a producer may publish it may publish without end: solewriter's own
 //! events are in one that no service reaches, and services' in another, in which each can push out

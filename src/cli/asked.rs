@@ -71,7 +71,7 @@ pub(super) struct Loaded {
     pub defaults: Defaults,
     /// The push that it came by, if it came from a bucket.
     pub pushed: Option<Entry>,
-    /// What whoever asks should know beside the answer: a line each.
+    /// Notes beside the answer, one per line.
     pub notes: String,
     /// The settings that name it, if it is what is served.
     settings: Option<Tool>,
@@ -96,8 +96,7 @@ impl Loaded {
         })
     }
 
-    /// What keeps this policy from answering, with what whoever asks should know beside it: another
-    /// policy may answer.
+    /// Why this policy has no answer, with the notes: another policy may have one.
     pub(super) fn wrong(&self, problem: impl Into<Problems>) -> Output {
         let mut output = Output::wrong(problem);
         output.err.insert_str(0, &self.notes);

@@ -226,7 +226,7 @@ async fn serve(
     outcome
 }
 
-/// Tells how it is to whoever asks at that address.
+/// Serves health and metrics at that address.
 async fn listen_at(
     address: SocketAddr,
     metrics: Arc<Metrics>,

@@ -156,13 +156,13 @@ impl Plan {
             return;
         }
         let mut why = "it has four accounts, and now there are eight:\n\
-             - POLICY takes the policy's bucket out of AUTH, and PUBLISH the publisher, because in an \
-             account\n  that has JetStream the callout's seed alone writes the bucket and the \
-             publisher's deletes it,\n  through a reply subject;\n\
-             - AUDIT takes the audit streams out of STATE, so that what services report cannot push \
-             out\n  what solewriter decided;\n\
-             - MONITOR takes the system user out of SYS, because who logs in to the system account \
-             can\n  purge any other"
+             - POLICY gets the policy's bucket, and PUBLISH the publisher. Both were in AUTH. In an \
+             account\n  with JetStream, anybody with the callout's seed can write that bucket, \
+             and anybody with\n  the publisher's seed can delete it, through a reply subject;\n\
+             - AUDIT gets the audit streams from STATE, so that reports of services cannot push \
+             out\n  decisions of solewriter;\n\
+             - MONITOR gets the system user from SYS, because a user of the system account can\n  \
+             purge any other account"
             .to_owned();
         if !old.is_empty() {
             let _ = write!(

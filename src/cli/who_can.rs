@@ -15,7 +15,7 @@ use solewriter_core::analysis::query::mapped::{Mapped, Mappings, leading_to, lef
 use solewriter_core::analysis::query::{self, Capable, Question, Reach, Verb};
 use solewriter_core::callout::decide::in_time;
 
-/// What no policy tells of, and whoever asks must not forget.
+/// Who is not limited by a policy: a reminder beside each answer.
 const OUTSIDE: &str = "\
 outside the policy: whoever logs in to the account of the buckets itself, as the admin does, and \
 whoever holds its seed. `solewriter doctor` says who is there

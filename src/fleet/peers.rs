@@ -28,8 +28,8 @@ const CLAIMS_FOR: Duration = Duration::from_secs(3600);
 /// For how long it is believed that a policy is newer than ours: one that we had before, and any.
 const BELIEVED_KNOWN: Duration = Duration::from_secs(8);
 const BELIEVED: Duration = Duration::from_secs(600);
-/// When an instance looks for itself whoever else says that it does: so long after it took its
-/// policy up, and again after each such period, for so long.
+/// When an instance sweeps by itself although another one says that it does: that long after it
+/// took its policy, and again after each such period, for that long.
 const DOUBT_AFTER: Duration = Duration::from_secs(10);
 const DOUBT_EVERY: Duration = Duration::from_secs(300);
 const DOUBT_FOR: Duration = Duration::from_secs(5);
@@ -411,7 +411,7 @@ mod tests {
         assert!(peers.beats().all(|beat| beat.about.is_none()));
     }
 
-    /// Whoever has the callout's seed can say that it is first, and ahead with what was revoked.
+    /// Anybody with the callout's seed can claim to be the first instance, with a newer policy.
     #[test]
     fn what_others_claim_puts_off_and_does_not_prevent() {
         let adopted = Instant::now();

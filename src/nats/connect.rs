@@ -212,7 +212,7 @@ pub fn addresses(servers: &[ServerAddr]) -> Vec<String> {
     servers.iter().map(|s| format!("{}:{}", s.host(), s.port())).collect()
 }
 
-/// An error to its last link, each that says something new.
+/// An error with all its causes, except those that add nothing.
 pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

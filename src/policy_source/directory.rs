@@ -54,8 +54,8 @@ impl Kind {
 /// dot (`.git`, editors' files, the `..data` of a mounted Kubernetes config map) and for
 /// assertions about the policy, `*.test.toml`. Symbolic links are followed where they lead to
 /// something in the directory itself, as those of a mounted config map do; others are errors, and
-/// nothing is read through them: whoever may put a file here may not read every file that
-/// solewriter may.
+/// nothing is read through them: somebody who may add a file here must not read every file that
+/// solewriter can read.
 #[derive(Clone, Debug)]
 pub struct Directory {
     path: PathBuf,
@@ -271,7 +271,7 @@ fn list(folder: &Path) -> io::Result<Vec<(String, PathBuf)>> {
 }
 
 /// What is different when a file was replaced, written, or opened to other readers: length, times
-/// and inode. The time of its inode tells of a write whose own time was set back, and of a mode.
+/// and inode. The inode's time shows a write whose own time was set back, and a change of mode.
 fn marks(metadata: &Metadata) -> (u64, Option<std::time::SystemTime>, [u64; 2], [i64; 2]) {
     #[cfg(unix)]
     let (place, changed) = {
@@ -298,8 +298,8 @@ fn target(path: &Path) -> io::Result<(PathBuf, Metadata)> {
     Ok((path, metadata))
 }
 
-/// What was opened, and the whole of it; `None` when it is longer than `limit`. Of what is not
-/// the file that was listed, nothing is read.
+/// The whole opened file; `None` if it is longer than `limit`. Nothing is read if it is not the file
+/// that was listed.
 fn read_up_to(
     top: &Path,
     path: &Path,

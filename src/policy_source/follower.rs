@@ -136,7 +136,7 @@ impl Follower {
         self.record_refusal(problems, origin);
     }
 
-    /// The source said something, or nothing: who asks hears of it, and a change of it is logged.
+    /// Notes whether the source answered, for `/readyz` and metrics, and logs a change of that.
     fn heard(&self, state: SourceState, now: i64) {
         let answered = state == SourceState::Answered;
         if answered {
@@ -178,7 +178,7 @@ impl Follower {
         }
     }
 
-    /// The source answered, and what it has is in force or was judged and refused.
+    /// The source answered, and its policy is in force or was refused.
     fn confirm(&self, now: i64) {
         self.source_status.confirm(now);
         self.metrics.policy_confirmed(now);
@@ -303,7 +303,7 @@ impl BackgroundWorker {
     }
 }
 
-/// What is said of the source while what it has could not be judged.
+/// The state of the source while its policy could not be validated.
 const UNJUDGED: &str = "its policy could not be validated, see the log";
 
 fn log_warnings(problems: &Problems) {

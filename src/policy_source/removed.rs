@@ -109,7 +109,7 @@ mod tests {
         removed.replaced(&second, Some(8), &third);
         assert_eq!(removed.holder(&rotated), None, "quotes has it now");
         assert_eq!(removed.holder(&gone).unwrap().number, Some(7));
-        // Whoever had it last is told of.
+        // The last holder is named.
         removed.replaced(&third, None, &second);
         let said = removed.holder(&rotated).unwrap().to_string();
         assert_eq!(said, format!("key of `quotes` until revision {}", third.revision()));

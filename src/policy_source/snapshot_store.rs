@@ -115,8 +115,8 @@ impl Store {
         self.past().iter().map(|snapshot| snapshot.policy.revision().whole().to_owned()).collect()
     }
 
-    /// Takes note of a policy that was in force at some time, for whoever asks what somebody was
-    /// let in by. How many is the caller's affair.
+    /// Remembers a policy that was in force, to find the grant that a connection was let in with.
+    /// The caller bounds how many.
     pub fn recall(&self, policy: Policy) {
         let snapshot = Snapshot {
             policy,
@@ -273,7 +273,7 @@ mod tests {
         changes.borrow_and_update();
     }
 
-    /// Whoever is told of a policy finds its own number with it, also when only that is new.
+    /// A new policy is announced together with its number, even if only the number is new.
     #[test]
     fn a_policy_comes_with_its_number() {
         let store = Store::new();

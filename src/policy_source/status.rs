@@ -84,8 +84,7 @@ impl SourceStatus {
         &self.source
     }
 
-    /// The source answered at that Unix time: what is in force is what it has, or its change was
-    /// judged and refused.
+    /// The source answered at that Unix time: its policy is in force, or was refused.
     pub fn confirm(&self, now: i64) {
         self.confirmed.store(now, Ordering::Release);
     }

@@ -127,7 +127,7 @@ impl Absence {
     }
 
     /// Whether an error is one to tell: any while connected, and after that the first and one
-    /// every [`TELL_AGAIN`], because what stands in the way may be something else by then.
+    /// every [`TELL_AGAIN`], because the reason may have changed by then.
     fn tell(&self) -> bool {
         let mut told = self.told();
         let due = told.is_none_or(|told| told.elapsed() >= TELL_AGAIN);

@@ -56,7 +56,7 @@ impl Rhythm {
         *self = Self { heard: self.heard, ..Self::new(self.every, now) };
     }
 
-    /// Something is new among the others. Whoever makes news without end makes no more sweeps.
+    /// Something is new among the other instances. News without end does not cause more sweeps.
     pub fn heard(&mut self, now: Instant) {
         if self.heard.is_none_or(|at| now.duration_since(at) > HEAR) {
             self.stir(now);
@@ -91,8 +91,8 @@ impl Rhythm {
     }
 }
 
-/// Who was closed and may be closed again only later: an identity that comes back with an old
-/// grant, because an instance lags, is not to be closed in a circle.
+/// Identities that were closed, and may be closed again only later. If an instance lags, a client
+/// comes back with an old grant; it must not be closed again and again.
 #[derive(Debug, Default)]
 pub struct Patience {
     closed: HashMap<UserKey, Again>,

@@ -23,7 +23,7 @@ use solewriter_core::callout::decide::Decider;
 const AGREE_WITHIN: Duration = Duration::from_millis(300);
 /// How long the policy's source may take when it is asked to look.
 const LOOK_WITHIN: Duration = Duration::from_secs(5);
-/// How often to see whether it has become this instance's turn, when nothing tells of it.
+/// How often to check whether it is this instance's turn, if no event says so.
 const TURN: Duration = Duration::from_millis(500);
 /// How long a look goes on at least, when something happens meanwhile.
 const LOOK_FOR: Duration = Duration::from_secs(1);
@@ -287,7 +287,7 @@ impl Sweeper {
         self.fleet.tell_waiting(waiting);
         let mut later = Later::of(later);
         found += later.duties.len() + later.gains.len();
-        // Whoever gave something up is closed before who takes it over, as far as can be known.
+        // Former owners are closed before new owners, as far as that can be known.
         let over = complete && agreed && done.failed == 0 && held_back == 0 && !done.cut_short;
         let for_long = self.store.current().map(|current| current.since.elapsed());
         if !over && for_long.is_none_or(|for_long| for_long < HAND_OVER_ANYWAY) {

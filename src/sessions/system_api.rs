@@ -257,8 +257,7 @@ impl System {
         Self { client, patient: false }
     }
 
-    /// The same, that waits for whoever else may say that it is a server, when all have that the
-    /// servers know of.
+    /// The same, but it waits for answers of more servers even after all known servers have answered.
     #[must_use]
     pub fn patient(self) -> Self {
         Self { patient: true, ..self }

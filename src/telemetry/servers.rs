@@ -1,4 +1,4 @@
-//! The servers that ask, and the clusters that they are in: each is told of once.
+//! The servers that send requests, and their clusters: each is reported once.
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -23,7 +23,7 @@ impl Clusters {
 /// More servers than this are not told apart.
 const SERVERS_AT_MOST: usize = 1000;
 
-/// The servers that have been looked at, so that each is told of once.
+/// The servers that were checked, so that each is reported once.
 #[derive(Debug, Default)]
 pub(super) struct Seen(Mutex<BTreeSet<String>>);
 

@@ -85,8 +85,8 @@ pub struct Follower {
     options: Options,
     input: Input,
     folds: Dedup<Refusal>,
-    /// Refusals of our own events. What is told of them is in the log alone, and numbered apart:
-    /// the numbers of what is published have no gaps.
+    /// Refusals of our own events. They are only logged, and have no number, so that the numbers of
+    /// published events have no gaps.
     own: Dedup<Refusal>,
     own_subjects: String,
     explainer: Explainer,

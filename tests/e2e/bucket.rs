@@ -186,7 +186,10 @@ async fn a_fleet_waits_for_its_bucket_and_follows_it(version: &'static str) {
     assert_eq!(enters(&deployment, "billing").await, Err("Authorization Violation".to_owned()));
 
     let (code, said) = push(&deployment, TWO, &[]).await;
-    assert!(code == 0 && said.contains("nothing to push: revision 2 is this policy"), "{said}");
+    assert!(
+        code == 0 && said.contains("nothing to push: revision 2 already is this policy"),
+        "{said}"
+    );
     let (code, said) = push(&deployment, ONE, &["--expect", "1"]).await;
     assert!(code == 1 && said.contains("the newest revision is 2, not 1"), "{said}");
     let (code, said) = push(&deployment, "[service.a]\nown = [\"x\"]", &[]).await;

@@ -230,7 +230,7 @@ async fn what_no_update_changes_is_said(version: &'static str) {
     let ran = deployment.tool(&["buckets", "apply", "--yes"]).await;
     assert_eq!(ran.code, 1, "{ran:?}");
     assert!(ran.out.contains("  ! storage  file -> memory  CANNOT BE CHANGED\n"), "{ran:?}");
-    assert!(ran.out.contains("make it anew"), "{ran:?}");
+    assert!(ran.out.contains("create it again"), "{ran:?}");
     // What can be changed was, and the value is still there.
     let kept = config(&deployment, "STREAM.INFO.KV_kept", &json!({})).await;
     assert_eq!((&kept["max_msgs_per_subject"], &kept["storage"]), (&json!(6), &json!("file")));
@@ -276,7 +276,7 @@ async fn streams_that_nobody_declared_are_reported(version: &'static str) {
         (
             "taker",
             json!({"name": "taker", "subjects": ["_INBOX.orders.>"]}),
-            "it takes up `_INBOX.orders.>`, which are answers to clients",
+            "it captures `_INBOX.orders.>`, which are answers to clients",
         ),
     ] {
         config(&deployment, &format!("STREAM.CREATE.{name}"), &stray).await;
@@ -298,7 +298,7 @@ async fn who_is_not_the_admin_is_told_so(version: &'static str) {
     let system = deployment.files.seed_file("system").display().to_string();
     let ran = deployment.tool(&["buckets", "plan", "--admin-nkey-seed", &system]).await;
     assert_eq!(ran.code, 2, "{ran:?}");
-    assert!(ran.err.contains("may this user ask it? It has to be the admin"), "{ran:?}");
+    assert!(ran.err.contains("may this user ask it? It must be the admin"), "{ran:?}");
     let stranger = deployment.files.seed_file("orders").display().to_string();
     let ran = deployment.tool(&["buckets", "plan", "--admin-nkey-seed", &stranger]).await;
     assert_eq!(ran.code, 2, "{ran:?}");

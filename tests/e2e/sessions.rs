@@ -203,7 +203,7 @@ async fn who_loses_something_is_closed_and_nobody_else(version: &'static str) {
     assert_eq!(detail("loser"), "write more, read more");
     assert_eq!(detail("star"), "subscribe news.>");
     assert_eq!(detail("off"), "sold to nobody");
-    assert_eq!(detail("moved"), "the key is heir's now");
+    assert_eq!(detail("moved"), "the key now belongs to heir");
     // Who owns it now is closed after who owned it before, and whatever else had to go.
     assert_eq!(detail("gainer"), "write more, read more");
     assert!(lines[14..].iter().all(|line| line["reason"] == "gained"), "{lines:#?}");

@@ -166,7 +166,7 @@ async fn what_is_there_stays(version: &'static str) {
     let before = read(&config);
     let ran = upgrade(&deployment, &["--write"]).await;
     assert_eq!(ran.code, 1, "{ran:?}");
-    for part in ["carry them over\n  + timeout: 20\n  - timeout: 10", "DIR/nats-server.conf.new\n"]
+    for part in ["copy them to it\n  + timeout: 20\n  - timeout: 10", "DIR/nats-server.conf.new\n"]
     {
         assert!(said(&deployment, &ran).contains(part), "no {part:?} in {}", ran.out);
     }
@@ -178,7 +178,7 @@ async fn what_is_there_stays(version: &'static str) {
     // A second time: nothing is written over, and the seed that is there is kept.
     let again = upgrade(&deployment, &["--write"]).await;
     assert_eq!(again.code, 2, "{again:?}");
-    assert!(again.err.contains("nats-server.conf.new cannot be written: it is there"), "{again:?}");
+    assert!(again.err.contains("nats-server.conf.new cannot be written: it exists"), "{again:?}");
     for name in ["nats-server.conf", "deployment.conf", "solewriter.toml"] {
         std::fs::remove_file(deployment.files.dir.join(format!("{name}.new"))).unwrap();
     }

@@ -1,4 +1,4 @@
-//! How events get into the audit stream, whoever publishes them: in order, each under a message id,
+//! How events are published to the audit stream, by any producer: in order, each with a message id,
 //! and each waited for until the stream has acknowledged it.
 //!
 //! After a failure, publish again what was not acknowledged, under the same ids: the stream drops

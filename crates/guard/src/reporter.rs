@@ -1,4 +1,4 @@
-//! What becomes of a refusal: a log line, an audit event, and news for whoever waits for it.
+//! What a refusal causes: a log line, an audit event, and a notice to the call that waits.
 //!
 //! The client library's event callback only puts it into a queue. One task folds repeats and logs,
 //! and never waits for the network; another publishes, and may wait.
@@ -44,7 +44,7 @@ pub(super) struct Dropped {
     waiting: AtomicU64,
     /// Nothing is published any more.
     is_shut: AtomicBool,
-    /// What the stream has to be told of.
+    /// What still has to be published.
     lost: Mutex<Option<Loss>>,
 }
 
@@ -60,7 +60,7 @@ impl Dropped {
         }
         let mut lost = self.lost();
         Loss::one(record.sequence).add_to(&mut lost);
-        // With an event that tells of a loss, nobody hears of that either.
+        // If the event about a loss is lost too, its count is added again.
         if let Event::Lost(Lost { count, first, last, .. }) = &record.event {
             Loss { count: *count, first: *first, last: *last }.add_to(&mut lost);
         }
@@ -335,7 +335,7 @@ impl Desk {
         }
     }
 
-    /// Tells of the events that were counted. They have numbers, which the stream lacks.
+    /// Reports the lost events. They have numbers, which are missing in the stream.
     fn tell_lost(&mut self, post: &mpsc::Sender<Parcel>) {
         let Some(loss) = self.dropped.lost().take() else { return };
         let event = loss.event("unpublished", &self.source.instance);

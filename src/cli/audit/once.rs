@@ -7,7 +7,7 @@ use serde_json::Value;
 /// So many tellings are remembered: those of the last changes, of every instance.
 const REMEMBERED: usize = 500;
 
-/// What was told of late.
+/// The changes that were shown last.
 #[derive(Default)]
 pub struct Once {
     told: VecDeque<Telling>,
@@ -26,7 +26,7 @@ impl Once {
         let Some(change) = change(event) else { return true };
         let telling = Telling { change, instance: instance.to_owned() };
         let is_known = self.told.iter().any(|told| told.change == telling.change);
-        // Who tells it again tells of another time: back to a policy that was in force before.
+        // The same instance again means another change: back to an earlier policy.
         let again = self.told.contains(&telling);
         if again {
             self.told.retain(|told| told.change != telling.change);

@@ -1,7 +1,7 @@
 //! Following a NATS KV bucket.
 //!
-//! A message on the bucket's subject is a hint that arrives in a millisecond, maybe before what it
-//! tells of is stored; looking at the newest revision every so often is what counts. So nothing
+//! A message on the bucket's subject is only a hint. It arrives within a millisecond, maybe before the
+//! revision is stored. What counts is the look at the newest revision at each interval. So nothing
 //! depends on a message being seen, and no consumer has to be created, repaired or permitted.
 
 use std::time::Duration;
@@ -99,7 +99,7 @@ async fn follow(
     }
 }
 
-/// The number that the next message tells of.
+/// The revision number in the next message.
 async fn heard(news: &mut Option<Subscriber>) -> u64 {
     if let Some(news) = news {
         while let Some(message) = news.next().await {

@@ -22,7 +22,7 @@ use solewriter_core::grant::AuditStreams;
 
 /// How long the policy's source may take when it is asked to look.
 const LOOK_WITHIN: Duration = Duration::from_secs(5);
-/// How often to see whether it has become this instance's turn, when nothing tells of it.
+/// How often to check whether it is this instance's turn, if no event says so.
 const TURN: Duration = Duration::from_millis(500);
 /// How long to wait before asking again when the consumers cannot be listed at all: at first, and
 /// at most. Each attempt without permission is a line in the server's log.
@@ -66,8 +66,7 @@ impl ConsumerSweeper {
     pub async fn run(&self, nats: &Nats, stopped: impl Future<Output = ()>) {
         let work = async {
             let name = format!("{}-consumers", nats.name);
-            // What is not permitted is found by the answers that do not come, and said with its
-            // remedy.
+            // A missing permission shows as a missing answer, and is reported with its fix.
             let options = || connect::options(&nats.login, &nats.tls, &name);
             match connect::connect_patiently(&nats.servers, &name, options).await {
                 Ok(client) => self.sweep_for_ever(client).await,

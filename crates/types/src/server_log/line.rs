@@ -11,11 +11,11 @@
 //! [1] 2026/11/23 18:12:21.596374 [ERR] 127.0.0.1:46340 - cid:18 - "v2:py:x" - "APP/user:n" - Publish Violation - Subject "s"
 //! ```
 //!
-//! What a line says by itself is not enough. Some lines hold a client's words as they were sent,
-//! and with a line break in them what stands behind it looks like a line of its own: from 2.12 on
-//! `[INF] … lid:6 - Leafnode connection closed: Client Closed - Remote: NAME`, and traces of MQTT
-//! clients. Such a line is [`Line::Loose`]: what follows it may be anybody's, and whoever reads
-//! the log tells when it is the server's again.
+//! A line alone is not enough. Some lines have a client's text as it was sent. If that text has a line
+//! break, its rest looks like a line of the server: from 2.12 on `[INF] … lid:6 - Leafnode connection
+//! closed: Client Closed - Remote: NAME`, and traces of MQTT clients. Such a line is [`Line::Loose`]:
+//! the next lines may be anybody's, until whoever reads the log decides that they are the server's
+//! again.
 //!
 //! with `Subscription Violation - …, Queue: "q", SID 1` and `Publish Violation - Reply "r"`. Time,
 //! process and level are there or not, as the server's `logtime` and its target (file, syslog)
@@ -138,7 +138,7 @@ pub fn parse(line: &[u8]) -> Line {
 /// Whether it is about a connection of other servers or of MQTT, of which nats-server does not
 /// quote everything. Or empty, as no server writes one, and as one that is too long is given.
 fn is_loose(line: &[u8]) -> bool {
-    // Behind a quote stand words that are quoted, whoever's they are.
+    // After a quotation mark comes quoted text, of whatever origin.
     let head = line.split(|byte| *byte == b'"').next().unwrap_or_default();
     let of = |kind: &&[u8]| {
         find(head, b" - ").and_then(|at| head.get(at + 3..)).is_some_and(|label| {
