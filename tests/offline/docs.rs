@@ -288,7 +288,7 @@ fn events_of_the_service() -> BTreeMap<String, BTreeSet<String>> {
                 names = choice
                     .split("(\"")
                     .skip(1)
-                    .flat_map(|c| c.split('"').next())
+                    .filter_map(|c| c.split('"').next())
                     .map(ToOwned::to_owned)
                     .collect();
             }
