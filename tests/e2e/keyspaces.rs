@@ -581,7 +581,7 @@ async fn a_key_with_a_ttl_runs_out(version: &'static str) {
     let applied = deployment.tool(&["buckets", "apply", "--yes"]).await;
     if version == "2.10.25" {
         // It would take the setting and the TTLs, and keep every value for ever.
-        let why = "nats-server 2.10.25 knows no `key_ttl`";
+        let why = "nats-server 2.10.25 does not know `key_ttl`";
         assert!(planned.code == 1 && planned.err.contains(why), "{planned:?}");
         assert!(applied.code == 1 && applied.err.contains(why), "{applied:?}");
         assert!(
