@@ -208,7 +208,7 @@ fn buckets<'s>(
         problems: Vec::new(),
         severity: None,
     };
-    for bucket in &sketch.buckets {
+    for bucket in &sketch.declared.buckets {
         let name = bucket.name.as_str();
         let problems = about.inside.get(&anchor(&bucket.at)).cloned().unwrap_or_default();
         let node = BucketNode {
@@ -271,7 +271,7 @@ struct About<'s> {
 impl<'s> About<'s> {
     fn new(sketch: &'s Sketch) -> Self {
         let services = sketch.services.iter().map(|service| &service.at);
-        let buckets = sketch.buckets.iter().map(|bucket| &bucket.at);
+        let buckets = sketch.declared.buckets.iter().map(|bucket| &bucket.at);
         let mut tables: BTreeMap<&str, Vec<Anchor<'_>>> = BTreeMap::new();
         for at in services.chain(buckets) {
             tables.entry(&at.file).or_default().push(anchor(at));

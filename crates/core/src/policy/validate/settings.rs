@@ -427,6 +427,26 @@ fn warn_of_odd_tokens(pattern: &Pattern, entry: &Spanned<String>, problems: &Col
     );
 }
 
+/// One of several words; `None` when nothing is written, or another word.
+pub fn choice<T: Copy, const N: usize>(
+    key: &str,
+    written: Option<&Spanned<String>>,
+    values: [T; N],
+    name: impl Fn(T) -> &'static str,
+    problems: &Collector,
+) -> Option<T> {
+    let written = written?;
+    if let Some(value) = values.into_iter().find(|value| name(*value) == written.value) {
+        return Some(value);
+    }
+    let names = values.map(|value| format!("{:?}", name(value))).join(" or ");
+    problems.push(
+        Problem::error("bad-value", format!("`{key}` cannot be `{}`", shown(&written.value)))
+            .at(&written.span, format!("must be {names}")),
+    );
+    None
+}
+
 /// A text for a message: cut when it is long.
 pub fn shown(text: &str) -> String {
     const LONGEST: usize = 80;
