@@ -555,13 +555,7 @@ fn check_use_within(
                     let writes = Written { subjects, service, place };
                     written.entry(*index).or_default().push(writes);
                 } else if let Some(stream) = streams.get(*index) {
-                    problems.push(also_answered(
-                        draft,
-                        rule.access.to_string(),
-                        place,
-                        stream,
-                        span,
-                    ));
+                    problems.push(also_answered(draft, &rule.access, place, stream, span));
                 }
             }
         }
@@ -574,7 +568,7 @@ fn check_use_within(
 
 fn also_answered(
     draft: &Draft,
-    access: String,
+    access: &Access,
     place: &Place,
     stream: &Declaration,
     span: &Span,
