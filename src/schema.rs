@@ -214,6 +214,14 @@ fn grants() -> Map<String, Value> {
         ),
         ("calls", subjects("Subjects that it may send requests to.")),
         (
+            "consumes",
+            list(
+                "Durable consumers that it takes messages from, with their streams: \
+                 `EVENTS/shipping`.",
+                &json!({ "type": "string", "pattern": "^[A-Za-z0-9_{}-]{1,73}/[A-Za-z0-9_{}-]{1,73}$" }),
+            ),
+        ),
+        (
             "audits",
             list(
                 "Audit streams that it reads, by name (`[audit] stream` of the settings).",
@@ -416,6 +424,7 @@ fn consumer() -> Map<String, Value> {
             ),
         ),
         ("inactive", duration("After what time without use the server deletes it. Absent: never.")),
+        ("shared", text("Why several services use it. Absent: one service does.")),
     ])
 }
 

@@ -120,7 +120,7 @@ const CRATES: &[Crate] = &[
             &["callout::asked", "callout::identity", "callout::rate_limit"],
             &["analysis"],
             &["policy::validate"],
-            &["policy::validate::service", "policy::validate::usage"],
+            &["policy::validate::service", "policy::validate::usage", "policy::validate::consumer"],
             &[
                 "policy::validate::role",
                 "policy::validate::bucket",

@@ -120,7 +120,7 @@ fn describe_stream(stream: &Stream) -> String {
         let _ = writeln!(
             text,
             "  consumer {}: [{}], ack {} within {:?} {:?}, deliveries {:?}, pending {:?}, {} {}, \
-             inactive {:?}",
+             inactive {:?}, shared {:?}",
             consumer.name,
             filter.join(" "),
             consumer.ack.as_str(),
@@ -131,6 +131,7 @@ fn describe_stream(stream: &Stream) -> String {
             consumer.deliver.as_str(),
             consumer.replay.as_str(),
             consumer.inactive,
+            consumer.shared,
         );
     }
     text

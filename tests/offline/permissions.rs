@@ -4,8 +4,9 @@ use proptest::prelude::*;
 use solewriter_core::diagnostics::SourceFile;
 use solewriter_core::diagnostics::render::Style;
 use solewriter_core::grant::{AuditStreams, Defaults, Grant, Side, never_granted};
-use solewriter_core::policy::model::{Access, Policy, StreamName};
+use solewriter_core::policy::model::{Access, ConsumerName, Policy, StreamName};
 use solewriter_core::policy::validate::{validate, validate_for};
+use solewriter_types::kv_operation::consuming;
 use solewriter_types::subject::Pattern;
 
 fn defaults() -> Defaults {
@@ -158,13 +159,44 @@ fn entry() -> impl Strategy<Value = String> {
     )
 }
 
+/// Streams and consumers whose names are words of the API, of other names, or of each other.
+const CONSUMERS: [(&str, [&str; 2]); 4] = [
+    ("S", ["c", "INFO"]),
+    ("CREATE", ["c", "S"]),
+    ("API", ["STREAM", "1a"]),
+    ("ACK", ["API", "c"]),
+];
+
+/// Mostly a declared consumer.
+fn consumed() -> impl Strategy<Value = String> {
+    let declared =
+        CONSUMERS.iter().flat_map(|(s, consumers)| consumers.map(|c| format!("{s}/{c}")));
+    let declared: Vec<String> = declared.collect();
+    prop_oneof![
+        20 => prop::sample::select(declared),
+        1 => prop::sample::select(vec!["S/*", "*/c", "S/>", "1/5", "S", "S/c/c", "_/c", "KV_b/c", "S/c.c"])
+            .prop_map(str::to_owned),
+    ]
+}
+
 fn hostile_policy() -> impl Strategy<Value = String> {
     let verb =
         prop::sample::select(vec!["owns", "reads", "publishes", "subscribes", "answers", "calls"]);
     let rules =
         proptest::collection::btree_map(verb, proptest::collection::vec(entry(), 1..3), 0..4);
+    let rules =
+        (rules, proptest::collection::vec(consumed(), 0..2)).prop_map(|(mut rules, consumed)| {
+            rules.insert("consumes", consumed);
+            rules
+        });
     proptest::collection::vec(rules, 1..4).prop_map(|services| {
         let mut text = String::from("[bucket.a]\n");
+        for (stream, consumers) in CONSUMERS {
+            text.push_str(&format!("[stream.{stream}]\nsubjects = [\"kept.{stream}.>\"]\n"));
+            for consumer in consumers {
+                text.push_str(&format!("[stream.{stream}.consumer.{consumer}]\nshared = \"test\"\n"));
+            }
+        }
         for bucket in ["b", "c"] {
             text.push_str(&format!(
                 "[bucket.{bucket}]\npart_owners = true\nrollup = false\nduplicate_window = \"100ms\"\n"
@@ -230,6 +262,78 @@ proptest! {
                 written.push((&service.name, subject.clone()));
             }
         }
+    }
+}
+
+#[test]
+fn who_consumes_asks_that_consumer_and_acknowledges_for_it() {
+    let text = "[stream.EVENTS]\nsubjects = [\"events.>\"]\n[stream.EVENTS.consumer.shipping]\n\
+                [service.s]\nconsumes = [\"EVENTS/shipping\"]\n";
+    let policy = policy(text).expect(text);
+    let grant = Grant::of(policy.service("s").unwrap(), &defaults()).unwrap();
+    let claims = serde_json::to_value(grant.claims()).unwrap();
+    assert_eq!(
+        serde_json::json!({"pub": claims["pub"], "sub": claims["sub"]}),
+        serde_json::json!({
+            "pub": {"allow": [
+                "$JS.ACK.*.*.EVENTS.shipping.>",
+                "$JS.ACK.EVENTS.shipping.>",
+                "$JS.API.CONSUMER.INFO.EVENTS.shipping",
+                "$JS.API.CONSUMER.MSG.NEXT.EVENTS.shipping",
+            ]},
+            "sub": {"allow": ["_INBOX.s.>"]},
+        })
+    );
+}
+
+/// Of two consumers, neither form of one's acknowledgements is one of the other's.
+#[test]
+fn no_acknowledgement_is_another_consumers() {
+    let of = |name: &str| {
+        let name = ConsumerName::parse(name).unwrap();
+        consuming(name.stream().as_str(), name.consumer().as_str()).map(|(_, subject)| subject)
+    };
+    // As nats-server writes them: older and newer form.
+    let acks = |name: &str| {
+        let name = name.replace('/', ".");
+        ["", "_.Vb6IuEH0.", "hub.Vb6IuEH0."].map(|before| {
+            let subject = format!("$JS.ACK.{before}{name}.1.5.1.1790000000000000000.0");
+            Pattern::parse(&subject).unwrap()
+        })
+    };
+    let names = ["S/c", "S/d", "T/c", "c/S", "ACK/API", "API/c", "a1/5b", "hub/c", "S/S"];
+    for mine in names {
+        for theirs in names {
+            for ack in acks(theirs) {
+                let reached = of(mine)
+                    .iter()
+                    .any(|granted| ack.is_subset_of(&Pattern::parse(granted).unwrap()));
+                assert_eq!(reached, mine == theirs, "{mine} {ack}");
+            }
+        }
+    }
+    for name in
+        ["1/5", "S/5", "5/S", "_/c", "S/_", "S/*", "*/c", "S/>", "KV_b/c", "S", "S/c/d", "/c", "S/"]
+    {
+        assert!(ConsumerName::parse(name).is_err(), "{name}");
+    }
+    for never in [
+        "$JS.ACK.>",
+        "$JS.ACK.S.>",
+        "$JS.ACK.S.*.>",
+        "$JS.ACK.*.c.>",
+        "$JS.ACK.*.*.*.c.>",
+        "$JS.ACK.*.*.S.>",
+        "$JS.ACK.*.*.1.5.>",
+        "$JS.ACK.S.c",
+        "$JS.ACK.S.c.*",
+        "$JS.ACK._.*.S.c.>",
+        "$JS.*.ACK.S.c.>",
+        "$JS.hub.ACK.S.c.>",
+        "$JS.ACK.KV_b.c.>",
+    ] {
+        let pattern = Pattern::parse(never).unwrap();
+        assert!(never_granted(Side::Publish, &pattern).is_some(), "{never}");
     }
 }
 

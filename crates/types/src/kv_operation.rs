@@ -149,6 +149,22 @@ pub fn flow_control(stream: &str) -> [String; 2] {
     [format!("{FLOW}{stream}.>"), format!("{FLOW}*.*.{stream}.>")]
 }
 
+/// What a client publishes to when it takes messages from a durable pull consumer that exists.
+///
+/// Acknowledgements have two forms, as flow control has. The older one is
+/// `$JS.ACK.<stream>.<consumer>.<deliveries>.<position>.…`; the newer one has the JetStream domain,
+/// or `_`, and a hash of the account's name before the stream. The fifth and sixth token of the
+/// older form are numbers, so no name may be a number.
+#[must_use]
+pub fn consuming(stream: &str, consumer: &str) -> [Needed; 4] {
+    [
+        ("check the consumer", format!("{API}CONSUMER.INFO.{stream}.{consumer}")),
+        ("ask for the next messages", format!("{API}CONSUMER.MSG.NEXT.{stream}.{consumer}")),
+        ("acknowledge", format!("$JS.ACK.{stream}.{consumer}.>")),
+        ("acknowledge", format!("$JS.ACK.*.*.{stream}.{consumer}.>")),
+    ]
+}
+
 /// What a client publishes to when it writes a keyspace.
 #[must_use]
 pub fn writing(keyspace: &Keyspace) -> Vec<Needed> {

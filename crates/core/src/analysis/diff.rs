@@ -268,6 +268,9 @@ fn parts(access: &Access) -> Vec<(Verb, String, Access)> {
         Access::Subscribes(_) => Verb::Subscribe,
         Access::Answers(_) => Verb::Answer,
         Access::Calls(_) => Verb::Call,
+        Access::Consumes(consumer) => {
+            return vec![(Verb::Consume, consumer.to_string(), access.clone())];
+        }
         Access::Audits(stream) => {
             return vec![(Verb::Audit, stream.to_string(), access.clone())];
         }
@@ -304,11 +307,17 @@ fn held(grant: &Grant, has: &Held<'_>, verb: Verb, access: &Access) -> Reach {
         Access::Publishes(p) | Access::Calls(p) | Access::Subscribes(p) | Access::Answers(p) => {
             p.to_string()
         }
+        Access::Consumes(name) => {
+            let (stream, consumer) = (name.stream(), name.consumer());
+            format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}")
+        }
         Access::Audits(stream) => format!("{}.CONSUMER.CREATE.{stream}", grant.audit().api()),
     };
     let side = match verb {
         Verb::Subscribe | Verb::Answer => Side::Subscribe,
-        Verb::Write | Verb::Read | Verb::Publish | Verb::Call | Verb::Audit => Side::Publish,
+        Verb::Write | Verb::Read | Verb::Publish | Verb::Call | Verb::Consume | Verb::Audit => {
+            Side::Publish
+        }
     };
     match Pattern::parse(&telling) {
         Ok(subject) if reach(side, &subject) != Reach::None => Reach::Part,

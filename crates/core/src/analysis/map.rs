@@ -323,6 +323,7 @@ impl<'s> About<'s> {
             | Access::Subscribes(pattern)
             | Access::Answers(pattern)
             | Access::Calls(pattern) => pattern.to_string(),
+            Access::Consumes(consumer) => consumer.to_string(),
             Access::Audits(stream) => stream.to_string(),
         };
         let problems = self.at.get(&anchor(&rule.at)).cloned().unwrap_or_default();

@@ -7,10 +7,12 @@ use nats_jwt::{NatsClaims, NatsPermissions, NatsPermissionsMap};
 use serde_json::value::RawValue;
 
 use super::digest::Digest;
-use super::reserved::{Side, is_own_audit_subject, never_granted, reaches_audit};
+use super::reserved::{
+    ACKS, Side, acknowledged, is_own_audit_subject, never_granted, reaches_audit,
+};
 use super::streams::{AUDIT_SUBJECTS, AuditStreams};
 use crate::callout::claims::VERSION;
-use crate::policy::model::{Access, Rule, Service, StreamName};
+use crate::policy::model::{Access, ConsumerName, Rule, Service, StreamName};
 use solewriter_types::keyspace::Keyspace;
 use solewriter_types::kv_operation::{self, Needed, inbox_prefix};
 use solewriter_types::subject::tree::PatternTree;
@@ -387,8 +389,18 @@ impl Builder<'_> {
                 self.publish(index, "send requests", pattern.as_str())?;
                 self.replies(index, "replies")
             }
+            Access::Consumes(consumer) => self.consume(index, consumer),
             Access::Audits(stream) => self.audit(index, stream),
         }
+    }
+
+    /// Of a consumer that exists: nothing that makes or changes one.
+    fn consume(&mut self, index: usize, name: &ConsumerName) -> Result<(), GrantError> {
+        self.publish_all(
+            index,
+            kv_operation::consuming(name.stream().as_str(), name.consumer().as_str()),
+        )?;
+        self.replies(index, "replies and messages")
     }
 
     /// What an ordered consumer takes, without acknowledgements, and reading by number.
@@ -421,7 +433,11 @@ impl Builder<'_> {
         self.replies(index, "replies, values and watched changes")
     }
 
-    fn publish_all(&mut self, index: usize, needed: Vec<Needed>) -> Result<(), GrantError> {
+    fn publish_all(
+        &mut self,
+        index: usize,
+        needed: impl IntoIterator<Item = Needed>,
+    ) -> Result<(), GrantError> {
         needed.into_iter().try_for_each(|(purpose, subject)| self.publish(index, purpose, &subject))
     }
 
@@ -487,7 +503,12 @@ impl Builder<'_> {
             let own =
                 || side == Side::Publish && is_own_audit_subject(&pattern, &self.service.name);
             let audit = || (reaches_audit(&pattern) && !own()).then_some(AUDIT_SUBJECTS);
-            never_granted(side, &pattern).or_else(audit)
+            let acks = || {
+                let consumer = acknowledged(&pattern)?;
+                let rule = self.service.rules.get(rule).map(|rule| &rule.access);
+                (rule != Some(&Access::Consumes(consumer))).then_some(ACKS)
+            };
+            never_granted(side, &pattern).or_else(audit).or_else(acks)
         };
         match forbidden {
             Some(forbidden) => {

@@ -157,6 +157,8 @@ pub struct ConsumerEntry {
     pub replay: Option<Spanned<String>>,
     /// `inactive`.
     pub inactive: Option<Spanned<Duration>>,
+    /// `shared`.
+    pub shared: Option<Spanned<String>>,
 }
 
 /// `[store.NAME]`.
@@ -234,6 +236,8 @@ pub struct GrantEntries {
     pub answers: Vec<Spanned<String>>,
     /// `calls`.
     pub calls: Vec<Spanned<String>>,
+    /// `consumes`.
+    pub consumes: Vec<Spanned<String>>,
     /// `audits`.
     pub audits: Vec<Spanned<String>>,
 }
@@ -390,6 +394,7 @@ fn consumer(name: Spanned<String>, mut table: Table<'_>) -> ConsumerEntry {
         deliver: table.string("deliver"),
         replay: table.string("replay"),
         inactive: table.duration("inactive"),
+        shared: table.string("shared"),
     };
     table.finish();
     entry
@@ -439,6 +444,7 @@ fn grants(table: &mut Table<'_>) -> GrantEntries {
         subscribes: table.strings("subscribes").unwrap_or_default(),
         answers: table.strings("answers").unwrap_or_default(),
         calls: table.strings("calls").unwrap_or_default(),
+        consumes: table.strings("consumes").unwrap_or_default(),
         audits: table.strings("audits").unwrap_or_default(),
     }
 }

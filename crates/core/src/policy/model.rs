@@ -103,6 +103,8 @@ pub enum Access {
     Answers(Pattern),
     /// May send requests to these subjects.
     Calls(Pattern),
+    /// Takes messages from this durable consumer, and acknowledges them.
+    Consumes(ConsumerName),
     /// Reads this audit stream.
     Audits(StreamName),
 }
@@ -127,6 +129,21 @@ impl StreamName {
         Ok(Self(text.into()))
     }
 
+    /// The name, if nothing else in a subject of acknowledgements can be taken for it.
+    ///
+    /// # Errors
+    /// What it can be taken for.
+    pub fn acknowledged(self) -> Result<Self, &'static str> {
+        if self.0.bytes().all(|b| b.is_ascii_digit()) {
+            // `$JS.ACK.*.*.5.1.>` would be acknowledgements of every other stream, too.
+            return Err("a number can be taken for the position of a message of another stream");
+        }
+        if &*self.0 == "_" {
+            return Err("it can be taken for a JetStream domain");
+        }
+        Ok(self)
+    }
+
     /// The name.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -137,6 +154,51 @@ impl StreamName {
 impl fmt::Display for StreamName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+/// A durable consumer and its stream, as policy files write it: `EVENTS/shipping`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConsumerName {
+    stream: StreamName,
+    consumer: StreamName,
+}
+
+impl ConsumerName {
+    /// Reads `STREAM/CONSUMER`.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
+        let (stream, consumer) =
+            text.split_once('/').ok_or("there is no slash between stream and consumer")?;
+        Self::of(StreamName::parse(stream)?, StreamName::parse(consumer)?)
+    }
+
+    /// The consumer of that stream.
+    ///
+    /// # Errors
+    /// One of the names can be taken for something else: see [`StreamName::acknowledged`].
+    pub fn of(stream: StreamName, consumer: StreamName) -> Result<Self, &'static str> {
+        Ok(Self { stream: stream.acknowledged()?, consumer: consumer.acknowledged()? })
+    }
+
+    /// The stream.
+    #[must_use]
+    pub fn stream(&self) -> &StreamName {
+        &self.stream
+    }
+
+    /// The consumer.
+    #[must_use]
+    pub fn consumer(&self) -> &StreamName {
+        &self.consumer
+    }
+}
+
+impl fmt::Display for ConsumerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.stream, self.consumer)
     }
 }
 
@@ -151,6 +213,7 @@ impl Access {
             Self::Subscribes(_) => "subscribes",
             Self::Answers(_) => "answers",
             Self::Calls(_) => "calls",
+            Self::Consumes(_) => "consumes",
             Self::Audits(_) => "audits",
         }
     }
@@ -167,6 +230,7 @@ impl fmt::Display for Access {
             | Self::Subscribes(pattern)
             | Self::Answers(pattern)
             | Self::Calls(pattern) => write!(f, "{} {pattern}", self.verb()),
+            Self::Consumes(consumer) => write!(f, "{} {consumer}", self.verb()),
             Self::Audits(stream) => write!(f, "{} {stream}", self.verb()),
         }
     }
@@ -553,6 +617,8 @@ pub struct Consumer {
     pub replay: Replay,
     /// After what time without use the server deletes it (`inactive_threshold`); `None` for never.
     pub inactive: Option<Duration>,
+    /// Why several services may use it; `None` for one service.
+    pub shared: Option<String>,
     /// Where its table stands.
     pub at: Location,
 }

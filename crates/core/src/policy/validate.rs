@@ -5,6 +5,7 @@
 //! - `settings` turns texts of one table into values;
 //! - `bucket` judges the declared buckets, and what is done with them;
 //! - `stream` judges the declared streams with their consumers, and what is written into them;
+//! - `consumer` judges what services do with the consumers of streams;
 //! - `store` judges the declared object stores;
 //! - `role` judges roles, and gives a service the rules of its roles;
 //! - `service` judges one service, and what services must not share: names and keys;
@@ -14,6 +15,7 @@
 //! - `names`, `times` and `draft` are what several of these need.
 
 mod bucket;
+mod consumer;
 mod covered;
 mod draft;
 mod names;
@@ -148,10 +150,12 @@ pub fn sketch_for(files: &[SourceFile], audit: &AuditStreams) -> Sketch {
     ownership::check(&drafts, &problems);
     bucket::check_use(&buckets, &drafts, &problems);
     stream::check_use(&streams, &drafts, &problems);
+    consumer::check_use(&streams, &drafts, &problems);
     naming::check(naming, &drafts, &problems);
     usage::check(&drafts, &mut effort, &problems);
     if complete {
         bucket::check_declared(&buckets, &drafts, &problems);
+        consumer::check_declared(&streams, &drafts, &problems);
         usage::check_counterparts(&buckets, &roles, &drafts, &mut effort, &problems);
     }
     effort.report(&problems);

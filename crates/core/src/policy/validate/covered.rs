@@ -49,6 +49,7 @@ pub fn check_covered<'r>(
             | Access::Subscribes(p)
             | Access::Answers(p)
             | Access::Calls(p) => (rule.access.verb(), p.to_string()),
+            Access::Consumes(consumer) => (rule.access.verb(), consumer.to_string()),
             Access::Audits(stream) => (rule.access.verb(), stream.to_string()),
         };
         groups.entry(group).or_default().push((subjects, rule, place));

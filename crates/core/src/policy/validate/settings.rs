@@ -12,7 +12,7 @@ use crate::diagnostics::toml::nearest;
 use crate::diagnostics::{Collector, Problem, Span, Spanned};
 use crate::grant::{self, AuditStreams};
 use crate::policy::document::{GrantEntries, SettingEntries};
-use crate::policy::model::{Access, Bucket, Location, Rule, StreamName};
+use crate::policy::model::{Access, Bucket, ConsumerName, Location, Rule, StreamName};
 use solewriter_types::audit_event::{PRODUCER, SUBJECT_ROOT};
 use solewriter_types::connection_type::ConnectionType;
 use solewriter_types::keyspace::{Keyspace, KeyspaceError};
@@ -221,6 +221,20 @@ pub fn rules(entries: &GrantEntries, scope: &Scope<'_>) -> (Vec<Rule>, Vec<Place
             if let Some(pattern) = plain_subject(key, entry, scope) {
                 add(access(pattern), &entry.span, false);
             }
+        }
+    }
+    for entry in &entries.consumes {
+        let text = text(entry, scope);
+        match ConsumerName::parse(&text) {
+            Ok(consumer) => add(Access::Consumes(consumer), &entry.span, false),
+            Err(error) => scope.problems.push(
+                Problem::error(
+                    "bad-consumer",
+                    format!("`{}` cannot be a consumer: {error}", shown(&text)),
+                )
+                .at(&entry.span, "")
+                .help("write stream and consumer: \"EVENTS/shipping\""),
+            ),
         }
     }
     for entry in &entries.audits {

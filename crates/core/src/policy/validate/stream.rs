@@ -35,6 +35,16 @@ pub struct Declaration {
     subjects: Vec<Span>,
 }
 
+impl Declaration {
+    /// Its consumers, each with the place of its name.
+    pub fn consumers(&self) -> impl Iterator<Item = (&Consumer, &Span)> {
+        self.stream.consumers.iter().filter_map(|consumer| {
+            let named = |entry: &&ConsumerEntry| entry.name.value == consumer.name.as_str();
+            Some((consumer, &self.entry.consumers.iter().find(named)?.name.span))
+        })
+    }
+}
+
 /// Judges every declaration. Consumers come sorted by name.
 pub fn check(
     entries: Vec<StreamEntry>,
@@ -67,13 +77,8 @@ pub fn check(
 /// A name of a stream or consumer that nothing else can be taken for.
 fn name(what: &str, name: &Spanned<String>, problems: &Collector) -> Option<StreamName> {
     let text = name.value.as_str();
-    let reason = match StreamName::parse(text) {
+    let reason = match StreamName::parse(text).and_then(StreamName::acknowledged) {
         Err(error) => error,
-        // `$JS.ACK.*.*.5.1.>` would be acknowledgements of every other stream, too.
-        Ok(_) if text.bytes().all(|b| b.is_ascii_digit()) => {
-            "a number can be taken for the position of a message of another stream"
-        }
-        Ok(_) if text == "_" => "it can be taken for a JetStream domain",
         Ok(name) => return Some(name),
     };
     problems.push(
@@ -346,12 +351,26 @@ fn consumer(
         deliver,
         replay,
         inactive: entry.inactive.as_ref().map(|time| time.value),
+        shared: entry.shared.as_ref().map(|reason| reason.value.clone()),
         at: Location::from(&entry.name.span),
     };
     for (key, time) in [("ack_wait", &entry.ack_wait), ("inactive", &entry.inactive)] {
         check_least(key, time.as_ref(), Duration::from_millis(1), "1ms", problems);
     }
     check_acks(&consumer, entry, problems);
+    if let Some(shared) = &entry.shared {
+        problems.push(if shared.value.trim().is_empty() {
+            Problem::error("no-reason", "`shared` needs a reason")
+                .at(&shared.span, "")
+                .help("say why several services use this consumer; it is shown in every report")
+        } else {
+            let message = format!(
+                "several services may use consumer `{}` of stream `{}`",
+                consumer.name, stream.name
+            );
+            Problem::note("shared-consumer", message).at(&shared.span, shared.value.clone())
+        });
+    }
     if stream.retention == Retention::WorkQueue {
         check_work(&consumer, entry, problems);
     }
