@@ -236,7 +236,7 @@ const SUBJECT: &str = r"^[^\s$_*>.][^\s.]*(\.[^\s.]+)*$|^\{service\}";
 
 fn keyspace(everything: bool) -> Value {
     // In a role, `{service}` stands for a name.
-    let name = r"^[A-Za-z0-9_{}-]+(/\S+)?$";
+    let name = r"^[A-Za-z0-9_{}-]+(/\S+)?$|^store:[A-Za-z0-9_{}-]+$";
     let pattern = if everything { format!(r"{name}|^\*$") } else { name.to_owned() };
     json!({ "type": "string", "pattern": pattern })
 }

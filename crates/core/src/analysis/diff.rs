@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use crate::analysis::query::{Held, Reach, Verb, alone};
 use crate::grant::{Defaults, Grant, GrantError, Side};
-use crate::policy::model::{Access, Policy, Rule, Service};
+use crate::policy::model::{Access, Policy, Rule, STORE_PREFIX, Service};
 use solewriter_types::keyspace::Keyspace;
 use solewriter_types::subject::Pattern;
 use solewriter_types::subject::tree::{NO_BOUND, PatternTree};
@@ -264,6 +264,16 @@ fn parts(access: &Access) -> Vec<(Verb, String, Access)> {
         Access::Reads(keyspace) => {
             return vec![(Verb::Read, keyspace.to_string(), access.clone())];
         }
+        Access::OwnsStore(store) => {
+            let text = format!("{STORE_PREFIX}{store}");
+            return vec![
+                (Verb::Write, text.clone(), access.clone()),
+                (Verb::Read, text, Access::ReadsStore(store.clone())),
+            ];
+        }
+        Access::ReadsStore(store) => {
+            return vec![(Verb::Read, format!("{STORE_PREFIX}{store}"), access.clone())];
+        }
         Access::Publishes(_) => Verb::Publish,
         Access::Subscribes(_) => Verb::Subscribe,
         Access::Answers(_) => Verb::Answer,
@@ -307,6 +317,8 @@ fn held(grant: &Grant, has: &Held<'_>, verb: Verb, access: &Access) -> Reach {
         Access::Publishes(p) | Access::Calls(p) | Access::Subscribes(p) | Access::Answers(p) => {
             p.to_string()
         }
+        Access::OwnsStore(store) => format!("$O.{store}.M.*"),
+        Access::ReadsStore(store) => format!("$JS.API.DIRECT.GET.OBJ_{store}.$O.{store}.M.*"),
         Access::Consumes(name) => {
             let (stream, consumer) = (name.stream(), name.consumer());
             format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}")

@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, HashMap};
 use serde::Serialize;
 
 use crate::diagnostics::{Label, Problem, Problems, Severity};
-use crate::policy::model::{Access, Location, Rule, Service};
+use crate::policy::model::{Access, Location, Rule, STORE_PREFIX, Service};
 use crate::policy::validate::Sketch;
 use solewriter_types::keyspace::Keyspace;
 
@@ -323,6 +323,9 @@ impl<'s> About<'s> {
             | Access::Subscribes(pattern)
             | Access::Answers(pattern)
             | Access::Calls(pattern) => pattern.to_string(),
+            Access::OwnsStore(store) | Access::ReadsStore(store) => {
+                format!("{STORE_PREFIX}{store}")
+            }
             Access::Consumes(consumer) => consumer.to_string(),
             Access::Audits(stream) => stream.to_string(),
         };

@@ -13,7 +13,7 @@ use super::reserved::{
 use super::streams::{AUDIT_SUBJECTS, AuditStreams};
 use crate::callout::claims::VERSION;
 use crate::policy::model::{Access, ConsumerName, Rule, Service, StreamName};
-use solewriter_types::keyspace::Keyspace;
+use solewriter_types::keyspace::{BucketName, Keyspace};
 use solewriter_types::kv_operation::{self, Needed, inbox_prefix};
 use solewriter_types::subject::tree::PatternTree;
 use solewriter_types::subject::{Pattern, StarError, SubjectError, deny_below_stars};
@@ -374,6 +374,11 @@ impl Builder<'_> {
                 self.read(index, keyspace)
             }
             Access::Reads(keyspace) => self.read(index, keyspace),
+            Access::OwnsStore(store) => {
+                self.publish_all(index, kv_operation::writing_store(store.as_str()))?;
+                self.read_store(index, store)
+            }
+            Access::ReadsStore(store) => self.read_store(index, store),
             Access::Publishes(pattern) => {
                 self.publish(index, "publish", pattern.as_str())?;
                 self.replies(index, "acknowledgements of a stream")
@@ -433,6 +438,11 @@ impl Builder<'_> {
         self.replies(index, "replies, values and watched changes")
     }
 
+    fn read_store(&mut self, index: usize, store: &BucketName) -> Result<(), GrantError> {
+        self.publish_all(index, kv_operation::reading_store(store.as_str()))?;
+        self.replies(index, "replies and objects")
+    }
+
     fn publish_all(
         &mut self,
         index: usize,
@@ -475,6 +485,14 @@ impl Builder<'_> {
         Ok(())
     }
 
+    /// Two questions about the whole account, by their literal subjects, for users of object
+    /// stores alone.
+    fn is_of_store(&self, rule: usize, subject: &str) -> bool {
+        let rule = self.service.rules.get(rule).map(|rule| &rule.access);
+        matches!(rule, Some(Access::OwnsStore(_) | Access::ReadsStore(_)))
+            && kv_operation::READING_STORES.contains(&subject)
+    }
+
     /// The last gate: whatever validation let through, nothing on the never-grant list, no
     /// leading wildcard and no other service's inbox leaves this module.
     fn checked(
@@ -508,7 +526,8 @@ impl Builder<'_> {
                 let rule = self.service.rules.get(rule).map(|rule| &rule.access);
                 (rule != Some(&Access::Consumes(consumer))).then_some(ACKS)
             };
-            never_granted(side, &pattern).or_else(audit).or_else(acks)
+            let never = never_granted(side, &pattern).filter(|_| !self.is_of_store(rule, subject));
+            never.or_else(audit).or_else(acks)
         };
         match forbidden {
             Some(forbidden) => {

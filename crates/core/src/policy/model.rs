@@ -88,6 +88,9 @@ impl fmt::Display for Location {
     }
 }
 
+/// What stands before an object store's name in `owns` and `reads`.
+pub const STORE_PREFIX: &str = "store:";
+
 /// What one entry of a service's table grants.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Access {
@@ -95,6 +98,10 @@ pub enum Access {
     Owns(Keyspace),
     /// Reads the keyspace.
     Reads(Keyspace),
+    /// Alone writes the object store, and reads it.
+    OwnsStore(BucketName),
+    /// Reads the object store.
+    ReadsStore(BucketName),
     /// Publishes plain subjects.
     Publishes(Pattern),
     /// Subscribes to plain subjects.
@@ -207,8 +214,8 @@ impl Access {
     #[must_use]
     pub fn verb(&self) -> &'static str {
         match self {
-            Self::Owns(_) => "owns",
-            Self::Reads(_) => "reads",
+            Self::Owns(_) | Self::OwnsStore(_) => "owns",
+            Self::Reads(_) | Self::ReadsStore(_) => "reads",
             Self::Publishes(_) => "publishes",
             Self::Subscribes(_) => "subscribes",
             Self::Answers(_) => "answers",
@@ -225,6 +232,9 @@ impl fmt::Display for Access {
         match self {
             Self::Owns(keyspace) | Self::Reads(keyspace) => {
                 write!(f, "{} {keyspace}", self.verb())
+            }
+            Self::OwnsStore(store) | Self::ReadsStore(store) => {
+                write!(f, "{} {STORE_PREFIX}{store}", self.verb())
             }
             Self::Publishes(pattern)
             | Self::Subscribes(pattern)

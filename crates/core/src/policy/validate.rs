@@ -6,7 +6,7 @@
 //! - `bucket` judges the declared buckets, and what is done with them;
 //! - `stream` judges the declared streams with their consumers, and what is written into them;
 //! - `consumer` judges what services do with the consumers of streams;
-//! - `store` judges the declared object stores;
+//! - `store` judges the declared object stores, and who owns and reads them;
 //! - `role` judges roles, and gives a service the rules of its roles;
 //! - `service` judges one service, and what services must not share: names and keys;
 //! - `ownership` finds keys with two owners;
@@ -139,6 +139,7 @@ pub fn sketch_for(files: &[SourceFile], audit: &AuditStreams) -> Sketch {
             ),
         );
         let streams = streams.into_iter().map(|declared| declared.stream).collect();
+        let stores = stores.into_iter().map(|declared| declared.store).collect();
         return Sketch {
             revision: revision(files),
             services: Vec::new(),
@@ -151,16 +152,19 @@ pub fn sketch_for(files: &[SourceFile], audit: &AuditStreams) -> Sketch {
     bucket::check_use(&buckets, &drafts, &problems);
     stream::check_use(&streams, &drafts, &problems);
     consumer::check_use(&streams, &drafts, &problems);
+    store::check_owners(&drafts, &problems);
     naming::check(naming, &drafts, &problems);
     usage::check(&drafts, &mut effort, &problems);
     if complete {
         bucket::check_declared(&buckets, &drafts, &problems);
         consumer::check_declared(&streams, &drafts, &problems);
+        store::check_declared(&stores, &drafts, &problems);
         usage::check_counterparts(&buckets, &roles, &drafts, &mut effort, &problems);
     }
     effort.report(&problems);
     let services = drafts.into_iter().map(|draft| draft.service).collect();
     let streams = streams.into_iter().map(|declared| declared.stream).collect();
+    let stores = stores.into_iter().map(|declared| declared.store).collect();
     let declared = Declared { buckets: buckets.list, streams, stores };
     Sketch { revision: revision(files), services, declared, problems: problems.finish() }
 }

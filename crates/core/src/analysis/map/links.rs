@@ -34,7 +34,12 @@ pub fn find(services: &[&Service], limit: usize) -> Links {
                 Access::Subscribes(pattern) => (&mut subscribes, pattern),
                 Access::Calls(pattern) => (&mut calls, pattern),
                 Access::Answers(pattern) => (&mut answers, pattern),
-                Access::Owns(_) | Access::Reads(_) | Access::Consumes(_) | Access::Audits(_) => {
+                Access::Owns(_)
+                | Access::Reads(_)
+                | Access::OwnsStore(_)
+                | Access::ReadsStore(_)
+                | Access::Consumes(_)
+                | Access::Audits(_) => {
                     continue;
                 }
             };

@@ -86,6 +86,8 @@ pub fn check(tables: Vec<NamingEntry>, drafts: &[Draft], problems: &Collector) {
                     (&requests, pattern.to_string(), any(requests.as_ref(), fits))
                 }
                 Access::Reads(_)
+                | Access::OwnsStore(_)
+                | Access::ReadsStore(_)
                 | Access::Subscribes(_)
                 | Access::Calls(_)
                 | Access::Consumes(_)

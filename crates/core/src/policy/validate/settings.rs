@@ -12,10 +12,12 @@ use crate::diagnostics::toml::nearest;
 use crate::diagnostics::{Collector, Problem, Span, Spanned};
 use crate::grant::{self, AuditStreams};
 use crate::policy::document::{GrantEntries, SettingEntries};
-use crate::policy::model::{Access, Bucket, ConsumerName, Location, Rule, StreamName};
+use crate::policy::model::{
+    Access, Bucket, ConsumerName, Location, Rule, STORE_PREFIX, StreamName,
+};
 use solewriter_types::audit_event::{PRODUCER, SUBJECT_ROOT};
 use solewriter_types::connection_type::ConnectionType;
-use solewriter_types::keyspace::{Keyspace, KeyspaceError};
+use solewriter_types::keyspace::{BucketName, Keyspace, KeyspaceError};
 use solewriter_types::subject::{Pattern, SubjectError};
 
 /// The most rules that a policy may come to, with roles and `reads = ["*"]` written out.
@@ -197,7 +199,11 @@ pub fn rules(entries: &GrantEntries, scope: &Scope<'_>) -> (Vec<Rule>, Vec<Place
         places.push(Place { span: span.clone(), everything });
     };
     for entry in &entries.owns {
-        if let Some(keyspace) = keyspace(entry, scope) {
+        if let Some(name) = text(entry, scope).strip_prefix(STORE_PREFIX) {
+            if let Some(store) = store(name, entry, scope) {
+                add(Access::OwnsStore(store), &entry.span, false);
+            }
+        } else if let Some(keyspace) = keyspace(entry, scope) {
             add(Access::Owns(keyspace), &entry.span, false);
         }
     }
@@ -206,6 +212,10 @@ pub fn rules(entries: &GrantEntries, scope: &Scope<'_>) -> (Vec<Rule>, Vec<Place
             for bucket in scope.buckets {
                 let keyspace = Keyspace::whole(bucket.name.clone());
                 add(Access::Reads(keyspace), &entry.span, true);
+            }
+        } else if let Some(name) = text(entry, scope).strip_prefix(STORE_PREFIX) {
+            if let Some(store) = store(name, entry, scope) {
+                add(Access::ReadsStore(store), &entry.span, false);
             }
         } else if let Some(keyspace) = keyspace(entry, scope) {
             add(Access::Reads(keyspace), &entry.span, false);
@@ -281,6 +291,18 @@ fn text<'e>(entry: &'e Spanned<String>, scope: &Scope<'_>) -> Cow<'e, str> {
     } else {
         Cow::Borrowed(&entry.value)
     }
+}
+
+fn store(name: &str, entry: &Spanned<String>, scope: &Scope<'_>) -> Option<BucketName> {
+    if let Ok(store) = BucketName::parse(name) {
+        return Some(store);
+    }
+    scope.problems.push(
+        Problem::error("bad-store", format!("`{}` cannot name an object store", shown(name)))
+            .at(&entry.span, "")
+            .help("write `store:` and a name of letters, digits, `_` and `-`: \"store:invoices\""),
+    );
+    None
 }
 
 fn keyspace(entry: &Spanned<String>, scope: &Scope<'_>) -> Option<Keyspace> {

@@ -54,7 +54,12 @@ fn check_leafnode(draft: &Draft, problems: &Collector) {
     let kept = |access: &Access| {
         matches!(
             access,
-            Access::Owns(_) | Access::Reads(_) | Access::Consumes(_) | Access::Audits(_)
+            Access::Owns(_)
+                | Access::Reads(_)
+                | Access::OwnsStore(_)
+                | Access::ReadsStore(_)
+                | Access::Consumes(_)
+                | Access::Audits(_)
         )
     };
     if let Some((rule, kept)) = find(kept) {
@@ -119,6 +124,8 @@ fn check_deputy(draft: &Draft, problems: &Collector) {
     let Some((_, answers)) = answers else { return };
     let (does, also, choice) = if let Some((_, owns)) = find(|a| matches!(a, Access::Owns(_))) {
         ("owns a keyspace", owns, "and may choose a key of this")
+    } else if let Some((_, owns)) = find(|a| matches!(a, Access::OwnsStore(_))) {
+        ("owns an object store", owns, "and may choose an object of this")
     } else if let Some((_, consumes)) = find(|a| matches!(a, Access::Consumes(_))) {
         (
             "consumes messages",
@@ -162,6 +169,8 @@ pub fn check_counterparts(
                 Access::Publishes(pattern) => offered.published.tree.insert(pattern, 0, 0),
                 Access::Answers(pattern) => offered.answered.tree.insert(pattern, 0, 0),
                 Access::Reads(_)
+                | Access::OwnsStore(_)
+                | Access::ReadsStore(_)
                 | Access::Subscribes(_)
                 | Access::Calls(_)
                 | Access::Consumes(_)
