@@ -1,11 +1,12 @@
-//! Streams and their consumers: who consumes what a policy says, and nobody else does.
+//! Streams, their consumers and object stores: who uses what a policy says, and nobody else does.
 
 use std::process::Command;
 
 use async_nats::jetstream::consumer::{PullConsumer, pull};
-use async_nats::jetstream::{self, AckKind, stream};
+use async_nats::jetstream::{self, AckKind, object_store, stream};
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
+use tokio::io::AsyncReadExt as _;
 
 use super::clients::python;
 use super::deployment::{DEADLINE, Deployment, Prepared, Violation, eventually};
@@ -21,6 +22,16 @@ filter = ["events.orders.>"]
 
 [stream.EVENTS.consumer.billing]
 filter = ["events.orders.>"]
+
+[store.invoices]
+
+[service.invoices]
+nkeys = ["{invoices}"]
+owns = ["store:invoices"]
+
+[service.archive]
+nkeys = ["{archive}"]
+reads = ["store:invoices"]
 
 [service.orders]
 nkeys = ["{orders}"]
@@ -38,8 +49,10 @@ consumes = ["EVENTS/billing"]
 /// A deployment whose services reach the stream; the admin made it, with its consumers.
 async fn start(version: &'static str, more: &str) -> Deployment {
     let exports = r#"{ service: "$JS.ACK.>", accounts: [ APP ] }
+      { service: "$O.>", accounts: [ APP ] }
       { service: "events.>", accounts: [ APP ] }"#;
     let imports = r#"{ service: { account: STATE, subject: "$JS.ACK.>" } }
+      { service: { account: STATE, subject: "$O.>" } }
       { service: { account: STATE, subject: "events.>" } }"#;
     let (export, import) = (
         r#"{ service: "$JS.FC.>", accounts: [ APP ] }"#,
@@ -224,6 +237,116 @@ async fn nobody_touches_anothers_consumer(version: &'static str) {
     billing.publish(&ack, b"").await.unwrap();
     eventually("the message to be acknowledged", async || {
         (state(&deployment, "billing").await["pending"] == 0).then_some(())
+    })
+    .await;
+}
+
+async fn create_store(deployment: &Deployment) {
+    let config = object_store::Config {
+        bucket: "invoices".to_owned(),
+        storage: stream::StorageType::Memory,
+        ..Default::default()
+    };
+    deployment.admin().await.create_object_store(config).await.unwrap();
+}
+
+/// The names of the objects, as the admin sees them.
+async fn objects(deployment: &Deployment) -> Vec<String> {
+    let store = deployment.admin().await.get_object_store("invoices").await.unwrap();
+    let mut list = store.list().await.unwrap();
+    let mut names = Vec::new();
+    while let Some(object) = list.next().await {
+        names.push(object.unwrap().name);
+    }
+    names
+}
+
+async fn read_object(context: &jetstream::Context, name: &str) -> usize {
+    let store = context.get_object_store("invoices").await.unwrap();
+    let mut content = Vec::new();
+    store.get(name).await.unwrap().read_to_end(&mut content).await.unwrap();
+    content.len()
+}
+
+on_every_server!(objects_are_written_by_their_owner_and_read_by_readers);
+async fn objects_are_written_by_their_owner_and_read_by_readers(version: &'static str) {
+    const SIZE: usize = 2_000_000;
+    let deployment = start(version, "").await;
+    create_store(&deployment).await;
+    let connect = async |name: &str| {
+        let (client, _) =
+            operations::connect(deployment.url(), &deployment.service(name)).await.unwrap();
+        jetstream::new(client)
+    };
+    let (owner, reader) = (connect("invoices").await, connect("archive").await);
+    let store = owner.get_object_store("invoices").await.unwrap();
+    for name in ["kept", "gone"] {
+        // Twice: what was there before is purged.
+        for _ in 0..2 {
+            store.put(name, &mut vec![7; SIZE].as_slice()).await.unwrap();
+        }
+    }
+    assert_eq!(read_object(&owner, "kept").await, SIZE);
+    assert_eq!(read_object(&reader, "kept").await, SIZE);
+    store.delete("gone").await.unwrap();
+    assert_eq!(objects(&deployment).await, ["kept"]);
+    let seen = reader.get_object_store("invoices").await.unwrap();
+    assert_eq!(seen.list().await.unwrap().next().await.unwrap().unwrap().name, "kept");
+
+    for (service, operations) in [("invoices", "put get list delete"), ("archive", "get list")] {
+        let (url, who) = (deployment.url().to_owned(), deployment.service(service));
+        let output = tokio::task::spawn_blocking(move || {
+            let (folder, python) = python();
+            let mut command = Command::new(python);
+            command.arg(folder.join("objects.py")).args(["--server", &url, "--inbox"]);
+            command.arg(format!("_INBOX.{}", who.name)).arg("--seed-file").arg(&who.seed_file);
+            command.arg("invoices").args(operations.split(' ')).output().unwrap()
+        })
+        .await
+        .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    assert_eq!(deployment.violations(), []);
+}
+
+on_every_server!(nobody_writes_anothers_objects);
+async fn nobody_writes_anothers_objects(version: &'static str) {
+    let deployment = start(version, "").await;
+    create_store(&deployment).await;
+    let admin = deployment.admin().await;
+    let store = admin.get_object_store("invoices").await.unwrap();
+    store.put("kept", &mut [7; 10].as_slice()).await.unwrap();
+    let before = admin.get_stream("OBJ_invoices").await.unwrap().cached_info().clone();
+    let subjects = [
+        "$O.invoices.C.x",
+        "$O.invoices.M.a2VwdA==",
+        "$JS.API.STREAM.PURGE.OBJ_invoices",
+        "$JS.API.STREAM.UPDATE.OBJ_invoices",
+        "$JS.API.STREAM.DELETE.OBJ_invoices",
+        "$JS.API.STREAM.MSG.DELETE.OBJ_invoices",
+    ];
+    for service in ["archive", "shipping"] {
+        let mut raw = Raw::login(&deployment, &deployment.service(service)).await;
+        for subject in subjects {
+            let said = raw.publish(subject, b"").await;
+            assert_eq!(said, Err(format!("Permissions Violation for Publish to \"{subject}\"")));
+        }
+    }
+    // Not even the owner seals it, and who has no store asks nothing of the account.
+    let mut owner = Raw::login(&deployment, &deployment.service("invoices")).await;
+    assert!(owner.publish("$JS.API.STREAM.UPDATE.OBJ_invoices", b"").await.is_err());
+    let mut shipping = Raw::login(&deployment, &deployment.service("shipping")).await;
+    for subject in ["$JS.API.INFO", "$JS.API.STREAM.NAMES", "$JS.API.STREAM.INFO.OBJ_invoices"] {
+        assert!(shipping.publish(subject, b"").await.is_err(), "{subject}");
+    }
+    let after = admin.get_stream("OBJ_invoices").await.unwrap().cached_info().clone();
+    assert_eq!(after.state, before.state);
+    assert_eq!(after.config, before.config);
+    // The owner's put is stored: the subjects above are those that write.
+    owner.publish("$O.invoices.C.x", b"mine").await.unwrap();
+    eventually("the owner's chunk to be stored", async || {
+        let stream = admin.get_stream("OBJ_invoices").await.unwrap();
+        (stream.cached_info().state.messages == before.state.messages + 1).then_some(())
     })
     .await;
 }
