@@ -7,7 +7,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::config::{DefaultValue, Kind, SETTINGS, Setting, TABLES};
-use solewriter_core::policy::model::{Discard, Storage};
+use solewriter_core::policy::model::{Ack, Deliver, Discard, Feature, Replay, Retention, Storage};
 use solewriter_types::connection_type::ConnectionType;
 
 /// A name of a service or role.
@@ -45,6 +45,24 @@ pub fn policy() -> String {
                  like. One that is owned or read must be declared; an empty table takes the \
                  defaults.",
                 &bucket(),
+            ),
+        ),
+        (
+            "stream",
+            named(
+                NAME,
+                "Streams. `[stream.NAME]`: a stream that exists, what it keeps and what it must be \
+                 like. No two streams share a subject, and each subject has one writer.",
+                &stream(),
+            ),
+        ),
+        (
+            "store",
+            named(
+                BUCKET,
+                "Object stores. `[store.NAME]`: an object store that exists, and what its stream \
+                 must be like.",
+                &store(),
             ),
         ),
         (
@@ -168,6 +186,14 @@ fn grants() -> Map<String, Value> {
         ),
         ("calls", subjects("Subjects that it may send requests to.")),
         (
+            "consumes",
+            list(
+                "Durable consumers that it takes messages from, with their streams: \
+                 `EVENTS/shipping`.",
+                &json!({ "type": "string", "pattern": "^[A-Za-z0-9_{}-]{1,73}/[A-Za-z0-9_{}-]{1,73}$" }),
+            ),
+        ),
+        (
             "audits",
             list(
                 "Audit streams that it reads, by name (`[audit] stream` of the settings).",
@@ -182,7 +208,7 @@ const SUBJECT: &str = r"^[^\s$_*>.][^\s.]*(\.[^\s.]+)*$|^\{service\}";
 
 fn keyspace(everything: bool) -> Value {
     // In a role, `{service}` stands for a name.
-    let name = r"^[A-Za-z0-9_{}-]+(/\S+)?$";
+    let name = r"^[A-Za-z0-9_{}-]+(/\S+)?$|^store:[A-Za-z0-9_{}-]+$";
     let pattern = if everything { format!(r"{name}|^\*$") } else { name.to_owned() };
     json!({ "type": "string", "pattern": pattern })
 }
@@ -234,12 +260,170 @@ fn settings_of() -> Map<String, Value> {
     ])
 }
 
-fn bucket() -> Map<String, Value> {
-    let flag = |about: &str, default: bool| json!({ "type": "boolean", "default": default, "description": about });
-    let number = |about: &str, most: u8| json!({ "type": "integer", "minimum": 1, "maximum": most, "default": 1, "description": about });
+fn flag(about: &str, default: bool) -> Value {
+    json!({ "type": "boolean", "default": default, "description": about })
+}
+
+fn count(about: &str) -> Value {
+    json!({ "type": "integer", "minimum": 1, "description": about })
+}
+
+/// One of these words; the first is the default.
+fn word(about: &str, words: &[&str]) -> Value {
+    json!({ "enum": words, "default": words.first(), "description": about })
+}
+
+fn replicas() -> Value {
+    json!({
+        "type": "integer",
+        "minimum": 1,
+        "maximum": 5,
+        "default": 1,
+        "description": "On how many servers it is kept.",
+    })
+}
+
+fn storage() -> Value {
+    word("Where it is kept.", &[Storage::File.as_str(), Storage::Memory.as_str()])
+}
+
+fn stream() -> Map<String, Value> {
+    let subject = json!({ "type": "string", "pattern": SUBJECT });
+    let mut keys = object([
+        ("description", text("What is in it, for people.")),
+        ("subjects", list("What it keeps, such as `events.>`.", &subject)),
+        (
+            "retention",
+            word(
+                "How long it keeps a message: up to its limits, until every consumer that wants it \
+                 has acknowledged it, or until one consumer has.",
+                &[Retention::Limits, Retention::Interest, Retention::WorkQueue]
+                    .map(Retention::as_str),
+            ),
+        ),
+        ("max_age", duration("How long a message is kept. Absent: any time.")),
+        ("max_bytes", size("The largest size of the stream. Absent: no cap.")),
+        ("max_messages", count("How many messages it keeps. Absent: no cap.")),
+        ("max_per_subject", count("How many messages of one subject it keeps. Absent: no cap.")),
+        ("max_message_size", size("The largest message. Absent: the server's limit.")),
+        (
+            "discard",
+            word(
+                "What a full stream does: drop the oldest message, or refuse a new one.",
+                &[Discard::Old, Discard::New].map(Discard::as_str),
+            ),
+        ),
+        (
+            "duplicate_window",
+            duration("For how long a message id is remembered. With several writers: 100ms."),
+        ),
+        ("storage", storage()),
+        ("compression", flag("Whether it is compressed on disk.", false)),
+        ("replicas", replicas()),
+        ("direct", flag("Direct gets: any server that has the stream answers.", true)),
+        (
+            "writers",
+            word("Whether several services may write one subject of it.", &["one", "many"]),
+        ),
+        ("reason", text("Why there are many writers; it shows in every report.")),
+        (
+            "consumer",
+            named(NAME, "Durable pull consumers. `[stream.NAME.consumer.CONSUMER]`.", &consumer()),
+        ),
+    ]);
+    for feature in Feature::ALL {
+        let (major, minor) = feature.since();
+        let about = match feature {
+            Feature::MessageTtl => "Whether a message may say how long it is kept.",
+            Feature::Counters => "Whether its messages count.",
+            Feature::Schedules => {
+                "Whether a message may say when another one is stored. One writing service alone."
+            }
+            Feature::Atomic => {
+                "Whether several messages may be stored all together or not at all. One writing \
+                 service alone."
+            }
+            Feature::FastBatches => {
+                "Whether many messages may be stored with few acknowledgements. One writing service \
+                 alone."
+            }
+        };
+        let about = format!("{about} From nats-server {major}.{minor} on.");
+        keys.insert(feature.as_str().to_owned(), flag(&about, false));
+    }
+    keys
+}
+
+fn consumer() -> Map<String, Value> {
+    let subject = json!({ "type": "string", "pattern": SUBJECT });
+    object([
+        ("description", text("What it is for, for people.")),
+        ("filter", nonempty(list("What it delivers of its stream. Absent: all of it.", &subject))),
+        (
+            "ack",
+            word(
+                "Which messages it wants acknowledged. A work queue needs `explicit`.",
+                &[Ack::Explicit, Ack::All, Ack::None].map(Ack::as_str),
+            ),
+        ),
+        ("ack_wait", duration("After what time a message is delivered again. Absent: 30 seconds.")),
+        ("max_deliver", count("How often a message is delivered. Absent: any number of times.")),
+        (
+            "backoff",
+            list(
+                "The times between deliveries, in place of `ack_wait`.",
+                &duration("A time between two deliveries."),
+            ),
+        ),
+        (
+            "max_ack_pending",
+            count("How many messages may wait for acknowledgements. Absent: the server's limit."),
+        ),
+        (
+            "deliver",
+            word(
+                "Where it begins in the stream. A work queue needs `all`; `last_per_subject` needs \
+                 a `filter`.",
+                &[Deliver::All, Deliver::Last, Deliver::New, Deliver::LastPerSubject]
+                    .map(Deliver::as_str),
+            ),
+        ),
+        (
+            "replay",
+            word(
+                "How fast it delivers: at once, or as the messages once came.",
+                &[Replay::Instant, Replay::Original].map(Replay::as_str),
+            ),
+        ),
+        ("inactive", duration("After what time without use the server deletes it. Absent: never.")),
+        ("shared", text("Why several services use it. Absent: one service does.")),
+    ])
+}
+
+fn store() -> Map<String, Value> {
     object([
         ("description", text("What is in it, for people.")),
-        ("history", number("How many values are kept for each key.", 64)),
+        ("ttl", duration("How long an object is kept. Absent: for ever.")),
+        ("max_bytes", size("The largest size of the store. Absent: no cap.")),
+        ("replicas", replicas()),
+        ("storage", storage()),
+        ("compression", flag("Whether it is compressed on disk.", false)),
+    ])
+}
+
+fn bucket() -> Map<String, Value> {
+    object([
+        ("description", text("What is in it, for people.")),
+        (
+            "history",
+            json!({
+                "type": "integer",
+                "minimum": 1,
+                "maximum": 64,
+                "default": 1,
+                "description": "How many values are kept for each key.",
+            }),
+        ),
         ("ttl", duration("How long a value is kept. Absent: for ever.")),
         (
             "key_ttl",
@@ -259,15 +443,8 @@ fn bucket() -> Map<String, Value> {
         ),
         ("max_value_size", size("The largest value. Absent: the server's limit.")),
         ("max_bytes", size("The largest size of the bucket. Absent: no cap.")),
-        ("replicas", number("On how many servers it is kept.", 5)),
-        (
-            "storage",
-            json!({
-                "enum": [Storage::File.as_str(), Storage::Memory.as_str()],
-                "default": Storage::File.as_str(),
-                "description": "Where it is kept.",
-            }),
-        ),
+        ("replicas", replicas()),
+        ("storage", storage()),
         ("compression", flag("Whether it is compressed on disk.", false)),
         (
             "discard",

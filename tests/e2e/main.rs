@@ -85,6 +85,7 @@ mod seeds;
 mod sessions;
 mod stream_clients;
 mod stream_facts;
+mod streams;
 mod subjects;
 mod swaps;
 mod sweeps;

@@ -8,8 +8,9 @@ use std::path::Path;
 use solewriter::policy_source::directory::Directory;
 use solewriter_core::diagnostics::render::Style;
 use solewriter_core::diagnostics::{Problems, SourceFile};
-use solewriter_core::policy::model::{Bucket, Policy, Service};
+use solewriter_core::policy::model::{Bucket, Policy, Service, Store, Stream};
 use solewriter_core::policy::validate::{DEFAULTS_FILE, Validated, validate};
+use solewriter_types::subject::Pattern;
 
 /// Set to anything, writes what is found instead of comparing.
 const UPDATE: &str = "UPDATE_FIXTURES";
@@ -71,8 +72,81 @@ fn problems(found: &Result<Validated, Problems>) -> String {
 /// What the policy comes to, one service after another.
 fn describe(policy: &Policy) -> String {
     let buckets: String = policy.buckets().iter().map(describe_bucket).collect();
+    let streams: String = policy.streams().iter().map(describe_stream).collect();
+    let stores: String = policy.stores().iter().map(describe_store).collect();
     let services: String = policy.services().iter().map(describe_service).collect();
-    buckets + &services
+    buckets + &streams + &stores + &services
+}
+
+fn describe_stream(stream: &Stream) -> String {
+    let subjects: Vec<&str> = stream.subjects.iter().map(Pattern::as_str).collect();
+    let mut text = format!(
+        "stream {}: {}, {}, age {:?}, duplicates {:?}, {} x{}, discard {}",
+        stream.name,
+        subjects.join(" "),
+        stream.retention.as_str(),
+        stream.max_age,
+        stream.duplicate_window,
+        stream.storage.as_str(),
+        stream.replicas,
+        stream.discard.as_str()
+    );
+    for (name, most) in [
+        ("bytes", stream.max_bytes),
+        ("messages", stream.max_messages),
+        ("of a subject", stream.max_per_subject),
+        ("of a message", stream.max_message_size),
+    ] {
+        if let Some(most) = most {
+            let _ = write!(text, ", {name} {most}");
+        }
+    }
+    for (name, set) in [("compression", stream.compression), ("direct", stream.direct)] {
+        if set {
+            let _ = write!(text, ", {name}");
+        }
+    }
+    for feature in &stream.features {
+        let (major, minor) = feature.since();
+        let _ = write!(text, ", {} ({major}.{minor})", feature.as_str());
+    }
+    if let Some(reason) = &stream.many_writers {
+        let _ = write!(text, ", many writers: {reason}");
+    }
+    text.push('\n');
+    for consumer in &stream.consumers {
+        assert_eq!(stream.consumer(consumer.name.as_str()), Some(consumer));
+        let filter: Vec<&str> = consumer.filter.iter().map(Pattern::as_str).collect();
+        let _ = writeln!(
+            text,
+            "  consumer {}: [{}], ack {} within {:?} {:?}, deliveries {:?}, pending {:?}, {} {}, \
+             inactive {:?}, shared {:?}",
+            consumer.name,
+            filter.join(" "),
+            consumer.ack.as_str(),
+            consumer.ack_wait,
+            consumer.backoff,
+            consumer.max_deliver,
+            consumer.max_ack_pending,
+            consumer.deliver.as_str(),
+            consumer.replay.as_str(),
+            consumer.inactive,
+            consumer.shared,
+        );
+    }
+    text
+}
+
+fn describe_store(store: &Store) -> String {
+    format!(
+        "store {}: ttl {:?}, all {:?}, {} x{}, compression {}\n",
+        store.name,
+        store.ttl,
+        store.max_bytes,
+        store.storage.as_str(),
+        store.replicas,
+        store.compression
+    )
 }
 
 fn describe_bucket(bucket: &Bucket) -> String {

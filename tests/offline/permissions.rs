@@ -4,8 +4,9 @@ use proptest::prelude::*;
 use solewriter_core::diagnostics::SourceFile;
 use solewriter_core::diagnostics::render::Style;
 use solewriter_core::grant::{AuditStreams, Defaults, Grant, Side, never_granted};
-use solewriter_core::policy::model::{Access, Policy, StreamName};
+use solewriter_core::policy::model::{Access, ConsumerName, Policy, StreamName};
 use solewriter_core::policy::validate::{validate, validate_for};
+use solewriter_types::kv_operation::{READING_STORES, consuming, writing_store};
 use solewriter_types::subject::Pattern;
 
 fn defaults() -> Defaults {
@@ -158,13 +159,59 @@ fn entry() -> impl Strategy<Value = String> {
     )
 }
 
+/// Streams and consumers whose names are words of the API, of other names, or of each other.
+const CONSUMERS: [(&str, [&str; 2]); 4] = [
+    ("S", ["c", "INFO"]),
+    ("CREATE", ["c", "S"]),
+    ("API", ["STREAM", "1a"]),
+    ("ACK", ["API", "c"]),
+];
+
+/// Mostly a declared consumer.
+fn consumed() -> impl Strategy<Value = String> {
+    let declared =
+        CONSUMERS.iter().flat_map(|(s, consumers)| consumers.map(|c| format!("{s}/{c}")));
+    let declared: Vec<String> = declared.collect();
+    prop_oneof![
+        20 => prop::sample::select(declared),
+        1 => prop::sample::select(vec!["S/*", "*/c", "S/>", "1/5", "S", "S/c/c", "_/c", "KV_b/c", "S/c.c"])
+            .prop_map(str::to_owned),
+    ]
+}
+
+/// Sometimes a declared object store.
+fn store() -> impl Strategy<Value = Option<(&'static str, String)>> {
+    let verb = prop::sample::select(vec!["owns", "reads"]);
+    prop::option::weighted(
+        0.4,
+        (verb, prop_oneof![9 => "a|KV_b", 1 => "[b*>.$/]{1,2}".prop_map(String::from)]),
+    )
+}
+
 fn hostile_policy() -> impl Strategy<Value = String> {
     let verb =
         prop::sample::select(vec!["owns", "reads", "publishes", "subscribes", "answers", "calls"]);
     let rules =
         proptest::collection::btree_map(verb, proptest::collection::vec(entry(), 1..3), 0..4);
+    let rules = (rules, proptest::collection::vec(consumed(), 0..2), store()).prop_map(
+        |(mut rules, consumed, store)| {
+            rules.insert("consumes", consumed);
+            if let Some((verb, store)) = store {
+                let list: &mut Vec<String> = rules.entry(verb).or_default();
+                list.push(format!("store:{store}"));
+            }
+            rules
+        },
+    );
     proptest::collection::vec(rules, 1..4).prop_map(|services| {
         let mut text = String::from("[bucket.a]\n");
+        text.push_str("[store.a]\n[store.KV_b]\n");
+        for (stream, consumers) in CONSUMERS {
+            text.push_str(&format!("[stream.{stream}]\nsubjects = [\"kept.{stream}.>\"]\n"));
+            for consumer in consumers {
+                text.push_str(&format!("[stream.{stream}.consumer.{consumer}]\nshared = \"test\"\n"));
+            }
+        }
         for bucket in ["b", "c"] {
             text.push_str(&format!(
                 "[bucket.{bucket}]\npart_owners = true\nrollup = false\nduplicate_window = \"100ms\"\n"
@@ -196,7 +243,12 @@ proptest! {
             for side in [Side::Publish, Side::Subscribe] {
                 for permission in grant.permissions(side) {
                     let subject = &permission.subject;
-                    prop_assert_eq!(never_granted(side, subject), None, "{}\n{}", subject, &text);
+                    let of_store = READING_STORES.contains(&subject.as_str())
+                        && service.rules.iter().any(|rule| {
+                            matches!(rule.access, Access::OwnsStore(_) | Access::ReadsStore(_))
+                        });
+                    let never = never_granted(side, subject);
+                    prop_assert!(of_store || never.is_none(), "{never:?} {subject}\n{text}");
                     prop_assert!(!subject.starts_with_wildcard(), "{}\n{}", subject, &text);
                     if side == Side::Subscribe && subject.first_token() == "_INBOX" {
                         prop_assert_eq!(subject.as_str(), format!("_INBOX.{}.>", service.name));
@@ -213,13 +265,18 @@ proptest! {
         let mut written: Vec<(&str, Pattern)> = Vec::new();
         for service in policy.services() {
             let grant = Grant::of(service, &defaults()).unwrap();
-            let own: Vec<Pattern> = service.rules.iter().filter_map(|rule| match &rule.access {
-                Access::Owns(keyspace) => Some(Pattern::parse(&keyspace.subjects()).unwrap()),
-                _ => None,
-            }).collect();
+            let own: Vec<Pattern> = service.rules.iter().flat_map(|rule| match &rule.access {
+                Access::Owns(keyspace) => vec![keyspace.subjects()],
+                Access::OwnsStore(store) => {
+                    writing_store(store.as_str()).map(|(_, subject)| subject).to_vec()
+                }
+                _ => Vec::new(),
+            }).map(|subject| Pattern::parse(&subject).unwrap()).collect();
             for permission in grant.permissions(Side::Publish) {
                 let subject = &permission.subject;
-                if subject.first_token() != "$KV" {
+                let store = subject.as_str().starts_with("$O.")
+                    || subject.as_str().starts_with("$JS.API.STREAM.PURGE.OBJ_");
+                if subject.first_token() != "$KV" && !store {
                     continue;
                 }
                 prop_assert!(own.contains(subject), "{} writes {subject}\n{text}", service.name);
@@ -230,6 +287,107 @@ proptest! {
                 written.push((&service.name, subject.clone()));
             }
         }
+    }
+}
+
+#[test]
+fn who_reads_a_store_gets_no_way_to_write_it() {
+    let lists = |rules: &str| {
+        let text = format!("[store.b]\n[service.s]\n{rules}\n");
+        let policy = policy(&text).expect(&text);
+        let grant = Grant::of(policy.service("s").unwrap(), &defaults()).unwrap();
+        serde_json::to_value(grant.claims()).unwrap()["pub"]["allow"].clone()
+    };
+    let read = [
+        "$JS.API.CONSUMER.CREATE.OBJ_b",
+        "$JS.API.CONSUMER.CREATE.OBJ_b.*.$O.b.>",
+        "$JS.API.CONSUMER.DELETE.OBJ_b.*",
+        "$JS.API.CONSUMER.INFO.OBJ_b.*",
+        "$JS.API.DIRECT.GET.OBJ_b",
+        "$JS.API.DIRECT.GET.OBJ_b.$O.b.M.*",
+        "$JS.API.INFO",
+        "$JS.API.STREAM.INFO.OBJ_b",
+        "$JS.API.STREAM.MSG.GET.OBJ_b",
+        "$JS.API.STREAM.NAMES",
+        "$JS.FC.*.*.OBJ_b.>",
+        "$JS.FC.OBJ_b.>",
+    ];
+    assert_eq!(lists("reads = [\"store:b\"]"), serde_json::json!(read));
+    let mut all = read.to_vec();
+    all.extend(["$JS.API.STREAM.PURGE.OBJ_b", "$O.b.C.*", "$O.b.M.*"]);
+    all.sort_unstable();
+    assert_eq!(lists("owns = [\"store:b\"]"), serde_json::json!(all));
+}
+
+#[test]
+fn who_consumes_asks_that_consumer_and_acknowledges_for_it() {
+    let text = "[stream.EVENTS]\nsubjects = [\"events.>\"]\n[stream.EVENTS.consumer.shipping]\n\
+                [service.s]\nconsumes = [\"EVENTS/shipping\"]\n";
+    let policy = policy(text).expect(text);
+    let grant = Grant::of(policy.service("s").unwrap(), &defaults()).unwrap();
+    let claims = serde_json::to_value(grant.claims()).unwrap();
+    assert_eq!(
+        serde_json::json!({"pub": claims["pub"], "sub": claims["sub"]}),
+        serde_json::json!({
+            "pub": {"allow": [
+                "$JS.ACK.*.*.EVENTS.shipping.>",
+                "$JS.ACK.EVENTS.shipping.>",
+                "$JS.API.CONSUMER.INFO.EVENTS.shipping",
+                "$JS.API.CONSUMER.MSG.NEXT.EVENTS.shipping",
+            ]},
+            "sub": {"allow": ["_INBOX.s.>"]},
+        })
+    );
+}
+
+/// Of two consumers, neither form of one's acknowledgements is one of the other's.
+#[test]
+fn no_acknowledgement_is_another_consumers() {
+    let of = |name: &str| {
+        let name = ConsumerName::parse(name).unwrap();
+        consuming(name.stream().as_str(), name.consumer().as_str()).map(|(_, subject)| subject)
+    };
+    // As nats-server writes them: older and newer form.
+    let acks = |name: &str| {
+        let name = name.replace('/', ".");
+        ["", "_.Vb6IuEH0.", "hub.Vb6IuEH0."].map(|before| {
+            let subject = format!("$JS.ACK.{before}{name}.1.5.1.1790000000000000000.0");
+            Pattern::parse(&subject).unwrap()
+        })
+    };
+    let names = ["S/c", "S/d", "T/c", "c/S", "ACK/API", "API/c", "a1/5b", "hub/c", "S/S"];
+    for mine in names {
+        for theirs in names {
+            for ack in acks(theirs) {
+                let reached = of(mine)
+                    .iter()
+                    .any(|granted| ack.is_subset_of(&Pattern::parse(granted).unwrap()));
+                assert_eq!(reached, mine == theirs, "{mine} {ack}");
+            }
+        }
+    }
+    for name in
+        ["1/5", "S/5", "5/S", "_/c", "S/_", "S/*", "*/c", "S/>", "KV_b/c", "S", "S/c/d", "/c", "S/"]
+    {
+        assert!(ConsumerName::parse(name).is_err(), "{name}");
+    }
+    for never in [
+        "$JS.ACK.>",
+        "$JS.ACK.S.>",
+        "$JS.ACK.S.*.>",
+        "$JS.ACK.*.c.>",
+        "$JS.ACK.*.*.*.c.>",
+        "$JS.ACK.*.*.S.>",
+        "$JS.ACK.*.*.1.5.>",
+        "$JS.ACK.S.c",
+        "$JS.ACK.S.c.*",
+        "$JS.ACK._.*.S.c.>",
+        "$JS.*.ACK.S.c.>",
+        "$JS.hub.ACK.S.c.>",
+        "$JS.ACK.KV_b.c.>",
+    ] {
+        let pattern = Pattern::parse(never).unwrap();
+        assert!(never_granted(Side::Publish, &pattern).is_some(), "{never}");
     }
 }
 

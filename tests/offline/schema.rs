@@ -75,6 +75,13 @@ fn a_policy_s_tables_have_the_keys_that_are_read() {
         ("[service.x]\n", "", "/properties/service/additionalProperties"),
         ("[role.x]\n", "", "/properties/role/additionalProperties"),
         ("[bucket.x]\n", "", "/properties/bucket/additionalProperties"),
+        ("[stream.x]\n", "", "/properties/stream/additionalProperties"),
+        (
+            "[stream.x.consumer.y]\n",
+            "",
+            "/properties/stream/additionalProperties/properties/consumer/additionalProperties",
+        ),
+        ("[store.x]\n", "", "/properties/store/additionalProperties"),
         ("[defaults]\n", "", "/properties/defaults"),
         ("[naming]\n", "", "/properties/naming"),
         ("[[naming.except]]\n", "", "/properties/naming/properties/except/items"),

@@ -149,6 +149,60 @@ pub fn flow_control(stream: &str) -> [String; 2] {
     [format!("{FLOW}{stream}.>"), format!("{FLOW}*.*.{stream}.>")]
 }
 
+/// What a client publishes to when it reads an object store.
+///
+/// nats.py and nats.go find the stream by `STREAM.NAMES`, and nats.js asks for the account's usage
+/// first. Both tell more than the store: the names of all streams, and how much there is.
+#[must_use]
+pub fn reading_store(store: &str) -> Vec<Needed> {
+    let stream = format!("OBJ_{store}");
+    let api = [
+        ("open the store", format!("STREAM.INFO.{stream}")),
+        ("get an object's metadata", format!("STREAM.MSG.GET.{stream}")),
+        ("get an object's metadata", format!("DIRECT.GET.{stream}")),
+        ("get an object's metadata", format!("DIRECT.GET.{stream}.$O.{store}.M.*")),
+        ("get, list, watch", format!("CONSUMER.CREATE.{stream}")),
+        ("get, list, watch", format!("CONSUMER.CREATE.{stream}.*.$O.{store}.>")),
+        ("check a watch", format!("CONSUMER.INFO.{stream}.*")),
+        ("end a get or a watch", format!("CONSUMER.DELETE.{stream}.*")),
+    ];
+    let [info, names] = READING_STORES.map(ToOwned::to_owned);
+    api.into_iter()
+        .map(|(purpose, subject)| (purpose, format!("{API}{subject}")))
+        .chain(flow_control(&stream).map(|subject| ("flow control of a get", subject)))
+        .chain([("open the store (nats.js)", info), ("find the stream (nats.py, nats.go)", names)])
+        .collect()
+}
+
+/// What libraries ask of the whole account before they use an object store.
+pub const READING_STORES: [&str; 2] = ["$JS.API.INFO", "$JS.API.STREAM.NAMES"];
+
+/// What a client publishes to when it writes an object store.
+#[must_use]
+pub fn writing_store(store: &str) -> [Needed; 3] {
+    [
+        ("put an object's content", format!("$O.{store}.C.*")),
+        ("put, delete, link, rename", format!("$O.{store}.M.*")),
+        ("remove an object's content", format!("{API}STREAM.PURGE.OBJ_{store}")),
+    ]
+}
+
+/// What a client publishes to when it takes messages from a durable pull consumer that exists.
+///
+/// Acknowledgements have two forms, as flow control has. The older one is
+/// `$JS.ACK.<stream>.<consumer>.<deliveries>.<position>.…`; the newer one has the JetStream domain,
+/// or `_`, and a hash of the account's name before the stream. The fifth and sixth token of the
+/// older form are numbers, so no name may be a number.
+#[must_use]
+pub fn consuming(stream: &str, consumer: &str) -> [Needed; 4] {
+    [
+        ("check the consumer", format!("{API}CONSUMER.INFO.{stream}.{consumer}")),
+        ("ask for the next messages", format!("{API}CONSUMER.MSG.NEXT.{stream}.{consumer}")),
+        ("acknowledge", format!("$JS.ACK.{stream}.{consumer}.>")),
+        ("acknowledge", format!("$JS.ACK.*.*.{stream}.{consumer}.>")),
+    ]
+}
+
 /// What a client publishes to when it writes a keyspace.
 #[must_use]
 pub fn writing(keyspace: &Keyspace) -> Vec<Needed> {

@@ -57,6 +57,16 @@ enum Token<'a> {
     Rest,
 }
 
+impl<'a> Token<'a> {
+    fn as_str(self) -> &'a str {
+        match self {
+            Self::Literal(text) => text,
+            Self::Any => "*",
+            Self::Rest => ">",
+        }
+    }
+}
+
 fn token(text: &str) -> Token<'_> {
     match text {
         "*" => Token::Any,
@@ -225,6 +235,34 @@ impl Pattern {
             witness.push_str(part);
         });
         both.then(|| Subject(witness.into_boxed_str()))
+    }
+
+    /// The pattern of the subjects that both match, or `None` when there is none.
+    #[must_use]
+    pub fn intersection(&self, other: &Self) -> Option<Self> {
+        let (mut mine, mut theirs) = (self.tokens(), other.tokens());
+        let mut tokens: Vec<&str> = Vec::new();
+        loop {
+            match (mine.next(), theirs.next()) {
+                (None, None) => break,
+                (None, Some(_)) | (Some(_), None) => return None,
+                (Some(Token::Rest), Some(first)) => {
+                    tokens.push(first.as_str());
+                    tokens.extend(theirs.map(Token::as_str));
+                    break;
+                }
+                (Some(first), Some(Token::Rest)) => {
+                    tokens.push(first.as_str());
+                    tokens.extend(mine.map(Token::as_str));
+                    break;
+                }
+                (Some(Token::Literal(a)), Some(Token::Literal(b))) if a != b => return None,
+                (Some(Token::Any), Some(token)) | (Some(token), Some(_)) => {
+                    tokens.push(token.as_str());
+                }
+            }
+        }
+        Some(Self(tokens.join(".").into_boxed_str()))
     }
 
     fn walk_overlap<'a>(&'a self, other: &'a Self, mut emit: impl FnMut(&'a str)) -> bool {
@@ -481,6 +519,12 @@ mod tests {
                 prop_assert!(a.overlaps(&b));
             }
             prop_assert_eq!(a.overlaps(&b), b.overlaps(&a));
+            let both = a.intersection(&b);
+            prop_assert_eq!(both.is_some(), a.overlaps(&b));
+            prop_assert_eq!(&both, &b.intersection(&a));
+            let matched = both.as_ref().is_some_and(|both| both.matches(&s));
+            prop_assert_eq!(matched, a.matches(&s) && b.matches(&s));
+            prop_assert!(both.is_none_or(|both| Pattern::parse(both.as_str()).is_ok()));
             match a.overlap(&b) {
                 Some(witness) => {
                     prop_assert!(a.matches(&witness) && b.matches(&witness), "{} {} {}", a, b, witness);

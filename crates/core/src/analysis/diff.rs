@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use crate::analysis::query::{Held, Reach, Verb, alone};
 use crate::grant::{Defaults, Grant, GrantError, Side};
-use crate::policy::model::{Access, Policy, Rule, Service};
+use crate::policy::model::{Access, Policy, Rule, STORE_PREFIX, Service};
 use solewriter_types::keyspace::Keyspace;
 use solewriter_types::subject::Pattern;
 use solewriter_types::subject::tree::{NO_BOUND, PatternTree};
@@ -310,10 +310,23 @@ fn parts(access: &Access) -> Vec<(Verb, String, Access)> {
         Access::Reads(keyspace) => {
             return vec![(Verb::Read, keyspace.to_string(), access.clone())];
         }
+        Access::OwnsStore(store) => {
+            let text = format!("{STORE_PREFIX}{store}");
+            return vec![
+                (Verb::Write, text.clone(), access.clone()),
+                (Verb::Read, text, Access::ReadsStore(store.clone())),
+            ];
+        }
+        Access::ReadsStore(store) => {
+            return vec![(Verb::Read, format!("{STORE_PREFIX}{store}"), access.clone())];
+        }
         Access::Publishes(_) => Verb::Publish,
         Access::Subscribes(_) => Verb::Subscribe,
         Access::Answers(_) => Verb::Answer,
         Access::Calls(_) => Verb::Call,
+        Access::Consumes(consumer) => {
+            return vec![(Verb::Consume, consumer.to_string(), access.clone())];
+        }
         Access::Audits(stream) => {
             return vec![(Verb::Audit, stream.to_string(), access.clone())];
         }
@@ -350,11 +363,19 @@ fn held(grant: &Grant, has: &Held<'_>, verb: Verb, access: &Access) -> Reach {
         Access::Publishes(p) | Access::Calls(p) | Access::Subscribes(p) | Access::Answers(p) => {
             p.to_string()
         }
+        Access::OwnsStore(store) => format!("$O.{store}.M.*"),
+        Access::ReadsStore(store) => format!("$JS.API.DIRECT.GET.OBJ_{store}.$O.{store}.M.*"),
+        Access::Consumes(name) => {
+            let (stream, consumer) = (name.stream(), name.consumer());
+            format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}")
+        }
         Access::Audits(stream) => format!("{}.CONSUMER.CREATE.{stream}", grant.audit().api()),
     };
     let side = match verb {
         Verb::Subscribe | Verb::Answer => Side::Subscribe,
-        Verb::Write | Verb::Read | Verb::Publish | Verb::Call | Verb::Audit => Side::Publish,
+        Verb::Write | Verb::Read | Verb::Publish | Verb::Call | Verb::Consume | Verb::Audit => {
+            Side::Publish
+        }
     };
     match Pattern::parse(&telling) {
         Ok(subject) if reach(side, &subject) != Reach::None => Reach::Part,

@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, HashMap};
 use serde::Serialize;
 
 use crate::diagnostics::{Label, Problem, Problems, Severity};
-use crate::policy::model::{Access, Location, Rule, Service};
+use crate::policy::model::{Access, Location, Rule, STORE_PREFIX, Service};
 use crate::policy::validate::Sketch;
 use solewriter_types::keyspace::Keyspace;
 
@@ -207,7 +207,7 @@ fn buckets<'s>(
         problems: Vec::new(),
         severity: None,
     };
-    for bucket in &sketch.buckets {
+    for bucket in &sketch.declared.buckets {
         let name = bucket.name.as_str();
         let problems = about.inside.get(&anchor(&bucket.at)).cloned().unwrap_or_default();
         let node = BucketNode {
@@ -270,7 +270,7 @@ struct About<'s> {
 impl<'s> About<'s> {
     fn new(sketch: &'s Sketch) -> Self {
         let services = sketch.services.iter().map(|service| &service.at);
-        let buckets = sketch.buckets.iter().map(|bucket| &bucket.at);
+        let buckets = sketch.declared.buckets.iter().map(|bucket| &bucket.at);
         let mut tables: BTreeMap<&str, Vec<Anchor<'_>>> = BTreeMap::new();
         for at in services.chain(buckets) {
             tables.entry(&at.file).or_default().push(anchor(at));
@@ -322,6 +322,10 @@ impl<'s> About<'s> {
             | Access::Subscribes(pattern)
             | Access::Answers(pattern)
             | Access::Calls(pattern) => pattern.to_string(),
+            Access::OwnsStore(store) | Access::ReadsStore(store) => {
+                format!("{STORE_PREFIX}{store}")
+            }
+            Access::Consumes(consumer) => consumer.to_string(),
             Access::Audits(stream) => stream.to_string(),
         };
         let problems = self.at.get(&anchor(&rule.at)).cloned().unwrap_or_default();

@@ -22,7 +22,7 @@ use solewriter_types::keyspace::Keyspace;
 use solewriter_types::subject::Pattern;
 use solewriter_types::subject::tree::{NO_BOUND, PatternTree};
 
-/// What one may do with a keyspace or a subject. The last three are words of a policy: a question
+/// What one may do with a keyspace or a subject. The last four are words of a policy: a question
 /// asks for what they come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Verb {
@@ -38,6 +38,8 @@ pub enum Verb {
     Answer,
     /// Send requests.
     Call,
+    /// Take messages from a durable consumer.
+    Consume,
     /// Read an audit stream.
     Audit,
 }
@@ -56,6 +58,7 @@ impl Verb {
             Self::Subscribe => "subscribe",
             Self::Answer => "answer",
             Self::Call => "call",
+            Self::Consume => "consume",
             Self::Audit => "audit",
         }
     }
@@ -122,6 +125,13 @@ impl Question {
             Verb::Read => Self::Read(keyspace()?),
             Verb::Publish | Verb::Call => Self::Publish(subject()?),
             Verb::Subscribe | Verb::Answer => Self::Subscribe(subject()?),
+            Verb::Consume => {
+                let subject = target.replacen('/', ".", 1);
+                let message = format!("`consume {target}` is not a question");
+                return Err(Problem::error("bad-question", message).help(format!(
+                    "ask for what it comes to: publish '$JS.API.CONSUMER.MSG.NEXT.{subject}'"
+                )));
+            }
             Verb::Audit => {
                 let message = format!("`audit {target}` is not a question");
                 return Err(Problem::error("bad-question", message)

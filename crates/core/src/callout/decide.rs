@@ -522,6 +522,9 @@ fn has_large_rules(service: &Service) -> bool {
         Access::Publishes(p) | Access::Subscribes(p) | Access::Answers(p) | Access::Calls(p) => {
             p.as_str().len()
         }
+        // It comes to three more subjects than a keyspace.
+        Access::OwnsStore(store) | Access::ReadsStore(store) => 3 * store.as_str().len(),
+        Access::Consumes(name) => name.stream().as_str().len() + name.consumer().as_str().len(),
         Access::Audits(stream) => stream.as_str().len(),
     };
     let bytes = |rule: &Rule| SUBJECTS_OF_RULE * (text(rule) + BESIDES);

@@ -7,11 +7,13 @@ use nats_jwt::{NatsClaims, NatsPermissions, NatsPermissionsMap};
 use serde_json::value::RawValue;
 
 use super::digest::Digest;
-use super::reserved::{Side, is_own_audit_subject, never_granted, reaches_audit};
+use super::reserved::{
+    ACKS, Side, acknowledged, is_own_audit_subject, never_granted, reaches_audit,
+};
 use super::streams::{AUDIT_SUBJECTS, AuditStreams};
 use crate::callout::claims::VERSION;
-use crate::policy::model::{Access, Rule, Service, StreamName};
-use solewriter_types::keyspace::Keyspace;
+use crate::policy::model::{Access, ConsumerName, Rule, Service, StreamName};
+use solewriter_types::keyspace::{BucketName, Keyspace};
 use solewriter_types::kv_operation::{self, Needed, inbox_prefix};
 use solewriter_types::subject::tree::PatternTree;
 use solewriter_types::subject::{Pattern, StarError, SubjectError, deny_below_stars};
@@ -373,6 +375,11 @@ impl Builder<'_> {
                 self.read(index, keyspace)
             }
             Access::Reads(keyspace) => self.read(index, keyspace),
+            Access::OwnsStore(store) => {
+                self.publish_all(index, kv_operation::writing_store(store.as_str()))?;
+                self.read_store(index, store)
+            }
+            Access::ReadsStore(store) => self.read_store(index, store),
             Access::Publishes(pattern) => {
                 self.publish(index, "publish", pattern.as_str())?;
                 self.replies(index, "acknowledgements of a stream")
@@ -388,8 +395,18 @@ impl Builder<'_> {
                 self.publish(index, "send requests", pattern.as_str())?;
                 self.replies(index, "replies")
             }
+            Access::Consumes(consumer) => self.consume(index, consumer),
             Access::Audits(stream) => self.audit(index, stream),
         }
+    }
+
+    /// Of a consumer that exists: nothing that makes or changes one.
+    fn consume(&mut self, index: usize, name: &ConsumerName) -> Result<(), GrantError> {
+        self.publish_all(
+            index,
+            kv_operation::consuming(name.stream().as_str(), name.consumer().as_str()),
+        )?;
+        self.replies(index, "replies and messages")
     }
 
     /// What an ordered consumer takes, without acknowledgements, and reading by number.
@@ -422,7 +439,16 @@ impl Builder<'_> {
         self.replies(index, "replies, values and watched changes")
     }
 
-    fn publish_all(&mut self, index: usize, needed: Vec<Needed>) -> Result<(), GrantError> {
+    fn read_store(&mut self, index: usize, store: &BucketName) -> Result<(), GrantError> {
+        self.publish_all(index, kv_operation::reading_store(store.as_str()))?;
+        self.replies(index, "replies and objects")
+    }
+
+    fn publish_all(
+        &mut self,
+        index: usize,
+        needed: impl IntoIterator<Item = Needed>,
+    ) -> Result<(), GrantError> {
         needed.into_iter().try_for_each(|(purpose, subject)| self.publish(index, purpose, &subject))
     }
 
@@ -460,6 +486,14 @@ impl Builder<'_> {
         Ok(())
     }
 
+    /// Two questions about the whole account, by their literal subjects, for users of object
+    /// stores alone.
+    fn is_of_store(&self, rule: usize, subject: &str) -> bool {
+        let rule = self.service.rules.get(rule).map(|rule| &rule.access);
+        matches!(rule, Some(Access::OwnsStore(_) | Access::ReadsStore(_)))
+            && kv_operation::READING_STORES.contains(&subject)
+    }
+
     /// The last gate: whatever validation let through, nothing on the never-grant list, no
     /// leading wildcard and no other service's inbox leaves this module.
     fn checked(
@@ -488,7 +522,13 @@ impl Builder<'_> {
             let own =
                 || side == Side::Publish && is_own_audit_subject(&pattern, &self.service.name);
             let audit = || (reaches_audit(&pattern) && !own()).then_some(AUDIT_SUBJECTS);
-            never_granted(side, &pattern).or_else(audit)
+            let acks = || {
+                let consumer = acknowledged(&pattern)?;
+                let rule = self.service.rules.get(rule).map(|rule| &rule.access);
+                (rule != Some(&Access::Consumes(consumer))).then_some(ACKS)
+            };
+            let never = never_granted(side, &pattern).filter(|_| !self.is_of_store(rule, subject));
+            never.or_else(audit).or_else(acks)
         };
         match forbidden {
             Some(forbidden) => {

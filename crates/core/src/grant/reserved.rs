@@ -3,6 +3,7 @@
 use std::sync::LazyLock;
 
 use super::streams::{AUDIT_SUBJECTS, SERVICES_SUBJECTS};
+use crate::policy::model::{ConsumerName, StreamName};
 use solewriter_types::audit_event::{PRODUCER, SUBJECT_ROOT};
 use solewriter_types::subject::Pattern;
 
@@ -14,6 +15,10 @@ pub enum Side {
     /// What the client subscribes to.
     Subscribe,
 }
+
+/// Acknowledgements. The only ones that are granted are those of one literal consumer of one
+/// literal stream: see [`acknowledged`].
+pub(super) const ACKS: &str = "$JS.ACK.>";
 
 /// What no service may publish to, whatever the policy says: requests whose body chooses the
 /// subjects, whole-account administration, and replies that the server itself makes.
@@ -44,7 +49,7 @@ pub(super) const NEVER_PUBLISH: [&str; 29] = [
     "$JS.API.CONSUMER.RESET.>",
     "$JS.API.CONSUMER.LEADER.>",
     "$JS.API.CONSUMER.UNPIN.>",
-    "$JS.ACK.>",
+    ACKS,
     "_R_.>",
     "_GR_.>",
 ];
@@ -77,13 +82,29 @@ pub fn never_granted(side: Side, pattern: &Pattern) -> Option<&'static str> {
         Side::Publish => &*NEVER_PUBLISH_PATTERNS,
         Side::Subscribe => &*NEVER_SUBSCRIBE_PATTERNS,
     };
-    // Flow control, with wildcards behind it: no JetStream's API begins so (`is_api`).
-    let flow = pattern.as_str().starts_with("$JS.FC.");
+    let acks = side == Side::Publish && acknowledged(pattern).is_some();
+    // Flow control and acknowledgements, with wildcards behind: no JetStream's API begins so
+    // (`is_api`).
+    let answers = acks || pattern.as_str().starts_with("$JS.FC.");
     forbidden
         .iter()
-        .filter(|(text, never)| !flow || never.as_str() == *text)
+        .filter(|(text, never)| !answers || never.as_str() == *text)
+        .filter(|(text, _)| !acks || *text != ACKS)
         .find(|(_, never)| never.overlaps(pattern))
         .map(|(text, _)| *text)
+}
+
+/// The consumer whose acknowledgements a subject stands for, and no other's: one of the two forms
+/// of [`kv_operation::consuming`], with literal names that nothing else can be taken for.
+#[must_use]
+pub fn acknowledged(pattern: &Pattern) -> Option<ConsumerName> {
+    let tokens: Vec<&str> = pattern.as_str().splitn(8, '.').collect();
+    let (["$JS", "ACK", stream, consumer, ">"] | ["$JS", "ACK", "*", "*", stream, consumer, ">"]) =
+        tokens.as_slice()
+    else {
+        return None;
+    };
+    ConsumerName::of(StreamName::parse(stream).ok()?, StreamName::parse(consumer).ok()?).ok()
 }
 
 static AUDIT_PATTERNS: LazyLock<Vec<Pattern>> = LazyLock::new(|| {

@@ -237,6 +237,8 @@ fn the_last_gate_stops_what_validation_let_through() {
         "$JS.API.CONSUMER.RESET.KV_b.c",
         "$JS.API.CONSUMER.UNPIN.KV_b.c",
         "$JS.ACK.KV_b.c.1.1.1.1.0",
+        "$JS.ACK.EVENTS.shipping.>",
+        "$JS.ACK.*.*.EVENTS.shipping.>",
         "_R_.x",
         "_GR_.x.y",
         "$JS.API.>",

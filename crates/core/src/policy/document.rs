@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::diagnostics::toml::{self, Table, Value};
 use crate::diagnostics::{Collector, Problem, SourceFile, Span, Spanned};
+use crate::policy::model::Feature;
 
 /// What one file says, or several together.
 #[derive(Debug, Default)]
@@ -15,6 +16,10 @@ pub struct Document {
     pub defaults: Vec<Spanned<SettingEntries>>,
     /// `[bucket.NAME]`.
     pub buckets: Vec<BucketEntry>,
+    /// `[stream.NAME]`.
+    pub streams: Vec<StreamEntry>,
+    /// `[store.NAME]`.
+    pub stores: Vec<StoreEntry>,
     /// `[role.NAME]`.
     pub roles: Vec<RoleEntry>,
     /// `[service.NAME]`.
@@ -84,6 +89,97 @@ pub struct BucketEntry {
     pub part_owners: Option<Spanned<bool>>,
 }
 
+/// `[stream.NAME]`.
+#[derive(Debug)]
+pub struct StreamEntry {
+    /// NAME.
+    pub name: Spanned<String>,
+    /// `description`.
+    pub description: Option<Spanned<String>>,
+    /// `subjects`.
+    pub subjects: Vec<Spanned<String>>,
+    /// `retention`.
+    pub retention: Option<Spanned<String>>,
+    /// `max_age`.
+    pub max_age: Option<Spanned<Duration>>,
+    /// `max_bytes`.
+    pub max_bytes: Option<Spanned<u64>>,
+    /// `max_messages`.
+    pub max_messages: Option<Spanned<i64>>,
+    /// `max_per_subject`.
+    pub max_per_subject: Option<Spanned<i64>>,
+    /// `max_message_size`, in bytes.
+    pub max_message_size: Option<Spanned<u64>>,
+    /// `discard`.
+    pub discard: Option<Spanned<String>>,
+    /// `duplicate_window`.
+    pub duplicate_window: Option<Spanned<Duration>>,
+    /// `storage`.
+    pub storage: Option<Spanned<String>>,
+    /// `compression`.
+    pub compression: Option<Spanned<bool>>,
+    /// `replicas`.
+    pub replicas: Option<Spanned<i64>>,
+    /// `direct`.
+    pub direct: Option<Spanned<bool>>,
+    /// `writers`.
+    pub writers: Option<Spanned<String>>,
+    /// `reason`, for `writers = "many"`.
+    pub reason: Option<Spanned<String>>,
+    /// `message_ttl` to `fast_batches`, by their words.
+    pub features: Vec<(Feature, Spanned<bool>)>,
+    /// `[stream.NAME.consumer.CONSUMER]`.
+    pub consumers: Vec<ConsumerEntry>,
+}
+
+/// `[stream.NAME.consumer.CONSUMER]`.
+#[derive(Debug)]
+pub struct ConsumerEntry {
+    /// CONSUMER.
+    pub name: Spanned<String>,
+    /// `description`.
+    pub description: Option<Spanned<String>>,
+    /// `filter`.
+    pub filter: Option<Spanned<Vec<Spanned<String>>>>,
+    /// `ack`.
+    pub ack: Option<Spanned<String>>,
+    /// `ack_wait`.
+    pub ack_wait: Option<Spanned<Duration>>,
+    /// `max_deliver`.
+    pub max_deliver: Option<Spanned<i64>>,
+    /// `backoff`.
+    pub backoff: Option<Spanned<Vec<Spanned<String>>>>,
+    /// `max_ack_pending`.
+    pub max_ack_pending: Option<Spanned<i64>>,
+    /// `deliver`.
+    pub deliver: Option<Spanned<String>>,
+    /// `replay`.
+    pub replay: Option<Spanned<String>>,
+    /// `inactive`.
+    pub inactive: Option<Spanned<Duration>>,
+    /// `shared`.
+    pub shared: Option<Spanned<String>>,
+}
+
+/// `[store.NAME]`.
+#[derive(Debug)]
+pub struct StoreEntry {
+    /// NAME.
+    pub name: Spanned<String>,
+    /// `description`.
+    pub description: Option<Spanned<String>>,
+    /// `ttl`.
+    pub ttl: Option<Spanned<Duration>>,
+    /// `max_bytes`.
+    pub max_bytes: Option<Spanned<u64>>,
+    /// `replicas`.
+    pub replicas: Option<Spanned<i64>>,
+    /// `storage`.
+    pub storage: Option<Spanned<String>>,
+    /// `compression`.
+    pub compression: Option<Spanned<bool>>,
+}
+
 /// `[role.NAME]`.
 #[derive(Debug)]
 pub struct RoleEntry {
@@ -140,6 +236,8 @@ pub struct GrantEntries {
     pub answers: Vec<Spanned<String>>,
     /// `calls`.
     pub calls: Vec<Spanned<String>>,
+    /// `consumes`.
+    pub consumes: Vec<Spanned<String>>,
     /// `audits`.
     pub audits: Vec<Spanned<String>>,
 }
@@ -180,6 +278,8 @@ pub fn read(file: &SourceFile, problems: &Collector) -> Document {
         naming: root.table("naming").map(naming).into_iter().collect(),
         defaults: root.table("defaults").map(defaults).into_iter().collect(),
         buckets: root.tables("bucket").into_iter().map(|(name, t)| bucket(name, t)).collect(),
+        streams: root.tables("stream").into_iter().map(|(name, t)| stream(name, t)).collect(),
+        stores: root.tables("store").into_iter().map(|(name, t)| store(name, t)).collect(),
         roles: root.tables("role").into_iter().map(|(name, t)| role(name, t)).collect(),
         services: root.tables("service").into_iter().map(|(name, t)| service(name, t)).collect(),
     };
@@ -190,10 +290,12 @@ pub fn read(file: &SourceFile, problems: &Collector) -> Document {
 impl Document {
     /// Takes what another document says in addition.
     pub fn merge(&mut self, other: Self) {
-        let Self { naming, defaults, buckets, roles, services } = other;
+        let Self { naming, defaults, buckets, streams, stores, roles, services } = other;
         self.naming.extend(naming);
         self.defaults.extend(defaults);
         self.buckets.extend(buckets);
+        self.streams.extend(streams);
+        self.stores.extend(stores);
         self.roles.extend(roles);
         self.services.extend(services);
     }
@@ -250,6 +352,68 @@ fn bucket(name: Spanned<String>, mut table: Table<'_>) -> BucketEntry {
     entry
 }
 
+fn stream(name: Spanned<String>, mut table: Table<'_>) -> StreamEntry {
+    let entry = StreamEntry {
+        name,
+        description: table.string("description"),
+        subjects: table.strings("subjects").unwrap_or_default(),
+        retention: table.string("retention"),
+        max_age: table.duration("max_age"),
+        max_bytes: table.size("max_bytes"),
+        max_messages: table.integer("max_messages", 1..=i64::MAX),
+        max_per_subject: table.integer("max_per_subject", 1..=i64::MAX),
+        max_message_size: table.size("max_message_size"),
+        discard: table.string("discard"),
+        duplicate_window: table.duration("duplicate_window"),
+        storage: table.string("storage"),
+        compression: table.boolean("compression"),
+        replicas: table.integer("replicas", 1..=5),
+        direct: table.boolean("direct"),
+        writers: table.string("writers"),
+        reason: table.string("reason"),
+        features: Feature::ALL
+            .into_iter()
+            .filter_map(|feature| Some((feature, table.boolean(feature.as_str())?)))
+            .collect(),
+        consumers: table.tables("consumer").into_iter().map(|(n, t)| consumer(n, t)).collect(),
+    };
+    table.finish();
+    entry
+}
+
+fn consumer(name: Spanned<String>, mut table: Table<'_>) -> ConsumerEntry {
+    let entry = ConsumerEntry {
+        name,
+        description: table.string("description"),
+        filter: table.spanned_strings("filter"),
+        ack: table.string("ack"),
+        ack_wait: table.duration("ack_wait"),
+        max_deliver: table.integer("max_deliver", 1..=i64::from(i32::MAX)),
+        backoff: table.spanned_strings("backoff"),
+        max_ack_pending: table.integer("max_ack_pending", 1..=i64::from(i32::MAX)),
+        deliver: table.string("deliver"),
+        replay: table.string("replay"),
+        inactive: table.duration("inactive"),
+        shared: table.string("shared"),
+    };
+    table.finish();
+    entry
+}
+
+fn store(name: Spanned<String>, mut table: Table<'_>) -> StoreEntry {
+    let entry = StoreEntry {
+        name,
+        description: table.string("description"),
+        ttl: table.duration("ttl"),
+        max_bytes: table.size("max_bytes"),
+        replicas: table.integer("replicas", 1..=5),
+        storage: table.string("storage"),
+        compression: table.boolean("compression"),
+    };
+    table.finish();
+    entry
+}
+
 fn role(name: Spanned<String>, mut table: Table<'_>) -> RoleEntry {
     // For people who read the file; nothing uses it.
     let _description = table.string("description");
@@ -280,6 +444,7 @@ fn grants(table: &mut Table<'_>) -> GrantEntries {
         subscribes: table.strings("subscribes").unwrap_or_default(),
         answers: table.strings("answers").unwrap_or_default(),
         calls: table.strings("calls").unwrap_or_default(),
+        consumes: table.strings("consumes").unwrap_or_default(),
         audits: table.strings("audits").unwrap_or_default(),
     }
 }

@@ -88,6 +88,9 @@ impl fmt::Display for Location {
     }
 }
 
+/// What stands before an object store's name in `owns` and `reads`.
+pub const STORE_PREFIX: &str = "store:";
+
 /// What one entry of a service's table grants.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Access {
@@ -95,6 +98,10 @@ pub enum Access {
     Owns(Keyspace),
     /// Reads the keyspace.
     Reads(Keyspace),
+    /// Alone writes the object store, and reads it.
+    OwnsStore(BucketName),
+    /// Reads the object store.
+    ReadsStore(BucketName),
     /// Publishes plain subjects.
     Publishes(Pattern),
     /// Subscribes to plain subjects.
@@ -103,6 +110,8 @@ pub enum Access {
     Answers(Pattern),
     /// May send requests to these subjects.
     Calls(Pattern),
+    /// Takes messages from this durable consumer, and acknowledges them.
+    Consumes(ConsumerName),
     /// Reads this audit stream.
     Audits(StreamName),
 }
@@ -127,6 +136,21 @@ impl StreamName {
         Ok(Self(text.into()))
     }
 
+    /// The name, if nothing else in a subject of acknowledgements can be taken for it.
+    ///
+    /// # Errors
+    /// What it can be taken for.
+    pub fn acknowledged(self) -> Result<Self, &'static str> {
+        if self.0.bytes().all(|b| b.is_ascii_digit()) {
+            // `$JS.ACK.*.*.5.1.>` would be acknowledgements of every other stream, too.
+            return Err("a number can be taken for the position of a message of another stream");
+        }
+        if &*self.0 == "_" {
+            return Err("it can be taken for a JetStream domain");
+        }
+        Ok(self)
+    }
+
     /// The name.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -140,17 +164,63 @@ impl fmt::Display for StreamName {
     }
 }
 
+/// A durable consumer and its stream, as policy files write it: `EVENTS/shipping`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConsumerName {
+    stream: StreamName,
+    consumer: StreamName,
+}
+
+impl ConsumerName {
+    /// Reads `STREAM/CONSUMER`.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
+        let (stream, consumer) =
+            text.split_once('/').ok_or("there is no slash between stream and consumer")?;
+        Self::of(StreamName::parse(stream)?, StreamName::parse(consumer)?)
+    }
+
+    /// The consumer of that stream.
+    ///
+    /// # Errors
+    /// One of the names can be taken for something else: see [`StreamName::acknowledged`].
+    pub fn of(stream: StreamName, consumer: StreamName) -> Result<Self, &'static str> {
+        Ok(Self { stream: stream.acknowledged()?, consumer: consumer.acknowledged()? })
+    }
+
+    /// The stream.
+    #[must_use]
+    pub fn stream(&self) -> &StreamName {
+        &self.stream
+    }
+
+    /// The consumer.
+    #[must_use]
+    pub fn consumer(&self) -> &StreamName {
+        &self.consumer
+    }
+}
+
+impl fmt::Display for ConsumerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.stream, self.consumer)
+    }
+}
+
 impl Access {
     /// The key in the service's table: `owns`, `reads`, and so on.
     #[must_use]
     pub fn verb(&self) -> &'static str {
         match self {
-            Self::Owns(_) => "owns",
-            Self::Reads(_) => "reads",
+            Self::Owns(_) | Self::OwnsStore(_) => "owns",
+            Self::Reads(_) | Self::ReadsStore(_) => "reads",
             Self::Publishes(_) => "publishes",
             Self::Subscribes(_) => "subscribes",
             Self::Answers(_) => "answers",
             Self::Calls(_) => "calls",
+            Self::Consumes(_) => "consumes",
             Self::Audits(_) => "audits",
         }
     }
@@ -163,10 +233,14 @@ impl fmt::Display for Access {
             Self::Owns(keyspace) | Self::Reads(keyspace) => {
                 write!(f, "{} {keyspace}", self.verb())
             }
+            Self::OwnsStore(store) | Self::ReadsStore(store) => {
+                write!(f, "{} {STORE_PREFIX}{store}", self.verb())
+            }
             Self::Publishes(pattern)
             | Self::Subscribes(pattern)
             | Self::Answers(pattern)
             | Self::Calls(pattern) => write!(f, "{} {pattern}", self.verb()),
+            Self::Consumes(consumer) => write!(f, "{} {consumer}", self.verb()),
             Self::Audits(stream) => write!(f, "{} {stream}", self.verb()),
         }
     }
@@ -308,25 +382,310 @@ pub struct Bucket {
     pub at: Location,
 }
 
+/// How long a stream keeps a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retention {
+    /// Until a limit is reached.
+    Limits,
+    /// Until every consumer that wants it has acknowledged it.
+    Interest,
+    /// Until one consumer has acknowledged it.
+    WorkQueue,
+}
+
+impl Retention {
+    /// The name that policy files and JetStream use.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Limits => "limits",
+            Self::Interest => "interest",
+            Self::WorkQueue => "workqueue",
+        }
+    }
+}
+
+/// What a stream has only when it says so, because older servers do not know it or because it
+/// gives its writer more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Feature {
+    /// A message may say how long it is kept (`allow_msg_ttl`).
+    MessageTtl,
+    /// Messages count (`allow_msg_counter`).
+    Counters,
+    /// A message may say when another one is stored (`allow_msg_schedules`).
+    Schedules,
+    /// Several messages are stored all together or not at all (`allow_atomic`).
+    Atomic,
+    /// Many messages are stored with few acknowledgements (`allow_batched`).
+    FastBatches,
+}
+
+impl Feature {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::MessageTtl, Self::Counters, Self::Schedules, Self::Atomic, Self::FastBatches];
+
+    /// The key in the stream's table.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::MessageTtl => "message_ttl",
+            Self::Counters => "counters",
+            Self::Schedules => "schedules",
+            Self::Atomic => "atomic",
+            Self::FastBatches => "fast_batches",
+        }
+    }
+
+    /// The field of the stream's configuration.
+    #[must_use]
+    pub fn config(self) -> &'static str {
+        match self {
+            Self::MessageTtl => "allow_msg_ttl",
+            Self::Counters => "allow_msg_counter",
+            Self::Schedules => "allow_msg_schedules",
+            Self::Atomic => "allow_atomic",
+            Self::FastBatches => "allow_batched",
+        }
+    }
+
+    /// The first nats-server that has it: major and minor version.
+    #[must_use]
+    pub fn since(self) -> (u64, u64) {
+        match self {
+            Self::MessageTtl => (2, 11),
+            Self::Counters | Self::Schedules | Self::Atomic => (2, 12),
+            Self::FastBatches => (2, 14),
+        }
+    }
+
+    /// What one writer can do with it to the other writers of the stream, if anything.
+    #[must_use]
+    pub fn harm(self) -> Option<&'static str> {
+        match self {
+            Self::MessageTtl | Self::Counters => None,
+            Self::Schedules => {
+                Some("one writer can store, copy and erase messages of every subject of the stream")
+            }
+            Self::Atomic | Self::FastBatches => {
+                Some("one writer can add to, commit and block the batches of the others")
+            }
+        }
+    }
+}
+
+/// A declared stream, and what it must be like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stream {
+    /// Its name.
+    pub name: StreamName,
+    /// What is in it, for people.
+    pub description: Option<String>,
+    /// What it keeps. No two streams share a subject.
+    pub subjects: Vec<Pattern>,
+    /// How long it keeps a message.
+    pub retention: Retention,
+    /// The age up to which a message is kept (`max_age`); `None` for any.
+    pub max_age: Option<Duration>,
+    /// The largest size of the stream in bytes (`max_bytes`); `None` for no cap.
+    pub max_bytes: Option<u64>,
+    /// How many messages it keeps (`max_msgs`); `None` for no cap.
+    pub max_messages: Option<u64>,
+    /// How many messages of one subject it keeps (`max_msgs_per_subject`); `None` for no cap.
+    pub max_per_subject: Option<u64>,
+    /// The largest message in bytes (`max_msg_size`); `None` for the server's limit.
+    pub max_message_size: Option<u64>,
+    /// What happens when it is full.
+    pub discard: Discard,
+    /// For how long a message id is remembered (`duplicate_window`).
+    pub duplicate_window: Duration,
+    /// Where it is kept.
+    pub storage: Storage,
+    /// Whether it is compressed on disk (`compression: s2`).
+    pub compression: bool,
+    /// On how many servers it is kept (`num_replicas`).
+    pub replicas: u8,
+    /// Whether messages can be read by subject (`allow_direct`).
+    pub direct: bool,
+    /// Why several services may write one subject (`writers = "many"`); `None` for one writer.
+    pub many_writers: Option<String>,
+    /// What it has only because it says so.
+    pub features: Vec<Feature>,
+    /// Its durable consumers, sorted by name.
+    pub consumers: Vec<Consumer>,
+    /// Where its table stands.
+    pub at: Location,
+}
+
+impl Stream {
+    /// Whether it has that feature.
+    #[must_use]
+    pub fn has(&self, feature: Feature) -> bool {
+        self.features.contains(&feature)
+    }
+
+    /// The declared consumer of that name.
+    #[must_use]
+    pub fn consumer(&self, name: &str) -> Option<&Consumer> {
+        let at = self.consumers.binary_search_by(|c| c.name.as_str().cmp(name)).ok()?;
+        self.consumers.get(at)
+    }
+}
+
+/// Which messages a consumer wants acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ack {
+    /// Each of them.
+    Explicit,
+    /// An acknowledgement counts for all messages before it, too.
+    All,
+    /// None.
+    None,
+}
+
+impl Ack {
+    /// The name that policy files and JetStream use.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Explicit => "explicit",
+            Self::All => "all",
+            Self::None => "none",
+        }
+    }
+}
+
+/// Where in its stream a new consumer begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deliver {
+    /// At the first message.
+    All,
+    /// At the last message.
+    Last,
+    /// At the next message that comes.
+    New,
+    /// With the last message of each subject.
+    LastPerSubject,
+}
+
+impl Deliver {
+    /// The name that policy files and JetStream use.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Last => "last",
+            Self::New => "new",
+            Self::LastPerSubject => "last_per_subject",
+        }
+    }
+}
+
+/// How fast a consumer delivers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replay {
+    /// As fast as it can.
+    Instant,
+    /// As fast as the messages once came.
+    Original,
+}
+
+impl Replay {
+    /// The name that policy files and JetStream use.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Instant => "instant",
+            Self::Original => "original",
+        }
+    }
+}
+
+/// A declared durable pull consumer of a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Consumer {
+    /// Its name.
+    pub name: StreamName,
+    /// What it is for, for people.
+    pub description: Option<String>,
+    /// What it delivers of its stream; empty for all of it.
+    pub filter: Vec<Pattern>,
+    /// Which messages it wants acknowledged.
+    pub ack: Ack,
+    /// After what time without an acknowledgement a message is delivered again.
+    pub ack_wait: Duration,
+    /// How often a message is delivered; `None` for any number of times.
+    pub max_deliver: Option<u32>,
+    /// The times between deliveries, which `ack_wait` gives when it is empty.
+    pub backoff: Vec<Duration>,
+    /// How many messages may wait for acknowledgements; `None` for the server's limit.
+    pub max_ack_pending: Option<u32>,
+    /// Where it begins.
+    pub deliver: Deliver,
+    /// How fast it delivers.
+    pub replay: Replay,
+    /// After what time without use the server deletes it (`inactive_threshold`); `None` for never.
+    pub inactive: Option<Duration>,
+    /// Why several services may use it; `None` for one service.
+    pub shared: Option<String>,
+    /// Where its table stands.
+    pub at: Location,
+}
+
+/// A declared object store: what its stream `OBJ_<name>` must be like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Store {
+    /// Its name.
+    pub name: BucketName,
+    /// What is in it, for people.
+    pub description: Option<String>,
+    /// How long an object is kept (`max_age`); `None` for ever.
+    pub ttl: Option<Duration>,
+    /// The largest size of the store in bytes (`max_bytes`); `None` for no cap.
+    pub max_bytes: Option<u64>,
+    /// On how many servers it is kept (`num_replicas`).
+    pub replicas: u8,
+    /// Where it is kept.
+    pub storage: Storage,
+    /// Whether it is compressed on disk (`compression: s2`).
+    pub compression: bool,
+    /// Where its table stands.
+    pub at: Location,
+}
+
+/// What JetStream keeps for the services, as the policy declares it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Declared {
+    /// Buckets.
+    pub buckets: Vec<Bucket>,
+    /// Streams, with their consumers.
+    pub streams: Vec<Stream>,
+    /// Object stores.
+    pub stores: Vec<Store>,
+}
+
 /// A validated policy. Made only by [`super::validate`], so holding one is proof of it.
 #[derive(Debug)]
 pub struct Policy {
     revision: Revision,
     services: Vec<Service>,
-    buckets: Vec<Bucket>,
+    declared: Declared,
     by_key: HashMap<UserKey, (usize, usize)>,
     /// For each bucket, the services and rules that own of it.
     owners: HashMap<BucketName, Vec<(usize, usize)>>,
 }
 
 impl Policy {
-    /// Assembles a policy that validation accepted. Services and buckets are sorted by name.
+    /// Assembles a policy that validation accepted. Everything is sorted by name.
     pub(super) fn new(
         revision: Revision,
         mut services: Vec<Service>,
-        mut buckets: Vec<Bucket>,
+        mut declared: Declared,
     ) -> Self {
-        buckets.sort_by(|a, b| a.name.cmp(&b.name));
+        declared.buckets.sort_by(|a, b| a.name.cmp(&b.name));
+        declared.streams.sort_by(|a, b| a.name.cmp(&b.name));
+        declared.stores.sort_by(|a, b| a.name.cmp(&b.name));
         services.sort_by(|a, b| a.name.cmp(&b.name));
         let mut by_key = HashMap::new();
         for (s, service) in services.iter().enumerate() {
@@ -342,7 +701,7 @@ impl Policy {
                 }
             }
         }
-        Self { revision, services, buckets, by_key, owners }
+        Self { revision, services, declared, by_key, owners }
     }
 
     /// Which content of the documents this is.
@@ -367,14 +726,35 @@ impl Policy {
     /// Every declared bucket, sorted by name.
     #[must_use]
     pub fn buckets(&self) -> &[Bucket] {
-        &self.buckets
+        &self.declared.buckets
     }
 
     /// The declared bucket of that name.
     #[must_use]
     pub fn bucket(&self, name: &BucketName) -> Option<&Bucket> {
-        let at = self.buckets.binary_search_by(|b| b.name.cmp(name)).ok()?;
-        self.buckets.get(at)
+        let buckets = self.buckets();
+        let at = buckets.binary_search_by(|b| b.name.cmp(name)).ok()?;
+        buckets.get(at)
+    }
+
+    /// Every declared stream, sorted by name.
+    #[must_use]
+    pub fn streams(&self) -> &[Stream] {
+        &self.declared.streams
+    }
+
+    /// The declared stream of that name.
+    #[must_use]
+    pub fn stream(&self, name: &str) -> Option<&Stream> {
+        let streams = self.streams();
+        let at = streams.binary_search_by(|s| s.name.as_str().cmp(name)).ok()?;
+        streams.get(at)
+    }
+
+    /// Every declared object store, sorted by name.
+    #[must_use]
+    pub fn stores(&self) -> &[Store] {
+        &self.declared.stores
     }
 
     /// The service that a key belongs to, and the key's own entry.

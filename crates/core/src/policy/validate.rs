@@ -4,14 +4,18 @@
 //!
 //! - `settings` turns texts of one table into values;
 //! - `bucket` judges the declared buckets, and what is done with them;
+//! - `stream` judges the declared streams with their consumers, and what is written into them;
+//! - `consumer` judges what services do with the consumers of streams;
+//! - `store` judges the declared object stores, and who owns and reads them;
 //! - `role` judges roles, and gives a service the rules of its roles;
 //! - `service` judges one service, and what services must not share: names and keys;
 //! - `ownership` finds keys with two owners;
 //! - `naming` holds names against the organisation's convention;
 //! - `usage` warns of what is likely not meant; `covered` finds entries that add nothing;
-//! - `names` and `draft` are what several of these need.
+//! - `names`, `times` and `draft` are what several of these need.
 
 mod bucket;
+mod consumer;
 mod covered;
 mod draft;
 mod names;
@@ -20,6 +24,9 @@ mod ownership;
 mod role;
 mod service;
 mod settings;
+mod store;
+mod stream;
+mod times;
 mod usage;
 
 use std::cell::Cell;
@@ -32,7 +39,7 @@ use self::names::only_one;
 pub use self::settings::MAX_RULES;
 use self::settings::Settings;
 use super::document::{self, Document, ServiceEntry, SettingEntries};
-use super::model::{Bucket, Policy, Revision, Service};
+use super::model::{Declared, Policy, Revision, Service};
 use crate::diagnostics::{Collector, Problem, Problems, SourceFile, Spanned};
 use crate::grant::AuditStreams;
 
@@ -59,8 +66,8 @@ pub struct Sketch {
     pub revision: Revision,
     /// Services, without the entries that could not be read.
     pub services: Vec<Service>,
-    /// Declared buckets.
-    pub buckets: Vec<Bucket>,
+    /// Declared buckets, streams and object stores.
+    pub declared: Declared,
     /// Everything found.
     pub problems: Problems,
 }
@@ -78,11 +85,11 @@ pub fn validate(files: &[SourceFile]) -> Result<Validated, Problems> {
 /// # Errors
 /// As [`validate`].
 pub fn validate_for(files: &[SourceFile], audit: &AuditStreams) -> Result<Validated, Problems> {
-    let Sketch { revision, services, buckets, problems } = sketch_for(files, audit);
+    let Sketch { revision, services, declared, problems } = sketch_for(files, audit);
     if problems.has_errors() {
         return Err(problems);
     }
-    Ok(Validated { policy: Policy::new(revision, services, buckets), warnings: problems })
+    Ok(Validated { policy: Policy::new(revision, services, declared), warnings: problems })
 }
 
 /// Reads and judges a whole policy, and gives what was read even if it does not hold. More than
@@ -100,12 +107,14 @@ pub fn sketch_for(files: &[SourceFile], audit: &AuditStreams) -> Sketch {
     }
     // What is missing because a file could not be read is not worth saying.
     let complete = !problems.has_errors();
-    let Document { naming, defaults, buckets, roles, services } = document;
+    let Document { naming, defaults, buckets, streams, stores, roles, services } = document;
 
     if services.is_empty() && complete {
         problems.push(no_services(files));
     }
     let buckets = bucket::check(buckets, &problems);
+    let streams = stream::check(streams, audit, &problems);
+    let stores = store::check(stores, &problems);
     let left = Cell::new(MAX_RULES);
     let mut effort = Effort::new();
     let roles = role::check(roles, audit, &mut effort, &problems);
@@ -129,27 +138,35 @@ pub fn sketch_for(files: &[SourceFile], audit: &AuditStreams) -> Sketch {
                 "roles and `reads = [\"*\"]` are written out for each service; use them for fewer",
             ),
         );
-        let (services, buckets) = (Vec::new(), buckets.list);
+        let streams = streams.into_iter().map(|declared| declared.stream).collect();
+        let stores = stores.into_iter().map(|declared| declared.store).collect();
         return Sketch {
             revision: revision(files),
-            services,
-            buckets,
+            services: Vec::new(),
+            declared: Declared { buckets: buckets.list, streams, stores },
             problems: problems.finish(),
         };
     }
 
     ownership::check(&drafts, &problems);
     bucket::check_use(&buckets, &drafts, &problems);
+    stream::check_use(&streams, &drafts, &problems);
+    consumer::check_use(&streams, &drafts, &problems);
+    store::check_owners(&drafts, &problems);
     naming::check(naming, &drafts, &problems);
     usage::check(&drafts, &mut effort, &problems);
     if complete {
         bucket::check_declared(&buckets, &drafts, &problems);
+        consumer::check_declared(&streams, &drafts, &problems);
+        store::check_declared(&stores, &drafts, &problems);
         usage::check_counterparts(&buckets, &roles, &drafts, &mut effort, &problems);
     }
     effort.report(&problems);
     let services = drafts.into_iter().map(|draft| draft.service).collect();
-    let (buckets, problems) = (buckets.list, problems.finish());
-    Sketch { revision: revision(files), services, buckets, problems }
+    let streams = streams.into_iter().map(|declared| declared.stream).collect();
+    let stores = stores.into_iter().map(|declared| declared.store).collect();
+    let declared = Declared { buckets: buckets.list, streams, stores };
+    Sketch { revision: revision(files), services, declared, problems: problems.finish() }
 }
 
 fn check_defaults(

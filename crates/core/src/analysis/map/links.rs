@@ -34,7 +34,14 @@ pub fn find(services: &[&Service], limit: usize) -> Links {
                 Access::Subscribes(pattern) => (&mut subscribes, pattern),
                 Access::Calls(pattern) => (&mut calls, pattern),
                 Access::Answers(pattern) => (&mut answers, pattern),
-                Access::Owns(_) | Access::Reads(_) | Access::Audits(_) => continue,
+                Access::Owns(_)
+                | Access::Reads(_)
+                | Access::OwnsStore(_)
+                | Access::ReadsStore(_)
+                | Access::Consumes(_)
+                | Access::Audits(_) => {
+                    continue;
+                }
             };
             subjects.entry(pattern.as_str()).or_insert((pattern, Vec::new())).1.push((s, e));
         }

@@ -5,21 +5,16 @@ use std::time::Duration;
 
 use super::draft::Draft;
 use super::names::defined_twice;
-use super::settings::shown;
+use super::settings::{choice, shown};
+use super::times::{LEAST_WINDOW, check_least, window};
 use crate::diagnostics::toml::nearest;
 use crate::diagnostics::{Collector, Problem, Span, Spanned};
 use crate::policy::document::BucketEntry;
 use crate::policy::model::{Access, Bucket, Discard, Location, Storage};
 use solewriter_types::keyspace::BucketName;
 
-/// The least that nats-server takes as `duplicate_window`.
-const LEAST_WINDOW: Duration = Duration::from_millis(100);
-
 /// The least that nats-server takes as `subject_delete_marker_ttl`.
 const LEAST_MARKER: Duration = Duration::from_secs(1);
-
-/// What nats-server sets when a stream has no `duplicate_window`.
-const USUAL_WINDOW: Duration = Duration::from_secs(120);
 
 /// The largest `max_msg_size` that a stream's configuration can say.
 const LARGEST_VALUE: u64 = i32::MAX as u64;
@@ -66,7 +61,9 @@ pub fn check(entries: Vec<BucketEntry>, problems: &Collector) -> Buckets {
 }
 
 fn bucket(name: BucketName, entry: &BucketEntry, problems: &Collector) -> Bucket {
-    check_times(entry, problems);
+    for (key, time) in [("ttl", &entry.ttl), ("duplicate_window", &entry.duplicate_window)] {
+        check_least(key, time.as_ref(), LEAST_WINDOW, "100ms", problems);
+    }
     if let Some(size) = entry.max_value_size.as_ref().filter(|s| s.value > LARGEST_VALUE) {
         problems.push(
             Problem::error("out-of-range", "`max_value_size` is out of range")
@@ -79,22 +76,23 @@ fn bucket(name: BucketName, entry: &BucketEntry, problems: &Collector) -> Bucket
         [Storage::File, Storage::Memory],
         Storage::as_str,
         problems,
-    );
+    )
+    .unwrap_or(Storage::File);
     let discard = choice(
         "discard",
         entry.discard.as_ref(),
         [Discard::New, Discard::Old],
         Discard::as_str,
         problems,
-    );
+    )
+    .unwrap_or(Discard::New);
     let small =
         |n: &Option<Spanned<i64>>| n.as_ref().map_or(1, |n| u8::try_from(n.value).unwrap_or(1));
     let flag = |f: &Option<Spanned<bool>>, default| f.as_ref().map_or(default, |f| f.value);
-    let ttl = entry.ttl.as_ref().map(|ttl| ttl.value);
     let bucket = Bucket {
         name,
         history: small(&entry.history),
-        ttl,
+        ttl: entry.ttl.as_ref().map(|ttl| ttl.value),
         key_ttl: flag(&entry.key_ttl, false),
         limit_markers: entry.limit_markers.as_ref().map(|time| time.value),
         max_value_size: entry.max_value_size.as_ref().map(|size| size.value),
@@ -105,10 +103,12 @@ fn bucket(name: BucketName, entry: &BucketEntry, problems: &Collector) -> Bucket
         discard,
         direct: flag(&entry.direct, true),
         rollup: flag(&entry.rollup, true),
-        duplicate_window: entry
-            .duplicate_window
-            .as_ref()
-            .map_or(USUAL_WINDOW.min(ttl.unwrap_or(USUAL_WINDOW)), |window| window.value),
+        duplicate_window: window(
+            entry.ttl.as_ref(),
+            entry.duplicate_window.as_ref(),
+            "values are kept",
+            problems,
+        ),
         part_owners: flag(&entry.part_owners, false),
         description: entry.description.as_ref().map(|text| text.value.clone()),
         at: Location::from(&entry.name.span),
@@ -147,48 +147,6 @@ fn check_markers(bucket: &Bucket, entry: &BucketEntry, problems: &Collector) {
                 .help("leave `limit_markers` out, or `rollup = false`"),
         );
     }
-}
-
-fn check_times(entry: &BucketEntry, problems: &Collector) {
-    for (key, time) in [("ttl", &entry.ttl), ("duplicate_window", &entry.duplicate_window)] {
-        if let Some(time) = time.as_ref().filter(|time| time.value < LEAST_WINDOW) {
-            problems.push(
-                Problem::error("out-of-range", format!("`{key}` is out of range"))
-                    .at(&time.span, "nats-server takes 100ms or more"),
-            );
-        }
-    }
-    if let (Some(ttl), Some(window)) = (&entry.ttl, &entry.duplicate_window)
-        && window.value > ttl.value
-    {
-        problems.push(
-            Problem::error("out-of-range", "`duplicate_window` is out of range")
-                .at(&window.span, "longer than values are kept")
-                .also(&ttl.span, "values are kept for this long")
-                .help("nats-server refuses this; shorten it, or leave it out"),
-        );
-    }
-}
-
-/// One of two words; the first of them when nothing is written.
-fn choice<T: Copy>(
-    key: &str,
-    written: Option<&Spanned<String>>,
-    values: [T; 2],
-    name: impl Fn(T) -> &'static str,
-    problems: &Collector,
-) -> T {
-    let [default, _] = values;
-    let Some(written) = written else { return default };
-    if let Some(value) = values.into_iter().find(|value| name(*value) == written.value) {
-        return value;
-    }
-    let names = values.map(|value| format!("{:?}", name(value))).join(" or ");
-    problems.push(
-        Problem::error("bad-value", format!("`{key}` cannot be `{}`", shown(&written.value)))
-            .at(&written.span, format!("must be {names}")),
-    );
-    default
 }
 
 /// Each of these settings keeps one owner of a part from harming the others.

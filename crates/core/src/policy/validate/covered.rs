@@ -45,10 +45,12 @@ pub fn check_covered<'r>(
         // What one owns one reads, so the two are looked at together.
         let (group, subjects) = match &rule.access {
             Access::Owns(keyspace) | Access::Reads(keyspace) => ("reads", keyspace.subjects()),
+            Access::OwnsStore(store) | Access::ReadsStore(store) => ("stores", store.to_string()),
             Access::Publishes(p)
             | Access::Subscribes(p)
             | Access::Answers(p)
             | Access::Calls(p) => (rule.access.verb(), p.to_string()),
+            Access::Consumes(consumer) => (rule.access.verb(), consumer.to_string()),
             Access::Audits(stream) => (rule.access.verb(), stream.to_string()),
         };
         groups.entry(group).or_default().push((subjects, rule, place));
@@ -64,8 +66,7 @@ pub fn check_covered<'r>(
             let Some((other, by, by_place)) = entries.get(cover) else { continue };
             // To read is no reason not to own; of two equal entries the second is needless; what
             // `*` stands for is nobody's entry.
-            let kept =
-                matches!(rule.access, Access::Owns(_)) && matches!(by.access, Access::Reads(_));
+            let kept = rule.access.verb() == "owns" && by.access.verb() == "reads";
             let twin = other == subjects && rule.access.verb() == by.access.verb();
             if place.everything || kept || (twin && cover > i) {
                 continue;

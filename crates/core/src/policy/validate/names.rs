@@ -12,6 +12,8 @@ pub fn defined_twice(what: &str, name: &Spanned<String>, first: &Span) -> Proble
     let code = match what {
         "bucket" => "duplicate-bucket",
         "role" => "duplicate-role",
+        "stream" => "duplicate-stream",
+        "store" => "duplicate-store",
         _ => "duplicate-service",
     };
     Problem::error(code, format!("{what} `{}` is defined twice", name.value))

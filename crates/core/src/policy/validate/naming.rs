@@ -85,7 +85,13 @@ pub fn check(tables: Vec<NamingEntry>, drafts: &[Draft], problems: &Collector) {
                     let fits = |t: &Template| t.fits_subject(pattern, service);
                     (&requests, pattern.to_string(), any(requests.as_ref(), fits))
                 }
-                Access::Reads(_) | Access::Subscribes(_) | Access::Calls(_) | Access::Audits(_) => {
+                Access::Reads(_)
+                | Access::OwnsStore(_)
+                | Access::ReadsStore(_)
+                | Access::Subscribes(_)
+                | Access::Calls(_)
+                | Access::Consumes(_)
+                | Access::Audits(_) => {
                     continue;
                 }
             };

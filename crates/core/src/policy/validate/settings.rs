@@ -12,10 +12,12 @@ use crate::diagnostics::toml::nearest;
 use crate::diagnostics::{Collector, Problem, Span, Spanned};
 use crate::grant::{self, AuditStreams};
 use crate::policy::document::{GrantEntries, SettingEntries};
-use crate::policy::model::{Access, Bucket, Location, Rule, StreamName};
+use crate::policy::model::{
+    Access, Bucket, ConsumerName, Location, Rule, STORE_PREFIX, StreamName,
+};
 use solewriter_types::audit_event::{PRODUCER, SUBJECT_ROOT};
 use solewriter_types::connection_type::ConnectionType;
-use solewriter_types::keyspace::{Keyspace, KeyspaceError};
+use solewriter_types::keyspace::{BucketName, Keyspace, KeyspaceError};
 use solewriter_types::subject::{Pattern, SubjectError};
 
 /// The most rules that a policy may come to, with roles and `reads = ["*"]` written out.
@@ -197,7 +199,11 @@ pub fn rules(entries: &GrantEntries, scope: &Scope<'_>) -> (Vec<Rule>, Vec<Place
         places.push(Place { span: span.clone(), everything });
     };
     for entry in &entries.owns {
-        if let Some(keyspace) = keyspace(entry, scope) {
+        if let Some(name) = text(entry, scope).strip_prefix(STORE_PREFIX) {
+            if let Some(store) = store(name, entry, scope) {
+                add(Access::OwnsStore(store), &entry.span, false);
+            }
+        } else if let Some(keyspace) = keyspace(entry, scope) {
             add(Access::Owns(keyspace), &entry.span, false);
         }
     }
@@ -206,6 +212,10 @@ pub fn rules(entries: &GrantEntries, scope: &Scope<'_>) -> (Vec<Rule>, Vec<Place
             for bucket in scope.buckets {
                 let keyspace = Keyspace::whole(bucket.name.clone());
                 add(Access::Reads(keyspace), &entry.span, true);
+            }
+        } else if let Some(name) = text(entry, scope).strip_prefix(STORE_PREFIX) {
+            if let Some(store) = store(name, entry, scope) {
+                add(Access::ReadsStore(store), &entry.span, false);
             }
         } else if let Some(keyspace) = keyspace(entry, scope) {
             add(Access::Reads(keyspace), &entry.span, false);
@@ -221,6 +231,20 @@ pub fn rules(entries: &GrantEntries, scope: &Scope<'_>) -> (Vec<Rule>, Vec<Place
             if let Some(pattern) = plain_subject(key, entry, scope) {
                 add(access(pattern), &entry.span, false);
             }
+        }
+    }
+    for entry in &entries.consumes {
+        let text = text(entry, scope);
+        match ConsumerName::parse(&text) {
+            Ok(consumer) => add(Access::Consumes(consumer), &entry.span, false),
+            Err(error) => scope.problems.push(
+                Problem::error(
+                    "bad-consumer",
+                    format!("`{}` cannot be a consumer: {error}", shown(&text)),
+                )
+                .at(&entry.span, "")
+                .help("write stream and consumer: \"EVENTS/shipping\""),
+            ),
         }
     }
     for entry in &entries.audits {
@@ -267,6 +291,18 @@ fn text<'e>(entry: &'e Spanned<String>, scope: &Scope<'_>) -> Cow<'e, str> {
     } else {
         Cow::Borrowed(&entry.value)
     }
+}
+
+fn store(name: &str, entry: &Spanned<String>, scope: &Scope<'_>) -> Option<BucketName> {
+    if let Ok(store) = BucketName::parse(name) {
+        return Some(store);
+    }
+    scope.problems.push(
+        Problem::error("bad-store", format!("`{}` cannot name an object store", shown(name)))
+            .at(&entry.span, "")
+            .help("write `store:` and a name of letters, digits, `_` and `-`: \"store:invoices\""),
+    );
+    None
 }
 
 fn keyspace(entry: &Spanned<String>, scope: &Scope<'_>) -> Option<Keyspace> {
@@ -425,6 +461,26 @@ fn warn_of_odd_tokens(pattern: &Pattern, entry: &Spanned<String>, problems: &Col
         .at(&entry.span, "likely matches nothing")
         .help(help),
     );
+}
+
+/// One of several words; `None` when nothing is written, or another word.
+pub fn choice<T: Copy, const N: usize>(
+    key: &str,
+    written: Option<&Spanned<String>>,
+    values: [T; N],
+    name: impl Fn(T) -> &'static str,
+    problems: &Collector,
+) -> Option<T> {
+    let written = written?;
+    if let Some(value) = values.into_iter().find(|value| name(*value) == written.value) {
+        return Some(value);
+    }
+    let names = values.map(|value| format!("{:?}", name(value))).join(" or ");
+    problems.push(
+        Problem::error("bad-value", format!("`{key}` cannot be `{}`", shown(&written.value)))
+            .at(&written.span, format!("must be {names}")),
+    );
+    None
 }
 
 /// A text for a message: cut when it is long.

@@ -3,9 +3,11 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::diagnostics::Severity;
 use crate::diagnostics::render::Style;
 use crate::policy::model::Access;
 use solewriter_types::keyspace::Keyspace;
+use solewriter_types::subject::{Pattern, Subject};
 
 /// Pieces that get further into the language than arbitrary characters do.
 const PIECES: &[&str] = &[
@@ -14,6 +16,18 @@ const PIECES: &[&str] = &[
     "[[service.a]]\n",
     "[service]\n",
     "[bucket.orders]\n",
+    "[stream.S]\n",
+    "[stream.S.consumer.c]\n",
+    "[store.s]\n",
+    "subjects = ",
+    "retention = \"workqueue\"\n",
+    "writers = \"many\"\n",
+    "filter = ",
+    "backoff = ",
+    "deliver = \"last_per_subject\"\n",
+    "calls = ",
+    "[\"{name}.>\"]\n",
+    "[\"a.>\", \"a.*.b\"]\n",
     "[role.r]\n",
     "[naming]\n",
     "[[naming.except]]\n",
@@ -126,6 +140,76 @@ proptest! {
             }
         }
     }
+
+    #[test]
+    fn what_validates_has_one_writer_for_any_subject_of_a_stream(
+        subjects in prop::collection::vec("(p|q)(\\.(a|b|\\*)){0,2}(\\.>)?", 1..3),
+        writes in prop::collection::vec(
+            prop::collection::vec("(p|q)(\\.(a|b|\\*)){0,2}(\\.>)?", 0..3), 1..4)
+    ) {
+        let mut text = format!("[stream.S]\nduplicate_window = '100ms'\nsubjects = {subjects:?}\n");
+        for (i, entries) in writes.iter().enumerate() {
+            let verb = if i % 2 == 0 { "publishes" } else { "calls" };
+            text += &format!("[service.s{i}]\n{verb} = {entries:?}\n");
+        }
+        // Patterns of so few tokens are held against every subject that there is.
+        let tokens = ["p", "q", "a", "b", "c"];
+        let longer = |texts: &[String]| -> Vec<String> {
+            texts.iter().flat_map(|t| tokens.map(|token| format!("{t}.{token}"))).collect()
+        };
+        let one: Vec<String> = ["p", "q"].map(str::to_owned).to_vec();
+        let (two, three) = (longer(&one), longer(&longer(&one)));
+        let all: Vec<Subject> = one
+            .iter()
+            .chain(&two)
+            .chain(&three)
+            .chain(&longer(&three))
+            .map(|subject| Subject::parse(subject).unwrap())
+            .collect();
+        let patterns = |texts: &[String]| -> Vec<Pattern> {
+            texts.iter().map(|text| Pattern::parse(text).unwrap()).collect()
+        };
+        let kept = patterns(&subjects);
+        let writes: Vec<Vec<Pattern>> = writes.iter().map(|texts| patterns(texts)).collect();
+        let has = |list: &[Pattern], subject: &Subject| list.iter().any(|p| p.matches(subject));
+        let shared = all.iter().any(|subject| {
+            has(&kept, subject) && writes.iter().filter(|list| has(list, subject)).count() > 1
+        });
+        match validate(&[SourceFile::new("p", text)]) {
+            Ok(valid) => {
+                prop_assert_eq!(valid.policy.streams().len(), 1);
+                prop_assert!(!shared);
+            }
+            Err(problems) => {
+                let codes: Vec<&str> = problems
+                    .iter()
+                    .filter(|p| p.severity == Severity::Error)
+                    .map(|p| p.code)
+                    .collect();
+                let known = ["two-writers", "two-streams"];
+                prop_assert!(codes.iter().all(|code| known.contains(code)), "{:?}", codes);
+                prop_assert_eq!(codes.contains(&"two-writers"), shared);
+            }
+        }
+    }
+}
+
+#[test]
+fn streams_that_take_too_long_to_compare_are_refused() {
+    // Each publishes what nobody else does, in a way that only a search shows.
+    let mut text = String::from("[stream.S]\nduplicate_window = '100ms'\nsubjects = ['s.>']\n");
+    for service in 0..2 {
+        let list: Vec<String> = (0..1 << 12)
+            .map(|i: u32| {
+                let tokens: String =
+                    (0..12).map(|bit| if i >> bit & 1 == 0 { "a." } else { "*." }).collect();
+                format!("s.{tokens}x{service}")
+            })
+            .collect();
+        text += &format!("[service.s{service}]\npublishes = {list:?}\n");
+    }
+    let problems = validate(&[SourceFile::new("p", text)]).unwrap_err();
+    assert!(problems.iter().any(|problem| problem.code == "too-entangled"), "{problems}");
 }
 
 #[test]

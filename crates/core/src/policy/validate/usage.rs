@@ -51,8 +51,17 @@ fn check_leafnode(draft: &Draft, problems: &Collector) {
             ),
         );
     }
-    let kept =
-        |access: &Access| matches!(access, Access::Owns(_) | Access::Reads(_) | Access::Audits(_));
+    let kept = |access: &Access| {
+        matches!(
+            access,
+            Access::Owns(_)
+                | Access::Reads(_)
+                | Access::OwnsStore(_)
+                | Access::ReadsStore(_)
+                | Access::Consumes(_)
+                | Access::Audits(_)
+        )
+    };
     if let Some((rule, kept)) = find(kept) {
         problems.push(
             Problem::warning(
@@ -107,19 +116,32 @@ fn check_stars(draft: &Draft, steps: &mut usize, problems: &Collector) {
 }
 
 /// A service that owns and answers can be made to write its own keys: the caller chooses the
-/// reply subject, and the server lets the owner publish there.
+/// reply subject, and the server lets the owner publish there. One that consumes can be made to
+/// acknowledge: an empty answer is an acknowledgement.
 fn check_deputy(draft: &Draft, problems: &Collector) {
     let find = |wanted: fn(&Access) -> bool| draft.rules().find(|(rule, _)| wanted(&rule.access));
     let answers = find(|access| matches!(access, Access::Answers(_)));
-    let owns = find(|access| matches!(access, Access::Owns(_)));
-    let (Some((_, answers)), Some((_, owns))) = (answers, owns) else { return };
+    let Some((_, answers)) = answers else { return };
+    let (does, also, choice) = if let Some((_, owns)) = find(|a| matches!(a, Access::Owns(_))) {
+        ("owns a keyspace", owns, "and may choose a key of this")
+    } else if let Some((_, owns)) = find(|a| matches!(a, Access::OwnsStore(_))) {
+        ("owns an object store", owns, "and may choose an object of this")
+    } else if let Some((_, consumes)) = find(|a| matches!(a, Access::Consumes(_))) {
+        (
+            "consumes messages",
+            consumes,
+            "and may choose a message of this: an empty answer acknowledges it",
+        )
+    } else {
+        return;
+    };
     problems.push(
         Problem::warning(
             "confused-deputy",
-            format!("`{}` owns a keyspace and answers requests", draft.service.name),
+            format!("`{}` {does} and answers requests", draft.service.name),
         )
         .at(&answers.span, "a caller chooses where the answer goes")
-        .also(&owns.span, "and may choose a key of this")
+        .also(&also.span, choice)
         .help(
             "no permission can prevent it: answer only to subjects that begin with `_INBOX.`, or \
              split the service in two",
@@ -146,8 +168,13 @@ pub fn check_counterparts(
                 }
                 Access::Publishes(pattern) => offered.published.tree.insert(pattern, 0, 0),
                 Access::Answers(pattern) => offered.answered.tree.insert(pattern, 0, 0),
-                Access::Reads(_) | Access::Subscribes(_) | Access::Calls(_) | Access::Audits(_) => {
-                }
+                Access::Reads(_)
+                | Access::OwnsStore(_)
+                | Access::ReadsStore(_)
+                | Access::Subscribes(_)
+                | Access::Calls(_)
+                | Access::Consumes(_)
+                | Access::Audits(_) => {}
             }
         }
     }

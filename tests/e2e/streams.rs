@@ -1,0 +1,352 @@
+//! Streams, their consumers and object stores: who uses what a policy says, and nobody else does.
+
+use std::process::Command;
+
+use async_nats::jetstream::consumer::{PullConsumer, pull};
+use async_nats::jetstream::{self, AckKind, object_store, stream};
+use futures_util::StreamExt as _;
+use serde_json::{Value, json};
+use tokio::io::AsyncReadExt as _;
+
+use super::clients::python;
+use super::deployment::{DEADLINE, Deployment, Prepared, Violation, eventually};
+use super::operations;
+use super::raw::Raw;
+
+const EVENTS: &str = r#"
+[stream.EVENTS]
+subjects = ["events.>"]
+
+[stream.EVENTS.consumer.shipping]
+filter = ["events.orders.>"]
+
+[stream.EVENTS.consumer.billing]
+filter = ["events.orders.>"]
+
+[store.invoices]
+
+[service.invoices]
+nkeys = ["{invoices}"]
+owns = ["store:invoices"]
+
+[service.archive]
+nkeys = ["{archive}"]
+reads = ["store:invoices"]
+
+[service.orders]
+nkeys = ["{orders}"]
+publishes = ["events.orders.>"]
+
+[service.shipping]
+nkeys = ["{shipping}"]
+consumes = ["EVENTS/shipping"]
+
+[service.billing]
+nkeys = ["{billing}"]
+consumes = ["EVENTS/billing"]
+"#;
+
+/// A deployment whose services reach the stream; the admin made it, with its consumers.
+async fn start(version: &'static str, more: &str) -> Deployment {
+    let exports = r#"{ service: "$JS.ACK.>", accounts: [ APP ] }
+      { service: "$O.>", accounts: [ APP ] }
+      { service: "events.>", accounts: [ APP ] }"#;
+    let imports = r#"{ service: { account: STATE, subject: "$JS.ACK.>" } }
+      { service: { account: STATE, subject: "$O.>" } }
+      { service: { account: STATE, subject: "events.>" } }"#;
+    let (export, import) = (
+        r#"{ service: "$JS.FC.>", accounts: [ APP ] }"#,
+        r#"{ service: { account: STATE, subject: "$JS.FC.>" } }"#,
+    );
+    let deployment = Prepared::new()
+        .with_server(export, &format!("{export}\n      {exports}"))
+        .with_server(import, &format!("{import}\n      {imports}"))
+        .with_server("system_account: SYS", &format!("{more}\nsystem_account: SYS"))
+        .start(version, EVENTS)
+        .await;
+    let admin = deployment.admin().await;
+    let config = stream::Config {
+        name: "EVENTS".to_owned(),
+        subjects: vec!["events.>".to_owned()],
+        storage: stream::StorageType::Memory,
+        ..Default::default()
+    };
+    let events = admin.create_stream(config).await.unwrap();
+    for name in ["shipping", "billing"] {
+        let config = pull::Config {
+            durable_name: Some(name.to_owned()),
+            filter_subject: "events.orders.>".to_owned(),
+            ack_wait: DEADLINE,
+            ..Default::default()
+        };
+        events.create_consumer(config).await.unwrap();
+    }
+    deployment
+}
+
+/// Publishes four messages as the service `orders`; the stream acknowledges each.
+async fn publish(deployment: &Deployment) {
+    let (client, _) =
+        operations::connect(deployment.url(), &deployment.service("orders")).await.unwrap();
+    let context = jetstream::new(client);
+    for text in ["1", "2", "3", "4"] {
+        context.publish("events.orders.new", text.into()).await.unwrap().await.unwrap();
+    }
+}
+
+/// What a consumer has done, as the admin sees it; without times.
+async fn state(deployment: &Deployment, consumer: &str) -> Value {
+    let context = deployment.admin().await;
+    let consumer: PullConsumer =
+        context.get_consumer_from_stream(consumer, "EVENTS").await.unwrap();
+    let info = consumer.cached_info();
+    json!({"config": serde_json::to_value(&info.config).unwrap(), "delivered": info.delivered.stream_sequence,
+        "acknowledged": info.ack_floor.stream_sequence, "pending": info.num_ack_pending,
+        "left": info.num_pending})
+}
+
+async fn is_done(deployment: &Deployment, consumer: &str) {
+    eventually("every message to be acknowledged", async || {
+        let state = state(deployment, consumer).await;
+        (state["pending"] == 0 && state["left"] == 0 && state["acknowledged"] == 4).then_some(())
+    })
+    .await;
+}
+
+/// As `tests/clients/py/consume.py` does.
+async fn consume(deployment: &Deployment, acks: &str) {
+    let shipping = deployment.service("shipping");
+    let (client, mut refused) = operations::connect(deployment.url(), &shipping).await.unwrap();
+    let context = jetstream::new(client);
+    let consumer: PullConsumer =
+        context.get_consumer_from_stream("shipping", "EVENTS").await.unwrap();
+    let mut messages = consumer.messages().await.unwrap();
+    let mut came = Vec::new();
+    while came.len() < 5 {
+        let next = tokio::time::timeout(DEADLINE, messages.next()).await;
+        let message = next.expect("a message in time").unwrap().unwrap();
+        assert!(message.reply.as_ref().unwrap().starts_with(acks), "{:?}", message.reply);
+        let text = String::from_utf8(message.payload.to_vec()).unwrap();
+        match text.as_str() {
+            "1" => message.double_ack().await.unwrap(),
+            "2" if !came.contains(&text) => message.ack_with(AckKind::Nak(None)).await.unwrap(),
+            "2" => message.ack().await.unwrap(),
+            "3" => {
+                message.ack_with(AckKind::Progress).await.unwrap();
+                message.double_ack().await.unwrap();
+            }
+            _ => message.ack_with(AckKind::Term).await.unwrap(),
+        }
+        came.push(text);
+    }
+    came.sort();
+    assert_eq!(came, ["1", "2", "2", "3", "4"]);
+    is_done(deployment, "shipping").await;
+    assert!(refused.try_recv().is_err());
+}
+
+async fn consume_in_python(deployment: &Deployment) {
+    let billing = deployment.service("billing");
+    let url = deployment.url().to_owned();
+    let output = tokio::task::spawn_blocking(move || {
+        let (folder, python) = python();
+        Command::new(python)
+            .arg(folder.join("consume.py"))
+            .args(["--server", &url, "--inbox", "_INBOX.billing", "--seed-file"])
+            .arg(&billing.seed_file)
+            .args(["EVENTS", "billing"])
+            .output()
+            .unwrap()
+    })
+    .await
+    .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    let came: Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {said}"));
+    assert_eq!(came, json!({"consumer": "billing", "came": ["1", "2", "2", "3", "4"]}));
+    is_done(deployment, "billing").await;
+}
+
+on_every_server!(who_consumes_takes_and_acknowledges_without_a_violation);
+async fn who_consumes_takes_and_acknowledges_without_a_violation(version: &'static str) {
+    // Acknowledgements of the newer form exist from 2.14 on, and only where this is set.
+    let newer = "feature_flags { js_ack_fc_v2: true }";
+    let newer = ["2.14.6", "2.15.1"].contains(&version).then_some((newer, "$JS.ACK._."));
+    for (more, acks) in [Some(("", "$JS.ACK.EVENTS.")), newer].into_iter().flatten() {
+        let deployment = start(version, more).await;
+        publish(&deployment).await;
+        consume(&deployment, acks).await;
+        consume_in_python(&deployment).await;
+        assert_eq!(deployment.violations(), [], "{more}");
+    }
+}
+
+on_every_server!(nobody_touches_anothers_consumer);
+async fn nobody_touches_anothers_consumer(version: &'static str) {
+    let deployment = start(version, "").await;
+    publish(&deployment).await;
+    let mut billing = Raw::login(&deployment, &deployment.service("billing")).await;
+    billing.subscribe("_INBOX.billing.>").await.unwrap();
+    let next = "$JS.API.CONSUMER.MSG.NEXT.EVENTS.billing";
+    billing.publish_with(next, "_INBOX.billing.1", "", b"1").await.unwrap();
+    let taken = billing.message().await;
+    assert_eq!(taken.payload, b"1");
+    let ack = taken.reply.unwrap();
+    let before = state(&deployment, "billing").await;
+    assert_eq!(before["pending"], 1);
+
+    let mut shipping = Raw::login(&deployment, &deployment.service("shipping")).await;
+    let api = |rest: &str| format!("$JS.API.{rest}");
+    let others = [
+        ack.clone(),
+        api("CONSUMER.MSG.NEXT.EVENTS.billing"),
+        api("CONSUMER.INFO.EVENTS.billing"),
+        api("CONSUMER.DELETE.EVENTS.billing"),
+        api("CONSUMER.PAUSE.EVENTS.billing"),
+        api("CONSUMER.RESET.EVENTS.billing"),
+        api("CONSUMER.UNPIN.EVENTS.billing"),
+        api("CONSUMER.CREATE.EVENTS"),
+        api("CONSUMER.CREATE.EVENTS.billing.events.orders.>"),
+        api("CONSUMER.DURABLE.CREATE.EVENTS.billing"),
+        // Its own, too: what uses a consumer does not make or change it.
+        api("CONSUMER.CREATE.EVENTS.shipping.events.orders.>"),
+        api("CONSUMER.DURABLE.CREATE.EVENTS.shipping"),
+        api("CONSUMER.DELETE.EVENTS.shipping"),
+        api("STREAM.INFO.EVENTS"),
+        api("STREAM.PURGE.EVENTS"),
+        api("STREAM.MSG.GET.EVENTS"),
+        api("STREAM.MSG.DELETE.EVENTS"),
+        api("DIRECT.GET.EVENTS.events.orders.new"),
+        "events.orders.new".to_owned(),
+    ];
+    for subject in &others {
+        let said = shipping.publish(subject, b"").await;
+        assert_eq!(said, Err(format!("Permissions Violation for Publish to \"{subject}\"")));
+    }
+    let refused: Vec<Violation> = others
+        .iter()
+        .map(|subject| Violation {
+            service: "shipping".to_owned(),
+            act: format!("publish {subject}"),
+        })
+        .collect();
+    assert_eq!(deployment.violations(), refused);
+    assert_eq!(state(&deployment, "billing").await, before);
+
+    // The same acknowledgement counts when it is the consumer's own service that gives it.
+    billing.publish(&ack, b"").await.unwrap();
+    eventually("the message to be acknowledged", async || {
+        (state(&deployment, "billing").await["pending"] == 0).then_some(())
+    })
+    .await;
+}
+
+async fn create_store(deployment: &Deployment) {
+    let config = object_store::Config {
+        bucket: "invoices".to_owned(),
+        storage: stream::StorageType::Memory,
+        ..Default::default()
+    };
+    deployment.admin().await.create_object_store(config).await.unwrap();
+}
+
+/// The names of the objects, as the admin sees them.
+async fn objects(deployment: &Deployment) -> Vec<String> {
+    let store = deployment.admin().await.get_object_store("invoices").await.unwrap();
+    let mut list = store.list().await.unwrap();
+    let mut names = Vec::new();
+    while let Some(object) = list.next().await {
+        names.push(object.unwrap().name);
+    }
+    names
+}
+
+async fn read_object(context: &jetstream::Context, name: &str) -> usize {
+    let store = context.get_object_store("invoices").await.unwrap();
+    let mut content = Vec::new();
+    store.get(name).await.unwrap().read_to_end(&mut content).await.unwrap();
+    content.len()
+}
+
+on_every_server!(objects_are_written_by_their_owner_and_read_by_readers);
+async fn objects_are_written_by_their_owner_and_read_by_readers(version: &'static str) {
+    const SIZE: usize = 2_000_000;
+    let deployment = start(version, "").await;
+    create_store(&deployment).await;
+    let connect = async |name: &str| {
+        let (client, _) =
+            operations::connect(deployment.url(), &deployment.service(name)).await.unwrap();
+        jetstream::new(client)
+    };
+    let (owner, reader) = (connect("invoices").await, connect("archive").await);
+    let store = owner.get_object_store("invoices").await.unwrap();
+    for name in ["kept", "gone"] {
+        // Twice: what was there before is purged.
+        for _ in 0..2 {
+            store.put(name, &mut vec![7; SIZE].as_slice()).await.unwrap();
+        }
+    }
+    assert_eq!(read_object(&owner, "kept").await, SIZE);
+    assert_eq!(read_object(&reader, "kept").await, SIZE);
+    store.delete("gone").await.unwrap();
+    assert_eq!(objects(&deployment).await, ["kept"]);
+    let seen = reader.get_object_store("invoices").await.unwrap();
+    assert_eq!(seen.list().await.unwrap().next().await.unwrap().unwrap().name, "kept");
+
+    for (service, operations) in [("invoices", "put get list delete"), ("archive", "get list")] {
+        let (url, who) = (deployment.url().to_owned(), deployment.service(service));
+        let output = tokio::task::spawn_blocking(move || {
+            let (folder, python) = python();
+            let mut command = Command::new(python);
+            command.arg(folder.join("objects.py")).args(["--server", &url, "--inbox"]);
+            command.arg(format!("_INBOX.{}", who.name)).arg("--seed-file").arg(&who.seed_file);
+            command.arg("invoices").args(operations.split(' ')).output().unwrap()
+        })
+        .await
+        .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    assert_eq!(deployment.violations(), []);
+}
+
+on_every_server!(nobody_writes_anothers_objects);
+async fn nobody_writes_anothers_objects(version: &'static str) {
+    let deployment = start(version, "").await;
+    create_store(&deployment).await;
+    let admin = deployment.admin().await;
+    let store = admin.get_object_store("invoices").await.unwrap();
+    store.put("kept", &mut [7; 10].as_slice()).await.unwrap();
+    let before = admin.get_stream("OBJ_invoices").await.unwrap().cached_info().clone();
+    let subjects = [
+        "$O.invoices.C.x",
+        "$O.invoices.M.a2VwdA==",
+        "$JS.API.STREAM.PURGE.OBJ_invoices",
+        "$JS.API.STREAM.UPDATE.OBJ_invoices",
+        "$JS.API.STREAM.DELETE.OBJ_invoices",
+        "$JS.API.STREAM.MSG.DELETE.OBJ_invoices",
+    ];
+    for service in ["archive", "shipping"] {
+        let mut raw = Raw::login(&deployment, &deployment.service(service)).await;
+        for subject in subjects {
+            let said = raw.publish(subject, b"").await;
+            assert_eq!(said, Err(format!("Permissions Violation for Publish to \"{subject}\"")));
+        }
+    }
+    // Not even the owner seals it, and who has no store asks nothing of the account.
+    let mut owner = Raw::login(&deployment, &deployment.service("invoices")).await;
+    assert!(owner.publish("$JS.API.STREAM.UPDATE.OBJ_invoices", b"").await.is_err());
+    let mut shipping = Raw::login(&deployment, &deployment.service("shipping")).await;
+    for subject in ["$JS.API.INFO", "$JS.API.STREAM.NAMES", "$JS.API.STREAM.INFO.OBJ_invoices"] {
+        assert!(shipping.publish(subject, b"").await.is_err(), "{subject}");
+    }
+    let after = admin.get_stream("OBJ_invoices").await.unwrap().cached_info().clone();
+    assert_eq!(after.state, before.state);
+    assert_eq!(after.config, before.config);
+    // The owner's put is stored: the subjects above are those that write.
+    owner.publish("$O.invoices.C.x", b"mine").await.unwrap();
+    eventually("the owner's chunk to be stored", async || {
+        let stream = admin.get_stream("OBJ_invoices").await.unwrap();
+        (stream.cached_info().state.messages == before.state.messages + 1).then_some(())
+    })
+    .await;
+}
