@@ -83,6 +83,7 @@ mod script;
 mod second_connect;
 mod seeds;
 mod sessions;
+mod streams;
 mod subjects;
 mod swaps;
 mod sweeps;
