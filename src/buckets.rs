@@ -217,7 +217,7 @@ pub struct OtherConsumer {
     pub consumer: String,
 }
 
-/// A declared setting that the server does not know: it drops it, and says nothing.
+/// A declared setting that the server does not know: most drop it, and say nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TooNew<'a> {
     /// What has it.

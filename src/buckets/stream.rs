@@ -129,11 +129,19 @@ fn config(stream: &Declared) -> Map<String, Value> {
     config
 }
 
+/// The same without the features that are off: 2.12 refuses a field that it does not know.
+fn known_to_all(mut config: Map<String, Value>) -> Map<String, Value> {
+    config.retain(|field, value| {
+        *value != false || !Feature::ALL.iter().any(|feature| feature.config() == field)
+    });
+    config
+}
+
 /// What has to be done about the stream.
 pub(super) fn plan(declared: &Declared, found: Option<&Stream>) -> BucketPlan {
     let wanted = config(declared);
     let (changes, config, action) = match found {
-        None => (FIELDS.said(&wanted), wanted, Action::Create),
+        None => (FIELDS.said(&wanted), known_to_all(wanted), Action::Create),
         Some(found) => {
             let changes = FIELDS.differences(&wanted, &found.config, |field, now, declared| {
                 cost(field, now, declared, &wanted, found)

@@ -195,7 +195,7 @@ impl Asked {
             .collect();
         let streams = (!streams.is_empty()).then(|| {
             let server = line(&server);
-            format!("nats-server {server} drops what it does not know, and says nothing\n{streams}")
+            format!("nats-server {server} does not know what these streams declare\n{streams}")
         });
         match (buckets, streams) {
             (Some(buckets), Some(streams)) => Some(buckets + &streams),

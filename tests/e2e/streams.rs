@@ -102,7 +102,7 @@ async fn streams_consumers_and_stores_are_created(version: &'static str) {
     for wanted in [
         "stream EVENTS (test.toml:7:9) will be created\n  + subjects          events.>\n",
         "consumer EVENTS/shipping (test.toml:14:25) will be created\n",
-        "object store files (test.toml:30:8) will be created\n",
+        "object store files (test.toml:31:8) will be created\n",
         "2 declared streams: 0 as declared, 2 to create, 0 to update\n",
         "1 declared object store: 0 as declared, 1 to create, 0 to update\n",
         "2 declared consumers: 0 as declared, 2 to create, 0 to update\n",
