@@ -254,8 +254,14 @@ impl Plan {
                 && !policy.buckets().iter().any(|bucket| stream_name(&bucket.name) == name)
                 && !policy.stores().iter().any(|s| store::stream_name(&s.name) == name)
         };
-        let kept: Vec<&Pattern> =
-            policy.streams().iter().flat_map(|declared| &declared.subjects).collect();
+        let objects =
+            policy.stores().iter().filter_map(|s| Pattern::parse(&format!("$O.{}.>", s.name)).ok());
+        let kept: Vec<Pattern> = policy
+            .streams()
+            .iter()
+            .flat_map(|declared| declared.subjects.iter().cloned())
+            .chain(objects)
+            .collect();
         let mut others: Vec<Other> =
             streams.iter().filter(undeclared).map(|stream| Other::of(stream, &kept)).collect();
         others.sort_by(|a, b| a.stream.cmp(&b.stream));
@@ -456,24 +462,21 @@ fn stream_name(bucket: &BucketName) -> String {
 
 /// What a stream beside the buckets must not take up or write to: keys, JetStream's own subjects
 /// and the answers to clients.
-const OURS: [(&str, &str); 4] = [
+const OURS: [(&str, &str); 3] = [
     ("$KV.>", "keys of buckets"),
-    ("$O.>", "objects of object stores"),
     ("$JS.>", "requests to JetStream"),
     ("_INBOX.>", "answers to clients"),
 ];
 
 impl Other {
-    /// A stream beside the declared ones, which keep these subjects.
-    fn of(stream: &Stream, kept: &[&Pattern]) -> Self {
+    /// A stream beside what is declared, which keeps these subjects.
+    fn of(stream: &Stream, kept: &[Pattern]) -> Self {
         let name = stream.name();
         let bucket = name.strip_prefix("KV_").map(ToOwned::to_owned);
         let store = name.strip_prefix("OBJ_").map(ToOwned::to_owned);
-        let mut own: Vec<String> = Vec::new();
-        own.extend(bucket.iter().map(|bucket| format!("$KV.{bucket}.>")));
-        own.extend(store.iter().flat_map(|s| [format!("$O.{s}.C.>"), format!("$O.{s}.M.>")]));
+        let own = bucket.as_ref().map(|bucket| format!("$KV.{bucket}.>"));
         let mut dangers = Vec::new();
-        for subject in stream.subjects().filter(|s| !own.iter().any(|own| own == s)) {
+        for subject in stream.subjects().filter(|s| own.as_deref() != Some(*s)) {
             if let Some(what) = touches(subject, &[]) {
                 dangers.push(format!("it takes up `{subject}`, which are {what}"));
             }
@@ -491,8 +494,8 @@ impl Other {
     }
 }
 
-/// Which of [`OURS`] a subject meets, or that it meets those that declared streams keep.
-fn touches(subject: &str, kept: &[&Pattern]) -> Option<&'static str> {
+/// Which of [`OURS`] a subject meets, or that it meets those that something declared keeps.
+fn touches(subject: &str, kept: &[Pattern]) -> Option<&'static str> {
     // A destination may hold `{{wildcard(1)}}`, which stands for one token.
     let tokens: Vec<&str> =
         subject.split('.').map(|t| if t.contains("{{") { "*" } else { t }).collect();
@@ -502,7 +505,7 @@ fn touches(subject: &str, kept: &[&Pattern]) -> Option<&'static str> {
         pattern.overlaps(&ours).then_some(*what)
     });
     let is_kept = || kept.iter().any(|kept| pattern.overlaps(kept));
-    ours.or_else(|| is_kept().then_some("subjects of a declared stream"))
+    ours.or_else(|| is_kept().then_some("subjects of a declared stream or object store"))
 }
 
 #[cfg(test)]
