@@ -11,7 +11,7 @@ use solewriter_core::policy::model::Store;
 use solewriter_types::keyspace::BucketName;
 
 /// What nats-server takes as `duplicate_window` when there is none and messages are kept as long.
-const USUAL_WINDOW: Duration = Duration::from_mins(2);
+const USUAL_WINDOW: Duration = Duration::from_secs(120);
 
 /// Every field that a declaration decides, in the order of the documentation.
 const SETTINGS: [Setting; 16] = [
