@@ -1,4 +1,5 @@
-//! The declared buckets against those that there are: what has to be done, and what that costs.
+//! What the policy declares against what there is: buckets, streams, consumers and object stores.
+//! What has to be done, and what that costs.
 //!
 //! A [`Plan`] is made from the policy and from the account's streams as JetStream tells them;
 //! nothing here asks or changes anything. [`streams`] does both. Streams are compared and updated
@@ -10,13 +11,16 @@ use serde_json::{Map, Value};
 
 use crate::audit;
 use solewriter_core::grant::AuditStreams;
-use solewriter_core::policy::model::{Bucket, Policy};
+use solewriter_core::policy::model::{Bucket, Feature, Policy};
 use solewriter_types::advisories::{Release, release, version};
 use solewriter_types::keyspace::{BucketName, Keyspace};
 use solewriter_types::subject::Pattern;
 
 mod compare;
+mod consumer;
 mod declared;
+mod store;
+mod stream;
 pub mod streams;
 mod text;
 
@@ -67,10 +71,68 @@ impl Stream {
     }
 }
 
-/// What has to be done about one declared bucket.
+/// The consumers of one stream.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Consumers {
+    /// The stream.
+    pub stream: String,
+    /// Those that it has.
+    pub consumers: Vec<Consumer>,
+}
+
+/// A consumer as JetStream's API gives it, in `CONSUMER.LIST`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+pub struct Consumer {
+    /// Its name.
+    pub name: String,
+    /// Its configuration, every field of it.
+    pub config: Map<String, Value>,
+    /// How many messages were delivered and are not acknowledged yet.
+    #[serde(default)]
+    pub num_ack_pending: u64,
+}
+
+impl Consumer {
+    /// Whether it stays when its client goes.
+    #[must_use]
+    pub fn is_durable(&self) -> bool {
+        self.config.get("durable_name").and_then(Value::as_str).is_some_and(|n| !n.is_empty())
+    }
+}
+
+/// What a declaration is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// A bucket, `[bucket.NAME]`.
+    Bucket,
+    /// A stream, `[stream.NAME]`, or one for audit events.
+    Stream,
+    /// An object store, `[store.NAME]`.
+    Store,
+    /// A consumer, `[stream.NAME.consumer.NAME]`.
+    Consumer,
+}
+
+impl Kind {
+    /// The word for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Bucket => "bucket",
+            Self::Stream => "stream",
+            Self::Store => "store",
+            Self::Consumer => "consumer",
+        }
+    }
+}
+
+/// What has to be done about one declared bucket, stream, object store or consumer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct BucketPlan {
-    /// The bucket.
+    /// What it is.
+    pub kind: Kind,
+    /// Its name.
     pub bucket: String,
     /// The stream that holds it.
     pub stream: String,
@@ -119,6 +181,8 @@ pub struct Other {
     pub stream: String,
     /// The bucket that it is, if it is one.
     pub bucket: Option<String>,
+    /// The object store that it is, if it is one.
+    pub store: Option<String>,
     /// How it endangers the rule, if it does.
     pub danger: Option<String>,
 }
@@ -130,10 +194,38 @@ pub struct Plan {
     pub revision: String,
     /// Each declared bucket, sorted by name.
     pub buckets: Vec<BucketPlan>,
-    /// Other streams that there must be.
+    /// Each declared stream, sorted by name.
+    pub declared_streams: Vec<BucketPlan>,
+    /// Each declared object store, sorted by name.
+    pub stores: Vec<BucketPlan>,
+    /// Each declared consumer, sorted by stream and name.
+    pub consumers: Vec<BucketPlan>,
+    /// The streams of audit events.
     pub streams: Vec<BucketPlan>,
-    /// Buckets that are not declared, and other streams that endanger the rule.
+    /// Streams that are not declared, buckets and object stores among them.
     pub others: Vec<Other>,
+    /// Durable consumers of declared streams that are not declared.
+    pub other_consumers: Vec<OtherConsumer>,
+}
+
+/// A durable consumer of a declared stream that no declaration names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct OtherConsumer {
+    /// Its stream.
+    pub stream: String,
+    /// The consumer.
+    pub consumer: String,
+}
+
+/// A declared setting that the server does not know: most drop it, and say nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TooNew<'a> {
+    /// What has it.
+    pub plan: &'a BucketPlan,
+    /// The key in the policy.
+    pub word: &'static str,
+    /// The first nats-server that knows it: major and minor version.
+    pub since: (u64, u64),
 }
 
 impl Plan {
@@ -146,14 +238,82 @@ impl Plan {
             .iter()
             .map(|bucket| BucketPlan::of(bucket, found(&stream_name(&bucket.name))))
             .collect();
-        let declared = |stream: &&Stream| {
-            !policy.buckets().iter().any(|bucket| stream_name(&bucket.name) == stream.name())
+        let declared_streams = policy
+            .streams()
+            .iter()
+            .map(|declared| stream::plan(declared, found(declared.name.as_str())))
+            .collect();
+        let stores = policy
+            .stores()
+            .iter()
+            .map(|declared| store::plan(declared, found(&store::stream_name(&declared.name))))
+            .collect();
+        let undeclared = |stream: &&Stream| {
+            let name = stream.name();
+            policy.stream(name).is_none()
+                && !policy.buckets().iter().any(|bucket| stream_name(&bucket.name) == name)
+                && !policy.stores().iter().any(|s| store::stream_name(&s.name) == name)
         };
+        let objects =
+            policy.stores().iter().filter_map(|s| Pattern::parse(&format!("$O.{}.>", s.name)).ok());
+        let kept: Vec<Pattern> = policy
+            .streams()
+            .iter()
+            .flat_map(|declared| declared.subjects.iter().cloned())
+            .chain(objects)
+            .collect();
         let mut others: Vec<Other> =
-            streams.iter().filter(declared).filter_map(Other::of).collect();
+            streams.iter().filter(undeclared).map(|stream| Other::of(stream, &kept)).collect();
         others.sort_by(|a, b| a.stream.cmp(&b.stream));
-        let revision = policy.revision().whole().to_owned();
-        Self { revision, buckets, streams: Vec::new(), others }
+        Self {
+            revision: policy.revision().whole().to_owned(),
+            buckets,
+            declared_streams,
+            stores,
+            consumers: Vec::new(),
+            streams: Vec::new(),
+            others,
+            other_consumers: Vec::new(),
+        }
+    }
+
+    /// The same with the consumers of declared streams. A stream that is not listed has none.
+    #[must_use]
+    pub fn and_consumers(mut self, policy: &Policy, listed: &[Consumers]) -> Self {
+        for declared in policy.streams() {
+            let name = declared.name.as_str();
+            let found: &[Consumer] =
+                listed.iter().find(|l| l.stream == name).map_or(&[], |l| &l.consumers);
+            for wanted in &declared.consumers {
+                let there = found.iter().find(|c| c.name == wanted.name.as_str());
+                self.consumers.push(consumer::plan(declared, wanted, there));
+            }
+            let mut others: Vec<&str> = found
+                .iter()
+                .filter(|c| c.is_durable() && declared.consumer(&c.name).is_none())
+                .map(|c| c.name.as_str())
+                .collect();
+            others.sort_unstable();
+            self.other_consumers.extend(others.into_iter().map(|consumer| OtherConsumer {
+                stream: name.to_owned(),
+                consumer: consumer.to_owned(),
+            }));
+        }
+        self
+    }
+
+    /// What is declared of streams that the server does not know yet.
+    #[must_use]
+    pub fn too_new(&self, server: &str) -> Vec<TooNew<'_>> {
+        let has = version(server).map(|version| release(&version));
+        let is_known = |(major, minor)| has.is_some_and(|has| has >= (major, minor, 0));
+        let of = |plan| {
+            Feature::ALL
+                .into_iter()
+                .filter(move |feature| stream::wants(plan, *feature))
+                .map(move |feature| TooNew { plan, word: feature.as_str(), since: feature.since() })
+        };
+        self.declared_streams.iter().flat_map(of).filter(|found| !is_known(found.since)).collect()
     }
 
     /// The same with the audit streams, of which their account has these.
@@ -176,9 +336,14 @@ impl Plan {
         self.buckets.iter().filter(wants).collect()
     }
 
-    /// Everything that is planned: buckets, then other streams.
+    /// Everything that the policy declares, a stream before its consumers.
+    pub fn declared(&self) -> impl Iterator<Item = &BucketPlan> {
+        [&self.buckets, &self.declared_streams, &self.stores, &self.consumers].into_iter().flatten()
+    }
+
+    /// Everything that is planned: what the policy declares, then the audit streams.
     pub fn all(&self) -> impl Iterator<Item = &BucketPlan> {
-        self.buckets.iter().chain(&self.streams)
+        self.declared().chain(&self.streams)
     }
 
     /// Whether there is nothing to do: every bucket is as declared, and nothing endangers them.
@@ -203,17 +368,25 @@ impl Plan {
 }
 
 impl BucketPlan {
+    /// What it is called: a consumer with its stream.
+    #[must_use]
+    pub fn title(&self) -> String {
+        title(self.kind, &self.stream, &self.bucket)
+    }
+
     fn of(bucket: &Bucket, stream: Option<&Stream>) -> Self {
         let wanted = declared::config(bucket);
         let (changes, config, action) = match stream {
             None => (compare::all(&wanted), wanted, Action::Create),
             Some(stream) => {
                 let changes = compare::changes(bucket, &wanted, stream);
-                let (config, action) = (compare::updated(stream, &changes), Action::of(&changes));
+                let (config, action) =
+                    (compare::updated(&stream.config, &changes), Action::of(&changes));
                 (changes, config, action)
             }
         };
         Self {
+            kind: Kind::Bucket,
             bucket: bucket.name.to_string(),
             stream: stream_name(&bucket.name),
             declared_at: bucket.at.to_string(),
@@ -232,12 +405,21 @@ impl BucketPlan {
             None => (compare::given(&wanted.config), wanted.config, Action::Create),
             Some(stream) => {
                 let changes = compare::audit(&wanted.config, stream);
-                let (config, action) = (compare::updated(stream, &changes), Action::of(&changes));
+                let (config, action) =
+                    (compare::updated(&stream.config, &changes), Action::of(&changes));
                 (changes, config, action)
             }
         };
         let declared_at = "settings".to_owned();
-        Self { bucket: name.clone(), stream: name, declared_at, action, changes, config }
+        Self {
+            kind: Kind::Stream,
+            bucket: name.clone(),
+            stream: name,
+            declared_at,
+            action,
+            changes,
+            config,
+        }
     }
 
     /// Whether `apply` creates or updates it. Of one that has to be recreated, what can be changed
@@ -264,6 +446,15 @@ pub fn audit_streams(names: &AuditStreams, policy: &Policy) -> [Map<String, Valu
     })
 }
 
+/// What something declared is called: a consumer with its stream.
+#[must_use]
+pub fn title(kind: Kind, stream: &str, name: &str) -> String {
+    match kind {
+        Kind::Consumer => format!("{stream}/{name}"),
+        Kind::Bucket | Kind::Stream | Kind::Store => name.to_owned(),
+    }
+}
+
 /// The stream of a bucket.
 fn stream_name(bucket: &BucketName) -> String {
     Keyspace::whole(bucket.clone()).stream()
@@ -278,44 +469,43 @@ const OURS: [(&str, &str); 3] = [
 ];
 
 impl Other {
-    /// Nothing, for a stream that is neither a bucket nor dangerous.
-    fn of(stream: &Stream) -> Option<Self> {
+    /// A stream beside what is declared, which keeps these subjects.
+    fn of(stream: &Stream, kept: &[Pattern]) -> Self {
         let name = stream.name();
         let bucket = name.strip_prefix("KV_").map(ToOwned::to_owned);
+        let store = name.strip_prefix("OBJ_").map(ToOwned::to_owned);
         let own = bucket.as_ref().map(|bucket| format!("$KV.{bucket}.>"));
         let mut dangers = Vec::new();
         for subject in stream.subjects().filter(|s| own.as_deref() != Some(*s)) {
-            if let Some(what) = touches(subject) {
+            if let Some(what) = touches(subject, &[]) {
                 dangers.push(format!("it captures `{subject}`, which are {what}"));
             }
         }
         let republished = stream.config.get("republish").and_then(|r| r.get("dest"));
         if let Some(destination) = republished.and_then(Value::as_str)
-            && let Some(what) = touches(destination)
+            && let Some(what) = touches(destination, kept)
         {
             dangers.push(format!(
                 "it republishes to `{destination}`, which are {what}, with the rights of the server"
             ));
         }
         let danger = (!dangers.is_empty()).then(|| dangers.join("; "));
-        (bucket.is_some() || danger.is_some()).then(|| Self {
-            stream: name.to_owned(),
-            bucket,
-            danger,
-        })
+        Self { stream: name.to_owned(), bucket, store, danger }
     }
 }
 
-/// Which of [`OURS`] a subject meets.
-fn touches(subject: &str) -> Option<&'static str> {
+/// Which of [`OURS`] a subject meets, or that it meets those that something declared keeps.
+fn touches(subject: &str, kept: &[Pattern]) -> Option<&'static str> {
     // A destination may hold `{{wildcard(1)}}`, which stands for one token.
     let tokens: Vec<&str> =
         subject.split('.').map(|t| if t.contains("{{") { "*" } else { t }).collect();
     let pattern = Pattern::parse(&tokens.join(".")).ok()?;
-    OURS.iter().find_map(|(ours, what)| {
+    let ours = OURS.iter().find_map(|(ours, what)| {
         let ours = Pattern::parse(ours).ok()?;
         pattern.overlaps(&ours).then_some(*what)
-    })
+    });
+    let is_kept = || kept.iter().any(|kept| pattern.overlaps(kept));
+    ours.or_else(|| is_kept().then_some("subjects of a declared stream or object store"))
 }
 
 #[cfg(test)]

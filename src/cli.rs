@@ -11,7 +11,6 @@ use solewriter_types::clean;
 
 mod asked;
 pub mod audit;
-pub mod buckets;
 pub mod check;
 pub mod common;
 pub mod completions;
@@ -31,6 +30,7 @@ pub mod schema;
 pub mod serve;
 pub mod sessions;
 pub mod settings;
+pub mod state;
 pub mod test;
 pub mod upgrade;
 pub mod violations;
@@ -61,7 +61,8 @@ enum Command {
     WhoCan(who_can::WhoCan),
     Diff(diff::DiffCommand),
     Test(test::Test),
-    Buckets(buckets::Buckets),
+    #[command(alias = "buckets")]
+    State(state::State),
     Doctor(doctor::Doctor),
     Audit(audit::AuditCommand),
     Policy(policy::PolicyCommand),
@@ -91,7 +92,7 @@ impl Cli {
             Command::WhoCan(who_can) => who_can.run(),
             Command::Diff(diff) => diff.run(),
             Command::Test(test) => test.run(),
-            Command::Buckets(buckets) => buckets.run(),
+            Command::State(state) => state.run(),
             Command::Doctor(doctor) => doctor.run(),
             Command::Audit(audit) => audit.run(),
             Command::Policy(policy) => policy.run(),

@@ -49,7 +49,7 @@ pub struct Change {
 }
 
 /// What is known about a field that the declaration decides.
-struct Setting {
+pub(super) struct Setting {
     field: &'static str,
     word: Option<&'static str>,
     /// What the server means when it leaves the field out.
@@ -58,18 +58,21 @@ struct Setting {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Absent {
+pub(super) enum Absent {
     /// No limit: left out, zero or -1.
     Unlimited,
     /// Zero.
     Zero,
     False,
+    /// The empty text.
     Empty,
+    /// The empty list.
+    Nothing,
     /// `none`, the server's word.
     None,
 }
 
-const fn setting(
+pub(super) const fn setting(
     field: &'static str,
     word: Option<&'static str>,
     absent: Absent,
@@ -147,20 +150,7 @@ const LEFT: [&str; 9] = [
 
 /// For a new bucket: everything that its declaration says.
 pub fn all(wanted: &Map<String, Value>) -> Vec<Change> {
-    let said = SETTINGS.iter().filter(|setting| setting.word.is_some());
-    said.filter_map(|setting| {
-        let declared = wanted.get(setting.field)?.clone();
-        let says = normal(setting, Some(&declared)) != normal(setting, None);
-        says.then(|| Change {
-            field: setting.field.to_owned(),
-            word: setting.word,
-            now: None,
-            declared,
-            class: Class::Safe,
-            why: None,
-        })
-    })
-    .collect()
+    Fields { settings: &SETTINGS, off: &OFF, left: &LEFT }.said(wanted)
 }
 
 /// For another new stream: everything that its configuration says.
@@ -267,59 +257,109 @@ pub fn audit(wanted: &Map<String, Value>, stream: &Stream) -> Vec<Change> {
 
 /// Each difference between a stream and what its bucket's declaration wants.
 pub fn changes(bucket: &Bucket, wanted: &Map<String, Value>, stream: &Stream) -> Vec<Change> {
-    let mut changes = Vec::new();
-    for setting in &SETTINGS {
-        let Some(declared) = wanted.get(setting.field) else { continue };
-        let now = stream.config.get(setting.field);
-        if normal(setting, now) == normal(setting, Some(declared)) {
-            continue;
-        }
-        let now = normal(setting, now);
-        let (class, loss) = cost(bucket, setting.field, &now, declared, stream);
-        let why = loss.or(harm(bucket, setting.field)).or(setting.why);
-        changes.push(Change {
-            field: setting.field.to_owned(),
-            word: setting.word,
-            now: Some(now),
-            declared: declared.clone(),
-            class,
-            why: why.map(ToOwned::to_owned),
-        });
-    }
-    for (field, why, class) in OFF {
-        if let Some(now) = stream.config.get(field).filter(|value| is_on(value)) {
-            changes.push(Change {
-                field: field.to_owned(),
-                word: None,
-                now: Some(now.clone()),
-                declared: if now.is_boolean() { json!(false) } else { Value::Null },
-                class,
-                why: Some(why.to_owned()),
-            });
-        }
-    }
-    for (field, now) in &stream.config {
-        let known = wanted.contains_key(field)
-            || OFF.iter().any(|(off, ..)| off == field)
-            || LEFT.contains(&field.as_str());
-        if !known && is_on(now) {
-            changes.push(Change {
-                field: field.clone(),
-                word: None,
-                now: Some(now.clone()),
-                declared: Value::Null,
-                class: Class::Unknown,
-                why: Some("this version of solewriter does not know what it does".to_owned()),
-            });
-        }
-    }
-    changes
+    let fields = Fields { settings: &SETTINGS, off: &OFF, left: &LEFT };
+    fields.differences(wanted, &stream.config, |field, now, declared| {
+        let (class, loss) = cost(bucket, field, now, declared, stream);
+        (class, loss.or(harm(bucket, field)))
+    })
 }
 
-/// The stream's configuration with what an update can change: everything else is sent back as the
+/// What is known about the fields of one kind of thing.
+pub(super) struct Fields<'a> {
+    /// Those that the declaration decides.
+    pub settings: &'a [Setting],
+    /// Those that must be off, why, and whether an update turns them off.
+    pub off: &'a [(&'static str, &'static str, Class)],
+    /// Those that are left as they are.
+    pub left: &'a [&'static str],
+}
+
+impl Fields<'_> {
+    /// Each difference between what there is and what is wanted. `judge` is told the field, what it
+    /// is and what it should be, and says what it takes to change it, and why it matters.
+    pub(super) fn differences(
+        &self,
+        wanted: &Map<String, Value>,
+        found: &Map<String, Value>,
+        judge: impl Fn(&str, &Value, &Value) -> (Class, Option<&'static str>),
+    ) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for setting in self.settings {
+            let Some(declared) = wanted.get(setting.field) else { continue };
+            let now = normal(setting, found.get(setting.field));
+            if now == normal(setting, Some(declared)) {
+                continue;
+            }
+            let (class, why) = judge(setting.field, &now, declared);
+            changes.push(Change {
+                field: setting.field.to_owned(),
+                word: setting.word,
+                now: Some(now),
+                declared: declared.clone(),
+                class,
+                why: why.or(setting.why).map(ToOwned::to_owned),
+            });
+        }
+        for (field, why, class) in self.off {
+            if let Some(now) = found.get(*field).filter(|value| is_on(value)) {
+                changes.push(Change {
+                    field: (*field).to_owned(),
+                    word: None,
+                    now: Some(now.clone()),
+                    declared: if now.is_boolean() { json!(false) } else { Value::Null },
+                    class: *class,
+                    why: Some((*why).to_owned()),
+                });
+            }
+        }
+        for (field, now) in found {
+            let known = self.settings.iter().any(|setting| setting.field == field)
+                || self.off.iter().any(|(off, ..)| off == field)
+                || self.left.contains(&field.as_str());
+            if !known && is_on(now) {
+                changes.push(Change {
+                    field: field.clone(),
+                    word: None,
+                    now: Some(now.clone()),
+                    declared: Value::Null,
+                    class: Class::Unknown,
+                    why: Some("this version of solewriter does not know what it does".to_owned()),
+                });
+            }
+        }
+        changes
+    }
+
+    /// For something new: everything that its declaration says.
+    pub(super) fn said(&self, wanted: &Map<String, Value>) -> Vec<Change> {
+        let said = self.settings.iter().filter(|setting| setting.word.is_some());
+        said.filter_map(|setting| {
+            let declared = wanted.get(setting.field)?.clone();
+            let says = normal(setting, Some(&declared)) != normal(setting, None);
+            says.then(|| Change {
+                field: setting.field.to_owned(),
+                word: setting.word,
+                now: None,
+                declared,
+                class: Class::Safe,
+                why: None,
+            })
+        })
+        .collect()
+    }
+}
+
+/// Whether a limit becomes smaller, where that number and below mean none.
+pub(super) fn is_lowered(now: &Value, declared: &Value, unlimited: i64) -> bool {
+    let number = |value: &Value| value.as_i64().unwrap_or(unlimited);
+    let (now, declared) = (number(now), number(declared));
+    declared > unlimited && (now <= unlimited || declared < now)
+}
+
+/// The configuration with what an update can change: everything else is sent back as the
 /// server gave it.
-pub fn updated(stream: &Stream, changes: &[Change]) -> Map<String, Value> {
-    let mut config = stream.config.clone();
+pub fn updated(found: &Map<String, Value>, changes: &[Change]) -> Map<String, Value> {
+    let mut config = found.clone();
     for change in changes.iter().filter(|change| !change.class.is_beyond_update()) {
         if change.declared.is_null() {
             config.remove(&change.field);
@@ -337,6 +377,7 @@ fn normal(setting: &Setting, value: Option<&Value>) -> Value {
         Absent::Zero => json!(0),
         Absent::False => json!(false),
         Absent::Empty => json!(""),
+        Absent::Nothing => json!([]),
         Absent::None => json!("none"),
     };
     match value {
@@ -372,11 +413,7 @@ fn cost(
 ) -> (Class, Option<&'static str>) {
     const SAFE: (Class, Option<&str>) = (Class::Safe, None);
     let loses = |what| (Class::LosesData, Some(what));
-    let lowered = |unlimited: i64| {
-        let (now, declared) =
-            (now.as_i64().unwrap_or(unlimited), declared.as_i64().unwrap_or(unlimited));
-        declared > unlimited && (now <= unlimited || declared < now)
-    };
+    let lowered = |unlimited| is_lowered(now, declared, unlimited);
     let empty = stream.state.messages == 0;
     match field {
         "storage" | "retention" => (Class::Recreate, None),
@@ -423,14 +460,27 @@ fn harm(bucket: &Bucket, field: &str) -> Option<&'static str> {
 /// A field's value for people: durations with their unit.
 pub fn shown(field: &str, value: &Value) -> String {
     match (field, value) {
-        ("max_age" | "duplicate_window" | "subject_delete_marker_ttl", Value::Number(number)) => {
-            match number.as_u64() {
-                Some(0) | None => "none".to_owned(),
-                Some(nanoseconds) => show_duration(Duration::from_nanos(nanoseconds)),
-            }
-        }
+        (
+            "max_age"
+            | "duplicate_window"
+            | "subject_delete_marker_ttl"
+            | "ack_wait"
+            | "inactive_threshold",
+            Value::Number(number),
+        ) => match number.as_u64() {
+            Some(0) | None => "none".to_owned(),
+            Some(nanoseconds) => show_duration(Duration::from_nanos(nanoseconds)),
+        },
         (_, Value::Number(number)) if number.as_i64() == Some(-1) => "no limit".to_owned(),
         (_, Value::Null) => "none".to_owned(),
+        (_, Value::Array(list)) if !list.is_empty() && list.iter().all(Value::is_string) => {
+            let texts: Vec<&str> = list.iter().filter_map(Value::as_str).collect();
+            texts.join(", ")
+        }
+        ("backoff", Value::Array(list)) => {
+            let times = list.iter().filter_map(Value::as_u64).map(Duration::from_nanos);
+            times.map(show_duration).collect::<Vec<_>>().join(", ")
+        }
         (_, Value::String(text)) if !text.is_empty() && !text.contains(char::is_control) => {
             text.clone()
         }

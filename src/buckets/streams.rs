@@ -1,4 +1,4 @@
-//! The account's streams: asked for, created and updated through JetStream's API (ADR-1).
+//! The account's streams and consumers: asked for, created and updated through JetStream's API (ADR-1).
 
 use std::time::Duration;
 
@@ -6,7 +6,8 @@ use async_nats::{Client, Request, RequestErrorKind};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{Action, BucketPlan, Stream};
+use super::{Action, BucketPlan, Consumer, Consumers, Kind, Stream};
+use solewriter_core::policy::model::Policy;
 
 /// How long JetStream may take for one answer. Creating a stream with replicas takes seconds.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -16,6 +17,9 @@ const NOT_ENABLED: u64 = 10_039;
 
 /// The most streams that are looked at.
 const MOST_STREAMS: usize = 100_000;
+
+/// The most consumers of a stream that are looked at.
+const MOST_CONSUMERS: usize = 100_000;
 
 /// Why streams cannot be seen or changed.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +69,12 @@ pub enum StreamsError {
     /// Too much to look at.
     #[error("the account has more than {MOST_STREAMS} streams")]
     TooMany,
+    /// Too much to look at.
+    #[error("the stream {0} has more than {MOST_CONSUMERS} consumers")]
+    TooManyConsumers(String),
+    /// Some servers of the cluster did not answer, so that not every consumer is known.
+    #[error("JetStream could not tell of these consumers of the stream {0} now: {1}")]
+    MissingConsumers(String, String),
     /// Some servers of the cluster did not answer, so that not every stream is known.
     #[error("JetStream could not describe these streams now: {0}")]
     Missing(String),
@@ -145,29 +155,105 @@ pub async fn all(client: &Client) -> Result<Vec<Stream>, StreamsError> {
     }
 }
 
-/// A bucket that was created or updated, or could not be.
+#[derive(Deserialize)]
+struct ConsumerPage {
+    total: usize,
+    /// `null` when there is none.
+    consumers: Option<Vec<Consumer>>,
+    missing: Option<Vec<String>>,
+}
+
+/// The consumers of every declared stream that is there.
+///
+/// # Errors
+/// [`StreamsError`]: a list that is not whole is none.
+pub async fn consumers(
+    client: &Client,
+    policy: &Policy,
+    streams: &[Stream],
+) -> Result<Vec<Consumers>, StreamsError> {
+    let mut all = Vec::new();
+    for stream in streams.iter().map(Stream::name).filter(|name| policy.stream(name).is_some()) {
+        let consumers = consumers_of(client, stream).await?;
+        all.push(Consumers { stream: stream.to_owned(), consumers });
+    }
+    Ok(all)
+}
+
+async fn consumers_of(client: &Client, stream: &str) -> Result<Vec<Consumer>, StreamsError> {
+    let subject = format!("$JS.API.CONSUMER.LIST.{stream}");
+    let mut consumers: Vec<Consumer> = Vec::new();
+    loop {
+        let page: ConsumerPage =
+            request(client, &subject, &json!({"offset": consumers.len()})).await?;
+        if let Some(missing) = page.missing.filter(|missing| !missing.is_empty()) {
+            return Err(StreamsError::MissingConsumers(stream.to_owned(), missing.join(", ")));
+        }
+        let more = page.consumers.unwrap_or_default();
+        let ended = more.is_empty();
+        consumers.extend(more);
+        if ended || consumers.len() >= page.total {
+            return Ok(consumers);
+        }
+        if consumers.len() > MOST_CONSUMERS {
+            return Err(StreamsError::TooManyConsumers(stream.to_owned()));
+        }
+    }
+}
+
+/// Something declared that was created or updated, or could not be.
 #[derive(Debug)]
 pub struct Done {
-    /// The bucket.
+    /// What it is.
+    pub kind: Kind,
+    /// Its name.
     pub bucket: String,
+    /// Its stream.
+    pub stream: String,
     /// What was to be done.
     pub action: Action,
     /// What came of it.
     pub outcome: Result<(), StreamsError>,
 }
 
-/// Does what a plan says, stream by stream, each in the account of `client`; one that fails does
+/// Does what a plan says, one after the other, each in the account of `client`; one that fails does
 /// not keep the others from it.
 ///
 /// Whoever calls this has asked whether data may be lost.
-pub async fn apply(client: &Client, plans: &[BucketPlan]) -> Vec<Done> {
+pub async fn apply<'a>(
+    client: &Client,
+    plans: impl IntoIterator<Item = &'a BucketPlan>,
+) -> Vec<Done> {
     let mut all = Vec::new();
-    for bucket in plans.iter().filter(|bucket| bucket.has_work()) {
-        let verb = if bucket.action == Action::Create { "CREATE" } else { "UPDATE" };
-        let subject = format!("$JS.API.STREAM.{verb}.{}", bucket.stream);
-        let config = Value::Object(bucket.config.clone());
-        let outcome = request::<Map<String, Value>>(client, &subject, &config).await.map(|_| ());
-        all.push(Done { bucket: bucket.bucket.clone(), action: bucket.action, outcome });
+    for bucket in plans.into_iter().filter(|bucket| bucket.has_work()) {
+        let is_new = bucket.action == Action::Create;
+        let (subject, body) = match bucket.kind {
+            // "create" is refused where somebody else was quicker.
+            Kind::Consumer => (
+                format!("$JS.API.CONSUMER.CREATE.{}.{}", bucket.stream, bucket.bucket),
+                json!({
+                    "stream_name": bucket.stream,
+                    "config": bucket.config,
+                    "action": if is_new { "create" } else { "update" },
+                }),
+            ),
+            Kind::Bucket | Kind::Stream | Kind::Store => (
+                format!(
+                    "$JS.API.STREAM.{}.{}",
+                    if is_new { "CREATE" } else { "UPDATE" },
+                    bucket.stream
+                ),
+                Value::Object(bucket.config.clone()),
+            ),
+        };
+        let outcome = request::<Map<String, Value>>(client, &subject, &body).await.map(|_| ());
+        all.push(Done {
+            kind: bucket.kind,
+            bucket: bucket.bucket.clone(),
+            stream: bucket.stream.clone(),
+            action: bucket.action,
+            outcome,
+        });
     }
     all
 }

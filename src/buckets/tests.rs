@@ -149,3 +149,43 @@ fn other_streams_are_dangerous_when_they_meet_keys_or_answers() {
         assert_eq!(plan.agrees(), !danger, "{config}: {plan}");
     }
 }
+
+#[test]
+fn what_a_consumer_skips_is_told_by_what_its_stream_keeps() {
+    for (retention, now, then, class) in [
+        ("limits", json!(["a.*"]), "a.b", Class::Safe),
+        ("interest", json!(["a.*"]), "a.b", Class::LosesData),
+        ("workqueue", json!(["a.*"]), "a.b", Class::LosesData),
+        ("interest", json!([]), "a.b", Class::LosesData),
+        ("interest", json!(["a.b"]), "a.*", Class::Safe),
+    ] {
+        let text = format!(
+            "[stream.S]\nsubjects = [\"a.>\"]\nretention = \"{retention}\"\n\
+             [stream.S.consumer.c]\nfilter = [\"{then}\"]\n{BUCKET}"
+        );
+        let policy = policy(&text);
+        let created = Plan::of(&policy, &[]).and_consumers(&policy, &[]);
+        let mut config = created.consumers[0].config.clone();
+        assert_eq!(config["filter_subject"], then);
+        config.remove("filter_subject");
+        config.insert("filter_subjects".to_owned(), now.clone());
+        let found = Consumer { name: "c".to_owned(), config, num_ack_pending: 0 };
+        let listed = Consumers { stream: "S".to_owned(), consumers: vec![found] };
+        let plan = Plan::of(&policy, &[]).and_consumers(&policy, &[listed]);
+        let changes = &plan.consumers[0].changes;
+        assert_eq!(changes.len(), 1, "{changes:?}");
+        assert_eq!(changes[0].class, class, "{retention} {now} {then}");
+        assert_eq!(plan.consumers[0].config["filter_subject"], then);
+    }
+}
+
+#[test]
+fn a_stream_that_republishes_to_declared_objects_is_dangerous() {
+    let policy = policy(&format!("{BUCKET}[store.files]\n"));
+    for (destination, is_danger) in [("$O.files.M.>", true), ("$O.others.M.>", false)] {
+        let config = json!({"name": "x", "subjects": ["a"], "republish": {"dest": destination}});
+        let other = Stream { config: config.as_object().unwrap().clone(), state: State::default() };
+        let plan = Plan::of(&policy, &[other]);
+        assert_eq!(plan.others[0].danger.is_some(), is_danger, "{destination}");
+    }
+}

@@ -3,10 +3,10 @@
 use std::fmt::{self, Write as _};
 
 use super::compare::shown;
-use super::{Action, BucketPlan, Change, Class, Other, Plan};
+use super::{Action, BucketPlan, Change, Class, Kind, Other, Plan};
 
 impl fmt::Display for Plan {
-    /// Every difference, a line each; buckets that agree in one line.
+    /// Every difference, a line each; what agrees in one line for each kind.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for bucket in self.all().filter(|bucket| bucket.action != Action::Keep) {
             writeln!(f, "{bucket}")?;
@@ -15,14 +15,17 @@ impl fmt::Display for Plan {
             writeln!(f, "{other}\n")?;
         }
         let names = |list: Vec<&str>| list.join(", ");
-        let agree: Vec<&str> = self
-            .buckets
-            .iter()
-            .filter(|bucket| bucket.action == Action::Keep)
-            .map(|bucket| bucket.bucket.as_str())
-            .collect();
-        if !agree.is_empty() {
-            writeln!(f, "as declared: {}", names(agree))?;
+        for (what, plans) in [
+            ("", &self.buckets),
+            ("streams ", &self.declared_streams),
+            ("object stores ", &self.stores),
+            ("consumers ", &self.consumers),
+        ] {
+            let kept = plans.iter().filter(|plan| plan.action == Action::Keep);
+            let agree: Vec<String> = kept.map(BucketPlan::title).collect();
+            if !agree.is_empty() {
+                writeln!(f, "{what}as declared: {}", agree.join(", "))?;
+            }
         }
         let undeclared: Vec<&str> =
             self.others.iter().filter_map(|other| other.bucket.as_deref()).collect();
@@ -33,7 +36,39 @@ impl fmt::Display for Plan {
                 names(undeclared)
             )?;
         }
-        if self.buckets.is_empty() {
+        let stores: Vec<&str> =
+            self.others.iter().filter_map(|other| other.store.as_deref()).collect();
+        if !stores.is_empty() {
+            writeln!(
+                f,
+                "object stores that are not declared, left as they are: {}",
+                names(stores)
+            )?;
+        }
+        let streams: Vec<&str> = self
+            .others
+            .iter()
+            .filter(|o| o.bucket.is_none() && o.store.is_none() && o.danger.is_none())
+            .map(|other| other.stream.as_str())
+            .collect();
+        if !streams.is_empty() {
+            writeln!(f, "streams that are not declared, left as they are: {}", names(streams))?;
+        }
+        let consumers: Vec<String> = self
+            .other_consumers
+            .iter()
+            .map(|other| format!("{}/{}", other.stream, other.consumer))
+            .collect();
+        if !consumers.is_empty() {
+            writeln!(
+                f,
+                "consumers that are not declared, left as they are: {} (whoever may create \
+                 consumers of the stream can change them: declare each as \
+                 [stream.NAME.consumer.NAME], or delete it)",
+                consumers.join(", ")
+            )?;
+        }
+        if self.declared().next().is_none() {
             writeln!(f, "the policy declares no bucket")?;
         }
         Ok(())
@@ -48,8 +83,11 @@ impl fmt::Display for BucketPlan {
             Action::Update => "will be updated",
             Action::Recreate => "cannot be changed to what is declared",
         };
-        let kind = if self.stream == self.bucket { "stream" } else { "bucket" };
-        writeln!(f, "{kind} {} ({}) {what}", self.bucket, self.declared_at)?;
+        let kind = match self.kind {
+            Kind::Store => "object store",
+            kind => kind.as_str(),
+        };
+        writeln!(f, "{kind} {} ({}) {what}", self.title(), self.declared_at)?;
         let lines: Vec<(String, String, &Change)> = self
             .changes
             .iter()
@@ -86,10 +124,15 @@ impl fmt::Display for BucketPlan {
         if self.action == Action::Recreate
             && self.changes.iter().any(|c| c.class == Class::Recreate)
         {
-            writeln!(
-                f,
-                "    create it again: stop its owners, back it up, delete it, apply, restore"
-            )?;
+            let how = match self.kind {
+                Kind::Consumer => {
+                    "delete it, and apply. Its position is lost: it begins where `deliver` says"
+                }
+                Kind::Bucket | Kind::Stream | Kind::Store => {
+                    "stop its owners, back it up, delete it, apply, restore"
+                }
+            };
+            writeln!(f, "    create it again: {how}")?;
         }
         Ok(())
     }

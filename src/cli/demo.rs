@@ -164,18 +164,20 @@ impl DemoTestbed {
         Ok(Seed::parse(&text)?)
     }
 
-    /// What `solewriter buckets apply` does, as the admin: the buckets that the policy declares, in
+    /// What `solewriter state apply` does, as the admin: what the policy declares, in
     /// the account STATE, where no service lives.
     async fn create_buckets(&self) -> Result<(), Error> {
         let files = Directory::new(self.deployment.policy()).read();
         let policy = files.and_then(|files| validate(&files)).map_err(|p| p.summary())?.policy;
         let admin = self.admin("admin").await?;
-        let plan = Plan::of(&policy, &streams::all(&admin).await?);
+        let found = streams::all(&admin).await?;
+        let consumers = streams::consumers(&admin, &policy, &found).await?;
+        let plan = Plan::of(&policy, &found).and_consumers(&policy, &consumers);
         // The audit streams are in an account of their own, with an admin of its own.
         let audit_admin = self.admin("audit-admin").await?;
         let wanted = buckets::audit_streams(&AuditStreams::default(), &policy);
         let plan = plan.and_audit(wanted, &streams::all(&audit_admin).await?);
-        let mut done = streams::apply(&admin, &plan.buckets).await;
+        let mut done = streams::apply(&admin, plan.declared()).await;
         done.extend(streams::apply(&audit_admin, &plan.streams).await);
         for done in done {
             done.outcome?;

@@ -8,7 +8,7 @@ use super::Report;
 use super::look::without;
 use super::seen::{Connection, Role, Seen};
 use crate::audit::stream;
-use crate::buckets::{Action, BucketPlan, Plan};
+use crate::buckets::{Action, BucketPlan, Kind, Plan};
 use crate::nats::connect::CONSUMERS_NEED;
 use crate::sessions::consumers::verdict::Owner;
 use solewriter_core::callout::issue::ConnectionName;
@@ -45,12 +45,16 @@ fn buckets(seen: &Seen, report: &mut Report) {
     };
     let plan = Plan::of(policy, streams);
     let mut wrong: Vec<String> = Vec::new();
-    for bucket in plan.buckets.iter().filter(|bucket| bucket.action != Action::Keep) {
+    for bucket in plan.declared().filter(|bucket| bucket.action != Action::Keep) {
+        let name = match bucket.kind {
+            Kind::Bucket => bucket.bucket.clone(),
+            kind => format!("{} {}", kind.as_str(), bucket.title()),
+        };
         let fields: Vec<&str> =
             bucket.changes.iter().map(|c| c.word.unwrap_or(c.field.as_str())).collect();
         wrong.push(match bucket.action {
-            Action::Create => format!("{} is not there", bucket.bucket),
-            _ => format!("{} is not as declared: {}", bucket.bucket, fields.join(", ")),
+            Action::Create => format!("{name} is not there"),
+            _ => format!("{name} is not as declared: {}", fields.join(", ")),
         });
     }
     let dangers = plan.others.iter().filter_map(|o| Some((&o.stream, o.danger.as_ref()?)));
@@ -59,7 +63,7 @@ fn buckets(seen: &Seen, report: &mut Report) {
         report.problem(
             "buckets",
             wrong.join("\n"),
-            "see `solewriter buckets plan`, then `solewriter buckets apply`",
+            "see `solewriter state plan`, then `solewriter state apply`",
         );
     }
     let undeclared: Vec<&str> = plan.others.iter().filter_map(|o| o.bucket.as_deref()).collect();
@@ -71,7 +75,7 @@ fn buckets(seen: &Seen, report: &mut Report) {
         );
     }
     if wrong.is_empty() {
-        report.ok("buckets", format!("{} as declared", plan.buckets.len()));
+        report.ok("buckets", format!("{} as declared", plan.declared().count()));
     }
 }
 
@@ -125,7 +129,7 @@ fn audit(seen: &Seen, report: &mut Report) {
         report.problem(
             "audit",
             found,
-            "see `solewriter buckets plan`, then `solewriter buckets apply`",
+            "see `solewriter state plan`, then `solewriter state apply`",
         );
     }
     if good {

@@ -681,7 +681,7 @@ on_every_server!(an_audit_stream_that_forgets);
 async fn an_audit_stream_that_forgets(version: &'static str) {
     let deployment = start(Prepared::new(), version).await;
     let admin = deployment.audit_admin().await;
-    let see = "see `solewriter buckets plan`, then `solewriter buckets apply`";
+    let see = "see `solewriter state plan`, then `solewriter state apply`";
     let stream = |name: &str, subjects: &str, more: Value| {
         let mut config = json!({"name": name, "subjects": [subjects], "deny_delete": true,
             "deny_purge": true, "allow_direct": true, "max_msgs_per_subject": 5,

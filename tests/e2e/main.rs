@@ -83,6 +83,7 @@ mod script;
 mod second_connect;
 mod seeds;
 mod sessions;
+mod state;
 mod stream_clients;
 mod stream_facts;
 mod streams;

@@ -1,4 +1,4 @@
-//! `solewriter buckets`: makes the account's buckets what the policy declares.
+//! `solewriter state`: makes what JetStream keeps what the policy declares.
 
 use std::io::{IsTerminal, Write as _};
 use std::path::PathBuf;
@@ -9,19 +9,20 @@ use serde::Serialize;
 
 use super::asked::named_by;
 use crate::buckets::streams::{self, Done};
-use crate::buckets::{Action, Plan, audit_streams};
+use crate::buckets::{Action, BucketPlan, Kind, Plan, TooNew, audit_streams, title};
 use crate::cli::common::{self, Format, NO, Output, SettingsArgs, YES, count, json, line, load};
 use crate::config::Tool;
 use crate::nats::Login;
 use solewriter_core::grant::AuditStreams;
 use solewriter_core::policy::model::Policy;
 
-/// Create and update the buckets that the policy declares.
+/// Create and update what the policy declares: buckets, streams, consumers and object stores.
 ///
-/// Connects as the admin of the account of the buckets (`[admin] nkey_seed` of the settings). Creates
-/// each declared bucket with safe settings, and updates buckets that differ. Never deletes a bucket.
+/// Connects as the admin of the account that holds them (`[admin] nkey_seed` of the settings). Creates
+/// each of them with safe settings, and updates those that differ. Never deletes anything. `buckets` is
+/// the same command.
 #[derive(Args)]
-pub struct Buckets {
+pub struct State {
     #[command(subcommand)]
     command: Command,
 }
@@ -34,7 +35,7 @@ enum Command {
 
 /// Show what `apply` would do, and change nothing.
 ///
-/// Exit code: 0 if every bucket is as declared, 1 if something differs, 2 if there is no answer.
+/// Exit code: 0 if everything is as declared, 1 if something differs, 2 if there is no answer.
 #[derive(Args)]
 struct PlanCommand {
     #[command(flatten)]
@@ -46,7 +47,7 @@ struct PlanCommand {
 /// Asks before it changes anything, unless --yes is given. If one change would lose data, nothing is
 /// changed without --allow-data-loss.
 ///
-/// Exit code: 0 if every bucket is now as declared, 1 if one is not, 2 if there is no answer.
+/// Exit code: 0 if everything is now as declared, 1 if something is not, 2 if there is no answer.
 #[derive(Args)]
 struct Apply {
     #[command(flatten)]
@@ -85,12 +86,14 @@ struct PlanView<'a> {
 
 #[derive(Serialize)]
 struct DoneView<'a> {
+    kind: Kind,
     bucket: &'a str,
+    stream: &'a str,
     action: Action,
     error: Option<String>,
 }
 
-impl Buckets {
+impl State {
     /// Runs the command.
     #[must_use]
     pub fn run(&self) -> ExitCode {
@@ -153,13 +156,15 @@ async fn audit(tool: &Tool) -> Result<Option<(async_nats::Client, AuditStreams)>
 }
 
 async fn connect(tool: &Tool, login: &Login) -> Result<async_nats::Client, Output> {
-    common::connect(tool, login, "solewriter buckets").await.map_err(|e| failed(&e))
+    common::connect(tool, login, "solewriter state").await.map_err(|e| failed(&e))
 }
 
 impl Asked {
     async fn plan(&self) -> Result<Plan, Output> {
         let streams = streams::all(&self.client).await.map_err(|e| failed(&e))?;
-        let plan = Plan::of(&self.policy, &streams);
+        let consumers = streams::consumers(&self.client, &self.policy, &streams).await;
+        let consumers = consumers.map_err(|e| failed(&e))?;
+        let plan = Plan::of(&self.policy, &streams).and_consumers(&self.policy, &consumers);
         Ok(match &self.audit {
             Some((client, names)) => {
                 let streams = streams::all(client).await.map_err(|e| failed(&e))?;
@@ -169,23 +174,40 @@ impl Asked {
         })
     }
 
-    /// What is said where the server is too old for a bucket.
+    /// What is said where the server is too old for a bucket or a stream.
     fn too_old(&self, plan: &Plan) -> Option<String> {
         let server = self.client.server_info().version;
         let names: Vec<&str> =
             plan.without_ttl(&server).into_iter().map(|bucket| bucket.bucket.as_str()).collect();
-        (!names.is_empty()).then(|| {
+        let buckets = (!names.is_empty()).then(|| {
             format!(
                 "nats-server {} does not know `key_ttl` (2.11 or newer does): it would keep every \
                  value for ever, and say nothing\n  declared with `key_ttl = true`: {}\n",
                 line(&server),
                 names.join(", ")
             )
-        })
+        });
+        let streams: String = plan
+            .too_new(&server)
+            .iter()
+            .map(|found| {
+                let (major, minor) = found.since;
+                let TooNew { plan, word, .. } = found;
+                format!("  stream {}: `{word}` takes {major}.{minor} or newer\n", plan.bucket)
+            })
+            .collect();
+        let streams = (!streams.is_empty()).then(|| {
+            let server = line(&server);
+            format!("nats-server {server} does not know what these streams declare\n{streams}")
+        });
+        match (buckets, streams) {
+            (Some(buckets), Some(streams)) => Some(buckets + &streams),
+            (buckets, streams) => buckets.or(streams),
+        }
     }
 
     async fn apply(&self, plan: &Plan) -> Vec<Done> {
-        let mut done = streams::apply(&self.client, &plan.buckets).await;
+        let mut done = streams::apply(&self.client, plan.declared()).await;
         if let Some((client, _)) = &self.audit {
             done.extend(streams::apply(client, &plan.streams).await);
         }
@@ -193,26 +215,44 @@ impl Asked {
     }
 }
 
-/// What is left to do, in one line.
+/// What is left to do: a line for each kind of thing that is declared.
 fn summary(plan: &Plan) -> String {
-    let with = |action| plan.buckets.iter().filter(|b| b.action == action).count();
     let dangers = plan.others.iter().filter(|other| other.danger.is_some()).count();
-    let mut parts = vec![
-        format!("{} to create", with(Action::Create)),
-        format!("{} to update", with(Action::Update)),
-    ];
-    let streams = plan.streams.iter().filter(|s| s.action != Action::Keep).count();
-    if streams > 0 {
-        parts.push(format!("{} to create or update besides", count(streams, "stream", "streams")));
+    let audit = plan.streams.iter().filter(|s| s.action != Action::Keep).count();
+    let mut beside = Vec::new();
+    if audit > 0 {
+        beside.push(format!("{} to create or update besides", count(audit, "stream", "streams")));
     }
-    if with(Action::Recreate) > 0 {
-        parts.push(format!("{} that cannot be changed in place", with(Action::Recreate)));
-    }
+    let mut in_the_way = Vec::new();
     if dangers > 0 {
-        parts.push(format!("{} in the way", count(dangers, "stream", "streams")));
+        in_the_way.push(format!("{} in the way", count(dangers, "stream", "streams")));
     }
-    let declared = count(plan.buckets.len(), "declared bucket", "declared buckets");
-    format!("{declared}: {} as declared, {}\n", with(Action::Keep), parts.join(", "))
+    let declared = |plans: &[BucketPlan], one, many, before: &[String], after: &[String]| {
+        let with = |action| plans.iter().filter(|plan| plan.action == action).count();
+        let mut parts = vec![
+            format!("{} to create", with(Action::Create)),
+            format!("{} to update", with(Action::Update)),
+        ];
+        parts.extend_from_slice(before);
+        if with(Action::Recreate) > 0 {
+            parts.push(format!("{} that cannot be changed in place", with(Action::Recreate)));
+        }
+        parts.extend_from_slice(after);
+        let declared = count(plans.len(), one, many);
+        format!("{declared}: {} as declared, {}\n", with(Action::Keep), parts.join(", "))
+    };
+    let mut lines =
+        declared(&plan.buckets, "declared bucket", "declared buckets", &beside, &in_the_way);
+    for (plans, one, many) in [
+        (&plan.declared_streams, "declared stream", "declared streams"),
+        (&plan.stores, "declared object store", "declared object stores"),
+        (&plan.consumers, "declared consumer", "declared consumers"),
+    ] {
+        if !plans.is_empty() {
+            lines += &declared(plans, one, many, &[], &[]);
+        }
+    }
+    lines
 }
 
 impl PlanCommand {
@@ -252,16 +292,17 @@ impl Apply {
         }
         // What was agreed to is what is done: somebody else may have been here meanwhile.
         if asked.plan().await? != plan {
-            let err = "error: somebody else changed the buckets meanwhile, so nothing was changed: look again\n";
+            let err = "error: somebody else made a change meanwhile, so nothing was changed: look again\n";
             return Ok(Output { out: String::new(), err: err.to_owned(), code: NO });
         }
         let done = asked.apply(&plan).await;
         let mut said = String::new();
-        for Done { bucket, action, outcome } in &done {
+        for Done { kind, bucket, stream, action, outcome } in &done {
+            let name = title(*kind, stream, bucket);
             said += &match (outcome, action) {
-                (Err(error), _) => format!("error: bucket {bucket}: {error}\n"),
-                (Ok(()), Action::Create) => format!("created {bucket}\n"),
-                (Ok(()), _) => format!("updated {bucket}\n"),
+                (Err(error), _) => format!("error: {} {name}: {error}\n", kind.as_str()),
+                (Ok(()), Action::Create) => format!("created {name}\n"),
+                (Ok(()), _) => format!("updated {name}\n"),
             };
         }
         // The server has the last word on what they are like now.
@@ -280,7 +321,7 @@ impl Apply {
             .losses()
             .map(|(bucket, change)| {
                 let why = change.why.as_deref().unwrap_or_default();
-                format!("  {}: {}: {why}\n", bucket.bucket, change.word.unwrap_or(&change.field))
+                format!("  {}: {}: {why}\n", bucket.title(), change.word.unwrap_or(&change.field))
             })
             .collect();
         (!lost.is_empty()).then(|| {
@@ -299,7 +340,9 @@ impl Apply {
             Format::Text => String::new(),
             Format::Json => {
                 let applied = done.iter().map(|done| DoneView {
+                    kind: done.kind,
                     bucket: &done.bucket,
+                    stream: &done.stream,
                     action: done.action,
                     error: done.outcome.as_ref().err().map(ToString::to_string),
                 });
