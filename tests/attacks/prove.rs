@@ -319,7 +319,7 @@ async fn what_somebody_else_made_is_not_touched() {
     deployment.create_buckets(&["mine-b"]).await;
     let output = prove(&deployment, &["--yes", "--name", "mine"]).await;
     assert_eq!(output.status.code(), Some(2));
-    assert!(text(&output.stderr).contains("there is a bucket mine-b already"), "{output:?}");
+    assert!(text(&output.stderr).contains("there already is a bucket mine-b that"), "{output:?}");
     let file = deployment.files.policy().join("solewriter-prove.toml");
     std::fs::write(&file, "[bucket.some]\n").unwrap();
     let output = prove(&deployment, &["--yes"]).await;
@@ -336,7 +336,7 @@ async fn what_somebody_else_made_is_not_touched() {
     let output = prove(&deployment, &["--yes", "--name", "yours"]).await;
     assert_eq!(output.status.code(), Some(2));
     assert!(
-        text(&output.stderr).contains("there is a stream attack-yours-a already"),
+        text(&output.stderr).contains("there already is a stream attack-yours-a that"),
         "{output:?}"
     );
     let mut left = streams(&deployment).await;

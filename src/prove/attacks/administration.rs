@@ -6,6 +6,9 @@ use super::super::{Attack, Control, Effect, Ending, Family, Step, Who, ask, send
 use super::{NEVER, NOT_GRANTED};
 use crate::prove::testbed::MADE_BY;
 
+/// Why a request is refused that some client libraries need for object stores.
+const STORES: &str = "granted to users of object stores alone";
+
 /// A request that needs one grant more than anyone has.
 fn request(
     id: &'static str,
@@ -156,7 +159,8 @@ pub(super) fn streams() -> Family {
                 "$JS.API.STREAM.NAMES",
                 &Value::Null,
                 Effect::Learns("KV_{victim}"),
-            ),
+            )
+            .closed(Ending::Refused, STORES),
             request(
                 "stream-info",
                 "The names of the victim's keys",
@@ -476,7 +480,8 @@ pub(super) fn servers() -> Family {
         about: "What is nobody's business but the operator's. Where success is that the server \
                 takes it, what would come of it is for the system account alone.",
         attacks: vec![
-            answered("account-info", "The account's use of JetStream", "$JS.API.INFO", Value::Null),
+            answered("account-info", "The account's use of JetStream", "$JS.API.INFO", Value::Null)
+                .closed(Ending::Refused, STORES),
             taken(
                 "account-purge",
                 "An account's streams, purged",

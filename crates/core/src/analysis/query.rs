@@ -73,6 +73,7 @@ impl Verb {
             Self::Subscribe => "Subscribe to a subject",
             Self::Answer => "Serve requests",
             Self::Call => "Send requests",
+            Self::Consume => "Take messages from a durable consumer",
             Self::Audit => "Read an audit stream",
         }
     }
