@@ -243,7 +243,7 @@ pub const CHECKS: [Check; 29] = [
         "consumers",
         "state",
         "callout user",
-        "Consumers of buckets and audit streams can be listed, and a grant covers each",
+        "Consumers of buckets, object stores and audit streams can be listed, and a grant covers each",
         "A consumer keeps delivering after its creator has lost the right to it",
     ),
 ];

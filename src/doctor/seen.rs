@@ -67,7 +67,7 @@ pub struct Seen {
     pub policy_is_wrong: bool,
     /// What is wrong with the bucket that the policy is in.
     pub policy_bucket: Vec<&'static str>,
-    /// The consumers of buckets and audit streams, by the policy; the error is why the callout's
+    /// The consumers of buckets, object stores and audit streams, by the policy; the error is why the callout's
     /// user cannot list them.
     pub consumers: Look<Result<Survey, String>>,
     /// The streams of the account that holds the buckets.

@@ -45,7 +45,7 @@ impl ConsumerMetrics {
     pub(super) fn register(&self, registry: &mut Registry) {
         registry.register(
             "consumers",
-            "Consumers of buckets and audit streams that may stay, at the last sweep of this \
+            "Consumers of buckets, object stores and audit streams that may stay, at the last sweep of this \
              instance: of a service, or of nobody",
             self.seen.clone(),
         );

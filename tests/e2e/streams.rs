@@ -350,3 +350,31 @@ async fn nobody_writes_anothers_objects(version: &'static str) {
     })
     .await;
 }
+
+on_every_server!(a_watch_of_a_store_ends_with_the_right_to_read_it);
+/// Its consumer would go on delivering to an inbox that its client still may subscribe to.
+async fn a_watch_of_a_store_ends_with_the_right_to_read_it(version: &'static str) {
+    let mut deployment = start(version, "").await;
+    create_store(&deployment).await;
+    for name in ["archive", "invoices"] {
+        let config = json!({"name": name, "deliver_subject": format!("_INBOX.{name}.watch"),
+            "ack_policy": "none", "inactive_threshold": 3_600_000_000_000_u64});
+        let body = json!({"stream_name": "OBJ_invoices", "config": config}).to_string();
+        let mut raw = Raw::login(&deployment, &deployment.service(name)).await;
+        raw.publish("$JS.API.CONSUMER.CREATE.OBJ_invoices", body.as_bytes()).await.unwrap();
+    }
+    let stream = deployment.admin().await.get_stream("OBJ_invoices").await.unwrap();
+    let consumers = async || {
+        let names: Vec<_> = stream.consumer_names().collect().await;
+        let mut names: Vec<String> = names.into_iter().map(Result::unwrap).collect();
+        names.sort();
+        names
+    };
+    eventually("both watches", async || (consumers().await.len() == 2).then_some(())).await;
+    deployment.write_policy(&EVENTS.replace("reads = [\"store:invoices\"]", ""));
+    let deleted = deployment.instances[0].says("consumer_deleted").await;
+    let seen = (&deleted["stream"], &deleted["consumer"], &deleted["cause"]);
+    assert_eq!(seen, (&json!("OBJ_invoices"), &json!("archive"), &json!("lost")), "{deleted}");
+    eventually("the reader's to end", async || (consumers().await == ["invoices"]).then_some(()))
+        .await;
+}

@@ -15,7 +15,7 @@ use crate::sessions::consumers::listing::Jetstream;
 use crate::sessions::consumers::sweep::{Accounts, Survey, survey};
 use crate::sessions::consumers::verdict::Owner;
 
-/// List consumers of buckets and audit streams that no grant covers, or that are above the limit.
+/// List consumers of buckets, object stores and audit streams that no grant covers, or that are above the limit.
 ///
 /// Compares them with the policy that the settings name. Deletes nothing; a running instance does.
 /// Uses the callout's seed. With only the admin's seed it sees consumers of buckets alone.

@@ -17,7 +17,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::verdict::Consumer;
+use super::verdict::{Consumer, Place};
 
 /// How long the server may take to answer: in a cluster, it waits 4 s for those that have the
 /// consumers.
@@ -223,11 +223,11 @@ impl Jetstream {
         Self { client, prefix: "$JS.API" }
     }
 
-    /// The streams that hold buckets, and whether that is all of them.
+    /// The streams that hold buckets and object stores, and whether that is all of them.
     ///
     /// # Errors
     /// [`ApiError`].
-    pub async fn buckets(&self) -> Result<(Vec<String>, bool), ApiError> {
+    pub async fn streams(&self) -> Result<(Vec<String>, bool), ApiError> {
         let mut found = Vec::new();
         let mut offset = 0;
         for _ in 0..MAX_NAME_PAGES {
@@ -235,7 +235,8 @@ impl Jetstream {
             let Names { streams } = self.ask(subject, &json!({"offset": offset})).await?;
             let names = streams.unwrap_or_default();
             let count = names.len();
-            found.extend(names.into_iter().filter(|name| name.starts_with("KV_") && fits(name)));
+            let ours = |name: &String| Place::of(name).is_some() && fits(name);
+            found.extend(names.into_iter().filter(ours));
             if count < NAMES {
                 found.sort_unstable();
                 found.dedup();

@@ -1,4 +1,5 @@
-//! One round: list the consumers of every bucket and audit stream, and delete those that must go.
+//! One round: list the consumers of every bucket, object store and audit stream, and delete those
+//! that must go.
 //!
 //! Each stream has its own bounds, so one with very many consumers does not stop the others.
 
@@ -99,8 +100,9 @@ impl Accounts {
     /// # Errors
     /// [`ApiError`] when the state account does not answer.
     pub async fn targets(&self, policy: &Policy) -> Result<(Vec<Target>, bool), ApiError> {
-        let (buckets, whole) = self.state.buckets().await?;
-        let buckets = buckets.into_iter().map(|stream| (self.state.clone(), Place::Bucket, stream));
+        let (streams, whole) = self.state.streams().await?;
+        let place = |stream: String| Some((self.state.clone(), Place::of(&stream)?, stream));
+        let held = streams.into_iter().filter_map(place);
         let rules = policy.services().iter().flat_map(|service| &service.rules);
         let mut audits: BTreeSet<String> = rules
             .filter_map(|rule| match &rule.access {
@@ -114,7 +116,7 @@ impl Accounts {
         let audits = audits
             .into_iter()
             .filter_map(|stream| self.audit.clone().map(|account| (account, Place::Audit, stream)));
-        Ok((buckets.chain(audits).collect(), whole))
+        Ok((held.chain(audits).collect(), whole))
     }
 }
 

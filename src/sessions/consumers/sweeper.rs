@@ -173,7 +173,7 @@ impl ConsumerSweeper {
                 kept = done.services + done.nobodys,
                 cut_short = done.cut_short,
                 took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
-                "checked every consumer of buckets and audit streams",
+                "checked every consumer of buckets, object stores and audit streams",
             );
         }
         let outcome = Outcome {

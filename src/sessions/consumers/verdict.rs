@@ -3,7 +3,7 @@
 //! A push consumer belongs to the service whose inbox it delivers to, because nobody else hears
 //! it; who made it is not known and does not matter. It is covered when that service may read
 //! everything that it delivers. A pull consumer has no owner: it gives only to who may ask it,
-//! which no grant permits on a bucket, and on an audit stream those that audit it. Its name and
+//! which no grant permits on a bucket or an object store, and on an audit stream those that audit it. Its name and
 //! its metadata are its client's choice, so nothing is concluded from them.
 
 use std::collections::{HashMap, HashSet};
@@ -47,8 +47,24 @@ pub struct Consumer {
 pub enum Place {
     /// A KV bucket's.
     Bucket,
+    /// An object store's.
+    Store,
     /// An audit stream.
     Audit,
+}
+
+impl Place {
+    /// Of a stream that holds a bucket or an object store, by its name.
+    #[must_use]
+    pub fn of(stream: &str) -> Option<Self> {
+        if stream.starts_with("KV_") {
+            Some(Self::Bucket)
+        } else if stream.starts_with("OBJ_") {
+            Some(Self::Store)
+        } else {
+            None
+        }
+    }
 }
 
 /// Whose a consumer is.
@@ -290,6 +306,11 @@ impl Rights {
                         return Self::All;
                     }
                     parts.extend(Pattern::parse(&keyspace.subjects()));
+                }
+                (Place::Store, Access::OwnsStore(name) | Access::ReadsStore(name))
+                    if stream.strip_prefix("OBJ_") == Some(name.as_str()) =>
+                {
+                    return Self::All;
                 }
                 (Place::Audit, Access::Audits(name)) if name.as_str() == stream => {
                     return Self::All;

@@ -60,6 +60,35 @@ fn cause(policy: &Policy, consumer: &Consumer) -> Option<Cause> {
 }
 
 #[test]
+fn the_consumers_of_an_object_store_are_its_owners_and_readers() {
+    let policy = policy(&format!(
+        "[store.files]\n[store.other]\n\
+         [service.owner]\nnkeys = [\"{}\"]\nowns = [\"store:files\"]\n\
+         [service.reader]\nnkeys = [\"{}\"]\nreads = [\"store:files\"]\n\
+         [service.else]\nnkeys = [\"{}\"]\nowns = [\"orders\", \"store:other\"]\n",
+        KEY[0], KEY[1], KEY[2]
+    ));
+    for (service, expected) in [("owner", None), ("reader", None), ("else", Some(Cause::Lost))] {
+        for filters in [&[][..], &["$O.files.C.x"], &["$O.files.M.>"]] {
+            let consumer = to(&format!("_INBOX.{service}.x"), filters);
+            let verdict = judged(&policy, (Place::Store, "OBJ_files"), SETTINGS, &consumer);
+            let found = match verdict {
+                Verdict::Keep(_) => None,
+                Verdict::Delete(_, cause) => Some(cause),
+            };
+            assert_eq!(found, expected, "{service} {filters:?}");
+        }
+    }
+    // Nobody is granted a pull there, nor a bucket's consumer by the name of a store.
+    let stranger = judged(&policy, (Place::Store, "OBJ_files"), SETTINGS, &pull());
+    assert_eq!(stranger, Verdict::Delete(Owner::Nobody, Cause::Stranger));
+    let bucket = judged(&policy, (Place::Bucket, "KV_files"), SETTINGS, &to("_INBOX.owner.x", &[]));
+    assert!(matches!(bucket, Verdict::Delete(Owner::Service(_), Cause::Lost)), "{bucket:?}");
+    let places = ["KV_a", "OBJ_a", "EVENTS"].map(Place::of);
+    assert_eq!(places, [Some(Place::Bucket), Some(Place::Store), None]);
+}
+
+#[test]
 fn what_the_service_that_hears_it_may_read_is_covered() {
     let policy = usual();
     for (deliver, filters, expected) in [
