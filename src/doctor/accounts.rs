@@ -17,6 +17,49 @@ const PASSES: [(&str, &str, &str); 4] = [
     ("stream", "_INBOX.>", "answers and watches"),
 ];
 
+/// What passes where the policy has object stores, and where it has consumers.
+const OF_STORES: &str = "$O.>";
+const OF_CONSUMERS: &str = "$JS.ACK.>";
+
+/// What must pass by the policy besides [`PASSES`], each as a service, and what fails otherwise.
+fn declared(seen: &Seen) -> Vec<(String, String)> {
+    let Ok(policy) = &seen.policy else { return Vec::new() };
+    let mut passes = Vec::new();
+    if !policy.stores().is_empty() {
+        passes.push((OF_STORES.to_owned(), "puts of objects".to_owned()));
+    }
+    if policy.streams().iter().any(|stream| !stream.consumers.is_empty()) {
+        passes.push((OF_CONSUMERS.to_owned(), "acknowledgements of consumers".to_owned()));
+    }
+    for stream in policy.streams() {
+        let what = format!("acknowledgements of what stream {} keeps", stream.name);
+        passes.extend(stream.subjects.iter().map(|s| (s.to_string(), what.clone())));
+    }
+    passes
+}
+
+/// With what subject to export and import it. A literal one is interest by itself, and JetStream
+/// would publish there for anybody who has it as a reply subject.
+fn with_wildcard(subject: &str) -> String {
+    match subject.rsplit_once('.') {
+        Some((front, last)) if !subject.contains(['*', '>']) && !last.is_empty() => {
+            format!("{front}.*")
+        }
+        _ => subject.to_owned(),
+    }
+}
+
+/// Whether the policy is why that passes as a service: something of a declared stream, or of stores
+/// or consumers. Where there is no policy to look at, nothing of the kind is called wrong.
+fn is_declared(seen: &Seen, kind: &str, subject: &str) -> bool {
+    let is_plain = !subject.starts_with(['$', '_', '*', '>']);
+    if kind != "service" || !(is_plain || [OF_STORES, OF_CONSUMERS].contains(&subject)) {
+        return false;
+    }
+    seen.policy.is_err()
+        || declared(seen).iter().any(|(s, _)| within(s, subject) || within(subject, s))
+}
+
 /// What the callout's account exports: what an instance says of itself, for who pushes the policy.
 const BEATS: (&str, &str) = ("stream", "solewriter.instance.*");
 
@@ -277,8 +320,22 @@ fn exports(seen: &Seen, state: &str, accounts: &[AccountOn], report: &mut Report
                 );
             }
         }
+        for (subject, what) in declared(seen) {
+            let has = |e: &Export| e.kind == "service" && within(&subject, &e.subject);
+            if !account.exports.iter().any(has) {
+                let wide = with_wildcard(&subject);
+                once.problem(
+                    server,
+                    format!(
+                        "{state} does not export the service `{subject}`: {what} fail as timeouts"
+                    ),
+                    format!("add {{ service: \"{wide}\" }} to the exports of account {state}"),
+                );
+            }
+        }
         for Export { subject, kind } in &account.exports {
-            let known = PASSES.iter().any(|(k, s, _)| k == kind && s == subject);
+            let known = PASSES.iter().any(|(k, s, _)| k == kind && s == subject)
+                || is_declared(seen, kind, subject);
             if !known && !within(subject, MAY_PASS) {
                 once.problem(
                     server,
@@ -335,6 +392,21 @@ fn imports(seen: &Seen, state: &str, accounts: &[AccountOn], report: &mut Report
                     );
                 }
             }
+            for (subject, what) in declared(seen) {
+                let has = |i: &&Import| {
+                    i.kind == "service"
+                        && i.local_subject == i.subject
+                        && within(&subject, &i.subject)
+                };
+                if !from_state.iter().any(has) {
+                    let wide = with_wildcard(&subject);
+                    once.problem(
+                        server,
+                        format!("{name} does not import the service `{subject}` of {state}: {what} fail as timeouts"),
+                        format!("add {{ service: {{ account: {state}, subject: \"{wide}\" }} }} to the imports of account {name}"),
+                    );
+                }
+            }
             let others = imports
                 .iter()
                 .filter(|i| i.account != state && Some(i.account.as_str()) == callout(seen));
@@ -351,9 +423,9 @@ fn imports(seen: &Seen, state: &str, accounts: &[AccountOn], report: &mut Report
         }
         for import in from_state {
             let known = serves(seen, name)
-                && PASSES.iter().any(|(k, s, _)| {
-                    *k == import.kind && import.subject == *s && import.local_subject == *s
-                });
+                && import.subject == import.local_subject
+                && (PASSES.iter().any(|(k, s, _)| *k == import.kind && import.subject == *s)
+                    || is_declared(seen, &import.kind, &import.subject));
             // solewriter asks the stream of events for the last one of its own.
             let events = within(&import.subject, MAY_PASS)
                 || (import.subject.starts_with("$JS.API.DIRECT.GET.")

@@ -207,6 +207,67 @@ fn problem(seen: &Seen) -> (&'static str, String) {
 }
 
 #[test]
+fn what_declared_streams_and_stores_need_passes() {
+    let mut seen = healthy();
+    // Nothing of the kind is declared.
+    let import = |subject: &str| super::seen::Import {
+        subject: subject.to_owned(),
+        account: "STATE".to_owned(),
+        local_subject: subject.to_owned(),
+        kind: "service".to_owned(),
+        ..Default::default()
+    };
+    let export = |subject: &str| super::seen::Export {
+        subject: subject.to_owned(),
+        kind: "service".to_owned(),
+        ..Default::default()
+    };
+    let add = |seen: &mut Seen, subject: &str| {
+        for account in seen.accounts.as_mut().unwrap() {
+            match account.name.as_str() {
+                "STATE" => account.exports.push(export(subject)),
+                "APP" => account.imports.push(import(subject)),
+                _ => {}
+            }
+        }
+    };
+    add(&mut seen, "events.>");
+    let found: Vec<&str> = with(&seen, Outcome::Problem).iter().map(|found| found.0).collect();
+    assert_eq!(found, ["exports", "imports"]);
+
+    let text = "[stream.EVENTS]\nsubjects = [\"events.>\", \"sold\", \"more.now\"]\n\
+                [stream.EVENTS.consumer.shipping]\n[store.files]\n[service.a]\nnkeys = []\n";
+    seen.policy = Ok(validate(&[SourceFile::new("p.toml", text)]).unwrap().policy);
+    let missing = |seen: &Seen| -> Vec<String> {
+        let found = with(seen, Outcome::Problem).into_iter();
+        let of_accounts = |f: &(&str, String)| ["exports", "imports"].contains(&f.0);
+        found.filter(of_accounts).map(|(_, found)| found).collect()
+    };
+    let found = missing(&seen);
+    for subject in ["$O.>", "$JS.ACK.>", "sold", "more.now"] {
+        for who in ["STATE does not export", "APP does not import"] {
+            let line = format!("{who} the service `{subject}`");
+            assert!(found.iter().any(|f| f.contains(&line)), "{line}: {found:?}");
+        }
+    }
+    assert!(!found.iter().any(|f| f.contains("`events.>`")), "{found:?}");
+    let report = Report::of(&seen);
+    let advice: Vec<&str> = report.findings.iter().filter_map(|f| f.mend.as_deref()).collect();
+    // A literal import is interest by itself: JetStream would publish there for anybody.
+    assert!(advice.iter().any(|a| a.contains("subject: \"more.*\"")), "{advice:?}");
+
+    for subject in ["$O.>", "$JS.ACK.>", "more.*"] {
+        add(&mut seen, subject);
+    }
+    let found = missing(&seen);
+    assert!(!found.is_empty() && found.iter().all(|f| f.contains("`sold`")), "{found:?}");
+    // Another account's users are no services of the policy.
+    seen.accounts.as_mut().unwrap().iter_mut().find(|a| a.name == "MONITOR").unwrap().imports =
+        vec![import("$O.>")];
+    assert!(missing(&seen).iter().any(|f| f.starts_with("MONITOR imports `$O.>`")));
+}
+
+#[test]
 fn nothing_is_wrong_with_what_is_healthy() {
     let seen = healthy();
     assert_eq!(with(&seen, Outcome::Problem), []);

@@ -672,7 +672,7 @@ async fn a_bucket_that_is_not_as_declared(version: &'static str) {
     let said = look(&deployment).await;
     let (found, mend) = said.only(version, "problem", "buckets");
     assert_eq!(found, "fulfilment is not as declared: rollup\norders is not there");
-    assert!(mend.contains("solewriter buckets apply"), "{mend}");
+    assert!(mend.contains("solewriter state apply"), "{mend}");
     apply(&deployment).await;
     assert!(!look(&deployment).await.with("problem").contains(&"buckets"));
 }

@@ -378,3 +378,29 @@ async fn a_watch_of_a_store_ends_with_the_right_to_read_it(version: &'static str
     eventually("the reader's to end", async || (consumers().await == ["invoices"]).then_some(()))
         .await;
 }
+
+on_every_server!(doctor_finds_what_streams_need_in_place);
+/// With the imports of `docs/policy.md` nothing is wrong; without them each is named.
+async fn doctor_finds_what_streams_need_in_place(version: &'static str) {
+    let places = async |deployment: &Deployment| {
+        let ran = deployment.tool(&["doctor", "--format", "json"]).await;
+        let of_accounts = |f: &&Value| f["check"] == "imports" || f["check"] == "exports";
+        let report = ran.json();
+        let findings = report["findings"].as_array().unwrap().iter().filter(of_accounts);
+        let findings = findings.filter(|f| f["outcome"] == "problem");
+        findings.map(|f| f["found"].as_str().unwrap().to_owned()).collect::<Vec<_>>().join("\n")
+    };
+    let deployment = start(version, "").await;
+    assert_eq!(places(&deployment).await, "");
+    let deployment = Deployment::start(version, EVENTS).await;
+    let missing = places(&deployment).await;
+    for subject in ["$JS.ACK.>", "$O.>", "events.>"] {
+        let lines = [
+            format!("STATE does not export the service `{subject}`"),
+            format!("APP does not import the service `{subject}` of STATE"),
+        ];
+        for line in lines {
+            assert!(missing.contains(&line), "{line}: {missing}");
+        }
+    }
+}
