@@ -215,12 +215,10 @@ fn what_declared_streams_and_stores_need_passes() {
         account: "STATE".to_owned(),
         local_subject: subject.to_owned(),
         kind: "service".to_owned(),
-        ..Default::default()
     };
     let export = |subject: &str| super::seen::Export {
         subject: subject.to_owned(),
         kind: "service".to_owned(),
-        ..Default::default()
     };
     let add = |seen: &mut Seen, subject: &str| {
         for account in seen.accounts.as_mut().unwrap() {
