@@ -238,7 +238,7 @@ async fn a_stream_loses_nothing_without_being_told(version: &'static str) {
         let ran = deployment.tool(&["state", "apply", "--yes", "--allow-data-loss"]).await;
         assert_eq!(ran.code, 1, "{ran:?}");
         assert!(
-            ran.out.contains("stream WORK (test.toml:20:9) cannot be made as declared"),
+            ran.out.contains("stream WORK (test.toml:20:9) cannot be changed to what is declared"),
             "{ran:?}"
         );
         assert!(ran.out.contains(&format!("! {word} ")), "{ran:?}");
