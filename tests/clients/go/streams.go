@@ -155,10 +155,21 @@ func put(invoices nats.ObjectStore) error {
 	return nil
 }
 
-func get(invoices nats.ObjectStore) error {
-	object, err := invoices.GetBytes("a")
-	if err == nil && len(object) != size {
-		err = fmt.Errorf("%d bytes", len(object))
+// get waits until the library has deleted its consumer, which it does behind the answer.
+func get(nc *nats.Conn, js nats.JetStreamContext) error {
+	const sent = 5 // two looks at the stream, the name, the consumer, and its end
+	err := store(func(invoices nats.ObjectStore) error {
+		object, err := invoices.GetBytes("a")
+		if err == nil && len(object) != size {
+			err = fmt.Errorf("%d bytes", len(object))
+		}
+		return err
+	})(nc, js)
+	for end := time.Now().Add(wait); err == nil && nc.Stats().OutMsgs < sent; {
+		if time.Now().After(end) {
+			err = fmt.Errorf("only %d messages sent", nc.Stats().OutMsgs)
+		}
+		time.Sleep(time.Millisecond)
 	}
 	return err
 }
@@ -231,7 +242,7 @@ var steps = []struct {
 	{"push", push},
 	{"direct_get", directGet},
 	{"store_put", store(put)},
-	{"store_get", store(get)},
+	{"store_get", get},
 	{"store_list", store(list)},
 	{"store_watch", store(watch)},
 	{"store_link", store(link)},
