@@ -151,6 +151,8 @@ for (const [step, run] of Object.entries(STEPS)) {
   let error = null;
   try {
     await within(run(nc), 20_000);
+    // An acknowledgement may still be in the library's buffer.
+    await within(nc.flush(), 20_000);
   } catch (failure) {
     error = `${failure}`;
   }

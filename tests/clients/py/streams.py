@@ -159,6 +159,8 @@ async def main():
         error = None
         try:
             await asyncio.wait_for(run(nc, nc.jetstream(timeout=3)), 20)
+            # An acknowledgement may still be in the library's buffer.
+            await nc.flush()
         except Exception as failure:  # pylint: disable=broad-except
             error = f"{type(failure).__name__}: {failure}"
         print(json.dumps({"step": name, "error": error}), flush=True)
