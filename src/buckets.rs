@@ -377,12 +377,11 @@ impl BucketPlan {
     fn of(bucket: &Bucket, stream: Option<&Stream>) -> Self {
         let wanted = declared::config(bucket);
         let (changes, config, action) = match stream {
-            None => (compare::all(&wanted), wanted, Action::Create),
+            None => compare::BUCKET.create(wanted),
             Some(stream) => {
-                let changes = compare::changes(bucket, &wanted, stream);
-                let (config, action) =
-                    (compare::updated(&stream.config, &changes), Action::of(&changes));
-                (changes, config, action)
+                compare::BUCKET.change(&wanted, &stream.config, |field, now, declared| {
+                    compare::of_bucket(bucket, field, now, declared, stream)
+                })
             }
         };
         Self {
@@ -439,11 +438,7 @@ pub fn audit_streams(names: &AuditStreams, policy: &Policy) -> [Map<String, Valu
         audit::stream::config(names.events(), replicas),
         audit::stream::services(names.services(), replicas),
     ];
-    configs.map(|config| match serde_json::to_value(config) {
-        Ok(Value::Object(config)) => config,
-        // A stream's configuration is an object.
-        _ => Map::new(),
-    })
+    configs.map(|config| declared::object(serde_json::to_value(config).unwrap_or_default()))
 }
 
 /// What something declared is called: a consumer with its stream.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::Stream;
+use super::{Action, Stream};
 use solewriter_core::diagnostics::toml::show_duration;
 use solewriter_core::policy::model::Bucket;
 
@@ -135,8 +135,8 @@ const OFF: [(&str, &str, Class); 13] = [
     ("persist_mode", "a put is confirmed before it is kept", Class::Recreate),
 ];
 
-/// What a declaration has no word for, and harms nobody.
-const LEFT: [&str; 9] = [
+/// What no declaration of something with a stream of its own has a word for, and harms nobody.
+pub(super) const LEFT: [&str; 9] = [
     "name",
     "metadata",
     "placement",
@@ -148,10 +148,8 @@ const LEFT: [&str; 9] = [
     "pedantic",
 ];
 
-/// For a new bucket: everything that its declaration says.
-pub fn all(wanted: &Map<String, Value>) -> Vec<Change> {
-    Fields { settings: &SETTINGS, off: &OFF, left: &LEFT }.said(wanted)
-}
+/// What is known about the fields of a bucket's stream.
+pub(super) const BUCKET: Fields<'_> = Fields { settings: &SETTINGS, off: &OFF, left: &LEFT };
 
 /// For another new stream: everything that its configuration says.
 pub fn given(config: &Map<String, Value>) -> Vec<Change> {
@@ -255,14 +253,20 @@ pub fn audit(wanted: &Map<String, Value>, stream: &Stream) -> Vec<Change> {
     AUDIT.iter().filter_map(differs).collect()
 }
 
-/// Each difference between a stream and what its bucket's declaration wants.
-pub fn changes(bucket: &Bucket, wanted: &Map<String, Value>, stream: &Stream) -> Vec<Change> {
-    let fields = Fields { settings: &SETTINGS, off: &OFF, left: &LEFT };
-    fields.differences(wanted, &stream.config, |field, now, declared| {
-        let (class, loss) = cost(bucket, field, now, declared, stream);
-        (class, loss.or(harm(bucket, field)))
-    })
+/// What it takes to change a field of a bucket, and why it matters.
+pub(super) fn of_bucket(
+    bucket: &Bucket,
+    field: &str,
+    now: &Value,
+    declared: &Value,
+    stream: &Stream,
+) -> (Class, Option<&'static str>) {
+    let (class, loss) = cost(bucket, field, now, declared, stream);
+    (class, loss.or(harm(bucket, field)))
 }
+
+/// What differs, what is sent, and what to do.
+pub(super) type Outcome = (Vec<Change>, Map<String, Value>, Action);
 
 /// What is known about the fields of one kind of thing.
 pub(super) struct Fields<'a> {
@@ -275,9 +279,27 @@ pub(super) struct Fields<'a> {
 }
 
 impl Fields<'_> {
+    /// What is shown and sent to create something, and what that is.
+    pub(super) fn create(&self, wanted: Map<String, Value>) -> Outcome {
+        (self.said(&wanted), wanted, Action::Create)
+    }
+
+    /// What differs, what is sent to mend it, and what that is. `judge` is that of
+    /// [`Self::differences`].
+    pub(super) fn change(
+        &self,
+        wanted: &Map<String, Value>,
+        found: &Map<String, Value>,
+        judge: impl Fn(&str, &Value, &Value) -> (Class, Option<&'static str>),
+    ) -> Outcome {
+        let changes = self.differences(wanted, found, judge);
+        let (config, action) = (updated(found, &changes), Action::of(&changes));
+        (changes, config, action)
+    }
+
     /// Each difference between what there is and what is wanted. `judge` is told the field, what it
     /// is and what it should be, and says what it takes to change it, and why it matters.
-    pub(super) fn differences(
+    fn differences(
         &self,
         wanted: &Map<String, Value>,
         found: &Map<String, Value>,
@@ -331,7 +353,7 @@ impl Fields<'_> {
     }
 
     /// For something new: everything that its declaration says.
-    pub(super) fn said(&self, wanted: &Map<String, Value>) -> Vec<Change> {
+    fn said(&self, wanted: &Map<String, Value>) -> Vec<Change> {
         let said = self.settings.iter().filter(|setting| setting.word.is_some());
         said.filter_map(|setting| {
             let declared = wanted.get(setting.field)?.clone();

@@ -2,9 +2,10 @@
 
 use serde_json::{Map, Value, json};
 
-use super::compare::{self, Absent, Class, Fields, Setting, is_lowered, setting};
-use super::stream::{keeps_all, nanoseconds, object};
-use super::{Action, BucketPlan, Consumer, Kind};
+use super::compare::{Absent, Class, Fields, Setting, is_lowered, setting};
+use super::declared::{nanoseconds, object};
+use super::stream::keeps_all;
+use super::{BucketPlan, Consumer, Kind};
 use solewriter_core::policy::model::{Consumer as Declared, Retention, Stream};
 use solewriter_types::subject::Pattern;
 
@@ -114,14 +115,11 @@ fn sent(mut config: Map<String, Value>) -> Map<String, Value> {
 pub(super) fn plan(stream: &Stream, consumer: &Declared, found: Option<&Consumer>) -> BucketPlan {
     let wanted = config(consumer);
     let (changes, config, action) = match found {
-        None => (FIELDS.said(&wanted), wanted, Action::Create),
+        None => FIELDS.create(wanted),
         Some(found) => {
-            let now = with_filters(&found.config);
-            let changes = FIELDS.differences(&wanted, &now, |field, now, declared| {
+            FIELDS.change(&wanted, &with_filters(&found.config), |field, now, declared| {
                 cost(stream, field, now, declared, found)
-            });
-            let (config, action) = (compare::updated(&now, &changes), Action::of(&changes));
-            (changes, config, action)
+            })
         }
     };
     BucketPlan {

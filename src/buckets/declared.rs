@@ -12,10 +12,7 @@ use solewriter_types::keyspace::Keyspace;
 /// there stays what it was.
 pub fn config(bucket: &Bucket) -> Map<String, Value> {
     let keyspace = Keyspace::whole(bucket.name.clone());
-    let size = |size: Option<u64>| size.map_or(-1, |size| i64::try_from(size).unwrap_or(i64::MAX));
-    let nanoseconds =
-        |time: std::time::Duration| i64::try_from(time.as_nanos()).unwrap_or(i64::MAX);
-    let config = json!({
+    object(json!({
         "name": keyspace.stream(),
         "description": bucket.description.clone().unwrap_or_default(),
         "subjects": [keyspace.subjects()],
@@ -26,8 +23,8 @@ pub fn config(bucket: &Bucket) -> Map<String, Value> {
         "max_age": bucket.ttl.map_or(0, nanoseconds),
         "allow_msg_ttl": bucket.key_ttl,
         "subject_delete_marker_ttl": bucket.limit_markers.map_or(0, nanoseconds),
-        "max_msg_size": size(bucket.max_value_size),
-        "max_bytes": size(bucket.max_bytes),
+        "max_msg_size": limit(bucket.max_value_size),
+        "max_bytes": limit(bucket.max_bytes),
         "max_msgs": -1,
         "max_consumers": -1,
         "compression": if bucket.compression { "s2" } else { "none" },
@@ -36,10 +33,23 @@ pub fn config(bucket: &Bucket) -> Map<String, Value> {
         "allow_direct": bucket.direct,
         "allow_rollup_hdrs": bucket.rollup,
         "deny_delete": true,
-    });
-    match config {
+    }))
+}
+
+/// A size or number that may be unlimited, as JetStream writes it.
+pub(super) fn limit(size: Option<u64>) -> i64 {
+    size.map_or(-1, |size| i64::try_from(size).unwrap_or(i64::MAX))
+}
+
+/// A time as JetStream writes it.
+pub(super) fn nanoseconds(time: std::time::Duration) -> i64 {
+    i64::try_from(time.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// The object that `json!` made of braces.
+pub(super) fn object(value: Value) -> Map<String, Value> {
+    match value {
         Value::Object(config) => config,
-        // `json!` of braces is an object.
         _ => Map::new(),
     }
 }

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::compare::{self, Absent, Class, Fields, Setting, is_lowered, setting};
-use super::stream::{LEFT, limit, nanoseconds, object};
-use super::{Action, BucketPlan, Kind, Stream};
+use super::compare::{Absent, Class, Fields, LEFT, Setting, is_lowered, setting};
+use super::declared::{limit, nanoseconds, object};
+use super::{BucketPlan, Kind, Stream};
 use solewriter_core::policy::model::Store;
 use solewriter_types::keyspace::BucketName;
 
@@ -99,15 +99,10 @@ fn config(store: &Store) -> Map<String, Value> {
 pub(super) fn plan(store: &Store, found: Option<&Stream>) -> BucketPlan {
     let wanted = config(store);
     let (changes, config, action) = match found {
-        None => (FIELDS.said(&wanted), wanted, Action::Create),
-        Some(found) => {
-            let changes = FIELDS.differences(&wanted, &found.config, |field, now, declared| {
-                cost(field, now, declared, found)
-            });
-            let (config, action) =
-                (compare::updated(&found.config, &changes), Action::of(&changes));
-            (changes, config, action)
-        }
+        None => FIELDS.create(wanted),
+        Some(found) => FIELDS.change(&wanted, &found.config, |field, now, declared| {
+            cost(field, now, declared, found)
+        }),
     };
     BucketPlan {
         kind: Kind::Store,

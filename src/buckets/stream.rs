@@ -2,8 +2,9 @@
 
 use serde_json::{Map, Value, json};
 
-use super::compare::{self, Absent, Class, Fields, Setting, is_lowered, setting};
-use super::{Action, BucketPlan, Kind, Stream};
+use super::compare::{Absent, Class, Fields, LEFT, Setting, is_lowered, setting};
+use super::declared::{limit, nanoseconds, object};
+use super::{BucketPlan, Kind, Stream};
 use solewriter_core::policy::model::{Feature, Stream as Declared};
 use solewriter_types::subject::Pattern;
 
@@ -65,38 +66,7 @@ const OFF: [(&str, &str, Class); 9] = [
     ("persist_mode", "a message is confirmed before it is kept", Class::Recreate),
 ];
 
-/// What a declaration has no word for, and harms nobody.
-pub(super) const LEFT: [&str; 9] = [
-    "name",
-    "metadata",
-    "placement",
-    "consumer_limits",
-    "first_seq",
-    "max_consumers",
-    "template_owner",
-    "deny_purge",
-    "pedantic",
-];
-
 const FIELDS: Fields<'_> = Fields { settings: &SETTINGS, off: &OFF, left: &LEFT };
-
-/// A size or number that may be unlimited, as JetStream writes it.
-pub(super) fn limit(size: Option<u64>) -> i64 {
-    size.map_or(-1, |size| i64::try_from(size).unwrap_or(i64::MAX))
-}
-
-/// A time as JetStream writes it.
-pub(super) fn nanoseconds(time: std::time::Duration) -> i64 {
-    i64::try_from(time.as_nanos()).unwrap_or(i64::MAX)
-}
-
-/// The object that `json!` made of braces.
-pub(super) fn object(value: Value) -> Map<String, Value> {
-    match value {
-        Value::Object(config) => config,
-        _ => Map::new(),
-    }
-}
 
 /// The configuration that is sent to create the stream.
 fn config(stream: &Declared) -> Map<String, Value> {
@@ -141,15 +111,10 @@ fn known_to_all(mut config: Map<String, Value>) -> Map<String, Value> {
 pub(super) fn plan(declared: &Declared, found: Option<&Stream>) -> BucketPlan {
     let wanted = config(declared);
     let (changes, config, action) = match found {
-        None => (FIELDS.said(&wanted), known_to_all(wanted), Action::Create),
-        Some(found) => {
-            let changes = FIELDS.differences(&wanted, &found.config, |field, now, declared| {
-                cost(field, now, declared, &wanted, found)
-            });
-            let (config, action) =
-                (compare::updated(&found.config, &changes), Action::of(&changes));
-            (changes, config, action)
-        }
+        None => FIELDS.create(known_to_all(wanted)),
+        Some(found) => FIELDS.change(&wanted, &found.config, |field, now, declared| {
+            cost(field, now, declared, &wanted, found)
+        }),
     };
     BucketPlan {
         kind: Kind::Stream,
