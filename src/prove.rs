@@ -18,6 +18,7 @@ pub mod outlive;
 pub mod page;
 pub mod probers;
 pub mod run;
+pub mod target;
 pub mod testbed;
 pub mod verdict;
 
@@ -26,6 +27,7 @@ use std::time::Duration;
 use semver::Version;
 
 use solewriter_types::advisories::Advisory;
+use target::Target;
 
 /// Who attacks: a service with ordinary grants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -309,7 +311,9 @@ pub struct Attack {
     pub control: Control,
     /// The first server version that has what it uses, as (major, minor).
     pub since: (u64, u64),
-    /// Settings of the bucket's stream, beside those of a bucket that the policy declares so.
+    /// What of the victim's it is about.
+    pub target: Target,
+    /// Settings of that stream, beside those that the policy declares.
     pub bucket: serde_json::Value,
     /// Whether responders answer meanwhile.
     pub responders: bool,
@@ -417,6 +421,7 @@ impl Attack {
             expected: Expected::Closed { by: Ending::NoEffect, why: "" },
             control: Control::OneAccount,
             since: (2, 10),
+            target: Target::Bucket,
             bucket: serde_json::Value::Null,
             responders: false,
             in_prove: false,
@@ -475,6 +480,11 @@ impl Attack {
 
     fn since(mut self, major: u64, minor: u64) -> Self {
         self.since = (major, minor);
+        self
+    }
+
+    fn on(mut self, target: Target) -> Self {
+        self.target = target;
         self
     }
 

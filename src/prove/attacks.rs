@@ -9,6 +9,7 @@ mod push;
 mod reading;
 mod replies;
 mod responders;
+mod streams;
 
 use super::Family;
 
@@ -26,6 +27,10 @@ pub fn families() -> Vec<Family> {
         headers::family(),
         reading::values(),
         reading::others(),
+        streams::writing(),
+        streams::consumers(),
+        streams::shared(),
+        streams::stores(),
         audit::family(),
     ]
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::{Attack, Control, Ending, Expected, Family};
+use crate::prove::target::Target;
 use crate::prove::testbed::line;
 use solewriter_types::clean;
 
@@ -19,7 +20,7 @@ attacks` runs all of it and compares this page with what it saw; nothing here is
 
 Each attack is first run where it must work: *where it works* says what is different there. Only then
 is it run against a deployment as `solewriter init` writes it, with the same lines on the wire. What
-counts is the effect: what the victim's bucket holds, what arrived where, what is still there.
+counts is the effect: what the victim's bucket or stream holds, what arrived where, what is still there.
 
 | word | what came of it |
 | --- | --- |
@@ -29,17 +30,18 @@ counts is the effect: what the victim's bucket holds, what arrived where, what i
 | **succeeds** | it worked: a risk that remains, or one that is meant, with what to do about it |
 | – | this version has nothing of the kind |
 
-In the lines, `{mine}` is the attacker's bucket and `{victim}` the one under attack, `{me}` and
-`{them}` are the two services, `{plain}` and `{deputy}` the subjects of two responders: one that
+In the lines, `{mine}` is the attacker's bucket and `{victim}` the one under attack; streams and
+object stores have the same names behind a word that says what they are. `{me}` and `{them}` are the
+two services, `{plain}` and `{deputy}` the subjects of two responders: one that
 owns nothing, and the victim itself. A second subject in a `PUB` is the reply subject; headers are
 in brackets.
 
 | who | has |
 | --- | --- |
-| neighbour | a bucket of its own, events that it publishes, responders that it calls; nothing of the victim's |
-| reader | the same, and `reads` the victim's bucket |
+| neighbour | a bucket and a stream with a consumer of its own, events that it publishes, responders that it calls; nothing of the victim's |
+| reader | the same, and `reads` the victim's bucket and object store |
 | part reader | the same, and `reads` the keys below `open` in it, and `*.shown` |
-| part owner | the same, and `owns` the keys below `mine` in a bucket whose keys below `theirs` are the victim's |
+| part owner | the same, and `owns` the keys below `mine` in a bucket whose keys below `theirs` are the victim's; it publishes what is below `mine` in a stream likewise, and has an object store of its own |
 | no rules | a service without rules |
 | stranger | no key of any service, or not the one that it claims |
 ";
@@ -182,7 +184,14 @@ fn control(attack: &Attack) -> String {
         Control::OneAccountGranted(publish, subscribe) => {
             format!("in one account, {}", granted(publish, subscribe))
         }
-        Control::Bucket(settings) => format!("in a bucket with {}", code(&settings.to_string())),
+        Control::Bucket(settings) => {
+            let what = match attack.target {
+                Target::Bucket => "bucket",
+                Target::Store => "store",
+                Target::Stream | Target::WorkQueue | Target::Shared => "stream",
+            };
+            format!("in a {what} with {}", code(&settings.to_string()))
+        }
         Control::AllowResponses => "where the responder has `allow_responses`".to_owned(),
         Control::OwnInbox => "with its own inbox as the reply subject".to_owned(),
         Control::Admin => "for the admin".to_owned(),

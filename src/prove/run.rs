@@ -134,7 +134,7 @@ impl Scene<'_> {
 
     /// The victim's write is stored if JetStream says so, and not as a duplicate.
     async fn victim_writes(&mut self, headers: &str, cast: &mut Cast) {
-        let key = format!("$KV.{}.theirs.k1", self.names.victim);
+        let key = self.names.fill(cast.target.written());
         self.blocked = match cast.victim.request(&key, headers, b"the victim's").await {
             Err(error) => Some(error.to_string()),
             Ok(ack) if !ack.json()["error"].is_null() => Some(ack.text()),

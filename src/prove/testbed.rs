@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
+use super::target::Target;
 use super::{Attack, Step};
 use crate::nats::raw_client::{DEADLINE, RawLogin, TlsServer, Wire, WireError};
 
@@ -85,6 +86,8 @@ pub const DURABLE: &str = "durable";
 
 /// Everybody's connections during one attack.
 pub(super) struct Cast {
+    /// What is looked at.
+    pub target: Target,
     pub attacker: Wire,
     pub victim: Wire,
     pub admin: Wire,
@@ -170,7 +173,8 @@ impl Testbed {
         let (mine, victim) = (&self.names.mine, &self.names.victim);
         self.make_bucket(&mut admin, mine, &[]).await?;
         let settings = [&self.bucket, &attack.bucket, &self.control_bucket];
-        self.make_bucket(&mut admin, victim, &settings).await?;
+        let of_bucket = if attack.target == Target::Bucket { &settings[..] } else { &[] };
+        self.make_bucket(&mut admin, victim, of_bucket).await?;
         for (subject, value) in [
             (format!("$KV.{victim}.theirs.k1"), self.names.secret.as_str()),
             (format!("$KV.{victim}.theirs.k2"), "two"),
@@ -182,6 +186,7 @@ impl Testbed {
             store(&mut admin, &subject, value).await?;
         }
         self.make_consumers(&mut admin).await?;
+        self.make_streams(&mut admin, attack, &settings[1..]).await?;
         let mut responders = Vec::new();
         if attack.responders {
             let deputy = self.victim().await?;
@@ -210,7 +215,13 @@ impl Testbed {
             let _ = own.subscribe(&subject, "").await.map_err(on("the victim"))?;
         }
         self.until_known(&mut own).await?;
-        Ok(Cast { attacker: self.attacker().await?, victim: own, admin, responders })
+        Ok(Cast {
+            target: attack.target,
+            attacker: self.attacker().await?,
+            victim: own,
+            admin,
+            responders,
+        })
     }
 
     /// In a cluster: waits until the attacker's server knows what the victim subscribes to.
@@ -249,14 +260,55 @@ impl Testbed {
             "allow_rollup_hdrs": true, "deny_delete": true, "allow_direct": true,
             "num_replicas": self.replicas, "max_msgs": -1, "max_bytes": -1,
         });
-        if let Some(config) = config.as_object_mut() {
-            for settings in settings.iter().filter(|s| s.is_object()) {
-                let filled = serde_json::from_str(&self.names.fill(&settings.to_string()));
-                config.extend::<Map<String, Value>>(filled.unwrap_or_default());
+        self.extend(&mut config, settings);
+        create(admin, &format!("KV_{bucket}"), &config).await
+    }
+
+    fn extend(&self, config: &mut Value, settings: &[&Value]) {
+        let Some(config) = config.as_object_mut() else { return };
+        for settings in settings.iter().filter(|s| s.is_object()) {
+            let filled = serde_json::from_str(&self.names.fill(&settings.to_string()));
+            config.extend::<Map<String, Value>>(filled.unwrap_or_default());
+        }
+    }
+
+    /// Makes what is under attack beside buckets, each with its durable consumer.
+    async fn make_streams(
+        &self,
+        admin: &mut Wire,
+        attack: &Attack,
+        settings: &[&Value],
+    ) -> Result<(), StageError> {
+        for (number, (name, config, stored)) in attack.target.streams().into_iter().enumerate() {
+            let name = self.names.fill(&name);
+            delete(admin, &name).await?;
+            let mut made = json!({"name": name, "num_replicas": self.replicas});
+            self.extend(&mut made, &[&config]);
+            if number == 0 {
+                self.extend(&mut made, settings);
+            }
+            create(admin, &name, &made).await?;
+            for (subject, value) in stored {
+                store(admin, &self.names.fill(&subject), &self.names.fill(value)).await?;
+            }
+            if attack.target.consumers().is_empty() || attack.target == Target::Bucket {
+                continue;
+            }
+            let config = json!({"name": DURABLE, "durable_name": DURABLE,
+                "deliver_policy": "all", "ack_policy": "explicit", "mem_storage": true});
+            let body = json!({"stream_name": name, "config": config});
+            let subject = format!("CONSUMER.CREATE.{name}.{DURABLE}");
+            let made = call(admin, &subject, &body).await?;
+            if !made["error"].is_null() {
+                return Err(StageError::Api(subject, made));
+            }
+            // The first message is under way at the victim's.
+            if number == 0 {
+                let next = format!("$JS.API.CONSUMER.MSG.NEXT.{name}.{DURABLE}");
+                take_one(admin, &next).await?;
             }
         }
-        let made = call(admin, &format!("STREAM.CREATE.KV_{bucket}"), &config).await?;
-        if made["error"].is_null() { Ok(()) } else { Err(StageError::Api(bucket.to_owned(), made)) }
+        Ok(())
     }
 
     async fn make_consumers(&self, admin: &mut Wire) -> Result<(), StageError> {
@@ -305,13 +357,35 @@ pub fn streams_of(bucket: &str) -> [String; 2] {
 /// Deletes a bucket, and what an attack made of it.
 async fn drop_bucket(admin: &mut Wire, bucket: &str) -> Result<(), StageError> {
     for name in streams_of(bucket) {
-        let gone = call(admin, &format!("STREAM.DELETE.{name}"), &Value::Null).await?;
-        let error = &gone["error"];
-        if !error.is_null() && error["err_code"] != json!(10059) {
-            return Err(StageError::Api(format!("delete {name}"), gone));
-        }
+        delete(admin, &name).await?;
     }
     Ok(())
+}
+
+/// Deletes a stream, if it is there.
+async fn delete(admin: &mut Wire, name: &str) -> Result<(), StageError> {
+    let gone = call(admin, &format!("STREAM.DELETE.{name}"), &Value::Null).await?;
+    let error = &gone["error"];
+    if !error.is_null() && error["err_code"] != json!(10059) {
+        return Err(StageError::Api(format!("delete {name}"), gone));
+    }
+    Ok(())
+}
+
+/// Creates a stream. In a cluster the deleted one of that name may be there for a moment.
+async fn create(admin: &mut Wire, name: &str, config: &Value) -> Result<(), StageError> {
+    let until = Instant::now() + DEADLINE;
+    loop {
+        let made = call(admin, &format!("STREAM.CREATE.{name}"), config).await?;
+        let error = &made["error"];
+        if error.is_null() {
+            return Ok(());
+        }
+        if error["err_code"] != json!(10058) || Instant::now() > until {
+            return Err(StageError::Api(name.to_owned(), made));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// Stores a value as the admin. A new stream in a cluster has no leader for a moment.
@@ -324,6 +398,26 @@ async fn store(admin: &mut Wire, subject: &str, value: &str) -> Result<(), Stage
                 return Err(StageError::Api(subject.to_owned(), ack.json()));
             }
             Err(error) if Instant::now() > until => return Err(on(subject)(error)),
+            _ => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    }
+}
+
+/// Takes a consumer's next message as the admin. In a cluster a new consumer may not answer at all:
+/// it is asked again then.
+async fn take_one(admin: &mut Wire, next: &str) -> Result<(), StageError> {
+    let until = Instant::now() + DEADLINE;
+    loop {
+        let asked = admin.request(next, "", b"{\"batch\":1,\"no_wait\":true}");
+        match tokio::time::timeout(Duration::from_secs(1), asked).await {
+            Ok(Ok(message)) if message.headers.is_empty() => return Ok(()),
+            Ok(Ok(message)) if Instant::now() > until => {
+                return Err(StageError::Api(next.to_owned(), json!(message.headers)));
+            }
+            Ok(Err(error)) if Instant::now() > until => return Err(on(next)(error)),
+            Err(_) if Instant::now() > until => {
+                return Err(on(next)(WireError::Unanswered(next.to_owned())));
+            }
             _ => tokio::time::sleep(Duration::from_millis(20)).await,
         }
     }
@@ -372,7 +466,8 @@ impl Cast {
 
     /// The victim's stream, as STREAM.INFO tells it.
     pub async fn state(&mut self, names: &Names) -> Result<Value, StageError> {
-        call(&mut self.admin, &format!("STREAM.INFO.KV_{}", names.victim), &Value::Null).await
+        let stream = names.fill(self.target.stream());
+        call(&mut self.admin, &format!("STREAM.INFO.{stream}"), &Value::Null).await
     }
 
     /// Everything in it, but for what is the attacker's to write.
@@ -383,15 +478,16 @@ impl Cast {
     ) -> Result<Vec<(String, u64, String)>, StageError> {
         let mut keys = Vec::new();
         let number = |field: &str| info["state"][field].as_u64().unwrap_or_default();
-        let attackers = format!("$KV.{}.mine.", names.victim);
-        let request = format!("STREAM.MSG.GET.KV_{}", names.victim);
+        let attackers = self.target.attackers().map(|below| names.fill(below));
+        let others = |subject: &str| attackers.as_ref().is_none_or(|a| !subject.starts_with(a));
+        let request = format!("STREAM.MSG.GET.{}", names.fill(self.target.stream()));
         if number("messages") == 0 {
             return Ok(keys);
         }
         for sequence in number("first_seq")..=number("last_seq") {
             let found = call(&mut self.admin, &request, &json!({"seq": sequence})).await?;
             let text = |field: &str| found["message"][field].as_str().unwrap_or_default();
-            if !text("subject").is_empty() && !text("subject").starts_with(&attackers) {
+            if !text("subject").is_empty() && others(text("subject")) {
                 keys.push((text("subject").to_owned(), sequence, text("data").to_owned()));
             }
         }
@@ -401,8 +497,9 @@ impl Cast {
     /// The victim's consumers: configuration, and how far they are.
     pub async fn consumers(&mut self, names: &Names) -> Result<Vec<Value>, StageError> {
         let mut consumers = Vec::new();
-        for name in [WATCH, PULL, DURABLE] {
-            let subject = format!("CONSUMER.INFO.KV_{}.{name}", names.victim);
+        let stream = names.fill(self.target.stream());
+        for name in self.target.consumers() {
+            let subject = format!("CONSUMER.INFO.{stream}.{name}");
             // In a cluster nobody answers for a consumer that is just being made or removed.
             let info = match call(&mut self.admin, &subject, &Value::Null).await {
                 Err(StageError::Wire(_, WireError::Unanswered(_))) => {
@@ -417,6 +514,7 @@ impl Cast {
                 info["paused"],
                 info["delivered"]["consumer_seq"],
                 info["ack_floor"]["consumer_seq"],
+                info["num_ack_pending"],
             ]));
         }
         Ok(consumers)
@@ -447,8 +545,8 @@ pub fn line(step: &Step) -> String {
             format!("{kind} {to}{}{shown}{}{again}", quoted(reply), quoted(body))
         }
         Step::Listen { to, queue } => format!("SUB {to}{}", quoted(queue)),
-        Step::VictimWrites { headers } if headers.is_empty() => "victim: put theirs.k1".to_owned(),
-        Step::VictimWrites { headers } => format!("victim: put theirs.k1 [{headers}]"),
+        Step::VictimWrites { headers } if headers.is_empty() => "the victim writes".to_owned(),
+        Step::VictimWrites { headers } => format!("the victim writes [{headers}]"),
         Step::Pass(time) => format!("after {time} ms"),
         Step::AdminListens(to) => format!("admin: SUB {to}"),
         Step::AdminAsks(what, _) => format!("admin: {what}"),

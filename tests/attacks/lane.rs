@@ -68,10 +68,26 @@ part_owners = true
 rollup = false
 duplicate_window = "100ms"
 
+[store.victim{lane}]
+[store.shared{lane}]
+[stream.log-victim{lane}]
+subjects = ["log.victim{lane}.>"]
+[stream.log-victim{lane}.consumer.durable]
+[stream.work-victim{lane}]
+subjects = ["work.victim{lane}.>"]
+retention = "workqueue"
+[stream.work-victim{lane}.consumer.durable]
+[stream.both-shared{lane}]
+subjects = ["both.shared{lane}.>"]
+duplicate_window = "100ms"
+
 [service.victim{lane}]
 nkeys = ["{{victim{lane}}}"]
-owns = ["victim{lane}", "shared{lane}/theirs.>"]
-publishes = ["events.victim{lane}.>"]
+owns = ["victim{lane}", "shared{lane}/theirs.>", "store:victim{lane}", "store:shared{lane}"]
+consumes = ["log-victim{lane}/durable", "work-victim{lane}/durable"]
+publishes = [
+    "events.victim{lane}.>", "log.victim{lane}.>", "work.victim{lane}.>", "both.shared{lane}.theirs.>",
+]
 subscribes = ["events.victim{lane}.>"]
 answers = ["svc.deputy{lane}", "svc.deputy{lane}.>"]
 
@@ -86,22 +102,31 @@ answers = ["svc.plain{lane}"]
             text += &format!("[service.{me}]\nnkeys = [\"{{{me}}}\"]\n");
             continue;
         }
-        let (owns, reads) = match who {
-            Who::Reader => (String::new(), format!("\"victim{lane}\"")),
+        let (mut owns, mut reads, mut publishes) = (String::new(), String::new(), String::new());
+        match who {
+            Who::Reader => reads = format!("\"victim{lane}\", \"store:victim{lane}\""),
             Who::PartReader => {
-                (String::new(), format!("\"victim{lane}/open.>\", \"victim{lane}/*.shown\""))
+                reads = format!("\"victim{lane}/open.>\", \"victim{lane}/*.shown\"");
             }
-            Who::Sharer => (format!(", \"shared{lane}/mine.>\""), String::new()),
-            _ => (String::new(), String::new()),
-        };
+            Who::Sharer => {
+                text += &format!("\n[store.of-{me}]");
+                owns = format!(", \"shared{lane}/mine.>\", \"store:of-{me}\"");
+                publishes = format!(", \"both.shared{lane}.mine.>\"");
+            }
+            _ => {}
+        }
         text += &format!(
             r#"
 [bucket.of-{me}]
+[stream.log-of-{me}]
+subjects = ["log.of-{me}.>"]
+[stream.log-of-{me}.consumer.durable]
 [service.{me}]
 nkeys = ["{{{me}}}"]
 owns = ["of-{me}"{owns}]
 reads = [{reads}]
-publishes = ["events.{me}.>"]
+consumes = ["log-of-{me}/durable"]
+publishes = ["events.{me}.>", "log.of-{me}.>"{publishes}]
 calls = ["svc.plain{lane}", "svc.deputy{lane}"]
 "#
         );

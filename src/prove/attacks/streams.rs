@@ -1,0 +1,522 @@
+//! Streams with their consumers, work queues and object stores.
+
+use serde_json::{Value, json};
+
+use super::super::target::Target;
+use super::super::{Attack, Control, Effect, Ending, Family, Step, Who, ask, listen, send};
+use super::{ACCOUNT, NEVER, NOT_GRANTED};
+
+/// The victim's message that is under way, acknowledged: delivered once, the first of the stream
+/// and of the consumer.
+const ACK: &str = "$JS.ACK.log-{victim}.durable.1.1.1.1.0";
+/// Why what uses a consumer cannot change one.
+const USES: &str = "`consumes` is information, the next message and acknowledgements, of that \
+                    consumer alone";
+/// Why only the owner writes an object store.
+const OWNER: &str = "granted to the owner of the store alone";
+
+fn text(body: &Value) -> String {
+    if body.is_null() { String::new() } else { body.to_string() }
+}
+
+/// One subject that the attacker lacks, and then nothing comes of it.
+fn one(
+    target: Target,
+    id: &'static str,
+    title: &'static str,
+    subject: &'static str,
+    effect: Effect,
+) -> Attack {
+    Attack::new(id, title, Who::Neighbour, effect)
+        .on(target)
+        .step(ask(subject).body("x"))
+        .closed(Ending::Refused, NOT_GRANTED)
+        .once_granted(&[subject])
+}
+
+/// The same for a request of the JetStream API.
+fn request(
+    target: Target,
+    id: &'static str,
+    title: &'static str,
+    subject: &'static str,
+    body: &Value,
+    effect: Effect,
+) -> Attack {
+    one(target, id, title, subject, effect).instead(ask(subject).body(&text(body)))
+}
+
+/// A request that ordinary grants allow, with a subject of the victim's as its reply subject.
+fn forged(target: Target, id: &'static str, title: &'static str, step: Step) -> Attack {
+    Attack::new(id, title, Who::Neighbour, Effect::Changed)
+        .on(target)
+        .step(step.reply(target.written()))
+        .closed(Ending::NoEffect, ACCOUNT)
+        .control(Control::OneAccount)
+        .rehearsed()
+}
+
+pub(super) fn writing() -> Family {
+    let (stream, queue) = (Target::Stream, Target::WorkQueue);
+    Family {
+        title: "Streams with one writer",
+        about: "The victim alone publishes what its stream keeps. The attacker has a stream of its \
+                own, and a durable consumer on that.",
+        attacks: vec![
+            one(
+                stream,
+                "stream-write",
+                "A message of its own in the victim's stream",
+                "log.{victim}.forged",
+                Effect::Changed,
+            ),
+            one(
+                queue,
+                "queue-write",
+                "A task of its own in the victim's work queue",
+                "work.{victim}.forged",
+                Effect::Changed,
+            ),
+            forged(
+                stream,
+                "stream-reply-put",
+                "A message to its own stream: the acknowledgement would be kept",
+                send("log.{mine}.a").body("x"),
+            ),
+            forged(
+                stream,
+                "stream-reply-next",
+                "The next message of its own consumer: a message of the attacker's choice would be \
+                 kept",
+                send("$JS.API.CONSUMER.MSG.NEXT.log-{mine}.durable"),
+            ),
+            forged(
+                stream,
+                "stream-reply-info",
+                "A look at its own consumer: the answer would be kept",
+                send("$JS.API.CONSUMER.INFO.log-{mine}.durable"),
+            ),
+            forged(
+                stream,
+                "stream-reply-direct-get",
+                "A direct get of its own value: it would be kept",
+                send("$JS.API.DIRECT.GET.KV_{mine}.$KV.{mine}.payload"),
+            ),
+            forged(
+                stream,
+                "stream-reply-ack-next",
+                "An acknowledgement that asks for the next message: it would be kept",
+                send("$JS.ACK.log-{mine}.durable.1.1.1.1.0").body("+NXT"),
+            )
+            .first(ask("$JS.API.CONSUMER.MSG.NEXT.log-{mine}.durable")),
+            forged(
+                queue,
+                "queue-reply-next",
+                "The next message of its own consumer, as a task in the victim's work queue",
+                send("$JS.API.CONSUMER.MSG.NEXT.log-{mine}.durable"),
+            ),
+            request(
+                stream,
+                "stream-purge-subject",
+                "A subject of the victim's stream, purged",
+                "$JS.API.STREAM.PURGE.log-{victim}",
+                &json!({"filter": "log.{victim}.new"}),
+                Effect::Changed,
+            ),
+            request(
+                stream,
+                "stream-erase",
+                "A message of the victim's stream, deleted",
+                "$JS.API.STREAM.MSG.DELETE.log-{victim}",
+                &json!({"seq": 1}),
+                Effect::Changed,
+            )
+            .closed(Ending::Refused, NEVER),
+            request(
+                stream,
+                "stream-change",
+                "The victim's stream, changed to keep one message",
+                "$JS.API.STREAM.UPDATE.log-{victim}",
+                &json!({"name": "log-{victim}", "subjects": ["log.{victim}.>"],
+                    "storage": "memory", "allow_direct": true, "max_msgs": 1}),
+                Effect::Changed,
+            )
+            .closed(Ending::Refused, NEVER),
+            request(
+                stream,
+                "stream-read-ephemeral",
+                "A consumer of its own, to read the victim's stream",
+                "$JS.API.CONSUMER.CREATE.log-{victim}",
+                &json!({"stream_name": "log-{victim}", "config": {"ack_policy": "none",
+                    "deliver_subject": "_INBOX.{me}.read", "inactive_threshold": 60_000_000_000_u64}}),
+                Effect::Learns("{secret}"),
+            )
+            .first(listen("_INBOX.{me}.read")),
+            request(
+                stream,
+                "stream-read-direct",
+                "The last message of a subject of the victim's stream",
+                "$JS.API.DIRECT.GET.log-{victim}.log.{victim}.new",
+                &Value::Null,
+                Effect::Learns("{secret}"),
+            ),
+            request(
+                stream,
+                "stream-read-message",
+                "A message of the victim's stream by its number",
+                "$JS.API.STREAM.MSG.GET.log-{victim}",
+                &json!({"seq": 1}),
+                Effect::Learns("{secret}"),
+            ),
+        ],
+    }
+}
+
+/// A request about the victim's durable consumer.
+fn about(id: &'static str, title: &'static str, subject: &'static str, body: &Value) -> Attack {
+    request(Target::Stream, id, title, subject, body, Effect::Consumer)
+        .closed(Ending::Refused, USES)
+}
+
+pub(super) fn consumers() -> Family {
+    let stream = Target::Stream;
+    let turned = json!({"stream_name": "log-{victim}", "config": {"name": "durable",
+        "durable_name": "durable", "deliver_policy": "all", "ack_policy": "explicit",
+        "description": "turned", "max_deliver": 1, "mem_storage": true}});
+    let mut filtered = turned.clone();
+    filtered["config"]["filter_subject"] = json!("log.{victim}.none");
+    let bare = json!({"stream_name": "log-{victim}", "config": {"name": "durable",
+        "deliver_policy": "all", "ack_policy": "explicit", "description": "turned",
+        "mem_storage": true}});
+    let ack = |id, title, body: &'static str, effect| {
+        one(stream, id, title, ACK, effect)
+            .instead(ask(ACK).body(body))
+            .closed(Ending::Refused, USES)
+    };
+    Family {
+        title: "Durable consumers",
+        about: "The victim has a durable consumer on its stream, and one message under way. The \
+                attacker knows the name, which is in the policy.",
+        attacks: vec![
+            ack("ack-other", "The message acknowledged, in its place", "+ACK", Effect::Consumer),
+            ack("ack-term", "The message given up, in its place", "+TERM", Effect::Consumer),
+            ack("ack-nak", "The message asked for again, in its place", "-NAK", Effect::Accepted),
+            ack("ack-progress", "The message kept under way", "+WPI", Effect::Accepted),
+            ack(
+                "ack-next",
+                "An acknowledgement that asks for the next message",
+                "+NXT",
+                Effect::Learns("{secret}"),
+            ),
+            Attack::new(
+                "ack-other-v2",
+                "The message acknowledged, in the form that has domain and account",
+                Who::Neighbour,
+                Effect::Consumer,
+            )
+            .on(stream)
+            .step(ask("$JS.ACK._.7oMV6m2w.log-{victim}.durable.1.1.1.1.0").body("+ACK"))
+            .closed(Ending::Refused, USES)
+            .control(Control::Nowhere),
+            Attack::new(
+                "ack-shifted",
+                "The same, with the attacker's own consumer where the newer form has it",
+                Who::Neighbour,
+                Effect::Consumer,
+            )
+            .on(stream)
+            .step(ask("$JS.ACK.log-{victim}.durable.log-{mine}.durable.1.1.0").body("+ACK"))
+            .closed(
+                Ending::NoEffect,
+                "where the newer form has a stream, the older one has a number, and no stream that \
+                 the policy declares is one",
+            )
+            .control(Control::Nowhere),
+            about(
+                "durable-next",
+                "The next message of the victim's consumer, taken",
+                "$JS.API.CONSUMER.MSG.NEXT.log-{victim}.durable",
+                &json!({"batch": 1, "expires": 1_000_000_000}),
+            ),
+            request(
+                Target::WorkQueue,
+                "queue-next",
+                "A task of the victim's work queue, taken",
+                "$JS.API.CONSUMER.MSG.NEXT.work-{victim}.durable",
+                &json!({"batch": 1, "expires": 1_000_000_000}),
+                Effect::Learns("{secret}"),
+            )
+            .closed(Ending::Refused, USES),
+            one(
+                Target::WorkQueue,
+                "queue-ack",
+                "A task of the victim's, acknowledged in its place: it is gone",
+                "$JS.ACK.work-{victim}.durable.1.1.1.1.0",
+                Effect::Changed,
+            )
+            .instead(ask("$JS.ACK.work-{victim}.durable.1.1.1.1.0").body("+ACK"))
+            .closed(Ending::Refused, USES),
+            about(
+                "durable-create-over",
+                "The victim's consumer, made anew with one delivery of each message",
+                "$JS.API.CONSUMER.CREATE.log-{victim}.durable",
+                &turned,
+            ),
+            about(
+                "durable-create-filter",
+                "The same with another filter in the subject",
+                "$JS.API.CONSUMER.CREATE.log-{victim}.durable.log.{victim}.none",
+                &filtered,
+            ),
+            about(
+                "durable-create-bare",
+                "The same with the name in the body alone",
+                "$JS.API.CONSUMER.CREATE.log-{victim}",
+                &bare,
+            ),
+            about(
+                "durable-create-older",
+                "The same as older libraries ask for it",
+                "$JS.API.CONSUMER.DURABLE.CREATE.log-{victim}.durable",
+                &turned,
+            )
+            .closed(Ending::Refused, NEVER),
+            about(
+                "durable-delete",
+                "The victim's consumer, deleted",
+                "$JS.API.CONSUMER.DELETE.log-{victim}.durable",
+                &Value::Null,
+            ),
+            about(
+                "durable-pause",
+                "The victim's consumer, paused",
+                "$JS.API.CONSUMER.PAUSE.log-{victim}.durable",
+                &json!({"pause_until": "2099-01-01T00:00:00Z"}),
+            )
+            .closed(Ending::Refused, NEVER)
+            .since(2, 11),
+            request(
+                stream,
+                "durable-reset",
+                "The victim's consumer, set back to its beginning",
+                "$JS.API.CONSUMER.RESET.log-{victim}.durable",
+                &json!({"seq": 1}),
+                Effect::Answered,
+            )
+            .closed(Ending::Refused, NEVER)
+            .since(2, 14),
+            request(
+                stream,
+                "durable-info",
+                "A look at the victim's consumer",
+                "$JS.API.CONSUMER.INFO.log-{victim}.durable",
+                &Value::Null,
+                Effect::Answered,
+            )
+            .closed(Ending::Refused, USES),
+            Attack::new(
+                "durable-own-create",
+                "Its own consumer, changed: it reads what the policy did not declare",
+                Who::Neighbour,
+                Effect::Answered,
+            )
+            .on(stream)
+            .step(
+                ask("$JS.API.CONSUMER.CREATE.log-{mine}.durable")
+                    .body(&turned.to_string().replace("{victim}", "{mine}")),
+            )
+            .closed(Ending::Refused, USES)
+            .once_granted(&["$JS.API.CONSUMER.CREATE.log-{mine}.durable"]),
+        ],
+    }
+}
+
+pub(super) fn shared() -> Family {
+    let own = "both.{victim}.mine.a";
+    let put = |id, title, headers: &str, effect| {
+        Attack::new(id, title, Who::Sharer, effect)
+            .on(Target::Shared)
+            .step(ask(own).headers(headers).body("x"))
+    };
+    let off = "the setting is off in every stream with several writers that the policy declares";
+    let writes = |headers: &str| Step::VictimWrites { headers: headers.to_owned() };
+    Family {
+        title: "Streams with several writers",
+        about: "The attacker publishes what is below `mine`, the victim what is below `theirs`, in \
+                one stream.",
+        attacks: vec![
+            Attack::new(
+                "both-write",
+                "A message in the victim's place",
+                Who::Sharer,
+                Effect::Changed,
+            )
+            .on(Target::Shared)
+            .step(ask("both.{victim}.theirs.forged").body("x"))
+            .closed(Ending::Refused, NOT_GRANTED)
+            .once_granted(&["both.{victim}.theirs.forged"]),
+            put(
+                "both-msg-id",
+                "Take the message id that the victim will use",
+                "Nats-Msg-Id: next",
+                Effect::Blocked,
+            )
+            .step(Step::Pass(300))
+            .step(writes("Nats-Msg-Id: next"))
+            .closed(
+                Ending::NoEffect,
+                "a stream with several writers has the least duplicate window, 100 ms",
+            )
+            .control(Control::Bucket(json!({"duplicate_window": 120_000_000_000_u64}))),
+            put("both-rollup", "Erase everyone's messages", "Nats-Rollup: all", Effect::Changed)
+                .closed(Ending::Rejected, off)
+                .control(Control::Bucket(json!({"allow_rollup_hdrs": true}))),
+            Attack::new(
+                "both-evict",
+                "So many messages that the victim's are dropped",
+                Who::Sharer,
+                Effect::Changed,
+            )
+            .on(Target::Shared)
+            .step(send(own).body("x").times(40))
+            .closed(Ending::NoEffect, "the policy check refuses a cap that drops old messages")
+            .control(Control::Bucket(json!({"max_msgs": 20}))),
+            put(
+                "both-schedule",
+                "A message that JetStream stores, later, in the victim's place",
+                "Nats-Schedule: @at 2020-01-01T00:00:00Z\r\n\
+                 Nats-Schedule-Target: both.{victim}.theirs.forged",
+                Effect::Changed,
+            )
+            .closed(Ending::Rejected, off)
+            .control(Control::Bucket(json!({"allow_msg_schedules": true})))
+            .since(2, 12),
+            put(
+                "both-batch",
+                "An atomic batch that is never finished",
+                "Nats-Batch-Id: b\r\nNats-Batch-Sequence: 1",
+                Effect::Blocked,
+            )
+            .step(writes(""))
+            .closed(Ending::Rejected, off)
+            .control(Control::Nowhere)
+            .since(2, 12),
+        ],
+    }
+}
+
+pub(super) fn stores() -> Family {
+    let store = Target::Store;
+    let write = |id, title, subject| {
+        one(store, id, title, subject, Effect::Changed).closed(Ending::Refused, OWNER)
+    };
+    let of = |who, attack: Attack| Attack { who, ..attack };
+    let purge = json!({"filter": "$O.{victim}.C.chunk"});
+    Family {
+        title: "Object stores",
+        about: "The victim's store holds an object; the part owner has a store of its own.",
+        attacks: vec![
+            write("object-chunk", "Content of an object, forged", "$O.{victim}.C.chunk"),
+            write("object-meta", "Another content for an object", "$O.{victim}.M.b25l").instead(
+                ask("$O.{victim}.M.b25l")
+                    .headers("Nats-Rollup: sub")
+                    .body("{\"name\":\"one\",\"nuid\":\"forged\"}"),
+            ),
+            of(
+                Who::Reader,
+                write(
+                    "object-meta-reader",
+                    "The same by a reader of the store",
+                    "$O.{victim}.M.b25l",
+                )
+                .instead(
+                    ask("$O.{victim}.M.b25l")
+                        .headers("Nats-Rollup: sub")
+                        .body("{\"name\":\"one\",\"nuid\":\"forged\"}"),
+                ),
+            ),
+            request(
+                store,
+                "object-purge",
+                "The content of an object, removed",
+                "$JS.API.STREAM.PURGE.OBJ_{victim}",
+                &purge,
+                Effect::Changed,
+            )
+            .closed(Ending::Refused, OWNER),
+            of(
+                Who::Reader,
+                request(
+                    store,
+                    "object-purge-reader",
+                    "The same by a reader of the store",
+                    "$JS.API.STREAM.PURGE.OBJ_{victim}",
+                    &purge,
+                    Effect::Changed,
+                )
+                .closed(Ending::Refused, OWNER),
+            ),
+            request(
+                store,
+                "object-seal",
+                "The victim's store, sealed",
+                "$JS.API.STREAM.UPDATE.OBJ_{victim}",
+                &json!({"name": "OBJ_{victim}", "subjects": ["$O.{victim}.C.>", "$O.{victim}.M.>"],
+                    "storage": "memory", "discard": "new", "allow_direct": true,
+                    "allow_rollup_hdrs": true, "sealed": true}),
+                Effect::Stream,
+            )
+            .closed(Ending::Refused, NEVER),
+            of(
+                Who::Sharer,
+                forged(
+                    store,
+                    "object-reply-put",
+                    "A put into its own store: the acknowledgement would be an object of the \
+                     victim's",
+                    send("$O.{mine}.C.a").body("x"),
+                ),
+            ),
+            of(
+                Who::Sharer,
+                forged(
+                    store,
+                    "object-reply-get",
+                    "A get of its own content: it would be an object of the victim's",
+                    send("$JS.API.STREAM.MSG.GET.OBJ_{mine}")
+                        .body("{\"last_by_subj\":\"$O.{mine}.C.payload\"}"),
+                ),
+            ),
+            Attack::new(
+                "object-names-reader",
+                "The names of all streams, by a reader of the store",
+                Who::Reader,
+                Effect::Learns("KV_{victim}"),
+            )
+            .on(store)
+            .step(ask("$JS.API.STREAM.NAMES"))
+            .residual(
+                "nats.py and nats.go find a store by this request, and it names every stream",
+                "put no secret into the name of a stream, a bucket or a store",
+            ),
+            request(
+                store,
+                "object-read",
+                "A consumer, to read the victim's store",
+                "$JS.API.CONSUMER.CREATE.OBJ_{victim}",
+                &json!({"stream_name": "OBJ_{victim}", "config": {"ack_policy": "none",
+                    "deliver_subject": "_INBOX.{me}.read", "inactive_threshold": 60_000_000_000_u64}}),
+                Effect::Learns("{secret}"),
+            )
+            .first(listen("_INBOX.{me}.read")),
+            request(
+                store,
+                "object-read-message",
+                "Content of an object, by its number",
+                "$JS.API.STREAM.MSG.GET.OBJ_{victim}",
+                &json!({"seq": 1}),
+                Effect::Learns("{secret}"),
+            ),
+        ],
+    }
+}
