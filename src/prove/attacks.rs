@@ -4,6 +4,7 @@
 
 mod administration;
 mod audit;
+mod found;
 mod headers;
 mod push;
 mod reading;
@@ -31,6 +32,7 @@ pub fn families() -> Vec<Family> {
         streams::consumers(),
         streams::shared(),
         streams::stores(),
+        found::family(),
         audit::family(),
     ]
 }

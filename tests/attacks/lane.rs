@@ -90,6 +90,7 @@ publishes = [
 ]
 subscribes = ["events.victim{lane}.>"]
 answers = ["svc.deputy{lane}", "svc.deputy{lane}.>"]
+found_as = ["victim{lane}"]
 
 [service.responder{lane}]
 nkeys = ["{{responder{lane}}}"]
@@ -103,7 +104,9 @@ answers = ["svc.plain{lane}"]
             continue;
         }
         let (mut owns, mut reads, mut publishes) = (String::new(), String::new(), String::new());
+        let mut found_as = String::new();
         match who {
+            Who::Neighbour => found_as = format!("\"{me}\""),
             Who::Reader => reads = format!("\"victim{lane}\", \"store:victim{lane}\""),
             Who::PartReader => {
                 reads = format!("\"victim{lane}/open.>\", \"victim{lane}/*.shown\"");
@@ -127,6 +130,7 @@ owns = ["of-{me}"{owns}]
 reads = [{reads}]
 consumes = ["log-of-{me}/durable"]
 publishes = ["events.{me}.>", "log.of-{me}.>"{publishes}]
+found_as = [{found_as}]
 calls = ["svc.plain{lane}", "svc.deputy{lane}"]
 "#
         );
