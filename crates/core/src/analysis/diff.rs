@@ -327,6 +327,9 @@ fn parts(access: &Access) -> Vec<(Verb, String, Access)> {
         Access::Consumes(consumer) => {
             return vec![(Verb::Consume, consumer.to_string(), access.clone())];
         }
+        Access::Replays(replayed) => {
+            return vec![(Verb::Replay, replayed.to_string(), access.clone())];
+        }
         Access::Audits(stream) => {
             return vec![(Verb::Audit, stream.to_string(), access.clone())];
         }
@@ -347,7 +350,11 @@ fn held(grant: &Grant, has: &Held<'_>, verb: Verb, access: &Access) -> Reach {
         return Reach::None;
     };
     let sides = [Side::Publish, Side::Subscribe];
-    let reach = |side, subject: &Pattern| has.covered(side, subject);
+    // What is denied beside a replay is others', and no part of it.
+    let reach = |side, subject: &Pattern| match access {
+        Access::Replays(_) => has.allowed(side, subject),
+        _ => has.covered(side, subject),
+    };
     let all = sides
         .into_iter()
         .all(|side| needed.permissions(side).iter().all(|p| reach(side, &p.subject) == Reach::All));
@@ -369,13 +376,21 @@ fn held(grant: &Grant, has: &Held<'_>, verb: Verb, access: &Access) -> Reach {
             let (stream, consumer) = (name.stream(), name.consumer());
             format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}")
         }
+        Access::Replays(replayed) => {
+            let filter = replayed.filter().map_or(">", Pattern::as_str);
+            format!("$JS.API.CONSUMER.CREATE.{}.*.{filter}", replayed.stream())
+        }
         Access::Audits(stream) => format!("{}.CONSUMER.CREATE.{stream}", grant.audit().api()),
     };
     let side = match verb {
         Verb::Subscribe | Verb::Answer => Side::Subscribe,
-        Verb::Write | Verb::Read | Verb::Publish | Verb::Call | Verb::Consume | Verb::Audit => {
-            Side::Publish
-        }
+        Verb::Write
+        | Verb::Read
+        | Verb::Publish
+        | Verb::Call
+        | Verb::Consume
+        | Verb::Replay
+        | Verb::Audit => Side::Publish,
     };
     match Pattern::parse(&telling) {
         Ok(subject) if reach(side, &subject) != Reach::None => Reach::Part,

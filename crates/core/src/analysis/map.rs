@@ -326,6 +326,7 @@ impl<'s> About<'s> {
                 format!("{STORE_PREFIX}{store}")
             }
             Access::Consumes(consumer) => consumer.to_string(),
+            Access::Replays(replayed) => replayed.to_string(),
             Access::Audits(stream) => stream.to_string(),
         };
         let problems = self.at.get(&anchor(&rule.at)).cloned().unwrap_or_default();

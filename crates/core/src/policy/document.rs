@@ -238,6 +238,8 @@ pub struct GrantEntries {
     pub calls: Vec<Spanned<String>>,
     /// `consumes`.
     pub consumes: Vec<Spanned<String>>,
+    /// `replays`.
+    pub replays: Vec<Spanned<String>>,
     /// `audits`.
     pub audits: Vec<Spanned<String>>,
 }
@@ -445,6 +447,7 @@ fn grants(table: &mut Table<'_>) -> GrantEntries {
         answers: table.strings("answers").unwrap_or_default(),
         calls: table.strings("calls").unwrap_or_default(),
         consumes: table.strings("consumes").unwrap_or_default(),
+        replays: table.strings("replays").unwrap_or_default(),
         audits: table.strings("audits").unwrap_or_default(),
     }
 }

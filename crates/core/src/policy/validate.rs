@@ -6,6 +6,7 @@
 //! - `bucket` judges the declared buckets, and what is done with them;
 //! - `stream` judges the declared streams with their consumers, and what is written into them;
 //! - `consumer` judges what services do with the consumers of streams;
+//! - `replay` judges what services read of streams with consumers of their own;
 //! - `store` judges the declared object stores, and who owns and reads them;
 //! - `role` judges roles, and gives a service the rules of its roles;
 //! - `service` judges one service, and what services must not share: names and keys;
@@ -21,6 +22,7 @@ mod draft;
 mod names;
 mod naming;
 mod ownership;
+mod replay;
 mod role;
 mod service;
 mod settings;
@@ -114,6 +116,7 @@ pub fn sketch_for(files: &[SourceFile], audit: &AuditStreams) -> Sketch {
     }
     let buckets = bucket::check(buckets, &problems);
     let streams = stream::check(streams, audit, &problems);
+    let durables = stream::durables(&streams);
     let stores = store::check(stores, &problems);
     let left = Cell::new(MAX_RULES);
     let mut effort = Effort::new();
@@ -121,6 +124,7 @@ pub fn sketch_for(files: &[SourceFile], audit: &AuditStreams) -> Sketch {
     let context = service::Context {
         defaults: check_defaults(defaults, &services, &problems),
         buckets: &buckets.list,
+        durables: &durables,
         roles: &roles,
         audit,
         left: &left,
@@ -152,12 +156,14 @@ pub fn sketch_for(files: &[SourceFile], audit: &AuditStreams) -> Sketch {
     bucket::check_use(&buckets, &drafts, &problems);
     stream::check_use(&streams, &drafts, &problems);
     consumer::check_use(&streams, &drafts, &problems);
+    replay::check_use(&streams, &drafts, &problems);
     store::check_owners(&drafts, &problems);
     naming::check(naming, &drafts, &problems);
     usage::check(&drafts, &mut effort, &problems);
     if complete {
         bucket::check_declared(&buckets, &drafts, &problems);
         consumer::check_declared(&streams, &drafts, &problems);
+        replay::check_declared(&streams, &drafts, audit, &problems);
         store::check_declared(&stores, &drafts, &problems);
         usage::check_counterparts(&buckets, &roles, &drafts, &mut effort, &problems);
     }

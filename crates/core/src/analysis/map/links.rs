@@ -39,6 +39,7 @@ pub fn find(services: &[&Service], limit: usize) -> Links {
                 | Access::OwnsStore(_)
                 | Access::ReadsStore(_)
                 | Access::Consumes(_)
+                | Access::Replays(_)
                 | Access::Audits(_) => {
                     continue;
                 }

@@ -91,6 +91,7 @@ pub fn check(tables: Vec<NamingEntry>, drafts: &[Draft], problems: &Collector) {
                 | Access::Subscribes(_)
                 | Access::Calls(_)
                 | Access::Consumes(_)
+                | Access::Replays(_)
                 | Access::Audits(_) => {
                     continue;
                 }

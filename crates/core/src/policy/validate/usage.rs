@@ -59,6 +59,7 @@ fn check_leafnode(draft: &Draft, problems: &Collector) {
                 | Access::OwnsStore(_)
                 | Access::ReadsStore(_)
                 | Access::Consumes(_)
+                | Access::Replays(_)
                 | Access::Audits(_)
         )
     };
@@ -174,6 +175,7 @@ pub fn check_counterparts(
                 | Access::Subscribes(_)
                 | Access::Calls(_)
                 | Access::Consumes(_)
+                | Access::Replays(_)
                 | Access::Audits(_) => {}
             }
         }
