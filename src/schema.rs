@@ -208,6 +208,14 @@ fn grants() -> Map<String, Value> {
             ),
         ),
         (
+            "replays",
+            list(
+                "Streams that it reads with ordered and ephemeral consumers of its own: `EVENTS`, or \
+                 a part of one, `EVENTS/events.orders.>`. The last token cannot be `*`.",
+                &json!({ "type": "string", "pattern": "^[A-Za-z0-9_{}-]{1,73}(/[^ ]{1,255})?$" }),
+            ),
+        ),
+        (
             "audits",
             list(
                 "Audit streams that it reads, by name (`[audit] stream` of the settings).",

@@ -125,6 +125,7 @@ const CRATES: &[Crate] = &[
                 "policy::validate::usage",
                 "policy::validate::consumer",
                 "policy::validate::found",
+                "policy::validate::replay",
             ],
             &[
                 "policy::validate::role",

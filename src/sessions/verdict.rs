@@ -289,26 +289,33 @@ fn lost(had: &Grant, has: &Grant) -> Vec<String> {
     let held = Held::of(has);
     for (side, verb) in [(Side::Publish, "publish"), (Side::Subscribe, "subscribe")] {
         for permission in had.permissions(side) {
-            if held.covered(side, &permission.subject) != Reach::All {
+            if held.allowed(side, &permission.subject) != Reach::All {
                 lost.push(format!("{verb} {}", permission.subject));
             }
         }
     }
-    // A deny takes from what is allowed. There is one below each subscription that ends in `*`.
-    let (denied_before, denied) = (signed(had).1, signed(has).1);
-    let mut before = PatternTree::new();
-    for (entry, text) in denied_before.deny.iter().enumerate() {
-        before.insert_text(text, entry, 0);
-    }
-    let mut allowed = PatternTree::new();
-    for (entry, permission) in had.permissions(Side::Subscribe).iter().enumerate() {
-        allowed.insert(&permission.subject, entry, 0);
-    }
+    // A deny takes from what is allowed. There is one below each subscription that ends in `*`,
+    // and there are some for each consumer of a stream that is replayed.
+    let ((publish_before, subscribe_before), (publish, subscribe)) = (signed(had), signed(has));
     let mut steps = MAX_STEPS;
-    for text in &denied.deny {
-        let was_denied = before.cover(text, None, &mut steps).is_ok_and(|cover| cover.is_some());
-        if !was_denied && allowed.overlaps(text, &mut steps) != Ok(false) {
-            lost.push(format!("subscribe {text}"));
+    for (side, verb, denied_before, denied) in [
+        (Side::Publish, "publish", publish_before, publish),
+        (Side::Subscribe, "subscribe", subscribe_before, subscribe),
+    ] {
+        let mut before = PatternTree::new();
+        for (entry, text) in denied_before.deny.iter().enumerate() {
+            before.insert_text(text, entry, 0);
+        }
+        let mut allowed = PatternTree::new();
+        for (entry, permission) in had.permissions(side).iter().enumerate() {
+            allowed.insert(&permission.subject, entry, 0);
+        }
+        for text in &denied.deny {
+            let was_denied =
+                before.cover(text, None, &mut steps).is_ok_and(|cover| cover.is_some());
+            if !was_denied && allowed.overlaps(text, &mut steps) != Ok(false) {
+                lost.push(format!("{verb} {text}"));
+            }
         }
     }
     lost.dedup();

@@ -1,12 +1,13 @@
 //! Rules to subjects: exactly what is needed, and never what is never granted.
 
 use proptest::prelude::*;
+use solewriter_core::analysis::query::{Held, Question, Reach, Verb, may, signed};
 use solewriter_core::diagnostics::SourceFile;
 use solewriter_core::diagnostics::render::Style;
 use solewriter_core::grant::{AuditStreams, Defaults, Grant, Side, never_granted};
 use solewriter_core::policy::model::{Access, ConsumerName, FoundName, Policy, StreamName};
 use solewriter_core::policy::validate::{validate, validate_for};
-use solewriter_types::kv_operation::{READING_STORES, consuming, writing_store};
+use solewriter_types::kv_operation::{READING_STORES, consuming, replaying, writing_store};
 use solewriter_types::subject::Pattern;
 
 fn defaults() -> Defaults {
@@ -189,6 +190,27 @@ fn found() -> impl Strategy<Value = Vec<(&'static str, String)>> {
     proptest::collection::vec((key, name), 0..3)
 }
 
+/// Mostly a part of a declared stream, or all of it.
+fn replayed() -> impl Strategy<Value = String> {
+    let streams: Vec<&str> = CONSUMERS.iter().map(|(stream, _)| *stream).chain(["BARE"]).collect();
+    let filter = prop_oneof![
+        2 => Just(String::new()),
+        8 => "(\\.(c|S|INFO|x|\\*)){0,2}(\\.>|\\.c|\\.d|\\.\\*)",
+    ];
+    let declared = (prop::sample::select(streams), filter).prop_map(|(stream, filter)| {
+        if filter.is_empty() {
+            stream.to_owned()
+        } else {
+            format!("{stream}/kept.{stream}{filter}")
+        }
+    });
+    prop_oneof![
+        20 => declared,
+        1 => prop::sample::select(vec!["S/>", "*/>", "S/*.c", "KV_b", "1", "S/kept.>", "_/kept.S.>"])
+            .prop_map(str::to_owned),
+    ]
+}
+
 /// Sometimes a declared object store.
 fn store() -> impl Strategy<Value = Option<(&'static str, String)>> {
     let verb = prop::sample::select(vec!["owns", "reads"]);
@@ -203,9 +225,12 @@ fn hostile_policy() -> impl Strategy<Value = String> {
         prop::sample::select(vec!["owns", "reads", "publishes", "subscribes", "answers", "calls"]);
     let rules =
         proptest::collection::btree_map(verb, proptest::collection::vec(entry(), 1..3), 0..4);
-    let rules = (rules, proptest::collection::vec(consumed(), 0..2), store(), found()).prop_map(
-        |(mut rules, consumed, store, found)| {
+    let replayed = proptest::collection::vec(replayed(), 0..3);
+    let consumed = proptest::collection::vec(consumed(), 0..2);
+    let rules = (rules, consumed, replayed, store(), found()).prop_map(
+        |(mut rules, consumed, replayed, store, found)| {
             rules.insert("consumes", consumed);
+            rules.insert("replays", replayed);
             for (key, name) in found {
                 rules.entry(key).or_default().push(name);
             }
@@ -225,6 +250,7 @@ fn hostile_policy() -> impl Strategy<Value = String> {
                 text.push_str(&format!("[stream.{stream}.consumer.{consumer}]\nshared = \"test\"\n"));
             }
         }
+        text.push_str("[stream.BARE]\nsubjects = [\"kept.BARE.>\"]\n");
         for bucket in ["b", "c"] {
             text.push_str(&format!(
                 "[bucket.{bucket}]\npart_owners = true\nrollup = false\nduplicate_window = \"100ms\"\n"
@@ -331,6 +357,171 @@ proptest! {
                 written.push((&service.name, subject.clone()));
             }
         }
+    }
+}
+
+/// Whether nats-server lets a client publish to that literal subject.
+fn takes(grant: &Grant, subject: &str) -> bool {
+    let (publish, _) = signed(grant);
+    let any = |list: &[String]| {
+        list.iter().any(|entry| Pattern::parse(entry).unwrap().matches_wire(subject))
+    };
+    any(&publish.allow) && !any(&publish.deny)
+}
+
+/// Every request and answer by which a client reaches that consumer of that stream, beside a
+/// request without a name in its subject.
+fn ways_to(stream: &str, consumer: &str) -> Vec<String> {
+    let requests = ["INFO", "DELETE", "PAUSE", "RESET", "UNPIN", "CREATE", "MSG.NEXT"];
+    let more = ["LEADER.STEPDOWN", "DURABLE.CREATE", "ANYTHING", "ANY.THING"];
+    let named = requests
+        .into_iter()
+        .chain(more)
+        .map(|request| format!("$JS.API.CONSUMER.{request}.{stream}.{consumer}"));
+    let filters = ["c", "x.y", "*", ">", "kept.>", "kept.S.>", "kept.S.c", "kept.S.x.d"];
+    let filters = filters.iter().map(|filter| filter.replace(".S", &format!(".{stream}")));
+    let created =
+        filters.map(|filter| format!("$JS.API.CONSUMER.CREATE.{stream}.{consumer}.{filter}"));
+    // Acknowledgements and flow control in both forms.
+    let answers = ["", "_.Vb6IuEH0.", "hub.Vb6IuEH0."].into_iter().flat_map(|before| {
+        [
+            format!("$JS.ACK.{before}{stream}.{consumer}.1.5.1.1790000000000000000.0"),
+            format!("$JS.FC.{before}{stream}.{consumer}.Ab3d"),
+        ]
+    });
+    named.chain(created).chain(answers).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 2000, failure_persistence: None, ..ProptestConfig::default()
+    })]
+
+    /// What is allowed and not denied reaches no durable consumer but the service's own, and of
+    /// that only what `consumes` grants; and nothing of a stream that it does not replay.
+    #[test]
+    fn who_replays_reaches_no_durable_consumer(text in hostile_policy()) {
+        let Some(policy) = policy(&text) else { return Ok(()) };
+        for service in policy.services() {
+            let grant = Grant::of(service, &defaults()).unwrap();
+            for (stream, consumers) in CONSUMERS {
+                let bare = format!("$JS.API.CONSUMER.CREATE.{stream}");
+                prop_assert!(!takes(&grant, &bare), "{} {bare}\n{text}", service.name);
+                for consumer in consumers {
+                    let name = ConsumerName::parse(&format!("{stream}/{consumer}")).unwrap();
+                    let own = service.rules.iter().any(|r| r.access == Access::Consumes(name.clone()));
+                    let used = consuming(stream, consumer).map(|(_, s)| Pattern::parse(&s).unwrap());
+                    for way in ways_to(stream, consumer) {
+                        let using = used.iter().any(|used| used.matches_wire(&way));
+                        let flow = way.starts_with("$JS.FC.");
+                        let taken = takes(&grant, &way);
+                        prop_assert!(!taken || own && (using || flow), "{} {way}\n{text}", service.name);
+                        prop_assert!(taken || !own || !using, "{} lacks {way}\n{text}", service.name);
+                    }
+                }
+            }
+            // The same of a consumer that a client made itself, for who replays.
+            for stream in CONSUMERS.iter().map(|(stream, _)| *stream).chain(["BARE"]) {
+                let replays = service.rules.iter().any(|rule| {
+                    matches!(&rule.access, Access::Replays(r) if r.stream().as_str() == stream)
+                });
+                let next = format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.mine");
+                prop_assert_eq!(takes(&grant, &next), replays, "{} {}\n{}", service.name, next, text);
+            }
+        }
+    }
+}
+
+#[test]
+fn who_replays_a_part_makes_consumers_of_that_part() {
+    let text = "[stream.EVENTS]\nsubjects = [\"events.>\"]\n[stream.EVENTS.consumer.shipping]\n\
+                [service.s]\nreplays = [\"EVENTS/events.orders.>\"]\n";
+    let lists = |text: &str| {
+        let policy = policy(text).expect(text);
+        let grant = Grant::of(policy.service("s").unwrap(), &defaults()).unwrap();
+        let claims = serde_json::to_value(grant.claims()).unwrap();
+        serde_json::json!({"pub": claims["pub"], "sub": claims["sub"]})
+    };
+    let part = [
+        "$JS.ACK.*.*.EVENTS.*.>",
+        "$JS.ACK.EVENTS.*.*.*.*.*.*",
+        "$JS.API.CONSUMER.CREATE.EVENTS.*.events.orders.>",
+        "$JS.API.CONSUMER.DELETE.EVENTS.*",
+        "$JS.API.CONSUMER.INFO.EVENTS.*",
+        "$JS.API.CONSUMER.MSG.NEXT.EVENTS.*",
+        "$JS.API.DIRECT.GET.EVENTS.events.orders.>",
+        "$JS.API.STREAM.INFO.EVENTS",
+        "$JS.FC.*.*.EVENTS.>",
+        "$JS.FC.EVENTS.*.*",
+    ];
+    let denied = [
+        "$JS.ACK.*.*.EVENTS.shipping.>",
+        "$JS.ACK.EVENTS.shipping.>",
+        "$JS.API.CONSUMER.*.EVENTS.shipping",
+        "$JS.API.CONSUMER.CREATE.EVENTS.shipping.>",
+        "$JS.API.CONSUMER.MSG.NEXT.EVENTS.shipping",
+        "$JS.FC.*.*.EVENTS.shipping.>",
+        "$JS.FC.EVENTS.shipping.>",
+    ];
+    let expected = serde_json::json!({
+        "pub": {"allow": part, "deny": denied},
+        "sub": {"allow": ["_INBOX.s.>"]},
+    });
+    assert_eq!(lists(text), expected);
+    // Who uses the consumer too may do what `consumes` says, and not make or delete it.
+    let own = lists(&format!("{text}consumes = [\"EVENTS/shipping\"]\n"));
+    let denied = [
+        "$JS.API.CONSUMER.CREATE.EVENTS.shipping",
+        "$JS.API.CONSUMER.CREATE.EVENTS.shipping.>",
+        "$JS.API.CONSUMER.DELETE.EVENTS.shipping",
+    ];
+    assert_eq!(own["pub"]["deny"], serde_json::json!(denied));
+    // The whole stream: the body may choose subjects, and a consumer only where there is none.
+    let whole = text.replace("EVENTS/events.orders.>", "EVENTS");
+    let more = [
+        "$JS.API.CONSUMER.CREATE.EVENTS.*",
+        "$JS.API.CONSUMER.CREATE.EVENTS.*.>",
+        "$JS.API.DIRECT.GET.EVENTS",
+        "$JS.API.DIRECT.GET.EVENTS.>",
+        "$JS.API.STREAM.MSG.GET.EVENTS",
+    ];
+    let all = lists(&whole)["pub"].clone();
+    let allowed: Vec<&str> =
+        all["allow"].as_array().unwrap().iter().map(|s| s.as_str().unwrap()).collect();
+    let new: Vec<&str> = allowed.iter().copied().filter(|s| !part.contains(s)).collect();
+    assert_eq!(new, more);
+    assert_eq!(all["deny"], expected["pub"]["deny"]);
+    let alone = lists(&whole.replace("[stream.EVENTS.consumer.shipping]\n", ""))["pub"].clone();
+    assert!(alone["allow"].as_array().unwrap().contains(&"$JS.API.CONSUMER.CREATE.EVENTS".into()));
+    assert_eq!(alone["deny"], serde_json::Value::Null);
+}
+
+/// What a service holds of a stream is one thing, and what it is denied another.
+#[test]
+fn what_is_denied_is_not_held() {
+    let text = "[stream.EVENTS]\nsubjects = [\"events.>\"]\n[stream.EVENTS.consumer.shipping]\n\
+                [service.s]\nreplays = [\"EVENTS\"]\n";
+    let policy = policy(text).unwrap();
+    let grant = Grant::of(policy.service("s").unwrap(), &defaults()).unwrap();
+    let held = Held::of(&grant);
+    for (subject, reach, accepted) in [
+        ("$JS.API.CONSUMER.CREATE.EVENTS.mine.events.>", Reach::All, true),
+        ("$JS.API.CONSUMER.CREATE.EVENTS.shipping.events.>", Reach::None, false),
+        ("$JS.API.CONSUMER.CREATE.EVENTS.shipping", Reach::None, false),
+        // As text it is no consumer's name.
+        ("$JS.API.CONSUMER.CREATE.EVENTS.*.events.>", Reach::Part, true),
+        ("$JS.API.CONSUMER.INFO.EVENTS.shipping", Reach::None, false),
+        ("$JS.ACK.EVENTS.shipping.1.2.3.4.5", Reach::None, false),
+        ("$JS.ACK.EVENTS.*.1.2.3.4.5", Reach::Part, true),
+        ("$JS.ACK.EVENTS.mine.1.2.3.4.5", Reach::All, true),
+        ("$JS.ACK.EVENTS.mine.1.2.3.4", Reach::None, false),
+        ("$JS.ACK.EVENTS.Vb6IuEH0.OTHER.c.1.2.3.4.5", Reach::None, false),
+    ] {
+        let question = Question::parse(Verb::Publish, subject).unwrap();
+        let Question::Publish(pattern) = &question else { unreachable!() };
+        assert_eq!(held.covered(Side::Publish, pattern), reach, "{subject}");
+        let answer = may(&grant, &question);
+        assert_eq!((answer.reach, answer.accepted), (reach, accepted), "{subject}");
     }
 }
 
@@ -454,6 +645,18 @@ fn no_acknowledgement_is_another_consumers() {
         })
     };
     let names = ["S/c", "S/d", "T/c", "c/S", "ACK/API", "API/c", "a1/5b", "hub/c", "S/S"];
+    // Who replays a stream acknowledges for its consumers, and in a domain of that name for no
+    // other's.
+    for (stream, theirs) in
+        [("S", "S/c"), ("S", "T/c"), ("hub", "S/c"), ("hub", "hub/c"), ("c", "S/c")]
+    {
+        for ack in acks(theirs) {
+            let reached = replaying(stream, None, true)
+                .iter()
+                .any(|(_, granted)| ack.is_subset_of(&Pattern::parse(granted).unwrap()));
+            assert_eq!(reached, theirs.starts_with(&format!("{stream}/")), "{stream} {ack}");
+        }
+    }
     for mine in names {
         for theirs in names {
             for ack in acks(theirs) {

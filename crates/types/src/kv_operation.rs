@@ -237,6 +237,76 @@ pub fn discovering(name: Option<&str>) -> Vec<Needed> {
     all.collect()
 }
 
+/// What a client publishes to when it replays a stream, or the subjects of it that match a filter:
+/// with ordered and ephemeral consumers, which it makes, and by getting single messages.
+///
+/// Without a filter, the body may choose subjects. `bare` adds the creation of consumers without a
+/// name: the body may then name any consumer, too, so there must be none but those of replays.
+///
+/// Its names leave every other consumer of the stream in reach: see [`reaching`]. The older form
+/// of acknowledgements and of flow control is given in its exact length. With `>`, it would stand
+/// for the newer form of every stream, in a JetStream domain of this stream's name.
+#[must_use]
+pub fn replaying(stream: &str, filter: Option<&str>, bare: bool) -> Vec<Needed> {
+    const MAKE: &str = "make a consumer";
+    const GET: &str = "get a message";
+    let within = filter.unwrap_or(">");
+    let mut api = vec![
+        ("open the stream", format!("STREAM.INFO.{stream}")),
+        (MAKE, format!("CONSUMER.CREATE.{stream}.*.{within}")),
+        ("check a consumer", format!("CONSUMER.INFO.{stream}.*")),
+        ("ask for the next messages", format!("CONSUMER.MSG.NEXT.{stream}.*")),
+        ("end a consumer", format!("CONSUMER.DELETE.{stream}.*")),
+        ("get a subject's last message", format!("DIRECT.GET.{stream}.{within}")),
+    ];
+    if filter.is_none() {
+        api.extend([
+            (MAKE, format!("CONSUMER.CREATE.{stream}.*")),
+            (GET, format!("DIRECT.GET.{stream}")),
+            (GET, format!("STREAM.MSG.GET.{stream}")),
+        ]);
+    }
+    if filter.is_none() && bare {
+        api.push((MAKE, format!("CONSUMER.CREATE.{stream}")));
+    }
+    let answers = [
+        ("acknowledge", format!("$JS.ACK.{stream}.*.*.*.*.*.*")),
+        ("acknowledge", format!("$JS.ACK.*.*.{stream}.*.>")),
+        ("flow control of a consumer", format!("{FLOW}{stream}.*.*")),
+        ("flow control of a consumer", format!("{FLOW}*.*.{stream}.>")),
+    ];
+    let api = api.into_iter().map(|(purpose, subject)| (purpose, format!("{API}{subject}")));
+    api.chain(answers).collect()
+}
+
+/// All by which one consumer is reached: what who replays its stream is denied. Of a consumer that
+/// the service itself uses, `own`, only what makes, changes or deletes it.
+///
+/// A name in the subject of a request is the name of the consumer: nats-server refuses another one
+/// in the body (error 10017).
+#[must_use]
+pub fn reaching(stream: &str, consumer: &str, own: bool) -> Vec<String> {
+    let make = [
+        format!("{API}CONSUMER.CREATE.{stream}.{consumer}"),
+        format!("{API}CONSUMER.CREATE.{stream}.{consumer}.>"),
+        format!("{API}CONSUMER.DELETE.{stream}.{consumer}"),
+    ];
+    if own {
+        return make.to_vec();
+    }
+    let [_, create, _] = make;
+    vec![
+        // Create, information, delete, and what newer servers have beside them.
+        format!("{API}CONSUMER.*.{stream}.{consumer}"),
+        create,
+        format!("{API}CONSUMER.MSG.NEXT.{stream}.{consumer}"),
+        format!("$JS.ACK.{stream}.{consumer}.>"),
+        format!("$JS.ACK.*.*.{stream}.{consumer}.>"),
+        format!("{FLOW}{stream}.{consumer}.>"),
+        format!("{FLOW}*.*.{stream}.{consumer}.>"),
+    ]
+}
+
 /// What a client publishes to when it writes a keyspace.
 #[must_use]
 pub fn writing(keyspace: &Keyspace) -> Vec<Needed> {

@@ -334,6 +334,9 @@ fn parts(access: &Access) -> Vec<(Verb, String, Access)> {
             return vec![(Verb::Find, name.to_string(), access.clone())];
         }
         Access::DiscoversAll => return vec![(Verb::Find, "*".to_owned(), access.clone())],
+        Access::Replays(replayed) => {
+            return vec![(Verb::Replay, replayed.to_string(), access.clone())];
+        }
         Access::Audits(stream) => {
             return vec![(Verb::Audit, stream.to_string(), access.clone())];
         }
@@ -354,7 +357,11 @@ fn held(grant: &Grant, has: &Held<'_>, verb: Verb, access: &Access) -> Reach {
         return Reach::None;
     };
     let sides = [Side::Publish, Side::Subscribe];
-    let reach = |side, subject: &Pattern| has.covered(side, subject);
+    // What is denied beside a replay is others', and no part of it.
+    let reach = |side, subject: &Pattern| match access {
+        Access::Replays(_) => has.allowed(side, subject),
+        _ => has.covered(side, subject),
+    };
     let all = sides
         .into_iter()
         .all(|side| needed.permissions(side).iter().all(|p| reach(side, &p.subject) == Reach::All));
@@ -378,6 +385,10 @@ fn held(grant: &Grant, has: &Held<'_>, verb: Verb, access: &Access) -> Reach {
         }
         Access::FoundAs(name) | Access::Discovers(name) => format!("$SRV.PING.{name}"),
         Access::DiscoversAll => "$SRV.PING.*".to_owned(),
+        Access::Replays(replayed) => {
+            let filter = replayed.filter().map_or(">", Pattern::as_str);
+            format!("$JS.API.CONSUMER.CREATE.{}.*.{filter}", replayed.stream())
+        }
         Access::Audits(stream) => format!("{}.CONSUMER.CREATE.{stream}", grant.audit().api()),
     };
     let side = match verb {
@@ -388,6 +399,7 @@ fn held(grant: &Grant, has: &Held<'_>, verb: Verb, access: &Access) -> Reach {
         | Verb::Call
         | Verb::Consume
         | Verb::Find
+        | Verb::Replay
         | Verb::Audit => Side::Publish,
     };
     match Pattern::parse(&telling) {

@@ -328,6 +328,7 @@ impl<'s> About<'s> {
             Access::Consumes(consumer) => consumer.to_string(),
             Access::FoundAs(name) | Access::Discovers(name) => name.to_string(),
             Access::DiscoversAll => "*".to_owned(),
+            Access::Replays(replayed) => replayed.to_string(),
             Access::Audits(stream) => stream.to_string(),
         };
         let problems = self.at.get(&anchor(&rule.at)).cloned().unwrap_or_default();

@@ -22,7 +22,7 @@ use solewriter_types::keyspace::Keyspace;
 use solewriter_types::subject::Pattern;
 use solewriter_types::subject::tree::{NO_BOUND, PatternTree};
 
-/// What one may do with a keyspace or a subject. The last four are words of a policy: a question
+/// What one may do with a keyspace or a subject. The last five are words of a policy: a question
 /// asks for what they come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Verb {
@@ -44,6 +44,8 @@ pub enum Verb {
     Found,
     /// Find services of a name.
     Find,
+    /// Read a stream with consumers of one's own.
+    Replay,
     /// Read an audit stream.
     Audit,
 }
@@ -65,6 +67,7 @@ impl Verb {
             Self::Consume => "consume",
             Self::Found => "found",
             Self::Find => "find",
+            Self::Replay => "replay",
             Self::Audit => "audit",
         }
     }
@@ -82,6 +85,7 @@ impl Verb {
             Self::Consume => "Take messages from a durable consumer",
             Self::Found => "Be found under a name",
             Self::Find => "Find services of a name",
+            Self::Replay => "Read a stream with consumers of one's own",
             Self::Audit => "Read an audit stream",
         }
     }
@@ -146,6 +150,13 @@ impl Question {
                 let side = if verb == Verb::Find { "publish" } else { "subscribe" };
                 return Err(Problem::error("bad-question", message)
                     .help(format!("ask for what it comes to: {side} '$SRV.INFO.{target}'")));
+            }
+            Verb::Replay => {
+                let (stream, filter) = target.split_once('/').unwrap_or((target, ">"));
+                let message = format!("`replay {target}` is not a question");
+                return Err(Problem::error("bad-question", message).help(format!(
+                    "ask for what it comes to: publish '$JS.API.CONSUMER.CREATE.{stream}.NAME.{filter}'"
+                )));
             }
             Verb::Audit => {
                 let message = format!("`audit {target}` is not a question");
@@ -280,17 +291,15 @@ fn nothing() -> Answer {
 }
 
 fn publish(grant: &Grant, pattern: &Pattern) -> Answer {
-    let (signed, _) = signed(grant);
-    let accepted = takes(signed, pattern.as_str());
-    let reach = undenied(signed, pattern, covered(grant, Side::Publish, pattern));
+    let accepted = takes(signed(grant).0, pattern.as_str());
+    let reach = covered(grant, Side::Publish, pattern);
     // What is asked is all of the subjects, not the text with its wildcards.
     Answer { reach, accepted, grounds: grounds(grant, Side::Publish, [pattern], reach) }
 }
 
 fn subscribe(grant: &Grant, pattern: &Pattern) -> Answer {
-    let (_, signed) = signed(grant);
-    let accepted = takes(signed, pattern.as_str());
-    let mut reach = undenied(signed, pattern, covered(grant, Side::Subscribe, pattern));
+    let accepted = takes(signed(grant).1, pattern.as_str());
+    let mut reach = covered(grant, Side::Subscribe, pattern);
     if !accepted {
         // The server refuses a subscription as a whole; part of it may be had by another one.
         reach = reach.min(Reach::Part);
@@ -373,20 +382,6 @@ fn takes(list: &NatsPermissions, text: &str) -> bool {
     any(&list.allow) && !any(&list.deny)
 }
 
-/// What is left of `reach` after the deny list.
-fn undenied(list: &NatsPermissions, wanted: &Pattern, reach: Reach) -> Reach {
-    let denied = list.deny.iter().filter_map(|entry| Pattern::parse(entry).ok());
-    denied.fold(reach, |reach, deny| {
-        if wanted.is_subset_of(&deny) {
-            Reach::None
-        } else if deny.overlaps(wanted) {
-            reach.min(Reach::Part)
-        } else {
-            reach
-        }
-    })
-}
-
 /// What a grant holds, for many questions about it.
 pub struct Held<'g> {
     publish: HeldSide<'g>,
@@ -398,44 +393,83 @@ struct HeldSide<'g> {
     tree: PatternTree<'g>,
     /// The most tokens that one of them has.
     longest: usize,
+    denied: PatternTree<'g>,
 }
 
 impl<'g> Held<'g> {
     /// What that grant holds.
     #[must_use]
     pub fn of(grant: &'g Grant) -> Self {
-        let side = |side| HeldSide::of(grant.permissions(side).iter().map(|p| &p.subject));
+        let side = |side| {
+            HeldSide::of(grant.permissions(side).iter().map(|p| &p.subject), denied(grant, side))
+        };
         Self { publish: side(Side::Publish), subscribe: side(Side::Subscribe) }
     }
 
-    /// How much of `wanted` the permissions of one side hold together.
+    /// How much of `wanted` one side holds: what its permissions hold together, and none of what
+    /// it denies.
     #[must_use]
     pub fn covered(&self, side: Side, wanted: &Pattern) -> Reach {
+        self.side(side).reach(wanted)
+    }
+
+    /// How much of `wanted` the permissions of one side hold together, whatever it denies.
+    #[must_use]
+    pub fn allowed(&self, side: Side, wanted: &Pattern) -> Reach {
+        self.side(side).allowed(wanted)
+    }
+
+    fn side(&self, side: Side) -> &HeldSide<'g> {
         match side {
-            Side::Publish => self.publish.reach(wanted),
-            Side::Subscribe => self.subscribe.reach(wanted),
+            Side::Publish => &self.publish,
+            Side::Subscribe => &self.subscribe,
         }
     }
 }
 
-/// How much of `wanted` the permissions of one side hold together, for one question: looking at
-/// each once takes less than sorting them.
+/// What a grant denies on one side.
+fn denied(grant: &Grant, side: Side) -> &[String] {
+    let (publish, subscribe) = signed(grant);
+    match side {
+        Side::Publish => &publish.deny,
+        Side::Subscribe => &subscribe.deny,
+    }
+}
+
+/// How much of `wanted` one side holds, for one question: looking at each permission once takes
+/// less than sorting them.
 fn covered(grant: &Grant, side: Side, wanted: &Pattern) -> Reach {
     let subjects = grant.permissions(side).iter().map(|permission| &permission.subject);
-    HeldSide::of(subjects.filter(|subject| subject.overlaps(wanted))).reach(wanted)
+    let near = subjects.filter(|subject| subject.overlaps(wanted));
+    HeldSide::of(near, denied(grant, side)).reach(wanted)
 }
 
 impl<'g> HeldSide<'g> {
-    fn of(subjects: impl Iterator<Item = &'g Pattern>) -> Self {
-        let mut held = Self { tree: PatternTree::new(), longest: 0 };
+    fn of(subjects: impl Iterator<Item = &'g Pattern>, deny: &'g [String]) -> Self {
+        let mut held = Self { tree: PatternTree::new(), longest: 0, denied: PatternTree::new() };
         for (entry, subject) in subjects.enumerate() {
             held.tree.insert(subject, entry, 0);
             held.longest = held.longest.max(subject.as_str().split('.').count());
+        }
+        for (entry, denied) in deny.iter().enumerate() {
+            held.denied.insert_text(denied, entry, 0);
         }
         held
     }
 
     fn reach(&self, wanted: &Pattern) -> Reach {
+        let allowed = self.allowed(wanted);
+        let text = wanted.as_str();
+        if allowed == Reach::None || self.denied.overlaps(text, &mut { NO_BOUND }) == Ok(false) {
+            allowed
+        } else if self.denied.cover(text, None, &mut { NO_BOUND }) == Ok(None) {
+            Reach::Part
+        } else {
+            Reach::None
+        }
+    }
+
+    fn allowed(&self, wanted: &Pattern) -> Reach {
         if self.holds(wanted.as_str()) || self.hold_together(wanted) {
             Reach::All
         } else if self.tree.overlaps(wanted.as_str(), &mut { NO_BOUND }) == Ok(false) {

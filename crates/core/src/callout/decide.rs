@@ -11,7 +11,7 @@ use crate::callout::asked::Asked;
 use crate::callout::identity::{Identity, Unproved};
 use crate::grant::{CompiledGrant, Defaults, Grant, GrantError, GrantInputs};
 use crate::keys::UserKey;
-use crate::policy::model::{Access, Policy, Revision, Rule, Service, ServiceKey};
+use crate::policy::model::{Access, Policy, Revision, Rule, Service, ServiceKey, StreamName};
 use solewriter_types::advisories::holds_leafnodes;
 use solewriter_types::audit_event::words;
 use solewriter_types::connection_type::ConnectionType;
@@ -527,6 +527,13 @@ fn has_large_rules(service: &Service) -> bool {
         Access::Consumes(name) => name.stream().as_str().len() + name.consumer().as_str().len(),
         Access::FoundAs(name) | Access::Discovers(name) => name.as_str().len(),
         Access::DiscoversAll => 0,
+        // Each of the stream's consumers is denied by name, in half as many subjects.
+        Access::Replays(replayed) => {
+            let filter = replayed.filter().map_or(0, |filter| filter.as_str().len());
+            let stream = replayed.stream().as_str().len();
+            let denied = |name: &StreamName| (stream + name.as_str().len() + BESIDES) / 2;
+            stream + filter + replayed.durables().iter().map(denied).sum::<usize>()
+        }
         Access::Audits(stream) => stream.as_str().len(),
     };
     let bytes = |rule: &Rule| SUBJECTS_OF_RULE * (text(rule) + BESIDES);

@@ -1,5 +1,6 @@
 //! A service's rules, compiled to a grant: subjects, and the claims of the user JWT.
 
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,12 +9,12 @@ use serde_json::value::RawValue;
 
 use super::digest::Digest;
 use super::reserved::{
-    ACKS, DISCOVERY, Side, acknowledged, is_discovery, is_own_audit_subject, never_granted,
-    reaches_audit,
+    ACKS, Acknowledged, DISCOVERY, Side, acknowledged, is_discovery, is_own_audit_subject,
+    never_granted, reaches_audit,
 };
 use super::streams::{AUDIT_SUBJECTS, AuditStreams};
 use crate::callout::claims::VERSION;
-use crate::policy::model::{Access, ConsumerName, Rule, Service, StreamName};
+use crate::policy::model::{Access, ConsumerName, Replayed, Rule, Service, StreamName};
 use solewriter_types::keyspace::{BucketName, Keyspace};
 use solewriter_types::kv_operation::{self, Needed, inbox_prefix};
 use solewriter_types::subject::tree::PatternTree;
@@ -148,11 +149,18 @@ impl Grant {
     /// [`GrantError`] when a subject came out that may never be granted: nothing is granted then.
     pub fn of(service: &Service, defaults: &Defaults) -> Result<Self, GrantError> {
         let audit = &defaults.audit;
-        let mut builder = Builder { service, audit, publish: Vec::new(), subscribe: Vec::new() };
+        let mut builder = Builder {
+            service,
+            audit,
+            publish: Vec::new(),
+            subscribe: Vec::new(),
+            denied: BTreeSet::new(),
+            own: own_consumers(service),
+        };
         for (index, rule) in service.rules.iter().enumerate() {
             builder.rule(index, rule)?;
         }
-        let Builder { publish, subscribe, .. } = builder;
+        let Builder { publish, subscribe, denied, .. } = builder;
         let subscribed: Vec<&Pattern> = subscribe.iter().map(|p| &p.subject).collect();
         let mut steps = MAX_STEPS;
         let deny = deny_below_stars(&subscribed, &mut steps).map_err(|error| match error {
@@ -161,7 +169,7 @@ impl Grant {
         })?;
         let account = service.account.clone().unwrap_or_else(|| defaults.account.clone());
         let permissions = NatsPermissionsMap {
-            publish: permissions(&publish, Vec::new(), &mut steps),
+            publish: permissions(&publish, denied.into_iter().collect(), &mut steps),
             subscribe: permissions(
                 &subscribe,
                 deny.iter().map(ToString::to_string).collect(),
@@ -366,6 +374,18 @@ struct Builder<'a> {
     audit: &'a AuditStreams,
     publish: Vec<Permission>,
     subscribe: Vec<Permission>,
+    /// What it may not publish to, although a permission reaches it.
+    denied: BTreeSet<String>,
+    /// The consumers that it uses.
+    own: HashSet<(&'a str, &'a str)>,
+}
+
+fn own_consumers(service: &Service) -> HashSet<(&str, &str)> {
+    let own = service.rules.iter().filter_map(|rule| match &rule.access {
+        Access::Consumes(name) => Some((name.stream().as_str(), name.consumer().as_str())),
+        _ => None,
+    });
+    own.collect()
 }
 
 impl Builder<'_> {
@@ -403,6 +423,7 @@ impl Builder<'_> {
             }
             Access::Discovers(name) => self.discover(index, Some(name.as_str())),
             Access::DiscoversAll => self.discover(index, None),
+            Access::Replays(replayed) => self.replay(index, replayed),
             Access::Audits(stream) => self.audit(index, stream),
         }
     }
@@ -424,6 +445,24 @@ impl Builder<'_> {
             index,
             kv_operation::consuming(name.stream().as_str(), name.consumer().as_str()),
         )?;
+        self.replies(index, "replies and messages")
+    }
+
+    /// With consumers that the service makes, and without those that the policy declares: under a
+    /// name that is there, creating a consumer changes it, whatever its filter is.
+    fn replay(&mut self, index: usize, replayed: &Replayed) -> Result<(), GrantError> {
+        let (stream, durables) = (replayed.stream(), replayed.durables());
+        let filter = replayed.filter().map(Pattern::as_str);
+        self.publish_all(
+            index,
+            kv_operation::replaying(stream.as_str(), filter, durables.is_empty()),
+        )?;
+        for durable in durables {
+            let (stream, durable) = (stream.as_str(), durable.as_str());
+            let own = self.own.contains(&(stream, durable));
+            self.denied.extend(kv_operation::reaching(stream, durable, own));
+            self.room()?;
+        }
         self.replies(index, "replies and messages")
     }
 
@@ -498,7 +537,8 @@ impl Builder<'_> {
 
     /// Before the rest is made: nobody gets part of a grant.
     fn room(&self) -> Result<(), GrantError> {
-        if self.publish.len().max(self.subscribe.len()) > MAX_SUBJECTS {
+        let sizes = [self.publish.len(), self.subscribe.len(), self.denied.len()];
+        if sizes.into_iter().any(|size| size > MAX_SUBJECTS) {
             return Err(TooLarge::Subjects.into());
         }
         Ok(())
@@ -555,9 +595,16 @@ impl Builder<'_> {
                 || side == Side::Publish && is_own_audit_subject(&pattern, &self.service.name);
             let audit = || (reaches_audit(&pattern) && !own()).then_some(AUDIT_SUBJECTS);
             let acks = || {
-                let consumer = acknowledged(&pattern)?;
+                let acknowledged = acknowledged(&pattern)?;
                 let rule = self.service.rules.get(rule).map(|rule| &rule.access);
-                (rule != Some(&Access::Consumes(consumer))).then_some(ACKS)
+                let said = match (rule, acknowledged) {
+                    (Some(Access::Consumes(name)), Acknowledged::Consumer(acks)) => *name == acks,
+                    (Some(Access::Replays(replayed)), Acknowledged::Stream(acks)) => {
+                        *replayed.stream() == acks
+                    }
+                    _ => false,
+                };
+                (!said).then_some(ACKS)
             };
             let never = never_granted(side, &pattern).filter(|_| !self.is_of_store(rule, subject));
             let discovery = || {

@@ -17,8 +17,8 @@ pub enum Side {
     Subscribe,
 }
 
-/// Acknowledgements. The only ones that are granted are those of one literal consumer of one
-/// literal stream: see [`acknowledged`].
+/// Acknowledgements. The only ones that are granted are those of one literal consumer, or of all
+/// consumers, of one literal stream: see [`acknowledged`].
 pub(super) const ACKS: &str = "$JS.ACK.>";
 
 /// Questions to services that can be found. The only ones that are granted are those of
@@ -101,17 +101,30 @@ pub fn never_granted(side: Side, pattern: &Pattern) -> Option<&'static str> {
         .map(|(text, _)| *text)
 }
 
-/// The consumer whose acknowledgements a subject stands for, and no other's: one of the two forms
-/// of [`kv_operation::consuming`], with literal names that nothing else can be taken for.
+/// What a subject acknowledges, and nothing else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Acknowledged {
+    /// Messages of this consumer.
+    Consumer(ConsumerName),
+    /// Messages of every consumer of this stream.
+    Stream(StreamName),
+}
+
+/// What a subject acknowledges, if it is one of the forms of [`kv_operation::consuming`] or of
+/// [`kv_operation::replaying`], with literal names that nothing else can be taken for.
 #[must_use]
-pub fn acknowledged(pattern: &Pattern) -> Option<ConsumerName> {
-    let tokens: Vec<&str> = pattern.as_str().splitn(8, '.').collect();
-    let (["$JS", "ACK", stream, consumer, ">"] | ["$JS", "ACK", "*", "*", stream, consumer, ">"]) =
-        tokens.as_slice()
-    else {
-        return None;
-    };
-    ConsumerName::of(StreamName::parse(stream).ok()?, StreamName::parse(consumer).ok()?).ok()
+pub fn acknowledged(pattern: &Pattern) -> Option<Acknowledged> {
+    let tokens: Vec<&str> = pattern.as_str().splitn(10, '.').collect();
+    let name = |text: &str| StreamName::parse(text).ok()?.acknowledged().ok();
+    match tokens.as_slice() {
+        ["$JS", "ACK", stream, "*", "*", "*", "*", "*", "*"]
+        | ["$JS", "ACK", "*", "*", stream, "*", ">"] => Some(Acknowledged::Stream(name(stream)?)),
+        ["$JS", "ACK", stream, consumer, ">"] | ["$JS", "ACK", "*", "*", stream, consumer, ">"] => {
+            let consumer = ConsumerName::of(name(stream)?, name(consumer)?).ok()?;
+            Some(Acknowledged::Consumer(consumer))
+        }
+        _ => None,
+    }
 }
 
 /// Whether a subject has one of the forms that finding services takes: one question, to everybody,

@@ -242,6 +242,8 @@ pub struct GrantEntries {
     pub found_as: Vec<Spanned<String>>,
     /// `discovers`.
     pub discovers: Vec<Spanned<String>>,
+    /// `replays`.
+    pub replays: Vec<Spanned<String>>,
     /// `audits`.
     pub audits: Vec<Spanned<String>>,
 }
@@ -457,6 +459,7 @@ fn grants(table: &mut Table<'_>) -> GrantEntries {
         calls: table.strings("calls").unwrap_or_default(),
         consumes: table.strings("consumes").unwrap_or_default(),
         discovers: table.strings("discovers").unwrap_or_default(),
+        replays: table.strings("replays").unwrap_or_default(),
         audits: table.strings("audits").unwrap_or_default(),
     }
 }

@@ -118,6 +118,8 @@ pub enum Access {
     Discovers(FoundName),
     /// Finds services of all names.
     DiscoversAll,
+    /// Reads a stream, or some subjects of it, with consumers that it makes itself.
+    Replays(Replayed),
     /// Reads this audit stream.
     Audits(StreamName),
 }
@@ -257,6 +259,76 @@ impl fmt::Display for FoundName {
     }
 }
 
+/// What a service replays: a stream, or the subjects of it that match a filter.
+///
+/// Who may make consumers under any name may change those that are there. So this knows the names
+/// that its service is denied: see [`crate::grant`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Replayed {
+    stream: StreamName,
+    filter: Option<Pattern>,
+    durables: Arc<[StreamName]>,
+}
+
+impl Replayed {
+    /// Reads `STREAM`, or `STREAM/SUBJECTS`. `durables` gives the names of all consumers that the
+    /// policy declares for a stream.
+    ///
+    /// # Errors
+    /// What is wrong with the text.
+    pub fn parse(
+        text: &str,
+        durables: impl FnOnce(&StreamName) -> Arc<[StreamName]>,
+    ) -> Result<Self, String> {
+        let (stream, filter) = match text.split_once('/') {
+            Some((stream, filter)) => (stream, Some(filter)),
+            None => (text, None),
+        };
+        let stream = StreamName::parse(stream)?.acknowledged()?;
+        let filter = match filter.map(Pattern::parse).transpose() {
+            Ok(filter) => filter,
+            Err(error) => return Err(format!("what follows the slash is not a subject: {error}")),
+        };
+        if filter.as_ref().is_some_and(Pattern::ends_in_star) {
+            let star = "it ends in `*`, and nats-server lets a client write `>` in its place; \
+                        end it in `>`, or name the subjects";
+            return Err(star.to_owned());
+        }
+        if filter.as_ref().is_some_and(Pattern::starts_with_wildcard) {
+            return Err("its subjects begin with a wildcard".to_owned());
+        }
+        let durables = durables(&stream);
+        Ok(Self { stream, filter, durables })
+    }
+
+    /// The stream.
+    #[must_use]
+    pub fn stream(&self) -> &StreamName {
+        &self.stream
+    }
+
+    /// The subjects that it is bounded to; `None` for every subject of the stream.
+    #[must_use]
+    pub fn filter(&self) -> Option<&Pattern> {
+        self.filter.as_ref()
+    }
+
+    /// The stream's declared consumers.
+    #[must_use]
+    pub fn durables(&self) -> &[StreamName] {
+        &self.durables
+    }
+}
+
+impl fmt::Display for Replayed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.filter {
+            Some(filter) => write!(f, "{}/{filter}", self.stream),
+            None => write!(f, "{}", self.stream),
+        }
+    }
+}
+
 impl Access {
     /// The key in the service's table: `owns`, `reads`, and so on.
     #[must_use]
@@ -271,6 +343,7 @@ impl Access {
             Self::Consumes(_) => "consumes",
             Self::FoundAs(_) => "found_as",
             Self::Discovers(_) | Self::DiscoversAll => "discovers",
+            Self::Replays(_) => "replays",
             Self::Audits(_) => "audits",
         }
     }
@@ -294,6 +367,7 @@ impl fmt::Display for Access {
             Self::FoundAs(name) => write!(f, "is found as {name}"),
             Self::Discovers(name) => write!(f, "{} {name}", self.verb()),
             Self::DiscoversAll => write!(f, "{} *", self.verb()),
+            Self::Replays(replayed) => write!(f, "{} {replayed}", self.verb()),
             Self::Audits(stream) => write!(f, "{} {stream}", self.verb()),
         }
     }

@@ -7,6 +7,7 @@
 //! - `stream` judges the declared streams with their consumers, and what is written into them;
 //! - `consumer` judges what services do with the consumers of streams;
 //! - `found` judges the names under which services are found, and who looks for them;
+//! - `replay` judges what services read of streams with consumers of their own;
 //! - `store` judges the declared object stores, and who owns and reads them;
 //! - `role` judges roles, and gives a service the rules of its roles;
 //! - `service` judges one service, and what services must not share: names and keys;
@@ -23,6 +24,7 @@ mod found;
 mod names;
 mod naming;
 mod ownership;
+mod replay;
 mod role;
 mod service;
 mod settings;
@@ -116,6 +118,7 @@ pub fn sketch_for(files: &[SourceFile], audit: &AuditStreams) -> Sketch {
     }
     let buckets = bucket::check(buckets, &problems);
     let streams = stream::check(streams, audit, &problems);
+    let durables = stream::durables(&streams);
     let stores = store::check(stores, &problems);
     let left = Cell::new(MAX_RULES);
     let mut effort = Effort::new();
@@ -123,6 +126,7 @@ pub fn sketch_for(files: &[SourceFile], audit: &AuditStreams) -> Sketch {
     let context = service::Context {
         defaults: check_defaults(defaults, &services, &problems),
         buckets: &buckets.list,
+        durables: &durables,
         roles: &roles,
         audit,
         left: &left,
@@ -154,6 +158,7 @@ pub fn sketch_for(files: &[SourceFile], audit: &AuditStreams) -> Sketch {
     bucket::check_use(&buckets, &drafts, &problems);
     stream::check_use(&streams, &drafts, &problems);
     consumer::check_use(&streams, &drafts, &problems);
+    replay::check_use(&streams, &drafts, &problems);
     store::check_owners(&drafts, &problems);
     found::check_use(&drafts, &problems);
     naming::check(naming, &drafts, &problems);
@@ -161,6 +166,7 @@ pub fn sketch_for(files: &[SourceFile], audit: &AuditStreams) -> Sketch {
     if complete {
         bucket::check_declared(&buckets, &drafts, &problems);
         consumer::check_declared(&streams, &drafts, &problems);
+        replay::check_declared(&streams, &drafts, audit, &problems);
         store::check_declared(&stores, &drafts, &problems);
         found::check_discovered(&drafts, &problems);
         usage::check_counterparts(&buckets, &roles, &drafts, &mut effort, &problems);

@@ -42,6 +42,7 @@ pub fn find(services: &[&Service], limit: usize) -> Links {
                 | Access::FoundAs(_)
                 | Access::Discovers(_)
                 | Access::DiscoversAll
+                | Access::Replays(_)
                 | Access::Audits(_) => {
                     continue;
                 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::settings::Place;
 use crate::diagnostics::{Collector, Problem};
 use crate::policy::model::{Access, Rule};
+use solewriter_types::subject::Pattern;
 use solewriter_types::subject::tree::PatternTree;
 
 /// The longest search of a whole policy for what is likely not meant, in places looked at: well
@@ -55,6 +56,10 @@ pub fn check_covered<'r>(
                 (rule.access.verb(), name.to_string())
             }
             Access::DiscoversAll => (rule.access.verb(), "*".to_owned()),
+            Access::Replays(replayed) => {
+                let filter = replayed.filter().map_or(">", Pattern::as_str);
+                (rule.access.verb(), format!("{}.{filter}", replayed.stream()))
+            }
             Access::Audits(stream) => (rule.access.verb(), stream.to_string()),
         };
         groups.entry(group).or_default().push((subjects, rule, place));

@@ -94,6 +94,7 @@ pub fn check(tables: Vec<NamingEntry>, drafts: &[Draft], problems: &Collector) {
                 | Access::FoundAs(_)
                 | Access::Discovers(_)
                 | Access::DiscoversAll
+                | Access::Replays(_)
                 | Access::Audits(_) => {
                     continue;
                 }

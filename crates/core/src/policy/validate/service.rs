@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::draft::Draft;
 use super::names::{check_name, defined_twice};
 use super::role::{self, Roles};
-use super::settings::{self, Scope, Settings};
+use super::settings::{self, Durables, Scope, Settings};
 use crate::diagnostics::{Collector, Problem, Span, Spanned};
 use crate::grant::AuditStreams;
 use crate::keys::UserKey;
@@ -19,6 +19,7 @@ use solewriter_types::connection_type::ConnectionType;
 pub struct Context<'c> {
     pub defaults: Settings,
     pub buckets: &'c [Bucket],
+    pub durables: &'c Durables,
     pub roles: &'c Roles,
     pub audit: &'c AuditStreams,
     /// How many rules may still be made.
@@ -63,8 +64,8 @@ fn service(
     let keys: Vec<ServiceKey> =
         entry.keys.into_iter().filter_map(|key| check_key(key, &name, holders, problems)).collect();
     check_gap(&entry.name, &keys, problems);
-    let Context { buckets, audit, left, .. } = *context;
-    let scope = Scope { service: &name, role: None, buckets, audit, left, problems };
+    let Context { buckets, durables, audit, left, .. } = *context;
+    let scope = Scope { service: &name, role: None, buckets, durables, audit, left, problems };
     let (mut rules, mut places) = settings::rules(&entry.grants, &scope);
     let (more_rules, more_places) =
         role::apply(&entry.roles, context.roles, context.complete, &scope);

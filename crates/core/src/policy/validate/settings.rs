@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::cell::Cell;
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use crate::diagnostics::{Collector, Problem, Span, Spanned};
 use crate::grant::{self, AuditStreams};
 use crate::policy::document::{GrantEntries, SettingEntries};
 use crate::policy::model::{
-    Access, Bucket, ConsumerName, FoundName, Location, Rule, STORE_PREFIX, StreamName,
+    Access, Bucket, ConsumerName, FoundName, Location, Replayed, Rule, STORE_PREFIX, StreamName,
 };
 use solewriter_types::audit_event::{PRODUCER, SUBJECT_ROOT};
 use solewriter_types::connection_type::ConnectionType;
@@ -164,6 +165,9 @@ fn connection(entry: &Spanned<String>, problems: &Collector) -> Option<Connectio
     found
 }
 
+/// The names of the declared consumers of each declared stream.
+pub type Durables = HashMap<StreamName, Arc<[StreamName]>>;
+
 /// Whose table is read into rules, and with what around it.
 pub struct Scope<'c> {
     /// The service that gets the rules.
@@ -172,6 +176,8 @@ pub struct Scope<'c> {
     pub role: Option<&'c Arc<str>>,
     /// The declared buckets, for `reads = ["*"]`.
     pub buckets: &'c [Bucket],
+    /// The declared consumers, which `replays` leaves alone.
+    pub durables: &'c Durables,
     /// The streams that `audits` may name.
     pub audit: &'c AuditStreams,
     /// How many rules may still be made in the whole policy.
@@ -258,6 +264,25 @@ pub fn rules(entries: &GrantEntries, scope: &Scope<'_>) -> (Vec<Rule>, Vec<Place
             add(Access::DiscoversAll, &entry.span, false);
         } else if let Some(name) = found_name(&name, entry, "\"quotes-api\", or \"*\"", scope) {
             add(Access::Discovers(name), &entry.span, false);
+        }
+    }
+    for entry in &entries.replays {
+        let text = text(entry, scope);
+        let durables =
+            |stream: &StreamName| scope.durables.get(stream).cloned().unwrap_or_default();
+        match Replayed::parse(&text, durables) {
+            Ok(replayed) => add(Access::Replays(replayed), &entry.span, false),
+            Err(error) => scope.problems.push(
+                Problem::error(
+                    "bad-replay",
+                    format!("`{}` cannot be replayed: {error}", shown(&text)),
+                )
+                .at(&entry.span, "")
+                .help(
+                    "write \"EVENTS\" for a whole stream, or \"EVENTS/SUBJECTS\" for a part of it, such \
+                     as \"EVENTS/events.orders.>\"",
+                ),
+            ),
         }
     }
     for entry in &entries.audits {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::draft::Draft;
 use super::names::defined_twice;
-use super::settings::{Place, choice, shown};
+use super::settings::{Durables, Place, choice, shown};
 use super::times::{LEAST_WINDOW, check_least, window};
 use crate::diagnostics::toml::parse_duration;
 use crate::diagnostics::{Collector, MAX_PROBLEMS, Problem, Span, Spanned};
@@ -36,6 +36,11 @@ pub struct Declaration {
 }
 
 impl Declaration {
+    /// The place of its name.
+    pub fn place(&self) -> &Span {
+        &self.entry.name.span
+    }
+
     /// Its consumers, each with the place of its name.
     pub fn consumers(&self) -> impl Iterator<Item = (&Consumer, &Span)> {
         self.stream.consumers.iter().filter_map(|consumer| {
@@ -72,6 +77,12 @@ pub fn check(
     }
     check_apart(&streams, problems);
     streams
+}
+
+/// The consumers of each stream, for the rules that replay it.
+pub fn durables(streams: &[Declaration]) -> Durables {
+    let of = |stream: &Stream| stream.consumers.iter().map(|c| c.name.clone()).collect();
+    streams.iter().map(|d| (d.stream.name.clone(), of(&d.stream))).collect()
 }
 
 /// A name of a stream or consumer that nothing else can be taken for.

@@ -60,6 +60,7 @@ fn check_leafnode(draft: &Draft, problems: &Collector) {
                 | Access::OwnsStore(_)
                 | Access::ReadsStore(_)
                 | Access::Consumes(_)
+                | Access::Replays(_)
                 | Access::Audits(_)
         )
     };
@@ -184,6 +185,7 @@ pub fn check_counterparts(
                 | Access::FoundAs(_)
                 | Access::Discovers(_)
                 | Access::DiscoversAll
+                | Access::Replays(_)
                 | Access::Audits(_) => {}
             }
         }
