@@ -511,12 +511,16 @@ fn naming() -> Value {
     );
     set(&mut except, "required", json!(["service", "entries", "reason"]));
     table(
-        "The naming convention: templates with `{service}` and `{name}`. A service that owns, \
-         publishes or answers outside it is an error. A policy has one.",
+        "The naming convention: templates with `{service}` and `{name}`. A service with a \
+         name outside it is an error. A policy has one.",
         object([
             ("buckets", templates("For what services own: `{service}`, `{service}-{name}`.")),
             ("events", templates("For what services publish: `events.{service}.>`.")),
             ("requests", templates("For what services answer: `svc.{service}.{name}`.")),
+            ("streams", templates("For the streams that services write into: `EVENTS`.")),
+            ("consumers", templates("For what services consume: `{service}`.")),
+            ("stores", templates("For the object stores that services own: `{service}`.")),
+            ("found", templates("For what services are found as: `{service}-api`.")),
             ("except", list("Exceptions: `[[naming.except]]`.", &except)),
         ]),
     )

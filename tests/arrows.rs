@@ -125,6 +125,7 @@ const CRATES: &[Crate] = &[
                 "policy::validate::usage",
                 "policy::validate::consumer",
                 "policy::validate::found",
+                "policy::validate::naming",
             ],
             &[
                 "policy::validate::role",
@@ -132,7 +133,7 @@ const CRATES: &[Crate] = &[
                 "policy::validate::stream",
                 "policy::validate::store",
             ],
-            &["policy::validate::covered", "policy::validate::naming"],
+            &["policy::validate::covered"],
             &["policy::validate::ownership", "policy::validate::names"],
             &["policy::validate::draft", "policy::validate::times"],
             &["policy::validate::settings"],
