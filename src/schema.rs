@@ -535,7 +535,7 @@ fn duration(about: &str) -> Value {
         "type": "string",
         // What exactly, the reader says.
         "pattern": "[0-9]",
-        "description": format!("{about} A number and a unit, such as \"90s\", \"15m\", \"1h30m\"."),
+        "description": format!("{about} A number and a unit, such as \"90s\", \"1h30m\", \"30d\"."),
     })
 }
 
