@@ -519,12 +519,16 @@ fn naming() -> Value {
     );
     set(&mut except, "required", json!(["service", "entries", "reason"]));
     table(
-        "The naming convention: templates with `{service}` and `{name}`. A service that owns, \
-         publishes or answers outside it is an error. A policy has one.",
+        "The naming convention: templates with `{service}` and `{name}`. A service with a \
+         name outside it is an error. A policy has one.",
         object([
             ("buckets", templates("For what services own: `{service}`, `{service}-{name}`.")),
             ("events", templates("For what services publish: `events.{service}.>`.")),
             ("requests", templates("For what services answer: `svc.{service}.{name}`.")),
+            ("streams", templates("For the streams that services write into: `EVENTS`.")),
+            ("consumers", templates("For what services consume: `{service}`.")),
+            ("stores", templates("For the object stores that services own: `{service}`.")),
+            ("found", templates("For what services are found as: `{service}-api`.")),
             ("except", list("Exceptions: `[[naming.except]]`.", &except)),
         ]),
     )
@@ -539,7 +543,7 @@ fn duration(about: &str) -> Value {
         "type": "string",
         // What exactly, the reader says.
         "pattern": "[0-9]",
-        "description": format!("{about} A number and a unit, such as \"90s\", \"15m\", \"1h30m\"."),
+        "description": format!("{about} A number and a unit, such as \"90s\", \"1h30m\", \"30d\"."),
     })
 }
 

@@ -126,6 +126,7 @@ const CRATES: &[Crate] = &[
                 "policy::validate::consumer",
                 "policy::validate::found",
                 "policy::validate::replay",
+                "policy::validate::naming",
             ],
             &[
                 "policy::validate::role",
@@ -133,7 +134,7 @@ const CRATES: &[Crate] = &[
                 "policy::validate::stream",
                 "policy::validate::store",
             ],
-            &["policy::validate::covered", "policy::validate::naming"],
+            &["policy::validate::covered"],
             &["policy::validate::ownership", "policy::validate::names"],
             &["policy::validate::draft", "policy::validate::times"],
             &["policy::validate::settings"],

@@ -186,7 +186,8 @@ impl AuditArgs {
 /// # Errors
 /// How to write one, in words.
 pub fn duration(text: &str) -> Result<Duration, String> {
-    parse_duration(text).ok_or_else(|| "write a number and a unit, such as 90s or 1h30m".to_owned())
+    parse_duration(text)
+        .ok_or_else(|| "write a number and a unit, such as 90s, 1h30m or 30d".to_owned())
 }
 
 impl GrantArgs {

@@ -9,12 +9,26 @@ use tokio::time::timeout;
 
 use super::clients::{Library, older_javascript};
 use super::deployment::{DEADLINE, Deployment, Prepared, eventually};
+use super::raw::Raw;
 use super::script::{Script, entry};
+
+/// Some of the keys `a`, `b` and `part.x`: all but `a`. async-nats lists no part of the keys, so it
+/// watches several; nats.py filters by itself, and by what a key contains.
+fn some_keys(script: Script, library: Library, found: &Value) -> Script {
+    let keys = |filters: [&str; 2]| json!({"op": "keys", "at_least": 2, "filters": filters});
+    let watch = json!({"op": "watch", "keys": ["b", "part.>"], "expect": 2});
+    let names = json!(["b", "part.x"]);
+    match library {
+        Library::AsyncNats => script.gives(watch, found.clone()),
+        Library::NatsPy => script.gives(keys(["b", "part."]), names),
+        Library::NatsJs => script.gives(keys(["b", "part.>"]), names).gives(watch, found.clone()),
+    }
+}
 
 /// Every operation of a key-value store, on a new bucket.
 fn every_operation(script: Script, library: Library, bucket: &str) -> Script {
     let python_or_javascript = library != Library::AsyncNats;
-    script
+    let script = script
         .gives(json!({"op": "status"}), json!({"bucket": bucket, "values": 0, "history": 10}))
         .gives(json!({"op": "put", "key": "a", "value": "1"}), json!({"revision": 1}))
         .gives(json!({"op": "create", "key": "b", "value": "1"}), json!({"revision": 2}))
@@ -42,8 +56,10 @@ fn every_operation(script: Script, library: Library, bucket: &str) -> Script {
         .gives(
             json!({"op": "watch", "keys": ">", "expect": 3}),
             json!([entry("b", "1", 2), entry("a", "2", 3), entry("part.x", "1", 4)]),
-        )
-        .gives(json!({"op": "delete", "key": "b"}), Value::Null)
+        );
+    some_keys(script, library, &json!([entry("b", "1", 2), entry("part.x", "1", 4)]))
+        .fails(json!({"op": "delete", "key": "b", "revision": 1}), "wrong_revision")
+        .gives(json!({"op": "delete", "key": "b", "revision": 2}), Value::Null)
         .fails(json!({"op": "get", "key": "b"}), "not_found")
         .gives(json!({"op": "create", "key": "b", "value": "3"}), json!({"revision": 6}))
         .gives(json!({"op": "purge", "key": "a"}), Value::Null)
@@ -107,7 +123,8 @@ reads = ["orders", "plain", "many"]
 "#;
 
 /// Every reading operation on a bucket with the values of [`VALUES`].
-fn every_reading_operation(script: Script, bucket: &str) -> Script {
+fn every_reading_operation(script: Script, library: Library, bucket: &str) -> Script {
+    let script = some_keys(script, library, &json!([entry("b", "1", 3), entry("part.x", "1", 4)]));
     script
         .gives(json!({"op": "status"}), json!({"bucket": bucket, "values": 4, "history": 10}))
         .gives(json!({"op": "get", "key": "a"}), entry("a", "2", 2))
@@ -139,10 +156,11 @@ async fn a_reader_of_a_bucket_has_every_reading_operation(version: &'static str)
     fill(&deployment, "plain", &VALUES).await;
     let reader = deployment.service("reader");
     for library in Library::ALL {
-        let direct = every_reading_operation(Script::open("orders"), "orders");
+        let direct = every_reading_operation(Script::open("orders"), library, "orders");
         direct.run(library, &deployment, &reader).await;
         let plain = Script::open_without_direct_get("plain");
-        every_reading_operation(plain, "plain").run(library, &deployment, &reader).await;
+        let plain = every_reading_operation(plain, library, "plain");
+        plain.run(library, &deployment, &reader).await;
     }
 }
 
@@ -243,7 +261,13 @@ async fn a_reader_is_refused_each_write(version: &'static str) {
                 "$KV.orders.a",
             )
             .refused(json!({"op": "delete", "key": "a"}), "$KV.orders.a")
+            .refused(json!({"op": "delete", "key": "a", "revision": 2}), "$KV.orders.a")
             .refused(json!({"op": "purge", "key": "a"}), "$KV.orders.a")
+            .refused(json!({"op": "purge", "key": "a", "ttl": 1}), "$KV.orders.a")
+            .refused(
+                json!({"op": "create", "key": "new", "value": "mine", "ttl": 1}),
+                "$KV.orders.new",
+            )
             .when(library != Library::AsyncNats, |s| {
                 s.refused(json!({"op": "purge_deletes"}), "$JS.API.STREAM.PURGE.KV_orders")
             })
@@ -634,4 +658,132 @@ async fn a_key_with_a_ttl_runs_out(version: &'static str) {
         .await;
     let (_, _, headers, _) = deployment.content("long").await.remove(0);
     assert!(headers.contains("\"3600\""), "{headers}");
+}
+
+/// Every form of a write that headers make, with what it leaves of the keys `a` and `b`: subjects,
+/// in the order of their revisions.
+const FORMS: [(&str, &[&str]); 8] = [
+    ("", &["a", "b", "a"]),
+    ("KV-Operation: DEL\r\n", &["a", "b", "a"]),
+    ("KV-Operation: PURGE\r\nNats-Rollup: sub\r\n", &["b", "a"]),
+    ("KV-Operation: PURGE\r\nNats-Rollup: sub\r\nNats-TTL: 1h\r\n", &["b", "a"]),
+    ("Nats-Rollup: all\r\n", &["a"]),
+    ("Nats-TTL: 1h\r\n", &["a", "b", "a"]),
+    ("Nats-TTL: never\r\n", &["a", "b", "a"]),
+    ("Nats-Expected-Last-Subject-Sequence: 1\r\n", &["a", "b", "a"]),
+];
+
+const FORMED: &str = r#"
+[service.owner]
+nkeys = ["{owner}"]
+owns = ["formed"]
+
+[service.reader]
+nkeys = ["{reader}"]
+reads = ["formed"]
+
+[service.stranger]
+nkeys = ["{stranger}"]
+owns = ["its-own"]
+
+[bucket.formed]
+history = 5
+key_ttl = true
+"#;
+
+on_every_server!(every_form_of_a_write_is_the_owners_alone);
+async fn every_form_of_a_write_is_the_owners_alone(version: &'static str) {
+    let policy = match version {
+        // It has no TTLs, and so no such setting.
+        "2.10.25" => FORMED.replace("key_ttl = true", ""),
+        _ => FORMED.to_owned(),
+    };
+    let deployment = Deployment::start(version, &policy).await;
+    let applied = deployment.tool(&["state", "apply", "--yes"]).await;
+    assert_eq!(applied.code, 0, "{applied:?}");
+    let left = async || {
+        let content = deployment.content("formed").await;
+        let key = |subject: &str| subject.strip_prefix("$KV.formed.").unwrap().to_owned();
+        content.iter().map(|(_, subject, _, _)| key(subject)).collect::<Vec<_>>()
+    };
+    for (headers, leaves) in FORMS {
+        let stream = deployment.admin().await.get_stream("KV_formed").await.unwrap();
+        stream.purge().await.unwrap();
+        fill(&deployment, "formed", &[("a", "1"), ("b", "1")]).await;
+        let before = deployment.content("formed").await;
+        // The revision that is there, which a purge does not reset.
+        let headers = headers.replace("Sequence: 1", &format!("Sequence: {}", before[0].0));
+        for service in ["reader", "stranger"] {
+            let mut raw = Raw::login(&deployment, &deployment.service(service)).await;
+            let said = raw.publish_with("$KV.formed.a", "", &headers, b"2").await;
+            let refusal = "Permissions Violation for Publish to \"$KV.formed.a\"";
+            assert_eq!(said, Err(refusal.to_owned()), "{service} {headers}");
+        }
+        assert_eq!(deployment.content("formed").await, before, "{headers}");
+        let mut owner = Raw::login(&deployment, &deployment.service("owner")).await;
+        owner.subscribe("_INBOX.owner.1").await.unwrap();
+        owner.publish_with("$KV.formed.a", "_INBOX.owner.1", &headers, b"2").await.unwrap();
+        let ack = String::from_utf8(owner.message().await.payload).unwrap();
+        assert!(!ack.contains("error"), "{headers} {ack}");
+        assert_eq!(left().await, leaves, "{headers}");
+    }
+}
+
+const WITHOUT_ROLLUP: &str = r#"
+[service.owner]
+nkeys = ["{owner}"]
+owns = ["steady"]
+
+[bucket.steady]
+history = 5
+rollup = false
+"#;
+
+on_every_server!(without_rollup_a_purge_keeps_what_is_there);
+/// The server refuses a purge there. A delete works, and keeps the history.
+async fn without_rollup_a_purge_keeps_what_is_there(version: &'static str) {
+    let deployment = Deployment::start(version, WITHOUT_ROLLUP).await;
+    let applied = deployment.tool(&["state", "apply", "--yes"]).await;
+    assert_eq!(applied.code, 0, "{applied:?}");
+    let owner = deployment.service("owner");
+    for (library, revision) in Library::ALL.into_iter().zip([1, 3, 5]) {
+        let key = library.word();
+        let deleted =
+            json!({"key": key, "value": "", "revision": revision + 1, "operation": "DEL"});
+        Script::open("steady")
+            .gives(json!({"op": "put", "key": key, "value": "1"}), json!({"revision": revision}))
+            .fails(json!({"op": "purge", "key": key}), "other")
+            .gives(json!({"op": "get", "key": key}), entry(key, "1", revision))
+            .gives(json!({"op": "delete", "key": key}), Value::Null)
+            .gives(
+                json!({"op": "history", "key": key}),
+                json!([entry(key, "1", revision), deleted]),
+            )
+            .run(library, &deployment, &owner)
+            .await;
+    }
+}
+
+on_every_server!(a_purge_with_a_ttl_leaves_nothing_in_the_end);
+async fn a_purge_with_a_ttl_leaves_nothing_in_the_end(version: &'static str) {
+    if version == "2.10.25" {
+        return; // It has no TTLs.
+    }
+    let deployment = Deployment::start(version, FORMED).await;
+    let applied = deployment.tool(&["state", "apply", "--yes"]).await;
+    assert_eq!(applied.code, 0, "{applied:?}");
+    let owner = deployment.service("owner");
+    for (library, revision) in Library::ALL.into_iter().zip([1, 3, 5]) {
+        let key = library.word();
+        Script::open("formed")
+            .gives(json!({"op": "put", "key": key, "value": "1"}), json!({"revision": revision}))
+            .gives(json!({"op": "purge", "key": key, "ttl": 1}), Value::Null)
+            .fails(json!({"op": "get", "key": key}), "not_found")
+            .run(library, &deployment, &owner)
+            .await;
+        eventually("the marker to run out", async || {
+            deployment.content("formed").await.is_empty().then_some(())
+        })
+        .await;
+    }
 }

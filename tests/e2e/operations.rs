@@ -208,7 +208,11 @@ async fn on_store(store: &kv::Store, op: &Value) -> Result<Value, Error> {
             json!({"revision": store.update(key, value(), number(op, "revision")).await?})
         }
         "delete" => {
-            store.delete(key).await?;
+            store.delete_expect_revision(key, op["revision"].as_u64()).await?;
+            Value::Null
+        }
+        "purge" if op["ttl"].is_u64() => {
+            store.purge_with_ttl(key, Duration::from_secs(number(op, "ttl"))).await?;
             Value::Null
         }
         "purge" => {
@@ -228,7 +232,12 @@ async fn on_store(store: &kv::Store, op: &Value) -> Result<Value, Error> {
         }
         "watch" => {
             let wanted = usize::try_from(number(op, "expect"))?;
-            let watch = store.watch_with_history(text(op, "keys")).await?;
+            let watch = match op["keys"].as_array() {
+                Some(keys) => {
+                    store.watch_many_with_history(keys.iter().filter_map(Value::as_str)).await?
+                }
+                None => store.watch_with_history(text(op, "keys")).await?,
+            };
             let entries: Vec<kv::Entry> = watch.take(wanted).try_collect().await?;
             entries.iter().map(entry).collect()
         }

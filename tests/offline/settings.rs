@@ -60,7 +60,7 @@ fn what_init_writes_is_accepted() {
 #[test]
 fn every_mistake_is_reported_with_its_place_and_its_mend() {
     let (_dir, deployment) = deployment();
-    replace(&deployment, "lifetime = \"1h\"", "lifetime = \"1w\"\nacount = \"APP\"");
+    replace(&deployment, "lifetime = \"1h\"", "lifetime = \"1y\"\nacount = \"APP\"");
     replace(&deployment, "listen = \"127.0.0.1:9980\"", "listen = \"everywhere\"");
     replace(&deployment, "servers = [\"nats://127.0.0.1:4222\"]", "servers = \"nats://127.0.0.1\"");
     let (code, text) = serve(&deployment.settings(), &[], &[]);
@@ -75,13 +75,13 @@ fn every_mistake_is_reported_with_its_place_and_its_mend() {
   |
   = help: put it in brackets: ["..."]
 
-error[bad-duration]: `lifetime` is not a duration: "1w"
+error[bad-duration]: `lifetime` is not a duration: "1y"
   --> DIR/solewriter.toml:33:12
    |
-33 | lifetime = "1w"
+33 | lifetime = "1y"
    |            ^^^^
    |
-   = help: write a number and a unit (h, m, s or ms), such as "90s", "15m", "1h30m"
+   = help: write a number and a unit (w, d, h, m, s or ms), such as "90s", "1h30m", "30d"
 
 error[unknown-key]: unknown key `acount` in `[grants]`
   --> DIR/solewriter.toml:34:1

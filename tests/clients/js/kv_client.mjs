@@ -21,11 +21,11 @@
 //
 // Operations (all but the last six take "bucket"; open it first):
 //
-//     open {allow_direct}, status, keys {at_least}, purge_deletes
+//     open {allow_direct}, status, keys {at_least, filters}, purge_deletes
 //     put {key, value}       create {key, value, ttl}  update {key, value, revision}
 //     get {key}              get_revision {key, revision}
-//     delete {key}           purge {key}            history {key}
-//     watch {keys, expect}   collect the first `expect` entries, then stop the watch
+//     delete {key, revision} purge {key, ttl}       history {key}
+//     watch {keys, expect}   keys may be a list; collect the first `expect` entries, then stop the watch
 //     publish {subject, value}
 //     request {subject, value, timeout}
 //     subscribe {subject}    and later: receive {subject, expect}
@@ -194,11 +194,11 @@ const OPERATIONS = {
   },
 
   async delete(session, op) {
-    await session.bucket(op).delete(op.key);
+    await session.bucket(op).delete(op.key, { previousSeq: op.revision });
   },
 
   async purge(session, op) {
-    await session.bucket(op).purge(op.key);
+    await session.bucket(op).purge(op.key, op.ttl === undefined ? {} : { ttl: `${op.ttl}s` });
   },
 
   async purge_deletes(session, op) {
@@ -215,7 +215,7 @@ const OPERATIONS = {
 
   async keys(session, op) {
     const keys = [];
-    for await (const key of await session.bucket(op).keys()) keys.push(key);
+    for await (const key of await session.bucket(op).keys(op.filters)) keys.push(key);
     return keys.sort();
   },
 

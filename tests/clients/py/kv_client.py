@@ -21,10 +21,10 @@ refused the connection (the one line is then {"op": "connect", "ok": false, "err
 
 Operations (all but the last six take "bucket"; open it first):
 
-    open, status, keys {at_least}, purge_deletes
+    open, status, keys {at_least, filters}, purge_deletes
     put {key, value}       create {key, value, ttl}  update {key, value, revision}
     get {key}              get_revision {key, revision}
-    delete {key}           purge {key}            history {key}
+    delete {key, revision} purge {key, ttl}       history {key}
     watch {keys, expect}   collect the first `expect` entries, then stop the watch
     publish {subject, value}
     request {subject, value, timeout}
@@ -45,6 +45,9 @@ import nats.js.errors
 # How long an operation may go on after the server has reported a violation. To the library most violations
 # look like an answer that never comes; there is no point in waiting for the whole deadline.
 GRACE_AFTER_VIOLATION = 0.3
+
+# What JetStream answers to a delete whose expected revision is not the current one.
+WRONG_LAST_SEQUENCE = 10071
 
 
 class Refused(Exception):
@@ -135,11 +138,11 @@ class Session:
         return {"revision": revision}
 
     async def delete(self, op):
-        await self.bucket(op).delete(op["key"])
+        await self.bucket(op).delete(op["key"], last=op.get("revision"))
         return None
 
     async def purge(self, op):
-        await self.bucket(op).purge(op["key"])
+        await self.bucket(op).purge(op["key"], msg_ttl=op.get("ttl"))
         return None
 
     async def purge_deletes(self, op):
@@ -157,7 +160,7 @@ class Session:
         # better asks again; the deadline ends it.
         while True:
             try:
-                keys = sorted(await self.bucket(op).keys())
+                keys = sorted(await self.bucket(op).keys(filters=op.get("filters")))
             except nats.js.errors.NoKeysError:
                 keys = []
             if len(keys) >= op.get("at_least", 0):
@@ -262,6 +265,8 @@ class Session:
         if isinstance(err, (nats.errors.TimeoutError, asyncio.TimeoutError)):
             return "permissions" if self.violations else "timeout"
         if isinstance(err, nats.js.errors.KeyWrongLastSequenceError):
+            return "wrong_revision"
+        if getattr(err, "err_code", None) == WRONG_LAST_SEQUENCE:
             return "wrong_revision"
         if isinstance(err, nats.js.errors.NotFoundError):  # a key, a bucket or a stream
             return "not_found"

@@ -333,8 +333,8 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// A length of time, written as a string such as `"90s"`, `"15m"` or `"1h30m"` (the units of
-    /// the `jiff` crate's friendly format up to hours). Never negative.
+    /// A length of time, written as a string such as `"90s"`, `"1h30m"` or `"30d"` (the units of
+    /// the `jiff` crate's friendly format up to weeks). Never negative.
     pub fn duration(&mut self, key: &'static str) -> Option<Spanned<Duration>> {
         let (_, value) = self.take(key)?;
         let span = self.file.span(value.span());
@@ -352,7 +352,10 @@ impl<'a> Table<'a> {
                     format!("`{key}` is not a duration: {:?}", text.value),
                 )
                 .at(&text.span, "")
-                .help("write a number and a unit (h, m, s or ms), such as \"90s\", \"15m\", \"1h30m\""),
+                .help(
+                    "write a number and a unit (w, d, h, m, s or ms), such as \"90s\", \"1h30m\", \
+                     \"30d\"",
+                ),
             );
             None
         }
@@ -501,20 +504,28 @@ fn parse_size(text: &str) -> Option<u64> {
     digits.parse::<u64>().ok()?.checked_mul(1 << (10 * power))
 }
 
-/// Parses a length of time such as `90s` or `1h30m`.
+/// Parses a length of time such as `90s`, `1h30m` or `30d`. A day has 24 hours; months and years
+/// have no fixed length, so they are none.
 #[must_use]
 pub fn parse_duration(text: &str) -> Option<Duration> {
-    let duration: jiff::SignedDuration = text.trim().parse().ok()?;
-    Duration::try_from(duration).ok()
+    let text = text.trim();
+    let exact = || text.parse::<jiff::SignedDuration>().ok();
+    let with_days = || {
+        let span: jiff::Span = text.parse().ok()?;
+        span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).ok()
+    };
+    Duration::try_from(exact().or_else(with_days)?).ok()
 }
 
-/// A length of time as [`parse_duration`] reads it: `1h30m`.
+/// A length of time as [`parse_duration`] reads it: `1h30m`, `30d`.
 #[must_use]
 pub fn show_duration(duration: Duration) -> String {
-    let (hours, rest) = (duration.as_secs() / 3600, duration.as_secs() % 3600);
+    const DAY: u64 = 24 * 3600;
+    let (days, rest) = (duration.as_secs() / DAY, duration.as_secs() % DAY);
+    let (hours, rest) = (rest / 3600, rest % 3600);
     let (minutes, seconds) = (rest / 60, rest % 60);
     let mut text = String::new();
-    for (number, unit) in [(hours, "h"), (minutes, "m"), (seconds, "s")] {
+    for (number, unit) in [(days, "d"), (hours, "h"), (minutes, "m"), (seconds, "s")] {
         if number > 0 {
             text += &format!("{number}{unit}");
         }
@@ -540,6 +551,27 @@ mod tests {
             table.finish();
         }
         problems.finish().render(Style::Plain)
+    }
+
+    #[test]
+    fn lengths_of_time_are_shown_as_they_are_read() {
+        for (text, seconds, shown) in [
+            ("90s", 90, "1m30s"),
+            ("1h30m", 5_400, "1h30m"),
+            ("24h", 86_400, "1d"),
+            ("30d", 30 * 86_400, "30d"),
+            ("2w", 14 * 86_400, "14d"),
+            ("1w 1d 1h", 8 * 86_400 + 3_600, "8d1h"),
+            (" 36h ", 36 * 3_600, "1d12h"),
+        ] {
+            let time = parse_duration(text).unwrap();
+            assert_eq!(time, Duration::from_secs(seconds), "{text}");
+            assert_eq!(show_duration(time), shown, "{text}");
+            assert_eq!(parse_duration(shown), Some(time), "{shown}");
+        }
+        for none in ["", "30", "d", "1mo", "1y", "-1d", "1d ago", "99999999999999999999d", "1.5d"] {
+            assert_eq!(parse_duration(none), None, "{none}");
+        }
     }
 
     #[test]
@@ -673,7 +705,7 @@ error[bad-duration]: `d` is not a duration: \"-1h\"
 3 | d = '-1h'
   |     ^^^^^
   |
-  = help: write a number and a unit (h, m, s or ms), such as \"90s\", \"15m\", \"1h30m\"
+  = help: write a number and a unit (w, d, h, m, s or ms), such as \"90s\", \"1h30m\", \"30d\"
 
 error[bad-duration]: `e` is not a duration: \"1 fortnight\"
  --> s.toml:4:5
@@ -681,7 +713,7 @@ error[bad-duration]: `e` is not a duration: \"1 fortnight\"
 4 | e = '1 fortnight'
   |     ^^^^^^^^^^^^^
   |
-  = help: write a number and a unit (h, m, s or ms), such as \"90s\", \"15m\", \"1h30m\"
+  = help: write a number and a unit (w, d, h, m, s or ms), such as \"90s\", \"1h30m\", \"30d\"
 
 "
         );

@@ -37,6 +37,14 @@ pub struct NamingEntry {
     pub events: Option<Vec<Spanned<String>>>,
     /// `requests`.
     pub requests: Option<Vec<Spanned<String>>>,
+    /// `streams`.
+    pub streams: Option<Vec<Spanned<String>>>,
+    /// `consumers`.
+    pub consumers: Option<Vec<Spanned<String>>>,
+    /// `stores`.
+    pub stores: Option<Vec<Spanned<String>>>,
+    /// `found`.
+    pub found: Option<Vec<Spanned<String>>>,
     /// `[[naming.except]]`.
     pub except: Vec<ExceptEntry>,
 }
@@ -309,12 +317,19 @@ impl Document {
 
 fn naming(mut table: Table<'_>) -> NamingEntry {
     let span = table.span().clone();
-    let buckets = table.strings("buckets");
-    let events = table.strings("events");
-    let requests = table.strings("requests");
-    let except = table.table_array("except").into_iter().filter_map(except).collect();
+    let entry = NamingEntry {
+        span,
+        buckets: table.strings("buckets"),
+        events: table.strings("events"),
+        requests: table.strings("requests"),
+        streams: table.strings("streams"),
+        consumers: table.strings("consumers"),
+        stores: table.strings("stores"),
+        found: table.strings("found"),
+        except: table.table_array("except").into_iter().filter_map(except).collect(),
+    };
     table.finish();
-    NamingEntry { span, buckets, events, requests, except }
+    entry
 }
 
 fn except(mut table: Table<'_>) -> Option<ExceptEntry> {

@@ -156,12 +156,12 @@ pub fn sketch_for(files: &[SourceFile], audit: &AuditStreams) -> Sketch {
 
     ownership::check(&drafts, &problems);
     bucket::check_use(&buckets, &drafts, &problems);
-    stream::check_use(&streams, &drafts, &problems);
+    let writers = stream::check_use(&streams, &drafts, &problems);
     consumer::check_use(&streams, &drafts, &problems);
     replay::check_use(&streams, &drafts, &problems);
     store::check_owners(&drafts, &problems);
     found::check_use(&drafts, &problems);
-    naming::check(naming, &drafts, &problems);
+    naming::check(naming, &drafts, &writers, &problems);
     usage::check(&drafts, &mut effort, &problems);
     if complete {
         bucket::check_declared(&buckets, &drafts, &problems);

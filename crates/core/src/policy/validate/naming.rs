@@ -1,16 +1,17 @@
-//! The organisation's naming convention: what a service may own, publish and answer is named
-//! after templates, or excepted with a reason.
+//! The organisation's naming convention: what a service may own, publish, answer and so on is
+//! named after templates, or excepted with a reason.
 
 use std::collections::HashMap;
 
 use super::draft::Draft;
 use super::names::only_one;
 use super::settings::shown;
+use super::stream::Writers;
 use crate::diagnostics::{Collector, Problem, Span, Spanned};
 use crate::grant;
 use crate::policy::document::{ExceptEntry, NamingEntry};
-use crate::policy::model::Access;
-use solewriter_types::keyspace::Keyspace;
+use crate::policy::model::{Access, FoundName, STORE_PREFIX, StreamName};
+use solewriter_types::keyspace::{BucketName, Keyspace};
 use solewriter_types::subject::Pattern;
 
 /// The most templates of one list: each name is held against each of them.
@@ -43,11 +44,34 @@ struct Except {
     used: bool,
 }
 
+/// A name that is held against the templates.
+struct Name<'n> {
+    /// As an exception gives it.
+    entry: String,
+    held: Held<'n>,
+    /// What the service does with it, for people.
+    said: String,
+}
+
+/// What of a name is held.
+#[derive(Clone, Copy)]
+enum Held<'n> {
+    Keys(&'n Keyspace),
+    /// A subject, or a name without dots.
+    Text(&'n str),
+}
+
 /// Reports every name outside the convention, and every exception.
-pub fn check(tables: Vec<NamingEntry>, drafts: &[Draft], problems: &Collector) {
+pub fn check(
+    tables: Vec<NamingEntry>,
+    drafts: &[Draft],
+    writers: &Writers<'_>,
+    problems: &Collector,
+) {
     only_one("[naming]", tables.iter().map(|table| &table.span), problems);
     let Some(naming) = tables.into_iter().next() else { return };
-    let NamingEntry { span, buckets, events, requests, except } = naming;
+    let NamingEntry { span, buckets, events, requests, streams, consumers, stores, found, except } =
+        naming;
     let convention = |key, list: Option<Vec<Spanned<String>>>| {
         let mut templates = list?;
         if let Some(first) = templates.get(MAX_TEMPLATES) {
@@ -65,58 +89,65 @@ pub fn check(tables: Vec<NamingEntry>, drafts: &[Draft], problems: &Collector) {
     let buckets = convention("buckets", buckets);
     let events = convention("events", events);
     let requests = convention("requests", requests);
+    let streams = convention("streams", streams);
+    let consumers = convention("consumers", consumers);
+    let stores = convention("stores", stores);
+    let found = convention("found", found);
     let mut exceptions = exceptions(except, problems);
+    let mut hold = |draft: &Draft, convention: &Option<Convention>, name: Name<'_>, span: &Span| {
+        let Some(convention) = convention else { return };
+        let service = draft.service.name.as_ref();
+        if convention.templates.iter().any(|template| template.fits(name.held, service)) {
+            return;
+        }
+        match exceptions.get_mut(&(service.to_owned(), name.entry)) {
+            Some(except) => except.used = true,
+            None => problems.push(outside(service, &name.said, span, convention)),
+        }
+    };
 
     for draft in drafts {
-        let service = draft.service.name.as_ref();
         for (rule, place) in draft.rules() {
-            let (convention, name, fits) = match &rule.access {
-                Access::Owns(keyspace) => {
-                    let fits = |t: &Template| t.fits_keyspace(keyspace, service);
-                    (&buckets, keyspace.to_string(), any(buckets.as_ref(), fits))
-                }
+            let (convention, entry, held) = match &rule.access {
+                Access::Owns(keyspace) => (&buckets, keyspace.to_string(), Held::Keys(keyspace)),
                 // Named after the service already, by another rule.
                 Access::Publishes(pattern) if grant::reaches_audit(pattern) => continue,
                 Access::Publishes(pattern) => {
-                    let fits = |t: &Template| t.fits_subject(pattern, service);
-                    (&events, pattern.to_string(), any(events.as_ref(), fits))
+                    (&events, pattern.to_string(), Held::Text(pattern.as_str()))
                 }
                 Access::Answers(pattern) => {
-                    let fits = |t: &Template| t.fits_subject(pattern, service);
-                    (&requests, pattern.to_string(), any(requests.as_ref(), fits))
+                    (&requests, pattern.to_string(), Held::Text(pattern.as_str()))
                 }
+                Access::OwnsStore(store) => {
+                    (&stores, format!("{STORE_PREFIX}{store}"), Held::Text(store.as_str()))
+                }
+                Access::Consumes(consumer) => {
+                    (&consumers, consumer.to_string(), Held::Text(consumer.consumer().as_str()))
+                }
+                Access::FoundAs(name) => (&found, name.to_string(), Held::Text(name.as_str())),
                 Access::Reads(_)
-                | Access::OwnsStore(_)
                 | Access::ReadsStore(_)
                 | Access::Subscribes(_)
                 | Access::Calls(_)
-                | Access::Consumes(_)
-                | Access::FoundAs(_)
                 | Access::Discovers(_)
                 | Access::DiscoversAll
                 | Access::Replays(_)
-                | Access::Audits(_) => {
-                    continue;
-                }
+                | Access::Audits(_) => continue,
             };
-            let Some(convention) = convention.as_ref().filter(|_| !fits) else { continue };
-            match exceptions.get_mut(&(service.to_owned(), name)) {
-                Some(except) => except.used = true,
-                None => {
-                    problems.push(outside(draft, &rule.access, &place.span, convention));
-                }
-            }
+            let name = Name { entry, held, said: rule.access.to_string() };
+            hold(draft, convention, name, &place.span);
         }
+    }
+    for ((service, stream), place) in writers {
+        let Some(draft) = drafts.get(*service) else { continue };
+        let said = format!("writes into stream {stream}");
+        let name = Name { entry: stream.to_string(), held: Held::Text(stream.as_str()), said };
+        hold(draft, &streams, name, &place.span);
     }
     report(exceptions, problems);
 }
 
-fn any(convention: Option<&Convention>, fits: impl Fn(&Template) -> bool) -> bool {
-    convention.is_none_or(|convention| convention.templates.iter().any(fits))
-}
-
-fn outside(draft: &Draft, access: &Access, span: &Span, convention: &Convention) -> Problem {
-    let service = &draft.service.name;
+fn outside(service: &str, said: &str, span: &Span, convention: &Convention) -> Problem {
     let names: Vec<String> = convention
         .templates
         .iter()
@@ -129,7 +160,7 @@ fn outside(draft: &Draft, access: &Access, span: &Span, convention: &Convention)
     };
     Problem::error(
         "outside-convention",
-        format!("`{service}` {access}, which is outside the naming convention"),
+        format!("`{service}` {said}, which is outside the naming convention"),
     )
     .at(span, label)
     .also(&convention.span, format!("by `{}` here", convention.key))
@@ -220,14 +251,33 @@ fn template(key: &str, text: &Spanned<String>, problems: &Collector) -> Option<T
         };
         return Some(Template { tokens: part, bucket: Some(bucket.to_owned()), written });
     }
-    if let Err(error) = Pattern::parse(&example) {
-        refuse(error.to_string(), "write a subject such as \"events.{service}.>\"");
+    let judged = match key {
+        "streams" | "consumers" => StreamName::parse(&example).map(drop).map_err(ToOwned::to_owned),
+        "stores" => BucketName::parse(&example).map(drop).map_err(|error| error.to_string()),
+        "found" => FoundName::parse(&example).map(drop).map_err(ToOwned::to_owned),
+        _ => Pattern::parse(&example).map(drop).map_err(|error| error.to_string()),
+    };
+    if let Err(error) = judged {
+        let help = match key {
+            "events" | "requests" => "write a subject such as \"events.{service}.>\"",
+            _ => "write a name such as \"{service}\" or \"{service}-{name}\"",
+        };
+        refuse(error, help);
         return None;
     }
     Some(Template { tokens: Some(written.clone()), bucket: None, written })
 }
 
 impl Template {
+    fn fits(&self, held: Held<'_>, service: &str) -> bool {
+        match held {
+            Held::Keys(keyspace) => self.fits_keyspace(keyspace, service),
+            Held::Text(text) => {
+                self.tokens.as_ref().is_some_and(|tokens| covers(tokens, text, service))
+            }
+        }
+    }
+
     fn fits_keyspace(&self, keyspace: &Keyspace, service: &str) -> bool {
         let Some(bucket) = &self.bucket else { return false };
         fits_token(bucket, keyspace.bucket().as_str(), service)
@@ -237,10 +287,6 @@ impl Template {
                 (Some(tokens), Some(part)) => covers(tokens, part.as_str(), service),
                 (Some(tokens), None) => tokens == ">",
             }
-    }
-
-    fn fits_subject(&self, pattern: &Pattern, service: &str) -> bool {
-        self.tokens.as_ref().is_some_and(|tokens| covers(tokens, pattern.as_str(), service))
     }
 }
 

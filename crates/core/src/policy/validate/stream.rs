@@ -546,17 +546,26 @@ struct Written<'d> {
     place: &'d Place,
 }
 
-/// Holds what services publish, request and answer against the streams that keep it.
-pub fn check_use(streams: &[Declaration], drafts: &[Draft], problems: &Collector) {
-    check_use_within(streams, drafts, MAX_STEPS, problems);
+/// Who writes into which stream: a service by its index, and the first of its rules that does.
+pub type Writers<'p> = BTreeMap<(usize, &'p StreamName), &'p Place>;
+
+/// Holds what services publish, request and answer against the streams that keep it. Gives who
+/// writes into each.
+pub fn check_use<'p>(
+    streams: &'p [Declaration],
+    drafts: &'p [Draft],
+    problems: &Collector,
+) -> Writers<'p> {
+    check_use_within(streams, drafts, MAX_STEPS, problems)
 }
 
-fn check_use_within(
-    streams: &[Declaration],
-    drafts: &[Draft],
+fn check_use_within<'p>(
+    streams: &'p [Declaration],
+    drafts: &'p [Draft],
     mut steps: usize,
     problems: &Collector,
-) {
+) -> Writers<'p> {
+    let mut writers = Writers::new();
     // Neither a stream's subject nor a service's begins with a wildcard.
     let mut kept: HashMap<&str, Vec<(usize, &Pattern, &Span)>> = HashMap::new();
     for (index, stream) in streams.iter().enumerate() {
@@ -577,14 +586,16 @@ fn check_use_within(
                 let Some(left) = steps.checked_sub(1) else {
                     // What cannot be shown to have one writer is refused.
                     problems.push(too_entangled("streams, and what services write into them,"));
-                    return;
+                    return writers;
                 };
                 steps = left;
                 let Some(subjects) = pattern.intersection(subject) else { continue };
+                let Some(stream) = streams.get(*index) else { continue };
                 if writes {
                     let writes = Written { subjects, service, place };
                     written.entry(*index).or_default().push(writes);
-                } else if let Some(stream) = streams.get(*index) {
+                    writers.entry((service, &stream.stream.name)).or_insert(place);
+                } else {
                     problems.push(also_answered(draft, &rule.access, place, stream, span));
                 }
             }
@@ -594,6 +605,7 @@ fn check_use_within(
         let written = written.get(&index).map_or(&[][..], Vec::as_slice);
         check_writers(stream, written, drafts, &mut steps, problems);
     }
+    writers
 }
 
 fn also_answered(
