@@ -80,7 +80,7 @@ impl Explain {
         let loaded = self.policy.load()?;
         let policy = &loaded.policy;
         if let Some(question) = &question {
-            question.check_bucket(policy).map_err(|problem| loaded.wrong(problem))?;
+            question.check_names(policy).map_err(|problem| loaded.wrong(problem))?;
         }
         let (service, key) = query::identity(policy, &self.identity)
             .map_err(|problem| loaded.wrong(self.formerly(problem, &loaded)))?;

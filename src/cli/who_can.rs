@@ -121,7 +121,7 @@ impl WhoCan {
             None => self.policy.load()?,
         };
         let policy = &loaded.policy;
-        question.check_bucket(policy).map_err(|problem| loaded.wrong(problem))?;
+        question.check_names(policy).map_err(|problem| loaded.wrong(problem))?;
         let capable =
             query::who_can(policy, &loaded.defaults, &question).map_err(|(service, error)| {
                 let at = policy.service(&service).map(|s| s.at.to_string()).unwrap_or_default();

@@ -206,7 +206,7 @@ fn what(table: &mut Table<'_>, verb: &Spanned<String>, policy: &Policy) -> Optio
     table.require(key, example);
     let target = table.string(key)?;
     let question = Question::parse(known, &target.value)
-        .and_then(|question| question.check_bucket(policy).map(|()| question));
+        .and_then(|question| question.check_names(policy).map(|()| question));
     match question {
         Ok(question) => Some(What::Use(question)),
         Err(problem) => {

@@ -373,9 +373,13 @@ fn held(grant: &Grant, has: &Held<'_>, verb: Verb, access: &Access) -> Reach {
     };
     let side = match verb {
         Verb::Subscribe | Verb::Answer => Side::Subscribe,
-        Verb::Write | Verb::Read | Verb::Publish | Verb::Call | Verb::Consume | Verb::Audit => {
-            Side::Publish
-        }
+        Verb::Write
+        | Verb::Read
+        | Verb::Publish
+        | Verb::Call
+        | Verb::Consume
+        | Verb::Ack
+        | Verb::Audit => Side::Publish,
     };
     match Pattern::parse(&telling) {
         Ok(subject) if reach(side, &subject) != Reach::None => Reach::Part,
