@@ -17,7 +17,8 @@ use crate::diagnostics::toml::nearest;
 use crate::grant::{AuditStreams, Defaults, Grant, GrantError, Permission, Side};
 use crate::keys::UserKey;
 use crate::policy::model::{
-    Access, ConsumerName, Location, Policy, Rule, STORE_PREFIX, Service, ServiceKey, StreamName,
+    Access, ConsumerName, Location, Policy, Rule, STORE_PREFIX, Service, ServiceKey, Stream,
+    StreamName,
 };
 use solewriter_types::connection_type::ConnectionType;
 use solewriter_types::keyspace::{BucketName, Keyspace};
@@ -220,6 +221,26 @@ impl Question {
         ConsumerName::of(StreamName::parse(stream).ok()?, StreamName::parse(consumer).ok()?).ok()
     }
 
+    /// The declared streams that keep what is published, and whether that is all of it.
+    #[must_use]
+    pub fn kept<'p>(&self, policy: &'p Policy) -> Vec<(&'p Stream, bool)> {
+        let Self::Publish(pattern) = self else { return Vec::new() };
+        let all = |stream: &Stream| stream.subjects.iter().any(|kept| pattern.is_subset_of(kept));
+        policy.keeping(pattern).map(|stream| (stream, all(stream))).collect()
+    }
+
+    /// The same for people: `stream EVENTS keeps it`.
+    #[must_use]
+    pub fn kept_in_words(&self, policy: &Policy) -> Vec<String> {
+        let said = |(stream, all): &(&Stream, bool)| {
+            let what = if *all { "it" } else { "a part of it" };
+            let many = stream.many_writers.as_ref();
+            let why = many.map(|_| ", and takes it from several services").unwrap_or_default();
+            format!("stream {} keeps {what}{why}", stream.name)
+        };
+        self.kept(policy).iter().map(said).collect()
+    }
+
     /// Whether the policy declares what is asked about: a question about a misspelled name would be
     /// answered "no", and be believed.
     ///
@@ -381,7 +402,15 @@ pub fn may(grant: &Grant, question: &Question) -> Answer {
             let needed = alone(grant.service(), Access::Consumes(consumer.clone()), grant.audit());
             all_of(grant, needed.as_ref().map_or(Vec::new(), subjects), ".MSG.NEXT.")
         }
-        Question::Ack(consumer) => all_of(grant, published(acknowledging(consumer)), "$JS.ACK."),
+        // As patterns, each form holds subjects that are the other form of another consumer's.
+        Question::Ack(consumer) => {
+            let (stream, consumer) = (consumer.stream(), consumer.consumer());
+            let sent = ["", "_._."].map(|domain| {
+                let subject = format!("$JS.ACK.{domain}{stream}.{consumer}.1.1.1.1.1");
+                ("acknowledge", subject)
+            });
+            all_of(grant, published(sent), "$JS.ACK.")
+        }
     }
 }
 
@@ -394,12 +423,6 @@ fn subjects(grant: &Grant) -> Vec<(Side, Pattern)> {
 fn published(needed: impl IntoIterator<Item = Needed>) -> Vec<(Side, Pattern)> {
     let parsed = |(_, subject): Needed| Some((Side::Publish, Pattern::parse(&subject).ok()?));
     needed.into_iter().filter_map(parsed).collect()
-}
-
-/// Both forms of a consumer's acknowledgements.
-fn acknowledging(consumer: &ConsumerName) -> impl Iterator<Item = Needed> {
-    let needed = kv_operation::consuming(consumer.stream().as_str(), consumer.consumer().as_str());
-    needed.into_iter().filter(|(_, subject)| subject.starts_with("$JS.ACK."))
 }
 
 fn nothing() -> Answer {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{Question, Reach, acknowledging, may};
+use super::{Question, Reach, Verb, may};
 use crate::grant::Grant;
 use solewriter_types::kv_operation::{self, Needed};
 use solewriter_types::subject::Pattern;
@@ -127,11 +127,12 @@ fn published(question: &Question) -> Vec<Pattern> {
         Question::Subscribe(_) => Vec::new(),
         Question::WriteStore(store) => all(&kv_operation::writing_store(store.as_str())),
         Question::ReadStore(store) => all(&kv_operation::reading_store(store.as_str())),
-        Question::Consume(name) => {
-            let (stream, consumer) = (name.stream().as_str(), name.consumer().as_str());
-            all(&kv_operation::consuming(stream, consumer))
+        Question::Consume(name) | Question::Ack(name) => {
+            let needed = kv_operation::consuming(name.stream().as_str(), name.consumer().as_str());
+            let acks = |subject: &str| subject.starts_with("$JS.ACK.");
+            let asked = |needed: &&Needed| question.verb() == Verb::Consume || acks(&needed.1);
+            needed.iter().filter(asked).filter_map(|(_, subject)| parsed(subject)).collect()
         }
-        Question::Ack(name) => all(&acknowledging(name).collect::<Vec<_>>()),
     }
 }
 
@@ -190,7 +191,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::analysis::query::Verb;
     use crate::diagnostics::SourceFile;
     use crate::grant::{AuditStreams, Defaults};
     use crate::policy::validate::validate;
