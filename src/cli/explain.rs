@@ -21,8 +21,8 @@ use solewriter_core::policy::model::{Policy, Service, ServiceKey};
 
 /// Show what a service or key may do, and by which rules.
 ///
-/// Lists every permission, grouped by the rule that grants it. With --write, --read, --publish or
-/// --subscribe it answers that one question with yes or no.
+/// Lists every permission, grouped by the rule that grants it. With --write, --read, --publish,
+/// --subscribe, --consume or --ack it answers that one question with yes or no.
 ///
 /// Exit code: 0 for yes, 1 for no, 2 if there is no answer.
 #[derive(Args)]
@@ -35,11 +35,11 @@ pub struct Explain {
     /// Show the subjects of each rule, and what they are for.
     #[arg(long)]
     subjects: bool,
-    /// May it write all keys of this keyspace?
-    #[arg(long, value_name = "KEYSPACE", group = "question")]
+    /// May it write all keys of this keyspace, or all objects of this store (store:NAME)?
+    #[arg(long, value_name = "KEYSPACE|STORE", group = "question")]
     write: Option<String>,
-    /// May it read all keys of this keyspace?
-    #[arg(long, value_name = "KEYSPACE", group = "question")]
+    /// May it read all keys of this keyspace, or all objects of this store (store:NAME)?
+    #[arg(long, value_name = "KEYSPACE|STORE", group = "question")]
     read: Option<String>,
     /// May it publish to this subject?
     #[arg(long, value_name = "SUBJECT", group = "question")]
@@ -47,6 +47,12 @@ pub struct Explain {
     /// May it subscribe to this subject?
     #[arg(long, value_name = "SUBJECT", group = "question")]
     subscribe: Option<String>,
+    /// May it take messages from this consumer, and acknowledge them?
+    #[arg(long, value_name = "STREAM/CONSUMER", group = "question")]
+    consume: Option<String>,
+    /// May it acknowledge messages of this consumer?
+    #[arg(long, value_name = "STREAM/CONSUMER", group = "question")]
+    ack: Option<String>,
     /// The time at which the NKEY must be valid, such as 2027-01-31T00:00:00Z [default: now].
     #[arg(long, value_name = "TIME", value_parser = moment)]
     at: Option<jiff::Timestamp>,
@@ -80,7 +86,7 @@ impl Explain {
         let loaded = self.policy.load()?;
         let policy = &loaded.policy;
         if let Some(question) = &question {
-            question.check_bucket(policy).map_err(|problem| loaded.wrong(problem))?;
+            question.check_names(policy).map_err(|problem| loaded.wrong(problem))?;
         }
         let (service, key) = query::identity(policy, &self.identity)
             .map_err(|problem| loaded.wrong(self.formerly(problem, &loaded)))?;
@@ -125,6 +131,8 @@ impl Explain {
             (Verb::Read, &self.read),
             (Verb::Publish, &self.publish),
             (Verb::Subscribe, &self.subscribe),
+            (Verb::Consume, &self.consume),
+            (Verb::Ack, &self.ack),
         ];
         let found = asked.into_iter().find_map(|(verb, text)| Some((verb, text.as_deref()?)));
         found.map(|(verb, text)| Question::parse(verb, text)).transpose()
@@ -201,6 +209,8 @@ struct AnswerView<'a> {
     rules: Vec<GrantedView<'a>>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     mapped: &'a [Mapped],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    streams: &'a [&'a str],
     owner: Option<OwnerView>,
     nearest: Option<RuleView>,
     never: Option<String>,
@@ -324,7 +334,9 @@ impl Subject<'_> {
         let allowed = answer.is_yes() && self.barred.is_none();
         let code = if allowed { YES } else { NO };
         if format == Format::Json {
-            return Output::data(json(&self.view(question, &answer, advice)), code);
+            let kept = question.kept(self.policy);
+            let streams: Vec<&str> = kept.iter().map(|(stream, _)| stream.name.as_str()).collect();
+            return Output::data(json(&self.view(question, &answer, advice, &streams)), code);
         }
         let mut text = String::new();
         let word = match (allowed, answer.reach) {
@@ -356,6 +368,9 @@ impl Subject<'_> {
             };
         }
         self.list_mapped(&mut text);
+        for sentence in question.kept_in_words(self.policy) {
+            let _ = writeln!(text, "  {sentence}");
+        }
         for sentence in advice.sentences(answer.reach) {
             let _ = writeln!(text, "  {sentence}");
         }
@@ -368,7 +383,13 @@ impl Subject<'_> {
         }
     }
 
-    fn view(&self, question: &Question, answer: &Answer, advice: Advice) -> AnswerView<'_> {
+    fn view<'a>(
+        &'a self,
+        question: &Question,
+        answer: &Answer,
+        advice: Advice,
+        streams: &'a [&'a str],
+    ) -> AnswerView<'a> {
         let rules = answer.rules().into_iter().filter_map(|index| {
             let rule = RuleView::new(self.grant.rules().get(index)?);
             // Borrowed from the grant, as the answer's own are copies of these.
@@ -394,6 +415,7 @@ impl Subject<'_> {
             barred: self.barred.as_deref(),
             rules: rules.collect(),
             mapped: &self.mapped,
+            streams,
             owner: advice.owner.map(|(service, rule)| OwnerView {
                 service: service.to_string(),
                 rule: RuleView::new(&rule),

@@ -21,7 +21,8 @@ outside the policy: whoever logs in to the account of the buckets itself, as the
 whoever holds its seed. `solewriter doctor` says who is there
 ";
 
-/// List which services may write, read, publish or subscribe, and by which rules.
+/// List which services may write, read, publish, subscribe, consume or acknowledge, and by which
+/// rules.
 ///
 /// Also lists services that may do only a part of it, and disabled ones. With --config, it looks at
 /// the present mappings of the services' accounts: what they lead elsewhere, and what they lead here.
@@ -32,8 +33,9 @@ pub struct WhoCan {
     /// The operation.
     #[arg(value_parser = verbs())]
     verb: Verb,
-    /// The keyspace to write or read, or the subject to publish or subscribe to.
-    #[arg(value_name = "KEYSPACE|SUBJECT")]
+    /// The keyspace or object store (store:NAME) to write or read, the subject to publish or subscribe
+    /// to, or the consumer (STREAM/CONSUMER) to consume from.
+    #[arg(value_name = "KEYSPACE|STORE|SUBJECT|CONSUMER")]
     target: String,
     #[command(flatten)]
     policy: PolicyArgs,
@@ -52,6 +54,8 @@ struct WhoCanView<'a> {
     pushed: Option<PushView<'a>>,
     verb: &'static str,
     target: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    streams: Vec<&'a str>,
     services: Vec<ServiceView<'a>>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     leading_here: &'a [LeadingHere],
@@ -121,7 +125,7 @@ impl WhoCan {
             None => self.policy.load()?,
         };
         let policy = &loaded.policy;
-        question.check_bucket(policy).map_err(|problem| loaded.wrong(problem))?;
+        question.check_names(policy).map_err(|problem| loaded.wrong(problem))?;
         let capable =
             query::who_can(policy, &loaded.defaults, &question).map_err(|(service, error)| {
                 let at = policy.service(&service).map(|s| s.at.to_string()).unwrap_or_default();
@@ -143,6 +147,7 @@ impl WhoCan {
                 pushed: loaded.pushed.as_ref().map(PushView::new),
                 verb: question.verb().as_str(),
                 target: question.target(),
+                streams: question.kept(policy).iter().map(|(s, _)| s.name.as_str()).collect(),
                 services: capable.iter().map(view).collect(),
                 leading_here: &leading_here,
             };
@@ -189,7 +194,10 @@ impl WhoCan {
             );
             let _ = writeln!(text, "{}", line(&told));
         }
-        if matches!(self.verb, Verb::Write | Verb::Read) {
+        for sentence in question.kept_in_words(policy) {
+            let _ = writeln!(text, "{sentence}");
+        }
+        if !matches!(self.verb, Verb::Publish | Verb::Subscribe) {
             text += OUTSIDE;
         }
         Ok(Output { out: text, err, code })

@@ -1,16 +1,16 @@
 //! What a violation means: who it was, what it was for, whose keys those are, and which entry the
 //! policy lacks. Everything about the policy is answered by [`solewriter_core::analysis::query`].
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::policy_source::snapshot_store::Snapshot;
-use solewriter_core::analysis::query::advice::{TRANSFER, advise, said};
-use solewriter_core::analysis::query::{Question, may};
+use solewriter_core::analysis::query::advice::{advise, claim, remedy, said};
+use solewriter_core::analysis::query::{Question, may, owners};
 use solewriter_core::callout::issue::ConnectionName;
 use solewriter_core::grant::{Defaults, Grant};
 use solewriter_core::policy::model::{Policy, Service, short};
-use solewriter_types::audit_event::{Source, Violation, cut, words};
+use solewriter_types::audit_event::{About, Source, Violation, cut, words};
 use solewriter_types::dedup::Told;
 use solewriter_types::kv_operation::{Act, Operation, Target, Usage};
 use solewriter_types::server_log::line::Refusal;
@@ -50,11 +50,14 @@ impl Explainer {
         source: &Source,
     ) -> Violation {
         let Told { refusal, number: _, count, first, last, repeats } = told;
-        let Usage { operation, target } = Usage::of(refusal.act, &refusal.subject);
+        let usage = Usage::of(refusal.act, &refusal.subject);
         // What may be made up is told, and ascribed to nobody.
         let named = if refusal.unproved { None } else { refusal.user.as_deref() };
         let granted = named.and_then(ConnectionName::parse);
-        let about = self.about(refusal, granted.as_ref(), operation, target.as_ref());
+        let Findings { owner, missing_rule, detail } =
+            self.findings(refusal, granted.as_ref(), &usage);
+        let mut about = About::of(usage.target.as_ref());
+        about.stream = about.stream.or_else(|| self.keeping(refusal, &usage));
         let (service, nkey, revision) = match granted {
             Some(ConnectionName { service, key, revision, .. }) => {
                 (Some(service), Some(key.to_string()), Some(revision))
@@ -72,13 +75,13 @@ impl Explainer {
             server: server.map(words),
             cid: Some(refusal.connection),
             client: refusal.client.as_deref().map(words),
-            operation,
+            operation: usage.operation,
             subject: cut(&refusal.subject, MAX_SUBJECT_BYTES),
             queue: refusal.queue.as_deref().map(words),
-            keyspace: target.map(|target| words(&target.to_string())),
-            owner: about.owner,
-            missing_rule: about.missing_rule,
-            detail: about.detail,
+            about,
+            owner,
+            missing_rule,
+            detail,
             repeats: repeats.map(|number| source.id(number)),
             count: *count,
             first: *first,
@@ -86,13 +89,22 @@ impl Explainer {
         }
     }
 
-    fn about(
+    /// The stream that keeps the plain subject that was refused.
+    fn keeping(&self, refusal: &Refusal, usage: &Usage) -> Option<String> {
+        if usage.operation != Operation::Publish {
+            return None;
+        }
+        let subject = Pattern::parse(&refusal.subject).ok()?;
+        let stream = self.snapshot.as_ref()?.policy.keeping(&subject).next()?;
+        Some(words(stream.name.as_str()))
+    }
+
+    fn findings(
         &mut self,
         refusal: &Refusal,
         granted: Option<&ConnectionName>,
-        operation: Operation,
-        target: Option<&Target>,
-    ) -> About {
+        usage: &Usage,
+    ) -> Findings {
         let stranger = match (&refusal.user, granted) {
             (user, None) if refusal.unproved => {
                 let user = user.as_deref().unwrap_or("nobody");
@@ -109,20 +121,20 @@ impl Explainer {
             }
         };
         let Some(snapshot) = self.snapshot.clone() else {
-            return About { detail: stranger, ..About::default() };
+            return Findings { detail: stranger, ..Findings::default() };
         };
         let policy = &snapshot.policy;
-        let owner = target.and_then(|target| owner(policy, target));
+        let owner = owner(policy, refusal, usage);
         let Some(granted) = granted else {
-            return About { owner, detail: stranger, ..About::default() };
+            return Findings { owner, detail: stranger, ..Findings::default() };
         };
         let Some(service) = policy.service(&granted.service) else {
             let detail = Some(format!("policy {} has no such service", policy.revision()));
-            return About { owner, detail, ..About::default() };
+            return Findings { owner, detail, ..Findings::default() };
         };
-        let Some(question) = question(refusal, operation, target) else {
+        let Some(question) = question(refusal, usage) else {
             let detail = Some("no rule can grant it".to_owned());
-            return About { owner, detail, ..About::default() };
+            return Findings { owner, detail, ..Findings::default() };
         };
         if refusal.act != Act::Reply && self.is_granted(service, &question) {
             let (now, then) = (policy.revision(), &granted.revision);
@@ -131,17 +143,18 @@ impl Explainer {
             } else {
                 format!("policy {now} grants it; the connection is still on {}", short(then))
             };
-            return About { owner, detail: Some(detail), ..About::default() };
+            return Findings { owner, detail: Some(detail), ..Findings::default() };
         }
         let advice = advise(policy, service, &question);
         let detail = match (advice.never, advice.owner) {
             (Some(never), _) => Some(format!("no rule can grant it: {never}")),
             (None, Some((owner, rule))) => {
-                Some(format!("{owner} {}: a key has one writer; {TRANSFER}", said(&rule)))
+                let (claim, remedy) = (claim(&rule.access), remedy(&rule.access));
+                Some(format!("{owner} {}: {claim}; {remedy}", said(&rule)))
             }
             (None, None) => None,
         };
-        About { owner, missing_rule: advice.add.map(|entry| entry.to_string()), detail }
+        Findings { owner, missing_rule: advice.add.map(|entry| entry.to_string()), detail }
     }
 
     /// Whether the policy in force grants it: a connection lives on by the one it was let in by.
@@ -158,35 +171,51 @@ impl Explainer {
 }
 
 #[derive(Default)]
-struct About {
+struct Findings {
     owner: Option<String>,
     missing_rule: Option<String>,
     detail: Option<String>,
 }
 
-/// The service that owns the keys; several with commas, when they share what was asked for.
-fn owner(policy: &Policy, target: &Target) -> Option<String> {
-    let mut names: Vec<&str> =
-        policy.owners(&target.keyspace()).map(|(service, _)| &*service.name).collect();
-    names.dedup();
+/// The service that has it for itself; several with commas, when they share what was asked for.
+fn owner(policy: &Policy, refusal: &Refusal, usage: &Usage) -> Option<String> {
+    let publish = |subject: &str| Pattern::parse(subject).ok().map(Question::Publish);
+    let about: Vec<Question> = match &usage.target {
+        Some(target @ Target::Keys { .. }) => {
+            target.keyspace().map(Question::Read).into_iter().collect()
+        }
+        Some(Target::Store(store)) => vec![Question::ReadStore(store.clone())],
+        Some(target @ Target::Stream { stream, subject, .. }) => {
+            let consumer = Question::consumer_of(target).filter(|c| policy.consumer(c).is_some());
+            match (consumer, subject) {
+                (Some(consumer), _) => vec![Question::Consume(consumer)],
+                (None, Some(subject)) => publish(subject).into_iter().collect(),
+                (None, None) => {
+                    let kept = policy.stream(stream).map_or(&[][..], |stream| &stream.subjects);
+                    kept.iter().cloned().map(Question::Publish).collect()
+                }
+            }
+        }
+        Some(Target::Found(_)) => Vec::new(),
+        None if usage.operation == Operation::Publish => {
+            publish(&refusal.subject).into_iter().collect()
+        }
+        None => Vec::new(),
+    };
+    let owners = about.iter().flat_map(|question| owners(policy, question));
+    let names: BTreeSet<&str> = owners.map(|(service, _)| &*service.name).collect();
+    let names: Vec<&str> = names.into_iter().collect();
     (!names.is_empty()).then(|| words(&names.join(", ")))
 }
 
 /// What would have to be allowed. `None` where nothing could be: the subject is none, or it is a
 /// reply that only servers name.
-fn question(refusal: &Refusal, operation: Operation, target: Option<&Target>) -> Option<Question> {
+fn question(refusal: &Refusal, usage: &Usage) -> Option<Question> {
     let pattern = || Pattern::parse(&refusal.subject).ok();
-    match (operation, target) {
-        (Operation::Reply, _) => None,
-        (Operation::Subscribe, _) => pattern().map(Question::Subscribe),
-        // Only who owns a bucket as a whole may remove its markers.
-        (Operation::Write | Operation::Purge, Some(target)) => {
-            Some(Question::Write(target.keyspace()))
-        }
-        (Operation::Get | Operation::Watch | Operation::Open, Some(target)) => {
-            Some(Question::Read(target.keyspace()))
-        }
-        _ => pattern().map(Question::Publish),
+    match usage.operation {
+        Operation::Reply => None,
+        Operation::Subscribe => pattern().map(Question::Subscribe),
+        _ => Question::meant(usage).or_else(|| pattern().map(Question::Publish)),
     }
 }
 
@@ -214,6 +243,26 @@ owns = ["orders", "shared/a.>"]
 owns = ["shared/b.>"]
 [service.evil]
 reads = ["shared"]
+
+[stream.SHIPMENTS]
+subjects = ["shipments.>"]
+[stream.SHIPMENTS.consumer.billing]
+filter = ["shipments.done"]
+[stream.SHIPMENTS.consumer.spare]
+filter = ["shipments.late"]
+[stream.SHIPMENTS.consumer.both]
+shared = "either may bill"
+[stream.CHATTER]
+subjects = ["chatter.>"]
+writers = "many"
+reason = "anybody may say something"
+duplicate_window = "100ms"
+[store.invoices]
+[service.shipping]
+publishes = ["shipments.>", "chatter.>"]
+owns = ["store:invoices"]
+[service.billing]
+consumes = ["SHIPMENTS/billing", "SHIPMENTS/both"]
 "#;
 
     fn explained(name: &str, said: &str) -> Violation {
@@ -241,11 +290,15 @@ reads = ["shared"]
         explainer.event(&told, Some("nats-1"), &source)
     }
 
-    /// Operation, keyspace, owner, missing rule, detail.
+    /// Operation, what it is about, owner, missing rule, detail.
     fn brief(said: &str) -> [Option<String>; 5] {
         let v = explained(&format!("evil/{KEY}/0123456789ab"), said);
         let operation = Some(v.operation.to_string());
-        [operation, v.keyspace, v.owner, v.missing_rule, v.detail]
+        let About { keyspace, stream, consumer, store } = v.about;
+        let parts = [keyspace, stream, consumer, store.map(|store| format!("store {store}"))];
+        let about: Vec<String> = parts.into_iter().flatten().collect();
+        let about = (!about.is_empty()).then(|| about.join(" "));
+        [operation, about, v.owner, v.missing_rule, v.detail]
     }
 
     #[allow(clippy::too_many_lines)]
@@ -351,6 +404,179 @@ reads = ["shared"]
             ),
         ] {
             let expected = expected.map(|text| Some(text.to_owned()).filter(|t| !t.is_empty()));
+            assert_eq!(brief(&said), expected, "{said}");
+        }
+    }
+
+    /// A refused acknowledgement is told as plainly as a refused put.
+    #[allow(clippy::too_many_lines)]
+    #[test]
+    fn names_who_has_the_consumer_the_subject_or_the_store() {
+        const DECLARED: &str = "no rule can grant it: `SHIPMENTS/billing` is declared: \
+                                `solewriter state apply` alone makes, changes and deletes it";
+        const TAKEN: &str = "billing consumes SHIPMENTS/billing (p.toml:33:13): each message goes \
+                             to one of those who take it; to allow it, declare a consumer for this \
+                             service, or write `shared = \"why\"` in the consumer's table";
+        const WRITTEN: &str = "shipping publishes shipments.> (p.toml:30:14): a subject of a stream \
+                               has one writer; to allow it, take the subject from the other \
+                               service, or declare the stream with `writers = \"many\"` and a \
+                               `reason`";
+        const STORED: &str = "shipping owns store:invoices (p.toml:31:9): an object store has one \
+                              writer; to allow it, the ownership has to be transferred";
+        const READ: &str = "no rule can grant it: a stream is read through a declared consumer, \
+                            and `consumes` names it";
+        const STORE: &str = "[service.evil] reads = [\"store:invoices\"]";
+        let acks = "no rule can grant it: the policy declares no consumer `SHIPMENTS/x1`";
+        for (subject, expected) in [
+            (
+                "$JS.ACK.SHIPMENTS.billing.1.7.7.1795919999.0",
+                ["ack", "SHIPMENTS billing", "billing", "", TAKEN],
+            ),
+            (
+                "$JS.ACK._.ACtJ5Xr0.SHIPMENTS.billing.1.7.7.1795919999.0",
+                ["ack", "SHIPMENTS billing", "billing", "", TAKEN],
+            ),
+            (
+                "$JS.API.CONSUMER.MSG.NEXT.SHIPMENTS.billing",
+                ["consume", "SHIPMENTS billing", "billing", "", TAKEN],
+            ),
+            (
+                "$JS.API.CONSUMER.INFO.SHIPMENTS.billing",
+                ["consume", "SHIPMENTS billing", "billing", "", TAKEN],
+            ),
+            (
+                "$JS.API.CONSUMER.MSG.NEXT.SHIPMENTS.spare",
+                [
+                    "consume",
+                    "SHIPMENTS spare",
+                    "",
+                    "[service.evil] consumes = [\"SHIPMENTS/spare\"]",
+                    "",
+                ],
+            ),
+            (
+                "$JS.ACK.SHIPMENTS.both.1.7.7.1795919999.0",
+                [
+                    "ack",
+                    "SHIPMENTS both",
+                    "billing",
+                    "[service.evil] consumes = [\"SHIPMENTS/both\"]",
+                    "",
+                ],
+            ),
+            (
+                "$JS.ACK.SHIPMENTS.x1.1.7.7.1795919999.0",
+                ["ack", "SHIPMENTS x1", "shipping", "", acks],
+            ),
+            (
+                "$JS.API.CONSUMER.DELETE.SHIPMENTS.billing",
+                ["administer", "SHIPMENTS billing", "billing", "", DECLARED],
+            ),
+            (
+                "$JS.API.CONSUMER.PAUSE.SHIPMENTS.billing",
+                ["administer", "SHIPMENTS billing", "billing", "", DECLARED],
+            ),
+            (
+                "$JS.API.CONSUMER.UNPIN.SHIPMENTS.billing",
+                ["administer", "SHIPMENTS billing", "billing", "", DECLARED],
+            ),
+            (
+                "$JS.API.CONSUMER.RESET.SHIPMENTS.billing",
+                ["administer", "SHIPMENTS billing", "billing", "", DECLARED],
+            ),
+            (
+                "$JS.API.CONSUMER.DELETE.SHIPMENTS.x1",
+                [
+                    "administer",
+                    "SHIPMENTS x1",
+                    "shipping",
+                    "",
+                    "no rule can grant it: only the admin of the streams makes, changes and \
+                     deletes consumers",
+                ],
+            ),
+            (
+                "$JS.API.CONSUMER.CREATE.SHIPMENTS.billing.shipments.>",
+                ["replay", "SHIPMENTS billing", "billing", "", DECLARED],
+            ),
+            (
+                "$JS.API.CONSUMER.CREATE.SHIPMENTS.x1.shipments.done",
+                ["replay", "SHIPMENTS x1", "shipping", "", READ],
+            ),
+            ("$JS.API.CONSUMER.CREATE.SHIPMENTS", ["replay", "SHIPMENTS", "shipping", "", READ]),
+            ("$JS.API.STREAM.MSG.GET.SHIPMENTS", ["replay", "SHIPMENTS", "shipping", "", READ]),
+            (
+                "$JS.API.DIRECT.GET.SHIPMENTS.shipments.done",
+                ["replay", "SHIPMENTS", "shipping", "", READ],
+            ),
+            ("$JS.API.STREAM.INFO.SHIPMENTS", ["open", "SHIPMENTS", "shipping", "", READ]),
+            (
+                "$JS.API.STREAM.PURGE.SHIPMENTS",
+                [
+                    "purge",
+                    "SHIPMENTS",
+                    "shipping",
+                    "",
+                    "no rule can grant it: only the admin of the streams purges one",
+                ],
+            ),
+            (
+                "$JS.API.STREAM.DELETE.SHIPMENTS",
+                [
+                    "administer",
+                    "SHIPMENTS",
+                    "shipping",
+                    "",
+                    "no rule can grant it: `$JS.API.STREAM.DELETE.>` is never granted to any service",
+                ],
+            ),
+            ("shipments.done", ["publish", "SHIPMENTS", "shipping", "", WRITTEN]),
+            (
+                "chatter.hello",
+                [
+                    "publish",
+                    "CHATTER",
+                    "shipping",
+                    "[service.evil] publishes = [\"chatter.hello\"]",
+                    "",
+                ],
+            ),
+            ("$O.invoices.C.abc", ["write", "store invoices", "shipping", "", STORED]),
+            ("$O.invoices.M.YQ==", ["write", "store invoices", "shipping", "", STORED]),
+            (
+                "$JS.API.STREAM.PURGE.OBJ_invoices",
+                ["purge", "store invoices", "shipping", "", STORED],
+            ),
+            ("$JS.API.STREAM.INFO.OBJ_invoices", ["open", "store invoices", "shipping", STORE, ""]),
+            (
+                "$JS.API.CONSUMER.CREATE.OBJ_invoices",
+                ["watch", "store invoices", "shipping", STORE, ""],
+            ),
+            (
+                "$JS.API.STREAM.NAMES",
+                [
+                    "administer",
+                    "",
+                    "",
+                    "",
+                    "no rule can grant it: it tells of the whole account, and comes only with an \
+                     object store: name the stream (nats.py, nats.go), or leave out the check of \
+                     the API (nats.js)",
+                ],
+            ),
+            (
+                "$SRV.INFO.quotes",
+                [
+                    "find",
+                    "",
+                    "",
+                    "",
+                    "no rule can grant it: `$SRV.>` is never granted to any service",
+                ],
+            ),
+        ] {
+            let expected = expected.map(|text| Some(text.to_owned()).filter(|t| !t.is_empty()));
+            let said = format!("Publish Violation - Subject \"{subject}\"");
             assert_eq!(brief(&said), expected, "{said}");
         }
     }

@@ -160,6 +160,131 @@ async fn who_can_names_those_whom_the_server_lets(version: &'static str) {
     }
 }
 
+/// A stream with consumers, and an object store.
+const KEPT: &str = r#"
+[stream.EVENTS]
+subjects = ["events.>"]
+[stream.EVENTS.consumer.shipping]
+filter = ["events.orders.>"]
+[stream.EVENTS.consumer.reports]
+shared = "either may write the report"
+[stream.EVENTS.consumer.spare]
+[store.invoices]
+
+[service.orders]
+nkeys = ["{orders}"]
+publishes = ["events.orders.>"]
+
+[service.billing]
+nkeys = ["{billing}"]
+owns = ["store:invoices"]
+consumes = ["EVENTS/reports"]
+
+[service.quotes]
+nkeys = ["{quotes}"]
+reads = ["store:invoices"]
+
+[service.lines]
+nkeys = ["{lines}"]
+consumes = ["EVENTS/shipping", "EVENTS/reports"]
+
+[service.idle]
+nkeys = ["{idle}"]
+"#;
+
+/// Each question about them, and all subjects that a client publishes to for it.
+fn kept() -> Vec<(Verb, &'static str, Vec<String>)> {
+    let ack = |consumer: &str| {
+        ["EVENTS", "_.ACtJ5Xr0.EVENTS"]
+            .map(|s| format!("$JS.ACK.{s}.{consumer}.1.7.7.1795919999.0"))
+    };
+    let consume = |consumer: &str| {
+        let api = ["INFO", "MSG.NEXT"].map(|s| format!("$JS.API.CONSUMER.{s}.EVENTS.{consumer}"));
+        api.into_iter().chain(ack(consumer)).collect::<Vec<_>>()
+    };
+    let read = [
+        "$JS.API.STREAM.INFO.OBJ_invoices",
+        "$JS.API.STREAM.MSG.GET.OBJ_invoices",
+        "$JS.API.DIRECT.GET.OBJ_invoices.$O.invoices.M.x",
+        "$JS.API.CONSUMER.CREATE.OBJ_invoices",
+        "$JS.API.CONSUMER.CREATE.OBJ_invoices.x.$O.invoices.M.>",
+        "$JS.API.CONSUMER.DELETE.OBJ_invoices.x",
+    ];
+    let write = ["$O.invoices.C.x", "$O.invoices.M.x", "$JS.API.STREAM.PURGE.OBJ_invoices"];
+    let all = |subjects: &[&str]| subjects.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
+    vec![
+        (Verb::Consume, "EVENTS/shipping", consume("shipping")),
+        (Verb::Consume, "EVENTS/reports", consume("reports")),
+        (Verb::Consume, "EVENTS/spare", consume("spare")),
+        (Verb::Ack, "EVENTS/shipping", ack("shipping").to_vec()),
+        (Verb::Ack, "EVENTS/reports", ack("reports").to_vec()),
+        (Verb::Write, "store:invoices", all(&write)),
+        (Verb::Read, "store:invoices", all(&read)),
+        (Verb::Publish, "events.orders.new", all(&["events.orders.new"])),
+    ]
+}
+
+on_every_server!(what_is_said_of_streams_and_stores_is_what_the_server_does);
+/// Whom `who-can` names, the server lets publish each subject of it; of everybody else it takes none.
+async fn what_is_said_of_streams_and_stores_is_what_the_server_does(version: &'static str) {
+    let deployment = Deployment::start(version, KEPT).await;
+    let policy = policy(&deployment);
+    for (verb, target, subjects) in kept() {
+        let asked = question(verb, target);
+        asked.check_names(&policy).unwrap();
+        let told = who_can(&policy, &defaults(), &asked).unwrap();
+        let told: Vec<&str> = told.iter().map(|capable| &*capable.service.name).collect();
+        let mut seen = 0;
+        for name in SERVICES {
+            let mut client = Raw::login(&deployment, &deployment.service(name)).await;
+            for subject in &subjects {
+                let taken = client.publish(subject, b"").await.is_ok();
+                assert_eq!(taken, told.contains(&name), "{verb:?} {target}: {name} {subject}");
+                seen += usize::from(taken);
+            }
+        }
+        assert_eq!(seen, told.len() * subjects.len());
+        assert_eq!(told.is_empty(), target == "EVENTS/spare", "{target}: {told:?}");
+    }
+}
+
+on_every_server!(a_consumer_that_diff_says_changes_hands_does);
+/// What `diff` says of a consumer and a store, the server does from then on.
+async fn a_consumer_that_diff_says_changes_hands_does(version: &'static str) {
+    let mut deployment = Deployment::start(version, KEPT).await;
+    let old = policy(&deployment);
+    let handed_over = KEPT
+        .replace("consumes = [\"EVENTS/shipping\", \"EVENTS/reports\"]", "")
+        .replace("owns = [\"store:invoices\"]", "reads = [\"store:invoices\"]")
+        .replace(
+            "nkeys = [\"{idle}\"]",
+            "nkeys = [\"{idle}\"]\nconsumes = [\"EVENTS/shipping\"]\nowns = [\"store:invoices\"]",
+        );
+    deployment.write_policy(&handed_over);
+    deployment.instances[0].says("policy_changed").await;
+    let new = policy(&deployment);
+    let change = diff(&old, &new, &defaults()).unwrap();
+    let said = |name: &str, gained: bool| -> Vec<String> {
+        let of_service = change.services.iter().find(|change| &*change.service == name).unwrap();
+        if gained { of_service.all_gains().collect() } else { of_service.all_losses().collect() }
+    };
+    assert_eq!(said("lines", false), ["consume EVENTS/reports", "consume EVENTS/shipping"]);
+    assert_eq!(said("billing", false), ["write store:invoices"]);
+    let gained = ["write store:invoices", "read store:invoices", "consume EVENTS/shipping"];
+    assert_eq!(said("idle", true), gained);
+    let next = "$JS.API.CONSUMER.MSG.NEXT.EVENTS.shipping";
+    for (name, subject, taken) in [
+        ("lines", next, false),
+        ("idle", next, true),
+        ("billing", "$O.invoices.C.x", false),
+        ("billing", "$JS.API.STREAM.INFO.OBJ_invoices", true),
+        ("idle", "$O.invoices.C.x", true),
+    ] {
+        let server = server_says(&deployment, name, Verb::Publish, subject).await;
+        assert_eq!(server, taken, "{name} {subject}");
+    }
+}
+
 on_every_server!(what_diff_says_is_lost_the_server_refuses);
 /// What `diff` says is lost, the server refuses from then on; what it says is gained, it lets.
 async fn what_diff_says_is_lost_the_server_refuses(version: &'static str) {

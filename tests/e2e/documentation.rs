@@ -85,7 +85,7 @@ async fn the_guard_lines_of_python_and_javascript_work(version: &'static str) {
         let data: Violation = serde_json::from_value(event["data"].clone()).unwrap();
         assert_eq!((data.operation, data.count), (Operation::Write, 1));
         assert_eq!((data.subject.as_str(), data.seen_by.as_str()), (subject, "client"));
-        assert_eq!(data.keyspace.as_deref(), Some("invoices/1"));
+        assert_eq!(data.about.keyspace.as_deref(), Some("invoices/1"));
         assert_eq!(
             (&event["subject"], &event["sequence"]),
             (&json!("orders"), &json!("000000000001"))

@@ -269,6 +269,86 @@ async fn each_violation_is_told_once_with_the_true_owner(version: &'static str) 
     deployment.instances.clear();
 }
 
+const KEPT: &str = r#"
+[stream.EVENTS]
+subjects = ["events.>"]
+[stream.EVENTS.consumer.shipping]
+filter = ["events.orders.>"]
+[store.invoices]
+[service.orders]
+nkeys = ["{orders}"]
+publishes = ["events.orders.>"]
+[service.shipping]
+nkeys = ["{shipping}"]
+consumes = ["EVENTS/shipping"]
+[service.billing]
+nkeys = ["{billing}"]
+owns = ["store:invoices"]
+[service.intruder]
+nkeys = ["{intruder}"]
+reads = ["store:invoices"]
+[service.violations]
+nkeys = ["{violations}"]
+publishes = ["audit.events.violations.>"]
+"#;
+
+on_every_server!(what_is_refused_of_streams_and_stores_is_told_with_who_has_it);
+/// A refused acknowledgement is as plain in the log and in the audit stream as a refused put.
+async fn what_is_refused_of_streams_and_stores_is_told_with_who_has_it(version: &'static str) {
+    let deployment = Deployment::start(version, KEPT).await;
+    create_stream(&deployment).await;
+    let mut follower = follow(&deployment, "follower", &[]);
+    follower.says("connected").await;
+    let mut raw = Raw::login(&deployment, &deployment.service("intruder")).await;
+    let taken = "EVENTS/shipping";
+    let tries = [
+        ("$JS.ACK.EVENTS.shipping.1.7.7.1795919999000000000.0", "ack", taken, "shipping"),
+        ("$JS.ACK._.ACtJ5Xr0.EVENTS.shipping.1.7.7.1795919999000.0", "ack", taken, "shipping"),
+        ("$JS.API.CONSUMER.MSG.NEXT.EVENTS.shipping", "consume", taken, "shipping"),
+        ("$JS.API.CONSUMER.DELETE.EVENTS.shipping", "administer", taken, "shipping"),
+        ("$JS.API.STREAM.MSG.GET.EVENTS", "replay", "EVENTS", "orders"),
+        ("events.orders.new", "publish", "EVENTS", "orders"),
+        ("$O.invoices.C.abc", "write", "store:invoices", "billing"),
+        ("$JS.API.STREAM.PURGE.OBJ_invoices", "purge", "store:invoices", "billing"),
+    ];
+    for (subject, ..) in tries {
+        let said = raw.publish(subject, b"").await;
+        assert_eq!(said, Err(format!("Permissions Violation for Publish to \"{subject}\"")));
+    }
+    let events = eventually("all violations in the stream", async || {
+        let events = told(&deployment, "violations").await;
+        (events.len() >= tries.len()).then_some(events)
+    })
+    .await;
+    follower.signal(Signal::TERM);
+    assert!(follower.child.wait().await.unwrap().success());
+    let brief = |data: &Value| {
+        let text = |field: &str| data[field].as_str().unwrap_or_default().to_owned();
+        let about = match (text("stream"), text("consumer"), text("store")) {
+            (stream, consumer, _) if !consumer.is_empty() => format!("{stream}/{consumer}"),
+            (stream, _, _) if !stream.is_empty() => stream,
+            (_, _, store) => format!("store:{store}"),
+        };
+        [text("subject"), text("operation"), about, text("owner")]
+    };
+    let expected: BTreeSet<[String; 4]> =
+        tries.iter().map(|(s, o, a, w)| [*s, *o, *a, *w].map(ToOwned::to_owned)).collect();
+    let lines = follower.lines();
+    let lines = lines.iter().filter(|line| line["event"] == "violation");
+    let streamed: BTreeSet<_> = events.iter().map(|event| brief(&event["data"])).collect();
+    let logged: BTreeSet<_> = lines.map(brief).collect();
+    assert_eq!(streamed, expected);
+    assert_eq!(logged, expected);
+    let detail = |subject: &str| {
+        let found = events.iter().find(|event| event["data"]["subject"] == subject).unwrap();
+        found["data"]["detail"].as_str().unwrap_or_default().to_owned()
+    };
+    let why = detail(tries[0].0);
+    assert!(why.starts_with("shipping consumes EVENTS/shipping ("), "{why}");
+    let why = detail("events.orders.new");
+    assert!(why.starts_with("orders publishes events.orders.> ("), "{why}");
+}
+
 on_every_server!(a_follower_that_is_killed_loses_nothing_and_tells_nothing_twice);
 /// Killed again and again, while the server's log is renamed again and again.
 async fn a_follower_that_is_killed_loses_nothing_and_tells_nothing_twice(version: &'static str) {

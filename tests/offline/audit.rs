@@ -9,9 +9,9 @@ use jiff::Timestamp;
 use serde_json::Value;
 use solewriter::audit::schema::{self, Kind, kinds};
 use solewriter_types::audit_event::{
-    Authorisation, Changes, Event, Fault, Lost, Names, Operation, Origin, Outcome, PolicyAccepted,
-    PolicyRefused, Record, RequestRejected, SessionClosed, Source, Started, Stopped, Transfer,
-    Trouble, Violation,
+    About, Authorisation, Changes, Event, Fault, Lost, Names, Operation, Origin, Outcome,
+    PolicyAccepted, PolicyRefused, Record, RequestRejected, SessionClosed, Source, Started,
+    Stopped, Transfer, Trouble, Violation,
 };
 
 const NKEY: &str = "UCRAFZAHGBQKZ5WVGGAZTW3N7PIO7NNEZC77U2TFP7DSBDSFHKEUCIHK";
@@ -132,32 +132,13 @@ fn samples() -> Vec<Event> {
             grant: some("9b1f03c2d4e5a687"),
             had_grant: some("07c5e2a9b8d1f643"),
         })),
-        Event::Violation(Box::new(Violation {
-            unproved: false,
-            seen_by: text("server_log"),
-            service: some("billing"),
-            nkey: some(NKEY),
-            account: some("APP"),
-            revision: revision(),
-            host: some("10.1.4.9:51792"),
-            server: some("nats-1"),
-            cid: Some(18),
-            client: some("v2.16.0:python3"),
-            operation: Operation::Write,
-            subject: text("$KV.orders.1001"),
-            queue: None,
-            keyspace: some("orders/1001"),
-            owner: some("orders"),
-            missing_rule: None,
-            detail: some(
-                "orders owns orders (orders.toml:3:9): a key has one writer; to allow it, the ownership \
-                 has to be transferred",
-            ),
-            repeats: some("019aa1d0c5c1b2c3d4e-41"),
-            count: 3,
-            first: time(),
-            last: time(),
-        })),
+        Event::Violation(Box::new(violation(
+            Operation::Write,
+            "$KV.orders.1001",
+            About { keyspace: some("orders/1001"), ..About::default() },
+            "orders owns orders (orders.toml:3:9): a key has one writer; to allow it, the ownership \
+             has to be transferred",
+        ))),
         Event::Started(Started {
             version: text("0.1.0"),
             issuer: some("AB3JFQ5NGVALXAB4AIFTV3TGZWEIOERSGTVAY3TRIPAK3VZ76QY632XP"),
@@ -184,7 +165,56 @@ fn samples() -> Vec<Event> {
             first: 90_001,
             last: 90_120,
         }),
+        Event::Violation(Box::new(violation(
+            Operation::Ack,
+            "$JS.ACK.EVENTS.shipping.1.7.7.1795919999000000000.0",
+            About { stream: some("EVENTS"), consumer: some("shipping"), ..About::default() },
+            "orders consumes EVENTS/shipping (orders.toml:4:13): each message goes to one of those \
+             who take it",
+        ))),
+        Event::Violation(Box::new(violation(
+            Operation::Write,
+            "$O.invoices.M.YQ==",
+            About { store: some("invoices"), ..About::default() },
+            "orders owns store:invoices (orders.toml:3:9): an object store has one writer; to allow \
+             it, the ownership has to be transferred",
+        ))),
     ]
+}
+
+fn violation(operation: Operation, subject: &str, about: About, detail: &str) -> Violation {
+    Violation {
+        unproved: false,
+        seen_by: text("server_log"),
+        service: some("billing"),
+        nkey: some(NKEY),
+        account: some("APP"),
+        revision: some("5d0c0a7e1f22"),
+        host: some("10.1.4.9:51792"),
+        server: some("nats-1"),
+        cid: Some(18),
+        client: some("v2.16.0:python3"),
+        operation,
+        subject: text(subject),
+        queue: None,
+        about,
+        owner: some("orders"),
+        missing_rule: None,
+        detail: some(detail),
+        repeats: some("019aa1d0c5c1b2c3d4e-41"),
+        count: 3,
+        first: time(),
+        last: time(),
+    }
+}
+
+/// What older versions wrote has no word for streams and stores, and can be read.
+#[test]
+fn an_event_of_an_older_version_can_be_read() {
+    let event = cloud_events().into_iter().find(|e| e["type"] == "solewriter.violation").unwrap();
+    let read: Violation = serde_json::from_value(event["data"].clone()).unwrap();
+    assert_eq!(read.operation, Operation::Write);
+    assert_eq!(read.about, About { keyspace: some("orders/1001"), ..About::default() });
 }
 
 fn cloud_events() -> Vec<Value> {

@@ -11,7 +11,7 @@ use solewriter_core::analysis::diff::diff;
 use solewriter_core::analysis::query::{Question, Reach, Verb, may, who_can};
 use solewriter_core::diagnostics::SourceFile;
 use solewriter_core::grant::{Defaults, Grant, Side, never_granted};
-use solewriter_core::policy::model::{Access, Policy};
+use solewriter_core::policy::model::{Access, ConsumerName, Policy};
 use solewriter_core::policy::validate::validate;
 use solewriter_types::keyspace::Keyspace;
 use solewriter_types::subject::Pattern;
@@ -330,11 +330,11 @@ proptest! {
                 for right in rights {
                     let question = match right.verb {
                         // Asked for by its subjects, not as a question of its own.
-                        Verb::Consume
-                        | Verb::Replay
-                        | Verb::Found
-                        | Verb::Find
-                        | Verb::Audit => continue,
+                        Verb::Replay | Verb::Found | Verb::Find | Verb::Audit => continue,
+                        Verb::Consume => {
+                            Question::Consume(ConsumerName::parse(&right.target).unwrap())
+                        }
+                        Verb::Ack => unreachable!("no rule grants it alone"),
                         Verb::Write => Question::Write(Keyspace::parse(&right.target).unwrap()),
                         Verb::Read => Question::Read(Keyspace::parse(&right.target).unwrap()),
                         Verb::Publish | Verb::Call => Question::Publish(pattern(&right.target)),

@@ -36,7 +36,7 @@ impl Kv {
     ) -> Result<T, Error<E>> {
         match self.bucket.clone() {
             Some(bucket) => {
-                let target = Target { bucket, keys: key.map(ToOwned::to_owned) };
+                let target = Target::keys(bucket, key);
                 self.guarded.run(operation, &target, work).await
             }
             None => work.await.map_err(Error::Failed),

@@ -221,7 +221,7 @@ impl Guarded {
         let Ok(name) = BucketName::parse(bucket) else {
             return Ok(Kv::new(self.clone(), None, open.await.map_err(Error::Failed)?));
         };
-        let target = Target { bucket: name.clone(), keys: None };
+        let target = Target::keys(name.clone(), None);
         let store = self.run(Operation::Open, &target, open).await?;
         Ok(Kv::new(self.clone(), Some(name), store))
     }
@@ -329,10 +329,17 @@ impl Guarded {
 
 /// Whether a refusal is that of an operation on that target.
 fn concerns(usage: &Usage, operation: Operation, target: &Target) -> bool {
-    let Some(refused) = &usage.target else { return false };
-    // A get without direct get, a watch of async-nats: the keys are not in the subject.
-    let keys = refused.keys.is_none() || target.keys.is_none() || refused.keys == target.keys;
-    refused.bucket == target.bucket && usage.operation == operation && keys
+    let same = match (&usage.target, target) {
+        (
+            Some(Target::Keys { bucket: refused, keys: refused_keys }),
+            Target::Keys { bucket, keys },
+        ) => {
+            // A get without direct get, a watch of async-nats: the keys are not in the subject.
+            refused == bucket && (refused_keys.is_none() || keys.is_none() || refused_keys == keys)
+        }
+        (refused, target) => refused.as_ref() == Some(target),
+    };
+    same && usage.operation == operation
 }
 
 #[cfg(test)]

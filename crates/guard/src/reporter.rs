@@ -17,7 +17,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use crate::publish::Publisher;
 use crate::server_error::Refused;
 use solewriter_types::audit_event::{
-    Event, Lost, Record, Source, Trouble, Violation, cut, message_id, words,
+    About, Event, Lost, Record, Source, Trouble, Violation, cut, message_id, words,
 };
 use solewriter_types::audit_loss::Loss;
 use solewriter_types::dedup::{Dedup, Told};
@@ -294,7 +294,7 @@ impl Desk {
             operation: usage.operation,
             subject: cut(&refusal.subject, MAX_SUBJECT),
             queue: refusal.queue.as_deref().map(words),
-            keyspace: usage.target.map(|target| words(&target.to_string())),
+            about: About::of(usage.target.as_ref()),
             owner: None,
             missing_rule: None,
             detail: None,

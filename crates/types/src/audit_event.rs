@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::clean::is_unclean;
+use crate::kv_operation::Target;
 
 pub use crate::kv_operation::Operation;
 
@@ -334,6 +335,42 @@ impl SessionClosed {
     pub const EXPIRING: &str = "expiring";
 }
 
+/// What a subject is about, when it is no plain one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "audit-schema", derive(schemars::JsonSchema))]
+pub struct About {
+    /// The keyspace that the subject is in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keyspace: Option<String>,
+    /// The stream that the subject is about, or that keeps it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream: Option<String>,
+    /// The consumer of that stream that the subject names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub consumer: Option<String>,
+    /// The object store that the subject is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store: Option<String>,
+}
+
+impl About {
+    /// Of what a client was about.
+    #[must_use]
+    pub fn of(target: Option<&Target>) -> Self {
+        let mut about = Self::default();
+        match target {
+            Some(keys @ Target::Keys { .. }) => about.keyspace = Some(words(&keys.to_string())),
+            Some(Target::Store(store)) => about.store = Some(words(store.as_str())),
+            Some(Target::Stream { stream, consumer, .. }) => {
+                about.stream = Some(words(stream));
+                about.consumer = consumer.as_deref().map(words);
+            }
+            Some(Target::Found(_)) | None => {}
+        }
+        about
+    }
+}
+
 /// A client used, or tried to use, a subject outside its grant. Repeated ones are one event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "audit-schema", derive(schemars::JsonSchema))]
@@ -367,7 +404,8 @@ pub struct Violation {
     /// What the client says of itself, as the server logs it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client: Option<String>,
-    /// `write`, `purge`, `get`, `watch`, `open`, `administer`, `publish`, `subscribe` or `reply`.
+    /// `write`, `purge`, `get`, `watch`, `open`, `consume`, `ack`, `replay`, `find`, `administer`,
+    /// `publish`, `subscribe` or `reply`.
     #[cfg_attr(feature = "audit-schema", schemars(with = "String"))]
     pub operation: Operation,
     /// The subject.
@@ -375,10 +413,11 @@ pub struct Violation {
     /// The queue group, of a subscription in one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue: Option<String>,
-    /// The keyspace that the subject is in.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub keyspace: Option<String>,
-    /// Who owns that keyspace.
+    /// What the subject is about.
+    #[serde(flatten)]
+    pub about: About,
+    /// Who owns that keyspace or store, uses that consumer, or may publish that subject of the
+    /// stream.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
     /// The entry that would permit it, when there is one.

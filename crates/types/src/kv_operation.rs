@@ -5,27 +5,40 @@
 //! async-nats, nats.go, nats.js and nats.py were seen to send (`docs/clients.md`). Both directions
 //! read one table, so they cannot come apart.
 
+mod usage;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::keyspace::{BucketName, Keyspace};
+use crate::keyspace::Keyspace;
+
+pub use usage::{Act, STORE_PREFIX, Target, Usage};
 
 /// What a client does with a subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Operation {
-    /// Puts, creates, updates, deletes or purges a key: one publish, told apart by its headers.
+    /// Puts, creates, updates, deletes or purges a key: one publish, told apart by its headers. Or
+    /// puts, deletes or links an object.
     Write,
-    /// Removes the delete markers of a bucket.
+    /// Removes the delete markers of a bucket, chunks of an object, messages of a stream.
     Purge,
     /// Reads values.
     Get,
     /// Watches keys, or lists them, or reads their history: a consumer.
     Watch,
-    /// Opens a bucket.
+    /// Opens a bucket, an object store or a stream.
     Open,
-    /// Anything else of the JetStream API: creates, changes, deletes or lists streams.
+    /// Takes messages from a consumer of a stream, or looks at it.
+    Consume,
+    /// Acknowledges a message: ack, nak, in progress or term.
+    Ack,
+    /// Reads a stream other than through a consumer that is there already.
+    Replay,
+    /// Looks for services.
+    Find,
+    /// Anything else of the JetStream API: creates, changes, deletes or lists streams and consumers.
     Administer,
     /// Publishes a plain subject; a request is a publish too.
     Publish,
@@ -45,6 +58,10 @@ impl Operation {
             Self::Get => "get",
             Self::Watch => "watch",
             Self::Open => "open",
+            Self::Consume => "consume",
+            Self::Ack => "ack",
+            Self::Replay => "replay",
+            Self::Find => "find",
             Self::Administer => "administer",
             Self::Publish => "publish",
             Self::Subscribe => "subscribe",
@@ -338,224 +355,9 @@ pub fn is_inbox(subject: &str) -> bool {
     subject.strip_prefix("_INBOX.").is_some_and(|rest| !rest.split('.').any(wild))
 }
 
-/// What nats-server refused: how the client used the subject.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Act {
-    /// Published to it.
-    Publish,
-    /// Subscribed to it.
-    Subscribe,
-    /// Named it as the reply subject of a publish.
-    Reply,
-}
-
-/// The keys of a bucket that a subject is about.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Target {
-    /// The bucket.
-    pub bucket: BucketName,
-    /// The key or key pattern as the client wrote it; `None` for the whole bucket. A client's own
-    /// words: not checked to be a key.
-    pub keys: Option<String>,
-}
-
-impl fmt::Display for Target {
-    /// As a keyspace is written: `orders/k1`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.keys {
-            Some(keys) => write!(f, "{}/{keys}", self.bucket),
-            None => write!(f, "{}", self.bucket),
-        }
-    }
-}
-
-impl Target {
-    fn new(bucket: &str, keys: Option<&str>) -> Option<Self> {
-        let keys = keys.filter(|keys| *keys != ">").map(ToOwned::to_owned);
-        Some(Self { bucket: BucketName::parse(bucket).ok()?, keys })
-    }
-
-    /// Of `KV_<bucket>`.
-    fn stream(stream: &str) -> Option<Self> {
-        Self::new(stream.strip_prefix(STREAM)?, None)
-    }
-
-    /// Of `$KV.<bucket>.<keys>`.
-    fn subject(subject: &str) -> Option<Self> {
-        let (bucket, keys) = subject.strip_prefix(KV)?.split_once('.')?;
-        Self::new(bucket, Some(keys))
-    }
-
-    /// The target as a keyspace. What is no key is taken for the whole bucket: the owner of a
-    /// bucket is right to be told of everything in it.
-    #[must_use]
-    pub fn keyspace(&self) -> Keyspace {
-        Keyspace::parse(&self.to_string()).unwrap_or_else(|_| Keyspace::whole(self.bucket.clone()))
-    }
-}
-
-/// What follows `$JS.<token>.API.`, the API in another account or domain: its buckets are not ours.
-fn elsewhere(subject: &str) -> Option<&str> {
-    subject.strip_prefix("$JS.")?.split_once('.')?.1.strip_prefix("API.")
-}
-
-/// What a client was about, from the subject that it used.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Usage {
-    /// The operation.
-    pub operation: Operation,
-    /// What it is about; `None` for plain subjects.
-    pub target: Option<Target>,
-}
-
-impl Usage {
-    /// Reads it off a subject, which may be anything that a client sent.
-    #[must_use]
-    pub fn of(act: Act, subject: &str) -> Self {
-        let plain = |operation, target| Self { operation, target };
-        match act {
-            Act::Reply => plain(Operation::Reply, Target::subject(subject)),
-            Act::Subscribe => plain(Operation::Subscribe, Target::subject(subject)),
-            Act::Publish => {
-                if let Some(target) = Target::subject(subject) {
-                    plain(Operation::Write, Some(target))
-                } else if let Some(rest) = subject.strip_prefix(API) {
-                    Self::request(rest)
-                } else if let Some(rest) = elsewhere(subject) {
-                    Self { target: None, ..Self::request(rest) }
-                } else if let Some(rest) = subject.strip_prefix(FLOW) {
-                    plain(Operation::Watch, Self::flow(rest))
-                } else {
-                    plain(Operation::Publish, None)
-                }
-            }
-        }
-    }
-
-    /// Of a subject of flow control, from behind `$JS.FC.`: see [`flow_control`].
-    fn flow(rest: &str) -> Option<Target> {
-        let tokens: Vec<&str> = rest.splitn(6, '.').collect();
-        match tokens.as_slice() {
-            [_, _, stream, _, _] | [stream, ..] => Target::stream(stream),
-            [] => None,
-        }
-    }
-
-    /// Of a subject of the JetStream API, from behind `$JS.API.`.
-    fn request(rest: &str) -> Self {
-        let known = READING.iter().chain(&WRITING).filter_map(|api| {
-            let (stream, tail) = after(rest, api.name)?;
-            // An exact form first: it says which keys.
-            Some((keys(api.form, stream, tail), api, stream))
-        });
-        match known.max_by_key(|(keys, ..)| keys.is_some()) {
-            Some((keys, api, stream)) => {
-                let target = keys.unwrap_or_else(|| Target::stream(stream));
-                Self { operation: api.operation, target }
-            }
-            None => Self {
-                operation: Operation::Administer,
-                target: rest.split('.').find_map(Target::stream),
-            },
-        }
-    }
-}
-
-/// The stream's token and what follows it, when `rest` is a request of that name.
-fn after<'a>(rest: &'a str, name: &str) -> Option<(&'a str, &'a str)> {
-    let rest = rest.strip_prefix(name)?.strip_prefix('.')?;
-    Some(rest.split_once('.').unwrap_or((rest, "")))
-}
-
-/// What a request of that form is about; the outer `None` says that it has another form.
-#[allow(clippy::option_option)]
-fn keys(form: Form, stream: &str, tail: &str) -> Option<Option<Target>> {
-    match form {
-        Form::Stream => tail.is_empty().then(|| Target::stream(stream)),
-        Form::Consumer => (!tail.is_empty() && !tail.contains('.')).then(|| Target::stream(stream)),
-        Form::Keys => tail.starts_with(KV).then(|| Target::subject(tail)),
-        Form::ConsumerKeys => {
-            let (_, keys) = tail.split_once('.')?;
-            keys.starts_with(KV).then(|| Target::subject(keys))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn usage(act: Act, subject: &str) -> String {
-        let Usage { operation, target } = Usage::of(act, subject);
-        target.map_or_else(|| operation.to_string(), |target| format!("{operation} {target}"))
-    }
-
-    #[test]
-    fn each_subject_tells_what_it_is_for() {
-        for (subject, expected) in [
-            ("$KV.orders.k1", "write orders/k1"),
-            ("$KV.orders.a.b", "write orders/a.b"),
-            ("$KV.orders.>", "write orders"),
-            ("$KV.orders", "publish"),
-            ("$KV.or ders.a", "publish"),
-            ("$JS.API.STREAM.INFO.KV_orders", "open orders"),
-            ("$JS.API.DIRECT.GET.KV_orders.$KV.orders.k1", "get orders/k1"),
-            ("$JS.API.DIRECT.GET.KV_orders", "get orders"),
-            ("$JS.API.STREAM.MSG.GET.KV_orders", "get orders"),
-            ("$JS.API.CONSUMER.CREATE.KV_orders", "watch orders"),
-            ("$JS.API.CONSUMER.CREATE.KV_orders.abc", "watch orders"),
-            ("$JS.API.CONSUMER.CREATE.KV_orders.abc.$KV.orders.line.>", "watch orders/line.>"),
-            ("$JS.API.CONSUMER.CREATE.KV_orders.abc.else.where", "watch orders"),
-            ("$JS.API.CONSUMER.INFO.KV_orders.abc", "watch orders"),
-            ("$JS.API.CONSUMER.DELETE.KV_orders.abc", "watch orders"),
-            ("$JS.FC.KV_orders.abc.1", "watch orders"),
-            ("$JS.FC._.ACtJ5Xr0.KV_orders.abc.1", "watch orders"),
-            ("$JS.FC.hub.ACtJ5Xr0.KV_orders.abc.1", "watch orders"),
-            ("$JS.FC.KV_a.b.KV_orders.abc.1", "watch orders"),
-            ("$JS.FC.KV_orders.b.c.d", "watch orders"),
-            ("$JS.FC._.a.KV_orders.b.c.d", "watch"),
-            ("$JS.FC._", "watch"),
-            ("$JS.API.STREAM.PURGE.KV_orders", "purge orders"),
-            ("$JS.API.STREAM.DELETE.KV_orders", "administer orders"),
-            ("$JS.API.CONSUMER.DURABLE.CREATE.KV_orders.x", "administer orders"),
-            ("$JS.API.STREAM.CREATE.EVENTS", "administer"),
-            ("$JS.API.STREAM.INFO.EVENTS", "open"),
-            ("$JS.AUDIT.API.STREAM.INFO.AUDIT_EVENTS", "open"),
-            ("$JS.AUDIT.API.CONSUMER.CREATE.AUDIT_EVENTS", "watch"),
-            ("$JS.AUDIT.API.STREAM.DELETE.KV_orders", "administer"),
-            ("$JS.API.INFO", "administer"),
-            ("events.orders.new", "publish"),
-            ("", "publish"),
-        ] {
-            assert_eq!(usage(Act::Publish, subject), expected, "{subject}");
-        }
-        assert_eq!(usage(Act::Subscribe, "$KV.orders.>"), "subscribe orders");
-        assert_eq!(usage(Act::Subscribe, "_INBOX.billing.>"), "subscribe");
-        assert_eq!(usage(Act::Reply, "$JS.ACK.x"), "reply");
-    }
-
-    /// Each subject that a keyspace needs is understood as an operation on that keyspace.
-    #[test]
-    fn what_reading_and_writing_need_is_understood() {
-        for text in ["orders", "orders/line.>", "orders/*.eur", "orders/k1"] {
-            let keyspace = Keyspace::parse(text).unwrap();
-            for (purpose, pattern) in reading(&keyspace).into_iter().chain(writing(&keyspace)) {
-                let subject = pattern.replace('*', "x").replace(".>", ".a.b");
-                let Usage { operation, target } = Usage::of(Act::Publish, &subject);
-                let is_write = matches!(operation, Operation::Write | Operation::Purge);
-                let wrote = writing(&keyspace).contains(&(purpose, pattern.clone()));
-                assert_eq!(is_write, wrote, "{pattern}: {operation}");
-                assert_ne!(operation, Operation::Administer, "{pattern}");
-                assert_ne!(operation, Operation::Publish, "{pattern}");
-                let target = target.unwrap();
-                assert_eq!(&target.bucket, keyspace.bucket(), "{pattern}");
-                if pattern.contains("$KV.") {
-                    assert!(target.keyspace().is_within(&keyspace), "{pattern}: {target}");
-                }
-            }
-        }
-    }
 
     #[test]
     fn an_answer_goes_to_an_inbox_or_nowhere() {
@@ -575,18 +377,6 @@ mod tests {
             "a._INBOX.b",
         ] {
             assert!(!is_inbox(other), "{other}");
-        }
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn no_subject_is_too_strange(subject in "\\PC{0,60}", tail in "[a-zKV_$.*>]{0,40}") {
-            for act in [Act::Publish, Act::Subscribe, Act::Reply] {
-                let _ = Usage::of(act, &subject);
-                if let Some(target) = Usage::of(act, &format!("$JS.API.{tail}")).target {
-                    let _ = target.keyspace();
-                }
-            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A violation as a log line: the same fields from a guard inside a client and from the follower
 //! of a server's log.
 
-use crate::audit_event::Violation;
+use crate::audit_event::{About, Violation};
 
 /// Logs a violation. `id` is the event's in the audit stream; none when it is not told there.
 pub fn log(id: Option<&str>, event: &Violation) {
@@ -19,7 +19,7 @@ pub fn log(id: Option<&str>, event: &Violation) {
         operation,
         subject,
         queue,
-        keyspace,
+        about: About { keyspace, stream, consumer, store },
         owner,
         missing_rule,
         detail,
@@ -30,8 +30,8 @@ pub fn log(id: Option<&str>, event: &Violation) {
     } = event;
     tracing::error!(
         event = "violation", audit = id, seen_by, unproved = unproved.then_some(true), service, nkey, account, revision, host, server,
-        cid, client, operation = operation.as_str(), subject, queue, keyspace, owner, missing_rule,
-        detail, repeats, count, first = %first, last = %last,
+        cid, client, operation = operation.as_str(), subject, queue, keyspace, stream, consumer, store, owner,
+        missing_rule, detail, repeats, count, first = %first, last = %last,
         "a client went beyond its grant",
     );
 }

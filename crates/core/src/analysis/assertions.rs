@@ -13,6 +13,7 @@
 
 mod judge;
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 pub use judge::{Judge, Verdict};
@@ -20,7 +21,7 @@ pub use judge::{Judge, Verdict};
 use crate::analysis::query::{self, Question, Verb};
 use crate::diagnostics::toml::{self, Table, Value, nearest};
 use crate::diagnostics::{Collector, Problem, SourceFile, Spanned};
-use crate::policy::model::Policy;
+use crate::policy::model::{Policy, STORE_PREFIX};
 use solewriter_types::connection_type::ConnectionType;
 
 /// One assertion.
@@ -50,7 +51,7 @@ pub enum Who {
 /// What an assertion says that somebody can or cannot do.
 #[derive(Clone, Debug)]
 pub enum What {
-    /// Write, read, publish or subscribe.
+    /// Write, read, publish, subscribe, consume or acknowledge.
     Use(Question),
     /// Be let in.
     Connect {
@@ -194,19 +195,25 @@ fn what(table: &mut Table<'_>, verb: &Spanned<String>, policy: &Policy) -> Optio
                 .help(help),
         );
         // What it would take is unknown: no complaints about it.
-        for key in ["keyspace", "subject", "source", "connection", "at"] {
+        for key in ["keyspace", "store", "subject", "consumer", "source", "connection", "at"] {
             let _ = table.value(key);
         }
         return None;
     };
     let (key, example) = match known {
+        Verb::Write | Verb::Read if table.has("store") => ("store", "\"NAME\""),
         Verb::Write | Verb::Read => ("keyspace", "\"BUCKET\""),
+        Verb::Consume | Verb::Ack => ("consumer", "\"STREAM/CONSUMER\""),
         _ => ("subject", "\"SUBJECT\""),
     };
     table.require(key, example);
     let target = table.string(key)?;
-    let question = Question::parse(known, &target.value)
-        .and_then(|question| question.check_bucket(policy).map(|()| question));
+    let named = match key {
+        "store" => Cow::Owned(format!("{STORE_PREFIX}{}", target.value)),
+        _ => Cow::Borrowed(&*target.value),
+    };
+    let question = Question::parse(known, &named)
+        .and_then(|question| question.check_names(policy).map(|()| question));
     match question {
         Ok(question) => Some(What::Use(question)),
         Err(problem) => {

@@ -400,6 +400,7 @@ fn held(grant: &Grant, has: &Held<'_>, verb: Verb, access: &Access) -> Reach {
         | Verb::Consume
         | Verb::Find
         | Verb::Replay
+        | Verb::Ack
         | Verb::Audit => Side::Publish,
     };
     match Pattern::parse(&telling) {

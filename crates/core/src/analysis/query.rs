@@ -16,30 +16,36 @@ use crate::diagnostics::Problem;
 use crate::diagnostics::toml::nearest;
 use crate::grant::{AuditStreams, Defaults, Grant, GrantError, Permission, Side};
 use crate::keys::UserKey;
-use crate::policy::model::{Access, Location, Policy, Rule, Service, ServiceKey};
+use crate::policy::model::{
+    Access, ConsumerName, Location, Policy, Rule, STORE_PREFIX, Service, ServiceKey, Stream,
+    StreamName,
+};
 use solewriter_types::connection_type::ConnectionType;
-use solewriter_types::keyspace::Keyspace;
+use solewriter_types::keyspace::{BucketName, Keyspace};
+use solewriter_types::kv_operation::{self, Needed, Operation, Target, Usage};
 use solewriter_types::subject::Pattern;
 use solewriter_types::subject::tree::{NO_BOUND, PatternTree};
 
-/// What one may do with a keyspace or a subject. The last five are words of a policy: a question
-/// asks for what they come to.
+/// What one may do with a keyspace, a store, a consumer or a subject. The last six are words of a
+/// policy: a question asks for what they come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Verb {
-    /// Put, delete or purge keys of a keyspace.
+    /// Put, delete or purge keys of a keyspace, or objects of a store.
     Write,
-    /// Get and watch keys of a keyspace.
+    /// Get and watch keys of a keyspace, or objects of a store.
     Read,
     /// Publish to a subject.
     Publish,
     /// Subscribe to a subject.
     Subscribe,
+    /// Take messages from a durable consumer, and acknowledge them.
+    Consume,
+    /// Acknowledge messages of a durable consumer.
+    Ack,
     /// Serve requests.
     Answer,
     /// Send requests.
     Call,
-    /// Take messages from a durable consumer.
-    Consume,
     /// Be found under a name by the services framework.
     Found,
     /// Find services of a name.
@@ -52,7 +58,8 @@ pub enum Verb {
 
 impl Verb {
     /// Those that one may ask for.
-    pub const ASKED: [Self; 4] = [Self::Write, Self::Read, Self::Publish, Self::Subscribe];
+    pub const ASKED: [Self; 6] =
+        [Self::Write, Self::Read, Self::Publish, Self::Subscribe, Self::Consume, Self::Ack];
 
     /// The verb as written in commands, assertions and JSON.
     #[must_use]
@@ -68,6 +75,7 @@ impl Verb {
             Self::Found => "found",
             Self::Find => "find",
             Self::Replay => "replay",
+            Self::Ack => "ack",
             Self::Audit => "audit",
         }
     }
@@ -76,13 +84,14 @@ impl Verb {
     #[must_use]
     pub fn meaning(self) -> &'static str {
         match self {
-            Self::Write => "Put, delete or purge keys of a keyspace",
-            Self::Read => "Get and watch keys of a keyspace",
+            Self::Write => "Put, delete or purge keys of a keyspace, or objects of a store",
+            Self::Read => "Get and watch keys of a keyspace, or objects of a store",
             Self::Publish => "Publish to a subject",
             Self::Subscribe => "Subscribe to a subject",
             Self::Answer => "Serve requests",
             Self::Call => "Send requests",
-            Self::Consume => "Take messages from a durable consumer",
+            Self::Consume => "Take messages from a durable consumer, and acknowledge them",
+            Self::Ack => "Acknowledge messages of a durable consumer",
             Self::Found => "Be found under a name",
             Self::Find => "Find services of a name",
             Self::Replay => "Read a stream with consumers of one's own",
@@ -108,22 +117,44 @@ pub enum Question {
     Publish(Pattern),
     /// Subscribe with this, and receive all that it stands for.
     Subscribe(Pattern),
+    /// Put, link and delete every object of this store.
+    WriteStore(BucketName),
+    /// Get, list and watch every object of this store.
+    ReadStore(BucketName),
+    /// Take messages from this consumer, and acknowledge them.
+    Consume(ConsumerName),
+    /// Acknowledge messages of this consumer.
+    Ack(ConsumerName),
 }
 
 impl Question {
     /// Reads a question.
     ///
     /// # Errors
-    /// A problem without a place, when `target` is no keyspace or no subject, and for audit streams,
+    /// A problem without a place, when `target` is not what the verb takes, and for audit streams,
     /// which nobody may ask for by name.
     pub fn parse(verb: Verb, target: &str) -> Result<Self, Problem> {
+        let store = target.strip_prefix(STORE_PREFIX).map(|name| {
+            BucketName::parse(name).map_err(|error| {
+                let message = format!("`{target}` is not an object store: {error}");
+                Problem::error("bad-store", message)
+                    .help(format!("write {STORE_PREFIX}NAME, such as {STORE_PREFIX}invoices"))
+            })
+        });
         let keyspace = || {
             Keyspace::parse(target).map_err(|error| {
                 let message = format!("`{target}` is not a keyspace: {error}");
                 Problem::error("bad-keyspace", message).help(
                     "write BUCKET for a whole bucket, or BUCKET/KEYS for part of one, such as \
-                     orders/line.>",
+                     orders/line.>; and store:NAME for an object store",
                 )
+            })
+        };
+        let consumer = || {
+            ConsumerName::parse(target).map_err(|error| {
+                let message = format!("`{target}` is not a consumer: {error}");
+                Problem::error("bad-consumer", message)
+                    .help("write STREAM/CONSUMER, such as EVENTS/shipping")
             })
         };
         let subject = || {
@@ -134,17 +165,18 @@ impl Question {
             })
         };
         Ok(match verb {
-            Verb::Write => Self::Write(keyspace()?),
-            Verb::Read => Self::Read(keyspace()?),
+            Verb::Write => match store {
+                Some(store) => Self::WriteStore(store?),
+                None => Self::Write(keyspace()?),
+            },
+            Verb::Read => match store {
+                Some(store) => Self::ReadStore(store?),
+                None => Self::Read(keyspace()?),
+            },
             Verb::Publish | Verb::Call => Self::Publish(subject()?),
             Verb::Subscribe | Verb::Answer => Self::Subscribe(subject()?),
-            Verb::Consume => {
-                let subject = target.replacen('/', ".", 1);
-                let message = format!("`consume {target}` is not a question");
-                return Err(Problem::error("bad-question", message).help(format!(
-                    "ask for what it comes to: publish '$JS.API.CONSUMER.MSG.NEXT.{subject}'"
-                )));
-            }
+            Verb::Consume => Self::Consume(consumer()?),
+            Verb::Ack => Self::Ack(consumer()?),
             Verb::Found | Verb::Find => {
                 let message = format!("`{} {target}` is not a question", verb.as_str());
                 let side = if verb == Verb::Find { "publish" } else { "subscribe" };
@@ -170,49 +202,147 @@ impl Question {
     #[must_use]
     pub fn verb(&self) -> Verb {
         match self {
-            Self::Write(_) => Verb::Write,
-            Self::Read(_) => Verb::Read,
+            Self::Write(_) | Self::WriteStore(_) => Verb::Write,
+            Self::Read(_) | Self::ReadStore(_) => Verb::Read,
             Self::Publish(_) => Verb::Publish,
             Self::Subscribe(_) => Verb::Subscribe,
+            Self::Consume(_) => Verb::Consume,
+            Self::Ack(_) => Verb::Ack,
         }
     }
 
-    /// With what: the keyspace or subject as text.
+    /// With what: the keyspace, store, consumer or subject as text.
     #[must_use]
     pub fn target(&self) -> String {
         match self {
             Self::Write(keyspace) | Self::Read(keyspace) => keyspace.to_string(),
             Self::Publish(pattern) | Self::Subscribe(pattern) => pattern.to_string(),
+            Self::WriteStore(store) | Self::ReadStore(store) => format!("{STORE_PREFIX}{store}"),
+            Self::Consume(consumer) | Self::Ack(consumer) => consumer.to_string(),
         }
     }
 
-    /// Whether the policy knows the bucket that is asked about: a question about a misspelled one
-    /// would be answered "no", and be believed.
+    /// What somebody asks for who publishes a subject with that meaning. `None` where only the
+    /// subject itself says it.
+    #[must_use]
+    pub fn meant(usage: &Usage) -> Option<Self> {
+        use Operation::{Ack, Consume, Get, Open, Purge, Watch, Write};
+        match (usage.operation, usage.target.as_ref()?) {
+            // Only who owns a bucket as a whole may remove its markers.
+            (Write | Purge, target @ Target::Keys { .. }) => target.keyspace().map(Self::Write),
+            (Get | Watch | Open, target @ Target::Keys { .. }) => target.keyspace().map(Self::Read),
+            (Write | Purge, Target::Store(store)) => Some(Self::WriteStore(store.clone())),
+            (Get | Watch | Open, Target::Store(store)) => Some(Self::ReadStore(store.clone())),
+            (Consume, target) => Self::consumer_of(target).map(Self::Consume),
+            (Ack, target) => Self::consumer_of(target).map(Self::Ack),
+            _ => None,
+        }
+    }
+
+    /// The consumer of a target, when it names one that a policy could declare.
+    #[must_use]
+    pub fn consumer_of(target: &Target) -> Option<ConsumerName> {
+        let Target::Stream { stream, consumer: Some(consumer), .. } = target else { return None };
+        ConsumerName::of(StreamName::parse(stream).ok()?, StreamName::parse(consumer).ok()?).ok()
+    }
+
+    /// The declared streams that keep what is published, and whether that is all of it.
+    #[must_use]
+    pub fn kept<'p>(&self, policy: &'p Policy) -> Vec<(&'p Stream, bool)> {
+        let Self::Publish(pattern) = self else { return Vec::new() };
+        let all = |stream: &Stream| stream.subjects.iter().any(|kept| pattern.is_subset_of(kept));
+        policy.keeping(pattern).map(|stream| (stream, all(stream))).collect()
+    }
+
+    /// The same for people: `stream EVENTS keeps it`.
+    #[must_use]
+    pub fn kept_in_words(&self, policy: &Policy) -> Vec<String> {
+        let said = |(stream, all): &(&Stream, bool)| {
+            let what = if *all { "it" } else { "a part of it" };
+            let many = stream.many_writers.as_ref();
+            let why = many.map(|_| ", and takes it from several services").unwrap_or_default();
+            format!("stream {} keeps {what}{why}", stream.name)
+        };
+        self.kept(policy).iter().map(said).collect()
+    }
+
+    /// Whether the policy declares what is asked about: a question about a misspelled name would be
+    /// answered "no", and be believed.
     ///
     /// # Errors
     /// A problem without a place.
-    pub fn check_bucket(&self, policy: &Policy) -> Result<(), Problem> {
-        let (Self::Write(keyspace) | Self::Read(keyspace)) = self else { return Ok(()) };
-        let name = keyspace.bucket();
-        if policy.bucket(name).is_some() {
-            return Ok(());
+    pub fn check_names(&self, policy: &Policy) -> Result<(), Problem> {
+        match self {
+            Self::Write(keyspace) | Self::Read(keyspace) => {
+                let name = keyspace.bucket();
+                if policy.bucket(name).is_some() {
+                    return Ok(());
+                }
+                let known = policy.buckets().iter().map(|bucket| bucket.name.as_str());
+                let near = match nearest(name.as_str(), known) {
+                    None if policy.store(name).is_some() => Some(format!("{STORE_PREFIX}{name}")),
+                    near => near.map(ToOwned::to_owned),
+                };
+                undeclared(
+                    "unknown-bucket",
+                    &format!("bucket `{name}`"),
+                    &format!("bucket.{name}"),
+                    near,
+                )
+            }
+            Self::WriteStore(name) | Self::ReadStore(name) => {
+                if policy.store(name).is_some() {
+                    return Ok(());
+                }
+                let known = policy.stores().iter().map(|store| store.name.as_str());
+                let near = match nearest(name.as_str(), known) {
+                    None if policy.bucket(name).is_some() => Some(name.to_string()),
+                    near => near.map(|near| format!("{STORE_PREFIX}{near}")),
+                };
+                let said = format!("object store `{name}`");
+                undeclared("unknown-store", &said, &format!("store.{name}"), near)
+            }
+            Self::Consume(name) | Self::Ack(name) => {
+                let (wanted, consumer) = (name.stream().as_str(), name.consumer().as_str());
+                let Some(stream) = policy.stream(wanted) else {
+                    let known = policy.streams().iter().map(|stream| stream.name.as_str());
+                    let near = nearest(wanted, known).map(|near| format!("{near}/{consumer}"));
+                    let said = format!("stream `{wanted}`");
+                    return undeclared("unknown-stream", &said, &format!("stream.{wanted}"), near);
+                };
+                if stream.consumer(consumer).is_some() {
+                    return Ok(());
+                }
+                let known = stream.consumers.iter().map(|consumer| consumer.name.as_str());
+                let near = nearest(consumer, known).map(|near| format!("{wanted}/{near}"));
+                let said = format!("consumer `{name}`");
+                let table = format!("stream.{wanted}.consumer.{consumer}");
+                undeclared("unknown-consumer", &said, &table, near)
+            }
+            Self::Publish(_) | Self::Subscribe(_) => Ok(()),
         }
-        let known = policy.buckets().iter().map(|bucket| bucket.name.as_str());
-        let help = match nearest(name.as_str(), known) {
-            Some(near) => format!("did you mean `{near}`?"),
-            None => format!("declare it with `[bucket.{name}]`, or ask about a declared one"),
-        };
-        Err(Problem::error("unknown-bucket", format!("the policy declares no bucket `{name}`"))
-            .help(help))
     }
+}
+
+fn undeclared(
+    code: &'static str,
+    said: &str,
+    table: &str,
+    near: Option<String>,
+) -> Result<(), Problem> {
+    let help = match near {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("declare it with `[{table}]`, or ask about a declared one"),
+    };
+    Err(Problem::error(code, format!("the policy declares no {said}")).help(help))
 }
 
 impl fmt::Display for Question {
     /// As a person would say it: `write orders`, `publish to events.new`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let to = match self {
-            Self::Write(_) | Self::Read(_) => "",
             Self::Publish(_) | Self::Subscribe(_) => " to",
+            _ => "",
         };
         write!(f, "{}{to} {}", self.verb().as_str(), self.target())
     }
@@ -282,8 +412,42 @@ pub fn may(grant: &Grant, question: &Question) -> Answer {
             }
             Err(_) => nothing(),
         },
-        Question::Read(keyspace) => read(grant, keyspace),
+        Question::Read(keyspace) => {
+            let needed = alone(grant.service(), Access::Reads(keyspace.clone()), grant.audit());
+            all_of(grant, needed.as_ref().map_or(Vec::new(), subjects), ".$KV.")
+        }
+        Question::WriteStore(store) => {
+            all_of(grant, published(kv_operation::writing_store(store.as_str())), "$O.")
+        }
+        Question::ReadStore(store) => {
+            let needed = alone(grant.service(), Access::ReadsStore(store.clone()), grant.audit());
+            all_of(grant, needed.as_ref().map_or(Vec::new(), subjects), ".$O.")
+        }
+        Question::Consume(consumer) => {
+            let needed = alone(grant.service(), Access::Consumes(consumer.clone()), grant.audit());
+            all_of(grant, needed.as_ref().map_or(Vec::new(), subjects), ".MSG.NEXT.")
+        }
+        // As patterns, each form holds subjects that are the other form of another consumer's.
+        Question::Ack(consumer) => {
+            let (stream, consumer) = (consumer.stream(), consumer.consumer());
+            let sent = ["", "_._."].map(|domain| {
+                let subject = format!("$JS.ACK.{domain}{stream}.{consumer}.1.1.1.1.1");
+                ("acknowledge", subject)
+            });
+            all_of(grant, published(sent), "$JS.ACK.")
+        }
     }
+}
+
+/// What a grant asks for on either side.
+fn subjects(grant: &Grant) -> Vec<(Side, Pattern)> {
+    let of = |side| grant.permissions(side).iter().map(move |p| (side, p.subject.clone()));
+    [Side::Publish, Side::Subscribe].into_iter().flat_map(of).collect()
+}
+
+fn published(needed: impl IntoIterator<Item = Needed>) -> Vec<(Side, Pattern)> {
+    let parsed = |(_, subject): Needed| Some((Side::Publish, Pattern::parse(&subject).ok()?));
+    needed.into_iter().filter_map(parsed).collect()
 }
 
 fn nothing() -> Answer {
@@ -307,28 +471,28 @@ fn subscribe(grant: &Grant, pattern: &Pattern) -> Answer {
     Answer { reach, accepted, grounds: grounds(grant, Side::Subscribe, [pattern], reach) }
 }
 
-/// Reading takes many subjects. All of them must be there for a yes, and what tells part from
-/// nothing is those that name keys.
-fn read(grant: &Grant, keyspace: &Keyspace) -> Answer {
-    let Ok(needed) = alone(grant.service(), Access::Reads(keyspace.clone()), grant.audit()) else {
+/// What takes many subjects: all of them must be there for a yes, and what tells part from nothing
+/// is those that hold `telling`.
+fn all_of(grant: &Grant, needed: Vec<(Side, Pattern)>, telling: &str) -> Answer {
+    if needed.is_empty() {
         return nothing();
+    }
+    let (publishes, subscribes) = signed(grant);
+    let reach = |side, wanted: &Pattern| {
+        let signed = if side == Side::Publish { publishes } else { subscribes };
+        undenied(signed, wanted, covered(grant, side, wanted))
     };
-    let sides = [Side::Publish, Side::Subscribe];
-    let has = |side, wanted: &Permission| covered(grant, side, &wanted.subject) == Reach::All;
-    let all = sides.iter().all(|side| needed.permissions(*side).iter().all(|p| has(*side, p)));
-    let keys: Vec<&Pattern> = needed
-        .permissions(Side::Publish)
-        .iter()
-        .map(|p| &p.subject)
-        .filter(|subject| subject.as_str().contains(".$KV."))
-        .collect();
-    let some = keys.iter().any(|wanted| covered(grant, Side::Publish, wanted) != Reach::None);
+    let all = needed.iter().all(|(side, wanted)| reach(*side, wanted) == Reach::All);
+    let of_publish = needed.into_iter().filter(|(side, _)| *side == Side::Publish);
+    let told: Vec<Pattern> =
+        of_publish.map(|(_, p)| p).filter(|p| p.as_str().contains(telling)).collect();
+    let some = told.iter().any(|wanted| reach(Side::Publish, wanted) != Reach::None);
     let reach = match (all, some) {
         (true, _) => Reach::All,
         (false, true) => Reach::Part,
         (false, false) => Reach::None,
     };
-    let grounds = grounds(grant, Side::Publish, keys, reach);
+    let grounds = grounds(grant, Side::Publish, &told, reach);
     Answer { reach, accepted: all, grounds }
 }
 
@@ -541,6 +705,38 @@ fn grounds<'w>(
         .into_iter()
         .map(|(_, _, permission)| Ground { side, permission: permission.clone() })
         .collect()
+}
+
+/// Who has for itself what a question is about: who writes those keys, those objects and those
+/// subjects of a stream, and who uses that consumer.
+#[must_use]
+pub fn owners<'p>(policy: &'p Policy, question: &Question) -> Vec<(&'p Service, &'p Rule)> {
+    match question {
+        Question::Write(keyspace) | Question::Read(keyspace) => policy.owners(keyspace).collect(),
+        Question::WriteStore(store) | Question::ReadStore(store) => {
+            policy.rules(|a| matches!(a, Access::OwnsStore(owned) if owned == store)).collect()
+        }
+        Question::Consume(name) | Question::Ack(name) => {
+            policy.rules(|a| matches!(a, Access::Consumes(used) if used == name)).collect()
+        }
+        Question::Publish(pattern) => {
+            let subjects = policy.keeping(pattern).flat_map(|stream| &stream.subjects);
+            writers(policy, subjects.filter_map(|kept| pattern.intersection(kept)).collect())
+        }
+        Question::Subscribe(_) => Vec::new(),
+    }
+}
+
+/// Who may publish something of these subjects.
+fn writers(policy: &Policy, subjects: Vec<Pattern>) -> Vec<(&Service, &Rule)> {
+    if subjects.is_empty() {
+        return Vec::new();
+    }
+    let writes = |access: &Access| match access {
+        Access::Publishes(p) | Access::Calls(p) => subjects.iter().any(|s| s.overlaps(p)),
+        _ => false,
+    };
+    policy.rules(writes).collect()
 }
 
 /// One service that may do what was asked, at least in part.

@@ -88,8 +88,7 @@ impl fmt::Display for Location {
     }
 }
 
-/// What stands before an object store's name in `owns` and `reads`.
-pub const STORE_PREFIX: &str = "store:";
+pub use solewriter_types::kv_operation::STORE_PREFIX;
 
 /// What one entry of a service's table grants.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -882,6 +881,35 @@ impl Policy {
     #[must_use]
     pub fn stores(&self) -> &[Store] {
         &self.declared.stores
+    }
+
+    /// The declared object store of that name.
+    #[must_use]
+    pub fn store(&self, name: &BucketName) -> Option<&Store> {
+        let stores = self.stores();
+        let at = stores.binary_search_by(|s| s.name.cmp(name)).ok()?;
+        stores.get(at)
+    }
+
+    /// The declared consumer of that name.
+    #[must_use]
+    pub fn consumer(&self, name: &ConsumerName) -> Option<&Consumer> {
+        self.stream(name.stream().as_str())?.consumer(name.consumer().as_str())
+    }
+
+    /// The declared streams that keep some of these subjects.
+    pub fn keeping(&self, subjects: &Pattern) -> impl Iterator<Item = &Stream> {
+        let keeps = |stream: &&Stream| stream.subjects.iter().any(|kept| kept.overlaps(subjects));
+        self.streams().iter().filter(keeps)
+    }
+
+    /// Each service and rule whose access is a wanted one, in the order of names.
+    pub fn rules(
+        &self,
+        wanted: impl Fn(&Access) -> bool,
+    ) -> impl Iterator<Item = (&Service, &Rule)> {
+        let rules = self.services.iter().flat_map(|s| s.rules.iter().map(move |rule| (s, rule)));
+        rules.filter(move |(_, rule)| wanted(&rule.access))
     }
 
     /// The service that a key belongs to, and the key's own entry.

@@ -2,19 +2,18 @@
 
 use std::sync::Arc;
 
-use super::{Question, Reach};
+use super::{Question, Reach, owners};
 use crate::grant::{Side, inbox_prefix, never_granted};
-use crate::policy::model::{Access, Location, Policy, Rule, Service};
-use solewriter_types::keyspace::Keyspace;
+use crate::policy::model::{Access, ConsumerName, Location, Policy, Rule, STORE_PREFIX, Service};
+use solewriter_types::keyspace::{BucketName, Keyspace};
+use solewriter_types::kv_operation::{self, Act, Operation, Target, Usage};
 use solewriter_types::subject::Pattern;
-
-/// What remains where another service owns the keyspace.
-pub const TRANSFER: &str = "to allow it, the ownership has to be transferred";
 
 /// What to say beside a "no".
 #[derive(Clone, Debug, Default)]
 pub struct Advice {
-    /// The service that owns the keyspace or a part of it, with the rule.
+    /// The service that owns the keyspace, store or subject or a part of it, or uses the consumer;
+    /// with the rule.
     pub owner: Option<(Arc<str>, Rule)>,
     /// The rule of the service itself that comes nearest.
     pub nearest: Option<Rule>,
@@ -46,6 +45,33 @@ pub fn said(rule: &Rule) -> String {
     }
 }
 
+/// Why what a rule grants to one service is granted to no other.
+#[must_use]
+pub fn claim(access: &Access) -> &'static str {
+    match access {
+        Access::OwnsStore(_) => "an object store has one writer",
+        Access::Publishes(_) | Access::Calls(_) => "a subject of a stream has one writer",
+        Access::Consumes(_) => "each message goes to one of those who take it",
+        _ => "a key has one writer",
+    }
+}
+
+/// What would have to be done where another service has it for itself.
+#[must_use]
+pub fn remedy(access: &Access) -> &'static str {
+    match access {
+        Access::Publishes(_) | Access::Calls(_) => {
+            "to allow it, take the subject from the other service, or declare the stream with \
+             `writers = \"many\"` and a `reason`"
+        }
+        Access::Consumes(_) => {
+            "to allow it, declare a consumer for this service, or write `shared = \"why\"` in the \
+             consumer's table"
+        }
+        _ => "to allow it, the ownership has to be transferred",
+    }
+}
+
 impl std::fmt::Display for Entry {
     /// As it would be written: `[service.billing] reads = ["orders"]`.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -61,7 +87,7 @@ impl Advice {
         let Self { owner, nearest, never, add } = self;
         let mut sentences = Vec::new();
         if let Some((owner, rule)) = owner {
-            sentences.push(format!("{owner} {}: a key has one writer", said(rule)));
+            sentences.push(format!("{owner} {}: {}", said(rule), claim(&rule.access)));
         }
         // What a part rests on was said already.
         if let Some(rule) = nearest.as_ref().filter(|_| reach == Reach::None) {
@@ -74,10 +100,9 @@ impl Advice {
             Some(Entry { service, at, key, value }) => sentences.push(format!(
                 "to allow it, put {value:?} into `{key}` of [service.{service}] ({at})"
             )),
-            None if owner.is_some() => {
-                sentences.push(TRANSFER.to_owned());
+            None => {
+                sentences.extend(owner.as_ref().map(|(_, rule)| remedy(&rule.access).to_owned()));
             }
-            None => {}
         }
         sentences
     }
@@ -93,11 +118,94 @@ pub fn advise(policy: &Policy, service: &Service, question: &Question) -> Advice
             add: Some(entry(service, "reads", keyspace.to_string())),
             ..Advice::default()
         },
-        Question::Publish(pattern) => match keyspace_of(pattern) {
-            Some(keyspace) => write(policy, service, &keyspace),
-            None => plain(service, pattern, Side::Publish),
+        Question::Publish(pattern) => {
+            let usage = Usage::of(Act::Publish, pattern.as_str());
+            match Question::meant(&usage) {
+                Some(meant) => advise(policy, service, &meant),
+                None => publish(policy, service, pattern, &usage),
+            }
+        }
+        Question::Subscribe(pattern) => plain(service, pattern, Side::Subscribe, None),
+        Question::WriteStore(store) => {
+            let owner = other_owner(policy, service, question);
+            let named = format!("{STORE_PREFIX}{store}");
+            let add = owner.is_none().then(|| entry(service, "owns", named));
+            Advice { owner, nearest: nearest_store(service, store), never: None, add }
+        }
+        Question::ReadStore(store) => Advice {
+            nearest: nearest_store(service, store),
+            add: Some(entry(service, "reads", format!("{STORE_PREFIX}{store}"))),
+            ..Advice::default()
         },
-        Question::Subscribe(pattern) => plain(service, pattern, Side::Subscribe),
+        Question::Consume(name) | Question::Ack(name) => consume(policy, service, name, question),
+    }
+}
+
+/// The first of the other services that have it for themselves.
+fn other_owner(
+    policy: &Policy,
+    service: &Service,
+    question: &Question,
+) -> Option<(Arc<str>, Rule)> {
+    let owners = owners(policy, question).into_iter();
+    let mut others = owners.filter(|(other, _)| other.name != service.name);
+    others.next().map(|(other, rule)| (Arc::clone(&other.name), rule.clone()))
+}
+
+fn consume(policy: &Policy, service: &Service, name: &ConsumerName, question: &Question) -> Advice {
+    let nearest = best(service, |rule| match &rule.access {
+        Access::Consumes(other) => (other.stream() == name.stream()).then_some(1),
+        _ => None,
+    });
+    let Some(consumer) = policy.consumer(name) else {
+        let never = Some(format!("the policy declares no consumer `{name}`"));
+        return Advice { nearest, never, ..Advice::default() };
+    };
+    let owner = other_owner(policy, service, question).filter(|_| consumer.shared.is_none());
+    let add = owner.is_none().then(|| entry(service, "consumes", name.to_string()));
+    Advice { owner, nearest, never: None, add }
+}
+
+/// A subject that is published and stands for nothing but itself.
+fn publish(policy: &Policy, service: &Service, pattern: &Pattern, usage: &Usage) -> Advice {
+    let advice = plain(service, pattern, Side::Publish, reserved(policy, pattern, usage));
+    let question = Question::Publish(pattern.clone());
+    let alone = policy.keeping(pattern).any(|stream| stream.many_writers.is_none());
+    let owner = other_owner(policy, service, &question).filter(|_| alone);
+    match owner {
+        Some(owner) if advice.never.is_none() => Advice { owner: Some(owner), add: None, ..advice },
+        _ => advice,
+    }
+}
+
+/// Why no rule can grant a request about a stream or its consumers.
+fn reserved(policy: &Policy, pattern: &Pattern, usage: &Usage) -> Option<String> {
+    if kv_operation::READING_STORES.contains(&pattern.as_str()) {
+        return Some(
+            "it tells of the whole account, and comes only with an object store: name the stream \
+             (nats.py, nats.go), or leave out the check of the API (nats.js)"
+                .to_owned(),
+        );
+    }
+    let Target::Stream { consumer, .. } = usage.target.as_ref()? else { return None };
+    let declared = Question::consumer_of(usage.target.as_ref()?)
+        .filter(|name| policy.consumer(name).is_some());
+    match (usage.operation, declared) {
+        (Operation::Administer | Operation::Replay, Some(name)) => Some(format!(
+            "`{name}` is declared: `solewriter state apply` alone makes, changes and deletes it"
+        )),
+        (Operation::Ack, _) => Some(
+            "only messages of a declared consumer are acknowledged, and `consumes` names it"
+                .to_owned(),
+        ),
+        (Operation::Purge, _) => Some("only the admin of the streams purges one".to_owned()),
+        (Operation::Administer, None) if consumer.is_some() => {
+            Some("only the admin of the streams makes, changes and deletes consumers".to_owned())
+        }
+        (Operation::Open | Operation::Replay, _) => {
+            Some("a stream is read through a declared consumer, and `consumes` names it".to_owned())
+        }
+        _ => None,
     }
 }
 
@@ -107,10 +215,7 @@ fn entry(service: &Service, key: &'static str, value: String) -> Entry {
 
 fn write(policy: &Policy, service: &Service, keyspace: &Keyspace) -> Advice {
     let nearest = nearest_keyspace(service, keyspace);
-    let owner = policy
-        .owners(keyspace)
-        .find(|(other, _)| other.name != service.name)
-        .map(|(other, rule)| (Arc::clone(&other.name), rule.clone()));
+    let owner = other_owner(policy, service, &Question::Write(keyspace.clone()));
     if owner.is_some() {
         return Advice { owner, nearest, ..Advice::default() };
     }
@@ -119,11 +224,13 @@ fn write(policy: &Policy, service: &Service, keyspace: &Keyspace) -> Advice {
     Advice { nearest, add: Some(entry(service, "owns", value)), ..Advice::default() }
 }
 
-fn plain(service: &Service, pattern: &Pattern, side: Side) -> Advice {
+fn plain(service: &Service, pattern: &Pattern, side: Side, reserved: Option<String>) -> Advice {
     let nearest = nearest_subject(service, pattern, side);
     let inbox = format!("{}.>", inbox_prefix(&service.name));
     let never = if pattern.starts_with_wildcard() {
         Some("a wildcard as first token covers `$KV`, `$JS`, `$SYS` and every inbox".to_owned())
+    } else if reserved.is_some() {
+        reserved
     } else if let Some(forbidden) = never_granted(side, pattern) {
         Some(format!("`{forbidden}` is never granted to any service"))
     } else if pattern.first_token() == "_INBOX" {
@@ -156,12 +263,6 @@ fn plain(service: &Service, pattern: &Pattern, side: Side) -> Advice {
     Advice { owner: None, nearest, never, add }
 }
 
-/// The keyspace that a subject stands for.
-fn keyspace_of(pattern: &Pattern) -> Option<Keyspace> {
-    let (bucket, keys) = pattern.as_str().strip_prefix("$KV.")?.split_once('.')?;
-    Keyspace::parse(&format!("{bucket}/{keys}")).ok()
-}
-
 /// A rule about the same bucket: rather one that shares a key with what is asked.
 fn nearest_keyspace(service: &Service, wanted: &Keyspace) -> Option<Rule> {
     let score = |rule: &Rule| match &rule.access {
@@ -171,6 +272,14 @@ fn nearest_keyspace(service: &Service, wanted: &Keyspace) -> Option<Rule> {
         _ => None,
     };
     best(service, score)
+}
+
+/// A rule about that store.
+fn nearest_store(service: &Service, wanted: &BucketName) -> Option<Rule> {
+    best(service, |rule| match &rule.access {
+        Access::OwnsStore(store) | Access::ReadsStore(store) => (store == wanted).then_some(1),
+        _ => None,
+    })
 }
 
 /// The rule of that side with the most first tokens in common.

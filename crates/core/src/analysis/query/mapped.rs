@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{Question, Reach, may};
+use super::{Question, Reach, Verb, may};
 use crate::grant::Grant;
-use solewriter_types::kv_operation;
+use solewriter_types::kv_operation::{self, Needed};
 use solewriter_types::subject::Pattern;
 
 /// An account's mappings: where from, and to what.
@@ -38,7 +38,7 @@ impl Mapped {
     #[must_use]
     pub fn sentence(&self, account: &str) -> String {
         let outcome = match self.reach {
-            _ if self.elsewhere => "it goes there, and not to the keyspace",
+            _ if self.elsewhere => "it goes there, and not to what is asked about",
             Reach::All => "it is published there, which is granted",
             Reach::Part => "nats-server asks for leave to publish there, and only part is granted",
             Reach::None => "nats-server asks for leave to publish there, and that is not granted",
@@ -55,7 +55,8 @@ pub fn mapped(grant: &Grant, mappings: &Mappings, question: Option<&Question>) -
         return Vec::new();
     }
     let published = question.map_or_else(|| granted(grant), published);
-    let of_keyspace = matches!(question, Some(Question::Write(_) | Question::Read(_)));
+    let of_keyspace =
+        question.is_some_and(|q| !matches!(q, Question::Publish(_) | Question::Subscribe(_)));
     // What is published for a keyspace and goes elsewhere writes or reads nothing of it.
     let stays = |to: &Option<Pattern>| {
         !of_keyspace || to.as_ref().is_some_and(|to| published.iter().any(|p| to.is_subset_of(p)))
@@ -86,7 +87,7 @@ pub fn mapped(grant: &Grant, mappings: &Mappings, question: Option<&Question>) -
 /// Whoever is granted that may get there by the first of them, too.
 #[must_use]
 pub fn leading_to<'m>(mappings: &'m Mappings, question: &Question) -> Vec<(&'m str, &'m str)> {
-    if !matches!(question, Question::Publish(_) | Question::Write(_)) {
+    if !matches!(question, Question::Publish(_) | Question::Write(_) | Question::WriteStore(_)) {
         return Vec::new();
     }
     let published = published(question);
@@ -117,14 +118,21 @@ fn granted(grant: &Grant) -> Vec<Pattern> {
 /// What a client publishes to for what is asked.
 fn published(question: &Question) -> Vec<Pattern> {
     let parsed = |subject: &str| Pattern::parse(subject).ok();
+    let all =
+        |needed: &[Needed]| needed.iter().filter_map(|(_, subject)| parsed(subject)).collect();
     match question {
         Question::Publish(pattern) => vec![pattern.clone()],
         Question::Write(keyspace) => parsed(&keyspace.subjects()).into_iter().collect(),
-        Question::Read(keyspace) => {
-            let needed = kv_operation::reading(keyspace);
-            needed.iter().filter_map(|(_, subject)| parsed(subject)).collect()
-        }
+        Question::Read(keyspace) => all(&kv_operation::reading(keyspace)),
         Question::Subscribe(_) => Vec::new(),
+        Question::WriteStore(store) => all(&kv_operation::writing_store(store.as_str())),
+        Question::ReadStore(store) => all(&kv_operation::reading_store(store.as_str())),
+        Question::Consume(name) | Question::Ack(name) => {
+            let needed = kv_operation::consuming(name.stream().as_str(), name.consumer().as_str());
+            let acks = |subject: &str| subject.starts_with("$JS.ACK.");
+            let asked = |needed: &&Needed| question.verb() == Verb::Consume || acks(&needed.1);
+            needed.iter().filter(asked).filter_map(|(_, subject)| parsed(subject)).collect()
+        }
     }
 }
 
@@ -183,7 +191,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::analysis::query::Verb;
     use crate::diagnostics::SourceFile;
     use crate::grant::{AuditStreams, Defaults};
     use crate::policy::validate::validate;
@@ -274,7 +281,8 @@ mod tests {
             let found = mapped(&grant, &mappings(from, to), Some(&question));
             assert_eq!(left(may(&grant, &question).reach, &found), expected, "{from} {to:?}");
             assert_eq!(found[0].elsewhere, expected != All, "{from} {to:?}");
-            let said = found[0].sentence("APP").ends_with("it goes there, and not to the keyspace");
+            let said =
+                found[0].sentence("APP").ends_with("it goes there, and not to what is asked about");
             assert_eq!(said, expected != All);
         }
         // A subject that is published may go anywhere that is granted.
