@@ -330,7 +330,7 @@ proptest! {
                 for right in rights {
                     let question = match right.verb {
                         // Asked for by its subjects, not as a question of its own.
-                        Verb::Consume | Verb::Audit => continue,
+                        Verb::Consume | Verb::Found | Verb::Find | Verb::Audit => continue,
                         Verb::Write => Question::Write(Keyspace::parse(&right.target).unwrap()),
                         Verb::Read => Question::Read(Keyspace::parse(&right.target).unwrap()),
                         Verb::Publish | Verb::Call => Question::Publish(pattern(&right.target)),

@@ -40,6 +40,10 @@ pub enum Verb {
     Call,
     /// Take messages from a durable consumer.
     Consume,
+    /// Be found under a name by the services framework.
+    Found,
+    /// Find services of a name.
+    Find,
     /// Read an audit stream.
     Audit,
 }
@@ -59,6 +63,8 @@ impl Verb {
             Self::Answer => "answer",
             Self::Call => "call",
             Self::Consume => "consume",
+            Self::Found => "found",
+            Self::Find => "find",
             Self::Audit => "audit",
         }
     }
@@ -74,6 +80,8 @@ impl Verb {
             Self::Answer => "Serve requests",
             Self::Call => "Send requests",
             Self::Consume => "Take messages from a durable consumer",
+            Self::Found => "Be found under a name",
+            Self::Find => "Find services of a name",
             Self::Audit => "Read an audit stream",
         }
     }
@@ -132,6 +140,12 @@ impl Question {
                 return Err(Problem::error("bad-question", message).help(format!(
                     "ask for what it comes to: publish '$JS.API.CONSUMER.MSG.NEXT.{subject}'"
                 )));
+            }
+            Verb::Found | Verb::Find => {
+                let message = format!("`{} {target}` is not a question", verb.as_str());
+                let side = if verb == Verb::Find { "publish" } else { "subscribe" };
+                return Err(Problem::error("bad-question", message)
+                    .help(format!("ask for what it comes to: {side} '$SRV.INFO.{target}'")));
             }
             Verb::Audit => {
                 let message = format!("`audit {target}` is not a question");
