@@ -194,7 +194,7 @@ pub const CHECKS: [Check; 29] = [
         "imports",
         "accounts",
         "admin, system user",
-        "The services' accounts import all of that, and no other account does; no account imports more of the system account than `doctor` needs",
+        "The services' accounts import all of that, no subject of it twice, and no other account does; no account imports more of the system account than `doctor` needs",
         "The policy does not decide what users of another account may do",
     ),
     check(

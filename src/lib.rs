@@ -18,6 +18,7 @@ pub mod doctor;
 pub mod fleet;
 pub mod http;
 pub mod nats;
+pub mod passes;
 pub mod policy_source;
 pub mod prove;
 pub mod scaffold;

@@ -6,9 +6,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::audit::stream;
+use crate::passes;
+use solewriter_core::diagnostics::SourceFile;
 use solewriter_core::keys::{Account, Curve, CurveSecret, Role, Seed, Signer, User};
+use solewriter_core::policy::validate::validate;
 
-/// nats-server's configuration, as it is written.
+/// nats-server's configuration, as it is written where the policy has no streams.
 pub const SERVER_CONFIG: &str = include_str!("../deploy/nats-server.conf");
 const SETTINGS: &str = include_str!("../deploy/solewriter.toml");
 const POLICY: &str = include_str!("../policy/services.toml");
@@ -158,6 +161,8 @@ impl Scaffold {
                 policy = policy.replace(sample, &user(service)?);
             }
         }
+        let kept = validate(&[SourceFile::new("services.toml", policy.clone())]).ok();
+        let server = passes::in_config(SERVER_CONFIG, kept.as_ref().map(|kept| &kept.policy));
         let deployment = format!(
             "# What differs from one deployment to the next. Public keys only; nothing here is \
              secret.\n\nNODE_NAME: \"{}\"\nCLIENT_LISTEN: \"{}\"\nJETSTREAM_DIR: \"{}\"\n\n\
@@ -174,7 +179,7 @@ impl Scaffold {
         let [events, services] = stream::documents();
         for (path, text) in [
             ("deployment.conf", deployment),
-            ("nats-server.conf", SERVER_CONFIG.to_owned()),
+            ("nats-server.conf", server),
             ("solewriter.toml", settings),
             ("policy/services.toml", policy),
             (".gitignore", "/keys/\n/jetstream/\n/audit-spool/\n/policy.kept*\n".to_owned()),

@@ -88,7 +88,7 @@ const CRATES: &[Crate] = &[
             &["policy_source::directory", "policy_source::snapshot_store"],
             &["policy_source::removed", "policy_source::status"],
             &["policy_source::origin", "policy_source::stall_guard"],
-            &["buckets"],
+            &["buckets", "passes"],
             &["audit"],
             &["audit::stream"],
             &["telemetry"],

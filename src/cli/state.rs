@@ -13,6 +13,8 @@ use crate::buckets::{Action, BucketPlan, Kind, Plan, TooNew, audit_streams, titl
 use crate::cli::common::{self, Format, NO, Output, SettingsArgs, YES, count, json, line, load};
 use crate::config::Tool;
 use crate::nats::Login;
+use crate::nats::connect::account;
+use crate::passes::{self, DueTo, Pass};
 use solewriter_core::grant::AuditStreams;
 use solewriter_core::policy::model::Policy;
 
@@ -80,8 +82,21 @@ struct PlanView<'a> {
     agrees: bool,
     #[serde(flatten)]
     plan: &'a Plan,
+    passes: &'a [PassView],
     #[serde(skip_serializing_if = "Option::is_none")]
     applied: Option<Vec<DoneView<'a>>>,
+}
+
+/// Something new, and what nats-server's configuration must have for it.
+#[derive(Serialize)]
+struct PassView {
+    subject: String,
+    /// The account that exports it, and the line for that.
+    state: String,
+    export: String,
+    /// The accounts that import it, and the line for that.
+    services: Vec<String>,
+    import: String,
 }
 
 #[derive(Serialize)]
@@ -116,6 +131,8 @@ fn failed(error: &dyn std::fmt::Display) -> Output {
 struct Asked {
     client: async_nats::Client,
     policy: Policy,
+    /// The accounts that services are placed in.
+    services: Vec<String>,
     /// The audit streams and their admin, where there are any to look at.
     audit: Option<(async_nats::Client, AuditStreams)>,
 }
@@ -129,7 +146,9 @@ impl Question {
         };
         let admin = Login::Nkey(tool.admin().map_err(Output::wrong)?);
         let client = connect(&tool, &admin).await?;
-        Ok(Asked { client, policy, audit: audit(&tool).await? })
+        let services = std::iter::once(&tool.defaults.account).chain(&tool.accounts);
+        let services = services.map(ToString::to_string).collect();
+        Ok(Asked { client, policy, services, audit: audit(&tool).await? })
     }
 }
 
@@ -206,6 +225,35 @@ impl Asked {
         }
     }
 
+    /// What nats-server must let pass for what the plan creates. The admin does not see whether it
+    /// does.
+    async fn passes(&self, plan: &Plan) -> Vec<PassView> {
+        let is_created = |plans: &[BucketPlan]| plans.iter().any(|p| p.action == Action::Create);
+        let mut needed = passes::declared(&self.policy);
+        needed.retain(|pass| match &pass.due_to {
+            DueTo::Buckets => false,
+            DueTo::Consumers => is_created(&plan.consumers),
+            DueTo::Stores => is_created(&plan.stores),
+            DueTo::Stream(name) => plan.declared_streams.iter().any(|stream| {
+                let keeps_more = stream.changes.iter().any(|change| change.field == "subjects");
+                stream.bucket == name.as_str() && keeps_more
+            }),
+        });
+        if needed.is_empty() {
+            return Vec::new();
+        }
+        let state = account(&self.client).await.unwrap_or_else(|| "STATE".to_owned());
+        let services: Vec<&str> = self.services.iter().map(String::as_str).collect();
+        let view = |pass: Pass| PassView {
+            export: pass.export(&services),
+            import: pass.import(&state),
+            state: state.clone(),
+            services: self.services.clone(),
+            subject: pass.subject,
+        };
+        needed.into_iter().map(view).collect()
+    }
+
     async fn apply(&self, plan: &Plan) -> Vec<Done> {
         let mut done = streams::apply(&self.client, plan.declared()).await;
         if let Some((client, _)) = &self.audit {
@@ -255,14 +303,31 @@ fn summary(plan: &Plan) -> String {
     lines
 }
 
+/// The lines that what is new needs.
+fn lines(passes: &[PassView]) -> String {
+    let Some(first) = passes.first() else { return String::new() };
+    let mut said = "\nnats-server must let services reach what is new. Add the lines that its \
+                    configuration lacks, and\nreload the servers, one after the other. `solewriter \
+                    doctor` says whether any is missing.\n"
+        .to_owned();
+    said += &format!("  exports of {}:\n", first.state);
+    said += &passes.iter().map(|pass| format!("    {}\n", line(&pass.export))).collect::<String>();
+    said += &format!("  imports of {}:\n", first.services.join(" and of "));
+    said + &passes.iter().map(|pass| format!("    {}\n", line(&pass.import))).collect::<String>()
+}
+
 impl PlanCommand {
     async fn output(&self) -> Result<Output, Output> {
         let asked = self.question.ask().await?;
         let plan = asked.plan().await?;
+        let passes = asked.passes(&plan).await;
         let code = if plan.agrees() { YES } else { NO };
         let out = match self.question.format {
-            Format::Json => json(&PlanView { agrees: plan.agrees(), plan: &plan, applied: None }),
-            Format::Text => format!("{plan}{}", summary(&plan)),
+            Format::Json => {
+                let agrees = plan.agrees();
+                json(&PlanView { agrees, plan: &plan, passes: &passes, applied: None })
+            }
+            Format::Text => format!("{plan}{}{}", summary(&plan), lines(&passes)),
         };
         let err = asked.too_old(&plan).map(|why| format!("warning: {why}")).unwrap_or_default();
         Ok(Output { out, err, code })
@@ -273,22 +338,24 @@ impl Apply {
     async fn output(&self) -> Result<Output, Output> {
         let asked = self.question.ask().await?;
         let plan = asked.plan().await?;
+        let passes = asked.passes(&plan).await;
         let text = self.question.format == Format::Text;
         if text {
-            let shown = Output::data(format!("{plan}{}", summary(&plan)), YES);
-            let _ = shown.print();
+            let shown = format!("{plan}{}{}", summary(&plan), lines(&passes));
+            let _ = Output::data(shown, YES).print();
         }
         if !plan.has_work() {
-            return Ok(self.finish(&plan, &[], String::new()));
+            return Ok(self.finish(&plan, &passes, &[], String::new()));
         }
         if let Some(why) = asked.too_old(&plan) {
-            return Ok(self.finish(&plan, &[], format!("error: nothing was changed: {why}")));
+            let why = format!("error: nothing was changed: {why}");
+            return Ok(self.finish(&plan, &passes, &[], why));
         }
         if let Some(refusal) = self.refusal(&plan) {
-            return Ok(self.finish(&plan, &[], refusal));
+            return Ok(self.finish(&plan, &passes, &[], refusal));
         }
         if !self.yes && !confirmed()? {
-            return Ok(self.finish(&plan, &[], "nothing was changed\n".to_owned()));
+            return Ok(self.finish(&plan, &passes, &[], "nothing was changed\n".to_owned()));
         }
         // What was agreed to is what is done: somebody else may have been here meanwhile.
         if asked.plan().await? != plan {
@@ -310,7 +377,7 @@ impl Apply {
         if !after.agrees() && text {
             said += &format!("\nstill not as declared:\n{after}");
         }
-        Ok(self.finish(&after, &done, said))
+        Ok(self.finish(&after, &passes, &done, said))
     }
 
     fn refusal(&self, plan: &Plan) -> Option<String> {
@@ -334,7 +401,7 @@ impl Apply {
     }
 
     /// What is said in the end; `plan` is what is left to do.
-    fn finish(&self, plan: &Plan, done: &[Done], err: String) -> Output {
+    fn finish(&self, plan: &Plan, passes: &[PassView], done: &[Done], err: String) -> Output {
         let code = if plan.agrees() { YES } else { NO };
         let out = match self.question.format {
             Format::Text => String::new(),
@@ -346,7 +413,8 @@ impl Apply {
                     action: done.action,
                     error: done.outcome.as_ref().err().map(ToString::to_string),
                 });
-                json(&PlanView { agrees: plan.agrees(), plan, applied: Some(applied.collect()) })
+                let (agrees, applied) = (plan.agrees(), Some(applied.collect()));
+                json(&PlanView { agrees, plan, passes, applied })
             }
         };
         Output { out, err, code }

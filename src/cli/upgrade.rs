@@ -11,8 +11,12 @@ use super::init;
 use crate::audit::stream;
 use crate::cli::common::{NO, Output, WRONG, YES, line};
 use crate::config::seed_file;
+use crate::passes;
+use crate::policy_source::directory::Directory;
 use crate::scaffold::{self, SERVER_CONFIG};
 use solewriter_core::keys::{Seed, Signer, User};
+use solewriter_core::policy::model::Policy;
+use solewriter_core::policy::validate::validate;
 
 /// What `init` wrote as nats-server's configuration while there were four accounts.
 const FOUR_ACCOUNTS: &str = include_str!("upgrade/nats-server.conf");
@@ -57,6 +61,11 @@ struct Plan {
     notes: Vec<String>,
     /// Whether the policy is in a bucket.
     bucket: bool,
+    /// The policy, where it is in a directory and valid: the server's configuration has lines for its
+    /// streams.
+    policy: Option<Policy>,
+    /// Whether accounts are new.
+    moves: bool,
 }
 
 impl Upgrade {
@@ -94,11 +103,18 @@ impl Plan {
             .parse()
             .map_err(|e: toml::de::Error| wrong(&dir.join("solewriter.toml"), &e.message()))?;
         let set = |name: &str, key: &str| table.get(name).is_some_and(|t| t.get(key).is_some());
+        let directory = table.get("policy").and_then(|t| t.get("directory")?.as_str());
+        let policy = directory.and_then(|policy| {
+            let files = Directory::new(dir.join(policy)).read().ok()?;
+            Some(validate(&files).ok()?.policy)
+        });
         let mut plan = Self {
             changes: Vec::new(),
             seed: None,
             notes: Vec::new(),
             bucket: set("policy", "bucket"),
+            policy,
+            moves: false,
             dir,
         };
         plan.server(&server);
@@ -143,16 +159,30 @@ impl Plan {
 
     /// nats-server's configuration, which people change: what they changed is told.
     fn server(&mut self, text: &str) {
-        if text == SERVER_CONFIG {
+        let wanted = passes::in_config(SERVER_CONFIG, self.policy.as_ref());
+        if text == wanted {
             return;
         }
         let old = changed(FOUR_ACCOUNTS, text);
-        let new = changed(SERVER_CONFIG, text);
+        let new = changed(&wanted, text);
         if new.len() < old.len() {
-            self.notes.push(format!(
-                "nats-server.conf: as this version writes it, except for your own changes:\n{}",
-                shown(&new)
-            ));
+            let with_lines = passes::in_config(text, self.policy.as_ref());
+            let missing = changed(text, &with_lines);
+            let own = changed(&wanted, &with_lines);
+            if !missing.is_empty() {
+                let why = format!(
+                    "it lacks what streams, consumers and object stores need to pass between STATE \
+                     and APP\n{}",
+                    shown(&missing)
+                );
+                self.changes.push(Change { name: "nats-server.conf", why, text: with_lines });
+            }
+            if !own.is_empty() {
+                self.notes.push(format!(
+                    "nats-server.conf: as this version writes it, except for your own changes:\n{}",
+                    shown(&own)
+                ));
+            }
             return;
         }
         let mut why = "it has four accounts, and now there are eight:\n\
@@ -172,7 +202,8 @@ impl Plan {
                 shown(&old)
             );
         }
-        self.changes.push(Change { name: "nats-server.conf", why, text: SERVER_CONFIG.to_owned() });
+        self.moves = true;
+        self.changes.push(Change { name: "nats-server.conf", why, text: wanted });
     }
 
     /// The public key of the audit streams' admin, who may have to be made.
@@ -257,11 +288,19 @@ impl Plan {
             let name = quoted(name);
             let _ = write!(moves, "\nmv {name} {old} && mv {new} {name}");
         }
-        let restarts = self.changes.iter().any(|change| change.name == "nats-server.conf");
+        let reloads = self.changes.iter().any(|change| change.name == "nats-server.conf");
         if !self.changes.is_empty() {
             steps.push(format!("Replace the old files by the new ones:{moves}"));
         }
-        if restarts {
+        if reloads && !self.moves {
+            steps.push(
+                "Copy nats-server.conf to each machine that runs a nats-server, and reload the \
+                 servers, one\nafter the other (nats-server --signal reload). Their clients connect \
+                 again by themselves."
+                    .to_owned(),
+            );
+        }
+        if self.moves {
             steps.push(
                 "Copy nats-server.conf, and AUDIT_ADMIN_KEY in deployment.conf, to each machine \
                  that\nruns a nats-server, and restart every server: a reload does not take a \
@@ -288,7 +327,7 @@ impl Plan {
              solewriter serve -c {settings}"
         ));
         steps.push(format!("Check the deployment:\nsolewriter doctor -c {settings}"));
-        if restarts {
+        if self.moves {
             steps.push(
                 "Left over, until you remove it: the stream AUDIT_EVENTS in STATE, with the \
                  events\nuntil now. Nothing is added to it any more (the admin may delete it)"

@@ -5,63 +5,40 @@ use std::collections::BTreeMap;
 use super::Report;
 use super::look::{MOST_ACCOUNTS, without};
 use super::seen::{AccountOn, Blind, Connection, Export, Import, Role, Seen, SeenLogin};
+use crate::passes::{self, Pass};
 use solewriter_core::callout::issue::ConnectionName;
 use solewriter_types::subject::Pattern;
 
-/// What passes between the account of the buckets and the services: exported there, and imported
-/// under the same subjects.
-const PASSES: [(&str, &str, &str); 4] = [
-    ("service", "$KV.>", "writes"),
-    ("service", "$JS.API.>", "reads"),
-    ("service", "$JS.FC.>", "flow control of watches"),
-    ("stream", "_INBOX.>", "answers and watches"),
-];
-
-/// What passes where the policy has object stores, and where it has consumers.
-const OF_STORES: &str = "$O.>";
-const OF_CONSUMERS: &str = "$JS.ACK.>";
-
-/// What must pass by the policy besides [`PASSES`], each as a service, and what fails otherwise.
-fn declared(seen: &Seen) -> Vec<(String, String)> {
-    let Ok(policy) = &seen.policy else { return Vec::new() };
-    let mut passes = Vec::new();
-    if !policy.stores().is_empty() {
-        passes.push((OF_STORES.to_owned(), "puts of objects".to_owned()));
+/// What must pass between the account of the buckets and those of services.
+fn needed(seen: &Seen) -> Vec<Pass> {
+    let mut needed = passes::of_buckets().to_vec();
+    if let Ok(policy) = &seen.policy {
+        needed.extend(passes::declared(policy));
     }
-    if policy.streams().iter().any(|stream| !stream.consumers.is_empty()) {
-        passes.push((OF_CONSUMERS.to_owned(), "acknowledgements of consumers".to_owned()));
-    }
-    for stream in policy.streams() {
-        let what = format!("acknowledgements of what stream {} keeps", stream.name);
-        passes.extend(stream.subjects.iter().map(|s| (s.to_string(), what.clone())));
-    }
-    passes
+    needed
 }
 
-/// With what subject to export and import it. A literal one is interest by itself, and JetStream
-/// would publish there for anybody who has it as a reply subject.
-fn with_wildcard(subject: &str) -> String {
-    match subject.rsplit_once('.') {
-        Some((front, last)) if !subject.contains(['*', '>']) && !last.is_empty() => {
-            format!("{front}.*")
-        }
-        _ => subject.to_owned(),
+/// Whether that may pass between them. Where there is no policy to look at, no subject of a stream is
+/// called wrong.
+fn may_pass(seen: &Seen, kind: &str, subject: &str) -> bool {
+    let always = passes::of_buckets().into_iter().chain(passes::of_consumers_and_stores());
+    if always.into_iter().any(|pass| pass.kind == kind && pass.subject == subject) {
+        return true;
     }
-}
-
-/// Whether the policy is why that passes as a service: something of a declared stream, or of stores
-/// or consumers. Where there is no policy to look at, nothing of the kind is called wrong.
-fn is_declared(seen: &Seen, kind: &str, subject: &str) -> bool {
-    let is_plain = !subject.starts_with(['$', '_', '*', '>']);
-    if kind != "service" || !(is_plain || [OF_STORES, OF_CONSUMERS].contains(&subject)) {
+    if kind != "service" || subject.starts_with(['$', '_', '*', '>']) {
         return false;
     }
-    seen.policy.is_err()
-        || declared(seen).iter().any(|(s, _)| within(s, subject) || within(subject, s))
+    let Ok(policy) = &seen.policy else { return true };
+    passes::declared(policy)
+        .iter()
+        .any(|pass| within(&pass.subject, subject) || within(subject, &pass.subject))
 }
 
 /// What the callout's account exports: what an instance says of itself, for who pushes the policy.
 const BEATS: (&str, &str) = ("stream", "solewriter.instance.*");
+
+/// The requests of JetStream's API.
+const JETSTREAM: &str = "$JS.API.>";
 
 /// What the callout's account imports of the buckets': whose consumers there are, and ending them.
 const SWEEPS: [&str; 3] =
@@ -78,7 +55,7 @@ const ASKS: [&str; 6] = [
 ];
 
 /// What may pass besides: audit events, which the policy and solewriter itself send there.
-const MAY_PASS: &str = "audit.events.>";
+const EVENTS: &str = "audit.events.>";
 
 /// What any client can do where JetStream is in its own account, as docs/attacks.md names it.
 pub const OPEN: [(&str, &str); 6] = [
@@ -276,7 +253,7 @@ fn jetstream(seen: &Seen, state: &str, accounts: &[AccountOn], report: &mut Repo
 /// The server's own imports, which every account has.
 fn is_of_the_server(import: &Import) -> bool {
     import.subject.starts_with("$SYS.")
-        || (import.subject == "$JS.API.>" && import.local_subject == import.subject)
+        || (import.subject == JETSTREAM && import.local_subject == import.subject)
 }
 
 fn within(subject: &str, pattern: &str) -> bool {
@@ -306,37 +283,28 @@ fn exports(seen: &Seen, state: &str, accounts: &[AccountOn], report: &mut Report
         if account.name != state {
             continue;
         }
-        let has = |kind: &str, subject: &str| {
-            account.exports.iter().any(|e| e.kind == kind && e.subject == subject)
-        };
-        for (kind, subject, what) in PASSES {
-            if !has(kind, subject) {
+        let services: Vec<&str> = seen.settings.accounts.iter().map(|a| &**a).collect();
+        for pass in needed(seen) {
+            let has = |e: &Export| e.kind == pass.kind && within(&pass.subject, &e.subject);
+            if !account.exports.iter().any(has) {
+                let Pass { kind, subject, what, .. } = &pass;
+                // Who sweeps consumers asks JetStream, too.
+                let asks = callout(seen).filter(|_| subject == JETSTREAM);
+                let to: Vec<&str> = services.iter().copied().chain(asks).collect();
                 once.problem(
                     server,
                     format!(
                         "{state} does not export the {kind} `{subject}`: {what} fail as timeouts"
                     ),
-                    format!("add {{ {kind}: \"{subject}\" }} to the exports of account {state}"),
-                );
-            }
-        }
-        for (subject, what) in declared(seen) {
-            let has = |e: &Export| e.kind == "service" && within(&subject, &e.subject);
-            if !account.exports.iter().any(has) {
-                let wide = with_wildcard(&subject);
-                once.problem(
-                    server,
                     format!(
-                        "{state} does not export the service `{subject}`: {what} fail as timeouts"
+                        "add {} to the exports of account {state}, and reload the server",
+                        pass.export(&to)
                     ),
-                    format!("add {{ service: \"{wide}\" }} to the exports of account {state}"),
                 );
             }
         }
         for Export { subject, kind } in &account.exports {
-            let known = PASSES.iter().any(|(k, s, _)| k == kind && s == subject)
-                || is_declared(seen, kind, subject);
-            if !known && !within(subject, MAY_PASS) {
+            if !may_pass(seen, kind, subject) && !within(subject, EVENTS) {
                 once.problem(
                     server,
                     format!("{state} exports the {kind} `{subject}` too, which no client needs"),
@@ -380,33 +348,22 @@ fn imports(seen: &Seen, state: &str, accounts: &[AccountOn], report: &mut Report
         let AccountOn { server, name, imports, .. } = account;
         let from_state: Vec<&Import> = imports.iter().filter(|i| i.account == state).collect();
         if serves(seen, name) {
-            for (kind, subject, what) in PASSES {
+            for pass in needed(seen) {
                 let has = |i: &&Import| {
-                    i.kind == kind && i.subject == subject && i.local_subject == subject
+                    i.kind == pass.kind
+                        && i.local_subject == i.subject
+                        && within(&pass.subject, &i.subject)
                 };
                 if !from_state.iter().any(has) {
+                    let Pass { kind, subject, what, .. } = &pass;
                     once.problem(
                         server,
                         format!("{name} does not import the {kind} `{subject}` of {state}: {what} fail as timeouts"),
-                        format!("add {{ {kind}: {{ account: {state}, subject: \"{subject}\" }} }} to the imports of account {name}"),
+                        format!("add {} to the imports of account {name}, and reload the server", pass.import(state)),
                     );
                 }
             }
-            for (subject, what) in declared(seen) {
-                let has = |i: &&Import| {
-                    i.kind == "service"
-                        && i.local_subject == i.subject
-                        && within(&subject, &i.subject)
-                };
-                if !from_state.iter().any(has) {
-                    let wide = with_wildcard(&subject);
-                    once.problem(
-                        server,
-                        format!("{name} does not import the service `{subject}` of {state}: {what} fail as timeouts"),
-                        format!("add {{ service: {{ account: {state}, subject: \"{wide}\" }} }} to the imports of account {name}"),
-                    );
-                }
-            }
+            twice(server, name, &from_state, &mut once);
             let others = imports
                 .iter()
                 .filter(|i| i.account != state && Some(i.account.as_str()) == callout(seen));
@@ -424,10 +381,9 @@ fn imports(seen: &Seen, state: &str, accounts: &[AccountOn], report: &mut Report
         for import in from_state {
             let known = serves(seen, name)
                 && import.subject == import.local_subject
-                && (PASSES.iter().any(|(k, s, _)| *k == import.kind && import.subject == *s)
-                    || is_declared(seen, &import.kind, &import.subject));
+                && may_pass(seen, &import.kind, &import.subject);
             // solewriter asks the stream of events for the last one of its own.
-            let events = within(&import.subject, MAY_PASS)
+            let events = within(&import.subject, EVENTS)
                 || (import.subject.starts_with("$JS.API.DIRECT.GET.")
                     && import.subject.contains(".audit.events."));
             let sweeps = Some(name.as_str()) == callout(seen)
@@ -457,12 +413,35 @@ fn imports(seen: &Seen, state: &str, accounts: &[AccountOn], report: &mut Report
     }
 }
 
+/// Imports from the account of the buckets that have a subject in common: the server passes what is
+/// published there once for each, and each is stored.
+fn twice<'a>(server: &'a str, name: &str, from_state: &[&Import], once: &mut Once<'a>) {
+    let services: Vec<(&str, Pattern)> = from_state
+        .iter()
+        .filter(|import| import.kind == "service")
+        .filter_map(|i| Some((i.local_subject.as_str(), Pattern::parse(&i.local_subject).ok()?)))
+        .collect();
+    for (at, (subject, pattern)) in services.iter().enumerate() {
+        let others = services.iter().skip(at.saturating_add(1));
+        for (other, _) in others.filter(|(_, other)| pattern.overlaps(other)) {
+            once.problem(
+                server,
+                format!(
+                    "{name} imports `{subject}` and `{other}`, which have subjects in common: what \
+                     is published there is stored twice"
+                ),
+                format!("remove one of them from the imports of account {name}"),
+            );
+        }
+    }
+}
+
 /// What services import of the audit streams' account: each as what, and under what name there.
 fn audit_passes(seen: &Seen) -> [(&'static str, &'static str, String); 4] {
     let streams = &seen.settings.audit_streams;
     [
         ("service", "audit.services.>", "audit.events.>".to_owned()),
-        ("service", "$JS.API.>", format!("{}.>", streams.api())),
+        ("service", JETSTREAM, format!("{}.>", streams.api())),
         ("service", "$JS.FC.>", String::new()),
         ("stream", "_INBOX.>", "_INBOX.>".to_owned()),
     ]
@@ -544,7 +523,7 @@ fn of_the_system<'a>(seen: &Seen, accounts: &'a [AccountOn], once: &mut Once<'a>
         |name: &str| accounts.iter().any(|account| account.is_system && account.name == name);
     for AccountOn { server, name, imports, .. } in accounts.iter().filter(|a| !a.is_system) {
         for import in imports.iter().filter(|i| is_system(&i.account)) {
-            let by_itself = import.subject == "$JS.API.>"
+            let by_itself = import.subject == JETSTREAM
                 || ["ACCOUNT", "USER"]
                     .iter()
                     .any(|what| import.subject.starts_with(&format!("$SYS.REQ.{what}.{name}.")));

@@ -299,7 +299,7 @@ async fn account(connected: &Connected, system: &System<'_>) -> Look<String> {
     }
     // The others may not ask, and the attempt would be logged as a violation.
     let may_ask = matches!(connected.user.role, Role::Admin | Role::AuditAdmin);
-    let told = if may_ask { greeting::account(client).await } else { None };
+    let told = if may_ask { connect::account(client).await } else { None };
     told.ok_or_else(|| without(Role::System))
 }
 

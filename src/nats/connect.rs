@@ -67,6 +67,14 @@ pub enum BrokerError {
     },
 }
 
+/// The account that a client is in, if it may ask.
+pub async fn account(client: &Client) -> Option<String> {
+    let asked = client.request("$SYS.REQ.USER.INFO", "".into());
+    let answer = timeout(Duration::from_secs(2), asked).await.ok()?.ok()?;
+    let answer: serde_json::Value = serde_json::from_slice(&answer.payload).ok()?;
+    Some(answer.pointer("/data/account")?.as_str()?.to_owned())
+}
+
 /// Options for a connection of that login, with an inbox of our own users.
 ///
 /// # Errors

@@ -136,6 +136,8 @@ fn in_one_account() -> Prepared {
         .with_server("{ service: { account: STATE, subject: \"$KV.>\" } }", "")
         .with_server("{ service: { account: STATE, subject: \"$JS.API.>\" } }", "")
         .with_server("{ service: { account: STATE, subject: \"$JS.FC.>\" } }", "")
+        .with_server("{ service: { account: STATE, subject: \"$JS.ACK.>\" } }", "")
+        .with_server("{ service: { account: STATE, subject: \"$O.>\" } }", "")
         .with_server("{ stream: { account: STATE, subject: \"_INBOX.>\" } }", "")
 }
 

@@ -8,8 +8,11 @@ use async_nats::jetstream::{self, kv, stream};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use serde_json::{Value, json};
 use solewriter::audit::stream as audit;
+use solewriter::passes;
 use solewriter::scaffold::{self, Scaffold};
+use solewriter_core::diagnostics::SourceFile;
 use solewriter_core::keys::{Seed, Signer, User};
+use solewriter_core::policy::validate::validate;
 use solewriter_sandbox::{Server, fetch, free_ports};
 use solewriter_types::audit_event::{DEFAULT_SERVICES_STREAM, DEFAULT_STREAM};
 use solewriter_types::kv_operation::Act;
@@ -177,6 +180,41 @@ pub fn edit(file: &Path, from: &str, to: &str) {
     std::fs::write(file, text.replace(from, to)).unwrap();
 }
 
+fn policy_text(files: &scaffold::Deployment, policy: &str) -> String {
+    let mut text = policy.to_owned();
+    while let Some((_, rest)) = text.split_once("\"{") {
+        let name = rest.split_once("}\"").unwrap().0.to_owned();
+        let key = service(files, &name).key();
+        text = text.replace(&format!("\"{{{name}}}\""), &format!("\"{key}\""));
+    }
+    text
+}
+
+fn service(files: &scaffold::Deployment, name: &str) -> Service {
+    let seed_file = files.seed_file(&format!("test-{name}"));
+    if !seed_file.exists() {
+        std::fs::write(&seed_file, Seed::<User>::generate().expose()).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(&seed_file, mode).unwrap();
+    }
+    let seed = Seed::parse(&std::fs::read_to_string(&seed_file).unwrap()).unwrap();
+    Service { name: name.to_owned(), seed, seed_file }
+}
+
+/// The server's configuration gets the lines that the policy's streams need, as `init` writes them.
+fn write_passes(files: &scaffold::Deployment, policy: &str) {
+    let text = policy_text(files, policy);
+    let buckets = SourceFile::new("buckets.toml", read(&files.policy().join("buckets.toml")));
+    // What is no policy has no streams.
+    let Ok(valid) = validate(&[buckets, SourceFile::new("test.toml", text)]) else { return };
+    if passes::declared(&valid.policy).is_empty() {
+        return;
+    }
+    let config = files.server_config();
+    let with_lines = passes::in_config(&read(&config), Some(&valid.policy));
+    std::fs::write(config, with_lines).unwrap();
+}
+
 impl Prepared {
     /// What `solewriter init` writes, for ports that the system picks, and without a policy.
     pub fn new() -> Self {
@@ -192,6 +230,8 @@ impl Prepared {
         std::fs::rename(files.policy().join("services.toml"), dir.path().join("sample.toml"))
             .unwrap();
         std::fs::write(files.policy().join("buckets.toml"), BUCKETS).unwrap();
+        // Without the streams of the sample policy.
+        std::fs::write(files.server_config(), scaffold::SERVER_CONFIG).unwrap();
         Self { files, dir }
     }
 
@@ -233,6 +273,7 @@ impl Prepared {
     pub async fn start_broker(self, version: &'static str, policy: &str) -> Deployment {
         let binary = binary(version).await;
         let Self { files, dir } = self;
+        write_passes(&files, policy);
         let server = Server::start(&binary, &files.server_config(), dir.path()).await.unwrap();
         let deployment =
             Deployment { server, peers: Vec::new(), files, instances: Vec::new(), dir };
@@ -253,6 +294,7 @@ impl Prepared {
     ) -> Deployment {
         let binaries = futures_util::future::join_all(versions.map(binary)).await;
         let Self { files, dir } = self;
+        write_passes(&files, policy);
         let ports = free_ports(NODES).unwrap();
         let routes: Vec<String> = ports.iter().map(|p| format!("nats://127.0.0.1:{p}")).collect();
         let mut nodes = Vec::new();
@@ -337,25 +379,12 @@ impl Deployment {
 
     /// The policy's text with keys for names.
     pub fn policy_text(&self, policy: &str) -> String {
-        let mut text = policy.to_owned();
-        while let Some((_, rest)) = text.split_once("\"{") {
-            let name = rest.split_once("}\"").unwrap().0.to_owned();
-            let key = self.service(&name).key();
-            text = text.replace(&format!("\"{{{name}}}\""), &format!("\"{key}\""));
-        }
-        text
+        policy_text(&self.files, policy)
     }
 
     /// A service's identity; made on first use.
     pub fn service(&self, name: &str) -> Service {
-        let seed_file = self.files.seed_file(&format!("test-{name}"));
-        if !seed_file.exists() {
-            std::fs::write(&seed_file, Seed::<User>::generate().expose()).unwrap();
-            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
-            std::fs::set_permissions(&seed_file, mode).unwrap();
-        }
-        let seed = Seed::parse(&std::fs::read_to_string(&seed_file).unwrap()).unwrap();
-        Service { name: name.to_owned(), seed, seed_file }
+        service(&self.files, name)
     }
 
     /// The server's address.

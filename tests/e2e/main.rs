@@ -76,6 +76,7 @@ mod messaging;
 mod operations;
 mod outages;
 mod overload;
+mod passes;
 mod policy;
 mod protocol;
 mod raw;

@@ -48,19 +48,7 @@ consumes = ["EVENTS/billing"]
 
 /// A deployment whose services reach the stream; the admin made it, with its consumers.
 async fn start(version: &'static str, more: &str) -> Deployment {
-    let exports = r#"{ service: "$JS.ACK.>", accounts: [ APP ] }
-      { service: "$O.>", accounts: [ APP ] }
-      { service: "events.>", accounts: [ APP ] }"#;
-    let imports = r#"{ service: { account: STATE, subject: "$JS.ACK.>" } }
-      { service: { account: STATE, subject: "$O.>" } }
-      { service: { account: STATE, subject: "events.>" } }"#;
-    let (export, import) = (
-        r#"{ service: "$JS.FC.>", accounts: [ APP ] }"#,
-        r#"{ service: { account: STATE, subject: "$JS.FC.>" } }"#,
-    );
     let deployment = Prepared::new()
-        .with_server(export, &format!("{export}\n      {exports}"))
-        .with_server(import, &format!("{import}\n      {imports}"))
         .with_server("system_account: SYS", &format!("{more}\nsystem_account: SYS"))
         .start(version, EVENTS)
         .await;
@@ -377,30 +365,4 @@ async fn a_watch_of_a_store_ends_with_the_right_to_read_it(version: &'static str
     assert_eq!(seen, (&json!("OBJ_invoices"), &json!("archive"), &json!("lost")), "{deleted}");
     eventually("the reader's to end", async || (consumers().await == ["invoices"]).then_some(()))
         .await;
-}
-
-on_every_server!(doctor_finds_what_streams_need_in_place);
-/// With the imports of `docs/policy.md` nothing is wrong; without them each is named.
-async fn doctor_finds_what_streams_need_in_place(version: &'static str) {
-    let places = async |deployment: &Deployment| {
-        let ran = deployment.tool(&["doctor", "--format", "json"]).await;
-        let of_accounts = |f: &&Value| f["check"] == "imports" || f["check"] == "exports";
-        let report = ran.json();
-        let findings = report["findings"].as_array().unwrap().iter().filter(of_accounts);
-        let findings = findings.filter(|f| f["outcome"] == "problem");
-        findings.map(|f| f["found"].as_str().unwrap().to_owned()).collect::<Vec<_>>().join("\n")
-    };
-    let deployment = start(version, "").await;
-    assert_eq!(places(&deployment).await, "");
-    let deployment = Deployment::start(version, EVENTS).await;
-    let missing = places(&deployment).await;
-    for subject in ["$JS.ACK.>", "$O.>", "events.>"] {
-        let lines = [
-            format!("STATE does not export the service `{subject}`"),
-            format!("APP does not import the service `{subject}` of STATE"),
-        ];
-        for line in lines {
-            assert!(missing.contains(&line), "{line}: {missing}");
-        }
-    }
 }

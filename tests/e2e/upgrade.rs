@@ -11,7 +11,7 @@ use solewriter_types::keyspace::BucketName;
 use tokio::process::Command;
 
 use super::bucket;
-use super::deployment::{Deployment, Prepared, Ran, edit, read};
+use super::deployment::{DEADLINE, Deployment, Prepared, Ran, edit, read};
 use super::raw::Raw;
 
 /// What `init` wrote while there were four accounts.
@@ -63,6 +63,14 @@ async fn problems(deployment: &Deployment) -> Vec<(String, String)> {
 /// Does what was printed, line for line, in the order in which it was.
 async fn follow(deployment: &mut Deployment, steps: &str) {
     for line in steps.lines() {
+        if line.contains("reload the servers") {
+            deployment.server.reload().unwrap();
+            deployment
+                .server
+                .wait_for_log("Reloaded server configuration", DEADLINE)
+                .await
+                .unwrap();
+        }
         if line.contains("restart every server") {
             deployment.server.restart().await.unwrap();
         }
@@ -155,6 +163,49 @@ const POLICY_OF_A_DIRECTORY: &str = r#"
 [service.orders]
 nkeys = ["{orders}"]
 owns = ["orders"]
+"#;
+
+on_every_server!(a_deployment_of_before_streams_gets_their_lines);
+/// The new file is the old one, own changes and all, with what the policy's streams need.
+async fn a_deployment_of_before_streams_gets_their_lines(version: &'static str) {
+    let policy = format!("{POLICY_OF_A_DIRECTORY}{STREAM}");
+    let mut deployment = Prepared::new().start(version, &policy).await;
+    deployment.instances.clear();
+    let config = deployment.files.server_config();
+    edit(&config, "  timeout: 10\n", "  timeout: 20\n");
+    let with_lines = read(&config);
+    let of_streams =
+        |line: &&str| !["$JS.ACK.>", "$O.>", "\"events.>"].iter().any(|s| line.contains(s));
+    let before: Vec<&str> = with_lines.lines().filter(of_streams).collect();
+    std::fs::write(&config, before.join("\n") + "\n").unwrap();
+    deployment.server.restart().await.unwrap();
+    let ran = upgrade(&deployment, &[]).await;
+    assert_eq!((ran.code, ran.err.as_str()), (1, ""), "{ran:?}");
+    let told = "nats-server.conf: it lacks what streams, consumers and object stores need to pass \
+                between STATE and APP\n\
+                \x20 + { service: \"$JS.ACK.>\", accounts: [ APP ] }\n\
+                \x20 + { service: \"$O.>\", accounts: [ APP ] }\n\
+                \x20 + { service: \"events.>\", accounts: [ APP ] }\n\
+                \x20 + { service: { account: STATE, subject: \"$JS.ACK.>\" } }\n\
+                \x20 + { service: { account: STATE, subject: \"$O.>\" } }\n\
+                \x20 + { service: { account: STATE, subject: \"events.>\" } }\n\n\
+                nats-server.conf: as this version writes it, except for your own changes:\n\
+                \x20 + timeout: 20\n  - timeout: 10\n";
+    assert!(ran.out.starts_with(told), "{}", ran.out);
+    follow(&mut deployment, &ran.out).await;
+    assert_eq!(read(&config), with_lines);
+    let applied = deployment.tool(&["state", "apply", "--yes"]).await;
+    assert_eq!(applied.code, 0, "{applied:?}");
+    assert_eq!(problems(&deployment).await, []);
+    let again = upgrade(&deployment, &[]).await;
+    assert!(again.code == 0 && again.out.ends_with("nothing to change\n"), "{again:?}");
+}
+
+const STREAM: &str = r#"
+[stream.EVENTS]
+subjects = ["events.>"]
+
+[stream.EVENTS.consumer.all]
 "#;
 
 on_every_server!(what_is_there_stays);

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::super::seen::{Address, Blind, Entry, Info, Look};
 use crate::nats::Tls;
+use crate::nats::connect::account;
 use solewriter_core::keys::{Seed, User};
 
 /// How long a server may take to greet.
@@ -125,14 +126,6 @@ async fn told(client: &Client) -> Option<String> {
         }
         sleep(Duration::from_secs(1)).await;
     }
-}
-
-/// The account that a client is in, if it may ask.
-pub async fn account(client: &Client) -> Option<String> {
-    let asked = client.request("$SYS.REQ.USER.INFO", "".into());
-    let answer = timeout(Duration::from_secs(2), asked).await.ok()?.ok()?;
-    let answer: serde_json::Value = serde_json::from_slice(&answer.payload).ok()?;
-    Some(answer.pointer("/data/account")?.as_str()?.to_owned())
 }
 
 /// A key that nobody has.

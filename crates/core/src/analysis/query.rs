@@ -477,11 +477,7 @@ fn all_of(grant: &Grant, needed: Vec<(Side, Pattern)>, telling: &str) -> Answer 
     if needed.is_empty() {
         return nothing();
     }
-    let (publishes, subscribes) = signed(grant);
-    let reach = |side, wanted: &Pattern| {
-        let signed = if side == Side::Publish { publishes } else { subscribes };
-        undenied(signed, wanted, covered(grant, side, wanted))
-    };
+    let reach = |side, wanted: &Pattern| covered(grant, side, wanted);
     let all = needed.iter().all(|(side, wanted)| reach(*side, wanted) == Reach::All);
     let of_publish = needed.into_iter().filter(|(side, _)| *side == Side::Publish);
     let told: Vec<Pattern> =
