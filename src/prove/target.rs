@@ -2,7 +2,14 @@
 
 use serde_json::{Value, json};
 
-use super::testbed::{DURABLE, MADE_BY, PULL, WATCH};
+/// The description of every stream that is made for attacks, or by one, by which it can be told.
+pub const MADE_BY: &str = "made by solewriter for its attacks on itself; may be deleted";
+/// The consumer that the victim watches with; its name is known to the attacker.
+pub const WATCH: &str = "watch";
+/// A consumer that the victim pulls from.
+pub const PULL: &str = "pull";
+/// The same, but durable.
+pub const DURABLE: &str = "durable";
 
 /// What of the victim's is under attack. Each is kept by one stream. In every text, `{victim}`
 /// stands for its name, and `{mine}` for the name of the attacker's own.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
-use super::target::Target;
+use super::target::{DURABLE, MADE_BY, PULL, Target, WATCH};
 use super::{Attack, Step};
 use crate::nats::raw_client::{DEADLINE, RawLogin, TlsServer, Wire, WireError};
 
@@ -72,17 +72,9 @@ pub struct Testbed {
     pub control_bucket: Value,
 }
 
-/// The description of every stream that is made for attacks, or by one, by which it can be told.
-pub const MADE_BY: &str = "made by solewriter for its attacks on itself; may be deleted";
 /// Where the admin's answers come: below what no service may be named, because inboxes pass into
 /// the account of the services.
 const ADMIN_INBOX: &str = "_INBOX.solewriter.prove";
-/// The consumer that the victim watches with; its name is known to the attacker.
-pub const WATCH: &str = "watch";
-/// A consumer that the victim pulls from.
-pub const PULL: &str = "pull";
-/// The same, but durable.
-pub const DURABLE: &str = "durable";
 
 /// Everybody's connections during one attack.
 pub(super) struct Cast {

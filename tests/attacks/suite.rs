@@ -171,7 +171,7 @@ fn with_streams(mut prepared: Prepared) -> Prepared {
             "{ service: { account: STATE, subject: \"SUBJECT\" } }",
         ),
     ] {
-        let subjects = ["$JS.ACK.>", "$O.>", "log.>", "work.>", "both.>"];
+        let subjects = ["log.>", "work.>", "both.>"];
         let lines = subjects.map(|subject| more.replace("SUBJECT", subject));
         prepared = prepared.with_server(line, &format!("{line}\n      {}", lines.join("\n      ")));
     }

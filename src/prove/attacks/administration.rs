@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::super::{Attack, Control, Effect, Ending, Family, Step, Who, ask, send};
 use super::{NEVER, NOT_GRANTED};
-use crate::prove::testbed::MADE_BY;
+use crate::prove::target::MADE_BY;
 
 /// Why a request is refused that some client libraries need for object stores.
 const STORES: &str = "granted to users of object stores alone";
