@@ -30,6 +30,7 @@ pub fn families() -> Vec<Family> {
         reading::others(),
         streams::writing(),
         streams::consumers(),
+        streams::replays(),
         streams::shared(),
         streams::stores(),
         found::family(),

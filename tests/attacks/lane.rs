@@ -104,11 +104,12 @@ answers = ["svc.plain{lane}"]
             continue;
         }
         let (mut owns, mut reads, mut publishes) = (String::new(), String::new(), String::new());
-        let mut found_as = String::new();
+        let (mut found_as, mut replays) = (String::new(), String::new());
         match who {
             Who::Neighbour => found_as = format!("\"{me}\""),
             Who::Reader => reads = format!("\"victim{lane}\", \"store:victim{lane}\""),
             Who::PartReader => {
+                replays = format!("\"log-victim{lane}/log.victim{lane}.open.>\"");
                 reads = format!("\"victim{lane}/open.>\", \"victim{lane}/*.shown\"");
             }
             Who::Sharer => {
@@ -131,6 +132,7 @@ reads = [{reads}]
 consumes = ["log-of-{me}/durable"]
 publishes = ["events.{me}.>", "log.of-{me}.>"{publishes}]
 found_as = [{found_as}]
+replays = [{replays}]
 calls = ["svc.plain{lane}", "svc.deputy{lane}"]
 "#
         );

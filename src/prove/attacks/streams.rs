@@ -331,6 +331,131 @@ pub(super) fn consumers() -> Family {
     }
 }
 
+/// A replayer of other subjects asks for what is not its own.
+fn replay(
+    id: &'static str,
+    title: &'static str,
+    subject: &'static str,
+    body: &Value,
+    effect: Effect,
+) -> Attack {
+    Attack { who: Who::PartReader, ..request(Target::Stream, id, title, subject, body, effect) }
+}
+
+pub(super) fn replays() -> Family {
+    let denied = "each declared consumer is denied by its name";
+    let filter = "`replays` is bounded by the subject in the request";
+    let secret = Effect::Learns("{secret}");
+    let create = |filter: &str| {
+        json!({"stream_name": "log-{victim}", "config": {"name": "own", "ack_policy": "none",
+            "filter_subject": filter, "deliver_subject": "_INBOX.{me}.read",
+            "inactive_threshold": 60_000_000_000_u64}})
+    };
+    let turned = json!({"stream_name": "log-{victim}", "config": {"name": "durable",
+        "durable_name": "durable", "deliver_policy": "all", "ack_policy": "explicit",
+        "description": "turned", "filter_subject": "log.{victim}.open.>", "mem_storage": true}});
+    let last = json!({"last_by_subj": "log.{victim}.new"});
+    let whole = "$JS.API.CONSUMER.CREATE.log-{victim}.own";
+    let direct = "$JS.API.DIRECT.GET.log-{victim}";
+    Family {
+        title: "Replays of a part of a stream",
+        about: "The part reader `replays` what is below `open` in the victim's stream: it makes \
+                consumers under any name, with that filter.",
+        attacks: vec![
+            replay(
+                "replay-filter",
+                "A consumer for a subject that is not its own",
+                "$JS.API.CONSUMER.CREATE.log-{victim}.own.log.{victim}.new",
+                &create("log.{victim}.new"),
+                secret,
+            )
+            .first(listen("_INBOX.{me}.read"))
+            .closed(Ending::Refused, filter),
+            replay(
+                "replay-body",
+                "A consumer with its own filter in the subject, and another one in the body",
+                "$JS.API.CONSUMER.CREATE.log-{victim}.own.log.{victim}.open.>",
+                &create("log.{victim}.new"),
+                secret,
+            )
+            .first(listen("_INBOX.{me}.read"))
+            .closed(Ending::Rejected, "the server holds the filter in the body against the subject")
+            .control(Control::Instead(
+                ask(whole).body(&create("log.{victim}.new").to_string()),
+                whole.to_owned(),
+            )),
+            replay("replay-no-filter", "A consumer without a filter", whole, &create(""), secret)
+                .first(listen("_INBOX.{me}.read"))
+                .closed(Ending::Refused, filter),
+            replay(
+                "replay-direct",
+                "The last message of a subject that is not its own",
+                "$JS.API.DIRECT.GET.log-{victim}.log.{victim}.new",
+                &Value::Null,
+                secret,
+            )
+            .closed(Ending::Refused, filter),
+            replay(
+                "replay-direct-body",
+                "The same, with a subject of its own in the request and another one in the body",
+                "$JS.API.DIRECT.GET.log-{victim}.log.{victim}.open.x",
+                &last,
+                secret,
+            )
+            .closed(Ending::Rejected, "the server takes no body there")
+            .control(Control::Instead(ask(direct).body(&last.to_string()), direct.to_owned())),
+            replay(
+                "replay-create-over",
+                "The victim's durable consumer, made anew with its own filter",
+                "$JS.API.CONSUMER.CREATE.log-{victim}.durable.log.{victim}.open.>",
+                &turned,
+                Effect::Consumer,
+            )
+            .closed(Ending::Refused, denied),
+            replay(
+                "replay-delete",
+                "The victim's durable consumer, deleted",
+                "$JS.API.CONSUMER.DELETE.log-{victim}.durable",
+                &Value::Null,
+                Effect::Consumer,
+            )
+            .closed(Ending::Refused, denied),
+            replay(
+                "replay-next",
+                "The next message of the victim's durable consumer",
+                "$JS.API.CONSUMER.MSG.NEXT.log-{victim}.durable",
+                &Value::Null,
+                secret,
+            )
+            .closed(Ending::Refused, denied),
+            replay(
+                "replay-info",
+                "A look at the victim's durable consumer",
+                "$JS.API.CONSUMER.INFO.log-{victim}.durable",
+                &Value::Null,
+                Effect::Answered,
+            )
+            .closed(Ending::Refused, denied),
+            replay(
+                "replay-ack",
+                "A message of the victim's durable consumer, acknowledged in its place",
+                ACK,
+                &Value::Null,
+                Effect::Consumer,
+            )
+            .closed(Ending::Refused, denied),
+            replay(
+                "replay-write",
+                "A message in the stream that it replays",
+                "log.{victim}.open.forged",
+                &Value::Null,
+                Effect::Changed,
+            )
+            .closed(Ending::Refused, NOT_GRANTED),
+        ],
+    }
+}
+
 pub(super) fn shared() -> Family {
     let own = "both.{victim}.mine.a";
     let put = |id, title, headers: &str, effect| {

@@ -218,6 +218,14 @@ fn subject(entry: &Spanned<String>, problems: &Collector) -> Option<Pattern> {
         );
     } else if grant::reaches_audit(&pattern) {
         refuse("audit-subject", "this belongs to the audit streams", "name another subject");
+    } else if !pattern.as_str().contains('.') {
+        // An import without a wildcard has interest of its own: `chain-literal` in docs/attacks.md.
+        refuse(
+            "literal-import",
+            "services reach it by an import without a wildcard, and JetStream would store there \
+             whatever it answers anybody who names it as the reply subject",
+            "give it a second token, such as \"jobs.new\"",
+        );
     } else {
         return Some(pattern);
     }
