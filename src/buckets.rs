@@ -215,6 +215,8 @@ pub struct OtherConsumer {
     pub stream: String,
     /// The consumer.
     pub consumer: String,
+    /// The services that can change, use and delete it, because they replay the stream.
+    pub replayers: Vec<String>,
 }
 
 /// A declared setting that the server does not know: most drop it, and say nothing.
@@ -297,6 +299,7 @@ impl Plan {
             self.other_consumers.extend(others.into_iter().map(|consumer| OtherConsumer {
                 stream: name.to_owned(),
                 consumer: consumer.to_owned(),
+                replayers: policy.replayers(name).map(|s| s.name.to_string()).collect(),
             }));
         }
         self

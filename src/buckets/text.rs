@@ -3,7 +3,7 @@
 use std::fmt::{self, Write as _};
 
 use super::compare::shown;
-use super::{Action, BucketPlan, Change, Class, Kind, Other, Plan};
+use super::{Action, BucketPlan, Change, Class, Kind, Other, OtherConsumer, Plan};
 
 impl fmt::Display for Plan {
     /// Every difference, a line each; what agrees in one line for each kind.
@@ -62,10 +62,18 @@ impl fmt::Display for Plan {
         if !consumers.is_empty() {
             writeln!(
                 f,
-                "consumers that are not declared, left as they are: {} (whoever may create \
-                 consumers of the stream can change them: declare each as \
+                "consumers that are not declared, left as they are: {} (declare each as \
                  [stream.NAME.consumer.NAME], or delete it)",
                 consumers.join(", ")
+            )?;
+        }
+        for other in self.other_consumers.iter().filter(|other| !other.replayers.is_empty()) {
+            let OtherConsumer { stream, consumer, replayers } = other;
+            writeln!(
+                f,
+                "  ! {stream}/{consumer} can be changed, used and deleted by who replays \
+                 {stream}: {}",
+                replayers.join(", ")
             )?;
         }
         if self.declared().next().is_none() {

@@ -280,6 +280,30 @@ fn consumers(seen: &Seen, report: &mut Report) {
     if !strangers.is_empty() {
         report.warning("consumers", strangers.join("\n"), mend);
     }
+    let mut exposed: Vec<String> = survey
+        .exposed
+        .iter()
+        .take(MOST_CONSUMERS)
+        .map(|(stream, consumer, replayers)| {
+            let consumer = words(consumer);
+            let replayers = replayers.join(", ");
+            format!(
+                "{stream}: {consumer} is not declared, so services that replay the stream can \
+                 change, use and delete it: {replayers}"
+            )
+        })
+        .collect();
+    let more = survey.exposed.len().saturating_sub(MOST_CONSUMERS);
+    if more > 0 {
+        exposed.push(format!("and {more} more"));
+    }
+    if !exposed.is_empty() {
+        report.warning(
+            "consumers",
+            exposed.join("\n"),
+            "declare each as [stream.NAME.consumer.NAME], or delete it",
+        );
+    }
     if !survey.untold.is_empty() {
         let untold: Vec<String> =
             survey.untold.iter().map(|(stream, why)| format!("{stream}: {why}")).collect();
@@ -289,7 +313,7 @@ fn consumers(seen: &Seen, report: &mut Report) {
             "ask again; the server may be busy",
         );
     }
-    if urgent.is_empty() && strangers.is_empty() && survey.untold.is_empty() {
+    if urgent.is_empty() && strangers.is_empty() && exposed.is_empty() && survey.untold.is_empty() {
         report.ok("consumers", format!("{} on {} streams", survey.kept, survey.streams));
     }
 }

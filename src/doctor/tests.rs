@@ -723,6 +723,16 @@ fn consumers_that_no_grant_covers_are_a_problem_and_strangers_a_warning() {
     warnings.retain(|(check, _)| *check == "consumers");
     assert_eq!(warnings.len(), 2, "{warnings:?}");
     assert!(warnings[0].1.ends_with("and 2 more"), "{warnings:?}");
+    seen.consumers = Ok(Ok(Survey {
+        exposed: vec![("EVENTS".to_owned(), "hand\n".to_owned(), vec!["a".into(), "b".into()])],
+        ..Survey::default()
+    }));
+    let mut warnings = with(&seen, Outcome::Warning);
+    warnings.retain(|(check, _)| *check == "consumers");
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    let said = "EVENTS: hand\\n is not declared, so services that replay the stream can change, use and \
+                delete it: a, b";
+    assert_eq!(warnings[0].1, said);
     seen.consumers = Ok(Err("nobody answers".to_owned()));
     let (check, found) = problem(&seen);
     assert!(check == "consumers" && found.contains("nobody answers"), "{found}");

@@ -2,10 +2,10 @@
 //!
 //! A consumer lives in the stream's account, and not with the connection that made it. nats-server
 //! goes on delivering to its inbox when that connection is closed, and its client may still listen
-//! there, whatever the policy says meanwhile. So the sweeper lists the consumers of every bucket and
-//! object store and of the audit streams, and deletes each that no grant in force covers; and of
-//! those that are covered, what is too much for one service. On other streams no service can make
-//! one. As with connections, it compares states: nothing is
+//! there, whatever the policy says meanwhile. So the sweeper lists the consumers of every stream,
+//! and deletes each that no grant in force covers; and of those that are covered, what is too much
+//! for one service. On streams that are neither buckets nor object stores nor for audit events, it
+//! leaves what reaches no service. As with connections, it compares states: nothing is
 //! remembered, and what outlived every instance is found like anything else.
 //!
 //! [`verdict`] decides (pure), [`listing`] asks and deletes, [`sweep`] does one round, [`sweeper`]

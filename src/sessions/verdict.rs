@@ -253,6 +253,8 @@ impl Judge<'_> {
         let words: Vec<String> = gained.iter().map(right_in_words).collect();
         let words = shortened(&words);
         match self.gained {
+            // Only what it was denied beside what it has.
+            _ if gained.is_empty() => Verdict::Current,
             _ if gained.iter().any(is_duty) => close(Cause::GainedDuty, words, Some(grant)),
             Gained::Leave => Verdict::Gained(words),
             Gained::Close => close(Cause::Gained, words, Some(grant)),

@@ -335,7 +335,16 @@ async fn what_is_not_declared_is_reported_and_left(version: &'static str) {
     }
     assert!(!planned.out.contains("passing"), "{planned:?}");
     let view = deployment.tool(&["state", "apply", "--yes", "--format", "json"]).await.json();
-    assert_eq!(view["other_consumers"], json!([{"stream": "EVENTS", "consumer": "byhand"}]));
+    assert_eq!(
+        view["other_consumers"],
+        json!([{"stream": "EVENTS", "consumer": "byhand", "replayers": []}])
+    );
+    let archive = "[service.archive]\nnkeys = []\nreplays = [\"EVENTS\"]\n";
+    deployment.write_policy(&format!("{POLICY}{archive}"));
+    let planned = deployment.tool(&["state", "plan"]).await;
+    let wanted =
+        "  ! EVENTS/byhand can be changed, used and deleted by who replays EVENTS: archive\n";
+    assert!(planned.out.contains(wanted), "{planned:?}");
     config(&client, "STREAM.INFO.OTHER", &json!({})).await;
     config(&client, "CONSUMER.INFO.EVENTS.byhand", &json!({})).await;
     // A stream that republishes to declared subjects writes past every grant.

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use async_nats::jetstream::consumer::{PullConsumer, pull};
+use async_nats::jetstream::consumer::{PullConsumer, pull, push};
 use async_nats::jetstream::{self, AckKind, object_store, stream};
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
@@ -44,6 +44,14 @@ consumes = ["EVENTS/shipping"]
 [service.billing]
 nkeys = ["{billing}"]
 consumes = ["EVENTS/billing"]
+
+[service.history]
+nkeys = ["{history}"]
+replays = ["EVENTS/events.orders.>"]
+
+[service.everything]
+nkeys = ["{everything}"]
+replays = ["EVENTS"]
 "#;
 
 /// A deployment whose services reach the stream; the admin made it, with its consumers.
@@ -57,6 +65,7 @@ async fn start(version: &'static str, more: &str) -> Deployment {
         name: "EVENTS".to_owned(),
         subjects: vec!["events.>".to_owned()],
         storage: stream::StorageType::Memory,
+        allow_direct: true,
         ..Default::default()
     };
     let events = admin.create_stream(config).await.unwrap();
@@ -225,6 +234,219 @@ async fn nobody_touches_anothers_consumer(version: &'static str) {
     billing.publish(&ack, b"").await.unwrap();
     eventually("the message to be acknowledged", async || {
         (state(&deployment, "billing").await["pending"] == 0).then_some(())
+    })
+    .await;
+}
+
+/// Three ways of async-nats, the second with so many bytes that the server asks for flow control.
+async fn replay(deployment: &Deployment, service: &str, filter: &str, count: usize) {
+    let who = deployment.service(service);
+    let (client, mut refused) = operations::connect(deployment.url(), &who).await.unwrap();
+    let context = jetstream::new(client.clone());
+    let stream = context.get_stream("EVENTS").await.unwrap();
+    let name = || Some(client.new_inbox().replace('.', "-"));
+    let filter_subject = filter.to_owned();
+    let config = pull::OrderedConfig {
+        name: name(),
+        filter_subject: filter_subject.clone(),
+        ..Default::default()
+    };
+    let mut ordered = stream.create_consumer(config).await.unwrap().messages().await.unwrap();
+    let config = push::OrderedConfig {
+        name: name(),
+        deliver_subject: client.new_inbox(),
+        filter_subject: filter_subject.clone(),
+        ..Default::default()
+    };
+    let mut pushed = stream.create_consumer(config).await.unwrap().messages().await.unwrap();
+    let config = pull::Config { name: name(), filter_subject, ..Default::default() };
+    let mut fetched = stream.create_consumer(config).await.unwrap().messages().await.unwrap();
+    for number in 0..count {
+        let next = tokio::time::timeout(DEADLINE, ordered.next()).await;
+        let one = next.expect("the ordered consumer's in time").unwrap().unwrap();
+        let next = tokio::time::timeout(DEADLINE, pushed.next()).await;
+        let two = next.expect("the push consumer's in time").unwrap().unwrap();
+        let next = tokio::time::timeout(DEADLINE, fetched.next()).await;
+        let three = next.expect("the ephemeral consumer's in time").unwrap().unwrap();
+        assert_eq!((&one.payload, &one.payload), (&two.payload, &three.payload), "{number}");
+        three.double_ack().await.unwrap();
+    }
+    let last = stream.direct_get_last_for_subject("events.orders.new").await.unwrap();
+    assert_eq!(last.payload, "4");
+    assert!(refused.try_recv().is_err(), "{service}");
+}
+
+async fn replay_in_python(deployment: &Deployment) {
+    let history = deployment.service("history");
+    let url = deployment.url().to_owned();
+    let output = tokio::task::spawn_blocking(move || {
+        let (folder, python) = python();
+        Command::new(python)
+            .arg(folder.join("replay.py"))
+            .args(["--server", &url, "--inbox", "_INBOX.history", "--seed-file"])
+            .arg(&history.seed_file)
+            .args(["EVENTS", "events.orders.>", "4"])
+            .output()
+            .unwrap()
+    })
+    .await
+    .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    let came: Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {said}"));
+    let all = ["1", "2", "3", "4"];
+    assert_eq!(came, json!({"ordered": all, "fetched": all, "last": "4"}));
+}
+
+on_every_server!(who_replays_reads_its_part_without_a_violation);
+async fn who_replays_reads_its_part_without_a_violation(version: &'static str) {
+    const LARGE: usize = 300;
+    let newer = "feature_flags { js_ack_fc_v2: true }";
+    let newer = ["2.14.6", "2.15.1"].contains(&version).then_some(newer);
+    for more in [Some(""), newer].into_iter().flatten() {
+        let deployment = start(version, more).await;
+        publish(&deployment).await;
+        // This library cannot read the newer form of what its ordered consumers are asked.
+        if more.is_empty() {
+            replay_in_python(&deployment).await;
+        }
+        let admin = deployment.admin().await;
+        admin.publish("events.bills.new", "no order".into()).await.unwrap().await.unwrap();
+        replay(&deployment, "history", "events.orders.>", 4).await;
+        for _ in 0..LARGE {
+            let payload = vec![b'x'; 20_000].into();
+            admin.publish("events.bills.large", payload).await.unwrap().await.unwrap();
+        }
+        replay(&deployment, "everything", "events.>", 5 + LARGE).await;
+        assert_eq!(deployment.violations(), [], "{more}");
+    }
+}
+
+on_every_server!(who_replays_touches_no_declared_consumer_and_reads_nothing_else);
+async fn who_replays_touches_no_declared_consumer_and_reads_nothing_else(version: &'static str) {
+    let deployment = start(version, "").await;
+    publish(&deployment).await;
+    let admin = deployment.admin().await;
+    admin.publish("events.bills.new", "no order".into()).await.unwrap().await.unwrap();
+    let mut billing = Raw::login(&deployment, &deployment.service("billing")).await;
+    billing.subscribe("_INBOX.billing.>").await.unwrap();
+    let next = "$JS.API.CONSUMER.MSG.NEXT.EVENTS.billing";
+    billing.publish_with(next, "_INBOX.billing.1", "", b"1").await.unwrap();
+    let ack = billing.message().await.reply.unwrap();
+    let before = state(&deployment, "billing").await;
+    assert_eq!(before["pending"], 1);
+
+    let api = |rest: &str| format!("$JS.API.{rest}");
+    // Of any service that replays, of a part or of all.
+    let consumers = [
+        ack.clone(),
+        ack.replace("$JS.ACK.", "$JS.ACK._.Vb6IuEH0."),
+        api("CONSUMER.MSG.NEXT.EVENTS.billing"),
+        api("CONSUMER.INFO.EVENTS.billing"),
+        api("CONSUMER.DELETE.EVENTS.billing"),
+        api("CONSUMER.PAUSE.EVENTS.billing"),
+        api("CONSUMER.RESET.EVENTS.billing"),
+        api("CONSUMER.UNPIN.EVENTS.billing"),
+        api("CONSUMER.CREATE.EVENTS"),
+        api("CONSUMER.CREATE.EVENTS.billing"),
+        api("CONSUMER.CREATE.EVENTS.billing.events.orders.>"),
+        api("CONSUMER.DURABLE.CREATE.EVENTS.billing"),
+        api("CONSUMER.NAMES.EVENTS"),
+        api("STREAM.PURGE.EVENTS"),
+        api("STREAM.MSG.DELETE.EVENTS"),
+        "events.orders.new".to_owned(),
+    ];
+    let beyond = [
+        api("CONSUMER.CREATE.EVENTS.mine"),
+        api("CONSUMER.CREATE.EVENTS.mine.>"),
+        api("CONSUMER.CREATE.EVENTS.mine.events.>"),
+        api("CONSUMER.CREATE.EVENTS.mine.events.bills.new"),
+        api("STREAM.MSG.GET.EVENTS"),
+        api("DIRECT.GET.EVENTS"),
+        api("DIRECT.GET.EVENTS.events.bills.new"),
+        api("DIRECT.GET.EVENTS.events.>"),
+    ];
+    for (service, more) in [("history", &beyond[..]), ("everything", &[])] {
+        let mut raw = Raw::login(&deployment, &deployment.service(service)).await;
+        for subject in consumers.iter().chain(more) {
+            let said = raw.publish(subject, b"").await;
+            assert_eq!(said, Err(format!("Permissions Violation for Publish to \"{subject}\"")));
+        }
+        // What the subject says, JetStream holds against the body.
+        raw.subscribe(&format!("_INBOX.{service}.>")).await.unwrap();
+        let subject = "$JS.API.CONSUMER.CREATE.EVENTS.mine.events.orders.>";
+        for (name, filters) in [
+            ("billing", json!({"filter_subject": "events.orders.>"})),
+            ("mine", json!({"filter_subject": "events.>"})),
+            ("mine", json!({"filter_subjects": ["events.orders.>", "events.bills.>"]})),
+        ] {
+            let mut config = json!({"name": name, "durable_name": name, "ack_policy": "explicit",
+                "max_deliver": 1});
+            config.as_object_mut().unwrap().extend(filters.as_object().unwrap().clone());
+            let body = json!({"stream_name": "EVENTS", "config": config}).to_string();
+            let reply = format!("_INBOX.{service}.made");
+            raw.publish_with(subject, &reply, "", body.as_bytes()).await.unwrap();
+            let answer: Value = serde_json::from_slice(&raw.message().await.payload).unwrap();
+            assert!(answer["error"]["err_code"].is_number(), "{service} {body}: {answer}");
+        }
+    }
+    assert_eq!(state(&deployment, "billing").await, before);
+    let consumers: Vec<String> = admin
+        .get_stream("EVENTS")
+        .await
+        .unwrap()
+        .consumer_names()
+        .map(Result::unwrap)
+        .collect()
+        .await;
+    assert!(!consumers.iter().any(|name| name == "mine"), "{consumers:?}");
+
+    // A durable consumer that no policy declares is open to them, and `doctor` says so.
+    let config = pull::Config { durable_name: Some("byhand".to_owned()), ..Default::default() };
+    admin.create_consumer_on_stream(config, "EVENTS").await.unwrap();
+    let mut history = Raw::login(&deployment, &deployment.service("history")).await;
+    history.publish("$JS.API.CONSUMER.INFO.EVENTS.byhand", b"").await.unwrap();
+    let report = deployment.tool(&["doctor", "--format", "json"]).await.json();
+    let findings = report["findings"].as_array().unwrap();
+    let said = findings.iter().find(|f| f["check"] == "consumers" && f["outcome"] == "warning");
+    assert_eq!(
+        said.expect("a warning")["found"],
+        "EVENTS: byhand is not declared, so services that replay the stream can change, use and \
+         delete it: everything, history"
+    );
+}
+
+on_every_server!(a_replay_ends_with_the_right_to_it);
+async fn a_replay_ends_with_the_right_to_it(version: &'static str) {
+    let mut deployment = start(version, "").await;
+    for (name, filter) in [("history", "events.orders.>"), ("everything", "events.>")] {
+        let config = json!({"name": name, "deliver_subject": format!("_INBOX.{name}.replay"),
+            "filter_subject": filter, "ack_policy": "none",
+            "inactive_threshold": 3_600_000_000_000_u64});
+        let body = json!({"stream_name": "EVENTS", "config": config}).to_string();
+        let mut raw = Raw::login(&deployment, &deployment.service(name)).await;
+        let subject = format!("$JS.API.CONSUMER.CREATE.EVENTS.{name}.{filter}");
+        raw.publish(&subject, body.as_bytes()).await.unwrap();
+    }
+    let stream = deployment.admin().await.get_stream("EVENTS").await.unwrap();
+    let consumers = async || {
+        let names: Vec<_> = stream.consumer_names().collect().await;
+        let mut names: Vec<String> = names.into_iter().map(Result::unwrap).collect();
+        names.sort();
+        names
+    };
+    eventually("both replays", async || (consumers().await.len() == 4).then_some(())).await;
+    // The one has nothing of it any more, the other a part.
+    let narrowed = EVENTS
+        .replace("replays = [\"EVENTS/events.orders.>\"]", "")
+        .replace("replays = [\"EVENTS\"]", "replays = [\"EVENTS/events.orders.>\"]");
+    deployment.write_policy(&narrowed);
+    for _ in 0..2 {
+        let deleted = deployment.instances[0].says("consumer_deleted").await;
+        assert_eq!((&deleted["stream"], &deleted["cause"]), (&json!("EVENTS"), &json!("lost")));
+    }
+    eventually("both to end", async || {
+        (consumers().await == ["billing", "shipping"]).then_some(())
     })
     .await;
 }

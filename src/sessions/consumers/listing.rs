@@ -171,6 +171,8 @@ struct Info {
 #[derive(Default, Deserialize)]
 struct Config {
     #[serde(default)]
+    durable_name: Option<String>,
+    #[serde(default)]
     deliver_subject: Option<String>,
     #[serde(default)]
     filter_subject: Option<String>,
@@ -191,6 +193,7 @@ impl Consumer {
             deliver: config.deliver_subject.filter(|deliver| !deliver.is_empty()),
             filters: filters.filter(|filter| !filter.is_empty()).collect(),
             bound: push_bound,
+            durable: config.durable_name.is_some_and(|name| !name.is_empty()),
             bytes: raw.get().len(),
         })
     }
@@ -223,7 +226,7 @@ impl Jetstream {
         Self { client, prefix: "$JS.API" }
     }
 
-    /// The streams that hold buckets and object stores, and whether that is all of them.
+    /// The streams whose consumers services may have made, and whether that is all of them.
     ///
     /// # Errors
     /// [`ApiError`].

@@ -1,9 +1,9 @@
-//! One round: list the consumers of every bucket, object store and audit stream, and delete those
-//! that must go.
+//! One round: list the consumers of every stream, and delete those that must go.
 //!
 //! Each stream has its own bounds, so one with very many consumers does not stop the others.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
@@ -101,8 +101,12 @@ impl Accounts {
     /// [`ApiError`] when the state account does not answer.
     pub async fn targets(&self, policy: &Policy) -> Result<(Vec<Target>, bool), ApiError> {
         let (streams, whole) = self.state.streams().await?;
+        let names = &self.audit_streams;
+        // Where older deployments have them in this account, too.
+        let is_audit =
+            |stream: &String| [names.events(), names.services()].contains(&stream.as_str());
         let place = |stream: String| Some((self.state.clone(), Place::of(&stream)?, stream));
-        let held = streams.into_iter().filter_map(place);
+        let held = streams.into_iter().filter(|stream| !is_audit(stream)).filter_map(place);
         let rules = policy.services().iter().flat_map(|service| &service.rules);
         let mut audits: BTreeSet<String> = rules
             .filter_map(|rule| match &rule.access {
@@ -111,8 +115,7 @@ impl Accounts {
             })
             .collect();
         // A stream that nobody audits any more may have consumers from before.
-        let streams = &self.audit_streams;
-        audits.extend([streams.events(), streams.services()].map(str::to_owned));
+        audits.extend([names.events(), names.services()].map(str::to_owned));
         let audits = audits
             .into_iter()
             .filter_map(|stream| self.audit.clone().map(|account| (account, Place::Audit, stream)));
@@ -164,6 +167,9 @@ pub struct Survey {
     pub kept: usize,
     /// What must go, with its stream.
     pub doomed: Vec<(String, Doomed)>,
+    /// Durable consumers, each with its stream, that services may change because no policy
+    /// declares them: these replay the stream.
+    pub exposed: Vec<(String, String, Vec<Arc<str>>)>,
     /// Streams that did not tell everything, and why.
     pub untold: Vec<(String, String)>,
 }
@@ -191,6 +197,7 @@ pub async fn survey(
         match looked {
             Ok((found, listed)) => {
                 survey.kept += found.kept.len();
+                survey.exposed.extend(exposed(policy, &stream, &found));
                 let doomed = found.doomed.into_iter().map(|doomed| (stream.clone(), doomed));
                 survey.doomed.extend(doomed);
                 if listed == Listed::Part {
@@ -207,8 +214,23 @@ pub async fn survey(
     survey.doomed.sort_by(|(a, one), (b, other)| {
         (a, one.cause, &one.consumer.name).cmp(&(b, other.cause, &other.consumer.name))
     });
+    survey.exposed.sort();
     survey.untold.sort();
     Ok(survey)
+}
+
+/// The durable consumers of a stream that services replay, and that no deny protects from them.
+fn exposed(policy: &Policy, stream: &str, found: &Found) -> Vec<(String, String, Vec<Arc<str>>)> {
+    let Some(declared) = policy.stream(stream) else { return Vec::new() };
+    let replayers: Vec<Arc<str>> = policy.replayers(stream).map(|s| Arc::clone(&s.name)).collect();
+    if replayers.is_empty() {
+        return Vec::new();
+    }
+    let durable = found.kept.iter().map(|(_, consumer)| consumer).filter(|c| c.durable);
+    durable
+        .filter(|consumer| declared.consumer(&consumer.name).is_none())
+        .map(|consumer| (stream.to_owned(), consumer.name.clone(), replayers.clone()))
+        .collect()
 }
 
 /// One round, for as long as `go_on` says before each stream and each deletion.

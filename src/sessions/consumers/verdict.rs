@@ -3,14 +3,16 @@
 //! A push consumer belongs to the service whose inbox it delivers to, because nobody else hears
 //! it; who made it is not known and does not matter. It is covered when that service may read
 //! everything that it delivers. A pull consumer has no owner: it gives only to who may ask it,
-//! which no grant permits on a bucket or an object store, and on an audit stream those that audit it. Its name and
-//! its metadata are its client's choice, so nothing is concluded from them.
+//! which no grant permits on a bucket or an object store, on an audit stream those that audit it,
+//! and on another stream those that replay it or use that consumer. Its name and its metadata are
+//! its client's choice, so nothing is concluded from them; except from the name of a declared
+//! consumer, which no service can give to another one.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::{Settings, Strangers};
-use solewriter_core::policy::model::{Access, Policy, Service};
+use solewriter_core::policy::model::{Access, Policy, Service, StreamName};
 use solewriter_types::audit_event::PRODUCER;
 use solewriter_types::keyspace::BucketName;
 use solewriter_types::kv_operation::{inbox_owner, is_inbox};
@@ -38,6 +40,8 @@ pub struct Consumer {
     pub filters: Vec<String>,
     /// Whether somebody listens where it delivers to.
     pub bound: bool,
+    /// Whether it stays when its client goes.
+    pub durable: bool,
     /// How many bytes the server's description of it has.
     pub bytes: usize,
 }
@@ -51,10 +55,12 @@ pub enum Place {
     Store,
     /// An audit stream.
     Audit,
+    /// Another stream, declared or not.
+    Stream,
 }
 
 impl Place {
-    /// Of a stream that holds a bucket or an object store, by its name.
+    /// Of a stream that is no audit stream, by its name; `None` for the server's own.
     #[must_use]
     pub fn of(stream: &str) -> Option<Self> {
         if stream.starts_with("KV_") {
@@ -62,7 +68,7 @@ impl Place {
         } else if stream.starts_with("OBJ_") {
             Some(Self::Store)
         } else {
-            None
+            StreamName::parse(stream).ok().map(|_| Self::Stream)
         }
     }
 }
@@ -188,6 +194,9 @@ impl<'a> Judge<'a> {
         if consumer.bytes > MAX_BYTES {
             return Verdict::Delete(service, Cause::Oversized);
         }
+        if self.place == Place::Stream && self.is_left(owner, &consumer.name) {
+            return Verdict::Keep(Owner::Nobody);
+        }
         if let Some(found) = owner {
             return match self.uncovered(found, &consumer.filters) {
                 None => Verdict::Keep(service),
@@ -204,11 +213,31 @@ impl<'a> Judge<'a> {
             Some(deliver) if inbox_owner(deliver) == Some(PRODUCER) => Verdict::Keep(Owner::Nobody),
             // Who audits the stream may pull, and so may its own account's users.
             None if self.place == Place::Audit => Verdict::Keep(Owner::Nobody),
+            // What works in the account itself has streams and consumers of its own there.
+            _ if self.place == Place::Stream => Verdict::Keep(Owner::Nobody),
             _ if self.settings.strangers == Strangers::Leave || self.is_fresh(consumer) => {
                 Verdict::Keep(Owner::Nobody)
             }
             _ => Verdict::Delete(Owner::Nobody, Cause::Stranger),
         }
+    }
+
+    /// Whether a consumer of a plain stream is left, whatever it delivers: a declared one that
+    /// reaches nobody else than who uses it; and all of a stream that is not declared, where
+    /// strangers are left.
+    fn is_left(&self, owner: Option<&Service>, consumer: &str) -> bool {
+        let Some(stream) = self.policy.stream(self.stream) else {
+            return owner.is_some() && self.settings.strangers == Strangers::Leave;
+        };
+        let uses = |service: &Service| {
+            service.rules.iter().any(|rule| match &rule.access {
+                Access::Consumes(name) => {
+                    name.stream().as_str() == self.stream && name.consumer().as_str() == consumer
+                }
+                _ => false,
+            })
+        };
+        stream.consumer(consumer).is_some() && owner.is_some_and(uses)
     }
 
     /// The service that hears what is delivered there.
@@ -260,7 +289,12 @@ impl<'a> Judge<'a> {
         for (owner, mut indexes) in owners {
             let most = match owner {
                 Owner::Service(_) => self.settings.per_service,
-                Owner::Nobody if self.settings.strangers == Strangers::Leave => continue,
+                Owner::Nobody
+                    if self.settings.strangers == Strangers::Leave
+                        || self.place == Place::Stream =>
+                {
+                    continue;
+                }
                 Owner::Nobody => STRANGERS_AT_MOST.min(self.settings.per_service),
             };
             if indexes.len() <= most {
@@ -314,6 +348,14 @@ impl Rights {
                 }
                 (Place::Audit, Access::Audits(name)) if name.as_str() == stream => {
                     return Self::All;
+                }
+                (Place::Stream, Access::Replays(replayed))
+                    if replayed.stream().as_str() == stream =>
+                {
+                    match replayed.filter() {
+                        None => return Self::All,
+                        Some(filter) => parts.push(filter.clone()),
+                    }
                 }
                 _ => {}
             }

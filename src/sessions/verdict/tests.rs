@@ -322,6 +322,26 @@ fn a_deny_that_comes_with_a_gain_takes_nothing() {
     assert_eq!(bench.judge(&name), Verdict::Gained("subscribe n.*".to_owned()));
 }
 
+/// Until it connects again, it may change the consumer that is declared now.
+#[test]
+fn who_replays_a_stream_is_closed_when_a_consumer_of_it_is_declared() {
+    let bench = Bench::new();
+    let table = "replays = [\"EVENTS/e.>\"]\n[stream.EVENTS]\nsubjects = [\"e.>\"]\n";
+    let consumer = "[stream.EVENTS.consumer.shipping]\n";
+    bench.put(table);
+    let free = bench.name();
+    bench.put(&format!("{table}{consumer}"));
+    let (code, detail) = bench.closes(&free);
+    assert_eq!(code, "lost");
+    assert!(detail.contains("publish $JS.API.CONSUMER.*.EVENTS.shipping"), "{detail}");
+    // What is denied already is not lost again.
+    let held = bench.name();
+    bench.put(&format!("{table}{consumer}[service.other]\n"));
+    assert_eq!(bench.judge(&held), Verdict::Current);
+    bench.put(table);
+    assert_eq!(bench.judge(&held), Verdict::Current);
+}
+
 #[test]
 fn a_leafnode_stays_only_where_the_server_holds_it() {
     let bench = Bench::new();

@@ -877,6 +877,16 @@ impl Policy {
         streams.get(at)
     }
 
+    /// The services that replay a stream or a part of it, in the order of names.
+    pub fn replayers<'s>(&'s self, stream: &'s str) -> impl Iterator<Item = &'s Service> {
+        self.services.iter().filter(move |service| {
+            service.rules.iter().any(|rule| match &rule.access {
+                Access::Replays(replayed) => replayed.stream().as_str() == stream,
+                _ => false,
+            })
+        })
+    }
+
     /// Every declared object store, sorted by name.
     #[must_use]
     pub fn stores(&self) -> &[Store] {

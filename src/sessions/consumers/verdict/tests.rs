@@ -40,6 +40,7 @@ fn to(deliver: &str, filters: &[&str]) -> Consumer {
         deliver: Some(deliver.to_owned()),
         filters: filters.iter().map(|f| (*f).to_owned()).collect(),
         bound: true,
+        durable: true,
         bytes: 700,
     }
 }
@@ -84,8 +85,76 @@ fn the_consumers_of_an_object_store_are_its_owners_and_readers() {
     assert_eq!(stranger, Verdict::Delete(Owner::Nobody, Cause::Stranger));
     let bucket = judged(&policy, (Place::Bucket, "KV_files"), SETTINGS, &to("_INBOX.owner.x", &[]));
     assert!(matches!(bucket, Verdict::Delete(Owner::Service(_), Cause::Lost)), "{bucket:?}");
-    let places = ["KV_a", "OBJ_a", "EVENTS"].map(Place::of);
-    assert_eq!(places, [Some(Place::Bucket), Some(Place::Store), None]);
+    let places = ["KV_a", "OBJ_a", "EVENTS", "MQTT_sess", "$MQTT_msgs"].map(Place::of);
+    let known = [Place::Bucket, Place::Store, Place::Stream].map(Some);
+    assert_eq!(places[..3], known);
+    assert_eq!(places[3..], [None, None]);
+}
+
+#[test]
+fn the_consumers_of_a_stream_are_who_replays_and_who_uses_them() {
+    let policy = policy(&format!(
+        "[stream.EVENTS]\nsubjects = [\"events.>\"]\n[stream.EVENTS.consumer.shipping]\n\
+         [stream.EVENTS.consumer.other]\n[stream.NEWS]\nsubjects = [\"news.>\"]\n\
+         [service.all]\nnkeys = [\"{}\"]\nreplays = [\"EVENTS\"]\n\
+         [service.part]\nnkeys = [\"{}\"]\nreplays = [\"EVENTS/events.a.>\"]\n\
+         [service.shipping]\nnkeys = [\"{}\"]\nconsumes = [\"EVENTS/shipping\"]\n",
+        KEY[0], KEY[1], KEY[2]
+    ));
+    let on = |stream, settings, consumer: &Consumer| match judged(
+        &policy,
+        (Place::Stream, stream),
+        settings,
+        consumer,
+    ) {
+        Verdict::Keep(_) => None,
+        Verdict::Delete(_, cause) => Some(cause),
+    };
+    let leave = Settings { strangers: Strangers::Leave, ..SETTINGS };
+    let named = |name: &str, deliver: &str, filters: &[&str]| Consumer {
+        name: name.to_owned(),
+        ..to(deliver, filters)
+    };
+    for (stream, name, deliver, filters, expected) in [
+        ("EVENTS", "x", "_INBOX.all.x", &[][..], None),
+        ("EVENTS", "x", "_INBOX.part.x", &["events.a.>"], None),
+        ("EVENTS", "x", "_INBOX.part.x", &["events.a.b", "events.a.c"], None),
+        ("EVENTS", "x", "_INBOX.part.x", &["events.a.b", "events.b"], Some(Cause::Lost)),
+        ("EVENTS", "x", "_INBOX.part.x", &["events.>"], Some(Cause::Lost)),
+        ("EVENTS", "x", "_INBOX.part.x", &[], Some(Cause::Lost)),
+        ("EVENTS", "x", "_INBOX.shipping.x", &[], Some(Cause::Lost)),
+        // A declared one of who uses it, and of nobody else.
+        ("EVENTS", "shipping", "_INBOX.shipping.x", &[], None),
+        ("EVENTS", "other", "_INBOX.shipping.x", &[], Some(Cause::Lost)),
+        ("EVENTS", "shipping", "_INBOX.part.x", &[], Some(Cause::Lost)),
+        ("NEWS", "shipping", "_INBOX.shipping.x", &[], Some(Cause::Lost)),
+        ("NEWS", "x", "_INBOX.all.x", &[], Some(Cause::Lost)),
+        // Whoever works in the account itself has consumers there.
+        ("EVENTS", "x", "_INBOX.nobody.x", &[], None),
+        ("EVENTS", "x", "deliver.there", &[], None),
+        ("EVENTS", "x", "$KV.orders.a", &[], Some(Cause::System)),
+        ("NONE", "x", "_INBOX.nobody.x", &[], None),
+    ] {
+        for settings in [SETTINGS, leave] {
+            let consumer = named(name, deliver, filters);
+            let found = on(stream, settings, &consumer);
+            assert_eq!(found, expected, "{stream} {name} {deliver} {filters:?}");
+        }
+    }
+    for stream in ["EVENTS", "NONE"] {
+        assert_eq!(on(stream, SETTINGS, &pull()), None, "{stream}");
+    }
+    // What services hear of a stream that no policy knows yet stays where strangers do.
+    let unknown = to("_INBOX.all.x", &[]);
+    assert_eq!(on("NONE", SETTINGS, &unknown), Some(Cause::Lost));
+    assert_eq!(on("NONE", leave, &unknown), None);
+    // Of pull consumers there may be many: nobody knows whose position one holds.
+    let judge = Judge::new(&policy, (Place::Stream, "EVENTS"), SETTINGS, NOW);
+    assert_eq!(judge.surplus(&vec![(Owner::Nobody, pull()); 100]), [0_usize; 0]);
+    let pushed: Vec<(Owner, Consumer)> = (0..5)
+        .map(|n| (Owner::Service("all".into()), to(&format!("_INBOX.all.{n}"), &[])))
+        .collect();
+    assert_eq!(judge.surplus(&pushed).len(), 2);
 }
 
 #[test]
