@@ -1,7 +1,7 @@
 //! Services that can be found by the services framework, and who looks for them.
 
 use std::io::{BufRead as _, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use async_nats::service::ServiceExt as _;
@@ -51,20 +51,16 @@ const LANGUAGES: [&str; 3] = ["rust", "python", "javascript"];
 
 /// The program `services` of a client library, as a service of the policy.
 fn program(language: &str, deployment: &Deployment, service: &Service) -> Command {
-    let mut command = match language {
-        "python" => {
-            let (folder, python) = python();
-            let mut command = Command::new(python);
-            command.arg(folder.join("services.py"));
-            command
-        }
-        _ => {
-            let source: PathBuf =
-                Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/js-streams");
-            let mut command = Command::new("node");
-            command.arg(node_modules(&source, "services.mjs").join("services.mjs"));
-            command
-        }
+    let mut command = if language == "python" {
+        let (folder, python) = python();
+        let mut command = Command::new(python);
+        command.arg(folder.join("services.py"));
+        command
+    } else {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/js-streams");
+        let mut command = Command::new("node");
+        command.arg(node_modules(&source, "services.mjs").join("services.mjs"));
+        command
     };
     command.args(["--server", deployment.url(), "--seed-file"]).arg(&service.seed_file);
     command.arg("--inbox").arg(format!("_INBOX.{}", service.name));
