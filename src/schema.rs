@@ -145,6 +145,13 @@ fn service() -> Map<String, Value> {
             ),
         ),
         (
+            "found_as",
+            list(
+                "Names under which the services framework finds it. No two services share one.",
+                &json!({ "type": "string", "pattern": NAME }),
+            ),
+        ),
+        (
             "disabled",
             text("Why no key of it is accepted for now. It keeps what it owns. At least a word."),
         ),
@@ -160,7 +167,7 @@ fn role() -> Map<String, Value> {
     keys
 }
 
-/// All but `owns`.
+/// All but `owns` and `found_as`.
 fn grants() -> Map<String, Value> {
     let subjects = |about: &str| list(about, &json!({ "type": "string", "pattern": SUBJECT }));
     object([
@@ -191,6 +198,13 @@ fn grants() -> Map<String, Value> {
                 "Durable consumers that it takes messages from, with their streams: \
                  `EVENTS/shipping`.",
                 &json!({ "type": "string", "pattern": "^[A-Za-z0-9_{}-]{1,73}/[A-Za-z0-9_{}-]{1,73}$" }),
+            ),
+        ),
+        (
+            "discovers",
+            list(
+                "Services that it may find, by the names of their `found_as`; `*` for all of them.",
+                &json!({ "type": "string", "pattern": r"^[A-Za-z0-9_{}-]{1,73}$|^\*$" }),
             ),
         ),
         (

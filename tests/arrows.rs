@@ -120,7 +120,12 @@ const CRATES: &[Crate] = &[
             &["callout::asked", "callout::identity", "callout::rate_limit"],
             &["analysis"],
             &["policy::validate"],
-            &["policy::validate::service", "policy::validate::usage", "policy::validate::consumer"],
+            &[
+                "policy::validate::service",
+                "policy::validate::usage",
+                "policy::validate::consumer",
+                "policy::validate::found",
+            ],
             &[
                 "policy::validate::role",
                 "policy::validate::bucket",

@@ -327,7 +327,7 @@ fn right_in_words(right: &Right) -> String {
 
 /// Whether others depend on its being used: who wrote or answered before may do so no more.
 fn is_duty(right: &Right) -> bool {
-    matches!(right.verb, Verb::Write | Verb::Answer)
+    matches!(right.verb, Verb::Write | Verb::Answer | Verb::Found)
 }
 
 /// A few of them, and how many more there are.

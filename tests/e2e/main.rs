@@ -65,6 +65,7 @@ mod consumers;
 mod deployment;
 mod doctor;
 mod documentation;
+mod found;
 mod gateways;
 mod guard;
 mod identity;

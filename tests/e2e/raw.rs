@@ -111,6 +111,11 @@ impl Raw {
         said(self.0.subscribe(subject, "").await).map(|()| self.last_sid())
     }
 
+    /// The same in a queue group.
+    pub async fn subscribe_in(&mut self, subject: &str, queue: &str) -> Said {
+        said(self.0.subscribe(subject, queue).await)
+    }
+
     /// Waits for a message.
     pub async fn message(&mut self) -> Message {
         self.next(DEADLINE).await.expect("a message, and no end of the connection")

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use solewriter_core::diagnostics::SourceFile;
 use solewriter_core::diagnostics::render::Style;
 use solewriter_core::grant::{AuditStreams, Defaults, Grant, Side, never_granted};
-use solewriter_core::policy::model::{Access, ConsumerName, Policy, StreamName};
+use solewriter_core::policy::model::{Access, ConsumerName, FoundName, Policy, StreamName};
 use solewriter_core::policy::validate::{validate, validate_for};
 use solewriter_types::kv_operation::{READING_STORES, consuming, writing_store};
 use solewriter_types::subject::Pattern;
@@ -179,6 +179,16 @@ fn consumed() -> impl Strategy<Value = String> {
     ]
 }
 
+/// Mostly nothing; names of services that are words of the framework, of each other, or none.
+fn found() -> impl Strategy<Value = Vec<(&'static str, String)>> {
+    let key = prop::sample::select(vec!["found_as", "discovers"]);
+    let name = prop_oneof![
+        20 => "[nm]|PING|INFO",
+        1 => "\\*|[n.*>]{1,3}|\\$SRV",
+    ];
+    proptest::collection::vec((key, name), 0..3)
+}
+
 /// Sometimes a declared object store.
 fn store() -> impl Strategy<Value = Option<(&'static str, String)>> {
     let verb = prop::sample::select(vec!["owns", "reads"]);
@@ -193,9 +203,12 @@ fn hostile_policy() -> impl Strategy<Value = String> {
         prop::sample::select(vec!["owns", "reads", "publishes", "subscribes", "answers", "calls"]);
     let rules =
         proptest::collection::btree_map(verb, proptest::collection::vec(entry(), 1..3), 0..4);
-    let rules = (rules, proptest::collection::vec(consumed(), 0..2), store()).prop_map(
-        |(mut rules, consumed, store)| {
+    let rules = (rules, proptest::collection::vec(consumed(), 0..2), store(), found()).prop_map(
+        |(mut rules, consumed, store, found)| {
             rules.insert("consumes", consumed);
+            for (key, name) in found {
+                rules.entry(key).or_default().push(name);
+            }
             if let Some((verb, store)) = store {
                 let list: &mut Vec<String> = rules.entry(verb).or_default();
                 list.push(format!("store:{store}"));
@@ -253,6 +266,37 @@ proptest! {
                     if side == Side::Subscribe && subject.first_token() == "_INBOX" {
                         prop_assert_eq!(subject.as_str(), format!("_INBOX.{}.>", service.name));
                     }
+                }
+            }
+        }
+    }
+
+    /// Who hears what a service of a name is asked is found as it, alone; who asks discovers it.
+    #[test]
+    fn nobody_hears_or_asks_a_service_without_a_rule(text in hostile_policy()) {
+        let Some(policy) = policy(&text) else { return Ok(()) };
+        for name in ["n", "m", "PING", "INFO", "nobody"] {
+            let name = FoundName::parse(name).unwrap();
+            let questions: Vec<Pattern> = ["PING", "INFO", "STATS", "SCHEMA"]
+                .iter()
+                .flat_map(|verb| [format!("$SRV.{verb}.{name}"), format!("$SRV.{verb}.{name}.id")])
+                .map(|subject| Pattern::parse(&subject).unwrap())
+                .collect();
+            let mut holder = None;
+            for service in policy.services() {
+                let grant = Grant::of(service, &defaults()).unwrap();
+                let has = |wanted: &[Access]| {
+                    service.rules.iter().any(|rule| wanted.contains(&rule.access))
+                };
+                let reaches = |side| questions.iter().any(|question| {
+                    grant.permissions(side).iter().any(|p| p.subject.overlaps(question))
+                });
+                let found = has(&[Access::FoundAs(name.clone())]);
+                let discovers = has(&[Access::Discovers(name.clone()), Access::DiscoversAll]);
+                prop_assert_eq!(reaches(Side::Subscribe), found, "{} {}\n{}", service.name, name, text);
+                prop_assert_eq!(reaches(Side::Publish), discovers, "{} {}\n{}", service.name, name, text);
+                if found {
+                    prop_assert_eq!(holder.replace(&service.name), None, "{}\n{}", name, text);
                 }
             }
         }
@@ -338,6 +382,60 @@ fn who_consumes_asks_that_consumer_and_acknowledges_for_it() {
             "sub": {"allow": ["_INBOX.s.>"]},
         })
     );
+}
+
+#[test]
+fn who_is_found_hears_its_own_name_and_everybodys() {
+    assert_eq!(
+        lists("found_as = [\"quotes\"]"),
+        serde_json::json!({
+            "pub": {"allow": ["_INBOX.>"]},
+            "sub": {
+                "allow": [
+                    "$SRV.INFO",
+                    "$SRV.INFO.quotes",
+                    "$SRV.INFO.quotes.*",
+                    "$SRV.PING",
+                    "$SRV.PING.quotes",
+                    "$SRV.PING.quotes.*",
+                    "$SRV.SCHEMA",
+                    "$SRV.SCHEMA.quotes",
+                    "$SRV.SCHEMA.quotes.*",
+                    "$SRV.STATS",
+                    "$SRV.STATS.quotes",
+                    "$SRV.STATS.quotes.*",
+                ],
+                "deny": [
+                    "$SRV.INFO.quotes.*.>",
+                    "$SRV.PING.quotes.*.>",
+                    "$SRV.SCHEMA.quotes.*.>",
+                    "$SRV.STATS.quotes.*.>",
+                ],
+            },
+        })
+    );
+}
+
+#[test]
+fn who_discovers_one_name_asks_for_it_alone() {
+    let asked = |discovers: &str| {
+        let text = format!(
+            "[service.q]\nfound_as = [\"quotes\"]\n[service.s]\ndiscovers = [\"{discovers}\"]\n"
+        );
+        let policy = policy(&text).expect(&text);
+        let grant = Grant::of(policy.service("s").unwrap(), &defaults()).unwrap();
+        let claims = serde_json::to_value(grant.claims()).unwrap();
+        assert_eq!(claims["sub"]["allow"], serde_json::json!(["_INBOX.s.>"]));
+        claims["pub"]["allow"].clone()
+    };
+    let all = |forms: &[&str]| {
+        let verbs = ["INFO", "PING", "SCHEMA", "STATS"].into_iter();
+        verbs
+            .flat_map(|verb| forms.iter().map(move |form| format!("$SRV.{verb}{form}")))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(asked("quotes"), serde_json::json!(all(&[".quotes", ".quotes.*"])));
+    assert_eq!(asked("*"), serde_json::json!(all(&["", ".*", ".*.*"])));
 }
 
 /// Of two consumers, neither form of one's acknowledgements is one of the other's.

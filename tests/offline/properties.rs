@@ -330,7 +330,7 @@ proptest! {
                 for right in rights {
                     let question = match right.verb {
                         // Asked for by its subjects, not as a question of its own.
-                        Verb::Audit => continue,
+                        Verb::Found | Verb::Find | Verb::Audit => continue,
                         Verb::Consume => {
                             Question::Consume(ConsumerName::parse(&right.target).unwrap())
                         }

@@ -220,6 +220,40 @@ pub fn consuming(stream: &str, consumer: &str) -> [Needed; 4] {
     ]
 }
 
+/// What services of the services framework are asked, and for what. `SCHEMA` is a
+/// question of older versions of nats.go.
+pub const SERVICE_QUESTIONS: [(&str, &str); 4] = [
+    ("PING", "be found"),
+    ("INFO", "say what it offers"),
+    ("STATS", "say how it is used"),
+    ("SCHEMA", "be found (old nats.go)"),
+];
+
+/// What a client subscribes to when it is found under that name: the questions to everybody, to the
+/// name, and to the name and one id.
+#[must_use]
+pub fn found(name: &str) -> Vec<Needed> {
+    let forms = [String::new(), format!(".{name}"), format!(".{name}.*")];
+    let all = SERVICE_QUESTIONS.iter().flat_map(|(question, purpose)| {
+        forms.iter().map(move |form| (*purpose, format!("$SRV.{question}{form}")))
+    });
+    all.collect()
+}
+
+/// What a client publishes to when it looks for services of that name; `None` for those of all
+/// names.
+#[must_use]
+pub fn discovering(name: Option<&str>) -> Vec<Needed> {
+    let forms = match name {
+        Some(name) => vec![format!(".{name}"), format!(".{name}.*")],
+        None => vec![String::new(), ".*".to_owned(), ".*.*".to_owned()],
+    };
+    let all = SERVICE_QUESTIONS.iter().flat_map(|(question, _)| {
+        forms.iter().map(move |form| ("find services", format!("$SRV.{question}{form}")))
+    });
+    all.collect()
+}
+
 /// What a client publishes to when it writes a keyspace.
 #[must_use]
 pub fn writing(keyspace: &Keyspace) -> Vec<Needed> {

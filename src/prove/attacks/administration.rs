@@ -528,8 +528,10 @@ pub(super) fn servers() -> Family {
             listens("sys-auth-listen", "Listen to authorization requests", "$SYS.REQ.USER.AUTH"),
             listens("sys-listen", "Listen to the system's events", "$SYS.ACCOUNT.>"),
             listens("advisory-listen", "Listen to JetStream's advisories", "$JS.EVENT.ADVISORY.>"),
-            taken("srv-ping", "Ask which services answer", "$SRV.PING", Value::Null),
-            listens("srv-listen", "Pose as a service to those who ask", "$SRV.PING"),
+            taken("srv-ping", "Ask which services answer", "$SRV.PING", Value::Null)
+                .closed(Ending::Refused, "only `discovers = [\"*\"]` grants it"),
+            listens("srv-listen", "Pose as a service to those who ask", "$SRV.PING")
+                .closed(Ending::Refused, "only `found_as` grants it"),
             taken("mqtt-publish", "Write what MQTT sessions keep", "$MQTT.msgs.x", Value::Null),
             listens("mqtt-listen", "Listen to what MQTT clients are sent", "$MQTT.sub.>"),
             taken("raft-publish", "Speak as a server of the cluster", "$NRG.V.x", Value::Null)

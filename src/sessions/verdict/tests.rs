@@ -211,6 +211,7 @@ fn who_gains_what_nobody_else_may_do_is_closed_whatever_the_settings_say() {
         ("", "owns = [\"a\"]\npublishes = [\"x\"]", "write a, read a, publish x"),
         ("publishes = [\"x\"]", "publishes = [\"x\"]\nanswers = [\"q\"]", "answer q"),
         ("answers = [\"q.a\"]", "answers = [\"q.>\"]", "answer q.>"),
+        ("answers = [\"q\"]", "answers = [\"q\"]\nfound_as = [\"n\"]", "found n"),
     ] {
         bench.put(before);
         let name = bench.name();

@@ -327,6 +327,13 @@ fn parts(access: &Access) -> Vec<(Verb, String, Access)> {
         Access::Consumes(consumer) => {
             return vec![(Verb::Consume, consumer.to_string(), access.clone())];
         }
+        Access::FoundAs(name) => {
+            return vec![(Verb::Found, name.to_string(), access.clone())];
+        }
+        Access::Discovers(name) => {
+            return vec![(Verb::Find, name.to_string(), access.clone())];
+        }
+        Access::DiscoversAll => return vec![(Verb::Find, "*".to_owned(), access.clone())],
         Access::Audits(stream) => {
             return vec![(Verb::Audit, stream.to_string(), access.clone())];
         }
@@ -369,16 +376,19 @@ fn held(grant: &Grant, has: &Held<'_>, verb: Verb, access: &Access) -> Reach {
             let (stream, consumer) = (name.stream(), name.consumer());
             format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}")
         }
+        Access::FoundAs(name) | Access::Discovers(name) => format!("$SRV.PING.{name}"),
+        Access::DiscoversAll => "$SRV.PING.*".to_owned(),
         Access::Audits(stream) => format!("{}.CONSUMER.CREATE.{stream}", grant.audit().api()),
     };
     let side = match verb {
-        Verb::Subscribe | Verb::Answer => Side::Subscribe,
+        Verb::Subscribe | Verb::Answer | Verb::Found => Side::Subscribe,
         Verb::Write
         | Verb::Read
         | Verb::Publish
         | Verb::Call
         | Verb::Consume
         | Verb::Ack
+        | Verb::Find
         | Verb::Audit => Side::Publish,
     };
     match Pattern::parse(&telling) {

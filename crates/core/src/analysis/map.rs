@@ -326,6 +326,8 @@ impl<'s> About<'s> {
                 format!("{STORE_PREFIX}{store}")
             }
             Access::Consumes(consumer) => consumer.to_string(),
+            Access::FoundAs(name) | Access::Discovers(name) => name.to_string(),
+            Access::DiscoversAll => "*".to_owned(),
             Access::Audits(stream) => stream.to_string(),
         };
         let problems = self.at.get(&anchor(&rule.at)).cloned().unwrap_or_default();

@@ -525,6 +525,8 @@ fn has_large_rules(service: &Service) -> bool {
         // It comes to three more subjects than a keyspace.
         Access::OwnsStore(store) | Access::ReadsStore(store) => 3 * store.as_str().len(),
         Access::Consumes(name) => name.stream().as_str().len() + name.consumer().as_str().len(),
+        Access::FoundAs(name) | Access::Discovers(name) => name.as_str().len(),
+        Access::DiscoversAll => 0,
         Access::Audits(stream) => stream.as_str().len(),
     };
     let bytes = |rule: &Rule| SUBJECTS_OF_RULE * (text(rule) + BESIDES);

@@ -8,7 +8,8 @@ use serde_json::value::RawValue;
 
 use super::digest::Digest;
 use super::reserved::{
-    ACKS, Side, acknowledged, is_own_audit_subject, never_granted, reaches_audit,
+    ACKS, DISCOVERY, Side, acknowledged, is_discovery, is_own_audit_subject, never_granted,
+    reaches_audit,
 };
 use super::streams::{AUDIT_SUBJECTS, AuditStreams};
 use crate::callout::claims::VERSION;
@@ -387,17 +388,34 @@ impl Builder<'_> {
             Access::Subscribes(pattern) => self.subscribe(index, "subscribe", pattern.as_str()),
             Access::Answers(pattern) => {
                 self.subscribe(index, "take requests", pattern.as_str())?;
-                // Never `resp`: it overrides every deny, so that a requester could choose any
-                // subject for the reply. Inboxes are the only place where replies belong.
-                self.publish(index, "reply to requests", "_INBOX.>")
+                self.reply(index)
             }
             Access::Calls(pattern) => {
                 self.publish(index, "send requests", pattern.as_str())?;
                 self.replies(index, "replies")
             }
             Access::Consumes(consumer) => self.consume(index, consumer),
+            Access::FoundAs(name) => {
+                for (purpose, subject) in kv_operation::found(name.as_str()) {
+                    self.subscribe(index, purpose, &subject)?;
+                }
+                self.reply(index)
+            }
+            Access::Discovers(name) => self.discover(index, Some(name.as_str())),
+            Access::DiscoversAll => self.discover(index, None),
             Access::Audits(stream) => self.audit(index, stream),
         }
+    }
+
+    /// Never `resp`: it overrides every deny, so that a requester could choose any subject for the
+    /// reply. Inboxes are the only place where replies belong.
+    fn reply(&mut self, index: usize) -> Result<(), GrantError> {
+        self.publish(index, "reply to requests", "_INBOX.>")
+    }
+
+    fn discover(&mut self, index: usize, name: Option<&str>) -> Result<(), GrantError> {
+        self.publish_all(index, kv_operation::discovering(name))?;
+        self.replies(index, "replies of services")
     }
 
     /// Of a consumer that exists: nothing that makes or changes one.
@@ -494,6 +512,20 @@ impl Builder<'_> {
             && kv_operation::READING_STORES.contains(&subject)
     }
 
+    /// Whether the rule is what grants that question to services.
+    fn discovers(&self, side: Side, rule: usize, subject: &str) -> bool {
+        let rule = self.service.rules.get(rule).map(|rule| &rule.access);
+        let needed = match (side, rule) {
+            (Side::Subscribe, Some(Access::FoundAs(name))) => kv_operation::found(name.as_str()),
+            (Side::Publish, Some(Access::Discovers(name))) => {
+                kv_operation::discovering(Some(name.as_str()))
+            }
+            (Side::Publish, Some(Access::DiscoversAll)) => kv_operation::discovering(None),
+            _ => return false,
+        };
+        needed.iter().any(|(_, needed)| needed == subject)
+    }
+
     /// The last gate: whatever validation let through, nothing on the never-grant list, no
     /// leading wildcard and no other service's inbox leaves this module.
     fn checked(
@@ -528,7 +560,11 @@ impl Builder<'_> {
                 (rule != Some(&Access::Consumes(consumer))).then_some(ACKS)
             };
             let never = never_granted(side, &pattern).filter(|_| !self.is_of_store(rule, subject));
-            never.or_else(audit).or_else(acks)
+            let discovery = || {
+                let other = is_discovery(side, &pattern) && !self.discovers(side, rule, subject);
+                other.then_some(DISCOVERY)
+            };
+            never.or_else(audit).or_else(acks).or_else(discovery)
         };
         match forbidden {
             Some(forbidden) => {

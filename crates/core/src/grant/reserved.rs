@@ -3,8 +3,9 @@
 use std::sync::LazyLock;
 
 use super::streams::{AUDIT_SUBJECTS, SERVICES_SUBJECTS};
-use crate::policy::model::{ConsumerName, StreamName};
+use crate::policy::model::{ConsumerName, FoundName, StreamName};
 use solewriter_types::audit_event::{PRODUCER, SUBJECT_ROOT};
+use solewriter_types::kv_operation::SERVICE_QUESTIONS;
 use solewriter_types::subject::Pattern;
 
 /// Which side of a connection a subject is for.
@@ -20,13 +21,17 @@ pub enum Side {
 /// literal stream: see [`acknowledged`].
 pub(super) const ACKS: &str = "$JS.ACK.>";
 
+/// Questions to services that can be found. The only ones that are granted are those of
+/// [`is_discovery`].
+pub(super) const DISCOVERY: &str = "$SRV.>";
+
 /// What no service may publish to, whatever the policy says: requests whose body chooses the
 /// subjects, whole-account administration, and replies that the server itself makes.
 pub(super) const NEVER_PUBLISH: [&str; 29] = [
     "$SYS.>",
     "$NRG.>",
     "$MQTT.>",
-    "$SRV.>",
+    DISCOVERY,
     "$JS.API.INFO",
     "$JS.API.ACCOUNT.>",
     "$JS.API.SERVER.>",
@@ -57,7 +62,7 @@ pub(super) const NEVER_PUBLISH: [&str; 29] = [
 /// What no service may subscribe to. A literal core subscription on `$KV.…` would also let push
 /// consumers deliver into keyspaces.
 pub(super) const NEVER_SUBSCRIBE: [&str; 8] =
-    ["$KV.>", "$JS.>", "$SYS.>", "$NRG.>", "$MQTT.>", "_R_.>", "_GR_.>", "$SRV.>"];
+    ["$KV.>", "$JS.>", "$SYS.>", "$NRG.>", "$MQTT.>", "_R_.>", "_GR_.>", DISCOVERY];
 
 /// Each with its twin in another account or domain: an import, like a domain, gives
 /// `$JS.API.…` the name `$JS.<token>.API.…`.
@@ -86,10 +91,12 @@ pub fn never_granted(side: Side, pattern: &Pattern) -> Option<&'static str> {
     // Flow control and acknowledgements, with wildcards behind: no JetStream's API begins so
     // (`is_api`).
     let answers = acks || pattern.as_str().starts_with("$JS.FC.");
+    let discovery = is_discovery(side, pattern);
     forbidden
         .iter()
         .filter(|(text, never)| !answers || never.as_str() == *text)
         .filter(|(text, _)| !acks || *text != ACKS)
+        .filter(|(text, _)| !discovery || *text != DISCOVERY)
         .find(|(_, never)| never.overlaps(pattern))
         .map(|(text, _)| *text)
 }
@@ -105,6 +112,23 @@ pub fn acknowledged(pattern: &Pattern) -> Option<ConsumerName> {
         return None;
     };
     ConsumerName::of(StreamName::parse(stream).ok()?, StreamName::parse(consumer).ok()?).ok()
+}
+
+/// Whether a subject has one of the forms that finding services takes: one question, to everybody,
+/// to one name, or to one name and an id. Only who asks may leave the name open: who answers
+/// would hear what others are asked.
+#[must_use]
+pub fn is_discovery(side: Side, pattern: &Pattern) -> bool {
+    let tokens: Vec<&str> = pattern.as_str().splitn(5, '.').collect();
+    let ["$SRV", question, rest @ ..] = tokens.as_slice() else { return false };
+    let named =
+        |name: &str| FoundName::parse(name).is_ok() || (side == Side::Publish && name == "*");
+    SERVICE_QUESTIONS.iter().any(|(known, _)| known == question)
+        && match rest {
+            [] => true,
+            [name] | [name, "*"] => named(name),
+            _ => false,
+        }
 }
 
 static AUDIT_PATTERNS: LazyLock<Vec<Pattern>> = LazyLock::new(|| {

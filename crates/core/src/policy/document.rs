@@ -185,9 +185,9 @@ pub struct StoreEntry {
 pub struct RoleEntry {
     /// NAME.
     pub name: Spanned<String>,
-    /// Where `owns` stands, which does not belong in a role.
-    pub owns: Option<Span>,
-    /// `reads` to `audits`; `owns` is always empty.
+    /// Where `owns` and `found_as` stand, which do not belong in a role.
+    pub alone: Vec<(&'static str, Span)>,
+    /// `reads` to `audits`; `owns` and `found_as` are always empty.
     pub grants: GrantEntries,
 }
 
@@ -238,6 +238,10 @@ pub struct GrantEntries {
     pub calls: Vec<Spanned<String>>,
     /// `consumes`.
     pub consumes: Vec<Spanned<String>>,
+    /// `found_as`.
+    pub found_as: Vec<Spanned<String>>,
+    /// `discovers`.
+    pub discovers: Vec<Spanned<String>>,
     /// `audits`.
     pub audits: Vec<Spanned<String>>,
 }
@@ -417,34 +421,42 @@ fn store(name: Spanned<String>, mut table: Table<'_>) -> StoreEntry {
 fn role(name: Spanned<String>, mut table: Table<'_>) -> RoleEntry {
     // For people who read the file; nothing uses it.
     let _description = table.string("description");
-    let owns = table.spanned_strings("owns").map(|list| list.span);
+    let alone = ["owns", "found_as"]
+        .into_iter()
+        .filter_map(|key| Some((key, table.spanned_strings(key)?.span)))
+        .collect();
     let grants = grants(&mut table);
     table.finish();
-    RoleEntry { name, owns, grants }
+    RoleEntry { name, alone, grants }
 }
 
 fn service(name: Spanned<String>, mut table: Table<'_>) -> ServiceEntry {
     let description = table.string("description");
     let keys = keys(&mut table);
     let roles = table.strings("roles").unwrap_or_default();
-    let grants =
-        GrantEntries { owns: table.strings("owns").unwrap_or_default(), ..grants(&mut table) };
+    let grants = GrantEntries {
+        owns: table.strings("owns").unwrap_or_default(),
+        found_as: table.strings("found_as").unwrap_or_default(),
+        ..grants(&mut table)
+    };
     let settings = settings(&mut table);
     let disabled = table.string("disabled");
     table.finish();
     ServiceEntry { name, description, keys, roles, grants, settings, disabled }
 }
 
-/// All but `owns`.
+/// All but `owns` and `found_as`.
 fn grants(table: &mut Table<'_>) -> GrantEntries {
     GrantEntries {
         owns: Vec::new(),
+        found_as: Vec::new(),
         reads: table.strings("reads").unwrap_or_default(),
         publishes: table.strings("publishes").unwrap_or_default(),
         subscribes: table.strings("subscribes").unwrap_or_default(),
         answers: table.strings("answers").unwrap_or_default(),
         calls: table.strings("calls").unwrap_or_default(),
         consumes: table.strings("consumes").unwrap_or_default(),
+        discovers: table.strings("discovers").unwrap_or_default(),
         audits: table.strings("audits").unwrap_or_default(),
     }
 }

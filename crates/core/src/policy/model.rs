@@ -111,6 +111,12 @@ pub enum Access {
     Calls(Pattern),
     /// Takes messages from this durable consumer, and acknowledges them.
     Consumes(ConsumerName),
+    /// Alone is found under this name by the services framework.
+    FoundAs(FoundName),
+    /// Finds services of this name.
+    Discovers(FoundName),
+    /// Finds services of all names.
+    DiscoversAll,
     /// Reads this audit stream.
     Audits(StreamName),
 }
@@ -208,6 +214,48 @@ impl fmt::Display for ConsumerName {
     }
 }
 
+/// A name under which a service is found by the services framework of the client libraries.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FoundName(Arc<str>);
+
+impl FoundName {
+    /// Checks a name. Its characters are what all libraries take.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+        if text.is_empty() || text.len() > 64 || !text.chars().all(allowed) {
+            return Err("a name is 1 to 64 letters, digits, `_` and `-`");
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The same for all names that a person may take for this one.
+    #[must_use]
+    pub fn looks(&self) -> String {
+        let look = |c: char| match c.to_ascii_lowercase() {
+            '_' => '-',
+            '0' => 'o',
+            '1' | 'i' => 'l',
+            other => other,
+        };
+        self.0.chars().map(look).collect()
+    }
+}
+
+impl fmt::Display for FoundName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 impl Access {
     /// The key in the service's table: `owns`, `reads`, and so on.
     #[must_use]
@@ -220,6 +268,8 @@ impl Access {
             Self::Answers(_) => "answers",
             Self::Calls(_) => "calls",
             Self::Consumes(_) => "consumes",
+            Self::FoundAs(_) => "found_as",
+            Self::Discovers(_) | Self::DiscoversAll => "discovers",
             Self::Audits(_) => "audits",
         }
     }
@@ -240,6 +290,9 @@ impl fmt::Display for Access {
             | Self::Answers(pattern)
             | Self::Calls(pattern) => write!(f, "{} {pattern}", self.verb()),
             Self::Consumes(consumer) => write!(f, "{} {consumer}", self.verb()),
+            Self::FoundAs(name) => write!(f, "is found as {name}"),
+            Self::Discovers(name) => write!(f, "{} {name}", self.verb()),
+            Self::DiscoversAll => write!(f, "{} *", self.verb()),
             Self::Audits(stream) => write!(f, "{} {stream}", self.verb()),
         }
     }

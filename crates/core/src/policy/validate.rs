@@ -6,6 +6,7 @@
 //! - `bucket` judges the declared buckets, and what is done with them;
 //! - `stream` judges the declared streams with their consumers, and what is written into them;
 //! - `consumer` judges what services do with the consumers of streams;
+//! - `found` judges the names under which services are found, and who looks for them;
 //! - `store` judges the declared object stores, and who owns and reads them;
 //! - `role` judges roles, and gives a service the rules of its roles;
 //! - `service` judges one service, and what services must not share: names and keys;
@@ -18,6 +19,7 @@ mod bucket;
 mod consumer;
 mod covered;
 mod draft;
+mod found;
 mod names;
 mod naming;
 mod ownership;
@@ -153,12 +155,14 @@ pub fn sketch_for(files: &[SourceFile], audit: &AuditStreams) -> Sketch {
     stream::check_use(&streams, &drafts, &problems);
     consumer::check_use(&streams, &drafts, &problems);
     store::check_owners(&drafts, &problems);
+    found::check_use(&drafts, &problems);
     naming::check(naming, &drafts, &problems);
     usage::check(&drafts, &mut effort, &problems);
     if complete {
         bucket::check_declared(&buckets, &drafts, &problems);
         consumer::check_declared(&streams, &drafts, &problems);
         store::check_declared(&stores, &drafts, &problems);
+        found::check_discovered(&drafts, &problems);
         usage::check_counterparts(&buckets, &roles, &drafts, &mut effort, &problems);
     }
     effort.report(&problems);

@@ -39,6 +39,9 @@ pub fn find(services: &[&Service], limit: usize) -> Links {
                 | Access::OwnsStore(_)
                 | Access::ReadsStore(_)
                 | Access::Consumes(_)
+                | Access::FoundAs(_)
+                | Access::Discovers(_)
+                | Access::DiscoversAll
                 | Access::Audits(_) => {
                     continue;
                 }

@@ -51,6 +51,10 @@ pub fn check_covered<'r>(
             | Access::Answers(p)
             | Access::Calls(p) => (rule.access.verb(), p.to_string()),
             Access::Consumes(consumer) => (rule.access.verb(), consumer.to_string()),
+            Access::FoundAs(name) | Access::Discovers(name) => {
+                (rule.access.verb(), name.to_string())
+            }
+            Access::DiscoversAll => (rule.access.verb(), "*".to_owned()),
             Access::Audits(stream) => (rule.access.verb(), stream.to_string()),
         };
         groups.entry(group).or_default().push((subjects, rule, place));

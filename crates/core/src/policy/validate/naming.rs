@@ -91,6 +91,9 @@ pub fn check(tables: Vec<NamingEntry>, drafts: &[Draft], problems: &Collector) {
                 | Access::Subscribes(_)
                 | Access::Calls(_)
                 | Access::Consumes(_)
+                | Access::FoundAs(_)
+                | Access::Discovers(_)
+                | Access::DiscoversAll
                 | Access::Audits(_) => {
                     continue;
                 }

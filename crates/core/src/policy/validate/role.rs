@@ -31,13 +31,18 @@ pub fn check(
     problems: &Collector,
 ) -> Roles {
     let mut roles = Roles::new();
-    for RoleEntry { name, owns, grants } in entries {
+    for RoleEntry { name, alone, grants } in entries {
         check_name("role", &name, problems);
-        if let Some(owns) = owns {
+        for (key, span) in alone {
+            let (what, why, who) = if key == "owns" {
+                ("own anything", "a key has one writer", "writes it")
+            } else {
+                ("be found as anything", "a found name belongs to one service", "is found so")
+            };
             problems.push(
-                Problem::error("role-owns", format!("role `{}` cannot own anything", name.value))
-                    .at(&owns, "a role is shared, and a key has one writer")
-                    .help("move it to the one service that writes it"),
+                Problem::error("role-owns", format!("role `{}` cannot {what}", name.value))
+                    .at(&span, format!("a role is shared, and {why}"))
+                    .help(format!("move it to the one service that {who}")),
             );
         }
         let key: Arc<str> = name.value.as_str().into();

@@ -13,7 +13,7 @@ use crate::diagnostics::{Collector, Problem, Span, Spanned};
 use crate::grant::{self, AuditStreams};
 use crate::policy::document::{GrantEntries, SettingEntries};
 use crate::policy::model::{
-    Access, Bucket, ConsumerName, Location, Rule, STORE_PREFIX, StreamName,
+    Access, Bucket, ConsumerName, FoundName, Location, Rule, STORE_PREFIX, StreamName,
 };
 use solewriter_types::audit_event::{PRODUCER, SUBJECT_ROOT};
 use solewriter_types::connection_type::ConnectionType;
@@ -247,6 +247,19 @@ pub fn rules(entries: &GrantEntries, scope: &Scope<'_>) -> (Vec<Rule>, Vec<Place
             ),
         }
     }
+    for entry in &entries.found_as {
+        if let Some(name) = found_name(&entry.value, entry, "\"quotes-api\"", scope) {
+            add(Access::FoundAs(name), &entry.span, false);
+        }
+    }
+    for entry in &entries.discovers {
+        let name = text(entry, scope);
+        if name == "*" {
+            add(Access::DiscoversAll, &entry.span, false);
+        } else if let Some(name) = found_name(&name, entry, "\"quotes-api\", or \"*\"", scope) {
+            add(Access::Discovers(name), &entry.span, false);
+        }
+    }
     for entry in &entries.audits {
         match StreamName::parse(&text(entry, scope)) {
             Ok(stream) if scope.audit.subjects_of(stream.as_str()).is_none() => {
@@ -303,6 +316,26 @@ fn store(name: &str, entry: &Spanned<String>, scope: &Scope<'_>) -> Option<Bucke
             .help("write `store:` and a name of letters, digits, `_` and `-`: \"store:invoices\""),
     );
     None
+}
+
+fn found_name(
+    name: &str,
+    entry: &Spanned<String>,
+    example: &str,
+    scope: &Scope<'_>,
+) -> Option<FoundName> {
+    match FoundName::parse(name) {
+        Ok(name) => Some(name),
+        Err(error) => {
+            let message = format!("no service can be found as `{}`: {error}", shown(name));
+            scope.problems.push(
+                Problem::error("bad-found-name", message)
+                    .at(&entry.span, "")
+                    .help(format!("write the name that its client gives: {example}")),
+            );
+            None
+        }
+    }
 }
 
 fn keyspace(entry: &Spanned<String>, scope: &Scope<'_>) -> Option<Keyspace> {

@@ -38,7 +38,8 @@ fn check_leafnode(draft: &Draft, problems: &Collector) {
     }
     let name = &draft.service.name;
     let find = |wanted: fn(&Access) -> bool| draft.rules().find(|(rule, _)| wanted(&rule.access));
-    if let Some((_, answers)) = find(|access| matches!(access, Access::Answers(_))) {
+    let answers = |access: &Access| matches!(access, Access::Answers(_) | Access::FoundAs(_));
+    if let Some((_, answers)) = find(answers) {
         problems.push(
             Problem::error(
                 "leafnode-answers",
@@ -117,10 +118,19 @@ fn check_stars(draft: &Draft, steps: &mut usize, problems: &Collector) {
 
 /// A service that owns and answers can be made to write its own keys: the caller chooses the
 /// reply subject, and the server lets the owner publish there. One that consumes can be made to
-/// acknowledge: an empty answer is an acknowledgement.
+/// acknowledge: an empty answer is an acknowledgement. For one that is found, its client library
+/// answers, wherever it is asked to.
 fn check_deputy(draft: &Draft, problems: &Collector) {
     let find = |wanted: fn(&Access) -> bool| draft.rules().find(|(rule, _)| wanted(&rule.access));
-    let answers = find(|access| matches!(access, Access::Answers(_)));
+    let found = find(|access| matches!(access, Access::FoundAs(_)));
+    let help = if found.is_some() {
+        "no permission can prevent it, and the client library answers `$SRV` requests by itself: \
+         split the service in two"
+    } else {
+        "no permission can prevent it: answer only to subjects that begin with `_INBOX.`, or \
+         split the service in two"
+    };
+    let answers = found.or_else(|| find(|access| matches!(access, Access::Answers(_))));
     let Some((_, answers)) = answers else { return };
     let (does, also, choice) = if let Some((_, owns)) = find(|a| matches!(a, Access::Owns(_))) {
         ("owns a keyspace", owns, "and may choose a key of this")
@@ -142,10 +152,7 @@ fn check_deputy(draft: &Draft, problems: &Collector) {
         )
         .at(&answers.span, "a caller chooses where the answer goes")
         .also(&also.span, choice)
-        .help(
-            "no permission can prevent it: answer only to subjects that begin with `_INBOX.`, or \
-             split the service in two",
-        ),
+        .help(help),
     );
 }
 
@@ -174,6 +181,9 @@ pub fn check_counterparts(
                 | Access::Subscribes(_)
                 | Access::Calls(_)
                 | Access::Consumes(_)
+                | Access::FoundAs(_)
+                | Access::Discovers(_)
+                | Access::DiscoversAll
                 | Access::Audits(_) => {}
             }
         }
