@@ -22,7 +22,7 @@ use solewriter_core::policy::model::{Policy, Service, ServiceKey};
 /// Show what a service or key may do, and by which rules.
 ///
 /// Lists every permission, grouped by the rule that grants it. With --write, --read, --publish,
-/// --subscribe, --consume or --ack it answers that one question with yes or no.
+/// --subscribe, --consume, --ack or --find it answers that one question with yes or no.
 ///
 /// Exit code: 0 for yes, 1 for no, 2 if there is no answer.
 #[derive(Args)]
@@ -53,6 +53,9 @@ pub struct Explain {
     /// May it acknowledge messages of this consumer?
     #[arg(long, value_name = "STREAM/CONSUMER", group = "question")]
     ack: Option<String>,
+    /// May it find services of this name, or of all names (*)?
+    #[arg(long, value_name = "NAME", group = "question")]
+    find: Option<String>,
     /// The time at which the NKEY must be valid, such as 2027-01-31T00:00:00Z [default: now].
     #[arg(long, value_name = "TIME", value_parser = moment)]
     at: Option<jiff::Timestamp>,
@@ -133,6 +136,7 @@ impl Explain {
             (Verb::Subscribe, &self.subscribe),
             (Verb::Consume, &self.consume),
             (Verb::Ack, &self.ack),
+            (Verb::Find, &self.find),
         ];
         let found = asked.into_iter().find_map(|(verb, text)| Some((verb, text.as_deref()?)));
         found.map(|(verb, text)| Question::parse(verb, text)).transpose()

@@ -21,8 +21,8 @@ outside the policy: whoever logs in to the account of the buckets itself, as the
 whoever holds its seed. `solewriter doctor` says who is there
 ";
 
-/// List which services may write, read, publish, subscribe, consume or acknowledge, and by which
-/// rules.
+/// List which services may write, read, publish, subscribe, consume, acknowledge or find, and by
+/// which rules.
 ///
 /// Also lists services that may do only a part of it, and disabled ones. With --config, it looks at
 /// the present mappings of the services' accounts: what they lead elsewhere, and what they lead here.
@@ -34,8 +34,8 @@ pub struct WhoCan {
     #[arg(value_parser = verbs())]
     verb: Verb,
     /// The keyspace or object store (store:NAME) to write or read, the subject to publish or subscribe
-    /// to, or the consumer (STREAM/CONSUMER) to consume from.
-    #[arg(value_name = "KEYSPACE|STORE|SUBJECT|CONSUMER")]
+    /// to, the consumer (STREAM/CONSUMER) to consume from, or the name of services to find.
+    #[arg(value_name = "KEYSPACE|STORE|SUBJECT|CONSUMER|NAME")]
     target: String,
     #[command(flatten)]
     policy: PolicyArgs,
@@ -197,7 +197,7 @@ impl WhoCan {
         for sentence in question.kept_in_words(policy) {
             let _ = writeln!(text, "{sentence}");
         }
-        if !matches!(self.verb, Verb::Publish | Verb::Subscribe) {
+        if !matches!(self.verb, Verb::Publish | Verb::Subscribe | Verb::Find) {
             text += OUTSIDE;
         }
         Ok(Output { out: text, err, code })

@@ -9,7 +9,7 @@ use solewriter_core::analysis::query::advice::{advise, claim, remedy, said};
 use solewriter_core::analysis::query::{Question, may, owners};
 use solewriter_core::callout::issue::ConnectionName;
 use solewriter_core::grant::{Defaults, Grant};
-use solewriter_core::policy::model::{Policy, Service, short};
+use solewriter_core::policy::model::{FoundName, Policy, Service, short};
 use solewriter_types::audit_event::{About, Source, Violation, cut, words};
 use solewriter_types::dedup::Told;
 use solewriter_types::kv_operation::{Act, Operation, Target, Usage};
@@ -196,7 +196,9 @@ fn owner(policy: &Policy, refusal: &Refusal, usage: &Usage) -> Option<String> {
                 }
             }
         }
-        Some(Target::Found(_)) => Vec::new(),
+        Some(Target::Found(name)) => {
+            FoundName::parse(name).map(Question::Found).into_iter().collect()
+        }
         None if usage.operation == Operation::Publish => {
             publish(&refusal.subject).into_iter().collect()
         }
@@ -263,6 +265,8 @@ publishes = ["shipments.>", "chatter.>"]
 owns = ["store:invoices"]
 [service.billing]
 consumes = ["SHIPMENTS/billing", "SHIPMENTS/both"]
+[service.quotes]
+found_as = ["quotes"]
 "#;
 
     fn explained(name: &str, said: &str) -> Violation {
@@ -294,8 +298,9 @@ consumes = ["SHIPMENTS/billing", "SHIPMENTS/both"]
     fn brief(said: &str) -> [Option<String>; 5] {
         let v = explained(&format!("evil/{KEY}/0123456789ab"), said);
         let operation = Some(v.operation.to_string());
-        let About { keyspace, stream, consumer, store } = v.about;
-        let parts = [keyspace, stream, consumer, store.map(|store| format!("store {store}"))];
+        let About { keyspace, stream, consumer, store, found_as } = v.about;
+        let store = store.map(|store| format!("store {store}"));
+        let parts = [keyspace, stream, consumer, store, found_as];
         let about: Vec<String> = parts.into_iter().flatten().collect();
         let about = (!about.is_empty()).then(|| about.join(" "));
         [operation, about, v.owner, v.missing_rule, v.detail]
@@ -566,19 +571,25 @@ consumes = ["SHIPMENTS/billing", "SHIPMENTS/both"]
             ),
             (
                 "$SRV.INFO.quotes",
-                [
-                    "find",
-                    "",
-                    "",
-                    "",
-                    "no rule can grant it: `$SRV.>` is never granted to any service",
-                ],
+                ["find", "quotes", "quotes", "[service.evil] discovers = [\"quotes\"]", ""],
             ),
+            (
+                "$SRV.INFO.quotas",
+                ["find", "quotas", "", "", "no rule can grant it: no service is found as `quotas`"],
+            ),
+            ("$SRV.PING", ["find", "", "", "[service.evil] discovers = [\"*\"]", ""]),
         ] {
             let expected = expected.map(|text| Some(text.to_owned()).filter(|t| !t.is_empty()));
             let said = format!("Publish Violation - Subject \"{subject}\"");
             assert_eq!(brief(&said), expected, "{said}");
         }
+        let said = "Subscription Violation - Subject \"$SRV.INFO.quotes\", SID 1";
+        let expected = ["subscribe", "quotes", "quotes"].map(|text| Some(text.to_owned()));
+        let found = brief(said);
+        assert_eq!(found[..3], expected);
+        let why = "quotes is found as quotes (p.toml:35:13): a name has one service; to allow it, \
+                   take the name from the other service";
+        assert_eq!(found[3..], [None, Some(why.to_owned())]);
     }
 
     fn revision() -> String {

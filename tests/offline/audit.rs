@@ -179,9 +179,16 @@ fn samples() -> Vec<Event> {
             "orders owns store:invoices (orders.toml:3:9): an object store has one writer; to allow \
              it, the ownership has to be transferred",
         ))),
+        Event::Violation(Box::new(violation(
+            Operation::Find,
+            "$SRV.INFO.orders-api",
+            About { found_as: some("orders-api"), ..About::default() },
+            "policy 0b7a44c19d03 grants it; the connection is still on 5d0c0a7e1f22",
+        ))),
     ]
 }
 
+/// A violation of the same client.
 fn violation(operation: Operation, subject: &str, about: About, detail: &str) -> Violation {
     Violation {
         unproved: false,

@@ -351,6 +351,9 @@ pub struct About {
     /// The object store that the subject is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub store: Option<String>,
+    /// The name by which services were looked for, or by which the client wanted to be found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub found_as: Option<String>,
 }
 
 impl About {
@@ -365,7 +368,8 @@ impl About {
                 about.stream = Some(words(stream));
                 about.consumer = consumer.as_deref().map(words);
             }
-            Some(Target::Found(_)) | None => {}
+            Some(Target::Found(name)) => about.found_as = Some(words(name)),
+            None => {}
         }
         about
     }
@@ -416,8 +420,8 @@ pub struct Violation {
     /// What the subject is about.
     #[serde(flatten)]
     pub about: About,
-    /// Who owns that keyspace or store, uses that consumer, or may publish that subject of the
-    /// stream.
+    /// Who owns that keyspace or store, uses that consumer, may publish that subject of the stream,
+    /// or is found by that name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
     /// The entry that would permit it, when there is one.

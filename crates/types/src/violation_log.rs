@@ -19,7 +19,7 @@ pub fn log(id: Option<&str>, event: &Violation) {
         operation,
         subject,
         queue,
-        about: About { keyspace, stream, consumer, store },
+        about: About { keyspace, stream, consumer, store, found_as },
         owner,
         missing_rule,
         detail,
@@ -30,7 +30,7 @@ pub fn log(id: Option<&str>, event: &Violation) {
     } = event;
     tracing::error!(
         event = "violation", audit = id, seen_by, unproved = unproved.then_some(true), service, nkey, account, revision, host, server,
-        cid, client, operation = operation.as_str(), subject, queue, keyspace, stream, consumer, store, owner,
+        cid, client, operation = operation.as_str(), subject, queue, keyspace, stream, consumer, store, found_as, owner,
         missing_rule, detail, repeats, count, first = %first, last = %last,
         "a client went beyond its grant",
     );

@@ -51,7 +51,7 @@ pub enum Who {
 /// What an assertion says that somebody can or cannot do.
 #[derive(Clone, Debug)]
 pub enum What {
-    /// Write, read, publish, subscribe, consume or acknowledge.
+    /// Write, read, publish, subscribe, consume, acknowledge or find.
     Use(Question),
     /// Be let in.
     Connect {
@@ -195,7 +195,9 @@ fn what(table: &mut Table<'_>, verb: &Spanned<String>, policy: &Policy) -> Optio
                 .help(help),
         );
         // What it would take is unknown: no complaints about it.
-        for key in ["keyspace", "store", "subject", "consumer", "source", "connection", "at"] {
+        for key in
+            ["keyspace", "store", "subject", "consumer", "name", "source", "connection", "at"]
+        {
             let _ = table.value(key);
         }
         return None;
@@ -204,6 +206,7 @@ fn what(table: &mut Table<'_>, verb: &Spanned<String>, policy: &Policy) -> Optio
         Verb::Write | Verb::Read if table.has("store") => ("store", "\"NAME\""),
         Verb::Write | Verb::Read => ("keyspace", "\"BUCKET\""),
         Verb::Consume | Verb::Ack => ("consumer", "\"STREAM/CONSUMER\""),
+        Verb::Find => ("name", "\"NAME\""),
         _ => ("subject", "\"SUBJECT\""),
     };
     table.require(key, example);

@@ -17,8 +17,8 @@ use crate::diagnostics::toml::nearest;
 use crate::grant::{AuditStreams, Defaults, Grant, GrantError, Permission, Side};
 use crate::keys::UserKey;
 use crate::policy::model::{
-    Access, ConsumerName, Location, Policy, Rule, STORE_PREFIX, Service, ServiceKey, Stream,
-    StreamName,
+    Access, ConsumerName, FoundName, Location, Policy, Rule, STORE_PREFIX, Service, ServiceKey,
+    Stream, StreamName,
 };
 use solewriter_types::connection_type::ConnectionType;
 use solewriter_types::keyspace::{BucketName, Keyspace};
@@ -42,14 +42,14 @@ pub enum Verb {
     Consume,
     /// Acknowledge messages of a durable consumer.
     Ack,
+    /// Find services of a name.
+    Find,
     /// Serve requests.
     Answer,
     /// Send requests.
     Call,
     /// Be found under a name by the services framework.
     Found,
-    /// Find services of a name.
-    Find,
     /// Read a stream with consumers of one's own.
     Replay,
     /// Read an audit stream.
@@ -58,8 +58,15 @@ pub enum Verb {
 
 impl Verb {
     /// Those that one may ask for.
-    pub const ASKED: [Self; 6] =
-        [Self::Write, Self::Read, Self::Publish, Self::Subscribe, Self::Consume, Self::Ack];
+    pub const ASKED: [Self; 7] = [
+        Self::Write,
+        Self::Read,
+        Self::Publish,
+        Self::Subscribe,
+        Self::Consume,
+        Self::Ack,
+        Self::Find,
+    ];
 
     /// The verb as written in commands, assertions and JSON.
     #[must_use]
@@ -72,10 +79,10 @@ impl Verb {
             Self::Answer => "answer",
             Self::Call => "call",
             Self::Consume => "consume",
+            Self::Ack => "ack",
             Self::Found => "found",
             Self::Find => "find",
             Self::Replay => "replay",
-            Self::Ack => "ack",
             Self::Audit => "audit",
         }
     }
@@ -125,6 +132,10 @@ pub enum Question {
     Consume(ConsumerName),
     /// Acknowledge messages of this consumer.
     Ack(ConsumerName),
+    /// Find services of this name; of all names without one.
+    Find(Option<FoundName>),
+    /// Be found under this name.
+    Found(FoundName),
 }
 
 impl Question {
@@ -164,6 +175,13 @@ impl Question {
                     .help("a subject is tokens with dots between them, such as events.orders.new")
             })
         };
+        let found = || {
+            FoundName::parse(target).map_err(|error| {
+                let message = format!("`{target}` is not a name to find services by: {error}");
+                Problem::error("bad-name", message)
+                    .help("write the name that a service has in `found_as`, or * for all names")
+            })
+        };
         Ok(match verb {
             Verb::Write => match store {
                 Some(store) => Self::WriteStore(store?),
@@ -177,12 +195,11 @@ impl Question {
             Verb::Subscribe | Verb::Answer => Self::Subscribe(subject()?),
             Verb::Consume => Self::Consume(consumer()?),
             Verb::Ack => Self::Ack(consumer()?),
-            Verb::Found | Verb::Find => {
-                let message = format!("`{} {target}` is not a question", verb.as_str());
-                let side = if verb == Verb::Find { "publish" } else { "subscribe" };
-                return Err(Problem::error("bad-question", message)
-                    .help(format!("ask for what it comes to: {side} '$SRV.INFO.{target}'")));
-            }
+            Verb::Find => match target {
+                "*" => Self::Find(None),
+                _ => Self::Find(Some(found()?)),
+            },
+            Verb::Found => Self::Found(found()?),
             Verb::Replay => {
                 let (stream, filter) = target.split_once('/').unwrap_or((target, ">"));
                 let message = format!("`replay {target}` is not a question");
@@ -208,6 +225,8 @@ impl Question {
             Self::Subscribe(_) => Verb::Subscribe,
             Self::Consume(_) => Verb::Consume,
             Self::Ack(_) => Verb::Ack,
+            Self::Find(_) => Verb::Find,
+            Self::Found(_) => Verb::Found,
         }
     }
 
@@ -219,14 +238,19 @@ impl Question {
             Self::Publish(pattern) | Self::Subscribe(pattern) => pattern.to_string(),
             Self::WriteStore(store) | Self::ReadStore(store) => format!("{STORE_PREFIX}{store}"),
             Self::Consume(consumer) | Self::Ack(consumer) => consumer.to_string(),
+            Self::Find(Some(name)) | Self::Found(name) => name.to_string(),
+            Self::Find(None) => "*".to_owned(),
         }
     }
 
-    /// What somebody asks for who publishes a subject with that meaning. `None` where only the
-    /// subject itself says it.
+    /// What somebody asks for who uses a subject with that meaning. `None` where only the subject
+    /// itself says it.
     #[must_use]
     pub fn meant(usage: &Usage) -> Option<Self> {
-        use Operation::{Ack, Consume, Get, Open, Purge, Watch, Write};
+        use Operation::{Ack, Consume, Find, Get, Open, Purge, Subscribe, Watch, Write};
+        if (usage.operation, &usage.target) == (Find, &None) {
+            return Some(Self::Find(None));
+        }
         match (usage.operation, usage.target.as_ref()?) {
             // Only who owns a bucket as a whole may remove its markers.
             (Write | Purge, target @ Target::Keys { .. }) => target.keyspace().map(Self::Write),
@@ -235,6 +259,11 @@ impl Question {
             (Get | Watch | Open, Target::Store(store)) => Some(Self::ReadStore(store.clone())),
             (Consume, target) => Self::consumer_of(target).map(Self::Consume),
             (Ack, target) => Self::consumer_of(target).map(Self::Ack),
+            (Find, Target::Found(name)) if name == "*" => Some(Self::Find(None)),
+            (Find, Target::Found(name)) => {
+                FoundName::parse(name).ok().map(|name| Self::Find(Some(name)))
+            }
+            (Subscribe, Target::Found(name)) => FoundName::parse(name).ok().map(Self::Found),
             _ => None,
         }
     }
@@ -319,7 +348,26 @@ impl Question {
                 let table = format!("stream.{wanted}.consumer.{consumer}");
                 undeclared("unknown-consumer", &said, &table, near)
             }
-            Self::Publish(_) | Self::Subscribe(_) => Ok(()),
+            Self::Find(Some(name)) => {
+                let named = policy.rules(|access| matches!(access, Access::FoundAs(_)));
+                let known: Vec<String> = named
+                    .filter_map(|(_, rule)| match &rule.access {
+                        Access::FoundAs(name) => Some(name.to_string()),
+                        _ => None,
+                    })
+                    .collect();
+                if known.iter().any(|known| known == name.as_str()) {
+                    return Ok(());
+                }
+                let near = nearest(name.as_str(), known.iter().map(String::as_str));
+                let help = match near {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => format!("write `found_as = [\"{name}\"]` in the service that has it"),
+                };
+                let message = format!("no service is found as `{name}`");
+                Err(Problem::error("unknown-name", message).help(help))
+            }
+            Self::Publish(_) | Self::Subscribe(_) | Self::Find(None) | Self::Found(_) => Ok(()),
         }
     }
 }
@@ -402,6 +450,19 @@ impl Answer {
 /// Whether a grant allows something, how far, and by which of its permissions.
 #[must_use]
 pub fn may(grant: &Grant, question: &Question) -> Answer {
+    // By everything that such a rule grants.
+    let by_rule = |access, telling| {
+        let needed = alone(grant.service(), access, grant.audit());
+        let needed = needed.as_ref().map_or(Vec::new(), |needed| {
+            let of = |side| needed.permissions(side).iter().map(move |p| (side, p.subject.clone()));
+            [Side::Publish, Side::Subscribe].into_iter().flat_map(of).collect()
+        });
+        all_of(grant, needed, Side::Publish, telling)
+    };
+    let by_subjects = |side, needed: &[Needed], telling| {
+        let parsed = |(_, subject): &Needed| Some((side, Pattern::parse(subject).ok()?));
+        all_of(grant, needed.iter().filter_map(parsed).collect(), side, telling)
+    };
     match question {
         Question::Publish(pattern) => publish(grant, pattern),
         Question::Subscribe(pattern) => subscribe(grant, pattern),
@@ -412,42 +473,28 @@ pub fn may(grant: &Grant, question: &Question) -> Answer {
             }
             Err(_) => nothing(),
         },
-        Question::Read(keyspace) => {
-            let needed = alone(grant.service(), Access::Reads(keyspace.clone()), grant.audit());
-            all_of(grant, needed.as_ref().map_or(Vec::new(), subjects), ".$KV.")
-        }
+        Question::Read(keyspace) => by_rule(Access::Reads(keyspace.clone()), ".$KV."),
         Question::WriteStore(store) => {
-            all_of(grant, published(kv_operation::writing_store(store.as_str())), "$O.")
+            by_subjects(Side::Publish, &kv_operation::writing_store(store.as_str()), "$O.")
         }
-        Question::ReadStore(store) => {
-            let needed = alone(grant.service(), Access::ReadsStore(store.clone()), grant.audit());
-            all_of(grant, needed.as_ref().map_or(Vec::new(), subjects), ".$O.")
-        }
-        Question::Consume(consumer) => {
-            let needed = alone(grant.service(), Access::Consumes(consumer.clone()), grant.audit());
-            all_of(grant, needed.as_ref().map_or(Vec::new(), subjects), ".MSG.NEXT.")
-        }
+        Question::ReadStore(store) => by_rule(Access::ReadsStore(store.clone()), ".$O."),
+        Question::Consume(consumer) => by_rule(Access::Consumes(consumer.clone()), ".MSG.NEXT."),
         // As patterns, each form holds subjects that are the other form of another consumer's.
         Question::Ack(consumer) => {
             let (stream, consumer) = (consumer.stream(), consumer.consumer());
             let sent = ["", "_._."].map(|domain| {
-                let subject = format!("$JS.ACK.{domain}{stream}.{consumer}.1.1.1.1.1");
-                ("acknowledge", subject)
+                ("acknowledge", format!("$JS.ACK.{domain}{stream}.{consumer}.1.1.1.1.1"))
             });
-            all_of(grant, published(sent), "$JS.ACK.")
+            by_subjects(Side::Publish, &sent, "$JS.ACK.")
+        }
+        Question::Find(name) => {
+            let name = name.as_ref().map(FoundName::as_str);
+            by_subjects(Side::Publish, &kv_operation::discovering(name), "$SRV.")
+        }
+        Question::Found(name) => {
+            by_subjects(Side::Subscribe, &kv_operation::found(name.as_str()), "$SRV.")
         }
     }
-}
-
-/// What a grant asks for on either side.
-fn subjects(grant: &Grant) -> Vec<(Side, Pattern)> {
-    let of = |side| grant.permissions(side).iter().map(move |p| (side, p.subject.clone()));
-    [Side::Publish, Side::Subscribe].into_iter().flat_map(of).collect()
-}
-
-fn published(needed: impl IntoIterator<Item = Needed>) -> Vec<(Side, Pattern)> {
-    let parsed = |(_, subject): Needed| Some((Side::Publish, Pattern::parse(&subject).ok()?));
-    needed.into_iter().filter_map(parsed).collect()
 }
 
 fn nothing() -> Answer {
@@ -472,23 +519,23 @@ fn subscribe(grant: &Grant, pattern: &Pattern) -> Answer {
 }
 
 /// What takes many subjects: all of them must be there for a yes, and what tells part from nothing
-/// is those that hold `telling`.
-fn all_of(grant: &Grant, needed: Vec<(Side, Pattern)>, telling: &str) -> Answer {
+/// is those of one side that hold `telling`.
+fn all_of(grant: &Grant, needed: Vec<(Side, Pattern)>, side: Side, telling: &str) -> Answer {
     if needed.is_empty() {
         return nothing();
     }
     let reach = |side, wanted: &Pattern| covered(grant, side, wanted);
     let all = needed.iter().all(|(side, wanted)| reach(*side, wanted) == Reach::All);
-    let of_publish = needed.into_iter().filter(|(side, _)| *side == Side::Publish);
+    let of_side = needed.into_iter().filter(|(needed, _)| *needed == side);
     let told: Vec<Pattern> =
-        of_publish.map(|(_, p)| p).filter(|p| p.as_str().contains(telling)).collect();
-    let some = told.iter().any(|wanted| reach(Side::Publish, wanted) != Reach::None);
+        of_side.map(|(_, p)| p).filter(|p| p.as_str().contains(telling)).collect();
+    let some = told.iter().any(|wanted| reach(side, wanted) != Reach::None);
     let reach = match (all, some) {
         (true, _) => Reach::All,
         (false, true) => Reach::Part,
         (false, false) => Reach::None,
     };
-    let grounds = grounds(grant, Side::Publish, &told, reach);
+    let grounds = grounds(grant, side, &told, reach);
     Answer { reach, accepted: all, grounds }
 }
 
@@ -719,7 +766,10 @@ pub fn owners<'p>(policy: &'p Policy, question: &Question) -> Vec<(&'p Service, 
             let subjects = policy.keeping(pattern).flat_map(|stream| &stream.subjects);
             writers(policy, subjects.filter_map(|kept| pattern.intersection(kept)).collect())
         }
-        Question::Subscribe(_) => Vec::new(),
+        Question::Find(Some(name)) | Question::Found(name) => {
+            policy.rules(|a| matches!(a, Access::FoundAs(found) if found == name)).collect()
+        }
+        Question::Subscribe(_) | Question::Find(None) => Vec::new(),
     }
 }
 

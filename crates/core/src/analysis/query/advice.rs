@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use super::{Question, Reach, owners};
 use crate::grant::{Side, inbox_prefix, never_granted};
-use crate::policy::model::{Access, ConsumerName, Location, Policy, Rule, STORE_PREFIX, Service};
+use crate::policy::model::{
+    Access, ConsumerName, FoundName, Location, Policy, Rule, STORE_PREFIX, Service,
+};
 use solewriter_types::keyspace::{BucketName, Keyspace};
 use solewriter_types::kv_operation::{self, Act, Operation, Target, Usage};
 use solewriter_types::subject::Pattern;
@@ -52,6 +54,7 @@ pub fn claim(access: &Access) -> &'static str {
         Access::OwnsStore(_) => "an object store has one writer",
         Access::Publishes(_) | Access::Calls(_) => "a subject of a stream has one writer",
         Access::Consumes(_) => "each message goes to one of those who take it",
+        Access::FoundAs(_) => "a name has one service",
         _ => "a key has one writer",
     }
 }
@@ -68,6 +71,7 @@ pub fn remedy(access: &Access) -> &'static str {
             "to allow it, declare a consumer for this service, or write `shared = \"why\"` in the \
              consumer's table"
         }
+        Access::FoundAs(_) => "to allow it, take the name from the other service",
         _ => "to allow it, the ownership has to be transferred",
     }
 }
@@ -125,7 +129,19 @@ pub fn advise(policy: &Policy, service: &Service, question: &Question) -> Advice
                 None => publish(policy, service, pattern, &usage),
             }
         }
-        Question::Subscribe(pattern) => plain(service, pattern, Side::Subscribe, None),
+        Question::Subscribe(pattern) => {
+            let usage = Usage::of(Act::Subscribe, pattern.as_str());
+            match Question::meant(&usage) {
+                Some(meant) => advise(policy, service, &meant),
+                None => plain(service, pattern, Side::Subscribe, None),
+            }
+        }
+        Question::Find(name) => find(policy, service, name.as_ref(), question),
+        Question::Found(name) => {
+            let owner = other_owner(policy, service, question);
+            let add = owner.is_none().then(|| entry(service, "found_as", name.to_string()));
+            Advice { owner, add, ..Advice::default() }
+        }
         Question::WriteStore(store) => {
             let owner = other_owner(policy, service, question);
             let named = format!("{STORE_PREFIX}{store}");
@@ -164,6 +180,28 @@ fn consume(policy: &Policy, service: &Service, name: &ConsumerName, question: &Q
     let owner = other_owner(policy, service, question).filter(|_| consumer.shared.is_none());
     let add = owner.is_none().then(|| entry(service, "consumes", name.to_string()));
     Advice { owner, nearest, never: None, add }
+}
+
+fn find(
+    policy: &Policy,
+    service: &Service,
+    name: Option<&FoundName>,
+    question: &Question,
+) -> Advice {
+    let nearest = best(service, |rule| match &rule.access {
+        Access::Discovers(_) | Access::DiscoversAll => Some(1),
+        _ => None,
+    });
+    match name {
+        Some(name) if owners(policy, question).is_empty() => {
+            let never = Some(format!("no service is found as `{name}`"));
+            Advice { nearest, never, ..Advice::default() }
+        }
+        name => {
+            let asked = name.map_or_else(|| "*".to_owned(), ToString::to_string);
+            Advice { nearest, add: Some(entry(service, "discovers", asked)), ..Advice::default() }
+        }
+    }
 }
 
 /// A subject that is published and stands for nothing but itself.

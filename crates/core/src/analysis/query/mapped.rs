@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::{Question, Reach, Verb, may};
 use crate::grant::Grant;
+use crate::policy::model::FoundName;
 use solewriter_types::kv_operation::{self, Needed};
 use solewriter_types::subject::Pattern;
 
@@ -124,7 +125,10 @@ fn published(question: &Question) -> Vec<Pattern> {
         Question::Publish(pattern) => vec![pattern.clone()],
         Question::Write(keyspace) => parsed(&keyspace.subjects()).into_iter().collect(),
         Question::Read(keyspace) => all(&kv_operation::reading(keyspace)),
-        Question::Subscribe(_) => Vec::new(),
+        Question::Find(name) => {
+            all(&kv_operation::discovering(name.as_ref().map(FoundName::as_str)))
+        }
+        Question::Subscribe(_) | Question::Found(_) => Vec::new(),
         Question::WriteStore(store) => all(&kv_operation::writing_store(store.as_str())),
         Question::ReadStore(store) => all(&kv_operation::reading_store(store.as_str())),
         Question::Consume(name) | Question::Ack(name) => {
