@@ -41,7 +41,7 @@ in brackets.
 | neighbour | a bucket and a stream with a consumer of its own, events that it publishes, responders that it calls; nothing of the victim's |
 | reader | the same, and `reads` the victim's bucket and object store |
 | part reader | the same, and `reads` the keys below `open` in it, and `*.shown`; it `replays` what is below `open` in the victim's stream |
-| part owner | the same, and `owns` the keys below `mine` in a bucket whose keys below `theirs` are the victim's; it publishes what is below `mine` in a stream likewise, and has an object store of its own |
+| part owner | the same, and `owns` the keys below `mine` in a bucket whose keys below `theirs` are the victim's; it publishes what is below `mine` in a stream likewise, has an object store of its own, and is found under a name of its own |
 | no rules | a service without rules |
 | stranger | no key of any service, or not the one that it claims |
 ";

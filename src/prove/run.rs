@@ -6,7 +6,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::{Attack, Control, Effect, Ending, Report, Step, identity};
-use crate::nats::raw_client::Message;
+use crate::nats::raw_client::{DEADLINE, Message};
 use crate::prove::testbed::{
     Belongings, Cast, Names, StageError, Testbed, call, numbers, stream_of,
 };
@@ -29,8 +29,14 @@ pub async fn run(attack: &Attack, stage: &Testbed) -> Result<Report, StageError>
     let mut cast = stage.set(attack).await?;
     let names = &stage.names;
     let before = cast.belongings(names).await?;
-    let mut scene =
-        Scene { names, refused: None, heard: Vec::new(), learnt: Vec::new(), blocked: None };
+    let mut scene = Scene {
+        names,
+        refused: None,
+        asked: false,
+        heard: Vec::new(),
+        learnt: Vec::new(),
+        blocked: None,
+    };
     // Where answers come, unless that is what is tried.
     let own = format!("_INBOX.{}.>", names.me);
     let _ = cast.attacker.subscribe(&own, "").await.map_err(|e| broke("the attacker", e))?;
@@ -77,6 +83,8 @@ fn error_in(message: &Message) -> Option<String> {
 struct Scene<'a> {
     names: &'a Names,
     refused: Option<String>,
+    /// Whether the last that was sent asked for an answer.
+    asked: bool,
     heard: Vec<Message>,
     learnt: Vec<Message>,
     blocked: Option<String>,
@@ -88,6 +96,7 @@ impl Scene<'_> {
         let said = match step {
             Step::Send { to, reply, headers, body, times } => {
                 let (to, reply, headers, body) = (fill(to), fill(reply), fill(headers), fill(body));
+                self.asked = reply.starts_with(&format!("_INBOX.{}.", self.names.me));
                 let mut said = Ok(());
                 for _ in 0..*times {
                     said = cast
@@ -110,6 +119,12 @@ impl Scene<'_> {
             // These have code of their own.
             Step::Knock(_) | Step::Told(_) => return Ok(()),
             Step::Pass(time) => {
+                // It begins when what was asked is done.
+                if self.asked
+                    && let Some(answer) = cast.attacker.next(DEADLINE).await
+                {
+                    self.learnt.push(answer);
+                }
                 tokio::time::sleep(Duration::from_millis(*time)).await;
                 return Ok(());
             }

@@ -106,13 +106,13 @@ answers = ["svc.plain{lane}"]
         let (mut owns, mut reads, mut publishes) = (String::new(), String::new(), String::new());
         let (mut found_as, mut replays) = (String::new(), String::new());
         match who {
-            Who::Neighbour => found_as = format!("\"{me}\""),
             Who::Reader => reads = format!("\"victim{lane}\", \"store:victim{lane}\""),
             Who::PartReader => {
                 replays = format!("\"log-victim{lane}/log.victim{lane}.open.>\"");
                 reads = format!("\"victim{lane}/open.>\", \"victim{lane}/*.shown\"");
             }
             Who::Sharer => {
+                found_as = format!("\"{me}\"");
                 text += &format!("\n[store.of-{me}]");
                 owns = format!(", \"shared{lane}/mine.>\", \"store:of-{me}\"");
                 publishes = format!(", \"both.shared{lane}.mine.>\"");

@@ -86,7 +86,7 @@ fn cast(place: Place) -> Vec<(usize, Attack)> {
 pub async fn run_place(place: Place) -> (Column, Vec<String>) {
     let began = std::time::Instant::now();
     let attacks = cast(place);
-    let prepared = with_streams(Prepared::new());
+    let prepared = Prepared::new();
     let mut deployment = if place.cluster {
         prepared.start_cluster(place.version, &lane::policy()).await
     } else {
@@ -157,25 +157,6 @@ pub async fn run_place(place: Place) -> (Column, Vec<String>) {
     }
     println!("{}: {} attacks in {:?}", place.name(), column.len() + wrong.len(), began.elapsed());
     (column, wrong)
-}
-
-/// With what the subjects of streams need between the accounts.
-fn with_streams(mut prepared: Prepared) -> Prepared {
-    for (line, more) in [
-        (
-            "{ service: \"$JS.FC.>\", accounts: [ APP ] }",
-            "{ service: \"SUBJECT\", response: stream, accounts: [ APP ] }",
-        ),
-        (
-            "{ service: { account: STATE, subject: \"$JS.FC.>\" } }",
-            "{ service: { account: STATE, subject: \"SUBJECT\" } }",
-        ),
-    ] {
-        let subjects = ["log.>", "work.>", "both.>"];
-        let lines = subjects.map(|subject| more.replace("SUBJECT", subject));
-        prepared = prepared.with_server(line, &format!("{line}\n      {}", lines.join("\n      ")));
-    }
-    prepared
 }
 
 /// Where an attack takes place in the deployment.

@@ -7,7 +7,7 @@ const NAMED: &str = "`found_as` is one name, and one service has it";
 
 /// The attacker listens where the victim is asked.
 fn hear(id: &'static str, title: &'static str, subject: &'static str) -> Attack {
-    Attack::new(id, title, Who::Neighbour, Effect::Accepted)
+    Attack::new(id, title, Who::Sharer, Effect::Accepted)
         .step(listen(subject))
         .closed(Ending::Refused, NAMED)
         .once_heard(&[subject])
@@ -28,18 +28,9 @@ pub(super) fn family() -> Family {
             hear("found-as-other-queue", "Take the victim's questions in a queue group", of_one)
                 .instead(in_queue(listen(of_one))),
             Attack::new(
-                "found-unnamed",
-                "Hear what everybody is asked, as a service that has no name",
-                Who::Reader,
-                Effect::Accepted,
-            )
-            .step(listen("$SRV.INFO"))
-            .closed(Ending::Refused, "only who has a name is found")
-            .once_heard(&["$SRV.INFO"]),
-            Attack::new(
                 "found-ask",
                 "Ask the victim for what it offers",
-                Who::Neighbour,
+                Who::Sharer,
                 Effect::Accepted,
             )
             .step(ask(of_one))

@@ -267,6 +267,18 @@ pub(super) fn family() -> Family {
             .opened_by(&TRACING)
             .in_prove(),
             Attack::new(
+                "trace-to-itself-answering",
+                "The same by a service that may answer into inboxes",
+                Who::Sharer,
+                Effect::Learns("\"server\""),
+            )
+            .step(ask("$KV.{mine}.a").headers("Nats-Trace-Dest: _INBOX.{me}.trace").body("x"))
+            .known(
+                "who may publish into inboxes may have a trace there; it tells by which servers \
+                 and accounts the message of its own went, and no message of others",
+            )
+            .since(2, 11),
+            Attack::new(
                 "trace-to-own-bucket",
                 "A put whose trace is to go to a key of its own, to learn of accounts and servers",
                 Who::Neighbour,
