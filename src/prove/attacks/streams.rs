@@ -621,7 +621,7 @@ pub(super) fn stores() -> Family {
             .on(store)
             .step(ask("$JS.API.STREAM.NAMES"))
             .residual(
-                "nats.py and nats.go find a store by this request, and it names every stream",
+                "client libraries (nats.py, nats.go) find a store by this request, and it names every stream",
                 "put no secret into the name of a stream, a bucket or a store",
             ),
             request(
