@@ -40,7 +40,7 @@ const CRATES: &[Crate] = &[
         rows: &[
             &["main"],
             &["cli"],
-            &["soak"],
+            &["soak", "streams"],
             &["report"],
             &["render"],
             &["results"],

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::ceiling;
 use crate::cleanup;
@@ -17,8 +18,9 @@ use crate::real_clients::{self, Against, ServerTestbed, Storm, Upset};
 use crate::render::Goal;
 use crate::report::{Effort, Run};
 use crate::request::{Kind, Minter};
-use crate::results::{Report, Soak, median};
+use crate::results::{Report, Soak, Streams, median};
 use crate::soak;
+use crate::streams;
 use crate::testbed::Testbed;
 use crate::{Error, progress};
 use solewriter::cli::common::{self, Format};
@@ -42,6 +44,7 @@ enum Command {
     Direct(DirectCommand),
     Connect(ConnectCommand),
     Report(ReportCommand),
+    Streams(StreamsCommand),
     Soak(SoakCommand),
     #[command(hide = true)]
     Ceiling(Ceiling),
@@ -61,6 +64,7 @@ impl Load {
             Command::Direct(direct) => direct.run(),
             Command::Connect(connect) => connect.run(),
             Command::Report(report) => report.run(),
+            Command::Streams(streams) => streams.run(),
             Command::Soak(soak) => soak.run(),
             Command::Ceiling(ceiling) => ceiling.run(),
         };
@@ -409,17 +413,26 @@ impl ReportCommand {
 fn write_pages(docs: &Path) -> Result<(), Error> {
     let folder = docs.join("performance");
     let report: Report = serde_json::from_slice(&std::fs::read(folder.join("report.json"))?)?;
-    let soak = folder.join("soak.json");
-    let soak: Option<Soak> = soak
-        .exists()
-        .then(|| std::fs::read(soak))
-        .transpose()?
-        .map(|text| serde_json::from_slice(&text))
-        .transpose()?;
-    for (name, text) in report.pages(soak.as_ref()) {
+    let soak: Option<Soak> = kept(&folder.join("soak.json"))?;
+    let streams: Option<Streams> = kept(&folder.join("streams.json"))?;
+    for (name, text) in report.pages(streams.as_ref(), soak.as_ref()) {
         std::fs::write(docs.join(name), text)?;
     }
     Ok(())
+}
+
+/// The results in a file, if it is there.
+fn kept<T: DeserializeOwned>(file: &Path) -> Result<Option<T>, Error> {
+    let text = file.exists().then(|| std::fs::read(file)).transpose()?;
+    Ok(text.map(|text| serde_json::from_slice(&text)).transpose()?)
+}
+
+/// Keeps the results of one part in DOCS/performance, and makes the page anew if there is one.
+fn keep(docs: &Path, name: &str, results: &impl Serialize) -> Result<(), Error> {
+    let folder = docs.join("performance");
+    std::fs::create_dir_all(&folder)?;
+    std::fs::write(folder.join(name), common::json(results))?;
+    if folder.join("report.json").exists() { write_pages(docs) } else { Ok(()) }
 }
 
 /// Goals as lines: met, not met, not measured.
@@ -434,6 +447,37 @@ fn judged(goals: &[Goal]) -> String {
         format!("{met:<13}{}: {}{given}\n", goal.goal, goal.found)
     };
     goals.iter().map(line).collect()
+}
+
+/// Publish to a stream and consume it, through the import of the state account and directly in
+/// that account, and add what it shows to docs/performance.md. Takes a minute.
+#[derive(Args)]
+struct StreamsCommand {
+    /// Rounds, each in both places.
+    #[arg(long, value_name = "NUMBER", default_value_t = 5)]
+    rounds: usize,
+    /// Messages with 64 in flight; a tenth of it with one.
+    #[arg(long, value_name = "NUMBER", default_value_t = 30_000)]
+    messages: usize,
+    /// The folder of the documentation, to which DOCS/performance/streams.json is written.
+    #[arg(long, value_name = "DOCS", default_value = "docs")]
+    docs: PathBuf,
+    /// Version of nats-server.
+    #[arg(long, value_name = "VERSION")]
+    nats_server: Option<String>,
+}
+
+impl StreamsCommand {
+    fn run(self) -> Result<String, Error> {
+        let plan = streams::Plan {
+            rounds: self.rounds,
+            messages: self.messages,
+            nats_server: self.nats_server,
+        };
+        let streams = solewriter::cli::runtime()?.block_on(streams::run(plan))?;
+        keep(&self.docs, "streams.json", &streams)?;
+        Ok(common::json(&streams.rounds))
+    }
 }
 
 /// Run at half of what the machine carries for long, with changes of the policy and restarts of
@@ -466,12 +510,7 @@ impl SoakCommand {
             nats_server: self.nats_server,
         };
         let soak = solewriter::cli::runtime()?.block_on(soak::run(plan))?;
-        let folder = self.docs.join("performance");
-        std::fs::create_dir_all(&folder)?;
-        std::fs::write(folder.join("soak.json"), common::json(&soak))?;
-        if folder.join("report.json").exists() {
-            write_pages(&self.docs)?;
-        }
+        keep(&self.docs, "soak.json", &soak)?;
         Ok(judged(&soak.goals()))
     }
 }

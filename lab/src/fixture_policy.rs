@@ -7,6 +7,7 @@ use std::time::Duration;
 use solewriter_core::diagnostics::SourceFile;
 use solewriter_core::grant::{Defaults, Grant};
 use solewriter_core::keys::{Seed, Signer, User};
+use solewriter_core::policy::model::Policy;
 use solewriter_core::policy::validate::validate;
 
 /// Services that connect, unless told otherwise: enough that no cache of one client's helps another.
@@ -18,6 +19,11 @@ const SUBSCRIBES: usize = 7;
 const LIFETIME: Duration = Duration::from_secs(3600);
 /// Services in one file of the policy.
 const PER_FILE: usize = 1_000;
+
+/// The stream of [`FixturePolicy::with_stream`], and its durable consumer.
+pub const STREAM: &str = "EVENTS";
+/// See [`STREAM`].
+pub const WORK: &str = "work";
 
 /// A service that connects.
 pub struct Client {
@@ -71,6 +77,35 @@ impl FixturePolicy {
             company.strangers.push(Client { service: format!("stranger{number}"), signer, seed });
         }
         Ok(company)
+    }
+
+    /// A policy with one service, which publishes what the one stream keeps, and consumes it.
+    ///
+    /// # Errors
+    /// When a key cannot be made.
+    pub fn with_stream() -> Result<Self, super::Error> {
+        let seed = Seed::<User>::generate();
+        let signer = Signer::new(&seed)?;
+        let text = format!(
+            "[stream.{STREAM}]\nsubjects = [\"events.>\"]\nstorage = \"memory\"\n\
+             [stream.{STREAM}.consumer.{WORK}]\n[service.s0]\nnkeys = [\"{}\"]\n\
+             publishes = [\"events.>\"]\nconsumes = [\"{STREAM}/{WORK}\"]\n",
+            signer.public()
+        );
+        let clients = vec![Client { service: "s0".to_owned(), signer, seed }];
+        Ok(Self { files: vec![text], subscribes: 0, clients, strangers: Vec::new() })
+    }
+
+    /// The policy's texts, read.
+    ///
+    /// # Errors
+    /// When it is no policy, which would be a defect here.
+    pub fn policy(&self) -> Result<Policy, super::Error> {
+        let file = |(number, text): (usize, &String)| {
+            SourceFile::new(&*format!("load-{number:03}.toml"), text.clone())
+        };
+        let files: Vec<SourceFile> = self.files.iter().enumerate().map(file).collect();
+        Ok(validate(&files).map_err(|problems| problems.summary())?.policy)
     }
 
     /// Writes the policy to a folder.

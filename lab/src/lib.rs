@@ -3,7 +3,8 @@
 //! [`direct`] plays nats-server ([`fake_server`]) towards a real `serve` process over TCP, so that
 //! the service is measured with its messaging and without a server's costs. [`real_clients`] puts
 //! real clients on a real nats-server. [`report`] runs the whole comparison and writes
-//! `docs/performance.md` ([`render`]); [`soak`] watches half the load for long. Nothing here has a part in
+//! `docs/performance.md` ([`render`]); [`soak`] watches half the load for long; [`streams`]
+//! measures messages, not connections. Nothing here has a part in
 //! deciding or issuing: a production build leaves it out. Unix only.
 
 pub mod ceiling;
@@ -21,6 +22,7 @@ pub mod report;
 pub mod request;
 pub mod results;
 pub mod soak;
+pub mod streams;
 pub mod testbed;
 
 /// What went wrong in a run, in words.

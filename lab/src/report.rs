@@ -159,7 +159,7 @@ impl Run {
         } else {
             Report {
                 machine,
-                date: jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC").to_string(),
+                date: results::now(),
                 load_before: results::load_average(),
                 ..Report::default()
             }

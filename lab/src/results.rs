@@ -154,6 +154,61 @@ pub struct Connect {
     pub storm: Vec<Storm>,
 }
 
+/// From where a stream is reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Place {
+    /// By a service, through the import of the state account.
+    #[default]
+    Import,
+    /// By the admin, in the state account itself.
+    State,
+}
+
+impl Place {
+    /// In words.
+    #[must_use]
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Import => "through the import",
+            Self::State => "in the state account",
+        }
+    }
+}
+
+/// Messages of a stream, a second, in one round.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
+pub struct StreamRound {
+    /// From where.
+    pub place: Place,
+    /// Published and acknowledged, one in flight.
+    pub publish_one: f64,
+    /// The same, 64 in flight.
+    pub publish_many: f64,
+    /// Consumed and acknowledged, one at a time.
+    pub consume_one: f64,
+    /// The same, 64 at a time.
+    pub consume_many: f64,
+}
+
+/// What it costs to reach a stream through the import.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub struct Streams {
+    /// Where.
+    pub machine: Machine,
+    /// When it began (UTC).
+    pub date: String,
+    /// The load average of the last minute before it began.
+    pub load_before: f64,
+    /// Messages of each figure with 64 in flight; a tenth of it with one.
+    pub messages: usize,
+    /// Bytes of each message.
+    pub bytes: usize,
+    /// Both places by turns.
+    pub rounds: Vec<StreamRound>,
+}
+
 /// A long run.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct Soak {
@@ -251,6 +306,12 @@ impl Machine {
             release: !cfg!(debug_assertions),
         }
     }
+}
+
+/// The time, as the page shows it.
+#[must_use]
+pub fn now() -> String {
+    jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC").to_string()
 }
 
 /// What else the machine has to do: the load average of the last minute.

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::direct::{Pressure, count};
 use super::latency::Latencies;
 use super::report::MANY;
-use super::results::{Machine, Sample, Soak};
+use super::results::{self, Machine, Sample, Soak};
 use super::{Error, progress};
 use crate::fixture_policy::{CLIENTS, FixturePolicy};
 use crate::real_clients::{Against, JITTER, PATIENCE, PAUSE, ServerTestbed, enter};
@@ -121,7 +121,7 @@ pub async fn run(plan: Plan) -> Result<Soak, Error> {
     let capacity = theatre.run(Pressure::Concurrency(MANY), time).await?.per_second;
     let soak = Soak {
         machine: Machine::here(version),
-        date: jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC").to_string(),
+        date: results::now(),
         seconds: plan.length.as_secs_f64(),
         capacity,
         rate: capacity / 2.0,

@@ -103,9 +103,23 @@ async fn load_report_and_soak_write_the_page(version: &'static str) {
     let soak = load(&[&soak[..], &["--nats-server", version, "--docs", docs]].concat()).await;
     let judged = String::from_utf8(soak.stdout).unwrap();
     assert!(judged.contains("no failed authorisation: 0.00 failed"), "{judged}");
+    let streams = ["streams", "--rounds", "1", "--messages", "200"];
+    let streams = load(&[&streams[..], &["--nats-server", version, "--docs", docs]].concat()).await;
+    let rounds: serde_json::Value = serde_json::from_slice(&streams.stdout).unwrap();
+    for (round, place) in ["import", "state"].into_iter().enumerate() {
+        assert_eq!(rounds[round]["place"], place);
+        for figure in ["publish_one", "publish_many", "consume_one", "consume_many"] {
+            assert!(rounds[round][figure].as_f64().unwrap() > 0.0, "{rounds}");
+        }
+    }
     let page = std::fs::read_to_string(dir.path().join("performance.md")).unwrap();
-    for part in ["## The goals", "## Straight to the service", "## Small and large", "## The soak"]
-    {
+    for part in [
+        "## The goals",
+        "## Straight to the service",
+        "## Small and large",
+        "## Streams, through the import",
+        "## The soak",
+    ] {
         assert!(page.contains(part), "{page}");
     }
     for link in page.split("](").skip(1) {

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use solewriter_lab::results::{Report, Soak};
+use solewriter_lab::results::{Report, Soak, Streams};
 
 fn docs() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs"))
@@ -26,11 +26,14 @@ fn no_number_in_the_page_is_written_by_hand() {
         return;
     };
     let soak: Option<Soak> = read("soak.json");
-    for (name, text) in report.pages(soak.as_ref()) {
+    let streams: Option<Streams> = read("streams.json");
+    for (name, text) in report.pages(streams.as_ref(), soak.as_ref()) {
         let found = std::fs::read_to_string(docs().join(&name)).unwrap_or_default();
         let help = format!("docs/{name}: make it with `solewriter-lab report --render`");
         assert!(found == text, "{help}");
     }
+    let streams = streams.iter().all(|s| s.machine.release && s.rounds.len() > 2);
+    assert!(streams, "figures of a debug build, or of a quick run, mean nothing");
     assert!(report.machine.release, "figures of a debug build mean nothing");
     assert!(report.connect.iter().all(|part| part.closed.len() > 1), "a quick run means nothing");
 }
@@ -42,7 +45,7 @@ fn a_report_of_nothing_meets_nothing() {
     for goal in report.goals() {
         assert_eq!((goal.met, goal.found.as_str()), (None, "not measured"), "{}", goal.goal);
     }
-    let pages = report.pages(Some(&Soak::default()));
+    let pages = report.pages(Some(&Streams::default()), Some(&Soak::default()));
     let page = &pages[0].1;
     assert!(page.contains("not measured") && !page.contains("NaN"), "{page}");
     for (name, text) in &pages {
