@@ -72,7 +72,7 @@ async fn apply_creates_what_is_declared_and_nothing_more_to_do(version: &'static
 bucket kept (test.toml:6:9) will be created
   + description       Kept on disk
   + history           5
-  + ttl               720h
+  + ttl               30d
   + max_value_size    65536
   + max_bytes         8388608
   + replicas          1
