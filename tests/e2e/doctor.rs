@@ -256,7 +256,7 @@ async fn explain_knows_the_mappings(version: &'static str) {
     let asked = explain(&deployment, &["keeper", "--write", "kept"]).await;
     assert!(asked.code == 1 && asked.out.starts_with("no: keeper may not write kept"), "{asked:?}");
     let led = "account APP maps `$KV.kept.>` to `gone.>`";
-    let elsewhere = format!("{led}: it goes there, and not to the keyspace\n");
+    let elsewhere = format!("{led}: it goes there, and not to what is asked about\n");
     assert!(asked.out.contains(&elsewhere), "{asked:?}");
     let mut keeper = Raw::login(&deployment, &deployment.service("keeper")).await;
     keeper.subscribe("_INBOX.keeper.1").await.unwrap();
