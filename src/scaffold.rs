@@ -17,7 +17,8 @@ const SETTINGS: &str = include_str!("../deploy/solewriter.toml");
 const POLICY: &str = include_str!("../policy/services.toml");
 const POLICY_TESTS: &str = include_str!("../policy/services.test.toml");
 /// The services of the sample policy, each with the sample key that `init` replaces.
-const SAMPLE_SERVICES: [&str; 5] = ["orders", "billing", "quotes", "violations", "auditor"];
+const SAMPLE_SERVICES: [&str; 8] =
+    ["orders", "billing", "quotes", "warehouse", "printing", "archive", "violations", "auditor"];
 
 /// Why nothing was written.
 #[derive(Debug, thiserror::Error)]
@@ -276,6 +277,12 @@ mod tests {
         for service in SAMPLE_SERVICES {
             let sample = sample_key(POLICY, service).unwrap();
             assert!(!policy.contains(sample), "{service} still has the sample key");
+        }
+        assert_eq!(policy.matches("[service.").count(), SAMPLE_SERVICES.len());
+        let server = std::fs::read_to_string(deployment.server_config()).unwrap();
+        for subject in ["events.>", "jobs.>"] {
+            let line = format!("{{ service: {{ account: STATE, subject: \"{subject}\" }} }}\n");
+            assert!(server.contains(&line), "{server}");
         }
         let before = std::fs::read_to_string(deployment.seed_file("issuer")).unwrap();
         let error = scaffold(&target).write().unwrap_err().to_string();

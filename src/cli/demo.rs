@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
-use async_nats::jetstream;
+use async_nats::jetstream::{self, consumer::PullConsumer};
 use async_nats::{ConnectOptions, Event, ServerError};
 use clap::Args;
+use futures_util::StreamExt as _;
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -214,7 +215,23 @@ impl DemoTestbed {
         let value = orders.get("orders", "1001").await?;
         said("orders", "get orders/1001", &format!("{value:?} still"));
 
-        say("\n4. An unknown key is refused.");
+        say("\n4. A stream keeps what its one writer publishes.   [service.orders] publishes = \
+             [\"events.orders.>\"]");
+        let kept = orders.publish("events.orders.new", "1001").await?;
+        said("orders", "publish events.orders.new = \"1001\"", &format!("kept: {kept}"));
+        let warehouse = self.connect("warehouse").await?;
+        let message = warehouse.next("EVENTS", "warehouse").await?;
+        let order = String::from_utf8_lossy(&message.payload).into_owned();
+        said("warehouse", "next of EVENTS/warehouse", &format!("{order:?}"));
+
+        say("\n5. Only who consumes acknowledges.   [service.warehouse] consumes = \
+             [\"EVENTS/warehouse\"]");
+        let refusal = billing.refused_ack(&message).await?;
+        said("billing", "ack of EVENTS/warehouse", &format!("refused: {refusal}"));
+        message.double_ack().await?;
+        said("warehouse", "ack of EVENTS/warehouse", "done");
+
+        say("\n6. An unknown key is refused.");
         let stranger = Seed::<User>::generate();
         let key = Signer::new(&stranger)?.public().to_string();
         match Guest::connect(self.server.client_url(), "stranger", &stranger).await {
@@ -226,7 +243,7 @@ impl DemoTestbed {
             "   The client learns no more; solewriter's log names the reason, unknown_key, and {key}."
         ));
 
-        say("\n5. A policy edit takes effect on the next connection. Nothing is restarted.");
+        say("\n7. A policy edit takes effect on the next connection. Nothing is restarted.");
         let mut quotes = self.connect("quotes").await?;
         let refusal = quotes.refused_open("orders").await?;
         said("quotes", "open orders", &format!("refused: {refusal}"));
@@ -236,7 +253,7 @@ impl DemoTestbed {
         let value = quotes.get("orders", "1001").await?;
         said("quotes", "get orders/1001", &format!("{value:?}"));
 
-        say("\n6. All of it is in the audit streams.  [service.auditor] audits = \
+        say("\n8. All of it is in the audit streams.  [service.auditor] audits = \
              [\"AUDIT_EVENTS\", ...]");
         self.audit().await
     }
@@ -290,9 +307,11 @@ impl DemoTestbed {
         let keys = self.deployment.dir.join("keys");
         say("\nStill running. Connect as a service, with its seed and its own inbox prefix:\n");
         say(&format!("   server  {}", self.server.client_url()));
-        for service in ["orders", "billing", "quotes", "auditor"] {
+        for service in
+            ["orders", "billing", "quotes", "warehouse", "printing", "archive", "auditor"]
+        {
             say(&format!(
-                "   {service:<8}seed file {}, inbox prefix {}",
+                "   {service:<10}seed file {}, inbox prefix {}",
                 self.deployment.seed_file(service).display(),
                 inbox_prefix(service),
             ));
@@ -359,6 +378,28 @@ impl Guest {
         refused(put, &mut self.violations).await
     }
 
+    /// Publishes to a subject that a stream keeps. Gives where it is kept.
+    async fn publish(&self, subject: &'static str, text: &'static str) -> Result<String, Error> {
+        let kept = self.context.publish(subject, text.into()).await?.await?;
+        Ok(format!("message {} of {}", kept.sequence, kept.stream))
+    }
+
+    /// The next message of a consumer.
+    async fn next(&self, stream: &str, consumer: &str) -> Result<jetstream::Message, Error> {
+        let consumer: PullConsumer =
+            self.context.get_consumer_from_stream(consumer, stream).await?;
+        let mut messages = consumer.fetch().max_messages(1).expires(PATIENCE).messages().await?;
+        Ok(messages.next().await.ok_or("the consumer has no message")??)
+    }
+
+    /// What the broker says to an acknowledgement that must fail.
+    async fn refused_ack(&mut self, message: &jetstream::Message) -> Result<String, Error> {
+        let ack = message.reply.clone().ok_or("a message without a reply subject")?;
+        let client = self.context.client();
+        let ack = async { client.request(ack, "+ACK".into()).await.is_ok() };
+        refused(ack, &mut self.violations).await
+    }
+
     /// What the broker says to opening a bucket that must fail.
     async fn refused_open(&mut self, bucket: &str) -> Result<String, Error> {
         let open = async { self.context.get_key_value(bucket).await.is_ok() };
@@ -390,5 +431,5 @@ fn say(line: &str) {
 }
 
 fn said(service: &str, action: &str, outcome: &str) {
-    say(&format!("   {service:<9}{action:<42}{outcome}"));
+    say(&format!("   {service:<10}{action:<42}{outcome}"));
 }

@@ -11,8 +11,8 @@ use crate::scaffold::{Deployment, Scaffold};
 
 /// Write keys, configurations and a sample policy for a working deployment.
 ///
-/// Then follow the steps that it prints: start both processes, create the buckets, and check the
-/// deployment. It never overwrites a file.
+/// Then follow the steps that it prints: start both processes, create what the policy declares, and
+/// check the deployment. It never overwrites a file.
 #[derive(Args, Debug)]
 pub struct Init {
     /// The folder to write to. It is created if it does not exist.
@@ -52,8 +52,9 @@ fn next(deployment: &Deployment) -> String {
          Start it, each in a terminal of its own:\n\n  \
          nats-server -c {server}\n  \
          solewriter serve -c {settings}\n\n\
-         Then create the buckets and the audit streams, and have a look whether all is well:\n\n  \
-         solewriter buckets apply -c {settings} --yes\n  \
+         Then create what the policy declares and the audit streams, and have a look whether all is \
+         well:\n\n  \
+         solewriter state apply -c {settings} --yes\n  \
          solewriter doctor -c {settings}\n\n\
          Who may do what is in {policy}.\n\
          The seeds in {keys} are secret.\n",

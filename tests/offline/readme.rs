@@ -37,7 +37,7 @@ fn the_readmes_commands_work_as_written() {
             std::fs::write(folder.join(file), text.replace("U…", key.trim())).unwrap();
         }
         for command in block.iter().filter_map(|line| line.strip_prefix("$ solewriter ")) {
-            if ["serve ", "buckets ", "doctor "].iter().any(|c| command.starts_with(c)) {
+            if ["serve ", "state ", "doctor "].iter().any(|c| command.starts_with(c)) {
                 continue;
             }
             let said = run(folder, command);
@@ -71,7 +71,7 @@ fn init_says_what_to_do_next() {
     let wanted = [
         format!("nats-server -c {server}"),
         format!("solewriter serve -c {settings}"),
-        format!("solewriter buckets apply -c {settings} --yes"),
+        format!("solewriter state apply -c {settings} --yes"),
         format!("solewriter doctor -c {settings}"),
     ];
     assert_eq!(commands, wanted);
