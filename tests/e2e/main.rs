@@ -61,6 +61,7 @@ mod bucket;
 mod buckets;
 mod clients;
 mod cluster;
+mod company;
 mod consumers;
 mod deployment;
 mod doctor;

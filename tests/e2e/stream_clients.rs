@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::{self, AckPolicy, pull, push};
@@ -27,15 +28,15 @@ const NAMES: [&str; 4] = ["shipping", "pushed", "own", "named"];
 const PUSHED: &str = "_INBOX.push.delivered";
 
 #[derive(Clone, Copy)]
-struct Library {
+pub struct Library {
     /// As in the page.
     word: &'static str,
-    steps: &'static [&'static str],
+    pub steps: &'static [&'static str],
     /// What needs more than anybody is granted.
     refused: &'static [&'static str],
 }
 
-const RUST: Library = Library {
+pub const RUST: Library = Library {
     word: "async-nats",
     steps: &[
         "publish",
@@ -60,7 +61,7 @@ const RUST: Library = Library {
     refused: &["ordered_unnamed", "store_seal"],
 };
 
-const PYTHON: Library = Library {
+pub const PYTHON: Library = Library {
     word: "nats.py",
     steps: &[
         "publish",
@@ -84,7 +85,7 @@ const PYTHON: Library = Library {
     refused: &["ordered_unnamed", "store_seal"],
 };
 
-const JAVASCRIPT: Library = Library {
+pub const JAVASCRIPT: Library = Library {
     word: "nats.js",
     steps: &[
         "publish",
@@ -112,7 +113,7 @@ const JAVASCRIPT: Library = Library {
     refused: &["ordered_by_list", "ephemeral_unnamed", "store_seal"],
 };
 
-const GO: Library = Library {
+pub const GO: Library = Library {
     word: "nats.go",
     steps: &[
         "publish",
@@ -280,7 +281,7 @@ async fn connect(url: &str, user: &str) -> Result<Client, async_nats::ConnectErr
 
 /// One step with async-nats.
 #[allow(clippy::too_many_lines)] // It is a table of steps.
-async fn rust(step: &str, client: Client) -> Result<(), Failure> {
+pub async fn rust(step: &str, client: Client) -> Result<(), Failure> {
     let mut context = jetstream::new(client.clone());
     context.set_timeout(Duration::from_secs(3));
     let js = &context;
@@ -413,7 +414,18 @@ async fn run(library: Library, url: &str) -> Option<BTreeMap<String, Option<Stri
         }
         return Some(failures);
     }
-    let url = url.to_owned();
+    let failed = program(library, &["--server", url]).await?;
+    failures.extend(failed);
+    Some(failures)
+}
+
+/// Runs the library's program; gives what went wrong in each step. Nothing where it cannot be had.
+pub async fn program(
+    library: Library,
+    arguments: &[&str],
+) -> Option<BTreeMap<String, Option<String>>> {
+    let mut failures = BTreeMap::new();
+    let arguments: Vec<String> = arguments.iter().map(|text| (*text).to_owned()).collect();
     let output = tokio::task::spawn_blocking(move || {
         let mut command = match library.word {
             "nats.py" => {
@@ -430,7 +442,7 @@ async fn run(library: Library, url: &str) -> Option<BTreeMap<String, Option<Stri
             }
             _ => Command::new(go()?),
         };
-        Some(command.args(["--server", &url]).output().unwrap())
+        Some(command.args(&arguments).output().unwrap())
     });
     let output = output.await.unwrap()?;
     for line in String::from_utf8(output.stdout).unwrap().lines() {
@@ -447,9 +459,14 @@ fn clients(language: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(language)
 }
 
-/// The program in Go, built with Debian's compiler and its package of nats.go; nothing where they
-/// are not installed.
+/// The program in Go, built once; nothing where it cannot be built.
 fn go() -> Option<PathBuf> {
+    static PROGRAM: OnceLock<Option<PathBuf>> = OnceLock::new();
+    PROGRAM.get_or_init(build_go).clone()
+}
+
+/// Built with Debian's compiler and its package of nats.go; nothing where they are not installed.
+fn build_go() -> Option<PathBuf> {
     const SOURCES: &str = "/usr/share/gocode/src/github.com/nats-io/nats.go";
     if !Path::new(SOURCES).is_dir() || Command::new("go").arg("version").output().is_err() {
         println!(

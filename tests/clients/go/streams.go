@@ -1,9 +1,10 @@
 // What a service does with a stream, an object store and the services framework, with nats.go.
 //
-//	streams --server URL
+//	streams --server URL [--as FILE]
 //
 // Each step has a connection of its own, as the user of that name, whose password is its name, and
-// prints a line of JSON: {"step": NAME, "error": null}, or what went wrong. Written for nats.go 1.22,
+// prints a line of JSON: {"step": NAME, "error": null}, or what went wrong. With a FILE, only its
+// steps run, each as a service: a list of {"step", "service", "seed_file"} in JSON. Written for nats.go 1.22,
 // which is the version that Debian 12 has.
 package main
 
@@ -251,12 +252,42 @@ var steps = []struct {
 	{"found", found},
 }
 
+// a login is as whom a step runs.
+type login struct {
+	Step     string `json:"step"`
+	Service  string `json:"service"`
+	SeedFile string `json:"seed_file"`
+}
+
+// logins are the users of all steps, or the services in a file.
+func logins(arguments []string) ([]login, error) {
+	var all []login
+	if len(arguments) == 0 {
+		for _, step := range steps {
+			all = append(all, login{Step: step.name, Service: step.name})
+		}
+		return all, nil
+	}
+	text, err := os.ReadFile(arguments[1])
+	if err != nil {
+		return nil, err
+	}
+	return all, json.Unmarshal(text, &all)
+}
+
 // alone runs a step on a connection of its own.
-func alone(server, name string, run step) error {
+func alone(server string, as login) error {
 	// The server's log has every violation, and the test reads that.
 	quiet := nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {})
-	inbox := nats.CustomInboxPrefix("_INBOX." + name)
-	nc, err := nats.Connect(server, nats.UserInfo(name, name), inbox, nats.NoReconnect(), quiet)
+	inbox := nats.CustomInboxPrefix("_INBOX." + as.Service)
+	user := nats.UserInfo(as.Service, as.Service)
+	if as.SeedFile != "" {
+		var err error
+		if user, err = nats.NkeyOptionFromSeed(as.SeedFile); err != nil {
+			return err
+		}
+	}
+	nc, err := nats.Connect(server, user, inbox, nats.NoReconnect(), quiet)
 	if err != nil {
 		return err
 	}
@@ -265,24 +296,34 @@ func alone(server, name string, run step) error {
 	if err != nil {
 		return err
 	}
-	if err := run(nc, js); err != nil {
-		return err
+	for _, step := range steps {
+		if step.name == as.Step {
+			if err := step.run(nc, js); err != nil {
+				return err
+			}
+		}
 	}
 	return nc.Flush()
 }
 
 func main() {
-	if len(os.Args) != 3 || os.Args[1] != "--server" {
-		fmt.Fprintln(os.Stderr, "usage: streams --server URL")
+	arguments := os.Args[1:]
+	if len(arguments) < 2 || arguments[0] != "--server" ||
+		len(arguments) > 2 && (len(arguments) != 4 || arguments[2] != "--as") {
+		fmt.Fprintln(os.Stderr, "usage: streams --server URL [--as FILE]")
 		os.Exit(2)
 	}
-	for _, step := range steps {
+	all, err := logins(arguments[2:])
+	if err != nil {
+		panic(err)
+	}
+	for _, as := range all {
 		var failure *string
-		if err := alone(os.Args[2], step.name, step.run); err != nil {
+		if err := alone(arguments[1], as); err != nil {
 			text := err.Error()
 			failure = &text
 		}
-		line, err := json.Marshal(map[string]interface{}{"step": step.name, "error": failure})
+		line, err := json.Marshal(map[string]interface{}{"step": as.Step, "error": failure})
 		if err != nil {
 			panic(err)
 		}

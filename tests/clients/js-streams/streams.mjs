@@ -1,14 +1,17 @@
 // What a service does with a stream, an object store and the services framework, with nats.js.
 //
-//     streams.mjs --server URL
+//     streams.mjs --server URL [--as FILE]
 //
 // Each step has a connection of its own, as the user of that name, whose password is its name, and
-// prints a line of JSON: {"step": NAME, "error": null}, or what went wrong.
+// prints a line of JSON: {"step": NAME, "error": null}, or what went wrong. With a FILE, only its steps run,
+// each as a service: a list of {"step", "service", "seed_file"} in JSON.
+
+import { readFileSync } from "node:fs";
 
 import { AckPolicy, jetstream, jetstreamManager } from "@nats-io/jetstream";
 import { Objm } from "@nats-io/obj";
 import { Svcm } from "@nats-io/services";
-import { connect } from "@nats-io/transport-node";
+import { connect, nkeyAuthenticator } from "@nats-io/transport-node";
 
 const FILTER = "events.orders.>";
 const SIZE = 300_000;
@@ -142,9 +145,18 @@ const within = (promise, milliseconds) =>
     }),
   ]);
 
-for (const [step, run] of Object.entries(STEPS)) {
-  const login = { servers: server, user: step, pass: step, inboxPrefix: `_INBOX.${step}` };
-  const nc = await connect({ ...login, reconnect: false });
+const services = process.argv.indexOf("--as");
+const logins =
+  services < 0
+    ? Object.keys(STEPS).map((step) => [step, step, { user: step, pass: step }])
+    : JSON.parse(readFileSync(process.argv[services + 1], "utf8")).map((as) => {
+        const seed = new TextEncoder().encode(readFileSync(as.seed_file, "utf8").trim());
+        return [as.step, as.service, { authenticator: nkeyAuthenticator(seed) }];
+      });
+for (const [step, service, login] of logins) {
+  const run = STEPS[step];
+  const inboxPrefix = `_INBOX.${service}`;
+  const nc = await connect({ ...login, servers: server, inboxPrefix, reconnect: false });
   (async () => {
     for await (const _ of nc.status());
   })();

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """What a service does with a stream, an object store and the services framework, with nats.py.
 
-    streams.py --server URL
+    streams.py --server URL [--as FILE]
 
 Each step has a connection of its own, as the user of that name, whose password is its name, and
-prints a line of JSON: {"step": NAME, "error": null}, or what went wrong.
+prints a line of JSON: {"step": NAME, "error": null}, or what went wrong. With a FILE, only its steps run,
+each as a service: a list of {"step", "service", "seed_file"} in JSON.
 """
 
 import argparse
@@ -142,17 +143,23 @@ async def found(nc, _):
 async def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--server", required=True)
-    server = parser.parse_args().server
+    parser.add_argument("--as", dest="services")
+    arguments = parser.parse_args()
 
     async def complaint(_):
         pass  # The server's log has it, and the test reads that.
 
-    for name, run in STEPS.items():
+    logins = [(name, name, {"user": name, "password": name}) for name in STEPS]
+    if arguments.services:
+        with open(arguments.services, encoding="utf-8") as file:
+            services = json.load(file)
+        logins = [(s["step"], s["service"], {"nkeys_seed": s["seed_file"]}) for s in services]
+    for name, service, login in logins:
+        run = STEPS[name]
         nc = await nats.connect(
-            server,
-            user=name,
-            password=name,
-            inbox_prefix=f"_INBOX.{name}".encode(),
+            arguments.server,
+            **login,
+            inbox_prefix=f"_INBOX.{service}".encode(),
             allow_reconnect=False,
             error_cb=complaint,
         )

@@ -1,0 +1,188 @@
+//! A company with a stream, an object store, and services that are found, under the grants of its
+//! policy: what the client libraries do goes without a violation, and what needs more is refused.
+
+use std::collections::BTreeMap;
+
+use async_nats::jetstream::consumer::pull;
+use async_nats::jetstream::{object_store, stream};
+use serde_json::json;
+
+use super::deployment::{Deployment, Prepared, Violation};
+use super::operations;
+use super::stream_clients::{GO, JAVASCRIPT, Library, PYTHON, RUST, program, rust};
+
+const POLICY: &str = r#"
+[stream.EVENTS]
+subjects = ["events.>"]
+storage = "memory"
+
+[stream.EVENTS.consumer.shipping]
+filter = ["events.orders.>"]
+
+[store.invoices]
+storage = "memory"
+
+[service.orders]
+nkeys = ["{orders}"]
+publishes = ["events.orders.>"]
+
+[service.shipping]
+nkeys = ["{shipping}"]
+consumes = ["EVENTS/shipping"]
+
+[service.reports]
+nkeys = ["{reports}"]
+replays = ["EVENTS/events.orders.>"]
+
+[service.invoices]
+nkeys = ["{invoices}"]
+owns = ["store:invoices"]
+
+[service.archive]
+nkeys = ["{archive}"]
+reads = ["store:invoices"]
+
+[service.quotes]
+nkeys = ["{quotes}"]
+found_as = ["quotes-api"]
+answers = ["quotes.get"]
+calls = ["quotes.get"]
+
+[service.shop]
+nkeys = ["{shop}"]
+discovers = ["quotes-api"]
+"#;
+
+/// What no grant of this company's covers, in each library that does it: it asks for more than a
+/// part of a stream, or makes what the policy does not declare.
+const REFUSED: [&str; 10] = [
+    "publish_async",
+    "found_by_subject",
+    "manager",
+    "own_durable",
+    "ordered_unnamed",
+    "ordered_by_list",
+    "ephemeral_unnamed",
+    "push",
+    "store_seal",
+    // nats.go 1.22 puts with `PublishAsync`, whose inbox is not the client's own.
+    "go_store_put",
+];
+
+/// The service that does a step.
+fn service(step: &str) -> &'static str {
+    match step {
+        "publish" | "publish_async" => "orders",
+        "fetch" | "consume" | "subscribed" | "found_by_subject" | "manager" | "push"
+        | "own_durable" => "shipping",
+        "store_get" | "store_list" | "store_watch" => "archive",
+        "found" => "quotes",
+        "finds" => "shop",
+        _ if step.starts_with("store_") => "invoices",
+        _ => "reports",
+    }
+}
+
+async fn start(version: &'static str) -> Deployment {
+    let deployment = Prepared::new().start(version, POLICY).await;
+    let admin = deployment.admin().await;
+    let config = stream::Config {
+        name: "EVENTS".to_owned(),
+        subjects: vec!["events.>".to_owned()],
+        storage: stream::StorageType::Memory,
+        allow_direct: true,
+        ..Default::default()
+    };
+    let events = admin.create_stream(config).await.unwrap();
+    let config = pull::Config {
+        durable_name: Some("shipping".to_owned()),
+        filter_subject: "events.orders.>".to_owned(),
+        ..Default::default()
+    };
+    events.create_consumer(config).await.unwrap();
+    for _ in 0..200 {
+        admin.publish("events.orders.1", "x".into()).await.unwrap().await.unwrap();
+    }
+    let config = object_store::Config {
+        bucket: "invoices".to_owned(),
+        storage: stream::StorageType::Memory,
+        ..Default::default()
+    };
+    let store = admin.create_object_store(config).await.unwrap();
+    store.put("a", &mut vec![7; 300_000].as_slice()).await.unwrap();
+    deployment
+}
+
+type Failures = BTreeMap<String, Option<String>>;
+
+/// Runs these steps, each as its service. Nothing where the library cannot be had.
+async fn run(deployment: &Deployment, library: Library, steps: &[&str]) -> Option<Failures> {
+    if library.steps != RUST.steps {
+        let logins: Vec<_> = steps
+            .iter()
+            .map(|step| {
+                let service = service(step);
+                let seed_file = deployment.service(service).seed_file;
+                json!({"step": step, "service": service, "seed_file": seed_file})
+            })
+            .collect();
+        let file = deployment.files.dir.join("logins.json");
+        std::fs::write(&file, json!(logins).to_string()).unwrap();
+        let file = file.to_str().unwrap();
+        return program(library, &["--server", deployment.url(), "--as", file]).await;
+    }
+    let mut failures = Failures::new();
+    for step in steps {
+        let service = deployment.service(service(step));
+        let (client, _) = operations::connect(deployment.url(), &service).await.unwrap();
+        let running = Box::pin(rust(step, client.clone()));
+        let outcome = tokio::time::timeout(std::time::Duration::from_secs(20), running).await;
+        let error = outcome.unwrap_or_else(|_| Err("no end".into())).err();
+        failures.insert((*step).to_owned(), error.map(|error| error.to_string()));
+        client.flush().await.unwrap();
+    }
+    Some(failures)
+}
+
+async fn works(version: &'static str, library: Library) {
+    let deployment = start(version).await;
+    let is_refused = |step: &&str| {
+        let of_go = format!("go_{step}");
+        REFUSED.contains(step) || library.steps == GO.steps && REFUSED.contains(&of_go.as_str())
+    };
+    let (refused, granted): (Vec<&str>, Vec<&str>) =
+        library.steps.iter().copied().partition(is_refused);
+    let Some(failures) = run(&deployment, library, &granted).await else { return };
+    let failed = failures.iter().filter(|(_, error)| error.is_some());
+    assert_eq!(failed.collect::<Vec<_>>(), [], "{failures:#?}");
+    assert_eq!(failures.len(), granted.len());
+    assert_eq!(deployment.violations(), [] as [Violation; 0]);
+
+    let failures = run(&deployment, library, &refused).await.unwrap();
+    let done = failures.iter().filter(|(_, error)| error.is_none());
+    assert_eq!(done.collect::<Vec<_>>(), [], "{failures:#?}");
+    let met: Vec<String> = deployment.violations().into_iter().map(|v| v.service).collect();
+    for step in &refused {
+        assert!(met.contains(&service(step).to_owned()), "{step} met no violation: {met:?}");
+    }
+}
+
+on_every_server!(a_company_works_with_async_nats);
+async fn a_company_works_with_async_nats(version: &'static str) {
+    works(version, RUST).await;
+}
+
+on_every_server!(a_company_works_with_nats_py);
+async fn a_company_works_with_nats_py(version: &'static str) {
+    works(version, PYTHON).await;
+}
+
+on_every_server!(a_company_works_with_nats_js);
+async fn a_company_works_with_nats_js(version: &'static str) {
+    works(version, JAVASCRIPT).await;
+}
+
+on_every_server!(a_company_works_with_nats_go);
+async fn a_company_works_with_nats_go(version: &'static str) {
+    works(version, GO).await;
+}
