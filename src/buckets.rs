@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use crate::audit;
 use solewriter_core::grant::AuditStreams;
-use solewriter_core::policy::model::{Bucket, Feature, Policy};
+use solewriter_core::policy::model::{Bucket, Feature, MadeBy, Policy};
 use solewriter_types::advisories::{Release, release, version};
 use solewriter_types::keyspace::{BucketName, Keyspace};
 use solewriter_types::subject::Pattern;
@@ -204,8 +204,21 @@ pub struct Plan {
     pub streams: Vec<BucketPlan>,
     /// Streams that are not declared, buckets and object stores among them.
     pub others: Vec<Other>,
+    /// Declared consumers that their services make, sorted by stream and name.
+    pub left_to_services: Vec<Left>,
     /// Durable consumers of declared streams that are not declared.
     pub other_consumers: Vec<OtherConsumer>,
+}
+
+/// A declared consumer that the client of its service makes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Left {
+    /// Its stream.
+    pub stream: String,
+    /// The consumer.
+    pub consumer: String,
+    /// Whether it is there.
+    pub there: bool,
 }
 
 /// A durable consumer of a declared stream that no declaration names.
@@ -275,6 +288,7 @@ impl Plan {
             consumers: Vec::new(),
             streams: Vec::new(),
             others,
+            left_to_services: Vec::new(),
             other_consumers: Vec::new(),
         }
     }
@@ -288,7 +302,14 @@ impl Plan {
                 listed.iter().find(|l| l.stream == name).map_or(&[], |l| &l.consumers);
             for wanted in &declared.consumers {
                 let there = found.iter().find(|c| c.name == wanted.name.as_str());
-                self.consumers.push(consumer::plan(declared, wanted, there));
+                match wanted.made_by {
+                    MadeBy::Apply => self.consumers.push(consumer::plan(declared, wanted, there)),
+                    MadeBy::Service => self.left_to_services.push(Left {
+                        stream: name.to_owned(),
+                        consumer: wanted.name.to_string(),
+                        there: there.is_some(),
+                    }),
+                }
             }
             let mut others: Vec<&str> = found
                 .iter()

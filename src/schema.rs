@@ -7,7 +7,9 @@
 use serde_json::{Map, Value, json};
 
 use crate::config::{DefaultValue, Kind, SETTINGS, Setting, TABLES};
-use solewriter_core::policy::model::{Ack, Deliver, Discard, Feature, Replay, Retention, Storage};
+use solewriter_core::policy::model::{
+    Ack, Deliver, Discard, Feature, MadeBy, Replay, Retention, Storage,
+};
 use solewriter_types::connection_type::ConnectionType;
 
 /// A name of a service or role.
@@ -419,6 +421,14 @@ fn consumer() -> Map<String, Value> {
         ),
         ("inactive", duration("After what time without use the server deletes it. Absent: never.")),
         ("shared", text("Why several services use it. Absent: one service does.")),
+        (
+            "made_by",
+            word(
+                "Who makes it: `state apply`, or the client of the one service that uses it, with \
+                 the `filter` that is written here, if any.",
+                &[MadeBy::Apply, MadeBy::Service].map(MadeBy::as_str),
+            ),
+        ),
     ])
 }
 

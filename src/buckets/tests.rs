@@ -189,3 +189,21 @@ fn a_stream_that_republishes_to_declared_objects_is_dangerous() {
         assert_eq!(plan.others[0].danger.is_some(), is_danger, "{destination}");
     }
 }
+
+#[test]
+fn a_consumer_that_a_service_makes_is_left_as_it_is() {
+    let policy = policy(
+        "[bucket.b]\n[stream.E]\nsubjects = [\"e.>\"]\n[stream.E.consumer.own]\n\
+         made_by = \"service\"\n[stream.E.consumer.later]\nmade_by = \"service\"\n\
+         [stream.E.consumer.ours]\n",
+    );
+    let own = Consumer { name: "own".to_owned(), ..Consumer::default() };
+    let listed = [Consumers { stream: "E".to_owned(), consumers: vec![own] }];
+    let plan = Plan::of(&policy, &[]).and_consumers(&policy, &listed);
+    let planned: Vec<String> = plan.consumers.iter().map(BucketPlan::title).collect();
+    assert_eq!(planned, ["E/ours"]);
+    let said = plan.to_string();
+    let left =
+        "consumers that their services make, left as they are: E/later (not there yet), E/own\n";
+    assert!(said.contains(left), "{said}");
+}

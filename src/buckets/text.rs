@@ -3,7 +3,7 @@
 use std::fmt::{self, Write as _};
 
 use super::compare::shown;
-use super::{Action, BucketPlan, Change, Class, Kind, Other, OtherConsumer, Plan};
+use super::{Action, BucketPlan, Change, Class, Kind, Left, Other, OtherConsumer, Plan};
 
 impl fmt::Display for Plan {
     /// Every difference, a line each; what agrees in one line for each kind.
@@ -53,6 +53,21 @@ impl fmt::Display for Plan {
             .collect();
         if !streams.is_empty() {
             writeln!(f, "streams that are not declared, left as they are: {}", names(streams))?;
+        }
+        let left: Vec<String> = self
+            .left_to_services
+            .iter()
+            .map(|Left { stream, consumer, there }| {
+                let there = if *there { "" } else { " (not there yet)" };
+                format!("{stream}/{consumer}{there}")
+            })
+            .collect();
+        if !left.is_empty() {
+            writeln!(
+                f,
+                "consumers that their services make, left as they are: {}",
+                left.join(", ")
+            )?;
         }
         let consumers: Vec<String> = self
             .other_consumers

@@ -19,6 +19,10 @@ storage = "memory"
 [stream.EVENTS.consumer.shipping]
 filter = ["events.orders.>"]
 
+[stream.EVENTS.consumer.own]
+filter = ["events.orders.>"]
+made_by = "service"
+
 [store.invoices]
 storage = "memory"
 
@@ -28,7 +32,7 @@ publishes = ["events.orders.>"]
 
 [service.shipping]
 nkeys = ["{shipping}"]
-consumes = ["EVENTS/shipping"]
+consumes = ["EVENTS/shipping", "EVENTS/own"]
 
 [service.reports]
 nkeys = ["{reports}"]
@@ -55,11 +59,10 @@ discovers = ["quotes-api"]
 
 /// What no grant of this company's covers, in each library that does it: it asks for more than a
 /// part of a stream, or makes what the policy does not declare.
-const REFUSED: [&str; 10] = [
+const REFUSED: [&str; 9] = [
     "publish_async",
     "found_by_subject",
     "manager",
-    "own_durable",
     "ordered_unnamed",
     "ordered_by_list",
     "ephemeral_unnamed",

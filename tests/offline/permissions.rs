@@ -5,9 +5,11 @@ use solewriter_core::analysis::query::{Held, Question, Reach, may, signed};
 use solewriter_core::diagnostics::SourceFile;
 use solewriter_core::diagnostics::render::Style;
 use solewriter_core::grant::{AuditStreams, Defaults, Grant, Side, never_granted};
-use solewriter_core::policy::model::{Access, ConsumerName, FoundName, Policy, StreamName};
+use solewriter_core::policy::model::{Access, ConsumerName, FoundName, Policy, StreamName, Way};
 use solewriter_core::policy::validate::{validate, validate_for};
-use solewriter_types::kv_operation::{READING_STORES, consuming, replaying, writing_store};
+use solewriter_types::kv_operation::{
+    READING_STORES, consuming, durable_create, replaying, writing_store,
+};
 use solewriter_types::subject::Pattern;
 
 fn defaults() -> Defaults {
@@ -241,13 +243,22 @@ fn hostile_policy() -> impl Strategy<Value = String> {
             rules
         },
     );
-    proptest::collection::vec(rules, 1..4).prop_map(|services| {
+    (proptest::collection::vec(rules, 1..4), any::<bool>()).prop_map(|(services, filtered)| {
         let mut text = String::from("[bucket.a]\n");
         text.push_str("[store.a]\n[store.KV_b]\n");
         for (stream, consumers) in CONSUMERS {
             text.push_str(&format!("[stream.{stream}]\nsubjects = [\"kept.{stream}.>\"]\n"));
             for consumer in consumers {
-                text.push_str(&format!("[stream.{stream}.consumer.{consumer}]\nshared = \"test\"\n"));
+                text.push_str(&format!("[stream.{stream}.consumer.{consumer}]\n"));
+                // Of two, a service makes the second.
+                if consumer == consumers[0] {
+                    text.push_str("shared = \"test\"\n");
+                } else {
+                    text.push_str("made_by = \"service\"\n");
+                    if filtered {
+                        text.push_str(&format!("filter = [\"kept.{stream}.x.>\"]\n"));
+                    }
+                }
             }
         }
         text.push_str("[stream.BARE]\nsubjects = [\"kept.BARE.>\"]\n");
@@ -286,6 +297,15 @@ proptest! {
                         && service.rules.iter().any(|rule| {
                             matches!(rule.access, Access::OwnsStore(_) | Access::ReadsStore(_))
                         });
+                    let old_create = service.rules.iter().any(|rule| match &rule.access {
+                        Access::Consumes(consumed) if consumed.way == Way::Makes(None) => {
+                            let name = &consumed.name;
+                            let (stream, consumer) = (name.stream(), name.consumer());
+                            durable_create(stream.as_str(), consumer.as_str()) == subject.as_str()
+                        }
+                        _ => false,
+                    });
+                    let of_store = of_store || old_create;
                     let never = never_granted(side, subject);
                     prop_assert!(of_store || never.is_none(), "{never:?} {subject}\n{text}");
                     prop_assert!(!subject.starts_with_wildcard(), "{}\n{}", subject, &text);
@@ -409,13 +429,26 @@ proptest! {
                 prop_assert!(!takes(&grant, &bare), "{} {bare}\n{text}", service.name);
                 for consumer in consumers {
                     let name = ConsumerName::parse(&format!("{stream}/{consumer}")).unwrap();
-                    let own = service.rules.iter().any(|r| r.access == Access::Consumes(name.clone()));
+                    let own = service.rules.iter().find_map(|r| match &r.access {
+                        Access::Consumes(consumed) if consumed.name == name => Some(&consumed.way),
+                        _ => None,
+                    });
+                    let makes = matches!(own, Some(Way::Makes(_)));
+                    let made = format!(".{stream}.{consumer}");
+                    let made = |way: &str| {
+                        let rest = way.strip_prefix("$JS.API.CONSUMER.");
+                        let rest = rest.map(|rest| rest.strip_prefix("DURABLE.").unwrap_or(rest));
+                        rest.and_then(|rest| rest.strip_prefix("CREATE"))
+                            .is_some_and(|rest| rest.starts_with(&made))
+                    };
+                    let own = own.is_some();
                     let used = consuming(stream, consumer).map(|(_, s)| Pattern::parse(&s).unwrap());
                     for way in ways_to(stream, consumer) {
                         let using = used.iter().any(|used| used.matches_wire(&way));
                         let flow = way.starts_with("$JS.FC.");
                         let taken = takes(&grant, &way);
-                        prop_assert!(!taken || own && (using || flow), "{} {way}\n{text}", service.name);
+                        let own_ways = using || flow || makes && made(&way);
+                        prop_assert!(!taken || own && own_ways, "{} {way}\n{text}", service.name);
                         prop_assert!(taken || !own || !using, "{} lacks {way}\n{text}", service.name);
                     }
                 }

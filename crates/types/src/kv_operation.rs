@@ -296,26 +296,53 @@ pub fn replaying(stream: &str, filter: Option<&str>, bare: bool) -> Vec<Needed> 
     api.chain(answers).collect()
 }
 
+/// What else it publishes to when it makes the consumer, with that filter or for all of the stream.
+/// Without a filter, the body may choose one. Old libraries have a request of their own for that.
+#[must_use]
+pub fn making(stream: &str, consumer: &str, filter: Option<&str>) -> Vec<Needed> {
+    const MAKE: &str = "make the consumer";
+    let create = format!("{API}CONSUMER.CREATE.{stream}.{consumer}");
+    match filter {
+        Some(filter) => vec![(MAKE, format!("{create}.{filter}"))],
+        None => vec![(MAKE, create), (MAKE, durable_create(stream, consumer))],
+    }
+}
+
+/// How old libraries make a durable consumer.
+#[must_use]
+pub fn durable_create(stream: &str, consumer: &str) -> String {
+    format!("{API}CONSUMER.DURABLE.CREATE.{stream}.{consumer}")
+}
+
+/// Whose a consumer is, for a service that replays its stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Another service's, or nobody's.
+    Anothers,
+    /// Its own, made by `state apply`.
+    Used,
+    /// Its own, and it makes it.
+    Made,
+}
+
 /// All by which one consumer is reached: what who replays its stream is denied. Of a consumer that
-/// the service itself uses, `own`, only what makes, changes or deletes it.
+/// the service itself uses, only what makes, changes or deletes it.
 ///
 /// A name in the subject of a request is the name of the consumer: nats-server refuses another one
 /// in the body (error 10017).
 #[must_use]
-pub fn reaching(stream: &str, consumer: &str, own: bool) -> Vec<String> {
-    let make = [
-        format!("{API}CONSUMER.CREATE.{stream}.{consumer}"),
-        format!("{API}CONSUMER.CREATE.{stream}.{consumer}.>"),
-        format!("{API}CONSUMER.DELETE.{stream}.{consumer}"),
-    ];
-    if own {
-        return make.to_vec();
+pub fn reaching(stream: &str, consumer: &str, whose: Reach) -> Vec<String> {
+    let create = format!("{API}CONSUMER.CREATE.{stream}.{consumer}");
+    let delete = format!("{API}CONSUMER.DELETE.{stream}.{consumer}");
+    match whose {
+        Reach::Made => return vec![delete],
+        Reach::Used => return vec![format!("{create}.>"), create, delete],
+        Reach::Anothers => {}
     }
-    let [_, create, _] = make;
     vec![
         // Create, information, delete, and what newer servers have beside them.
         format!("{API}CONSUMER.*.{stream}.{consumer}"),
-        create,
+        format!("{create}.>"),
         format!("{API}CONSUMER.MSG.NEXT.{stream}.{consumer}"),
         format!("$JS.ACK.{stream}.{consumer}.>"),
         format!("$JS.ACK.*.*.{stream}.{consumer}.>"),

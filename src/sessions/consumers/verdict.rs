@@ -12,7 +12,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::{Settings, Strangers};
-use solewriter_core::policy::model::{Access, Policy, Service, StreamName};
+use solewriter_core::policy::model::{Access, Consumed, Policy, Service, StreamName};
 use solewriter_types::audit_event::PRODUCER;
 use solewriter_types::keyspace::BucketName;
 use solewriter_types::kv_operation::{inbox_owner, is_inbox};
@@ -231,7 +231,7 @@ impl<'a> Judge<'a> {
         };
         let uses = |service: &Service| {
             service.rules.iter().any(|rule| match &rule.access {
-                Access::Consumes(name) => {
+                Access::Consumes(Consumed { name, .. }) => {
                     name.stream().as_str() == self.stream && name.consumer().as_str() == consumer
                 }
                 _ => false,

@@ -324,8 +324,8 @@ fn parts(access: &Access) -> Vec<(Verb, String, Access)> {
         Access::Subscribes(_) => Verb::Subscribe,
         Access::Answers(_) => Verb::Answer,
         Access::Calls(_) => Verb::Call,
-        Access::Consumes(consumer) => {
-            return vec![(Verb::Consume, consumer.to_string(), access.clone())];
+        Access::Consumes(consumed) => {
+            return vec![(Verb::Consume, consumed.to_string(), access.clone())];
         }
         Access::FoundAs(name) => {
             return vec![(Verb::Found, name.to_string(), access.clone())];
@@ -379,8 +379,8 @@ fn held(grant: &Grant, has: &Held<'_>, verb: Verb, access: &Access) -> Reach {
         }
         Access::OwnsStore(store) => format!("$O.{store}.M.*"),
         Access::ReadsStore(store) => format!("$JS.API.DIRECT.GET.OBJ_{store}.$O.{store}.M.*"),
-        Access::Consumes(name) => {
-            let (stream, consumer) = (name.stream(), name.consumer());
+        Access::Consumes(consumed) => {
+            let (stream, consumer) = (consumed.name.stream(), consumed.name.consumer());
             format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}")
         }
         Access::FoundAs(name) | Access::Discovers(name) => format!("$SRV.PING.{name}"),

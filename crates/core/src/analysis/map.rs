@@ -325,7 +325,7 @@ impl<'s> About<'s> {
             Access::OwnsStore(store) | Access::ReadsStore(store) => {
                 format!("{STORE_PREFIX}{store}")
             }
-            Access::Consumes(consumer) => consumer.to_string(),
+            Access::Consumes(consumed) => consumed.to_string(),
             Access::FoundAs(name) | Access::Discovers(name) => name.to_string(),
             Access::DiscoversAll => "*".to_owned(),
             Access::Replays(replayed) => replayed.to_string(),

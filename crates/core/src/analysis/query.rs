@@ -17,8 +17,8 @@ use crate::diagnostics::toml::nearest;
 use crate::grant::{AuditStreams, Defaults, Grant, GrantError, Permission, Side};
 use crate::keys::UserKey;
 use crate::policy::model::{
-    Access, ConsumerName, FoundName, Location, Policy, Rule, STORE_PREFIX, Service, ServiceKey,
-    Stream, StreamName,
+    Access, Consumed, ConsumerName, FoundName, Location, Policy, Rule, STORE_PREFIX, Service,
+    ServiceKey, Stream, StreamName, Way,
 };
 use solewriter_types::connection_type::ConnectionType;
 use solewriter_types::keyspace::{BucketName, Keyspace};
@@ -478,7 +478,11 @@ pub fn may(grant: &Grant, question: &Question) -> Answer {
             by_subjects(Side::Publish, &kv_operation::writing_store(store.as_str()), "$O.")
         }
         Question::ReadStore(store) => by_rule(Access::ReadsStore(store.clone()), ".$O."),
-        Question::Consume(consumer) => by_rule(Access::Consumes(consumer.clone()), ".MSG.NEXT."),
+        Question::Consume(consumer) => {
+            // Whoever makes it, what it comes to begins with this.
+            let consumed = Consumed { name: consumer.clone(), way: Way::Pulls };
+            by_rule(Access::Consumes(consumed), ".MSG.NEXT.")
+        }
         // As patterns, each form holds subjects that are the other form of another consumer's.
         Question::Ack(consumer) => {
             let (stream, consumer) = (consumer.stream(), consumer.consumer());
@@ -760,7 +764,7 @@ pub fn owners<'p>(policy: &'p Policy, question: &Question) -> Vec<(&'p Service, 
             policy.rules(|a| matches!(a, Access::OwnsStore(owned) if owned == store)).collect()
         }
         Question::Consume(name) | Question::Ack(name) => {
-            policy.rules(|a| matches!(a, Access::Consumes(used) if used == name)).collect()
+            policy.rules(|a| matches!(a, Access::Consumes(used) if used.name == *name)).collect()
         }
         Question::Publish(pattern) => {
             let subjects = policy.keeping(pattern).flat_map(|stream| &stream.subjects);

@@ -11,7 +11,9 @@ use crate::callout::asked::Asked;
 use crate::callout::identity::{Identity, Unproved};
 use crate::grant::{CompiledGrant, Defaults, Grant, GrantError, GrantInputs};
 use crate::keys::UserKey;
-use crate::policy::model::{Access, Policy, Revision, Rule, Service, ServiceKey, StreamName};
+use crate::policy::model::{
+    Access, Consumed, Policy, Revision, Rule, Service, ServiceKey, StreamName, Way,
+};
 use solewriter_types::advisories::holds_leafnodes;
 use solewriter_types::audit_event::words;
 use solewriter_types::connection_type::ConnectionType;
@@ -524,7 +526,13 @@ fn has_large_rules(service: &Service) -> bool {
         }
         // It comes to three more subjects than a keyspace.
         Access::OwnsStore(store) | Access::ReadsStore(store) => 3 * store.as_str().len(),
-        Access::Consumes(name) => name.stream().as_str().len() + name.consumer().as_str().len(),
+        Access::Consumes(Consumed { name, way }) => {
+            let filter = match way {
+                Way::Makes(Some(filter)) => filter.as_str().len(),
+                Way::Pulls | Way::Makes(None) => 0,
+            };
+            name.stream().as_str().len() + name.consumer().as_str().len() + filter
+        }
         Access::FoundAs(name) | Access::Discovers(name) => name.as_str().len(),
         Access::DiscoversAll => 0,
         // Each of the stream's consumers is denied by name, in half as many subjects.

@@ -1,6 +1,6 @@
 //! A service's rules, compiled to a grant: subjects, and the claims of the user JWT.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use super::reserved::{
 };
 use super::streams::{AUDIT_SUBJECTS, AuditStreams};
 use crate::callout::claims::VERSION;
-use crate::policy::model::{Access, ConsumerName, Replayed, Rule, Service, StreamName};
+use crate::policy::model::{Access, Consumed, Replayed, Rule, Service, StreamName, Way};
 use solewriter_types::keyspace::{BucketName, Keyspace};
 use solewriter_types::kv_operation::{self, Needed, inbox_prefix};
 use solewriter_types::subject::tree::PatternTree;
@@ -376,13 +376,15 @@ struct Builder<'a> {
     subscribe: Vec<Permission>,
     /// What it may not publish to, although a permission reaches it.
     denied: BTreeSet<String>,
-    /// The consumers that it uses.
-    own: HashSet<(&'a str, &'a str)>,
+    /// The consumers that it uses, and how.
+    own: HashMap<(&'a str, &'a str), &'a Way>,
 }
 
-fn own_consumers(service: &Service) -> HashSet<(&str, &str)> {
+fn own_consumers(service: &Service) -> HashMap<(&str, &str), &Way> {
     let own = service.rules.iter().filter_map(|rule| match &rule.access {
-        Access::Consumes(name) => Some((name.stream().as_str(), name.consumer().as_str())),
+        Access::Consumes(Consumed { name, way }) => {
+            Some(((name.stream().as_str(), name.consumer().as_str()), way))
+        }
         _ => None,
     });
     own.collect()
@@ -414,7 +416,7 @@ impl Builder<'_> {
                 self.publish(index, "send requests", pattern.as_str())?;
                 self.replies(index, "replies")
             }
-            Access::Consumes(consumer) => self.consume(index, consumer),
+            Access::Consumes(consumed) => self.consume(index, consumed),
             Access::FoundAs(name) => {
                 for (purpose, subject) in kv_operation::found(name.as_str()) {
                     self.subscribe(index, purpose, &subject)?;
@@ -439,12 +441,15 @@ impl Builder<'_> {
         self.replies(index, "replies of services")
     }
 
-    /// Of a consumer that exists: nothing that makes or changes one.
-    fn consume(&mut self, index: usize, name: &ConsumerName) -> Result<(), GrantError> {
-        self.publish_all(
-            index,
-            kv_operation::consuming(name.stream().as_str(), name.consumer().as_str()),
-        )?;
+    /// Of a consumer that exists, or that the service's client makes: nothing that makes or changes
+    /// another one.
+    fn consume(&mut self, index: usize, consumed: &Consumed) -> Result<(), GrantError> {
+        let (stream, name) = (consumed.name.stream().as_str(), consumed.name.consumer().as_str());
+        self.publish_all(index, kv_operation::consuming(stream, name))?;
+        if let Way::Makes(filter) = &consumed.way {
+            let filter = filter.as_ref().map(Pattern::as_str);
+            self.publish_all(index, kv_operation::making(stream, name, filter))?;
+        }
         self.replies(index, "replies and messages")
     }
 
@@ -459,8 +464,12 @@ impl Builder<'_> {
         )?;
         for durable in durables {
             let (stream, durable) = (stream.as_str(), durable.as_str());
-            let own = self.own.contains(&(stream, durable));
-            self.denied.extend(kv_operation::reaching(stream, durable, own));
+            let reach = match self.own.get(&(stream, durable)) {
+                None => kv_operation::Reach::Anothers,
+                Some(Way::Pulls) => kv_operation::Reach::Used,
+                Some(Way::Makes(_)) => kv_operation::Reach::Made,
+            };
+            self.denied.extend(kv_operation::reaching(stream, durable, reach));
             self.room()?;
         }
         self.replies(index, "replies and messages")
@@ -566,6 +575,18 @@ impl Builder<'_> {
         needed.iter().any(|(_, needed)| needed == subject)
     }
 
+    /// The creation of the one consumer that the rule says the service makes, by the API of old
+    /// libraries, where the body may choose the filter.
+    fn is_of_own_consumer(&self, rule: usize, subject: &str) -> bool {
+        match self.service.rules.get(rule).map(|rule| &rule.access) {
+            Some(Access::Consumes(Consumed { name, way: Way::Makes(None) })) => {
+                let (stream, consumer) = (name.stream().as_str(), name.consumer().as_str());
+                kv_operation::durable_create(stream, consumer) == subject
+            }
+            _ => false,
+        }
+    }
+
     /// The last gate: whatever validation let through, nothing on the never-grant list, no
     /// leading wildcard and no other service's inbox leaves this module.
     fn checked(
@@ -598,7 +619,7 @@ impl Builder<'_> {
                 let acknowledged = acknowledged(&pattern)?;
                 let rule = self.service.rules.get(rule).map(|rule| &rule.access);
                 let said = match (rule, acknowledged) {
-                    (Some(Access::Consumes(name)), Acknowledged::Consumer(acks)) => *name == acks,
+                    (Some(Access::Consumes(own)), Acknowledged::Consumer(acks)) => own.name == acks,
                     (Some(Access::Replays(replayed)), Acknowledged::Stream(acks)) => {
                         *replayed.stream() == acks
                     }
@@ -606,7 +627,8 @@ impl Builder<'_> {
                 };
                 (!said).then_some(ACKS)
             };
-            let never = never_granted(side, &pattern).filter(|_| !self.is_of_store(rule, subject));
+            let own = || self.is_of_store(rule, subject) || self.is_of_own_consumer(rule, subject);
+            let never = never_granted(side, &pattern).filter(|_| !own());
             let discovery = || {
                 let other = is_discovery(side, &pattern) && !self.discovers(side, rule, subject);
                 other.then_some(DISCOVERY)

@@ -167,6 +167,8 @@ pub struct ConsumerEntry {
     pub inactive: Option<Spanned<Duration>>,
     /// `shared`.
     pub shared: Option<Spanned<String>>,
+    /// `made_by`.
+    pub made_by: Option<Spanned<String>>,
 }
 
 /// `[store.NAME]`.
@@ -416,6 +418,7 @@ fn consumer(name: Spanned<String>, mut table: Table<'_>) -> ConsumerEntry {
         replay: table.string("replay"),
         inactive: table.duration("inactive"),
         shared: table.string("shared"),
+        made_by: table.string("made_by"),
     };
     table.finish();
     entry

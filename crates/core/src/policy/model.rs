@@ -110,7 +110,7 @@ pub enum Access {
     /// May send requests to these subjects.
     Calls(Pattern),
     /// Takes messages from this durable consumer, and acknowledges them.
-    Consumes(ConsumerName),
+    Consumes(Consumed),
     /// Alone is found under this name by the services framework.
     FoundAs(FoundName),
     /// Finds services of this name.
@@ -258,6 +258,35 @@ impl fmt::Display for FoundName {
     }
 }
 
+/// How a service uses a declared consumer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Way {
+    /// It asks for messages of a consumer that `state apply` makes.
+    Pulls,
+    /// The same, and its client makes the consumer, with this filter; `None` for all of the stream.
+    Makes(Option<Pattern>),
+}
+
+/// A declared consumer that a service uses, and how.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Consumed {
+    /// Its name, with its stream.
+    pub name: ConsumerName,
+    /// How it is used.
+    pub way: Way,
+}
+
+impl fmt::Display for Consumed {
+    /// Different ways have different texts: by these, rules are compared.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.way {
+            Way::Pulls => write!(f, "{}", self.name),
+            Way::Makes(None) => write!(f, "{}, which it makes", self.name),
+            Way::Makes(Some(filter)) => write!(f, "{}, which it makes of {filter}", self.name),
+        }
+    }
+}
+
 /// What a service replays: a stream, or the subjects of it that match a filter.
 ///
 /// Who may make consumers under any name may change those that are there. So this knows the names
@@ -362,7 +391,7 @@ impl fmt::Display for Access {
             | Self::Subscribes(pattern)
             | Self::Answers(pattern)
             | Self::Calls(pattern) => write!(f, "{} {pattern}", self.verb()),
-            Self::Consumes(consumer) => write!(f, "{} {consumer}", self.verb()),
+            Self::Consumes(consumed) => write!(f, "{} {consumed}", self.verb()),
             Self::FoundAs(name) => write!(f, "is found as {name}"),
             Self::Discovers(name) => write!(f, "{} {name}", self.verb()),
             Self::DiscoversAll => write!(f, "{} *", self.verb()),
@@ -728,6 +757,26 @@ impl Replay {
     }
 }
 
+/// Who makes a declared consumer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MadeBy {
+    /// `solewriter state apply`.
+    Apply,
+    /// The client of the one service that uses it.
+    Service,
+}
+
+impl MadeBy {
+    /// The name that policy files use.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Apply => "apply",
+            Self::Service => "service",
+        }
+    }
+}
+
 /// A declared durable pull consumer of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Consumer {
@@ -755,8 +804,21 @@ pub struct Consumer {
     pub inactive: Option<Duration>,
     /// Why several services may use it; `None` for one service.
     pub shared: Option<String>,
+    /// Who makes it.
+    pub made_by: MadeBy,
     /// Where its table stands.
     pub at: Location,
+}
+
+impl Consumer {
+    /// How a service uses it.
+    #[must_use]
+    pub fn way(&self) -> Way {
+        match self.made_by {
+            MadeBy::Apply => Way::Pulls,
+            MadeBy::Service => Way::Makes(self.filter.first().cloned()),
+        }
+    }
 }
 
 /// A declared object store: what its stream `OBJ_<name>` must be like.

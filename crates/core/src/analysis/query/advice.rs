@@ -170,7 +170,7 @@ fn other_owner(
 
 fn consume(policy: &Policy, service: &Service, name: &ConsumerName, question: &Question) -> Advice {
     let nearest = best(service, |rule| match &rule.access {
-        Access::Consumes(other) => (other.stream() == name.stream()).then_some(1),
+        Access::Consumes(other) => (other.name.stream() == name.stream()).then_some(1),
         _ => None,
     });
     let Some(consumer) = policy.consumer(name) else {

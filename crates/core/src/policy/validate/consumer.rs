@@ -14,7 +14,7 @@ use crate::policy::model::{Access, Consumer, ConsumerName};
 fn uses(drafts: &[Draft]) -> impl Iterator<Item = (&Draft, &ConsumerName, &Place)> {
     drafts.iter().flat_map(|draft| {
         draft.rules().filter_map(move |(rule, place)| match &rule.access {
-            Access::Consumes(consumer) => Some((draft, consumer, place)),
+            Access::Consumes(consumed) => Some((draft, &consumed.name, place)),
             _ => None,
         })
     })

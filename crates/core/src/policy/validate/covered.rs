@@ -51,7 +51,7 @@ pub fn check_covered<'r>(
             | Access::Subscribes(p)
             | Access::Answers(p)
             | Access::Calls(p) => (rule.access.verb(), p.to_string()),
-            Access::Consumes(consumer) => (rule.access.verb(), consumer.to_string()),
+            Access::Consumes(consumed) => (rule.access.verb(), consumed.name.to_string()),
             Access::FoundAs(name) | Access::Discovers(name) => {
                 (rule.access.verb(), name.to_string())
             }

@@ -121,9 +121,11 @@ pub fn check(
                 Access::OwnsStore(store) => {
                     (&stores, format!("{STORE_PREFIX}{store}"), Held::Text(store.as_str()))
                 }
-                Access::Consumes(consumer) => {
-                    (&consumers, consumer.to_string(), Held::Text(consumer.consumer().as_str()))
-                }
+                Access::Consumes(consumed) => (
+                    &consumers,
+                    consumed.name.to_string(),
+                    Held::Text(consumed.name.consumer().as_str()),
+                ),
                 Access::FoundAs(name) => (&found, name.to_string(), Held::Text(name.as_str())),
                 Access::Reads(_)
                 | Access::ReadsStore(_)

@@ -14,7 +14,8 @@ use crate::diagnostics::{Collector, Problem, Span, Spanned};
 use crate::grant::{self, AuditStreams};
 use crate::policy::document::{GrantEntries, SettingEntries};
 use crate::policy::model::{
-    Access, Bucket, ConsumerName, FoundName, Location, Replayed, Rule, STORE_PREFIX, StreamName,
+    Access, Bucket, Consumed, ConsumerName, FoundName, Location, Replayed, Rule, STORE_PREFIX,
+    StreamName, Way,
 };
 use solewriter_types::audit_event::{PRODUCER, SUBJECT_ROOT};
 use solewriter_types::connection_type::ConnectionType;
@@ -165,8 +166,16 @@ fn connection(entry: &Spanned<String>, problems: &Collector) -> Option<Connectio
     found
 }
 
-/// The names of the declared consumers of each declared stream.
-pub type Durables = HashMap<StreamName, Arc<[StreamName]>>;
+/// The declared consumers of one stream.
+pub struct OfStream {
+    /// Their names.
+    pub names: Arc<[StreamName]>,
+    /// How a service uses each.
+    pub ways: HashMap<StreamName, Way>,
+}
+
+/// The declared consumers of each declared stream.
+pub type Durables = HashMap<StreamName, OfStream>;
 
 /// Whose table is read into rules, and with what around it.
 pub struct Scope<'c> {
@@ -176,7 +185,7 @@ pub struct Scope<'c> {
     pub role: Option<&'c Arc<str>>,
     /// The declared buckets, for `reads = ["*"]`.
     pub buckets: &'c [Bucket],
-    /// The declared consumers, which `replays` leaves alone.
+    /// The declared consumers, which `consumes` uses and `replays` leaves alone.
     pub durables: &'c Durables,
     /// The streams that `audits` may name.
     pub audit: &'c AuditStreams,
@@ -242,7 +251,12 @@ pub fn rules(entries: &GrantEntries, scope: &Scope<'_>) -> (Vec<Rule>, Vec<Place
     for entry in &entries.consumes {
         let text = text(entry, scope);
         match ConsumerName::parse(&text) {
-            Ok(consumer) => add(Access::Consumes(consumer), &entry.span, false),
+            Ok(name) => {
+                let declared = scope.durables.get(name.stream());
+                let way = declared.and_then(|declared| declared.ways.get(name.consumer()));
+                let way = way.cloned().unwrap_or(Way::Pulls);
+                add(Access::Consumes(Consumed { name, way }), &entry.span, false);
+            }
             Err(error) => scope.problems.push(
                 Problem::error(
                     "bad-consumer",
@@ -268,8 +282,10 @@ pub fn rules(entries: &GrantEntries, scope: &Scope<'_>) -> (Vec<Rule>, Vec<Place
     }
     for entry in &entries.replays {
         let text = text(entry, scope);
-        let durables =
-            |stream: &StreamName| scope.durables.get(stream).cloned().unwrap_or_default();
+        let durables = |stream: &StreamName| {
+            let declared = scope.durables.get(stream);
+            declared.map(|declared| Arc::clone(&declared.names)).unwrap_or_default()
+        };
         match Replayed::parse(&text, durables) {
             Ok(replayed) => add(Access::Replays(replayed), &entry.span, false),
             Err(error) => scope.problems.push(

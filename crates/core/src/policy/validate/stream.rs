@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use super::draft::Draft;
 use super::names::defined_twice;
-use super::settings::{Durables, Place, choice, shown};
+use super::settings::{Durables, OfStream, Place, choice, shown};
 use super::times::{LEAST_WINDOW, check_least, window};
 use crate::diagnostics::toml::parse_duration;
 use crate::diagnostics::{Collector, MAX_PROBLEMS, Problem, Span, Spanned};
 use crate::grant::{self, AuditStreams};
 use crate::policy::document::{ConsumerEntry, StreamEntry};
 use crate::policy::model::{
-    Access, Ack, Consumer, Deliver, Discard, Feature, Location, Replay, Retention, Storage, Stream,
-    StreamName,
+    Access, Ack, Consumer, Deliver, Discard, Feature, Location, MadeBy, Replay, Retention, Storage,
+    Stream, StreamName,
 };
 use solewriter_types::subject::Pattern;
 use solewriter_types::subject::tree::PatternTree;
@@ -79,9 +79,12 @@ pub fn check(
     streams
 }
 
-/// The consumers of each stream, for the rules that replay it.
+/// The consumers of each stream, for the rules that use or replay it.
 pub fn durables(streams: &[Declaration]) -> Durables {
-    let of = |stream: &Stream| stream.consumers.iter().map(|c| c.name.clone()).collect();
+    let of = |stream: &Stream| OfStream {
+        names: stream.consumers.iter().map(|c| c.name.clone()).collect(),
+        ways: stream.consumers.iter().map(|c| (c.name.clone(), c.way())).collect(),
+    };
     streams.iter().map(|d| (d.stream.name.clone(), of(&d.stream))).collect()
 }
 
@@ -355,6 +358,9 @@ fn consumer(
     let replays = [Replay::Instant, Replay::Original];
     let replay = choice("replay", entry.replay.as_ref(), replays, Replay::as_str, problems)
         .unwrap_or(Replay::Instant);
+    let makers = [MadeBy::Apply, MadeBy::Service];
+    let made_by = choice("made_by", entry.made_by.as_ref(), makers, MadeBy::as_str, problems)
+        .unwrap_or(MadeBy::Apply);
     let backoff: Vec<Duration> =
         entry.backoff.iter().flat_map(|l| &l.value).filter_map(|t| pause(t, problems)).collect();
     let number = |n: &Option<Spanned<i64>>| n.as_ref().and_then(|n| u32::try_from(n.value).ok());
@@ -371,12 +377,14 @@ fn consumer(
         replay,
         inactive: entry.inactive.as_ref().map(|time| time.value),
         shared: entry.shared.as_ref().map(|reason| reason.value.clone()),
+        made_by,
         at: Location::from(&entry.name.span),
     };
     for (key, time) in [("ack_wait", &entry.ack_wait), ("inactive", &entry.inactive)] {
         check_least(key, time.as_ref(), Duration::from_millis(1), "1ms", problems);
     }
     check_acks(&consumer, entry, problems);
+    check_made(&consumer, entry, problems);
     if let Some(shared) = &entry.shared {
         problems.push(if shared.value.trim().is_empty() {
             Problem::error("no-reason", "`shared` needs a reason")
@@ -467,6 +475,62 @@ fn check_acks(consumer: &Consumer, entry: &ConsumerEntry, problems: &Collector) 
                 .help(
                     "nats-server refuses it without; write `filter`, all of the stream if need be",
                 ),
+        );
+    }
+}
+
+/// A consumer that its service makes has the settings that its client gives it. Only the filter is
+/// held by a permission, and only if it is one.
+fn check_made(consumer: &Consumer, entry: &ConsumerEntry, problems: &Collector) {
+    let Some(made_by) = entry.made_by.as_ref().filter(|_| consumer.made_by == MadeBy::Service)
+    else {
+        return;
+    };
+    let refuse = |span: &Span, message: &str, label: &str| {
+        problems.push(
+            Problem::error("not-for-made", message)
+                .at(span, label)
+                .also(&made_by.span, "the service makes the consumer")
+                .help("change this, or let `state apply` make the consumer: remove `made_by`"),
+        );
+    };
+    let keys = [
+        ("ack", entry.ack.as_ref().map(|v| &v.span)),
+        ("ack_wait", entry.ack_wait.as_ref().map(|v| &v.span)),
+        ("max_deliver", entry.max_deliver.as_ref().map(|v| &v.span)),
+        ("backoff", entry.backoff.as_ref().map(|v| &v.span)),
+        ("max_ack_pending", entry.max_ack_pending.as_ref().map(|v| &v.span)),
+        ("deliver", entry.deliver.as_ref().map(|v| &v.span)),
+        ("replay", entry.replay.as_ref().map(|v| &v.span)),
+        ("inactive", entry.inactive.as_ref().map(|v| &v.span)),
+    ];
+    for (key, span) in keys {
+        let Some(span) = span else { continue };
+        let message = format!("`{key}` would have no effect");
+        refuse(span, &message, "the client of the service chooses it");
+    }
+    if let Some(shared) = &entry.shared {
+        refuse(
+            &shared.span,
+            "a consumer that a service makes cannot be `shared`",
+            "another service could not make it, and would depend on this one",
+        );
+    }
+    let Some(list) = &entry.filter else { return };
+    if list.value.len() > 1 {
+        refuse(
+            &list.span,
+            "a consumer that a service makes has one filter at most",
+            "several are in the body of the request, where no permission sees them",
+        );
+    }
+    if let (Some(filter), Some(written)) = (consumer.filter.first(), list.value.first())
+        && filter.ends_in_star()
+    {
+        refuse(
+            &written.span,
+            "the filter of a consumer that a service makes cannot end in `*`",
+            "nats-server lets a client write `>` in its place",
         );
     }
 }
