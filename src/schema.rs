@@ -447,6 +447,14 @@ fn bucket() -> Map<String, Value> {
     object([
         ("description", text("What is in it, for people.")),
         (
+            "copy_of",
+            described(
+                json!({ "type": "string", "pattern": BUCKET }),
+                "The bucket that this one follows. It then has no owner, and has what is kept, and \
+                 for how long, from there.",
+            ),
+        ),
+        (
             "history",
             json!({
                 "type": "integer",

@@ -82,12 +82,18 @@ pub(super) const fn setting(
 }
 
 /// Every field that a declaration decides, in the order of the documentation.
-const SETTINGS: [Setting; 18] = [
+const SETTINGS: [Setting; 19] = [
     setting(
         "subjects",
         None,
-        Absent::Empty,
+        Absent::Nothing,
         Some("subjects other than the bucket's own are not its keys"),
+    ),
+    setting(
+        "sources",
+        Some("copy_of"),
+        Absent::Nothing,
+        Some("another stream's messages become values, whoever wrote them"),
     ),
     setting("description", Some("description"), Absent::Empty, None),
     setting("max_msgs_per_subject", Some("history"), Absent::Unlimited, None),
@@ -119,9 +125,8 @@ const SETTINGS: [Setting; 18] = [
 ];
 
 /// What must be off, why, and whether an update turns it off.
-const OFF: [(&str, &str, Class); 13] = [
+const OFF: [(&str, &str, Class); 12] = [
     ("republish", "every value is published a second time, to whoever listens there", Class::Safe),
-    ("sources", "another stream's messages become values, whoever wrote them", Class::Safe),
     ("mirror", "it is a copy of another stream, and has no writer of its own", Class::Recreate),
     ("subject_transform", "a put to one key is stored under another", Class::Safe),
     ("allow_msg_schedules", "a put can make the server write to other keys later", Class::Recreate),
@@ -439,6 +444,9 @@ fn cost(
     let empty = stream.state.messages == 0;
     match field {
         "storage" | "retention" => (Class::Recreate, None),
+        "sources" if bucket.copy_of.is_some() && !empty => {
+            (Class::Recreate, Some("what is in it now is not from the bucket that it follows"))
+        }
         "allow_msg_ttl" if !bucket.key_ttl => (
             Class::Recreate,
             Some("nats-server never switches it off again; or declare `key_ttl = true`"),
@@ -495,6 +503,11 @@ pub fn shown(field: &str, value: &Value) -> String {
         },
         (_, Value::Number(number)) if number.as_i64() == Some(-1) => "no limit".to_owned(),
         (_, Value::Null) => "none".to_owned(),
+        (_, Value::Array(list)) if list.is_empty() => "none".to_owned(),
+        ("sources", Value::Array(list)) => {
+            let names = list.iter().filter_map(|source| source.get("name")?.as_str());
+            names.collect::<Vec<_>>().join(", ")
+        }
         (_, Value::Array(list)) if !list.is_empty() && list.iter().all(Value::is_string) => {
             let texts: Vec<&str> = list.iter().filter_map(Value::as_str).collect();
             texts.join(", ")

@@ -10,12 +10,26 @@ use solewriter_types::keyspace::Keyspace;
 /// What every KV client sets when it creates a bucket (ADR-8), as the policy declares it. Keys are
 /// never deleted from a stream by sequence number (`deny_delete`), so that a revision that was
 /// there stays what it was.
+///
+/// A copy takes no subjects. It sources its original, with each key under its own name, so that
+/// clients see a bucket like any other. It is no mirror: one that renames keys takes part in the
+/// original's direct gets, and finds nothing there (seen on 2.10.25 and 2.15.1).
 pub fn config(bucket: &Bucket) -> Map<String, Value> {
     let keyspace = Keyspace::whole(bucket.name.clone());
+    let (subjects, sources) = match &bucket.copy_of {
+        None => (vec![keyspace.subjects()], Vec::new()),
+        Some(original) => {
+            let original = Keyspace::whole(original.clone());
+            let renamed = json!({"src": original.subjects(), "dest": keyspace.subjects()});
+            let source = json!({"name": original.stream(), "subject_transforms": [renamed]});
+            (Vec::new(), vec![source])
+        }
+    };
     object(json!({
         "name": keyspace.stream(),
         "description": bucket.description.clone().unwrap_or_default(),
-        "subjects": [keyspace.subjects()],
+        "subjects": subjects,
+        "sources": sources,
         "retention": "limits",
         "storage": bucket.storage.as_str(),
         "num_replicas": bucket.replicas,

@@ -207,3 +207,39 @@ fn a_consumer_that_a_service_makes_is_left_as_it_is() {
         "consumers that their services make, left as they are: E/later (not there yet), E/own\n";
     assert!(said.contains(left), "{said}");
 }
+
+#[test]
+fn a_copy_follows_its_original_and_takes_nothing_itself() {
+    let text = "[bucket.b]\nhistory = 5\nkey_ttl = true\nmax_bytes = \"1MiB\"\n\
+                [bucket.copy]\ncopy_of = \"b\"\n";
+    let policy = policy(text);
+    let plan = Plan::of(&policy, &[]);
+    let config = &plan.buckets[1].config;
+    assert_eq!(
+        config["sources"],
+        json!([{"name": "KV_b",
+            "subject_transforms": [{"src": "$KV.b.>", "dest": "$KV.copy.>"}]}])
+    );
+    assert_eq!((&config["subjects"], &config["max_bytes"]), (&json!([]), &json!(-1)));
+    let settings = ["max_msgs_per_subject", "allow_msg_ttl", "allow_rollup_hdrs"];
+    assert_eq!(settings.map(|field| config[field].clone()), [json!(5), json!(true), json!(true)]);
+    let text = plan.to_string();
+    assert!(text.contains("copy_of") && text.contains("KV_b"), "{text}");
+
+    let copy = |fields: Value, messages| {
+        let mut config = config.clone();
+        config.extend(fields.as_object().unwrap().clone());
+        let state = State { messages, bytes: messages, num_subjects: 1 };
+        let found = Stream { config, state };
+        Plan::of(&policy, &[found]).buckets.remove(1)
+    };
+    // As servers give it.
+    assert_eq!(copy(json!({"subjects": null}), 9).action, Action::Keep);
+    let listens = copy(json!({"subjects": ["$KV.copy.>"]}), 9);
+    assert_eq!((listens.action, &listens.config["subjects"]), (Action::Update, &json!([])));
+    // What is in it would stay, from wherever it is.
+    for sources in [json!(null), json!([{"name": "KV_other"}])] {
+        assert_eq!(copy(json!({"sources": sources}), 9).action, Action::Recreate, "{sources}");
+        assert_eq!(copy(json!({"sources": sources}), 0).action, Action::Update, "{sources}");
+    }
+}

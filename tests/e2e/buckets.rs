@@ -13,7 +13,7 @@ owns = ["kept"]
 [bucket.kept]
 description = "Kept on disk"
 history = 5
-ttl = "720h"
+ttl = "30d"
 max_value_size = "64KiB"
 max_bytes = "8MiB"
 compression = true
@@ -197,7 +197,7 @@ async fn what_loses_data_is_refused_unless_told_so(version: &'static str) {
     kept.put("big", vec![b'x'; 60_000].into()).await.unwrap();
     let tighter = [
         ("history = 5", "history = 2", "of each key, older values than that are deleted"),
-        ("ttl = \"720h\"", "ttl = \"24h\"", "values older than that are deleted"),
+        ("ttl = \"30d\"", "ttl = \"24h\"", "values older than that are deleted"),
         ("max_bytes = \"8MiB\"", "max_bytes = \"32KiB\"", "it is larger than that now"),
     ];
     for (from, to, why) in tighter {

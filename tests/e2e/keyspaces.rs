@@ -787,3 +787,57 @@ async fn a_purge_with_a_ttl_leaves_nothing_in_the_end(version: &'static str) {
         .await;
     }
 }
+
+const COPIED: &str = r#"
+[service.owner]
+nkeys = ["{owner}"]
+owns = ["origin"]
+
+[service.reader]
+nkeys = ["{reader}"]
+reads = ["origin-copy"]
+
+[bucket.origin]
+history = 10
+
+[bucket.origin-copy]
+copy_of = "origin"
+"#;
+
+on_every_server!(a_copy_of_a_bucket_is_read_and_never_written);
+async fn a_copy_of_a_bucket_is_read_and_never_written(version: &'static str) {
+    let deployment = Deployment::start(version, COPIED).await;
+    let applied = deployment.tool(&["state", "apply", "--yes"]).await;
+    assert_eq!(applied.code, 0, "{applied:?}");
+    let copied = async |count: usize| {
+        eventually("the copy to follow", async || {
+            (deployment.content("origin-copy").await.len() == count).then_some(())
+        })
+        .await;
+    };
+    fill(&deployment, "origin", &VALUES).await;
+    copied(VALUES.len()).await;
+    let reader = deployment.service("reader");
+    for library in Library::ALL {
+        let script = Script::open("origin-copy");
+        every_reading_operation(script, library, "origin-copy")
+            .refused(json!({"op": "put", "key": "a", "value": "mine"}), "$KV.origin-copy.a")
+            .refused(
+                json!({"op": "publish", "subject": "$KV.origin.a", "value": "mine"}),
+                "$KV.origin.a",
+            )
+            .gives(json!({"op": "get", "key": "a"}), entry("a", "2", 2))
+            .run(library, &deployment, &reader)
+            .await;
+    }
+    // The original answers for itself, and what is purged there is purged here.
+    let owner = deployment.service("owner");
+    let script = (0..20).fold(Script::open("origin"), |script, _| {
+        script.gives(json!({"op": "get", "key": "a"}), entry("a", "2", 2))
+    });
+    let script = script.gives(json!({"op": "purge", "key": "a"}), Value::Null);
+    script.run(Library::AsyncNats, &deployment, &owner).await;
+    copied(VALUES.len() - 1).await;
+    let planned = deployment.tool(&["state", "plan"]).await;
+    assert!(!planned.out.contains("origin-copy ("), "{planned:?}");
+}

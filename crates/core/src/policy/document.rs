@@ -95,6 +95,8 @@ pub struct BucketEntry {
     pub duplicate_window: Option<Spanned<Duration>>,
     /// `part_owners`.
     pub part_owners: Option<Spanned<bool>>,
+    /// `copy_of`.
+    pub copy_of: Option<Spanned<String>>,
 }
 
 /// `[stream.NAME]`.
@@ -370,6 +372,7 @@ fn bucket(name: Spanned<String>, mut table: Table<'_>) -> BucketEntry {
         rollup: table.boolean("rollup"),
         duplicate_window: table.duration("duplicate_window"),
         part_owners: table.boolean("part_owners"),
+        copy_of: table.string("copy_of"),
     };
     table.finish();
     entry

@@ -533,6 +533,8 @@ pub struct Bucket {
     pub duplicate_window: Duration,
     /// Whether services may own parts of it.
     pub part_owners: bool,
+    /// The bucket that it follows, and then it has no writer of its own.
+    pub copy_of: Option<BucketName>,
     /// Where its table stands.
     pub at: Location,
 }

@@ -36,6 +36,7 @@ impl Buckets {
 /// Judges every declaration.
 pub fn check(entries: Vec<BucketEntry>, problems: &Collector) -> Buckets {
     let mut buckets = Buckets::default();
+    let mut copies = Vec::new();
     for entry in entries {
         let name = match BucketName::parse(&entry.name.value) {
             Ok(name) => name,
@@ -54,10 +55,72 @@ pub fn check(entries: Vec<BucketEntry>, problems: &Collector) -> Buckets {
             problems.push(defined_twice("bucket", &entry.name, first));
             continue;
         }
+        if let Some(of) = &entry.copy_of {
+            check_settings_of_copy(&entry, problems);
+            copies.push((buckets.list.len(), of.clone()));
+        }
         buckets.names.insert(name, (buckets.list.len(), entry.name.span));
         buckets.list.push(bucket);
     }
+    let originals = buckets.list.clone();
+    for (at, of) in copies {
+        if let Some(copy) = buckets.list.get_mut(at) {
+            follow(copy, &of, &originals, problems);
+        }
+    }
     buckets
+}
+
+/// A copy has the settings of its original, apart from how it is kept.
+fn check_settings_of_copy(entry: &BucketEntry, problems: &Collector) {
+    let said = [
+        ("history", entry.history.as_ref().map(|v| &v.span)),
+        ("ttl", entry.ttl.as_ref().map(|v| &v.span)),
+        ("key_ttl", entry.key_ttl.as_ref().map(|v| &v.span)),
+        ("limit_markers", entry.limit_markers.as_ref().map(|v| &v.span)),
+        ("max_value_size", entry.max_value_size.as_ref().map(|v| &v.span)),
+        ("max_bytes", entry.max_bytes.as_ref().map(|v| &v.span)),
+        ("discard", entry.discard.as_ref().map(|v| &v.span)),
+        ("rollup", entry.rollup.as_ref().map(|v| &v.span)),
+        ("duplicate_window", entry.duplicate_window.as_ref().map(|v| &v.span)),
+        ("part_owners", entry.part_owners.as_ref().map(|v| &v.span)),
+    ];
+    for (key, span) in said.into_iter().filter_map(|(key, span)| Some((key, span?))) {
+        problems.push(
+            Problem::error("not-for-copies", format!("a copy cannot have `{key}`"))
+                .at(span, "a copy keeps what its original keeps, for as long")
+                .help("remove it: what a copy may set is `description`, `replicas`, `storage`, `compression` and `direct`"),
+        );
+    }
+}
+
+/// Gives a copy what it has of its original.
+///
+/// Rollup is on: without it, nats-server 2.10 and 2.11 stop copying at the first purge. A copy has
+/// no cap and takes the shortest time for message ids, so that it misses nothing.
+fn follow(copy: &mut Bucket, of: &Spanned<String>, buckets: &[Bucket], problems: &Collector) {
+    let known = || buckets.iter().filter(|b| b.copy_of.is_none()).map(|b| b.name.as_str());
+    let Some(original) = buckets.iter().find(|bucket| bucket.name.as_str() == of.value) else {
+        let help = match nearest(&of.value, known()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => "declare it: a copy follows a bucket of this policy".to_owned(),
+        };
+        let message = format!("bucket `{}` is not declared", shown(&of.value));
+        problems.push(Problem::error("undeclared-bucket", message).at(&of.span, "").help(help));
+        return;
+    };
+    if original.copy_of.is_some() {
+        problems.push(
+            Problem::error("copy-of-a-copy", format!("`{}` is a copy itself", original.name))
+                .at(&of.span, "")
+                .help("name the bucket that it follows"),
+        );
+        return;
+    }
+    copy.history = original.history;
+    copy.ttl = original.ttl;
+    copy.key_ttl = original.key_ttl;
+    copy.duplicate_window = LEAST_WINDOW;
 }
 
 fn bucket(name: BucketName, entry: &BucketEntry, problems: &Collector) -> Bucket {
@@ -110,6 +173,7 @@ fn bucket(name: BucketName, entry: &BucketEntry, problems: &Collector) -> Bucket
             problems,
         ),
         part_owners: flag(&entry.part_owners, false),
+        copy_of: entry.copy_of.as_ref().and_then(|of| BucketName::parse(&of.value).ok()),
         description: entry.description.as_ref().map(|text| text.value.clone()),
         at: Location::from(&entry.name.span),
     };
@@ -245,6 +309,18 @@ pub fn check_use(buckets: &Buckets, drafts: &[Draft], problems: &Collector) {
                 _ => continue,
             };
             let Some((bucket, declared)) = buckets.get(keyspace.bucket()) else { continue };
+            if let Some(original) = bucket.copy_of.as_ref().filter(|_| owns) {
+                problems.push(
+                    Problem::error(
+                        "copy-owned",
+                        format!("`{}` may not own bucket `{}`", draft.service.name, bucket.name),
+                    )
+                    .at(&place.span, "a copy has no writer")
+                    .also(declared, format!("it follows `{original}`"))
+                    .help(format!("own `{original}`, and read the copy (`reads`)")),
+                );
+                continue;
+            }
             if keyspace.part().is_none() {
                 continue;
             }

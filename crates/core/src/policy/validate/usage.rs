@@ -190,6 +190,12 @@ pub fn check_counterparts(
             }
         }
     }
+    // What is written to a bucket is in its copies, too.
+    for (copy, original) in buckets.list.iter().filter_map(|b| Some((b, b.copy_of.as_ref()?))) {
+        if offered.owned.contains_key(original.as_str()) {
+            offered.owned.entry(copy.name.as_str()).or_default().insert_text(">", 0, 0);
+        }
+    }
     let mut said: HashSet<(Arc<str>, usize)> = HashSet::new();
     for draft in drafts {
         for (rule, place) in draft.rules() {
