@@ -22,7 +22,7 @@ use solewriter_core::policy::model::{Policy, Service, ServiceKey};
 /// Show what a service or key may do, and by which rules.
 ///
 /// Lists every permission, grouped by the rule that grants it. With --write, --read, --publish,
-/// --subscribe, --consume, --ack or --find it answers that one question with yes or no.
+/// --subscribe, --consume, --ack, --replay or --find it answers that one question with yes or no.
 ///
 /// Exit code: 0 for yes, 1 for no, 2 if there is no answer.
 #[derive(Args)]
@@ -53,6 +53,9 @@ pub struct Explain {
     /// May it acknowledge messages of this consumer?
     #[arg(long, value_name = "STREAM/CONSUMER", group = "question")]
     ack: Option<String>,
+    /// May it read this stream, or these subjects of it, with consumers of its own?
+    #[arg(long, value_name = "STREAM/SUBJECTS", group = "question")]
+    replay: Option<String>,
     /// May it find services of this name, or of all names (*)?
     #[arg(long, value_name = "NAME", group = "question")]
     find: Option<String>,
@@ -136,6 +139,7 @@ impl Explain {
             (Verb::Subscribe, &self.subscribe),
             (Verb::Consume, &self.consume),
             (Verb::Ack, &self.ack),
+            (Verb::Replay, &self.replay),
             (Verb::Find, &self.find),
         ];
         let found = asked.into_iter().find_map(|(verb, text)| Some((verb, text.as_deref()?)));

@@ -428,8 +428,8 @@ found_as = ["quotes"]
                                `reason`";
         const STORED: &str = "shipping owns store:invoices (p.toml:31:9): an object store has one \
                               writer; to allow it, the ownership has to be transferred";
-        const READ: &str = "no rule can grant it: a stream is read through a declared consumer, \
-                            and `consumes` names it";
+        const READ: &str = "no rule can grant it: a stream is read through a declared consumer \
+                            that `consumes` names, or the part of it that `replays` names";
         const STORE: &str = "[service.evil] reads = [\"store:invoices\"]";
         let acks = "no rule can grant it: the policy declares no consumer `SHIPMENTS/x1`";
         for (subject, expected) in [

@@ -11,7 +11,7 @@ use solewriter_core::analysis::diff::diff;
 use solewriter_core::analysis::query::{Question, Reach, Verb, may, who_can};
 use solewriter_core::diagnostics::SourceFile;
 use solewriter_core::grant::{Defaults, Grant, Side, never_granted};
-use solewriter_core::policy::model::{Access, ConsumerName, Policy};
+use solewriter_core::policy::model::{Access, ConsumerName, Policy, Replayed, StreamName};
 use solewriter_core::policy::validate::validate;
 use solewriter_types::keyspace::Keyspace;
 use solewriter_types::subject::Pattern;
@@ -330,7 +330,11 @@ proptest! {
                 for right in rights {
                     let question = match right.verb {
                         // Asked for by its subjects, not as a question of its own.
-                        Verb::Replay | Verb::Found | Verb::Find | Verb::Audit => continue,
+                        Verb::Found | Verb::Find | Verb::Audit => continue,
+                        Verb::Replay => {
+                            let none = |_: &StreamName| Arc::from([]);
+                            Question::Replay(Replayed::parse(&right.target, none).unwrap())
+                        }
                         Verb::Consume => {
                             Question::Consume(ConsumerName::parse(&right.target).unwrap())
                         }

@@ -195,9 +195,17 @@ fn what(table: &mut Table<'_>, verb: &Spanned<String>, policy: &Policy) -> Optio
                 .help(help),
         );
         // What it would take is unknown: no complaints about it.
-        for key in
-            ["keyspace", "store", "subject", "consumer", "name", "source", "connection", "at"]
-        {
+        for key in [
+            "keyspace",
+            "store",
+            "subject",
+            "consumer",
+            "stream",
+            "name",
+            "source",
+            "connection",
+            "at",
+        ] {
             let _ = table.value(key);
         }
         return None;
@@ -206,6 +214,7 @@ fn what(table: &mut Table<'_>, verb: &Spanned<String>, policy: &Policy) -> Optio
         Verb::Write | Verb::Read if table.has("store") => ("store", "\"NAME\""),
         Verb::Write | Verb::Read => ("keyspace", "\"BUCKET\""),
         Verb::Consume | Verb::Ack => ("consumer", "\"STREAM/CONSUMER\""),
+        Verb::Replay => ("stream", "\"STREAM/SUBJECTS\""),
         Verb::Find => ("name", "\"NAME\""),
         _ => ("subject", "\"SUBJECT\""),
     };

@@ -17,8 +17,8 @@ use crate::diagnostics::toml::nearest;
 use crate::grant::{AuditStreams, Defaults, Grant, GrantError, Permission, Side};
 use crate::keys::UserKey;
 use crate::policy::model::{
-    Access, Consumed, ConsumerName, FoundName, Location, Policy, Rule, STORE_PREFIX, Service,
-    ServiceKey, Stream, StreamName, Way,
+    Access, Consumed, ConsumerName, FoundName, LONGEST_NAME, Location, Policy, Replayed, Rule,
+    STORE_PREFIX, Service, ServiceKey, Stream, StreamName, Way,
 };
 use solewriter_types::connection_type::ConnectionType;
 use solewriter_types::keyspace::{BucketName, Keyspace};
@@ -42,6 +42,8 @@ pub enum Verb {
     Consume,
     /// Acknowledge messages of a durable consumer.
     Ack,
+    /// Read a stream with consumers of one's own.
+    Replay,
     /// Find services of a name.
     Find,
     /// Serve requests.
@@ -50,21 +52,20 @@ pub enum Verb {
     Call,
     /// Be found under a name by the services framework.
     Found,
-    /// Read a stream with consumers of one's own.
-    Replay,
     /// Read an audit stream.
     Audit,
 }
 
 impl Verb {
     /// Those that one may ask for.
-    pub const ASKED: [Self; 7] = [
+    pub const ASKED: [Self; 8] = [
         Self::Write,
         Self::Read,
         Self::Publish,
         Self::Subscribe,
         Self::Consume,
         Self::Ack,
+        Self::Replay,
         Self::Find,
     ];
 
@@ -132,6 +133,8 @@ pub enum Question {
     Consume(ConsumerName),
     /// Acknowledge messages of this consumer.
     Ack(ConsumerName),
+    /// Read this of a stream, with consumers of one's own and by direct gets.
+    Replay(Replayed),
     /// Find services of this name; of all names without one.
     Find(Option<FoundName>),
     /// Be found under this name.
@@ -168,6 +171,13 @@ impl Question {
                     .help("write STREAM/CONSUMER, such as EVENTS/shipping")
             })
         };
+        let replayed = || {
+            Replayed::parse(target, |_| Arc::from([])).map_err(|error| {
+                let message = format!("`{target}` cannot be replayed: {error}");
+                Problem::error("bad-replay", message)
+                    .help("write STREAM, or STREAM/SUBJECTS, such as EVENTS/events.orders.>")
+            })
+        };
         let subject = || {
             Pattern::parse(target).map_err(|error| {
                 let message = format!("`{target}` is not a subject: {error}");
@@ -200,13 +210,7 @@ impl Question {
                 _ => Self::Find(Some(found()?)),
             },
             Verb::Found => Self::Found(found()?),
-            Verb::Replay => {
-                let (stream, filter) = target.split_once('/').unwrap_or((target, ">"));
-                let message = format!("`replay {target}` is not a question");
-                return Err(Problem::error("bad-question", message).help(format!(
-                    "ask for what it comes to: publish '$JS.API.CONSUMER.CREATE.{stream}.NAME.{filter}'"
-                )));
-            }
+            Verb::Replay => Self::Replay(replayed()?),
             Verb::Audit => {
                 let message = format!("`audit {target}` is not a question");
                 return Err(Problem::error("bad-question", message)
@@ -225,6 +229,7 @@ impl Question {
             Self::Subscribe(_) => Verb::Subscribe,
             Self::Consume(_) => Verb::Consume,
             Self::Ack(_) => Verb::Ack,
+            Self::Replay(_) => Verb::Replay,
             Self::Find(_) => Verb::Find,
             Self::Found(_) => Verb::Found,
         }
@@ -238,6 +243,7 @@ impl Question {
             Self::Publish(pattern) | Self::Subscribe(pattern) => pattern.to_string(),
             Self::WriteStore(store) | Self::ReadStore(store) => format!("{STORE_PREFIX}{store}"),
             Self::Consume(consumer) | Self::Ack(consumer) => consumer.to_string(),
+            Self::Replay(replayed) => replayed.to_string(),
             Self::Find(Some(name)) | Self::Found(name) => name.to_string(),
             Self::Find(None) => "*".to_owned(),
         }
@@ -347,6 +353,19 @@ impl Question {
                 let said = format!("consumer `{name}`");
                 let table = format!("stream.{wanted}.consumer.{consumer}");
                 undeclared("unknown-consumer", &said, &table, near)
+            }
+            Self::Replay(replayed) => {
+                let wanted = replayed.stream().as_str();
+                if policy.stream(wanted).is_some() {
+                    return Ok(());
+                }
+                let known = policy.streams().iter().map(|stream| stream.name.as_str());
+                let near = nearest(wanted, known).map(|near| match replayed.filter() {
+                    Some(filter) => format!("{near}/{filter}"),
+                    None => near.to_owned(),
+                });
+                let said = format!("stream `{wanted}`");
+                undeclared("unknown-stream", &said, &format!("stream.{wanted}"), near)
             }
             Self::Find(Some(name)) => {
                 let named = policy.rules(|access| matches!(access, Access::FoundAs(_)));
@@ -491,6 +510,9 @@ pub fn may(grant: &Grant, question: &Question) -> Answer {
             });
             by_subjects(Side::Publish, &sent, "$JS.ACK.")
         }
+        Question::Replay(replayed) => {
+            by_subjects(Side::Publish, &replaying(replayed), ".CONSUMER.CREATE.")
+        }
         Question::Find(name) => {
             let name = name.as_ref().map(FoundName::as_str);
             by_subjects(Side::Publish, &kv_operation::discovering(name), "$SRV.")
@@ -499,6 +521,18 @@ pub fn may(grant: &Grant, question: &Question) -> Answer {
             by_subjects(Side::Subscribe, &kv_operation::found(name.as_str()), "$SRV.")
         }
     }
+}
+
+/// What a client sends that replays this with a consumer of its own. No policy declares one of so
+/// long a name.
+fn replaying(replayed: &Replayed) -> [Needed; 3] {
+    let (stream, own) = (replayed.stream(), "x".repeat(LONGEST_NAME + 1));
+    let within = replayed.filter().map_or(">", Pattern::as_str);
+    [
+        ("make a consumer", format!("$JS.API.CONSUMER.CREATE.{stream}.{own}.{within}")),
+        ("ask for the next messages", format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{own}")),
+        ("get a subject's last message", format!("$JS.API.DIRECT.GET.{stream}.{within}")),
+    ]
 }
 
 fn nothing() -> Answer {
@@ -773,7 +807,7 @@ pub fn owners<'p>(policy: &'p Policy, question: &Question) -> Vec<(&'p Service, 
         Question::Find(Some(name)) | Question::Found(name) => {
             policy.rules(|a| matches!(a, Access::FoundAs(found) if found == name)).collect()
         }
-        Question::Subscribe(_) | Question::Find(None) => Vec::new(),
+        Question::Subscribe(_) | Question::Replay(_) | Question::Find(None) => Vec::new(),
     }
 }
 

@@ -123,6 +123,9 @@ pub enum Access {
     Audits(StreamName),
 }
 
+/// The most characters of a stream's or consumer's name.
+pub const LONGEST_NAME: usize = 64;
+
 /// The name of a stream that is no bucket, nor anything else that JetStream keeps for itself.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StreamName(Arc<str>);
@@ -134,7 +137,7 @@ impl StreamName {
     /// What is wrong with it.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
-        if text.is_empty() || text.len() > 64 || !text.chars().all(allowed) {
+        if text.is_empty() || text.len() > LONGEST_NAME || !text.chars().all(allowed) {
             return Err("a stream's name is 1 to 64 letters, digits, `_` and `-`");
         }
         if ["KV_", "OBJ_", "MQTT_", "$"].iter().any(|prefix| text.starts_with(prefix)) {

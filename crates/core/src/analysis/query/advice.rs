@@ -5,7 +5,8 @@ use std::sync::Arc;
 use super::{Question, Reach, owners};
 use crate::grant::{Side, inbox_prefix, never_granted};
 use crate::policy::model::{
-    Access, ConsumerName, FoundName, Location, Policy, Rule, STORE_PREFIX, Service,
+    Access, ConsumerName, FoundName, Location, Policy, Replayed, Retention, Rule, STORE_PREFIX,
+    Service,
 };
 use solewriter_types::keyspace::{BucketName, Keyspace};
 use solewriter_types::kv_operation::{self, Act, Operation, Target, Usage};
@@ -154,6 +155,7 @@ pub fn advise(policy: &Policy, service: &Service, question: &Question) -> Advice
             ..Advice::default()
         },
         Question::Consume(name) | Question::Ack(name) => consume(policy, service, name, question),
+        Question::Replay(replayed) => replay(policy, service, replayed),
     }
 }
 
@@ -180,6 +182,24 @@ fn consume(policy: &Policy, service: &Service, name: &ConsumerName, question: &Q
     let owner = other_owner(policy, service, question).filter(|_| consumer.shared.is_none());
     let add = owner.is_none().then(|| entry(service, "consumes", name.to_string()));
     Advice { owner, nearest, never: None, add }
+}
+
+fn replay(policy: &Policy, service: &Service, replayed: &Replayed) -> Advice {
+    let nearest = best(service, |rule| match &rule.access {
+        Access::Replays(other) => (other.stream() == replayed.stream()).then_some(2),
+        Access::Consumes(other) => (other.name.stream() == replayed.stream()).then_some(1),
+        _ => None,
+    });
+    let stream = policy.stream(replayed.stream().as_str());
+    if stream.is_some_and(|stream| stream.retention == Retention::WorkQueue) {
+        let never = Some(format!("`{}` is a work queue: use a consumer", replayed.stream()));
+        return Advice { nearest, never, ..Advice::default() };
+    }
+    Advice {
+        nearest,
+        add: Some(entry(service, "replays", replayed.to_string())),
+        ..Advice::default()
+    }
 }
 
 fn find(
@@ -240,9 +260,11 @@ fn reserved(policy: &Policy, pattern: &Pattern, usage: &Usage) -> Option<String>
         (Operation::Administer, None) if consumer.is_some() => {
             Some("only the admin of the streams makes, changes and deletes consumers".to_owned())
         }
-        (Operation::Open | Operation::Replay, _) => {
-            Some("a stream is read through a declared consumer, and `consumes` names it".to_owned())
-        }
+        (Operation::Open | Operation::Replay, _) => Some(
+            "a stream is read through a declared consumer that `consumes` names, or the part of \
+                 it that `replays` names"
+                .to_owned(),
+        ),
         _ => None,
     }
 }

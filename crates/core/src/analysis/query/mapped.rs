@@ -128,6 +128,7 @@ fn published(question: &Question) -> Vec<Pattern> {
         Question::Find(name) => {
             all(&kv_operation::discovering(name.as_ref().map(FoundName::as_str)))
         }
+        Question::Replay(replayed) => all(&super::replaying(replayed)),
         Question::Subscribe(_) | Question::Found(_) => Vec::new(),
         Question::WriteStore(store) => all(&kv_operation::writing_store(store.as_str())),
         Question::ReadStore(store) => all(&kv_operation::reading_store(store.as_str())),
