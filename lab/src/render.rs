@@ -601,6 +601,9 @@ impl Soak {
     }
 }
 
+/// One figure of a round.
+type Figure = fn(&StreamRound) -> f64;
+
 impl Streams {
     fn part(&self, page: &mut String) {
         let _ = writeln!(
@@ -618,7 +621,7 @@ impl Streams {
             self.bytes,
             thousands(direct::count(self.messages.try_into().unwrap_or_default())),
         );
-        let rows: [(&str, fn(&StreamRound) -> f64); 4] = [
+        let rows: [(&str, Figure); 4] = [
             ("published with acknowledgement, 1 in flight", |round| round.publish_one),
             ("the same, 64 in flight", |round| round.publish_many),
             ("consumed and acknowledged, 1 at a time", |round| round.consume_one),

@@ -389,7 +389,7 @@ impl Guest {
         let consumer: PullConsumer =
             self.context.get_consumer_from_stream(consumer, stream).await?;
         let mut messages = consumer.fetch().max_messages(1).expires(PATIENCE).messages().await?;
-        Ok(messages.next().await.ok_or("the consumer has no message")??)
+        messages.next().await.ok_or("the consumer has no message")?
     }
 
     /// What the broker says to an acknowledgement that must fail.

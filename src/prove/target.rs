@@ -29,6 +29,16 @@ pub enum Target {
     Store,
 }
 
+/// A stream to make.
+pub(super) struct Made {
+    /// Its name.
+    pub name: String,
+    /// Its settings.
+    pub config: Value,
+    /// What is stored in it: subjects and texts.
+    pub stored: Vec<(String, &'static str)>,
+}
+
 impl Target {
     /// Its stream.
     #[must_use]
@@ -72,9 +82,9 @@ impl Target {
         }
     }
 
-    /// The streams to make, each with its settings and what is stored in it: the victim's, and the
-    /// attacker's own of that kind. A bucket is made in any case.
-    pub(super) fn streams(self) -> Vec<(String, Value, Vec<(String, &'static str)>)> {
+    /// The streams to make: the victim's, and the attacker's own of that kind. A bucket is made in any
+    /// case.
+    pub(super) fn streams(self) -> Vec<Made> {
         let config = |subjects: &[&str], more: &Value| {
             let mut config = json!({"subjects": subjects, "description": MADE_BY,
                 "storage": "memory", "allow_direct": true});
@@ -99,14 +109,14 @@ impl Target {
                 let (mine, own_stored) =
                     plain("log.{mine}.>", &Value::Null, "log.{mine}.payload", "the attacker's");
                 vec![
-                    (self.stream().to_owned(), theirs, stored),
-                    ("log-{mine}".to_owned(), mine, own_stored),
+                    Made { name: self.stream().to_owned(), config: theirs, stored },
+                    Made { name: "log-{mine}".to_owned(), config: mine, stored: own_stored },
                 ]
             }
             Self::Shared => {
                 let window = json!({"duplicate_window": 100_000_000, "allow_rollup_hdrs": false});
                 let (both, stored) = plain("both.{victim}.>", &window, self.written(), "{secret}");
-                vec![(self.stream().to_owned(), both, stored)]
+                vec![Made { name: self.stream().to_owned(), config: both, stored }]
             }
             Self::Store => {
                 let subjects = ["$O.{victim}.C.>", "$O.{victim}.M.>"];
@@ -120,8 +130,16 @@ impl Target {
                 let own_subjects = subjects.map(own);
                 let own_subjects = [own_subjects[0].as_str(), own_subjects[1].as_str()];
                 vec![
-                    (self.stream().to_owned(), config(&subjects, &settings), theirs),
-                    (own(self.stream()), config(&own_subjects, &settings), mine),
+                    Made {
+                        name: self.stream().to_owned(),
+                        config: config(&subjects, &settings),
+                        stored: theirs,
+                    },
+                    Made {
+                        name: own(self.stream()),
+                        config: config(&own_subjects, &settings),
+                        stored: mine,
+                    },
                 ]
             }
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
-use super::target::{DURABLE, MADE_BY, PULL, Target, WATCH};
+use super::target::{DURABLE, MADE_BY, Made, PULL, Target, WATCH};
 use super::{Attack, Step};
 use crate::nats::raw_client::{DEADLINE, RawLogin, TlsServer, Wire, WireError};
 
@@ -271,7 +271,8 @@ impl Testbed {
         attack: &Attack,
         settings: &[&Value],
     ) -> Result<(), StageError> {
-        for (number, (name, config, stored)) in attack.target.streams().into_iter().enumerate() {
+        for (number, made) in attack.target.streams().into_iter().enumerate() {
+            let Made { name, config, stored } = made;
             let name = self.names.fill(&name);
             delete(admin, &name).await?;
             let mut made = json!({"name": name, "num_replicas": self.replicas});

@@ -338,7 +338,7 @@ proptest! {
                         Verb::Consume => {
                             Question::Consume(ConsumerName::parse(&right.target).unwrap())
                         }
-                        Verb::Ack => unreachable!("no rule grants it alone"),
+                        Verb::Ack => panic!("no rule grants it alone"),
                         Verb::Write => Question::Write(Keyspace::parse(&right.target).unwrap()),
                         Verb::Read => Question::Read(Keyspace::parse(&right.target).unwrap()),
                         Verb::Publish | Verb::Call => Question::Publish(pattern(&right.target)),

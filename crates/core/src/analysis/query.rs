@@ -802,7 +802,9 @@ pub fn owners<'p>(policy: &'p Policy, question: &Question) -> Vec<(&'p Service, 
         }
         Question::Publish(pattern) => {
             let subjects = policy.keeping(pattern).flat_map(|stream| &stream.subjects);
-            writers(policy, subjects.filter_map(|kept| pattern.intersection(kept)).collect())
+            let subjects: Vec<Pattern> =
+                subjects.filter_map(|kept| pattern.intersection(kept)).collect();
+            writers(policy, &subjects)
         }
         Question::Find(Some(name)) | Question::Found(name) => {
             policy.rules(|a| matches!(a, Access::FoundAs(found) if found == name)).collect()
@@ -812,7 +814,7 @@ pub fn owners<'p>(policy: &'p Policy, question: &Question) -> Vec<(&'p Service, 
 }
 
 /// Who may publish something of these subjects.
-fn writers(policy: &Policy, subjects: Vec<Pattern>) -> Vec<(&Service, &Rule)> {
+fn writers<'p>(policy: &'p Policy, subjects: &[Pattern]) -> Vec<(&'p Service, &'p Rule)> {
     if subjects.is_empty() {
         return Vec::new();
     }

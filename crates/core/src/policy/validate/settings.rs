@@ -249,22 +249,8 @@ pub fn rules(entries: &GrantEntries, scope: &Scope<'_>) -> (Vec<Rule>, Vec<Place
         }
     }
     for entry in &entries.consumes {
-        let text = text(entry, scope);
-        match ConsumerName::parse(&text) {
-            Ok(name) => {
-                let declared = scope.durables.get(name.stream());
-                let way = declared.and_then(|declared| declared.ways.get(name.consumer()));
-                let way = way.cloned().unwrap_or(Way::Pulls);
-                add(Access::Consumes(Consumed { name, way }), &entry.span, false);
-            }
-            Err(error) => scope.problems.push(
-                Problem::error(
-                    "bad-consumer",
-                    format!("`{}` cannot be a consumer: {error}", shown(&text)),
-                )
-                .at(&entry.span, "")
-                .help("write stream and consumer: \"EVENTS/shipping\""),
-            ),
+        if let Some(consumed) = consumed(entry, scope) {
+            add(Access::Consumes(consumed), &entry.span, false);
         }
     }
     for entry in &entries.found_as {
@@ -281,24 +267,8 @@ pub fn rules(entries: &GrantEntries, scope: &Scope<'_>) -> (Vec<Rule>, Vec<Place
         }
     }
     for entry in &entries.replays {
-        let text = text(entry, scope);
-        let durables = |stream: &StreamName| {
-            let declared = scope.durables.get(stream);
-            declared.map(|declared| Arc::clone(&declared.names)).unwrap_or_default()
-        };
-        match Replayed::parse(&text, durables) {
-            Ok(replayed) => add(Access::Replays(replayed), &entry.span, false),
-            Err(error) => scope.problems.push(
-                Problem::error(
-                    "bad-replay",
-                    format!("`{}` cannot be replayed: {error}", shown(&text)),
-                )
-                .at(&entry.span, "")
-                .help(
-                    "write \"EVENTS\" for a whole stream, or \"EVENTS/SUBJECTS\" for a part of it, such \
-                     as \"EVENTS/events.orders.>\"",
-                ),
-            ),
+        if let Some(replayed) = replayed(entry, scope) {
+            add(Access::Replays(replayed), &entry.span, false);
         }
     }
     for entry in &entries.audits {
@@ -318,6 +288,56 @@ pub fn rules(entries: &GrantEntries, scope: &Scope<'_>) -> (Vec<Rule>, Vec<Place
         }
     }
     (rules, places)
+}
+
+/// A consumer, and how a service uses it.
+fn consumed(entry: &Spanned<String>, scope: &Scope<'_>) -> Option<Consumed> {
+    let text = text(entry, scope);
+    match ConsumerName::parse(&text) {
+        Ok(name) => {
+            let declared = scope.durables.get(name.stream());
+            let way = declared.and_then(|declared| declared.ways.get(name.consumer()));
+            let way = way.cloned().unwrap_or(Way::Pulls);
+            Some(Consumed { name, way })
+        }
+        Err(error) => {
+            scope.problems.push(
+                Problem::error(
+                    "bad-consumer",
+                    format!("`{}` cannot be a consumer: {error}", shown(&text)),
+                )
+                .at(&entry.span, "")
+                .help("write stream and consumer: \"EVENTS/shipping\""),
+            );
+            None
+        }
+    }
+}
+
+/// What is replayed, with the consumers that are left alone.
+fn replayed(entry: &Spanned<String>, scope: &Scope<'_>) -> Option<Replayed> {
+    let text = text(entry, scope);
+    let durables = |stream: &StreamName| {
+        let declared = scope.durables.get(stream);
+        declared.map(|declared| Arc::clone(&declared.names)).unwrap_or_default()
+    };
+    match Replayed::parse(&text, durables) {
+        Ok(replayed) => Some(replayed),
+        Err(error) => {
+            scope.problems.push(
+                Problem::error(
+                    "bad-replay",
+                    format!("`{}` cannot be replayed: {error}", shown(&text)),
+                )
+                .at(&entry.span, "")
+                .help(
+                    "write \"EVENTS\" for a whole stream, or \"EVENTS/SUBJECTS\" for a part of it, such \
+                     as \"EVENTS/events.orders.>\"",
+                ),
+            );
+            None
+        }
+    }
 }
 
 fn audit_streams(audit: &AuditStreams) -> String {
