@@ -233,7 +233,7 @@ fn what_declared_streams_and_stores_need_passes() {
     let found: Vec<&str> = with(&seen, Outcome::Problem).iter().map(|found| found.0).collect();
     assert_eq!(found, ["exports", "imports"]);
 
-    let text = "[stream.EVENTS]\nsubjects = [\"events.>\", \"sold\", \"more.now\"]\n\
+    let text = "[stream.EVENTS]\nsubjects = [\"events.>\", \"sold.>\", \"more.now\"]\n\
                 [stream.EVENTS.consumer.shipping]\n[store.files]\n[service.a]\nnkeys = []\n";
     seen.policy = Ok(validate(&[SourceFile::new("p.toml", text)]).unwrap().policy);
     let missing = |seen: &Seen| -> Vec<String> {
@@ -242,7 +242,7 @@ fn what_declared_streams_and_stores_need_passes() {
         found.filter(of_accounts).map(|(_, found)| found).collect()
     };
     let found = missing(&seen);
-    for subject in ["$O.>", "$JS.ACK.>", "sold", "more.now"] {
+    for subject in ["$O.>", "$JS.ACK.>", "sold.>", "more.now"] {
         for who in ["STATE does not export", "APP does not import"] {
             let line = format!("{who} the service `{subject}`");
             assert!(found.iter().any(|f| f.contains(&line)), "{line}: {found:?}");
@@ -258,7 +258,7 @@ fn what_declared_streams_and_stores_need_passes() {
         add(&mut seen, subject);
     }
     let found = missing(&seen);
-    assert!(!found.is_empty() && found.iter().all(|f| f.contains("`sold`")), "{found:?}");
+    assert!(!found.is_empty() && found.iter().all(|f| f.contains("`sold.>`")), "{found:?}");
     // Another account's users are no services of the policy.
     seen.accounts.as_mut().unwrap().iter_mut().find(|a| a.name == "MONITOR").unwrap().imports =
         vec![import("$O.>")];

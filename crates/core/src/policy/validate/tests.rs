@@ -143,7 +143,7 @@ proptest! {
 
     #[test]
     fn what_validates_has_one_writer_for_any_subject_of_a_stream(
-        subjects in prop::collection::vec("(p|q)(\\.(a|b|\\*)){0,2}(\\.>)?", 1..3),
+        subjects in prop::collection::vec("(p|q)(\\.>|(\\.(a|b|\\*)){1,2}(\\.>)?)", 1..3),
         writes in prop::collection::vec(
             prop::collection::vec("(p|q)(\\.(a|b|\\*)){0,2}(\\.>)?", 0..3), 1..4)
     ) {
