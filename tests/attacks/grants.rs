@@ -1,8 +1,6 @@
 //! What was made under a grant that is no more, and taking all that there is: attacks that need a
 //! change of the policy in the middle, and the sweep.
 
-use async_nats::jetstream::consumer::pull;
-use async_nats::jetstream::stream;
 use serde_json::{Value, json};
 use solewriter::prove::{Attack, Control, Effect, Ending, Expected, Family, Step, Who};
 
@@ -11,19 +9,9 @@ use super::raw::Raw;
 use super::suite::Place;
 
 const BEFORE: &str = r#"
-[stream.LOG]
-subjects = ["log.victim.>"]
-[stream.LOG.consumer.work]
-
-[service.puller]
-nkeys = ["{puller}"]
-consumes = ["LOG/work"]
-reads = ["rates"]
-
 [service.victim]
 nkeys = ["{victim}"]
 owns = ["orders"]
-publishes = ["log.victim.>"]
 
 [service.lost]
 nkeys = ["{lost}"]
@@ -43,19 +31,9 @@ reads = ["orders/open.>"]
 "#;
 
 const AFTER: &str = r#"
-[stream.LOG]
-subjects = ["log.victim.>"]
-[stream.LOG.consumer.work]
-
-[service.puller]
-nkeys = ["{puller}"]
-reads = ["rates"]
-
 [service.victim]
 nkeys = ["{victim}"]
 owns = ["orders"]
-publishes = ["log.victim.>"]
-consumes = ["LOG/work"]
 
 [service.lost]
 nkeys = ["{lost}"]
@@ -79,7 +57,6 @@ const LIMIT: usize = 20;
 /// How many the attacker makes: all that nats-server 2.15 allows.
 const MANY: usize = 1000;
 const CROWD: &str = "crowd-consumers";
-const PULL: &str = "outlive-pull";
 /// Row, service, and whose seed comes back after the change.
 const OUTLIVE: [(&str, &str, &str); 3] = [
     ("outlive-lost", "lost", "lost"),
@@ -125,22 +102,6 @@ pub fn family() -> Family {
                 line,
             ),
             Attack {
-                who: Who::Neighbour,
-                expected: Expected::Residual {
-                    reason: "a pull is kept with the consumer, and JetStream answers it as long as \
-                             somebody listens to its inbox, up to its own end",
-                    mitigation: "when a consumer moves to another service, declare one under \
-                                 another name, and delete the old one",
-                },
-                ..attack(
-                    PULL,
-                    "A pull that was under way when `consumes` was removed",
-                    "PUB $JS.API.CONSUMER.MSG.NEXT.LOG.work _INBOX.{me}.values \
-                     {\"batch\":10,\"expires\":3600000000000}; then the policy changes, and SUB \
-                     _INBOX.{me}.values on a new connection",
-                )
-            },
-            Attack {
                 who: Who::PartReader,
                 effect: Effect::Blocked,
                 control: Control::Told("until the sweep"),
@@ -182,10 +143,8 @@ pub async fn run(place: Place) -> Vec<Seen> {
     for raw in &mut made {
         while raw.message().await.payload != b"before" {}
     }
-    let pullers = puller(&deployment).await;
     deployment.write_policy(AFTER);
     until(&deployment, |count| count == 0).await;
-    let pull = hears_of_a_pull(&deployment, pullers).await;
     let mut seen = Vec::new();
     for (id, service, holder) in OUTLIVE {
         let mut raw = Raw::login(&deployment, &deployment.service(holder)).await;
@@ -198,59 +157,7 @@ pub async fn run(place: Place) -> Vec<Seen> {
         seen.push((id, Ok(Some(if heard { Ending::Succeeded } else { Ending::NoEffect }))));
     }
     seen.push((CROWD, crowd(&deployment).await));
-    seen.push((PULL, Ok(Some(pull))));
     seen
-}
-
-/// A pull that waits for messages, with a second connection that hears them meanwhile.
-async fn puller(deployment: &Deployment) -> [Raw; 2] {
-    let admin = deployment.admin().await;
-    let config = stream::Config {
-        name: "LOG".to_owned(),
-        subjects: vec!["log.victim.>".to_owned()],
-        storage: stream::StorageType::Memory,
-        ..Default::default()
-    };
-    let log = admin.create_stream(config).await.unwrap();
-    let config = pull::Config { durable_name: Some("work".to_owned()), ..Default::default() };
-    log.create_consumer(config).await.unwrap();
-    let login = async || {
-        let mut raw = Raw::login(deployment, &deployment.service("puller")).await;
-        raw.subscribe("_INBOX.puller.values").await.unwrap();
-        raw
-    };
-    let mut pullers = [login().await, login().await];
-    let next = "$JS.API.CONSUMER.MSG.NEXT.LOG.work";
-    let body = br#"{"batch":10,"expires":3600000000000}"#;
-    pullers[0].publish_with(next, "_INBOX.puller.values", "", body).await.unwrap();
-    // The control: it is answered.
-    write(deployment, "before").await;
-    while pullers[0].message().await.payload != b"before" {}
-    pullers
-}
-
-/// Each connection is closed in its turn, and another one comes in its place.
-async fn hears_of_a_pull(deployment: &Deployment, pullers: [Raw; 2]) -> Ending {
-    let mut last = None;
-    for mut old in pullers {
-        old.closed().await;
-        let mut raw = Raw::login(deployment, &deployment.service("puller")).await;
-        raw.subscribe("_INBOX.puller.values").await.unwrap();
-        last = Some(raw);
-    }
-    let mut raw = last.unwrap();
-    write(deployment, "after").await;
-    // It comes after whatever the server has delivered.
-    deployment.admin().await.publish("_INBOX.nobody.x", "".into()).await.ok();
-    raw.fence().await.unwrap();
-    let heard = raw.delivered.iter().any(|message| message.payload == b"after");
-    if heard { Ending::Succeeded } else { Ending::NoEffect }
-}
-
-/// The victim's own message, which its stream keeps.
-async fn write(deployment: &Deployment, text: &str) {
-    let context = deployment.admin().await;
-    context.publish("log.victim.new", text.to_owned().into()).await.unwrap().await.unwrap();
 }
 
 async fn crowd(deployment: &Deployment) -> Result<Option<Ending>, String> {
