@@ -114,6 +114,10 @@ pub enum Acknowledged {
 /// [`kv_operation::replaying`], with literal names that nothing else can be taken for.
 #[must_use]
 pub fn acknowledged(pattern: &Pattern) -> Option<Acknowledged> {
+    // Asked of every subject of every grant, and few begin so.
+    if !pattern.as_str().starts_with("$JS.ACK.") {
+        return None;
+    }
     let tokens: Vec<&str> = pattern.as_str().splitn(10, '.').collect();
     let name = |text: &str| StreamName::parse(text).ok()?.acknowledged().ok();
     match tokens.as_slice() {
@@ -132,6 +136,9 @@ pub fn acknowledged(pattern: &Pattern) -> Option<Acknowledged> {
 /// would hear what others are asked.
 #[must_use]
 pub fn is_discovery(side: Side, pattern: &Pattern) -> bool {
+    if !pattern.as_str().starts_with("$SRV.") {
+        return false;
+    }
     let tokens: Vec<&str> = pattern.as_str().splitn(5, '.').collect();
     let ["$SRV", question, rest @ ..] = tokens.as_slice() else { return false };
     let named =
