@@ -365,7 +365,10 @@ async fn delete(admin: &mut Wire, name: &str) -> Result<(), StageError> {
     Ok(())
 }
 
-/// Creates a stream. In a cluster the deleted one of that name may be there for a moment.
+/// The deleted stream of that name is still there, or its folder is.
+const NOT_GONE_YET: [u64; 2] = [10_058, 10_049];
+
+/// Creates a stream, when the deleted one of that name is gone.
 async fn create(admin: &mut Wire, name: &str, config: &Value) -> Result<(), StageError> {
     let until = Instant::now() + DEADLINE;
     loop {
@@ -374,7 +377,8 @@ async fn create(admin: &mut Wire, name: &str, config: &Value) -> Result<(), Stag
         if error.is_null() {
             return Ok(());
         }
-        if error["err_code"] != json!(10058) || Instant::now() > until {
+        let again = error["err_code"].as_u64().is_some_and(|code| NOT_GONE_YET.contains(&code));
+        if !again || Instant::now() > until {
             return Err(StageError::Api(name.to_owned(), made));
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
