@@ -14,6 +14,7 @@ use solewriter_core::grant::AuditStreams;
 use solewriter_core::policy::model::{Bucket, Feature, MadeBy, Policy};
 use solewriter_types::advisories::{Release, release, version};
 use solewriter_types::keyspace::{BucketName, Keyspace};
+use solewriter_types::kv_operation::{STORE_STREAM, store_stream};
 use solewriter_types::subject::Pattern;
 
 mod compare;
@@ -261,13 +262,13 @@ impl Plan {
         let stores = policy
             .stores()
             .iter()
-            .map(|declared| store::plan(declared, found(&store::stream_name(&declared.name))))
+            .map(|declared| store::plan(declared, found(&store_stream(declared.name.as_str()))))
             .collect();
         let undeclared = |stream: &&Stream| {
             let name = stream.name();
             policy.stream(name).is_none()
                 && !policy.buckets().iter().any(|bucket| stream_name(&bucket.name) == name)
-                && !policy.stores().iter().any(|s| store::stream_name(&s.name) == name)
+                && !policy.stores().iter().any(|s| store_stream(s.name.as_str()) == name)
         };
         let objects =
             policy.stores().iter().filter_map(|s| Pattern::parse(&format!("$O.{}.>", s.name)).ok());
@@ -492,7 +493,7 @@ impl Other {
     fn of(stream: &Stream, kept: &[Pattern]) -> Self {
         let name = stream.name();
         let bucket = name.strip_prefix("KV_").map(ToOwned::to_owned);
-        let store = name.strip_prefix("OBJ_").map(ToOwned::to_owned);
+        let store = name.strip_prefix(STORE_STREAM).map(ToOwned::to_owned);
         let own = bucket.as_ref().map(|bucket| format!("$KV.{bucket}.>"));
         let mut dangers = Vec::new();
         for subject in stream.subjects().filter(|s| own.as_deref() != Some(*s)) {

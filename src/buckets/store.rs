@@ -8,7 +8,7 @@ use super::compare::{Absent, Class, Fields, LEFT, Setting, is_lowered, setting};
 use super::declared::{limit, nanoseconds, object};
 use super::{BucketPlan, Kind, Stream};
 use solewriter_core::policy::model::Store;
-use solewriter_types::keyspace::BucketName;
+use solewriter_types::kv_operation::store_stream;
 
 /// What nats-server takes as `duplicate_window` when there is none and messages are kept as long.
 const USUAL_WINDOW: Duration = Duration::from_secs(120);
@@ -64,17 +64,12 @@ const OFF: [(&str, &str, Class); 15] = [
 
 const FIELDS: Fields<'_> = Fields { settings: &SETTINGS, off: &OFF, left: &LEFT };
 
-/// The stream of an object store.
-pub(super) fn stream_name(store: &BucketName) -> String {
-    format!("OBJ_{store}")
-}
-
 /// The configuration that is sent to create the store (ADR-20).
 fn config(store: &Store) -> Map<String, Value> {
     let name = &store.name;
     let window = store.ttl.map_or(USUAL_WINDOW, |ttl| ttl.min(USUAL_WINDOW));
     object(json!({
-        "name": stream_name(name),
+        "name": store_stream(name.as_str()),
         "description": store.description.clone().unwrap_or_default(),
         "subjects": [format!("$O.{name}.C.>"), format!("$O.{name}.M.>")],
         "retention": "limits",
@@ -107,7 +102,7 @@ pub(super) fn plan(store: &Store, found: Option<&Stream>) -> BucketPlan {
     BucketPlan {
         kind: Kind::Store,
         bucket: store.name.to_string(),
-        stream: stream_name(&store.name),
+        stream: store_stream(store.name.as_str()),
         declared_at: store.at.to_string(),
         action,
         changes,

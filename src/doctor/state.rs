@@ -236,6 +236,16 @@ fn connections(seen: &Seen, report: &mut Report) {
     report.ok("connections", found);
 }
 
+/// The first of them, and how many more there are.
+fn shortened(mut lines: impl Iterator<Item = String>) -> Vec<String> {
+    let mut shown: Vec<String> = lines.by_ref().take(MOST_CONSUMERS).collect();
+    let more = lines.count();
+    if more > 0 {
+        shown.push(format!("and {more} more"));
+    }
+    shown
+}
+
 fn consumers(seen: &Seen, report: &mut Report) {
     let survey = match &seen.consumers {
         Ok(Ok(survey)) => survey,
@@ -253,23 +263,15 @@ fn consumers(seen: &Seen, report: &mut Report) {
     };
     let told = |urgent: bool| {
         let of = survey.doomed.iter().filter(|(_, doomed)| doomed.cause.is_urgent() == urgent);
-        let mut lines: Vec<String> = of
-            .map(|(stream, doomed)| {
-                let name = words(&doomed.consumer.name);
-                match &doomed.owner {
-                    Owner::Service(service) => {
-                        format!("{stream}: {name}, of {service}: {}", doomed.cause.explain())
-                    }
-                    Owner::Nobody => format!("{stream}: {name}: {}", doomed.cause.explain()),
+        shortened(of.map(|(stream, doomed)| {
+            let name = words(&doomed.consumer.name);
+            match &doomed.owner {
+                Owner::Service(service) => {
+                    format!("{stream}: {name}, of {service}: {}", doomed.cause.explain())
                 }
-            })
-            .collect();
-        let more = lines.len().saturating_sub(MOST_CONSUMERS);
-        if more > 0 {
-            lines.truncate(MOST_CONSUMERS);
-            lines.push(format!("and {more} more"));
-        }
-        lines
+                Owner::Nobody => format!("{stream}: {name}: {}", doomed.cause.explain()),
+            }
+        }))
     };
     let mend = "the instance that sweeps deletes them within `[sessions] every`: if they stay, see \
                 its log for `consumers_unseen`, `consumers_untold` and `consumer_deleted`";
@@ -280,23 +282,14 @@ fn consumers(seen: &Seen, report: &mut Report) {
     if !strangers.is_empty() {
         report.warning("consumers", strangers.join("\n"), mend);
     }
-    let mut exposed: Vec<String> = survey
-        .exposed
-        .iter()
-        .take(MOST_CONSUMERS)
-        .map(|(stream, consumer, replayers)| {
-            let consumer = words(consumer);
-            let replayers = replayers.join(", ");
-            format!(
-                "{stream}: {consumer} is not declared, so services that replay the stream can \
-                 change, use and delete it: {replayers}"
-            )
-        })
-        .collect();
-    let more = survey.exposed.len().saturating_sub(MOST_CONSUMERS);
-    if more > 0 {
-        exposed.push(format!("and {more} more"));
-    }
+    let exposed = shortened(survey.exposed.iter().map(|(stream, consumer, replayers)| {
+        format!(
+            "{stream}: {} is not declared, so services that replay the stream can change, use and \
+             delete it: {}",
+            words(consumer),
+            replayers.join(", ")
+        )
+    }));
     if !exposed.is_empty() {
         report.warning(
             "consumers",

@@ -32,11 +32,11 @@ pub enum Target {
 /// A stream to make.
 pub(super) struct Made {
     /// Its name.
-    pub name: String,
-    /// Its settings.
-    pub config: Value,
+    pub name: &'static str,
+    /// What it is like beside what every one is.
+    pub settings: Value,
     /// What is stored in it: subjects and texts.
-    pub stored: Vec<(String, &'static str)>,
+    pub stored: Vec<(&'static str, &'static str)>,
 }
 
 impl Target {
@@ -85,62 +85,43 @@ impl Target {
     /// The streams to make: the victim's, and the attacker's own of that kind. A bucket is made in any
     /// case.
     pub(super) fn streams(self) -> Vec<Made> {
-        let config = |subjects: &[&str], more: &Value| {
-            let mut config = json!({"subjects": subjects, "description": MADE_BY,
-                "storage": "memory", "allow_direct": true});
-            if let (Some(config), Some(more)) = (config.as_object_mut(), more.as_object()) {
-                config.extend(more.clone());
-            }
-            config
-        };
-        let own = |text: &str| text.replace("{victim}", "{mine}");
-        let plain = |subjects: &str, settings: &Value, owner: &str, text: &'static str| {
-            let written = vec![(owner.to_owned(), text), (owner.to_owned(), text)];
-            (config(&[subjects], settings), written)
+        let twice = |subject: &'static str, text| vec![(subject, text), (subject, text)];
+        let theirs = |settings, stored| Made { name: self.stream(), settings, stored };
+        let log = Made {
+            name: "log-{mine}",
+            settings: json!({"subjects": ["log.{mine}.>"]}),
+            stored: twice("log.{mine}.payload", "the attacker's"),
         };
         match self {
             Self::Bucket => Vec::new(),
-            Self::Stream | Self::WorkQueue => {
-                let (all, settings) = match self {
-                    Self::WorkQueue => ("work.{victim}.>", json!({"retention": "workqueue"})),
-                    _ => ("log.{victim}.>", Value::Null),
-                };
-                let (theirs, stored) = plain(all, &settings, self.written(), "{secret}");
-                let (mine, own_stored) =
-                    plain("log.{mine}.>", &Value::Null, "log.{mine}.payload", "the attacker's");
-                vec![
-                    Made { name: self.stream().to_owned(), config: theirs, stored },
-                    Made { name: "log-{mine}".to_owned(), config: mine, stored: own_stored },
-                ]
+            Self::Stream => {
+                let settings = json!({"subjects": ["log.{victim}.>"]});
+                vec![theirs(settings, twice(self.written(), "{secret}")), log]
+            }
+            Self::WorkQueue => {
+                let settings = json!({"subjects": ["work.{victim}.>"], "retention": "workqueue"});
+                vec![theirs(settings, twice(self.written(), "{secret}")), log]
             }
             Self::Shared => {
-                let window = json!({"duplicate_window": 100_000_000, "allow_rollup_hdrs": false});
-                let (both, stored) = plain("both.{victim}.>", &window, self.written(), "{secret}");
-                vec![Made { name: self.stream().to_owned(), config: both, stored }]
+                let settings = json!({"subjects": ["both.{victim}.>"],
+                    "duplicate_window": 100_000_000, "allow_rollup_hdrs": false});
+                vec![theirs(settings, twice(self.written(), "{secret}"))]
             }
             Self::Store => {
-                let subjects = ["$O.{victim}.C.>", "$O.{victim}.M.>"];
-                let settings = json!({"allow_rollup_hdrs": true, "discard": "new"});
-                let stored = |subject: &str, text| (subject.to_owned(), text);
-                let theirs = vec![
-                    stored("$O.{victim}.C.chunk", "{secret}"),
-                    stored(self.written(), "{\"name\":\"one\",\"nuid\":\"chunk\"}"),
+                let settings = |store: &str| {
+                    json!({"subjects": [format!("$O.{store}.C.>"), format!("$O.{store}.M.>")],
+                        "allow_rollup_hdrs": true, "discard": "new"})
+                };
+                let stored = vec![
+                    ("$O.{victim}.C.chunk", "{secret}"),
+                    (self.written(), "{\"name\":\"one\",\"nuid\":\"chunk\"}"),
                 ];
-                let mine = vec![stored("$O.{mine}.C.payload", "the attacker's")];
-                let own_subjects = subjects.map(own);
-                let own_subjects = [own_subjects[0].as_str(), own_subjects[1].as_str()];
-                vec![
-                    Made {
-                        name: self.stream().to_owned(),
-                        config: config(&subjects, &settings),
-                        stored: theirs,
-                    },
-                    Made {
-                        name: own(self.stream()),
-                        config: config(&own_subjects, &settings),
-                        stored: mine,
-                    },
-                ]
+                let own = Made {
+                    name: "OBJ_{mine}",
+                    settings: settings("{mine}"),
+                    stored: vec![("$O.{mine}.C.payload", "the attacker's")],
+                };
+                vec![theirs(settings("{victim}"), stored), own]
             }
         }
     }

@@ -272,29 +272,25 @@ impl Testbed {
         settings: &[&Value],
     ) -> Result<(), StageError> {
         for (number, made) in attack.target.streams().into_iter().enumerate() {
-            let Made { name, config, stored } = made;
-            let name = self.names.fill(&name);
+            let Made { name, settings: own, stored } = made;
+            let name = self.names.fill(name);
             delete(admin, &name).await?;
-            let mut made = json!({"name": name, "num_replicas": self.replicas});
-            self.extend(&mut made, &[&config]);
+            let mut made = json!({"name": name, "description": MADE_BY, "storage": "memory",
+                "allow_direct": true, "num_replicas": self.replicas});
+            self.extend(&mut made, &[&own]);
             if number == 0 {
                 self.extend(&mut made, settings);
             }
             create(admin, &name, &made).await?;
             for (subject, value) in stored {
-                store(admin, &self.names.fill(&subject), &self.names.fill(value)).await?;
+                store(admin, &self.names.fill(subject), &self.names.fill(value)).await?;
             }
-            if attack.target.consumers().is_empty() || attack.target == Target::Bucket {
+            if attack.target.consumers().is_empty() {
                 continue;
             }
             let config = json!({"name": DURABLE, "durable_name": DURABLE,
                 "deliver_policy": "all", "ack_policy": "explicit", "mem_storage": true});
-            let body = json!({"stream_name": name, "config": config});
-            let subject = format!("CONSUMER.CREATE.{name}.{DURABLE}");
-            let made = call(admin, &subject, &body).await?;
-            if !made["error"].is_null() {
-                return Err(StageError::Api(subject, made));
-            }
+            create_consumer(admin, &name, &config).await?;
             // The first message is under way at the victim's.
             if number == 0 {
                 let next = format!("$JS.API.CONSUMER.MSG.NEXT.{name}.{DURABLE}");
@@ -318,13 +314,7 @@ impl Testbed {
                 "ack_policy": "explicit", "filter_subject": format!("$KV.{victim}.theirs.>"),
                 "mem_storage": true}),
         ] {
-            let name = config["name"].as_str().unwrap_or_default();
-            let subject = format!("CONSUMER.CREATE.KV_{victim}.{name}.$KV.{victim}.theirs.>");
-            let body = json!({"stream_name": format!("KV_{victim}"), "config": config});
-            let made = call(admin, &subject, &body).await?;
-            if !made["error"].is_null() {
-                return Err(StageError::Api(subject, made));
-            }
+            create_consumer(admin, &format!("KV_{victim}"), &config).await?;
         }
         Ok(())
     }
@@ -383,6 +373,16 @@ async fn create(admin: &mut Wire, name: &str, config: &Value) -> Result<(), Stag
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+/// Creates a consumer, with the filter that its configuration has, if any.
+async fn create_consumer(admin: &mut Wire, stream: &str, config: &Value) -> Result<(), StageError> {
+    let text = |field: &str| config[field].as_str();
+    let filter = text("filter_subject").map(|filter| format!(".{filter}")).unwrap_or_default();
+    let name = text("name").unwrap_or_default();
+    let subject = format!("CONSUMER.CREATE.{stream}.{name}{filter}");
+    let made = call(admin, &subject, &json!({"stream_name": stream, "config": config})).await?;
+    if made["error"].is_null() { Ok(()) } else { Err(StageError::Api(subject, made)) }
 }
 
 /// Stores a value as the admin. A new stream in a cluster has no leader for a moment.

@@ -130,6 +130,15 @@ const FLOW: &str = "$JS.FC.";
 const KV: &str = "$KV.";
 const STREAM: &str = "KV_";
 
+/// How the name of an object store's stream begins.
+pub const STORE_STREAM: &str = "OBJ_";
+
+/// The stream of an object store.
+#[must_use]
+pub fn store_stream(store: &str) -> String {
+    format!("{STORE_STREAM}{store}")
+}
+
 /// A subject to publish to, and what it is for.
 pub type Needed = (&'static str, String);
 
@@ -172,7 +181,7 @@ pub fn flow_control(stream: &str) -> [String; 2] {
 /// first. Both tell more than the store: the names of all streams, and how much there is.
 #[must_use]
 pub fn reading_store(store: &str) -> Vec<Needed> {
-    let stream = format!("OBJ_{store}");
+    let stream = store_stream(store);
     let api = [
         ("open the store", format!("STREAM.INFO.{stream}")),
         ("get an object's metadata", format!("STREAM.MSG.GET.{stream}")),
@@ -200,7 +209,7 @@ pub fn writing_store(store: &str) -> [Needed; 3] {
     [
         ("put an object's content", format!("$O.{store}.C.*")),
         ("put, delete, link, rename", format!("$O.{store}.M.*")),
-        ("remove an object's content", format!("{API}STREAM.PURGE.OBJ_{store}")),
+        ("remove an object's content", format!("{API}STREAM.PURGE.{}", store_stream(store))),
     ]
 }
 
@@ -265,35 +274,47 @@ pub fn discovering(name: Option<&str>) -> Vec<Needed> {
 /// for the newer form of every stream, in a JetStream domain of this stream's name.
 #[must_use]
 pub fn replaying(stream: &str, filter: Option<&str>, bare: bool) -> Vec<Needed> {
-    const MAKE: &str = "make a consumer";
     const GET: &str = "get a message";
-    let within = filter.unwrap_or(">");
-    let mut api = vec![
-        ("open the stream", format!("STREAM.INFO.{stream}")),
-        (MAKE, format!("CONSUMER.CREATE.{stream}.*.{within}")),
-        ("check a consumer", format!("CONSUMER.INFO.{stream}.*")),
-        ("ask for the next messages", format!("CONSUMER.MSG.NEXT.{stream}.*")),
-        ("end a consumer", format!("CONSUMER.DELETE.{stream}.*")),
-        ("get a subject's last message", format!("DIRECT.GET.{stream}.{within}")),
+    let api = |purpose, subject: String| (purpose, format!("{API}{subject}"));
+    let [make, next, last] = replaying_with(stream, "*", filter);
+    let mut needed = vec![
+        api("open the stream", format!("STREAM.INFO.{stream}")),
+        make,
+        api("check a consumer", format!("CONSUMER.INFO.{stream}.*")),
+        next,
+        api("end a consumer", format!("CONSUMER.DELETE.{stream}.*")),
+        last,
     ];
     if filter.is_none() {
-        api.extend([
-            (MAKE, format!("CONSUMER.CREATE.{stream}.*")),
-            (GET, format!("DIRECT.GET.{stream}")),
-            (GET, format!("STREAM.MSG.GET.{stream}")),
+        needed.extend([
+            api(MAKE_ONE, format!("CONSUMER.CREATE.{stream}.*")),
+            api(GET, format!("DIRECT.GET.{stream}")),
+            api(GET, format!("STREAM.MSG.GET.{stream}")),
         ]);
     }
     if filter.is_none() && bare {
-        api.push((MAKE, format!("CONSUMER.CREATE.{stream}")));
+        needed.push(api(MAKE_ONE, format!("CONSUMER.CREATE.{stream}")));
     }
-    let answers = [
+    needed.extend([
         ("acknowledge", format!("$JS.ACK.{stream}.*.*.*.*.*.*")),
         ("acknowledge", format!("$JS.ACK.*.*.{stream}.*.>")),
         ("flow control of a consumer", format!("{FLOW}{stream}.*.*")),
         ("flow control of a consumer", format!("{FLOW}*.*.{stream}.>")),
-    ];
-    let api = api.into_iter().map(|(purpose, subject)| (purpose, format!("{API}{subject}")));
-    api.chain(answers).collect()
+    ]);
+    needed
+}
+
+const MAKE_ONE: &str = "make a consumer";
+
+/// What reads messages of that: a consumer of this name, which it makes, and a get.
+#[must_use]
+pub fn replaying_with(stream: &str, consumer: &str, filter: Option<&str>) -> [Needed; 3] {
+    let within = filter.unwrap_or(">");
+    [
+        (MAKE_ONE, format!("{API}CONSUMER.CREATE.{stream}.{consumer}.{within}")),
+        ("ask for the next messages", format!("{API}CONSUMER.MSG.NEXT.{stream}.{consumer}")),
+        ("get a subject's last message", format!("{API}DIRECT.GET.{stream}.{within}")),
+    ]
 }
 
 /// What else it publishes to when it makes the consumer, with that filter or for all of the stream.

@@ -12,6 +12,8 @@ const ACK: &str = "$JS.ACK.log-{victim}.durable.1.1.1.1.0";
 /// Why what uses a consumer cannot change one.
 const USES: &str = "`consumes` is information, the next message and acknowledgements, of that \
                     consumer alone";
+/// Where a consumer of the attacker's delivers.
+const READ: &str = "_INBOX.{me}.read";
 /// Why only the owner writes an object store.
 const OWNER: &str = "granted to the owner of the store alone";
 
@@ -54,6 +56,17 @@ fn forged(target: Target, id: &'static str, title: &'static str, step: Step) -> 
         .closed(Ending::NoEffect, ACCOUNT)
         .control(Control::OneAccount)
         .rehearsed()
+}
+
+/// A consumer of the attacker's that delivers what it reads, with such settings besides. The attacker
+/// listens there.
+fn reader(target: Target, settings: &Value) -> Value {
+    let mut config = json!({"ack_policy": "none", "deliver_subject": READ,
+        "inactive_threshold": 60_000_000_000_u64});
+    if let (Some(config), Some(settings)) = (config.as_object_mut(), settings.as_object()) {
+        config.extend(settings.clone());
+    }
+    json!({"stream_name": target.stream(), "config": config})
 }
 
 pub(super) fn writing() -> Family {
@@ -147,11 +160,10 @@ pub(super) fn writing() -> Family {
                 "stream-read-ephemeral",
                 "A consumer of its own, to read the victim's stream",
                 "$JS.API.CONSUMER.CREATE.log-{victim}",
-                &json!({"stream_name": "log-{victim}", "config": {"ack_policy": "none",
-                    "deliver_subject": "_INBOX.{me}.read", "inactive_threshold": 60_000_000_000_u64}}),
+                &reader(stream, &Value::Null),
                 Effect::Learns("{secret}"),
             )
-            .first(listen("_INBOX.{me}.read")),
+            .first(listen(READ)),
             request(
                 stream,
                 "stream-read-direct",
@@ -346,11 +358,8 @@ pub(super) fn replays() -> Family {
     let denied = "each declared consumer is denied by its name";
     let filter = "`replays` is bounded by the subject in the request";
     let secret = Effect::Learns("{secret}");
-    let create = |filter: &str| {
-        json!({"stream_name": "log-{victim}", "config": {"name": "own", "ack_policy": "none",
-            "filter_subject": filter, "deliver_subject": "_INBOX.{me}.read",
-            "inactive_threshold": 60_000_000_000_u64}})
-    };
+    let create =
+        |filter: &str| reader(Target::Stream, &json!({"name": "own", "filter_subject": filter}));
     let turned = json!({"stream_name": "log-{victim}", "config": {"name": "durable",
         "durable_name": "durable", "deliver_policy": "all", "ack_policy": "explicit",
         "description": "turned", "filter_subject": "log.{victim}.open.>", "mem_storage": true}});
@@ -369,7 +378,7 @@ pub(super) fn replays() -> Family {
                 &create("log.{victim}.new"),
                 secret,
             )
-            .first(listen("_INBOX.{me}.read"))
+            .first(listen(READ))
             .closed(Ending::Refused, filter),
             replay(
                 "replay-body",
@@ -378,14 +387,14 @@ pub(super) fn replays() -> Family {
                 &create("log.{victim}.new"),
                 secret,
             )
-            .first(listen("_INBOX.{me}.read"))
+            .first(listen(READ))
             .closed(Ending::Rejected, "the server holds the filter in the body against the subject")
             .control(Control::Instead(
                 ask(whole).body(&create("log.{victim}.new").to_string()),
                 whole.to_owned(),
             )),
             replay("replay-no-filter", "A consumer without a filter", whole, &create(""), secret)
-                .first(listen("_INBOX.{me}.read"))
+                .first(listen(READ))
                 .closed(Ending::Refused, filter),
             replay(
                 "replay-direct",
@@ -629,11 +638,10 @@ pub(super) fn stores() -> Family {
                 "object-read",
                 "A consumer, to read the victim's store",
                 "$JS.API.CONSUMER.CREATE.OBJ_{victim}",
-                &json!({"stream_name": "OBJ_{victim}", "config": {"ack_policy": "none",
-                    "deliver_subject": "_INBOX.{me}.read", "inactive_threshold": 60_000_000_000_u64}}),
+                &reader(store, &Value::Null),
                 Effect::Learns("{secret}"),
             )
-            .first(listen("_INBOX.{me}.read")),
+            .first(listen(READ)),
             request(
                 store,
                 "object-read-message",

@@ -15,7 +15,7 @@ use super::{Settings, Strangers};
 use solewriter_core::policy::model::{Access, Consumed, Policy, Service, StreamName};
 use solewriter_types::audit_event::PRODUCER;
 use solewriter_types::keyspace::BucketName;
-use solewriter_types::kv_operation::{inbox_owner, is_inbox};
+use solewriter_types::kv_operation::{STORE_STREAM, inbox_owner, is_inbox};
 use solewriter_types::subject::Pattern;
 
 /// How long a consumer that reaches no service is left: long enough to list a bucket's keys.
@@ -65,7 +65,7 @@ impl Place {
     pub fn of(stream: &str) -> Option<Self> {
         if stream.starts_with("KV_") {
             Some(Self::Bucket)
-        } else if stream.starts_with("OBJ_") {
+        } else if stream.starts_with(STORE_STREAM) {
             Some(Self::Store)
         } else {
             StreamName::parse(stream).ok().map(|_| Self::Stream)
@@ -342,7 +342,7 @@ impl Rights {
                     parts.extend(Pattern::parse(&keyspace.subjects()));
                 }
                 (Place::Store, Access::OwnsStore(name) | Access::ReadsStore(name))
-                    if stream.strip_prefix("OBJ_") == Some(name.as_str()) =>
+                    if stream.strip_prefix(STORE_STREAM) == Some(name.as_str()) =>
                 {
                     return Self::All;
                 }

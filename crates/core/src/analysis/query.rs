@@ -318,12 +318,8 @@ impl Question {
                     None if policy.store(name).is_some() => Some(format!("{STORE_PREFIX}{name}")),
                     near => near.map(ToOwned::to_owned),
                 };
-                undeclared(
-                    "unknown-bucket",
-                    &format!("bucket `{name}`"),
-                    &format!("bucket.{name}"),
-                    near,
-                )
+                let said = format!("bucket `{name}`");
+                Err(undeclared("unknown-bucket", &said, &format!("bucket.{name}"), near))
             }
             Self::WriteStore(name) | Self::ReadStore(name) => {
                 if policy.store(name).is_some() {
@@ -335,16 +331,11 @@ impl Question {
                     near => near.map(|near| format!("{STORE_PREFIX}{near}")),
                 };
                 let said = format!("object store `{name}`");
-                undeclared("unknown-store", &said, &format!("store.{name}"), near)
+                Err(undeclared("unknown-store", &said, &format!("store.{name}"), near))
             }
             Self::Consume(name) | Self::Ack(name) => {
-                let (wanted, consumer) = (name.stream().as_str(), name.consumer().as_str());
-                let Some(stream) = policy.stream(wanted) else {
-                    let known = policy.streams().iter().map(|stream| stream.name.as_str());
-                    let near = nearest(wanted, known).map(|near| format!("{near}/{consumer}"));
-                    let said = format!("stream `{wanted}`");
-                    return undeclared("unknown-stream", &said, &format!("stream.{wanted}"), near);
-                };
+                let (wanted, consumer) = (name.stream(), name.consumer().as_str());
+                let stream = declared_stream(policy, wanted, &format!("/{consumer}"))?;
                 if stream.consumer(consumer).is_some() {
                     return Ok(());
                 }
@@ -352,20 +343,11 @@ impl Question {
                 let near = nearest(consumer, known).map(|near| format!("{wanted}/{near}"));
                 let said = format!("consumer `{name}`");
                 let table = format!("stream.{wanted}.consumer.{consumer}");
-                undeclared("unknown-consumer", &said, &table, near)
+                Err(undeclared("unknown-consumer", &said, &table, near))
             }
             Self::Replay(replayed) => {
-                let wanted = replayed.stream().as_str();
-                if policy.stream(wanted).is_some() {
-                    return Ok(());
-                }
-                let known = policy.streams().iter().map(|stream| stream.name.as_str());
-                let near = nearest(wanted, known).map(|near| match replayed.filter() {
-                    Some(filter) => format!("{near}/{filter}"),
-                    None => near.to_owned(),
-                });
-                let said = format!("stream `{wanted}`");
-                undeclared("unknown-stream", &said, &format!("stream.{wanted}"), near)
+                let rest = replayed.filter().map(|filter| format!("/{filter}")).unwrap_or_default();
+                declared_stream(policy, replayed.stream(), &rest).map(|_| ())
             }
             Self::Find(Some(name)) => {
                 let named = policy.rules(|access| matches!(access, Access::FoundAs(_)));
@@ -391,17 +373,26 @@ impl Question {
     }
 }
 
-fn undeclared(
-    code: &'static str,
-    said: &str,
-    table: &str,
-    near: Option<String>,
-) -> Result<(), Problem> {
+fn undeclared(code: &'static str, said: &str, table: &str, near: Option<String>) -> Problem {
     let help = match near {
         Some(near) => format!("did you mean `{near}`?"),
         None => format!("declare it with `[{table}]`, or ask about a declared one"),
     };
-    Err(Problem::error(code, format!("the policy declares no {said}")).help(help))
+    Problem::error(code, format!("the policy declares no {said}")).help(help)
+}
+
+/// The declared stream of that name. `rest` follows it in what is asked about.
+fn declared_stream<'p>(
+    policy: &'p Policy,
+    name: &StreamName,
+    rest: &str,
+) -> Result<&'p Stream, Problem> {
+    policy.stream(name.as_str()).ok_or_else(|| {
+        let known = policy.streams().iter().map(|stream| stream.name.as_str());
+        let near = nearest(name.as_str(), known).map(|near| format!("{near}{rest}"));
+        let said = format!("stream `{name}`");
+        undeclared("unknown-stream", &said, &format!("stream.{name}"), near)
+    })
 }
 
 impl fmt::Display for Question {
@@ -526,13 +517,9 @@ pub fn may(grant: &Grant, question: &Question) -> Answer {
 /// What a client sends that replays this with a consumer of its own. No policy declares one of so
 /// long a name.
 fn replaying(replayed: &Replayed) -> [Needed; 3] {
-    let (stream, own) = (replayed.stream(), "x".repeat(LONGEST_NAME + 1));
-    let within = replayed.filter().map_or(">", Pattern::as_str);
-    [
-        ("make a consumer", format!("$JS.API.CONSUMER.CREATE.{stream}.{own}.{within}")),
-        ("ask for the next messages", format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{own}")),
-        ("get a subject's last message", format!("$JS.API.DIRECT.GET.{stream}.{within}")),
-    ]
+    let filter = replayed.filter().map(Pattern::as_str);
+    let own = "x".repeat(LONGEST_NAME + 1);
+    kv_operation::replaying_with(replayed.stream().as_str(), &own, filter)
 }
 
 fn nothing() -> Answer {

@@ -11,6 +11,7 @@ use crate::diagnostics::Span;
 use crate::keys::UserKey;
 use solewriter_types::connection_type::ConnectionType;
 use solewriter_types::keyspace::{BucketName, Keyspace};
+use solewriter_types::kv_operation::STORE_STREAM;
 use solewriter_types::subject::Pattern;
 
 /// How many hexadecimal digits of a revision people are shown.
@@ -140,7 +141,7 @@ impl StreamName {
         if text.is_empty() || text.len() > LONGEST_NAME || !text.chars().all(allowed) {
             return Err("a stream's name is 1 to 64 letters, digits, `_` and `-`");
         }
-        if ["KV_", "OBJ_", "MQTT_", "$"].iter().any(|prefix| text.starts_with(prefix)) {
+        if ["KV_", STORE_STREAM, "MQTT_", "$"].iter().any(|prefix| text.starts_with(prefix)) {
             return Err("it is the name of a bucket's stream, or of the server's own");
         }
         Ok(Self(text.into()))

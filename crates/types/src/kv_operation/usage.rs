@@ -4,12 +4,11 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{API, Api, FLOW, Form, KV, Operation, READING, STREAM, WRITING};
+use super::{API, Api, FLOW, Form, KV, Operation, READING, STORE_STREAM, STREAM, WRITING};
 use crate::keyspace::{BucketName, Keyspace};
 
 const ACK: &str = "$JS.ACK.";
 const OBJECTS: &str = "$O.";
-const STORE_STREAM: &str = "OBJ_";
 const DISCOVERY: &str = "$SRV";
 
 /// What stands before an object store's name in a policy's `owns` and `reads`.

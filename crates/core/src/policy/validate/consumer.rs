@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::draft::Draft;
 use super::settings::{Place, shown};
-use super::stream::Declaration;
+use super::stream::{self, Declaration};
 use crate::diagnostics::toml::nearest;
 use crate::diagnostics::{Collector, Problem};
 use crate::policy::model::{Access, Consumer, ConsumerName};
@@ -21,8 +21,7 @@ fn uses(drafts: &[Draft]) -> impl Iterator<Item = (&Draft, &ConsumerName, &Place
 }
 
 fn declared<'s>(streams: &'s [Declaration], name: &ConsumerName) -> Option<&'s Consumer> {
-    let stream = &streams.iter().find(|s| s.stream.name == *name.stream())?.stream;
-    stream.consumer(name.consumer().as_str())
+    stream::find(streams, name.stream())?.stream.consumer(name.consumer().as_str())
 }
 
 /// A message of a consumer goes to one of those who ask. What one service takes, another lacks.
@@ -83,15 +82,12 @@ pub fn check_declared(streams: &[Declaration], drafts: &[Draft], problems: &Coll
 
 fn unknown(streams: &[Declaration], name: &ConsumerName) -> Problem {
     let (wanted, consumer) = (name.stream().as_str(), name.consumer().as_str());
-    let Some(stream) = streams.iter().find(|s| s.stream.name.as_str() == wanted) else {
-        let help = match nearest(wanted, streams.iter().map(|s| s.stream.name.as_str())) {
-            Some(near) => format!("did you mean `{near}/{consumer}`?"),
-            None => {
-                format!("declare it: [stream.{wanted}] and [stream.{wanted}.consumer.{consumer}]")
-            }
-        };
-        let message = format!("stream `{}` is not declared", shown(wanted));
-        return Problem::error("undeclared-stream", message).help(help);
+    let Some(stream) = stream::find(streams, name.stream()) else {
+        let near = stream::near(streams, name.stream(), &format!("/{consumer}"));
+        let help = near.unwrap_or_else(|| {
+            format!("declare it: [stream.{wanted}] and [stream.{wanted}.consumer.{consumer}]")
+        });
+        return stream::undeclared(name.stream(), help);
     };
     let help = match nearest(consumer, stream.stream.consumers.iter().map(|c| c.name.as_str())) {
         Some(near) => format!("did you mean `{wanted}/{near}`?"),

@@ -5,11 +5,10 @@ use std::sync::Arc;
 
 use super::draft::Draft;
 use super::settings::shown;
-use super::stream::Declaration;
-use crate::diagnostics::toml::nearest;
+use super::stream::{self, Declaration};
 use crate::diagnostics::{Collector, Problem, Span};
 use crate::grant::AuditStreams;
-use crate::policy::model::{Access, Replayed, Retention, StreamName};
+use crate::policy::model::{Access, Replayed, Retention};
 use solewriter_types::subject::Pattern;
 
 /// How many of a stream's subjects a message shows.
@@ -31,16 +30,12 @@ fn replays(drafts: &[Draft]) -> impl Iterator<Item = (&Replayed, &Span)> {
     })
 }
 
-fn declared<'s>(streams: &'s [Declaration], name: &StreamName) -> Option<&'s Declaration> {
-    streams.iter().find(|declared| declared.stream.name == *name)
-}
-
 /// Holds what is replayed against the stream's subjects and its retention.
 pub fn check_use(streams: &[Declaration], drafts: &[Draft], problems: &Collector) {
     let mut retained_said = HashSet::new();
     for (replayed, span) in replays(drafts) {
         // What is not declared is a problem of its own.
-        let Some(declared) = declared(streams, replayed.stream()) else { continue };
+        let Some(declared) = stream::find(streams, replayed.stream()) else { continue };
         if let Some(problem) = retained(declared, replayed)
             && retained_said.insert((span.file().name(), span.range().start))
         {
@@ -122,23 +117,16 @@ pub fn check_declared(
 ) {
     for (replayed, span) in replays(drafts) {
         let name = replayed.stream();
-        if declared(streams, name).is_some() {
+        if stream::find(streams, name).is_some() {
             continue;
         }
         let help = if audit.subjects_of(name.as_str()).is_some() {
             format!("it is an audit stream: write `audits = [\"{name}\"]`")
         } else {
-            let known = streams.iter().map(|declared| declared.stream.name.as_str());
-            match (nearest(name.as_str(), known), replayed.filter()) {
-                (Some(near), Some(filter)) => format!("did you mean `{near}/{filter}`?"),
-                (Some(near), None) => format!("did you mean `{near}`?"),
-                (None, _) => format!("declare it: [stream.{name}]"),
-            }
+            let rest = replayed.filter().map(|filter| format!("/{filter}")).unwrap_or_default();
+            let near = stream::near(streams, name, &rest);
+            near.unwrap_or_else(|| format!("declare it: [stream.{name}]"))
         };
-        problems.push(
-            Problem::error("undeclared-stream", format!("stream `{name}` is not declared"))
-                .at(span, "")
-                .help(help),
-        );
+        problems.push(stream::undeclared(name, help).at(span, ""));
     }
 }

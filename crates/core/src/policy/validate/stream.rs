@@ -7,7 +7,7 @@ use super::draft::Draft;
 use super::names::defined_twice;
 use super::settings::{Durables, OfStream, Place, choice, shown};
 use super::times::{LEAST_WINDOW, check_least, window};
-use crate::diagnostics::toml::parse_duration;
+use crate::diagnostics::toml::{nearest, parse_duration};
 use crate::diagnostics::{Collector, MAX_PROBLEMS, Problem, Span, Spanned};
 use crate::grant::{self, AuditStreams};
 use crate::policy::document::{ConsumerEntry, StreamEntry};
@@ -77,6 +77,22 @@ pub fn check(
     }
     check_apart(&streams, problems);
     streams
+}
+
+/// The declaration of the stream of that name.
+pub fn find<'s>(streams: &'s [Declaration], name: &StreamName) -> Option<&'s Declaration> {
+    streams.iter().find(|declared| declared.stream.name == *name)
+}
+
+/// That a stream is not declared, with what to do.
+pub fn undeclared(name: &StreamName, help: String) -> Problem {
+    Problem::error("undeclared-stream", format!("stream `{name}` is not declared")).help(help)
+}
+
+/// The declared stream that may be meant instead, followed by `rest`.
+pub fn near(streams: &[Declaration], name: &StreamName, rest: &str) -> Option<String> {
+    let known = streams.iter().map(|declared| declared.stream.name.as_str());
+    nearest(name.as_str(), known).map(|near| format!("did you mean `{near}{rest}`?"))
 }
 
 /// The consumers of each stream, for the rules that use or replay it.
