@@ -428,8 +428,12 @@ found_as = ["quotes"]
                                `reason`";
         const STORED: &str = "shipping owns store:invoices (p.toml:31:9): an object store has one \
                               writer; to allow it, the ownership has to be transferred";
-        const READ: &str = "no rule can grant it: a stream is read through a declared consumer \
-                            that `consumes` names, or the part of it that `replays` names";
+        const OPEN: &str = "no rule can grant it: it comes only with `consumes` of a declared \
+                            consumer, or with `replays` of a part of the stream";
+        const BARE: &str = "no rule can grant it: `replays` grants consumers with a name and one \
+                            filter, because the stream has declared consumers: give this one both";
+        const ALL: &str = "[service.evil] replays = [\"SHIPMENTS\"]";
+        const DONE: &str = "[service.evil] replays = [\"SHIPMENTS/shipments.done\"]";
         const STORE: &str = "[service.evil] reads = [\"store:invoices\"]";
         let acks = "no rule can grant it: the policy declares no consumer `SHIPMENTS/x1`";
         for (subject, expected) in [
@@ -506,15 +510,33 @@ found_as = ["quotes"]
             ),
             (
                 "$JS.API.CONSUMER.CREATE.SHIPMENTS.x1.shipments.done",
-                ["replay", "SHIPMENTS x1", "shipping", "", READ],
+                ["replay", "SHIPMENTS x1", "shipping", DONE, ""],
             ),
-            ("$JS.API.CONSUMER.CREATE.SHIPMENTS", ["replay", "SHIPMENTS", "shipping", "", READ]),
-            ("$JS.API.STREAM.MSG.GET.SHIPMENTS", ["replay", "SHIPMENTS", "shipping", "", READ]),
+            (
+                "$JS.API.CONSUMER.CREATE.SHIPMENTS.x1",
+                ["replay", "SHIPMENTS x1", "shipping", ALL, ""],
+            ),
+            ("$JS.API.CONSUMER.CREATE.SHIPMENTS", ["replay", "SHIPMENTS", "shipping", "", BARE]),
+            (
+                "$JS.API.CONSUMER.CREATE.CHATTER",
+                ["replay", "CHATTER", "shipping", "[service.evil] replays = [\"CHATTER\"]", ""],
+            ),
+            (
+                "$JS.API.CONSUMER.CREATE.NOTHING.x1",
+                [
+                    "replay",
+                    "NOTHING x1",
+                    "",
+                    "",
+                    "no rule can grant it: the policy declares no stream `NOTHING`",
+                ],
+            ),
+            ("$JS.API.STREAM.MSG.GET.SHIPMENTS", ["replay", "SHIPMENTS", "shipping", ALL, ""]),
             (
                 "$JS.API.DIRECT.GET.SHIPMENTS.shipments.done",
-                ["replay", "SHIPMENTS", "shipping", "", READ],
+                ["replay", "SHIPMENTS", "shipping", DONE, ""],
             ),
-            ("$JS.API.STREAM.INFO.SHIPMENTS", ["open", "SHIPMENTS", "shipping", "", READ]),
+            ("$JS.API.STREAM.INFO.SHIPMENTS", ["open", "SHIPMENTS", "shipping", "", OPEN]),
             (
                 "$JS.API.STREAM.PURGE.SHIPMENTS",
                 [

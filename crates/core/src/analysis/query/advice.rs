@@ -127,7 +127,10 @@ pub fn advise(policy: &Policy, service: &Service, question: &Question) -> Advice
             let usage = Usage::of(Act::Publish, pattern.as_str());
             match Question::meant(&usage) {
                 Some(meant) => advise(policy, service, &meant),
-                None => publish(policy, service, pattern, &usage),
+                None => match replayed_by(policy, pattern, &usage) {
+                    Some(replayed) => replay(policy, service, &replayed),
+                    None => publish(policy, service, pattern, &usage),
+                },
             }
         }
         Question::Subscribe(pattern) => {
@@ -202,6 +205,27 @@ fn replay(policy: &Policy, service: &Service, replayed: &Replayed) -> Advice {
     }
 }
 
+/// The least of a stream that would have to be replayed for a service to be granted this request.
+/// `None` when it is none about a replay, or when no such rule grants it.
+fn replayed_by(policy: &Policy, pattern: &Pattern, usage: &Usage) -> Option<Replayed> {
+    let Target::Stream { stream, subject, .. } = usage.target.as_ref()? else { return None };
+    let named = Question::consumer_of(usage.target.as_ref()?);
+    let declared = named.is_some_and(|name| policy.consumer(&name).is_some());
+    let stream = policy.stream(stream)?;
+    if usage.operation != Operation::Replay || declared {
+        return None;
+    }
+    let filter = subject.as_deref();
+    let bare = stream.consumers.is_empty();
+    let granted = kv_operation::replaying(stream.name.as_str(), filter, bare);
+    let is_granted = granted.iter().any(|(_, granted)| {
+        Pattern::parse(granted).is_ok_and(|granted| pattern.is_subset_of(&granted))
+    });
+    let filter = filter.map(|filter| format!("/{filter}")).unwrap_or_default();
+    let named = format!("{}{filter}", stream.name);
+    is_granted.then(|| Replayed::parse(&named, |_| Arc::from([])).ok())?
+}
+
 fn find(
     policy: &Policy,
     service: &Service,
@@ -245,7 +269,7 @@ fn reserved(policy: &Policy, pattern: &Pattern, usage: &Usage) -> Option<String>
                 .to_owned(),
         );
     }
-    let Target::Stream { consumer, .. } = usage.target.as_ref()? else { return None };
+    let Target::Stream { stream, consumer, .. } = usage.target.as_ref()? else { return None };
     let declared = Question::consumer_of(usage.target.as_ref()?)
         .filter(|name| policy.consumer(name).is_some());
     match (usage.operation, declared) {
@@ -260,9 +284,17 @@ fn reserved(policy: &Policy, pattern: &Pattern, usage: &Usage) -> Option<String>
         (Operation::Administer, None) if consumer.is_some() => {
             Some("only the admin of the streams makes, changes and deletes consumers".to_owned())
         }
-        (Operation::Open | Operation::Replay, _) => Some(
-            "a stream is read through a declared consumer that `consumes` names, or the part of \
-                 it that `replays` names"
+        (Operation::Open, _) => Some(
+            "it comes only with `consumes` of a declared consumer, or with `replays` of a part of \
+             the stream"
+                .to_owned(),
+        ),
+        (Operation::Replay, _) if policy.stream(stream).is_none() => {
+            Some(format!("the policy declares no stream `{stream}`"))
+        }
+        (Operation::Replay, _) => Some(
+            "`replays` grants consumers with a name and one filter, because the stream has \
+             declared consumers: give this one both"
                 .to_owned(),
         ),
         _ => None,
