@@ -304,7 +304,10 @@ impl Plan {
             for wanted in &declared.consumers {
                 let there = found.iter().find(|c| c.name == wanted.name.as_str());
                 match wanted.made_by {
-                    MadeBy::Apply => self.consumers.push(consumer::plan(declared, wanted, there)),
+                    MadeBy::Apply => {
+                        let users = policy.users(name, wanted.name.as_str());
+                        self.consumers.push(consumer::plan(declared, wanted, &users, there));
+                    }
                     MadeBy::Service => self.left_to_services.push(Left {
                         stream: name.to_owned(),
                         consumer: wanted.name.to_string(),
@@ -338,7 +341,12 @@ impl Plan {
                 .filter(move |feature| stream::wants(plan, *feature))
                 .map(move |feature| TooNew { plan, word: feature.as_str(), since: feature.since() })
         };
-        self.declared_streams.iter().flat_map(of).filter(|found| !is_known(found.since)).collect()
+        let streams = self.declared_streams.iter().flat_map(of);
+        let consumers = self.consumers.iter().filter_map(|plan| {
+            let policy = consumer::priority(plan)?;
+            Some(TooNew { plan, word: "priority", since: policy.since() })
+        });
+        streams.chain(consumers).filter(|found| !is_known(found.since)).collect()
     }
 
     /// The same with the audit streams, of which their account has these.

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::config::{DefaultValue, Kind, SETTINGS, Setting, TABLES};
 use solewriter_core::policy::model::{
-    Ack, Deliver, Discard, Feature, MadeBy, Replay, Retention, Storage,
+    Ack, Deliver, Discard, Feature, MadeBy, PriorityPolicy, Replay, Retention, Storage,
 };
 use solewriter_types::connection_type::ConnectionType;
 
@@ -237,14 +237,13 @@ fn keyspace(everything: bool) -> Value {
     json!({ "type": "string", "pattern": pattern })
 }
 
+fn time(about: &str) -> Value {
+    let about = format!("{about}, such as 2027-01-31T00:00:00Z: with an offset from UTC.");
+    described(json!({ "type": "string" }), &about)
+}
+
 fn nkeys() -> Value {
     let key = || described(json!({ "type": "string", "pattern": NKEY }), "A public user NKEY.");
-    let time = |about: &str| {
-        described(
-            json!({ "type": "string" }),
-            &format!("{about}, such as 2027-01-31T00:00:00Z: with an offset from UTC."),
-        )
-    };
     let mut windowed = table(
         "A key with the time in which it counts.",
         object([
@@ -352,7 +351,7 @@ fn stream() -> Map<String, Value> {
         ("reason", text("Why there are many writers; it shows in every report.")),
         (
             "consumer",
-            named(NAME, "Durable pull consumers. `[stream.NAME.consumer.CONSUMER]`.", &consumer()),
+            named(NAME, "Durable consumers. `[stream.NAME.consumer.CONSUMER]`.", &consumer()),
         ),
     ]);
     for feature in Feature::ALL {
@@ -408,8 +407,7 @@ fn consumer() -> Map<String, Value> {
             word(
                 "Where it begins in the stream. A work queue needs `all`; `last_per_subject` needs \
                  a `filter`.",
-                &[Deliver::All, Deliver::Last, Deliver::New, Deliver::LastPerSubject]
-                    .map(Deliver::as_str),
+                &Deliver::ALL.map(Deliver::as_str),
             ),
         ),
         (
@@ -428,6 +426,34 @@ fn consumer() -> Map<String, Value> {
                  the `filter` that is written here, if any.",
                 &[MadeBy::Apply, MadeBy::Service].map(MadeBy::as_str),
             ),
+        ),
+        ("start_sequence", count("With `deliver = \"by_start_sequence\"`: the message's number.")),
+        ("start_time", time("With `deliver = \"by_start_time\"`: the time of its first message")),
+        (
+            "push",
+            flag("Whether it sends its messages to who listens, instead of being asked.", false),
+        ),
+        ("group", text("Of a push consumer: the queue group that shares its messages.")),
+        (
+            "heartbeat",
+            duration("Of a push consumer: how often it says that it is there. Absent: never."),
+        ),
+        (
+            "flow_control",
+            flag("Of a push consumer: whether it waits for who is slow. Needs `heartbeat`.", false),
+        ),
+        (
+            "priority",
+            word(
+                "Which client gets messages when several ask: from nats-server 2.11 on, \
+                 `prioritized` from 2.12 on.",
+                &PriorityPolicy::ALL.map(PriorityPolicy::as_str),
+            ),
+        ),
+        ("priority_group", text("With `priority`: the group that clients name when they ask.")),
+        (
+            "priority_timeout",
+            duration("After what time of silence a pinned client is gone. Absent: the server's."),
         ),
     ])
 }

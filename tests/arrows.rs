@@ -134,7 +134,7 @@ const CRATES: &[Crate] = &[
                 "policy::validate::stream",
                 "policy::validate::store",
             ],
-            &["policy::validate::covered"],
+            &["policy::validate::covered", "policy::validate::durable"],
             &["policy::validate::ownership", "policy::validate::names"],
             &["policy::validate::draft", "policy::validate::times"],
             &["policy::validate::settings"],

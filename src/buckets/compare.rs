@@ -495,6 +495,8 @@ pub fn shown(field: &str, value: &Value) -> String {
             | "duplicate_window"
             | "subject_delete_marker_ttl"
             | "ack_wait"
+            | "idle_heartbeat"
+            | "priority_timeout"
             | "inactive_threshold",
             Value::Number(number),
         ) => match number.as_u64() {

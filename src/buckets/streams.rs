@@ -6,7 +6,7 @@ use async_nats::{Client, Request, RequestErrorKind};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{Action, BucketPlan, Consumer, Consumers, Kind, Stream};
+use super::{Action, BucketPlan, Consumer, Consumers, Kind, Stream, consumer};
 use solewriter_core::policy::model::Policy;
 
 /// How long JetStream may take for one answer. Creating a stream with replicas takes seconds.
@@ -14,6 +14,9 @@ const PATIENCE: Duration = Duration::from_secs(15);
 
 /// JetStream's number for "not enabled for account".
 const NOT_ENABLED: u64 = 10_039;
+
+/// JetStream's number for "consumer name already in use".
+const NAME_IN_USE: u64 = 10_013;
 
 /// The most streams that are looked at.
 const MOST_STREAMS: usize = 100_000;
@@ -66,6 +69,12 @@ pub enum StreamsError {
         /// Why not.
         error: String,
     },
+    /// An update of where a push consumer delivers, while somebody listens there.
+    #[error(
+        "somebody listens to it, and nats-server changes where a push consumer delivers only while \
+         nobody does: stop its clients, apply again, and start them"
+    )]
+    Heard,
     /// Too much to look at.
     #[error("the account has more than {MOST_STREAMS} streams")]
     TooMany,
@@ -233,7 +242,7 @@ pub async fn apply<'a>(
                 format!("$JS.API.CONSUMER.CREATE.{}.{}", bucket.stream, bucket.bucket),
                 json!({
                     "stream_name": bucket.stream,
-                    "config": bucket.config,
+                    "config": consumer::with_secret(&bucket.config),
                     "action": if is_new { "create" } else { "update" },
                 }),
             ),
@@ -246,7 +255,15 @@ pub async fn apply<'a>(
                 Value::Object(bucket.config.clone()),
             ),
         };
-        let outcome = request::<Map<String, Value>>(client, &subject, &body).await.map(|_| ());
+        let outcome = request::<Map<String, Value>>(client, &subject, &body).await;
+        let outcome = match outcome {
+            Err(StreamsError::Refused { code: NAME_IN_USE, .. })
+                if !is_new && consumer::moves(bucket) =>
+            {
+                Err(StreamsError::Heard)
+            }
+            other => other.map(|_| ()),
+        };
         all.push(Done {
             kind: bucket.kind,
             bucket: bucket.bucket.clone(),

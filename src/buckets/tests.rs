@@ -1,6 +1,6 @@
 //! Plans of one bucket, and streams beside it.
 
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::*;
 use solewriter_core::diagnostics::SourceFile;
@@ -177,6 +177,70 @@ fn what_a_consumer_skips_is_told_by_what_its_stream_keeps() {
         assert_eq!(changes[0].class, class, "{retention} {now} {then}");
         assert_eq!(plan.consumers[0].config["filter_subject"], then);
     }
+}
+
+#[test]
+fn where_a_push_consumer_delivers_is_made_up_for_who_uses_it() {
+    const SECRET: &str = "0123456789abcdef0123456789abcdef";
+    let text = |users: &str, more: &str| {
+        let used = "nkeys = []\nconsumes = [\"S/c\"]\n";
+        let services: String =
+            users.split(' ').map(|name| format!("[service.{name}]\n{used}")).collect();
+        format!(
+            "{BUCKET}[stream.S]\nsubjects = [\"a.>\"]\n[stream.S.consumer.c]\n\
+             shared = \"test\"\n{more}{services}"
+        )
+    };
+    let plan = |users: &str, more: &str, found: Option<&Map<String, Value>>| {
+        let policy = policy(&text(users, more));
+        let consumer = |config: &Map<String, Value>| Consumer {
+            name: "c".to_owned(),
+            config: config.clone(),
+            num_ack_pending: 0,
+        };
+        let consumers = found.map(consumer).into_iter().collect();
+        let listed = Consumers { stream: "S".to_owned(), consumers };
+        let mut plan = Plan::of(&policy, &[]).and_consumers(&policy, &[listed]);
+        plan.consumers.remove(0)
+    };
+    let push = "push = true\n";
+    let created = plan("one two", push, None);
+    assert_eq!(created.config["deliver_subject"], "_INBOX.$push.S.c.*", "no secret is shown");
+    assert_eq!(created.config["metadata"], json!({"solewriter.users": "one, two"}));
+    let sent = |plan: &BucketPlan| super::consumer::with_secret(&plan.config);
+    let made = sent(&created)["deliver_subject"].as_str().unwrap().to_owned();
+    let secret = made.strip_prefix("_INBOX.$push.S.c.").unwrap();
+    assert_eq!(secret.len(), SECRET.len());
+    assert_ne!(sent(&created), sent(&created), "nobody guesses it");
+
+    let mut there = created.config.clone();
+    there.insert("deliver_subject".to_owned(), json!(made));
+    assert_eq!(plan("one two", push, Some(&there)).action, Action::Keep);
+    // What else changes leaves it, and it is sent back as it is.
+    let grouped = plan("one two", "push = true\ngroup = \"g\"\n", Some(&there));
+    assert_eq!(grouped.action, Action::Update);
+    assert_eq!(
+        (&sent(&grouped)["deliver_subject"], &grouped.config["deliver_group"]),
+        (&json!(made), &json!("g"))
+    );
+    // Of others than before, or made by somebody else, it is made up anew.
+    let moved = plan("one", push, Some(&there));
+    let changes: Vec<_> = moved.changes.iter().map(|c| (&*c.field, c.class)).collect();
+    assert_eq!(changes, [("deliver_subject", Class::Safe)]);
+    let now = moved.changes[0].now.as_ref().unwrap();
+    assert_eq!(now, "_INBOX.$push.S.c.(made for one, two)", "no secret is shown");
+    assert_eq!(moved.config["metadata"], json!({"solewriter.users": "one"}));
+    assert_ne!(sent(&moved)["deliver_subject"], json!(made));
+    for other in ["_INBOX.one.d", "_INBOX.$push.S.c", "_INBOX.$push.S.c.0123", "_INBOX.$push.S.d.0"]
+    {
+        there.insert("deliver_subject".to_owned(), json!(other));
+        assert_eq!(plan("one two", push, Some(&there)).action, Action::Update, "{other}");
+    }
+    // To be asked instead of sending, or back, takes a new consumer.
+    assert_eq!(plan("one two", "", Some(&there)).action, Action::Recreate);
+    let pulled = plan("one two", "", None).config;
+    assert_eq!(plan("one two", push, Some(&pulled)).action, Action::Recreate);
+    assert_eq!(plan("one two", "", Some(&pulled)).action, Action::Keep);
 }
 
 #[test]

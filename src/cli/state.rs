@@ -212,12 +212,13 @@ impl Asked {
             .map(|found| {
                 let (major, minor) = found.since;
                 let TooNew { plan, word, .. } = found;
-                format!("  stream {}: `{word}` takes {major}.{minor} or newer\n", plan.bucket)
+                let (kind, name) = (plan.kind.as_str(), plan.title());
+                format!("  {kind} {name}: `{word}` takes {major}.{minor} or newer\n")
             })
             .collect();
         let streams = (!streams.is_empty()).then(|| {
             let server = line(&server);
-            format!("nats-server {server} does not know what these streams declare\n{streams}")
+            format!("nats-server {server} does not know all that these declare\n{streams}")
         });
         match (buckets, streams) {
             (Some(buckets), Some(streams)) => Some(buckets + &streams),

@@ -605,6 +605,10 @@ found_as = ["quotes"]
             let said = format!("Publish Violation - Subject \"{subject}\"");
             assert_eq!(brief(&said), expected, "{said}");
         }
+        let said =
+            "Subscription Violation - Subject \"_INBOX.$push.SHIPMENTS.billing.0123\", SID 1";
+        let expected = ["subscribe", "SHIPMENTS billing", "billing", "", TAKEN];
+        assert_eq!(brief(said), expected.map(|t| Some(t.to_owned()).filter(|t| !t.is_empty())));
         let said = "Subscription Violation - Subject \"$SRV.INFO.quotes\", SID 1";
         let expected = ["subscribe", "quotes", "quotes"].map(|text| Some(text.to_owned()));
         let found = brief(said);

@@ -27,8 +27,7 @@ duplicate_window = "100ms"
 
 /// A server with that policy and no bucket; nobody has to answer requests.
 async fn broker(version: &'static str, policy: &str) -> Deployment {
-    let prepared = Prepared::new();
-    std::fs::remove_file(prepared.files.policy().join("buckets.toml")).unwrap();
+    let prepared = Prepared::new().without_buckets();
     prepared.start_broker(version, policy).await
 }
 
@@ -313,8 +312,7 @@ async fn who_is_not_the_admin_is_told_so(version: &'static str) {
 
 on_every_server!(buckets_of_a_cluster_have_replicas);
 async fn buckets_of_a_cluster_have_replicas(version: &'static str) {
-    let prepared = Prepared::new();
-    std::fs::remove_file(prepared.files.policy().join("buckets.toml")).unwrap();
+    let prepared = Prepared::new().without_buckets();
     let policy = POLICY.replace("history = 5", "history = 5\nreplicas = 3");
     let deployment = prepared.start_cluster(version, &policy).await;
     apply(&deployment, &[]).await;

@@ -269,6 +269,12 @@ impl Prepared {
         self
     }
 
+    /// Without the buckets that most tests share: what the policy declares is all there is.
+    pub fn without_buckets(self) -> Self {
+        std::fs::remove_file(self.files.policy().join("buckets.toml")).unwrap();
+        self
+    }
+
     /// Starts nats-server, and writes the policy.
     pub async fn start_broker(self, version: &'static str, policy: &str) -> Deployment {
         let binary = binary(version).await;
@@ -452,7 +458,13 @@ impl Deployment {
         self.tool_at(&self.urls(), arguments).await
     }
 
-    /// The same with these addresses.
+    /// Makes the streams, consumers, stores and buckets as the policy declares them.
+    pub async fn apply(&self, more: &[&str]) {
+        let ran = self.tool(&[&["state", "apply", "--yes"], more].concat()).await;
+        assert_eq!(ran.code, 0, "{ran:?}");
+    }
+
+    /// Runs it with these addresses.
     pub async fn tool_at(&self, servers: &[String], arguments: &[&str]) -> Ran {
         let mut command = Command::new(env!("CARGO_BIN_EXE_solewriter"));
         command.args(arguments).arg("--config").arg(self.files.settings());

@@ -518,8 +518,7 @@ async fn instances_that_serve_different_policies(version: &'static str) {
 on_every_server!(a_policy_in_its_bucket);
 async fn a_policy_in_its_bucket(version: &'static str) {
     let policy = format!("{POLICY}\n[bucket.orders]\n");
-    let prepared = super::bucket::prepared();
-    std::fs::remove_file(prepared.files.policy().join("buckets.toml")).unwrap();
+    let prepared = super::bucket::prepared().without_buckets();
     let mut deployment = prepared.start_broker(version, &policy).await;
     let said = look(&deployment).await;
     let problem = said.findings.iter().find(|f| f["check"] == "policy").unwrap();

@@ -699,8 +699,7 @@ async fn every_form_of_a_write_is_the_owners_alone(version: &'static str) {
         _ => FORMED.to_owned(),
     };
     let deployment = Deployment::start(version, &policy).await;
-    let applied = deployment.tool(&["state", "apply", "--yes"]).await;
-    assert_eq!(applied.code, 0, "{applied:?}");
+    deployment.apply(&[]).await;
     let left = async || {
         let content = deployment.content("formed").await;
         let key = |subject: &str| subject.strip_prefix("$KV.formed.").unwrap().to_owned();
@@ -743,8 +742,7 @@ on_every_server!(without_rollup_a_purge_keeps_what_is_there);
 /// The server refuses a purge there. A delete works, and keeps the history.
 async fn without_rollup_a_purge_keeps_what_is_there(version: &'static str) {
     let deployment = Deployment::start(version, WITHOUT_ROLLUP).await;
-    let applied = deployment.tool(&["state", "apply", "--yes"]).await;
-    assert_eq!(applied.code, 0, "{applied:?}");
+    deployment.apply(&[]).await;
     let owner = deployment.service("owner");
     for (library, revision) in Library::ALL.into_iter().zip([1, 3, 5]) {
         let key = library.word();
@@ -770,8 +768,7 @@ async fn a_purge_with_a_ttl_leaves_nothing_in_the_end(version: &'static str) {
         return; // It has no TTLs.
     }
     let deployment = Deployment::start(version, FORMED).await;
-    let applied = deployment.tool(&["state", "apply", "--yes"]).await;
-    assert_eq!(applied.code, 0, "{applied:?}");
+    deployment.apply(&[]).await;
     let owner = deployment.service("owner");
     for (library, revision) in Library::ALL.into_iter().zip([1, 3, 5]) {
         let key = library.word();
@@ -807,8 +804,7 @@ copy_of = "origin"
 on_every_server!(a_copy_of_a_bucket_is_read_and_never_written);
 async fn a_copy_of_a_bucket_is_read_and_never_written(version: &'static str) {
     let deployment = Deployment::start(version, COPIED).await;
-    let applied = deployment.tool(&["state", "apply", "--yes"]).await;
-    assert_eq!(applied.code, 0, "{applied:?}");
+    deployment.apply(&[]).await;
     let copied = async |count: usize| {
         eventually("the copy to follow", async || {
             (deployment.content("origin-copy").await.len() == count).then_some(())

@@ -164,8 +164,7 @@ on_every_server!(two_imports_of_one_subject_store_it_twice);
 /// nats-server passes what is published once for each import that matches; `doctor` finds it.
 async fn two_imports_of_one_subject_store_it_twice(version: &'static str) {
     let deployment = Prepared::new().start(version, EVENTS).await;
-    let ran = deployment.tool(&["state", "apply", "--yes"]).await;
-    assert_eq!(ran.code, 0, "{ran:?}");
+    deployment.apply(&[]).await;
     let context = jetstream::new(client(&deployment, "orders").await);
     let publish = async || {
         context.publish("events.orders.1", "x".into()).await.unwrap().await.unwrap();

@@ -48,9 +48,7 @@ max_bytes = "8MiB"
 
 /// A server with that policy and nothing of it; nobody has to answer requests.
 async fn broker(version: &'static str, policy: &str) -> Deployment {
-    let prepared = Prepared::new();
-    std::fs::remove_file(prepared.files.policy().join("buckets.toml")).unwrap();
-    prepared.start_broker(version, policy).await
+    Prepared::new().without_buckets().start_broker(version, policy).await
 }
 
 async fn admin(deployment: &Deployment) -> async_nats::Client {
@@ -68,11 +66,6 @@ async fn config(client: &async_nats::Client, request: &str, body: &Value) -> Map
     answer["config"].as_object().unwrap().clone()
 }
 
-async fn apply(deployment: &Deployment, more: &[&str]) {
-    let ran = deployment.tool(&[&["state", "apply", "--yes"], more].concat()).await;
-    assert_eq!(ran.code, 0, "{ran:?}");
-}
-
 /// The policy changes; `apply` makes it so, at once or only when told that data may be lost. Gives
 /// what it refuses with.
 async fn change(deployment: &Deployment, from: &str, to: &str, loses: bool) -> String {
@@ -87,9 +80,9 @@ async fn change(deployment: &Deployment, from: &str, to: &str, loses: bool) -> S
         let again = deployment.tool(&["state", "plan"]).await;
         assert_eq!(again.out, refused.out, "it changed something");
         said = refused.err;
-        apply(deployment, &["--allow-data-loss"]).await;
+        deployment.apply(&["--allow-data-loss"]).await;
     } else {
-        apply(deployment, &[]).await;
+        deployment.apply(&[]).await;
     }
     said
 }
@@ -170,7 +163,7 @@ async fn streams_consumers_and_stores_are_created(version: &'static str) {
 on_every_server!(client_libraries_use_what_apply_made);
 async fn client_libraries_use_what_apply_made(version: &'static str) {
     let deployment = broker(version, POLICY).await;
-    apply(&deployment, &[]).await;
+    deployment.apply(&[]).await;
     let client = admin(&deployment).await;
     let js = jetstream::new(client.clone());
 
@@ -209,7 +202,7 @@ async fn client_libraries_use_what_apply_made(version: &'static str) {
 on_every_server!(a_stream_loses_nothing_without_being_told);
 async fn a_stream_loses_nothing_without_being_told(version: &'static str) {
     let deployment = broker(version, POLICY).await;
-    apply(&deployment, &[]).await;
+    deployment.apply(&[]).await;
     let client = admin(&deployment).await;
     let js = jetstream::new(client.clone());
     for number in 0..3 {
@@ -249,14 +242,14 @@ async fn a_stream_loses_nothing_without_being_told(version: &'static str) {
 
     // What somebody made unsafe by hand is made safe again.
     deployment.write_policy(POLICY);
-    apply(&deployment, &["--allow-data-loss"]).await;
+    deployment.apply(&["--allow-data-loss"]).await;
     let mut events = config(&client, "STREAM.INFO.EVENTS", &json!({})).await;
     events.insert("allow_rollup_hdrs".to_owned(), json!(true));
     events.insert("republish".to_owned(), json!({"src": ">", "dest": "copy.>"}));
     config(&client, "STREAM.UPDATE.EVENTS", &Value::Object(events)).await;
     let planned = deployment.tool(&["state", "plan"]).await;
     assert!(planned.out.contains("one message can erase all others of the stream"), "{planned:?}");
-    apply(&deployment, &[]).await;
+    deployment.apply(&[]).await;
     let events = config(&client, "STREAM.INFO.EVENTS", &json!({})).await;
     assert_ne!(events.get("allow_rollup_hdrs"), Some(&json!(true)), "{events:?}");
     assert!(events.get("republish").is_none_or(Value::is_null), "{events:?}");
@@ -265,7 +258,7 @@ async fn a_stream_loses_nothing_without_being_told(version: &'static str) {
 on_every_server!(a_consumer_that_must_be_made_anew_keeps_its_position);
 async fn a_consumer_that_must_be_made_anew_keeps_its_position(version: &'static str) {
     let deployment = broker(version, POLICY).await;
-    apply(&deployment, &[]).await;
+    deployment.apply(&[]).await;
     let client = admin(&deployment).await;
     // In place.
     change(&deployment, "\"20s\"", "\"40s\"", false).await;
@@ -277,7 +270,7 @@ async fn a_consumer_that_must_be_made_anew_keeps_its_position(version: &'static 
     let shipping = config(&client, "CONSUMER.INFO.EVENTS.shipping", &json!({})).await;
     assert_eq!(shipping["filter_subjects"], json!(["events.orders.>", "events.returns.>"]));
     deployment.write_policy(POLICY);
-    apply(&deployment, &[]).await;
+    deployment.apply(&[]).await;
     let shipping = config(&client, "CONSUMER.INFO.EVENTS.shipping", &json!({})).await;
     assert_eq!(shipping["filter_subject"], "events.orders.>", "{shipping:?}");
     let refused =
@@ -300,7 +293,7 @@ async fn a_consumer_that_must_be_made_anew_keeps_its_position(version: &'static 
     assert_eq!(shipping["deliver_policy"], "all", "{shipping:?}");
     // Deleted by its admin, it is made anew.
     client.request("$JS.API.CONSUMER.DELETE.EVENTS.shipping", "".into()).await.unwrap();
-    apply(&deployment, &[]).await;
+    deployment.apply(&[]).await;
     let shipping = config(&client, "CONSUMER.INFO.EVENTS.shipping", &json!({})).await;
     assert_eq!(shipping["ack_policy"], "all", "{shipping:?}");
 }
@@ -308,7 +301,7 @@ async fn a_consumer_that_must_be_made_anew_keeps_its_position(version: &'static 
 on_every_server!(what_is_not_declared_is_reported_and_left);
 async fn what_is_not_declared_is_reported_and_left(version: &'static str) {
     let deployment = broker(version, POLICY).await;
-    apply(&deployment, &[]).await;
+    deployment.apply(&[]).await;
     let client = admin(&deployment).await;
     for (name, subjects) in
         [("OTHER", json!(["other"])), ("OBJ_old", json!(["$O.old.C.>", "$O.old.M.>"]))]
@@ -362,12 +355,21 @@ async fn a_server_that_is_too_old_for_a_stream_is_named(version: &'static str) {
         "max_messages = 1000",
         "max_messages = 1000\nmessage_ttl = true\natomic = true\nfast_batches = true",
     );
+    let policy = policy.replace(
+        "max_ack_pending = 7",
+        "max_ack_pending = 7\npriority = \"prioritized\"\npriority_group = \"workers\"",
+    );
     let deployment = broker(version, &policy).await;
     let minor: u64 = version.split('.').nth(1).unwrap().parse().unwrap();
     let planned = deployment.tool(&["state", "plan"]).await;
     let mut missing = false;
-    for (word, since) in [("message_ttl", 11), ("atomic", 12), ("fast_batches", 14)] {
-        let line = format!("  stream WORK: `{word}` takes 2.{since} or newer\n");
+    for (what, word, since) in [
+        ("stream WORK", "message_ttl", 11),
+        ("stream WORK", "atomic", 12),
+        ("stream WORK", "fast_batches", 14),
+        ("consumer WORK/workers", "priority", 12),
+    ] {
+        let line = format!("  {what}: `{word}` takes 2.{since} or newer\n");
         assert_eq!(planned.err.contains(&line), minor < since, "{word} {planned:?}");
         missing |= minor < since;
     }

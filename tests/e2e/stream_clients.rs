@@ -33,7 +33,7 @@ pub struct Library {
     word: &'static str,
     pub steps: &'static [&'static str],
     /// What needs more than anybody is granted.
-    refused: &'static [&'static str],
+    pub refused: &'static [&'static str],
 }
 
 pub const RUST: Library = Library {

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use async_nats::jetstream::consumer::{PullConsumer, pull, push};
+use async_nats::jetstream::consumer::{PullConsumer, PushConsumer, pull, push};
 use async_nats::jetstream::{self, AckKind, object_store, stream};
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
@@ -93,10 +93,8 @@ async fn publish(deployment: &Deployment) {
 
 /// What a consumer has done, as the admin sees it; without times.
 async fn state(deployment: &Deployment, consumer: &str) -> Value {
-    let context = deployment.admin().await;
-    let consumer: PullConsumer =
-        context.get_consumer_from_stream(consumer, "EVENTS").await.unwrap();
-    let info = consumer.cached_info();
+    let stream = deployment.admin().await.get_stream("EVENTS").await.unwrap();
+    let info = stream.consumer_info(consumer).await.unwrap();
     json!({"config": serde_json::to_value(&info.config).unwrap(), "delivered": info.delivered.stream_sequence,
         "acknowledged": info.ack_floor.stream_sequence, "pending": info.num_ack_pending,
         "left": info.num_pending})
@@ -449,6 +447,230 @@ async fn a_replay_ends_with_the_right_to_it(version: &'static str) {
         (consumers().await == ["billing", "shipping"]).then_some(())
     })
     .await;
+}
+
+const PUSHED: &str = r#"
+[stream.EVENTS]
+subjects = ["events.>"]
+
+[stream.EVENTS.consumer.alerts]
+push = true
+heartbeat = "1s"
+flow_control = true
+
+[stream.EVENTS.consumer.mail]
+push = true
+group = "mailers"
+
+[service.orders]
+nkeys = ["{orders}"]
+publishes = ["events.orders.>"]
+
+[service.shipping]
+nkeys = ["{shipping}"]
+consumes = ["EVENTS/alerts", "EVENTS/mail"]
+
+[service.billing]
+nkeys = ["{billing}"]
+publishes = ["bills.>"]
+
+[service.history]
+nkeys = ["{history}"]
+replays = ["EVENTS"]
+answers = ["asked"]
+"#;
+
+/// Takes four messages of a push consumer, as a client that a group may share.
+async fn take(client: &async_nats::Client, consumer: &str) -> Vec<push::Messages> {
+    let context = jetstream::new(client.clone());
+    let pushed = async || -> PushConsumer {
+        context.get_consumer_from_stream(consumer, "EVENTS").await.unwrap()
+    };
+    let mut all = vec![pushed().await.messages().await.unwrap()];
+    if consumer == "mail" {
+        all.push(pushed().await.messages().await.unwrap());
+    }
+    all
+}
+
+/// Waits for so many messages, whichever of these takes them, and acknowledges each.
+async fn took(all: &mut [push::Messages], count: usize) {
+    for _ in 0..count {
+        let next = futures_util::future::select_all(all.iter_mut().map(|messages| messages.next()));
+        let (message, ..) = tokio::time::timeout(DEADLINE, next).await.expect("a message in time");
+        message.unwrap().unwrap().ack().await.unwrap();
+    }
+}
+
+on_every_server!(what_a_consumer_sends_goes_to_who_consumes_it_alone);
+async fn what_a_consumer_sends_goes_to_who_consumes_it_alone(version: &'static str) {
+    let deployment = Prepared::new().without_buckets().start(version, PUSHED).await;
+    deployment.apply(&[]).await;
+    let config = async |consumer: &str| {
+        let context = deployment.admin().await;
+        let found: PushConsumer =
+            context.get_consumer_from_stream(consumer, "EVENTS").await.unwrap();
+        (found.cached_info().config.deliver_subject.clone().unwrap(), found.cached_info().clone())
+    };
+    let (alerts, _) = config("alerts").await;
+    let (mail, _) = config("mail").await;
+    assert!(alerts.starts_with("_INBOX.$push.EVENTS.alerts."), "{alerts}");
+    let (shipping, mut refused) =
+        operations::connect(deployment.url(), &deployment.service("shipping")).await.unwrap();
+    let (mut of_alerts, mut of_mail) =
+        (take(&shipping, "alerts").await, take(&shipping, "mail").await);
+    publish(&deployment).await;
+    took(&mut of_alerts, 4).await;
+    // One message for each, whoever of the group takes it.
+    took(&mut of_mail, 4).await;
+    is_done(&deployment, "alerts").await;
+    is_done(&deployment, "mail").await;
+    assert!(refused.try_recv().is_err());
+    assert_eq!(deployment.violations(), [] as [Violation; 0]);
+
+    // Who knows everything about it, and may replay and answer, hears nothing of it.
+    for service in ["history", "billing"] {
+        let mut raw = Raw::login(&deployment, &deployment.service(service)).await;
+        for subject in [
+            alerts.as_str(),
+            "_INBOX.$push.EVENTS.alerts.>",
+            "_INBOX.$push.>",
+            "_INBOX.>",
+            mail.as_str(),
+        ] {
+            let said = raw.subscribe(subject).await.map(|_| ());
+            let error = format!("Permissions Violation for Subscription to \"{subject}\"");
+            assert_eq!(said, Err(error), "{service}");
+        }
+        let error = "Permissions Violation for Subscription to \"{}\" using queue \"mailers\"";
+        let said = raw.subscribe_in(&mail, "mailers").await;
+        assert_eq!(said, Err(error.replace("{}", &mail)), "{service}");
+        for subject in ["$JS.API.CONSUMER.INFO.EVENTS.alerts", "$JS.FC.EVENTS.alerts.1"] {
+            let said = raw.publish(subject, b"").await;
+            let error = format!("Permissions Violation for Publish to \"{subject}\"");
+            assert_eq!(said, Err(error), "{service}");
+        }
+    }
+    eventually("the refused subscriptions in the log", async || {
+        let violations = deployment.violations();
+        violations.iter().any(|v| v.service == "billing" && v.act.contains(&alerts)).then_some(())
+    })
+    .await;
+
+    // The consumer moves, with its position; who had it hears no more, and knows no more.
+    deployment.write_policy(
+        &PUSHED
+            .replace(
+                "consumes = [\"EVENTS/alerts\", \"EVENTS/mail\"]",
+                "consumes = [\"EVENTS/mail\"]",
+            )
+            .replace("publishes = [\"bills.>\"]", "consumes = [\"EVENTS/alerts\"]"),
+    );
+    let (billing, _) = eventually("billing to be let in as who consumes it", async || {
+        let billing = operations::connect(deployment.url(), &deployment.service("billing")).await;
+        let (client, refused) = billing.ok()?;
+        let asked = client.request("$JS.API.CONSUMER.INFO.EVENTS.alerts", "".into());
+        tokio::time::timeout(DEADLINE / 10, asked).await.ok()?.ok()?;
+        Some((client, refused))
+    })
+    .await;
+    let mut raw = Raw::login(&deployment, &deployment.service("shipping")).await;
+    let error = format!("Permissions Violation for Subscription to \"{alerts}\"");
+    assert_eq!(raw.subscribe(&alerts).await.map(|_| ()), Err(error));
+    let mut of_billing = take(&billing, "alerts").await;
+    publish(&deployment).await;
+    took(&mut of_billing, 4).await;
+    let planned = deployment.tool(&["state", "plan"]).await;
+    assert!(
+        planned.out.contains("others may know where it delivers, and could send there"),
+        "{planned:?}"
+    );
+    assert!(!planned.out.contains(&alerts), "no secret is shown: {planned:?}");
+    let refused = deployment.tool(&["state", "apply", "--yes"]).await;
+    let said = "error: consumer EVENTS/alerts: somebody listens to it, and nats-server changes \
+                where a push consumer delivers only while nobody does: stop its clients, apply \
+                again, and start them\n";
+    assert_eq!((refused.code, refused.err.contains(said)), (1, true), "{refused:?}");
+    drop(of_billing);
+    eventually("the subject to change", async || {
+        (deployment.tool(&["state", "apply", "--yes"]).await.code == 0).then_some(())
+    })
+    .await;
+    let (now, info) = config("alerts").await;
+    assert_ne!(now, alerts);
+    assert_eq!(info.ack_floor.stream_sequence, 8, "its position stays");
+    let mut of_billing = take(&billing, "alerts").await;
+    publish(&deployment).await;
+    took(&mut of_billing, 4).await;
+    let again = deployment.tool(&["state", "plan"]).await;
+    assert_eq!(again.code, 0, "{again:?}");
+}
+
+const PRIORITY: &str = r#"
+[stream.EVENTS]
+subjects = ["events.>"]
+
+[stream.EVENTS.consumer.jobs]
+priority = "pinned_client"
+priority_group = "sixteen-letters-"
+priority_timeout = "2m"
+deliver = "by_start_sequence"
+start_sequence = 3
+
+[service.orders]
+nkeys = ["{orders}"]
+publishes = ["events.orders.>"]
+
+[service.shipping]
+nkeys = ["{shipping}"]
+consumes = ["EVENTS/jobs"]
+"#;
+
+on_every_server!(one_client_of_a_priority_group_is_pinned_and_stays_so);
+async fn one_client_of_a_priority_group_is_pinned_and_stays_so(version: &'static str) {
+    if version.starts_with("2.10.") {
+        return; // It knows no priority groups; `state plan` says so.
+    }
+    let deployment = Prepared::new().without_buckets().start(version, PRIORITY).await;
+    deployment.apply(&[]).await;
+    publish(&deployment).await;
+    let mut raw = Raw::login(&deployment, &deployment.service("shipping")).await;
+    raw.subscribe("_INBOX.shipping.>").await.unwrap();
+    let next = "$JS.API.CONSUMER.MSG.NEXT.EVENTS.jobs";
+    let ask = br#"{"batch":1,"group":"sixteen-letters-"}"#;
+    raw.publish_with(next, "_INBOX.shipping.1", "", ask).await.unwrap();
+    let first = raw.message().await;
+    assert_eq!(first.payload, b"3");
+    let pinned = async || {
+        let client = deployment.admin().await.client();
+        let asked = client.request("$JS.API.CONSUMER.INFO.EVENTS.jobs", "".into()).await;
+        let info: Value = serde_json::from_slice(&asked.unwrap().payload).unwrap();
+        info["priority_groups"][0]["pinned_client_id"].clone()
+    };
+    let id = pinned().await;
+    assert!(id.is_string(), "{id}");
+    // Nobody unpins it, whoever uses the consumer.
+    for service in ["shipping", "orders"] {
+        let mut raw = Raw::login(&deployment, &deployment.service(service)).await;
+        let unpin = "$JS.API.CONSUMER.UNPIN.EVENTS.jobs";
+        let said = raw.publish(unpin, br#"{"group":"sixteen-letters-"}"#).await;
+        assert_eq!(said, Err(format!("Permissions Violation for Publish to \"{unpin}\"")));
+    }
+    assert_eq!(pinned().await, id);
+    // All of it but its start is changed in place.
+    let changed = PRIORITY
+        .replace("pinned_client", "overflow")
+        .replace("priority_timeout = \"2m\"\n", "")
+        .replace("sixteen-letters-", "workers");
+    for policy in [changed.as_str(), PRIORITY] {
+        deployment.write_policy(policy);
+        deployment.apply(&[]).await;
+        assert_eq!(deployment.tool(&["state", "plan"]).await.code, 0);
+    }
+    deployment.write_policy(&PRIORITY.replace("start_sequence = 3", "start_sequence = 2"));
+    let planned = deployment.tool(&["state", "plan"]).await;
+    let line = "  ! start_sequence  3 -> 2  CANNOT BE CHANGED\n";
+    assert!(planned.out.contains(line), "{planned:?}");
 }
 
 async fn create_store(deployment: &Deployment) {

@@ -133,6 +133,16 @@ fn describe_stream(stream: &Stream) -> String {
             consumer.inactive,
             consumer.shared,
         );
+        let start = (consumer.start_sequence, consumer.start_time);
+        if start != (None, None) {
+            let _ = writeln!(text, "    from {start:?}");
+        }
+        if let Some(push) = &consumer.push {
+            let _ = writeln!(text, "    {push:?}");
+        }
+        if let Some(priority) = &consumer.priority {
+            let _ = writeln!(text, "    {priority:?}");
+        }
     }
     text
 }

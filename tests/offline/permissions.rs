@@ -8,7 +8,7 @@ use solewriter_core::grant::{AuditStreams, Defaults, Grant, Side, never_granted}
 use solewriter_core::policy::model::{Access, ConsumerName, FoundName, Policy, StreamName, Way};
 use solewriter_core::policy::validate::{validate, validate_for};
 use solewriter_types::kv_operation::{
-    READING_STORES, consuming, durable_create, replaying, writing_store,
+    Needed, READING_STORES, consuming, durable_create, replaying, taking, writing_store,
 };
 use solewriter_types::subject::Pattern;
 
@@ -243,7 +243,8 @@ fn hostile_policy() -> impl Strategy<Value = String> {
             rules
         },
     );
-    (proptest::collection::vec(rules, 1..4), any::<bool>()).prop_map(|(services, filtered)| {
+    let services = proptest::collection::vec(rules, 1..4);
+    (services, any::<bool>(), any::<bool>()).prop_map(|(services, filtered, pushed)| {
         let mut text = String::from("[bucket.a]\n");
         text.push_str("[store.a]\n[store.KV_b]\n");
         for (stream, consumers) in CONSUMERS {
@@ -252,7 +253,7 @@ fn hostile_policy() -> impl Strategy<Value = String> {
                 text.push_str(&format!("[stream.{stream}.consumer.{consumer}]\n"));
                 // Of two, a service makes the second.
                 if consumer == consumers[0] {
-                    text.push_str("shared = \"test\"\n");
+                    text.push_str(&format!("shared = \"test\"\npush = {pushed}\n"));
                 } else {
                     text.push_str("made_by = \"service\"\n");
                     if filtered {
@@ -310,7 +311,16 @@ proptest! {
                     prop_assert!(of_store || never.is_none(), "{never:?} {subject}\n{text}");
                     prop_assert!(!subject.starts_with_wildcard(), "{}\n{}", subject, &text);
                     if side == Side::Subscribe && subject.first_token() == "_INBOX" {
-                        prop_assert_eq!(subject.as_str(), format!("_INBOX.{}.>", service.name));
+                        let own = format!("_INBOX.{}.>", service.name);
+                        let listens = service.rules.iter().any(|rule| match &rule.access {
+                            Access::Consumes(consumed) if consumed.way == Way::Listens => {
+                                let name = &consumed.name;
+                                let (stream, consumer) = (name.stream(), name.consumer());
+                                subject.as_str() == format!("_INBOX.$push.{stream}.{consumer}.*")
+                            }
+                            _ => false,
+                        });
+                        prop_assert!(subject.as_str() == own || listens, "{subject}\n{text}");
                     }
                 }
             }
@@ -441,13 +451,24 @@ proptest! {
                         rest.and_then(|rest| rest.strip_prefix("CREATE"))
                             .is_some_and(|rest| rest.starts_with(&made))
                     };
+                    let listens = own == Some(&Way::Listens);
                     let own = own.is_some();
-                    let used = consuming(stream, consumer).map(|(_, s)| Pattern::parse(&s).unwrap());
+                    let patterns = |needed: Vec<Needed>| -> Vec<Pattern> {
+                        needed.iter().map(|(_, s)| Pattern::parse(s).unwrap()).collect()
+                    };
+                    let pulls = patterns(consuming(stream, consumer).to_vec());
+                    let used = if listens {
+                        patterns(taking(stream, consumer).to_vec())
+                    } else {
+                        pulls.clone()
+                    };
                     for way in ways_to(stream, consumer) {
                         let using = used.iter().any(|used| used.matches_wire(&way));
                         let flow = way.starts_with("$JS.FC.");
                         let taken = takes(&grant, &way);
-                        let own_ways = using || flow || makes && made(&way);
+                        // Who replays the stream, too, may ask a push consumer in vain.
+                        let in_vain = listens && pulls.iter().any(|p| p.matches_wire(&way));
+                        let own_ways = using || in_vain || flow || makes && made(&way);
                         prop_assert!(!taken || own && own_ways, "{} {way}\n{text}", service.name);
                         prop_assert!(taken || !own || !using, "{} lacks {way}\n{text}", service.name);
                     }

@@ -221,13 +221,40 @@ pub fn writing_store(store: &str) -> [Needed; 3] {
 /// older form are numbers, so no name may be a number.
 #[must_use]
 pub fn consuming(stream: &str, consumer: &str) -> [Needed; 4] {
+    let [info, old, new] = told_of(stream, consumer);
+    let next = format!("{API}CONSUMER.MSG.NEXT.{stream}.{consumer}");
+    [info, ("ask for the next messages", next), old, new]
+}
+
+/// What a client publishes to when a durable push consumer that exists sends it messages.
+#[must_use]
+pub fn taking(stream: &str, consumer: &str) -> [Needed; 5] {
+    const FLOW_CONTROL: &str = "flow control of the consumer";
+    let [info, old, new] = told_of(stream, consumer);
+    let flow = |form: &str| (FLOW_CONTROL, format!("{FLOW}{form}{stream}.{consumer}.*"));
+    [info, old, new, flow(""), flow("*.*.")]
+}
+
+/// What every user of a durable consumer publishes to.
+fn told_of(stream: &str, consumer: &str) -> [Needed; 3] {
     [
         ("check the consumer", format!("{API}CONSUMER.INFO.{stream}.{consumer}")),
-        ("ask for the next messages", format!("{API}CONSUMER.MSG.NEXT.{stream}.{consumer}")),
         ("acknowledge", format!("$JS.ACK.{stream}.{consumer}.>")),
         ("acknowledge", format!("$JS.ACK.*.*.{stream}.{consumer}.>")),
     ]
 }
+
+/// Where a declared push consumer delivers, but for the last token, which `state apply` makes up.
+///
+/// It is among the inboxes, because these alone pass from the streams' account to the services'. It
+/// is in no service's inbox: a service's name has no `$`. So the right to hear it comes and goes
+/// with `consumes`, and a consumer that moves to another service stays as it is.
+#[must_use]
+pub fn pushed_to(stream: &str, consumer: &str) -> String {
+    format!("{PUSHED}{stream}.{consumer}")
+}
+
+const PUSHED: &str = "_INBOX.$push.";
 
 /// What services of the services framework are asked, and for what. `SCHEMA` is a
 /// question of older versions of nats.go.

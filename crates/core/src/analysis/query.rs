@@ -269,6 +269,10 @@ impl Question {
             (Find, Target::Found(name)) => {
                 FoundName::parse(name).ok().map(|name| Self::Find(Some(name)))
             }
+            // What a declared push consumer delivers to.
+            (Subscribe, target @ Target::Stream { .. }) => {
+                Self::consumer_of(target).map(Self::Consume)
+            }
             (Subscribe, Target::Found(name)) => FoundName::parse(name).ok().map(Self::Found),
             _ => None,
         }
@@ -489,9 +493,16 @@ pub fn may(grant: &Grant, question: &Question) -> Answer {
         }
         Question::ReadStore(store) => by_rule(Access::ReadsStore(store.clone()), ".$O."),
         Question::Consume(consumer) => {
-            // Whoever makes it, what it comes to begins with this.
-            let consumed = Consumed { name: consumer.clone(), way: Way::Pulls };
-            by_rule(Access::Consumes(consumed), ".MSG.NEXT.")
+            let own = grant.rules().iter().find_map(|rule| match &rule.access {
+                Access::Consumes(own) if own.name == *consumer => Some(&own.way),
+                _ => None,
+            });
+            let (way, telling) = match own {
+                Some(Way::Listens) => (Way::Listens, ".CONSUMER.INFO."),
+                // Whoever makes it, what it comes to begins with this.
+                _ => (Way::Pulls, ".MSG.NEXT."),
+            };
+            by_rule(Access::Consumes(Consumed { name: consumer.clone(), way }), telling)
         }
         // As patterns, each form holds subjects that are the other form of another consumer's.
         Question::Ack(consumer) => {

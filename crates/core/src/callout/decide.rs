@@ -529,7 +529,7 @@ fn has_large_rules(service: &Service) -> bool {
         Access::Consumes(Consumed { name, way }) => {
             let filter = match way {
                 Way::Makes(Some(filter)) => filter.as_str().len(),
-                Way::Pulls | Way::Makes(None) => 0,
+                Way::Pulls | Way::Listens | Way::Makes(None) => 0,
             };
             name.stream().as_str().len() + name.consumer().as_str().len() + filter
         }

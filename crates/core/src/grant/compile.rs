@@ -445,7 +445,13 @@ impl Builder<'_> {
     /// another one.
     fn consume(&mut self, index: usize, consumed: &Consumed) -> Result<(), GrantError> {
         let (stream, name) = (consumed.name.stream().as_str(), consumed.name.consumer().as_str());
-        self.publish_all(index, kv_operation::consuming(stream, name))?;
+        if consumed.way == Way::Listens {
+            self.publish_all(index, kv_operation::taking(stream, name))?;
+            let sent = format!("{}.*", kv_operation::pushed_to(stream, name));
+            self.subscribe(index, "take messages", &sent)?;
+        } else {
+            self.publish_all(index, kv_operation::consuming(stream, name))?;
+        }
         if let Way::Makes(filter) = &consumed.way {
             let filter = filter.as_ref().map(Pattern::as_str);
             self.publish_all(index, kv_operation::making(stream, name, filter))?;
@@ -466,7 +472,7 @@ impl Builder<'_> {
             let (stream, durable) = (stream.as_str(), durable.as_str());
             let reach = match self.own.get(&(stream, durable)) {
                 None => kv_operation::Reach::Anothers,
-                Some(Way::Pulls) => kv_operation::Reach::Used,
+                Some(Way::Pulls | Way::Listens) => kv_operation::Reach::Used,
                 Some(Way::Makes(_)) => kv_operation::Reach::Made,
             };
             self.denied.extend(kv_operation::reaching(stream, durable, reach));
@@ -575,6 +581,17 @@ impl Builder<'_> {
         needed.iter().any(|(_, needed)| needed == subject)
     }
 
+    /// What the one consumer delivers to that the rule says the service listens to.
+    fn listens(&self, rule: usize, subject: &str) -> bool {
+        match self.service.rules.get(rule).map(|rule| &rule.access) {
+            Some(Access::Consumes(Consumed { name, way: Way::Listens })) => {
+                let (stream, consumer) = (name.stream().as_str(), name.consumer().as_str());
+                subject == format!("{}.*", kv_operation::pushed_to(stream, consumer))
+            }
+            _ => false,
+        }
+    }
+
     /// The creation of the one consumer that the rule says the service makes, by the API of old
     /// libraries, where the body may choose the filter.
     fn is_of_own_consumer(&self, rule: usize, subject: &str) -> bool {
@@ -609,6 +626,7 @@ impl Builder<'_> {
         } else if side == Side::Subscribe
             && pattern.first_token() == "_INBOX"
             && subject.strip_prefix(&own_inbox).is_none_or(|rest| !rest.starts_with('.'))
+            && !self.listens(rule, subject)
         {
             Some("_INBOX.>")
         } else {

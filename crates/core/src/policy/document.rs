@@ -171,6 +171,24 @@ pub struct ConsumerEntry {
     pub shared: Option<Spanned<String>>,
     /// `made_by`.
     pub made_by: Option<Spanned<String>>,
+    /// `start_sequence`.
+    pub start_sequence: Option<Spanned<i64>>,
+    /// `start_time`, in seconds since the Unix epoch.
+    pub start_time: Option<Spanned<i64>>,
+    /// `push`.
+    pub push: Option<Spanned<bool>>,
+    /// `group`.
+    pub group: Option<Spanned<String>>,
+    /// `heartbeat`.
+    pub heartbeat: Option<Spanned<Duration>>,
+    /// `flow_control`.
+    pub flow_control: Option<Spanned<bool>>,
+    /// `priority`.
+    pub priority: Option<Spanned<String>>,
+    /// `priority_group`.
+    pub priority_group: Option<Spanned<String>>,
+    /// `priority_timeout`.
+    pub priority_timeout: Option<Spanned<Duration>>,
 }
 
 /// `[store.NAME]`.
@@ -422,6 +440,15 @@ fn consumer(name: Spanned<String>, mut table: Table<'_>) -> ConsumerEntry {
         inactive: table.duration("inactive"),
         shared: table.string("shared"),
         made_by: table.string("made_by"),
+        start_sequence: table.integer("start_sequence", 1..=i64::MAX),
+        start_time: time(&mut table, "start_time"),
+        push: table.boolean("push"),
+        group: table.string("group"),
+        heartbeat: table.duration("heartbeat"),
+        flow_control: table.boolean("flow_control"),
+        priority: table.string("priority"),
+        priority_group: table.string("priority_group"),
+        priority_timeout: table.duration("priority_timeout"),
     };
     table.finish();
     entry

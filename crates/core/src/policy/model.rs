@@ -269,6 +269,8 @@ pub enum Way {
     Pulls,
     /// The same, and its client makes the consumer, with this filter; `None` for all of the stream.
     Makes(Option<Pattern>),
+    /// It listens to what a consumer sends that `state apply` makes.
+    Listens,
 }
 
 /// A declared consumer that a service uses, and how.
@@ -285,6 +287,7 @@ impl fmt::Display for Consumed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.way {
             Way::Pulls => write!(f, "{}", self.name),
+            Way::Listens => write!(f, "{}, which sends its messages", self.name),
             Way::Makes(None) => write!(f, "{}, which it makes", self.name),
             Way::Makes(Some(filter)) => write!(f, "{}, which it makes of {filter}", self.name),
         }
@@ -728,9 +731,23 @@ pub enum Deliver {
     New,
     /// With the last message of each subject.
     LastPerSubject,
+    /// At a message's number.
+    ByStartSequence,
+    /// At the first message from a time on.
+    ByStartTime,
 }
 
 impl Deliver {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::All,
+        Self::Last,
+        Self::New,
+        Self::LastPerSubject,
+        Self::ByStartSequence,
+        Self::ByStartTime,
+    ];
+
     /// The name that policy files and JetStream use.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -739,6 +756,8 @@ impl Deliver {
             Self::Last => "last",
             Self::New => "new",
             Self::LastPerSubject => "last_per_subject",
+            Self::ByStartSequence => "by_start_sequence",
+            Self::ByStartTime => "by_start_time",
         }
     }
 }
@@ -783,7 +802,65 @@ impl MadeBy {
     }
 }
 
-/// A declared durable pull consumer of a stream.
+/// Which of the clients of a pull consumer gets messages, when several ask (ADR-42).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PriorityPolicy {
+    /// One that says how many messages have to wait first.
+    Overflow,
+    /// One alone, until it is gone.
+    PinnedClient,
+    /// Those with the lowest number that they give themselves.
+    Prioritized,
+}
+
+impl PriorityPolicy {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Overflow, Self::PinnedClient, Self::Prioritized];
+
+    /// The name that policy files and JetStream use.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Overflow => "overflow",
+            Self::PinnedClient => "pinned_client",
+            Self::Prioritized => "prioritized",
+        }
+    }
+
+    /// The first nats-server that has it: major and minor version.
+    #[must_use]
+    pub fn since(self) -> (u64, u64) {
+        match self {
+            Self::Overflow | Self::PinnedClient => (2, 11),
+            Self::Prioritized => (2, 12),
+        }
+    }
+}
+
+/// The priority group of a pull consumer. JetStream takes one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Priority {
+    /// Who gets messages.
+    pub policy: PriorityPolicy,
+    /// The name of the group, which every client gives when it asks.
+    pub group: String,
+    /// After what time of silence a pinned client is gone (`priority_timeout`); `None` for the
+    /// server's.
+    pub timeout: Option<Duration>,
+}
+
+/// How a push consumer sends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Push {
+    /// The queue group that shares the messages (`deliver_group`); `None` for each to all who listen.
+    pub group: Option<String>,
+    /// How often it says that it is there when it sends nothing (`idle_heartbeat`).
+    pub heartbeat: Option<Duration>,
+    /// Whether it waits for who is slow (`flow_control`).
+    pub flow_control: bool,
+}
+
+/// A declared durable consumer of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Consumer {
     /// Its name.
@@ -804,6 +881,10 @@ pub struct Consumer {
     pub max_ack_pending: Option<u32>,
     /// Where it begins.
     pub deliver: Deliver,
+    /// The number, for [`Deliver::ByStartSequence`].
+    pub start_sequence: Option<u64>,
+    /// The time in seconds since the Unix epoch, for [`Deliver::ByStartTime`].
+    pub start_time: Option<i64>,
     /// How fast it delivers.
     pub replay: Replay,
     /// After what time without use the server deletes it (`inactive_threshold`); `None` for never.
@@ -812,6 +893,10 @@ pub struct Consumer {
     pub shared: Option<String>,
     /// Who makes it.
     pub made_by: MadeBy,
+    /// How it sends its messages; `None` when clients ask for them.
+    pub push: Option<Push>,
+    /// Its priority group, if it has one.
+    pub priority: Option<Priority>,
     /// Where its table stands.
     pub at: Location,
 }
@@ -821,6 +906,7 @@ impl Consumer {
     #[must_use]
     pub fn way(&self) -> Way {
         match self.made_by {
+            MadeBy::Apply if self.push.is_some() => Way::Listens,
             MadeBy::Apply => Way::Pulls,
             MadeBy::Service => Way::Makes(self.filter.first().cloned()),
         }
@@ -953,6 +1039,20 @@ impl Policy {
                 _ => false,
             })
         })
+    }
+
+    /// The names of the services that consume a consumer of a stream, in order, with commas.
+    #[must_use]
+    pub fn users(&self, stream: &str, consumer: &str) -> String {
+        let uses = |access: &Access| match access {
+            Access::Consumes(Consumed { name, .. }) => {
+                name.stream().as_str() == stream && name.consumer().as_str() == consumer
+            }
+            _ => false,
+        };
+        let mut names: Vec<&str> = self.rules(uses).map(|(service, _)| &*service.name).collect();
+        names.dedup();
+        names.join(", ")
     }
 
     /// Every declared object store, sorted by name.

@@ -20,6 +20,7 @@ mod bucket;
 mod consumer;
 mod covered;
 mod draft;
+mod durable;
 mod found;
 mod names;
 mod naming;

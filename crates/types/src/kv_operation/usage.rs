@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{API, Api, FLOW, Form, KV, Operation, READING, STORE_STREAM, STREAM, WRITING};
+use super::{API, Api, FLOW, Form, KV, Operation, PUSHED, READING, STORE_STREAM, STREAM, WRITING};
 use crate::keyspace::{BucketName, Keyspace};
 
 const ACK: &str = "$JS.ACK.";
@@ -142,6 +142,12 @@ impl Target {
         (!name.is_empty()).then(|| Self::Found(name.to_owned()))
     }
 
+    /// Of what a declared push consumer delivers to: see [`super::pushed_to`].
+    fn of_push(subject: &str) -> Option<Self> {
+        let mut tokens = subject.strip_prefix(PUSHED)?.split('.');
+        Self::stream(tokens.next()?, tokens.next(), None)
+    }
+
     /// Of flow control: see [`super::flow_control`].
     fn of_flow(subject: &str) -> Option<Self> {
         let tokens: Vec<&str> = subject.strip_prefix(FLOW)?.splitn(6, '.').collect();
@@ -184,7 +190,8 @@ impl Usage {
         match act {
             Act::Reply => plain(Operation::Reply, kept.or_else(|| Target::of_ack(subject))),
             Act::Subscribe => {
-                plain(Operation::Subscribe, kept.or_else(|| Target::of_discovery(subject)))
+                let kept = kept.or_else(|| Target::of_discovery(subject));
+                plain(Operation::Subscribe, kept.or_else(|| Target::of_push(subject)))
             }
             Act::Publish => {
                 if kept.is_some() {
@@ -306,6 +313,15 @@ mod tests {
     fn usage(act: Act, subject: &str) -> String {
         let Usage { operation, target } = Usage::of(act, subject);
         target.map_or_else(|| operation.to_string(), |target| format!("{operation} {target}"))
+    }
+
+    #[test]
+    fn what_a_push_consumer_delivers_to_tells_the_consumer() {
+        for sent in ["_INBOX.$push.EVENTS.alerts.0123", "_INBOX.$push.EVENTS.alerts.*"] {
+            assert_eq!(usage(Act::Subscribe, sent), "subscribe EVENTS/alerts");
+            assert_eq!(usage(Act::Publish, sent), "publish");
+        }
+        assert_eq!(usage(Act::Subscribe, "_INBOX.$push."), "subscribe");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::settings::shown;
 use crate::diagnostics::{Collector, Problem, Span, Spanned};
+use crate::policy::model::StreamName;
 use solewriter_types::audit_event::PRODUCER;
 
 /// The longest service name. It is one token of its inbox, and part of its user name.
@@ -47,6 +48,21 @@ pub fn check_name(what: &str, name: &Spanned<String>, problems: &Collector) {
             .at(&name.span, "")
             .help(format!("use 1 to {MAX_NAME_CHARS} letters, digits, `_` and `-`")),
     );
+}
+
+/// A name of a stream or consumer that nothing else can be taken for.
+pub fn stream_name(what: &str, name: &Spanned<String>, problems: &Collector) -> Option<StreamName> {
+    let text = name.value.as_str();
+    let reason = match StreamName::parse(text).and_then(StreamName::acknowledged) {
+        Err(error) => error,
+        Ok(name) => return Some(name),
+    };
+    problems.push(
+        Problem::error("bad-name", format!("`{}` cannot name a {what}: {reason}", shown(text)))
+            .at(&name.span, "")
+            .help("use 1 to 64 letters, digits, `_` and `-`, and at least one letter"),
+    );
+    None
 }
 
 /// Reports all but the first table of a kind that a policy has once.

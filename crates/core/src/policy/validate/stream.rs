@@ -1,31 +1,24 @@
 //! Declared streams with their consumers, and whether what services do with them is safe.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::time::Duration;
 
 use super::draft::Draft;
-use super::names::defined_twice;
+use super::durable::{self, MAX_STEPS, too_entangled};
+use super::names::{defined_twice, stream_name};
 use super::settings::{Durables, OfStream, Place, choice, shown};
 use super::times::{LEAST_WINDOW, check_least, window};
-use crate::diagnostics::toml::{nearest, parse_duration};
+use crate::diagnostics::toml::nearest;
 use crate::diagnostics::{Collector, MAX_PROBLEMS, Problem, Span, Spanned};
 use crate::grant::{self, AuditStreams};
 use crate::policy::document::{ConsumerEntry, StreamEntry};
 use crate::policy::model::{
-    Access, Ack, Consumer, Deliver, Discard, Feature, Location, MadeBy, Replay, Retention, Storage,
-    Stream, StreamName,
+    Access, Consumer, Discard, Feature, Location, Retention, Storage, Stream, StreamName,
 };
 use solewriter_types::subject::Pattern;
 use solewriter_types::subject::tree::PatternTree;
 
-/// The longest search for subjects that two have, in pairs of places.
-const MAX_STEPS: usize = 20_000_000;
-
 /// The largest `max_msg_size` that a stream's configuration can say.
 const LARGEST_MESSAGE: u64 = i32::MAX as u64;
-
-/// What nats-server takes as `ack_wait` when there is none.
-const USUAL_ACK_WAIT: Duration = Duration::from_secs(30);
 
 /// A declared stream, and where it says what.
 pub struct Declaration {
@@ -59,7 +52,7 @@ pub fn check(
     let mut names: HashMap<StreamName, Span> = HashMap::new();
     let mut streams = Vec::new();
     for entry in entries {
-        let Some(name) = name("stream", &entry.name, problems) else { continue };
+        let Some(name) = stream_name("stream", &entry.name, problems) else { continue };
         if [audit.events(), audit.services()].contains(&name.as_str()) {
             problems.push(
                 Problem::error("reserved-name", format!("`{name}` is an audit stream"))
@@ -102,21 +95,6 @@ pub fn durables(streams: &[Declaration]) -> Durables {
         ways: stream.consumers.iter().map(|c| (c.name.clone(), c.way())).collect(),
     };
     streams.iter().map(|d| (d.stream.name.clone(), of(&d.stream))).collect()
-}
-
-/// A name of a stream or consumer that nothing else can be taken for.
-fn name(what: &str, name: &Spanned<String>, problems: &Collector) -> Option<StreamName> {
-    let text = name.value.as_str();
-    let reason = match StreamName::parse(text).and_then(StreamName::acknowledged) {
-        Err(error) => error,
-        Ok(name) => return Some(name),
-    };
-    problems.push(
-        Problem::error("bad-name", format!("`{}` cannot name a {what}: {reason}", shown(text)))
-            .at(&name.span, "")
-            .help("use 1 to 64 letters, digits, `_` and `-`, and at least one letter"),
-    );
-    None
 }
 
 fn stream(name: StreamName, entry: StreamEntry, problems: &Collector) -> Declaration {
@@ -178,7 +156,7 @@ fn stream(name: StreamName, entry: StreamEntry, problems: &Collector) -> Declara
         at: Location::from(&entry.name.span),
     };
     check_counters(&stream, &entry, problems);
-    let mut consumers = consumers(&stream, &entry.consumers, problems);
+    let mut consumers = durable::read(&stream, &entry.consumers, problems);
     consumers.sort_by(|a, b| a.name.cmp(&b.name));
     stream.consumers = consumers;
     Declaration { stream, entry, subjects: places }
@@ -279,303 +257,6 @@ fn writers(entry: &StreamEntry, problems: &Collector) -> Option<String> {
     (many == "many").then(|| reason.map(|reason| reason.value.clone()).unwrap_or_default())
 }
 
-fn consumers(stream: &Stream, entries: &[ConsumerEntry], problems: &Collector) -> Vec<Consumer> {
-    let mut consumers = Vec::new();
-    let mut filters: Vec<(Pattern, usize, &Span)> = Vec::new();
-    for entry in entries {
-        let Some(name) = name("consumer", &entry.name, problems) else { continue };
-        let consumer = consumer(stream, name, entry, problems);
-        let places = entry.filter.iter().flat_map(|list| &list.value).map(|f| &f.span);
-        // A filter with a problem has no place in the list, and then nothing is compared.
-        if entry.filter.as_ref().map_or(0, |list| list.value.len()) == consumer.filter.len() {
-            let index = consumers.len();
-            filters.extend(consumer.filter.iter().cloned().zip(places).map(|(f, s)| (f, index, s)));
-            if consumer.filter.is_empty() {
-                let all = stream.subjects.iter().cloned();
-                filters.extend(all.map(|subject| (subject, index, &entry.name.span)));
-            }
-        }
-        consumers.push(consumer);
-    }
-    let mut tree = PatternTree::new();
-    for (i, (filter, ..)) in filters.iter().enumerate() {
-        tree.insert(filter, i, i);
-    }
-    let mut said: BTreeSet<(usize, usize)> = BTreeSet::new();
-    let Ok(conflicts) = tree.conflicts(MAX_PROBLEMS, &mut { MAX_STEPS }) else {
-        problems.push(too_entangled(&format!("the filters of stream `{}`", stream.name)));
-        return consumers;
-    };
-    for (a, b) in conflicts {
-        let (Some((a, one, at)), Some((b, two, also))) =
-            (filters.get(a.max(b)), filters.get(a.min(b)))
-        else {
-            continue;
-        };
-        let witness = a.overlap(b).map(|s| s.to_string()).unwrap_or_default();
-        let name = |i: &usize| consumers.get(*i).map(|c| c.name.to_string()).unwrap_or_default();
-        if one == two {
-            problems.push(
-                Problem::error(
-                    "overlapping-filters",
-                    format!("two filters of consumer `{}` have `{witness}`", name(one)),
-                )
-                .at(at, "again here")
-                .also(also, "first here")
-                .help("nats-server refuses that; remove one of the two, or narrow it"),
-            );
-        } else if stream.retention == Retention::WorkQueue && said.insert((*one, *two)) {
-            problems.push(
-                Problem::error(
-                    "shared-work",
-                    format!(
-                        "consumers `{}` and `{}` would both take `{witness}`",
-                        name(two),
-                        name(one)
-                    ),
-                )
-                .at(at, format!("`{}` takes it here", name(one)))
-                .also(also, format!("`{}` takes it here", name(two)))
-                .help(
-                    "in a work queue each message is for one consumer: give each its own `filter`, \
-                       or let several instances use one consumer",
-                ),
-            );
-        }
-    }
-    consumers
-}
-
-fn consumer(
-    stream: &Stream,
-    name: StreamName,
-    entry: &ConsumerEntry,
-    problems: &Collector,
-) -> Consumer {
-    let filter: Vec<Pattern> = entry
-        .filter
-        .iter()
-        .flat_map(|list| &list.value)
-        .filter_map(|filter| self::filter(stream, filter, problems))
-        .collect();
-    if let Some(list) = entry.filter.as_ref().filter(|list| list.value.is_empty()) {
-        problems.push(
-            Problem::error("no-subjects", format!("`filter` of consumer `{name}` is empty"))
-                .at(&list.span, "")
-                .help("leave `filter` out for all of the stream"),
-        );
-    }
-    let acks = [Ack::Explicit, Ack::All, Ack::None];
-    let ack =
-        choice("ack", entry.ack.as_ref(), acks, Ack::as_str, problems).unwrap_or(Ack::Explicit);
-    let begins = [Deliver::All, Deliver::Last, Deliver::New, Deliver::LastPerSubject];
-    let deliver = choice("deliver", entry.deliver.as_ref(), begins, Deliver::as_str, problems)
-        .unwrap_or(Deliver::All);
-    let replays = [Replay::Instant, Replay::Original];
-    let replay = choice("replay", entry.replay.as_ref(), replays, Replay::as_str, problems)
-        .unwrap_or(Replay::Instant);
-    let makers = [MadeBy::Apply, MadeBy::Service];
-    let made_by = choice("made_by", entry.made_by.as_ref(), makers, MadeBy::as_str, problems)
-        .unwrap_or(MadeBy::Apply);
-    let backoff: Vec<Duration> =
-        entry.backoff.iter().flat_map(|l| &l.value).filter_map(|t| pause(t, problems)).collect();
-    let number = |n: &Option<Spanned<i64>>| n.as_ref().and_then(|n| u32::try_from(n.value).ok());
-    let consumer = Consumer {
-        name,
-        description: entry.description.as_ref().map(|text| text.value.clone()),
-        filter,
-        ack,
-        ack_wait: entry.ack_wait.as_ref().map_or(USUAL_ACK_WAIT, |time| time.value),
-        max_deliver: number(&entry.max_deliver),
-        backoff,
-        max_ack_pending: number(&entry.max_ack_pending),
-        deliver,
-        replay,
-        inactive: entry.inactive.as_ref().map(|time| time.value),
-        shared: entry.shared.as_ref().map(|reason| reason.value.clone()),
-        made_by,
-        at: Location::from(&entry.name.span),
-    };
-    for (key, time) in [("ack_wait", &entry.ack_wait), ("inactive", &entry.inactive)] {
-        check_least(key, time.as_ref(), Duration::from_millis(1), "1ms", problems);
-    }
-    check_acks(&consumer, entry, problems);
-    check_made(&consumer, entry, problems);
-    if let Some(shared) = &entry.shared {
-        problems.push(if shared.value.trim().is_empty() {
-            Problem::error("no-reason", "`shared` needs a reason")
-                .at(&shared.span, "")
-                .help("say why several services use this consumer; it is shown in every report")
-        } else {
-            let message = format!(
-                "several services may use consumer `{}` of stream `{}`",
-                consumer.name, stream.name
-            );
-            Problem::note("shared-consumer", message).at(&shared.span, shared.value.clone())
-        });
-    }
-    if stream.retention == Retention::WorkQueue {
-        check_work(&consumer, entry, problems);
-    }
-    consumer
-}
-
-fn filter(stream: &Stream, entry: &Spanned<String>, problems: &Collector) -> Option<Pattern> {
-    let text = shown(&entry.value);
-    let problem = match Pattern::parse(&entry.value) {
-        Ok(filter) if stream.subjects.iter().any(|s| filter.is_subset_of(s)) => {
-            return Some(filter);
-        }
-        Ok(_) => {
-            let kept: Vec<String> =
-                stream.subjects.iter().take(5).map(|subject| format!("`{subject}`")).collect();
-            let message = format!("filter `{text}` is not within one subject of its stream");
-            Problem::error("filter-outside", message)
-                .at(&entry.span, format!("stream `{}` keeps {}", stream.name, kept.join(", ")))
-                .help("narrow it, write one for each, or leave `filter` out for all of the stream")
-        }
-        Err(error) => Problem::error("bad-subject", format!("`{text}` is not a subject: {error}"))
-            .at(&entry.span, "")
-            .help("a subject is tokens with dots between them, such as \"events.orders.>\""),
-    };
-    problems.push(problem);
-    None
-}
-
-fn pause(entry: &Spanned<String>, problems: &Collector) -> Option<Duration> {
-    let time = parse_duration(&entry.value).filter(|time| *time >= Duration::from_millis(1));
-    if time.is_none() {
-        problems.push(
-            Problem::error(
-                "bad-duration",
-                format!("`{}` is not a time to wait", shown(&entry.value)),
-            )
-            .at(&entry.span, "expected a string such as \"90s\" or \"15m\", 1ms or more"),
-        );
-    }
-    time
-}
-
-fn check_acks(consumer: &Consumer, entry: &ConsumerEntry, problems: &Collector) {
-    if consumer.ack == Ack::None {
-        let waits = [
-            ("ack_wait", entry.ack_wait.as_ref().map(|v| &v.span)),
-            ("backoff", entry.backoff.as_ref().map(|v| &v.span)),
-            ("max_ack_pending", entry.max_ack_pending.as_ref().map(|v| &v.span)),
-        ];
-        for (key, span) in waits {
-            let Some(span) = span else { continue };
-            problems.push(
-                Problem::error("without-acks", format!("`{key}` needs acknowledgements"))
-                    .at(span, "`ack = \"none\"`: nothing is waited for")
-                    .help("remove it, or write `ack = \"explicit\"`"),
-            );
-        }
-    }
-    if let (Some(most), Some(list)) = (consumer.max_deliver, &entry.backoff)
-        && consumer.backoff.len() > most as usize
-    {
-        problems.push(
-            Problem::error("out-of-range", "`backoff` has more times than deliveries")
-                .at(&list.span, format!("`max_deliver` is {most}"))
-                .help("nats-server refuses that; remove times, or raise `max_deliver`"),
-        );
-    }
-    if consumer.deliver == Deliver::LastPerSubject
-        && consumer.filter.is_empty()
-        && let Some(deliver) = &entry.deliver
-    {
-        problems.push(
-            Problem::error("no-filter", "`deliver = \"last_per_subject\"` needs a `filter`")
-                .at(&deliver.span, "")
-                .help(
-                    "nats-server refuses it without; write `filter`, all of the stream if need be",
-                ),
-        );
-    }
-}
-
-/// A consumer that its service makes has the settings that its client gives it. Only the filter is
-/// held by a permission, and only if it is one.
-fn check_made(consumer: &Consumer, entry: &ConsumerEntry, problems: &Collector) {
-    let Some(made_by) = entry.made_by.as_ref().filter(|_| consumer.made_by == MadeBy::Service)
-    else {
-        return;
-    };
-    let refuse = |span: &Span, message: &str, label: &str| {
-        problems.push(
-            Problem::error("not-for-made", message)
-                .at(span, label)
-                .also(&made_by.span, "the service makes the consumer")
-                .help("change this, or let `state apply` make the consumer: remove `made_by`"),
-        );
-    };
-    let keys = [
-        ("ack", entry.ack.as_ref().map(|v| &v.span)),
-        ("ack_wait", entry.ack_wait.as_ref().map(|v| &v.span)),
-        ("max_deliver", entry.max_deliver.as_ref().map(|v| &v.span)),
-        ("backoff", entry.backoff.as_ref().map(|v| &v.span)),
-        ("max_ack_pending", entry.max_ack_pending.as_ref().map(|v| &v.span)),
-        ("deliver", entry.deliver.as_ref().map(|v| &v.span)),
-        ("replay", entry.replay.as_ref().map(|v| &v.span)),
-        ("inactive", entry.inactive.as_ref().map(|v| &v.span)),
-    ];
-    for (key, span) in keys {
-        let Some(span) = span else { continue };
-        let message = format!("`{key}` would have no effect");
-        refuse(span, &message, "the client of the service chooses it");
-    }
-    if let Some(shared) = &entry.shared {
-        refuse(
-            &shared.span,
-            "a consumer that a service makes cannot be `shared`",
-            "another service could not make it, and would depend on this one",
-        );
-    }
-    let Some(list) = &entry.filter else { return };
-    if list.value.len() > 1 {
-        refuse(
-            &list.span,
-            "a consumer that a service makes has one filter at most",
-            "several are in the body of the request, where no permission sees them",
-        );
-    }
-    if let (Some(filter), Some(written)) = (consumer.filter.first(), list.value.first())
-        && filter.ends_in_star()
-    {
-        refuse(
-            &written.span,
-            "the filter of a consumer that a service makes cannot end in `*`",
-            "nats-server lets a client write `>` in its place",
-        );
-    }
-}
-
-/// What nats-server asks of the consumers of a work queue.
-fn check_work(consumer: &Consumer, entry: &ConsumerEntry, problems: &Collector) {
-    let refuse = |span: &Span, message: &str, help: &str| {
-        problems.push(
-            Problem::error("not-for-work", message)
-                .at(span, "its stream is a work queue")
-                .help(help),
-        );
-    };
-    if let Some(ack) = entry.ack.as_ref().filter(|_| consumer.ack != Ack::Explicit) {
-        refuse(
-            &ack.span,
-            "a work queue needs `ack = \"explicit\"`",
-            "remove `ack`: a message is done when it is acknowledged",
-        );
-    }
-    if let Some(deliver) = entry.deliver.as_ref().filter(|_| consumer.deliver != Deliver::All) {
-        refuse(
-            &deliver.span,
-            "a work queue needs `deliver = \"all\"`",
-            "remove `deliver`: what a consumer left out would stay for ever",
-        );
-    }
-}
-
 /// A message is kept by one stream.
 fn check_apart(streams: &[Declaration], problems: &Collector) {
     let mut all: Vec<(&Declaration, &Pattern, &Span)> = Vec::new();
@@ -620,11 +301,6 @@ fn check_apart(streams: &[Declaration], problems: &Collector) {
             )
         });
     }
-}
-
-fn too_entangled(what: &str) -> Problem {
-    Problem::error("too-entangled", format!("{what} take too long to compare"))
-        .help("use fewer `*`, or more streams")
 }
 
 /// What a service may write into a stream.
