@@ -40,9 +40,14 @@ const BEATS: (&str, &str) = ("stream", "solewriter.instance.*");
 /// The requests of JetStream's API.
 const JETSTREAM: &str = "$JS.API.>";
 
-/// What the callout's account imports of the buckets': whose consumers there are, and ending them.
-const SWEEPS: [&str; 3] =
-    ["$JS.API.STREAM.NAMES", "$JS.API.CONSUMER.LIST.>", "$JS.API.CONSUMER.DELETE.>"];
+/// What the callout's account imports of the buckets': whose consumers there are, ending them, and
+/// ending what was asked of them.
+const SWEEPS: [&str; 4] = [
+    "$JS.API.STREAM.NAMES",
+    "$JS.API.CONSUMER.LIST.>",
+    "$JS.API.CONSUMER.DELETE.>",
+    "$JS.API.CONSUMER.LEADER.STEPDOWN.>",
+];
 
 /// What the system user's account imports of the servers'.
 const ASKS: [&str; 6] = [

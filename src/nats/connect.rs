@@ -20,8 +20,8 @@ pub const INBOX: &str = "_INBOX.solewriter";
 pub const NOBODY: &str = "solewriter.nobody";
 
 /// What lets the callout's user list and delete consumers.
-pub const CONSUMERS_NEED: &str = "the account AUTH imports $JS.API.STREAM.NAMES, CONSUMER.LIST.* \
-    and CONSUMER.DELETE.*.* from STATE as $JS.STATE.API.…, those of consumers from AUDIT as \
+pub const CONSUMERS_NEED: &str = "the account AUTH imports $JS.API.STREAM.NAMES, CONSUMER.LIST.*, \
+    CONSUMER.DELETE.*.* and CONSUMER.LEADER.STEPDOWN.*.* from STATE as $JS.STATE.API.…, those of consumers from AUDIT as \
     $JS.AUDIT.API.…, and the callout's user may publish to them (deploy/nats-server.conf)";
 
 /// How long the server may take to say that nobody listens: longer than it waits for an answer

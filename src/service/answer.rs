@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::health::Health;
 use crate::audit::{Recorder, decision_event};
-use crate::policy_source::snapshot_store::Store;
+use crate::policy_source::snapshot_store::{Snapshot, Store};
 use crate::policy_source::status::SourceStatus;
 use crate::telemetry::{Dropped, Metrics};
 use solewriter_core::callout::authorizer::{Authorisation, Authorised, Authorizer, Moment, Proved};
@@ -61,10 +61,19 @@ pub struct Service {
     pub limits: Limits,
 }
 
+/// What is sent.
+pub(super) struct Reply {
+    pub bytes: Bytes,
+    /// The number of the decision.
+    pub decision: String,
+    /// Not before this time; `None` for now.
+    pub from: Option<Instant>,
+}
+
 /// What becomes of a request.
 pub(super) enum Answer {
     /// This is the answer; `None` when none is owed.
-    Made(Option<(Bytes, String)>),
+    Made(Option<Reply>),
     /// Another thread makes it.
     Large(Box<Proved>),
 }
@@ -113,7 +122,7 @@ impl Service {
         proved: &Proved,
         taken: Instant,
         room: usize,
-    ) -> Option<(Bytes, String)> {
+    ) -> Option<Reply> {
         let authorise = |policy: &Policy, moment: &Moment| {
             Some(Ok(Box::new(self.authorizer.authorise_proved(proved, policy, moment, room))))
         };
@@ -126,7 +135,7 @@ impl Service {
         &self,
         taken: Instant,
         mut decide: impl FnMut(&Policy, &Moment) -> Option<Result<Box<Authorisation>, Rejection>>,
-    ) -> Option<(Bytes, String)> {
+    ) -> Option<Reply> {
         let freshness = &self.source_status.stall_guard;
         loop {
             let left = self.limits.patience.checked_sub(taken.elapsed());
@@ -144,7 +153,7 @@ impl Service {
             let authorised = decide(&snapshot.policy, &moment)?;
             // It may have slept right here.
             if freshness.holds() {
-                return self.tell(authorised, moment, taken);
+                return self.tell(authorised, moment, taken, &snapshot);
             }
         }
     }
@@ -189,18 +198,21 @@ impl Service {
         authorised: Result<Box<Authorisation>, Rejection>,
         Moment { id, now, .. }: Moment,
         taken: Instant,
-    ) -> Option<(Bytes, String)> {
+        snapshot: &Snapshot,
+    ) -> Option<Reply> {
         match authorised {
             Ok(mut authorisation) => {
                 let bytes = authorisation.answer.as_mut().ok().map(std::mem::take);
                 let took = taken.elapsed();
                 let outcome = authorisation.decision.as_ref().map(drop);
+                let granted = authorisation.decision.as_ref().ok();
+                let from = granted.and_then(|g| snapshot.lets_in_from(g.grant().service()));
                 self.metrics.decided(outcome.map_err(|denied| denied.reason.code()), took);
                 let server = authorisation.request.server();
                 self.metrics.asked_by(server);
                 self.health.askers().asked(&server.name, None, now);
                 self.recorder.record(self.event(&authorisation, &id, took));
-                Some((bytes?.into(), id))
+                Some(Reply { bytes: bytes?.into(), decision: id, from })
             }
             Err(rejection) => {
                 self.metrics.rejected(&rejection);

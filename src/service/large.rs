@@ -49,7 +49,13 @@ pub(super) async fn work(shared: &Shared, nats: &Nats) {
 async fn answer(shared: &Shared, client: &Client, Job { proved, reply, taken }: Job) {
     let answer = shared.service.answer_large(&proved, taken, room(client));
     match AssertUnwindSafe(answer).catch_unwind().await {
-        Ok(Some((bytes, decision))) => shared.send(client, reply, bytes, &decision).await,
+        Ok(Some(answer)) => {
+            // Few are held back, and for a second.
+            if let Some(from) = answer.from {
+                tokio::time::sleep_until(from.into()).await;
+            }
+            shared.send(client, reply, answer).await;
+        }
         Ok(None) => {}
         Err(_) => defect(),
     }

@@ -4,10 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_nats::{Client, Subject};
-use bytes::Bytes;
 use tokio::time::timeout;
 
-use super::answer::{LOOK_AGAIN, Service};
+use super::answer::{LOOK_AGAIN, Reply, Service};
 use super::queue::{Job, Queue};
 
 /// What the connections of one service share.
@@ -29,7 +28,8 @@ impl Shared {
         self.pending.fetch_sub(1, Ordering::Relaxed);
     }
 
-    pub(super) async fn send(&self, client: &Client, to: Subject, bytes: Bytes, decision: &str) {
+    pub(super) async fn send(&self, client: &Client, to: Subject, reply: Reply) {
+        let Reply { bytes, decision, from: _ } = reply;
         // While the connection is away, answers wait in it, and then there is no more room. The
         // server does not wait for them longer than for us.
         let patience = self.service.limits.patience.max(LOOK_AGAIN);

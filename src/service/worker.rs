@@ -14,7 +14,7 @@ use futures_util::{FutureExt, StreamExt};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::answer::{Answer, LOOK_AGAIN, Service};
+use super::answer::{Answer, LOOK_AGAIN, Reply, Service};
 use super::connection::{CALLOUT_SUBJECT, ServiceError, connect, room};
 use super::queue::Job;
 use super::shared::{Shared, defect};
@@ -74,6 +74,13 @@ struct Waiting {
     taken: Instant,
 }
 
+/// An answer that is not sent yet.
+struct Held {
+    to: Subject,
+    from: Instant,
+    reply: Reply,
+}
+
 /// The connection.
 pub(super) struct Worker {
     shared: Arc<Shared>,
@@ -82,6 +89,8 @@ pub(super) struct Worker {
     fence: RoundTrip,
     stop: watch::Receiver<bool>,
     waiting: VecDeque<Waiting>,
+    /// The next to be sent first: all of one policy have the same time.
+    held: VecDeque<Held>,
 }
 
 impl Worker {
@@ -149,8 +158,8 @@ impl Worker {
         if shared.opened.fetch_add(1, Ordering::Relaxed) + 1 == shared.connections {
             announce(service, nats, &client, shared.connections, &revision);
         }
-        let waiting = VecDeque::new();
-        Ok(Some(Self { shared, client, requests, fence, stop, waiting }))
+        let (waiting, held) = (VecDeque::new(), VecDeque::new());
+        Ok(Some(Self { shared, client, requests, fence, stop, waiting, held }))
     }
 
     /// Takes requests on and answers them until it is told to stop.
@@ -162,10 +171,13 @@ impl Worker {
             if *self.stop.borrow() {
                 return Ok(());
             }
+            self.send_held().await;
             if self.waiting.is_empty() {
+                let held = self.held.front().map(|held| held.from);
                 let request = tokio::select! {
                     request = self.requests.next() => request,
                     _ = self.stop.wait_for(|stop| *stop) => return Ok(()),
+                    () = until(held) => continue,
                 };
                 self.take(request.ok_or(ServiceError::Closed)?);
             } else {
@@ -179,6 +191,17 @@ impl Worker {
         let service = Arc::clone(proved.service());
         if !self.shared.large.push(&service, Job { proved, reply, taken }) {
             self.shared.service.metrics.dropped(Dropped::Overloaded, 1);
+            self.shared.done();
+        }
+    }
+
+    /// Sends the answers whose time has come.
+    async fn send_held(&mut self) {
+        let now = Instant::now();
+        while self.held.front().is_some_and(|held| held.from <= now)
+            && let Some(Held { to, reply, .. }) = self.held.pop_front()
+        {
+            self.shared.send(&self.client, to, reply).await;
             self.shared.done();
         }
     }
@@ -212,18 +235,21 @@ impl Worker {
     async fn answer_for_a_while(&mut self) {
         let began = Instant::now();
         let room = room(&self.client);
-        while let Some(Waiting { request, reply, taken }) = self.waiting.pop_front() {
+        while let Some(Waiting { request, reply: to, taken }) = self.waiting.pop_front() {
             let service = self.shared.service.clone();
             // A defect that shows in one request must not end the others.
             let answer = AssertUnwindSafe(service.answer(&request, taken, room));
             match answer.catch_unwind().await {
+                Ok(Answer::Made(Some(reply @ Reply { from: Some(from), .. }))) => {
+                    self.held.push_back(Held { to, from, reply });
+                }
                 Ok(Answer::Made(answer)) => {
-                    if let Some((bytes, decision)) = answer {
-                        self.shared.send(&self.client, reply, bytes, &decision).await;
+                    if let Some(answer) = answer {
+                        self.shared.send(&self.client, to, answer).await;
                     }
                     self.shared.done();
                 }
-                Ok(Answer::Large(proved)) => self.leave_large(proved, reply, taken),
+                Ok(Answer::Large(proved)) => self.leave_large(proved, to, taken),
                 Err(_) => {
                     defect();
                     self.shared.done();
@@ -272,6 +298,7 @@ impl Worker {
         let mut more = self.connected();
         loop {
             more = more && self.take_arrived();
+            self.send_held().await;
             if !self.waiting.is_empty() {
                 self.answer_for_a_while().await;
             } else if more {
@@ -282,6 +309,8 @@ impl Worker {
                     },
                     () = tokio::time::sleep(LOOK_AGAIN) => more &= self.connected(),
                 }
+            } else if let Some(held) = self.held.front() {
+                until(Some(held.from)).await;
             } else {
                 break;
             }
@@ -289,6 +318,14 @@ impl Worker {
         // Closing a connection with something unread on it discards what the server has not
         // read either, so it has to have read our replies.
         self.connected() && self.fence.pass().await && self.client.drain().await.is_ok()
+    }
+}
+
+/// At that time; never, without one.
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time.into()).await,
+        None => std::future::pending().await,
     }
 }
 

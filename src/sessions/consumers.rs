@@ -13,8 +13,7 @@
 //!
 //! Seen on nats-server 2.10.25, 2.12.8 and 2.15.1: a `deliver_subject` is listed as its client
 //! wrote it, also when it came across an import; the consumers that mirrors and sources read with
-//! are not listed; pulls under way end with the connection that asked, also when it comes back;
-//! and a page of the list is 256 consumers, however large.
+//! are not listed; and a page of the list is 256 consumers, however large.
 
 pub mod listing;
 pub mod sweep;

@@ -187,27 +187,28 @@ impl Done {
     }
 }
 
-/// Closes them, `per_second` at most, for as long as `go_on` says before each.
+/// Closes them, `per_second` at most, for as long as `go_on` says of the next one.
 pub async fn close(
     system: &System,
     stale: Vec<Stale>,
     per_second: u32,
     revision: &str,
     (recorder, metrics): (&Recorder, &Metrics),
-    go_on: &impl Fn() -> bool,
+    go_on: impl Fn(&Stale) -> bool,
 ) -> Done {
     let gap = Duration::from_secs(1) / per_second.max(1);
     let mut due = Instant::now();
     let mut done = Done::default();
     let mut silent = HashSet::new();
-    for Stale { session, closing } in stale {
+    for next in stale {
         tokio::time::sleep_until(due.into()).await;
         // What could not be done in time is not made up for in a burst.
         due = (due + gap).max(Instant::now().checked_sub(gap).unwrap_or(due));
-        if !go_on() {
+        if !go_on(&next) {
             done.cut_short = true;
             break;
         }
+        let Stale { session, closing } = next;
         if silent.contains(&session.server.id) {
             done.failed += 1;
             continue;

@@ -228,6 +228,30 @@ impl Sweeper {
         let _ = tokio::time::timeout(AGREE_WITHIN, agreed).await;
     }
 
+    /// Closes connections. Who loses something is not let in again at once.
+    async fn close(
+        &self,
+        system: &System,
+        stale: Vec<Stale>,
+        (pace, revision): (u32, &str),
+        go_on: &impl Fn() -> bool,
+    ) -> sweep::Done {
+        let records = (&self.recorder, &*self.metrics);
+        let before_each = |next: &Stale| {
+            if next.closing.cause.takes()
+                && let Some(snapshot) = self.store.current()
+            {
+                snapshot.hold_back(&next.session.name.service);
+            }
+            go_on()
+        };
+        let done = sweep::close(system, stale, pace, revision, records, before_each).await;
+        if done.closed > 0 {
+            self.closed.notify_one();
+        }
+        done
+    }
+
     async fn sweep(
         &self,
         system: &System,
@@ -255,8 +279,7 @@ impl Sweeper {
         };
         let pace = self.settings.close_per_second;
         let close = async |stale: Vec<Stale>, pace| {
-            let records = (&self.recorder, &*self.metrics);
-            sweep::close(system, stale, pace, revision, records, &go_on).await
+            self.close(system, stale, (pace, revision), &go_on).await
         };
         let (mut found, mut held_back) = (0, 0);
         let mut done = sweep::Done::default();
@@ -308,9 +331,6 @@ impl Sweeper {
         let sweep::Done { closed, failed, cut_short, keys } = done;
         if !cut_short {
             patience.closed(keys, Instant::now());
-        }
-        if closed > 0 {
-            self.closed.notify_one();
         }
         let failed = failed + ended.failed;
         let complete = complete && failed == 0 && !cut_short && held_back == 0;

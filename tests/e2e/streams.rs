@@ -1,5 +1,6 @@
 //! Streams, their consumers and object stores: who uses what a policy says, and nobody else does.
 
+use std::collections::BTreeSet;
 use std::process::Command;
 
 use async_nats::jetstream::consumer::{PullConsumer, PushConsumer, pull, push};
@@ -604,6 +605,76 @@ async fn what_a_consumer_sends_goes_to_who_consumes_it_alone(version: &'static s
     took(&mut of_billing, 4).await;
     let again = deployment.tool(&["state", "plan"]).await;
     assert_eq!(again.code, 0, "{again:?}");
+}
+
+on_every_server!(a_pull_does_not_outlive_the_right_to_it);
+/// Not even one whose service is back at once, on several connections that are closed one after
+/// the other.
+async fn a_pull_does_not_outlive_the_right_to_it(version: &'static str) {
+    let deployment = start(version, "").await;
+    no_pull_is_left(&deployment, EVENTS).await;
+}
+
+on_every_server!(a_pull_does_not_outlive_the_right_to_it_in_a_cluster);
+async fn a_pull_does_not_outlive_the_right_to_it_in_a_cluster(version: &'static str) {
+    let policy = EVENTS
+        .replace("subjects = [\"events.>\"]", "subjects = [\"events.>\"]\nreplicas = 3")
+        .replace("consumer.shipping]", "consumer.shipping]\nack_wait = \"1s\"");
+    let prepared = Prepared::new().without_buckets();
+    let mut deployment = prepared.start_cluster(version, &policy).await;
+    deployment.apply(&[]).await;
+    deployment.add_instance(&[]).await;
+    no_pull_is_left(&deployment, &policy).await;
+}
+
+async fn no_pull_is_left(deployment: &Deployment, policy: &str) {
+    let shipping = deployment.service("shipping");
+    let urls = deployment.urls();
+    let next = "$JS.API.CONSUMER.MSG.NEXT.EVENTS.shipping";
+    let mut all = Vec::new();
+    for number in 0..4 {
+        let url = urls[number % urls.len()].clone();
+        let mut raw = Raw::try_login(&url, &shipping.seed).await.unwrap();
+        raw.subscribe("_INBOX.shipping.>").await.unwrap();
+        // Without an end.
+        raw.publish_with(next, &format!("_INBOX.shipping.{number}"), "", b"1").await.unwrap();
+        all.push((raw, url));
+    }
+    let stream = deployment.admin().await.get_stream("EVENTS").await.unwrap();
+    let waiting = async || stream.consumer_info("shipping").await.unwrap().num_waiting;
+    eventually("the pulls", async || (waiting().await == 4).then_some(())).await;
+
+    let has = "consumes = [\"EVENTS/shipping\"]";
+    let moved =
+        policy.replace(has, "calls = [\"asked\"]").replace("consumes = [\"EVENTS/billing\"]", has);
+    deployment.write_policy(&moved);
+    let back = async |(mut raw, url): (Raw, String)| {
+        raw.closed().await;
+        let mut raw = Raw::try_login(&url, &shipping.seed).await.unwrap();
+        raw.subscribe("_INBOX.shipping.>").await.unwrap();
+        raw
+    };
+    let mut all = futures_util::future::join_all(all.into_iter().map(back)).await;
+    if urls.len() == 1 {
+        assert_eq!(waiting().await, 0);
+    }
+    // In a cluster, JetStream does not see that who asked another server is gone, and sends these
+    // messages to nobody, once.
+    publish(deployment).await;
+    let mut billing = Raw::login(deployment, &deployment.service("billing")).await;
+    billing.subscribe("_INBOX.billing.>").await.unwrap();
+    let mut came = BTreeSet::new();
+    while came.len() < 4 {
+        billing.publish_with(next, "_INBOX.billing.1", "", b"1").await.unwrap();
+        let message = billing.message().await;
+        billing.publish(&message.reply.unwrap(), b"").await.unwrap();
+        came.insert(message.payload);
+    }
+    for raw in &mut all {
+        raw.publish_with("asked", "", "", b"").await.unwrap();
+        let heard = tokio::time::timeout(DEADLINE / 100, raw.message()).await;
+        assert!(heard.is_err(), "{heard:?}");
+    }
 }
 
 const PRIORITY: &str = r#"

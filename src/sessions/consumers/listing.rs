@@ -360,6 +360,28 @@ impl Jetstream {
         }
     }
 
+    /// Has another server lead a consumer. A server without a cluster has none.
+    ///
+    /// # Errors
+    /// [`ApiError`] when it is not known to be done.
+    pub async fn step_down(&self, stream: &str, consumer: &str) -> Result<(), ApiError> {
+        if !fits(consumer) {
+            return Err(ApiError::Name);
+        }
+        let subject = format!("{}.CONSUMER.LEADER.STEPDOWN.{stream}.{consumer}", self.prefix);
+        match self.ask::<serde_json::Value>(subject, &serde_json::Value::Null).await {
+            Ok(_) => Ok(()),
+            Err(error)
+                if error.is(ErrorCode::CLUSTER_REQUIRED)
+                    || error.is(ErrorCode::CONSUMER_NOT_FOUND)
+                    || error.is(ErrorCode::STREAM_NOT_FOUND) =>
+            {
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     async fn ask<T: DeserializeOwned>(
         &self,
         subject: String,

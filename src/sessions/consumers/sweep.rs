@@ -12,6 +12,8 @@ use tokio::time::Instant;
 use super::Settings;
 use super::listing::{ApiError, Deleted, Jetstream, Listed};
 use super::verdict::{Cause, Consumer, Judge, Owner, Place, Verdict};
+use crate::nats::connect::CONSUMERS_NEED;
+use crate::policy_source::snapshot_store::Loss;
 use solewriter_core::grant::AuditStreams;
 use solewriter_core::policy::model::{Access, Policy};
 use solewriter_types::audit_event::words;
@@ -233,7 +235,8 @@ fn exposed(policy: &Policy, stream: &str, found: &Found) -> Vec<(String, String,
         .collect()
 }
 
-/// One round, for as long as `go_on` says before each stream and each deletion.
+/// One round, for as long as `go_on` says before each stream and each deletion. What was lost, of
+/// services whose connections were closed, ends with their pulls.
 ///
 /// # Errors
 /// [`ApiError`] when the state account does not answer.
@@ -241,12 +244,13 @@ pub async fn round(
     accounts: &Accounts,
     policy: &Policy,
     settings: Settings,
+    losses: &[Loss],
     go_on: impl Fn() -> bool,
 ) -> Result<Done, ApiError> {
     let (targets, whole) = accounts.targets(policy).await?;
     let go_on = &go_on;
     let mut streams = stream::iter(targets)
-        .map(|target| async move { one(&target, policy, settings, go_on).await })
+        .map(|target| async move { one(&target, policy, (settings, losses), go_on).await })
         .buffer_unordered(STREAMS_AT_ONCE);
     let mut done = Done { untold: usize::from(!whole), ..Done::default() };
     while let Some(stream) = streams.next().await {
@@ -258,7 +262,7 @@ pub async fn round(
 async fn one(
     target: &Target,
     policy: &Policy,
-    settings: Settings,
+    (settings, losses): (Settings, &[Loss]),
     go_on: &impl Fn() -> bool,
 ) -> Done {
     let cut_short = Done { cut_short: true, ..Done::default() };
@@ -294,8 +298,51 @@ async fn one(
         ..Done::default()
     };
     alert(stream, &found, settings);
+    let lost = lost(target, policy, &found, losses);
     delete(target, found.doomed, (began + STREAM_WITHIN, go_on), &mut done).await;
+    end_pulls(target, lost).await;
     done
+}
+
+/// The pull consumers of a stream that somebody lost: the declared one, or all that are not declared.
+fn lost((_, _, stream): &Target, policy: &Policy, found: &Found, losses: &[Loss]) -> Vec<String> {
+    let is_declared =
+        |name: &str| policy.stream(stream).is_some_and(|s| s.consumer(name).is_some());
+    let is_lost = |consumer: &&Consumer| {
+        let named = |loss: &Loss| match &loss.consumer {
+            Some(name) => *name == consumer.name,
+            None => !is_declared(&consumer.name),
+        };
+        losses.iter().any(|loss| loss.stream == *stream && named(loss))
+    };
+    let pulled = found.kept.iter().map(|(_, consumer)| consumer).filter(|c| c.deliver.is_none());
+    pulled.filter(is_lost).take(MAX_DELETIONS).map(|consumer| consumer.name.clone()).collect()
+}
+
+/// Ends the pulls under way of these consumers.
+///
+/// In a cluster, JetStream does not see that who asked another server than the leader's is gone, and
+/// sends to it for as long as its service listens there (seen on 2.10.25 and 2.15.1). A new leader
+/// knows of no pull.
+async fn end_pulls((account, _, stream): &Target, lost: Vec<String>) {
+    let mut ended = stream::iter(lost)
+        .map(|consumer| async move {
+            let outcome = account.step_down(stream, &consumer).await;
+            (consumer, outcome)
+        })
+        .buffer_unordered(DELETIONS_AT_ONCE);
+    while let Some((consumer, outcome)) = ended.next().await {
+        let Err(error) = outcome else { continue };
+        tracing::warn!(
+            event = "pulls_not_ended",
+            stream,
+            consumer = words(&consumer),
+            %error,
+            "a service lost this consumer, and what it asked for before may still be sent to it: \
+             {}",
+            CONSUMERS_NEED,
+        );
+    }
 }
 
 /// Says whose consumers are too many.

@@ -145,7 +145,12 @@ impl ConsumerSweeper {
             !changes.has_changed().unwrap_or(true) && self.fleet.view().is_some_and(same)
         };
         let metrics = self.metrics.consumers();
-        let done = match sweep::round(accounts, &snapshot.policy, self.settings, go_on).await {
+        let losses = snapshot.take_losses();
+        let done = sweep::round(accounts, &snapshot.policy, self.settings, &losses, go_on).await;
+        if !losses.is_empty() && !done.as_ref().is_ok_and(|done| !done.cut_short) {
+            snapshot.take_again();
+        }
+        let done = match done {
             Ok(done) => done,
             Err(error) => {
                 metrics.swept(false, began.elapsed());
