@@ -1,10 +1,10 @@
-//! Who is on the other side of an entry: a keyspace's readers, a subject's subscribers, a
-//! request's answerers.
+//! Who is on the other side of an entry: a keyspace's or store's readers, a subject's subscribers, a
+//! request's answerers, who discovers a name; and the streams that keep a subject.
 
 use std::collections::{BTreeMap, HashMap};
 
 use super::{Kind, Link};
-use crate::policy::model::{Access, Service};
+use crate::policy::model::{Access, Service, Stream};
 use solewriter_types::subject::Pattern;
 use solewriter_types::subject::tree::PatternTree;
 
@@ -25,6 +25,8 @@ type End = (usize, usize);
 pub fn find(services: &[&Service], limit: usize) -> Links {
     let mut links = Links { list: Vec::new(), more: false };
     values(services, limit, &mut links);
+    stores(services, limit, &mut links);
+    names(services, limit, &mut links);
     let (mut publishes, mut subscribes) = (Subjects::default(), Subjects::default());
     let (mut calls, mut answers) = (Subjects::default(), Subjects::default());
     for (s, service) in services.iter().enumerate() {
@@ -80,6 +82,96 @@ fn values(services: &[&Service], limit: usize, links: &mut Links) {
             }
         }
     }
+}
+
+/// The links from each owner of something to who reads it, which both name by a text. Nobody reads
+/// from itself.
+fn by_name(
+    kind: Kind,
+    services: &[&Service],
+    has: impl Fn(&Access) -> Option<&str>,
+    takes: impl Fn(&Access) -> Option<&str>,
+    limit: usize,
+    links: &mut Links,
+) {
+    let mut takers: HashMap<&str, Vec<End>> = HashMap::new();
+    for (s, e, access) in entries(services) {
+        if let Some(name) = takes(access) {
+            takers.entry(name).or_default().push((s, e));
+        }
+    }
+    for (from, from_entry, access) in entries(services) {
+        let Some(name) = has(access) else { continue };
+        let of_all = takers.get(ALL).into_iter().flatten();
+        for (to, to_entry) in takers.get(name).into_iter().flatten().chain(of_all) {
+            let (to, to_entry) = (*to, *to_entry);
+            if from != to && !links.push(Link { kind, from, from_entry, to, to_entry }, limit) {
+                return;
+            }
+        }
+    }
+}
+
+/// What stands for every name; none is called so.
+const ALL: &str = "*";
+
+fn entries<'a>(services: &'a [&Service]) -> impl Iterator<Item = (usize, usize, &'a Access)> {
+    services.iter().enumerate().flat_map(|(s, service)| {
+        service.rules.iter().enumerate().map(move |(e, rule)| (s, e, &rule.access))
+    })
+}
+
+fn stores(services: &[&Service], limit: usize, links: &mut Links) {
+    fn owned(access: &Access) -> Option<&str> {
+        match access {
+            Access::OwnsStore(store) => Some(store.as_str()),
+            _ => None,
+        }
+    }
+    fn read(access: &Access) -> Option<&str> {
+        match access {
+            Access::ReadsStore(store) => Some(store.as_str()),
+            _ => None,
+        }
+    }
+    by_name(Kind::Values, services, owned, read, limit, links);
+}
+
+fn names(services: &[&Service], limit: usize, links: &mut Links) {
+    fn found(access: &Access) -> Option<&str> {
+        match access {
+            Access::FoundAs(name) => Some(name.as_str()),
+            _ => None,
+        }
+    }
+    fn discovered(access: &Access) -> Option<&str> {
+        match access {
+            Access::Discovers(name) => Some(name.as_str()),
+            Access::DiscoversAll => Some(ALL),
+            _ => None,
+        }
+    }
+    by_name(Kind::Names, services, found, discovered, limit, links);
+}
+
+/// Which entries write into which streams: `to` of each link is the index of a stream, and
+/// `to_entry` that of a subject of it.
+pub fn written(services: &[&Service], streams: &[Stream], limit: usize) -> Links {
+    let mut links = Links { list: Vec::new(), more: false };
+    let (mut sent, mut kept) = (Subjects::default(), Subjects::default());
+    for (s, e, access) in entries(services) {
+        if let Access::Publishes(pattern) | Access::Calls(pattern) = access {
+            sent.entry(pattern.as_str()).or_insert((pattern, Vec::new())).1.push((s, e));
+        }
+    }
+    for (s, stream) in streams.iter().enumerate() {
+        for (e, pattern) in stream.subjects.iter().enumerate() {
+            kept.entry(pattern.as_str()).or_insert((pattern, Vec::new())).1.push((s, e));
+        }
+    }
+    subjects(Kind::Messages, &sent, &kept, limit, &mut links);
+    links.list.sort_unstable();
+    links
 }
 
 /// Each pattern once, with who has it.
