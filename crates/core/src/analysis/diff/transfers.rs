@@ -257,7 +257,78 @@ fn shared(a: &Keyspace, b: &Keyspace) -> Option<Keyspace> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::analysis::diff::diff;
+    use crate::diagnostics::SourceFile;
+    use crate::grant::{AuditStreams, Defaults};
+    use crate::policy::validate::validate;
+
+    /// A policy with what each of two services publishes, if it holds.
+    fn policy(writers: &str, a: &[String], b: &[String]) -> Option<Policy> {
+        let text = format!(
+            "[stream.E]\nsubjects = ['e.>']\nduplicate_window = '100ms'\n{writers}\
+             [service.a]\npublishes = {a:?}\n[service.b]\npublishes = {b:?}\n"
+        );
+        validate(&[SourceFile::new("p.toml", text)]).ok().map(|valid| valid.policy)
+    }
+
+    proptest! {
+        /// A subject of a stream is transferred when its one writer is another.
+        #[test]
+        fn a_subject_is_transferred_when_its_writer_changes(
+            [a, b, c, d] in prop::array::uniform4(
+                prop::collection::vec("e\\.([xy]|\\*)(\\.([xy]|\\*)){0,1}(\\.>)?", 0..3)
+            ),
+        ) {
+            let (Some(old), Some(new)) = (policy("", &a, &b), policy("", &c, &d)) else {
+                return Ok(());
+            };
+            let defaults = Defaults {
+                account: "APP".into(),
+                lifetime: std::time::Duration::ZERO,
+                audit: AuditStreams::default(),
+            };
+            let found = diff(&old, &new, &defaults).unwrap();
+            let within = |subjects: &[String], text: &str| {
+                subjects.iter().any(|one| Pattern::parse(one).unwrap().matches_wire(text))
+            };
+            let tokens = ["x", "y", "z"];
+            let two = tokens.iter().flat_map(|s| tokens.iter().map(move |t| format!("e.{s}.{t}")));
+            let two: Vec<String> = two.collect();
+            let three = two.iter().flat_map(|s| tokens.iter().map(move |t| format!("{s}.{t}")));
+            for text in tokens.iter().map(|s| format!("e.{s}")).chain(two.iter().cloned()).chain(three) {
+                for (from, to, moved) in [
+                    ("a", "b", within(&a, &text) && within(&d, &text)),
+                    ("b", "a", within(&b, &text) && within(&c, &text)),
+                ] {
+                    let said = found.transfers.iter().any(|one| {
+                        let Moved::Subjects(_, subjects) = &one.moved else { return false };
+                        (&*one.from, &*one.to) == (from, to) && subjects.matches_wire(&text)
+                    });
+                    prop_assert_eq!(said, moved, "{} from {} to {}", text, from, to);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_several_could_publish_is_not_transferred() {
+        let many = "writers = 'many'\nreason = 'x'\n";
+        let sent = ["e.x".to_owned()];
+        let defaults = Defaults {
+            account: "APP".into(),
+            lifetime: std::time::Duration::ZERO,
+            audit: AuditStreams::default(),
+        };
+        for (before, after, moved) in [("", "", 1), ("", many, 1), (many, "", 0), (many, many, 0)] {
+            let old = policy(before, &sent, &[]).unwrap();
+            let new = policy(after, &[], &sent).unwrap();
+            let found = diff(&old, &new, &defaults).unwrap().transfers;
+            assert_eq!(found.len(), moved, "{before:?} {after:?}");
+        }
+    }
 
     #[test]
     fn what_two_keyspaces_share() {
