@@ -13,7 +13,8 @@ use solewriter_core::policy::model::Policy;
 
 mod view;
 
-/// Show what each service gains and loses from one policy to another.
+/// Show what each service gains and loses from one policy to another, and what changes in the
+/// declarations of streams, consumers and object stores.
 ///
 /// OLD and NEW are each a directory, or a git revision of the directory that --policy names
 /// (`HEAD~1`, `main`), or REVISION:PATH with the path from the top of the repository. With --config
@@ -52,7 +53,7 @@ enum Change {
     Gain,
     /// A service may do less, or is removed.
     Loss,
-    /// A key has another owner.
+    /// A key, an object store, a consumer, a subject of a stream or a found name has another service.
     Transfer,
 }
 

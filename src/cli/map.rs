@@ -11,13 +11,14 @@ use crate::policy_source::directory::Directory;
 use solewriter_core::analysis::map::Map;
 use solewriter_core::policy::validate::sketch_for;
 
-/// Draw which service owns, reads, publishes, subscribes, calls and answers what.
+/// Draw which service owns, reads, publishes, subscribes, calls and answers what, and which streams
+/// keep it.
 ///
 /// A policy with problems is drawn as far as it can be read, with the problems in red. They are also
 /// printed to stderr.
 ///
-/// Exit code: 0 if the policy is valid, 1 if it is not, 2 if there is no such directory, service or
-/// bucket.
+/// Exit code: 0 if the policy is valid, 1 if it is not, 2 if there is no such directory, or
+/// nothing of the name to focus on.
 #[derive(Args, Debug)]
 pub struct MapCommand {
     #[command(flatten)]
@@ -27,7 +28,8 @@ pub struct MapCommand {
     /// The form of the map.
     #[arg(long, value_enum, default_value_t = Format::Mermaid)]
     format: Format,
-    /// Draw only this service or bucket, and what it is connected with (Mermaid and DOT).
+    /// Draw only this service, bucket, object store (store:NAME), stream, consumer (STREAM/CONSUMER) or
+    /// found name, and what it is connected with (Mermaid and DOT).
     #[arg(long, value_name = "NAME")]
     focus: Option<String>,
     #[command(flatten)]
@@ -80,7 +82,7 @@ impl MapCommand {
         let focus = self.focus.as_deref();
         if let Some(name) = focus.filter(|name| !map.names().any(|known| known == *name)) {
             let meant = meant(name, map.names());
-            return wrong(&format!("there is no service or bucket {name:?}{meant}"));
+            return wrong(&format!("nothing in the policy is called {name:?}{meant}"));
         }
         let text = match self.format {
             Format::Mermaid => Ok(map.to_mermaid(focus)),

@@ -14,6 +14,7 @@ use crate::policy_source::bucket::entry::Entry;
 use solewriter_core::analysis::query::mapped::{Mapped, Mappings, leading_to, left, mapped};
 use solewriter_core::analysis::query::{self, Capable, Question, Reach, Verb};
 use solewriter_core::callout::decide::in_time;
+use solewriter_types::keyspace::BucketName;
 
 /// Who is not limited by a policy: a reminder beside each answer.
 const OUTSIDE: &str = "\
@@ -24,7 +25,8 @@ whoever holds its seed. `solewriter doctor` says who is there
 /// List which services may write, read, publish, subscribe, consume, acknowledge or find, and by
 /// which rules.
 ///
-/// Also lists services that may do only a part of it, and disabled ones. With --config, it looks at
+/// Also lists services that may do only a part of it, disabled ones, and those that may read a copy of
+/// the bucket (`copy_of`). With --config, it looks at
 /// the present mappings of the services' accounts: what they lead elsewhere, and what they lead here.
 ///
 /// Exit code: 0 if a service may, 1 if none may, 2 if there is no answer.
@@ -71,6 +73,8 @@ struct LeadingHere {
 
 /// A service that is granted it, and what the mappings of its account make of that.
 struct Listed<'p> {
+    /// The copy of the bucket that it may read.
+    through: Option<&'p BucketName>,
     one: Capable<'p>,
     mapped: Vec<Mapped>,
     reach: Reach,
@@ -94,6 +98,8 @@ impl<'a> PushView<'a> {
 #[derive(Serialize)]
 struct ServiceView<'a> {
     service: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    through: Option<&'a str>,
     disabled: Option<&'a str>,
     nkeys: Vec<&'a str>,
     reach: Reach,
@@ -126,12 +132,20 @@ impl WhoCan {
         };
         let policy = &loaded.policy;
         question.check_names(policy).map_err(|problem| loaded.wrong(problem))?;
-        let capable =
-            query::who_can(policy, &loaded.defaults, &question).map_err(|(service, error)| {
-                let at = policy.service(&service).map(|s| s.at.to_string()).unwrap_or_default();
-                Output::wrong(no_grant(&service, &at, &error))
-            })?;
-        let (capable, leading_here, unseen) = with_mappings(capable, &question, &loaded);
+        let mut asked = vec![(None, question.clone())];
+        let of_copies = query::of_copies(policy, &question).into_iter();
+        asked.extend(of_copies.map(|(copy, question)| (Some(copy), question)));
+        let mut answers = Vec::new();
+        for (through, question) in &asked {
+            let capable = query::who_can(policy, &loaded.defaults, question).map_err(
+                |(service, error)| {
+                    let at = policy.service(&service).map(|s| s.at.to_string()).unwrap_or_default();
+                    Output::wrong(no_grant(&service, &at, &error))
+                },
+            )?;
+            answers.extend(capable.into_iter().map(|one| (*through, question, one)));
+        }
+        let (capable, leading_here, unseen) = with_mappings(answers, &question, &loaded);
         let now = at.unwrap_or_else(|| jiff::Timestamp::now().as_second());
         // Without a key that counts, nobody connects as it.
         let keyless =
@@ -166,8 +180,11 @@ impl WhoCan {
             [] => writeln!(text, "nobody may {question}"),
             _ => writeln!(text, "may {question}:"),
         };
-        for Listed { one, mapped, reach } in &capable {
+        for Listed { through, one, mapped, reach } in &capable {
             let _ = write!(text, "  {}", one.service.name);
+            if let Some(copy) = through {
+                let _ = write!(text, ", through the copy {copy}");
+            }
             match reach {
                 Reach::All => {}
                 Reach::Part => text += ", in part",
@@ -207,7 +224,7 @@ impl WhoCan {
 /// What the mappings of their accounts make of what services are granted, and which mappings lead
 /// to what is asked about; with a note of the accounts whose mappings were not seen.
 fn with_mappings<'p>(
-    capable: Vec<Capable<'p>>,
+    capable: Vec<(Option<&'p BucketName>, &Question, Capable<'p>)>,
     question: &Question,
     loaded: &Loaded,
 ) -> (Vec<Listed<'p>>, Vec<LeadingHere>, String) {
@@ -215,7 +232,7 @@ fn with_mappings<'p>(
     let mut seen: BTreeMap<String, Mappings> = BTreeMap::new();
     // Mappings change what is published, and nothing that is subscribed to.
     let publishes = question.verb() != Verb::Subscribe;
-    for one in capable.iter().filter(|_| publishes) {
+    for (.., one) in capable.iter().filter(|_| publishes) {
         let account = one.grant.account();
         if !seen.contains_key(account) {
             let mappings = loaded.mappings(account).unwrap_or_else(|note| {
@@ -225,11 +242,11 @@ fn with_mappings<'p>(
             seen.insert(account.to_owned(), mappings);
         }
     }
-    let listed = capable.into_iter().map(|one| {
+    let listed = capable.into_iter().map(|(through, asked, one)| {
         let mappings = seen.get(one.grant.account());
-        let mapped = mappings.map(|all| mapped(&one.grant, all, Some(question)));
+        let mapped = mappings.map(|all| mapped(&one.grant, all, Some(asked)));
         let mapped = mapped.unwrap_or_default();
-        Listed { reach: left(one.answer.reach, &mapped), mapped, one }
+        Listed { through, reach: left(one.answer.reach, &mapped), mapped, one }
     });
     let listed = listed.collect();
     let leading = seen.iter().flat_map(|(account, mappings)| {
@@ -243,10 +260,11 @@ fn with_mappings<'p>(
 }
 
 fn view<'a>(listed: &'a Listed<'_>) -> ServiceView<'a> {
-    let Listed { one, mapped, reach } = listed;
+    let Listed { through, one, mapped, reach } = listed;
     let rules = one.answer.rules().into_iter().filter_map(|rule| one.grant.rules().get(rule));
     ServiceView {
         service: &one.service.name,
+        through: through.map(BucketName::as_str),
         disabled: one.service.disabled.as_deref(),
         nkeys: one.service.keys.iter().map(|key| key.key.as_str()).collect(),
         reach: *reach,

@@ -43,11 +43,6 @@ fn changed(diff: &Diff) -> Changes {
         let services = diff.services.iter().filter(move |change| change.fate == fate);
         Names::of(services.map(|change| change.service.as_ref()))
     };
-    let transfer = |transfer: &diff::Transfer| Transfer {
-        keyspace: words(&transfer.keyspace.to_string()),
-        from: transfer.from.to_string(),
-        to: transfer.to.to_string(),
-    };
     let services = || diff.services.iter();
     let named = |change: &ServiceChange, what| format!("{}: {what}", change.service);
     let gains = services().flat_map(|one| one.all_gains().map(move |what| named(one, what)));
@@ -58,12 +53,19 @@ fn changed(diff: &Diff) -> Changes {
         removed: of(Fate::Removed),
         changed: of(Fate::Changed),
         transferred: diff.transfers.len() as u64,
-        transfers: diff.transfers.iter().take(MAX_NAMES).map(transfer).collect(),
+        transfers: diff.transfers.iter().take(MAX_NAMES).map(transferred).collect(),
         gained: gains.count,
         gains: gains.names,
         lost: losses.count,
         losses: losses.names,
     }
+}
+
+fn transferred(transfer: &diff::Transfer) -> Transfer {
+    let (mut about, subject) = transfer.moved.about();
+    about.keyspace = about.keyspace.as_deref().map(words);
+    let subject = subject.as_deref().map(words);
+    Transfer { about, subject, from: transfer.from.to_string(), to: transfer.to.to_string() }
 }
 
 /// A policy was refused; `in_force` is the one that stays, if any.
@@ -121,6 +123,7 @@ mod tests {
     use super::*;
     use solewriter_core::diagnostics::SourceFile;
     use solewriter_core::policy::validate::validate;
+    use solewriter_types::audit_event::About;
 
     const KEY: &str = "UCRAFZAHGBQKZ5WVGGAZTW3N7PIO7NNEZC77U2TFP7DSBDSFHKEUCIHK";
 
@@ -149,8 +152,41 @@ mod tests {
         assert_eq!((changes.transferred, changes.gained, changes.lost), (1, 2, 2));
         assert_eq!(changes.gains, ["two: write a", "two: read a"]);
         assert_eq!(changes.losses, ["one: write a", "one: read a"]);
-        assert_eq!(changes.transfers[0].from, "one");
+        let about = About { keyspace: Some("a".to_owned()), ..About::default() };
+        let transfer = Transfer { about, subject: None, from: "one".into(), to: "two".into() };
+        assert_eq!(changes.transfers, [transfer]);
         assert_eq!(event.warnings, 3, "three services without keys");
+    }
+
+    #[test]
+    fn a_transfer_names_what_changed_hands() {
+        let text = |one: &str, two: &str| {
+            policy(&format!(
+                "[stream.EVENTS]\nsubjects = ['events.>']\n[stream.EVENTS.consumer.all]\n\
+                 [store.bills]\n[service.one]\n{one}[service.two]\n{two}"
+            ))
+        };
+        let all = "publishes = ['events.x']\nconsumes = ['EVENTS/all']\nowns = ['store:bills']\n\
+                   found_as = ['api']\n";
+        let ((before, _), (after, warnings)) = (text(all, ""), text("", all));
+        let defaults = Defaults {
+            account: "APP".into(),
+            lifetime: std::time::Duration::from_secs(60),
+            audit: solewriter_core::grant::AuditStreams::default(),
+        };
+        let event = accepted(Some(&before), &after, &warnings, Origin::default(), &defaults);
+        let Event::PolicyAccepted(event) = event else { panic!() };
+        let changes = serde_json::to_value(event.changes.unwrap()).unwrap();
+        assert_eq!(changes["transferred"], 4);
+        assert_eq!(
+            changes["transfers"],
+            serde_json::json!([
+                {"store": "bills", "from": "one", "to": "two"},
+                {"stream": "EVENTS", "consumer": "all", "from": "one", "to": "two"},
+                {"stream": "EVENTS", "subject": "events.x", "from": "one", "to": "two"},
+                {"found_as": "api", "from": "one", "to": "two"},
+            ])
+        );
     }
 
     #[test]

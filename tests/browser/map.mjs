@@ -52,6 +52,15 @@ for (const file of pages) for (const [width, height] of [[1280, 800], [500, 900]
   await page.evaluate(() => focusOn("service", services[0].name));
   await page.waitForSelector("#detail:not([hidden])");
   await looked(page, `${where}, one chosen`, width);
+  for (const [kind, list, others] of [["stream", "streams", 3], ["name", "names", 2], ["bucket", "map.stores", 1]]) {
+    const name = await page.evaluate(`focusOn("${kind}", ${list}[0].name), ${list}[0].name`);
+    await page.waitForFunction(name => document.querySelector("#detail h2")?.textContent === name, {}, name);
+    await looked(page, `${where}, ${name} chosen`, width);
+    const linked = await page.$$eval("#detail li button", list => new Set(list.map(one => one.textContent)).size);
+    check(linked === others, `${where}: ${name} has to do with ${linked} services, and not with ${others}`);
+  }
+  await page.evaluate(() => go({ view: "Streams", focus: null }));
+  await page.waitForSelector("#view tbody tr");
   await page.close();
 }
 await browser.close();

@@ -19,8 +19,9 @@ fn browser() -> Option<PathBuf> {
         .find(|program| program.is_file())
 }
 
-/// A policy of so many services, each with a bucket that another one reads, and events. In one file
-/// their names begin alike; otherwise there is a file for each team.
+/// A policy of so many services, each with a bucket that another one reads, and events. The first of
+/// them also have a stream, a store and a name. In one file their names begin alike; otherwise there
+/// is a file for each team.
 fn policy(dir: &Path, services: usize, in_one_file: bool) {
     const TEAMS: [&str; 7] =
         ["billing", "catalog", "orders", "pricing", "shipping", "stock", "web"];
@@ -31,10 +32,21 @@ fn policy(dir: &Path, services: usize, in_one_file: bool) {
         let reads =
             format!("{}-{}", TEAMS[(number + 1) % services % TEAMS.len()], (number + 1) % services);
         let nkey = nkeys::KeyPair::new_user().public_key();
+        let (store, stream) = match number {
+            0 => (
+                ", \"store:files\"",
+                "found_as = [\"first-api\"]\n\n[store.files]\n\n[stream.EVENTS]\n\
+                 subjects = [\"events.billing-0.>\"]\n\n[stream.EVENTS.consumer.second]\n",
+            ),
+            1 => ("", "consumes = [\"EVENTS/second\"]\ndiscovers = [\"first-api\"]\n"),
+            2 => ("", "replays = [\"EVENTS\"]\n"),
+            _ => ("", ""),
+        };
         let _ = write!(
             texts[team],
-            "[service.{name}]\nnkeys = [\"{nkey}\"]\nowns = [\"{name}\"]\nreads = [\"{reads}\"]\n\
-             publishes = [\"events.{name}.>\"]\nsubscribes = [\"events.{reads}.>\"]\n\n[bucket.{name}]\n\n"
+            "[service.{name}]\nnkeys = [\"{nkey}\"]\nowns = [\"{name}\"{store}]\nreads = [\"{reads}\"]\n\
+             publishes = [\"events.{name}.>\"]\nsubscribes = [\"events.{reads}.>\"]\n{stream}\n\
+             [bucket.{name}]\n\n"
         );
     }
     std::fs::create_dir_all(dir).unwrap();

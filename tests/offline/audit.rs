@@ -76,7 +76,12 @@ fn origin() -> Origin {
 #[allow(clippy::too_many_lines)]
 fn samples() -> Vec<Event> {
     let list = |name: &str| Names::of([name]);
-    let transfer = Transfer { keyspace: text("rates"), from: text("billing"), to: text("pricing") };
+    let transfer = Transfer {
+        about: About { keyspace: some("rates"), ..About::default() },
+        subject: None,
+        from: text("billing"),
+        to: text("pricing"),
+    };
     let fault = Fault {
         code: text("unknown-key"),
         message: text("unknown key `ows` in `[service.orders]`"),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use serde_json::Value;
-use solewriter_core::analysis::diff::diff;
+use solewriter_core::analysis::diff::{Moved, diff};
 use solewriter_core::analysis::query::{Question, Reach, Verb, may, who_can};
 use solewriter_core::diagnostics::SourceFile;
 use solewriter_core::grant::{Defaults, Grant, Side, never_granted};
@@ -353,8 +353,12 @@ proptest! {
                 }
             }
         }
-        for transfer in &found.transfers {
-            let question = Question::Write(transfer.keyspace.clone());
+        let moved = found.transfers.iter().filter_map(|transfer| match &transfer.moved {
+            Moved::Keyspace(keyspace) => Some((transfer, keyspace)),
+            _ => None,
+        });
+        for (transfer, keyspace) in moved.clone() {
+            let question = Question::Write(keyspace.clone());
             prop_assert!(may(&of(&old, &transfer.from), &question).is_yes());
             prop_assert!(may(&of(&new, &transfer.to), &question).is_yes());
         }
@@ -365,9 +369,9 @@ proptest! {
                 capable.first().map(|one| one.service.name.to_string())
             };
             let (Some(from), Some(to)) = (owner(&old), owner(&new)) else { continue };
-            let said = found.transfers.iter().any(|transfer| {
+            let said = moved.clone().any(|(transfer, keyspace)| {
                 *transfer.from == from && *transfer.to == to
-                    && Keyspace::parse(key).unwrap().is_within(&transfer.keyspace)
+                    && Keyspace::parse(key).unwrap().is_within(keyspace)
             });
             prop_assert_eq!(said, from != to, "{} from {} to {}", key, from, to);
         }

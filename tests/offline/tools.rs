@@ -53,10 +53,10 @@ fn a_wrong_question_about_the_map() {
     let policy = fixture("a-whole-policy");
     for (arguments, said) in [
         (&["map", "/nowhere"][..], "error: there is no policy directory /nowhere\n"),
-        (&["map", &policy, "--focus", "x"], "error: there is no service or bucket \"x\"\n"),
+        (&["map", &policy, "--focus", "x"], "error: nothing in the policy is called \"x\"\n"),
         (
             &["map", &policy, "--focus", "ordrs"],
-            "error: there is no service or bucket \"ordrs\"; did you mean `orders`?\n",
+            "error: nothing in the policy is called \"ordrs\"; did you mean `orders`?\n",
         ),
         (&["map", &policy, "--format", "svg"], "error: invalid value 'svg'"),
         (&["map", &policy, "--format", "html", "--focus", "orders"], "error: --focus is for"),

@@ -201,15 +201,19 @@ pub struct Origin {
     pub number: Option<u64>,
 }
 
-/// A keyspace that changed hands.
+/// Something that changed hands: a keyspace, a store, a consumer, a subject of a stream, or a name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "audit-schema", derive(schemars::JsonSchema))]
 pub struct Transfer {
-    /// The keys.
-    pub keyspace: String,
-    /// Who owned them.
+    /// What it is. A stream is there with its consumer, or with `subject`.
+    #[serde(flatten)]
+    pub about: About,
+    /// The subjects of the stream that another service publishes now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+    /// Who had it.
     pub from: String,
-    /// Who owns them now.
+    /// Who has it now.
     pub to: String,
 }
 
@@ -223,7 +227,7 @@ pub struct Changes {
     pub removed: Names,
     /// Services that may do something else, or connect in another way.
     pub changed: Names,
-    /// How many keyspaces changed hands.
+    /// How many keyspaces, stores, consumers, subjects of streams and names changed hands.
     pub transferred: u64,
     /// The first 20 of those ([`MAX_NAMES`]).
     pub transfers: Vec<Transfer>,

@@ -137,6 +137,12 @@ impl Keyspace {
         self.part.as_ref()
     }
 
+    /// The same keys of another bucket.
+    #[must_use]
+    pub fn in_bucket(&self, bucket: BucketName) -> Self {
+        Self { bucket, part: self.part.clone() }
+    }
+
     /// The stream that holds the bucket.
     #[must_use]
     pub fn stream(&self) -> String {

@@ -2,14 +2,17 @@
 
 use std::fmt::Write as _;
 
-use serde::ser::{Serialize, SerializeStruct, Serializer};
+use serde::Serialize;
+use serde::ser::{SerializeStruct, Serializer};
 use serde_json::{Value, json};
 
 use crate::cli::common::{RuleView, count, line, said};
 use solewriter_core::analysis::diff::{
-    Diff, Effect, Fate, Right, ServiceChange, SettingChange, Transfer,
+    DeclaredChange, DeclaredSetting, Diff, Effect, Fate, Right, ServiceChange, SettingChange,
+    Transfer,
 };
 use solewriter_core::policy::model::short;
+use solewriter_types::audit_event::About;
 
 /// What is printed: names and revisions of both policies, and the changes.
 pub(super) struct DiffView<'a> {
@@ -23,13 +26,17 @@ impl DiffView<'_> {
         let services = &self.diff.services;
         let gains = services.iter().flat_map(ServiceChange::all_gains).count();
         let losses = services.iter().flat_map(ServiceChange::all_losses).count();
-        [
+        let mut parts = vec![
             count(services.len(), "service changes", "services change"),
             count(gains, "gain", "gains"),
             count(losses, "loss", "losses"),
             count(self.diff.transfers.len(), "transfer", "transfers"),
-        ]
-        .join(", ")
+        ];
+        let declared = self.diff.declared.len();
+        if declared > 0 {
+            parts.push(count(declared, "declaration changes", "declarations change"));
+        }
+        parts.join(", ")
     }
 }
 
@@ -42,6 +49,14 @@ fn sign(effect: Effect) -> &'static str {
         Effect::Gain => "+",
         Effect::Loss => "-",
         Effect::Both => "~",
+    }
+}
+
+fn fate_sign(fate: Fate) -> &'static str {
+    match fate {
+        Fate::Added => "+",
+        Fate::Removed => "-",
+        Fate::Changed => "~",
     }
 }
 
@@ -65,12 +80,19 @@ pub(super) fn text(view: &DiffView<'_>) -> String {
     if !view.diff.transfers.is_empty() {
         text += "ownership transferred\n";
     }
-    for Transfer { keyspace, from, from_rule, to, to_rule } in &view.diff.transfers {
-        let _ = writeln!(text, "  {keyspace}: {from} -> {to}");
+    for Transfer { moved, from, from_rule, to, to_rule } in &view.diff.transfers {
+        let _ = writeln!(text, "  {moved}: {from} -> {to}");
         let _ = writeln!(text, "      was: {from} {}", said(from_rule));
         let _ = writeln!(text, "      now: {to} {}", said(to_rule));
     }
     if !view.diff.transfers.is_empty() {
+        text.push('\n');
+    }
+    if !view.diff.declared.is_empty() {
+        text += "declared\n";
+        for change in &view.diff.declared {
+            let _ = writeln!(text, "  {} {}", fate_sign(change.fate), line(&change.to_string()));
+        }
         text.push('\n');
     }
     for change in &view.diff.services {
@@ -110,12 +132,18 @@ pub(super) fn markdown(view: &DiffView<'_>) -> String {
     }
     let _ = writeln!(text, "{}.", view.summary());
     if !view.diff.transfers.is_empty() {
-        text += "\n**Ownership transferred**\n\n| keyspace | from | to |\n| --- | --- | --- |\n";
+        text += "\n**Ownership transferred**\n\n| what | from | to |\n| --- | --- | --- |\n";
     }
-    for Transfer { keyspace, from, from_rule, to, to_rule } in &view.diff.transfers {
+    for Transfer { moved, from, from_rule, to, to_rule } in &view.diff.transfers {
         let (was, now) = (code(&said(from_rule)), code(&said(to_rule)));
-        let keyspace = code(&keyspace.to_string());
-        let _ = writeln!(text, "| {keyspace} | **{from}**: {was} | **{to}**: {now} |");
+        let moved = code(&moved.to_string());
+        let _ = writeln!(text, "| {moved} | **{from}**: {was} | **{to}**: {now} |");
+    }
+    if !view.diff.declared.is_empty() {
+        text += "\n**Declared**\n\n| what |\n| --- |\n";
+    }
+    for change in &view.diff.declared {
+        let _ = writeln!(text, "| {} |", code(&change.to_string()));
     }
     for change in &view.diff.services {
         let _ = writeln!(text, "\n**{}**{}\n", change.service, fate(change));
@@ -155,15 +183,40 @@ fn rights(list: &[Right]) -> Vec<Value> {
         .collect()
 }
 
+#[derive(Serialize)]
+struct TransferView<'a> {
+    #[serde(flatten)]
+    about: About,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject: Option<String>,
+    from: EndView<'a>,
+    to: EndView<'a>,
+}
+
+#[derive(Serialize)]
+struct EndView<'a> {
+    service: &'a str,
+    rule: RuleView,
+}
+
+impl<'a> TransferView<'a> {
+    fn new(transfer: &'a Transfer) -> Self {
+        let Transfer { moved, from, from_rule, to, to_rule } = transfer;
+        let (about, subject) = moved.about();
+        let end = |service: &'a str, rule| EndView { service, rule: RuleView::new(rule) };
+        Self { about, subject, from: end(from, from_rule), to: end(to, to_rule) }
+    }
+}
+
 impl Serialize for DiffView<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let end = |(name, revision): (&str, &str)| json!({"name": name, "revision": revision});
-        let transfer = |transfer: &Transfer| {
-            let Transfer { keyspace, from, from_rule, to, to_rule } = transfer;
+        let declared = |change: &DeclaredChange| {
+            let DeclaredChange { kind, name, fate, settings } = change;
+            let setting = |DeclaredSetting { setting, old, new }: &DeclaredSetting| json!({"setting": setting, "old": old, "new": new});
             json!({
-                "keyspace": keyspace.to_string(),
-                "from": {"service": from.as_ref(), "rule": RuleView::new(from_rule)},
-                "to": {"service": to.as_ref(), "rule": RuleView::new(to_rule)},
+                "kind": kind, "name": name, "fate": fate.as_str(),
+                "settings": settings.iter().map(setting).collect::<Vec<_>>(),
             })
         };
         let setting = |change: &SettingChange| {
@@ -183,11 +236,16 @@ impl Serialize for DiffView<'_> {
                 "settings": settings.iter().map(setting).collect::<Vec<_>>(),
             })
         };
-        let Diff { transfers, services } = self.diff;
-        let mut fields = serializer.serialize_struct("Diff", 4)?;
+        let Diff { transfers, declared: declarations, services } = self.diff;
+        let mut fields = serializer.serialize_struct("Diff", 5)?;
         fields.serialize_field("old", &end(self.old))?;
         fields.serialize_field("new", &end(self.new))?;
-        fields.serialize_field("transfers", &transfers.iter().map(transfer).collect::<Vec<_>>())?;
+        fields.serialize_field(
+            "transfers",
+            &transfers.iter().map(TransferView::new).collect::<Vec<_>>(),
+        )?;
+        let declarations: Vec<Value> = declarations.iter().map(declared).collect();
+        fields.serialize_field("declared", &declarations)?;
         fields.serialize_field("services", &services.iter().map(service).collect::<Vec<_>>())?;
         fields.end()
     }

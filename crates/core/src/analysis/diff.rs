@@ -3,8 +3,14 @@
 //! A right is gained when its subjects are not all in the service's old grant, and lost when they
 //! are not all in the new one. So a rule that is written differently and comes to the same is no
 //! change, and whatever is not reported as gained was there before.
+//!
+//! - `transfers` finds what one service had for itself and another has now;
+//! - `settings` compares how a service connects, and what it is denied;
+//! - `declared` compares the declarations of streams, consumers and object stores.
 
+mod declared;
 mod settings;
+mod transfers;
 
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashSet};
@@ -12,12 +18,12 @@ use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
 
+pub use self::declared::{DeclaredChange, DeclaredSetting};
+pub use self::transfers::{Moved, Transfer};
 use crate::analysis::query::{Held, Reach, Verb, alone};
 use crate::grant::{Defaults, Grant, GrantError, Side};
 use crate::policy::model::{Access, Policy, Rule, STORE_PREFIX, Service};
-use solewriter_types::keyspace::Keyspace;
 use solewriter_types::subject::Pattern;
-use solewriter_types::subject::tree::{NO_BOUND, PatternTree};
 
 /// One thing that a service may do, and the rule that says so.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,10 +87,11 @@ impl Effect {
     }
 }
 
-/// A change of how a service connects: its keys, account, lifetime, networks, and so on.
+/// A change of how a service connects: its keys, account, lifetime, networks, and so on; or of what
+/// it is denied beside what its rules grant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SettingChange {
-    /// `key`, `account`, `lifetime`, `sources`, `connections` or `disabled`.
+    /// `key`, `account`, `lifetime`, `sources`, `connections`, `disabled` or `denied`.
     pub setting: &'static str,
     /// Before; `None` when there was nothing.
     pub old: Option<String>,
@@ -106,6 +113,7 @@ impl fmt::Display for SettingChange {
             (Some(old), None) if *setting == "disabled" => {
                 write!(f, "enabled; it was disabled: {old}")?;
             }
+            (Some(old), None) if *setting == "denied" => write!(f, "no longer denied: {old}")?,
             (Some(one), None) | (None, Some(one)) => write!(f, "{setting} {one}")?,
             (None, None) => f.write_str(setting)?,
         }
@@ -179,35 +187,22 @@ impl ServiceChange {
     }
 }
 
-/// A keyspace that one service owned and another owns now.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Transfer {
-    /// The keys that changed hands.
-    pub keyspace: Keyspace,
-    /// Who owned them.
-    pub from: Arc<str>,
-    /// By which rule of the old policy.
-    pub from_rule: Rule,
-    /// Who owns them.
-    pub to: Arc<str>,
-    /// By which rule of the new policy.
-    pub to_rule: Rule,
-}
-
 /// Everything that differs between two policies.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Diff {
-    /// Changes of owner, in the order of keyspaces.
+    /// Changes of owner: keyspaces, stores, consumers, subjects of streams and names, in this order.
     pub transfers: Vec<Transfer>,
+    /// Changes of declared streams, consumers and object stores, in this order.
+    pub declared: Vec<DeclaredChange>,
     /// Services with changes, in the order of names.
     pub services: Vec<ServiceChange>,
 }
 
 impl Diff {
-    /// Whether nothing differs for any identity.
+    /// Whether nothing differs for any identity, and no declaration does.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.services.is_empty()
+        self.services.is_empty() && self.declared.is_empty()
     }
 }
 
@@ -252,7 +247,8 @@ pub fn diff(
             services.push(change);
         }
     }
-    Ok(Diff { transfers: transfers(&services), services })
+    let transfers = transfers::between(old, new, &services);
+    Ok(Diff { transfers, declared: declared::changes(old, new), services })
 }
 
 /// What one version of a service could do and `granted`, the grant of another, does not hold.
@@ -406,110 +402,5 @@ fn held(grant: &Grant, has: &Held<'_>, verb: Verb, access: &Access) -> Reach {
     match Pattern::parse(&telling) {
         Ok(subject) if reach(side, &subject) != Reach::None => Reach::Part,
         _ => Reach::None,
-    }
-}
-
-/// Keys that one service may write no more and another may write now.
-///
-/// All of what a lost and a gained keyspace share changes hands, even when both services keep a
-/// part: what the old owner kept is not the new one's, and what the new owner had was not the old
-/// one's, because a key has one writer in either policy.
-fn transfers(services: &[ServiceChange]) -> Vec<Transfer> {
-    let writes = |rights: fn(&ServiceChange) -> &[Right]| -> Vec<Written<'_>> {
-        services.iter().flat_map(|change| written(&change.service, rights(change))).collect()
-    };
-    let (lost, gained) = (writes(|change| &change.loses), writes(|change| &change.gains));
-    let subjects: Vec<String> =
-        lost.iter().chain(&gained).map(|written| written.keyspace.subjects()).collect();
-    // Entries 0, 1, ... are what was lost, and those of what was gained come after them.
-    let mut tree = PatternTree::new();
-    for (entry, subjects) in subjects.iter().enumerate() {
-        tree.insert_text(subjects, entry, usize::from(entry >= lost.len()));
-    }
-    let pairs = tree.conflicts(usize::MAX, &mut { NO_BOUND }).unwrap_or_default();
-    let transfer = |(a, b): (usize, usize)| {
-        let from = lost.get(a.min(b))?;
-        let to = gained.get(a.max(b).checked_sub(lost.len())?)?;
-        if from.service == to.service {
-            return None;
-        }
-        Some(Transfer {
-            keyspace: shared(from.keyspace, to.keyspace)?,
-            from: Arc::clone(from.service),
-            from_rule: from.rule.clone(),
-            to: Arc::clone(to.service),
-            to_rule: to.rule.clone(),
-        })
-    };
-    let mut transfers: Vec<Transfer> = pairs.into_iter().filter_map(transfer).collect();
-    transfers.sort_by(|a, b| (&a.keyspace, &a.from, &a.to).cmp(&(&b.keyspace, &b.from, &b.to)));
-    transfers
-}
-
-/// A keyspace that a service writes.
-struct Written<'a> {
-    service: &'a Arc<str>,
-    rule: &'a Rule,
-    keyspace: &'a Keyspace,
-}
-
-fn written<'a>(service: &'a Arc<str>, rights: &'a [Right]) -> impl Iterator<Item = Written<'a>> {
-    let writes = rights.iter().filter(|right| right.verb == Verb::Write);
-    writes.filter_map(move |Right { rule, .. }| match &rule.access {
-        Access::Owns(keyspace) => Some(Written { service, rule, keyspace }),
-        _ => None,
-    })
-}
-
-/// The keys that two keyspaces share. Token by token, the narrower of the two: what two patterns
-/// share is always one pattern.
-fn shared(a: &Keyspace, b: &Keyspace) -> Option<Keyspace> {
-    a.shared_key(b)?;
-    let (Some(left), Some(right)) = (a.part(), b.part()) else {
-        return Some(if a.part().is_some() { a.clone() } else { b.clone() });
-    };
-    let mut left = left.as_str().split('.').peekable();
-    let mut right = right.as_str().split('.').peekable();
-    let mut tokens: Vec<&str> = Vec::new();
-    loop {
-        match (left.peek().copied(), right.peek().copied()) {
-            (Some(">"), Some(_)) => {
-                tokens.extend(right);
-                break;
-            }
-            (Some(_), Some(">")) => {
-                tokens.extend(left);
-                break;
-            }
-            (Some("*"), Some(token)) | (Some(token), _) => tokens.push(token),
-            (None, _) => break,
-        }
-        left.next();
-        right.next();
-    }
-    Keyspace::parse(&format!("{}/{}", a.bucket(), tokens.join("."))).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_two_keyspaces_share() {
-        for (a, b, both) in [
-            ("a", "a", Some("a")),
-            ("a", "b", None),
-            ("a", "a/x.>", Some("a/x.>")),
-            ("a/x.>", "a/*.y", Some("a/x.y")),
-            ("a/*.*.z", "a/x.>", Some("a/x.*.z")),
-            ("a/*.y.>", "a/x.>", Some("a/x.y.>")),
-            ("a/x.y", "a/x.z", None),
-        ] {
-            let parse = |text: &str| Keyspace::parse(text).unwrap();
-            let found = shared(&parse(a), &parse(b)).map(|k| k.to_string());
-            assert_eq!(found.as_deref(), both, "{a} and {b}");
-            let found = shared(&parse(b), &parse(a)).map(|k| k.to_string());
-            assert_eq!(found.as_deref(), both, "{b} and {a}");
-        }
     }
 }

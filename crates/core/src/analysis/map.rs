@@ -1,8 +1,10 @@
 //! The ownership map: who owns what, who reads it, who publishes, subscribes, calls and answers,
-//! and what is wrong with it, from what a policy says. For looking at; nothing is decided by it.
+//! which streams keep it, and what is wrong with it, from what a policy says. For looking at;
+//! nothing is decided by it.
 //!
 //! - [`Map::draw`] makes the map of a [`Sketch`], so also of a policy that does not hold;
 //! - `links` finds who is on the other side of each entry;
+//! - `nodes` finds who has and uses each bucket, object store, stream, consumer and found name;
 //! - `picture` makes nodes and lines of it, which `text` writes as Mermaid and DOT;
 //! - `page` writes it as one HTML page. The JSON form is the map itself.
 //!
@@ -11,9 +13,11 @@
 
 mod graph;
 mod links;
+mod nodes;
 mod page;
 mod text;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 
 use serde::Serialize;
@@ -40,11 +44,17 @@ pub struct Map<'s> {
     pub services: Vec<ServiceNode<'s>>,
     /// Every bucket that is declared, owned or read, sorted by name.
     pub buckets: Vec<BucketNode<'s>>,
+    /// Every object store that is declared, owned or read, sorted by name: `store:invoices`.
+    pub stores: Vec<BucketNode<'s>>,
+    /// Every stream that is declared or used, sorted by name.
+    pub streams: Vec<StreamNode<'s>>,
+    /// Every name that a service is found by or looked for, sorted.
+    pub found: Vec<FoundNode<'s>>,
     /// Who is connected with whom.
     pub links: Vec<Link>,
     /// Whether there were more than [`MAX_LINKS`] links.
     pub links_left_out: bool,
-    /// Everything found; services, buckets and entries refer to it by index in its list.
+    /// Everything found; services, entries and the other nodes refer to it by index in its list.
     pub problems: &'s Problems,
 }
 
@@ -74,12 +84,24 @@ pub struct ServiceNode<'s> {
 /// One thing that a service may do.
 #[derive(Debug, Serialize)]
 pub struct Entry<'s> {
-    /// `owns`, `reads`, `publishes`, `subscribes`, `answers` or `calls`.
+    /// The key in the service's table: `owns`, `reads`, and so on.
     pub verb: &'static str,
-    /// The keyspace or subject.
+    /// The keyspace, store, subject, consumer, stream or name.
     pub name: String,
     /// The bucket, for a keyspace.
     pub bucket: Option<&'s str>,
+    /// The object store, for one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store: Option<String>,
+    /// The streams that keep what it sends, or the one that it reads.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub streams: Vec<&'s str>,
+    /// The consumer that it uses: `STREAM/CONSUMER`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub consumer: Option<String>,
+    /// The name that it is found by or looks for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub found: Option<&'s str>,
     /// The role that it comes from; null for the service's own table.
     pub role: Option<&'s str>,
     /// Where it stands.
@@ -90,11 +112,11 @@ pub struct Entry<'s> {
     pub severity: Option<Severity>,
 }
 
-/// A bucket.
+/// A bucket, or an object store.
 #[derive(Debug, Serialize)]
 pub struct BucketNode<'s> {
     /// Its name.
-    pub name: &'s str,
+    pub name: Cow<'s, str>,
     /// What is in it, for people.
     pub description: Option<&'s str>,
     /// Where it is declared; null when it is not.
@@ -109,16 +131,73 @@ pub struct BucketNode<'s> {
     pub severity: Option<Severity>,
 }
 
+/// A stream.
+#[derive(Debug, Serialize)]
+pub struct StreamNode<'s> {
+    /// Its name.
+    pub name: &'s str,
+    /// What is in it, for people.
+    pub description: Option<&'s str>,
+    /// Where it is declared; null when it is not.
+    pub at: Option<String>,
+    /// The services that may publish a subject of it.
+    pub writers: Vec<&'s str>,
+    /// The services that replay it or a part of it.
+    pub replayers: Vec<&'s str>,
+    /// Its declared consumers, and any other that a service names; sorted by name.
+    pub consumers: Vec<ConsumerNode<'s>>,
+    /// What was found about it, its consumers included: indices of problems.
+    pub problems: Vec<usize>,
+    /// The worst of these.
+    pub severity: Option<Severity>,
+}
+
+/// A durable consumer of a stream.
+#[derive(Debug, Serialize)]
+pub struct ConsumerNode<'s> {
+    /// `STREAM/CONSUMER`.
+    pub name: String,
+    /// What it is for, for people.
+    pub description: Option<&'s str>,
+    /// Where it is declared; null when it is not.
+    pub at: Option<String>,
+    /// What it delivers of its stream; empty for all of it.
+    pub filter: Vec<&'s str>,
+    /// The services that consume from it.
+    pub users: Vec<&'s str>,
+    /// What was found about it: indices of problems.
+    pub problems: Vec<usize>,
+    /// The worst of these.
+    pub severity: Option<Severity>,
+}
+
+/// A name under which a service is found by the services framework.
+#[derive(Debug, Serialize)]
+pub struct FoundNode<'s> {
+    /// The name.
+    pub name: &'s str,
+    /// The services that are found by it.
+    pub services: Vec<&'s str>,
+    /// The services that discover it, or all names.
+    pub finders: Vec<&'s str>,
+    /// What was found about it: indices of problems.
+    pub problems: Vec<usize>,
+    /// The worst of these.
+    pub severity: Option<Severity>,
+}
+
 /// What flows from one service to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
-    /// Values: from the owner of a keyspace to who reads it.
+    /// Values: from the owner of a keyspace or an object store to who reads it.
     Values,
     /// Messages: from who publishes to who subscribes.
     Messages,
     /// Requests: from who calls to who answers.
     Requests,
+    /// Names: from who is found to who discovers it.
+    Names,
 }
 
 /// Something that flows from one service to another, or to the same.
@@ -143,36 +222,41 @@ impl<'s> Map<'s> {
         let mut ordered: Vec<&Service> = sketch.services.iter().collect();
         ordered.sort_by(|a, b| a.name.cmp(&b.name));
         let about = About::new(sketch);
-        let services: Vec<_> = ordered.iter().map(|service| about.service(service)).collect();
-        let buckets = buckets(sketch, &ordered, &about);
+        let written = links::written(&ordered, &sketch.declared.streams, MAX_LINKS);
+        let services = services(sketch, &ordered, &written, &about);
         let links = links::find(&ordered, MAX_LINKS);
         Self {
             format: 1,
             revision: sketch.revision.whole(),
             valid: !sketch.problems.has_errors(),
+            buckets: nodes::buckets(sketch, &ordered, &about),
+            stores: nodes::stores(sketch, &ordered, &about),
+            streams: nodes::streams(sketch, &ordered, &written, &about),
+            found: nodes::found(&ordered, &services, &links, &about),
             services,
-            buckets,
-            links_left_out: links.more,
+            links_left_out: links.more || written.more,
             links: links.list,
             problems: &sketch.problems,
         }
     }
 
-    /// The names of all services and buckets.
+    /// The names of all services, buckets and other nodes.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         let services = self.services.iter().map(|service| service.name);
-        services.chain(self.buckets.iter().map(|bucket| bucket.name))
+        let buckets = self.buckets.iter().chain(&self.stores).map(|bucket| &*bucket.name);
+        let consumers = self.streams.iter().flat_map(|s| s.consumers.iter().map(|c| &*c.name));
+        let streams = self.streams.iter().map(|stream| stream.name);
+        let found = self.found.iter().map(|found| found.name);
+        services.chain(buckets).chain(streams).chain(consumers).chain(found)
     }
 
-    /// The Mermaid text of it; with `focus`, only of what the service or bucket of that name has
-    /// to do with.
+    /// The Mermaid text of it; with `focus`, only of what the node of that name has to do with.
     #[must_use]
     pub fn to_mermaid(&self, focus: Option<&str>) -> String {
         text::mermaid(&graph::Picture::of(self, focus))
     }
 
-    /// The DOT text of it; with `focus`, only of what the service or bucket of that name has to do
-    /// with.
+    /// The DOT text of it; with `focus`, only of what the node of that name has to do with.
     #[must_use]
     pub fn to_dot(&self, focus: Option<&str>) -> String {
         text::dot(&graph::Picture::of(self, focus))
@@ -192,56 +276,27 @@ impl<'s> Map<'s> {
     }
 }
 
-fn buckets<'s>(
+/// All services, with the streams that their entries write into.
+fn services<'s>(
     sketch: &'s Sketch,
-    services: &[&'s Service],
+    ordered: &[&'s Service],
+    written: &links::Links,
     about: &About<'s>,
-) -> Vec<BucketNode<'s>> {
-    let mut buckets: BTreeMap<&str, BucketNode<'_>> = BTreeMap::new();
-    let blank = |name| BucketNode {
-        name,
-        description: None,
-        at: None,
-        owners: Vec::new(),
-        readers: Vec::new(),
-        problems: Vec::new(),
-        severity: None,
-    };
-    for bucket in &sketch.declared.buckets {
-        let name = bucket.name.as_str();
-        let problems = about.inside.get(&anchor(&bucket.at)).cloned().unwrap_or_default();
-        let node = BucketNode {
-            description: bucket.description.as_deref(),
-            at: Some(bucket.at.to_string()),
-            problems,
-            ..blank(name)
+) -> Vec<ServiceNode<'s>> {
+    let mut services: Vec<_> = ordered.iter().map(|service| about.service(service)).collect();
+    for link in &written.list {
+        let service = services.get_mut(link.from);
+        let entry = service.and_then(|service| service.entries.get_mut(link.from_entry));
+        let (Some(entry), Some(stream)) = (entry, sketch.declared.streams.get(link.to)) else {
+            continue;
         };
-        buckets.insert(name, node);
-    }
-    for service in services {
-        for rule in &service.rules {
-            let Some(keyspace) = keyspace(rule) else { continue };
-            let name = keyspace.bucket().as_str();
-            let node = buckets.entry(name).or_insert_with(|| blank(name));
-            let owns = matches!(rule.access, Access::Owns(_));
-            let list = if owns { &mut node.owners } else { &mut node.readers };
-            if owns {
-                node.problems.extend(about.double(rule));
-            }
-            // Services come one after another, so only the last can be the same.
-            if list.last() != Some(&&*service.name) {
-                list.push(&service.name);
-            }
+        let name = stream.name.as_str();
+        // Links of an entry are in the order of streams.
+        if entry.streams.last() != Some(&name) {
+            entry.streams.push(name);
         }
     }
-    for node in buckets.values_mut() {
-        let BucketNode { owners, readers, .. } = node;
-        readers.retain(|reader| owners.binary_search(reader).is_err());
-        node.problems.sort_unstable();
-        node.problems.dedup();
-        node.severity = about.worst(&node.problems);
-    }
-    buckets.into_values().collect()
+    services
 }
 
 fn keyspace(rule: &Rule) -> Option<&Keyspace> {
@@ -263,16 +318,20 @@ struct About<'s> {
     problems: Vec<&'s Problem>,
     /// By the very place of an entry.
     at: HashMap<Anchor<'s>, Vec<usize>>,
-    /// By the table of a service or a bucket.
+    /// By the table of a service, or of what is declared.
     inside: HashMap<Anchor<'s>, Vec<usize>>,
 }
 
 impl<'s> About<'s> {
     fn new(sketch: &'s Sketch) -> Self {
         let services = sketch.services.iter().map(|service| &service.at);
-        let buckets = sketch.declared.buckets.iter().map(|bucket| &bucket.at);
+        let declared = &sketch.declared;
+        let buckets = declared.buckets.iter().map(|bucket| &bucket.at);
+        let streams = declared.streams.iter().map(|stream| &stream.at);
+        let consumers = declared.streams.iter().flat_map(|s| s.consumers.iter().map(|c| &c.at));
+        let stores = declared.stores.iter().map(|store| &store.at);
         let mut tables: BTreeMap<&str, Vec<Anchor<'_>>> = BTreeMap::new();
-        for at in services.chain(buckets) {
+        for at in services.chain(buckets).chain(streams).chain(consumers).chain(stores) {
             tables.entry(&at.file).or_default().push(anchor(at));
         }
         for list in tables.values_mut() {
@@ -332,10 +391,25 @@ impl<'s> About<'s> {
             Access::Audits(stream) => stream.to_string(),
         };
         let problems = self.at.get(&anchor(&rule.at)).cloned().unwrap_or_default();
+        let is_store = matches!(rule.access, Access::OwnsStore(_) | Access::ReadsStore(_));
         Entry {
             verb: rule.access.verb(),
-            name,
             bucket: keyspace(rule).map(|keyspace| keyspace.bucket().as_str()),
+            store: is_store.then(|| name.clone()),
+            streams: match &rule.access {
+                Access::Consumes(consumed) => vec![consumed.name.stream().as_str()],
+                Access::Replays(replayed) => vec![replayed.stream().as_str()],
+                _ => Vec::new(),
+            },
+            consumer: match &rule.access {
+                Access::Consumes(consumed) => Some(consumed.name.to_string()),
+                _ => None,
+            },
+            found: match &rule.access {
+                Access::FoundAs(name) | Access::Discovers(name) => Some(name.as_str()),
+                _ => None,
+            },
+            name,
             role: rule.role.as_deref(),
             at: rule.at.to_string(),
             severity: self.worst(&problems),
@@ -343,11 +417,14 @@ impl<'s> About<'s> {
         }
     }
 
-    /// The problems of an entry that say that its keys have two owners: they are the bucket's too.
+    /// The problems of an entry that say that what it has is another's, too: they are also those of
+    /// what the two would share.
     fn double(&self, rule: &Rule) -> Vec<usize> {
+        const DOUBLE: [&str; 5] =
+            ["two-owners", "two-writers", "two-consumers", "two-found", "names-alike"];
         let at = self.at.get(&anchor(&rule.at)).into_iter().flatten().copied();
         let double =
-            |index: &usize| self.problems.get(*index).map(|p| p.code) == Some("two-owners");
+            |index: &usize| self.problems.get(*index).is_some_and(|p| DOUBLE.contains(&p.code));
         at.filter(double).collect()
     }
 

@@ -860,6 +860,15 @@ pub fn who_can<'p>(
     Ok(capable)
 }
 
+/// The same question about each copy of the bucket that one asks to read: who reads a key there
+/// reads what is in the original.
+#[must_use]
+pub fn of_copies<'p>(policy: &'p Policy, question: &Question) -> Vec<(&'p BucketName, Question)> {
+    let Question::Read(keyspace) = question else { return Vec::new() };
+    let copies = policy.buckets().iter().filter(|b| b.copy_of.as_ref() == Some(keyspace.bucket()));
+    copies.map(|copy| (&copy.name, Question::Read(keyspace.in_bucket(copy.name.clone())))).collect()
+}
+
 /// The service of that name or public NKEY, with the key's own entry in the second case.
 ///
 /// # Errors

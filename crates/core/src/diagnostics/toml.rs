@@ -517,6 +517,17 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     Duration::try_from(exact().or_else(with_days)?).ok()
 }
 
+/// A number of bytes as policy files write it, in the largest unit that needs no fraction.
+#[must_use]
+pub fn show_size(bytes: u64) -> String {
+    let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
+    let whole = |(power, _): &&(u32, &str)| bytes > 0 && bytes.trailing_zeros() >= *power;
+    match units.iter().find(whole) {
+        Some((power, unit)) => format!("{}{unit}", bytes >> power),
+        None => format!("{bytes}B"),
+    }
+}
+
 /// A length of time as [`parse_duration`] reads it: `1h30m`, `30d`.
 #[must_use]
 pub fn show_duration(duration: Duration) -> String {

@@ -1,5 +1,6 @@
-//! Changes of who a service is and how it connects.
+//! Changes of who a service is, how it connects, and what it is denied.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -7,7 +8,7 @@ use ipnet::IpNet;
 use super::{Effect, SettingChange};
 use crate::grant::Defaults;
 use crate::keys::UserKey;
-use crate::policy::model::{Policy, Service, ServiceKey};
+use crate::policy::model::{Access, Policy, Service, ServiceKey, StreamName};
 use solewriter_types::connection_type::ConnectionType;
 
 /// Both versions of a service, and of the policy around it.
@@ -42,6 +43,47 @@ pub(super) fn changes(sides: &Sides<'_>) -> Vec<SettingChange> {
         (Some(why), None) => changes.push(change("disabled", Some(why), None, Effect::Gain)),
         // Another reason changes nothing for anybody.
         (None, None) | (Some(_), Some(_)) => {}
+    }
+    changes.extend(denied(before, after));
+    changes
+}
+
+/// The streams that a service replays, each with the consumers that it is denied beside that, and
+/// whether it replays all of it.
+fn replayed(service: &Service) -> BTreeMap<&str, (BTreeSet<&str>, bool)> {
+    let mut streams: BTreeMap<&str, (BTreeSet<&str>, bool)> = BTreeMap::new();
+    for rule in &service.rules {
+        let Access::Replays(replayed) = &rule.access else { continue };
+        let (denied, all) = streams.entry(replayed.stream().as_str()).or_default();
+        denied.extend(replayed.durables().iter().map(StreamName::as_str));
+        *all |= replayed.filter().is_none();
+    }
+    streams
+}
+
+/// Consumers that are declared, or no more, while the rules of who replays their stream stay as
+/// they are: its grant has changed all the same.
+fn denied(before: &Service, after: &Service) -> Vec<SettingChange> {
+    let (old, new) = (replayed(before), replayed(after));
+    let mut changes = Vec::new();
+    for (stream, (was, all_before)) in &old {
+        let Some((is, all_after)) = new.get(stream) else { continue };
+        let all = *all_before && *all_after;
+        let named = |name: &str| format!("consumer {stream}/{name}");
+        // Only beside no declared consumer is a request without a name granted, and for all of a
+        // stream.
+        let note =
+            |other: &BTreeSet<&str>, note: &str| (all && other.is_empty()).then(|| note.to_owned());
+        for name in is.difference(was) {
+            let note = note(was, "its own consumers need a name in the request now");
+            let change = change("denied", None, Some(&named(name)), Effect::Loss);
+            changes.push(SettingChange { note, ..change });
+        }
+        for name in was.difference(is) {
+            let note = note(is, "its own consumers need no name in the request now");
+            let change = change("denied", Some(&named(name)), None, Effect::Gain);
+            changes.push(SettingChange { note, ..change });
+        }
     }
     changes
 }

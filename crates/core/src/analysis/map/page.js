@@ -2,7 +2,9 @@
 // The page. Texts of the policy only ever go into text nodes, attributes and a canvas.
 const map = JSON.parse(document.getElementById("map").textContent);
 const problems = map.problems.problems;
-const VERBS = ["owns", "reads", "publishes", "subscribes", "answers", "calls"];
+const USED = ["consumes", "replays", "found_as", "discovers", "audits"].filter(verb => map.services.some(s => s.entries.some(e => e.verb === verb)));
+const VERBS = ["owns", "reads", "publishes", "subscribes", "answers", "calls", ...USED];
+const KINDS = ["values", "messages", "requests", "names"];
 const MOST_BOXES = 30, MOST_LINES = 110, MOST_DRAWN = 150, MOST_AROUND = 80, MOST_ROWS = 1000, MOST_LABELS = 45, NARROW = 700;
 const byId = id => document.getElementById(id);
 const plural = (n, one, many) => `${n.toLocaleString("en")} ${n === 1 ? one : many || one + "s"}`;
@@ -20,8 +22,21 @@ function make(tag, attributes, ...children) {
 }
 
 // ---- the map, indexed
-const services = map.services, buckets = map.buckets;
-const serviceAt = new Map(services.map((s, i) => [s.name, i])), bucketAt = new Map(buckets.map((b, i) => [b.name, i]));
+// Object stores are shown where buckets are.
+const services = map.services, buckets = map.buckets.concat(map.stores), streams = map.streams, names = map.found;
+for (const service of services) for (const entry of service.entries) {
+  entry.bucket = entry.bucket || entry.store || null;
+  entry.streams = entry.streams || [];
+}
+const places = list => new Map(list.map((node, i) => [node.name, i]));
+const serviceAt = places(services), bucketAt = places(buckets), streamAt = places(streams), nameAt = places(names);
+const focusable = { service: serviceAt, bucket: bucketAt, stream: streamAt, name: nameAt };
+const streamOf = name => streams[streamAt.get(name)];
+const once = list => [...new Set(list)];
+const takers = stream => once(stream.consumers.flatMap(c => c.users).concat(stream.replayers)).sort();
+const aroundStream = stream => once(stream.writers.concat(takers(stream)));
+// Who is on the other side of the streams of an entry.
+const throughStreams = entry => once(entry.streams.map(streamOf).flatMap(stream => ["consumes", "replays"].includes(entry.verb) ? stream.writers : takers(stream))).sort();
 const key = (service, entry) => service + ":" + entry;
 const sides = new Map();
 for (const link of map.links) {
@@ -33,7 +48,8 @@ for (const link of map.links) {
 }
 const text = s => [s.name, s.description, s.account, ...s.entries.map(e => e.name)].join("\n").toLowerCase();
 services.forEach(s => { s.text = text(s); });
-buckets.forEach(b => { b.text = (b.name + "\n" + (b.description || "")).toLowerCase(); });
+for (const node of buckets.concat(names)) node.text = (node.name + "\n" + (node.description || "")).toLowerCase();
+streams.forEach(s => { s.text = [s.name, s.description, ...s.consumers.flatMap(c => [c.name, c.description, ...c.filter])].join("\n").toLowerCase(); });
 const accounts = [...new Set(services.map(s => s.account).filter(Boolean))].sort();
 const conflicts = [];
 problems.forEach((problem, index) => {
@@ -44,20 +60,20 @@ problems.forEach((problem, index) => {
 });
 
 // ---- state, kept in the address
-const VIEWS = ["Picture", "Matrix", "Services", "Buckets", "Problems"];
-const state = { whole: false, view: "Picture", focus: null, q: "", bad: false, account: "", values: true, messages: true, requests: true };
+const VIEWS = ["Picture", "Matrix", "Services", "Buckets", "Streams", "Problems"];
+const state = { whole: false, view: "Picture", focus: null, q: "", bad: false, account: "", values: true, messages: true, requests: true, names: true };
 function load() {
   const from = new URLSearchParams(location.hash.slice(1));
   const view = VIEWS.find(v => v === from.get("view"));
   state.view = view || "Picture";
   const [kind, ...name] = (from.get("focus") || "").split(":");
-  const there = kind === "service" ? serviceAt.has(name.join(":")) : kind === "bucket" && bucketAt.has(name.join(":"));
+  const there = Object.hasOwn(focusable, kind) && focusable[kind].has(name.join(":"));
   state.focus = there ? { kind, name: name.join(":") } : null;
   state.q = from.get("q") || "";
   state.whole = from.get("whole") === "1";
   state.bad = from.get("bad") === "1";
   state.account = from.get("account") || "";
-  for (const kind of ["values", "messages", "requests"]) state[kind] = from.get(kind) !== "0";
+  for (const kind of KINDS) state[kind] = from.get(kind) !== "0";
 }
 function go(change, replace) {
   Object.assign(state, change);
@@ -68,7 +84,7 @@ function go(change, replace) {
   if (state.whole) to.set("whole", "1");
   if (state.bad) to.set("bad", "1");
   if (state.account) to.set("account", state.account);
-  for (const kind of ["values", "messages", "requests"]) if (!state[kind]) to.set(kind, "0");
+  for (const kind of KINDS) if (!state[kind]) to.set(kind, "0");
   history[replace ? "replaceState" : "pushState"](null, "", "#" + to);
   render();
 }
@@ -78,19 +94,27 @@ const isFocus = (kind, name) => state.focus && state.focus.kind === kind && stat
 const words = () => state.q.toLowerCase().split(/\s+/).filter(Boolean);
 const matches = (text, list) => list.every(word => text.includes(word));
 const hasProblem = node => node.severity === "error" || node.severity === "warning";
-// The names of services and buckets that the focus has to do with; null when there is no focus.
+// The names of what the focus has to do with; null when there is no focus.
 function near() {
   if (!state.focus) return null;
-  const { kind, name } = state.focus, found = { services: new Set(), buckets: new Set() };
+  const { kind, name } = state.focus, found = { services: new Set(), buckets: new Set(), streams: new Set() };
   if (kind === "bucket") {
     const bucket = buckets[bucketAt.get(name)];
     bucket.owners.concat(bucket.readers).forEach(s => found.services.add(s));
     found.buckets.add(name);
+  } else if (kind === "stream") {
+    aroundStream(streamOf(name)).forEach(s => found.services.add(s));
+    found.streams.add(name);
+  } else if (kind === "name") {
+    const node = names[nameAt.get(name)];
+    node.services.concat(node.finders).forEach(s => found.services.add(s));
   } else {
     const index = serviceAt.get(name);
     found.services.add(name);
     services[index].entries.forEach((e, j) => {
       if (e.bucket) found.buckets.add(e.bucket);
+      e.streams.forEach(stream => found.streams.add(stream));
+      throughStreams(e).forEach(s => found.services.add(s));
       for (const [other] of sides.get(key(index, j)) || []) found.services.add(services[other].name);
     });
   }
@@ -105,6 +129,11 @@ function shownBuckets() {
   return buckets.filter(b => (!around || around.buckets.has(b.name)) && (!state.bad || hasProblem(b)) &&
     (matches(b.text, list) || b.owners.concat(b.readers).some(name => matches(name.toLowerCase(), list))));
 }
+function shownStreams() {
+  const list = words(), around = near();
+  return streams.filter(s => (!around || around.streams.has(s.name)) && (!state.bad || hasProblem(s)) &&
+    (matches(s.text, list) || aroundStream(s).some(name => matches(name.toLowerCase(), list))));
+}
 const bad = node => node.severity === "error" ? "error" : node.severity === "warning" ? "warning" : "";
 const button = (kind, name) => make("button", { class: "link", type: "button", onclick: () => focusOn(kind, name) }, name);
 const joined = (list, most = 12) => {
@@ -115,10 +144,15 @@ const joined = (list, most = 12) => {
 // ---- details
 function otherSide(service, index) {
   const entry = services[service].entries[index];
-  const names = [...new Set((sides.get(key(service, index)) || []).map(([s]) => services[s].name))].sort();
-  const nobody = { owns: "", reads: "nobody owns it", publishes: "nobody subscribes", subscribes: "nobody publishes", answers: "nobody calls", calls: "nobody answers" }[entry.verb];
-  const what = { owns: "read by ", reads: "owned by ", publishes: "to ", subscribes: "from ", answers: "called by ", calls: "answered by " }[entry.verb];
-  return names.length ? [what, ...joined(names.map(name => button("service", name)))] : nobody;
+  const reads = ["consumes", "replays"].includes(entry.verb);
+  const others = reads ? throughStreams(entry) : once((sides.get(key(service, index)) || []).map(([s]) => services[s].name)).sort();
+  const nobody = { reads: "nobody owns it", publishes: "nobody subscribes", subscribes: "nobody publishes", answers: "nobody calls", calls: "nobody answers",
+    consumes: "nobody writes the stream", replays: "nobody writes the stream", found_as: "nobody discovers it", discovers: "nobody is found by it" }[entry.verb] || "";
+  const what = { owns: "read by ", reads: "owned by ", publishes: "to ", subscribes: "from ", answers: "called by ", calls: "answered by ",
+    consumes: "written by ", replays: "written by ", found_as: "discovered by ", discovers: "finds " }[entry.verb];
+  const kept = reads ? [] : entry.streams;
+  return [others.length ? [what, ...joined(others.map(name => button("service", name)))] : kept.length ? "" : nobody,
+    kept.length ? [others.length ? "; " : "", "kept by ", ...joined(kept.map(name => button("stream", name)))] : ""].flat();
 }
 function problemList(indices) {
   if (!indices.length) return [];
@@ -132,7 +166,8 @@ function serviceDetail(service) {
   const parts = VERBS.flatMap(verb => {
     const list = service.entries.map((e, j) => [e, j]).filter(([e]) => e.verb === verb);
     return list.length ? [make("h3", {}, verb), make("ul", {}, list.map(([entry, j]) => {
-      const name = entry.bucket ? make("button", { class: "link mono", type: "button", onclick: () => focusOn("bucket", entry.bucket) }, entry.name)
+      const [kind, target] = entry.bucket ? ["bucket", entry.bucket] : entry.found ? ["name", entry.found] : ["consumes", "replays"].includes(verb) ? ["stream", entry.streams[0]] : [];
+      const name = kind ? make("button", { class: "link mono", type: "button", onclick: () => focusOn(kind, target) }, entry.name)
         : make("span", { class: "mono" }, entry.name);
       return make("li", { class: bad(entry), title: entry.at }, name, entry.role ? make("span", { class: "others" }, ` by role ${entry.role}`) : "",
         make("div", { class: "others" }, otherSide(index, j)));
@@ -146,21 +181,38 @@ function serviceDetail(service) {
 function bucketDetail(bucket) {
   const list = (names, verb) => names.flatMap(name => services[serviceAt.get(name)].entries.filter(e => e.bucket === bucket.name && e.verb === verb)
     .map(e => make("li", { class: bad(e), title: e.at }, button("service", name), " ", make("span", { class: "mono others" }, e.name === bucket.name ? "" : e.name))));
-  const section = (title, items, none) => [make("h3", {}, title), items.length ? make("ul", {}, items) : make("p", { class: "soft" }, none)];
   return [bucket.description ? make("p", {}, bucket.description) : "",
-    make("p", { class: "soft" }, "bucket · " + (bucket.at || "not declared")), ...problemList(bucket.problems),
+    make("p", { class: "soft" }, (map.stores.includes(bucket) ? "object store · " : "bucket · ") + (bucket.at || "not declared")), ...problemList(bucket.problems),
     ...section(bucket.owners.length > 1 ? "Owners" : "Owner", list(bucket.owners, "owns"), "Nobody: nothing can be written."),
     ...section("Readers", list(bucket.readers, "reads"), "Nobody but who owns it.")];
+}
+const section = (title, items, none) => [make("h3", {}, title), items.length ? make("ul", {}, items) : make("p", { class: "soft" }, none)];
+function streamDetail(stream) {
+  const entries = (list, verbs, shown) => list.flatMap(name => services[serviceAt.get(name)].entries.filter(e => verbs.includes(e.verb) && e.streams.includes(stream.name))
+    .map(e => make("li", { class: bad(e), title: e.at }, button("service", name), " ", make("span", { class: "mono others" }, shown(e)))));
+  const consumers = stream.consumers.map(c => make("li", { class: bad(c), title: c.at || "not declared" }, make("span", { class: "mono" }, c.name), c.filter.length ? make("span", { class: "mono others" }, " " + c.filter.join(", ")) : "",
+    c.description ? make("div", { class: "others" }, c.description) : "",
+    make("div", { class: "others" }, c.users.length ? ["consumed by ", ...joined(c.users.map(name => button("service", name)))] : "nobody consumes it")));
+  return [stream.description ? make("p", {}, stream.description) : "",
+    make("p", { class: "soft" }, "stream · " + (stream.at || "not declared")), ...problemList(stream.problems),
+    ...section("Writers", entries(stream.writers, ["publishes", "calls"], e => e.name), "Nobody: nothing is kept."),
+    ...section("Consumers", consumers, "None."),
+    ...section("Replayed by", entries(stream.replayers, ["replays"], e => e.name === stream.name ? "" : e.name.slice(stream.name.length + 1)), "Nobody.")];
+}
+function nameDetail(node) {
+  const list = names => names.map(name => make("li", {}, button("service", name)));
+  return [make("p", { class: "soft" }, "name of a service"), ...problemList(node.problems),
+    ...section("Found", list(node.services), "Nobody."), ...section("Discovered by", list(node.finders), "Nobody.")];
 }
 function renderDetail() {
   const pane = byId("detail");
   pane.hidden = !state.focus;
   if (!state.focus) return pane.replaceChildren();
   const { kind, name } = state.focus;
-  const node = kind === "service" ? services[serviceAt.get(name)] : buckets[bucketAt.get(name)];
+  const node = { service: services, bucket: buckets, stream: streams, name: names }[kind][focusable[kind].get(name)];
   pane.replaceChildren(make("div", { class: "head" }, make("h2", {}, name),
     make("button", { class: "plain", type: "button", onclick: () => go({ focus: null }) }, "Show all (Esc)")),
-    ...(kind === "service" ? serviceDetail(node) : bucketDetail(node)).filter(Boolean));
+    ...({ service: serviceDetail, bucket: bucketDetail, stream: streamDetail, name: nameDetail })[kind](node).filter(Boolean));
   pane.scrollTop = 0;
 }
 
@@ -178,8 +230,10 @@ function fit(name, font, most) {
 }
 const NAME = "650 14px system-ui, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif", ROW = "12.5px system-ui, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif";
 const measured = (text, font) => { ruler.font = font; return ruler.measureText(text).width; };
-// Boxes and lines of some links. A service's box holds a row for each keyspace that it owns.
-function boxesOf(chosen, links, unowned, wholly) {
+const rowed = e => e.verb === "owns" || e.verb === "found_as";
+// Boxes and lines of some links. A service's box holds a row for each keyspace and store that it owns
+// and each name that it is found by; a stream's box, one for each consumer.
+function boxesOf(chosen, links, unowned, kept, wholly) {
   const boxes = [], at = new Map(), rowOf = new Map(), used = new Set();
   for (const link of links) if (link.kind !== "messages" && link.kind !== "requests") {
     used.add(key(link.from, link.from_entry));
@@ -195,19 +249,24 @@ function boxesOf(chosen, links, unowned, wholly) {
   };
   for (const index of chosen) {
     const service = services[index];
-    const owned = service.entries.map((e, j) => [e, j]).filter(([e]) => e.verb === "owns");
+    const owned = service.entries.map((e, j) => [e, j]).filter(([e]) => rowed(e));
     owned.sort(([a, i], [b, j]) => (used.has(key(index, j)) - used.has(key(index, i))) || i - j);
     const needed = owned.filter(([e, j]) => used.has(key(index, j)) || bad(e)).length;
     const most = wholly === index ? 40 : Math.min(20, Math.max(needed, links.length > MOST_AROUND || wholly !== undefined ? 3 : 8));
     const rows = owned.slice(0, most).map(([e, j]) => {
       rowOf.set(key(index, j), rowOf.size);
-      return { name: e.name, class: bad(e), at: key(index, j) };
+      const said = `${e.verb === "owns" ? "owns" : "found as"} ${e.name}`;
+      return { name: e.verb === "owns" ? e.name : said, said, class: bad(e), at: key(index, j) };
     });
     add("s" + index, { kind: "service", name: service.name, class: bad(service) + (service.disabled !== null ? " disabled" : "") + (wholly === index ? " middle" : ""), rows, more: owned.length - rows.length });
   }
   if (unowned.length) {
     const rows = unowned.slice(0, 12).map(name => ({ name, bucket: name, class: bad(buckets[bucketAt.get(name)]) }));
     add("nobody", { kind: "nobody", name: "owned by nobody", class: "nobody", rows, more: unowned.length - rows.length });
+  }
+  for (const stream of kept) {
+    const rows = stream.consumers.slice(0, 12).map(c => ({ name: c.name.slice(stream.name.length + 1), said: `consumer ${c.name}`, class: bad(c), consumer: c.name }));
+    add("t" + stream.name, { kind: "stream", name: stream.name, class: "stream " + bad(stream) + (isFocus("stream", stream.name) ? " middle" : ""), rows, more: stream.consumers.length - rows.length });
   }
   const rowY = (box, found) => {
     const row = box.rows.findIndex(found);
@@ -234,23 +293,38 @@ function boxesOf(chosen, links, unowned, wholly) {
   if (nobody !== undefined && state.values) for (const index of chosen) for (const e of services[index].entries)
     if (e.verb === "reads" && unowned.includes(e.bucket))
       line(nobody, at.get("s" + index), rowY(boxes[nobody], row => row.bucket === e.bucket), "values", e.name === e.bucket ? "" : e.name, bad(e));
+  for (const index of chosen) for (const e of services[index].entries) for (const name of e.streams) {
+    const service = at.get("s" + index), stream = at.get("t" + name);
+    if (stream === undefined) continue;
+    const reads = e.verb === "consumes" || e.verb === "replays";
+    const label = e.verb === "consumes" ? "" : e.verb === "replays" ? e.name.replace(name, "replays").replace("/", " ") : e.name;
+    const y = e.verb === "consumes" ? rowY(boxes[stream], row => row.consumer === e.consumer) : 17;
+    line(reads ? stream : service, reads ? service : stream, y, "messages", label, e.severity === "error" ? "error" : "");
+  }
   return { boxes, lines: [...lines.values()] };
 }
 const shownLinks = () => map.links.filter(l => state[l.kind] && l.from !== l.to).concat(conflicts);
 function drawPicture() {
   const focus = state.focus, all = shownLinks();
   if (focus) {
-    let links, chosen, unowned = [], left = 0, middle;
+    let links, chosen, unowned = [], kept = [], left = 0, middle;
     if (focus.kind === "service") {
       middle = serviceAt.get(focus.name);
       links = all.filter(l => l.from === middle || l.to === middle);
+      if (state.messages) kept = once(services[middle].entries.flatMap(e => e.streams)).map(streamOf);
       unowned = [...new Set(services[middle].entries.map(e => e.bucket).filter(name => name && !buckets[bucketAt.get(name)].owners.length))];
+    } else if (focus.kind === "stream") {
+      links = [];
+      kept = [streamOf(focus.name)];
+    } else if (focus.kind === "name") {
+      links = all.filter(l => l.kind === "names" && services[l.from].entries[l.from_entry].found === focus.name);
     } else {
       links = all.filter(l => services[l.from].entries[l.from_entry].bucket === focus.name && services[l.to].entries[l.to_entry].bucket === focus.name);
       if (!buckets[bucketAt.get(focus.name)].owners.length) unowned = [focus.name];
     }
     chosen = new Set(middle === undefined ? [] : [middle]);
-    if (focus.kind === "bucket") for (const name of buckets[bucketAt.get(focus.name)].owners.concat(buckets[bucketAt.get(focus.name)].readers)) {
+    const there = focus.kind === "service" ? (state.messages ? once(services[middle].entries.flatMap(throughStreams)) : []) : near().services;
+    for (const name of there) {
       if (chosen.size < MOST_AROUND) chosen.add(serviceAt.get(name)); else left++;
     }
     for (const link of links) for (const end of [link.from, link.to]) {
@@ -258,7 +332,7 @@ function drawPicture() {
       if (chosen.size <= MOST_AROUND) chosen.add(end); else left++;
     }
     links = links.filter(l => chosen.has(l.from) && chosen.has(l.to));
-    const picture = boxesOf([...chosen].sort((a, b) => a - b), links, unowned, middle === undefined ? -1 : middle);
+    const picture = boxesOf([...chosen].sort((a, b) => a - b), links, unowned, kept, middle === undefined ? -1 : middle);
     if (picture.boxes.length) return paint(picture, left ? `${plural(left, "more connection")} not drawn; all are listed beside.` : "", false);
     return note(`Nothing is connected with ${focus.name}.`);
   }
@@ -267,8 +341,10 @@ function drawPicture() {
   if (state.q) for (const link of all) if (chosen.size <= MOST_BOXES && matches(services[link.from].text, words())) chosen.add(link.to);
   const links = all.filter(l => chosen.has(l.from) && chosen.has(l.to));
   const unowned = state.q || state.account ? [] : buckets.filter(b => !b.owners.length && (!state.bad || hasProblem(b))).map(b => b.name);
-  if (chosen.size > (state.whole ? MOST_DRAWN : MOST_BOXES) || links.length > 3000) return drawCards(found);
-  const picture = boxesOf([...chosen].sort((a, b) => a - b), links, unowned);
+  const through = s => aroundStream(s).some(name => chosen.has(serviceAt.get(name)));
+  const kept = !state.messages ? [] : state.q || state.account ? streams.filter(through) : streams.filter(s => !state.bad || hasProblem(s));
+  if (chosen.size + kept.length > (state.whole ? MOST_DRAWN : MOST_BOXES) || links.length > 3000) return drawCards(found);
+  const picture = boxesOf([...chosen].sort((a, b) => a - b), links, unowned, kept);
   if (picture.lines.length > (state.whole ? 3000 : MOST_LINES)) return drawCards(found);
   if (!picture.boxes.length) return note("Nothing here fits the search and the filters.");
   paint(picture, "", true);
@@ -278,7 +354,7 @@ let zoom = 1;
 function paint(picture, remark) {
   const { boxes, lines } = picture, size = layoutPicture(boxes, lines), view = byId("view"), pad = 26;
   const svg = make("svg", { viewBox: `${-pad} ${-pad} ${size.width + 2 * pad} ${size.height + 2 * pad}`, role: "group", "aria-label": "Picture: services, what they own, and what flows between them" });
-  const defs = make("defs", {}, ["values", "messages", "requests", "error"].map(kind =>
+  const defs = make("defs", {}, [...KINDS, "error"].map(kind =>
     make("marker", { id: "to-" + kind, class: kind, viewBox: "0 0 10 10", refX: 9, refY: 5, markerWidth: 8, markerHeight: 8, markerUnits: "userSpaceOnUse", orient: "auto" },
       make("path", { d: "M0,0L10,5L0,10z" }))));
   const under = make("g"), over = make("g"), labels = make("g");
@@ -313,9 +389,9 @@ function paint(picture, remark) {
     const rows = box.rows.map((row, i) => make("g", { class: `row ${row.class || ""}` },
       make("rect", { x: box.x + 7, y: box.y + 33 + i * 24, width: box.w - 14, height: 21, rx: 4 }),
       make("text", { x: box.x + 15, y: box.y + 48 + i * 24 }, fit(row.name, ROW, box.w - 28)), make("title", {}, row.name)));
-    const open = () => box.kind === "service" ? focusOn("service", box.name) : go({ view: "Buckets", focus: null });
+    const open = () => box.kind !== "nobody" ? focusOn(box.kind, box.name) : go({ view: "Buckets", focus: null });
     const node = make("g", { class: `box ${box.class || ""}`, tabindex: 0, role: "button",
-      "aria-label": `${box.name}${box.rows.length ? ", owns " + box.rows.map(r => r.name).join(", ") : ""}${/error/.test(box.class) ? ", has errors" : ""}`,
+      "aria-label": `${box.name}${box.rows.map(r => ", " + (r.said || r.name)).join("")}${/error/.test(box.class) ? ", has errors" : ""}`,
       onclick: open, onkeydown: event => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); open(); } } },
       make("title", {}, box.name), make("rect", { class: "back", x: box.x, y: box.y, width: box.w, height: box.h, rx: 8 }),
       make("text", { class: "name", x: box.x + 12, y: box.y + 22 }, fit(box.name, NAME, box.w - 20)), rows,
@@ -410,22 +486,30 @@ function table(heads, rows, total) {
     rows.length ? make("table", {}, make("thead", {}, make("tr", {}, heads.map(h => make("th", { scope: "col" }, h)))), make("tbody", {}, rows))
       : make("p", { class: "note" }, "Nothing here fits the search and the filters.")].filter(Boolean));
 }
-const names = (entries, most = 5) => [...entries.slice(0, most).map(e => make("span", { class: `mono ${bad(e)}` }, e.name)),
+const listed = (entries, most = 5) => [...entries.slice(0, most).map(e => make("span", { class: `mono ${bad(e)}` }, e.name)),
   entries.length > most ? make("span", { class: "soft" }, `and ${entries.length - most} more`) : ""];
 const badge = node => { const n = node.problems.filter(i => problems[i].severity === node.severity).length;
   return node.severity && node.severity !== "note" ? make("span", { class: `badge ${node.severity}` }, plural(n, node.severity)) : ""; };
 function drawServices() {
   const found = shownServices();
-  table(["Service", ...VERBS.map(v => v[0].toUpperCase() + v.slice(1))], found.slice(0, MOST_ROWS).map(s => make("tr", { class: bad(s) },
+  table(["Service", ...VERBS.map(v => v[0].toUpperCase() + v.slice(1).replace("_", " "))], found.slice(0, MOST_ROWS).map(s => make("tr", { class: bad(s) },
     make("th", { scope: "row" }, button("service", s.name), s.description ? make("div", { class: "soft" }, s.description) : "", badge(s)),
-    VERBS.map(verb => make("td", {}, names(s.entries.filter(e => e.verb === verb)))))), found.length);
+    VERBS.map(verb => make("td", {}, listed(s.entries.filter(e => e.verb === verb)))))), found.length);
 }
 function drawBuckets() {
   const found = shownBuckets();
-  table(["Bucket", "Owner", "Readers", "Declared"], found.slice(0, MOST_ROWS).map(b => make("tr", { class: bad(b) },
+  table([map.stores.length ? "Bucket or object store" : "Bucket", "Owner", "Readers", "Declared"], found.slice(0, MOST_ROWS).map(b => make("tr", { class: bad(b) },
     make("th", { scope: "row" }, button("bucket", b.name), b.description ? make("div", { class: "soft" }, b.description) : "", badge(b)),
     make("td", {}, b.owners.length ? joined(b.owners.map(n => button("service", n)), 6) : make("span", { class: "soft" }, "nobody")),
     make("td", {}, joined(b.readers.map(n => button("service", n)), 8)), make("td", { class: "mono soft" }, b.at || "no"))), found.length);
+}
+function drawStreams() {
+  const shown = shownStreams();
+  table(["Stream", "Writers", "Consumers", "Replayed by", "Declared"], shown.slice(0, MOST_ROWS).map(s => make("tr", { class: bad(s) },
+    make("th", { scope: "row" }, button("stream", s.name), s.description ? make("div", { class: "soft" }, s.description) : "", badge(s)),
+    make("td", {}, s.writers.length ? joined(s.writers.map(n => button("service", n)), 6) : make("span", { class: "soft" }, "nobody")),
+    make("td", {}, joined(s.consumers.map(c => make("div", { class: bad(c) }, make("span", { class: `mono ${bad(c)}` }, c.name.slice(s.name.length + 1)), " ", c.users.length ? joined(c.users.map(n => button("service", n)), 4) : make("span", { class: "soft" }, "nobody"))), 8).filter(part => part !== ", ")),
+    make("td", {}, joined(s.replayers.map(n => button("service", n)), 8)), make("td", { class: "mono soft" }, s.at || "no"))), shown.length);
 }
 function drawProblems() {
   const list = words();
@@ -434,7 +518,8 @@ function drawProblems() {
   found.sort(([a], [b]) => worst[a.severity] - worst[b.severity]);
   const about = new Map();
   services.forEach(s => s.problems.forEach(i => { if (!about.has(i)) about.set(i, []); about.get(i).push(button("service", s.name)); }));
-  buckets.forEach(b => b.problems.forEach(i => { if (!about.has(i)) about.set(i, []); about.get(i).push(button("bucket", b.name)); }));
+  for (const [kind, list] of [["bucket", buckets], ["stream", streams], ["name", names]])
+    list.forEach(node => node.problems.forEach(i => { if (!about.has(i)) about.set(i, []); about.get(i).push(button(kind, node.name)); }));
   byId("view").replaceChildren(...found.map(([p, i]) => make("div", { class: `problem ${p.severity}` },
     make("p", {}, make("span", { class: `badge ${p.severity}` }, p.severity), " ", make("strong", {}, p.message)),
     p.place ? make("p", { class: "soft" }, make("span", { class: "mono" }, placeText(p.place)), p.place.label ? ` · ${p.place.label}` : "") : "",
@@ -450,7 +535,10 @@ function drawMatrix() {
   const list = words(), wanted = new Set();
   if (list.length && state.q) buckets.forEach(b => { if (matches(b.text, list)) wanted.add(b.name); });
   rows = rows.filter(s => s.entries.some(e => e.bucket));
-  if (state.focus) {
+  if (state.focus && (state.focus.kind === "stream" || state.focus.kind === "name")) {
+    const around = near().services;
+    rows = rows.filter(s => around.has(s.name));
+  } else if (state.focus) {
     const f = state.focus;
     const b = f.kind === "bucket" ? [f.name] : services[serviceAt.get(f.name)].entries.map(e => e.bucket).filter(Boolean);
     const set = new Set(b);
@@ -572,7 +660,7 @@ function drawMatrix() {
 // ---- head
 function renderHead() {
   const count = map.problems, errors = count.errors;
-  byId("summary").replaceChildren(`${plural(services.length, "service")}, ${plural(buckets.length, "bucket")}, revision `, make("span", { class: "mono", title: map.revision }, map.revision.slice(0, 12)), " · ",
+  byId("summary").replaceChildren([plural(services.length, "service"), plural(map.buckets.length, "bucket"), map.stores.length ? plural(map.stores.length, "object store") : "", streams.length ? plural(streams.length, "stream") : "", "revision "].filter(Boolean).join(", "), make("span", { class: "mono", title: map.revision }, map.revision.slice(0, 12)), " · ",
     errors ? make("span", { class: "bad" }, `${plural(errors, "error")}: this policy does not hold`) : "no errors",
     count.warnings ? `, ${plural(count.warnings, "warning")}` : "", map.links_left_out ? " · too many connections; not all are here" : "");
   byId("tabs").replaceChildren(...VIEWS.map(view => make("button", { type: "button", role: "tab", "aria-selected": String(view === state.view), tabindex: view === state.view ? 0 : -1,
@@ -583,7 +671,7 @@ function renderHead() {
   const check = (name, label, swatch) => make("label", {}, make("input", { type: "checkbox", checked: state[name], onchange: event => go({ [name]: event.target.checked }) }),
     swatch ? make("span", { class: `swatch ${name}` }) : "", label);
   const held = document.activeElement && document.activeElement.parentElement && document.activeElement.closest("#filters") ? [...byId("filters").querySelectorAll("input,select")].indexOf(document.activeElement) : -1;
-  byId("filters").replaceChildren(...(state.view === "Picture" ? [check("values", "values to readers", true), check("messages", "messages", true), check("requests", "requests", true)] : []),
+  byId("filters").replaceChildren(...(state.view === "Picture" ? [check("values", "values to readers", true), check("messages", "messages", true), check("requests", "requests", true), ...(names.length ? [check("names", "found names", true)] : [])] : []),
     check("bad", "only with problems"), ...(accounts.length > 1 ? [make("label", {}, "account", make("select", { onchange: event => go({ account: event.target.value }) },
       make("option", { value: "" }, "all"), accounts.map(a => make("option", { value: a, selected: a === state.account }, a))))] : []));
   if (held >= 0) { const again = byId("filters").querySelectorAll("input,select")[held]; if (again) again.focus(); }
@@ -596,7 +684,7 @@ function render() {
   const view = byId("view");
   view.classList.remove("flush");
   view.setAttribute("aria-label", state.view);
-  ({ Picture: drawPicture, Matrix: drawMatrix, Services: drawServices, Buckets: drawBuckets, Problems: drawProblems })[state.view]();
+  ({ Picture: drawPicture, Matrix: drawMatrix, Services: drawServices, Buckets: drawBuckets, Streams: drawStreams, Problems: drawProblems })[state.view]();
   byId("live").textContent = state.focus ? `${state.focus.kind} ${state.focus.name}` : "";
 }
 
@@ -606,7 +694,7 @@ function suggestions() {
   const list = words();
   if (!list.length) return [];
   const score = name => { const n = name.toLowerCase(); return n === list[0] ? 0 : n.startsWith(list[0]) ? 1 : n.includes(list[0]) ? 2 : 3; };
-  const found = services.filter(s => matches(s.text, list)).map(s => ["service", s.name]).concat(buckets.filter(b => matches(b.text, list)).map(b => ["bucket", b.name]));
+  const found = [["service", services], ["bucket", buckets], ["stream", streams], ["name", names]].flatMap(([kind, nodes]) => nodes.filter(node => matches(node.text, list)).map(node => [kind, node.name]));
   return found.map(f => [score(f[1]), f]).sort((a, b) => a[0] - b[0]).slice(0, 10).map(f => f[1]);
 }
 function showFound() {

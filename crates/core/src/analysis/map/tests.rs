@@ -20,6 +20,32 @@ reads = ["rates"]
 answers = ["svc.quotes.>"]
 "#;
 
+const STREAMS: &str = r#"
+[stream.EVENTS]
+description = "What happened"
+subjects = ["events.>"]
+duplicate_window = "100ms"
+[stream.EVENTS.consumer.shipping]
+filter = ["events.orders.>"]
+[stream.EVENTS.consumer.spare]
+[store.bills]
+[service.orders]
+publishes = ["events.orders.>"]
+found_as = ["orders-api"]
+[service.billing]
+calls = ["events.billing.done"]
+owns = ["store:bills"]
+[service.shipping]
+consumes = ["EVENTS/shipping"]
+reads = ["store:bills"]
+[service.archive]
+replays = ["EVENTS/events.orders.>"]
+discovers = ["orders-api"]
+[service.console]
+replays = ["EVENTS"]
+discovers = ["*"]
+"#;
+
 /// Texts that would be markup, quotes, or syntax, wherever they came to stand.
 const HOSTILE: &str = r#"
 [bucket.orders]
@@ -83,6 +109,105 @@ fn writes_mermaid() {
   n4 --> n2
 "#
     );
+}
+
+#[test]
+fn streams_stores_and_names_are_nodes() {
+    with(STREAMS, |map| {
+        assert!(map.valid, "{}", map.problems);
+        let [events] = map.streams.as_slice() else { panic!("{:?}", map.streams) };
+        assert_eq!((events.name, events.description), ("EVENTS", Some("What happened")));
+        assert_eq!(events.at.as_deref(), Some("p.toml:2:9"));
+        assert_eq!(events.writers, ["billing", "orders"]);
+        assert_eq!(events.replayers, ["archive", "console"]);
+        let consumers: Vec<_> =
+            events.consumers.iter().map(|c| (&*c.name, &*c.filter, &*c.users)).collect();
+        assert_eq!(
+            consumers,
+            [
+                ("EVENTS/shipping", &["events.orders.>"][..], &["shipping"][..]),
+                ("EVENTS/spare", &[], &[])
+            ]
+        );
+        let [bills] = map.stores.as_slice() else { panic!("{:?}", map.stores) };
+        assert_eq!(bills.name, "store:bills");
+        assert_eq!((&*bills.owners, &*bills.readers), (&["billing"][..], &["shipping"][..]));
+        let [found] = map.found.as_slice() else { panic!("{:?}", map.found) };
+        assert_eq!(found.name, "orders-api");
+        assert_eq!(
+            (&*found.services, &*found.finders),
+            (&["orders"][..], &["archive", "console"][..])
+        );
+        let entry = |service: usize, entry| map.entry(service, entry).unwrap();
+        assert_eq!(entry(3, 0).streams, ["EVENTS"]);
+        assert_eq!(entry(4, 1).consumer.as_deref(), Some("EVENTS/shipping"));
+        let mermaid = map.to_mermaid(None);
+        assert_eq!(
+            mermaid.split("  classDef").next().unwrap(),
+            r#"flowchart LR
+  n0["archive"]
+  n1["billing"]
+  n2["console"]
+  n3["orders"]
+  n4["shipping"]
+  n5[("store#58;bills")]
+  n6[["EVENTS"]]
+  n7("EVENTS#47;shipping")
+  n8("EVENTS#47;spare")
+  n9>"orders-api"]
+  n1 == "owns" ==> n5
+  n1 -. "events.billing.done" .-> n6
+  n3 -. "events.orders.#62;" .-> n6
+  n3 == "found as" ==> n9
+  n5 --> n4
+  n6 -- "replays events.orders.#62;" --> n0
+  n6 -- "replays" --> n2
+  n6 -- "events.orders.#62;" --> n7
+  n6 --> n8
+  n7 --> n4
+  n9 --> n0
+  n9 --> n2
+"#
+        );
+    });
+}
+
+#[test]
+fn the_focus_is_on_a_stream_with_its_consumers() {
+    let labels = |focus: &str| {
+        let text = with(STREAMS, |map| map.to_dot(Some(focus)));
+        let name = |line: &str| Some(line.split_once("label=\"")?.1.split_once('"')?.0.to_owned());
+        text.lines().filter(|line| !line.contains("->")).filter_map(name).collect::<Vec<_>>()
+    };
+    let all = [
+        "archive",
+        "billing",
+        "console",
+        "orders",
+        "shipping",
+        "EVENTS",
+        "EVENTS/shipping",
+        "EVENTS/spare",
+    ];
+    assert_eq!(labels("EVENTS"), all);
+    assert_eq!(labels("EVENTS/shipping"), ["shipping", "EVENTS", "EVENTS/shipping"]);
+    assert_eq!(labels("shipping"), ["shipping", "store:bills", "EVENTS", "EVENTS/shipping"]);
+    assert_eq!(labels("store:bills"), ["billing", "shipping", "store:bills"]);
+    assert_eq!(labels("orders-api"), ["archive", "console", "orders", "orders-api"]);
+}
+
+#[test]
+fn what_two_services_would_share_is_drawn_in_red() {
+    let second = "[service.second]\npublishes = ['events.orders.new']\nowns = ['store:bills']\n\
+                  consumes = ['EVENTS/shipping']\nfound_as = ['Orders-API']\n";
+    with(&format!("{STREAMS}{second}"), |map| {
+        let red = |severity| severity == Some(Severity::Error);
+        assert!(red(map.streams[0].severity) && red(map.stores[0].severity));
+        let consumers = map.streams[0].consumers.iter().map(|c| red(c.severity));
+        assert_eq!(consumers.collect::<Vec<_>>(), [true, false]);
+        assert!(map.found.iter().all(|found| red(found.severity)), "{:?}", map.found);
+        assert_eq!(map.stores[0].owners, ["billing", "second"]);
+    });
 }
 
 #[test]

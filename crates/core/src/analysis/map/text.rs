@@ -15,14 +15,17 @@ pub fn mermaid(picture: &Picture) -> String {
         let label = mermaid_label(&caption(node));
         let _ = match node.shape {
             Shape::Service => writeln!(out, "  n{index}[\"{label}\"]"),
-            Shape::Bucket => writeln!(out, "  n{index}[(\"{label}\")]"),
+            Shape::Bucket | Shape::Store => writeln!(out, "  n{index}[(\"{label}\")]"),
+            Shape::Stream => writeln!(out, "  n{index}[[\"{label}\"]]"),
+            Shape::Consumer => writeln!(out, "  n{index}(\"{label}\")"),
+            Shape::Found => writeln!(out, "  n{index}>\"{label}\"]"),
             Shape::Subject => writeln!(out, "  n{index}([\"{label}\"])"),
         };
     }
     for Line { from, to, verb, label, .. } in &picture.lines {
         let (plain, before, after) = match verb {
-            Verb::Owns => ("==>", "==", "==>"),
-            Verb::Reads => ("-->", "--", "-->"),
+            Verb::Owns | Verb::FoundAs => ("==>", "==", "==>"),
+            Verb::Reads | Verb::Replays => ("-->", "--", "-->"),
             Verb::Messages | Verb::Requests => ("-.->", "-.", ".->"),
         };
         let label = mermaid_label(&line_caption(*verb, label));
@@ -33,13 +36,15 @@ pub fn mermaid(picture: &Picture) -> String {
         };
     }
     out.push_str("  classDef bucket fill:#e8f1ff,stroke:#3568b8,color:#10213d\n");
+    out.push_str("  classDef stream fill:#e9f7ef,stroke:#1f8a5b,color:#0d2b1c\n");
     out.push_str("  classDef error fill:#ffe1e1,stroke:#c81e1e,stroke-width:3px,color:#600\n");
     out.push_str("  classDef warning stroke:#b36b00,stroke-width:2px\n");
     for (index, node) in picture.nodes.iter().enumerate() {
         let class = match (node.severity, node.shape) {
             (Some(Severity::Error), _) => "error",
             (Some(Severity::Warning), _) => "warning",
-            (_, Shape::Bucket) => "bucket",
+            (_, Shape::Bucket | Shape::Store) => "bucket",
+            (_, Shape::Stream | Shape::Consumer) => "stream",
             _ => continue,
         };
         let _ = writeln!(out, "  class n{index} {class}");
@@ -65,7 +70,12 @@ pub fn dot(picture: &Picture) -> String {
     for (index, node) in picture.nodes.iter().enumerate() {
         let mut more = match node.shape {
             Shape::Service => String::new(),
-            Shape::Bucket => " shape=cylinder style=filled fillcolor=\"#e8f1ff\"".to_owned(),
+            Shape::Bucket | Shape::Store => {
+                " shape=cylinder style=filled fillcolor=\"#e8f1ff\"".to_owned()
+            }
+            Shape::Stream => " shape=box3d style=filled fillcolor=\"#e9f7ef\"".to_owned(),
+            Shape::Consumer => " shape=cds style=filled fillcolor=\"#e9f7ef\"".to_owned(),
+            Shape::Found => " shape=note style=filled".to_owned(),
             Shape::Subject => " shape=plain style=\"\"".to_owned(),
         };
         more += dot_colour(node.severity);
@@ -74,8 +84,8 @@ pub fn dot(picture: &Picture) -> String {
     }
     for line in &picture.lines {
         let style = match line.verb {
-            Verb::Owns => "penwidth=2.5",
-            Verb::Reads => "style=solid",
+            Verb::Owns | Verb::FoundAs => "penwidth=2.5",
+            Verb::Reads | Verb::Replays => "style=solid",
             Verb::Messages => "style=dashed",
             Verb::Requests => "style=dotted",
         };
@@ -95,6 +105,9 @@ fn line_caption(verb: Verb, label: &str) -> String {
     match verb {
         Verb::Owns if label.is_empty() => "owns".to_owned(),
         Verb::Owns => format!("owns {label}"),
+        Verb::FoundAs => "found as".to_owned(),
+        Verb::Replays if label.is_empty() => "replays".to_owned(),
+        Verb::Replays => format!("replays {label}"),
         Verb::Messages if label.is_empty() => "message".to_owned(),
         Verb::Reads | Verb::Messages => label.to_owned(),
         Verb::Requests if label.is_empty() => "request".to_owned(),
