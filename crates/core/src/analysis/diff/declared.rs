@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::Fate;
+use super::settings::time;
 use crate::diagnostics::toml::{show_duration, show_size};
 use crate::policy::model::{Consumer, Feature, Policy, STORE_PREFIX, Store, Stream};
 use solewriter_types::subject::Pattern;
@@ -181,8 +182,13 @@ fn of_consumer(consumer: &Consumer) -> Settings {
         inactive,
         shared,
         made_by,
+        start_sequence,
+        start_time,
+        push,
+        priority,
         at: _,
     } = consumer;
+    let (push, priority) = (push.as_ref(), priority.as_ref());
     let times: Vec<String> = backoff.iter().copied().map(show_duration).collect();
     vec![
         ("filter", patterns(filter)),
@@ -196,6 +202,15 @@ fn of_consumer(consumer: &Consumer) -> Settings {
         ("inactive", inactive.map(show_duration)),
         ("shared", shared.clone()),
         ("made_by", set(Some(made_by.as_str()))),
+        ("start_sequence", set(*start_sequence)),
+        ("start_time", start_time.map(time)),
+        ("push", set(Some(push.is_some()))),
+        ("group", push.and_then(|push| push.group.clone())),
+        ("heartbeat", push.and_then(|push| push.heartbeat).map(show_duration)),
+        ("flow_control", set(Some(push.is_some_and(|push| push.flow_control)))),
+        ("priority", set(priority.map(|priority| priority.policy.as_str()))),
+        ("priority_group", priority.map(|priority| priority.group.clone())),
+        ("priority_timeout", priority.and_then(|p| p.timeout).map(show_duration)),
     ]
 }
 

@@ -153,11 +153,15 @@ fn window(key: &ServiceKey) -> String {
     for (word, at) in [(" from ", key.not_before), (" until ", key.not_after)] {
         if let Some(seconds) = at {
             text += word;
-            text += &jiff::Timestamp::from_second(seconds)
-                .map_or_else(|_| seconds.to_string(), |time| time.to_string());
+            text += &time(seconds);
         }
     }
     text
+}
+
+/// A time in seconds since the Unix epoch, for people.
+pub(super) fn time(seconds: i64) -> String {
+    jiff::Timestamp::from_second(seconds).map_or_else(|_| seconds.to_string(), |t| t.to_string())
 }
 
 fn sources(old: &[IpNet], new: &[IpNet]) -> Option<SettingChange> {
