@@ -14,6 +14,7 @@
 
 pub mod attacks;
 pub mod identity;
+pub mod needs;
 pub mod outlive;
 pub mod page;
 pub mod probers;
@@ -27,7 +28,7 @@ use std::time::Duration;
 use semver::Version;
 
 use solewriter_types::advisories::Advisory;
-use target::Target;
+use target::{Need, Target};
 
 /// Who attacks: a service with ordinary grants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -319,6 +320,8 @@ pub struct Attack {
     pub responders: bool,
     /// Whether `prove` runs it.
     pub in_prove: bool,
+    /// What a deployment needs for that, which not every one has.
+    pub needs: &'static [Need],
     /// Whether it needs more than one server.
     pub cluster: bool,
     /// A defect of some versions that opens it.
@@ -425,6 +428,7 @@ impl Attack {
             bucket: serde_json::Value::Null,
             responders: false,
             in_prove: false,
+            needs: &[],
             cluster: false,
             defect: None,
             rehearsed: false,
@@ -505,6 +509,13 @@ impl Attack {
 
     fn in_prove(mut self) -> Self {
         self.in_prove = true;
+        self
+    }
+
+    /// The same, where a deployment has what it needs.
+    fn in_prove_with(mut self, needs: &'static [Need]) -> Self {
+        self.in_prove = true;
+        self.needs = needs;
         self
     }
 
