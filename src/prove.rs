@@ -97,6 +97,8 @@ pub enum Step {
     VictimWrites {
         /// Header lines, or empty.
         headers: String,
+        /// Where the victim has it answered, or empty: then in an inbox that nobody knows.
+        reply: String,
     },
     /// Nothing for so many milliseconds: a window of the server's passes.
     Pass(u64),
@@ -366,11 +368,17 @@ pub fn listen(to: &str) -> Step {
     Step::Listen { to: to.to_owned(), queue: String::new() }
 }
 
+/// The victim writes a key of its own.
+#[must_use]
+pub fn victim_writes(headers: &str) -> Step {
+    Step::VictimWrites { headers: headers.to_owned(), reply: String::new() }
+}
+
 impl Step {
     /// With a reply subject.
     #[must_use]
     pub fn reply(mut self, subject: &str) -> Self {
-        if let Self::Send { reply, .. } = &mut self {
+        if let Self::Send { reply, .. } | Self::VictimWrites { reply, .. } = &mut self {
             subject.clone_into(reply);
         }
         self
@@ -489,6 +497,11 @@ impl Attack {
 
     fn on(mut self, target: Target) -> Self {
         self.target = target;
+        self
+    }
+
+    fn by(mut self, who: Who) -> Self {
+        self.who = who;
         self
     }
 

@@ -4,7 +4,7 @@
 use super::run::run;
 use super::target::{Need, Target};
 use super::testbed::{StageError, Testbed};
-use super::{Attack, Effect, Ending, Step, Who, ask};
+use super::{Attack, Effect, Ending, Who, ask, victim_writes};
 
 impl Need {
     fn tried(self, target: Target) -> Attack {
@@ -14,7 +14,7 @@ impl Need {
         match self {
             Self::Stored => Attack::new("", "", Who::Neighbour, Effect::Blocked)
                 .on(target)
-                .step(Step::VictimWrites { headers: String::new() }),
+                .step(victim_writes("")),
             Self::Consumer => asks(target, "$JS.API.CONSUMER.INFO.log-{mine}.durable"),
             Self::Acks => {
                 let next = ask("$JS.ACK.log-{mine}.durable.1.1.1.1.0").body("+NXT");

@@ -551,8 +551,11 @@ pub fn line(step: &Step) -> String {
             format!("{kind} {to}{}{shown}{}{again}", quoted(reply), quoted(body))
         }
         Step::Listen { to, queue } => format!("SUB {to}{}", quoted(queue)),
-        Step::VictimWrites { headers } if headers.is_empty() => "the victim writes".to_owned(),
-        Step::VictimWrites { headers } => format!("the victim writes [{headers}]"),
+        Step::VictimWrites { headers, reply } => {
+            let shown = headers.replace("\r\n", ", ");
+            let shown = if shown.is_empty() { shown } else { format!(" [{shown}]") };
+            format!("the victim writes{}{shown}", quoted(reply))
+        }
         Step::Pass(time) => format!("after {time} ms"),
         Step::AdminListens(to) => format!("admin: SUB {to}"),
         Step::AdminAsks(what, _) => format!("admin: {what}"),

@@ -3,7 +3,9 @@
 use serde_json::{Value, json};
 
 use super::super::target::{Need, Target};
-use super::super::{Attack, Control, Effect, Ending, Family, Step, Who, ask, listen, send};
+use super::super::{
+    Attack, Control, Effect, Ending, Family, Step, Who, ask, listen, send, victim_writes,
+};
 use super::{ACCOUNT, NEVER, NOT_GRANTED};
 
 /// The victim's message that is under way, acknowledged: delivered once, the first of the stream
@@ -74,8 +76,31 @@ fn reader(target: Target, settings: &Value) -> Value {
     json!({"stream_name": target.stream(), "config": config})
 }
 
+/// What an acknowledgement of a batch with the victim's message and the attacker's says.
+const BOTH: Effect = Effect::Learns("\"count\":2");
+
+/// The victim begins an atomic batch, and the attacker ends it with a message to `to`.
+fn joins(target: Target, to: &'static str, id: &'static str, title: &'static str) -> Attack {
+    let end = "Nats-Batch-Id: b\r\nNats-Batch-Sequence: 2\r\nNats-Batch-Commit: 1";
+    Attack::new(id, title, Who::Sharer, BOTH)
+        .on(target)
+        .step(victim_writes("Nats-Batch-Id: b\r\nNats-Batch-Sequence: 1"))
+        .step(ask(to).headers(end).body("x"))
+        .since(2, 12)
+}
+
+/// The same with a fast batch, whose id is in the reply subject: 0 begins it, and 2 ends it.
+fn joins_fast(target: Target, to: &'static str, id: &'static str, title: &'static str) -> Attack {
+    Attack::new(id, title, Who::Sharer, BOTH)
+        .on(target)
+        .step(victim_writes("").reply("_INBOX.{them}.b.10.fail.1.0.$FI"))
+        .step(send(to).reply("_INBOX.{me}.b.10.fail.2.2.$FI").body("x"))
+        .since(2, 14)
+}
+
 pub(super) fn writing() -> Family {
     let (stream, queue) = (Target::Stream, Target::WorkQueue);
+    let written = "attack.log.{victim}.new";
     Family {
         title: "Streams with one writer",
         about: "The victim alone publishes what its stream keeps. The attacker has a stream of its \
@@ -134,6 +159,26 @@ pub(super) fn writing() -> Family {
                 "The next message of its own consumer, as a task in the victim's work queue",
                 send("$JS.API.CONSUMER.MSG.NEXT.log-{mine}.durable"),
             ),
+            joins(
+                stream,
+                written,
+                "stream-batch-join",
+                "The victim's atomic batch, joined and ended",
+            )
+            .by(Who::Neighbour)
+            .bucket(json!({"allow_atomic": true}))
+            .closed(Ending::Refused, NOT_GRANTED)
+            .once_granted(&[written]),
+            joins_fast(
+                stream,
+                written,
+                "stream-batch-fast",
+                "The victim's fast batch, joined and ended",
+            )
+            .by(Who::Neighbour)
+            .bucket(json!({"allow_batched": true}))
+            .closed(Ending::Refused, NOT_GRANTED)
+            .once_granted(&[written]),
             request(
                 stream,
                 "stream-purge-subject",
@@ -276,6 +321,22 @@ pub(super) fn consumers() -> Family {
             .instead(ask("$JS.ACK.work-{victim}.durable.1.1.1.1.0").body("+ACK"))
             .closed(Ending::Refused, USES)
             .in_prove_with(&[Need::Acks]),
+            one(
+                Target::WorkQueue,
+                "queue-drain",
+                "All tasks of the victim's, taken and acknowledged: the work queue is empty",
+                "$JS.API.CONSUMER.MSG.NEXT.work-{victim}.durable",
+                Effect::Changed,
+            )
+            .instead(ask("$JS.API.CONSUMER.MSG.NEXT.work-{victim}.durable"))
+            .step(ask("$JS.ACK.work-{victim}.durable.1.2.2.1.0").body("+ACK"))
+            .step(ask("$JS.ACK.work-{victim}.durable.1.1.1.1.0").body("+ACK"))
+            .closed(Ending::Refused, USES)
+            .once_granted(&[
+                "$JS.API.CONSUMER.MSG.NEXT.work-{victim}.durable",
+                "$JS.ACK.work-{victim}.durable.>",
+            ])
+            .in_prove_with(&[Need::Consumer, Need::Acks]),
             about(
                 "durable-create-over",
                 "The victim's consumer, made anew with one delivery of each message",
@@ -327,6 +388,20 @@ pub(super) fn consumers() -> Family {
             .since(2, 14),
             request(
                 stream,
+                "durable-unpin",
+                "The client that a consumer of the victim's is pinned to, unpinned",
+                "$JS.API.CONSUMER.UNPIN.log-{victim}.pinned",
+                &json!({"group": "g"}),
+                Effect::Answered,
+            )
+            .first(Step::AdminAsks(
+                "CONSUMER.CREATE.log-{victim}.pinned".to_owned(),
+                super::administration::pinned(stream).to_string(),
+            ))
+            .closed(Ending::Refused, NEVER)
+            .since(2, 11),
+            request(
+                stream,
                 "durable-info",
                 "A look at the victim's consumer",
                 "$JS.API.CONSUMER.INFO.log-{victim}.durable",
@@ -360,8 +435,9 @@ fn replay(
     body: &Value,
     effect: Effect,
 ) -> Attack {
-    let attack = request(Target::Stream, id, title, subject, body, effect);
-    Attack { who: Who::PartReader, ..attack.in_prove_with(&[Need::Replay]) }
+    request(Target::Stream, id, title, subject, body, effect)
+        .by(Who::PartReader)
+        .in_prove_with(&[Need::Replay])
 }
 
 pub(super) fn replays() -> Family {
@@ -465,6 +541,14 @@ pub(super) fn replays() -> Family {
             .closed(Ending::Refused, denied)
             .in_prove_with(&[Need::Replay, Need::Acks]),
             replay(
+                "replay-purge",
+                "A subject of the stream that it replays, purged",
+                "$JS.API.STREAM.PURGE.log-{victim}",
+                &json!({"filter": "attack.log.{victim}.new"}),
+                Effect::Changed,
+            )
+            .closed(Ending::Refused, NOT_GRANTED),
+            replay(
                 "replay-write",
                 "A message in the stream that it replays",
                 "attack.log.{victim}.open.forged",
@@ -485,7 +569,6 @@ pub(super) fn shared() -> Family {
             .step(ask(own).headers(headers).body("x"))
     };
     let off = "the setting is off in every stream with several writers that the policy declares";
-    let writes = |headers: &str| Step::VictimWrites { headers: headers.to_owned() };
     Family {
         title: "Streams with several writers",
         about: "The attacker publishes what is below `mine`, the victim what is below `theirs`, in \
@@ -509,7 +592,7 @@ pub(super) fn shared() -> Family {
                 Effect::Blocked,
             )
             .step(Step::Pass(300))
-            .step(writes("Nats-Msg-Id: next"))
+            .step(victim_writes("Nats-Msg-Id: next"))
             .closed(
                 Ending::NoEffect,
                 "a stream with several writers has the least duplicate window, 100 ms",
@@ -545,10 +628,30 @@ pub(super) fn shared() -> Family {
                 "Nats-Batch-Id: b\r\nNats-Batch-Sequence: 1",
                 Effect::Blocked,
             )
-            .step(writes(""))
+            .step(victim_writes(""))
             .closed(Ending::Rejected, off)
             .control(Control::Nowhere)
             .since(2, 12),
+            joins(Target::Shared, own, "both-batch-join", "The victim's atomic batch, ended early")
+                .closed(Ending::Rejected, off)
+                .control(Control::Bucket(json!({"allow_atomic": true}))),
+            joins_fast(
+                Target::Shared,
+                own,
+                "both-batch-fast",
+                "The victim's fast batch, ended early",
+            )
+            .closed(Ending::Rejected, off)
+            .control(Control::Bucket(json!({"allow_batched": true}))),
+            request(
+                Target::Shared,
+                "both-purge",
+                "A subject of the victim's, purged by another writer",
+                "$JS.API.STREAM.PURGE.both-{victim}",
+                &json!({"filter": "attack.both.{victim}.theirs.new"}),
+                Effect::Changed,
+            )
+            .by(Who::Sharer),
         ],
     }
 }
@@ -559,7 +662,7 @@ pub(super) fn stores() -> Family {
         one(store, id, title, subject, Effect::Changed).closed(Ending::Refused, OWNER)
     };
     // The probers of `prove` have neither the rights of a reader nor a store of the attacker's.
-    let of = |who, attack: Attack| Attack { who, ..attack.not_in_prove() };
+    let of = |who, attack: Attack| attack.by(who).not_in_prove();
     let purge = json!({"filter": "$O.{victim}.C.chunk"});
     Family {
         title: "Object stores",
