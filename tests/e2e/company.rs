@@ -86,14 +86,16 @@ fn service(step: &str) -> &'static str {
     }
 }
 
-async fn start(version: &'static str) -> Deployment {
-    let deployment = Prepared::new().start(version, POLICY).await;
+/// What the policy declares, with as many replicas as there are nodes.
+async fn create(deployment: &Deployment) {
+    let replicas = deployment.nodes().count();
     let admin = deployment.admin().await;
     let config = stream::Config {
         name: "EVENTS".to_owned(),
         subjects: vec!["events.>".to_owned()],
         storage: stream::StorageType::Memory,
         allow_direct: true,
+        num_replicas: replicas,
         ..Default::default()
     };
     let events = admin.create_stream(config).await.unwrap();
@@ -109,17 +111,18 @@ async fn start(version: &'static str) -> Deployment {
     let config = object_store::Config {
         bucket: "invoices".to_owned(),
         storage: stream::StorageType::Memory,
+        num_replicas: replicas,
         ..Default::default()
     };
     let store = admin.create_object_store(config).await.unwrap();
     store.put("a", &mut vec![7; 300_000].as_slice()).await.unwrap();
-    deployment
 }
 
 type Failures = BTreeMap<String, Option<String>>;
 
-/// Runs these steps, each as its service. Nothing where the library cannot be had.
+/// Runs these steps at the last node, each as its service. Nothing where the library cannot be had.
 async fn run(deployment: &Deployment, library: Library, steps: &[&str]) -> Option<Failures> {
+    let url = deployment.urls().pop().unwrap();
     if library.steps != RUST.steps {
         let logins: Vec<_> = steps
             .iter()
@@ -132,12 +135,12 @@ async fn run(deployment: &Deployment, library: Library, steps: &[&str]) -> Optio
         let file = deployment.files.dir.join("logins.json");
         std::fs::write(&file, json!(logins).to_string()).unwrap();
         let file = file.to_str().unwrap();
-        return program(library, &["--server", deployment.url(), "--as", file]).await;
+        return program(library, &["--server", &url, "--as", file]).await;
     }
     let mut failures = Failures::new();
     for step in steps {
         let service = deployment.service(service(step));
-        let (client, _) = operations::connect(deployment.url(), &service).await.unwrap();
+        let (client, _) = operations::connect(&url, &service).await.unwrap();
         let running = Box::pin(rust(step, client.clone()));
         let outcome = tokio::time::timeout(std::time::Duration::from_secs(20), running).await;
         let error = outcome.unwrap_or_else(|_| Err("no end".into())).err();
@@ -147,20 +150,32 @@ async fn run(deployment: &Deployment, library: Library, steps: &[&str]) -> Optio
     Some(failures)
 }
 
-async fn works(version: &'static str, library: Library) {
-    let deployment = start(version).await;
+/// What a library does that is refused, and what it may.
+fn parted(library: Library) -> (Vec<&'static str>, Vec<&'static str>) {
     let is_refused = |step: &&str| {
         let of_go = format!("go_{step}");
         REFUSED.contains(step) || library.steps == GO.steps && REFUSED.contains(&of_go.as_str())
     };
-    let (refused, granted): (Vec<&str>, Vec<&str>) =
-        library.steps.iter().copied().partition(is_refused);
-    let Some(failures) = run(&deployment, library, &granted).await else { return };
+    library.steps.iter().copied().partition(is_refused)
+}
+
+/// Whatever it may goes without a violation. Nothing where the library cannot be had.
+async fn may(deployment: &Deployment, library: Library) -> Option<()> {
+    let (_, granted) = parted(library);
+    let failures = run(deployment, library, &granted).await?;
     let failed = failures.iter().filter(|(_, error)| error.is_some());
     assert_eq!(failed.collect::<Vec<_>>(), [], "{failures:#?}");
     assert_eq!(failures.len(), granted.len());
     assert_eq!(deployment.violations(), [] as [Violation; 0]);
+    Some(())
+}
 
+async fn works(version: &'static str, library: Library) {
+    let deployment = Prepared::new().start(version, POLICY).await;
+    create(&deployment).await;
+    let Some(()) = may(&deployment, library).await else { return };
+
+    let (refused, _) = parted(library);
     let failures = run(&deployment, library, &refused).await.unwrap();
     let done = failures.iter().filter(|(_, error)| error.is_none());
     assert_eq!(done.collect::<Vec<_>>(), [], "{failures:#?}");
@@ -188,4 +203,21 @@ async fn a_company_works_with_nats_js(version: &'static str) {
 on_every_server!(a_company_works_with_nats_go);
 async fn a_company_works_with_nats_go(version: &'static str) {
     works(version, GO).await;
+}
+
+/// In a cluster of three, all libraries do what they may, too. What is refused waits long, and each
+/// node refuses it as one server does.
+mod a_company_works_in_a_cluster {
+    on_server!(a_company_works_in_a_cluster, some_room, v2_15_1, "2.15.1");
+}
+async fn a_company_works_in_a_cluster(version: &'static str) {
+    let mut deployment = Prepared::new().start_cluster(version, POLICY).await;
+    deployment.add_instance(&[]).await;
+    for library in [RUST, PYTHON, JAVASCRIPT, GO] {
+        create(&deployment).await;
+        may(&deployment, library).await;
+        let admin = deployment.admin().await;
+        admin.delete_stream("EVENTS").await.unwrap();
+        admin.delete_object_store("invoices").await.unwrap();
+    }
 }
