@@ -27,8 +27,13 @@ impl Need {
     /// Why a deployment lacks it, if it does.
     async fn lacking(self, target: Target, stage: &Testbed) -> Result<Option<String>, StageError> {
         let report = match run(&self.tried(target), stage).await {
-            // JetStream does not make the stream.
-            Err(StageError::Api(what, said)) => return Ok(Some(format!("{what}: {said}"))),
+            // JetStream does not make the stream, and will not do so later.
+            Err(StageError::Api(what, said))
+                if said["error"]["err_code"].is_u64() && said["error"]["code"] != 503 =>
+            {
+                let why = said["error"]["description"].as_str().unwrap_or_default();
+                return Ok(Some(format!("JetStream does not make {what}: {why}")));
+            }
             tried => tried?,
         };
         let lacks = (report.ending == Ending::Succeeded) == (self == Self::Stored);

@@ -167,6 +167,25 @@ async fn what_a_deployment_lacks_is_skipped_and_said() {
     nothing_is_left(&deployment).await;
 }
 
+/// The account of the buckets has room for the two of them alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn where_there_is_no_room_for_streams_buckets_are_tried() {
+    let enabled = |how: &str| format!("  STATE {{\n    jetstream: {how}");
+    let deployment = Prepared::new()
+        .with_server(&enabled("enabled"), &enabled("{ max_streams: 2 }"))
+        .with_settings("[http]", "[sessions]\nevery = \"2s\"\n[http]")
+        .start("2.15.1", POLICY)
+        .await;
+    let output = prove(&deployment, &["--yes"]).await;
+    let verdict = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{verdict}\n{}", text(&output.stderr));
+    let why = "JetStream does not make log-solewriter-prove-b: maximum number of streams reached";
+    assert!(verdict.contains(why), "{verdict}");
+    assert!(verdict.contains("\nskipped    durable-next "), "{verdict}");
+    assert!(held(&verdict, "reply-put") && held(&verdict, "found-as-other"), "{verdict}");
+    nothing_is_left(&deployment).await;
+}
+
 /// What was watched outlives the right to it where nobody may list consumers.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deployment_that_does_not_sweep_consumers_is_found_out() {
