@@ -14,6 +14,7 @@
 
 pub mod attacks;
 pub mod identity;
+pub mod needs;
 pub mod outlive;
 pub mod page;
 pub mod probers;
@@ -27,7 +28,7 @@ use std::time::Duration;
 use semver::Version;
 
 use solewriter_types::advisories::Advisory;
-use target::Target;
+use target::{Need, Target};
 
 /// Who attacks: a service with ordinary grants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -96,6 +97,8 @@ pub enum Step {
     VictimWrites {
         /// Header lines, or empty.
         headers: String,
+        /// Where the victim has it answered, or empty: then in an inbox that nobody knows.
+        reply: String,
     },
     /// Nothing for so many milliseconds: a window of the server's passes.
     Pass(u64),
@@ -319,6 +322,8 @@ pub struct Attack {
     pub responders: bool,
     /// Whether `prove` runs it.
     pub in_prove: bool,
+    /// What a deployment needs for that, which not every one has.
+    pub needs: &'static [Need],
     /// Whether it needs more than one server.
     pub cluster: bool,
     /// A defect of some versions that opens it.
@@ -363,11 +368,17 @@ pub fn listen(to: &str) -> Step {
     Step::Listen { to: to.to_owned(), queue: String::new() }
 }
 
+/// The victim writes a key of its own.
+#[must_use]
+pub fn victim_writes(headers: &str) -> Step {
+    Step::VictimWrites { headers: headers.to_owned(), reply: String::new() }
+}
+
 impl Step {
     /// With a reply subject.
     #[must_use]
     pub fn reply(mut self, subject: &str) -> Self {
-        if let Self::Send { reply, .. } = &mut self {
+        if let Self::Send { reply, .. } | Self::VictimWrites { reply, .. } = &mut self {
             subject.clone_into(reply);
         }
         self
@@ -425,6 +436,7 @@ impl Attack {
             bucket: serde_json::Value::Null,
             responders: false,
             in_prove: false,
+            needs: &[],
             cluster: false,
             defect: None,
             rehearsed: false,
@@ -488,6 +500,11 @@ impl Attack {
         self
     }
 
+    fn by(mut self, who: Who) -> Self {
+        self.who = who;
+        self
+    }
+
     fn bucket(mut self, settings: serde_json::Value) -> Self {
         self.bucket = settings;
         self
@@ -505,6 +522,13 @@ impl Attack {
 
     fn in_prove(mut self) -> Self {
         self.in_prove = true;
+        self
+    }
+
+    /// The same, where a deployment has what it needs.
+    fn in_prove_with(mut self, needs: &'static [Need]) -> Self {
+        self.in_prove = true;
+        self.needs = needs;
         self
     }
 

@@ -65,7 +65,7 @@ const CRATES: &[Crate] = &[
             &["cli"],
             &["doctor", "http", "scaffold", "violations"],
             &["policy_source::follower"],
-            &["prove::outlive", "prove::probers"],
+            &["prove::needs", "prove::outlive", "prove::probers"],
             &["prove::page", "prove::verdict"],
             &["prove::attacks", "prove::run"],
             &["prove::identity"],

@@ -14,6 +14,7 @@ use super::{fail, print, runtime};
 use crate::cli::common::{Format, Output, SettingsArgs, WRONG, duration};
 use crate::config::Tool;
 use crate::nats::raw_client::{RawLogin, TlsServer, Wire};
+use crate::prove::needs::Needs;
 use crate::prove::outlive;
 use crate::prove::probers::{Place, Probers};
 use crate::prove::run::{is_answered, run};
@@ -23,8 +24,9 @@ use crate::prove::{Attack, attacks};
 
 /// Try harmless attacks on a live deployment, and print a verdict to file.
 ///
-/// Without --yes it only shows what it will do. With --yes it makes two services and two buckets.
-/// One service attacks the other. Then both are removed. Nothing else is touched.
+/// Without --yes it only shows what it will do. With --yes it makes two services, two buckets, four
+/// streams and an object store. One service attacks the other. Then all of it is removed. Nothing
+/// else is touched.
 ///
 /// Exit code: 0 if no attack succeeded, 1 if one did, 2 if there is no verdict.
 #[derive(Args)]
@@ -36,7 +38,8 @@ pub struct Prove {
     /// Do it. Without this, only show what would be done.
     #[arg(short, long)]
     yes: bool,
-    /// The name of the two services and buckets, to which -a and -b are added.
+    /// The name of the two services, their buckets, streams and object store, to which -a and -b are
+    /// added.
     #[arg(long, value_name = "NAME", default_value = "solewriter-prove")]
     name: String,
     /// Only write keys and a policy file for the two services into DIR. Use this if the command
@@ -47,7 +50,7 @@ pub struct Prove {
     /// from the policy afterwards.
     #[arg(long, value_name = "DIR")]
     prepared: Option<PathBuf>,
-    /// Replicas of the two buckets.
+    /// Replicas of the buckets, the streams and the object store.
     #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=5))]
     replicas: u8,
     /// How long the running service may take to serve the changed policy, and then to delete a
@@ -129,7 +132,8 @@ impl Prove {
         let servers = crate::nats::connect::addresses(&tool.servers).join(", ");
         let policy = match place {
             Place::Folder(folder) => format!(
-                "write {}, and remove it at the end: two services, two buckets",
+                "write {}, and remove it in the end: two services, two buckets, four streams, an \
+                 object store",
                 folder.join(format!("{name}.toml")).display()
             ),
             Place::Prepared(dir) => {
@@ -140,11 +144,13 @@ impl Prove {
         format!(
             "solewriter prove, on {servers}:\n\
              1. {policy}.\n\
-             2. As the admin: make the buckets {name}-a and {name}-b, anew for each attack, and \
-             delete them in the end; also the streams attack-{name}-a and attack-{name}-b, which \
-             an attack makes if it succeeds.\n\
-             3. As the service {name}-a: try {count} attacks on {name}-b and its bucket. No other \
-             bucket, stream, consumer or subject is written to.\n\
+             2. As the admin: make the buckets {name}-a and {name}-b, the streams log-{name}-a, \
+             log-{name}-b, work-{name}-b and both-{name}-b, and the object store {name}-b, anew for \
+             each attack, and delete them in the end; also the streams attack-{name}-a and \
+             attack-{name}-b, which an attack makes if it succeeds.\n\
+             3. As the service {name}-a: try {count} attacks on {name}-b and what it has. Attacks \
+             on streams need the subjects `attack.>`: where APP does not import them, they are \
+             skipped. No other bucket, stream, consumer or subject is written to.\n\
              4. Wait until the running service deletes a consumer of {name}-a that no grant \
              covers, up to {wait} s.\n\
              5. Print a verdict.\n\n"
@@ -160,13 +166,14 @@ impl Prove {
         crate::prove::probers::refuse_foreign_streams(&stage).await?;
         let written = probers.write(place, &tool.defaults)?;
         let outcome = tokio::select! {
-            outcome = self.attack(&stage, tool, &probers, when) => outcome,
+            outcome = self.attack(&stage, tool, &probers, written.lacks(), when) => outcome,
             _ = terminate.recv() => Err("stopped early: there is no verdict".to_owned()),
             _ = interrupt.recv() => Err("stopped early: there is no verdict".to_owned()),
         };
         let mut left = Vec::new();
         if let Err(error) = stage.strike().await {
-            left.push(format!("the buckets {0}-a and {0}-b may still exist: {error}", self.name));
+            let streams = stage.streams().join(", ");
+            left.push(format!("some of these streams may still exist: {streams}: {error}"));
         }
         if let Err(error) = written.remove() {
             left.push(error);
@@ -179,14 +186,23 @@ impl Prove {
         stage: &Testbed,
         tool: &Tool,
         probers: &Probers,
+        lacks: Option<&str>,
         when: String,
     ) -> Result<Proof, String> {
         let until = Instant::now() + self.wait;
         self.until_let_in(stage, until).await?;
         let stage = &patient(stage).await?;
-        let mut tried = Vec::new();
+        let (mut tried, mut needs) = (Vec::new(), Needs::default());
         for attack in attacks() {
-            tried.push(attempt(&attack, stage).await);
+            let lacking = match lacks.filter(|_| !attack.needs.is_empty()) {
+                Some(why) => Ok(Some(why.to_owned())),
+                None => needs.lacking(&attack, stage).await,
+            };
+            tried.push(match lacking {
+                Ok(None) => attempt(&attack, stage).await,
+                Ok(Some(why)) => Tried::skipped(&attack, &why),
+                Err(error) => Tried::unknown(&attack, &error.to_string()),
+            });
         }
         tried.push(outlive::attempt(stage, self.wait).await);
         tried.extend(gateway(stage, tool).await);

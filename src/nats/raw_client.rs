@@ -364,7 +364,9 @@ impl Wire {
         self.fence().await?.map_err(WireError::Refused)?;
         let until = Instant::now() + DEADLINE;
         let answer = loop {
-            if let Some(at) = self.delivered.iter().position(|m| m.sid == sid) {
+            // That nobody hears it is told to one subscription alone, perhaps a wider one.
+            let answers = |m: &Message| m.sid == sid || m.subject == reply;
+            if let Some(at) = self.delivered.iter().position(answers) {
                 break self.delivered.remove(at);
             }
             let Ok(Some(event)) = timeout_at(until, self.events.recv()).await else { break None };

@@ -10,9 +10,9 @@ use crate::config::seed_file;
 use crate::nats::raw_client::RawLogin;
 use crate::policy_source::directory::Directory;
 use crate::prove::target::MADE_BY;
-use crate::prove::testbed::{Testbed, streams_of};
-use solewriter_core::diagnostics::SourceFile;
+use crate::prove::testbed::Testbed;
 use solewriter_core::diagnostics::render::Style;
+use solewriter_core::diagnostics::{Problems, Severity, SourceFile};
 use solewriter_core::grant::{Defaults, Grant};
 use solewriter_core::keys::{KeyError, Seed, Signer, User};
 use solewriter_core::policy::validate::validate_for;
@@ -59,7 +59,7 @@ impl Probers {
         std::fs::create_dir_all(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
         create(&dir.join("a.nk"), probers.attacker.expose(), true)?;
         create(&dir.join("b.nk"), probers.victim.expose(), true)?;
-        create(&dir.join(&policy), &probers.policy().map_err(|error| error.to_string())?, false)?;
+        create(&dir.join(&policy), &probers.policy(true).map_err(|e| e.to_string())?, false)?;
         Ok(format!(
             "Wrote {}.\nPut {policy} into the policy, and when it is in force:\n\n  solewriter prove \
              --prepared {} --yes\n\nThen take it out of the policy, and delete the folder.\n",
@@ -91,11 +91,57 @@ impl Probers {
         Ok(names.into_iter().zip(keys).collect())
     }
 
-    /// Their part of the policy.
-    fn policy(&self) -> Result<String, KeyError> {
+    /// Their part of the policy, with streams or without.
+    fn policy(&self, streams: bool) -> Result<String, KeyError> {
         let name = &self.name;
         let attacker = Signer::new(&self.attacker)?.public().to_string();
         let victim = Signer::new(&self.victim)?.public().to_string();
+        let with_streams = |text: String| if streams { text } else { String::new() };
+        let declared = with_streams(format!(
+            r#"
+# The streams may be left out, with the object store and what the services have of them. Then no
+# attack on them is tried.
+[stream.log-{name}-a]
+description = "{MADE_BY}"
+subjects = ["attack.log.{name}-a.>"]
+
+[stream.log-{name}-a.consumer.durable]
+
+[stream.log-{name}-b]
+description = "{MADE_BY}"
+subjects = ["attack.log.{name}-b.>"]
+
+[stream.log-{name}-b.consumer.durable]
+
+[stream.work-{name}-b]
+description = "{MADE_BY}"
+subjects = ["attack.work.{name}-b.>"]
+retention = "workqueue"
+
+[stream.work-{name}-b.consumer.durable]
+
+[stream.both-{name}-b]
+description = "{MADE_BY}"
+subjects = ["attack.both.{name}-b.>"]
+duplicate_window = "100ms"
+
+[store.{name}-b]
+description = "{MADE_BY}"
+"#
+        ));
+        let attackers = with_streams(format!(
+            r#"publishes = ["attack.log.{name}-a.>", "attack.both.{name}-b.mine.>"]
+consumes = ["log-{name}-a/durable"]
+replays = ["log-{name}-b/attack.log.{name}-b.open.>"]
+"#
+        ));
+        let victims = with_streams(format!(
+            r#"publishes = ["attack.log.{name}-b.>", "attack.work.{name}-b.>", "attack.both.{name}-b.theirs.>"]
+consumes = ["log-{name}-b/durable", "work-{name}-b/durable"]
+found_as = ["{name}-b"]
+"#
+        ));
+        let store = with_streams(format!(", \"store:{name}-b\""));
         Ok(format!(
             r#"{MARK}
 
@@ -107,18 +153,18 @@ description = "{MADE_BY}"
 part_owners = true
 rollup = false
 duplicate_window = "100ms"
-
+{declared}
 [service.{name}-a]
 description = "Attacks the other prober"
 nkeys = ["{attacker}"]
 owns = ["{name}-a", "{name}-b/mine.>"]
 reads = ["{name}-b/open.>"]
-
+{attackers}
 [service.{name}-b]
 description = "Is attacked by the other prober"
 nkeys = ["{victim}"]
-owns = ["{name}-b/theirs.>"]
-"#
+owns = ["{name}-b/theirs.>"{store}]
+{victims}"#
         ))
     }
 
@@ -127,9 +173,11 @@ owns = ["{name}-b/theirs.>"]
     /// # Errors
     /// In words, when the policy does not hold with them, or cannot be written.
     pub fn write(&self, place: &Place, defaults: &Defaults) -> Result<WrittenPolicy, String> {
-        let Place::Folder(folder) = place else { return Ok(WrittenPolicy(None)) };
+        let Place::Folder(folder) = place else {
+            return Ok(WrittenPolicy { file: None, lacks: None });
+        };
         let file = folder.join(format!("{}.toml", self.name));
-        let text = self.policy().map_err(|error| error.to_string())?;
+        let policy = |streams| self.policy(streams).map_err(|error| error.to_string());
         if let Ok(before) = std::fs::read_to_string(&file) {
             if !before.starts_with(MARK) {
                 return Err(format!("{} exists, and is not from this command", file.display()));
@@ -137,14 +185,21 @@ owns = ["{name}-b/theirs.>"]
             // Of a run that could not remove it.
             std::fs::remove_file(&file).map_err(|error| format!("{}: {error}", file.display()))?;
         }
-        self.must_hold(folder, &file, &text, defaults)?;
+        let mut text = policy(true)?;
+        let mut lacks = None;
+        if let Err(unfit) = self.must_hold(folder, &file, &text, defaults) {
+            // The organisation's names, perhaps; buckets are under attack all the same.
+            text = policy(false)?;
+            self.must_hold(folder, &file, &text, defaults).map_err(|unfit| unfit.all)?;
+            lacks = Some(format!("the policy would not hold with streams: {}", unfit.first));
+        }
         // Written aside and renamed, so that it is never read in part. The name begins with a dot,
         // which is no part of a policy.
         let aside = folder.join(format!(".{}.toml", self.name));
         let _ = std::fs::remove_file(&aside);
         create(&aside, &text, false)?;
         std::fs::rename(&aside, &file).map_err(|error| format!("{}: {error}", file.display()))?;
-        Ok(WrittenPolicy(Some(file)))
+        Ok(WrittenPolicy { file: Some(file), lacks })
     }
 
     /// A policy that does not hold with the probers in it must not be put in front of the service.
@@ -154,34 +209,55 @@ owns = ["{name}-b/theirs.>"]
         file: &Path,
         text: &str,
         defaults: &Defaults,
-    ) -> Result<(), String> {
-        let said = |problems: solewriter_core::diagnostics::Problems| {
-            format!("the policy would not hold:\n{}", problems.render(Style::Plain))
+    ) -> Result<(), Unfit> {
+        let said = |problems: Problems| {
+            let first = problems.iter().find(|problem| problem.severity == Severity::Error);
+            Unfit {
+                first: first.map(|problem| problem.message.clone()).unwrap_or_default(),
+                all: format!("the policy would not hold:\n{}", problems.render(Style::Plain)),
+            }
         };
+        let unfit = |first: String| Unfit { all: first.clone(), first };
         let mut files = Directory::new(folder).read().map_err(said)?;
         files.push(SourceFile::new(file.display().to_string(), text));
         let policy = validate_for(&files, &defaults.audit).map_err(said)?.policy;
         for letter in ["a", "b"] {
             let name = format!("{}-{letter}", self.name);
             let service = policy.services().iter().find(|service| *service.name == *name);
-            let service = service.ok_or_else(|| format!("the policy has no service {name}"))?;
-            Grant::of(service, defaults).map_err(|error| error.to_string())?;
+            let service =
+                service.ok_or_else(|| unfit(format!("the policy has no service {name}")))?;
+            Grant::of(service, defaults).map_err(|error| unfit(error.to_string()))?;
         }
         Ok(())
     }
 }
 
+/// Why a policy does not hold.
+struct Unfit {
+    first: String,
+    all: String,
+}
+
 /// What was put into the policy.
 #[must_use]
-pub struct WrittenPolicy(Option<PathBuf>);
+pub struct WrittenPolicy {
+    file: Option<PathBuf>,
+    lacks: Option<String>,
+}
 
 impl WrittenPolicy {
+    /// Why it has no streams, if that is so.
+    #[must_use]
+    pub fn lacks(&self) -> Option<&str> {
+        self.lacks.as_deref()
+    }
+
     /// Takes it out again.
     ///
     /// # Errors
     /// In words, with what to remove by hand.
     pub fn remove(mut self) -> Result<(), String> {
-        let Some(file) = self.0.take() else { return Ok(()) };
+        let Some(file) = self.file.take() else { return Ok(()) };
         std::fs::remove_file(&file).map_err(|error| {
             format!("{} is still part of the policy: {error}; remove it", file.display())
         })
@@ -190,7 +266,7 @@ impl WrittenPolicy {
 
 impl Drop for WrittenPolicy {
     fn drop(&mut self) {
-        if let Some(file) = &self.0 {
+        if let Some(file) = &self.file {
             // Only on a way out that has an error of its own to tell.
             let _ = std::fs::remove_file(file);
         }
@@ -203,11 +279,13 @@ impl Drop for WrittenPolicy {
 /// In words, when there is one, or nobody can be asked.
 pub async fn refuse_foreign_streams(stage: &Testbed) -> Result<(), String> {
     let mut admin = stage.admin().await.map_err(|error| error.to_string())?;
-    for stream in [&stage.names.mine, &stage.names.victim].into_iter().flat_map(|b| streams_of(b)) {
+    for stream in stage.streams() {
         // As people know it.
-        let what = stream
-            .strip_prefix("KV_")
-            .map_or_else(|| format!("stream {stream}"), |bucket| format!("bucket {bucket}"));
+        let what = match (stream.strip_prefix("KV_"), stream.strip_prefix("OBJ_")) {
+            (Some(bucket), _) => format!("bucket {bucket}"),
+            (_, Some(store)) => format!("store {store}"),
+            _ => format!("stream {stream}"),
+        };
         let info = admin.api(&format!("STREAM.INFO.{stream}"), &Value::Null).await;
         let info = info.map_err(|error| format!("the admin cannot ask JetStream: {error}"))?;
         let Some(error) = info.get("error") else {

@@ -112,8 +112,8 @@ impl Scene<'_> {
                 .subscribe(&fill(to), queue)
                 .await
                 .map_err(|e| broke("the attacker", e))?,
-            Step::VictimWrites { headers } => {
-                self.victim_writes(&fill(headers), cast).await;
+            Step::VictimWrites { headers, reply } => {
+                self.victim_writes(&fill(headers), &fill(reply), cast).await?;
                 return Ok(());
             }
             // These have code of their own.
@@ -148,8 +148,28 @@ impl Scene<'_> {
     }
 
     /// The victim's write is stored if JetStream says so, and not as a duplicate.
-    async fn victim_writes(&mut self, headers: &str, cast: &mut Cast) {
+    async fn victim_writes(
+        &mut self,
+        headers: &str,
+        reply: &str,
+        cast: &mut Cast,
+    ) -> Result<(), StageError> {
         let key = self.names.fill(cast.target.written());
+        if !reply.is_empty() {
+            let said = cast.victim.publish(&key, reply, headers, b"the victim's").await;
+            self.blocked = said.map_err(|e| broke("the victim", e))?.err();
+            // What the attacker does next has to come after it.
+            while self.blocked.is_none()
+                && let Some(message) = cast.victim.next(DEADLINE).await
+            {
+                let answered = message.subject == reply;
+                self.heard.push(message);
+                if answered {
+                    break;
+                }
+            }
+            return Ok(());
+        }
         self.blocked = match cast.victim.request(&key, headers, b"the victim's").await {
             Err(error) => Some(error.to_string()),
             Ok(ack) if !ack.json()["error"].is_null() => Some(ack.text()),
@@ -158,6 +178,7 @@ impl Scene<'_> {
             }
             Ok(_) => None,
         };
+        Ok(())
     }
 
     /// What shows the effect, if it is there.

@@ -29,6 +29,19 @@ pub enum Target {
     Store,
 }
 
+/// What an attack needs that not every deployment has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// What the victim writes there is stored: its subjects pass into the account of the buckets.
+    Stored,
+    /// The attacker may look at a durable consumer of its own.
+    Consumer,
+    /// Acknowledgements pass, and the attacker may acknowledge what it was given.
+    Acks,
+    /// The attacker may open the victim's stream, of which it replays a part.
+    Replay,
+}
+
 /// A stream to make.
 pub(super) struct Made {
     /// Its name.
@@ -40,6 +53,10 @@ pub(super) struct Made {
 }
 
 impl Target {
+    /// Every one.
+    pub(super) const ALL: [Self; 5] =
+        [Self::Bucket, Self::Stream, Self::WorkQueue, Self::Shared, Self::Store];
+
     /// Its stream.
     #[must_use]
     pub fn stream(self) -> &'static str {
@@ -57,9 +74,9 @@ impl Target {
     pub fn written(self) -> &'static str {
         match self {
             Self::Bucket => "$KV.{victim}.theirs.k1",
-            Self::Stream => "log.{victim}.new",
-            Self::WorkQueue => "work.{victim}.new",
-            Self::Shared => "both.{victim}.theirs.new",
+            Self::Stream => "attack.log.{victim}.new",
+            Self::WorkQueue => "attack.work.{victim}.new",
+            Self::Shared => "attack.both.{victim}.theirs.new",
             Self::Store => "$O.{victim}.M.b25l",
         }
     }
@@ -68,7 +85,7 @@ impl Target {
     pub(super) fn attackers(self) -> Option<&'static str> {
         match self {
             Self::Bucket => Some("$KV.{victim}.mine."),
-            Self::Shared => Some("both.{victim}.mine."),
+            Self::Shared => Some("attack.both.{victim}.mine."),
             Self::Stream | Self::WorkQueue | Self::Store => None,
         }
     }
@@ -89,21 +106,22 @@ impl Target {
         let theirs = |settings, stored| Made { name: self.stream(), settings, stored };
         let log = Made {
             name: "log-{mine}",
-            settings: json!({"subjects": ["log.{mine}.>"]}),
-            stored: twice("log.{mine}.payload", "the attacker's"),
+            settings: json!({"subjects": ["attack.log.{mine}.>"]}),
+            stored: twice("attack.log.{mine}.payload", "the attacker's"),
         };
         match self {
             Self::Bucket => Vec::new(),
             Self::Stream => {
-                let settings = json!({"subjects": ["log.{victim}.>"]});
+                let settings = json!({"subjects": ["attack.log.{victim}.>"]});
                 vec![theirs(settings, twice(self.written(), "{secret}")), log]
             }
             Self::WorkQueue => {
-                let settings = json!({"subjects": ["work.{victim}.>"], "retention": "workqueue"});
+                let settings =
+                    json!({"subjects": ["attack.work.{victim}.>"], "retention": "workqueue"});
                 vec![theirs(settings, twice(self.written(), "{secret}")), log]
             }
             Self::Shared => {
-                let settings = json!({"subjects": ["both.{victim}.>"],
+                let settings = json!({"subjects": ["attack.both.{victim}.>"],
                     "duplicate_window": 100_000_000, "allow_rollup_hdrs": false});
                 vec![theirs(settings, twice(self.written(), "{secret}"))]
             }

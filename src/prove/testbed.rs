@@ -245,7 +245,9 @@ impl Testbed {
         bucket: &str,
         settings: &[&Value],
     ) -> Result<(), StageError> {
-        drop_bucket(admin, bucket).await?;
+        for name in of_bucket(bucket) {
+            delete(admin, &name).await?;
+        }
         let mut config = json!({
             "name": format!("KV_{bucket}"), "subjects": [format!("$KV.{bucket}.>")],
             "description": MADE_BY, "max_msgs_per_subject": 5, "storage": "memory", "discard": "new", "retention": "limits",
@@ -319,30 +321,37 @@ impl Testbed {
         Ok(())
     }
 
+    /// The streams that there may be: what is under attack, what attackers have of their own, and
+    /// what an attack makes that succeeds.
+    #[must_use]
+    pub fn streams(&self) -> Vec<String> {
+        let Names { mine, victim, .. } = &self.names;
+        let mut streams = [of_bucket(mine), of_bucket(victim)].concat();
+        for made in Target::ALL.into_iter().flat_map(Target::streams) {
+            let name = self.names.fill(made.name);
+            if !streams.contains(&name) {
+                streams.push(name);
+            }
+        }
+        streams
+    }
+
     /// Removes what `set` made.
     ///
     /// # Errors
     /// When the admin cannot; what is left behind is named.
     pub async fn strike(&self) -> Result<(), StageError> {
         let mut admin = self.admin().await?;
-        drop_bucket(&mut admin, &self.names.mine).await?;
-        drop_bucket(&mut admin, &self.names.victim).await
+        for name in self.streams() {
+            delete(&mut admin, &name).await?;
+        }
+        Ok(())
     }
 }
 
-/// The streams that may be there because of a bucket under attack: its own, and that of an attack
-/// which succeeded.
-#[must_use]
-pub fn streams_of(bucket: &str) -> [String; 2] {
+/// A bucket's stream, and what an attack makes of it.
+fn of_bucket(bucket: &str) -> [String; 2] {
     [format!("KV_{bucket}"), format!("attack-{bucket}")]
-}
-
-/// Deletes a bucket, and what an attack made of it.
-async fn drop_bucket(admin: &mut Wire, bucket: &str) -> Result<(), StageError> {
-    for name in streams_of(bucket) {
-        delete(admin, &name).await?;
-    }
-    Ok(())
 }
 
 /// Deletes a stream, if it is there.
@@ -542,8 +551,11 @@ pub fn line(step: &Step) -> String {
             format!("{kind} {to}{}{shown}{}{again}", quoted(reply), quoted(body))
         }
         Step::Listen { to, queue } => format!("SUB {to}{}", quoted(queue)),
-        Step::VictimWrites { headers } if headers.is_empty() => "the victim writes".to_owned(),
-        Step::VictimWrites { headers } => format!("the victim writes [{headers}]"),
+        Step::VictimWrites { headers, reply } => {
+            let shown = headers.replace("\r\n", ", ");
+            let shown = if shown.is_empty() { shown } else { format!(" [{shown}]") };
+            format!("the victim writes{}{shown}", quoted(reply))
+        }
         Step::Pass(time) => format!("after {time} ms"),
         Step::AdminListens(to) => format!("admin: SUB {to}"),
         Step::AdminAsks(what, _) => format!("admin: {what}"),

@@ -29,6 +29,8 @@ pub enum Outcome {
     Succeeded,
     /// It worked, and is known to.
     Known,
+    /// The deployment lacks what it needs.
+    Skipped,
     /// Nothing can be said.
     Unknown,
 }
@@ -104,14 +106,18 @@ impl Tried {
     /// Nothing can be said of an attack.
     #[must_use]
     pub fn unknown(attack: &Attack, why: &str) -> Self {
-        let evidence = one_line(why);
-        Self {
-            id: attack.id,
-            title: attack.title,
-            outcome: Outcome::Unknown,
-            ending: None,
-            evidence,
-        }
+        Self::not_ended(attack, Outcome::Unknown, why)
+    }
+
+    /// An attack was not tried.
+    #[must_use]
+    pub fn skipped(attack: &Attack, why: &str) -> Self {
+        Self::not_ended(attack, Outcome::Skipped, why)
+    }
+
+    fn not_ended(attack: &Attack, outcome: Outcome, why: &str) -> Self {
+        let Attack { id, title, .. } = attack;
+        Self { id, title, outcome, ending: None, evidence: one_line(why) }
     }
 }
 
@@ -120,13 +126,13 @@ fn one_line(text: &str) -> String {
     clean::line(text).into_owned()
 }
 
-/// The verdict on these attacks.
+/// The verdict on these attacks. What was skipped does not count.
 #[must_use]
 pub fn judge(attacks: &[Tried]) -> Verdict {
     let any = |outcome| attacks.iter().any(|tried| tried.outcome == outcome);
     if any(Outcome::Succeeded) {
         Verdict::Broken
-    } else if attacks.is_empty() || any(Outcome::Unknown) {
+    } else if attacks.iter().all(|t| t.outcome == Outcome::Skipped) || any(Outcome::Unknown) {
         Verdict::Unknown
     } else {
         Verdict::Proven
@@ -143,8 +149,12 @@ impl Proof {
             Verdict::Broken => "BROKEN: attacks succeeded that must not",
             Verdict::Unknown => "NOT PROVEN: some attacks could not be judged",
         };
+        let skipped = match number(Outcome::Skipped) {
+            0 => String::new(),
+            skipped => format!("; {skipped} were skipped"),
+        };
         let mut text = format!(
-            "One keyspace, one writer\n\nverdict      {verdict}\nwhen         {}\n\
+            "One keyspace, one writer\n\nverdict      {verdict}{skipped}\nwhen         {}\n\
              solewriter   {}\n",
             self.when, self.solewriter
         );
@@ -160,7 +170,7 @@ impl Proof {
         let _ = writeln!(
             text,
             "attacks      {} tried: {} held, {} succeeded, {} could not be judged\n",
-            self.attacks.len(),
+            self.attacks.len() - number(Outcome::Skipped),
             number(Outcome::Held) + number(Outcome::Known),
             number(Outcome::Succeeded),
             number(Outcome::Unknown)
@@ -170,6 +180,7 @@ impl Proof {
                 Outcome::Held => "held",
                 Outcome::Succeeded => "SUCCEEDED",
                 Outcome::Known => "known",
+                Outcome::Skipped => "skipped",
                 Outcome::Unknown => "UNKNOWN",
             };
             let Tried { id, title, evidence, .. } = tried;

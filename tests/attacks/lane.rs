@@ -71,14 +71,14 @@ duplicate_window = "100ms"
 [store.victim{lane}]
 [store.shared{lane}]
 [stream.log-victim{lane}]
-subjects = ["log.victim{lane}.>"]
+subjects = ["attack.log.victim{lane}.>"]
 [stream.log-victim{lane}.consumer.durable]
 [stream.work-victim{lane}]
-subjects = ["work.victim{lane}.>"]
+subjects = ["attack.work.victim{lane}.>"]
 retention = "workqueue"
 [stream.work-victim{lane}.consumer.durable]
 [stream.both-shared{lane}]
-subjects = ["both.shared{lane}.>"]
+subjects = ["attack.both.shared{lane}.>"]
 duplicate_window = "100ms"
 
 [service.victim{lane}]
@@ -86,7 +86,8 @@ nkeys = ["{{victim{lane}}}"]
 owns = ["victim{lane}", "shared{lane}/theirs.>", "store:victim{lane}", "store:shared{lane}"]
 consumes = ["log-victim{lane}/durable", "work-victim{lane}/durable"]
 publishes = [
-    "events.victim{lane}.>", "log.victim{lane}.>", "work.victim{lane}.>", "both.shared{lane}.theirs.>",
+    "events.victim{lane}.>", "attack.log.victim{lane}.>", "attack.work.victim{lane}.>",
+    "attack.both.shared{lane}.theirs.>",
 ]
 subscribes = ["events.victim{lane}.>"]
 answers = ["svc.deputy{lane}", "svc.deputy{lane}.>"]
@@ -108,14 +109,14 @@ answers = ["svc.plain{lane}"]
         match who {
             Who::Reader => reads = format!("\"victim{lane}\", \"store:victim{lane}\""),
             Who::PartReader => {
-                replays = format!("\"log-victim{lane}/log.victim{lane}.open.>\"");
+                replays = format!("\"log-victim{lane}/attack.log.victim{lane}.open.>\"");
                 reads = format!("\"victim{lane}/open.>\", \"victim{lane}/*.shown\"");
             }
             Who::Sharer => {
                 found_as = format!("\"{me}\"");
                 text += &format!("\n[store.of-{me}]");
                 owns = format!(", \"shared{lane}/mine.>\", \"store:of-{me}\"");
-                publishes = format!(", \"both.shared{lane}.mine.>\"");
+                publishes = format!(", \"attack.both.shared{lane}.mine.>\"");
             }
             _ => {}
         }
@@ -123,14 +124,14 @@ answers = ["svc.plain{lane}"]
             r#"
 [bucket.of-{me}]
 [stream.log-of-{me}]
-subjects = ["log.of-{me}.>"]
+subjects = ["attack.log.of-{me}.>"]
 [stream.log-of-{me}.consumer.durable]
 [service.{me}]
 nkeys = ["{{{me}}}"]
 owns = ["of-{me}"{owns}]
 reads = [{reads}]
 consumes = ["log-of-{me}/durable"]
-publishes = ["events.{me}.>", "log.of-{me}.>"{publishes}]
+publishes = ["events.{me}.>", "attack.log.of-{me}.>"{publishes}]
 found_as = [{found_as}]
 replays = [{replays}]
 calls = ["svc.plain{lane}", "svc.deputy{lane}"]

@@ -48,6 +48,18 @@ async fn streams(deployment: &Deployment) -> Vec<String> {
     deployment.admin().await.stream_names().try_collect().await.unwrap()
 }
 
+/// The subjects of the probers' streams pass.
+fn passing(prepared: Prepared) -> Prepared {
+    let export = "{ service: \"$O.>\", accounts: [ APP ] }";
+    let import = "{ service: { account: STATE, subject: \"$O.>\" } }";
+    let more = |line: &str| format!("{line}\n{}", line.replace("$O.>", "attack.>"));
+    prepared.with_server(export, &more(export)).with_server(import, &more(import))
+}
+
+fn held(verdict: &str, attack: &str) -> bool {
+    verdict.contains(&format!("\nheld       {attack} "))
+}
+
 /// Neither a file nor a bucket of the probers' is left.
 async fn nothing_is_left(deployment: &Deployment) {
     let files = std::fs::read_dir(deployment.files.policy()).unwrap();
@@ -59,7 +71,7 @@ async fn nothing_is_left(deployment: &Deployment) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sound_deployment_is_proven_and_left_as_it_was() {
-    let deployment = Deployment::start("2.15.1", POLICY).await;
+    let deployment = passing(Prepared::new()).start("2.15.1", POLICY).await;
     deployment.create_buckets(&["orders"]).await;
     deployment.bucket("orders").await.put("a", "1".into()).await.unwrap();
     let before = deployment.content("orders").await;
@@ -81,9 +93,19 @@ async fn a_sound_deployment_is_proven_and_left_as_it_was() {
         "header-rollup-all",
         "enter-captured",
         "consumer-outlives",
+        "stream-write",
+        "stream-reply-direct-get",
+        "queue-next",
+        "ack-other",
+        "durable-create-over",
+        "replay-filter",
+        "both-write",
+        "object-meta",
+        "found-as-other",
     ] {
-        assert!(verdict.contains(&format!("\nheld       {attack} ")), "{attack}: {verdict}");
+        assert!(held(&verdict, attack), "{attack}: {verdict}");
     }
+    assert!(!verdict.contains("skipped"), "{verdict}");
     let (body, digest) = verdict.trim_end().rsplit_once("digest       sha256:").unwrap();
     let computed = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, body.as_bytes());
     assert_eq!(digest, data_encoding::HEXLOWER.encode(computed.as_ref()), "{body:?}");
@@ -91,6 +113,77 @@ async fn a_sound_deployment_is_proven_and_left_as_it_was() {
     assert!(!deployment.instances[0].lines().iter().any(|line| line["event"] == "server_defect"));
     assert_eq!(deployment.content("orders").await, before);
     assert_eq!(streams(&deployment).await, ["KV_orders"]);
+}
+
+/// What attacks on streams need, and this deployment lacks, is said; buckets are tried all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_deployment_lacks_is_skipped_and_said() {
+    let import = |subject: &str| format!("{{ service: {{ account: STATE, subject: {subject} }} }}");
+    let deployment = Prepared::new()
+        .with_server(&import("\"$O.>\""), "")
+        .with_server(&import("\"$JS.ACK.>\""), "")
+        .with_settings("[http]", "[sessions]\nevery = \"2s\"\n[http]")
+        .start("2.15.1", POLICY)
+        .await;
+    let output = prove(&deployment, &["--yes"]).await;
+    let verdict = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{verdict}\n{}", text(&output.stderr));
+    let skipped = |attack: &str, why: &str| {
+        let (_, rest) = verdict.split_once(&format!("\nskipped    {attack} ")).expect(attack);
+        let said = rest.lines().nth(1).unwrap();
+        assert!(said.contains(why), "{attack}: {said}");
+    };
+    let stored =
+        "what solewriter-prove-b writes to attack.log.solewriter-prove-b.new is not stored";
+    skipped("stream-write", stored);
+    skipped("stream-reply-put", stored);
+    skipped("queue-write", "attack.work.solewriter-prove-b.new is not stored");
+    skipped("both-write", "attack.both.solewriter-prove-b.theirs.new is not stored");
+    skipped("ack-other", "its own acknowledgement is not answered");
+    skipped("object-chunk", "$O.solewriter-prove-b.M.b25l is not stored");
+    let number = verdict.matches("\nskipped ").count();
+    let said = format!("\nverdict      PROVEN: no attack succeeded; {number} were skipped\n");
+    assert!(verdict.contains(&said), "{verdict}");
+    for attack in ["reply-put", "durable-create-over", "replay-filter", "found-as-other"] {
+        assert!(held(&verdict, attack), "{attack}: {verdict}");
+    }
+    nothing_is_left(&deployment).await;
+
+    // The organisation's names leave no room for the probers' streams.
+    let naming = "[naming]\nevents = [\"events.{service}.>\"]\n";
+    std::fs::write(deployment.files.policy().join("naming.toml"), naming).unwrap();
+    let output = prove(&deployment, &["--yes", "--format", "json"]).await;
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let verdict: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(verdict["verdict"], "proven");
+    let attacks = verdict["attacks"].as_array().unwrap();
+    let of = |id: &str| attacks.iter().find(|attack| attack["id"] == id).unwrap();
+    assert_eq!(of("reply-put")["outcome"], "held");
+    for attack in ["stream-write", "durable-next", "object-meta"] {
+        assert_eq!(of(attack)["outcome"], "skipped");
+        let why = of(attack)["evidence"].as_str().unwrap();
+        assert!(why.starts_with("the policy would not hold with streams: "), "{why}");
+    }
+    nothing_is_left(&deployment).await;
+}
+
+/// The account of the buckets has room for the two of them alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn where_there_is_no_room_for_streams_buckets_are_tried() {
+    let enabled = |how: &str| format!("  STATE {{\n    jetstream: {how}");
+    let deployment = Prepared::new()
+        .with_server(&enabled("enabled"), &enabled("{ max_streams: 2 }"))
+        .with_settings("[http]", "[sessions]\nevery = \"2s\"\n[http]")
+        .start("2.15.1", POLICY)
+        .await;
+    let output = prove(&deployment, &["--yes"]).await;
+    let verdict = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{verdict}\n{}", text(&output.stderr));
+    let why = "JetStream does not make log-solewriter-prove-b: maximum number of streams reached";
+    assert!(verdict.contains(why), "{verdict}");
+    assert!(verdict.contains("\nskipped    durable-next "), "{verdict}");
+    assert!(held(&verdict, "reply-put") && held(&verdict, "found-as-other"), "{verdict}");
+    nothing_is_left(&deployment).await;
 }
 
 /// What was watched outlives the right to it where nobody may list consumers.
@@ -108,7 +201,7 @@ async fn a_deployment_that_does_not_sweep_consumers_is_found_out() {
 /// Attacker and victim are at different servers, and a bucket may be at any.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sound_cluster_is_proven_through_all_of_its_servers() {
-    let mut deployment = Prepared::new().start_cluster("2.15.1", POLICY).await;
+    let mut deployment = passing(Prepared::new()).start_cluster("2.15.1", POLICY).await;
     deployment.add_instance(&[]).await;
     for replicas in ["1", "3"] {
         let output = prove(&deployment, &["--yes", "--replicas", replicas]).await;
@@ -119,8 +212,9 @@ async fn a_sound_cluster_is_proven_through_all_of_its_servers() {
             assert!(verdict.contains(&format!("\nserver       2.15.1 node-{node} N")), "{verdict}");
         }
         for attack in ["reply-direct-get", "reply-api-delete", "push-purge", "other-part"] {
-            assert!(verdict.contains(&format!("\nheld       {attack} ")), "{attack}: {verdict}");
+            assert!(held(&verdict, attack), "{attack}: {verdict}");
         }
+        assert!(!verdict.contains("skipped"), "{verdict}");
         nothing_is_left(&deployment).await;
     }
 }
@@ -147,11 +241,30 @@ async fn buckets_and_services_in_one_account_are_found_out() {
     let output = prove(&deployment, &["--yes"]).await;
     assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
     let succeeded = succeeded(&output);
-    for attack in ["reply-put", "reply-stream-info", "reply-direct-get", "reply-api-purge"] {
+    for attack in [
+        "reply-put",
+        "reply-stream-info",
+        "reply-direct-get",
+        "reply-api-purge",
+        "stream-reply-put",
+        "stream-reply-ack-next",
+        "queue-reply-next",
+        "object-reply-direct-get",
+    ] {
         assert!(succeeded.contains(&attack.to_owned()), "{succeeded:?}");
     }
     // Permissions hold all the same.
-    for attack in ["other-part", "stream-delete", "listen-keyspaces", "enter-captured"] {
+    for attack in [
+        "other-part",
+        "stream-delete",
+        "listen-keyspaces",
+        "enter-captured",
+        "stream-write",
+        "ack-other",
+        "replay-filter",
+        "object-meta",
+        "found-as-other",
+    ] {
         assert!(!succeeded.contains(&attack.to_owned()), "{succeeded:?}");
     }
     let verdict = text(&output.stdout);
@@ -257,15 +370,20 @@ async fn an_import_of_one_subject_is_found_out() {
     let import = |subject: &str| format!("{{ service: {{ account: STATE, subject: {subject} }} }}");
     let all = import("\"$KV.>\"");
     let one = import("\"$KV.solewriter-prove-b.theirs.k1\"");
-    let deployment = Prepared::new()
-        .with_server(&all, &format!("{all}\n      {one}"))
+    let of_stream = import("\"attack.log.solewriter-prove-b.new\"");
+    let deployment = passing(Prepared::new())
+        .with_server(&all, &format!("{all}\n      {one}\n      {of_stream}"))
         .start("2.15.1", POLICY)
         .await;
     let output = prove(&deployment, &["--yes"]).await;
     assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
     let succeeded = succeeded(&output);
-    assert!(succeeded.contains(&"reply-direct-get".to_owned()), "{succeeded:?}");
-    assert!(!succeeded.contains(&"reply-api-purge".to_owned()), "{succeeded:?}");
+    for attack in ["reply-direct-get", "stream-reply-direct-get", "stream-reply-next"] {
+        assert!(succeeded.contains(&attack.to_owned()), "{succeeded:?}");
+    }
+    for attack in ["reply-api-purge", "queue-reply-next"] {
+        assert!(!succeeded.contains(&attack.to_owned()), "{succeeded:?}");
+    }
     nothing_is_left(&deployment).await;
 }
 

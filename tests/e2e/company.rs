@@ -76,8 +76,8 @@ fn service(step: &str) -> &'static str {
     }
 }
 
-async fn start(version: &'static str) -> Deployment {
-    let deployment = Prepared::new().without_buckets().start(version, POLICY).await;
+/// Makes what the policy declares, and puts something in it.
+async fn create(deployment: &Deployment) {
     deployment.apply(&[]).await;
     let admin = deployment.admin().await;
     for _ in 0..200 {
@@ -85,13 +85,13 @@ async fn start(version: &'static str) -> Deployment {
     }
     let store = admin.get_object_store("invoices").await.unwrap();
     store.put("a", &mut vec![7; 300_000].as_slice()).await.unwrap();
-    deployment
 }
 
 type Failures = BTreeMap<String, Option<String>>;
 
-/// Runs these steps, each as its service. Nothing where the library cannot be had.
+/// Runs these steps at the last node, each as its service. Nothing where the library cannot be had.
 async fn run(deployment: &Deployment, library: Library, steps: &[&str]) -> Option<Failures> {
+    let url = deployment.urls().pop().unwrap();
     if library.steps != RUST.steps {
         let logins: Vec<_> = steps
             .iter()
@@ -104,12 +104,12 @@ async fn run(deployment: &Deployment, library: Library, steps: &[&str]) -> Optio
         let file = deployment.files.dir.join("logins.json");
         std::fs::write(&file, json!(logins).to_string()).unwrap();
         let file = file.to_str().unwrap();
-        return program(library, &["--server", deployment.url(), "--as", file]).await;
+        return program(library, &["--server", &url, "--as", file]).await;
     }
     let mut failures = Failures::new();
     for step in steps {
         let service = deployment.service(service(step));
-        let (client, _) = operations::connect(deployment.url(), &service).await.unwrap();
+        let (client, _) = operations::connect(&url, &service).await.unwrap();
         let running = Box::pin(rust(step, client.clone()));
         let outcome = tokio::time::timeout(std::time::Duration::from_secs(20), running).await;
         let error = outcome.unwrap_or_else(|_| Err("no end".into())).err();
@@ -119,17 +119,29 @@ async fn run(deployment: &Deployment, library: Library, steps: &[&str]) -> Optio
     Some(failures)
 }
 
-async fn works(version: &'static str, library: Library) {
-    let deployment = start(version).await;
+/// What a library does that is refused, and what it may.
+fn parted(library: Library) -> (Vec<&'static str>, Vec<&'static str>) {
     let is_refused = |step: &&str| library.refused.contains(step) || REFUSED.contains(step);
-    let (refused, granted): (Vec<&str>, Vec<&str>) =
-        library.steps.iter().copied().partition(is_refused);
-    let Some(failures) = run(&deployment, library, &granted).await else { return };
+    library.steps.iter().copied().partition(is_refused)
+}
+
+/// Whatever it may goes without a violation. Nothing where the library cannot be had.
+async fn may(deployment: &Deployment, library: Library) -> Option<()> {
+    let (_, granted) = parted(library);
+    let failures = run(deployment, library, &granted).await?;
     let failed = failures.iter().filter(|(_, error)| error.is_some());
     assert_eq!(failed.collect::<Vec<_>>(), [], "{failures:#?}");
     assert_eq!(failures.len(), granted.len());
     assert_eq!(deployment.violations(), [] as [Violation; 0]);
+    Some(())
+}
 
+async fn works(version: &'static str, library: Library) {
+    let deployment = Prepared::new().without_buckets().start(version, POLICY).await;
+    create(&deployment).await;
+    let Some(()) = may(&deployment, library).await else { return };
+
+    let (refused, _) = parted(library);
     let failures = run(&deployment, library, &refused).await.unwrap();
     let done = failures.iter().filter(|(_, error)| error.is_none());
     assert_eq!(done.collect::<Vec<_>>(), [], "{failures:#?}");
@@ -157,4 +169,23 @@ async fn a_company_works_with_nats_js(version: &'static str) {
 on_every_server!(a_company_works_with_nats_go);
 async fn a_company_works_with_nats_go(version: &'static str) {
     works(version, GO).await;
+}
+
+/// In a cluster of three, all libraries do what they may, too. What is refused waits long, and each
+/// node refuses it as one server does.
+mod a_company_works_in_a_cluster {
+    on_server!(a_company_works_in_a_cluster, some_room, v2_15_1, "2.15.1");
+}
+async fn a_company_works_in_a_cluster(version: &'static str) {
+    let policy = POLICY.replace("storage = \"memory\"", "storage = \"memory\"\nreplicas = 3");
+    let prepared = Prepared::new().without_buckets();
+    let mut deployment = prepared.start_cluster(version, &policy).await;
+    deployment.add_instance(&[]).await;
+    for library in [RUST, PYTHON, JAVASCRIPT, GO] {
+        create(&deployment).await;
+        may(&deployment, library).await;
+        let admin = deployment.admin().await;
+        admin.delete_stream("EVENTS").await.unwrap();
+        admin.delete_object_store("invoices").await.unwrap();
+    }
 }

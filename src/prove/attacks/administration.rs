@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::super::{Attack, Control, Effect, Ending, Family, Step, Who, ask, send};
 use super::{NEVER, NOT_GRANTED};
-use crate::prove::target::MADE_BY;
+use crate::prove::target::{MADE_BY, Target};
 
 /// Why a request is refused that some client libraries need for object stores.
 const STORES: &str = "granted to users of object stores alone";
@@ -45,6 +45,14 @@ fn update(id: &'static str, title: &'static str, settings: Value, effect: Effect
         config.extend(settings);
     }
     request(id, title, "$JS.API.STREAM.UPDATE.KV_{victim}", &config, effect)
+}
+
+/// A consumer of a priority group, in the victim's stream.
+pub(super) fn pinned(target: Target) -> Value {
+    let minute = 60_000_000_000_u64;
+    json!({"stream_name": target.stream(), "config": {"name": "pinned", "deliver_policy": "all",
+        "ack_policy": "explicit", "inactive_threshold": minute, "priority_groups": ["g"],
+        "priority_policy": "pinned_client", "priority_timeout": minute}})
 }
 
 pub(super) fn streams() -> Family {
@@ -231,10 +239,6 @@ pub(super) fn consumers() -> Family {
         }
         json!({"stream_name": "KV_{victim}", "config": config})
     };
-    let pinned = json!({"stream_name": "KV_{victim}", "config": {"name": "pinned",
-        "deliver_policy": "all", "ack_policy": "explicit", "inactive_threshold": minute,
-        "priority_groups": ["g"], "priority_policy": "pinned_client",
-        "priority_timeout": minute}});
     Family {
         title: "Consumers of others",
         about: "The victim's consumers are named `watch` and `pull`, and the attacker knows it; \
@@ -405,7 +409,7 @@ pub(super) fn consumers() -> Family {
             )
             .first(Step::AdminAsks(
                 "CONSUMER.CREATE.KV_{victim}.pinned".to_owned(),
-                pinned.to_string(),
+                pinned(Target::Bucket).to_string(),
             ))
             .since(2, 11),
             about(

@@ -11,6 +11,7 @@ fn hear(id: &'static str, title: &'static str, subject: &'static str) -> Attack 
         .step(listen(subject))
         .closed(Ending::Refused, NAMED)
         .once_heard(&[subject])
+        .in_prove()
 }
 
 pub(super) fn family() -> Family {
@@ -35,7 +36,8 @@ pub(super) fn family() -> Family {
             )
             .step(ask(of_one))
             .closed(Ending::Refused, "`discovers` does not name it")
-            .once_granted(&[of_one]),
+            .once_granted(&[of_one])
+            .in_prove(),
         ],
     }
 }

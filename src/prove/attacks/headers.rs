@@ -4,17 +4,13 @@ use serde_json::json;
 
 use solewriter_types::advisories::TRACING;
 
-use super::super::{Attack, Control, Effect, Ending, Family, Step, Who, ask, send};
+use super::super::{Attack, Control, Effect, Ending, Family, Step, Who, ask, send, victim_writes};
 
 const OWN: &str = "$KV.{victim}.mine.a";
 
 /// A put to the attacker's own part, with headers.
 fn put(id: &'static str, title: &'static str, headers: &str, effect: Effect) -> Attack {
     Attack::new(id, title, Who::Sharer, effect).step(ask(OWN).headers(headers).body("x")).in_prove()
-}
-
-fn victim_writes(headers: &str) -> Step {
-    Step::VictimWrites { headers: headers.to_owned() }
 }
 
 pub(super) fn family() -> Family {

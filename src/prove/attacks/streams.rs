@@ -2,8 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::super::target::Target;
-use super::super::{Attack, Control, Effect, Ending, Family, Step, Who, ask, listen, send};
+use super::super::target::{Need, Target};
+use super::super::{
+    Attack, Control, Effect, Ending, Family, Step, Who, ask, listen, send, victim_writes,
+};
 use super::{ACCOUNT, NEVER, NOT_GRANTED};
 
 /// The victim's message that is under way, acknowledged: delivered once, the first of the stream
@@ -34,6 +36,7 @@ fn one(
         .step(ask(subject).body("x"))
         .closed(Ending::Refused, NOT_GRANTED)
         .once_granted(&[subject])
+        .in_prove_with(&[Need::Stored])
 }
 
 /// The same for a request of the JetStream API.
@@ -45,7 +48,10 @@ fn request(
     body: &Value,
     effect: Effect,
 ) -> Attack {
-    one(target, id, title, subject, effect).instead(ask(subject).body(&text(body)))
+    let needs: &[Need] = if target == Target::Store { &[Need::Stored] } else { &[Need::Consumer] };
+    one(target, id, title, subject, effect)
+        .instead(ask(subject).body(&text(body)))
+        .in_prove_with(needs)
 }
 
 /// A request that ordinary grants allow, with a subject of the victim's as its reply subject.
@@ -56,6 +62,7 @@ fn forged(target: Target, id: &'static str, title: &'static str, step: Step) -> 
         .closed(Ending::NoEffect, ACCOUNT)
         .control(Control::OneAccount)
         .rehearsed()
+        .in_prove_with(&[Need::Stored])
 }
 
 /// A consumer of the attacker's that delivers what it reads, with such settings besides. The attacker
@@ -69,8 +76,31 @@ fn reader(target: Target, settings: &Value) -> Value {
     json!({"stream_name": target.stream(), "config": config})
 }
 
+/// What an acknowledgement of a batch with the victim's message and the attacker's says.
+const BOTH: Effect = Effect::Learns("\"count\":2");
+
+/// The victim begins an atomic batch, and the attacker ends it with a message to `to`.
+fn joins(target: Target, to: &'static str, id: &'static str, title: &'static str) -> Attack {
+    let end = "Nats-Batch-Id: b\r\nNats-Batch-Sequence: 2\r\nNats-Batch-Commit: 1";
+    Attack::new(id, title, Who::Sharer, BOTH)
+        .on(target)
+        .step(victim_writes("Nats-Batch-Id: b\r\nNats-Batch-Sequence: 1"))
+        .step(ask(to).headers(end).body("x"))
+        .since(2, 12)
+}
+
+/// The same with a fast batch, whose id is in the reply subject: 0 begins it, and 2 ends it.
+fn joins_fast(target: Target, to: &'static str, id: &'static str, title: &'static str) -> Attack {
+    Attack::new(id, title, Who::Sharer, BOTH)
+        .on(target)
+        .step(victim_writes("").reply("_INBOX.{them}.b.10.fail.1.0.$FI"))
+        .step(send(to).reply("_INBOX.{me}.b.10.fail.2.2.$FI").body("x"))
+        .since(2, 14)
+}
+
 pub(super) fn writing() -> Family {
     let (stream, queue) = (Target::Stream, Target::WorkQueue);
+    let written = "attack.log.{victim}.new";
     Family {
         title: "Streams with one writer",
         about: "The victim alone publishes what its stream keeps. The attacker has a stream of its \
@@ -80,21 +110,21 @@ pub(super) fn writing() -> Family {
                 stream,
                 "stream-write",
                 "A message of its own in the victim's stream",
-                "log.{victim}.forged",
+                "attack.log.{victim}.forged",
                 Effect::Changed,
             ),
             one(
                 queue,
                 "queue-write",
                 "A task of its own in the victim's work queue",
-                "work.{victim}.forged",
+                "attack.work.{victim}.forged",
                 Effect::Changed,
             ),
             forged(
                 stream,
                 "stream-reply-put",
                 "A message to its own stream: the acknowledgement would be kept",
-                send("log.{mine}.a").body("x"),
+                send("attack.log.{mine}.a").body("x"),
             ),
             forged(
                 stream,
@@ -121,19 +151,40 @@ pub(super) fn writing() -> Family {
                 "An acknowledgement that asks for the next message: it would be kept",
                 send("$JS.ACK.log-{mine}.durable.1.1.1.1.0").body("+NXT"),
             )
-            .first(ask("$JS.API.CONSUMER.MSG.NEXT.log-{mine}.durable")),
+            .first(ask("$JS.API.CONSUMER.MSG.NEXT.log-{mine}.durable"))
+            .in_prove_with(&[Need::Stored, Need::Acks]),
             forged(
                 queue,
                 "queue-reply-next",
                 "The next message of its own consumer, as a task in the victim's work queue",
                 send("$JS.API.CONSUMER.MSG.NEXT.log-{mine}.durable"),
             ),
+            joins(
+                stream,
+                written,
+                "stream-batch-join",
+                "The victim's atomic batch, joined and ended",
+            )
+            .by(Who::Neighbour)
+            .bucket(json!({"allow_atomic": true}))
+            .closed(Ending::Refused, NOT_GRANTED)
+            .once_granted(&[written]),
+            joins_fast(
+                stream,
+                written,
+                "stream-batch-fast",
+                "The victim's fast batch, joined and ended",
+            )
+            .by(Who::Neighbour)
+            .bucket(json!({"allow_batched": true}))
+            .closed(Ending::Refused, NOT_GRANTED)
+            .once_granted(&[written]),
             request(
                 stream,
                 "stream-purge-subject",
                 "A subject of the victim's stream, purged",
                 "$JS.API.STREAM.PURGE.log-{victim}",
-                &json!({"filter": "log.{victim}.new"}),
+                &json!({"filter": "attack.log.{victim}.new"}),
                 Effect::Changed,
             ),
             request(
@@ -150,7 +201,7 @@ pub(super) fn writing() -> Family {
                 "stream-change",
                 "The victim's stream, changed to keep one message",
                 "$JS.API.STREAM.UPDATE.log-{victim}",
-                &json!({"name": "log-{victim}", "subjects": ["log.{victim}.>"],
+                &json!({"name": "log-{victim}", "subjects": ["attack.log.{victim}.>"],
                     "storage": "memory", "allow_direct": true, "max_msgs": 1}),
                 Effect::Changed,
             )
@@ -168,7 +219,7 @@ pub(super) fn writing() -> Family {
                 stream,
                 "stream-read-direct",
                 "The last message of a subject of the victim's stream",
-                "$JS.API.DIRECT.GET.log-{victim}.log.{victim}.new",
+                "$JS.API.DIRECT.GET.log-{victim}.attack.log.{victim}.new",
                 &Value::Null,
                 Effect::Learns("{secret}"),
             ),
@@ -196,7 +247,7 @@ pub(super) fn consumers() -> Family {
         "durable_name": "durable", "deliver_policy": "all", "ack_policy": "explicit",
         "description": "turned", "max_deliver": 1, "mem_storage": true}});
     let mut filtered = turned.clone();
-    filtered["config"]["filter_subject"] = json!("log.{victim}.none");
+    filtered["config"]["filter_subject"] = json!("attack.log.{victim}.none");
     let bare = json!({"stream_name": "log-{victim}", "config": {"name": "durable",
         "deliver_policy": "all", "ack_policy": "explicit", "description": "turned",
         "mem_storage": true}});
@@ -204,6 +255,7 @@ pub(super) fn consumers() -> Family {
         one(stream, id, title, ACK, effect)
             .instead(ask(ACK).body(body))
             .closed(Ending::Refused, USES)
+            .in_prove_with(&[Need::Acks])
     };
     Family {
         title: "Durable consumers",
@@ -267,7 +319,24 @@ pub(super) fn consumers() -> Family {
                 Effect::Changed,
             )
             .instead(ask("$JS.ACK.work-{victim}.durable.1.1.1.1.0").body("+ACK"))
-            .closed(Ending::Refused, USES),
+            .closed(Ending::Refused, USES)
+            .in_prove_with(&[Need::Acks]),
+            one(
+                Target::WorkQueue,
+                "queue-drain",
+                "All tasks of the victim's, taken and acknowledged: the work queue is empty",
+                "$JS.API.CONSUMER.MSG.NEXT.work-{victim}.durable",
+                Effect::Changed,
+            )
+            .instead(ask("$JS.API.CONSUMER.MSG.NEXT.work-{victim}.durable"))
+            .step(ask("$JS.ACK.work-{victim}.durable.1.2.2.1.0").body("+ACK"))
+            .step(ask("$JS.ACK.work-{victim}.durable.1.1.1.1.0").body("+ACK"))
+            .closed(Ending::Refused, USES)
+            .once_granted(&[
+                "$JS.API.CONSUMER.MSG.NEXT.work-{victim}.durable",
+                "$JS.ACK.work-{victim}.durable.>",
+            ])
+            .in_prove_with(&[Need::Consumer, Need::Acks]),
             about(
                 "durable-create-over",
                 "The victim's consumer, made anew with one delivery of each message",
@@ -277,7 +346,7 @@ pub(super) fn consumers() -> Family {
             about(
                 "durable-create-filter",
                 "The same with another filter in the subject",
-                "$JS.API.CONSUMER.CREATE.log-{victim}.durable.log.{victim}.none",
+                "$JS.API.CONSUMER.CREATE.log-{victim}.durable.attack.log.{victim}.none",
                 &filtered,
             ),
             about(
@@ -319,6 +388,20 @@ pub(super) fn consumers() -> Family {
             .since(2, 14),
             request(
                 stream,
+                "durable-unpin",
+                "The client that a consumer of the victim's is pinned to, unpinned",
+                "$JS.API.CONSUMER.UNPIN.log-{victim}.pinned",
+                &json!({"group": "g"}),
+                Effect::Answered,
+            )
+            .first(Step::AdminAsks(
+                "CONSUMER.CREATE.log-{victim}.pinned".to_owned(),
+                super::administration::pinned(stream).to_string(),
+            ))
+            .closed(Ending::Refused, NEVER)
+            .since(2, 11),
+            request(
+                stream,
                 "durable-info",
                 "A look at the victim's consumer",
                 "$JS.API.CONSUMER.INFO.log-{victim}.durable",
@@ -338,7 +421,8 @@ pub(super) fn consumers() -> Family {
                     .body(&turned.to_string().replace("{victim}", "{mine}")),
             )
             .closed(Ending::Refused, USES)
-            .once_granted(&["$JS.API.CONSUMER.CREATE.log-{mine}.durable"]),
+            .once_granted(&["$JS.API.CONSUMER.CREATE.log-{mine}.durable"])
+            .in_prove_with(&[Need::Consumer]),
         ],
     }
 }
@@ -351,7 +435,9 @@ fn replay(
     body: &Value,
     effect: Effect,
 ) -> Attack {
-    Attack { who: Who::PartReader, ..request(Target::Stream, id, title, subject, body, effect) }
+    request(Target::Stream, id, title, subject, body, effect)
+        .by(Who::PartReader)
+        .in_prove_with(&[Need::Replay])
 }
 
 pub(super) fn replays() -> Family {
@@ -362,8 +448,8 @@ pub(super) fn replays() -> Family {
         |filter: &str| reader(Target::Stream, &json!({"name": "own", "filter_subject": filter}));
     let turned = json!({"stream_name": "log-{victim}", "config": {"name": "durable",
         "durable_name": "durable", "deliver_policy": "all", "ack_policy": "explicit",
-        "description": "turned", "filter_subject": "log.{victim}.open.>", "mem_storage": true}});
-    let last = json!({"last_by_subj": "log.{victim}.new"});
+        "description": "turned", "filter_subject": "attack.log.{victim}.open.>", "mem_storage": true}});
+    let last = json!({"last_by_subj": "attack.log.{victim}.new"});
     let whole = "$JS.API.CONSUMER.CREATE.log-{victim}.own";
     let direct = "$JS.API.DIRECT.GET.log-{victim}";
     Family {
@@ -374,8 +460,8 @@ pub(super) fn replays() -> Family {
             replay(
                 "replay-filter",
                 "A consumer for a subject that is not its own",
-                "$JS.API.CONSUMER.CREATE.log-{victim}.own.log.{victim}.new",
-                &create("log.{victim}.new"),
+                "$JS.API.CONSUMER.CREATE.log-{victim}.own.attack.log.{victim}.new",
+                &create("attack.log.{victim}.new"),
                 secret,
             )
             .first(listen(READ))
@@ -383,14 +469,14 @@ pub(super) fn replays() -> Family {
             replay(
                 "replay-body",
                 "A consumer with its own filter in the subject, and another one in the body",
-                "$JS.API.CONSUMER.CREATE.log-{victim}.own.log.{victim}.open.>",
-                &create("log.{victim}.new"),
+                "$JS.API.CONSUMER.CREATE.log-{victim}.own.attack.log.{victim}.open.>",
+                &create("attack.log.{victim}.new"),
                 secret,
             )
             .first(listen(READ))
             .closed(Ending::Rejected, "the server holds the filter in the body against the subject")
             .control(Control::Instead(
-                ask(whole).body(&create("log.{victim}.new").to_string()),
+                ask(whole).body(&create("attack.log.{victim}.new").to_string()),
                 whole.to_owned(),
             )),
             replay("replay-no-filter", "A consumer without a filter", whole, &create(""), secret)
@@ -399,7 +485,7 @@ pub(super) fn replays() -> Family {
             replay(
                 "replay-direct",
                 "The last message of a subject that is not its own",
-                "$JS.API.DIRECT.GET.log-{victim}.log.{victim}.new",
+                "$JS.API.DIRECT.GET.log-{victim}.attack.log.{victim}.new",
                 &Value::Null,
                 secret,
             )
@@ -407,7 +493,7 @@ pub(super) fn replays() -> Family {
             replay(
                 "replay-direct-body",
                 "The same, with a subject of its own in the request and another one in the body",
-                "$JS.API.DIRECT.GET.log-{victim}.log.{victim}.open.x",
+                "$JS.API.DIRECT.GET.log-{victim}.attack.log.{victim}.open.x",
                 &last,
                 secret,
             )
@@ -416,7 +502,7 @@ pub(super) fn replays() -> Family {
             replay(
                 "replay-create-over",
                 "The victim's durable consumer, made anew with its own filter",
-                "$JS.API.CONSUMER.CREATE.log-{victim}.durable.log.{victim}.open.>",
+                "$JS.API.CONSUMER.CREATE.log-{victim}.durable.attack.log.{victim}.open.>",
                 &turned,
                 Effect::Consumer,
             )
@@ -452,28 +538,37 @@ pub(super) fn replays() -> Family {
                 &Value::Null,
                 Effect::Consumer,
             )
-            .closed(Ending::Refused, denied),
+            .closed(Ending::Refused, denied)
+            .in_prove_with(&[Need::Replay, Need::Acks]),
             replay(
-                "replay-write",
-                "A message in the stream that it replays",
-                "log.{victim}.open.forged",
-                &Value::Null,
+                "replay-purge",
+                "A subject of the stream that it replays, purged",
+                "$JS.API.STREAM.PURGE.log-{victim}",
+                &json!({"filter": "attack.log.{victim}.new"}),
                 Effect::Changed,
             )
             .closed(Ending::Refused, NOT_GRANTED),
+            replay(
+                "replay-write",
+                "A message in the stream that it replays",
+                "attack.log.{victim}.open.forged",
+                &Value::Null,
+                Effect::Changed,
+            )
+            .closed(Ending::Refused, NOT_GRANTED)
+            .in_prove_with(&[Need::Replay, Need::Stored]),
         ],
     }
 }
 
 pub(super) fn shared() -> Family {
-    let own = "both.{victim}.mine.a";
+    let own = "attack.both.{victim}.mine.a";
     let put = |id, title, headers: &str, effect| {
         Attack::new(id, title, Who::Sharer, effect)
             .on(Target::Shared)
             .step(ask(own).headers(headers).body("x"))
     };
     let off = "the setting is off in every stream with several writers that the policy declares";
-    let writes = |headers: &str| Step::VictimWrites { headers: headers.to_owned() };
     Family {
         title: "Streams with several writers",
         about: "The attacker publishes what is below `mine`, the victim what is below `theirs`, in \
@@ -486,9 +581,10 @@ pub(super) fn shared() -> Family {
                 Effect::Changed,
             )
             .on(Target::Shared)
-            .step(ask("both.{victim}.theirs.forged").body("x"))
+            .step(ask("attack.both.{victim}.theirs.forged").body("x"))
             .closed(Ending::Refused, NOT_GRANTED)
-            .once_granted(&["both.{victim}.theirs.forged"]),
+            .once_granted(&["attack.both.{victim}.theirs.forged"])
+            .in_prove_with(&[Need::Stored]),
             put(
                 "both-msg-id",
                 "Take the message id that the victim will use",
@@ -496,7 +592,7 @@ pub(super) fn shared() -> Family {
                 Effect::Blocked,
             )
             .step(Step::Pass(300))
-            .step(writes("Nats-Msg-Id: next"))
+            .step(victim_writes("Nats-Msg-Id: next"))
             .closed(
                 Ending::NoEffect,
                 "a stream with several writers has the least duplicate window, 100 ms",
@@ -504,7 +600,8 @@ pub(super) fn shared() -> Family {
             .control(Control::Bucket(json!({"duplicate_window": 120_000_000_000_u64}))),
             put("both-rollup", "Erase everyone's messages", "Nats-Rollup: all", Effect::Changed)
                 .closed(Ending::Rejected, off)
-                .control(Control::Bucket(json!({"allow_rollup_hdrs": true}))),
+                .control(Control::Bucket(json!({"allow_rollup_hdrs": true})))
+                .in_prove_with(&[Need::Stored]),
             Attack::new(
                 "both-evict",
                 "So many messages that the victim's are dropped",
@@ -519,7 +616,7 @@ pub(super) fn shared() -> Family {
                 "both-schedule",
                 "A message that JetStream stores, later, in the victim's place",
                 "Nats-Schedule: @at 2020-01-01T00:00:00Z\r\n\
-                 Nats-Schedule-Target: both.{victim}.theirs.forged",
+                 Nats-Schedule-Target: attack.both.{victim}.theirs.forged",
                 Effect::Changed,
             )
             .closed(Ending::Rejected, off)
@@ -531,10 +628,30 @@ pub(super) fn shared() -> Family {
                 "Nats-Batch-Id: b\r\nNats-Batch-Sequence: 1",
                 Effect::Blocked,
             )
-            .step(writes(""))
+            .step(victim_writes(""))
             .closed(Ending::Rejected, off)
             .control(Control::Nowhere)
             .since(2, 12),
+            joins(Target::Shared, own, "both-batch-join", "The victim's atomic batch, ended early")
+                .closed(Ending::Rejected, off)
+                .control(Control::Bucket(json!({"allow_atomic": true}))),
+            joins_fast(
+                Target::Shared,
+                own,
+                "both-batch-fast",
+                "The victim's fast batch, ended early",
+            )
+            .closed(Ending::Rejected, off)
+            .control(Control::Bucket(json!({"allow_batched": true}))),
+            request(
+                Target::Shared,
+                "both-purge",
+                "A subject of the victim's, purged by another writer",
+                "$JS.API.STREAM.PURGE.both-{victim}",
+                &json!({"filter": "attack.both.{victim}.theirs.new"}),
+                Effect::Changed,
+            )
+            .by(Who::Sharer),
         ],
     }
 }
@@ -544,7 +661,8 @@ pub(super) fn stores() -> Family {
     let write = |id, title, subject| {
         one(store, id, title, subject, Effect::Changed).closed(Ending::Refused, OWNER)
     };
-    let of = |who, attack: Attack| Attack { who, ..attack };
+    // The probers of `prove` have neither the rights of a reader nor a store of the attacker's.
+    let of = |who, attack: Attack| attack.by(who).not_in_prove();
     let purge = json!({"filter": "$O.{victim}.C.chunk"});
     Family {
         title: "Object stores",
@@ -620,6 +738,12 @@ pub(super) fn stores() -> Family {
                     send("$JS.API.STREAM.MSG.GET.OBJ_{mine}")
                         .body("{\"last_by_subj\":\"$O.{mine}.C.payload\"}"),
                 ),
+            ),
+            forged(
+                store,
+                "object-reply-direct-get",
+                "A direct get of its own value: it would be an object of the victim's",
+                send("$JS.API.DIRECT.GET.KV_{mine}.$KV.{mine}.payload"),
             ),
             Attack::new(
                 "object-names-reader",
