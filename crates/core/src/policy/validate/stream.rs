@@ -346,7 +346,8 @@ fn check_use_within<'p>(
                 Access::Answers(pattern) => (pattern, false),
                 _ => continue,
             };
-            for (index, subject, span) in kept.get(pattern.first_token()).into_iter().flatten() {
+            let kept = kept.get(pattern.first_token()).map_or(&[][..], Vec::as_slice);
+            for (index, subject, span) in kept {
                 let Some(left) = steps.checked_sub(1) else {
                     // What cannot be shown to have one writer is refused.
                     problems.push(too_entangled("streams, and what services write into them,"));
@@ -363,6 +364,9 @@ fn check_use_within<'p>(
                     problems.push(also_answered(draft, &rule.access, place, stream, span));
                 }
             }
+            if let Some(problem) = partly_kept(draft, &rule.access, place, streams, kept) {
+                problems.push(problem);
+            }
         }
     }
     for (index, stream) in streams.iter().enumerate() {
@@ -370,6 +374,39 @@ fn check_use_within<'p>(
         check_writers(stream, written, drafts, &mut steps, problems);
     }
     writers
+}
+
+/// A part of what a service publishes that no stream keeps, although one keeps the rest.
+fn partly_kept(
+    draft: &Draft,
+    access: &Access,
+    place: &Place,
+    streams: &[Declaration],
+    kept: &[(usize, &Pattern, &Span)],
+) -> Option<Problem> {
+    let Access::Publishes(pattern) = access else { return None };
+    let (index, _, span) = kept.iter().find(|(_, kept, _)| kept.overlaps(pattern))?;
+    // With these for its wildcards, it is a subject.
+    let filled = |rest: &str| {
+        let tokens = pattern.as_str().split('.').map(|token| match token {
+            "*" => "any",
+            ">" => rest,
+            literal => literal,
+        });
+        Pattern::parse(&tokens.collect::<Vec<_>>().join(".")).ok()
+    };
+    let mut subjects = [filled("any"), filled("any.any")].into_iter().flatten();
+    let lost = subjects.find(|s| !kept.iter().any(|(_, kept, _)| s.is_subset_of(kept)))?;
+    let name = &streams.get(*index)?.stream.name;
+    Some(
+        Problem::warning(
+            "partly-kept",
+            format!("`{}` {access}, and no stream keeps `{lost}`", draft.service.name),
+        )
+        .at(&place.span, "who waits for an acknowledgement there gets none")
+        .also(span, format!("`{name}` keeps a part of it"))
+        .help("let the stream keep all of it, or name what the service publishes more narrowly"),
+    )
 }
 
 fn also_answered(
