@@ -19,10 +19,10 @@ pub const INBOX: &str = "_INBOX.solewriter";
 /// A subject of our own users that nobody listens to.
 pub const NOBODY: &str = "solewriter.nobody";
 
-/// What lets the callout's user list and delete consumers.
+/// What lets the callout's user list and delete consumers, and end what was asked of them.
 pub const CONSUMERS_NEED: &str = "the account AUTH imports $JS.API.STREAM.NAMES, CONSUMER.LIST.*, \
-    CONSUMER.DELETE.*.* and CONSUMER.LEADER.STEPDOWN.*.* from STATE as $JS.STATE.API.…, those of consumers from AUDIT as \
-    $JS.AUDIT.API.…, and the callout's user may publish to them (deploy/nats-server.conf)";
+    CONSUMER.DELETE.*.* and CONSUMER.LEADER.STEPDOWN.*.* from STATE as $JS.STATE.API.…, those of \
+    consumers from AUDIT as $JS.AUDIT.API.…, and the callout's user may publish to them (deploy/nats-server.conf)";
 
 /// How long the server may take to say that nobody listens: longer than it waits for an answer
 /// about a client.

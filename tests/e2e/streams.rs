@@ -773,7 +773,8 @@ async fn read_object(context: &jetstream::Context, name: &str) -> usize {
 
 on_every_server!(objects_are_written_by_their_owner_and_read_by_readers);
 async fn objects_are_written_by_their_owner_and_read_by_readers(version: &'static str) {
-    const SIZE: usize = 2_000_000;
+    // Three hundred chunks.
+    const SIZE: usize = 40_000_000;
     let deployment = start(version, "").await;
     create_store(&deployment).await;
     let connect = async |name: &str| {

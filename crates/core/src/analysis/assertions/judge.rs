@@ -1,10 +1,10 @@
 //! Assertions held against a policy.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use super::{Expectation, What, Who};
 use crate::analysis::query::advice::{advise, said};
-use crate::analysis::query::{self, Question, Reach, may};
+use crate::analysis::query::{self, Answer, Question, Reach, may};
 use crate::callout::decide::{Denial, admit, in_time};
 use crate::diagnostics::{Problem, SourceFile, Span};
 use crate::grant::{Defaults, Grant, GrantError};
@@ -159,14 +159,20 @@ impl Case<'_> {
             None => return Standing::nothing("it is not in the policy".to_owned()),
         };
         let answer = may(grant, question);
-        let rules = answer.rules().into_iter().filter_map(|rule| grant.rules().get(rule).cloned());
+        // Who reads a copy of a bucket reads what is in it.
+        let copies = query::of_copies(self.judge.policy, question).into_iter().filter(|_| !can);
+        let through = copies.map(|(_, question)| may(grant, &question));
+        let answers: Vec<Answer> = std::iter::once(answer.clone()).chain(through).collect();
+        let reach = answers.iter().map(|answer| answer.reach).max().unwrap_or(Reach::None);
+        let rules: BTreeSet<usize> = answers.iter().flat_map(Answer::rules).collect();
+        let rules = rules.into_iter().filter_map(|rule| grant.rules().get(rule).cloned());
         let advice = if answer.is_yes() || !can {
             Vec::new()
         } else {
             advise(self.judge.policy, service, question).sentences(answer.reach)
         };
         let barred = service.disabled.as_ref().map(|why| format!("it is disabled: {why}"));
-        Standing { reach: answer.reach, barred, rules: rules.collect(), advice }
+        Standing { reach, barred, rules: rules.collect(), advice }
     }
 
     fn connect(&self, service: &Service, key: Option<&ServiceKey>) -> Standing {
