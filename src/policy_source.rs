@@ -11,6 +11,7 @@ pub mod cache;
 pub mod directory;
 pub mod events;
 pub mod follower;
+pub mod losses;
 pub mod origin;
 pub mod removed;
 pub mod snapshot_store;

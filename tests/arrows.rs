@@ -86,7 +86,7 @@ const CRATES: &[Crate] = &[
             &["policy_source::cache"],
             &["policy_source::watcher"],
             &["policy_source::directory", "policy_source::snapshot_store"],
-            &["policy_source::removed", "policy_source::status"],
+            &["policy_source::losses", "policy_source::removed", "policy_source::status"],
             &["policy_source::origin", "policy_source::stall_guard"],
             &["buckets", "passes"],
             &["audit"],

@@ -1,18 +1,19 @@
 //! The policy in force: readers take a snapshot, one writer replaces it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use arc_swap::ArcSwapOption;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
+use super::losses::Losses;
 use super::removed::{FormerHolder, RemovedKeys};
 use crate::policy_source::origin::Origin;
 use solewriter_core::diagnostics::Problems;
 use solewriter_core::keys::UserKey;
-use solewriter_core::policy::model::{Access, Policy};
+use solewriter_core::policy::model::Policy;
 use solewriter_core::policy::validate::Validated;
 
 /// One policy, and since when it has been in force.
@@ -24,9 +25,8 @@ pub struct Snapshot {
     pub loaded_at: Timestamp,
     /// The same on the clock that nobody sets.
     pub since: Instant,
-    /// The services that may no longer use a consumer, or read a part of a stream, that they could by
-    /// the policy before.
-    losers: HashMap<Arc<str>, Mutex<Loser>>,
+    /// What services may no longer read of streams that they could by the policy before.
+    pub losses: Losses,
     /// Which revision of a bucket it is. In here, so that nobody sees the one without the other;
     /// replaced when the bucket has the same policy under another number.
     origin: ArcSwapOption<Origin>,
@@ -38,120 +38,6 @@ impl Snapshot {
     pub fn origin(&self) -> Option<Arc<Origin>> {
         self.origin.load_full()
     }
-
-    /// The services that could read a stream by this policy, and not by the next one; and those whose
-    /// losses are not settled yet.
-    fn losers_until(&self, next: &Policy) -> HashMap<Arc<str>, Mutex<Loser>> {
-        let now = Instant::now();
-        let locked =
-            |loser: &Mutex<Loser>| loser.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let before = self.losers.iter().map(|(name, loser)| (Arc::clone(name), locked(loser)));
-        let mut all: HashMap<Arc<str>, Loser> =
-            before.filter(|(_, loser)| loser.closed || loser.from > now).collect();
-        for (name, loss) in losses(&self.policy, next) {
-            let loser = all.entry(name).or_insert_with(|| Loser::new(now));
-            loser.from = now + HOLD_BACK;
-            loser.lost.push(loss);
-        }
-        all.into_iter().map(|(name, loser)| (name, Mutex::new(loser))).collect()
-    }
-
-    /// A connection of that service is about to be closed: if it lost a consumer, the service is not
-    /// let in for a moment from now on.
-    pub fn hold_back(&self, service: &str) {
-        if let Some(loser) = self.losers.get(service) {
-            let mut loser = loser.lock().unwrap_or_else(PoisonError::into_inner);
-            loser.from = Instant::now() + HOLD_BACK;
-            loser.closed = true;
-        }
-    }
-
-    /// What services have lost of whom connections were closed since this was last asked.
-    #[must_use]
-    pub fn take_losses(&self) -> Vec<Loss> {
-        let mut all = Vec::new();
-        for loser in self.losers.values() {
-            let mut loser = loser.lock().unwrap_or_else(PoisonError::into_inner);
-            if std::mem::take(&mut loser.closed) {
-                all.extend(loser.lost.iter().cloned());
-            }
-        }
-        all
-    }
-
-    /// What was taken could not be settled.
-    pub fn take_again(&self) {
-        for loser in self.losers.values() {
-            loser.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
-        }
-    }
-
-    /// From when on a service is let in; `None` when it is now.
-    ///
-    /// A pull that is under way belongs to the consumer. On one server, JetStream drops it when it
-    /// finds that nobody listens to its inbox. It looks when consumers are listed, which the sweep does
-    /// once it has closed the service's connections. So nobody of it may be in at that moment.
-    #[must_use]
-    pub fn lets_in_from(&self, service: &str) -> Option<Instant> {
-        let loser = self.losers.get(service)?.lock().unwrap_or_else(PoisonError::into_inner);
-        (loser.from > Instant::now()).then_some(loser.from)
-    }
-}
-
-/// For how long a service is not let in that has lost the use of a consumer. Clients wait two
-/// seconds at least to be let in.
-const HOLD_BACK: Duration = Duration::from_secs(1);
-
-/// What a service may no longer read by a new policy.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Loss {
-    /// The stream.
-    pub stream: String,
-    /// The declared consumer; `None` for those that the service made to replay the stream.
-    pub consumer: Option<String>,
-}
-
-/// A service that has lost something.
-#[derive(Clone, Debug)]
-struct Loser {
-    /// It is let in from then on.
-    from: Instant,
-    lost: Vec<Loss>,
-    /// Whether connections of it were closed, and nothing was done about its pulls since.
-    closed: bool,
-}
-
-impl Loser {
-    fn new(from: Instant) -> Self {
-        Self { from, lost: Vec::new(), closed: false }
-    }
-}
-
-/// What services could read of a stream by the one policy, and not by the other.
-fn losses(before: &Policy, after: &Policy) -> Vec<(Arc<str>, Loss)> {
-    let same = |had: &Access, has: &Access| match (had, has) {
-        (Access::Consumes(had), Access::Consumes(has)) => had.name == has.name,
-        (Access::Replays(had), Access::Replays(has)) => {
-            had.stream() == has.stream() && had.filter() == has.filter()
-        }
-        (Access::Audits(had), Access::Audits(has)) => had == has,
-        _ => false,
-    };
-    let loss = |access: &Access| {
-        let (stream, consumer) = match access {
-            Access::Consumes(had) => (had.name.stream(), Some(had.name.consumer().to_string())),
-            Access::Replays(had) => (had.stream(), None),
-            Access::Audits(stream) => (stream, None),
-            _ => return None,
-        };
-        Some(Loss { stream: stream.to_string(), consumer })
-    };
-    let lost = before.rules(|access| loss(access).is_some()).filter(|(service, rule)| {
-        let now = after.service(&service.name).map_or(&[][..], |service| &service.rules);
-        !now.iter().any(|has| same(&rule.access, &has.access))
-    });
-    lost.filter_map(|(service, rule)| Some((Arc::clone(&service.name), loss(&rule.access)?)))
-        .collect()
 }
 
 /// How many policies that were in force before are kept, at most, and of how many services
@@ -239,7 +125,7 @@ impl Store {
             policy,
             loaded_at: Timestamp::UNIX_EPOCH,
             since: Instant::now(),
-            losers: HashMap::new(),
+            losses: Losses::default(),
             origin: ArcSwapOption::empty(),
         };
         let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
@@ -285,12 +171,12 @@ impl Store {
             same.origin.store(origin);
             return Loaded { after: Arc::clone(same), before, warnings };
         }
-        let losers = before.as_ref().map(|before| before.losers_until(&policy)).unwrap_or_default();
+        let losses = before.as_ref().map(|before| before.losses.next(&before.policy, &policy));
         let after = Arc::new(Snapshot {
             policy,
             loaded_at: now,
             since: Instant::now(),
-            losers,
+            losses: losses.unwrap_or_default(),
             origin: ArcSwapOption::new(origin),
         });
         // Before the swap: who sees the new policy finds the old one.
@@ -343,52 +229,6 @@ mod tests {
         assert!(current.policy.service("orders").is_none());
         assert_eq!(current.loaded_at, later);
         assert!(Arc::ptr_eq(&loaded.before.unwrap(), &taken));
-    }
-
-    #[test]
-    fn who_loses_a_consumer_is_held_back_for_a_moment() {
-        let store = Store::new();
-        let policy = |consumes: &str, replays: &str, more: &str| {
-            let text = format!(
-                "[stream.S]\nsubjects = [\"s.>\"]\n[stream.S.consumer.a]\n\
-                 [stream.S.consumer.b]\n[stream.T]\nsubjects = [\"t.>\"]\n{more}\
-                 [service.one]\nconsumes = [{consumes}]\n\
-                 [service.two]\nreplays = [{replays}]\n"
-            );
-            load(&store, &files(&text), Timestamp::UNIX_EPOCH).unwrap();
-            let current = store.current().unwrap();
-            ["one", "two", "three"].map(|service| current.lets_in_from(service).is_some())
-        };
-        let all = "\"S/a\", \"S/b\"";
-        assert_eq!(policy(all, "\"S\", \"T/t.x\"", ""), [false; 3], "the first");
-        // Another consumer is one more that replays leave alone, and no loss.
-        let more = "[stream.T.consumer.c]\n";
-        assert_eq!(policy(all, "\"S\", \"T/t.x\"", more), [false; 3]);
-        assert_eq!(policy("\"S/b\"", "\"S\", \"T/t.x\"", more), [true, false, false]);
-        // Who is held back is so by the next policy, too.
-        assert_eq!(policy("\"S/b\"", "\"S\", \"T/t.y\"", more), [true, true, false]);
-        let current = store.current().unwrap();
-        let from = current.lets_in_from("one").unwrap();
-        assert!(from <= Instant::now() + HOLD_BACK, "{from:?}");
-        // Longer, when a connection is closed; and nobody else.
-        current.hold_back("one");
-        current.hold_back("three");
-        assert!(current.lets_in_from("one").unwrap() > from);
-        assert_eq!(current.lets_in_from("three"), None);
-        // What it lost is told once for each time, and of nobody else.
-        let loss = |stream: &str, consumer: Option<&str>| Loss {
-            stream: stream.to_owned(),
-            consumer: consumer.map(ToOwned::to_owned),
-        };
-        assert_eq!(current.take_losses(), [loss("S", Some("a"))]);
-        assert_eq!(current.take_losses(), []);
-        current.hold_back("two");
-        assert_eq!(current.take_losses(), [loss("T", None)]);
-        current.hold_back("one");
-        // Nor is it forgotten with the next policy.
-        policy("\"S/b\"", "\"S\"", more);
-        let next = store.current().unwrap();
-        assert_eq!(next.take_losses(), [loss("S", Some("a"))]);
     }
 
     #[test]

@@ -206,7 +206,7 @@ impl Service {
                 let took = taken.elapsed();
                 let outcome = authorisation.decision.as_ref().map(drop);
                 let granted = authorisation.decision.as_ref().ok();
-                let from = granted.and_then(|g| snapshot.lets_in_from(g.grant().service()));
+                let from = granted.and_then(|g| snapshot.losses.lets_in_from(g.grant().service()));
                 self.metrics.decided(outcome.map_err(|denied| denied.reason.code()), took);
                 let server = authorisation.request.server();
                 self.metrics.asked_by(server);

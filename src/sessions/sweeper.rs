@@ -241,7 +241,7 @@ impl Sweeper {
             if next.closing.cause.takes()
                 && let Some(snapshot) = self.store.current()
             {
-                snapshot.hold_back(&next.session.name.service);
+                snapshot.losses.hold_back(&next.session.name.service);
             }
             go_on()
         };

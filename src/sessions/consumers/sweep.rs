@@ -13,7 +13,7 @@ use super::Settings;
 use super::listing::{ApiError, Deleted, Jetstream, Listed};
 use super::verdict::{Cause, Consumer, Judge, Owner, Place, Verdict};
 use crate::nats::connect::CONSUMERS_NEED;
-use crate::policy_source::snapshot_store::Loss;
+use crate::policy_source::losses::Loss;
 use solewriter_core::grant::AuditStreams;
 use solewriter_core::policy::model::{Access, Policy};
 use solewriter_types::audit_event::words;

@@ -145,10 +145,10 @@ impl ConsumerSweeper {
             !changes.has_changed().unwrap_or(true) && self.fleet.view().is_some_and(same)
         };
         let metrics = self.metrics.consumers();
-        let losses = snapshot.take_losses();
+        let losses = snapshot.losses.take();
         let done = sweep::round(accounts, &snapshot.policy, self.settings, &losses, go_on).await;
         if !losses.is_empty() && !done.as_ref().is_ok_and(|done| !done.cut_short) {
-            snapshot.take_again();
+            snapshot.losses.take_again();
         }
         let done = match done {
             Ok(done) => done,
