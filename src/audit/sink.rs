@@ -539,6 +539,7 @@ impl SinkWorker {
     /// Takes over what runs left that are no more, and tells what they lost.
     fn look_for_old(&mut self) {
         let own = self.intake.source().instance.clone();
+        let mut told = Vec::new();
         for found in Run::left_behind(&self.spool.dir, &own) {
             let run = match found {
                 Ok(run) => run,
@@ -551,11 +552,18 @@ impl SinkWorker {
             tracing::info!(event = "audit_left", instance = run.instance, pending);
             if !run.ended() {
                 self.tell_what_was_lost(&run);
+                told.push(run.instance.clone());
             }
             if let Some(damage) = run.damage() {
                 self.tell_damage(&run.instance, damage);
             }
             self.old.push_back(Sending { run, unsure: u64::MAX, stored: None });
+        }
+        // Who is killed right here must leave it to the next to tell. What is told is on disk before
+        // anything of these runs is removed.
+        self.write();
+        if self.unwritten.is_empty() {
+            told.iter().for_each(|instance| SequenceFile::forget(instance));
         }
         self.count();
     }

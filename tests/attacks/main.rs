@@ -39,7 +39,7 @@ use solewriter::prove::page;
 use suite::Place;
 
 /// At how many places attacks go on at once.
-const AT_ONCE: usize = 3;
+const AT_ONCE: usize = 2;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn every_attack_ends_as_the_table_says() {
