@@ -563,7 +563,9 @@ impl SinkWorker {
         // anything of these runs is removed.
         self.write();
         if self.unwritten.is_empty() {
-            told.iter().for_each(|instance| SequenceFile::forget(instance));
+            for instance in &told {
+                SequenceFile::forget(instance);
+            }
         }
         self.count();
     }
