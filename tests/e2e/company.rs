@@ -25,16 +25,23 @@ made_by = "service"
 filter = ["events.orders.>"]
 push = true
 
+[stream.JOBS]
+subjects = ["jobs.>"]
+retention = "workqueue"
+storage = "memory"
+
+[stream.JOBS.consumer.workers]
+
 [store.invoices]
 storage = "memory"
 
 [service.orders]
 nkeys = ["{orders}"]
-publishes = ["events.orders.>"]
+publishes = ["events.orders.>", "jobs.>"]
 
 [service.shipping]
 nkeys = ["{shipping}"]
-consumes = ["EVENTS/shipping", "EVENTS/own", "EVENTS/pushed"]
+consumes = ["EVENTS/shipping", "EVENTS/own", "EVENTS/pushed", "JOBS/workers"]
 
 [service.reports]
 nkeys = ["{reports}"]
@@ -67,7 +74,7 @@ fn service(step: &str) -> &'static str {
     match step {
         "publish" | "publish_async" => "orders",
         "fetch" | "consume" | "subscribed" | "found_by_subject" | "manager" | "push"
-        | "own_durable" => "shipping",
+        | "own_durable" | "work" => "shipping",
         "store_get" | "store_list" | "store_watch" => "archive",
         "found" => "quotes",
         "finds" => "shop",
@@ -82,6 +89,9 @@ async fn create(deployment: &Deployment) {
     let admin = deployment.admin().await;
     for _ in 0..200 {
         admin.publish("events.orders.1", "x".into()).await.unwrap().await.unwrap();
+    }
+    for job in ["1", "2"] {
+        admin.publish("jobs.print", job.into()).await.unwrap().await.unwrap();
     }
     let store = admin.get_object_store("invoices").await.unwrap();
     store.put("a", &mut vec![7; 300_000].as_slice()).await.unwrap();
@@ -194,6 +204,7 @@ async fn a_company_works_in_a_cluster(version: &'static str) {
         may(&deployment, library).await;
         let admin = deployment.admin().await;
         admin.delete_stream("EVENTS").await.unwrap();
+        admin.delete_stream("JOBS").await.unwrap();
         admin.delete_object_store("invoices").await.unwrap();
     }
 }

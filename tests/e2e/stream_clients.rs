@@ -23,7 +23,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 const SIZE: usize = 300_000;
 /// How names of consumers begin that are the test's; all others are the library's.
-const NAMES: [&str; 4] = ["shipping", "pushed", "own", "named"];
+const NAMES: [&str; 5] = ["shipping", "workers", "pushed", "own", "named"];
 /// Where the inbox is that the declared push consumer delivers to.
 const PUSHED: &str = "_INBOX.push.delivered";
 
@@ -42,6 +42,7 @@ pub const RUST: Library = Library {
         "publish",
         "fetch",
         "consume",
+        "work",
         "own_durable",
         "ordered",
         "ordered_push",
@@ -68,6 +69,7 @@ pub const PYTHON: Library = Library {
         "fetch",
         "subscribed",
         "found_by_subject",
+        "work",
         "own_durable",
         "ordered",
         "ordered_unnamed",
@@ -92,6 +94,7 @@ pub const JAVASCRIPT: Library = Library {
         "fetch",
         "consume",
         "manager",
+        "work",
         "own_durable",
         "ordered",
         "ordered_push",
@@ -121,6 +124,7 @@ pub const GO: Library = Library {
         "fetch",
         "subscribed",
         "found_by_subject",
+        "work",
         "own_durable",
         "ordered_unnamed",
         "ephemeral_unnamed",
@@ -150,6 +154,7 @@ fn title(step: &str) -> &'static str {
         "subscribed" => "`pull_subscribe` with the stream's name, of a consumer that is there",
         "found_by_subject" => "the same without the stream's name",
         "manager" => "`jetstreamManager` as it comes",
+        "work" => "take jobs of a work queue, as two workers",
         "own_durable" => "make a durable consumer of its own, and use it",
         "ordered" => "an ordered consumer with a name and one filter",
         "ordered_push" => "the same as a push consumer",
@@ -223,6 +228,10 @@ fn user(step: &str) -> User {
         "fetch" | "consume" | "subscribed" => User::new(step, &SHIPPING),
         "manager" => User::new(step, &[&SHIPPING[..], &["$JS.API.INFO"]].concat()),
         "found_by_subject" => User::new(step, &[&SHIPPING[..], &["$JS.API.STREAM.NAMES"]].concat()),
+        "work" => {
+            let subjects = SHIPPING.map(|s| s.replace("EVENTS.shipping", "JOBS.workers"));
+            User::new(step, &subjects.each_ref().map(String::as_str))
+        }
         "own_durable" => User::new(step, &OWN),
         "push" => {
             let subjects = ["$JS.API.CONSUMER.INFO.EVENTS.pushed", "$JS.ACK.EVENTS.pushed.>"];
@@ -261,6 +270,11 @@ async fn testbed(version: &'static str, library: Library) -> Testbed {
     testbed.durable("EVENTS", "shipping", json!({"filter_subject": ORDERS})).await;
     let pushed = json!({"filter_subject": ORDERS, "deliver_subject": PUSHED});
     testbed.durable("EVENTS", "pushed", pushed).await;
+    testbed.stream("JOBS", "jobs.>", json!({"retention": "workqueue"})).await;
+    testbed.durable("JOBS", "workers", json!({})).await;
+    for job in ["1", "2"] {
+        testbed.store("jobs.print", job).await;
+    }
     let client = connect(testbed.server.client_url(), "admin").await.unwrap();
     let config = object_store::Config {
         bucket: "invoices".to_owned(),
@@ -308,6 +322,20 @@ pub async fn rust(step: &str, client: Client) -> Result<(), Failure> {
             let mut messages = messages.stream().max_messages_per_batch(10).messages().await?;
             for _ in 0..30 {
                 messages.next().await.ok_or("no message")??.ack().await?;
+            }
+        }
+        "work" => {
+            let mut jobs = BTreeSet::new();
+            for _worker in 0..2 {
+                let workers: consumer::PullConsumer =
+                    js.get_consumer_from_stream("workers", "JOBS").await?;
+                let mut messages = workers.fetch().max_messages(1).messages().await?;
+                let job = messages.next().await.ok_or("no message")??;
+                job.double_ack().await?;
+                jobs.insert(job.payload.clone());
+            }
+            if jobs.len() != 2 {
+                return Err("one job came twice".into());
             }
         }
         "own_durable" | "ephemeral" => {

@@ -110,6 +110,25 @@ func fetch(_ *nats.Conn, js nats.JetStreamContext) error {
 	return nil
 }
 
+func work(_ *nats.Conn, js nats.JetStreamContext) error {
+	jobs := map[string]bool{}
+	for worker := 0; worker < 2; worker++ {
+		s, err := js.PullSubscribe("jobs.>", "workers", nats.Bind("JOBS", "workers"))
+		messages, err := pull(s, err, 1)
+		if err != nil {
+			return err
+		}
+		if err := messages[0].AckSync(); err != nil {
+			return err
+		}
+		jobs[string(messages[0].Data)] = true
+	}
+	if len(jobs) != 2 {
+		return errors.New("one job came twice")
+	}
+	return nil
+}
+
 func subscribed(_ *nats.Conn, js nats.JetStreamContext) error {
 	return one(js.PullSubscribe(filter, "shipping", nats.BindStream("EVENTS")))
 }
@@ -241,6 +260,7 @@ var steps = []struct {
 	{"ordered_unnamed", orderedUnnamed},
 	{"ephemeral_unnamed", ephemeralUnnamed},
 	{"push", push},
+	{"work", work},
 	{"direct_get", directGet},
 	{"store_put", store(put)},
 	{"store_get", get},

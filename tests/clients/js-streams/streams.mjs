@@ -53,6 +53,16 @@ const STEPS = {
     const messages = await (await durable(nc)).consume({ max_messages: 10 });
     await take(messages, 30, (message) => message.ack());
   },
+  async work(nc) {
+    const jobs = new Set();
+    for (const _worker of [1, 2]) {
+      const worker = await jetstream(nc).consumers.get("JOBS", "workers");
+      const job = await worker.next();
+      await job.ackAck();
+      jobs.add(job.string());
+    }
+    if (jobs.size !== 2) throw new Error("one job came twice");
+  },
   async manager(nc) {
     await (await jetstreamManager(nc)).consumers.info("EVENTS", "shipping");
   },

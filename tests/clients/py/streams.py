@@ -43,6 +43,17 @@ async def fetch(_, js):
 
 
 @step
+async def work(_, js):
+    jobs = set()
+    for _worker in range(2):
+        worker = await js.pull_subscribe_bind("workers", stream="JOBS")
+        [job] = await worker.fetch(1, timeout=5)
+        await job.ack_sync()
+        jobs.add(job.data)
+    assert len(jobs) == 2, "one job came twice"
+
+
+@step
 async def subscribed(_, js):
     consumer = await js.pull_subscribe(FILTER, "shipping", stream="EVENTS")
     await (await consumer.fetch(1, timeout=5))[0].ack()
