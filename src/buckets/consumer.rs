@@ -2,10 +2,11 @@
 
 use serde_json::{Map, Value, json};
 
-use super::compare::{Absent, Class, Fields, Setting, is_lowered, setting};
+use super::compare::{Absent, Change, Class, Fields, Setting, is_lowered, setting};
 use super::declared::{nanoseconds, object};
 use super::stream::keeps_all;
 use super::{BucketPlan, Consumer, Kind};
+use solewriter_core::diagnostics::toml::show_time;
 use solewriter_core::policy::model::{Consumer as Declared, PriorityPolicy, Retention, Stream};
 use solewriter_types::kv_operation;
 use solewriter_types::subject::Pattern;
@@ -63,9 +64,6 @@ const DELIVER_SUBJECT: &str = "deliver_subject";
 const METADATA: &str = "metadata";
 const USERS: &str = "solewriter.users";
 
-/// What stands for it until it is sent.
-const MADE_UP: &str = ".*";
-
 /// The length of what is made up at the end of a deliver subject, in hexadecimal digits.
 const SECRET_DIGITS: usize = 32;
 
@@ -93,7 +91,7 @@ fn config(stream: &Stream, consumer: &Declared) -> Map<String, Value> {
         "inactive_threshold": consumer.inactive.map_or(0, nanoseconds),
         "headers_only": false,
         "opt_start_seq": consumer.start_sequence.unwrap_or_default(),
-        "opt_start_time": consumer.start_time.map(rfc3339).unwrap_or_default(),
+        "opt_start_time": consumer.start_time.map(show_time).unwrap_or_default(),
         DELIVER_SUBJECT: consumer.push.as_ref().map(|_| delivers(stream, consumer)).unwrap_or_default(),
         "deliver_group": push.and_then(|push| push.group.clone()).unwrap_or_default(),
         "idle_heartbeat": push.and_then(|push| push.heartbeat).map_or(0, nanoseconds),
@@ -123,13 +121,8 @@ fn with_filters(found: &Map<String, Value>) -> Map<String, Value> {
     config
 }
 
-fn rfc3339(seconds: i64) -> String {
-    jiff::Timestamp::from_second(seconds).map(|time| time.to_string()).unwrap_or_default()
-}
-
-/// Where a push consumer delivers, with `*` for what is made up.
 fn delivers(stream: &Stream, consumer: &Declared) -> String {
-    format!("{}{MADE_UP}", kv_operation::pushed_to(stream.name.as_str(), consumer.name.as_str()))
+    kv_operation::pushed_to(stream.name.as_str(), consumer.name.as_str())
 }
 
 /// The deliver subject with `*` for what was made up, if that is as it should be: long enough, and
@@ -151,9 +144,9 @@ fn without_secret(found: &mut Map<String, Value>, delivers: &str, users: &str) {
     found.insert(DELIVER_SUBJECT.to_owned(), shown.into());
 }
 
-/// Whether the plan changes where a consumer delivers.
-pub(super) fn moves(plan: &BucketPlan) -> bool {
-    plan.changes.iter().any(|change| change.field == DELIVER_SUBJECT)
+/// Whether where a consumer delivers is among the changes.
+pub(super) fn moves(changes: &[Change]) -> bool {
+    changes.iter().any(|change| change.field == DELIVER_SUBJECT)
 }
 
 /// The configuration with a deliver subject that nobody guesses, where it has none yet.
@@ -163,10 +156,10 @@ pub(super) fn moves(plan: &BucketPlan) -> bool {
 pub(super) fn with_secret(config: &Map<String, Value>) -> Map<String, Value> {
     let mut config = config.clone();
     if let Some(Value::String(subject)) = config.get_mut(DELIVER_SUBJECT)
-        && let Some(beginning) = subject.strip_suffix(MADE_UP)
+        && let Some(beginning) = subject.strip_suffix('*')
     {
         let secret = data_encoding::HEXLOWER.encode(&rand::random::<[u8; SECRET_DIGITS / 2]>());
-        *subject = format!("{beginning}.{secret}");
+        *subject = format!("{beginning}{secret}");
     }
     config
 }
@@ -209,8 +202,9 @@ pub(super) fn plan(
         }
     };
     if consumer.push.is_some() {
-        let is_new = found.is_none() || changes.iter().any(|c| c.field == DELIVER_SUBJECT);
-        if is_new && let Value::Object(metadata) = config.entry(METADATA).or_insert(json!({})) {
+        if moves(&changes)
+            && let Value::Object(metadata) = config.entry(METADATA).or_insert(json!({}))
+        {
             metadata.insert(USERS.to_owned(), users.into());
         } else if let Some(subject) = found.and_then(|found| found.config.get(DELIVER_SUBJECT)) {
             config.insert(DELIVER_SUBJECT.to_owned(), subject.clone());

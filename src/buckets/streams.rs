@@ -258,7 +258,7 @@ pub async fn apply<'a>(
         let outcome = request::<Map<String, Value>>(client, &subject, &body).await;
         let outcome = match outcome {
             Err(StreamsError::Refused { code: NAME_IN_USE, .. })
-                if !is_new && consumer::moves(bucket) =>
+                if !is_new && consumer::moves(&bucket.changes) =>
             {
                 Err(StreamsError::Heard)
             }

@@ -324,9 +324,7 @@ pub(super) fn line(text: &str) -> String {
 }
 
 /// A point in time for people and JSON.
-pub(super) fn time(seconds: i64) -> String {
-    jiff::Timestamp::from_second(seconds).map_or_else(|_| seconds.to_string(), |t| t.to_string())
-}
+pub(super) use solewriter_core::diagnostics::toml::show_time as time;
 
 /// A grant that could not be made: `serve` would refuse the service, and so it has nothing.
 pub(super) fn no_grant(

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 
 use solewriter_core::analysis::diff::{self, Diff, Fate, ServiceChange};
 use solewriter_core::diagnostics::render::Style;
+use solewriter_core::diagnostics::toml::show_time;
 use solewriter_core::diagnostics::{Problem, Problems, Severity};
 use solewriter_core::grant::Defaults;
 use solewriter_core::policy::model::{Policy, Revision, Service};
@@ -104,8 +105,7 @@ pub fn troubles(policy: &Policy, now: Timestamp) -> Vec<Event> {
         } else {
             ("key_ends_soon", "will end")
         };
-        let time =
-            Timestamp::from_second(last).map_or_else(|_| last.to_string(), |t| t.to_string());
+        let time = show_time(last);
         Some(Event::Trouble(Trouble {
             reason: reason.to_owned(),
             detail: format!(
@@ -132,18 +132,21 @@ mod tests {
         (valid.policy, valid.warnings)
     }
 
+    fn defaults() -> Defaults {
+        Defaults {
+            account: "APP".into(),
+            lifetime: std::time::Duration::from_secs(60),
+            audit: solewriter_core::grant::AuditStreams::default(),
+        }
+    }
+
     #[test]
     fn a_change_is_told_by_names_and_counts() {
         let (before, _) =
             policy("[bucket.a]\n[service.gone]\n[service.one]\nowns = [\"a\"]\n[service.two]\n");
         let (after, warnings) =
             policy("[bucket.a]\n[service.new]\n[service.one]\n[service.two]\nowns = [\"a\"]\n");
-        let defaults = Defaults {
-            account: "APP".into(),
-            lifetime: std::time::Duration::from_secs(60),
-            audit: solewriter_core::grant::AuditStreams::default(),
-        };
-        let event = accepted(Some(&before), &after, &warnings, Origin::default(), &defaults);
+        let event = accepted(Some(&before), &after, &warnings, Origin::default(), &defaults());
         let Event::PolicyAccepted(event) = event else { panic!() };
         let changes = event.changes.unwrap();
         assert_eq!(changes.added.names, ["new"]);
@@ -169,12 +172,7 @@ mod tests {
         let all = "publishes = ['events.x']\nconsumes = ['EVENTS/all']\nowns = ['store:bills']\n\
                    found_as = ['api']\n";
         let ((before, _), (after, warnings)) = (text(all, ""), text("", all));
-        let defaults = Defaults {
-            account: "APP".into(),
-            lifetime: std::time::Duration::from_secs(60),
-            audit: solewriter_core::grant::AuditStreams::default(),
-        };
-        let event = accepted(Some(&before), &after, &warnings, Origin::default(), &defaults);
+        let event = accepted(Some(&before), &after, &warnings, Origin::default(), &defaults());
         let Event::PolicyAccepted(event) = event else { panic!() };
         let changes = serde_json::to_value(event.changes.unwrap()).unwrap();
         assert_eq!(changes["transferred"], 4);

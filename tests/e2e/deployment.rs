@@ -363,8 +363,7 @@ impl Prepared {
 impl Deployment {
     /// Starts nats-server and one instance with the sample policy, as `solewriter init` leaves it.
     pub async fn sample(version: &'static str) -> Self {
-        let prepared = Prepared::new();
-        std::fs::remove_file(prepared.files.policy().join("buckets.toml")).unwrap();
+        let prepared = Prepared::new().without_buckets();
         let sample = std::fs::read_to_string(prepared.dir.path().join("sample.toml")).unwrap();
         prepared.start(version, &sample).await
     }

@@ -334,8 +334,7 @@ async fn how_long_a_login_takes_on(version: &'static str) {
         for n in 0..buckets {
             policy += &format!("[bucket.bucket{n:04}]\n");
         }
-        let prepared = Prepared::new();
-        std::fs::remove_file(prepared.files.policy().join("buckets.toml")).unwrap();
+        let prepared = Prepared::new().without_buckets();
         let deployment = prepared.start(version, &policy).await;
         let reader = deployment.service("reader");
         let mut took = Vec::new();

@@ -244,14 +244,14 @@ fn told_of(stream: &str, consumer: &str) -> [Needed; 3] {
     ]
 }
 
-/// Where a declared push consumer delivers, but for the last token, which `state apply` makes up.
+/// Where a declared push consumer delivers. `*` stands for what `state apply` makes up.
 ///
 /// It is among the inboxes, because these alone pass from the streams' account to the services'. It
 /// is in no service's inbox: a service's name has no `$`. So the right to hear it comes and goes
 /// with `consumes`, and a consumer that moves to another service stays as it is.
 #[must_use]
 pub fn pushed_to(stream: &str, consumer: &str) -> String {
-    format!("{PUSHED}{stream}.{consumer}")
+    format!("{PUSHED}{stream}.{consumer}.*")
 }
 
 const PUSHED: &str = "_INBOX.$push.";

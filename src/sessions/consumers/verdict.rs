@@ -12,7 +12,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::{Settings, Strangers};
-use solewriter_core::policy::model::{Access, Consumed, Policy, Service, StreamName};
+use solewriter_core::policy::model::{Access, Policy, Service, StreamName};
 use solewriter_types::audit_event::PRODUCER;
 use solewriter_types::keyspace::BucketName;
 use solewriter_types::kv_operation::{STORE_STREAM, inbox_owner, is_inbox};
@@ -229,14 +229,7 @@ impl<'a> Judge<'a> {
         let Some(stream) = self.policy.stream(self.stream) else {
             return owner.is_some() && self.settings.strangers == Strangers::Leave;
         };
-        let uses = |service: &Service| {
-            service.rules.iter().any(|rule| match &rule.access {
-                Access::Consumes(Consumed { name, .. }) => {
-                    name.stream().as_str() == self.stream && name.consumer().as_str() == consumer
-                }
-                _ => false,
-            })
-        };
+        let uses = |service: &Service| service.consumes(self.stream, consumer);
         stream.consumer(consumer).is_some() && owner.is_some_and(uses)
     }
 

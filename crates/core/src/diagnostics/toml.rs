@@ -528,6 +528,12 @@ pub fn show_size(bytes: u64) -> String {
     }
 }
 
+/// A point in time, in seconds since the Unix epoch, as RFC 3339 writes it.
+#[must_use]
+pub fn show_time(seconds: i64) -> String {
+    jiff::Timestamp::from_second(seconds).map_or_else(|_| seconds.to_string(), |t| t.to_string())
+}
+
 /// A length of time as [`parse_duration`] reads it: `1h30m`, `30d`.
 #[must_use]
 pub fn show_duration(duration: Duration) -> String {

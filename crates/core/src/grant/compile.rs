@@ -447,8 +447,7 @@ impl Builder<'_> {
         let (stream, name) = (consumed.name.stream().as_str(), consumed.name.consumer().as_str());
         if consumed.way == Way::Listens {
             self.publish_all(index, kv_operation::taking(stream, name))?;
-            let sent = format!("{}.*", kv_operation::pushed_to(stream, name));
-            self.subscribe(index, "take messages", &sent)?;
+            self.subscribe(index, "take messages", &kv_operation::pushed_to(stream, name))?;
         } else {
             self.publish_all(index, kv_operation::consuming(stream, name))?;
         }
@@ -586,7 +585,7 @@ impl Builder<'_> {
         match self.service.rules.get(rule).map(|rule| &rule.access) {
             Some(Access::Consumes(Consumed { name, way: Way::Listens })) => {
                 let (stream, consumer) = (name.stream().as_str(), name.consumer().as_str());
-                subject == format!("{}.*", kv_operation::pushed_to(stream, consumer))
+                subject == kv_operation::pushed_to(stream, consumer)
             }
             _ => false,
         }

@@ -464,6 +464,19 @@ pub struct Service {
     pub at: Location,
 }
 
+impl Service {
+    /// Whether it consumes that consumer of a stream.
+    #[must_use]
+    pub fn consumes(&self, stream: &str, consumer: &str) -> bool {
+        self.rules.iter().any(|rule| match &rule.access {
+            Access::Consumes(Consumed { name, .. }) => {
+                name.stream().as_str() == stream && name.consumer().as_str() == consumer
+            }
+            _ => false,
+        })
+    }
+}
+
 /// Where a bucket is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Storage {
@@ -1044,15 +1057,8 @@ impl Policy {
     /// The names of the services that consume a consumer of a stream, in order, with commas.
     #[must_use]
     pub fn users(&self, stream: &str, consumer: &str) -> String {
-        let uses = |access: &Access| match access {
-            Access::Consumes(Consumed { name, .. }) => {
-                name.stream().as_str() == stream && name.consumer().as_str() == consumer
-            }
-            _ => false,
-        };
-        let mut names: Vec<&str> = self.rules(uses).map(|(service, _)| &*service.name).collect();
-        names.dedup();
-        names.join(", ")
+        let users = self.services.iter().filter(|service| service.consumes(stream, consumer));
+        users.map(|service| &*service.name).collect::<Vec<_>>().join(", ")
     }
 
     /// Every declared object store, sorted by name.

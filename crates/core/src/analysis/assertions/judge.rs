@@ -160,8 +160,8 @@ impl Case<'_> {
         };
         let answer = may(grant, question);
         // Who reads a copy of a bucket reads what is in it.
-        let copies = query::of_copies(self.judge.policy, question).into_iter().filter(|_| !can);
-        let through = copies.map(|(_, question)| may(grant, &question));
+        let copies = if can { Vec::new() } else { query::of_copies(self.judge.policy, question) };
+        let through = copies.iter().map(|(_, question)| may(grant, question));
         let answers: Vec<Answer> = std::iter::once(answer.clone()).chain(through).collect();
         let reach = answers.iter().map(|answer| answer.reach).max().unwrap_or(Reach::None);
         let rules: BTreeSet<usize> = answers.iter().flat_map(Answer::rules).collect();

@@ -4,8 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::Fate;
-use super::settings::time;
-use crate::diagnostics::toml::{show_duration, show_size};
+use crate::diagnostics::toml::{show_duration, show_size, show_time};
 use crate::policy::model::{Consumer, Feature, Policy, STORE_PREFIX, Store, Stream};
 use solewriter_types::subject::Pattern;
 
@@ -203,7 +202,7 @@ fn of_consumer(consumer: &Consumer) -> Settings {
         ("shared", shared.clone()),
         ("made_by", set(Some(made_by.as_str()))),
         ("start_sequence", set(*start_sequence)),
-        ("start_time", start_time.map(time)),
+        ("start_time", start_time.map(show_time)),
         ("push", set(Some(push.is_some()))),
         ("group", push.and_then(|push| push.group.clone())),
         ("heartbeat", push.and_then(|push| push.heartbeat).map(show_duration)),

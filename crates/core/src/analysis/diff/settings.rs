@@ -6,6 +6,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::{Effect, SettingChange};
+use crate::diagnostics::toml::show_time;
 use crate::grant::Defaults;
 use crate::keys::UserKey;
 use crate::policy::model::{Access, Policy, Service, ServiceKey, StreamName};
@@ -153,15 +154,10 @@ fn window(key: &ServiceKey) -> String {
     for (word, at) in [(" from ", key.not_before), (" until ", key.not_after)] {
         if let Some(seconds) = at {
             text += word;
-            text += &time(seconds);
+            text += &show_time(seconds);
         }
     }
     text
-}
-
-/// A time in seconds since the Unix epoch, for people.
-pub(super) fn time(seconds: i64) -> String {
-    jiff::Timestamp::from_second(seconds).map_or_else(|_| seconds.to_string(), |t| t.to_string())
 }
 
 fn sources(old: &[IpNet], new: &[IpNet]) -> Option<SettingChange> {

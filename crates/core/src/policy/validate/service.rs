@@ -8,6 +8,7 @@ use super::draft::Draft;
 use super::names::{check_name, defined_twice};
 use super::role::{self, Roles};
 use super::settings::{self, Durables, Scope, Settings};
+use crate::diagnostics::toml::show_time;
 use crate::diagnostics::{Collector, Problem, Span, Spanned};
 use crate::grant::AuditStreams;
 use crate::keys::UserKey;
@@ -105,18 +106,14 @@ fn check_gap(name: &Spanned<String>, keys: &[ServiceKey], problems: &Collector) 
     let Some((_, mut covered)) = windows.first().copied() else { return };
     for (from, until) in windows {
         if from > covered {
-            let time = |seconds| {
-                jiff::Timestamp::from_second(seconds)
-                    .map_or_else(|_| seconds.to_string(), |t| t.to_string())
-            };
             problems.push(
                 Problem::warning(
                     "key-gap",
                     format!(
                         "no key of `{}` is valid from {} until {}",
                         name.value,
-                        time(covered),
-                        time(from)
+                        show_time(covered),
+                        show_time(from)
                     ),
                 )
                 .at(&name.span, "it cannot connect in between")
