@@ -13,5 +13,6 @@ pub mod analysis;
 pub mod callout;
 pub mod diagnostics;
 pub mod grant;
+pub mod handover;
 pub mod keys;
 pub mod policy;

@@ -125,7 +125,8 @@ const READING: [Api; 9] = [
 const WRITING: [Api; 1] =
     [api("STREAM.PURGE", Form::Stream, Operation::Purge, "remove delete markers", true)];
 
-const API: &str = "$JS.API.";
+/// How requests to JetStream's API begin.
+pub const API: &str = "$JS.API.";
 const FLOW: &str = "$JS.FC.";
 const KV: &str = "$KV.";
 const STREAM: &str = "KV_";

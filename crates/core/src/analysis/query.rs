@@ -595,6 +595,7 @@ pub fn alone(
         sources: Vec::new(),
         connections: vec![ConnectionType::Standard],
         disabled: None,
+        held: Vec::new(),
         at,
     };
     let defaults = Defaults {

@@ -17,6 +17,7 @@ use crate::policy::model::{
 use solewriter_types::advisories::holds_leafnodes;
 use solewriter_types::audit_event::words;
 use solewriter_types::connection_type::ConnectionType;
+use solewriter_types::subject::Pattern;
 
 /// Grants that are kept, at most, in bytes. One of 20 subjects has some 1.5 KB, so that those of
 /// 100,000 services fit; one that does not is made again, which takes microseconds.
@@ -256,6 +257,8 @@ pub struct Decider {
 #[derive(Clone)]
 struct Kept {
     revision: Revision,
+    /// What the service was not given then.
+    held: Vec<Pattern>,
     basis: GrantInputs,
     grant: Result<Arc<CompiledGrant>, GrantError>,
 }
@@ -483,7 +486,8 @@ impl Decider {
     ) -> Result<Arc<CompiledGrant>, Missing> {
         let here = thread == Thread::Answering;
         let kept = self.grants.get(&service.name);
-        if let Some(kept) = kept.as_ref().filter(|kept| kept.revision == *revision) {
+        let same = |kept: &&Kept| kept.revision == *revision && kept.held == service.held;
+        if let Some(kept) = kept.as_ref().filter(same) {
             if here && kept.bytes() > LARGE_CLAIMS {
                 return Err(Missing::Large);
             }
@@ -497,7 +501,8 @@ impl Decider {
             Some(kept) if kept.basis == basis => kept.grant,
             _ => Grant::of(service, &self.defaults).and_then(|grant| grant.written()).map(Arc::new),
         };
-        let kept = Kept { revision: revision.clone(), basis, grant: grant.clone() };
+        let (revision, held) = (revision.clone(), service.held.clone());
+        let kept = Kept { revision, held, basis, grant: grant.clone() };
         self.grants.insert(service.name.clone(), kept);
         grant.map_err(Missing::Error)
     }

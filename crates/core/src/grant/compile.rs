@@ -394,12 +394,12 @@ impl Builder<'_> {
     fn rule(&mut self, index: usize, rule: &Rule) -> Result<(), GrantError> {
         match &rule.access {
             Access::Owns(keyspace) => {
-                self.publish_all(index, kv_operation::writing(keyspace))?;
+                self.write(index, kv_operation::writing(keyspace))?;
                 self.read(index, keyspace)
             }
             Access::Reads(keyspace) => self.read(index, keyspace),
             Access::OwnsStore(store) => {
-                self.publish_all(index, kv_operation::writing_store(store.as_str()))?;
+                self.write(index, kv_operation::writing_store(store.as_str()).into())?;
                 self.read_store(index, store)
             }
             Access::ReadsStore(store) => self.read_store(index, store),
@@ -428,6 +428,19 @@ impl Builder<'_> {
             Access::Replays(replayed) => self.replay(index, replayed),
             Access::Audits(stream) => self.audit(index, stream),
         }
+    }
+
+    /// What an owner alone does. Where some of its subjects are held, so is the request that removes
+    /// messages of all.
+    fn write(&mut self, index: usize, needed: Vec<Needed>) -> Result<(), GrantError> {
+        let held = &self.service.held;
+        let some_held = !held.is_empty()
+            && needed.iter().any(|(_, subject)| {
+                Pattern::parse(subject).is_ok_and(|s| held.iter().any(|held| held.overlaps(&s)))
+            });
+        let of_all = |subject: &str| subject.starts_with(kv_operation::API);
+        let granted = needed.into_iter().filter(|(_, subject)| !(some_held && of_all(subject)));
+        self.publish_all(index, granted)
     }
 
     /// Never `resp`: it overrides every deny, so that a requester could choose any subject for the
@@ -534,6 +547,13 @@ impl Builder<'_> {
         subject: &str,
     ) -> Result<(), GrantError> {
         let permission = self.checked(Side::Publish, rule, purpose, subject)?;
+        let service = self.service;
+        let mut held = service.held.iter().filter(|held| held.overlaps(&permission.subject));
+        if held.any(|held| permission.subject.is_subset_of(held)) {
+            return Ok(());
+        }
+        let held = service.held.iter().filter(|held| held.overlaps(&permission.subject));
+        self.denied.extend(held.map(ToString::to_string));
         self.publish.push(permission);
         self.room()
     }

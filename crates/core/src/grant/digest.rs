@@ -63,11 +63,15 @@ impl GrantInputs {
     /// [`super::CompiledGrant`].
     #[must_use]
     pub fn of(service: &Service) -> Self {
-        let Service { name, rules, account, lifetime, .. } = service;
+        let Service { name, rules, account, lifetime, held, .. } = service;
         let mut all = Sha256(digest::Context::new(&digest::SHA256));
         (name, account, lifetime, rules.len()).hash(&mut all);
         for rule in rules {
             rule.access.hash(&mut all);
+        }
+        // No bytes for what is almost always empty: its length follows the rules.
+        if !held.is_empty() {
+            held.hash(&mut all);
         }
         let mut basis = [0; 32];
         basis.iter_mut().zip(all.0.finish().as_ref()).for_each(|(to, from)| *to = *from);

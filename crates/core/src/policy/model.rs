@@ -460,6 +460,9 @@ pub struct Service {
     pub connections: Vec<ConnectionType>,
     /// Why no key of it is accepted, when it is disabled.
     pub disabled: Option<String>,
+    /// What it may not publish yet although its rules say so, because another service may still be
+    /// doing so: see [`crate::handover`].
+    pub held: Vec<Pattern>,
     /// Where its table stands.
     pub at: Location,
 }
@@ -958,9 +961,17 @@ pub struct Declared {
     pub stores: Vec<Store>,
 }
 
-/// A validated policy. Made only by [`super::validate`], so holding one is proof of it.
-#[derive(Debug)]
+/// A validated policy. Made only by [`super::validate`], so holding one is proof of it. A clone
+/// shares what is in it.
+#[derive(Clone, Debug)]
 pub struct Policy {
+    contents: Arc<Contents>,
+    /// The services that get less for now than their rules say, as they are for now.
+    held: HashMap<Arc<str>, Service>,
+}
+
+#[derive(Debug)]
+struct Contents {
     revision: Revision,
     services: Vec<Service>,
     declared: Declared,
@@ -994,32 +1005,62 @@ impl Policy {
                 }
             }
         }
-        Self { revision, services, declared, by_key, owners }
+        let contents = Contents { revision, services, declared, by_key, owners };
+        Self { contents: Arc::new(contents), held: HashMap::new() }
+    }
+
+    /// The same policy, of which these services do not get these subjects yet.
+    #[must_use]
+    pub fn holding(&self, held: HashMap<Arc<str>, Vec<Pattern>>) -> Self {
+        let services = held.into_iter().filter_map(|(name, held)| {
+            let service = Service { held, ..self.declared_service(&name)?.clone() };
+            Some((name, service))
+        });
+        Self { held: services.collect(), contents: Arc::clone(&self.contents) }
+    }
+
+    /// Whether every service gets what its rules say.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.held.is_empty()
+    }
+
+    fn declared_service(&self, name: &str) -> Option<&Service> {
+        let services = self.services();
+        let at = services.binary_search_by(|s| (*s.name).cmp(name)).ok()?;
+        services.get(at)
+    }
+
+    /// The service as it is for now.
+    fn for_now<'s>(&'s self, service: &'s Service) -> &'s Service {
+        if self.held.is_empty() {
+            return service;
+        }
+        self.held.get(&service.name).unwrap_or(service)
     }
 
     /// Which content of the documents this is.
     #[must_use]
     pub fn revision(&self) -> &Revision {
-        &self.revision
+        &self.contents.revision
     }
 
-    /// Every service, sorted by name.
+    /// Every service, sorted by name, with all that its rules say.
     #[must_use]
     pub fn services(&self) -> &[Service] {
-        &self.services
+        &self.contents.services
     }
 
     /// The service of that name.
     #[must_use]
     pub fn service(&self, name: &str) -> Option<&Service> {
-        let at = self.services.binary_search_by(|s| (*s.name).cmp(name)).ok()?;
-        self.services.get(at)
+        self.declared_service(name).map(|service| self.for_now(service))
     }
 
     /// Every declared bucket, sorted by name.
     #[must_use]
     pub fn buckets(&self) -> &[Bucket] {
-        &self.declared.buckets
+        &self.contents.declared.buckets
     }
 
     /// The declared bucket of that name.
@@ -1033,7 +1074,7 @@ impl Policy {
     /// Every declared stream, sorted by name.
     #[must_use]
     pub fn streams(&self) -> &[Stream] {
-        &self.declared.streams
+        &self.contents.declared.streams
     }
 
     /// The declared stream of that name.
@@ -1046,7 +1087,7 @@ impl Policy {
 
     /// The services that replay a stream or a part of it, in the order of names.
     pub fn replayers<'s>(&'s self, stream: &'s str) -> impl Iterator<Item = &'s Service> {
-        self.services.iter().filter(move |service| {
+        self.services().iter().filter(move |service| {
             service.rules.iter().any(|rule| match &rule.access {
                 Access::Replays(replayed) => replayed.stream().as_str() == stream,
                 _ => false,
@@ -1057,14 +1098,14 @@ impl Policy {
     /// The names of the services that consume a consumer of a stream, in order, with commas.
     #[must_use]
     pub fn users(&self, stream: &str, consumer: &str) -> String {
-        let users = self.services.iter().filter(|service| service.consumes(stream, consumer));
+        let users = self.services().iter().filter(|service| service.consumes(stream, consumer));
         users.map(|service| &*service.name).collect::<Vec<_>>().join(", ")
     }
 
     /// Every declared object store, sorted by name.
     #[must_use]
     pub fn stores(&self) -> &[Store] {
-        &self.declared.stores
+        &self.contents.declared.stores
     }
 
     /// The declared object store of that name.
@@ -1092,23 +1133,23 @@ impl Policy {
         &self,
         wanted: impl Fn(&Access) -> bool,
     ) -> impl Iterator<Item = (&Service, &Rule)> {
-        let rules = self.services.iter().flat_map(|s| s.rules.iter().map(move |rule| (s, rule)));
+        let rules = self.services().iter().flat_map(|s| s.rules.iter().map(move |rule| (s, rule)));
         rules.filter(move |(_, rule)| wanted(&rule.access))
     }
 
     /// The service that a key belongs to, and the key's own entry.
     #[must_use]
     pub fn holder(&self, key: &UserKey) -> Option<(&Service, &ServiceKey)> {
-        let (s, k) = *self.by_key.get(key)?;
-        let service = self.services.get(s)?;
+        let (s, k) = *self.contents.by_key.get(key)?;
+        let service = self.for_now(self.services().get(s)?);
         Some((service, service.keys.get(k)?))
     }
 
     /// Who owns something of a keyspace: each service and rule, in the order of names.
     pub fn owners(&self, keyspace: &Keyspace) -> impl Iterator<Item = (&Service, &Rule)> {
-        let of_bucket = self.owners.get(keyspace.bucket()).map_or(&[][..], Vec::as_slice);
+        let of_bucket = self.contents.owners.get(keyspace.bucket()).map_or(&[][..], Vec::as_slice);
         of_bucket.iter().filter_map(move |(s, r)| {
-            let service = self.services.get(*s)?;
+            let service = self.services().get(*s)?;
             let rule = service.rules.get(*r)?;
             let Access::Owns(owned) = &rule.access else { return None };
             owned.shared_key(keyspace).map(|_| (service, rule))

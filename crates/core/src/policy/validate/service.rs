@@ -91,6 +91,7 @@ fn service(
         sources: sources.unwrap_or_default(),
         connections: connections.unwrap_or_else(|| vec![ConnectionType::Standard]),
         disabled: entry.disabled.map(|reason| reason.value),
+        held: Vec::new(),
         at: Location::from(&entry.name.span),
     };
     Draft { service, places }

@@ -1,0 +1,323 @@
+//! When what was in transit is settled: nobody has it by an older policy any more, nobody will be
+//! given it by one, and what they sent is behind whatever comes next.
+//!
+//! No I/O, and no clock: times are milliseconds on the clock of whoever looks, which goes on while
+//! the process is stopped and is never set. Everything seen is an argument, so that a model checker
+//! can run this against every order of events (`tests/offline/handover.rs`).
+//!
+//! In four steps, for each policy that comes into force:
+//!
+//! 1. **Quiet.** From some moment on no instance grants by an older policy. Either each one says
+//!    that it serves this one, and nobody else is connected who could answer; or the lease has
+//!    passed, within which every instance has to hear from the policy's source ([`has_lease`]).
+//! 2. **Clean.** A look at every server, begun after that, finds no connection with an older grant
+//!    that says more, and no login from before that is still under way.
+//! 3. **Barrier.** A message through each server, behind whatever its connections had sent, was
+//!    answered by each stream.
+//! 4. **Settled.** Everybody may be told.
+
+use std::collections::BTreeSet;
+
+/// Milliseconds.
+pub type Time = u64;
+
+/// Whether an instance may give anybody something to write: it has heard from the policy's source
+/// within the lease. `heard` is when the newest question was asked that the source answered: what
+/// it said may be as old.
+#[must_use]
+pub fn has_lease(heard: Option<Time>, lease: Time, now: Time) -> bool {
+    heard.is_some_and(|heard| now.saturating_sub(heard) < lease)
+}
+
+/// How long things may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Times {
+    /// Within which every instance has to hear from the policy's source.
+    pub lease: Time,
+    /// For how much longer a server that was cut off may answer for the source.
+    pub stale: Time,
+    /// How long a connection of a server that does not answer may last, and what it sent be on its
+    /// way: the longest lifetime of permissions, and some.
+    pub lasts: Time,
+    /// How long a server that closed a connection goes on with what it had read of it, at most.
+    pub settle: Time,
+}
+
+/// What a look says of the instances.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Instances {
+    /// Everybody who could answer a server serves this policy.
+    AllServe,
+    /// One that lives serves another policy.
+    Differ,
+    /// Somebody could answer a server and was not heard. Whether all servers that answered are
+    /// connected with each other: if not, one of them may not know that it leads no stream any more.
+    NotAllHeard {
+        /// See above.
+        connected: bool,
+    },
+}
+
+/// One look at everything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Look<S> {
+    /// When it began.
+    pub began: Time,
+    /// When it ended.
+    pub ended: Time,
+    /// Who serves what.
+    pub instances: Instances,
+    /// The servers that told everything.
+    pub servers: BTreeSet<S>,
+    /// How many servers there should be that did not.
+    pub missing: usize,
+    /// How many connections have more than the policy gives them, by an older one.
+    pub carriers: usize,
+    /// Since when the oldest login has been under way that was found.
+    pub login_since: Option<Time>,
+}
+
+/// What holds something in transit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Holds {
+    /// Nothing was looked at yet.
+    NotLooked,
+    /// An instance serves another policy.
+    Instances,
+    /// Not all instances were heard, and the lease has not passed.
+    Lease,
+    /// So many servers do not answer.
+    Servers(usize),
+    /// So many connections are open that have it.
+    Connections(usize),
+    /// A login from before is under way.
+    Login,
+    /// What was sent may not have arrived, through so many servers.
+    Barrier(usize),
+}
+
+/// What to do next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step<S> {
+    /// Look again.
+    Look,
+    /// Wait until then.
+    Wait(Time),
+    /// Send a message through each of these servers.
+    Barrier(BTreeSet<S>),
+    /// It is settled.
+    Settled,
+}
+
+/// One policy's way to being settled, as one instance sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Transit<S> {
+    adopted: Time,
+    forced: bool,
+    times: Times,
+    /// From when on nobody grants by an older policy.
+    quiet: Option<Time>,
+    /// When the last look ended, of those that found nothing.
+    clean: Option<Time>,
+    /// The servers through which a message has to pass.
+    through: BTreeSet<S>,
+    holds: Holds,
+}
+
+impl<S: Ord + Clone> Transit<S> {
+    /// A policy came into force here, at that time. `forced`: its author says not to wait for
+    /// servers that do not answer.
+    #[must_use]
+    pub fn new(times: Times, forced: bool, now: Time) -> Self {
+        let (quiet, clean, through) = (None, None, BTreeSet::new());
+        Self { adopted: now, forced, times, quiet, clean, through, holds: Holds::NotLooked }
+    }
+
+    /// Everything was looked at.
+    pub fn looked(&mut self, look: Look<S>) {
+        let Times { lease, stale, lasts, .. } = self.times;
+        let Look { began, ended, instances, servers, missing, carriers, login_since } = look;
+        let before = self.quiet;
+        match instances {
+            // Whoever comes later asks the source first, which has this policy.
+            Instances::AllServe => self.quiet = before.or(Some(ended)),
+            // It may have been given more time by its source.
+            Instances::Differ => self.quiet = None,
+            Instances::NotAllHeard { connected } => {
+                let passed = self.adopted + lease + if connected { 0 } else { stale };
+                self.quiet = before.or((ended >= passed).then_some(passed));
+            }
+        }
+        // By then, servers that were cut off have closed what they had.
+        let gone = ended >= self.adopted + lease + stale + lasts;
+        self.holds = match (instances, self.quiet) {
+            (Instances::Differ, _) => Holds::Instances,
+            (_, None) => Holds::Lease,
+            _ if missing > 0 && !gone && !self.forced => Holds::Servers(missing),
+            _ if carriers > 0 => Holds::Connections(carriers),
+            // A connection may have come after it was told of its server.
+            (_, Some(quiet)) if began < quiet => Holds::NotLooked,
+            (_, Some(quiet)) if login_since.is_some_and(|since| since <= quiet) => Holds::Login,
+            _ => Holds::Barrier(servers.len()),
+        };
+        match self.holds {
+            Holds::Barrier(_) if self.clean.is_some() => {
+                self.holds = Holds::Barrier(self.through.len());
+            }
+            Holds::Barrier(_) => {
+                self.clean = Some(ended);
+                self.through = servers;
+            }
+            _ => {
+                self.clean = None;
+                self.through.clear();
+            }
+        }
+    }
+
+    /// A message was sent at `sent` through a server, and every stream has answered it.
+    pub fn passed(&mut self, server: &S, sent: Time) {
+        if self.clean.is_some_and(|clean| sent >= clean + self.times.settle) {
+            self.through.remove(server);
+            self.holds = Holds::Barrier(self.through.len());
+        }
+    }
+
+    /// What to do next.
+    #[must_use]
+    pub fn next(&self, now: Time) -> Step<S> {
+        let settle = self.times.settle;
+        match self.clean {
+            None => Step::Look,
+            Some(_) if self.through.is_empty() => Step::Settled,
+            Some(clean) if now < clean + settle => Step::Wait(clean + settle),
+            Some(_) => Step::Barrier(self.through.clone()),
+        }
+    }
+
+    /// What it waits for.
+    #[must_use]
+    pub fn holds(&self) -> Holds {
+        self.holds
+    }
+
+    /// When it came into force here.
+    #[must_use]
+    pub fn adopted(&self) -> Time {
+        self.adopted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMES: Times = Times { lease: 5_000, stale: 20_000, lasts: 60_000, settle: 50 };
+
+    fn look(began: Time) -> Look<u8> {
+        Look {
+            began,
+            ended: began + 10,
+            instances: Instances::AllServe,
+            servers: BTreeSet::from([1, 2]),
+            missing: 0,
+            carriers: 0,
+            login_since: None,
+        }
+    }
+
+    fn begun() -> Transit<u8> {
+        Transit::new(TIMES, false, 1_000)
+    }
+
+    #[test]
+    fn the_quickest_way() {
+        let mut transit = begun();
+        assert_eq!((transit.next(1_000), transit.holds()), (Step::Look, Holds::NotLooked));
+        transit.looked(look(1_005));
+        assert_eq!(transit.next(1_015), Step::Look, "who was heard meanwhile");
+        transit.looked(Look { carriers: 3, ..look(1_016) });
+        assert_eq!((transit.next(1_030), transit.holds()), (Step::Look, Holds::Connections(3)));
+        transit.looked(look(1_040));
+        assert_eq!((transit.next(1_060), transit.holds()), (Step::Wait(1_100), Holds::Barrier(2)));
+        assert_eq!(transit.next(1_100), Step::Barrier(BTreeSet::from([1, 2])));
+        transit.passed(&1, 1_100);
+        transit.passed(&2, 1_099);
+        assert_eq!(transit.next(1_110), Step::Barrier(BTreeSet::from([2])), "sent too early");
+        transit.passed(&2, 1_110);
+        assert_eq!(transit.next(1_120), Step::Settled);
+    }
+
+    #[test]
+    fn who_was_not_heard_is_waited_for_as_long_as_its_lease_may_be() {
+        for (connected, until) in [(true, 6_000), (false, 26_000)] {
+            let mut transit = begun();
+            let unheard = Instances::NotAllHeard { connected };
+            let look = |began| Look { instances: unheard, ..look(began) };
+            transit.looked(look(until - 11));
+            assert_eq!((transit.next(until), transit.holds()), (Step::Look, Holds::Lease));
+            transit.looked(look(until - 5));
+            assert_eq!(transit.next(until + 5), Step::Look, "it began before");
+            transit.looked(look(until));
+            assert_eq!(transit.next(until + 60), Step::Barrier(BTreeSet::from([1, 2])));
+        }
+    }
+
+    #[test]
+    fn who_serves_another_policy_is_waited_for_without_end() {
+        let mut transit = begun();
+        for at in [2_000, 10_000, 500_000] {
+            transit.looked(Look { instances: Instances::Differ, ..look(at) });
+            assert_eq!((transit.next(at + 100), transit.holds()), (Step::Look, Holds::Instances));
+        }
+        // Also when it comes back after all were heard, and even after a clean look.
+        transit.looked(look(600_000));
+        transit.looked(look(600_020));
+        assert_ne!(transit.next(600_030), Step::Look);
+        transit.looked(Look { instances: Instances::Differ, ..look(600_040) });
+        transit.passed(&1, 600_200);
+        transit.passed(&2, 600_200);
+        assert_eq!(transit.next(600_300), Step::Look);
+        transit.looked(look(600_400));
+        assert_eq!(transit.next(600_500), Step::Look, "from the beginning");
+    }
+
+    #[test]
+    fn a_server_that_does_not_answer_is_waited_for_while_its_connections_may_last() {
+        let end = 1_000 + 5_000 + 20_000 + 60_000;
+        let mut transit = begun();
+        let silent = |began| Look { missing: 1, ..look(began) };
+        for at in [2_000, 10_000, end - 11] {
+            transit.looked(silent(at));
+            assert_eq!((transit.next(at + 100), transit.holds()), (Step::Look, Holds::Servers(1)));
+        }
+        transit.looked(silent(end));
+        assert_eq!(transit.next(end + 60), Step::Barrier(BTreeSet::from([1, 2])));
+        // Its author may say that nobody is there.
+        let mut forced = Transit::new(TIMES, true, 1_000);
+        forced.looked(silent(1_100));
+        forced.looked(silent(1_200));
+        assert_eq!(forced.next(1_300), Step::Barrier(BTreeSet::from([1, 2])));
+        // And not more: what is open there is closed first.
+        forced.looked(Look { carriers: 1, ..silent(1_400) });
+        assert_eq!(forced.holds(), Holds::Connections(1));
+    }
+
+    #[test]
+    fn a_login_from_before_is_waited_for() {
+        let mut transit = begun();
+        transit.looked(look(1_500));
+        transit.looked(Look { login_since: Some(1_510), ..look(2_000) });
+        assert_eq!((transit.next(2_100), transit.holds()), (Step::Look, Holds::Login));
+        transit.looked(Look { login_since: Some(1_511), ..look(3_000) });
+        assert_eq!(transit.next(3_100), Step::Barrier(BTreeSet::from([1, 2])), "it came after");
+    }
+
+    #[test]
+    fn a_lease_counts_from_when_the_question_was_asked() {
+        assert!(!has_lease(None, 100, 0));
+        assert!(has_lease(Some(50), 100, 149));
+        assert!(!has_lease(Some(50), 100, 150));
+        assert!(has_lease(Some(50), 100, 20), "the clock is never set, so this cannot be");
+    }
+}
