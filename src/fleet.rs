@@ -41,6 +41,9 @@ pub const MAX_WAITING: usize = 16;
 /// As above.
 pub const MAX_WAITS_FOR: usize = 120;
 
+/// Of how many things in transit an instance tells.
+pub const MAX_TRANSIT: usize = 16;
+
 /// One running instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
@@ -60,7 +63,35 @@ impl Identity {
         let id = data_encoding::BASE32_NOPAD.encode(&random).to_lowercase();
         Self { id: id.into(), host, started: now }
     }
+
+    /// Whether that may be the id of an instance.
+    #[must_use]
+    pub fn is_id(text: &str) -> bool {
+        let of_base32 = |b: u8| b.is_ascii_lowercase() || (b'2'..=b'7').contains(&b);
+        text.len() == 16 && text.bytes().all(of_base32)
+    }
 }
+
+/// The name of a connection on which an instance answers.
+#[must_use]
+pub fn answering_name(name: &str, instance: &str) -> String {
+    format!("{name}-{instance}")
+}
+
+/// Which instance answers on a connection of the callout's user with that name: `None` for a
+/// connection on which nobody does, `Some(None)` where that is not known.
+#[must_use]
+pub fn instance_of(name: &str) -> Option<Option<String>> {
+    let last = name.rsplit('-').next().unwrap_or(name);
+    // Those of one purpose, each of which belongs to an instance or a tool.
+    if OTHERS.contains(&last) {
+        return None;
+    }
+    Some(Some(last.to_owned()).filter(|id| Identity::is_id(id)))
+}
+
+/// How the names of connections of the callout's user end that are for something else.
+const OTHERS: [&str; 6] = ["control", "large", "audit", "consumers", "doctor", "policy"];
 
 /// What an instance says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,6 +136,26 @@ pub struct Report {
     /// instance that looks after them; the most [`MAX_WAITING`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waiting: Vec<Waiting>,
+    /// What is in transit from one service to another, when this is the instance that looks after
+    /// it; the most [`MAX_TRANSIT`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub transit: Vec<Transit>,
+}
+
+/// The right to write something that nobody is given yet: another service may still have it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Transit {
+    /// What: a keyspace, an object store, or subjects.
+    pub what: String,
+    /// Who may still have it; `None` where that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// Who is to have it.
+    pub to: String,
+    /// For how many seconds.
+    pub seconds: u64,
+    /// What it waits for, in words.
+    pub waits_for: String,
 }
 
 /// Connections of one service that only gained something, and get it when they connect anew.
@@ -143,6 +194,7 @@ impl Report {
             refused_errors: 0,
             refused_first: None,
             waiting: Vec::new(),
+            transit: Vec::new(),
         });
         Self { instance, started, revision, number, lineage, ..about }
     }
@@ -192,6 +244,7 @@ impl Member {
             refused_errors: refused.as_ref().map_or(0, |r| r.errors),
             refused_first: refused.as_ref().map(|r| r.first.chars().take(MAX_WHY).collect()),
             waiting: Vec::new(),
+            transit: Vec::new(),
         }
     }
 }

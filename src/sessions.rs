@@ -16,8 +16,10 @@
 //! [`verdict`] decides, [`expiry`] about time, [`listing`] finds, [`system_api`] asks and closes,
 //! [`sweep`] does one round. [`onlooker`] judges the same for tools.
 
+pub mod barrier;
 pub mod consumers;
 pub mod expiry;
+pub mod handover;
 pub mod listing;
 pub mod onlooker;
 pub mod schedule;

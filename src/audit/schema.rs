@@ -7,8 +7,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
 use solewriter_types::audit_event::{
-    Authorisation, Lost, PolicyAccepted, PolicyRefused, RequestRejected, SessionClosed, Started,
-    Stopped, Trouble, Violation,
+    Authorisation, HandedOver, Lost, PolicyAccepted, PolicyRefused, RequestRejected, SessionClosed,
+    Started, Stopped, Trouble, Violation,
 };
 
 /// One kind of event.
@@ -34,6 +34,7 @@ pub fn kinds() -> Vec<Kind> {
         kind::<PolicyAccepted>(&["solewriter.policy.accepted"], "the revision"),
         kind::<PolicyRefused>(&["solewriter.policy.refused"], "the revision that stays"),
         kind::<SessionClosed>(&["solewriter.session.closed"], "the service"),
+        kind::<HandedOver>(&["solewriter.handed_over"], "who writes it now"),
         kind::<Violation>(&["solewriter.violation"], "the service"),
         kind::<Started>(&["solewriter.started"], ""),
         kind::<Stopped>(&["solewriter.stopped"], ""),

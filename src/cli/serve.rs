@@ -35,10 +35,10 @@ use crate::sessions::consumers::verdict::Cause;
 use crate::telemetry::{self, Metrics};
 use solewriter_core::callout::authorizer::Authorizer;
 use solewriter_core::callout::decide::Decider;
-use solewriter_core::callout::issue::Issuer;
+use solewriter_core::callout::issue::{self, Issuer};
 use solewriter_core::callout::rate_limit::RateLimits;
 use solewriter_core::callout::xkey::Sealer;
-use solewriter_core::keys::CurveSecret;
+use solewriter_core::keys::{Account, CurveSecret, Signer, UserKey};
 
 /// How long it may take to tell the other instances that this one ends.
 const LEAVE_WITHIN: Duration = Duration::from_secs(2);
@@ -86,11 +86,17 @@ async fn recorded(settings: Settings) -> Result<ExitCode, String> {
     let (recording, sink) =
         Recording::start(settings.audit.clone(), &settings.nats, metrics.clone())?;
     recording.started(settings.issuer.public(), settings.xkey.as_ref())?;
-    let Policy { source, keep, keep_at_most, .. } = &settings.policy;
+    let Policy { source, keep, keep_at_most, lease, .. } = &settings.policy;
+    // Who cannot see connections cannot tell when something is settled.
+    let settler = settings.system.is_some().then(|| handover_user(&settings.issuer)).transpose()?;
+    let lease = lease.filter(|_| settler.is_some());
+    let store = settler.map_or_else(Store::new, Store::with_handovers);
     let keeper = keep.clone().map(|file| PolicyCache::new(file, source.to_string(), *keep_at_most));
     let follower = Follower {
-        store: Arc::new(Store::new()),
-        source_status: Arc::new(SourceStatus::new(source.to_string(), *keep_at_most)),
+        store: Arc::new(store),
+        source_status: Arc::new(
+            SourceStatus::new(source.to_string(), *keep_at_most).with_lease(lease),
+        ),
         metrics,
         keeper: keeper.map(Arc::new),
         recorder: recording.recorder.clone(),
@@ -147,7 +153,9 @@ async fn serve(
         .map_err(|error| error.to_string())?;
     let health =
         Health::new(store.clone(), source_status.clone(), metrics.clone(), recorder.clone());
+    let identity = Identity::new(rand::random(), Timestamp::now().as_second());
     let service = Arc::new(Service {
+        instance: Arc::clone(&identity.id),
         authorizer: Authorizer::new(
             Issuer::new(issuer, sealer),
             Decider::new(defaults, accounts, jitter),
@@ -181,7 +189,6 @@ async fn serve(
     if let Some(address) = listen {
         listen_at(address, metrics, health, descriptors, until_stopped()).await?;
     }
-    let identity = Identity::new(rand::random(), Timestamp::now().as_second());
     tracing::info!(event = "instance", id = &*identity.id, host = identity.host);
     let connections = nats.connections;
     let member = Member { identity, store, source_status: source_status.clone(), connections };
@@ -224,6 +231,12 @@ async fn serve(
     }
     tasks.abort_all();
     outcome
+}
+
+/// The key of who settles handovers, the same for each instance.
+fn handover_user(issuer: &Signer<Account>) -> Result<UserKey, String> {
+    let seed = issue::handover_seed(issuer);
+    Ok(*Signer::new(&seed).map_err(|error| error.to_string())?.public())
 }
 
 /// Serves health and metrics at that address.

@@ -214,7 +214,12 @@ fn policy(raw: &Raw, path: &Path, problems: &Collector) -> Option<Policy> {
     };
     let keep_at_most = bounded(raw.policy.keep_at_most.as_ref(), 1..=3650 * 86_400, problems);
     let keep = raw.policy.keep.as_ref().map(|keep| keep.value.clone());
-    Some(Policy { source: source?, poll: poll?, keep, keep_at_most: keep_at_most? })
+    let lease = bounded(raw.policy.lease.as_ref(), 0..=3600, problems)?;
+    let source = source?;
+    let lease = Some(lease).filter(|l| matches!(source, PolicySource::Bucket(_)) && !l.is_zero());
+    // Often enough that one question may fail.
+    let poll = poll?.min(lease.map_or(Duration::MAX, |lease| lease / 4));
+    Some(Policy { source, poll, keep, keep_at_most: keep_at_most?, lease })
 }
 
 /// The bucket that the policy is in.

@@ -45,6 +45,9 @@ pub struct Policy {
     pub keep: Option<PathBuf>,
     /// How long the source may be silent before everything is denied.
     pub keep_at_most: Duration,
+    /// Within which a bucket has to answer, for anybody to be given something to write; `None` where
+    /// that is not asked for.
+    pub lease: Option<Duration>,
 }
 
 /// Everything that `serve` needs, checked.

@@ -228,6 +228,8 @@ settings! {
         keep: Path, "file that keeps the last good policy for the next start";
         keep_at_most: Duration,
             "deny every new connection once the policy's source was silent for so long" = "72h";
+        lease: Duration,
+            "give nobody anything to write once the bucket was silent for so long; 0s means never" = "10s";
     }
     grants: Grants = "grants", "What a connection gets when the policy does not say." {
         account: Text, "account that services are placed in" = "APP";

@@ -138,6 +138,7 @@ fn instance(name: &str, policy: &Policy) -> Instance {
         refused_errors: 0,
         refused_first: None,
         waiting: Vec::new(),
+        transit: Vec::new(),
     }
 }
 

@@ -1,23 +1,34 @@
 //! The beats of the instances, over core NATS alone: they work whatever becomes of JetStream, and
 //! with a policy from a directory.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_nats::connection::State;
-use async_nats::{Client, Subscriber};
+use async_nats::{Client, HeaderMap, Message, Subscriber};
+use data_encoding::BASE64;
 use futures_util::StreamExt;
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::peers::{BEAT, Beat, News, Peers, doubts};
-use super::{Member, Report, SUBJECT, Waiting};
+use super::{Member, Report, SUBJECT, Transit, Waiting};
 use crate::policy_source::status::SourceState;
 use solewriter_core::callout::asked::Asked;
+use solewriter_core::callout::issue::Issuer;
 
 /// Where an instance says whom it let in: `solewriter.asked.<id>`.
 const ASKED: &str = "solewriter.asked";
+
+/// The header with an instance's signature of its beat.
+const SIGNATURE: &str = "Solewriter-Signature";
+
+/// What is signed of a beat: its subject too, so that no instance's is taken for another's.
+fn vouched(subject: &str, payload: &[u8]) -> Vec<u8> {
+    [subject.as_bytes(), b"\n", payload].concat()
+}
 
 /// How long an instance listens before it knows who else lives: after its start, and after it did
 /// not run for a while (SIGSTOP, a starved machine) and so heard nobody.
@@ -34,6 +45,8 @@ pub struct Fleet {
     makes: String,
     /// Who was let in of late, here and by the others.
     asked: Arc<Asked>,
+    /// Signs what this instance says, and knows what others signed.
+    issuer: Arc<Issuer>,
     peers: Mutex<Peers>,
     /// Whether this instance can close connections now.
     sweeps: watch::Sender<bool>,
@@ -42,6 +55,8 @@ pub struct Fleet {
     attention: Mutex<Option<Attention>>,
     /// Who waits for what the policy gives, as far as this instance saw.
     waiting: Mutex<Vec<Waiting>>,
+    /// What is in transit.
+    transit: Mutex<Vec<Transit>>,
 }
 
 /// Since when this instance has listened.
@@ -103,6 +118,8 @@ pub struct FleetView {
     pub newer: Vec<String>,
     /// Whether another instance makes other grants of one policy.
     pub unlike: bool,
+    /// The instances of which it is certain that they serve what this one does, itself included.
+    pub certain: BTreeSet<String>,
     /// How many instances live, this one included.
     pub living: usize,
     /// Another number than before: this instance did not run for a while.
@@ -112,16 +129,18 @@ pub struct FleetView {
 impl Fleet {
     /// An instance that has not heard of any other. `makes` names how it makes grants.
     #[must_use]
-    pub fn new(member: Member, makes: String, asked: Arc<Asked>) -> Arc<Self> {
+    pub fn new(member: Member, makes: String, asked: Arc<Asked>, issuer: Arc<Issuer>) -> Arc<Self> {
         Arc::new(Self {
             member,
             makes,
             asked,
+            issuer,
             peers: Mutex::default(),
             sweeps: watch::Sender::new(false),
             news: watch::Sender::new(0),
             attention: Mutex::default(),
             waiting: Mutex::default(),
+            transit: Mutex::default(),
         })
     }
 
@@ -133,6 +152,11 @@ impl Fleet {
     /// What to tell people from now on of connections that wait for what their service gained.
     pub fn tell_waiting(&self, waiting: Vec<Waiting>) {
         *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) = waiting;
+    }
+
+    /// What to tell people from now on of what is in transit.
+    pub fn tell_transit(&self, transit: Vec<Transit>) {
+        *self.transit.lock().unwrap_or_else(PoisonError::into_inner) = transit;
     }
 
     /// Tells of whatever changes among the others.
@@ -155,6 +179,8 @@ impl Fleet {
         let mut newer = peers.newer(&me, adopted, Instant::now());
         // Who doubts the others does not take from them that what was revoked is newer.
         newer.retain(|revision| !doubts || !me.had.contains(revision));
+        let revision = me.revision.as_deref().unwrap_or_default();
+        let certain = peers.certain(revision).chain([me.instance.as_str()]);
         Some(FleetView {
             elected: elected || doubts,
             doubts,
@@ -162,6 +188,7 @@ impl Fleet {
             agreed: peers.agree(&me),
             newer,
             unlike: peers.unlike(&me),
+            certain: certain.map(ToOwned::to_owned).collect(),
             living: peers.beats().count().saturating_add(1),
             times,
         })
@@ -209,6 +236,8 @@ impl Fleet {
         let beat = Beat {
             instance: self.member.identity.id.to_string(),
             started: self.member.identity.started,
+            settled: snapshot.as_ref().is_some_and(|s| s.unsettled().is_none())
+                && self.member.store.hands_over(),
             revision: snapshot.map(|snapshot| snapshot.policy.revision().whole().to_owned()),
             held_ms: u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX),
             number: origin.as_ref().map(|origin| origin.number),
@@ -226,15 +255,19 @@ impl Fleet {
         let (beat, _) = self.beat();
         let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let about = self.member.report(jiff::Timestamp::now().as_second());
-        let about = Some(Report { waiting, ..about });
+        let transit = self.transit.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let about = Some(Report { waiting, transit, ..about });
         let Ok(bytes) = serde_json::to_vec(&Beat { about, leaves, ..beat }) else { return };
         // What waits for a connection says something else by the time it arrives.
         if client.connection_state() != State::Connected {
             return;
         }
         let subject = format!("{SUBJECT}.{}", self.member.identity.id);
+        let signature = self.issuer.vouch(&vouched(&subject, &bytes));
+        let mut headers = HeaderMap::new();
+        headers.insert(SIGNATURE, BASE64.encode(&signature));
         // A failure is a missed beat.
-        let _ = client.publish(subject, bytes.into()).await;
+        let _ = client.publish_with_headers(subject, headers, bytes.into()).await;
     }
 
     /// Says that this instance lives, and listens to the others, until `stopped` resolves. When
@@ -264,7 +297,10 @@ impl Fleet {
                 // The senders are ours, and so is the subscription.
                 _ = changes.changed() => None,
                 _ = sweeps.changed() => None,
-                Some(message) = beats.next() => { say = false; Beat::read(&message.payload) }
+                Some(message) = beats.next() => {
+                    say = false;
+                    Beat::read(&message.payload).map(|beat| (beat, self.is_vouched(&message)))
+                }
                 Some(message) = asked.next() => {
                     if *message.subject != *own {
                         self.hear_of(&message.payload);
@@ -280,8 +316,9 @@ impl Fleet {
             let went_on = self.attend(now);
             let hears = went_on && client.connection_state() == State::Connected;
             self.asked.hears(hears, Timestamp::now().as_second());
-            if let Some(beat) = heard.filter(|beat| *beat.instance != *self.member.identity.id) {
-                let (news, differs) = self.hear(beat, now);
+            let other = heard.filter(|(beat, _)| *beat.instance != *self.member.identity.id);
+            if let Some((beat, vouched)) = other {
+                let (news, differs) = self.hear(beat, vouched, now);
                 // A newcomer should not have to wait for a beat of ours. Of many, most have to.
                 say |= news.newcomer && said.is_none_or(|at| now.duration_since(at) > REPLY);
                 if news.changed {
@@ -302,12 +339,40 @@ impl Fleet {
         Ok(())
     }
 
+    /// Whether a beat is signed with the issuer's key, as the instance that it is from.
+    fn is_vouched(&self, message: &Message) -> bool {
+        let signature = message.headers.as_ref().and_then(|headers| headers.get(SIGNATURE));
+        let signature = signature.and_then(|text| BASE64.decode(text.as_str().as_bytes()).ok());
+        let Some(signature) = signature.and_then(|bytes| <[u8; 64]>::try_from(bytes).ok()) else {
+            return false;
+        };
+        self.issuer.vouches(&vouched(&message.subject, &message.payload), &signature)
+    }
+
+    /// Another instance settled the policy that is in force here.
+    fn settled_by(&self, beat: &Beat) {
+        let origin = beat.lineage.as_deref().zip(beat.number);
+        if let Some(revision) = &beat.revision
+            && self.member.store.settle(revision, origin).is_some()
+        {
+            tracing::info!(
+                event = "handover_settled",
+                revision,
+                by = beat.instance,
+                "another instance found that nothing is left of earlier policies",
+            );
+        }
+    }
+
     /// Gives what is new, and whether the other one serves another policy.
-    fn hear(&self, beat: Beat, now: Instant) -> (News, bool) {
+    fn hear(&self, beat: Beat, vouched: bool, now: Instant) -> (News, bool) {
         let (me, _) = self.beat();
+        if vouched && beat.settled && !me.settled {
+            self.settled_by(&beat);
+        }
         let differs = !beat.leaves && beat.revision.is_some() && beat.revision != me.revision;
         let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
-        let news = peers.heard(beat, now);
+        let news = peers.heard(beat, vouched, now);
         drop(peers);
         if news.changed {
             self.news.send_modify(|count| *count = count.wrapping_add(1));

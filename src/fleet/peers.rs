@@ -80,6 +80,9 @@ pub struct Beat {
     /// It is about to end.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub leaves: bool,
+    /// Nothing is left of what policies before this one gave.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub settled: bool,
 }
 
 impl Beat {
@@ -105,6 +108,8 @@ struct Peer {
     heard: Instant,
     /// When it took its policy up, on our clock.
     adopted: Instant,
+    /// What it last said to serve in a beat that its issuer's key signed. It never goes back.
+    vouched: Option<String>,
 }
 
 /// The other instances.
@@ -125,8 +130,8 @@ pub struct News {
 }
 
 impl Peers {
-    /// Takes note of a beat that came at `now`.
-    pub fn heard(&mut self, beat: Beat, now: Instant) -> News {
+    /// Takes note of a beat that came at `now`. `vouched`: it was signed with the issuer's key.
+    pub fn heard(&mut self, beat: Beat, vouched: bool, now: Instant) -> News {
         if beat.leaves {
             return News { changed: self.known.remove(&beat.instance).is_some(), newcomer: false };
         }
@@ -145,7 +150,9 @@ impl Peers {
         let adopted = now.checked_sub(Duration::from_millis(beat.held_ms)).unwrap_or(now);
         // What it tells people is not needed here.
         let beat = Beat { about: None, ..beat };
-        self.known.insert(beat.instance.clone(), Peer { beat, heard: now, adopted });
+        let last = before.and_then(|peer| peer.vouched.clone());
+        let vouched = if vouched { beat.revision.clone() } else { last };
+        self.known.insert(beat.instance.clone(), Peer { beat, heard: now, adopted, vouched });
         news
     }
 
@@ -160,6 +167,15 @@ impl Peers {
     /// The other instances' beats.
     pub fn beats(&self) -> impl Iterator<Item = &Beat> {
         self.known.values().map(|peer| &peer.beat)
+    }
+
+    /// The instances of which it is certain that they serve that revision.
+    pub fn certain<'a>(&'a self, revision: &'a str) -> impl Iterator<Item = &'a str> {
+        let serves = move |peer: &&Peer| {
+            let said = peer.beat.revision.as_deref();
+            said == Some(revision) && peer.vouched.as_deref() == said
+        };
+        self.known.values().filter(serves).map(|peer| peer.beat.instance.as_str())
     }
 
     /// Whether each of them that serves a policy serves the one that `me` serves.
@@ -241,6 +257,7 @@ mod tests {
             makes: "x".to_owned(),
             about: None,
             leaves: false,
+            settled: false,
         }
     }
 
@@ -251,11 +268,11 @@ mod tests {
         let mut peers = Peers::default();
         assert!(peers.elect(&me, now), "alone");
         assert!(!peers.elect(&Beat { sweeps: false, ..me.clone() }, now), "without a system user");
-        peers.heard(beat("younger", 21, "r", 0), now);
+        peers.heard(beat("younger", 21, "r", 0), false, now);
         assert!(peers.elect(&me, now));
-        peers.heard(Beat { sweeps: false, ..beat("blind", 1, "r", 0) }, now);
+        peers.heard(Beat { sweeps: false, ..beat("blind", 1, "r", 0) }, false, now);
         assert!(peers.elect(&me, now), "who cannot sweep is not waited for");
-        let news = peers.heard(beat("older", 10, "r", 0), now);
+        let news = peers.heard(beat("older", 10, "r", 0), false, now);
         assert_eq!(news, News { newcomer: true, changed: true });
         assert!(!peers.elect(&me, now));
         assert!(!peers.forget(now + BEAT * 3), "three beats late is not gone");
@@ -269,10 +286,10 @@ mod tests {
         let now = Instant::now();
         let mut peers = Peers::default();
         let (a, b) = (beat("a", 20, "r", 0), beat("b", 20, "r", 0));
-        peers.heard(b.clone(), now);
+        peers.heard(b.clone(), false, now);
         assert!(peers.elect(&a, now));
         let mut peers = Peers::default();
-        peers.heard(a, now);
+        peers.heard(a, false, now);
         assert!(!peers.elect(&b, now));
     }
 
@@ -281,9 +298,9 @@ mod tests {
         let now = Instant::now();
         let mut peers = Peers::default();
         let other = beat("a", 1, "r", 0);
-        assert!(!peers.heard(Beat { leaves: true, ..other.clone() }, now).changed);
-        peers.heard(other.clone(), now);
-        assert!(peers.heard(Beat { leaves: true, ..other }, now).changed);
+        assert!(!peers.heard(Beat { leaves: true, ..other.clone() }, false, now).changed);
+        peers.heard(other.clone(), false, now);
+        assert!(peers.heard(Beat { leaves: true, ..other }, false, now).changed);
         assert_eq!(peers.beats().count(), 0);
     }
 
@@ -291,9 +308,9 @@ mod tests {
     fn a_beat_that_says_the_same_is_no_news() {
         let now = Instant::now();
         let mut peers = Peers::default();
-        peers.heard(beat("a", 1, "r", 0), now);
-        assert_eq!(peers.heard(beat("a", 1, "r", 1000), now), News::default());
-        let news = peers.heard(beat("a", 1, "s", 0), now);
+        peers.heard(beat("a", 1, "r", 0), false, now);
+        assert_eq!(peers.heard(beat("a", 1, "r", 1000), false, now), News::default());
+        let news = peers.heard(beat("a", 1, "s", 0), false, now);
         assert_eq!(news, News { newcomer: false, changed: true });
     }
 
@@ -303,9 +320,9 @@ mod tests {
         let adopted = now.checked_sub(Duration::from_secs(50)).unwrap();
         let me = beat("m", 1, "mine", 50_000);
         let mut peers = Peers::default();
-        peers.heard(beat("later", 2, "new", 10_000), now);
-        peers.heard(beat("earlier", 3, "old", 90_000), now);
-        peers.heard(beat("same", 4, "mine", 10_000), now);
+        peers.heard(beat("later", 2, "new", 10_000), false, now);
+        peers.heard(beat("earlier", 3, "old", 90_000), false, now);
+        peers.heard(beat("same", 4, "mine", 10_000), false, now);
         assert_eq!(peers.newer(&me, adopted, now), ["new"]);
         assert!(!peers.agree(&me));
     }
@@ -316,20 +333,20 @@ mod tests {
         let adopted = now.checked_sub(Duration::from_secs(50)).unwrap();
         let mine = Beat { had: vec!["before".to_owned()], ..beat("m", 1, "mine", 50_000) };
         let mut peers = Peers::default();
-        peers.heard(beat("late", 2, "before", 0), now);
+        peers.heard(beat("late", 2, "before", 0), false, now);
         assert!(peers.newer(&mine, adopted, now).is_empty());
         // It knows it, too.
         let late = beat("late", 2, "before", 0);
         let mut others = Peers::default();
-        others.heard(mine.clone(), now);
+        others.heard(mine.clone(), false, now);
         assert_eq!(others.newer(&late, now, now), ["mine"]);
         assert!(peers.elect(&mine, adopted) && !others.elect(&late, now));
         // What nobody had is new.
-        peers.heard(beat("rolled-out", 2, "unheard-of", 0), now);
+        peers.heard(beat("rolled-out", 2, "unheard-of", 0), false, now);
         assert_eq!(peers.newer(&mine, adopted, now), ["unheard-of"]);
         // A policy that was taken back, by an instance that knows both.
         let back = Beat { had: vec!["mine".to_owned()], ..beat("back", 2, "before", 0) };
-        peers.heard(back, now);
+        peers.heard(back, false, now);
         assert_eq!(peers.newer(&mine, adopted, now), ["before", "unheard-of"]);
     }
 
@@ -339,13 +356,13 @@ mod tests {
         let ago = |seconds| now.checked_sub(Duration::from_secs(seconds)).unwrap();
         let (old, young) = (beat("old", 1, "before", 90_000), beat("young", 2, "after", 10_000));
         let (mut of_old, mut of_young) = (Peers::default(), Peers::default());
-        of_old.heard(young.clone(), now);
-        of_young.heard(old.clone(), now);
+        of_old.heard(young.clone(), false, now);
+        of_young.heard(old.clone(), false, now);
         assert!(!of_old.elect(&old, ago(90)));
         assert!(of_young.elect(&young, ago(10)));
         // When it has caught up, it is its turn again.
         let old = beat("old", 1, "after", 0);
-        of_young.heard(old.clone(), now);
+        of_young.heard(old.clone(), false, now);
         assert!(of_old.elect(&old, now));
         assert!(!of_young.elect(&young, ago(10)));
     }
@@ -357,19 +374,38 @@ mod tests {
         let me = Beat { number: Some(7), ..beat("m", 1, "mine", 50_000) };
         let mut peers = Peers::default();
         // Started just now from what it had kept.
-        peers.heard(Beat { number: Some(6), ..beat("late", 2, "old", 0) }, now);
+        peers.heard(Beat { number: Some(6), ..beat("late", 2, "old", 0) }, false, now);
         assert!(peers.newer(&me, adopted, now).is_empty());
-        peers.heard(Beat { number: Some(8), ..beat("ahead", 2, "new", 90_000) }, now);
+        peers.heard(Beat { number: Some(8), ..beat("ahead", 2, "new", 90_000) }, false, now);
         assert_eq!(peers.newer(&me, adopted, now), ["new"]);
+    }
+
+    #[test]
+    fn only_what_was_signed_is_certain() {
+        let now = Instant::now();
+        let mut peers = Peers::default();
+        let certain = |peers: &Peers| peers.certain("r").map(str::to_owned).collect::<Vec<_>>();
+        peers.heard(beat("a", 1, "r", 0), false, now);
+        assert!(certain(&peers).is_empty());
+        peers.heard(beat("a", 1, "r", 0), true, now);
+        assert_eq!(certain(&peers), ["a"]);
+        // What is not signed may put off, and makes nothing certain.
+        peers.heard(beat("a", 1, "s", 0), false, now);
+        assert!(certain(&peers).is_empty());
+        assert!(!peers.agree(&beat("m", 2, "r", 0)));
+        peers.heard(beat("a", 1, "r", 0), false, now);
+        assert_eq!(certain(&peers), ["a"], "it was so, and never goes back");
+        peers.heard(beat("a", 1, "s", 0), true, now);
+        assert!(certain(&peers).is_empty());
     }
 
     #[test]
     fn other_settings_are_noticed() {
         let me = beat("m", 1, "r", 0);
         let mut peers = Peers::default();
-        peers.heard(beat("a", 1, "r", 0), Instant::now());
+        peers.heard(beat("a", 1, "r", 0), false, Instant::now());
         assert!(!peers.unlike(&me));
-        peers.heard(Beat { makes: "y".to_owned(), ..beat("b", 1, "r", 0) }, Instant::now());
+        peers.heard(Beat { makes: "y".to_owned(), ..beat("b", 1, "r", 0) }, false, Instant::now());
         assert!(peers.unlike(&me));
     }
 
@@ -378,11 +414,11 @@ mod tests {
         let now = Instant::now();
         let mut peers = Peers::default();
         for n in 0..2 * MAX_PEERS {
-            peers.heard(beat(&n.to_string(), 1, "r", 0), now);
+            peers.heard(beat(&n.to_string(), 1, "r", 0), false, now);
         }
         assert_eq!(peers.beats().count(), MAX_PEERS);
         for n in 0..2 * MAX_CLAIMS {
-            peers.heard(beat("1", 1, &n.to_string(), 0), now);
+            peers.heard(beat("1", 1, &n.to_string(), 0), false, now);
         }
         assert_eq!(peers.claims.len(), MAX_CLAIMS);
         peers.forget(now + CLAIMS_FOR);
@@ -405,7 +441,7 @@ mod tests {
         let (now, me) = (Instant::now(), beat("m", 20, "r", 0));
         for (started, held_ms, number) in [(i64::MIN, u64::MAX, u64::MAX), (i64::MAX, 0, 0)] {
             let wild = Beat { number: Some(number), ..beat("wild", started, "w", held_ms) };
-            peers.heard(read(&wild).unwrap(), now);
+            peers.heard(read(&wild).unwrap(), false, now);
             let _ = (peers.elect(&me, now), peers.agree(&me), peers.newer(&me, now, now));
         }
         assert!(peers.beats().all(|beat| beat.about.is_none()));
@@ -421,8 +457,8 @@ mod tests {
         let forged = Beat { had: vec!["mine".to_owned()], ..forged };
         for second in 1..700 {
             let now = adopted + Duration::from_secs(second);
-            peers.heard(forged.clone(), now);
-            peers.heard(beat("g", 1, "unheard-of", 0), now);
+            peers.heard(forged.clone(), false, now);
+            peers.heard(beat("g", 1, "unheard-of", 0), false, now);
             assert!(!peers.elect(&me, adopted));
             let newer = peers.newer(&me, adopted, now);
             // Since it was first claimed.

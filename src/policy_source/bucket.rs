@@ -134,6 +134,21 @@ impl Bucket {
         Ok(found.map(|(_, payload)| Entry::read(&key, &payload)).transpose()?)
     }
 
+    /// When a revision was stored, in seconds since the Unix epoch by the server's clock; `None` when
+    /// there is none of that number.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn stored(&self, number: u64) -> Result<Option<i64>, ReadError> {
+        let stream = self.handle().await?;
+        let subject = self.subject(&format!("revision.{number}"));
+        match stream.raw_message_builder().last_by_subject(subject.as_str()).send().await {
+            Ok(message) => Ok(Some(message.time.unix_timestamp())),
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(error) => Err(self.diagnose(&error).await),
+        }
+    }
+
     /// The stream, without asking for it.
     async fn handle(&self) -> Result<Stream<()>, ReadError> {
         let stream = self.context.get_stream_no_info(self.stream()).await;

@@ -1,7 +1,8 @@
 //! The last good policy on disk, for a start at which its source cannot be reached.
 //!
-//! Two files: the policy with where it came from, written when it changes; and beside it, when its
-//! source last said that it is the newest, written now and then. Both are replaced by a rename.
+//! Three files: the policy with where it came from, written when it changes; and beside it, when its
+//! source last said that it is the newest, written now and then, and what is not settled of earlier
+//! policies, while something is not. Each is replaced by a rename.
 //! What is read back is judged like any other policy.
 
 use std::fs::{self, File};
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::directory::{MAX_BYTES, MAX_FILES};
 use crate::policy_source::origin::Origin;
 use solewriter_core::diagnostics::{Problem, Problems, SourceFile};
+use solewriter_core::handover::claims::Claims;
 use solewriter_core::policy::model::Revision;
 use solewriter_core::policy::validate;
 
@@ -39,6 +41,8 @@ pub struct Kept {
     pub confirmed: i64,
     /// Its files.
     pub files: Vec<SourceFile>,
+    /// What was not settled of earlier policies.
+    pub claims: Claims,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -67,6 +71,16 @@ struct Confirmation {
     revision: String,
     number: Option<u64>,
     confirmed: i64,
+}
+
+/// What was not settled when that policy was in force.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NotSettled {
+    format: u32,
+    revision: String,
+    number: Option<u64>,
+    claims: Claims,
 }
 
 /// Writes and reads the file of one instance.
@@ -105,11 +119,52 @@ impl PolicyCache {
             confirmed: kept.confirmed,
             documents: documents.collect(),
         };
-        self.tell(
-            serde_json::to_vec(&written)
-                .map_err(Into::into)
-                .and_then(|bytes| replace(&self.path, &bytes)),
-        );
+        // First: a policy whose claims are not there counts as settled.
+        let number = kept.origin.as_ref().map(|o| o.number);
+        let claims = self.write_claims(&kept.revision, number, &kept.claims);
+        self.tell(claims.and_then(|()| {
+            let bytes = serde_json::to_vec(&written)?;
+            replace(&self.path, &bytes)
+        }));
+    }
+
+    /// Nothing is left of what was not settled. Blocks.
+    pub fn settled(&self) {
+        let removed = match fs::remove_file(self.beside("claims")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed,
+        };
+        self.tell(removed);
+    }
+
+    fn write_claims(
+        &self,
+        revision: &Revision,
+        number: Option<u64>,
+        claims: &Claims,
+    ) -> io::Result<()> {
+        let path = self.beside("claims");
+        if claims.is_empty() && !path.exists() {
+            return Ok(());
+        }
+        let (format, revision, claims) = (FORMAT, revision.whole().to_owned(), claims.clone());
+        let written = NotSettled { format, revision, number, claims };
+        replace(&path, &serde_json::to_vec(&written)?)
+    }
+
+    /// What the file says that was not settled of that policy.
+    fn claims(&self, revision: &Revision, number: Option<u64>) -> Claims {
+        let path = self.beside("claims");
+        let read = || -> Option<NotSettled> { serde_json::from_slice(&read(&path).ok()??).ok() };
+        match read() {
+            Some(left) if left.format == FORMAT => {
+                let same = revision.is_written(&left.revision) && left.number == number;
+                if same { left.claims } else { Claims::default() }
+            }
+            // There was something.
+            _ if path.exists() => Claims::unknown(),
+            _ => Claims::default(),
+        }
     }
 
     /// Notes that the source said so at that Unix time. Blocks, shortly and seldom.
@@ -130,13 +185,14 @@ impl PolicyCache {
         self.tell(
             serde_json::to_vec(&confirmation)
                 .map_err(Into::into)
-                .and_then(|bytes| replace(&self.beside(), &bytes)),
+                .and_then(|bytes| replace(&self.beside("confirmed"), &bytes)),
         );
     }
 
-    fn beside(&self) -> PathBuf {
+    fn beside(&self, what: &str) -> PathBuf {
         let mut name = self.path.as_os_str().to_owned();
-        name.push(".confirmed");
+        name.push(".");
+        name.push(what);
         name.into()
     }
 
@@ -190,12 +246,13 @@ impl PolicyCache {
         let number = origin.as_ref().map(|o| o.number);
         let later = self.confirmation(&found, number);
         let confirmed = later.map_or(confirmed, |later| later.max(confirmed));
-        Ok(Some(Kept { revision: found, origin, confirmed, files }))
+        let claims = self.claims(&found, number);
+        Ok(Some(Kept { revision: found, origin, confirmed, files, claims }))
     }
 
     /// What the note beside the file says of that policy, if it can be read.
     fn confirmation(&self, revision: &Revision, number: Option<u64>) -> Option<i64> {
-        let bytes = read(&self.beside()).ok()??;
+        let bytes = read(&self.beside("confirmed")).ok()??;
         let note: Confirmation = serde_json::from_slice(&bytes).ok()?;
         (note.format == FORMAT && revision.is_written(&note.revision) && note.number == number)
             .then_some(note.confirmed)
@@ -268,9 +325,11 @@ mod tests {
             author: "lea".to_owned(),
             message: "m".to_owned(),
             pushed_at: 900,
+            forced: false,
         };
         let revision = validate::revision(&files);
-        Kept { revision, origin: Some(origin), confirmed: 1000, files }
+        let claims = Claims::default();
+        Kept { revision, origin: Some(origin), confirmed: 1000, files, claims }
     }
 
     #[test]
@@ -312,6 +371,32 @@ mod tests {
             fs::write(&file, text).unwrap();
             says(&one, part);
         }
+    }
+
+    #[test]
+    fn what_is_not_settled_is_kept_until_it_is() {
+        use solewriter_core::policy::validate::validate;
+        let dir = tempfile::tempdir().unwrap();
+        let keeper = keeper(dir.path(), "the bucket x");
+        let policy = |text: &str| validate(&[SourceFile::new("a.toml", text)]).unwrap().policy;
+        let (had, has) = ("[bucket.k]\n[service.a]\nowns = ['k']\n", "[bucket.k]\n[service.a]\n");
+        let claims = Claims::default().next(&policy(had), &policy(has));
+        let one = Kept { claims: claims.clone(), ..kept(has) };
+        keeper.keep(&one);
+        let left = || keeper.read().unwrap().unwrap().claims;
+        assert_eq!(left(), claims);
+        // It says nothing of another policy, and a damaged file that there was something.
+        let file = dir.path().join("kept.json.claims");
+        let text = fs::read_to_string(&file).unwrap();
+        fs::write(&file, text.replace("\"number\":7", "\"number\":6")).unwrap();
+        assert!(left().is_empty());
+        fs::write(&file, "{").unwrap();
+        assert_eq!(left(), Claims::unknown());
+        keeper.settled();
+        keeper.settled();
+        assert!(left().is_empty() && !file.exists());
+        keeper.keep(&kept(has));
+        assert!(!file.exists(), "where there is nothing, nothing is written");
     }
 
     #[cfg(unix)]

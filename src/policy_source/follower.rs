@@ -17,7 +17,7 @@ pub use self::bucket::bucket;
 pub use self::directory::directory;
 use crate::policy_source::cache::{Kept, PolicyCache};
 use crate::policy_source::origin::Origin;
-use crate::policy_source::snapshot_store::{Loaded, Store};
+use crate::policy_source::snapshot_store::{Loaded, Past, Store};
 use crate::policy_source::status::{Refused, SourceState, SourceStatus};
 use crate::telemetry::Metrics;
 use crate::{audit::Recorder, policy_source::events};
@@ -50,6 +50,8 @@ pub struct Found {
     pub files: Result<Vec<SourceFile>, Problems>,
     /// Which revision of a bucket it is.
     pub origin: Option<Origin>,
+    /// What is known of those between this one and the one in force.
+    pub past: Past,
 }
 
 impl Follower {
@@ -65,17 +67,18 @@ impl Follower {
     }
 
     fn load(&self, found: Found, now: Timestamp) -> Result<(), Problems> {
-        let Found { files, origin } = found;
+        let Found { files, origin, past } = found;
         let files = files?;
         let validated = validate_for(&files, &self.defaults.audit)?;
         let seconds = now.as_second();
         // Who has to close connections hears of it first: what changed for whom takes longer to find.
-        let loaded = self.store.replace(validated, origin.clone(), now);
+        let loaded = self.store.replace_after(validated, origin.clone(), &past, now);
         self.heard(SourceState::Answered, seconds);
         self.accepted(&loaded, origin.as_ref(), seconds);
         if let Some(keeper) = &self.keeper {
             let revision = loaded.after.policy.revision().clone();
-            keeper.keep(&Kept { revision, origin, confirmed: seconds, files });
+            let claims = loaded.after.unsettled().map(|u| u.claims.clone()).unwrap_or_default();
+            keeper.keep(&Kept { revision, origin, confirmed: seconds, files, claims });
         }
         Ok(())
     }
@@ -197,7 +200,7 @@ impl Follower {
         let Some(kept) = self.keeper.as_ref().map(|k| k.read()).transpose()?.flatten() else {
             return Ok(false);
         };
-        let Kept { revision, origin, confirmed, files } = kept;
+        let Kept { revision, origin, confirmed, files, claims } = kept;
         let validated = validate_for(&files, &self.defaults.audit)?;
         let age = now.as_second().saturating_sub(confirmed);
         tracing::warn!(
@@ -207,7 +210,8 @@ impl Follower {
             age,
             "starting with the policy that the last run kept, until its source answers",
         );
-        let loaded = self.store.replace(validated, origin.clone(), now);
+        let past = Past { claims, ..Past::default() };
+        let loaded = self.store.replace_after(validated, origin.clone(), &past, now);
         self.source_status.confirm(confirmed);
         self.metrics.policy_confirmed(confirmed);
         self.accepted(&loaded, origin.as_ref(), now.as_second());

@@ -19,6 +19,9 @@ pub struct Origin {
     pub message: String,
     /// When, in seconds since the Unix epoch, by their clock.
     pub pushed_at: i64,
+    /// Whether a handover is not to wait for servers that do not answer.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub forced: bool,
 }
 
 impl fmt::Display for Origin {

@@ -1,7 +1,8 @@
 //! The policy in force: readers take a snapshot, one writer replaces it.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use arc_swap::ArcSwapOption;
@@ -12,6 +13,7 @@ use super::losses::Losses;
 use super::removed::{FormerHolder, RemovedKeys};
 use crate::policy_source::origin::Origin;
 use solewriter_core::diagnostics::Problems;
+use solewriter_core::handover::claims::{Claims, InTransit, exclusive, settler};
 use solewriter_core::keys::UserKey;
 use solewriter_core::policy::model::Policy;
 use solewriter_core::policy::validate::Validated;
@@ -27,12 +29,98 @@ pub struct Snapshot {
     pub since: Instant,
     /// What services may no longer read of streams that they could by the policy before.
     pub losses: Losses,
+    /// What is not settled of earlier policies.
+    unsettled: ArcSwapOption<Unsettled>,
+    /// What was not, before it was settled: connections may still have what that gave.
+    was_unsettled: ArcSwapOption<Unsettled>,
+    /// The policy for an instance that has not heard from its source within the lease.
+    without_lease: OnceLock<Policy>,
     /// Which revision of a bucket it is. In here, so that nobody sees the one without the other;
     /// replaced when the bucket has the same policy under another number.
     origin: ArcSwapOption<Origin>,
 }
 
+/// What somebody may still write by an earlier policy.
+#[derive(Debug)]
+pub struct Unsettled {
+    /// Who may.
+    pub claims: Claims,
+    /// What of it the policy in force gives to somebody else, who has to wait for it.
+    pub in_transit: Vec<InTransit>,
+    /// The policy as it counts until that is settled.
+    pub policy: Policy,
+    /// Since when.
+    pub since: Instant,
+}
+
+impl Unsettled {
+    /// `settler` is the key of who settles it.
+    fn new(claims: Claims, policy: &Policy, settler_key: Option<UserKey>) -> Self {
+        let in_transit = claims.in_transit(policy);
+        let subjects = in_transit.iter().map(|one| one.subjects.clone()).chain(claims.kept());
+        let settler = settler_key.map(|key| settler(key, subjects));
+        let policy = Claims::held(policy, &in_transit, settler);
+        Self { claims, in_transit, policy, since: Instant::now() }
+    }
+}
+
+/// The policy to decide by: what is in force, but for what nobody is given yet.
+pub enum ForNow {
+    /// All of it.
+    Whole(Arc<Snapshot>),
+    /// Without what is in transit.
+    Unsettled(Arc<Unsettled>),
+    /// Without anything that one service alone writes.
+    WithoutLease(Arc<Snapshot>),
+}
+
+impl Deref for ForNow {
+    type Target = Policy;
+
+    fn deref(&self) -> &Policy {
+        match self {
+            Self::Whole(snapshot) => &snapshot.policy,
+            Self::Unsettled(unsettled) => &unsettled.policy,
+            Self::WithoutLease(snapshot) => snapshot.without_lease(),
+        }
+    }
+}
+
 impl Snapshot {
+    /// What is not settled of earlier policies; `None` when nothing is left.
+    #[must_use]
+    pub fn unsettled(&self) -> Option<Arc<Unsettled>> {
+        self.unsettled.load_full()
+    }
+
+    /// The policy to decide by now. `lease`: whether its source was heard of late.
+    #[must_use]
+    pub fn for_now(self: &Arc<Self>, lease: bool) -> ForNow {
+        if !lease {
+            return ForNow::WithoutLease(Arc::clone(self));
+        }
+        match self.unsettled() {
+            Some(unsettled) => ForNow::Unsettled(unsettled),
+            None => ForNow::Whole(Arc::clone(self)),
+        }
+    }
+
+    /// Every form of the policy that connections may have been let in by.
+    pub fn forms(&self) -> impl Iterator<Item = Policy> {
+        let stages = [self.unsettled.load_full(), self.was_unsettled.load_full()];
+        let stages = stages.into_iter().flatten().map(|unsettled| unsettled.policy.clone());
+        std::iter::once(self.policy.clone()).chain(stages).chain(self.without_lease.get().cloned())
+    }
+
+    /// The policy without anything that one service alone writes: made when it is first needed.
+    pub fn without_lease(&self) -> &Policy {
+        self.without_lease.get_or_init(|| {
+            let services = self.policy.services().iter();
+            let own = services.map(|s| (Arc::clone(&s.name), exclusive(&self.policy, s)));
+            self.policy.holding(own.filter(|(_, own)| !own.is_empty()).collect(), None)
+        })
+    }
+
     /// Which revision of a bucket it is, if it came from one.
     #[must_use]
     pub fn origin(&self) -> Option<Arc<Origin>> {
@@ -57,6 +145,8 @@ pub struct Store {
     past: Mutex<VecDeque<Arc<Snapshot>>>,
     /// Keys that they had and the one in force does not.
     removed: Mutex<RemovedKeys>,
+    /// Whether what moves is in transit first; with the key of who settles that.
+    settler: Option<UserKey>,
     changes: watch::Sender<()>,
 }
 
@@ -84,6 +174,32 @@ impl Store {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The same, and what moves from one service to another is in transit until [`Store::settle`] is
+    /// called. `settler` is the key of who settles it.
+    #[must_use]
+    pub fn with_handovers(settler: UserKey) -> Self {
+        Self { settler: Some(settler), ..Self::default() }
+    }
+
+    /// Whether what moves is in transit first.
+    #[must_use]
+    pub fn hands_over(&self) -> bool {
+        self.settler.is_some()
+    }
+
+    /// Nothing is left of what earlier policies gave: the policy of that revision, and of that number
+    /// in its bucket, counts whole. Gives what was in transit, if it was in force and not settled.
+    pub fn settle(&self, revision: &str, origin: Option<(&str, u64)>) -> Option<Arc<Unsettled>> {
+        let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = self.current().filter(|s| s.policy.revision().whole() == revision)?;
+        let of_bucket = current.origin();
+        let same = of_bucket.as_ref().map(|o| (o.lineage.as_str(), o.number)) == origin;
+        let settled = same.then(|| current.unsettled.swap(None)).flatten()?;
+        current.was_unsettled.store(Some(Arc::clone(&settled)));
+        self.changes.send_replace(());
+        Some(settled)
     }
 
     /// The snapshot in force; `None` before the first policy was accepted.
@@ -126,6 +242,9 @@ impl Store {
             loaded_at: Timestamp::UNIX_EPOCH,
             since: Instant::now(),
             losses: Losses::default(),
+            unsettled: ArcSwapOption::empty(),
+            was_unsettled: ArcSwapOption::empty(),
+            without_lease: OnceLock::new(),
             origin: ArcSwapOption::empty(),
         };
         let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
@@ -162,6 +281,17 @@ impl Store {
     /// Puts a policy in force that holds, with where it came from. The one in force stays when it
     /// is the same.
     pub fn replace(&self, validated: Validated, origin: Option<Origin>, now: Timestamp) -> Loaded {
+        self.replace_after(validated, origin, &Past::default(), now)
+    }
+
+    /// The same, of which something is known of the policies between that and the one in force.
+    pub fn replace_after(
+        &self,
+        validated: Validated,
+        origin: Option<Origin>,
+        past: &Past,
+        now: Timestamp,
+    ) -> Loaded {
         let Validated { policy, warnings } = validated;
         // Nothing that a panic could leave half done is behind the lock.
         let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
@@ -169,10 +299,20 @@ impl Store {
         let before = self.current();
         if let Some(same) = before.as_ref().filter(|b| b.policy.revision() == policy.revision()) {
             same.origin.store(origin);
+            // What was said of that policy under another number says nothing of what came between.
+            if let Some(claims) = self.claims(before.as_ref(), past, &policy) {
+                let unsettled = Unsettled::new(claims, &same.policy, self.settler);
+                same.unsettled.store(Some(Arc::new(unsettled)));
+            }
             return Loaded { after: Arc::clone(same), before, warnings };
         }
         let losses = before.as_ref().map(|before| before.losses.next(&before.policy, &policy));
+        let claims = self.claims(before.as_ref(), past, &policy);
+        let unsettled = claims.map(|c| Arc::new(Unsettled::new(c, &policy, self.settler)));
         let after = Arc::new(Snapshot {
+            unsettled: ArcSwapOption::new(unsettled),
+            was_unsettled: ArcSwapOption::empty(),
+            without_lease: OnceLock::new(),
             policy,
             loaded_at: now,
             since: Instant::now(),
@@ -191,6 +331,35 @@ impl Store {
         self.changes.send_replace(());
         Loaded { before, after, warnings }
     }
+
+    /// What may still be written by policies before `next`, if anything.
+    fn claims(&self, before: Option<&Arc<Snapshot>>, past: &Past, next: &Policy) -> Option<Claims> {
+        self.settler?;
+        let mut claims = match before {
+            Some(before) => before.unsettled().map(|u| u.claims.clone()).unwrap_or_default(),
+            None => past.claims.clone(),
+        };
+        if past.unknown {
+            claims = Claims::unknown();
+        }
+        let mut last = before.map(|before| &before.policy);
+        for policy in past.policies.iter().chain([next]) {
+            claims = last.map_or_else(|| claims.clone(), |last| claims.next(last, policy));
+            last = Some(policy);
+        }
+        Some(claims).filter(|claims| !claims.is_empty())
+    }
+}
+
+/// What is known of policies that were in force before one, and not here.
+#[derive(Debug, Default)]
+pub struct Past {
+    /// What was not settled, when nothing is in force yet.
+    pub claims: Claims,
+    /// Policies after the one in force here, the oldest first.
+    pub policies: Vec<Policy>,
+    /// Whether there were others of which nothing is known.
+    pub unknown: bool,
 }
 
 #[cfg(test)]
@@ -285,7 +454,7 @@ mod tests {
         let from = |number| {
             let words = || "w".to_owned();
             let (lineage, push, author, message) = (words(), words(), words(), words());
-            Some(Origin { number, lineage, push, author, message, pushed_at: 0 })
+            Some(Origin { number, lineage, push, author, message, pushed_at: 0, forced: false })
         };
         let load = |text, number| {
             let validated = validate(&files(text)).unwrap();

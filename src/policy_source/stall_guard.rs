@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
+use solewriter_core::handover::transit::has_lease;
+
 /// How often [`StallGuard::watch`] shows that the process runs.
 const TICK: Duration = Duration::from_millis(100);
 
 /// A process that did not run for longer than this may have slept through a change.
-const STALL: Duration = Duration::from_secs(1);
+pub const STALL: Duration = Duration::from_secs(1);
 
 /// Keeps a process that was stopped (SIGSTOP, a frozen container, a starved machine) from deciding
 /// by what it knew before: it looks at the policy's source first.
@@ -27,6 +29,8 @@ pub struct StallGuard {
     needed: AtomicU64,
     /// When the newest look that came to an end began; 0 before the first.
     looked: AtomicU64,
+    /// When the newest look began that the source answered; 0 before the first.
+    heard: AtomicU64,
     concluded: Notify,
     wanted: Notify,
 }
@@ -42,6 +46,7 @@ impl Default for StallGuard {
             tick: AtomicU64::new(1),
             needed: AtomicU64::new(1),
             looked: AtomicU64::new(0),
+            heard: AtomicU64::new(0),
             concluded: Notify::new(),
             wanted: Notify::new(),
         }
@@ -85,6 +90,18 @@ impl StallGuard {
     pub fn conclude(&self, look: Look) {
         self.looked.fetch_max(look.0, Ordering::AcqRel);
         self.concluded.notify_waiters();
+    }
+
+    /// The source answered that look.
+    pub fn heard(&self, look: Look) {
+        self.heard.fetch_max(look.0, Ordering::AcqRel);
+    }
+
+    /// Whether the source answered a look that began within that time.
+    #[must_use]
+    pub fn has_lease(&self, lease: Duration) -> bool {
+        let heard = Some(self.heard.load(Ordering::Acquire)).filter(|at| *at > 0);
+        has_lease(heard, u64::try_from(lease.as_millis()).unwrap_or(u64::MAX), self.now())
     }
 
     /// Asks for a look at once, and does not wait for it.

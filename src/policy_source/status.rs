@@ -58,6 +58,8 @@ pub struct SourceStatus {
     /// The source, for people: `the directory policy`.
     source: String,
     keep_at_most: i64,
+    /// Within which the source has to answer, for anybody to be given something to write.
+    lease: Option<Duration>,
     confirmed: AtomicI64,
     state: ArcSwap<SourceState>,
     refused: ArcSwapOption<Refused>,
@@ -72,10 +74,30 @@ impl SourceStatus {
             stall_guard: StallGuard::default(),
             source,
             keep_at_most: i64::try_from(keep_at_most.as_secs()).unwrap_or(i64::MAX),
+            lease: None,
             confirmed: AtomicI64::new(i64::MIN),
             state: ArcSwap::from_pointee(SourceState::Unasked),
             refused: ArcSwapOption::empty(),
         }
+    }
+
+    /// The same, and nobody is given anything to write once the source has not answered for that
+    /// long; `None` for a source that is always at hand.
+    #[must_use]
+    pub fn with_lease(self, lease: Option<Duration>) -> Self {
+        Self { lease, ..self }
+    }
+
+    /// The lease, if there is one.
+    #[must_use]
+    pub fn lease(&self) -> Option<Duration> {
+        self.lease
+    }
+
+    /// Whether somebody may be given something to write.
+    #[must_use]
+    pub fn has_lease(&self) -> bool {
+        self.lease.is_none_or(|lease| self.stall_guard.has_lease(lease))
     }
 
     /// The source, for people.

@@ -59,6 +59,8 @@ pub struct Service {
     pub health: Arc<Health>,
     /// Bounds the work.
     pub limits: Limits,
+    /// Which instance this is: the connections on which it answers have it in their names.
+    pub instance: Arc<str>,
 }
 
 /// What is sent.
@@ -150,7 +152,8 @@ impl Service {
                 return None;
             };
             let moment = Moment::now();
-            let authorised = decide(&snapshot.policy, &moment)?;
+            let policy = snapshot.for_now(self.source_status.has_lease());
+            let authorised = decide(&policy, &moment)?;
             // It may have slept right here.
             if freshness.holds() {
                 return self.tell(authorised, moment, taken, &snapshot);

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use async_nats::{Client, ClientError, ConnectOptions, Event, ServerAddr, ServerError};
 
 use super::health::Health;
+use crate::fleet::answering_name;
 use crate::nats::Nats;
 use crate::nats::connect;
 use crate::telemetry::Dropped;
@@ -43,11 +44,16 @@ const RETURN_AT_MOST: Duration = Duration::from_millis(200);
 const TELL_AGAIN: Duration = Duration::from_secs(10);
 
 /// The connection on which requests come.
-pub(super) async fn connect(nats: &Nats, health: &Arc<Health>) -> Result<Client, ServiceError> {
+pub(super) async fn connect(
+    nats: &Nats,
+    instance: &str,
+    health: &Arc<Health>,
+) -> Result<Client, ServiceError> {
+    let name = answering_name(&nats.name, instance);
     let absence = Arc::new(Absence::default());
     let options = || {
         let (health, absence) = (health.clone(), absence.clone());
-        let options = connect::options(&nats.login, &nats.tls, &nats.name)?;
+        let options = connect::options(&nats.login, &nats.tls, &name)?;
         let again = Arc::new((nats.servers.clone(), options.clone()));
         Ok(options.reconnect_delay_callback(reconnect_delay).event_callback(move |event| {
             let (health, absence, again) = (health.clone(), absence.clone(), again.clone());
@@ -60,7 +66,7 @@ pub(super) async fn connect(nats: &Nats, health: &Arc<Health>) -> Result<Client,
             }
         }))
     };
-    connect::connect_patiently(&nats.servers, &nats.name, options)
+    connect::connect_patiently(&nats.servers, &name, options)
         .await
         .map_err(|error| ServiceError::Setup(error.to_string()))
 }

@@ -128,7 +128,7 @@ impl Worker {
     ) -> Result<Option<Self>, ServiceError> {
         let service = &shared.service;
         let client = tokio::select! {
-            connected = connect(nats, &service.health) => connected?,
+            connected = connect(nats, &service.instance, &service.health) => connected?,
             _ = stop.wait_for(|stop| *stop) => return Ok(None),
         };
         // Before there is a policy nothing can be decided, and an instance in the queue group

@@ -1,5 +1,6 @@
 //! Who is connected: every connection that solewriter let in, on every server.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,6 +54,10 @@ pub struct Survey<T> {
     pub servers: Vec<ServerName>,
     /// How many servers there should be.
     pub expected: usize,
+    /// The names of servers that others know of, and that did not answer.
+    pub silent: BTreeSet<String>,
+    /// Whether each server has a route to each other one of its cluster.
+    pub connected: bool,
     /// What went wrong, by server.
     pub failures: Vec<(ServerName, SystemError)>,
     /// How long those took that told everything.
@@ -95,7 +100,7 @@ pub async fn survey_in_parts<T>(
     mut take: impl FnMut(Vec<T>),
 ) -> Result<Survey<T>, SystemError> {
     let began = Instant::now();
-    let Servers { servers, expected } = system.servers().await?;
+    let Servers { servers, expected, silent, connected } = system.servers().await?;
     let (keep, names) = (&keep, servers.clone());
     let asked = stream::iter(names).map(|server| async move {
         let mut found = Vec::new();
@@ -136,5 +141,5 @@ pub async fn survey_in_parts<T>(
             take(std::mem::take(&mut part));
         }
     }
-    Ok(Survey { found: Vec::new(), servers, expected, failures, took })
+    Ok(Survey { found: Vec::new(), servers, expected, silent, connected, failures, took })
 }

@@ -48,6 +48,7 @@ impl Onlooker {
         let judge = Judge {
             decider: &self.decider,
             policy: &self.policy,
+            for_now: &self.policy,
             store: &self.past,
             others: &Others::default(),
             gained: self.gained,

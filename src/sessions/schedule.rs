@@ -64,6 +64,11 @@ impl Rhythm {
         }
     }
 
+    /// Sweep next at that time, if it is before.
+    pub fn sooner(&mut self, at: Instant) {
+        self.next = self.next.min(at);
+    }
+
     /// When to sweep next.
     #[must_use]
     pub fn next(&self) -> Instant {

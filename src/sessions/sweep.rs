@@ -1,7 +1,7 @@
 //! One round: look at every open connection, then close those that must be closed, at the pace
 //! that the settings allow.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -45,7 +45,18 @@ pub struct Looked {
     pub shortest_life: Option<i64>,
     /// Who is left although the policy gives it more than it has.
     pub waiting: Vec<Waiting>,
+    /// The servers that told everything, by their keys.
+    pub servers: BTreeSet<String>,
+    /// The names of those that there should be and that did not; empty names for those not known.
+    pub missing: Vec<String>,
+    /// Whether each server is connected with each other one.
+    pub connected: bool,
+    /// The connections that have more than the policy gives them, by another one, on each server.
+    pub carriers: BTreeMap<Carrier, usize>,
 }
+
+/// A service and a server's name.
+pub type Carrier = (String, String);
 
 /// Looks at every open connection, and gives what must be closed to `close`, the most urgent first:
 /// in parts, so that no server waits for a slow one.
@@ -63,6 +74,16 @@ pub async fn look(
     let count = Counts::default();
     let shortest = AtomicI64::new(i64::MAX);
     let waits = Waits::default();
+    let carriers = Mutex::new(BTreeMap::<Carrier, usize>::new());
+    let revision = judge.policy.revision().whole();
+    let carries = |session: &Session| {
+        // What this policy gave has nothing of another one.
+        if session.name.revision != revision {
+            let mut all = carriers.lock().unwrap_or_else(PoisonError::into_inner);
+            let who = (session.name.service.clone(), session.server.name.clone());
+            *all.entry(who).or_default() += 1;
+        }
+    };
     let keep = |session: Session| {
         if let Some(life) = expiry::life(&session.name) {
             shortest.fetch_min(life, Ordering::Relaxed);
@@ -73,8 +94,14 @@ pub async fn look(
                 count.add(SessionState::Gained);
                 waits.add(&session.name.service, &what);
             }
-            Verdict::Newer => count.add(SessionState::Newer),
+            Verdict::Newer => {
+                carries(&session);
+                count.add(SessionState::Newer);
+            }
             Verdict::Close(closing) => {
+                if closing.cause.takes() {
+                    carries(&session);
+                }
                 count.add(match closing.cause {
                     Cause::Expiring(_) => SessionState::Expiring,
                     _ => SessionState::Stale,
@@ -112,7 +139,20 @@ pub async fn look(
         metrics.see_cluster(cluster);
     }
     count.publish(metrics);
+    let failed: BTreeSet<&str> = found.failures.iter().map(|(s, _)| s.id.as_str()).collect();
+    let told = found.servers.iter().filter(|server| !failed.contains(server.id.as_str()));
+    let servers: BTreeSet<String> = told.map(|server| server.id.clone()).collect();
+    let mut missing: Vec<String> = found.silent.iter().cloned().collect();
+    missing.extend(found.failures.iter().map(|(server, _)| server.name.clone()));
+    // Known by their number alone.
+    let known = servers.len() + missing.len();
+    missing.extend((known..found.expected).map(|_| String::new()));
+    let carriers = carriers.into_inner().unwrap_or_else(PoisonError::into_inner);
     Ok(Looked {
+        servers,
+        missing,
+        connected: found.connected,
+        carriers,
         complete: found.complete() && all,
         heard: !found.servers.is_empty(),
         cost: found.took,

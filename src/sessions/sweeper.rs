@@ -5,18 +5,24 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc, watch};
 
+use super::barrier::Barrier;
+use super::handover::{self, Before, Fellows, Handover, Next};
 use super::sweep::{self, Stale};
 use super::verdict::{Cause, Changes, Judge, Others};
-use super::{Settings, expiry};
+use super::{Settings, expiry, reach_without_system_user};
 use crate::audit::Recorder;
 use crate::fleet::heartbeat::{Fleet, FleetView};
-use crate::policy_source::snapshot_store::Store;
+use crate::fleet::{MAX_TRANSIT, Transit};
+use crate::nats::{Login, Nats};
+use crate::policy_source::snapshot_store::{Snapshot, Store, Unsettled};
 use crate::policy_source::status::SourceStatus;
 use crate::sessions::schedule::{Outcome, Patience, Rhythm};
 use crate::sessions::system_api::System;
 use crate::sessions::system_connection::{Access, SystemConnection};
 use crate::telemetry::Metrics;
 use solewriter_core::callout::decide::Decider;
+use solewriter_core::keys::{Seed, Signer, User};
+use solewriter_types::audit_event::{Event, HandedOver, words};
 
 /// How long the first sweep after a change waits for the other instances to have it too: what is
 /// closed before would come back with the old grant.
@@ -55,6 +61,10 @@ pub struct Sweeper {
     pub settings: Settings,
     /// Told when connections were closed.
     pub closed: Arc<Notify>,
+    /// How to reach servers.
+    pub nats: Arc<Nats>,
+    /// Who settles what is in transit.
+    pub settler: Seed<User>,
 }
 
 /// What the keeper knows from one round to the next. None of it has to outlive the process.
@@ -67,6 +77,10 @@ struct Known {
     swept: Option<String>,
     differ_since: Option<Instant>,
     said: Option<Instant>,
+    /// What is in transit.
+    handover: Option<Handover>,
+    /// Since when nobody was found to listen to some of it.
+    nobody_since: Option<Instant>,
 }
 
 impl Sweeper {
@@ -94,6 +108,8 @@ impl Sweeper {
             swept: None,
             differ_since: None,
             said: None,
+            handover: None,
+            nobody_since: None,
         };
         loop {
             let usable = link.usable().await;
@@ -196,9 +212,16 @@ impl Sweeper {
             return true;
         };
         let others = Others { newer: view.newer.clone(), unlike: view.unlike };
+        let unsettled = snapshot.unsettled();
+        let before = match &unsettled {
+            Some(_) => self.look_before(system).await,
+            None => None,
+        };
+        let for_now = unsettled.as_ref().map_or(&snapshot.policy, |unsettled| &unsettled.policy);
         let judge = Judge {
             decider: &self.decider,
             policy: &snapshot.policy,
+            for_now,
             store: &self.store,
             others: &others,
             gained: self.settings.gained,
@@ -210,12 +233,105 @@ impl Sweeper {
             !changes.has_changed().unwrap_or(true) && self.fleet.view().is_some_and(same)
         };
         let judging = (&judge, view.agreed);
-        let outcome = self.sweep(system, judging, &mut known.patience, go_on).await;
-        let heard = outcome.is_some();
-        let outcome = outcome.unwrap_or_default();
+        let swept = self.sweep(system, judging, &mut known.patience, go_on).await;
+        let heard = swept.is_some();
+        let (outcome, looked) = swept.unwrap_or_default();
         let complete = outcome.complete && view.agreed;
         known.rhythm.swept(Outcome { complete, ..outcome }, Instant::now());
+        match (unsettled, before) {
+            (Some(unsettled), Some(before)) if heard => {
+                self.hand_over(system, &snapshot, &unsettled, (&before, &looked), known).await;
+            }
+            (Some(_), _) => {}
+            (None, _) => {
+                known.handover = None;
+                self.metrics.sessions().in_transit(0);
+                self.fleet.tell_transit(Vec::new());
+            }
+        }
         heard
+    }
+
+    async fn look_before(&self, system: &System) -> Option<Before> {
+        let Login::Nkey(seed) = &self.nats.login else { return None };
+        let caller = Signer::new(seed).ok()?.public().to_string();
+        match handover::look_before(system, &caller).await {
+            Ok(before) => Some(before),
+            Err(error) => {
+                tracing::warn!(event = "handover_look_failed", %error, "nobody can be asked");
+                None
+            }
+        }
+    }
+
+    /// Goes on with what is in transit.
+    async fn hand_over(
+        &self,
+        system: &System,
+        snapshot: &Snapshot,
+        unsettled: &Unsettled,
+        (before, looked): (&Before, &sweep::Looked),
+        known: &mut Known,
+    ) {
+        let Some(view) = self.fleet.view() else { return };
+        let Known { handover, nobody_since, rhythm, .. } = known;
+        let same = handover.take().filter(|handover| handover.is_of(snapshot, unsettled));
+        let handover = handover.insert(same.unwrap_or_else(|| {
+            *nobody_since = None;
+            let lasts = reach_without_system_user(&snapshot.policy, self.decider.defaults());
+            let before = self.store.past();
+            let before = before
+                .iter()
+                .map(|past| reach_without_system_user(&past.policy, self.decider.defaults()));
+            let lasts = before.max().map_or(lasts, |before| before.max(lasts));
+            Handover::new(snapshot, unsettled, self.source_status.lease(), lasts)
+        }));
+        let in_transit = unsettled.in_transit.iter().map(|one| one.subjects.clone());
+        let mut barrier = Barrier {
+            nats: &self.nats,
+            more: system.known_addresses(),
+            seed: &self.settler,
+            subjects: in_transit.chain(unsettled.claims.kept()).collect(),
+            nobody_since,
+        };
+        let fellows = Fellows { agreed: view.agreed, certain: &view.certain };
+        let next = handover.looked((before, looked), &fellows, &mut barrier).await;
+        self.metrics.sessions().in_transit(unsettled.in_transit.len());
+        self.fleet.tell_transit(told(handover, unsettled));
+        match next {
+            Next::Look(at) => rhythm.sooner(at),
+            Next::Settled => self.settled(snapshot, handover),
+        }
+    }
+
+    /// Nothing is left of what was in transit: everybody may know.
+    fn settled(&self, snapshot: &Snapshot, handover: &Handover) {
+        let origin = snapshot.origin();
+        let of_bucket = origin.as_ref().map(|origin| (origin.lineage.as_str(), origin.number));
+        let revision = snapshot.policy.revision().whole();
+        let Some(unsettled) = self.store.settle(revision, of_bucket) else { return };
+        self.fleet.tell_transit(Vec::new());
+        tracing::info!(
+            event = "handover_settled",
+            revision,
+            forced = handover.is_forced(),
+            took_ms = u64::try_from(handover.took().as_millis()).unwrap_or(u64::MAX),
+            moved = unsettled.in_transit.len(),
+            "nothing is left of what earlier policies gave",
+        );
+        for one in unsettled.in_transit.iter().take(MAX_TOLD) {
+            let vacant = handover.vacant(one.from.as_deref());
+            self.metrics.sessions().handed_over(vacant);
+            self.recorder.record(Event::HandedOver(HandedOver {
+                what: words(&one.what()),
+                from: one.from.as_ref().map(ToString::to_string),
+                to: one.to.to_string(),
+                vacant_ms: u64::try_from(vacant.as_millis()).unwrap_or(u64::MAX),
+                forced: handover.is_forced(),
+                revision: revision.to_owned(),
+                number: origin.as_ref().map(|origin| origin.number),
+            }));
+        }
     }
 
     /// Waits a moment for every instance to serve the policy that is in force here.
@@ -258,7 +374,7 @@ impl Sweeper {
         (judge, agreed): (&Judge<'_>, bool),
         patience: &mut Patience,
         go_on: impl Fn() -> bool,
-    ) -> Option<Outcome> {
+    ) -> Option<(Outcome, sweep::Looked)> {
         let began = Instant::now();
         let revision = judge.policy.revision().whole();
         let abandon = async {
@@ -302,12 +418,13 @@ impl Sweeper {
             tracing::warn!(event = "sweep_failed", %error, "nobody can be asked");
             sweep::Looked::default()
         });
-        let sweep::Looked { complete, heard, cost, shortest_life, waiting } = looked;
+        let mut looked = looked;
+        let sweep::Looked { complete, heard, cost, shortest_life, .. } = looked;
         if !heard {
             self.metrics.sessions().swept(false, began.elapsed());
             return None;
         }
-        self.fleet.tell_waiting(waiting);
+        self.fleet.tell_waiting(std::mem::take(&mut looked.waiting));
         let mut later = Later::of(later);
         found += later.duties.len() + later.gains.len();
         // Former owners are closed before new owners, as far as that can be known.
@@ -348,15 +465,32 @@ impl Sweeper {
                 "checked every open connection",
             );
         }
-        Some(Outcome {
+        let outcome = Outcome {
             // What ends anyway leaves nothing unsettled.
             found: closed + failed > 0 || cut_short,
             complete,
             began: Some(began),
             cost,
             within: Some(expiry::look_within(shortest_life, judge.decider, judge.policy)),
-        })
+        };
+        Some((outcome, looked))
     }
+}
+
+/// The most handovers that are told of one by one.
+const MAX_TOLD: usize = 1_000;
+
+/// What is in transit, for people.
+fn told(handover: &Handover, unsettled: &Unsettled) -> Vec<Transit> {
+    let waits_for = handover.waits_for();
+    let all = unsettled.in_transit.iter().take(MAX_TRANSIT).map(|one| Transit {
+        what: words(&one.what()),
+        from: one.from.as_ref().map(ToString::to_string),
+        to: one.to.to_string(),
+        seconds: handover.took().as_secs(),
+        waits_for: words(&waits_for),
+    });
+    all.collect()
 }
 
 /// What is closed when every server has told, in this order.

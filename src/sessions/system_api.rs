@@ -5,7 +5,7 @@
 //! closes clients and leafnodes alike, and a number is never used twice while a server runs.
 
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -40,6 +40,8 @@ const MAX_ANSWER: usize = 16 * 1024 * 1024;
 /// how many bytes.
 const MAX_CONNECTIONS: u64 = 262_144;
 const MAX_BYTES: usize = 512 * 1024 * 1024;
+/// How many pages are read to find the logins under way.
+const MAX_LOGIN_PAGES: u32 = 64;
 /// How many pages may tell nothing new. A few do, when many connections end while they are told.
 const MAX_STALE_PAGES: u32 = 4;
 /// The longest name of a server, in characters.
@@ -128,6 +130,11 @@ pub struct Servers {
     pub servers: Vec<ServerName>,
     /// How many there should be, as most of the servers themselves say.
     pub expected: usize,
+    /// The names of others that one of them knows of: it has a route to it, or shares JetStream's
+    /// meta group with it.
+    pub silent: BTreeSet<String>,
+    /// Whether each of them has a route to each other one of its cluster.
+    pub connected: bool,
 }
 
 impl Servers {
@@ -233,10 +240,50 @@ struct Ping {
 struct Stats {
     #[serde(default)]
     active_servers: usize,
+    #[serde(default)]
+    routes: Option<Vec<Named>>,
+    #[serde(default)]
+    jetstream: Option<JetstreamStats>,
+}
+
+/// Another server, by its name.
+#[derive(Deserialize)]
+struct Named {
+    #[serde(default)]
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct JetstreamStats {
+    #[serde(default)]
+    meta: Option<MetaGroup>,
+}
+
+/// The servers that hold JetStream's assets together. Its leader alone lists them.
+#[derive(Deserialize)]
+struct MetaGroup {
+    #[serde(default)]
+    replicas: Option<Vec<Named>>,
+}
+
+impl Stats {
+    fn routes(&self) -> impl Iterator<Item = &str> {
+        self.routes.iter().flatten().map(|route| route.name.as_str()).filter(|n| !n.is_empty())
+    }
+
+    /// Every other server that this one knows of.
+    fn others(&self) -> impl Iterator<Item = &str> {
+        let meta = self.jetstream.as_ref().and_then(|jetstream| jetstream.meta.as_ref());
+        let replicas = meta.and_then(|meta| meta.replicas.as_ref()).into_iter().flatten();
+        self.routes().chain(replicas.map(|peer| peer.name.as_str()).filter(|n| !n.is_empty()))
+    }
 }
 
 #[derive(Deserialize)]
 struct Connections {
+    /// The server's time.
+    #[serde(default)]
+    now: String,
     #[serde(default)]
     total: u64,
     #[serde(default)]
@@ -303,6 +350,73 @@ impl System {
         })
     }
 
+    /// Addresses of servers, as the one that it is connected to tells them.
+    #[must_use]
+    pub fn known_addresses(&self) -> Vec<String> {
+        self.client.server_info().connect_urls
+    }
+
+    /// The names of the connections of one user on a server, in whichever account.
+    ///
+    /// # Errors
+    /// [`SystemError`]
+    pub async fn names_of(&self, server: &str, user: &str) -> Result<Vec<String>, SystemError> {
+        let question = json!({"auth": true, "user": user, "limit": PAGE});
+        let (answer, _) = self.ask::<Connections>(connz(server), server, &question).await?;
+        let connections = answer.and_then(|answer| answer.connections).unwrap_or_default();
+        if connections.len() as u64 >= PAGE {
+            let why = format!("{PAGE} connections or more of one user");
+            return Err(SystemError::Untrue { subject: connz(server), why });
+        }
+        Ok(connections.into_iter().map(|connection| connection.cut().name).collect())
+    }
+
+    /// How long the oldest login has been under way on a server, of those that began within `within`:
+    /// connections of which it does not say who they are.
+    ///
+    /// # Errors
+    /// [`SystemError`]
+    pub async fn oldest_login(
+        &self,
+        server: &str,
+        within: Duration,
+    ) -> Result<Option<Duration>, SystemError> {
+        let mut oldest = None;
+        // The newest have the greatest numbers, and are listed last.
+        let (mut offset, mut all) = (0, None);
+        for _ in 0..MAX_LOGIN_PAGES {
+            let question = json!({"auth": true, "limit": PAGE, "offset": offset});
+            let (answer, _) = self.ask::<Connections>(connz(server), server, &question).await?;
+            let Some(Connections { now, total, connections }) = answer else { return Ok(oldest) };
+            let untrue =
+                |why: &str| SystemError::Untrue { subject: connz(server), why: why.to_owned() };
+            let now: jiff::Timestamp = now.parse().map_err(|_| untrue("it does not say when"))?;
+            if all.is_none() && total > PAGE {
+                all = Some(total);
+                offset = total.saturating_sub(PAGE);
+                continue;
+            }
+            let mut reached = false;
+            for connection in connections.unwrap_or_default() {
+                let start: jiff::Timestamp =
+                    connection.start.parse().map_err(|_| untrue("a connection without a start"))?;
+                let age = Duration::try_from(now.duration_since(start)).unwrap_or_default();
+                reached |= age > within;
+                if age <= within && connection.authorized_user.is_empty() {
+                    oldest = oldest.max(Some(age));
+                }
+            }
+            if reached || offset == 0 {
+                return Ok(oldest);
+            }
+            offset = offset.saturating_sub(PAGE);
+        }
+        Err(SystemError::Untrue {
+            subject: connz(server),
+            why: "too many connections are new".to_owned(),
+        })
+    }
+
     /// Closes one connection.
     ///
     /// # Errors
@@ -365,6 +479,7 @@ async fn gather(answers: &mut (impl Stream<Item = Message> + Unpin), patient: bo
     let mut deadline = Instant::now() + GATHER_WITHIN;
     let mut found = BTreeMap::new();
     let mut said: Vec<usize> = Vec::new();
+    let mut known: Vec<(String, Stats)> = Vec::new();
     for _ in 0..MAX_ANSWERS {
         let Ok(Some(answer)) = timeout_at(deadline, answers.next()).await else { break };
         if answer.payload.len() > MAX_ANSWER {
@@ -373,8 +488,9 @@ async fn gather(answers: &mut (impl Stream<Item = Message> + Unpin), patient: bo
         let Ok(Ping { server, statsz }) = serde_json::from_slice(&answer.payload) else { continue };
         let Some(server) = server.checked().filter(|_| found.len() < MAX_SERVERS) else { continue };
         if let Entry::Vacant(place) = found.entry(server.id.clone()) {
+            known.push((server.name.clone(), statsz));
             place.insert(server);
-            said.push(statsz.active_servers);
+            said.push(known.last().map_or(0, |(_, stats)| stats.active_servers));
         }
         if patient {
             continue;
@@ -388,7 +504,30 @@ async fn gather(answers: &mut (impl Stream<Item = Message> + Unpin), patient: bo
         }
     }
     let expected = most(&mut said).min(MAX_SERVERS);
-    Servers { servers: found.into_values().collect(), expected }
+    let servers: Vec<ServerName> = found.into_values().collect();
+    let (silent, connected) = known_to_each_other(&servers, &known);
+    Servers { servers, expected, silent, connected }
+}
+
+/// The servers that some know of and that did not answer; and whether all that did are connected
+/// with all others of their cluster.
+fn known_to_each_other(
+    servers: &[ServerName],
+    known: &[(String, Stats)],
+) -> (BTreeSet<String>, bool) {
+    let answered: BTreeSet<&str> = servers.iter().map(|server| server.name.as_str()).collect();
+    let others = known.iter().flat_map(|(_, stats)| stats.others());
+    let silent = others.filter(|name| !answered.contains(name)).take(MAX_SERVERS);
+    let silent = silent.map(|name| name.chars().take(MAX_NAME).collect()).collect();
+    let cluster =
+        |name: &str| servers.iter().find(|s| s.name == name).map_or("", |s| s.cluster.as_str());
+    let connected = known.iter().all(|(name, stats)| {
+        let routes: BTreeSet<&str> = stats.routes().collect();
+        let mine = cluster(name);
+        let peers = servers.iter().filter(|s| s.name != *name && s.cluster == mine);
+        mine.is_empty() || peers.map(|peer| peer.name.as_str()).all(|peer| routes.contains(peer))
+    });
+    (silent, connected)
 }
 
 /// What no more than half of them exceed: one that lies does not decide.
@@ -445,7 +584,7 @@ impl<F: FnMut(Connection)> Telling<'_, F> {
         if self.bytes > MAX_BYTES {
             return Err(self.untrue(format!("its list has more than {MAX_BYTES} bytes")));
         }
-        let Some(Connections { total, connections }) = answer else {
+        let Some(Connections { total, connections, .. }) = answer else {
             return Ok(Page::default());
         };
         let connections = connections.unwrap_or_default();

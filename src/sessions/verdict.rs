@@ -120,6 +120,8 @@ pub struct Judge<'a> {
     pub decider: &'a Decider,
     /// The policy in force.
     pub policy: &'a Policy,
+    /// The same without what nobody is given yet.
+    pub for_now: &'a Policy,
     /// Has the policies before it.
     pub store: &'a Store,
     /// What the other instances serve.
@@ -181,7 +183,7 @@ impl Judge<'_> {
     fn ends(&self, session: &Session, now: i64) -> Option<i64> {
         let left = expiry::ends(session, now)?;
         // When the key ends with it, a new connection would not last longer.
-        let until = self.policy.holder(&session.name.key).and_then(|(_, key)| key.not_after);
+        let until = self.for_now.holder(&session.name.key).and_then(|(_, key)| key.not_after);
         (until > session.name.expires || until.is_none()).then_some(left)
     }
 
@@ -191,7 +193,7 @@ impl Judge<'_> {
         if self.others.newer.contains(&name.revision) {
             return Verdict::Newer;
         }
-        let entitlement = match self.decider.entitlement(self.policy, &name.key, circumstances) {
+        let entitlement = match self.decider.entitlement(self.for_now, &name.key, circumstances) {
             Ok(entitled) => entitled,
             Err((denial, _)) => {
                 let detail = match &denial {
@@ -235,17 +237,20 @@ impl Judge<'_> {
             let detail = "what it was granted is no longer known".to_owned();
             return close(Cause::NotKnown, detail, Some(grant));
         };
-        if had.digest() == grant.digest() {
+        // Who has had it all the while keeps what new connections are not given yet.
+        let whole = self.policy.service(&service.name).unwrap_or(service);
+        // What has been signed before is whole.
+        let has = Grant::of(whole, self.decider.defaults()).ok();
+        let same = |grant: &Grant| grant.digest() == had.digest();
+        if had.digest() == grant.digest() || has.as_ref().is_some_and(same) {
             return Verdict::Current;
         }
-        // What has been signed before is whole.
-        let has = Grant::of(service, self.decider.defaults()).ok();
         let lost = match &has {
             Some(has) => lost(&had, has),
             None => vec!["everything".to_owned()],
         };
         if !lost.is_empty() {
-            let words = has.map(|has| in_words(&had_service, service, &has)).unwrap_or_default();
+            let words = has.map(|has| in_words(&had_service, whole, &has)).unwrap_or_default();
             let detail = shortened(if words.is_empty() { &lost } else { &words });
             return close(Cause::Lost, detail, Some(grant));
         }
@@ -264,12 +269,13 @@ impl Judge<'_> {
     /// The grant that the connection was given, when a policy is known that gives it: its own, or
     /// after a restart another one before this. The digest stands for every subject.
     fn had(&self, name: &ConnectionName) -> Option<(Service, Grant)> {
-        let given = |then: &Snapshot| {
-            let service = then.policy.service(&name.service)?;
+        let given_by = |policy: &Policy| {
+            let service = policy.service(&name.service)?;
             let grant = Grant::of(service, self.decider.defaults()).ok()?;
             let same = name.digest.as_deref().is_none_or(|had| had == grant.digest().as_str());
             same.then(|| (service.clone(), grant))
         };
+        let given = |then: &Snapshot| then.forms().find_map(|policy| given_by(&policy));
         match self.store.recent(&name.revision) {
             Some(then) => given(&then),
             None if name.digest.is_none() => None,

@@ -4,7 +4,7 @@ use solewriter_core::callout::request::{AskingServer, Rejection};
 use solewriter_types::advisories;
 use solewriter_types::audit_event::words;
 use solewriter_types::audit_event::{
-    Authorisation, Event, Lost, Names, Outcome, PolicyAccepted, PolicyRefused, Record,
+    Authorisation, Event, HandedOver, Lost, Names, Outcome, PolicyAccepted, PolicyRefused, Record,
     RequestRejected, SessionClosed, Source, Started, Stopped, Trouble,
 };
 use solewriter_types::violation_log;
@@ -92,6 +92,7 @@ pub fn log_event(source: &Source, record: &Record) {
             );
         }
         Event::SessionClosed(event) => session_closed(&id, event),
+        Event::HandedOver(event) => handed_over(&id, event),
         Event::Violation(event) => violation_log::log(Some(&id), event),
         Event::Started(event) => {
             let Started { version, issuer, xkey } = event;
@@ -232,6 +233,31 @@ fn policy_accepted(id: &str, event: &PolicyAccepted) {
         losses = changes.as_ref().map(|c| c.losses.join("; ")),
         "policy read",
     );
+}
+
+fn handed_over(id: &str, event: &HandedOver) {
+    let HandedOver { what, from, to, vacant_ms, forced, revision, number } = event;
+    macro_rules! told {
+        ($level:ident) => {
+            tracing::$level!(
+                event = "handed_over",
+                audit = id,
+                what,
+                from,
+                to,
+                vacant_ms,
+                forced,
+                revision,
+                number,
+            )
+        };
+    }
+    // Somebody may still write it on a server that did not answer.
+    if *forced {
+        told!(warn);
+    } else {
+        told!(info);
+    }
 }
 
 fn session_closed(id: &str, event: &SessionClosed) {

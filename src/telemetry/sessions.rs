@@ -6,6 +6,7 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::sweeps::Sweeps;
@@ -52,6 +53,9 @@ struct ClosedLabels {
     reason: &'static str,
 }
 
+/// The bounds of the times for which nobody could write something, in seconds.
+const VACANT: [f64; 9] = [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 3600.0];
+
 /// What Prometheus reads about open connections.
 pub struct SessionMetrics {
     seen: Family<StateLabel, Gauge>,
@@ -61,6 +65,9 @@ pub struct SessionMetrics {
     instances: Gauge,
     failing: Gauge,
     reach: Gauge,
+    transit: Gauge,
+    handovers: Counter,
+    vacant: Histogram,
 }
 
 impl Default for SessionMetrics {
@@ -73,6 +80,9 @@ impl Default for SessionMetrics {
             instances: Gauge::default(),
             failing: Gauge::default(),
             reach: Gauge::default(),
+            transit: Gauge::default(),
+            handovers: Counter::default(),
+            vacant: Histogram::new(VACANT),
         }
     }
 }
@@ -118,6 +128,34 @@ impl SessionMetrics {
             Unit::Seconds,
             self.reach.clone(),
         );
+        registry.register(
+            "handover_transit",
+            "What nobody may write for now because another service may still have it, as this \
+             instance sees it while it sweeps",
+            self.transit.clone(),
+        );
+        registry.register(
+            "handovers",
+            "What moved from one service to another, and was settled by this instance",
+            self.handovers.clone(),
+        );
+        registry.register_with_unit(
+            "handover_vacant",
+            "For how long nobody could write what moved, at most",
+            Unit::Seconds,
+            self.vacant.clone(),
+        );
+    }
+
+    /// So much is in transit.
+    pub fn in_transit(&self, count: usize) {
+        self.transit.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Something moved, and nobody could write it for so long.
+    pub fn handed_over(&self, vacant: Duration) {
+        self.handovers.inc();
+        self.vacant.observe(vacant.as_secs_f64());
     }
 
     /// How many connections stood so at the last sweep.

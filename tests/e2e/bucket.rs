@@ -88,7 +88,13 @@ pub async fn bucket(deployment: &Deployment) -> Bucket {
 
 pub fn words(message: &str) -> Words {
     let (author, message) = ("lea".to_owned(), message.to_owned());
-    Words { author, message, time: jiff::Timestamp::now().as_second(), rollback_of: None }
+    Words {
+        author,
+        message,
+        time: jiff::Timestamp::now().as_second(),
+        rollback_of: None,
+        forced: false,
+    }
 }
 
 /// Pushes without the tool, and so without asking whether the policy holds.

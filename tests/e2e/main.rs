@@ -69,6 +69,7 @@ mod documentation;
 mod found;
 mod gateways;
 mod guard;
+mod handover;
 mod identity;
 mod keyspaces;
 mod liars;

@@ -339,6 +339,30 @@ impl SessionClosed {
     pub const EXPIRING: &str = "expiring";
 }
 
+/// The right to write something moved from one service to another, and nobody can write it by an
+/// older policy any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "audit-schema", derive(schemars::JsonSchema))]
+pub struct HandedOver {
+    /// What moved: a keyspace, an object store, or subjects.
+    pub what: String,
+    /// Who wrote it; absent when that was not known after a start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// Who writes it now.
+    pub to: String,
+    /// For how many milliseconds nobody could write it, at most: since the last connection of who
+    /// wrote it was found, or since the policy came into force.
+    pub vacant_ms: u64,
+    /// Whether it did not wait for servers that do not answer (`--force-handover`).
+    pub forced: bool,
+    /// The policy revision.
+    pub revision: String,
+    /// Its number in the bucket.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub number: Option<u64>,
+}
+
 /// What a subject is about, when it is no plain one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "audit-schema", derive(schemars::JsonSchema))]
@@ -521,6 +545,8 @@ pub enum Event {
     PolicyRefused(Box<PolicyRefused>),
     /// A live connection was closed: because of a change, or before its permissions ended.
     SessionClosed(Box<SessionClosed>),
+    /// The right to write something moved.
+    HandedOver(HandedOver),
     /// A client went beyond its grant.
     Violation(Box<Violation>),
     /// A producer began.
@@ -546,6 +572,7 @@ impl Event {
             Self::PolicyAccepted(_) => "solewriter.policy.accepted",
             Self::PolicyRefused(_) => "solewriter.policy.refused",
             Self::SessionClosed(_) => "solewriter.session.closed",
+            Self::HandedOver(_) => "solewriter.handed_over",
             Self::Violation(_) => "solewriter.violation",
             Self::Started(_) => "solewriter.started",
             Self::Stopped(_) => "solewriter.stopped",
@@ -562,6 +589,7 @@ impl Event {
             Self::PolicyAccepted(event) => Some(&event.revision),
             Self::PolicyRefused(event) => event.revision.as_deref(),
             Self::SessionClosed(event) => Some(&event.service),
+            Self::HandedOver(event) => Some(&event.to),
             Self::Violation(event) => event.service.as_deref(),
             Self::Trouble(event) => event.service.as_deref(),
             Self::Lost(event) => Some(&event.instance),

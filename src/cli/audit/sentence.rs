@@ -79,6 +79,16 @@ pub fn of(outcome: &str, data: &Value) -> Option<String> {
             };
             format!("connection {cid} on {server} {end}: {}", why())
         }
+        "handed_over" => {
+            let (what, to) = (data.text("what"), data.text("to"));
+            let from = data.behind(" from ", "from");
+            let forced = data.0.get("forced") == Some(&Value::Bool(true));
+            let how = if forced { ", without waiting for servers that do not answer" } else { "" };
+            let vacant = data.number("vacant_ms");
+            format!(
+                "{what} moved{from} to {to}{how}; nobody could write it for {vacant} ms at most"
+            )
+        }
         "violation" => violation(&data),
         "started" => format!("version {}", data.text("version")),
         "stopped" => format!("{}, after {} s", why(), data.text("ran_seconds")),

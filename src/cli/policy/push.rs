@@ -170,7 +170,7 @@ impl How {
             }
         }
         let time = jiff::Timestamp::now().as_second();
-        Ok(Words { author, message, time, rollback_of })
+        Ok(Words { author, message, time, rollback_of, forced: false })
     }
 
     /// Asks, unless told not to.

@@ -39,7 +39,8 @@ impl Background {
         // An instance that names connections otherwise would close ours, and we its own.
         let makes = format!("{} whole {}", env!("CARGO_PKG_VERSION"), defaults.account);
         let asked = Arc::clone(decider.asked());
-        let fleet = Fleet::new(member, makes, asked);
+        let issuer = Arc::clone(service.authorizer.issuer());
+        let fleet = Fleet::new(member, makes, asked, issuer);
         let closed = Arc::new(Notify::new());
         let consumers = consumers::sweeper::ConsumerSweeper {
             store: store.clone(),
@@ -61,6 +62,8 @@ impl Background {
             fleet: fleet.clone(),
             settings,
             closed,
+            nats: nats.clone(),
+            settler: service.authorizer.issuer().handover_seed(),
         };
         Self { nats: nats.clone(), system: system.map(Login::Nkey), fleet, keeper, consumers }
     }

@@ -121,6 +121,9 @@ pub struct Entry {
     /// The number whose documents these are, when it is a rollback.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollback_of: Option<u64>,
+    /// Whether a handover is not to wait for servers that do not answer.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub forced: bool,
 }
 
 /// What people say of a push.
@@ -134,6 +137,8 @@ pub struct Words {
     pub time: i64,
     /// The number whose documents these are, when it is a rollback.
     pub rollback_of: Option<u64>,
+    /// Whether a handover is not to wait for servers that do not answer.
+    pub forced: bool,
 }
 
 /// What every form of an entry has.
@@ -168,6 +173,7 @@ impl Entry {
             time: words.time,
             tool: env!("CARGO_PKG_VERSION").to_owned(),
             rollback_of: words.rollback_of,
+            forced: words.forced,
         }
     }
 
@@ -224,6 +230,7 @@ impl Entry {
             author: self.author.clone(),
             message: self.message.clone(),
             pushed_at: self.time,
+            forced: self.forced,
         }
     }
 
@@ -286,7 +293,13 @@ mod tests {
     use super::*;
 
     fn words() -> Words {
-        Words { author: "lea".to_owned(), message: "m".to_owned(), time: 5, rollback_of: None }
+        Words {
+            author: "lea".to_owned(),
+            message: "m".to_owned(),
+            time: 5,
+            rollback_of: None,
+            forced: false,
+        }
     }
 
     fn pushed() -> (Entry, Vec<u8>) {

@@ -213,6 +213,24 @@ impl Reader {
         Ok(Seen::Other(Change { origin: Some(origin), files: Ok(files), replaced }))
     }
 
+    /// The files of an older revision; `None` when there is none, or nobody can read it: then it was
+    /// never in force.
+    ///
+    /// # Errors
+    /// When the bucket cannot be read now.
+    pub async fn older(&mut self, number: u64) -> Result<Option<Vec<SourceFile>>, ReadError> {
+        let read = match self.bucket.revision(number).await {
+            Ok(Some(entry)) => self.bucket.documents(&entry, &self.known).await,
+            Ok(None) => return Ok(None),
+            Err(error) => Err(error),
+        };
+        match read {
+            Ok(documents) => Ok(Some(documents.into_iter().map(|(_, file)| file).collect())),
+            Err(ReadError::Bad(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     fn bad(&mut self, origin: Option<Origin>, replaced: bool, error: EntryError) -> Seen {
         if self.unreadable.as_ref() == Some(&error) {
             return Seen::Same;

@@ -17,12 +17,21 @@ use super::{BackgroundWorker, Follower, Found, UNJUDGED, Unjudged, hangup};
 use crate::policy_source::bucket::read::{Change, Reader, Seen};
 use crate::policy_source::bucket::{ANSWER_WITHIN, Bucket, ReadError};
 use crate::policy_source::origin::Origin;
+use crate::policy_source::snapshot_store::Past;
 use crate::policy_source::status::SourceState;
+use crate::sessions::reach_without_system_user;
+use solewriter_core::policy::model::Policy;
+use solewriter_core::policy::validate::validate_for;
 use solewriter_types::keyspace::BucketName;
 
 /// After a hint: how soon to look again when it is not stored yet, doubling, and for how long.
 const HINT_PAUSE: Duration = Duration::from_millis(5);
 const HINT_FOR: Duration = Duration::from_secs(2);
+
+/// How far clocks may differ, where it is reckoned of which revisions connections may be open.
+const CLOCKS: Duration = Duration::from_secs(600);
+/// The most revisions that are read for that.
+const MAX_PAST: usize = 32;
 
 const NOT_CONNECTED: &str = "not connected to nats-server";
 
@@ -74,7 +83,11 @@ async fn follow(
     let mut hint: Option<Hint> = None;
     loop {
         let look = guard.look();
-        if follower.look(&mut reader, &mut aside).await.is_ok() {
+        if let Ok(state) = follower.look(&mut reader, &mut aside).await {
+            // In this order: who waits for the end of a look may ask for the lease then.
+            if state == SourceState::Answered {
+                guard.heard(look);
+            }
             guard.conclude(look);
         }
 
@@ -126,7 +139,7 @@ impl Follower {
         &self,
         reader: &mut Reader,
         aside: &mut BackgroundWorker,
-    ) -> Result<(), Unjudged> {
+    ) -> Result<SourceState, Unjudged> {
         let seen = if reader.bucket().client().connection_state() == State::Connected {
             reader.look().await
         } else {
@@ -136,7 +149,7 @@ impl Follower {
         let mut looked = Ok(());
         let state = match seen {
             Ok(Seen::Other(change)) => {
-                looked = self.take(change, aside).await;
+                looked = self.take(change, reader, aside).await;
                 if looked.is_ok() {
                     SourceState::Answered
                 } else {
@@ -155,11 +168,79 @@ impl Follower {
             Err(ReadError::Missing) => SourceState::Missing,
             Err(error) => SourceState::Unreachable(error.to_string()),
         };
-        self.heard(state, Timestamp::now().as_second());
-        looked
+        self.heard(state.clone(), Timestamp::now().as_second());
+        looked.map(|()| state)
     }
 
-    async fn take(&self, change: Change, aside: &mut BackgroundWorker) -> Result<(), Unjudged> {
+    /// What is known of the revisions between the one in force and `next`; or, when none is in
+    /// force, of those of which connections may still be open.
+    async fn past(&self, next: &Origin, reader: &mut Reader, aside: &mut BackgroundWorker) -> Past {
+        let mut past = Past::default();
+        if !self.store.hands_over() {
+            return past;
+        }
+        match self.read_past(next, reader, aside, &mut past.policies).await {
+            Ok(complete) => past.unknown = !complete,
+            Err(error) => {
+                past.unknown = true;
+                tracing::warn!(
+                    event = "policy_past_unknown",
+                    error,
+                    "the revisions before this one could not be read: nobody is given anything new \
+                     to write before every open connection was looked at",
+                );
+            }
+        }
+        past.policies.reverse();
+        past
+    }
+
+    /// Reads them, the newest first. Gives whether these are all that count.
+    async fn read_past(
+        &self,
+        next: &Origin,
+        reader: &mut Reader,
+        aside: &mut BackgroundWorker,
+        policies: &mut Vec<Policy>,
+    ) -> Result<bool, String> {
+        let failed = |error: ReadError| error.to_string();
+        let in_force = self.store.origin();
+        let known = in_force.as_ref().filter(|origin| origin.lineage == next.lineage);
+        let after = known.map_or(0, |origin| origin.number);
+        let mut lasts = self.defaults.lifetime;
+        for number in (after.saturating_add(1)..next.number).rev() {
+            if policies.len() >= MAX_PAST {
+                return Ok(false);
+            }
+            // Until when it was the newest, by the clock of the bucket's server.
+            let ended = reader.bucket().stored(number.saturating_add(1)).await.map_err(failed)?;
+            let age = ended.map_or(0, |ended| Timestamp::now().as_second().saturating_sub(ended));
+            let age = Duration::from_secs(u64::try_from(age).unwrap_or(0));
+            // The one before in any case, whatever the clocks say.
+            if age > lasts + CLOCKS && !policies.is_empty() {
+                break;
+            }
+            let Some(files) = reader.older(number).await.map_err(failed)? else { continue };
+            let (give, taken) = std::sync::mpsc::channel();
+            let audit = self.defaults.audit.clone();
+            let judged = aside.run(move || drop(give.send(validate_for(&files, &audit)))).await;
+            judged.map_err(|Unjudged| UNJUDGED.to_owned())?;
+            // One that does not hold was never in force here.
+            if let Ok(Ok(validated)) = taken.recv() {
+                let reach = reach_without_system_user(&validated.policy, &self.defaults);
+                lasts = lasts.max(reach);
+                policies.push(validated.policy);
+            }
+        }
+        Ok(true)
+    }
+
+    async fn take(
+        &self,
+        change: Change,
+        reader: &mut Reader,
+        aside: &mut BackgroundWorker,
+    ) -> Result<(), Unjudged> {
         let Change { origin, files, replaced } = change;
         if replaced {
             let before = self.store.origin();
@@ -172,7 +253,11 @@ impl Follower {
             );
         }
         let follower = self.clone();
-        let found = Found { files, origin };
+        let past = match &origin {
+            Some(origin) => self.past(origin, reader, aside).await,
+            None => Past::default(),
+        };
+        let found = Found { files, origin, past };
         // A problem is told of where it is found.
         aside.run(move || drop(follower.judge(found, Timestamp::now()))).await
     }

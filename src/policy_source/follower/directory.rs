@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use tokio::signal::unix::Signal;
 
 use super::{BackgroundWorker, Follower, Found, UNJUDGED, hangup};
+use crate::policy_source::snapshot_store::Past;
 use crate::policy_source::status::SourceState;
 use crate::policy_source::watcher::Watcher;
 use solewriter_core::diagnostics::{Problems, SourceFile};
@@ -45,7 +46,7 @@ impl Follower {
     fn read(&self, read: Result<Vec<SourceFile>, Problems>) {
         let now = Timestamp::now();
         let unreadable = read.as_ref().err().map(why);
-        let _ = self.judge(Found { files: read, origin: None }, now);
+        let _ = self.judge(Found { files: read, origin: None, past: Past::default() }, now);
         // A policy that is read and refused is an answer; files that cannot be read are none.
         let state = unreadable.map_or(SourceState::Answered, SourceState::Unreachable);
         self.heard(state, now.as_second());
@@ -61,7 +62,10 @@ impl Follower {
             self.read(read);
         } else {
             // Whoever starts it is told; nobody else is there yet.
-            self.load(Found { files: read, origin: None }, Timestamp::now())?;
+            self.load(
+                Found { files: read, origin: None, past: Past::default() },
+                Timestamp::now(),
+            )?;
         }
         self.source_status.stall_guard.conclude(look);
         Ok(())

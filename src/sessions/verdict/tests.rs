@@ -76,6 +76,7 @@ impl Bench {
         let judge = Judge {
             decider: &self.decider,
             policy: &snapshot.policy,
+            for_now: &snapshot.policy,
             store: &self.store,
             others: &self.others,
             gained: self.gained,
@@ -113,6 +114,7 @@ fn two_grants_are_compared_once_for_all_connections() {
     let judge = Judge {
         decider: &bench.decider,
         policy: &snapshot.policy,
+        for_now: &snapshot.policy,
         store: &bench.store,
         others: &bench.others,
         gained: bench.gained,
@@ -257,6 +259,7 @@ fn who_is_about_to_meet_the_end_of_its_permissions_is_closed_before() {
         let judge = Judge {
             decider: &bench.decider,
             policy: &snapshot.policy,
+            for_now: &snapshot.policy,
             store: &bench.store,
             others: &bench.others,
             gained: bench.gained,
@@ -298,6 +301,7 @@ fn who_ends_with_its_key_is_left_to_end() {
         let judge = Judge {
             decider: &bench.decider,
             policy: &snapshot.policy,
+            for_now: &snapshot.policy,
             store: &bench.store,
             others: &bench.others,
             gained: bench.gained,

@@ -21,7 +21,7 @@ const KEPT_CLIENTS: u64 = 50_000;
 
 /// Opens, limits, proves, decides and issues.
 pub struct Authorizer {
-    issuer: Issuer,
+    issuer: Arc<Issuer>,
     decider: Arc<Decider>,
     limits: RateLimits,
     servers: Verifier<Server>,
@@ -95,6 +95,7 @@ impl Authorizer {
     pub fn new(issuer: Issuer, decider: Decider, clock_leeway: i64) -> Self {
         let (servers, clients) = (Verifier::new(KEPT_SERVERS), Verifier::new(KEPT_CLIENTS));
         let (decider, limits) = (Arc::new(decider), RateLimits::default());
+        let issuer = Arc::new(issuer);
         Self { issuer, decider, limits, servers, clients, clock_leeway }
     }
 
@@ -106,7 +107,7 @@ impl Authorizer {
 
     /// The issuer.
     #[must_use]
-    pub fn issuer(&self) -> &Issuer {
+    pub fn issuer(&self) -> &Arc<Issuer> {
         &self.issuer
     }
 

@@ -6,13 +6,20 @@ use crate::callout::jwt::JwtError;
 use crate::callout::request::VerifiedRequest;
 use crate::callout::response::{self, Envelope, UserToken};
 use crate::callout::xkey::Sealer;
-use crate::keys::{Account, Signer};
+use crate::keys::{Account, Seed, Signer, User};
+
+use zeroize::Zeroizing;
 
 /// Signs, and seals where the request was sealed.
 pub struct Issuer {
     signer: Signer<Account>,
     sealer: Option<Sealer>,
 }
+
+/// How a text begins that [`Issuer::vouch`] signs. The signing input of a JWT is base64.
+const INSTANCE_SAYS: &[u8] = b"solewriter instance says\n";
+/// What is signed to make [`Issuer::handover_seed`]; its signature is never shown.
+const HANDOVER_USER: &[u8] = b"solewriter handover user\n";
 
 /// What one answer needs besides the decision.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +43,17 @@ pub enum IssueError {
     Seal,
 }
 
+/// The seed with which an instance connects to send a message behind those of a closed connection:
+/// the same for all instances of this issuer, and nobody else has it.
+#[must_use]
+pub fn handover_seed(issuer: &Signer<Account>) -> Seed<User> {
+    let signed = Zeroizing::new(issuer.sign(HANDOVER_USER));
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &*signed);
+    let mut secret = Zeroizing::new([0; 32]);
+    secret.iter_mut().zip(digest.as_ref()).for_each(|(to, from)| *to = *from);
+    Seed::of_secret(&secret)
+}
+
 impl Issuer {
     /// An issuer that signs with the account key and, when `sealer` is given, seals.
     #[must_use]
@@ -53,6 +71,25 @@ impl Issuer {
     #[must_use]
     pub fn sealer(&self) -> Option<&Sealer> {
         self.sealer.as_ref()
+    }
+
+    /// Signs what one instance says to the others. No token's text begins so, and nothing else that
+    /// the issuer signs.
+    #[must_use]
+    pub fn vouch(&self, text: &[u8]) -> [u8; 64] {
+        self.signer.sign(&[INSTANCE_SAYS, text].concat())
+    }
+
+    /// Whether an instance with this issuer said that.
+    #[must_use]
+    pub fn vouches(&self, text: &[u8], signature: &[u8; 64]) -> bool {
+        self.signer.public().verify(&[INSTANCE_SAYS, text].concat(), signature).is_ok()
+    }
+
+    /// As [`handover_seed`].
+    #[must_use]
+    pub fn handover_seed(&self) -> Seed<User> {
+        handover_seed(&self.signer)
     }
 
     /// The bytes that grant. The request is the one that was proved: there is no other way to a
@@ -129,5 +166,32 @@ impl Issuer {
     ) -> Result<Vec<u8>, IssueError> {
         response::seal(token, request.reply_xkey(), self.sealer.as_ref(), stamp.nonce)
             .ok_or(IssueError::Seal)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_instance_says_is_known_by_its_issuer() {
+        let issuer = || Issuer::new(Signer::new(&Seed::generate()).unwrap(), None);
+        let (one, other) = (issuer(), issuer());
+        let said = one.vouch(b"settled");
+        assert!(one.vouches(b"settled", &said));
+        assert!(!one.vouches(b"settled ", &said) && !other.vouches(b"settled", &said));
+        // What is signed otherwise is not taken for it.
+        assert!(!one.vouches(b"settled", &one.signer.sign(b"settled")));
+    }
+
+    #[test]
+    fn the_user_of_handovers_is_one_for_each_issuer() {
+        let seed = Seed::generate();
+        let user = |seed: &Seed<Account>| {
+            let issuer = Issuer::new(Signer::new(seed).unwrap(), None);
+            *Signer::new(&issuer.handover_seed()).unwrap().public()
+        };
+        assert_eq!(user(&seed), user(&seed));
+        assert_ne!(user(&seed), user(&Seed::generate()));
     }
 }

@@ -2,10 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::policy::model::{Access, Policy, STORE_PREFIX, Service};
+use crate::keys::UserKey;
+use crate::policy::model::{Access, Location, Policy, Rule, STORE_PREFIX, Service, ServiceKey};
+use solewriter_types::connection_type::ConnectionType;
 use solewriter_types::subject::Pattern;
 use solewriter_types::subject::tree::{NO_BOUND, PatternTree};
 
@@ -132,6 +135,15 @@ impl Claims {
         claims
     }
 
+    /// The subjects of buckets and object stores that somebody may still write, whoever may by the
+    /// policy in force.
+    #[must_use]
+    pub fn kept(&self) -> Vec<Pattern> {
+        let all = self.by_service.values().flatten();
+        let kept = all.filter(|text| text.starts_with("$KV.") || text.starts_with("$O."));
+        kept.filter_map(|text| Pattern::parse(text).ok()).collect()
+    }
+
     /// What is in transit by a policy: what it lets one service write alone, and another one may
     /// still write.
     #[must_use]
@@ -172,9 +184,9 @@ impl Claims {
         found
     }
 
-    /// The policy as it counts while these are in transit: nobody is given them.
+    /// The policy as it counts while these are in transit: nobody is given them, but who settles it.
     #[must_use]
-    pub fn held(policy: &Policy, in_transit: &[InTransit]) -> Policy {
+    pub fn held(policy: &Policy, in_transit: &[InTransit], settler: Option<Service>) -> Policy {
         let mut held: HashMap<Arc<str>, Vec<Pattern>> = HashMap::new();
         for InTransit { subjects, to, .. } in in_transit {
             let list = held.entry(Arc::clone(to)).or_default();
@@ -182,18 +194,43 @@ impl Claims {
                 list.push(subjects.clone());
             }
         }
-        policy.holding(held)
+        policy.holding(held, settler)
     }
 }
 
-fn access(rule: &crate::policy::model::Rule) -> &Access {
+/// The name of who settles a handover. No service of a policy can have it.
+pub const SETTLER: &str = "$handover";
+
+/// Who may publish these subjects for a moment, to have a stream answer behind all that was sent
+/// before. It is let in with the key that every instance has ([`crate::callout::issue::Issuer`]).
+#[must_use]
+pub fn settler(key: UserKey, subjects: impl IntoIterator<Item = Pattern>) -> Service {
+    let at = Location { file: Arc::from(""), line: 0, column: 0 };
+    let rule = |subject| Rule { access: Access::Publishes(subject), at: at.clone(), role: None };
+    Service {
+        name: Arc::from(SETTLER),
+        description: None,
+        keys: vec![ServiceKey { key, not_before: None, not_after: None }],
+        rules: subjects.into_iter().map(rule).collect(),
+        account: None,
+        lifetime: Some(SETTLER_LIFETIME),
+        sources: Vec::new(),
+        connections: vec![ConnectionType::Standard],
+        disabled: None,
+        held: Vec::new(),
+        at: at.clone(),
+    }
+}
+
+/// How long a connection of the settler lasts, at most: it sends a few messages.
+const SETTLER_LIFETIME: Duration = Duration::from_secs(60);
+
+fn access(rule: &Rule) -> &Access {
     &rule.access
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::diagnostics::SourceFile;
     use crate::grant::{AuditStreams, Defaults, Grant, Side};
@@ -288,7 +325,7 @@ mod tests {
         let claims = Claims::default().next(&before, &now);
         let in_transit = claims.in_transit(&now);
         assert_eq!(in_transit.len(), 1);
-        let held = Claims::held(&now, &in_transit);
+        let held = Claims::held(&now, &in_transit, None);
         assert!(!held.is_whole() && now.is_whole());
         let defaults = Defaults {
             account: "APP".into(),
@@ -308,7 +345,7 @@ mod tests {
         let purge = "$JS.API.STREAM.PURGE.KV_k".to_owned();
         assert!(publish(&then).contains(&purge) && !publish(&for_now).contains(&purge));
         // Without any claims known, nobody writes alone, and everybody reads.
-        let none = Claims::held(&now, &Claims::unknown().in_transit(&now));
+        let none = Claims::held(&now, &Claims::unknown().in_transit(&now), None);
         let nothing = publish(&grant(&none));
         assert!(nothing.contains(&"$JS.API.STREAM.INFO.KV_k".to_owned()));
         assert!(!nothing.iter().any(|subject| subject.starts_with("$KV.") || *subject == purge));

@@ -249,12 +249,16 @@ impl<K: Role> Seed<K> {
     /// Makes a new seed from the operating system's randomness.
     #[must_use]
     pub fn generate() -> Self {
-        let secret = Zeroizing::new(rand::random::<[u8; 32]>());
+        Self::of_secret(&Zeroizing::new(rand::random()))
+    }
+
+    /// The seed of these bytes, which nobody can guess.
+    pub(crate) fn of_secret(secret: &Zeroizing<[u8; 32]>) -> Self {
         let mut raw = Zeroizing::new([0; 36]);
         let (payload, checksum) = raw.split_at_mut(34);
         let (prefix, key) = payload.split_at_mut(2);
         prefix.copy_from_slice(&[(18 << 3) | (K::PREFIX >> 5), (K::PREFIX & 31) << 3]);
-        key.copy_from_slice(&*secret);
+        key.copy_from_slice(&**secret);
         checksum.copy_from_slice(&crc16(payload).to_le_bytes());
         let text = Zeroizing::new(data_encoding::BASE32_NOPAD.encode(&*raw));
         Self { text, role: PhantomData }

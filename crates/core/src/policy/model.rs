@@ -968,6 +968,8 @@ pub struct Policy {
     contents: Arc<Contents>,
     /// The services that get less for now than their rules say, as they are for now.
     held: HashMap<Arc<str>, Service>,
+    /// Who is no service of it, and is let in for now.
+    guest: Option<Arc<Service>>,
 }
 
 #[derive(Debug)]
@@ -1006,17 +1008,21 @@ impl Policy {
             }
         }
         let contents = Contents { revision, services, declared, by_key, owners };
-        Self { contents: Arc::new(contents), held: HashMap::new() }
+        Self { contents: Arc::new(contents), held: HashMap::new(), guest: None }
     }
 
-    /// The same policy, of which these services do not get these subjects yet.
+    /// The same policy, of which these services do not get these subjects yet, and with a guest.
     #[must_use]
-    pub fn holding(&self, held: HashMap<Arc<str>, Vec<Pattern>>) -> Self {
+    pub fn holding(&self, held: HashMap<Arc<str>, Vec<Pattern>>, guest: Option<Service>) -> Self {
         let services = held.into_iter().filter_map(|(name, held)| {
             let service = Service { held, ..self.declared_service(&name)?.clone() };
             Some((name, service))
         });
-        Self { held: services.collect(), contents: Arc::clone(&self.contents) }
+        Self {
+            held: services.collect(),
+            guest: guest.map(Arc::new),
+            contents: Arc::clone(&self.contents),
+        }
     }
 
     /// Whether every service gets what its rules say.
@@ -1140,7 +1146,10 @@ impl Policy {
     /// The service that a key belongs to, and the key's own entry.
     #[must_use]
     pub fn holder(&self, key: &UserKey) -> Option<(&Service, &ServiceKey)> {
-        let (s, k) = *self.contents.by_key.get(key)?;
+        let Some((s, k)) = self.contents.by_key.get(key).copied() else {
+            let guest = self.guest.as_deref()?;
+            return Some((guest, guest.keys.iter().find(|own| own.key == *key)?));
+        };
         let service = self.for_now(self.services().get(s)?);
         Some((service, service.keys.get(k)?))
     }

@@ -1,0 +1,195 @@
+//! A message behind everything that the connections of a server have sent.
+//!
+//! What a client sent goes from its server to the stream's leader on the one connection that the two
+//! have for the account, and is taken in order. So a message of another client of that server is
+//! behind it, and once the stream has answered that one, it has dealt with all before.
+//!
+//! The message is a write that every stream refuses, whatever else it says: it expects to be in a
+//! stream of a name that none can have. It goes to subjects that are in transit, as a user that every
+//! instance lets in for that alone, and nobody else can be: its key is made from the issuer's seed.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::time::{Duration, Instant};
+
+use async_nats::{Client, ConnectOptions, HeaderMap, RequestErrorKind, ServerAddr};
+use futures_util::future::join_all;
+use serde::Deserialize;
+use tokio::time::timeout;
+
+use crate::nats::Nats;
+use solewriter_core::handover::claims::SETTLER;
+use solewriter_core::keys::{Seed, User};
+use solewriter_types::kv_operation::inbox_prefix;
+use solewriter_types::subject::Pattern;
+
+/// How long a server may take to let it in, and a stream to answer.
+const CONNECT_WITHIN: Duration = Duration::from_secs(3);
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+/// How long nobody may listen to a subject before it counts as one that no stream keeps: a stream
+/// that elects its leader listens again before.
+const NO_STREAM_AFTER: Duration = Duration::from_secs(15);
+/// The most subjects that a message goes to, of those that are in transit.
+const MAX_SUBJECTS: usize = 1_000;
+
+/// The name of no stream.
+const NO_STREAM: &str = "-";
+/// The token that stands for a wildcard.
+const TOKEN: &str = "solewriter-handover";
+
+/// What is needed to send it.
+pub struct Barrier<'a> {
+    /// How servers are reached.
+    pub nats: &'a Nats,
+    /// More addresses of servers, as they tell them.
+    pub more: Vec<String>,
+    /// Who sends.
+    pub seed: &'a Seed<User>,
+    /// Where to.
+    pub subjects: Vec<Pattern>,
+    /// Since when nobody was found to listen to something.
+    pub nobody_since: &'a mut Option<Instant>,
+}
+
+#[derive(Deserialize)]
+struct Ack {
+    error: Option<Refused>,
+}
+
+#[derive(Deserialize)]
+struct Refused {
+    err_code: u64,
+}
+
+/// What came of a message.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Passed {
+    /// A stream answered.
+    Answered,
+    /// Nobody listens.
+    Nobody,
+    /// It is not known.
+    Unknown,
+}
+
+impl Barrier<'_> {
+    /// Sends it through each of these servers. Gives those through which every stream answered.
+    pub async fn send(&mut self, servers: &BTreeSet<String>) -> BTreeSet<String> {
+        let subjects = literals(&self.subjects);
+        if subjects.is_empty() {
+            return servers.clone();
+        }
+        let through: Vec<_> = self.connect(servers).await.into_iter().collect();
+        let sent = through.iter().map(|(_, client)| async {
+            let all = subjects.iter().map(|subject| pass(client, subject));
+            join_all(all).await
+        });
+        let answers = join_all(sent).await;
+        let has = |passed: Passed| answers.iter().flatten().any(|answer| *answer == passed);
+        if !has(Passed::Nobody) {
+            *self.nobody_since = None;
+        }
+        let nobody = has(Passed::Nobody)
+            && self.nobody_since.get_or_insert_with(Instant::now).elapsed() >= NO_STREAM_AFTER;
+        let fine =
+            |answer: &Passed| *answer == Passed::Answered || *answer == Passed::Nobody && nobody;
+        let passed = through.iter().zip(&answers);
+        let passed = passed.filter(|(_, answers)| answers.iter().all(fine));
+        passed.map(|((server, _), _)| server.clone()).collect()
+    }
+
+    /// A connection to each of these servers that can be reached.
+    async fn connect(&self, servers: &BTreeSet<String>) -> BTreeMap<String, Client> {
+        let Nats { servers: known, tls, name, .. } = self.nats;
+        let encrypted = known.iter().any(ServerAddr::tls_required);
+        let scheme = if encrypted { "tls" } else { "nats" };
+        let more = self
+            .more
+            .iter()
+            .filter_map(|address| format!("{scheme}://{address}").parse::<ServerAddr>().ok());
+        let mut seen = HashSet::new();
+        let all = known.iter().cloned().chain(more);
+        let all = all.filter(|a| seen.insert((a.host().to_owned(), a.port())));
+        let connected = all.map(|address| async move {
+            let options = ConnectOptions::with_nkey(self.seed.expose().to_owned());
+            let options = tls
+                .apply(options)
+                .name(format!("{name}-handover"))
+                .custom_inbox_prefix(inbox_prefix(SETTLER))
+                .ignore_discovered_servers()
+                .connection_timeout(CONNECT_WITHIN)
+                .max_reconnects(1);
+            let connected = timeout(CONNECT_WITHIN, options.connect(address.clone())).await;
+            let client = connected.ok()?.inspect_err(|error| {
+                tracing::debug!(event = "handover_connect", %error);
+            });
+            let client = client.ok()?;
+            Some((client.server_info().server_id, client))
+        });
+        let connected = join_all(connected).await.into_iter().flatten();
+        connected.filter(|(id, _)| servers.contains(id)).collect()
+    }
+}
+
+/// A subject for each stream that may keep some of these, as far as their names tell.
+fn literals(patterns: &[Pattern]) -> Vec<String> {
+    let mut streams = HashSet::new();
+    let literal = |pattern: &Pattern| {
+        let tokens = pattern.as_str().split('.');
+        let tokens = tokens.map(|token| if matches!(token, "*" | ">") { TOKEN } else { token });
+        tokens.collect::<Vec<_>>().join(".")
+    };
+    let stream = |text: &str| match text.split('.').collect::<Vec<_>>().as_slice() {
+        [first @ ("$KV" | "$O"), name, ..] => format!("{first}.{name}"),
+        _ => text.to_owned(),
+    };
+    let all = patterns.iter().map(literal).map(|subject| match subject.strip_prefix("$O.") {
+        // Chunks and descriptions of objects are one stream's.
+        Some(rest) => format!("$O.{}.M.{TOKEN}", rest.split('.').next().unwrap_or(rest)),
+        None => subject,
+    });
+    all.filter(|subject| streams.insert(stream(subject))).take(MAX_SUBJECTS).collect()
+}
+
+async fn pass(client: &Client, subject: &str) -> Passed {
+    let mut headers = HeaderMap::new();
+    headers.insert("Nats-Expected-Stream", NO_STREAM);
+    headers.insert("Nats-Expected-Last-Sequence", u64::MAX.to_string());
+    headers.insert("Solewriter-Handover", "not to be stored");
+    let asked = client.request_with_headers(subject.to_owned(), headers, "".into());
+    match timeout(ANSWER_WITHIN, asked).await {
+        Ok(Ok(answer)) => match serde_json::from_slice::<Ack>(&answer.payload) {
+            Ok(Ack { error: Some(Refused { err_code }) }) if ANSWERED.contains(&err_code) => {
+                Passed::Answered
+            }
+            _ => Passed::Unknown,
+        },
+        Ok(Err(error)) if error.kind() == RequestErrorKind::NoResponders => Passed::Nobody,
+        Ok(Err(_)) | Err(_) => Passed::Unknown,
+    }
+}
+
+/// The codes with which a stream says that it does not take the message for what it expects: not
+/// this stream (10060), another last sequence (10071).
+const ANSWERED: [u64; 2] = [10_060, 10_071];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_message_for_each_stream() {
+        let all = ["$KV.k.>", "$KV.k.a.*.x", "$KV.l.a", "$O.s.>", "$O.s.C.x", "events.x.>", "a.b"];
+        let all: Vec<Pattern> = all.iter().map(|text| Pattern::parse(text).unwrap()).collect();
+        let token = TOKEN;
+        assert_eq!(
+            literals(&all),
+            [
+                format!("$KV.k.{token}"),
+                "$KV.l.a".to_owned(),
+                format!("$O.s.M.{token}"),
+                format!("events.x.{token}"),
+                "a.b".to_owned(),
+            ]
+        );
+    }
+}

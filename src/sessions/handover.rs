@@ -1,0 +1,295 @@
+//! Brings what is in transit to its end: looks, has a message sent behind what closed connections
+//! had sent, and says when it is settled. [`solewriter_core::handover::transit`] decides.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+
+use super::sweep::{Carrier, Looked};
+use super::system_api::{System, SystemError};
+use crate::fleet::instance_of;
+use crate::policy_source::snapshot_store::{Snapshot, Unsettled};
+use crate::policy_source::stall_guard::STALL;
+use crate::sessions::barrier::Barrier;
+use solewriter_core::handover::transit::{Holds, Instances, Look, Step, Time, Times, Transit};
+
+/// For how much longer than its quorum lives a server may answer for a stream: it looks every ten
+/// seconds whether it has heard from the others within ten seconds (nats-server's
+/// `lostQuorumInterval`).
+const STALE: Duration = Duration::from_secs(20);
+/// How long what a closed connection sent may be on its way between two servers, at most: after two
+/// pings without an answer (`ping_interval`, two minutes each) they give a route up.
+const UNDER_WAY: Duration = Duration::from_secs(360);
+/// How long a server that closed a connection goes on with what it had read of it, at most: some
+/// milliseconds were seen (`docs/handover.md`).
+const SETTLE: Duration = Duration::from_millis(100);
+/// How long a login may take: longer than any server gives its clients.
+const LOGIN: Duration = Duration::from_secs(300);
+/// The shortest and the longest pause between two looks.
+const SOONEST: Duration = Duration::from_millis(10);
+const LATEST: Duration = Duration::from_secs(1);
+
+/// What is seen of logins and of instances before connections are looked at.
+pub struct Before {
+    began: Instant,
+    /// Of servers that answered, by their keys.
+    servers: BTreeSet<String>,
+    /// The instances that have a connection on which they answer; `None` for one that is not known.
+    answering: BTreeSet<Option<String>>,
+    /// When the oldest login began that is under way.
+    login_since: Option<Instant>,
+}
+
+/// Looks at what has to be seen before connections are: a login that is under way then is either
+/// seen to be, or is a connection when they are looked at.
+///
+/// # Errors
+/// [`SystemError`] when no server can be found.
+pub async fn look_before(system: &System, caller: &str) -> Result<Before, SystemError> {
+    let began = Instant::now();
+    let found = system.servers().await?;
+    let asked = found.servers.iter().map(|server| async move {
+        let names = system.names_of(&server.id, caller).await?;
+        let login = system.oldest_login(&server.id, LOGIN).await?;
+        // Its age is told by the server; the question is as old as the answer at most.
+        let since = login.and_then(|age| Instant::now().checked_sub(age));
+        Ok::<_, SystemError>((server.id.clone(), names, since))
+    });
+    let mut before =
+        Before { began, servers: BTreeSet::new(), answering: BTreeSet::new(), login_since: None };
+    for answer in join_all(asked).await {
+        match answer {
+            Ok((id, names, since)) => {
+                before.servers.insert(id);
+                before.answering.extend(names.iter().filter_map(|name| instance_of(name)));
+                before.login_since = earliest(before.login_since, since);
+            }
+            // It counts as missing.
+            Err(error) => tracing::debug!(event = "handover_look", %error),
+        }
+    }
+    Ok(before)
+}
+
+fn earliest(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}
+
+/// What is known of the other instances.
+pub struct Fellows<'a> {
+    /// Whether each one that is heard serves the same policy.
+    pub agreed: bool,
+    /// Those of which it is certain.
+    pub certain: &'a BTreeSet<String>,
+}
+
+/// What has to happen next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Everything has to be looked at again, not before that time.
+    Look(Instant),
+    /// It is settled.
+    Settled,
+}
+
+/// What people are told of something that is in transit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Waits {
+    /// For how long.
+    pub since: Duration,
+    /// What for, in words.
+    pub why: String,
+}
+
+/// The policy in force on its way to being settled.
+pub struct Handover {
+    /// Times are counted from here.
+    epoch: Instant,
+    revision: String,
+    forced: bool,
+    since: Instant,
+    transit: Transit<String>,
+    carriers: BTreeMap<Carrier, usize>,
+    missing: Vec<String>,
+    /// When each service's last connection was found that had something to give away.
+    had_until: BTreeMap<String, Instant>,
+}
+
+impl Handover {
+    /// Begins. `lease` is that of the policy's source, `lasts` the longest lifetime of permissions.
+    #[must_use]
+    pub fn new(
+        snapshot: &Snapshot,
+        unsettled: &Unsettled,
+        lease: Option<Duration>,
+        lasts: Duration,
+    ) -> Self {
+        let forced = snapshot.origin().is_some_and(|origin| origin.forced);
+        let times = Times {
+            // An instance notices after so much time that it was stopped.
+            lease: millis(lease.unwrap_or_default() + STALL),
+            stale: millis(STALE),
+            lasts: millis(lasts + UNDER_WAY),
+            settle: millis(SETTLE),
+        };
+        // Before anything that is looked at for it.
+        let epoch = unsettled.since;
+        Self {
+            epoch,
+            revision: snapshot.policy.revision().whole().to_owned(),
+            forced,
+            since: unsettled.since,
+            transit: Transit::new(times, forced, 0),
+            carriers: BTreeMap::new(),
+            missing: Vec::new(),
+            had_until: BTreeMap::new(),
+        }
+    }
+
+    /// Whether it is about that.
+    #[must_use]
+    pub fn is_of(&self, snapshot: &Snapshot, unsettled: &Unsettled) -> bool {
+        self.revision == snapshot.policy.revision().whole()
+            && self.since == unsettled.since
+            && self.forced == snapshot.origin().is_some_and(|origin| origin.forced)
+    }
+
+    fn at(&self, instant: Instant) -> Time {
+        millis(instant.saturating_duration_since(self.epoch))
+    }
+
+    /// Everything was looked at. Sends what has to be sent, and gives what is next.
+    pub async fn looked(
+        &mut self,
+        (before, looked): (&Before, &Looked),
+        fellows: &Fellows<'_>,
+        barrier: &mut Barrier<'_>,
+    ) -> Next {
+        let now = Instant::now();
+        let known = |id: &Option<String>| {
+            id.as_ref().is_some_and(|instance| fellows.certain.contains(instance))
+        };
+        let all_heard = before.answering.iter().all(known);
+        let unseen = looked.servers.difference(&before.servers).count();
+        let missing = looked.missing.len() + unseen;
+        let instances = match (fellows.agreed, all_heard && missing == 0 && looked.connected) {
+            (false, _) => Instances::Differ,
+            (true, true) => Instances::AllServe,
+            (true, false) => Instances::NotAllHeard { connected: looked.connected },
+        };
+        self.transit.looked(Look {
+            began: self.at(before.began),
+            ended: self.at(now),
+            instances,
+            servers: looked.servers.clone(),
+            missing,
+            carriers: looked.carriers.values().sum(),
+            login_since: before.login_since.map(|since| self.at(since)),
+        });
+        self.carriers.clone_from(&looked.carriers);
+        self.missing.clone_from(&looked.missing);
+        for (service, _) in looked.carriers.keys() {
+            self.had_until.insert(service.clone(), now);
+        }
+        self.go_on(barrier).await
+    }
+
+    async fn go_on(&mut self, barrier: &mut Barrier<'_>) -> Next {
+        loop {
+            match self.transit.next(self.at(Instant::now())) {
+                Step::Settled => return Next::Settled,
+                Step::Look => return Next::Look(Instant::now() + self.pause()),
+                Step::Wait(until) => {
+                    let until = self.epoch + Duration::from_millis(until);
+                    tokio::time::sleep_until(until.into()).await;
+                }
+                Step::Barrier(servers) => {
+                    let (count, sent) = (servers.len(), self.at(Instant::now()));
+                    let passed = barrier.send(&servers).await;
+                    passed.iter().for_each(|server| self.transit.passed(server, sent));
+                    if passed.len() < count {
+                        return Next::Look(Instant::now() + self.pause());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Often at first, and when something was just closed.
+    fn pause(&self) -> Duration {
+        match self.transit.holds() {
+            Holds::NotLooked | Holds::Connections(_) => SOONEST,
+            _ => (self.since.elapsed() / 10).clamp(SOONEST, LATEST),
+        }
+    }
+
+    /// For how long nobody could write what a service had, as far as it is known: since its last
+    /// connection was found, or since the policy came into force.
+    #[must_use]
+    pub fn vacant(&self, from: Option<&str>) -> Duration {
+        let had = from.and_then(|from| self.had_until.get(from));
+        had.unwrap_or(&self.since).elapsed()
+    }
+
+    /// For how long it took.
+    #[must_use]
+    pub fn took(&self) -> Duration {
+        self.since.elapsed()
+    }
+
+    /// Whether it did not wait for servers that do not answer.
+    #[must_use]
+    pub fn is_forced(&self) -> bool {
+        self.forced
+    }
+
+    /// What it waits for, in words.
+    #[must_use]
+    pub fn waits_for(&self) -> String {
+        let some = |count: usize, one: &str, more: &str| match count {
+            1 => format!("1 {one}"),
+            count => format!("{count} {more}"),
+        };
+        match self.transit.holds() {
+            Holds::NotLooked => "the first look at every server".to_owned(),
+            Holds::Instances => "an instance serves another policy".to_owned(),
+            Holds::Lease => "not every instance was heard; its lease has to pass".to_owned(),
+            Holds::Servers(count) => {
+                let names: Vec<&str> = self
+                    .missing
+                    .iter()
+                    .map(String::as_str)
+                    .filter(|name| !name.is_empty())
+                    .collect();
+                let servers = some(count, "server does", "servers do");
+                match names.is_empty() {
+                    true => format!("{servers} not answer"),
+                    false => format!("{servers} not answer: {}", names.join(", ")),
+                }
+            }
+            Holds::Connections(_) => {
+                let each = self.carriers.iter().take(NAMED).map(|((service, server), count)| {
+                    let remain = some(*count, "connection", "connections");
+                    format!("{remain} of {service} on server {server}")
+                });
+                format!("{} remain", each.collect::<Vec<_>>().join(", "))
+            }
+            Holds::Login => "a login from before is under way".to_owned(),
+            Holds::Barrier(count) => {
+                let servers = some(count, "server", "servers");
+                format!("what was sent before may not have arrived yet, through {servers}")
+            }
+        }
+    }
+}
+
+/// How many services and servers are named.
+const NAMED: usize = 4;
+
+fn millis(duration: Duration) -> Time {
+    Time::try_from(duration.as_millis()).unwrap_or(Time::MAX / 8)
+}
