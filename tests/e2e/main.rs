@@ -69,6 +69,7 @@ mod documentation;
 mod found;
 mod gateways;
 mod guard;
+mod handover_facts;
 mod identity;
 mod keyspaces;
 mod liars;

@@ -1,0 +1,726 @@
+//! What nats-server does when the right to write goes from one service to another: the last
+//! publishes of a connection that is kicked, and what orders them before the first of the next
+//! writer. Users are static here, with the permissions that a test is about; figures are printed.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+use solewriter::nats::raw_client::{RawLogin, TlsServer, Wire};
+use solewriter_core::keys::Seed;
+use solewriter_sandbox::{Server, free_ports};
+
+use super::deployment::{DEADLINE, NODES, binary, eventually};
+use super::stream_facts::{Home, Testbed, User, code, login, put};
+
+/// JetStream refuses a put with either of these, always: no stream has that name, or is so long.
+const NO_STREAM: &str = "Nats-Expected-Stream: -";
+const NO_SEQUENCE: &str = "Nats-Expected-Last-Sequence: 18446744073709551615";
+const BOTH: &str =
+    "Nats-Expected-Stream: -\r\nNats-Expected-Last-Sequence: 18446744073709551615";
+
+/// Who had the keyspace, who will have it, and who sends barriers.
+fn users() -> Vec<User> {
+    let all = ["$KV.x.>", "plain.>", "events.>", "$O.store.>"];
+    vec![User::new("a", &["$KV.x.a.>"]), User::new("b", &all), User::new("barrier", &all)]
+}
+
+/// Makes a bucket as `nats kv add` does, on all nodes.
+async fn bucket(testbed: &mut Testbed) {
+    let settings = json!({"max_msgs_per_subject": 1, "discard": "new", "allow_direct": true,
+        "allow_rollup_hdrs": true, "deny_delete": true});
+    testbed.stream("KV_x", "$KV.x.>", settings).await;
+}
+
+async fn last_seq(testbed: &mut Testbed, stream: &str) -> u64 {
+    let info = testbed.api(&format!("STREAM.INFO.{stream}"), Value::Null).await;
+    info["state"]["last_seq"].as_u64().unwrap()
+}
+
+async fn barriers_are_refused_by(testbed: &mut Testbed) -> Vec<String> {
+    bucket(testbed).await;
+    testbed.stream("EVENTS", "events.>", json!({})).await;
+    testbed.stream("OBJ_store", "$O.store.>", json!({"allow_rollup_hdrs": true})).await;
+    let server = testbed.peers.last().unwrap_or(&testbed.server);
+    let mut barrier = login(server, "barrier").await;
+    let mut codes = Vec::new();
+    for (stream, subject) in
+        [("KV_x", "$KV.x.a.k"), ("EVENTS", "events.a"), ("OBJ_store", "$O.store.M.x")]
+    {
+        for filled in [false, true] {
+            if filled {
+                testbed.store(subject, "x").await;
+            }
+            let before = last_seq(testbed, stream).await;
+            for headers in [NO_STREAM, NO_SEQUENCE, BOTH] {
+                let said = put(&mut barrier, subject, headers, "").await.unwrap();
+                codes.push(code(&said));
+                if stream == "KV_x" && filled {
+                    println!("  {headers:?}: {said}");
+                }
+            }
+            assert_eq!(last_seq(testbed, stream).await, before, "{subject}");
+        }
+        // What is refused leaves no gap.
+        testbed.store(subject, "x").await;
+        assert_eq!(last_seq(testbed, stream).await, 2, "{subject}");
+    }
+    codes
+}
+
+on_every_server!(a_barrier_is_refused_and_stores_nothing);
+async fn a_barrier_is_refused_and_stores_nothing(version: &'static str) {
+    println!("== barrier, alone, {version}");
+    let mut testbed = Testbed::start(version, Home::App, &users()).await;
+    let codes = barriers_are_refused_by(&mut testbed).await;
+    println!("barrier, alone, {version}: {codes:?}");
+    println!("== barrier, cluster, {version}");
+    let mut testbed = Testbed::start_cluster(version, Home::App, &users()).await;
+    let codes = barriers_are_refused_by(&mut testbed).await;
+    println!("barrier, cluster, {version}: {codes:?}");
+}
+
+/// A client that publishes as fast as the socket takes it, and waits for nothing.
+struct Flood {
+    cid: u64,
+    thread: JoinHandle<u64>,
+}
+
+impl Flood {
+    /// With a pause after each so many bytes, or without one.
+    fn start(server: &Server, pause: Option<Duration>) -> Self {
+        let address = server.client_url().split_once("://").unwrap().1;
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_nodelay(true).unwrap();
+        let mut reader = BufReader::new(stream.try_clone().unwrap());
+        let mut line = String::new();
+        reader.read_line(&mut line).unwrap();
+        let info: Value = serde_json::from_str(line.strip_prefix("INFO ").unwrap()).unwrap();
+        let options = json!({"user": "a", "pass": "a", "verbose": false, "pedantic": false,
+            "lang": "raw", "version": "1", "protocol": 1, "headers": true});
+        stream.write_all(format!("CONNECT {options}\r\nPING\r\n").as_bytes()).unwrap();
+        while line.trim_end() != "PONG" {
+            line.clear();
+            assert_ne!(reader.read_line(&mut line).unwrap(), 0, "closed");
+        }
+        let put = "PUB $KV.x.a.k 8\r\n12345678\r\n";
+        let many = put.repeat(if pause.is_some() { 10 } else { 1000 });
+        let thread = std::thread::spawn(move || {
+            let mut sent = 0;
+            while stream.write_all(many.as_bytes()).is_ok() {
+                sent += many.len() / put.len();
+                if let Some(pause) = pause {
+                    std::thread::sleep(pause);
+                }
+            }
+            sent as u64
+        });
+        Self { cid: info["client_id"].as_u64().unwrap(), thread }
+    }
+}
+
+fn nanos() -> i128 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos().try_into().unwrap()
+}
+
+/// RFC 3339 as nats-server writes it, in UTC, as nanoseconds since midnight.
+fn nanos_of_day(time: &str) -> i128 {
+    let (_, clock) = time.trim_end_matches('Z').split_once('T').unwrap();
+    let (whole, fraction) = clock.split_once('.').unwrap_or((clock, "0"));
+    let seconds = whole.split(':').fold(0, |sum, part| sum * 60 + part.parse::<i128>().unwrap());
+    let fraction: i128 = format!("{fraction:0<9}").parse().unwrap();
+    seconds * 1_000_000_000 + fraction
+}
+
+const DAY: i128 = 24 * 3600 * 1_000_000_000;
+
+/// How a handover is done.
+#[derive(Clone, Copy, Debug)]
+struct Course {
+    settle: Duration,
+    /// The headers of each barrier, one after the other.
+    barriers: &'static [&'static str],
+    /// Whether the stream's leader is changed beside the kick.
+    stepdown: bool,
+    pause: Option<Duration>,
+}
+
+const PLAIN: Course =
+    Course { settle: Duration::ZERO, barriers: &[], stepdown: false, pause: None };
+
+/// What was seen of one.
+#[derive(Debug, Default)]
+struct Seen {
+    /// From the kick's answer to the last message of the old writer: by the time that the stream's
+    /// leader gave it.
+    stamped: f64,
+    /// The same: when the stream was seen to have it.
+    shown: f64,
+    /// How many it stored after the kick's answer was there.
+    after: u64,
+    /// How many came after the first of the new writer.
+    late: u64,
+    /// From the first barrier to the last refusal.
+    barrier: f64,
+    /// Barriers that had no refusal for an answer.
+    retries: Vec<String>,
+    sent: u64,
+    stored: u64,
+}
+
+/// Everybody's connections to one testbed.
+struct Bed {
+    testbed: Testbed,
+    system: Wire,
+    old: usize,
+    leader: usize,
+}
+
+fn node(testbed: &Testbed, number: usize) -> &Server {
+    if number == 0 { &testbed.server } else { &testbed.peers[number - 1] }
+}
+
+/// Which node leads the stream; 0 for one that is alone.
+async fn leader(testbed: &mut Testbed) -> usize {
+    if testbed.peers.is_empty() {
+        return 0;
+    }
+    for _ in 0..600 {
+        let info = testbed.api("STREAM.INFO.KV_x", Value::Null).await;
+        if let Some(name) = info["cluster"]["leader"].as_str()
+            && let Some(number) = name.strip_prefix("node-")
+        {
+            return number.parse::<usize>().unwrap() - 1;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("no leader");
+}
+
+impl Bed {
+    /// With the old writer on the leader's server, or on another.
+    async fn new(mut testbed: Testbed, apart: bool) -> Self {
+        bucket(&mut testbed).await;
+        let leader = leader(&mut testbed).await;
+        let nodes = testbed.peers.len() + 1;
+        let old = if apart { (leader + 1) % nodes } else { leader };
+        let third = if nodes == 1 { 0 } else { (leader + 2) % nodes };
+        let system = login(node(&testbed, third), "system").await;
+        Self { testbed, system, old, leader }
+    }
+
+    async fn stepdown(&mut self) -> usize {
+        let was = self.leader;
+        let _ = self.testbed.try_api("STREAM.LEADER.STEPDOWN.KV_x").await;
+        was
+    }
+
+    async fn run(&mut self, course: Course) -> Seen {
+        let mut seen = Seen::default();
+        let first = last_seq(&mut self.testbed, "KV_x").await;
+        let server = node(&self.testbed, self.old);
+        let id = {
+            let mut barrier = login(server, "barrier").await;
+            barrier.fence().await.unwrap().unwrap();
+            barrier.info()["server_id"].as_str().unwrap().to_owned()
+        };
+        let mut barrier = login(server, "barrier").await;
+        let mut new = login(node(&self.testbed, self.leader), "b").await;
+        // What subscribes to inboxes is done before.
+        for wire in [&mut barrier, &mut new] {
+            let said = put(wire, "$KV.x.b.k", NO_STREAM, "").await.unwrap();
+            assert_eq!(code(&said), "10060", "{said}");
+        }
+        let flood = Flood::start(server, course.pause);
+        let jitter = rand::random::<u64>() % 40;
+        tokio::time::sleep(Duration::from_millis(40 + jitter)).await;
+        if course.stepdown {
+            self.stepdown().await;
+            tokio::time::sleep(Duration::from_millis(rand::random::<u64>() % 5)).await;
+        }
+        let subject = format!("$SYS.REQ.SERVER.{id}.KICK");
+        let body = json!({"cid": flood.cid}).to_string();
+        let said = self.system.request(&subject, "", body.as_bytes()).await.unwrap().json();
+        let (kicked, wall) = (Instant::now(), nanos());
+        assert!(said.get("error").is_none(), "{said}");
+        if course.barriers.is_empty() {
+            seen.after = last_seq(&mut self.testbed, "KV_x").await;
+        }
+        let mut first_of_new = 0;
+        if !course.settle.is_zero() {
+            tokio::time::sleep(course.settle).await;
+        }
+        if !course.barriers.is_empty() {
+            let began = Instant::now();
+            for headers in course.barriers {
+                loop {
+                    let asked = put(&mut barrier, "$KV.x.a.barrier", headers, "");
+                    match tokio::time::timeout(Duration::from_secs(3), asked).await {
+                        Ok(Ok(said)) if ["10060", "10071"].contains(&code(&said).as_str()) => break,
+                        Ok(other) => seen.retries.push(format!("{other:?}")),
+                        Err(_) => seen.retries.push("timeout".to_owned()),
+                    }
+                    assert!(began.elapsed() < DEADLINE, "{:?}", seen.retries);
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            }
+            seen.barrier = began.elapsed().as_secs_f64() * 1e3;
+            first_of_new = loop {
+                let asked = put(&mut new, "$KV.x.b.k", "", "first");
+                match tokio::time::timeout(Duration::from_secs(3), asked).await {
+                    Ok(Ok(said)) if said["seq"].is_u64() => break said["seq"].as_u64().unwrap(),
+                    other => seen.retries.push(format!("first: {other:?}")),
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            };
+        }
+        let (mut last, mut changed) = (0, kicked);
+        while changed.elapsed() < Duration::from_millis(400) {
+            let now = last_seq(&mut self.testbed, "KV_x").await;
+            if now != last {
+                (last, changed) = (now, Instant::now());
+            }
+            tokio::time::sleep(Duration::from_micros(500)).await;
+        }
+        seen.shown = changed.duration_since(kicked).as_secs_f64() * 1e3;
+        let question = json!({"last_by_subj": "$KV.x.a.k"});
+        let of_old = self.testbed.api("STREAM.MSG.GET.KV_x", question).await;
+        let of_old = &of_old["message"];
+        let stamp = nanos_of_day(of_old["time"].as_str().unwrap());
+        seen.stamped = ((stamp - wall % DAY) as f64) / 1e6;
+        if course.barriers.is_empty() {
+            seen.after = last - seen.after;
+        } else if of_old["seq"].as_u64().unwrap() > first_of_new {
+            seen.late = last - first_of_new;
+        }
+        seen.sent = flood.thread.join().unwrap();
+        seen.stored = last - first;
+        if course.stepdown {
+            self.leader = leader(&mut self.testbed).await;
+        }
+        seen
+    }
+
+    async fn runs(&mut self, what: &str, course: Course, count: usize, limit: Duration) -> Vec<Seen> {
+        let began = Instant::now();
+        let mut all = Vec::new();
+        while all.len() < count && began.elapsed() < limit {
+            all.push(self.run(course).await);
+        }
+        let late: Vec<u64> = all.iter().map(|s| s.late).filter(|l| *l > 0).collect();
+        let retries: Vec<&String> = all.iter().flat_map(|s| &s.retries).collect();
+        println!(
+            "{what}: n={} stamped {} shown {} after {:.0?} barrier {} late in {} {late:?} \
+             sent {} stored {} retries {} {:?}",
+            all.len(),
+            spread(all.iter().map(|s| s.stamped)),
+            spread(all.iter().map(|s| s.shown)),
+            spread(all.iter().map(|s| s.after as f64)),
+            spread(all.iter().map(|s| s.barrier)),
+            late.len(),
+            spread(all.iter().map(|s| s.sent as f64)),
+            spread(all.iter().map(|s| s.stored as f64)),
+            retries.len(),
+            retries.iter().take(3).collect::<Vec<_>>(),
+        );
+        all
+    }
+}
+
+/// The median and the extremes.
+fn spread(figures: impl Iterator<Item = f64>) -> String {
+    let mut figures: Vec<f64> = figures.collect();
+    figures.sort_by(f64::total_cmp);
+    let at = |n: usize| figures.get(n).copied().unwrap_or(f64::NAN);
+    format!("[{:.1} {:.1} {:.1}]", at(0), at(figures.len() / 2), at(figures.len() - 1))
+}
+
+async fn bed(version: &'static str, place: &str) -> Bed {
+    let testbed = if place == "alone" {
+        Testbed::start(version, Home::App, &users()).await
+    } else {
+        Testbed::start_cluster(version, Home::App, &users()).await
+    };
+    Bed::new(testbed, place == "apart").await
+}
+
+mod the_tail_of_a_kicked_writer {
+    on_server!(the_tail_of_a_kicked_writer, much_room, v2_10_25, "2.10.25");
+    on_server!(the_tail_of_a_kicked_writer, much_room, v2_15_1, "2.15.1");
+}
+async fn the_tail_of_a_kicked_writer(version: &'static str) {
+    for place in ["alone", "together", "apart"] {
+        let mut bed = bed(version, place).await;
+        let limit = Duration::from_secs(30);
+        bed.runs(&format!("TAIL {version} {place}"), PLAIN, 20, limit).await;
+        let paced = Course { pause: Some(Duration::from_millis(1)), ..PLAIN };
+        bed.runs(&format!("TAIL {version} {place} paced"), paced, 20, limit).await;
+    }
+}
+
+mod a_barrier_orders_the_old_writer_before_the_new {
+    on_server!(a_barrier_orders_the_old_writer_before_the_new, much_room, v2_10_25, "2.10.25");
+    on_server!(a_barrier_orders_the_old_writer_before_the_new, much_room, v2_15_1, "2.15.1");
+}
+async fn a_barrier_orders_the_old_writer_before_the_new(version: &'static str) {
+    for place in ["alone", "together", "apart"] {
+        let mut bed = bed(version, place).await;
+        let limit = Duration::from_secs(14);
+        for settle in [0, 5, 20, 50] {
+            let settle = Duration::from_millis(settle);
+            let course = Course { settle, barriers: &[BOTH], ..PLAIN };
+            let what = format!("ORDER {version} {place} settle {settle:?}");
+            bed.runs(&what, course, 20, limit).await;
+        }
+        let course = Course { barriers: &[BOTH, BOTH], ..PLAIN };
+        bed.runs(&format!("ORDER {version} {place} twice"), course, 20, limit).await;
+        let course = Course { barriers: &[NO_SEQUENCE], ..PLAIN };
+        bed.runs(&format!("ORDER {version} {place} sequence only"), course, 20, limit).await;
+    }
+}
+
+mod a_barrier_holds_through_a_change_of_leader {
+    on_server!(a_barrier_holds_through_a_change_of_leader, much_room, v2_10_25, "2.10.25");
+    on_server!(a_barrier_holds_through_a_change_of_leader, much_room, v2_15_1, "2.15.1");
+}
+async fn a_barrier_holds_through_a_change_of_leader(version: &'static str) {
+    for place in ["together", "apart"] {
+        let mut bed = bed(version, place).await;
+        let settle = Duration::from_millis(50);
+        let course = Course { settle, barriers: &[BOTH], stepdown: true, ..PLAIN };
+        let limit = Duration::from_secs(60);
+        bed.runs(&format!("LEADER {version} {place}"), course, 12, limit).await;
+    }
+}
+
+/// A server that asks a callout which never answers, and the callout's user.
+async fn unanswered(version: &'static str) -> (Server, Wire, Wire, String, tempfile::TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let (callout, issuer) = (nkeys::KeyPair::new_user(), nkeys::KeyPair::new_account());
+    let config = json!({
+        "listen": "127.0.0.1:-1", "server_name": "test", "system_account": "SYS",
+        "accounts": {
+            "AUTH": {"users": [{"nkey": callout.public_key()}]},
+            "APP": {},
+            "SYS": {"users": [{"user": "system", "password": "system"}]},
+        },
+        "authorization": {"timeout": 20, "auth_callout": {"issuer": issuer.public_key(),
+            "account": "AUTH", "auth_users": [callout.public_key(), "system"]}},
+    });
+    let file = dir.path().join("nats-server.conf");
+    std::fs::write(&file, config.to_string()).unwrap();
+    let binary = binary(version).await;
+    let server = Server::start(&binary, &file, &dir.path().join("run")).await.unwrap();
+    let address = TlsServer::plain(server.client_url().parse().unwrap());
+    let mut responder = Wire::dial(&address).await.unwrap();
+    let seed = Arc::new(Seed::parse(&callout.seed().unwrap()).unwrap());
+    let mut options = responder.offer(&RawLogin::Nkey(seed)).unwrap();
+    options["name"] = json!("instance-1");
+    responder.enter(&options).await.unwrap();
+    responder.subscribe("$SYS.REQ.USER.AUTH", "").await.unwrap().unwrap();
+    let system = login(&server, "system").await;
+    (server, system, responder, callout.public_key(), dir)
+}
+
+/// What a server says of its connections.
+async fn connz(system: &mut Wire, id: &str, question: Value) -> Value {
+    let subject = format!("$SYS.REQ.SERVER.{id}.CONNZ");
+    let said = system.request(&subject, "", question.to_string().as_bytes()).await.unwrap();
+    said.json()["data"].clone()
+}
+
+mod a_connection_without_an_answer_is_listed {
+    on_server!(a_connection_without_an_answer_is_listed, some_room, v2_10_25, "2.10.25");
+    on_server!(a_connection_without_an_answer_is_listed, some_room, v2_12_8, "2.12.8");
+    on_server!(a_connection_without_an_answer_is_listed, some_room, v2_15_1, "2.15.1");
+}
+async fn a_connection_without_an_answer_is_listed(version: &'static str) {
+    println!("== CONNZ {version}");
+    let (server, mut system, mut responder, key, _dir) = unanswered(version).await;
+    let address = TlsServer::plain(server.client_url().parse().unwrap());
+    let mute = Wire::dial(&address).await.unwrap();
+    let mut waiting = Wire::dial(&address).await.unwrap();
+    let options = json!({"user": "u", "pass": "p", "name": "waiting-1", "lang": "raw",
+        "version": "1", "verbose": false, "pedantic": false, "protocol": 1});
+    waiting.send(format!("CONNECT {options}\r\nPING\r\n").as_bytes()).await;
+    assert!(responder.next(DEADLINE).await.is_some(), "the request");
+    let id = mute.info()["server_id"].as_str().unwrap().to_owned();
+    let cid = |wire: &Wire| wire.info()["client_id"].as_u64().unwrap();
+    println!("mute {}, waiting {}, responder {}", cid(&mute), cid(&waiting), cid(&responder));
+    for question in [
+        json!({"auth": true}),
+        json!({"auth": true, "sort": "cid"}),
+        json!({"auth": true, "cid": cid(&waiting)}),
+        json!({"auth": true, "cid": cid(&mute)}),
+        json!({"auth": true, "sort": "cid", "offset": 1, "limit": 1}),
+        json!({"auth": true, "sort": "cid", "offset": 2, "limit": 2}),
+        json!({"auth": true, "user": key}),
+        json!({"auth": true, "acc": "$G"}),
+        json!({"auth": true, "acc": "APP"}),
+        json!({"auth": true, "state": 1, "user": key}),
+    ] {
+        let said = connz(&mut system, &id, question.clone()).await;
+        println!("{question} -> total {} offset {} limit {} num {}", said["total"],
+            said["offset"], said["limit"], said["num_connections"]);
+        for connection in said["connections"].as_array().into_iter().flatten() {
+            println!("    {connection}");
+        }
+    }
+    for (what, wire) in [("waiting", &waiting), ("mute", &mute)] {
+        let subject = format!("$SYS.REQ.SERVER.{id}.KICK");
+        let body = json!({"cid": cid(wire)}).to_string();
+        let said = system.request(&subject, "", body.as_bytes()).await.unwrap().json();
+        println!("KICK {what}: {said}");
+    }
+    let closed = waiting.closed(Duration::from_secs(3)).await;
+    println!("waiting closed: {closed:?}");
+    let said = connz(&mut system, &id, json!({"auth": true})).await;
+    println!("after the kicks: {} connections", said["num_connections"]);
+}
+
+/// All answers to the ping of servers that come in time.
+async fn ping(system: &mut Wire, within: Duration, count: usize) -> Vec<Value> {
+    let inbox = format!("_INBOX.system.{:016x}", rand::random::<u64>());
+    let _ = system.subscribe(&inbox, "").await.unwrap();
+    let sid = system.last_sid();
+    system.publish("$SYS.REQ.SERVER.PING", &inbox, "", b"").await.unwrap().unwrap();
+    let until = tokio::time::Instant::now() + within;
+    let mut all: Vec<Value> = Vec::new();
+    while all.len() < count
+        && let left = until.saturating_duration_since(tokio::time::Instant::now())
+        && !left.is_zero()
+        && let Some(message) = system.next(left).await
+    {
+        if message.subject == inbox {
+            all.push(message.json());
+        }
+    }
+    system.send(format!("UNSUB {sid}\r\n").as_bytes()).await;
+    all.sort_by_key(|a| a["server"]["name"].as_str().unwrap_or_default().to_owned());
+    all
+}
+
+/// What of an answer tells who is there.
+fn digest(answer: &Value) -> String {
+    let stats = &answer["statsz"];
+    let mut routes: Vec<String> = stats["routes"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|r| r["name"].as_str().unwrap_or("?").to_owned())
+        .collect();
+    routes.sort();
+    let meta = &stats["jetstream"]["meta"];
+    let replicas: Vec<String> = meta["replicas"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|r| {
+            format!("{} current={} offline={} active={}ms", r["name"], r["current"], r["offline"],
+                r["active"].as_f64().unwrap_or(-1e6) / 1e6)
+        })
+        .collect();
+    format!("{} active_servers={} routes={routes:?} leader={} cluster_size={} pending={} replicas={replicas:?}",
+        answer["server"]["name"], stats["active_servers"], meta["leader"], meta["cluster_size"],
+        meta["pending"])
+}
+
+/// Watches what the others say, and prints each change.
+async fn watch(system: &mut Wire, since: Instant, long: Duration) {
+    let mut last = Vec::new();
+    while since.elapsed() < long {
+        let asked = since.elapsed();
+        let answers = ping(system, Duration::from_millis(150), 2).await;
+        let shape: Vec<String> = answers
+            .iter()
+            .map(|a| digest(a).split(" active=").map(|p| p.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.' || c == '-')).collect())
+            .collect();
+        if shape != last {
+            println!("  at {asked:.0?}:");
+            for answer in &answers {
+                println!("    {}", digest(answer));
+            }
+            last = shape;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+mod servers_say_who_is_there {
+    on_server!(servers_say_who_is_there, some_room, v2_10_25, "2.10.25");
+    on_server!(servers_say_who_is_there, some_room, v2_15_1, "2.15.1");
+}
+async fn servers_say_who_is_there(version: &'static str) {
+    println!("== PING {version}");
+    let mut testbed = Testbed::start_cluster(version, Home::App, &users()).await;
+    let mut system = login(&testbed.server, "system").await;
+    let answers = ping(&mut system, Duration::from_secs(2), NODES).await;
+    for answer in &answers {
+        println!("{answer}");
+    }
+    for answer in &answers {
+        println!("  {}", digest(answer));
+    }
+    // Paused: one that does not lead the meta group, then the one that does, unless it is ours.
+    let lead = answers[0]["statsz"]["jetstream"]["meta"]["leader"].as_str().unwrap().to_owned();
+    let order: Vec<usize> = if lead == "node-3" { vec![0, 1] } else { vec![1, 0] };
+    let paused = &testbed.peers[order[0]];
+    println!("-- SIGSTOP of {} (leader {lead})", order[0] + 2);
+    paused.pause().unwrap();
+    watch(&mut system, Instant::now(), Duration::from_secs(12)).await;
+    paused.resume().unwrap();
+    println!("-- SIGCONT");
+    watch(&mut system, Instant::now(), Duration::from_secs(3)).await;
+    eventually("all three", async || {
+        (ping(&mut system, Duration::from_secs(1), NODES).await.len() == NODES).then_some(())
+    })
+    .await;
+    println!("-- SIGKILL of {}", order[0] + 2);
+    testbed.peers[order[0]].kill().await.unwrap();
+    watch(&mut system, Instant::now(), Duration::from_secs(12)).await;
+}
+
+/// A proxy in front of a route's listener that can hold back what goes through it.
+fn proxy(to: u16, held: tokio::sync::watch::Receiver<bool>) -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+    tokio::spawn(async move {
+        while let Ok((near, _)) = listener.accept().await {
+            let Ok(far) = tokio::net::TcpStream::connect(("127.0.0.1", to)).await else { continue };
+            let _ = (near.set_nodelay(true), far.set_nodelay(true));
+            let (near_reads, near_writes) = near.into_split();
+            let (far_reads, far_writes) = far.into_split();
+            tokio::spawn(carry(near_reads, far_writes, held.clone()));
+            tokio::spawn(carry(far_reads, near_writes, held.clone()));
+        }
+    });
+    port
+}
+
+async fn carry(
+    mut from: tokio::net::tcp::OwnedReadHalf,
+    mut to: tokio::net::tcp::OwnedWriteHalf,
+    mut held: tokio::sync::watch::Receiver<bool>,
+) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut bytes = vec![0; 16 * 1024];
+    while let Ok(length @ 1..) = from.read(&mut bytes).await {
+        if held.wait_for(|held| !*held).await.is_err() {
+            return;
+        }
+        if to.write_all(&bytes[..length]).await.is_err() {
+            return;
+        }
+    }
+}
+
+mod a_route_that_is_held_back_keeps_its_order {
+    on_server!(a_route_that_is_held_back_keeps_its_order, much_room, v2_10_25, "2.10.25");
+    on_server!(a_route_that_is_held_back_keeps_its_order, much_room, v2_15_1, "2.15.1");
+}
+async fn a_route_that_is_held_back_keeps_its_order(version: &'static str) {
+    let ports = free_ports(NODES).unwrap();
+    // One switch for each pair of nodes.
+    let switches: Vec<_> = (0..NODES).map(|_| tokio::sync::watch::channel(false)).collect();
+    // Of three, a pair is told by who is not in it.
+    let pair = |one: usize, other: usize| 3 - one - other;
+    let settings: Vec<Value> = (0..NODES)
+        .map(|own| {
+            let routes: Vec<String> = (0..NODES)
+                .filter(|other| *other != own)
+                .map(|other| {
+                    let held = switches[pair(own, other)].1.clone();
+                    format!("nats://127.0.0.1:{}", proxy(ports[other], held))
+                })
+                .collect();
+            // Servers tell each other their addresses; nobody gets anywhere with this one.
+            json!({"server_name": format!("node-{}", own + 1), "cluster": {"name": "test",
+                "listen": format!("127.0.0.1:{}", ports[own]), "routes": routes,
+                "advertise": "127.0.0.1:1", "connect_retries": 0}})
+        })
+        .collect();
+    let mut testbed = Testbed::start_nodes(version, Home::App, &users(), &settings).await;
+    assert!(testbed.elects().await);
+    let mut bed = Bed::new(testbed, true).await;
+    for pause in [Some(Duration::from_millis(1)), None] {
+        for number in 0..3 {
+            let first = last_seq(&mut bed.testbed, "KV_x").await;
+            let server = node(&bed.testbed, bed.old);
+            let mut barrier = login(server, "barrier").await;
+            let id = barrier.info()["server_id"].as_str().unwrap().to_owned();
+            let mut new = login(node(&bed.testbed, bed.leader), "b").await;
+            for wire in [&mut barrier, &mut new] {
+                put(wire, "$KV.x.b.k", NO_STREAM, "").await.unwrap();
+            }
+            // The admin is on node 1, perhaps the one that is cut off; this one is not.
+            let mut watcher = login(node(&bed.testbed, bed.leader), "admin").await;
+            let flood = Flood::start(server, pause);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let switch = &switches[pair(bed.old, bed.leader)].0;
+            switch.send(true).unwrap();
+            let held = Instant::now();
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            let subject = format!("$SYS.REQ.SERVER.{id}.KICK");
+            let body = json!({"cid": flood.cid}).to_string();
+            let asked = Instant::now();
+            let said = bed.system.request(&subject, "", body.as_bytes()).await.unwrap().json();
+            assert!(said.get("error").is_none(), "{said}");
+            let kick = asked.elapsed();
+            let info = watcher.api("STREAM.INFO.KV_x", &Value::Null).await.unwrap();
+            let at_kick = info["state"]["last_seq"].as_u64().unwrap();
+            // What another server's writer puts meanwhile is stored before all that is held back.
+            let early = put(&mut new, "$KV.x.b.k", "", "early").await.unwrap();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let sent = Instant::now();
+            let asked = tokio::spawn(async move {
+                let said = put(&mut barrier, "$KV.x.a.barrier", BOTH, "").await;
+                (said, Instant::now())
+            });
+            let left = Duration::from_secs(2).saturating_sub(held.elapsed());
+            tokio::time::sleep(left).await;
+            let before_release = asked.is_finished();
+            let info = watcher.api("STREAM.INFO.KV_x", &Value::Null).await.unwrap();
+            let at_release = info["state"]["last_seq"].as_u64().unwrap();
+            switch.send(false).unwrap();
+            let released = Instant::now();
+            let (said, answered) = asked.await.unwrap();
+            let after = answered.saturating_duration_since(released);
+            let new_seq = put(&mut new, "$KV.x.b.k", "", "first").await;
+            let mut last = (0, Instant::now());
+            while last.1.elapsed() < Duration::from_millis(600) {
+                let info = watcher.api("STREAM.INFO.KV_x", &Value::Null).await.unwrap();
+                let now = info["state"]["last_seq"].as_u64().unwrap();
+                if now != last.0 {
+                    last = (now, Instant::now());
+                }
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            let question = json!({"last_by_subj": "$KV.x.a.k"});
+            let of_old = watcher.api("STREAM.MSG.GET.KV_x", &question).await.unwrap();
+            println!(
+                "CUT {version} pause {pause:?} {number}: first {first} kick took {kick:.1?} \
+                 at kick {at_kick} early {} at release {at_release} barrier {:?} answered before \
+                 release {before_release}, {:.0?} after being sent, {after:.1?} after release; \
+                 new {:?} last of old {} end {} shown {:.0?} after release; sent {}",
+                early["seq"],
+                said.map(|s| code(&s)),
+                answered.duration_since(sent),
+                new_seq.map(|s| s["seq"].clone()),
+                of_old["message"]["seq"],
+                last.0,
+                last.1.saturating_duration_since(released),
+                flood.thread.join().unwrap(),
+            );
+            bed.leader = leader(&mut bed.testbed).await;
+            if bed.leader == bed.old {
+                println!("the leader changed to the old writer's server");
+                return;
+            }
+        }
+    }
+}
