@@ -146,10 +146,17 @@ struct Course {
     /// Whether the stream's leader is changed beside the kick.
     stepdown: bool,
     pause: Option<Duration>,
+    /// How long the old writer floods, at least.
+    flood: Duration,
 }
 
-const PLAIN: Course =
-    Course { settle: Duration::ZERO, barriers: &[], stepdown: false, pause: None };
+const PLAIN: Course = Course {
+    settle: Duration::ZERO,
+    barriers: &[],
+    stepdown: false,
+    pause: None,
+    flood: Duration::from_millis(40),
+};
 
 /// What was seen of one.
 #[derive(Debug, Default)]
@@ -236,7 +243,7 @@ impl Bed {
         }
         let flood = Flood::start(server, course.pause);
         let jitter = rand::random::<u64>() % 40;
-        tokio::time::sleep(Duration::from_millis(40 + jitter)).await;
+        tokio::time::sleep(course.flood + Duration::from_millis(jitter)).await;
         if course.stepdown {
             self.stepdown().await;
             tokio::time::sleep(Duration::from_millis(rand::random::<u64>() % 5)).await;
@@ -291,16 +298,23 @@ impl Bed {
         let of_old = &of_old["message"];
         let stamp = nanos_of_day(of_old["time"].as_str().unwrap());
         seen.stamped = ((stamp - wall % DAY) as f64) / 1e6;
+        let of_old = of_old["seq"].as_u64().unwrap();
+        let now = leader(&mut self.testbed).await;
+        if now != self.leader || last < first || last < of_old.max(first_of_new) {
+            println!(
+                "  leader {} -> {now}, old writer on {}; first {first}, first of new \
+                 {first_of_new}, last of old {of_old}, end {last}",
+                self.leader, self.old
+            );
+        }
         if course.barriers.is_empty() {
-            seen.after = last - seen.after;
-        } else if of_old["seq"].as_u64().unwrap() > first_of_new {
-            seen.late = last - first_of_new;
+            seen.after = last.saturating_sub(seen.after);
+        } else if of_old > first_of_new {
+            seen.late = of_old - first_of_new;
         }
         seen.sent = flood.thread.join().unwrap();
-        seen.stored = last - first;
-        if course.stepdown {
-            self.leader = leader(&mut self.testbed).await;
-        }
+        seen.stored = last.saturating_sub(first);
+        self.leader = now;
         seen
     }
 
@@ -379,6 +393,52 @@ async fn a_barrier_orders_the_old_writer_before_the_new(version: &'static str) {
         bed.runs(&format!("ORDER {version} {place} twice"), course, 20, limit).await;
         let course = Course { barriers: &[NO_SEQUENCE], ..PLAIN };
         bed.runs(&format!("ORDER {version} {place} sequence only"), course, 20, limit).await;
+        let settle = Duration::from_millis(50);
+        let flood = Duration::from_millis(1500);
+        let course = Course { settle, barriers: &[BOTH], flood, ..PLAIN };
+        bed.runs(&format!("ORDER {version} {place} long flood"), course, 8, limit).await;
+    }
+}
+
+/// Keeps the processors busy until it is dropped.
+struct Load(Arc<std::sync::atomic::AtomicBool>);
+
+impl Load {
+    fn start() -> Self {
+        let ended = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        for _ in 0..8 {
+            let ended = ended.clone();
+            std::thread::spawn(move || {
+                while !ended.load(std::sync::atomic::Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        Self(ended)
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+mod a_barrier_on_a_busy_machine {
+    on_server!(a_barrier_on_a_busy_machine, much_room, v2_10_25, "2.10.25");
+    on_server!(a_barrier_on_a_busy_machine, much_room, v2_15_1, "2.15.1");
+}
+async fn a_barrier_on_a_busy_machine(version: &'static str) {
+    for place in ["alone", "apart"] {
+        let mut bed = bed(version, place).await;
+        let limit = Duration::from_secs(12);
+        let _load = Load::start();
+        for settle in [20, 50, 100] {
+            let settle = Duration::from_millis(settle);
+            let course = Course { settle, barriers: &[BOTH], ..PLAIN };
+            let what = format!("BUSY {version} {place} settle {settle:?}");
+            bed.runs(&what, course, 15, limit).await;
+        }
     }
 }
 
@@ -447,6 +507,17 @@ async fn a_connection_without_an_answer_is_listed(version: &'static str) {
         "version": "1", "verbose": false, "pedantic": false, "protocol": 1});
     waiting.send(format!("CONNECT {options}\r\nPING\r\n").as_bytes()).await;
     assert!(responder.next(DEADLINE).await.is_some(), "the request");
+    // An NKEY of its own, as services have.
+    let mut keyed = Wire::dial(&address).await.unwrap();
+    let seed = nkeys::KeyPair::new_user();
+    let seed = Arc::new(Seed::parse(&seed.seed().unwrap()).unwrap());
+    let mut options = keyed.offer(&RawLogin::Nkey(seed)).unwrap();
+    options.as_object_mut().unwrap().extend(
+        json!({"name": "keyed-1", "verbose": false, "pedantic": false}).as_object().unwrap().clone(),
+    );
+    keyed.send(format!("CONNECT {options}\r\nPING\r\n").as_bytes()).await;
+    let asked = responder.next(Duration::from_secs(1)).await;
+    println!("asked about the one with an NKEY: {}", asked.is_some());
     let id = mute.info()["server_id"].as_str().unwrap().to_owned();
     let cid = |wire: &Wire| wire.info()["client_id"].as_u64().unwrap();
     println!("mute {}, waiting {}, responder {}", cid(&mute), cid(&waiting), cid(&responder));
@@ -506,13 +577,17 @@ async fn ping(system: &mut Wire, within: Duration, count: usize) -> Vec<Value> {
 /// What of an answer tells who is there.
 fn digest(answer: &Value) -> String {
     let stats = &answer["statsz"];
-    let mut routes: Vec<String> = stats["routes"]
+    let routes: Vec<String> = stats["routes"]
         .as_array()
         .into_iter()
         .flatten()
         .map(|r| r["name"].as_str().unwrap_or("?").to_owned())
         .collect();
-    routes.sort();
+    let mut counts = std::collections::BTreeMap::new();
+    for route in routes {
+        *counts.entry(route).or_insert(0) += 1;
+    }
+    let routes = counts;
     let meta = &stats["jetstream"]["meta"];
     let replicas: Vec<String> = meta["replicas"]
         .as_array()
@@ -530,20 +605,18 @@ fn digest(answer: &Value) -> String {
 
 /// Watches what the others say, and prints each change.
 async fn watch(system: &mut Wire, since: Instant, long: Duration) {
-    let mut last = Vec::new();
+    let mut last = std::collections::BTreeMap::new();
     while since.elapsed() < long {
         let asked = since.elapsed();
-        let answers = ping(system, Duration::from_millis(150), 2).await;
-        let shape: Vec<String> = answers
-            .iter()
-            .map(|a| digest(a).split(" active=").map(|p| p.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.' || c == '-')).collect())
-            .collect();
-        if shape != last {
-            println!("  at {asked:.0?}:");
-            for answer in &answers {
-                println!("    {}", digest(answer));
+        for answer in ping(system, Duration::from_millis(150), 2).await {
+            let name = answer["server"]["name"].as_str().unwrap().to_owned();
+            let told = digest(&answer);
+            // How long ago a replica was heard of changes all the time.
+            let parts = told.split("ms\"").map(|p| p.rsplit_once(" active=").map_or(p, |(p, _)| p));
+            let shape: String = parts.collect();
+            if last.insert(name, shape.clone()) != Some(shape) {
+                println!("  at {asked:.1?}: {told}");
             }
-            last = shape;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -558,9 +631,6 @@ async fn servers_say_who_is_there(version: &'static str) {
     let mut testbed = Testbed::start_cluster(version, Home::App, &users()).await;
     let mut system = login(&testbed.server, "system").await;
     let answers = ping(&mut system, Duration::from_secs(2), NODES).await;
-    for answer in &answers {
-        println!("{answer}");
-    }
     for answer in &answers {
         println!("  {}", digest(answer));
     }
@@ -579,8 +649,9 @@ async fn servers_say_who_is_there(version: &'static str) {
     })
     .await;
     println!("-- SIGKILL of {}", order[0] + 2);
+    let killed = Instant::now();
     testbed.peers[order[0]].kill().await.unwrap();
-    watch(&mut system, Instant::now(), Duration::from_secs(12)).await;
+    watch(&mut system, killed, Duration::from_secs(75)).await;
 }
 
 /// A proxy in front of a route's listener that can hold back what goes through it.
