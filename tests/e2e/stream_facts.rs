@@ -174,11 +174,6 @@ impl Testbed {
         answer
     }
 
-    /// As the admin; whatever it says.
-    pub async fn try_api(&mut self, request: &str) -> Option<Value> {
-        self.admin.api(request, &Value::Null).await.ok()
-    }
-
     /// A stream in memory, made anew.
     pub async fn stream(&mut self, name: &str, subject: &str, settings: Value) {
         let _ = self.admin.api(&format!("STREAM.DELETE.{name}"), &Value::Null).await.unwrap();
