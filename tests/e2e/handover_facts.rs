@@ -19,11 +19,14 @@ use super::stream_facts::{Home, Testbed, User, code, login, put};
 
 /// How long nothing may come.
 const QUIET: Duration = Duration::from_millis(400);
+/// How long a server has for what it had read of a connection that is closed.
+const SETTLE: Duration = Duration::from_millis(100);
+/// Where the old writer is: on the only server, on the stream's leader's, or on another one.
+const PLACES: [&str; 3] = ["alone", "together", "apart"];
 /// JetStream refuses a put with either of these, always: no stream has that name, or is so long.
 const NO_STREAM: &str = "Nats-Expected-Stream: -";
 const NO_SEQUENCE: &str = "Nats-Expected-Last-Sequence: 18446744073709551615";
-const BOTH: &str =
-    "Nats-Expected-Stream: -\r\nNats-Expected-Last-Sequence: 18446744073709551615";
+const BOTH: &str = "Nats-Expected-Stream: -\r\nNats-Expected-Last-Sequence: 18446744073709551615";
 
 /// Who had the keyspace, who will have it, and who sends barriers.
 fn users() -> Vec<User> {
@@ -137,6 +140,14 @@ fn nanos_of_day(time: &str) -> i128 {
 
 const DAY: i128 = 24 * 3600 * 1_000_000_000;
 
+/// Has a connection closed; the server's answer is there when this is over.
+async fn kick(system: &mut Wire, server: &str, cid: u64) {
+    let subject = format!("$SYS.REQ.SERVER.{server}.KICK");
+    let body = json!({"cid": cid}).to_string();
+    let said = system.request(&subject, "", body.as_bytes()).await.unwrap().json();
+    assert!(said.get("error").is_none(), "{said}");
+}
+
 /// How a handover is done.
 #[derive(Clone, Copy, Debug)]
 struct Course {
@@ -223,14 +234,10 @@ impl Bed {
         let mut seen = Seen::default();
         let first = last_seq(&mut self.testbed, "KV_x").await;
         let server = node(&self.testbed, self.old);
-        let id = {
-            let mut barrier = login(server, "barrier").await;
-            barrier.fence().await.unwrap().unwrap();
-            barrier.info()["server_id"].as_str().unwrap().to_owned()
-        };
         let mut barrier = login(server, "barrier").await;
+        let id = barrier.info()["server_id"].as_str().unwrap().to_owned();
         let mut new = login(node(&self.testbed, self.leader), "b").await;
-        // What subscribes to inboxes is done before.
+        // A first one, that nothing is new to anybody later.
         for wire in [&mut barrier, &mut new] {
             let said = put(wire, "$KV.x.b.k", NO_STREAM, "").await.unwrap();
             assert_eq!(code(&said), "10060", "{said}");
@@ -249,11 +256,8 @@ impl Bed {
             stepdown().await;
             tokio::time::sleep(Duration::from_millis(rand::random::<u64>() % 40)).await;
         }
-        let subject = format!("$SYS.REQ.SERVER.{id}.KICK");
-        let body = json!({"cid": flood.cid}).to_string();
-        let said = self.system.request(&subject, "", body.as_bytes()).await.unwrap().json();
+        kick(&mut self.system, &id, flood.cid).await;
         let (kicked, wall) = (Instant::now(), nanos());
-        assert!(said.get("error").is_none(), "{said}");
         if course.stepdown && !before {
             tokio::time::sleep(Duration::from_millis(rand::random::<u64>() % 20)).await;
             stepdown().await;
@@ -270,7 +274,9 @@ impl Bed {
             for headers in course.barriers {
                 loop {
                     let asked = put(&mut barrier, "$KV.x.a.barrier", headers, "");
-                    match tokio::time::timeout(Duration::from_secs(3), asked).await {
+                    // While a stream has no leader, a put is lost without a word.
+                    let patience = if course.stepdown { 200 } else { 3000 };
+                    match tokio::time::timeout(Duration::from_millis(patience), asked).await {
                         Ok(Ok(said)) if ["10060", "10071"].contains(&code(&said).as_str()) => break,
                         Ok(other) => seen.retries.push(format!("{other:?}")),
                         Err(_) => seen.retries.push("timeout".to_owned()),
@@ -302,10 +308,12 @@ impl Bed {
         let of_old = self.testbed.api("STREAM.MSG.GET.KV_x", question).await;
         let of_old = &of_old["message"];
         let stamp = nanos_of_day(of_old["time"].as_str().unwrap());
-        seen.stamped = ((stamp - wall % DAY) as f64) / 1e6;
+        let micros = i32::try_from((stamp - wall % DAY) / 1000).unwrap();
+        seen.stamped = f64::from(micros) / 1e3;
         let of_old = of_old["seq"].as_u64().unwrap();
         let now = leader(&mut self.testbed).await;
-        if now != self.leader && !course.stepdown || last < first || last < of_old.max(first_of_new) {
+        if now != self.leader && !course.stepdown || last < first || last < of_old.max(first_of_new)
+        {
             println!(
                 "  leader {} -> {now}, old writer on {}; first {first}, first of new \
                  {first_of_new}, last of old {of_old}, end {last}",
@@ -323,27 +331,24 @@ impl Bed {
         seen
     }
 
-    async fn runs(&mut self, what: &str, course: Course, count: usize, limit: Duration) -> Vec<Seen> {
-        let began = Instant::now();
+    async fn runs(&mut self, what: &str, course: Course, count: usize) -> Vec<Seen> {
         let mut all = Vec::new();
-        while all.len() < count && began.elapsed() < limit {
+        while all.len() < count {
             all.push(self.run(course).await);
         }
+        let of = |figure: fn(&Seen) -> f64| spread(all.iter().map(figure));
         let late: Vec<u64> = all.iter().map(|s| s.late).filter(|l| *l > 0).collect();
         let retries: Vec<&String> = all.iter().flat_map(|s| &s.retries).collect();
         println!(
-            "{what}: n={} stamped {} shown {} after {:.0?} barrier {} late in {} {late:?} \
-             sent {} stored {} retries {} {:?}",
-            all.len(),
-            spread(all.iter().map(|s| s.stamped)),
-            spread(all.iter().map(|s| s.shown)),
-            spread(all.iter().map(|s| s.after as f64)),
-            spread(all.iter().map(|s| s.barrier)),
-            late.len(),
-            spread(all.iter().map(|s| s.sent as f64)),
-            spread(all.iter().map(|s| s.stored as f64)),
+            "{what}, {count} times, least, median and most: last stored by the leader's clock {} \
+             ms, seen {} ms after the kick's answer; the barrier took {} ms, with {} retries {:?}; \
+             late in {} {late:?}",
+            of(|s| s.stamped),
+            of(|s| s.shown),
+            of(|s| s.barrier),
             retries.len(),
-            retries.iter().take(3).collect::<Vec<_>>(),
+            retries.first(),
+            late.len(),
         );
         all
     }
@@ -366,86 +371,47 @@ async fn bed(version: &'static str, place: &str) -> Bed {
     Bed::new(testbed, place == "apart").await
 }
 
+/// How often a handover is tried: as often as a test says, or as `HANDOVERS` does, to measure.
+fn times(usual: usize) -> usize {
+    std::env::var("HANDOVERS").map_or(usual, |times| times.parse().unwrap())
+}
+
 mod the_tail_of_a_kicked_writer {
     on_server!(the_tail_of_a_kicked_writer, much_room, v2_10_25, "2.10.25");
     on_server!(the_tail_of_a_kicked_writer, much_room, v2_15_1, "2.15.1");
 }
+/// The answer to a kick does not say that all is stored which the server has read: that goes on for
+/// some milliseconds, and in a cluster for as long as the stream's leader is behind.
 async fn the_tail_of_a_kicked_writer(version: &'static str) {
-    for place in ["alone", "together", "apart"] {
+    let mut after = 0;
+    for place in PLACES {
         let mut bed = bed(version, place).await;
-        let limit = Duration::from_secs(30);
-        bed.runs(&format!("TAIL {version} {place}"), PLAIN, 20, limit).await;
-        let paced = Course { pause: Some(Duration::from_millis(1)), ..PLAIN };
-        bed.runs(&format!("TAIL {version} {place} paced"), paced, 20, limit).await;
+        let all = bed.runs(&format!("tail, {version}, {place}"), PLAIN, times(6)).await;
+        after += all.iter().map(|seen| seen.after).sum::<u64>();
     }
+    assert_ne!(after, 0, "stored after the answer to a kick");
 }
 
 mod a_barrier_orders_the_old_writer_before_the_new {
     on_server!(a_barrier_orders_the_old_writer_before_the_new, much_room, v2_10_25, "2.10.25");
     on_server!(a_barrier_orders_the_old_writer_before_the_new, much_room, v2_15_1, "2.15.1");
 }
+/// It does when the server has had the time to deal with what it had read when it closed the
+/// connection. The barrier then waits for all that is on its way, which may take longer.
 async fn a_barrier_orders_the_old_writer_before_the_new(version: &'static str) {
-    let places = std::env::var("PLACES").unwrap_or("alone together apart".to_owned());
-    for place in places.split(' ') {
+    let settled = Course { settle: SETTLE, barriers: &[BOTH], ..PLAIN };
+    let long = Course { flood: Duration::from_millis(1500), ..settled };
+    for place in PLACES {
         let mut bed = bed(version, place).await;
-        let limit = Duration::from_secs(14);
-        if std::env::var("LONG").is_err() {
-        for settle in [0, 5, 20, 50] {
-            let settle = Duration::from_millis(settle);
-            let course = Course { settle, barriers: &[BOTH], ..PLAIN };
-            let what = format!("ORDER {version} {place} settle {settle:?}");
-            bed.runs(&what, course, 20, limit).await;
+        if place == "alone" {
+            let course = Course { barriers: &[BOTH], ..PLAIN };
+            let all = bed.runs(&format!("at once, {version}, {place}"), course, times(12)).await;
+            assert!(all.iter().any(|seen| seen.late > 0), "without time to settle");
         }
-        let course = Course { barriers: &[BOTH, BOTH], ..PLAIN };
-        bed.runs(&format!("ORDER {version} {place} twice"), course, 20, limit).await;
-        let course = Course { barriers: &[NO_SEQUENCE], ..PLAIN };
-        bed.runs(&format!("ORDER {version} {place} sequence only"), course, 20, limit).await;
-        }
-        let settle = Duration::from_millis(50);
-        let flood = Duration::from_millis(1500);
-        let course = Course { settle, barriers: &[BOTH], flood, ..PLAIN };
-        bed.runs(&format!("ORDER {version} {place} long flood"), course, 8, limit).await;
-    }
-}
-
-/// Keeps the processors busy until it is dropped.
-struct Load(Arc<std::sync::atomic::AtomicBool>);
-
-impl Load {
-    fn start() -> Self {
-        let ended = Arc::new(std::sync::atomic::AtomicBool::new(false));
-        for _ in 0..8 {
-            let ended = ended.clone();
-            std::thread::spawn(move || {
-                while !ended.load(std::sync::atomic::Ordering::Relaxed) {
-                    std::hint::spin_loop();
-                }
-            });
-        }
-        Self(ended)
-    }
-}
-
-impl Drop for Load {
-    fn drop(&mut self) {
-        self.0.store(true, std::sync::atomic::Ordering::Relaxed);
-    }
-}
-
-mod a_barrier_on_a_busy_machine {
-    on_server!(a_barrier_on_a_busy_machine, much_room, v2_10_25, "2.10.25");
-    on_server!(a_barrier_on_a_busy_machine, much_room, v2_15_1, "2.15.1");
-}
-async fn a_barrier_on_a_busy_machine(version: &'static str) {
-    for place in ["alone", "apart"] {
-        let mut bed = bed(version, place).await;
-        let limit = Duration::from_secs(12);
-        let _load = Load::start();
-        for settle in [20, 50, 100] {
-            let settle = Duration::from_millis(settle);
-            let course = Course { settle, barriers: &[BOTH], ..PLAIN };
-            let what = format!("BUSY {version} {place} settle {settle:?}");
-            bed.runs(&what, course, 15, limit).await;
+        for (what, course, count) in [("settled", settled, 6), ("long flood", long, 2)] {
+            let what = format!("{what}, {version}, {place}");
+            let all = bed.runs(&what, course, times(count)).await;
+            assert!(all.iter().all(|seen| seen.late == 0), "{what}: {all:?}");
         }
     }
 }
@@ -454,17 +420,14 @@ mod a_barrier_holds_through_a_change_of_leader {
     on_server!(a_barrier_holds_through_a_change_of_leader, much_room, v2_10_25, "2.10.25");
     on_server!(a_barrier_holds_through_a_change_of_leader, much_room, v2_15_1, "2.15.1");
 }
+/// What the old writer's server sent to the leader that was is stored before, or never.
 async fn a_barrier_holds_through_a_change_of_leader(version: &'static str) {
     for place in ["together", "apart"] {
         let mut bed = bed(version, place).await;
-        let settle = Duration::from_millis(50);
-        let course = Course { settle, barriers: &[BOTH], stepdown: true, ..PLAIN };
-        let limit = Duration::from_secs(60);
-        bed.runs(&format!("LEADER {version} {place}"), course, 15, limit).await;
-        let course = Course { settle: Duration::from_millis(20), ..course };
-        bed.runs(&format!("LEADER {version} {place} settle 20 ms"), course, 15, limit).await;
-        let course = Course { barriers: &[NO_SEQUENCE], ..course };
-        bed.runs(&format!("LEADER {version} {place} sequence only"), course, 10, limit).await;
+        let course = Course { settle: SETTLE, barriers: &[BOTH], stepdown: true, ..PLAIN };
+        let what = format!("change of leader, {version}, {place}");
+        let all = bed.runs(&what, course, times(5)).await;
+        assert!(all.iter().all(|seen| seen.late == 0), "{what}: {all:?}");
     }
 }
 
@@ -571,10 +534,7 @@ async fn a_connection_without_an_answer_is_listed(version: &'static str) {
     assert_eq!(said["connections"][0]["name"], "instance-1");
     // Both can be kicked.
     for wire in [&mut waiting, &mut mute] {
-        let body = json!({"cid": cid(wire)}).to_string();
-        let subject = format!("$SYS.REQ.SERVER.{id}.KICK");
-        let said = system.request(&subject, "", body.as_bytes()).await.unwrap().json();
-        assert!(said.get("error").is_none(), "{said}");
+        kick(&mut system, &id, cid(wire)).await;
         wire.closed(DEADLINE).await.unwrap();
     }
     let said = connz(&mut system, &id, json!({"auth": true})).await;
@@ -648,8 +608,7 @@ async fn servers_say_who_is_there(version: &'static str) {
     }
     // One that does not lead.
     let leader = &answers[0]["statsz"]["jetstream"]["meta"]["leader"];
-    let (number, name) =
-        if leader == "node-3" { (0, "node-2") } else { (1, "node-3") };
+    let (number, name) = if leader == "node-3" { (0, "node-2") } else { (1, "node-3") };
     let began = Instant::now();
     testbed.peers[number].pause().unwrap();
     while began.elapsed() < Duration::from_secs(5) {
@@ -680,7 +639,9 @@ async fn servers_say_who_is_there(version: &'static str) {
         (answers.len() == 2 && gone).then(|| began.elapsed())
     })
     .await;
-    println!("{version}: not current {stopped:?} after SIGSTOP; no routes {killed:?} after SIGKILL");
+    println!(
+        "{version}: not current {stopped:?} after SIGSTOP; no routes {killed:?} after SIGKILL"
+    );
     while began.elapsed() < Duration::from_secs(5) {
         for answer in ping(&mut system, Duration::from_millis(300), 2).await {
             assert_eq!(answer["statsz"]["active_servers"], 3, "{answer}");
@@ -765,7 +726,11 @@ async fn a_route_that_is_held_back_keeps_its_order(version: &'static str) {
 }
 
 impl Bed {
-    async fn held_back(&mut self, pause: Option<Duration>, hold: &tokio::sync::watch::Sender<bool>) {
+    async fn held_back(
+        &mut self,
+        pause: Option<Duration>,
+        hold: &tokio::sync::watch::Sender<bool>,
+    ) {
         let server = node(&self.testbed, self.old);
         let mut barrier = login(server, "barrier").await;
         let id = barrier.info()["server_id"].as_str().unwrap().to_owned();
@@ -781,7 +746,7 @@ impl Bed {
         hold.send(true).unwrap();
         let held = Instant::now();
         tokio::time::sleep(Duration::from_millis(300)).await;
-        self.kick(&id, flood.cid).await;
+        kick(&mut self.system, &id, flood.cid).await;
         // Without a barrier, the new writer comes before what is held back.
         let early = put(&mut new, "$KV.x.b.k", "", "early").await.unwrap();
         let early = early["seq"].as_u64().unwrap();
@@ -809,13 +774,5 @@ impl Bed {
         tokio::time::sleep(QUIET).await;
         assert_eq!(last_seq().await, first, "the old writer came after the new one");
         flood.thread.join().unwrap();
-    }
-
-    /// The server's answer is there when this is over.
-    async fn kick(&mut self, server: &str, cid: u64) {
-        let subject = format!("$SYS.REQ.SERVER.{server}.KICK");
-        let body = json!({"cid": cid}).to_string();
-        let said = self.system.request(&subject, "", body.as_bytes()).await.unwrap().json();
-        assert!(said.get("error").is_none(), "{said}");
     }
 }

@@ -251,7 +251,12 @@ pub async fn login(server: &Server, user: &str) -> Wire {
 }
 
 /// A publish that waits for the stream's answer; an error is the server's refusal.
-pub async fn put(wire: &mut Wire, subject: &str, headers: &str, body: &str) -> Result<Value, String> {
+pub async fn put(
+    wire: &mut Wire,
+    subject: &str,
+    headers: &str,
+    body: &str,
+) -> Result<Value, String> {
     let answer = wire.request(subject, headers, body.as_bytes()).await;
     answer.map(|a| a.json()).map_err(|e| e.to_string())
 }
