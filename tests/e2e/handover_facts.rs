@@ -237,7 +237,7 @@ impl Bed {
         let mut barrier = login(server, "barrier").await;
         let id = barrier.info()["server_id"].as_str().unwrap().to_owned();
         let mut new = login(node(&self.testbed, self.leader), "b").await;
-        // A first one, that nothing is new to anybody later.
+        // A first put, so that the server knows each of them and its inbox.
         for wire in [&mut barrier, &mut new] {
             let said = put(wire, "$KV.x.b.k", NO_STREAM, "").await.unwrap();
             assert_eq!(code(&said), "10060", "{said}");
