@@ -12,9 +12,11 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::{Duration, Instant};
 
 use async_nats::{Client, ConnectOptions, HeaderMap, RequestErrorKind, ServerAddr};
+use futures_util::StreamExt;
 use futures_util::future::join_all;
+use futures_util::stream::FuturesUnordered;
 use serde::Deserialize;
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 
 use crate::nats::Nats;
 use solewriter_core::handover::claims::SETTLER;
@@ -24,7 +26,10 @@ use solewriter_types::subject::Pattern;
 
 /// How long a server may take to let it in, and a stream to answer.
 const CONNECT_WITHIN: Duration = Duration::from_secs(3);
-const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+const ANSWER_WITHIN: Duration = Duration::from_millis(2500);
+/// How soon it is sent again when no answer came: while a stream elects its leader, a message may be
+/// lost without a word (seen with nats-server 2.10.25). The first answer to any of them counts.
+const AGAIN_AFTER: Duration = Duration::from_millis(300);
 /// How long nobody may listen to a subject before it counts as one that no stream keeps: a stream
 /// that elects its leader listens again before.
 const NO_STREAM_AFTER: Duration = Duration::from_secs(15);
@@ -150,7 +155,30 @@ fn literals(patterns: &[Pattern]) -> Vec<String> {
     all.filter(|subject| streams.insert(stream(subject))).take(MAX_SUBJECTS).collect()
 }
 
+/// Sends it again and again until a stream answers, or the time is over.
 async fn pass(client: &Client, subject: &str) -> Passed {
+    let mut asked = FuturesUnordered::new();
+    let until = Instant::now() + ANSWER_WITHIN;
+    let mut last = Passed::Unknown;
+    while Instant::now() < until {
+        asked.push(ask(client, subject));
+        let again = Instant::now() + AGAIN_AFTER;
+        loop {
+            match timeout_at(again.min(until).into(), asked.next()).await {
+                Ok(Some(Passed::Answered)) => return Passed::Answered,
+                Ok(Some(passed)) => last = passed,
+                Ok(None) => {
+                    tokio::time::sleep_until(again.min(until).into()).await;
+                    break;
+                }
+                Err(_) => break,
+            }
+        }
+    }
+    last
+}
+
+async fn ask(client: &Client, subject: &str) -> Passed {
     let mut headers = HeaderMap::new();
     headers.insert("Nats-Expected-Stream", NO_STREAM);
     headers.insert("Nats-Expected-Last-Sequence", u64::MAX.to_string());

@@ -22,10 +22,8 @@ const STALE: Duration = Duration::from_secs(20);
 /// pings without an answer (`ping_interval`, two minutes each) they give a route up.
 const UNDER_WAY: Duration = Duration::from_secs(360);
 /// How long a server that closed a connection goes on with what it had read of it, at most: some
-/// milliseconds were seen (`docs/handover.md`).
+/// 20 ms were seen on a machine that had more to do than it could (`docs/handover.md`).
 const SETTLE: Duration = Duration::from_millis(100);
-/// How long a login may take: longer than any server gives its clients.
-const LOGIN: Duration = Duration::from_secs(300);
 /// The shortest and the longest pause between two looks.
 const SOONEST: Duration = Duration::from_millis(10);
 const LATEST: Duration = Duration::from_secs(1);
@@ -51,7 +49,7 @@ pub async fn look_before(system: &System, caller: &str) -> Result<Before, System
     let found = system.servers().await?;
     let asked = found.servers.iter().map(|server| async move {
         let names = system.names_of(&server.id, caller).await?;
-        let login = system.oldest_login(&server.id, LOGIN).await?;
+        let login = system.oldest_login(&server.id).await?;
         // Its age is told by the server; the question is as old as the answer at most.
         let since = login.and_then(|age| Instant::now().checked_sub(age));
         Ok::<_, SystemError>((server.id.clone(), names, since))
@@ -115,6 +113,8 @@ pub struct Handover {
     transit: Transit<String>,
     carriers: BTreeMap<Carrier, usize>,
     missing: Vec<String>,
+    /// The servers that this instance has seen, by name, and when it last did.
+    seen: BTreeMap<String, Instant>,
     /// When each service's last connection was found that had something to give away.
     had_until: BTreeMap<String, Instant>,
 }
@@ -146,6 +146,7 @@ impl Handover {
             transit: Transit::new(times, forced, 0),
             carriers: BTreeMap::new(),
             missing: Vec::new(),
+            seen: BTreeMap::new(),
             had_until: BTreeMap::new(),
         }
     }

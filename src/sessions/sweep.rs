@@ -47,7 +47,10 @@ pub struct Looked {
     pub waiting: Vec<Waiting>,
     /// The servers that told everything, by their keys.
     pub servers: BTreeSet<String>,
-    /// The names of those that there should be and that did not; empty names for those not known.
+    /// Their names, and those of the servers that answered and did not tell everything.
+    pub answered: BTreeSet<String>,
+    /// The names of those that there should be and that did not tell everything; empty names for
+    /// those that are known by their number alone.
     pub missing: Vec<String>,
     /// Whether each server is connected with each other one.
     pub connected: bool,
@@ -144,12 +147,18 @@ pub async fn look(
     let servers: BTreeSet<String> = told.map(|server| server.id.clone()).collect();
     let mut missing: Vec<String> = found.silent.iter().cloned().collect();
     missing.extend(found.failures.iter().map(|(server, _)| server.name.clone()));
-    // Known by their number alone.
-    let known = servers.len() + missing.len();
-    missing.extend((known..found.expected).map(|_| String::new()));
+    // Servers of one cluster know each other by name. What they count has those that were killed a
+    // minute ago, and twice those that were started anew.
+    let clusters: BTreeSet<&str> = found.servers.iter().map(|s| s.cluster.as_str()).collect();
+    if clusters.len() > 1 {
+        let known = servers.len() + missing.len();
+        missing.extend((known..found.expected).map(|_| String::new()));
+    }
+    let answered = found.servers.iter().map(|server| server.name.clone()).collect();
     let carriers = carriers.into_inner().unwrap_or_else(PoisonError::into_inner);
     Ok(Looked {
         servers,
+        answered,
         missing,
         connected: found.connected,
         carriers,

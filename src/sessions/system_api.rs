@@ -41,7 +41,9 @@ const MAX_ANSWER: usize = 16 * 1024 * 1024;
 const MAX_CONNECTIONS: u64 = 262_144;
 const MAX_BYTES: usize = 512 * 1024 * 1024;
 /// How many pages are read to find the logins under way.
-const MAX_LOGIN_PAGES: u32 = 64;
+const MAX_LOGIN_PAGES: u64 = 64;
+/// The account in which connections are before they are let in.
+const DEFAULT_ACCOUNT: &str = "$G";
 /// How many pages may tell nothing new. A few do, when many connections end while they are told.
 const MAX_STALE_PAGES: u32 = 4;
 /// The longest name of a server, in characters.
@@ -171,9 +173,12 @@ pub struct Connection {
     /// Its library's version.
     #[serde(default)]
     pub version: String,
-    /// The name that its permissions gave it.
+    /// The name that its permissions gave it; what the client claims, until it is let in.
     #[serde(default)]
     pub authorized_user: String,
+    /// The account that it is in; empty until it is let in.
+    #[serde(default)]
+    pub account: String,
 }
 
 impl Connection {
@@ -371,50 +376,36 @@ impl System {
         Ok(connections.into_iter().map(|connection| connection.cut().name).collect())
     }
 
-    /// How long the oldest login has been under way on a server, of those that began within `within`:
-    /// connections of which it does not say who they are.
+    /// How long the oldest login has been under way on a server: of connections that are in no
+    /// account. The server lists them with its default account's, and says no account of them.
     ///
     /// # Errors
     /// [`SystemError`]
-    pub async fn oldest_login(
-        &self,
-        server: &str,
-        within: Duration,
-    ) -> Result<Option<Duration>, SystemError> {
+    pub async fn oldest_login(&self, server: &str) -> Result<Option<Duration>, SystemError> {
+        let untrue =
+            |why: &str| SystemError::Untrue { subject: connz(server), why: why.to_owned() };
         let mut oldest = None;
-        // The newest have the greatest numbers, and are listed last.
-        let (mut offset, mut all) = (0, None);
-        for _ in 0..MAX_LOGIN_PAGES {
-            let question = json!({"auth": true, "limit": PAGE, "offset": offset});
+        for page in 0..MAX_LOGIN_PAGES {
+            let offset = PAGE * page;
+            let question =
+                json!({"auth": true, "acc": DEFAULT_ACCOUNT, "limit": PAGE, "offset": offset});
             let (answer, _) = self.ask::<Connections>(connz(server), server, &question).await?;
-            let Some(Connections { now, total, connections }) = answer else { return Ok(oldest) };
-            let untrue =
-                |why: &str| SystemError::Untrue { subject: connz(server), why: why.to_owned() };
-            let now: jiff::Timestamp = now.parse().map_err(|_| untrue("it does not say when"))?;
-            if all.is_none() && total > PAGE {
-                all = Some(total);
-                offset = total.saturating_sub(PAGE);
-                continue;
-            }
-            let mut reached = false;
-            for connection in connections.unwrap_or_default() {
+            let Some(Connections { now, connections, .. }) = answer else { return Ok(oldest) };
+            let connections = connections.unwrap_or_default();
+            let last = (connections.len() as u64) < PAGE;
+            for connection in connections.iter().filter(|c| c.account.is_empty()) {
+                let now: jiff::Timestamp =
+                    now.parse().map_err(|_| untrue("it does not say when"))?;
                 let start: jiff::Timestamp =
                     connection.start.parse().map_err(|_| untrue("a connection without a start"))?;
                 let age = Duration::try_from(now.duration_since(start)).unwrap_or_default();
-                reached |= age > within;
-                if age <= within && connection.authorized_user.is_empty() {
-                    oldest = oldest.max(Some(age));
-                }
+                oldest = oldest.max(Some(age));
             }
-            if reached || offset == 0 {
+            if last {
                 return Ok(oldest);
             }
-            offset = offset.saturating_sub(PAGE);
         }
-        Err(SystemError::Untrue {
-            subject: connz(server),
-            why: "too many connections are new".to_owned(),
-        })
+        Err(untrue("too many connections are in its default account"))
     }
 
     /// Closes one connection.

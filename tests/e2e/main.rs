@@ -70,6 +70,7 @@ mod found;
 mod gateways;
 mod guard;
 mod handover;
+mod handover_facts;
 mod identity;
 mod keyspaces;
 mod liars;

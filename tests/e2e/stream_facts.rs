@@ -62,13 +62,13 @@ pub enum Home {
 pub struct Testbed {
     pub server: Server,
     /// The others of a cluster.
-    peers: Vec<Server>,
+    pub peers: Vec<Server>,
     admin: Wire,
     _dir: TempDir,
 }
 
 impl Testbed {
-    async fn start(version: &'static str, home: Home, users: &[User]) -> Self {
+    pub async fn start(version: &'static str, home: Home, users: &[User]) -> Self {
         Self::start_with(version, home, users, json!({})).await
     }
 
@@ -82,7 +82,7 @@ impl Testbed {
     }
 
     /// A cluster; streams have as many replicas as it has nodes.
-    async fn start_cluster(version: &'static str, home: Home, users: &[User]) -> Self {
+    pub async fn start_cluster(version: &'static str, home: Home, users: &[User]) -> Self {
         // 2.10.25, started on a busy machine, may leave a node out for ever. Started once more, it
         // finds all.
         for _ in 0..4 {
@@ -105,7 +105,7 @@ impl Testbed {
     }
 
     /// Whether a stream can be made on all nodes in time.
-    async fn elects(&mut self) -> bool {
+    pub async fn elects(&mut self) -> bool {
         let deadline = tokio::time::Instant::now() + DEADLINE;
         let mut tried = 0;
         while tokio::time::Instant::now() < deadline {
@@ -129,7 +129,7 @@ impl Testbed {
     }
 
     /// One server for each of these settings.
-    async fn start_nodes(
+    pub async fn start_nodes(
         version: &'static str,
         home: Home,
         users: &[User],
@@ -168,7 +168,7 @@ impl Testbed {
     }
 
     /// As the admin; what it says must be no error.
-    async fn api(&mut self, request: &str, body: Value) -> Value {
+    pub async fn api(&mut self, request: &str, body: Value) -> Value {
         let answer = self.admin.api(request, &body).await.unwrap();
         assert!(answer.get("error").is_none(), "{request} {body}: {answer}");
         answer
@@ -240,17 +240,23 @@ fn accounts(home: Home, users: &[User]) -> Value {
     json!({"accounts": {
         "STATE": {"jetstream": "enabled", "users": state, "exports": exports},
         "APP": {"users": app, "imports": imports},
-    }})
+        "SYS": {"users": [{"user": "system", "password": "system"}]},
+    }, "system_account": "SYS"})
 }
 
-async fn login(server: &Server, user: &str) -> Wire {
+pub async fn login(server: &Server, user: &str) -> Wire {
     let address = TlsServer::plain(server.client_url().parse().unwrap());
     let login = RawLogin::Password(user.to_owned());
     Wire::login(&address, &login, &format!("_INBOX.{user}")).await.unwrap()
 }
 
 /// A publish that waits for the stream's answer; an error is the server's refusal.
-async fn put(wire: &mut Wire, subject: &str, headers: &str, body: &str) -> Result<Value, String> {
+pub async fn put(
+    wire: &mut Wire,
+    subject: &str,
+    headers: &str,
+    body: &str,
+) -> Result<Value, String> {
     let answer = wire.request(subject, headers, body.as_bytes()).await;
     answer.map(|a| a.json()).map_err(|e| e.to_string())
 }
@@ -267,7 +273,7 @@ async fn create(wire: &mut Wire, subject: &str, config: Value) -> String {
     }
 }
 
-fn code(answer: &Value) -> String {
+pub fn code(answer: &Value) -> String {
     answer.get("error").map_or_else(|| "ok".to_owned(), |e| e["err_code"].to_string())
 }
 
