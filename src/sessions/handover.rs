@@ -77,6 +77,38 @@ fn earliest(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
     }
 }
 
+/// The servers that this instance has seen, by name, and when it last did: what was cut off from all
+/// others, these may not know any more.
+#[derive(Debug, Default)]
+pub struct Servers(BTreeMap<String, Instant>);
+
+impl Servers {
+    /// More are not kept in mind.
+    const AT_MOST: usize = 10_000;
+
+    /// Takes note of those that answered.
+    pub fn answered(&mut self, looked: &Looked, now: Instant) {
+        for name in looked.answered.iter().filter(|name| !name.is_empty()) {
+            if self.0.len() < Self::AT_MOST || self.0.contains_key(name) {
+                self.0.insert(name.clone(), now);
+            }
+        }
+    }
+
+    /// Those that were there within that time, and are not now.
+    fn gone<'a>(
+        &'a self,
+        looked: &'a Looked,
+        within: Duration,
+    ) -> impl Iterator<Item = String> + 'a {
+        let gone = self
+            .0
+            .iter()
+            .filter(move |(name, at)| at.elapsed() <= within && !looked.answered.contains(*name));
+        gone.map(|(name, _)| name.clone()).filter(|name| !looked.missing.contains(name))
+    }
+}
+
 /// What is known of the other instances.
 pub struct Fellows<'a> {
     /// Whether each one that is heard serves the same policy.
@@ -110,11 +142,11 @@ pub struct Handover {
     revision: String,
     forced: bool,
     since: Instant,
+    /// How long a connection may last.
+    lasts: Duration,
     transit: Transit<String>,
     carriers: BTreeMap<Carrier, usize>,
     missing: Vec<String>,
-    /// The servers that this instance has seen, by name, and when it last did.
-    seen: BTreeMap<String, Instant>,
     /// When each service's last connection was found that had something to give away.
     had_until: BTreeMap<String, Instant>,
 }
@@ -143,10 +175,10 @@ impl Handover {
             revision: snapshot.policy.revision().whole().to_owned(),
             forced,
             since: unsettled.since,
+            lasts,
             transit: Transit::new(times, forced, 0),
             carriers: BTreeMap::new(),
             missing: Vec::new(),
-            seen: BTreeMap::new(),
             had_until: BTreeMap::new(),
         }
     }
@@ -167,6 +199,7 @@ impl Handover {
     pub async fn looked(
         &mut self,
         (before, looked): (&Before, &Looked),
+        seen: &Servers,
         fellows: &Fellows<'_>,
         barrier: &mut Barrier<'_>,
     ) -> Next {
@@ -176,7 +209,9 @@ impl Handover {
         };
         let all_heard = before.answering.iter().all(known);
         let unseen = looked.servers.difference(&before.servers).count();
-        let missing = looked.missing.len() + unseen;
+        let mut silent = looked.missing.clone();
+        silent.extend(seen.gone(looked, self.lasts));
+        let missing = silent.len() + unseen;
         let instances = match (fellows.agreed, all_heard && missing == 0 && looked.connected) {
             (false, _) => Instances::Differ,
             (true, true) => Instances::AllServe,
@@ -192,7 +227,7 @@ impl Handover {
             login_since: before.login_since.map(|since| self.at(since)),
         });
         self.carriers.clone_from(&looked.carriers);
-        self.missing.clone_from(&looked.missing);
+        self.missing = silent;
         for (service, _) in looked.carriers.keys() {
             self.had_until.insert(service.clone(), now);
         }

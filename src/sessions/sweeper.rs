@@ -77,6 +77,8 @@ struct Known {
     swept: Option<String>,
     differ_since: Option<Instant>,
     said: Option<Instant>,
+    /// The servers there were.
+    servers: handover::Servers,
     /// What is in transit.
     handover: Option<Handover>,
     /// Since when nobody was found to listen to some of it.
@@ -108,6 +110,7 @@ impl Sweeper {
             swept: None,
             differ_since: None,
             said: None,
+            servers: handover::Servers::default(),
             handover: None,
             nobody_since: None,
         };
@@ -236,6 +239,7 @@ impl Sweeper {
         let swept = self.sweep(system, judging, &mut known.patience, go_on).await;
         let heard = swept.is_some();
         let (outcome, looked) = swept.unwrap_or_default();
+        known.servers.answered(&looked, Instant::now());
         let complete = outcome.complete && view.agreed;
         known.rhythm.swept(Outcome { complete, ..outcome }, Instant::now());
         match (unsettled, before) {
@@ -274,7 +278,7 @@ impl Sweeper {
         known: &mut Known,
     ) {
         let Some(view) = self.fleet.view() else { return };
-        let Known { handover, nobody_since, rhythm, .. } = known;
+        let Known { handover, nobody_since, rhythm, servers, .. } = known;
         let same = handover.take().filter(|handover| handover.is_of(snapshot, unsettled));
         let handover = handover.insert(same.unwrap_or_else(|| {
             *nobody_since = None;
@@ -295,7 +299,7 @@ impl Sweeper {
             nobody_since,
         };
         let fellows = Fellows { agreed: view.agreed, certain: &view.certain };
-        let next = handover.looked((before, looked), &fellows, &mut barrier).await;
+        let next = handover.looked((before, looked), servers, &fellows, &mut barrier).await;
         self.metrics.sessions().in_transit(unsettled.in_transit.len());
         self.fleet.tell_transit(told(handover, unsettled));
         match next {

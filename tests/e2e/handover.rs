@@ -13,7 +13,6 @@ use tokio::task::JoinHandle;
 
 use super::bucket;
 use super::deployment::{DEADLINE, Deployment, Prepared, eventually};
-use super::raw::Raw;
 
 /// A policy in which that service owns the bucket `k`.
 pub fn owned_by(owner: &str) -> String {
@@ -206,4 +205,49 @@ async fn a_keyspace_moves_and_never_has_two_writers(version: &'static str) {
     println!("{turns:?}");
     let owners: Vec<&str> = turns.iter().map(|(owner, _)| owner.as_str()).collect();
     assert_eq!(owners, ["a", "b", "c", "a", "b", "a"]);
+}
+
+on_every_server!(no_fault_makes_two_writers, much_room);
+/// Three servers, three instances, a bucket with the policy; and what is left of them after some
+/// moves.
+async fn no_fault_makes_two_writers(version: &'static str) {
+    let prepared = bucket::prepared().with_settings("[policy]\n", "[policy]\nlease = \"3s\"\n");
+    let mut deployment = prepared.start_cluster(version, &owned_by("a")).await;
+    let (code, said) = bucket::push(&deployment, &owned_by("a"), &[]).await;
+    assert_eq!(code, 0, "{said}");
+    for _ in 0..3 {
+        deployment.add_instance(&[]).await;
+    }
+    let stream = make_bucket(&deployment, 3).await;
+    let urls = deployment.urls();
+    let writer = |name, from: usize| {
+        let mut urls = urls.clone();
+        urls.rotate_left(from);
+        Writer::start(name, urls, &deployment.service(name).seed)
+    };
+    let writers = [writer("a", 0), writer("a", 1), writer("b", 1), writer("b", 2)];
+    writes(&stream, "a").await;
+    let moves = ["b", "a", "b", "a", "b"];
+    for owner in moves {
+        let began = Instant::now();
+        let (code, said) = bucket::push(&deployment, &owned_by(owner), &["--wait", "60s"]).await;
+        assert_eq!(code, 0, "{said}");
+        println!("{version}: pushed in {:?}", began.elapsed());
+        let took = writes(&stream, owner).await;
+        println!("{version}: to {owner} in {took:?}");
+    }
+    for writer in writers {
+        writer.finish().await;
+    }
+    let turns = turns(&deployment).await;
+    println!("{turns:?}");
+    for instance in &deployment.instances {
+        for line in instance.lines() {
+            if line["event"] == "handed_over" {
+                println!("{} {}", line["vacant_ms"], line["to"]);
+            }
+        }
+    }
+    let owners: Vec<&str> = turns.iter().map(|(owner, _)| owner.as_str()).collect();
+    assert_eq!(owners, ["a", "b", "a", "b", "a", "b"]);
 }
