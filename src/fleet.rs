@@ -140,6 +140,51 @@ pub struct Report {
     /// it; the most [`MAX_TRANSIT`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub transit: Vec<Transit>,
+    /// Whether nothing is in transit, as far as this instance knows; `None` for one that does not
+    /// know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settled: Option<bool>,
+    /// What moved by the policy that it serves, when this instance settled it; the most
+    /// [`MAX_TRANSIT`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub handed_over: Vec<Moved>,
+}
+
+/// Something that moved from one service to another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moved {
+    /// What: a keyspace, an object store, or subjects.
+    pub what: String,
+    /// Who wrote it; `None` where that was not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// Who writes it.
+    pub to: String,
+    /// For how many milliseconds nobody could write it, at most.
+    pub vacant_ms: u64,
+}
+
+impl Transit {
+    /// One sentence.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        let Self { what, from, to, seconds, waits_for } = self;
+        let between = match from {
+            Some(from) => format!("is between `{from}` and `{to}`"),
+            None => format!("is held back from `{to}`"),
+        };
+        format!("`{what}` {between} for {seconds} s: {waits_for}")
+    }
+}
+
+impl Moved {
+    /// One sentence.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        let Self { what, from, to, vacant_ms } = self;
+        let from = from.as_ref().map(|from| format!(" from `{from}`")).unwrap_or_default();
+        format!("`{what}` moved{from} to `{to}`; nobody could write it for {vacant_ms} ms at most")
+    }
 }
 
 /// The right to write something that nobody is given yet: another service may still have it.
@@ -195,6 +240,8 @@ impl Report {
             refused_first: None,
             waiting: Vec::new(),
             transit: Vec::new(),
+            settled: None,
+            handed_over: Vec::new(),
         });
         Self { instance, started, revision, number, lineage, ..about }
     }
@@ -245,6 +292,8 @@ impl Member {
             refused_first: refused.as_ref().map(|r| r.first.chars().take(MAX_WHY).collect()),
             waiting: Vec::new(),
             transit: Vec::new(),
+            settled: snapshot.filter(|_| store.hands_over()).map(|s| s.unsettled().is_none()),
+            handed_over: Vec::new(),
         }
     }
 }

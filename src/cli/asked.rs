@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use tokio::time::Instant;
 
 use super::policy::{connect_to_read, head, named, unread};
 use super::{git, runtime};
@@ -11,6 +12,8 @@ use crate::cli::common::{FOLDER, GrantArgs, Output, WRONG, accept, line, read, t
 use crate::config::{Overrides, PolicySource, Tool};
 use crate::doctor::look::mappings;
 use crate::doctor::seen::Blind;
+use crate::fleet::peers::BEAT;
+use crate::fleet::{Instances, Report, Transit};
 use crate::policy_source::bucket::Bucket;
 use crate::policy_source::bucket::entry::Entry;
 use solewriter_core::analysis::query::mapped::Mappings;
@@ -94,6 +97,16 @@ impl Loaded {
             let (why, mend) = (line(&why), line(&mend));
             format!("note: `mappings` of account {account} were not looked at: {why}; {mend}\n")
         })
+    }
+
+    /// Of what that service may not write yet although the policy says so, or may still write
+    /// although it does not: notes, one per line. Asks the instances, where what is served is asked
+    /// about.
+    pub(super) fn in_transit(&self, service: &str) -> String {
+        let (Some(tool), Ok(runtime)) = (&self.settings, runtime()) else { return String::new() };
+        let transit = runtime.block_on(in_transit(tool, self.policy.revision().whole()));
+        let own = transit.iter().filter(|t| t.to == service || t.from.as_deref() == Some(service));
+        own.map(|transit| format!("note: {}\n", line(&transit.sentence()))).collect()
     }
 
     /// Why this policy has no answer, with the notes: another policy may have one.
@@ -286,6 +299,24 @@ fn elsewhere(folder: &Path) -> String {
         line(&folder),
         line(&path),
     )
+}
+
+/// What is in transit by the policy of that revision, as the instances say within a beat. That they
+/// cannot be asked is told by other commands.
+async fn in_transit(tool: &Tool, revision: &str) -> Vec<Transit> {
+    let Ok(bucket) = connect_to_read(tool).await else { return Vec::new() };
+    let Ok(mut instances) = Instances::listen(bucket.client()).await else { return Vec::new() };
+    let until = Instant::now() + BEAT + BEAT / 10;
+    loop {
+        let reports = instances.next(until).await;
+        let serves = reports.iter().filter(|report| report.revision.as_deref() == Some(revision));
+        let serves: Vec<&Report> = serves.collect();
+        let transit: Vec<Transit> = serves.iter().flat_map(|r| r.transit.clone()).collect();
+        let settled = serves.iter().any(|report| report.settled == Some(true));
+        if settled || !transit.is_empty() || Instant::now() >= until {
+            return transit;
+        }
+    }
 }
 
 /// Runs what asks nats-server.

@@ -145,10 +145,14 @@ impl DemoTestbed {
     }
 
     async fn log_says(&mut self, words: &str) -> Result<(), Error> {
+        self.log_says_times(words, 1).await
+    }
+
+    async fn log_says_times(&mut self, words: &str, times: usize) -> Result<(), Error> {
         let seen = async {
             loop {
                 let log = tokio::fs::read_to_string(&self.log).await.unwrap_or_default();
-                if log.contains(words) {
+                if log.matches(words).count() >= times {
                     return Ok(());
                 }
                 if let Some(status) = self.solewriter.try_wait()? {
@@ -224,14 +228,18 @@ impl DemoTestbed {
         let order = String::from_utf8_lossy(&message.payload).into_owned();
         said("warehouse", "next of EVENTS/warehouse", &format!("{order:?}"));
 
-        say("\n5. Only who consumes acknowledges.   [service.warehouse] consumes = \
+        say("\n5. Ownership moves, and at no moment do two services write.   [service.archive] owns = \
+             [\"invoices\"]");
+        self.hand_over().await?;
+
+        say("\n6. Only who consumes acknowledges.   [service.warehouse] consumes = \
              [\"EVENTS/warehouse\"]");
         let refusal = billing.refused_ack(&message).await?;
         said("billing", "ack of EVENTS/warehouse", &format!("refused: {refusal}"));
         message.double_ack().await?;
         said("warehouse", "ack of EVENTS/warehouse", "done");
 
-        say("\n6. An unknown key is refused.");
+        say("\n7. An unknown key is refused.");
         let stranger = Seed::<User>::generate();
         let key = Signer::new(&stranger)?.public().to_string();
         match Guest::connect(self.server.client_url(), "stranger", &stranger).await {
@@ -243,19 +251,60 @@ impl DemoTestbed {
             "   The client learns no more; solewriter's log names the reason, unknown_key, and {key}."
         ));
 
-        say("\n7. A policy edit takes effect on the next connection. Nothing is restarted.");
+        say("\n8. A policy edit takes effect on the next connection. Nothing is restarted.");
         let mut quotes = self.connect("quotes").await?;
         let refusal = quotes.refused_open("orders").await?;
         said("quotes", "open orders", &format!("refused: {refusal}"));
-        self.edit_policy("reads = [\"rates\"]\n", "reads = [\"rates\", \"orders\"]\n").await?;
+        self.edit_policy(&[("reads = [\"rates\"]\n", "reads = [\"rates\", \"orders\"]\n")]).await?;
         say("   policy/services.toml: [service.quotes] reads = [\"rates\", \"orders\"]");
         let quotes = self.connect("quotes").await?;
         let value = quotes.get("orders", "1001").await?;
         said("quotes", "get orders/1001", &format!("{value:?}"));
 
-        say("\n8. All of it is in the audit streams.  [service.auditor] audits = \
+        say("\n9. All of it is in the audit streams.  [service.auditor] audits = \
              [\"AUDIT_EVENTS\", ...]");
         self.audit().await
+    }
+
+    /// Two services write all the time, while what they write is taken from the one and given to the
+    /// other. The bucket's stream says who wrote what, in order.
+    async fn hand_over(&mut self) -> Result<(), Error> {
+        let (old, new) = (self.connect("billing").await?, self.connect("archive").await?);
+        let writers = [Writer::start("billing", &old), Writer::start("archive", &new)];
+        tokio::time::sleep(BEFORE).await;
+        self.edit_policy(&[
+            ("owns = [\"invoices\", \"rates\"", "owns = [\"rates\""),
+            (
+                "[service.archive]\ndescription",
+                "[service.archive]\nowns = [\"invoices\"]\ndescription",
+            ),
+        ])
+        .await?;
+        say("   policy/services.toml: [service.billing] owns = [\"rates\", ...], \
+             [service.archive] owns = [\"invoices\"]");
+        self.log_says("handed_over").await?;
+        let admin = jetstream::new(self.admin("admin").await?);
+        let stream = admin.get_stream("KV_invoices").await?;
+        let first = async {
+            loop {
+                if let Ok(first) = first_of(&stream, "archive").await {
+                    return first;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let (first, began) = timeout(PATIENCE, first).await?;
+        for writer in writers {
+            writer.stop();
+        }
+        let last = stream.get_last_raw_message_by_subject("$KV.invoices.billing.*").await?;
+        if last.sequence >= first {
+            return Err(format!("{} of billing is behind {first} of archive", last.sequence).into());
+        }
+        let gap = (began - last.time.unix_timestamp_nanos()) / 1_000_000;
+        said("billing", "its last write", &format!("revision {}", last.sequence));
+        said("archive", "its first write", &format!("revision {first}, {gap} ms later"));
+        Ok(())
     }
 
     /// What an auditor reads: the refusal of the stranger, and the edit of the policy.
@@ -293,14 +342,19 @@ impl DemoTestbed {
         Ok(())
     }
 
-    async fn edit_policy(&mut self, before: &str, after: &str) -> Result<(), Error> {
+    async fn edit_policy(&mut self, changes: &[(&str, &str)]) -> Result<(), Error> {
         let path = self.deployment.policy().join("services.toml");
-        let text = std::fs::read_to_string(&path)?;
-        if !text.contains(before) {
-            return Err(format!("the sample policy has no {before:?}").into());
+        let mut text = std::fs::read_to_string(&path)?;
+        for (before, after) in changes {
+            if !text.contains(before) {
+                return Err(format!("the sample policy has no {before:?}").into());
+            }
+            text = text.replace(before, after);
         }
-        std::fs::write(&path, text.replace(before, after))?;
-        self.log_says("policy_changed").await
+        let log = std::fs::read_to_string(&self.log)?;
+        let changed = log.matches("policy_changed").count();
+        std::fs::write(&path, text)?;
+        self.log_says_times("policy_changed", changed + 1).await
     }
 
     fn print_how_to_connect(&self) {
@@ -330,6 +384,41 @@ impl DemoTestbed {
     async fn strike(&mut self) {
         let _ = self.solewriter.kill().await;
         let _ = self.server.stop().await;
+    }
+}
+
+/// How long the old owner writes before what it writes is taken from it.
+const BEFORE: Duration = Duration::from_millis(300);
+
+/// The revision of the first invoice of a service, and when it was stored, in nanoseconds. It tried
+/// before that one, too.
+async fn first_of(
+    stream: &jetstream::stream::Stream,
+    service: &str,
+) -> Result<(u64, i128), Error> {
+    let subject = format!("$KV.invoices.{service}.*");
+    let first = stream.raw_message_builder().sequence(1).next_by_subject(subject);
+    let message = first.send().await?;
+    Ok((message.sequence, message.time.unix_timestamp_nanos()))
+}
+
+/// A service that writes invoices all the time, whatever becomes of them.
+struct Writer(tokio::task::JoinHandle<()>);
+
+impl Writer {
+    fn start(service: &'static str, guest: &Guest) -> Self {
+        let client = guest.context.client();
+        Self(tokio::spawn(async move {
+            for number in 1.. {
+                let subject = format!("$KV.invoices.{service}.{number}");
+                let _ = client.publish(subject, "an invoice".into()).await;
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        }))
+    }
+
+    fn stop(self) {
+        self.0.abort();
     }
 }
 

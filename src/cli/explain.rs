@@ -113,12 +113,17 @@ impl Explain {
             (None, Some(key)) => in_time(key, now).err().map(|denial| denial.to_string()),
             (None, None) => None,
         };
+        let name = &service.name;
         let subject = Subject { policy, service, key, grant, barred, mapped };
         let mut output = match question {
             Some(question) => subject.answer(&question, self.format),
             None => subject.overview(self.subjects, self.format),
         };
-        output.err.insert_str(0, &(loaded.notes + &unseen));
+        let transit = match self.policy.names_a_revision() {
+            true => String::new(),
+            false => loaded.in_transit(name),
+        };
+        output.err.insert_str(0, &(loaded.notes + &unseen + &transit));
         Ok(output)
     }
 

@@ -35,6 +35,7 @@ pub fn judge(seen: &Seen, report: &mut Report) {
         }
     }
     instances::revisions(seen, report);
+    instances::handovers(seen, report);
     timeout(seen, report);
     anonymous(seen, report);
 }

@@ -58,6 +58,52 @@ pub fn takers(seen: &Seen, report: &mut Report) {
     }
 }
 
+/// What is moving from one service to another, and whether the promise holds that nobody writes
+/// beside the new owner.
+pub fn handovers(seen: &Seen, report: &mut Report) {
+    let Ok(instances) = &seen.instances else { return };
+    for transit in instances.iter().flat_map(|instance| &instance.transit) {
+        let found = transit.sentence();
+        // What takes so long waits for somebody.
+        if transit.seconds > LONG {
+            report.warning(
+                "handover",
+                found,
+                "bring what it waits for back; or push again with --force-handover, if that is gone \
+                 for good",
+            );
+        } else {
+            report.ok("handover", found);
+        }
+    }
+    let of_directories =
+        instances.iter().filter(|i| i.revision.is_some() && i.number.is_none()).count();
+    let blind = instances.iter().filter(|i| i.revision.is_some() && i.settled.is_none()).count();
+    if blind > 0 {
+        report.warning(
+            "handover",
+            format!(
+                "{blind} of {} instances do not hold back what moves from one service to another: \
+                 both may write it until the old owner's permissions expire ([grants] lifetime)",
+                instances.len()
+            ),
+            "set [system] nkey_seed for every instance, and use one version",
+        );
+    } else if of_directories > 1 {
+        report.warning(
+            "handover",
+            format!(
+                "{of_directories} instances read the policy from directories of their own: while \
+                 their files differ, one may let the old owner of a keyspace in beside the new one"
+            ),
+            "put the policy into a bucket ([policy] bucket), or run one instance",
+        );
+    }
+}
+
+/// After so many seconds something in transit waits for somebody.
+const LONG: u64 = 30;
+
 /// What the instances say that they serve.
 pub fn revisions(seen: &Seen, report: &mut Report) {
     let instances = match &seen.instances {

@@ -139,6 +139,8 @@ fn instance(name: &str, policy: &Policy) -> Instance {
         refused_first: None,
         waiting: Vec::new(),
         transit: Vec::new(),
+        settled: None,
+        handed_over: Vec::new(),
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::peers::{BEAT, Beat, News, Peers, doubts};
-use super::{Member, Report, SUBJECT, Transit, Waiting};
+use super::{Member, Moved, Report, SUBJECT, Transit, Waiting};
 use crate::policy_source::status::SourceState;
 use solewriter_core::callout::asked::Asked;
 use solewriter_core::callout::issue::Issuer;
@@ -57,6 +57,8 @@ pub struct Fleet {
     waiting: Mutex<Vec<Waiting>>,
     /// What is in transit.
     transit: Mutex<Vec<Transit>>,
+    /// What moved by the policy of that revision.
+    handed_over: Mutex<(String, Vec<Moved>)>,
 }
 
 /// Since when this instance has listened.
@@ -141,6 +143,7 @@ impl Fleet {
             attention: Mutex::default(),
             waiting: Mutex::default(),
             transit: Mutex::default(),
+            handed_over: Mutex::default(),
         })
     }
 
@@ -157,6 +160,12 @@ impl Fleet {
     /// What to tell people from now on of what is in transit.
     pub fn tell_transit(&self, transit: Vec<Transit>) {
         *self.transit.lock().unwrap_or_else(PoisonError::into_inner) = transit;
+    }
+
+    /// What to tell people of what moved by the policy of that revision.
+    pub fn tell_handed_over(&self, revision: &str, moved: Vec<Moved>) {
+        let told = (revision.to_owned(), moved);
+        *self.handed_over.lock().unwrap_or_else(PoisonError::into_inner) = told;
     }
 
     /// Tells of whatever changes among the others.
@@ -256,7 +265,10 @@ impl Fleet {
         let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let about = self.member.report(jiff::Timestamp::now().as_second());
         let transit = self.transit.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let about = Some(Report { waiting, transit, ..about });
+        let (of, moved) =
+            self.handed_over.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let handed_over = if about.revision.as_deref() == Some(&of) { moved } else { Vec::new() };
+        let about = Some(Report { waiting, transit, handed_over, ..about });
         let Ok(bytes) = serde_json::to_vec(&Beat { about, leaves, ..beat }) else { return };
         // What waits for a connection says something else by the time it arrives.
         if client.connection_state() != State::Connected {

@@ -12,7 +12,7 @@ use super::verdict::{Cause, Changes, Judge, Others};
 use super::{Settings, expiry, reach_without_system_user};
 use crate::audit::Recorder;
 use crate::fleet::heartbeat::{Fleet, FleetView};
-use crate::fleet::{MAX_TRANSIT, Transit};
+use crate::fleet::{MAX_TRANSIT, Moved, Transit};
 use crate::nats::{Login, Nats};
 use crate::policy_source::snapshot_store::{Snapshot, Store, Unsettled};
 use crate::policy_source::status::SourceStatus;
@@ -319,18 +319,25 @@ impl Sweeper {
             event = "handover_settled",
             revision,
             forced = handover.is_forced(),
-            took_ms = u64::try_from(handover.took().as_millis()).unwrap_or(u64::MAX),
+            took_ms = millis(handover.took()),
             moved = unsettled.in_transit.len(),
             "nothing is left of what earlier policies gave",
         );
-        for one in unsettled.in_transit.iter().take(MAX_TOLD) {
-            let vacant = handover.vacant(one.from.as_deref());
-            self.metrics.sessions().handed_over(vacant);
+        let moved = unsettled.in_transit.iter().take(MAX_TOLD).map(|one| Moved {
+            what: words(&one.what()),
+            from: one.from.as_ref().map(ToString::to_string),
+            to: one.to.to_string(),
+            vacant_ms: millis(handover.vacant(one.from.as_deref())),
+        });
+        let moved: Vec<Moved> = moved.collect();
+        self.fleet.tell_handed_over(revision, moved.iter().take(MAX_TRANSIT).cloned().collect());
+        for Moved { what, from, to, vacant_ms } in moved {
+            self.metrics.sessions().handed_over(Duration::from_millis(vacant_ms));
             self.recorder.record(Event::HandedOver(HandedOver {
-                what: words(&one.what()),
-                from: one.from.as_ref().map(ToString::to_string),
-                to: one.to.to_string(),
-                vacant_ms: u64::try_from(vacant.as_millis()).unwrap_or(u64::MAX),
+                what,
+                from,
+                to,
+                vacant_ms,
                 forced: handover.is_forced(),
                 revision: revision.to_owned(),
                 number: origin.as_ref().map(|origin| origin.number),
@@ -479,6 +486,10 @@ impl Sweeper {
         };
         Some((outcome, looked))
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The most handovers that are told of one by one.

@@ -21,6 +21,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
+use tokio::sync::watch;
 
 /// How long anything may take before a test says that it failed.
 pub const DEADLINE: Duration = Duration::from_secs(30);
@@ -168,6 +169,41 @@ fn node(files: &scaffold::Deployment, dir: &Path, number: usize, more: &str) -> 
     (config, home)
 }
 
+/// A proxy in front of a route's listener that can hold back what goes through it.
+pub fn held_route(to: u16, held: watch::Receiver<bool>) -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+    tokio::spawn(async move {
+        while let Ok((near, _)) = listener.accept().await {
+            let Ok(far) = TcpStream::connect(("127.0.0.1", to)).await else { continue };
+            let _ = (near.set_nodelay(true), far.set_nodelay(true));
+            let (near_reads, near_writes) = near.into_split();
+            let (far_reads, far_writes) = far.into_split();
+            tokio::spawn(carry(near_reads, far_writes, held.clone()));
+            tokio::spawn(carry(far_reads, near_writes, held.clone()));
+        }
+    });
+    port
+}
+
+async fn carry(
+    mut from: tokio::net::tcp::OwnedReadHalf,
+    mut to: tokio::net::tcp::OwnedWriteHalf,
+    mut held: watch::Receiver<bool>,
+) {
+    let mut bytes = vec![0; 16 * 1024];
+    while let Ok(length @ 1..) = from.read(&mut bytes).await {
+        if held.wait_for(|held| !*held).await.is_err() {
+            return;
+        }
+        if to.write_all(&bytes[..length]).await.is_err() {
+            return;
+        }
+    }
+}
+
 /// Gets a nats-server of exactly that version.
 pub async fn binary(version: &'static str) -> PathBuf {
     tokio::task::spawn_blocking(move || fetch::exact(version)).await.unwrap().unwrap()
@@ -298,17 +334,53 @@ impl Prepared {
         versions: [&'static str; NODES],
         policy: &str,
     ) -> Deployment {
+        let ports = free_ports(NODES).unwrap();
+        let routes: Vec<String> = ports.iter().map(|p| format!("nats://127.0.0.1:{p}")).collect();
+        let clusters = ports.iter().map(|port| {
+            format!("cluster {{ name: test, listen: \"127.0.0.1:{port}\", routes: {routes:?} }}")
+        });
+        self.start_nodes(versions, clusters.collect(), policy).await
+    }
+
+    /// The same, and what goes between two of the servers can be held back: gives a switch for each
+    /// pair, which the one that is not in it names.
+    pub async fn start_cluster_with_switches(
+        self,
+        version: &'static str,
+        policy: &str,
+    ) -> (Deployment, Vec<watch::Sender<bool>>) {
+        let ports = free_ports(NODES).unwrap();
+        let switches: Vec<_> = (0..NODES).map(|_| watch::channel(false)).collect();
+        let clusters = (0..NODES).map(|own| {
+            let others = (0..NODES).filter(|other| *other != own);
+            let routes = others.map(|other| {
+                let held = switches[3 - own - other].1.clone();
+                format!("nats://127.0.0.1:{}", held_route(ports[other], held))
+            });
+            let (port, routes) = (ports[own], routes.collect::<Vec<_>>());
+            // Servers tell each other their addresses; nobody gets anywhere with this one.
+            format!(
+                "cluster {{ name: test, listen: \"127.0.0.1:{port}\", routes: {routes:?}, \
+                 advertise: \"127.0.0.1:1\" }}"
+            )
+        });
+        let clusters = clusters.collect();
+        let deployment = self.start_nodes([version; NODES], clusters, policy).await;
+        (deployment, switches.into_iter().map(|(switch, _)| switch).collect())
+    }
+
+    async fn start_nodes(
+        self,
+        versions: [&'static str; NODES],
+        clusters: Vec<String>,
+        policy: &str,
+    ) -> Deployment {
         let binaries = futures_util::future::join_all(versions.map(binary)).await;
         let Self { files, dir } = self;
         write_passes(&files, policy);
-        let ports = free_ports(NODES).unwrap();
-        let routes: Vec<String> = ports.iter().map(|p| format!("nats://127.0.0.1:{p}")).collect();
         let mut nodes = Vec::new();
-        for (number, port) in (1..).zip(&ports) {
-            let more = format!(
-                "cluster {{ name: test, listen: \"127.0.0.1:{port}\", routes: {routes:?} }}"
-            );
-            nodes.push(node(&files, dir.path(), number, &more));
+        for (number, cluster) in (1..).zip(&clusters) {
+            nodes.push(node(&files, dir.path(), number, cluster));
         }
         // Together: JetStream of a node is not ready before it has heard of the others.
         let started = nodes
@@ -487,6 +559,19 @@ impl Deployment {
     pub async fn admin(&self) -> jetstream::Context {
         let options = async_nats::ConnectOptions::with_nkey(self.seed("admin").expose().to_owned());
         jetstream::new(options.connect(self.url()).await.unwrap())
+    }
+
+    /// Who may look at a stream: the admin, or for the policy's bucket who pushes.
+    pub async fn admin_of(&self, stream: &str) -> Option<jetstream::Context> {
+        let policy = stream == "KV_solewriter_policy";
+        let seed = self.seed(if policy { "publisher" } else { "admin" });
+        let options = async_nats::ConnectOptions::with_nkey(seed.expose().to_owned());
+        let options = options.custom_inbox_prefix("_INBOX.solewriter");
+        let connected = options.connect(self.urls());
+        let client = tokio::time::timeout(Duration::from_secs(2), connected).await.ok()?.ok()?;
+        let context = jetstream::context::ContextBuilder::new().timeout(Duration::from_secs(2));
+        let api = if policy { "$JS.POLICY.API" } else { "$JS.API" };
+        Some(context.api_prefix(api).build(client))
     }
 
     /// The JetStream context of the audit streams' admin, in the account AUDIT.

@@ -14,7 +14,7 @@ use solewriter::nats::raw_client::{RawLogin, TlsServer, Wire};
 use solewriter_core::keys::Seed;
 use solewriter_sandbox::{Server, free_ports};
 
-use super::deployment::{DEADLINE, NODES, binary, eventually};
+use super::deployment::{DEADLINE, NODES, binary, eventually, held_route};
 use super::stream_facts::{Home, Testbed, User, code, login, put};
 
 /// How long nothing may come.
@@ -649,42 +649,6 @@ async fn servers_say_who_is_there(version: &'static str) {
     }
 }
 
-/// A proxy in front of a route's listener that can hold back what goes through it.
-fn proxy(to: u16, held: tokio::sync::watch::Receiver<bool>) -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.set_nonblocking(true).unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-    tokio::spawn(async move {
-        while let Ok((near, _)) = listener.accept().await {
-            let Ok(far) = tokio::net::TcpStream::connect(("127.0.0.1", to)).await else { continue };
-            let _ = (near.set_nodelay(true), far.set_nodelay(true));
-            let (near_reads, near_writes) = near.into_split();
-            let (far_reads, far_writes) = far.into_split();
-            tokio::spawn(carry(near_reads, far_writes, held.clone()));
-            tokio::spawn(carry(far_reads, near_writes, held.clone()));
-        }
-    });
-    port
-}
-
-async fn carry(
-    mut from: tokio::net::tcp::OwnedReadHalf,
-    mut to: tokio::net::tcp::OwnedWriteHalf,
-    mut held: tokio::sync::watch::Receiver<bool>,
-) {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let mut bytes = vec![0; 16 * 1024];
-    while let Ok(length @ 1..) = from.read(&mut bytes).await {
-        if held.wait_for(|held| !*held).await.is_err() {
-            return;
-        }
-        if to.write_all(&bytes[..length]).await.is_err() {
-            return;
-        }
-    }
-}
-
 mod a_route_that_is_held_back_keeps_its_order {
     on_server!(a_route_that_is_held_back_keeps_its_order, much_room, v2_10_25, "2.10.25");
     on_server!(a_route_that_is_held_back_keeps_its_order, much_room, v2_15_1, "2.15.1");
@@ -703,7 +667,7 @@ async fn a_route_that_is_held_back_keeps_its_order(version: &'static str) {
                 .filter(|other| *other != own)
                 .map(|other| {
                     let held = switches[pair(own, other)].1.clone();
-                    format!("nats://127.0.0.1:{}", proxy(ports[other], held))
+                    format!("nats://127.0.0.1:{}", held_route(ports[other], held))
                 })
                 .collect();
             // Servers tell each other their addresses; nobody gets anywhere with this one.

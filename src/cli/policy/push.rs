@@ -15,6 +15,7 @@ use crate::nats::Login;
 use crate::policy_source::bucket::entry::{Entry, MAX_AUTHOR, MAX_MESSAGE, Words};
 use crate::policy_source::bucket::{Bucket, ReadError};
 use solewriter_core::diagnostics::{Problem, Problems, SourceFile};
+use solewriter_core::handover::claims::Claims;
 use solewriter_core::policy::model::{Policy, short};
 use solewriter_core::policy::validate::{Validated, validate_for};
 
@@ -73,6 +74,11 @@ struct How {
     /// closed clients are back.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     wait: Duration,
+    /// Give what moves to its new owner without waiting for servers that do not answer. Only for a
+    /// server that is gone for good: if it is cut off and comes back, its connections of the old
+    /// owner write beside the new one until they are closed.
+    #[arg(long)]
+    force_handover: bool,
 }
 
 /// What is about to be pushed.
@@ -170,7 +176,8 @@ impl How {
             }
         }
         let time = jiff::Timestamp::now().as_second();
-        Ok(Words { author, message, time, rollback_of, forced: false })
+        let forced = self.force_handover;
+        Ok(Words { author, message, time, rollback_of, forced })
     }
 
     /// Asks, unless told not to.
@@ -209,7 +216,9 @@ async fn push(
     // Who lives is known by the time that it is pushed.
     let instances = Instances::listen(bucket.client()).await.map_err(|error| failed(&error))?;
     let Proposal { files, policy, name } = proposal;
-    if let Some(head) = head.as_ref().filter(|head| head.policy == policy.revision().whole()) {
+    let same = |head: &&Entry| head.policy == policy.revision().whole();
+    // What is in transit may be pushed again, to force it.
+    if let Some(head) = head.as_ref().filter(same).filter(|_| !how.force_handover) {
         let text = format!(
             "nothing to push: revision {} already is this policy ({})\n",
             head.number,
@@ -217,7 +226,12 @@ async fn push(
         );
         return Ok(Output::data(text, YES));
     }
-    say(&shown(tool, bucket, head.as_ref(), (&name, &policy)).await?);
+    let (text, before) = shown(tool, bucket, head.as_ref(), (&name, &policy)).await?;
+    say(&text);
+    let moves = before.map(|before| Claims::default().next(&before, &policy).in_transit(&policy));
+    if how.force_handover {
+        let _ = Output { out: String::new(), err: FORCED.to_owned(), code: YES }.print();
+    }
     let number = head.as_ref().map_or(1, |head| head.number.saturating_add(1));
     if !how.agreed(&format!("push {name} as revision {number}?"))? {
         return Err(Output {
@@ -241,7 +255,7 @@ async fn push(
     if how.wait.is_zero() {
         return Ok(Output::data(String::new(), YES));
     }
-    let serving = status::wait(instances, &entry, how.wait).await?;
+    let (instances, serving) = status::wait(instances, &entry, how.wait).await?;
     say(&match serving {
         0 => "no instance answers, so none serves it yet\n".to_owned(),
         1 => "1 instance serves it\n".to_owned(),
@@ -250,8 +264,15 @@ async fn push(
     if serving == 0 {
         return Ok(Output::data(String::new(), YES));
     }
-    reach::wait(tool, bucket, policy, (how.wait, head.is_some())).await
+    let handover = reach::Handover { instances, entry, moves: moves.unwrap_or_default() };
+    reach::wait(tool, bucket, policy, handover, (how.wait, head.is_some())).await
 }
+
+/// What could go wrong.
+const FORCED: &str = "warning: what moves is not held back for servers that do not answer: if one of \
+                      them is cut off and not gone, connections of the old owner there may write \
+                      beside the new one when it is back, until they are closed; the audit says that \
+                      it was forced\n";
 
 /// What the push changes, for people.
 async fn shown(
@@ -259,21 +280,27 @@ async fn shown(
     bucket: &Bucket,
     head: Option<&Entry>,
     (name, policy): (&str, &Policy),
-) -> Result<String, Output> {
+) -> Result<(String, Option<Policy>), Output> {
     let Some(head) = head else {
         let services = count(policy.services().len(), "service", "services");
-        return Ok(format!("{name} ({}): the first revision, {services}\n", policy.revision()));
+        let text = format!("{name} ({}): the first revision, {services}\n", policy.revision());
+        return Ok((text, None));
     };
     let files = bucket.files(head).await.map_err(|error| unread(bucket, &error))?;
     match validate_for(&files, &tool.defaults.audit) {
         Ok(before) => {
             let old = format!("revision {}", head.number);
-            diff::described((&old, &before.policy), (name, policy), &tool.defaults)
+            let text = diff::described((&old, &before.policy), (name, policy), &tool.defaults)?;
+            Ok((text, Some(before.policy)))
         }
-        Err(problems) => Ok(format!(
-            "revision {} is not valid for this version ({}), so there is nothing to compare with\n",
-            head.number,
-            problems.summary()
-        )),
+        Err(problems) => {
+            let text = format!(
+                "revision {} is not valid for this version ({}), so there is nothing to compare \
+                 with\n",
+                head.number,
+                problems.summary()
+            );
+            Ok((text, None))
+        }
     }
 }

@@ -8,14 +8,17 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::super::sessions::{accounts, connect, onlooker};
-use super::unread;
+use super::{status, unread};
 use crate::cli::common::{NO, Output, YES, count, length, line};
 use crate::config::Tool;
+use crate::fleet::{Instances, Moved, Report};
 use crate::policy_source::bucket::Bucket;
+use crate::policy_source::bucket::entry::Entry;
 use crate::sessions::listing::{Session, survey};
 use crate::sessions::onlooker::Onlooker;
 use crate::sessions::reach_without_system_user;
 use crate::sessions::verdict::{Cause, Closing, Verdict};
+use solewriter_core::handover::claims::InTransit;
 use solewriter_core::policy::model::Policy;
 
 /// How long to wait between two looks, at first and at most: each asks every server.
@@ -59,11 +62,60 @@ impl Standing {
     }
 }
 
-/// Waits until every open connection that the change concerns was closed, and says who is left.
+/// What is waited for of what moves.
+pub(super) struct Handover {
+    /// The instances.
+    pub instances: Instances,
+    /// What was pushed.
+    pub entry: Entry,
+    /// What moves by it.
+    pub moves: Vec<InTransit>,
+}
+
+impl Handover {
+    /// What they say now that serve it. One that does not know whether it is settled is not waited
+    /// for.
+    async fn look(&mut self) -> (bool, Vec<Report>) {
+        let reports = self.instances.next(Instant::now()).await;
+        let serves = |report: &&Report| report.number.is_some_and(|n| n >= self.entry.number);
+        let settled = reports.iter().filter(serves).all(|report| report.settled != Some(false));
+        (settled, reports)
+    }
+
+    /// What moved, for people.
+    fn moved(&self, reports: &[Report]) -> String {
+        let mut text = String::new();
+        let told: Vec<&Moved> = reports.iter().flat_map(|report| &report.handed_over).collect();
+        for one in self.moves.iter().take(NAMED) {
+            let (what, from) = (one.what(), one.from.as_deref());
+            let same = |moved: &&&Moved| {
+                moved.what == what && moved.from.as_deref() == from && *moved.to == *one.to
+            };
+            let _ = match told.iter().find(same) {
+                Some(moved) => writeln!(text, "{}", line(&moved.sentence())),
+                None => writeln!(
+                    text,
+                    "`{}` moved from `{}` to `{}`",
+                    line(&what),
+                    line(from.unwrap_or("-")),
+                    line(&one.to)
+                ),
+            };
+        }
+        match self.moves.len().saturating_sub(NAMED) {
+            0 => text,
+            more => text + &format!("and {more} more\n"),
+        }
+    }
+}
+
+/// Waits until every open connection that the change concerns was closed and what moves has its new
+/// owner, and says who is left.
 pub(super) async fn wait(
     tool: &Tool,
     bucket: &Bucket,
     policy: Policy,
+    mut handover: Handover,
     (at_most, is_change): (Duration, bool),
 ) -> Result<Output, Output> {
     // Before the first policy nobody was let in.
@@ -89,20 +141,27 @@ pub(super) async fn wait(
         recalled.map_err(|error| unread(bucket, &error))?;
         let standing = Standing::of(&onlooker, &found.found, now);
         let complete = found.complete();
-        if standing.closing.is_empty() && complete {
-            return Ok(Output::data(reached(&standing, longest) + closed, YES));
+        let (settled, reports) = handover.look().await;
+        if standing.closing.is_empty() && complete && settled {
+            let moved = handover.moved(&reports);
+            return Ok(Output::data(moved + &reached(&standing, longest) + closed, YES));
         }
         if Instant::now() >= deadline {
             let mut err = lines(&standing.closing);
             if !complete {
                 err += "warning: not every server listed its connections, so there may be more\n";
             }
+            err += &status::moving(&reports);
             // A server that is down has none.
-            if standing.closing.is_empty() {
+            if standing.closing.is_empty() && settled {
                 return Ok(Output { out: reached(&standing, longest) + closed, err, code: YES });
             }
-            err += "the policy is in force, but these open connections do not have it yet: see \
-                    `solewriter sessions --stale` and `solewriter doctor`\n";
+            err += match standing.closing.is_empty() {
+                true => "the policy is in force, but nobody may write what moves yet: see `solewriter \
+                         policy status`\n",
+                false => "the policy is in force, but these open connections do not have it yet: see \
+                          `solewriter sessions --stale` and `solewriter doctor`\n",
+            };
             return Err(Output { out: String::new(), err, code: NO });
         }
         sleep(pause.min(deadline.saturating_duration_since(Instant::now()))).await;

@@ -14,7 +14,7 @@ use crate::policy_source::bucket::ReadError;
 use crate::policy_source::bucket::entry::Entry;
 use solewriter_core::policy::model::short;
 
-/// Show which revision each running instance serves.
+/// Show which revision each running instance serves, and what is moving from one service to another.
 ///
 /// Exit code: 0 if all instances that answer serve the same revision, and the newest one if they
 /// follow the bucket; 1 if they do not, or if none answers.
@@ -73,6 +73,7 @@ impl Status {
             );
         }
         out += &table(&reports, jiff::Timestamp::now().as_second());
+        out += &moving(&reports);
         let mut err = String::new();
         if let Some(note) = note {
             err += &format!("warning: the policy bucket {}: {note}\n", bucket.name());
@@ -139,6 +140,15 @@ fn table(reports: &[Report], now: i64) -> String {
     out
 }
 
+/// What is in transit from one service to another, as the instance says that looks after it.
+pub(super) fn moving(reports: &[Report]) -> String {
+    let mut out = String::new();
+    for transit in reports.iter().flat_map(|report| &report.transit) {
+        let _ = writeln!(out, "{}", line(&transit.sentence()));
+    }
+    out
+}
+
 /// What keeps an instance from serving the newest.
 fn trouble(report: &Report, now: i64) -> String {
     let mut out = String::new();
@@ -161,7 +171,7 @@ fn trouble(report: &Report, now: i64) -> String {
 }
 
 /// Waits until every instance that lives serves what was pushed, or something newer. Gives how many
-/// those are.
+/// those are, and whom to ask next.
 ///
 /// # Errors
 /// What to print when some do not.
@@ -169,7 +179,7 @@ pub(super) async fn wait(
     mut instances: Instances,
     entry: &Entry,
     at_most: Duration,
-) -> Result<usize, Output> {
+) -> Result<(Instances, usize), Output> {
     let deadline = Instant::now() + at_most;
     let mut reports = instances.all().await;
     loop {
@@ -179,7 +189,7 @@ pub(super) async fn wait(
         };
         let serving = reports.iter().filter(serves).count();
         if serving == reports.len() {
-            return Ok(serving);
+            return Ok((instances, serving));
         }
         if Instant::now() >= deadline {
             let behind: Vec<Report> =
