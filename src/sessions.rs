@@ -60,7 +60,8 @@ pub fn reach_without_system_user(policy: &Policy, defaults: &Defaults) -> Durati
 pub fn without_system_user(policy: &Policy, defaults: &Defaults) -> String {
     format!(
         "a policy change reaches open connections after at most {} s, when their \
-         permissions expire; set [system] nkey_seed to reach them at once",
+         permissions expire, and what moves from one service to another both may write until \
+         then; set [system] nkey_seed to reach them at once",
         reach_without_system_user(policy, defaults).as_secs()
     )
 }

@@ -284,13 +284,18 @@ fn served(config: &Path, which: &Which<'_>, beside: &Path) -> Result<Loaded, Out
     Ok(loaded)
 }
 
-/// What is worth knowing when a folder is asked and settings beside it serve a bucket.
-fn elsewhere(folder: &Path) -> String {
+/// The settings beside a folder or here, if there are any that hold.
+pub(super) fn settings_beside(folder: &Path) -> Option<(PathBuf, Tool)> {
     let beside = folder.parent().unwrap_or(Path::new("")).join(SETTINGS);
     let here = PathBuf::from(SETTINGS);
-    let found = [beside, here].into_iter().find(|path| path.is_file());
-    let Some(path) = found else { return String::new() };
-    let Ok(tool) = Tool::load(&path, &Overrides::default()) else { return String::new() };
+    let path = [beside, here].into_iter().find(|path| path.is_file())?;
+    let tool = Tool::load(&path, &Overrides::default()).ok()?;
+    Some((path, tool))
+}
+
+/// What is worth knowing when a folder is asked and settings beside it serve a bucket.
+fn elsewhere(folder: &Path) -> String {
+    let Some((path, tool)) = settings_beside(folder) else { return String::new() };
     let Some(PolicySource::Bucket(bucket)) = &tool.source else { return String::new() };
     let (folder, path) = (folder.display().to_string(), path.display().to_string());
     format!(

@@ -1,12 +1,14 @@
 //! `solewriter check`: does the policy hold?
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
+use crate::cli::asked::settings_beside;
 use crate::cli::common::{
-    DirArgs, Format, GrantArgs, NO, Output, YES, count, json, no_grant, read, style,
+    DirArgs, Format, GrantArgs, NO, Output, YES, count, json, line, no_grant, read, style,
 };
 use solewriter_core::diagnostics::{Collector, Problem, Problems, Severity};
 use solewriter_core::grant::{Defaults, Grant, GrantError, MANY_SUBJECTS};
@@ -77,7 +79,7 @@ impl Check {
             };
             return Ok(Output::data(json(&view), code));
         }
-        let mut err = problems.render(style());
+        let mut err = problems.render(style()) + &handovers(self.dir.path());
         let summary = problems.summary();
         let mut out = String::new();
         match policy {
@@ -94,6 +96,13 @@ impl Check {
         }
         Ok(Output { out, err, code })
     }
+}
+
+/// What the settings beside that folder do not hold, if there are settings.
+fn handovers(folder: &Path) -> String {
+    let Some((path, tool)) = settings_beside(folder) else { return String::new() };
+    let Some(sentence) = tool.not_handed_over() else { return String::new() };
+    format!("note: {}: {sentence} (docs/handover.md)\n", line(&path.display().to_string()))
 }
 
 /// Makes each service's grant, as `serve` will.

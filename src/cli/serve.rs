@@ -87,6 +87,13 @@ async fn recorded(settings: Settings) -> Result<ExitCode, String> {
         Recording::start(settings.audit.clone(), &settings.nats, metrics.clone())?;
     recording.started(settings.issuer.public(), settings.xkey.as_ref())?;
     let Policy { source, keep, keep_at_most, lease, .. } = &settings.policy;
+    if matches!(source, PolicySource::Directory(_)) && keep.is_none() && settings.system.is_some() {
+        tracing::warn!(
+            event = "handover_not_kept",
+            "without [policy] keep, a restart while something moves from one service to another lets \
+             both write it until the sweep that follows",
+        );
+    }
     // Who cannot see connections cannot tell when something is settled.
     let settler = settings.system.is_some().then(|| handover_user(&settings.issuer)).transpose()?;
     let lease = lease.filter(|_| settler.is_some());

@@ -52,6 +52,8 @@ pub struct Tool {
     pub sessions: crate::sessions::Settings,
     /// The settings file, for messages.
     pub path: PathBuf,
+    /// Whether `serve` keeps its policy for the next start.
+    keeps: bool,
     nats_seed: Option<Spanned<PathBuf>>,
     credentials: Option<Spanned<PathBuf>>,
     issuer: Option<Spanned<PathBuf>>,
@@ -126,6 +128,7 @@ impl Tool {
             credentials: raw.nats.credentials,
             issuer: raw.issuer.seed,
             xkey: raw.xkey.seed,
+            keeps: raw.policy.keep.is_some(),
             system: raw.system.nkey_seed,
             admin: raw.admin.nkey_seed,
             audit_admin: raw.audit_admin.nkey_seed,
@@ -170,6 +173,26 @@ impl Tool {
     /// As [`Tool::callout`].
     pub fn system(&self) -> Result<Seed<User>, Problems> {
         self.needed(self.system.as_ref(), SYSTEM)
+    }
+
+    /// Where the settings of `serve` cannot hold that what moves from one service to another never has
+    /// two writers, and what bounds that: a sentence.
+    #[must_use]
+    pub fn not_handed_over(&self) -> Option<String> {
+        let lifetime = self.defaults.lifetime.as_secs();
+        if self.system.is_none() {
+            return Some(format!(
+                "without [system] nkey_seed, both may write what moves from one service to another, \
+                 until the permissions of the old owner expire: after {lifetime} s, unless the policy \
+                 says otherwise"
+            ));
+        }
+        let directory = matches!(self.source, Some(PolicySource::Directory(_)));
+        (directory && !self.keeps).then(|| {
+            "without [policy] keep, a restart of `serve` while something moves from one service to \
+             another lets both write it until the sweep that follows"
+                .to_owned()
+        })
     }
 
     /// The seed of the admin's user, in the account of the buckets.

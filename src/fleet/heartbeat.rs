@@ -2,6 +2,7 @@
 //! with a policy from a directory.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -47,6 +48,8 @@ pub struct Fleet {
     asked: Arc<Asked>,
     /// Signs what this instance says, and knows what others signed.
     issuer: Arc<Issuer>,
+    /// Counts the beats.
+    said: AtomicU64,
     peers: Mutex<Peers>,
     /// Whether this instance can close connections now.
     sweeps: watch::Sender<bool>,
@@ -120,6 +123,8 @@ pub struct FleetView {
     pub newer: Vec<String>,
     /// Whether another instance makes other grants of one policy.
     pub unlike: bool,
+    /// Whether one of them said, signed, that it serves another policy.
+    pub differs: bool,
     /// The instances of which it is certain that they serve what this one does, itself included.
     pub certain: BTreeSet<String>,
     /// How many instances live, this one included.
@@ -137,6 +142,7 @@ impl Fleet {
             makes,
             asked,
             issuer,
+            said: AtomicU64::new(1),
             peers: Mutex::default(),
             sweeps: watch::Sender::new(false),
             news: watch::Sender::new(0),
@@ -197,6 +203,7 @@ impl Fleet {
             agreed: peers.agree(&me),
             newer,
             unlike: peers.unlike(&me),
+            differs: peers.differ(&me),
             certain: certain.map(ToOwned::to_owned).collect(),
             living: peers.beats().count().saturating_add(1),
             times,
@@ -256,6 +263,7 @@ impl Fleet {
             makes: self.makes.clone(),
             about: None,
             leaves: false,
+            beat: 0,
         };
         (beat, since)
     }
@@ -269,7 +277,10 @@ impl Fleet {
             self.handed_over.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let handed_over = if about.revision.as_deref() == Some(&of) { moved } else { Vec::new() };
         let about = Some(Report { waiting, transit, handed_over, ..about });
-        let Ok(bytes) = serde_json::to_vec(&Beat { about, leaves, ..beat }) else { return };
+        let number = self.said.fetch_add(1, Ordering::Relaxed);
+        let Ok(bytes) = serde_json::to_vec(&Beat { about, leaves, beat: number, ..beat }) else {
+            return;
+        };
         // What waits for a connection says something else by the time it arrives.
         if client.connection_state() != State::Connected {
             return;

@@ -83,6 +83,9 @@ pub struct Beat {
     /// Nothing is left of what policies before this one gave.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub settled: bool,
+    /// The how manieth it is: one that was recorded and is sent again says nothing.
+    #[serde(default)]
+    pub beat: u64,
 }
 
 impl Beat {
@@ -108,8 +111,8 @@ struct Peer {
     heard: Instant,
     /// When it took its policy up, on our clock.
     adopted: Instant,
-    /// What it last said to serve in a beat that its issuer's key signed. It never goes back.
-    vouched: Option<String>,
+    /// What it last said to serve in a beat that its issuer's key signed, and the number of that one.
+    vouched: Option<(u64, Option<String>)>,
 }
 
 /// The other instances.
@@ -136,6 +139,10 @@ impl Peers {
             return News { changed: self.known.remove(&beat.instance).is_some(), newcomer: false };
         }
         let before = self.known.get(&beat.instance);
+        let last = before.and_then(|peer| peer.vouched.clone());
+        if vouched && last.as_ref().is_some_and(|(number, _)| beat.beat <= *number) {
+            return News::default();
+        }
         if before.is_none() && self.known.len() >= MAX_PEERS {
             return News::default();
         }
@@ -150,8 +157,7 @@ impl Peers {
         let adopted = now.checked_sub(Duration::from_millis(beat.held_ms)).unwrap_or(now);
         // What it tells people is not needed here.
         let beat = Beat { about: None, ..beat };
-        let last = before.and_then(|peer| peer.vouched.clone());
-        let vouched = if vouched { beat.revision.clone() } else { last };
+        let vouched = if vouched { Some((beat.beat, beat.revision.clone())) } else { last };
         self.known.insert(beat.instance.clone(), Peer { beat, heard: now, adopted, vouched });
         news
     }
@@ -173,9 +179,17 @@ impl Peers {
     pub fn certain<'a>(&'a self, revision: &'a str) -> impl Iterator<Item = &'a str> {
         let serves = move |peer: &&Peer| {
             let said = peer.beat.revision.as_deref();
-            said == Some(revision) && peer.vouched.as_deref() == said
+            said == Some(revision) && peer.vouched() == said
         };
         self.known.values().filter(serves).map(|peer| peer.beat.instance.as_str())
+    }
+
+    /// Whether one of them said, signed, that it serves another policy than `me`.
+    #[must_use]
+    pub fn differ(&self, me: &Beat) -> bool {
+        let said = self.known.values().filter_map(Peer::vouched);
+        let mut others = said.filter(|said| Some(*said) != me.revision.as_deref());
+        others.next().is_some()
     }
 
     /// Whether each of them that serves a policy serves the one that `me` serves.
@@ -221,6 +235,11 @@ impl Peers {
 }
 
 impl Peer {
+    /// The revision that it last said to serve, signed.
+    fn vouched(&self) -> Option<&str> {
+        self.vouched.as_ref().and_then(|(_, revision)| revision.as_deref())
+    }
+
     /// Whether it serves something newer than `me`. In one bucket, the greater number is newer.
     /// Else, who starts with what the other served before is late; and then, what was taken up
     /// later is newer.
@@ -258,6 +277,7 @@ mod tests {
             about: None,
             leaves: false,
             settled: false,
+            beat: 0,
         }
     }
 
@@ -383,20 +403,27 @@ mod tests {
     #[test]
     fn only_what_was_signed_is_certain() {
         let now = Instant::now();
+        let me = beat("m", 2, "r", 0);
         let mut peers = Peers::default();
         let certain = |peers: &Peers| peers.certain("r").map(str::to_owned).collect::<Vec<_>>();
-        peers.heard(beat("a", 1, "r", 0), false, now);
+        let numbered = |revision: &str, number| Beat { beat: number, ..beat("a", 1, revision, 0) };
+        peers.heard(numbered("r", 1), false, now);
         assert!(certain(&peers).is_empty());
-        peers.heard(beat("a", 1, "r", 0), true, now);
+        peers.heard(numbered("r", 2), true, now);
         assert_eq!(certain(&peers), ["a"]);
         // What is not signed may put off, and makes nothing certain.
-        peers.heard(beat("a", 1, "s", 0), false, now);
-        assert!(certain(&peers).is_empty());
-        assert!(!peers.agree(&beat("m", 2, "r", 0)));
-        peers.heard(beat("a", 1, "r", 0), false, now);
+        peers.heard(numbered("s", 3), false, now);
+        assert!(certain(&peers).is_empty() && !peers.agree(&me));
+        assert!(!peers.differ(&me), "nor does it hold a handover");
+        peers.heard(numbered("r", 4), false, now);
         assert_eq!(certain(&peers), ["a"], "it was so, and never goes back");
-        peers.heard(beat("a", 1, "s", 0), true, now);
-        assert!(certain(&peers).is_empty());
+        peers.heard(numbered("s", 5), true, now);
+        assert!(certain(&peers).is_empty() && peers.differ(&me));
+        // A beat that was recorded is no word of it.
+        peers.heard(numbered("r", 6), true, now);
+        let later = now + GONE_AFTER;
+        assert_eq!(peers.heard(numbered("s", 5), true, later), News::default());
+        assert!(!peers.differ(&me) && peers.forget(later), "and does not keep it alive");
     }
 
     #[test]

@@ -111,8 +111,8 @@ impl Servers {
 
 /// What is known of the other instances.
 pub struct Fellows<'a> {
-    /// Whether each one that is heard serves the same policy.
-    pub agreed: bool,
+    /// Whether one said, signed, that it serves another policy.
+    pub differ: bool,
     /// Those of which it is certain.
     pub certain: &'a BTreeSet<String>,
 }
@@ -212,10 +212,10 @@ impl Handover {
         let mut silent = looked.missing.clone();
         silent.extend(seen.gone(looked, self.lasts));
         let missing = silent.len() + unseen;
-        let instances = match (fellows.agreed, all_heard && missing == 0 && looked.connected) {
-            (false, _) => Instances::Differ,
-            (true, true) => Instances::AllServe,
-            (true, false) => Instances::NotAllHeard { connected: looked.connected },
+        let instances = match (fellows.differ, all_heard && missing == 0 && looked.connected) {
+            (true, _) => Instances::Differ,
+            (false, true) => Instances::AllServe,
+            (false, false) => Instances::NotAllHeard { connected: looked.connected },
         };
         self.transit.looked(Look {
             began: self.at(before.began),

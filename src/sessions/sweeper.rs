@@ -77,6 +77,7 @@ struct Known {
     swept: Option<String>,
     differ_since: Option<Instant>,
     said: Option<Instant>,
+    said_directories: bool,
     /// The servers there were.
     servers: handover::Servers,
     /// What is in transit.
@@ -110,6 +111,7 @@ impl Sweeper {
             swept: None,
             differ_since: None,
             said: None,
+            said_directories: false,
             servers: handover::Servers::default(),
             handover: None,
             nobody_since: None,
@@ -159,6 +161,16 @@ impl Sweeper {
     fn turn(&self, view: &FleetView, known: &mut Known) -> bool {
         self.metrics.sessions().instances(view.living);
         let now = Instant::now();
+        let of_directory = self.store.origin().is_none() && self.store.current().is_some();
+        if of_directory && view.living > 1 && !std::mem::replace(&mut known.said_directories, true) {
+            tracing::warn!(
+                event = "directories",
+                instances = view.living,
+                "several instances read the policy from directories: while their files differ, one \
+                 may let the old owner of a keyspace in beside the new one; a policy bucket has none \
+                 of that",
+            );
+        }
         if view.agreed {
             known.differ_since = None;
         } else {
@@ -298,7 +310,7 @@ impl Sweeper {
             subjects: in_transit.chain(unsettled.claims.kept()).collect(),
             nobody_since,
         };
-        let fellows = Fellows { agreed: view.agreed, certain: &view.certain };
+        let fellows = Fellows { differ: view.differs, certain: &view.certain };
         let next = handover.looked((before, looked), servers, &fellows, &mut barrier).await;
         self.metrics.sessions().in_transit(unsettled.in_transit.len());
         self.fleet.tell_transit(told(handover, unsettled));

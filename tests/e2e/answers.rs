@@ -262,6 +262,8 @@ async fn a_consumer_that_diff_says_changes_hands_does(version: &'static str) {
         );
     deployment.write_policy(&handed_over);
     deployment.instances[0].says("policy_changed").await;
+    // What moves is in transit until the old owner's connections are closed.
+    deployment.instances[0].says("handover_settled").await;
     let new = policy(&deployment);
     let change = diff(&old, &new, &defaults()).unwrap();
     let said = |name: &str, gained: bool| -> Vec<String> {
@@ -299,6 +301,8 @@ async fn what_diff_says_is_lost_the_server_refuses(version: &'static str) {
         .replace("nkeys = [\"{idle}\"]", "nkeys = [\"{idle}\"]\nowns = [\"orders\"]");
     deployment.write_policy(&handed_over);
     deployment.instances[0].says("policy_changed").await;
+    // What moves is in transit until the old owner's connections are closed.
+    deployment.instances[0].says("handover_settled").await;
     let new = policy(&deployment);
     let change = diff(&old, &new, &defaults()).unwrap();
     let changed = |name: &str| change.services.iter().find(|s| &*s.service == name).unwrap();

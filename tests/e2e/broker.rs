@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 
+use solewriter::fleet::instance_of;
 use super::clients::Library;
 use super::deployment::{DEADLINE, Deployment, Instance, Prepared, edit, eventually};
 use super::operations;
@@ -62,9 +63,13 @@ fn default_connections() -> usize {
 /// Waits until so many solewriters are connected, as the server sees it.
 async fn connected_instances(deployment: &Deployment, count: usize) {
     eventually(&format!("{count} connected instances"), async || {
-        // Each has a second one, on which no request comes.
+        // Each has others, on which no request comes.
         let connections = deployment.connections("AUTH").await;
-        let answering = connections.iter().filter(|c| c["name"] == "solewriter").count();
+        let answering = connections.iter().filter(|c| {
+            let name = c["name"].as_str().unwrap_or_default();
+            matches!(instance_of(name), Some(Some(_)))
+        });
+        let answering = answering.count();
         (answering == count * default_connections()).then_some(())
     })
     .await;

@@ -20,7 +20,8 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::bucket;
-use super::deployment::{DEADLINE, Deployment, Prepared, eventually};
+use super::deployment::{DEADLINE, Deployment, Prepared, edit, eventually};
+use super::raw::Raw;
 
 /// A policy in which that service owns the bucket `k`.
 pub fn owned_by(owner: &str) -> String {
@@ -215,6 +216,185 @@ async fn a_keyspace_moves_and_never_has_two_writers(version: &'static str) {
     assert_eq!(owners, ["a", "b", "c", "a", "b", "a"], "{turns:?}");
 }
 
+
+/// Whether a service may write `k`, by a connection that it makes now.
+async fn may_write(deployment: &Deployment, service: &str) -> bool {
+    let mut raw = Raw::login(deployment, &deployment.service(service)).await;
+    raw.publish("$KV.k.y", b"now").await.is_ok()
+}
+
+/// The same of reading.
+async fn may_read(deployment: &Deployment, service: &str) -> bool {
+    let mut raw = Raw::login(deployment, &deployment.service(service)).await;
+    raw.publish("$JS.API.STREAM.INFO.KV_k", b"").await.is_ok()
+}
+
+/// A deployment of one server and two instances that follow the bucket, with `k` moved from `a` to
+/// `b`, and one instance stopped: for as long as a lease, it may give `k` to `a`.
+async fn held(version: &'static str, lease: &str) -> Deployment {
+    let settings = format!("[policy]\nlease = \"{lease}\"\n");
+    let prepared = bucket::prepared().with_settings("[policy]\n", &settings);
+    let mut deployment = prepared.start_broker(version, &owned_by("a")).await;
+    let (code, said) = bucket::push(&deployment, &owned_by("a"), &[]).await;
+    assert_eq!(code, 0, "{said}");
+    deployment.add_instance(&[]).await;
+    deployment.add_instance(&[]).await;
+    make_bucket(&deployment, 1).await;
+    // The two have heard of each other, and nothing is in transit.
+    eventually("an owner", async || may_write(&deployment, "a").await.then_some(())).await;
+    deployment.instances[1].pause();
+    let (code, said) = bucket::push(&deployment, &owned_by("b"), &["--wait", "0s"]).await;
+    assert_eq!(code, 0, "{said}");
+    bucket::serves(&mut deployment.instances[0], 2).await;
+    deployment
+}
+
+/// What `policy status` says.
+async fn status(deployment: &Deployment) -> String {
+    let (_, said) = bucket::policy(deployment, &["status"]).await;
+    said
+}
+
+async fn status_says(deployment: &Deployment, part: &str) {
+    eventually(&format!("status: {part}"), async || {
+        status(deployment).await.contains(part).then_some(())
+    })
+    .await;
+}
+
+on_every_server!(what_is_in_transit_is_told_and_outlives_its_instance);
+async fn what_is_in_transit_is_told_and_outlives_its_instance(version: &'static str) {
+    let mut deployment = held(version, "60s").await;
+    status_says(&deployment, "`k` is between `a` and `b` for ").await;
+    for (service, told) in [("a", true), ("b", true), ("c", false)] {
+        let settings = deployment.files.settings().display().to_string();
+        let explained = deployment.tool(&["explain", service]).await;
+        assert_eq!(explained.code, 0, "{settings}: {explained:?}");
+        assert_eq!(explained.err.contains("`k` is between `a` and `b`"), told, "{explained:?}");
+    }
+    let pushed = bucket::push(&deployment, &owned_by("b"), &["--wait", "1s"]).await;
+    assert!(pushed.1.contains("nothing to push"), "{pushed:?}");
+    // Neither may write, and who is to write may read.
+    assert!(!may_write(&deployment, "a").await && !may_write(&deployment, "b").await);
+    assert!(may_read(&deployment, "b").await);
+    let transit = deployment.instances[0].metric("solewriter_handover_transit").await;
+    assert_eq!(transit, 1.0);
+    // Another one begins anew, and knows as much.
+    deployment.instances[0].child.kill().await.unwrap();
+    deployment.add_instance(&[]).await;
+    assert!(!may_write(&deployment, "b").await);
+    status_says(&deployment, "`k` is between `a` and `b` for ").await;
+    assert!(!may_write(&deployment, "b").await);
+    // The one that was stopped comes back, and has it.
+    deployment.instances[1].signal(Signal::CONT);
+    eventually("the new owner", async || may_write(&deployment, "b").await.then_some(())).await;
+    assert!(!may_write(&deployment, "a").await);
+    status_says(&deployment, "number").await;
+    assert!(!status(&deployment).await.contains("between"));
+}
+
+on_every_server!(a_second_move_and_one_that_is_taken_back);
+async fn a_second_move_and_one_that_is_taken_back(version: &'static str) {
+    let mut deployment = held(version, "60s").await;
+    // The old owner's open connections were closed; nobody writes.
+    assert!(!may_write(&deployment, "a").await);
+    let (code, said) = bucket::push(&deployment, &owned_by("c"), &["--wait", "0s"]).await;
+    assert_eq!(code, 0, "{said}");
+    bucket::serves(&mut deployment.instances[0], 3).await;
+    status_says(&deployment, "`k` is between `a` and `c`").await;
+    status_says(&deployment, "`k` is between `b` and `c`").await;
+    assert!(!may_write(&deployment, "b").await && !may_write(&deployment, "c").await);
+    let (code, said) = bucket::policy(&deployment, &["rollback", "1", "--yes", "--wait", "0s"]).await;
+    assert_eq!(code, 0, "{said}");
+    bucket::serves(&mut deployment.instances[0], 4).await;
+    deployment.instances[1].signal(Signal::CONT);
+    eventually("the old owner", async || may_write(&deployment, "a").await.then_some(())).await;
+    assert!(!may_write(&deployment, "b").await && !may_write(&deployment, "c").await);
+}
+
+on_every_server!(who_wrote_all_the_while_writes_on_when_a_move_is_taken_back);
+/// A push that is rolled back at once: open connections of the old owner that were not closed yet
+/// are left, and new ones have to wait for nobody long.
+async fn who_wrote_all_the_while_writes_on_when_a_move_is_taken_back(version: &'static str) {
+    let mut deployment = bucket::prepared().start_broker(version, &owned_by("a")).await;
+    let (code, said) = bucket::push(&deployment, &owned_by("a"), &[]).await;
+    assert_eq!(code, 0, "{said}");
+    deployment.add_instance(&[]).await;
+    make_bucket(&deployment, 1).await;
+    eventually("an owner", async || may_write(&deployment, "a").await.then_some(())).await;
+    let (code, said) = bucket::push(&deployment, &owned_by("b"), &["--wait", "0s"]).await;
+    assert_eq!(code, 0, "{said}");
+    let (code, said) = bucket::policy(&deployment, &["rollback", "1", "--yes"]).await;
+    assert_eq!(code, 0, "{said}");
+    assert!(may_write(&deployment, "a").await);
+    assert!(!may_write(&deployment, "b").await);
+}
+
+on_every_server!(a_server_that_is_gone_for_good_is_named_and_forced, much_room);
+async fn a_server_that_is_gone_for_good_is_named_and_forced(version: &'static str) {
+    let mut deployment = bucket::prepared().start_cluster(version, &owned_by("a")).await;
+    let (code, said) = bucket::push(&deployment, &owned_by("a"), &[]).await;
+    assert_eq!(code, 0, "{said}");
+    let urls = deployment.urls()[..2].join(",");
+    deployment.add_instance(&["--nats-servers", &urls]).await;
+    make_bucket(&deployment, 3).await;
+    eventually("an owner", async || may_write(&deployment, "a").await.then_some(())).await;
+    // It has been seen.
+    eventually("a sweep", async || {
+        let swept = deployment.instances[0].metric("solewriter_session_sweeper").await;
+        (swept > 0.5).then_some(())
+    })
+    .await;
+    deployment.peers[1].kill().await.unwrap();
+    // JetStream may have to elect its leaders first.
+    let text = owned_by("b");
+    eventually("the push", async || {
+        (bucket::push(&deployment, &text, &["--wait", "0s"]).await.0 == 0).then_some(())
+    })
+    .await;
+    bucket::serves(&mut deployment.instances[0], 2).await;
+    status_says(&deployment, "1 server does not answer: node-3").await;
+    assert!(!may_write(&deployment, "b").await);
+    let (code, said) = bucket::push(&deployment, &text, &["--force-handover", "--wait", "30s"]).await;
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("warning: what moves is not held back for servers"), "{said}");
+    assert!(may_write(&deployment, "b").await);
+    let line = deployment.instances[0].says("handed_over").await;
+    assert_eq!((&line["level"], &line["forced"]), (&"WARN".into(), &true.into()), "{line}");
+}
+
+on_every_server!(a_restart_in_the_middle_forgets_nothing);
+/// One instance, a directory, and the file that it keeps.
+async fn a_restart_in_the_middle_forgets_nothing(version: &'static str) {
+    let mut deployment = Prepared::new().start(version, &owned_by("a")).await;
+    make_bucket(&deployment, 1).await;
+    eventually("an owner", async || may_write(&deployment, "a").await.then_some(())).await;
+    let mut open = Raw::login(&deployment, &deployment.service("a")).await;
+    // Nobody can be asked, so nothing can be settled: the server does not let the system user in.
+    let config = deployment.files.server_config();
+    edit(&config, "$AUDIT_ADMIN_KEY, $SYSTEM_KEY ]", "$AUDIT_ADMIN_KEY ]");
+    deployment.server.restart().await.unwrap();
+    drop(open);
+    eventually("the server", async || Raw::try_login(deployment.url(), &deployment.service("a").seed).await.ok()).await;
+    open = Raw::login(&deployment, &deployment.service("a")).await;
+    open.publish("$KV.k.y", b"before").await.unwrap();
+    deployment.write_policy(&owned_by("b"));
+    deployment.instances[0].says("policy_changed").await;
+    assert!(!may_write(&deployment, "b").await);
+    let kept = deployment.dir.path().join("policy-0.kept");
+    deployment.instances[0].child.kill().await.unwrap();
+    let path = kept.display().to_string();
+    deployment.add_instance(&["--policy-keep", &path]).await;
+    assert!(!may_write(&deployment, "b").await, "{path}");
+    // Now it can.
+    edit(&config, "$AUDIT_ADMIN_KEY ]", "$AUDIT_ADMIN_KEY, $SYSTEM_KEY ]");
+    deployment.server.restart().await.unwrap();
+    eventually("the new owner", async || {
+        let raw = Raw::try_login(deployment.url(), &deployment.service("b").seed).await;
+        raw.ok()?.publish("$KV.k.y", b"now").await.ok()
+    })
+    .await;
+}
 
 /// Something that goes wrong while a keyspace moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
