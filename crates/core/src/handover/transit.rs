@@ -44,7 +44,7 @@ pub struct Times {
 }
 
 /// What a look says of the instances.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Instances {
     /// Everybody who could answer a server serves this policy.
     AllServe,
@@ -59,7 +59,7 @@ pub enum Instances {
 }
 
 /// One look at everything.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Look<S> {
     /// When it began.
     pub began: Time,
@@ -115,7 +115,7 @@ pub struct Transit<S> {
     adopted: Time,
     forced: bool,
     times: Times,
-    /// From when on nobody grants by an older policy.
+    /// The last moment in which somebody may have granted by an older policy.
     quiet: Option<Time>,
     /// When the last look ended, of those that found nothing.
     clean: Option<Time>,
@@ -145,7 +145,7 @@ impl<S: Ord + Clone> Transit<S> {
             Instances::Differ => self.quiet = None,
             Instances::NotAllHeard { connected } => {
                 let passed = self.adopted + lease + if connected { 0 } else { stale };
-                self.quiet = before.or((ended >= passed).then_some(passed));
+                self.quiet = before.or((ended >= passed).then_some(passed.saturating_sub(1)));
             }
         }
         // By then, servers that were cut off have closed what they had.
@@ -155,8 +155,8 @@ impl<S: Ord + Clone> Transit<S> {
             (_, None) => Holds::Lease,
             _ if missing > 0 && !gone && !self.forced => Holds::Servers(missing),
             _ if carriers > 0 => Holds::Connections(carriers),
-            // A connection may have come after it was told of its server.
-            (_, Some(quiet)) if began < quiet => Holds::NotLooked,
+            // A connection may have come after it was told of its server: in the same millisecond, too.
+            (_, Some(quiet)) if began <= quiet => Holds::NotLooked,
             (_, Some(quiet)) if login_since.is_some_and(|since| since <= quiet) => Holds::Login,
             _ => Holds::Barrier(servers.len()),
         };
@@ -236,6 +236,8 @@ mod tests {
         assert_eq!((transit.next(1_000), transit.holds()), (Step::Look, Holds::NotLooked));
         transit.looked(look(1_005));
         assert_eq!(transit.next(1_015), Step::Look, "who was heard meanwhile");
+        transit.looked(Look { ended: 1_015, ..look(1_015) });
+        assert_eq!(transit.holds(), Holds::NotLooked, "the first one may not have ended yet");
         transit.looked(Look { carriers: 3, ..look(1_016) });
         assert_eq!((transit.next(1_030), transit.holds()), (Step::Look, Holds::Connections(3)));
         transit.looked(look(1_040));
@@ -311,6 +313,13 @@ mod tests {
         assert_eq!((transit.next(2_100), transit.holds()), (Step::Look, Holds::Login));
         transit.looked(Look { login_since: Some(1_511), ..look(3_000) });
         assert_eq!(transit.next(3_100), Step::Barrier(BTreeSet::from([1, 2])), "it came after");
+    }
+
+    #[test]
+    fn one_look_within_a_millisecond_is_not_two() {
+        let mut transit = begun();
+        transit.looked(Look { ended: 1_005, ..look(1_005) });
+        assert_eq!((transit.next(1_005), transit.holds()), (Step::Look, Holds::NotLooked));
     }
 
     #[test]
