@@ -17,6 +17,7 @@
 //! 4. **Settled.** Everybody may be told.
 
 use std::collections::BTreeSet;
+use std::hash::{Hash, Hasher};
 
 /// Milliseconds.
 pub type Time = u64;
@@ -110,13 +111,15 @@ pub enum Step<S> {
 }
 
 /// One policy's way to being settled, as one instance sees it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transit<S> {
     adopted: Time,
     forced: bool,
     times: Times,
     /// The last moment in which somebody may have granted by an older policy.
     quiet: Option<Time>,
+    /// When the first look ended that found all servers connected with each other.
+    joined: Option<Time>,
     /// When the last look ended, of those that found nothing.
     clean: Option<Time>,
     /// The servers through which a message has to pass.
@@ -129,8 +132,8 @@ impl<S: Ord + Clone> Transit<S> {
     /// servers that do not answer.
     #[must_use]
     pub fn new(times: Times, forced: bool, now: Time) -> Self {
-        let (quiet, clean, through) = (None, None, BTreeSet::new());
-        Self { adopted: now, forced, times, quiet, clean, through, holds: Holds::NotLooked }
+        let (quiet, joined, clean, through) = (None, None, None, BTreeSet::new());
+        Self { adopted: now, forced, times, quiet, joined, clean, through, holds: Holds::NotLooked }
     }
 
     /// Everything was looked at.
@@ -138,13 +141,21 @@ impl<S: Ord + Clone> Transit<S> {
         let Times { lease, stale, lasts, .. } = self.times;
         let Look { began, ended, instances, servers, missing, carriers, login_since } = look;
         let before = self.quiet;
+        // Behind a server that does not answer, instances may go on, and it may answer for the
+        // source.
+        let silent = missing > 0 && !self.forced;
         match instances {
             // Whoever comes later asks the source first, which has this policy.
-            Instances::AllServe => self.quiet = before.or(Some(ended)),
+            Instances::AllServe if !silent => self.quiet = before.or(Some(ended)),
             // It may have been given more time by its source.
             Instances::Differ => self.quiet = None,
-            Instances::NotAllHeard { connected } => {
-                let passed = self.adopted + lease + if connected { 0 } else { stale };
+            Instances::AllServe | Instances::NotAllHeard { .. } => {
+                if !silent && instances == (Instances::NotAllHeard { connected: true }) {
+                    self.joined = self.joined.or(Some(ended));
+                }
+                // A server that was cut off until then may have answered for the source until then.
+                let stale = self.adopted + stale;
+                let passed = lease + self.joined.map_or(stale, |joined| joined.min(stale));
                 self.quiet = before.or((ended >= passed).then_some(passed.saturating_sub(1)));
             }
         }
@@ -152,8 +163,8 @@ impl<S: Ord + Clone> Transit<S> {
         let gone = ended >= self.adopted + lease + stale + lasts;
         self.holds = match (instances, self.quiet) {
             (Instances::Differ, _) => Holds::Instances,
+            _ if silent && !gone => Holds::Servers(missing),
             (_, None) => Holds::Lease,
-            _ if missing > 0 && !gone && !self.forced => Holds::Servers(missing),
             _ if carriers > 0 => Holds::Connections(carriers),
             // A connection may have come after it was told of its server: in the same millisecond, too.
             (_, Some(quiet)) if began <= quiet => Holds::NotLooked,
@@ -208,6 +219,14 @@ impl<S: Ord + Clone> Transit<S> {
     }
 }
 
+impl<S: Hash> Hash for Transit<S> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Self { adopted, forced, times, quiet, joined, clean, through, holds: _ } = self;
+        // What it waits for is only told: a model checker need not tell apart what differs in it.
+        (adopted, forced, times, quiet, joined, clean, through).hash(state);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -252,10 +271,12 @@ mod tests {
 
     #[test]
     fn who_was_not_heard_is_waited_for_as_long_as_its_lease_may_be() {
-        for (connected, until) in [(true, 6_000), (false, 26_000)] {
+        for (connected, until) in [(true, 6_500), (false, 26_000)] {
             let mut transit = begun();
             let unheard = Instances::NotAllHeard { connected };
             let look = |began| Look { instances: unheard, ..look(began) };
+            // Until then, a server that was cut off may have answered for the source.
+            transit.looked(look(1_490));
             transit.looked(look(until - 11));
             assert_eq!((transit.next(until), transit.holds()), (Step::Look, Holds::Lease));
             transit.looked(look(until - 5));
@@ -295,6 +316,14 @@ mod tests {
         }
         transit.looked(silent(end));
         assert_eq!(transit.next(end + 60), Step::Barrier(BTreeSet::from([1, 2])));
+        // Who is behind it was not heard, whatever all others say.
+        let mut transit = begun();
+        transit.looked(silent(2_000));
+        let unheard = Instances::NotAllHeard { connected: true };
+        for at in [3_000, 6_100, 25_989] {
+            transit.looked(Look { instances: unheard, missing: 1, ..look(at) });
+        }
+        assert_eq!(transit.quiet, None, "it may have answered for the source");
         // Its author may say that nobody is there.
         let mut forced = Transit::new(TIMES, true, 1_000);
         forced.looked(silent(1_100));
