@@ -11,6 +11,7 @@ mod audit;
 mod dependencies;
 mod docs;
 mod fixtures;
+mod handover;
 mod permissions;
 mod pipeline;
 mod properties;

@@ -17,6 +17,7 @@
 //! 4. **Settled.** Everybody may be told.
 
 use std::collections::BTreeSet;
+use std::hash::{Hash, Hasher};
 
 /// Milliseconds.
 pub type Time = u64;
@@ -44,7 +45,7 @@ pub struct Times {
 }
 
 /// What a look says of the instances.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Instances {
     /// Everybody who could answer a server serves this policy.
     AllServe,
@@ -59,7 +60,7 @@ pub enum Instances {
 }
 
 /// One look at everything.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Look<S> {
     /// When it began.
     pub began: Time,
@@ -110,13 +111,15 @@ pub enum Step<S> {
 }
 
 /// One policy's way to being settled, as one instance sees it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transit<S> {
     adopted: Time,
     forced: bool,
     times: Times,
-    /// From when on nobody grants by an older policy.
+    /// The last moment in which somebody may have granted by an older policy.
     quiet: Option<Time>,
+    /// When the first look ended that found all servers connected with each other.
+    joined: Option<Time>,
     /// When the last look ended, of those that found nothing.
     clean: Option<Time>,
     /// The servers through which a message has to pass.
@@ -129,8 +132,8 @@ impl<S: Ord + Clone> Transit<S> {
     /// servers that do not answer.
     #[must_use]
     pub fn new(times: Times, forced: bool, now: Time) -> Self {
-        let (quiet, clean, through) = (None, None, BTreeSet::new());
-        Self { adopted: now, forced, times, quiet, clean, through, holds: Holds::NotLooked }
+        let (quiet, joined, clean, through) = (None, None, None, BTreeSet::new());
+        Self { adopted: now, forced, times, quiet, joined, clean, through, holds: Holds::NotLooked }
     }
 
     /// Everything was looked at.
@@ -138,25 +141,33 @@ impl<S: Ord + Clone> Transit<S> {
         let Times { lease, stale, lasts, .. } = self.times;
         let Look { began, ended, instances, servers, missing, carriers, login_since } = look;
         let before = self.quiet;
+        // Behind a server that does not answer, instances may go on, and it may answer for the
+        // source.
+        let silent = missing > 0 && !self.forced;
         match instances {
             // Whoever comes later asks the source first, which has this policy.
-            Instances::AllServe => self.quiet = before.or(Some(ended)),
+            Instances::AllServe if !silent => self.quiet = before.or(Some(ended)),
             // It may have been given more time by its source.
             Instances::Differ => self.quiet = None,
-            Instances::NotAllHeard { connected } => {
-                let passed = self.adopted + lease + if connected { 0 } else { stale };
-                self.quiet = before.or((ended >= passed).then_some(passed));
+            Instances::AllServe | Instances::NotAllHeard { .. } => {
+                if !silent && instances == (Instances::NotAllHeard { connected: true }) {
+                    self.joined = self.joined.or(Some(ended));
+                }
+                // A server that was cut off until then may have answered for the source until then.
+                let stale = self.adopted + stale;
+                let passed = lease + self.joined.map_or(stale, |joined| joined.min(stale));
+                self.quiet = before.or((ended >= passed).then_some(passed.saturating_sub(1)));
             }
         }
         // By then, servers that were cut off have closed what they had.
         let gone = ended >= self.adopted + lease + stale + lasts;
         self.holds = match (instances, self.quiet) {
             (Instances::Differ, _) => Holds::Instances,
+            _ if silent && !gone => Holds::Servers(missing),
             (_, None) => Holds::Lease,
-            _ if missing > 0 && !gone && !self.forced => Holds::Servers(missing),
             _ if carriers > 0 => Holds::Connections(carriers),
-            // A connection may have come after it was told of its server.
-            (_, Some(quiet)) if began < quiet => Holds::NotLooked,
+            // A connection may have come after it was told of its server: in the same millisecond, too.
+            (_, Some(quiet)) if began <= quiet => Holds::NotLooked,
             (_, Some(quiet)) if login_since.is_some_and(|since| since <= quiet) => Holds::Login,
             _ => Holds::Barrier(servers.len()),
         };
@@ -208,6 +219,14 @@ impl<S: Ord + Clone> Transit<S> {
     }
 }
 
+impl<S: Hash> Hash for Transit<S> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Self { adopted, forced, times, quiet, joined, clean, through, holds: _ } = self;
+        // What it waits for is only told: a model checker need not tell apart what differs in it.
+        (adopted, forced, times, quiet, joined, clean, through).hash(state);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -236,6 +255,8 @@ mod tests {
         assert_eq!((transit.next(1_000), transit.holds()), (Step::Look, Holds::NotLooked));
         transit.looked(look(1_005));
         assert_eq!(transit.next(1_015), Step::Look, "who was heard meanwhile");
+        transit.looked(Look { ended: 1_015, ..look(1_015) });
+        assert_eq!(transit.holds(), Holds::NotLooked, "the first one may not have ended yet");
         transit.looked(Look { carriers: 3, ..look(1_016) });
         assert_eq!((transit.next(1_030), transit.holds()), (Step::Look, Holds::Connections(3)));
         transit.looked(look(1_040));
@@ -250,10 +271,12 @@ mod tests {
 
     #[test]
     fn who_was_not_heard_is_waited_for_as_long_as_its_lease_may_be() {
-        for (connected, until) in [(true, 6_000), (false, 26_000)] {
+        for (connected, until) in [(true, 6_500), (false, 26_000)] {
             let mut transit = begun();
             let unheard = Instances::NotAllHeard { connected };
             let look = |began| Look { instances: unheard, ..look(began) };
+            // Until then, a server that was cut off may have answered for the source.
+            transit.looked(look(1_490));
             transit.looked(look(until - 11));
             assert_eq!((transit.next(until), transit.holds()), (Step::Look, Holds::Lease));
             transit.looked(look(until - 5));
@@ -293,6 +316,14 @@ mod tests {
         }
         transit.looked(silent(end));
         assert_eq!(transit.next(end + 60), Step::Barrier(BTreeSet::from([1, 2])));
+        // Who is behind it was not heard, whatever all others say.
+        let mut transit = begun();
+        transit.looked(silent(2_000));
+        let unheard = Instances::NotAllHeard { connected: true };
+        for at in [3_000, 6_100, 25_989] {
+            transit.looked(Look { instances: unheard, missing: 1, ..look(at) });
+        }
+        assert_eq!(transit.quiet, None, "it may have answered for the source");
         // Its author may say that nobody is there.
         let mut forced = Transit::new(TIMES, true, 1_000);
         forced.looked(silent(1_100));
@@ -311,6 +342,13 @@ mod tests {
         assert_eq!((transit.next(2_100), transit.holds()), (Step::Look, Holds::Login));
         transit.looked(Look { login_since: Some(1_511), ..look(3_000) });
         assert_eq!(transit.next(3_100), Step::Barrier(BTreeSet::from([1, 2])), "it came after");
+    }
+
+    #[test]
+    fn one_look_within_a_millisecond_is_not_two() {
+        let mut transit = begun();
+        transit.looked(Look { ended: 1_005, ..look(1_005) });
+        assert_eq!((transit.next(1_005), transit.holds()), (Step::Look, Holds::NotLooked));
     }
 
     #[test]
