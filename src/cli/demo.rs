@@ -228,8 +228,10 @@ impl DemoTestbed {
         let order = String::from_utf8_lossy(&message.payload).into_owned();
         said("warehouse", "next of EVENTS/warehouse", &format!("{order:?}"));
 
-        say("\n5. Ownership moves, and at no moment do two services write.   [service.archive] owns = \
-             [\"invoices\"]");
+        say(
+            "\n5. Ownership moves, and at no moment do two services write.   [service.archive] owns = \
+             [\"invoices\"]",
+        );
         self.hand_over().await?;
 
         say("\n6. Only who consumes acknowledges.   [service.warehouse] consumes = \
@@ -392,10 +394,7 @@ const BEFORE: Duration = Duration::from_millis(300);
 
 /// The revision of the first invoice of a service, and when it was stored, in nanoseconds. It tried
 /// before that one, too.
-async fn first_of(
-    stream: &jetstream::stream::Stream,
-    service: &str,
-) -> Result<(u64, i128), Error> {
+async fn first_of(stream: &jetstream::stream::Stream, service: &str) -> Result<(u64, i128), Error> {
     let subject = format!("$KV.invoices.{service}.*");
     let first = stream.raw_message_builder().sequence(1).next_by_subject(subject);
     let message = first.send().await?;

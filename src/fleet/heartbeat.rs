@@ -71,6 +71,8 @@ struct Attention {
     alive: Instant,
     /// When everybody else has been heard.
     knows_at: Instant,
+    /// Since when nothing was missed.
+    since: Instant,
     /// Counts how often it had to begin anew.
     times: u64,
 }
@@ -125,6 +127,10 @@ pub struct FleetView {
     pub unlike: bool,
     /// Whether one of them said, signed, that it serves another policy.
     pub differs: bool,
+    /// When one whose last signed word was another policy last said so, whether it lives or not.
+    pub differed: Option<Instant>,
+    /// Since when this instance has heard every word of the others.
+    pub attentive: Instant,
     /// The instances of which it is certain that they serve what this one does, itself included.
     pub certain: BTreeSet<String>,
     /// How many instances live, this one included.
@@ -183,7 +189,7 @@ impl Fleet {
     /// How the fleet stands. `None` while it is not known: nobody was listened to for long enough.
     #[must_use]
     pub fn view(&self) -> Option<FleetView> {
-        let times = self.knows(Instant::now())?;
+        let (times, attentive) = self.knows(Instant::now())?;
         let (me, adopted) = self.beat();
         let peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
         let elected = peers.elect(&me, adopted);
@@ -204,18 +210,21 @@ impl Fleet {
             newer,
             unlike: peers.unlike(&me),
             differs: peers.differ(&me),
+            differed: peers.differed(&me),
+            attentive,
             certain: certain.map(ToOwned::to_owned).collect(),
             living: peers.beats().count().saturating_add(1),
             times,
         })
     }
 
-    /// Whether it has listened for long enough, and still does; and for the how manieth time.
-    fn knows(&self, now: Instant) -> Option<u64> {
+    /// Whether it has listened for long enough, and still does: for the how manieth time, and since
+    /// when.
+    fn knows(&self, now: Instant) -> Option<(u64, Instant)> {
         let attention = self.attention.lock().unwrap_or_else(PoisonError::into_inner);
         let knows =
             |a: &Attention| now >= a.knows_at && now.saturating_duration_since(a.alive) <= STALL;
-        attention.filter(knows).map(|attention| attention.times)
+        attention.filter(knows).map(|attention| (attention.times, attention.since))
     }
 
     /// Another instance tells whom it let in.
@@ -235,6 +244,7 @@ impl Fleet {
             before => Attention {
                 alive: now,
                 knows_at: now + LISTEN,
+                since: now,
                 times: before.map_or(0, |before| before.times.wrapping_add(1)),
             },
         };
@@ -273,8 +283,7 @@ impl Fleet {
         let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let about = self.member.report(jiff::Timestamp::now().as_second());
         let transit = self.transit.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let (of, moved) =
-            self.handed_over.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (of, moved) = self.handed_over.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let handed_over = if about.revision.as_deref() == Some(&of) { moved } else { Vec::new() };
         let about = Some(Report { waiting, transit, handed_over, ..about });
         let number = self.said.fetch_add(1, Ordering::Relaxed);

@@ -121,6 +121,8 @@ pub struct Peers {
     known: BTreeMap<String, Peer>,
     /// Since when somebody has claimed to serve a revision.
     claims: BTreeMap<String, Instant>,
+    /// What each instance last said to serve, signed, and when: remembered when it is gone, too.
+    words: BTreeMap<String, (String, Instant)>,
 }
 
 /// What a beat told.
@@ -155,6 +157,12 @@ impl Peers {
         let changed = before.is_none_or(|peer| what(&peer.beat) != what(&beat));
         let news = News { newcomer: before.is_none(), changed };
         let adopted = now.checked_sub(Duration::from_millis(beat.held_ms)).unwrap_or(now);
+        if vouched
+            && let Some(revision) = &beat.revision
+            && (self.words.len() < MAX_PEERS || self.words.contains_key(&beat.instance))
+        {
+            self.words.insert(beat.instance.clone(), (revision.clone(), now));
+        }
         // What it tells people is not needed here.
         let beat = Beat { about: None, ..beat };
         let vouched = if vouched { Some((beat.beat, beat.revision.clone())) } else { last };
@@ -166,6 +174,7 @@ impl Peers {
     pub fn forget(&mut self, now: Instant) -> bool {
         let before = self.known.len();
         self.claims.retain(|_, at| now.saturating_duration_since(*at) < CLAIMS_FOR);
+        self.words.retain(|_, (_, at)| now.saturating_duration_since(*at) < CLAIMS_FOR);
         self.known.retain(|_, peer| now.saturating_duration_since(peer.heard) < GONE_AFTER);
         self.known.len() != before
     }
@@ -190,6 +199,15 @@ impl Peers {
         let said = self.known.values().filter_map(Peer::vouched);
         let mut others = said.filter(|said| Some(*said) != me.revision.as_deref());
         others.next().is_some()
+    }
+
+    /// When one whose last signed word was another policy than that of `me` last said so: within an
+    /// hour, whether it is gone or not.
+    #[must_use]
+    pub fn differed(&self, me: &Beat) -> Option<Instant> {
+        let others = self.words.values();
+        let others = others.filter(|(said, _)| Some(said.as_str()) != me.revision.as_deref());
+        others.map(|(_, at)| *at).max()
     }
 
     /// Whether each of them that serves a policy serves the one that `me` serves.
@@ -419,11 +437,20 @@ mod tests {
         assert_eq!(certain(&peers), ["a"], "it was so, and never goes back");
         peers.heard(numbered("s", 5), true, now);
         assert!(certain(&peers).is_empty() && peers.differ(&me));
+        assert_eq!(peers.differed(&me), Some(now));
         // A beat that was recorded is no word of it.
         peers.heard(numbered("r", 6), true, now);
         let later = now + GONE_AFTER;
         assert_eq!(peers.heard(numbered("s", 5), true, later), News::default());
         assert!(!peers.differ(&me) && peers.forget(later), "and does not keep it alive");
+        assert_eq!(peers.differed(&me), None);
+        peers.heard(Beat { beat: 1, ..beat("b", 1, "s", 0) }, true, now);
+        assert!(peers.forget(later));
+        assert_eq!(
+            (peers.differ(&me), peers.differed(&me)),
+            (false, Some(now)),
+            "it is remembered"
+        );
     }
 
     #[test]

@@ -111,8 +111,12 @@ impl Servers {
 
 /// What is known of the other instances.
 pub struct Fellows<'a> {
-    /// Whether one said, signed, that it serves another policy.
+    /// Whether one that lives said, signed, that it serves another policy.
     pub differ: bool,
+    /// When one last said so, whether it lives or not.
+    pub differed: Option<Instant>,
+    /// Since when every word of them was heard.
+    pub attentive: Instant,
     /// Those of which it is certain.
     pub certain: &'a BTreeSet<String>,
 }
@@ -144,6 +148,8 @@ pub struct Handover {
     since: Instant,
     /// How long a connection may last.
     lasts: Duration,
+    /// How long an instance may grant without hearing from the policy's source.
+    lease: Duration,
     transit: Transit<String>,
     carriers: BTreeMap<Carrier, usize>,
     missing: Vec<String>,
@@ -160,10 +166,11 @@ impl Handover {
         lease: Option<Duration>,
         lasts: Duration,
     ) -> Self {
+        // An instance notices after so much time that it was stopped.
+        let lease = lease.map_or(Duration::ZERO, |lease| lease + STALL);
         let forced = snapshot.origin().is_some_and(|origin| origin.forced);
         let times = Times {
-            // An instance notices after so much time that it was stopped.
-            lease: millis(lease.unwrap_or_default() + STALL),
+            lease: millis(lease),
             stale: millis(STALE),
             lasts: millis(lasts + UNDER_WAY),
             settle: millis(SETTLE),
@@ -176,6 +183,7 @@ impl Handover {
             forced,
             since: unsettled.since,
             lasts,
+            lease,
             transit: Transit::new(times, forced, 0),
             carriers: BTreeMap::new(),
             missing: Vec::new(),
@@ -212,15 +220,19 @@ impl Handover {
         let mut silent = looked.missing.clone();
         silent.extend(seen.gone(looked, self.lasts));
         let missing = silent.len() + unseen;
-        let instances = match (fellows.differ, all_heard && missing == 0 && looked.connected) {
+        // Who was not heard for so long may have spoken before, and be between two connections.
+        let attentive = fellows.attentive.elapsed() >= self.lease;
+        let instances = match (fellows.differ, all_heard && attentive) {
             (true, _) => Instances::Differ,
             (false, true) => Instances::AllServe,
-            (false, false) => Instances::NotAllHeard { connected: looked.connected },
+            (false, false) => Instances::NotAllHeard,
         };
         self.transit.looked(Look {
             began: self.at(before.began),
             ended: self.at(now),
             instances,
+            differed: fellows.differed.map(|at| self.at(at)),
+            connected: looked.connected,
             servers: looked.servers.clone(),
             missing,
             carriers: looked.carriers.values().sum(),

@@ -162,7 +162,8 @@ impl Sweeper {
         self.metrics.sessions().instances(view.living);
         let now = Instant::now();
         let of_directory = self.store.origin().is_none() && self.store.current().is_some();
-        if of_directory && view.living > 1 && !std::mem::replace(&mut known.said_directories, true) {
+        if of_directory && view.living > 1 && !std::mem::replace(&mut known.said_directories, true)
+        {
             tracing::warn!(
                 event = "directories",
                 instances = view.living,
@@ -310,7 +311,12 @@ impl Sweeper {
             subjects: in_transit.chain(unsettled.claims.kept()).collect(),
             nobody_since,
         };
-        let fellows = Fellows { differ: view.differs, certain: &view.certain };
+        let fellows = Fellows {
+            differ: view.differs,
+            differed: view.differed,
+            attentive: view.attentive,
+            certain: &view.certain,
+        };
         let next = handover.looked((before, looked), servers, &fellows, &mut barrier).await;
         self.metrics.sessions().in_transit(unsettled.in_transit.len());
         self.fleet.tell_transit(told(handover, unsettled));

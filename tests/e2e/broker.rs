@@ -10,11 +10,11 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 
-use solewriter::fleet::instance_of;
 use super::clients::Library;
 use super::deployment::{DEADLINE, Deployment, Instance, Prepared, edit, eventually};
 use super::operations;
 use super::raw::Raw;
+use solewriter::fleet::instance_of;
 
 const POLICY: &str = r#"
 [service.known]

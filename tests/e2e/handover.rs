@@ -216,7 +216,6 @@ async fn a_keyspace_moves_and_never_has_two_writers(version: &'static str) {
     assert_eq!(owners, ["a", "b", "c", "a", "b", "a"], "{turns:?}");
 }
 
-
 /// Whether a service may write `k`, by a connection that it makes now.
 async fn may_write(deployment: &Deployment, service: &str) -> bool {
     let mut raw = Raw::login(deployment, &deployment.service(service)).await;
@@ -304,7 +303,8 @@ async fn a_second_move_and_one_that_is_taken_back(version: &'static str) {
     status_says(&deployment, "`k` is between `a` and `c`").await;
     status_says(&deployment, "`k` is between `b` and `c`").await;
     assert!(!may_write(&deployment, "b").await && !may_write(&deployment, "c").await);
-    let (code, said) = bucket::policy(&deployment, &["rollback", "1", "--yes", "--wait", "0s"]).await;
+    let (code, said) =
+        bucket::policy(&deployment, &["rollback", "1", "--yes", "--wait", "0s"]).await;
     assert_eq!(code, 0, "{said}");
     bucket::serves(&mut deployment.instances[0], 4).await;
     deployment.instances[1].signal(Signal::CONT);
@@ -355,7 +355,8 @@ async fn a_server_that_is_gone_for_good_is_named_and_forced(version: &'static st
     bucket::serves(&mut deployment.instances[0], 2).await;
     status_says(&deployment, "1 server does not answer: node-3").await;
     assert!(!may_write(&deployment, "b").await);
-    let (code, said) = bucket::push(&deployment, &text, &["--force-handover", "--wait", "30s"]).await;
+    let (code, said) =
+        bucket::push(&deployment, &text, &["--force-handover", "--wait", "30s"]).await;
     assert_eq!(code, 0, "{said}");
     assert!(said.contains("warning: what moves is not held back for servers"), "{said}");
     assert!(may_write(&deployment, "b").await);
@@ -375,7 +376,10 @@ async fn a_restart_in_the_middle_forgets_nothing(version: &'static str) {
     edit(&config, "$AUDIT_ADMIN_KEY, $SYSTEM_KEY ]", "$AUDIT_ADMIN_KEY ]");
     deployment.server.restart().await.unwrap();
     drop(open);
-    eventually("the server", async || Raw::try_login(deployment.url(), &deployment.service("a").seed).await.ok()).await;
+    eventually("the server", async || {
+        Raw::try_login(deployment.url(), &deployment.service("a").seed).await.ok()
+    })
+    .await;
     open = Raw::login(&deployment, &deployment.service("a")).await;
     open.publish("$KV.k.y", b"before").await.unwrap();
     deployment.write_policy(&owned_by("b"));
@@ -443,7 +447,8 @@ impl Run {
         let prepared = bucket::prepared()
             .with_settings("[policy]\n", &format!("[policy]\nlease = \"{}s\"\n", LEASE.as_secs()));
         let first = owned_by("a");
-        let (mut deployment, switches) = prepared.start_cluster_with_switches(version, &first).await;
+        let (mut deployment, switches) =
+            prepared.start_cluster_with_switches(version, &first).await;
         let (code, said) = bucket::push(&deployment, &first, &[]).await;
         assert_eq!(code, 0, "{said}");
         let mut running = Vec::new();

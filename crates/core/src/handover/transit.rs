@@ -47,16 +47,13 @@ pub struct Times {
 /// What a look says of the instances.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Instances {
-    /// Everybody who could answer a server serves this policy.
+    /// Everybody who could answer a server said that it serves this policy; and who looks has heard
+    /// every word of the others for a lease before that.
     AllServe,
     /// One that lives serves another policy.
     Differ,
-    /// Somebody could answer a server and was not heard. Whether all servers that answered are
-    /// connected with each other: if not, one of them may not know that it leads no stream any more.
-    NotAllHeard {
-        /// See above.
-        connected: bool,
-    },
+    /// Somebody may answer a server who was not heard.
+    NotAllHeard,
 }
 
 /// One look at everything.
@@ -68,6 +65,11 @@ pub struct Look<S> {
     pub ended: Time,
     /// Who serves what.
     pub instances: Instances,
+    /// When somebody last said that it serves another policy: within a lease at least.
+    pub differed: Option<Time>,
+    /// Whether all servers that answered are connected with each other: if not, one of them may not
+    /// know that it leads no stream any more, and answer for the policy's source.
+    pub connected: bool,
     /// The servers that told everything.
     pub servers: BTreeSet<S>,
     /// How many servers there should be that did not.
@@ -120,6 +122,8 @@ pub struct Transit<S> {
     quiet: Option<Time>,
     /// When the first look ended that found all servers connected with each other.
     joined: Option<Time>,
+    /// When somebody last said that it serves another policy.
+    differed: Option<Time>,
     /// When the last look ended, of those that found nothing.
     clean: Option<Time>,
     /// The servers through which a message has to pass.
@@ -132,33 +136,45 @@ impl<S: Ord + Clone> Transit<S> {
     /// servers that do not answer.
     #[must_use]
     pub fn new(times: Times, forced: bool, now: Time) -> Self {
-        let (quiet, joined, clean, through) = (None, None, None, BTreeSet::new());
-        Self { adopted: now, forced, times, quiet, joined, clean, through, holds: Holds::NotLooked }
+        Self {
+            adopted: now,
+            forced,
+            times,
+            quiet: None,
+            joined: None,
+            differed: None,
+            clean: None,
+            through: BTreeSet::new(),
+            holds: Holds::NotLooked,
+        }
     }
 
     /// Everything was looked at.
     pub fn looked(&mut self, look: Look<S>) {
         let Times { lease, stale, lasts, .. } = self.times;
-        let Look { began, ended, instances, servers, missing, carriers, login_since } = look;
+        let Look { began, ended, instances, servers, missing, carriers, .. } = look;
+        let login_since = look.login_since;
+        self.differed = self.differed.max(look.differed);
         let before = self.quiet;
         // Behind a server that does not answer, instances may go on, and it may answer for the
         // source.
         let silent = missing > 0 && !self.forced;
-        match instances {
-            // Whoever comes later asks the source first, which has this policy.
-            Instances::AllServe if !silent => self.quiet = before.or(Some(ended)),
-            // It may have been given more time by its source.
-            Instances::Differ => self.quiet = None,
-            Instances::AllServe | Instances::NotAllHeard { .. } => {
-                if !silent && instances == (Instances::NotAllHeard { connected: true }) {
-                    self.joined = self.joined.or(Some(ended));
-                }
-                // A server that was cut off until then may have answered for the source until then.
-                let stale = self.adopted + stale;
-                let passed = lease + self.joined.map_or(stale, |joined| joined.min(stale));
-                self.quiet = before.or((ended >= passed).then_some(passed.saturating_sub(1)));
-            }
+        if !silent && look.connected {
+            self.joined = self.joined.or(Some(ended));
         }
+        // A server that was cut off until then may have answered for the source until then, and who
+        // serves another policy may have heard from its source until it was last heard.
+        let apart = self.adopted + stale;
+        let last = self.joined.map_or(apart, |joined| joined.min(apart));
+        let passed = lease + last.max(self.differed.unwrap_or(0));
+        let words = self.differed.is_none_or(|differed| ended >= differed + lease);
+        self.quiet = match instances {
+            // It may be given more time by its source.
+            Instances::Differ => None,
+            // Whoever comes later asks the source first, which has this policy.
+            Instances::AllServe if !silent && words => before.or(Some(ended)),
+            _ => before.or((ended >= passed).then_some(passed.saturating_sub(1))),
+        };
         // By then, servers that were cut off have closed what they had.
         let gone = ended >= self.adopted + lease + stale + lasts;
         self.holds = match (instances, self.quiet) {
@@ -221,9 +237,10 @@ impl<S: Ord + Clone> Transit<S> {
 
 impl<S: Hash> Hash for Transit<S> {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let Self { adopted, forced, times, quiet, joined, clean, through, holds: _ } = self;
+        let Self { adopted, forced, times, quiet, joined, differed, clean, through, holds: _ } =
+            self;
         // What it waits for is only told: a model checker need not tell apart what differs in it.
-        (adopted, forced, times, quiet, joined, clean, through).hash(state);
+        (adopted, forced, times, quiet, joined, differed, clean, through).hash(state);
     }
 }
 
@@ -238,6 +255,8 @@ mod tests {
             began,
             ended: began + 10,
             instances: Instances::AllServe,
+            differed: None,
+            connected: true,
             servers: BTreeSet::from([1, 2]),
             missing: 0,
             carriers: 0,
@@ -273,8 +292,8 @@ mod tests {
     fn who_was_not_heard_is_waited_for_as_long_as_its_lease_may_be() {
         for (connected, until) in [(true, 6_500), (false, 26_000)] {
             let mut transit = begun();
-            let unheard = Instances::NotAllHeard { connected };
-            let look = |began| Look { instances: unheard, ..look(began) };
+            let instances = Instances::NotAllHeard;
+            let look = |began| Look { instances, connected, ..look(began) };
             // Until then, a server that was cut off may have answered for the source.
             transit.looked(look(1_490));
             transit.looked(look(until - 11));
@@ -319,9 +338,9 @@ mod tests {
         // Who is behind it was not heard, whatever all others say.
         let mut transit = begun();
         transit.looked(silent(2_000));
-        let unheard = Instances::NotAllHeard { connected: true };
+        let instances = Instances::NotAllHeard;
         for at in [3_000, 6_100, 25_989] {
-            transit.looked(Look { instances: unheard, missing: 1, ..look(at) });
+            transit.looked(Look { instances, missing: 1, ..look(at) });
         }
         assert_eq!(transit.quiet, None, "it may have answered for the source");
         // Its author may say that nobody is there.
@@ -342,6 +361,24 @@ mod tests {
         assert_eq!((transit.next(2_100), transit.holds()), (Step::Look, Holds::Login));
         transit.looked(Look { login_since: Some(1_511), ..look(3_000) });
         assert_eq!(transit.next(3_100), Step::Barrier(BTreeSet::from([1, 2])), "it came after");
+    }
+
+    #[test]
+    fn who_served_another_policy_and_fell_silent_is_waited_for_as_long_as_its_lease_may_be() {
+        for instances in [Instances::AllServe, Instances::NotAllHeard] {
+            let mut transit = begun();
+            let differed = Some(3_000);
+            transit.looked(Look { instances: Instances::Differ, differed, ..look(3_010) });
+            assert_eq!(transit.holds(), Holds::Instances);
+            for at in [6_200, 7_900] {
+                transit.looked(Look { instances, differed, ..look(at) });
+                assert_eq!((transit.next(at + 20), transit.holds()), (Step::Look, Holds::Lease));
+            }
+            for at in [8_000, 8_020] {
+                transit.looked(Look { instances, ..look(at) });
+            }
+            assert_eq!(transit.next(8_200), Step::Barrier(BTreeSet::from([1, 2])), "{instances:?}");
+        }
     }
 
     #[test]
