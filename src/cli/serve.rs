@@ -5,7 +5,7 @@ mod recording;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_nats::Client;
@@ -162,6 +162,7 @@ async fn serve(
         Health::new(store.clone(), source_status.clone(), metrics.clone(), recorder.clone());
     let identity = Identity::new(rand::random(), Timestamp::now().as_second());
     let service = Arc::new(Service {
+        fleet: OnceLock::new(),
         instance: Arc::clone(&identity.id),
         authorizer: Authorizer::new(
             Issuer::new(issuer, sealer),

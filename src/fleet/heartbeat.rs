@@ -50,6 +50,8 @@ pub struct Fleet {
     issuer: Arc<Issuer>,
     /// Counts the beats.
     said: AtomicU64,
+    /// Whether nats-server has read a beat that names a policy.
+    spoke: watch::Sender<bool>,
     peers: Mutex<Peers>,
     /// Whether this instance can close connections now.
     sweeps: watch::Sender<bool>,
@@ -149,6 +151,7 @@ impl Fleet {
             asked,
             issuer,
             said: AtomicU64::new(1),
+            spoke: watch::Sender::new(false),
             peers: Mutex::default(),
             sweeps: watch::Sender::new(false),
             news: watch::Sender::new(0),
@@ -178,6 +181,12 @@ impl Fleet {
     pub fn tell_handed_over(&self, revision: &str, moved: Vec<Moved>) {
         let told = (revision.to_owned(), moved);
         *self.handed_over.lock().unwrap_or_else(PoisonError::into_inner) = told;
+    }
+
+    /// Waits until the others could hear that this instance is there, and what it serves.
+    pub async fn spoken(&self) {
+        // The sender is ours.
+        let _ = self.spoke.subscribe().wait_for(|spoke| *spoke).await;
     }
 
     /// Tells of whatever changes among the others.
@@ -282,7 +291,10 @@ impl Fleet {
         let (beat, _) = self.beat();
         let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let about = self.member.report(jiff::Timestamp::now().as_second());
-        let transit = self.transit.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let named = about.revision.is_some();
+        let mut transit = self.transit.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        // Another one may have settled it.
+        transit.retain(|_| about.settled == Some(false));
         let (of, moved) = self.handed_over.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let handed_over = if about.revision.as_deref() == Some(&of) { moved } else { Vec::new() };
         let about = Some(Report { waiting, transit, handed_over, ..about });
@@ -299,7 +311,15 @@ impl Fleet {
         let mut headers = HeaderMap::new();
         headers.insert(SIGNATURE, BASE64.encode(&signature));
         // A failure is a missed beat.
-        let _ = client.publish_with_headers(subject, headers, bytes.into()).await;
+        let said = client.publish_with_headers(subject, headers, bytes.into()).await;
+        if said.is_ok() && named && !*self.spoke.borrow() {
+            let read = timeout(BEAT, client.flush()).await;
+            self.spoke.send_if_modified(|spoke| {
+                let first = matches!(read, Ok(Ok(()))) && !*spoke;
+                *spoke |= first;
+                first
+            });
+        }
     }
 
     /// Says that this instance lives, and listens to the others, until `stopped` resolves. When

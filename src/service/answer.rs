@@ -1,6 +1,6 @@
 //! One request, from its message to its answer, by a policy that is known to be in force.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use async_nats::Message;
@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::health::Health;
 use crate::audit::{Recorder, decision_event};
+use crate::fleet::heartbeat::Fleet;
 use crate::policy_source::snapshot_store::{Snapshot, Store};
 use crate::policy_source::status::SourceStatus;
 use crate::telemetry::{Dropped, Metrics};
@@ -59,6 +60,9 @@ pub struct Service {
     pub health: Arc<Health>,
     /// Bounds the work.
     pub limits: Limits,
+    /// The other instances, which have to hear of this one before it answers; not set where nothing is
+    /// handed over.
+    pub fleet: OnceLock<Arc<Fleet>>,
     /// Which instance this is: the connections on which it answers have it in their names.
     pub instance: Arc<str>,
 }

@@ -137,6 +137,13 @@ impl Worker {
             revision = service.policy() => revision,
             _ = stop.wait_for(|stop| *stop) => return Ok(None),
         };
+        // Who settles a handover has to know of everybody who may grant.
+        if let Some(fleet) = service.fleet.get() {
+            tokio::select! {
+                () = fleet.spoken() => {}
+                _ = stop.wait_for(|stop| *stop) => return Ok(None),
+            }
+        }
         let requests = client.queue_subscribe(CALLOUT_SUBJECT, nats.queue_group.clone()).await?;
         // Nobody is told before the server sends us requests: what stops an older instance as
         // soon as this one is ready must not leave a gap.

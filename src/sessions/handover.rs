@@ -24,6 +24,10 @@ const UNDER_WAY: Duration = Duration::from_secs(360);
 /// How long a server that closed a connection goes on with what it had read of it, at most: some
 /// 20 ms were seen on a machine that had more to do than it could (`docs/handover.md`).
 const SETTLE: Duration = Duration::from_millis(100);
+/// After what time a login takes too long.
+const STUCK_AFTER: Duration = Duration::from_secs(1);
+/// After what time it is told what is waited for.
+const TELL_AFTER: Duration = Duration::from_secs(1);
 /// The shortest and the longest pause between two looks.
 const SOONEST: Duration = Duration::from_millis(10);
 const LATEST: Duration = Duration::from_secs(1);
@@ -35,8 +39,8 @@ pub struct Before {
     servers: BTreeSet<String>,
     /// The instances that have a connection on which they answer; `None` for one that is not known.
     answering: BTreeSet<Option<String>>,
-    /// When the oldest login began that is under way.
-    login_since: Option<Instant>,
+    /// The logins under way: server, connection, and since when.
+    logins: Vec<(String, u64, Instant)>,
 }
 
 /// Looks at what has to be seen before connections are: a login that is under way then is either
@@ -49,19 +53,23 @@ pub async fn look_before(system: &System, caller: &str) -> Result<Before, System
     let found = system.servers().await?;
     let asked = found.servers.iter().map(|server| async move {
         let names = system.names_of(&server.id, caller).await?;
-        let login = system.oldest_login(&server.id).await?;
-        // Its age is told by the server; the question is as old as the answer at most.
-        let since = login.and_then(|age| Instant::now().checked_sub(age));
-        Ok::<_, SystemError>((server.id.clone(), names, since))
+        let logins = system.logins(&server.id).await?;
+        // Their age is told by the server; the question is as old as the answer at most.
+        let now = Instant::now();
+        let since = |(cid, age): (u64, Duration)| {
+            (server.id.clone(), cid, now.checked_sub(age).unwrap_or(began))
+        };
+        let logins: Vec<_> = logins.into_iter().map(since).collect();
+        Ok::<_, SystemError>((server.id.clone(), names, logins))
     });
-    let mut before =
-        Before { began, servers: BTreeSet::new(), answering: BTreeSet::new(), login_since: None };
+    let (servers, answering) = (BTreeSet::new(), BTreeSet::new());
+    let mut before = Before { began, servers, answering, logins: Vec::new() };
     for answer in join_all(asked).await {
         match answer {
-            Ok((id, names, since)) => {
+            Ok((id, names, logins)) => {
                 before.servers.insert(id);
                 before.answering.extend(names.iter().filter_map(|name| instance_of(name)));
-                before.login_since = earliest(before.login_since, since);
+                before.logins.extend(logins);
             }
             // It counts as missing.
             Err(error) => tracing::debug!(event = "handover_look", %error),
@@ -70,10 +78,18 @@ pub async fn look_before(system: &System, caller: &str) -> Result<Before, System
     Ok(before)
 }
 
-fn earliest(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
-    match (one, other) {
-        (Some(one), Some(other)) => Some(one.min(other)),
-        (one, other) => one.or(other),
+/// Which instances answer, again: the one that came to another server between two of them is heard by
+/// one of the two.
+pub async fn look_after(system: &System, caller: &str, before: &mut Before) {
+    let asked = before.servers.iter().map(|id| system.names_of(id, caller));
+    for names in join_all(asked).await {
+        match names {
+            Ok(names) => before.answering.extend(names.iter().filter_map(|name| instance_of(name))),
+            Err(error) => {
+                tracing::debug!(event = "handover_look", %error);
+                before.answering.insert(None);
+            }
+        }
     }
 }
 
@@ -153,6 +169,8 @@ pub struct Handover {
     transit: Transit<String>,
     carriers: BTreeMap<Carrier, usize>,
     missing: Vec<String>,
+    /// What was told of what it waits for.
+    told: String,
     /// When each service's last connection was found that had something to give away.
     had_until: BTreeMap<String, Instant>,
 }
@@ -187,6 +205,7 @@ impl Handover {
             transit: Transit::new(times, forced, 0),
             carriers: BTreeMap::new(),
             missing: Vec::new(),
+            told: String::new(),
             had_until: BTreeMap::new(),
         }
     }
@@ -236,7 +255,7 @@ impl Handover {
             servers: looked.servers.clone(),
             missing,
             carriers: looked.carriers.values().sum(),
-            login_since: before.login_since.map(|since| self.at(since)),
+            login_since: before.logins.iter().map(|(.., since)| self.at(*since)).min(),
         });
         self.carriers.clone_from(&looked.carriers);
         self.missing = silent;
@@ -244,6 +263,28 @@ impl Handover {
             self.had_until.insert(service.clone(), now);
         }
         self.go_on(barrier).await
+    }
+
+    /// The logins that are waited for and take too long: their server may have asked an instance that
+    /// does not answer. Who is closed asks again.
+    #[must_use]
+    pub fn stuck<'a>(&self, before: &'a Before) -> Vec<(&'a str, u64)> {
+        if self.transit.holds() != Holds::Login {
+            return Vec::new();
+        }
+        let stuck = before.logins.iter().filter(|(.., since)| since.elapsed() >= STUCK_AFTER);
+        stuck.map(|(server, cid, _)| (server.as_str(), *cid)).collect()
+    }
+
+    /// What it waits for, in words, when that is something else than when this was last asked, and
+    /// takes a while.
+    pub fn news(&mut self) -> Option<String> {
+        let waits_for = self.waits_for();
+        let news = self.since.elapsed() >= TELL_AFTER && self.told != waits_for;
+        news.then(|| {
+            self.told.clone_from(&waits_for);
+            waits_for
+        })
     }
 
     async fn go_on(&mut self, barrier: &mut Barrier<'_>) -> Next {

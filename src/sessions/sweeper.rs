@@ -256,7 +256,10 @@ impl Sweeper {
         let complete = outcome.complete && view.agreed;
         known.rhythm.swept(Outcome { complete, ..outcome }, Instant::now());
         match (unsettled, before) {
-            (Some(unsettled), Some(before)) if heard => {
+            (Some(unsettled), Some(mut before)) if heard => {
+                if let Some(caller) = self.caller() {
+                    handover::look_after(system, &caller, &mut before).await;
+                }
                 self.hand_over(system, &snapshot, &unsettled, (&before, &looked), known).await;
             }
             (Some(_), _) => {}
@@ -269,9 +272,14 @@ impl Sweeper {
         heard
     }
 
-    async fn look_before(&self, system: &System) -> Option<Before> {
+    /// The name of the callout's user, as servers have it.
+    fn caller(&self) -> Option<String> {
         let Login::Nkey(seed) = &self.nats.login else { return None };
-        let caller = Signer::new(seed).ok()?.public().to_string();
+        Some(Signer::new(seed).ok()?.public().to_string())
+    }
+
+    async fn look_before(&self, system: &System) -> Option<Before> {
+        let caller = self.caller()?;
         match handover::look_before(system, &caller).await {
             Ok(before) => Some(before),
             Err(error) => {
@@ -320,6 +328,19 @@ impl Sweeper {
         let next = handover.looked((before, looked), servers, &fellows, &mut barrier).await;
         self.metrics.sessions().in_transit(unsettled.in_transit.len());
         self.fleet.tell_transit(told(handover, unsettled));
+        if let Some(waits_for) = handover.news() {
+            tracing::info!(
+                event = "handover_waits",
+                revision = snapshot.policy.revision().whole(),
+                in_transit = unsettled.in_transit.len(),
+                took_ms = millis(handover.took()),
+                waits_for = words(&waits_for),
+            );
+        }
+        for (server, cid) in handover.stuck(before) {
+            // Who asks again is answered by somebody else.
+            let _ = system.close(server, cid).await;
+        }
         match next {
             Next::Look(at) => rhythm.sooner(at),
             Next::Settled => self.settled(snapshot, handover),

@@ -376,21 +376,21 @@ impl System {
         Ok(connections.into_iter().map(|connection| connection.cut().name).collect())
     }
 
-    /// How long the oldest login has been under way on a server: of connections that are in no
-    /// account. The server lists them with its default account's, and says no account of them.
+    /// The logins that are under way on a server, and for how long: connections that are in no account.
+    /// The server lists them with its default account's, and says no account of them.
     ///
     /// # Errors
     /// [`SystemError`]
-    pub async fn oldest_login(&self, server: &str) -> Result<Option<Duration>, SystemError> {
+    pub async fn logins(&self, server: &str) -> Result<Vec<(u64, Duration)>, SystemError> {
         let untrue =
             |why: &str| SystemError::Untrue { subject: connz(server), why: why.to_owned() };
-        let mut oldest = None;
+        let mut found = Vec::new();
         for page in 0..MAX_LOGIN_PAGES {
             let offset = PAGE * page;
             let question =
                 json!({"auth": true, "acc": DEFAULT_ACCOUNT, "limit": PAGE, "offset": offset});
             let (answer, _) = self.ask::<Connections>(connz(server), server, &question).await?;
-            let Some(Connections { now, connections, .. }) = answer else { return Ok(oldest) };
+            let Some(Connections { now, connections, .. }) = answer else { return Ok(found) };
             let connections = connections.unwrap_or_default();
             let last = (connections.len() as u64) < PAGE;
             for connection in connections.iter().filter(|c| c.account.is_empty()) {
@@ -399,10 +399,10 @@ impl System {
                 let start: jiff::Timestamp =
                     connection.start.parse().map_err(|_| untrue("a connection without a start"))?;
                 let age = Duration::try_from(now.duration_since(start)).unwrap_or_default();
-                oldest = oldest.max(Some(age));
+                found.push((connection.cid, age));
             }
             if last {
-                return Ok(oldest);
+                return Ok(found);
             }
         }
         Err(untrue("too many connections are in its default account"))

@@ -507,11 +507,14 @@ impl Deployment {
         let kept = self.dir.path().join(format!("policy-{}.kept", self.instances.len()));
         let keep = (!arguments.contains(&"--policy-keep"))
             .then(|| ["--policy-keep".to_owned(), kept.display().to_string()]);
+        let servers = (!arguments.contains(&"--nats-servers"))
+            .then(|| ["--nats-servers".to_owned(), self.urls().join(",")]);
         let child = command
             .arg("serve")
             .arg("--config")
             .arg(self.files.settings())
-            .args(["--nats-servers", &self.urls().join(","), "--log-format", "json"])
+            .args(["--log-format", "json"])
+            .args(servers.iter().flatten())
             .args(arguments)
             .args(keep.iter().flatten())
             .stdin(Stdio::null())

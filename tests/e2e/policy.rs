@@ -162,6 +162,8 @@ async fn a_checkout_of_another_branch_is_one_change(version: &'static str) {
         let (branch, owner) = [("one", "orders"), ("two", "billing")][checkout % 2];
         git(&["checkout", "-q", branch]);
         changed(&mut deployment, checkout).await;
+        // What moves is in transit for a moment.
+        deployment.instances[0].says_times("handover_settled", checkout).await;
         assert_eq!(writes(&deployment, owner, "$KV.more.a").await, Ok(()));
     }
     deployment.instances[0].signal(Signal::HUP);

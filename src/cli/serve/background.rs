@@ -41,6 +41,9 @@ impl Background {
         let asked = Arc::clone(decider.asked());
         let issuer = Arc::clone(service.authorizer.issuer());
         let fleet = Fleet::new(member, makes, asked, issuer);
+        if store.hands_over() && source_status.lease().is_some() {
+            let _ = service.fleet.set(Arc::clone(&fleet));
+        }
         let closed = Arc::new(Notify::new());
         let consumers = consumers::sweeper::ConsumerSweeper {
             store: store.clone(),

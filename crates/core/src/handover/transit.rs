@@ -65,7 +65,8 @@ pub struct Look<S> {
     pub ended: Time,
     /// Who serves what.
     pub instances: Instances,
-    /// When somebody last said that it serves another policy: within a lease at least.
+    /// When somebody said that it serves another policy, if that was its last word: within a lease at
+    /// least.
     pub differed: Option<Time>,
     /// Whether all servers that answered are connected with each other: if not, one of them may not
     /// know that it leads no stream any more, and answer for the policy's source.
@@ -122,8 +123,6 @@ pub struct Transit<S> {
     quiet: Option<Time>,
     /// When the first look ended that found all servers connected with each other.
     joined: Option<Time>,
-    /// When somebody last said that it serves another policy.
-    differed: Option<Time>,
     /// When the last look ended, of those that found nothing.
     clean: Option<Time>,
     /// The servers through which a message has to pass.
@@ -142,7 +141,6 @@ impl<S: Ord + Clone> Transit<S> {
             times,
             quiet: None,
             joined: None,
-            differed: None,
             clean: None,
             through: BTreeSet::new(),
             holds: Holds::NotLooked,
@@ -154,7 +152,6 @@ impl<S: Ord + Clone> Transit<S> {
         let Times { lease, stale, lasts, .. } = self.times;
         let Look { began, ended, instances, servers, missing, carriers, .. } = look;
         let login_since = look.login_since;
-        self.differed = self.differed.max(look.differed);
         let before = self.quiet;
         // Behind a server that does not answer, instances may go on, and it may answer for the
         // source.
@@ -166,8 +163,8 @@ impl<S: Ord + Clone> Transit<S> {
         // serves another policy may have heard from its source until it was last heard.
         let apart = self.adopted + stale;
         let last = self.joined.map_or(apart, |joined| joined.min(apart));
-        let passed = lease + last.max(self.differed.unwrap_or(0));
-        let words = self.differed.is_none_or(|differed| ended >= differed + lease);
+        let passed = lease + last.max(look.differed.unwrap_or(0));
+        let words = look.differed.is_none_or(|differed| ended >= differed + lease);
         self.quiet = match instances {
             // It may be given more time by its source.
             Instances::Differ => None,
@@ -237,10 +234,10 @@ impl<S: Ord + Clone> Transit<S> {
 
 impl<S: Hash> Hash for Transit<S> {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let Self { adopted, forced, times, quiet, joined, differed, clean, through, holds: _ } =
+        let Self { adopted, forced, times, quiet, joined, clean, through, holds: _ } =
             self;
         // What it waits for is only told: a model checker need not tell apart what differs in it.
-        (adopted, forced, times, quiet, joined, differed, clean, through).hash(state);
+        (adopted, forced, times, quiet, joined, clean, through).hash(state);
     }
 }
 
@@ -375,7 +372,7 @@ mod tests {
                 assert_eq!((transit.next(at + 20), transit.holds()), (Step::Look, Holds::Lease));
             }
             for at in [8_000, 8_020] {
-                transit.looked(Look { instances, ..look(at) });
+                transit.looked(Look { instances, differed, ..look(at) });
             }
             assert_eq!(transit.next(8_200), Step::Barrier(BTreeSet::from([1, 2])), "{instances:?}");
         }
