@@ -263,6 +263,14 @@ impl Fleet {
         went_on
     }
 
+    /// Words of the others may have been missed.
+    fn missed(&self, now: Instant) {
+        let mut attention = self.attention.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(attention) = attention.as_mut() {
+            attention.since = now;
+        }
+    }
+
     /// What this instance says of itself, and when it took its policy up.
     fn beat(&self) -> (Beat, Instant) {
         let snapshot = self.member.store.current();
@@ -340,6 +348,7 @@ impl Fleet {
         let (mut changes, mut sweeps) = (self.member.store.changes(), self.sweeps.subscribe());
         let mut nudges = Nudges::new(Instant::now());
         let mut said: Option<Instant> = None;
+        let mut connects = 0;
         tokio::pin!(stopped);
         loop {
             let mut say = true;
@@ -366,6 +375,13 @@ impl Fleet {
             };
             let now = Instant::now();
             let went_on = self.attend(now);
+            // What was said meanwhile was not heard.
+            let connected = client.statistics().connects.load(Ordering::Relaxed);
+            if std::mem::replace(&mut connects, connected) != connected
+                || client.connection_state() != State::Connected
+            {
+                self.missed(now);
+            }
             let hears = went_on && client.connection_state() == State::Connected;
             self.asked.hears(hears, Timestamp::now().as_second());
             let other = heard.filter(|(beat, _)| *beat.instance != *self.member.identity.id);

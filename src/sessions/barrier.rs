@@ -83,7 +83,9 @@ impl Barrier<'_> {
         if subjects.is_empty() {
             return servers.clone();
         }
+        let began = Instant::now();
         let through: Vec<_> = self.connect(servers).await.into_iter().collect();
+        let connected = began.elapsed();
         let sent = through.iter().map(|(_, client)| async {
             let all = subjects.iter().map(|subject| pass(client, subject));
             join_all(all).await
@@ -99,7 +101,16 @@ impl Barrier<'_> {
             |answer: &Passed| *answer == Passed::Answered || *answer == Passed::Nobody && nobody;
         let passed = through.iter().zip(&answers);
         let passed = passed.filter(|(_, answers)| answers.iter().all(fine));
-        passed.map(|((server, _), _)| server.clone()).collect()
+        let passed: BTreeSet<String> = passed.map(|((server, _), _)| server.clone()).collect();
+        tracing::debug!(
+            event = "handover_barrier",
+            servers = servers.len(),
+            connected = through.len(),
+            passed = passed.len(),
+            connect_ms = u64::try_from(connected.as_millis()).unwrap_or(u64::MAX),
+            took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+        );
+        passed
     }
 
     /// A connection to each of these servers that can be reached.

@@ -171,6 +171,9 @@ pub struct Handover {
     missing: Vec<String>,
     /// What was told of what it waits for.
     told: String,
+    /// The instances that were not heard, and why the lease has to pass.
+    unheard: Vec<String>,
+    why_lease: &'static str,
     /// When each service's last connection was found that had something to give away.
     had_until: BTreeMap<String, Instant>,
 }
@@ -206,6 +209,8 @@ impl Handover {
             carriers: BTreeMap::new(),
             missing: Vec::new(),
             told: String::new(),
+            unheard: Vec::new(),
+            why_lease: "",
             had_until: BTreeMap::new(),
         }
     }
@@ -234,14 +239,25 @@ impl Handover {
         let known = |id: &Option<String>| {
             id.as_ref().is_some_and(|instance| fellows.certain.contains(instance))
         };
-        let all_heard = before.answering.iter().all(known);
+        let unheard = before.answering.iter().filter(|id| !known(id));
+        let unheard = unheard.map(|id| id.clone().unwrap_or_else(|| "one without a name".to_owned()));
+        self.unheard = unheard.collect();
         let unseen = looked.servers.difference(&before.servers).count();
         let mut silent = looked.missing.clone();
         silent.extend(seen.gone(looked, self.lasts));
         let missing = silent.len() + unseen;
         // Who was not heard for so long may have spoken before, and be between two connections.
         let attentive = fellows.attentive.elapsed() >= self.lease;
-        let instances = match (fellows.differ, all_heard && attentive) {
+        // What was said before has had its lease.
+        let differed = fellows.differed.filter(|at| at.elapsed() < self.lease);
+        self.why_lease = if !attentive {
+            "this instance has listened to the others for less than a lease"
+        } else if differed.is_some() {
+            "an instance that is not heard any more served another policy"
+        } else {
+            "not every instance is heard"
+        };
+        let instances = match (fellows.differ, self.unheard.is_empty() && attentive) {
             (true, _) => Instances::Differ,
             (false, true) => Instances::AllServe,
             (false, false) => Instances::NotAllHeard,
@@ -250,7 +266,7 @@ impl Handover {
             began: self.at(before.began),
             ended: self.at(now),
             instances,
-            differed: fellows.differed.map(|at| self.at(at)),
+            differed: differed.map(|at| self.at(at)),
             connected: looked.connected,
             servers: looked.servers.clone(),
             missing,
@@ -346,7 +362,13 @@ impl Handover {
         match self.transit.holds() {
             Holds::NotLooked => "the first look at every server".to_owned(),
             Holds::Instances => "an instance serves another policy".to_owned(),
-            Holds::Lease => "not every instance was heard; its lease has to pass".to_owned(),
+            Holds::Lease => {
+                let names = match self.unheard.is_empty() {
+                    true => String::new(),
+                    false => format!(" ({})", self.unheard.join(", ")),
+                };
+                format!("{}{names}; the lease has to pass", self.why_lease)
+            }
             Holds::Servers(count) => {
                 let names: Vec<&str> = self
                     .missing

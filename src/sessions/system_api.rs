@@ -490,7 +490,8 @@ async fn gather(answers: &mut (impl Stream<Item = Message> + Unpin), patient: bo
         if found.len() >= said.iter().copied().max().unwrap_or(1) {
             break;
         }
-        if found.len() >= most(&mut said) {
+        // Who was killed is counted for a minute, and who was started anew twice.
+        if found.len() >= most(&mut said) || all_known(&found, &known) {
             deadline = deadline.min(Instant::now() + GATHER_MORE);
         }
     }
@@ -498,6 +499,14 @@ async fn gather(answers: &mut (impl Stream<Item = Message> + Unpin), patient: bo
     let servers: Vec<ServerName> = found.into_values().collect();
     let (silent, connected) = known_to_each_other(&servers, &known);
     Servers { servers, expected, silent, connected }
+}
+
+/// Whether these are of one cluster, and all servers that they know by name.
+fn all_known(found: &BTreeMap<String, ServerName>, known: &[(String, Stats)]) -> bool {
+    let names: BTreeSet<&str> = found.values().map(|server| server.name.as_str()).collect();
+    let clusters: BTreeSet<&str> = found.values().map(|s| s.cluster.as_str()).collect();
+    let others = known.iter().flat_map(|(_, stats)| stats.others());
+    clusters.len() == 1 && found.len() > 1 && others.into_iter().all(|name| names.contains(name))
 }
 
 /// The servers that some know of and that did not answer; and whether all that did are connected

@@ -616,15 +616,6 @@ async fn moves(version: &'static str, faults: &[Fault], seed: u64) -> Vec<(Fault
     println!("{version}: {sent} writes sent, {stored} stored, {} moves", faults.len());
     let found: Vec<&str> = turns.iter().map(|turn| turn.writer.as_str()).collect();
     assert_eq!(found, owners, "{turns:?}");
-    for instance in &run.deployment.instances {
-        for line in instance.lines() {
-            let event = line["event"].as_str().unwrap_or_default();
-            if ["handover_waits", "handed_over"].contains(&event) {
-                let (at, why) = (&line["timestamp"], &line["waits_for"]);
-                println!("{at} {event} {} {why}", line["took_ms"]);
-            }
-        }
-    }
     let gaps = turns.windows(2).map(|pair| pair[1].first - pair[0].last);
     let gaps = gaps.map(|gap| Duration::from_nanos(u64::try_from(gap).unwrap_or(0)));
     faults.iter().copied().zip(gaps).collect()
