@@ -48,7 +48,8 @@ pub struct Times {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Instances {
     /// Everybody who could answer a server said that it serves this policy; and who looks has heard
-    /// every word of the others for a lease before that.
+    /// every word of the others for a lease before that: it ran, was connected, and so were all
+    /// servers with each other.
     AllServe,
     /// One that lives serves another policy.
     Differ,
