@@ -9,6 +9,7 @@ use futures_util::future::join_all;
 use super::sweep::{Carrier, Looked};
 use super::system_api::{System, SystemError};
 use crate::fleet::instance_of;
+use crate::fleet::peers::BEAT;
 use crate::policy_source::snapshot_store::{Snapshot, Unsettled};
 use crate::policy_source::stall_guard::STALL;
 use crate::sessions::barrier::Barrier;
@@ -187,8 +188,9 @@ impl Handover {
         lease: Option<Duration>,
         lasts: Duration,
     ) -> Self {
-        // An instance notices after so much time that it was stopped.
-        let lease = lease.map_or(Duration::ZERO, |lease| lease + STALL);
+        // An instance notices after so much time that it was stopped, and its last word may be as old
+        // as a beat.
+        let lease = lease.map_or(Duration::ZERO, |lease| lease + STALL + BEAT);
         let forced = snapshot.origin().is_some_and(|origin| origin.forced);
         let times = Times {
             lease: millis(lease),
@@ -240,7 +242,8 @@ impl Handover {
             id.as_ref().is_some_and(|instance| fellows.certain.contains(instance))
         };
         let unheard = before.answering.iter().filter(|id| !known(id));
-        let unheard = unheard.map(|id| id.clone().unwrap_or_else(|| "one without a name".to_owned()));
+        let unheard =
+            unheard.map(|id| id.clone().unwrap_or_else(|| "one without a name".to_owned()));
         self.unheard = unheard.collect();
         let unseen = looked.servers.difference(&before.servers).count();
         let mut silent = looked.missing.clone();
@@ -251,7 +254,7 @@ impl Handover {
         // What was said before has had its lease.
         let differed = fellows.differed.filter(|at| at.elapsed() < self.lease);
         self.why_lease = if !attentive {
-            "this instance has listened to the others for less than a lease"
+            "for less than a lease, all servers were connected and this instance heard the others"
         } else if differed.is_some() {
             "an instance that is not heard any more served another policy"
         } else {

@@ -1,6 +1,6 @@
 //! Keeps open connections to the policy, for as long as the process runs.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc, watch};
@@ -29,6 +29,9 @@ use solewriter_types::audit_event::{Event, HandedOver, words};
 const AGREE_WITHIN: Duration = Duration::from_millis(300);
 /// How long the policy's source may take when it is asked to look.
 const LOOK_WITHIN: Duration = Duration::from_secs(5);
+/// How often to look whether the servers are connected with each other. What matters takes longer
+/// than a lease.
+const WATCH: Duration = Duration::from_millis(500);
 /// How often to check whether it is this instance's turn, if no event says so.
 const TURN: Duration = Duration::from_millis(500);
 /// How long a look goes on at least, when something happens meanwhile.
@@ -65,6 +68,24 @@ pub struct Sweeper {
     pub nats: Arc<Nats>,
     /// Who settles what is in transit.
     pub settler: Seed<User>,
+    /// Since when all servers have been seen to be connected with each other, without a break.
+    pub whole: Whole,
+}
+
+/// Since when the servers have been whole; `None` while they are not, or nobody looked.
+#[derive(Debug, Default)]
+pub struct Whole(Mutex<Option<Instant>>);
+
+impl Whole {
+    fn since(&self) -> Option<Instant> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a look at the servers that began at `began` found.
+    fn looked(&self, whole: bool, began: Instant) {
+        let mut since = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *since = if whole { since.or(Some(began)) } else { None };
+    }
 }
 
 /// What the keeper knows from one round to the next. None of it has to outlive the process.
@@ -91,7 +112,10 @@ impl Sweeper {
     pub async fn run(&self, access: &Access<'_>, stopped: impl Future<Output = ()>) {
         let work = async {
             match SystemConnection::open(access).await {
-                Ok(link) => self.sweep_for_ever(link).await,
+                Ok(link) => {
+                    let watching = self.watch_servers(link.system().clone());
+                    tokio::join!(self.sweep_for_ever(link), watching);
+                }
                 Err(error) => tracing::error!(event = "system_connect_failed", %error),
             }
         };
@@ -100,6 +124,20 @@ impl Sweeper {
             () = stopped => {}
         }
         self.fleet.can_sweep(false);
+    }
+
+    /// Sees to it that a handover knows when servers were last cut off from each other: behind a cut,
+    /// an instance may hear an old policy, and nobody hears the instance.
+    async fn watch_servers(&self, system: System) {
+        if !self.store.hands_over() || self.source_status.lease().is_none() {
+            return;
+        }
+        loop {
+            let began = Instant::now();
+            let whole = system.servers().await.is_ok_and(|servers| servers.whole());
+            self.whole.looked(whole, began);
+            tokio::time::sleep(WATCH).await;
+        }
     }
 
     async fn sweep_for_ever(&self, mut link: SystemConnection) {
@@ -322,7 +360,12 @@ impl Sweeper {
         let fellows = Fellows {
             differ: view.differs,
             differed: view.differed,
-            attentive: view.attentive,
+            // One that reads a directory has nobody to hear.
+            attentive: match (self.source_status.lease(), self.whole.since()) {
+                (Some(_), Some(since)) => view.attentive.max(since),
+                (Some(_), None) => Instant::now(),
+                (None, _) => view.attentive,
+            },
             certain: &view.certain,
         };
         let next = handover.looked((before, looked), servers, &fellows, &mut barrier).await;

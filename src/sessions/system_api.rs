@@ -145,6 +145,15 @@ impl Servers {
     pub fn complete(&self) -> bool {
         !self.servers.is_empty() && self.servers.len() >= self.expected
     }
+
+    /// Whether all that there are answered, and are connected with each other. In one cluster they
+    /// know each other by name: what they count has those that were killed a minute ago.
+    #[must_use]
+    pub fn whole(&self) -> bool {
+        let clusters: BTreeSet<&str> = self.servers.iter().map(|s| s.cluster.as_str()).collect();
+        let counted = clusters.len() <= 1 || self.complete();
+        !self.servers.is_empty() && self.silent.is_empty() && self.connected && counted
+    }
 }
 
 /// One open connection, as its server describes it (CONNZ).

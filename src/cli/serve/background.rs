@@ -10,7 +10,7 @@ use crate::fleet::Member;
 use crate::fleet::heartbeat::Fleet;
 use crate::nats::{Login, Nats};
 use crate::service::Service;
-use crate::sessions::sweeper::Sweeper;
+use crate::sessions::sweeper::{Sweeper, Whole};
 use crate::sessions::system_connection::Access;
 use crate::sessions::{self, consumers, reach_without_system_user};
 use solewriter_core::keys::{Seed, User};
@@ -66,6 +66,7 @@ impl Background {
             settings,
             closed,
             nats: nats.clone(),
+            whole: Whole::default(),
             settler: service.authorizer.issuer().handover_seed(),
         };
         Self { nats: nats.clone(), system: system.map(Login::Nkey), fleet, keeper, consumers }

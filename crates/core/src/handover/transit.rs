@@ -235,8 +235,7 @@ impl<S: Ord + Clone> Transit<S> {
 
 impl<S: Hash> Hash for Transit<S> {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let Self { adopted, forced, times, quiet, joined, clean, through, holds: _ } =
-            self;
+        let Self { adopted, forced, times, quiet, joined, clean, through, holds: _ } = self;
         // What it waits for is only told: a model checker need not tell apart what differs in it.
         (adopted, forced, times, quiet, joined, clean, through).hash(state);
     }
