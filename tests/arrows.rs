@@ -119,6 +119,8 @@ const CRATES: &[Crate] = &[
             &["analysis::query", "callout::decide"],
             &["callout::asked", "callout::identity", "callout::rate_limit"],
             &["analysis"],
+            &["handover::claims"],
+            &["handover", "handover::transit"],
             &["policy::validate"],
             &[
                 "policy::validate::service",

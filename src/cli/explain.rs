@@ -119,10 +119,8 @@ impl Explain {
             Some(question) => subject.answer(&question, self.format),
             None => subject.overview(self.subjects, self.format),
         };
-        let transit = match self.policy.names_a_revision() {
-            true => String::new(),
-            false => loaded.in_transit(name),
-        };
+        let named = self.policy.names_a_revision();
+        let transit = if named { String::new() } else { loaded.in_transit(name) };
         output.err.insert_str(0, &(loaded.notes + &unseen + &transit));
         Ok(output)
     }

@@ -318,7 +318,9 @@ impl Handover {
                 Step::Barrier(servers) => {
                     let (count, sent) = (servers.len(), self.at(Instant::now()));
                     let passed = barrier.send(&servers).await;
-                    passed.iter().for_each(|server| self.transit.passed(server, sent));
+                    for server in &passed {
+                        self.transit.passed(server, sent);
+                    }
                     if passed.len() < count {
                         return Next::Look(Instant::now() + self.pause());
                     }
@@ -366,10 +368,8 @@ impl Handover {
             Holds::NotLooked => "the first look at every server".to_owned(),
             Holds::Instances => "an instance serves another policy".to_owned(),
             Holds::Lease => {
-                let names = match self.unheard.is_empty() {
-                    true => String::new(),
-                    false => format!(" ({})", self.unheard.join(", ")),
-                };
+                let unheard = self.unheard.join(", ");
+                let names = if unheard.is_empty() { unheard } else { format!(" ({unheard})") };
                 format!("{}{names}; the lease has to pass", self.why_lease)
             }
             Holds::Servers(count) => {
@@ -380,9 +380,10 @@ impl Handover {
                     .filter(|name| !name.is_empty())
                     .collect();
                 let servers = some(count, "server does", "servers do");
-                match names.is_empty() {
-                    true => format!("{servers} not answer"),
-                    false => format!("{servers} not answer: {}", names.join(", ")),
+                if names.is_empty() {
+                    format!("{servers} not answer")
+                } else {
+                    format!("{servers} not answer: {}", names.join(", "))
                 }
             }
             Holds::Connections(_) => {

@@ -519,13 +519,13 @@ impl Run {
                 let at = self.random.random_range(0..self.running.len());
                 let index = self.running.remove(at);
                 let early = self.random.random_bool(0.5);
-                if !early {
+                if early {
+                    self.deployment.instances[index].child.kill().await.unwrap();
+                    begun.send(()).unwrap();
+                } else {
                     begun.send(()).unwrap();
                     wait(self.random.random_range(0..200)).await;
                     self.deployment.instances[index].child.kill().await.unwrap();
-                } else {
-                    self.deployment.instances[index].child.kill().await.unwrap();
-                    begun.send(()).unwrap();
                 }
                 wait(1_000).await;
                 let new = self.deployment.launch_instance(&[]);

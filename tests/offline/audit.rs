@@ -9,9 +9,9 @@ use jiff::Timestamp;
 use serde_json::Value;
 use solewriter::audit::schema::{self, Kind, kinds};
 use solewriter_types::audit_event::{
-    About, Authorisation, Changes, Event, Fault, Lost, Names, Operation, Origin, Outcome,
-    PolicyAccepted, PolicyRefused, Record, RequestRejected, SessionClosed, Source, Started,
-    Stopped, Transfer, Trouble, Violation,
+    About, Authorisation, Changes, Event, Fault, HandedOver, Lost, Names, Operation, Origin,
+    Outcome, PolicyAccepted, PolicyRefused, Record, RequestRejected, SessionClosed, Source,
+    Started, Stopped, Transfer, Trouble, Violation,
 };
 
 const NKEY: &str = "UCRAFZAHGBQKZ5WVGGAZTW3N7PIO7NNEZC77U2TFP7DSBDSFHKEUCIHK";
@@ -137,6 +137,15 @@ fn samples() -> Vec<Event> {
             grant: some("9b1f03c2d4e5a687"),
             had_grant: some("07c5e2a9b8d1f643"),
         })),
+        Event::HandedOver(HandedOver {
+            what: text("rates"),
+            from: some("billing"),
+            to: text("quotes"),
+            vacant_ms: 133,
+            forced: false,
+            revision: text("5d0c0a7e1f22"),
+            number: Some(7),
+        }),
         Event::Violation(Box::new(violation(
             Operation::Write,
             "$KV.orders.1001",

@@ -156,15 +156,12 @@ pub(super) async fn wait(
             if standing.closing.is_empty() && settled {
                 return Ok(Output { out: reached(&standing, longest) + closed, err, code: YES });
             }
-            err += match standing.closing.is_empty() {
-                true => {
-                    "the policy is in force, but nobody may write what moves yet: see `solewriter \
+            err += if standing.closing.is_empty() {
+                "the policy is in force, but nobody may write what moves yet: see `solewriter \
                          policy status`\n"
-                }
-                false => {
-                    "the policy is in force, but these open connections do not have it yet: see \
+            } else {
+                "the policy is in force, but these open connections do not have it yet: see \
                           `solewriter sessions --stale` and `solewriter doctor`\n"
-                }
             };
             return Err(Output { out: String::new(), err, code: NO });
         }
