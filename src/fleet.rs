@@ -41,8 +41,10 @@ pub const MAX_WAITING: usize = 16;
 /// As above.
 pub const MAX_WAITS_FOR: usize = 120;
 
-/// Of how many things in transit an instance tells.
-pub const MAX_TRANSIT: usize = 16;
+/// Of how many things in transit an instance tells, and in how many characters of each.
+pub const MAX_TRANSIT: usize = 8;
+/// As above.
+pub const MAX_WORDS: usize = 160;
 
 /// One running instance.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use super::seen::{
     SeenServer, Settings, Taker, User,
 };
 use super::*;
-use crate::fleet::{Report as Instance, Waiting};
+use crate::fleet::{Report as Instance, Transit, Waiting};
 use crate::sessions::consumers::sweep::{Doomed, Survey};
 use crate::sessions::consumers::verdict::{Cause, Consumer, Owner};
 use solewriter_core::diagnostics::SourceFile;
@@ -129,8 +129,8 @@ fn instance(name: &str, policy: &Policy) -> Instance {
         source_state: "answered".to_owned(),
         confirmed: Some(0),
         revision: Some(policy.revision().whole().to_owned()),
-        number: None,
-        lineage: None,
+        number: Some(1),
+        lineage: Some("l".to_owned()),
         since: Some(0),
         too_old: None,
         refused_since: None,
@@ -139,7 +139,7 @@ fn instance(name: &str, policy: &Policy) -> Instance {
         refused_first: None,
         waiting: Vec::new(),
         transit: Vec::new(),
-        settled: None,
+        settled: Some(true),
         handed_over: Vec::new(),
     }
 }
@@ -446,6 +446,42 @@ fn users_in_the_wrong_place() {
     let mut seen = healthy();
     seen.users[0].called_out = Some(true);
     assert!(problem(&seen).1.contains("only through solewriter, in account AUTH"));
+}
+
+#[test]
+fn what_moves_and_where_two_may_write() {
+    let first = |change: fn(&mut Instance)| {
+        let mut seen = healthy();
+        change(&mut seen.instances.as_mut().unwrap()[0]);
+        seen
+    };
+    let warned = |seen: &Seen| {
+        let found = with(seen, Outcome::Warning).into_iter().find(|w| w.0 == "handover");
+        found.map(|(_, found)| found)
+    };
+    assert_eq!(warned(&healthy()), None);
+    let waits = |seconds| Transit {
+        what: "k".to_owned(),
+        from: Some("a".to_owned()),
+        to: "b".to_owned(),
+        seconds,
+        waits_for: "1 server does not answer: n2".to_owned(),
+    };
+    let mut seen = first(|i| i.settled = Some(false));
+    seen.instances.as_mut().unwrap()[0].transit = vec![waits(5)];
+    assert_eq!(warned(&seen), None, "a moment is no trouble");
+    seen.instances.as_mut().unwrap()[0].transit = vec![waits(31)];
+    let said = "`k` is between `a` and `b` for 31 s: 1 server does not answer: n2";
+    assert_eq!(warned(&seen).as_deref(), Some(said));
+    // An instance without a system user, or of an older version.
+    let found = warned(&first(|i| i.settled = None)).unwrap();
+    assert!(found.starts_with("1 of 2 instances do not hold back what moves"), "{found}");
+    let mut seen = healthy();
+    for instance in seen.instances.as_mut().unwrap() {
+        (instance.number, instance.lineage) = (None, None);
+    }
+    let found = warned(&seen).unwrap();
+    assert!(found.starts_with("2 instances read the policy from directories"), "{found}");
 }
 
 #[test]

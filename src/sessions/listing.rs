@@ -8,7 +8,9 @@ use futures_util::StreamExt;
 use futures_util::stream;
 use tokio::time::{Instant, timeout_at};
 
-use crate::sessions::system_api::{Connection, ServerName, Servers, System, SystemError};
+use crate::sessions::system_api::{
+    Connection, ServerName, Servers, System, SystemError, all_answered,
+};
 use solewriter_core::callout::decide::Circumstances;
 use solewriter_core::callout::issue::ConnectionName;
 
@@ -68,7 +70,7 @@ impl<T> Survey<T> {
     /// Whether every server that there should be told everything.
     #[must_use]
     pub fn complete(&self) -> bool {
-        self.failures.is_empty() && !self.servers.is_empty() && self.servers.len() >= self.expected
+        self.failures.is_empty() && all_answered(&self.servers, self.expected, &self.silent)
     }
 }
 

@@ -12,7 +12,7 @@ use super::verdict::{Cause, Changes, Judge, Others};
 use super::{Settings, expiry, reach_without_system_user};
 use crate::audit::Recorder;
 use crate::fleet::heartbeat::{Fleet, FleetView};
-use crate::fleet::{MAX_TRANSIT, Moved, Transit};
+use crate::fleet::{MAX_TRANSIT, MAX_WORDS, Moved, Transit};
 use crate::nats::{Login, Nats};
 use crate::policy_source::snapshot_store::{Snapshot, Store, Unsettled};
 use crate::policy_source::status::SourceStatus;
@@ -406,7 +406,7 @@ impl Sweeper {
             "nothing is left of what earlier policies gave",
         );
         let moved = unsettled.in_transit.iter().take(MAX_TOLD).map(|one| Moved {
-            what: words(&one.what()),
+            what: cut(&one.what()),
             from: one.from.as_ref().map(ToString::to_string),
             to: one.to.to_string(),
             vacant_ms: millis(handover.vacant(one.from.as_deref())),
@@ -579,15 +579,20 @@ const MAX_TOLD: usize = 1_000;
 
 /// What is in transit, for people.
 fn told(handover: &Handover, unsettled: &Unsettled) -> Vec<Transit> {
-    let waits_for = handover.waits_for();
+    let waits_for = cut(&handover.waits_for());
     let all = unsettled.in_transit.iter().take(MAX_TRANSIT).map(|one| Transit {
-        what: words(&one.what()),
+        what: cut(&one.what()),
         from: one.from.as_ref().map(ToString::to_string),
         to: one.to.to_string(),
         seconds: handover.took().as_secs(),
-        waits_for: words(&waits_for),
+        waits_for: waits_for.clone(),
     });
     all.collect()
+}
+
+/// So much of a text that a beat with many of them is still read.
+fn cut(text: &str) -> String {
+    words(text).chars().take(MAX_WORDS).collect()
 }
 
 /// What is closed when every server has told, in this order.

@@ -143,17 +143,24 @@ impl Servers {
     /// Whether all answered.
     #[must_use]
     pub fn complete(&self) -> bool {
-        !self.servers.is_empty() && self.servers.len() >= self.expected
+        all_answered(&self.servers, self.expected, &self.silent)
     }
 
-    /// Whether all that there are answered, and are connected with each other. In one cluster they
-    /// know each other by name: what they count has those that were killed a minute ago.
+    /// Whether all answered, and are connected with each other.
     #[must_use]
     pub fn whole(&self) -> bool {
-        let clusters: BTreeSet<&str> = self.servers.iter().map(|s| s.cluster.as_str()).collect();
-        let counted = clusters.len() <= 1 || self.complete();
-        !self.servers.is_empty() && self.silent.is_empty() && self.connected && counted
+        self.complete() && self.connected
     }
+}
+
+/// Whether these are all servers that there are. Those of one cluster know each other by name; what
+/// they count has those that were killed a minute ago, and twice those that were started anew. Other
+/// clusters are counted only.
+#[must_use]
+pub fn all_answered(servers: &[ServerName], expected: usize, silent: &BTreeSet<String>) -> bool {
+    let clusters: BTreeSet<&str> = servers.iter().map(|s| s.cluster.as_str()).collect();
+    let counted = clusters.len() == 1 || servers.len() >= expected;
+    !servers.is_empty() && silent.is_empty() && counted
 }
 
 /// One open connection, as its server describes it (CONNZ).

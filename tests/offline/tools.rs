@@ -23,6 +23,31 @@ fn subcommands() -> Vec<String> {
 }
 
 #[test]
+fn check_says_where_two_may_write_what_moves() {
+    let dir = tempfile::tempdir().unwrap();
+    let policy = dir.path().join("policy");
+    std::fs::create_dir(&policy).unwrap();
+    std::fs::write(policy.join("p.toml"), "[service.a]\npublishes = [\"x\"]\n").unwrap();
+    let settings = |more: &str| {
+        let text = format!("[nats]\nservers = [\"nats://127.0.0.1:4222\"]\n{more}");
+        std::fs::write(dir.path().join("solewriter.toml"), text).unwrap();
+        let (code, _, err) = run(&["check", &policy.display().to_string()]);
+        assert_eq!(code, 0, "{err}");
+        err
+    };
+    let bucket = "[policy]\nbucket = \"p\"\n";
+    let said = settings(bucket);
+    assert!(said.contains("without [system] nkey_seed, both may write what moves"), "{said}");
+    let system = "[system]\nnkey_seed = \"system.nk\"\n";
+    assert!(!settings(&format!("{bucket}{system}")).contains("what moves"));
+    let directory = "[policy]\ndirectory = \"policy\"\n";
+    let said = settings(&format!("{directory}{system}"));
+    assert!(said.contains("without [policy] keep, a restart of `serve`"), "{said}");
+    let kept = format!("{directory}keep = \"kept\"\n{system}");
+    assert!(!settings(&kept).contains("moves"));
+}
+
+#[test]
 fn a_map_of_a_policy_that_holds() {
     for (format, start) in [
         ("mermaid", "flowchart LR\n"),

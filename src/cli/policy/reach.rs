@@ -89,7 +89,9 @@ impl Handover {
         for one in self.moves.iter().take(NAMED) {
             let (what, from) = (one.what(), one.from.as_deref());
             let same = |moved: &&&Moved| {
-                moved.what == what && moved.from.as_deref() == from && *moved.to == *one.to
+                what.starts_with(&moved.what)
+                    && moved.from.as_deref() == from
+                    && *moved.to == *one.to
             };
             let _ = match told.iter().find(same) {
                 Some(moved) => writeln!(text, "{}", line(&moved.sentence())),

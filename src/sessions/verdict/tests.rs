@@ -102,6 +102,73 @@ fn pair(code: &str, detail: &str) -> (String, String) {
     (code.to_owned(), detail.to_owned())
 }
 
+/// A bench whose policies are handed over, with the policy as it counts for now.
+fn handing_over() -> (Bench, impl Fn(&Bench, &ConnectionName) -> Verdict) {
+    let settler = *Signer::new(&Seed::<User>::generate()).unwrap().public();
+    let bench = Bench { store: Store::with_handovers(settler), ..Bench::new() };
+    let judge = |bench: &Bench, name: &ConnectionName| {
+        let snapshot = bench.store.current().unwrap();
+        let judge = Judge {
+            decider: &bench.decider,
+            policy: &snapshot.policy,
+            for_now: &snapshot.for_now(true),
+            store: &bench.store,
+            others: &bench.others,
+            gained: bench.gained,
+            changes: &Changes::default(),
+        };
+        judge.judge(name, &HERE)
+    };
+    (bench, judge)
+}
+
+#[test]
+fn what_is_in_transit_is_held_back_and_then_given() {
+    let (bench, judge) = handing_over();
+    let old = |bench: &Bench| format!("[service.s]\nnkeys = [\"{}\"]\n", bench.key);
+    bench.put_all(&(old(&bench) + "[service.o]\nowns = [\"a\"]\n"));
+    let before = bench.name();
+    assert!(bench.store.current().unwrap().unsettled().is_none());
+    bench.put_all(&(old(&bench) + "owns = [\"a\"]\n[service.o]\n"));
+    let snapshot = bench.store.current().unwrap();
+    let unsettled = snapshot.unsettled().unwrap();
+    assert_eq!(unsettled.in_transit.len(), 1);
+    // It would gain to read what it is to own, and no more for now.
+    assert_eq!(judge(&bench, &before), Verdict::Gained("read a".to_owned()));
+    let entitled = bench.decider.entitlement(&unsettled.policy, &bench.key, &HERE).unwrap();
+    let digest = Some(entitled.grant.digest().to_string());
+    let for_now = ConnectionName { digest, revision: bench.name().revision, ..before };
+    assert_eq!(judge(&bench, &for_now), Verdict::Current);
+    // Without the lease it gets as much.
+    let none = snapshot.for_now(false);
+    let none = bench.decider.entitlement(&none, &bench.key, &HERE).unwrap();
+    assert_eq!(none.grant.digest(), entitled.grant.digest());
+    let revision = snapshot.policy.revision().whole();
+    assert!(bench.store.settle("another", None).is_none());
+    assert!(bench.store.settle(revision, Some(("l", 1))).is_none(), "it is of no bucket");
+    assert!(bench.store.settle(revision, None).is_some());
+    assert!(bench.store.settle(revision, None).is_none(), "once");
+    let Verdict::Close(closing) = judge(&bench, &for_now) else { panic!() };
+    assert_eq!((closing.cause, closing.detail.as_str()), (Cause::GainedDuty, "write a"));
+}
+
+#[test]
+fn who_had_it_all_the_while_keeps_it_when_a_move_is_taken_back() {
+    let (bench, judge) = handing_over();
+    let own = format!("[service.s]\nnkeys = [\"{}\"]\n", bench.key);
+    let (mine, others) = (
+        format!("{own}owns = [\"a\"]\n[service.o]\n"),
+        format!("{own}[service.o]\nowns = [\"a\"]\n"),
+    );
+    bench.put_all(&mine);
+    let had = bench.name();
+    bench.put_all(&others);
+    assert!(matches!(judge(&bench, &had), Verdict::Close(Closing { cause: Cause::Lost, .. })));
+    bench.put_all(&mine);
+    assert!(bench.store.current().unwrap().unsettled().is_some());
+    assert_eq!(judge(&bench, &had), Verdict::Current);
+}
+
 #[test]
 fn two_grants_are_compared_once_for_all_connections() {
     let bench = Bench::new();
