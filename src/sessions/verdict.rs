@@ -16,7 +16,7 @@ use solewriter_core::analysis::query::{Held, Reach, signed};
 use solewriter_core::callout::asked;
 use solewriter_core::callout::decide::{Circumstances, Decider, Denial, Entitlement};
 use solewriter_core::callout::issue::ConnectionName;
-use solewriter_core::grant::{CompiledGrant, Grant, Side};
+use solewriter_core::grant::{CompiledGrant, Defaults, Grant, Side};
 use solewriter_core::policy::model::{Policy, Service};
 use solewriter_types::audit_event::SessionClosed;
 use solewriter_types::subject::tree::PatternTree;
@@ -254,7 +254,7 @@ impl Judge<'_> {
             let detail = shortened(if words.is_empty() { &lost } else { &words });
             return close(Cause::Lost, detail, Some(grant));
         }
-        let gained = diff::lost(service, &had_service, &had);
+        let gained = gained((service, &had_service), &had, self.decider.defaults());
         let words: Vec<String> = gained.iter().map(right_in_words).collect();
         let words = shortened(&words);
         match self.gained {
@@ -332,6 +332,29 @@ fn lost(had: &Grant, has: &Grant) -> Vec<String> {
     }
     lost.dedup();
     lost
+}
+
+/// The rights that a service is given now and a grant does not have.
+fn gained(
+    (service, had_service): (&Service, &Service),
+    had: &Grant,
+    defaults: &Defaults,
+) -> Vec<Right> {
+    if service.held.is_empty() && had_service.held.is_empty() {
+        return diff::lost(service, had_service, had);
+    }
+    // The same rules come to another grant while something is held back.
+    let nothing = Service { rules: Vec::new(), ..had_service.clone() };
+    let mut gained = diff::lost(service, &nothing, had);
+    if !service.held.is_empty()
+        && let Ok(for_now) = Grant::of(service, defaults)
+    {
+        let later = diff::lost(service, &nothing, &for_now);
+        let same =
+            |one: &Right, other: &Right| (one.verb, &one.target) == (other.verb, &other.target);
+        gained.retain(|right| !later.iter().any(|later| same(later, right)));
+    }
+    gained
 }
 
 /// What was lost, in the words of the policy.
