@@ -42,7 +42,7 @@ const fn check(
 }
 
 /// Every check, in the order in which they are shown. `docs/doctor.md` is checked against it.
-pub const CHECKS: [Check; 29] = [
+pub const CHECKS: [Check; 30] = [
     check(
         "address",
         "servers",
@@ -147,6 +147,13 @@ pub const CHECKS: [Check; 29] = [
         "callout user or publisher",
         "Every instance serves the newest policy, and its policy source answers",
         "An instance that is behind uses old rules",
+    ),
+    check(
+        "handover",
+        "callout",
+        "callout user or publisher",
+        "Nothing is in transit for long, and nowhere may two services write what moves",
+        "Where it may, the old owner's open connections write beside the new owner",
     ),
     check(
         "answer",

@@ -276,7 +276,9 @@ async fn following(
     match (watcher, policy.source) {
         (Some(watcher), _) => follower::directory(follower, watcher, hangup).await,
         (None, PolicySource::Bucket(name)) => {
-            follower::bucket(follower, first(connection), name, policy.poll, hangup).await;
+            // Often enough that one question may fail before the lease is over.
+            let poll = policy.poll.min(policy.lease.map_or(Duration::MAX, |lease| lease / 4));
+            follower::bucket(follower, first(connection), name, poll, hangup).await;
         }
         // A directory always has a watcher.
         (None, PolicySource::Directory(_)) => {}

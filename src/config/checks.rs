@@ -217,9 +217,7 @@ fn policy(raw: &Raw, path: &Path, problems: &Collector) -> Option<Policy> {
     let lease = bounded(raw.policy.lease.as_ref(), 0..=3600, problems)?;
     let source = source?;
     let lease = Some(lease).filter(|l| matches!(source, PolicySource::Bucket(_)) && !l.is_zero());
-    // Often enough that one question may fail.
-    let poll = poll?.min(lease.map_or(Duration::MAX, |lease| lease / 4));
-    Some(Policy { source, poll, keep, keep_at_most: keep_at_most?, lease })
+    Some(Policy { source, poll: poll?, keep, keep_at_most: keep_at_most?, lease })
 }
 
 /// The bucket that the policy is in.

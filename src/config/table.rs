@@ -229,7 +229,7 @@ settings! {
         keep_at_most: Duration,
             "deny every new connection once the policy's source was silent for so long" = "72h";
         lease: Duration,
-            "give nobody anything to write once the bucket was silent for so long; 0s means never" = "10s";
+            "give nobody anything to write once the bucket was silent for so long; 0s means never" = "5s";
     }
     grants: Grants = "grants", "What a connection gets when the policy does not say." {
         account: Text, "account that services are placed in" = "APP";

@@ -61,7 +61,15 @@ pub fn takers(seen: &Seen, report: &mut Report) {
 /// What is moving from one service to another, and whether the promise holds that nobody writes
 /// beside the new owner.
 pub fn handovers(seen: &Seen, report: &mut Report) {
-    let Ok(instances) = &seen.instances else { return };
+    let instances = match &seen.instances {
+        Ok(instances) if !instances.is_empty() => instances,
+        Ok(_) => {
+            let blind = Blind::new("no instance answers", "mend `revisions` first");
+            return report.blind("handover", &blind);
+        }
+        Err(blind) => return report.blind("handover", blind),
+    };
+    let in_transit = instances.iter().any(|instance| !instance.transit.is_empty());
     for transit in instances.iter().flat_map(|instance| &instance.transit) {
         let found = transit.sentence();
         // What takes so long waits for somebody.
@@ -98,6 +106,8 @@ pub fn handovers(seen: &Seen, report: &mut Report) {
             ),
             "put the policy into a bucket ([policy] bucket), or run one instance",
         );
+    } else if !in_transit {
+        report.ok("handover", "nothing is in transit from one service to another");
     }
 }
 

@@ -11,14 +11,17 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::{Duration, Instant};
 
-use async_nats::{Client, ConnectOptions, HeaderMap, RequestErrorKind, ServerAddr};
+use async_nats::{Client, ConnectOptions, HeaderMap, ServerAddr};
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::json;
 use tokio::time::{timeout, timeout_at};
 
 use crate::nats::Nats;
+use crate::nats::connect;
 use solewriter_core::handover::claims::SETTLER;
 use solewriter_core::keys::{Seed, User};
 use solewriter_types::kv_operation::inbox_prefix;
@@ -30,9 +33,6 @@ const ANSWER_WITHIN: Duration = Duration::from_millis(2500);
 /// How soon it is sent again when no answer came: while a stream elects its leader, a message may be
 /// lost without a word (seen with nats-server 2.10.25). The first answer to any of them counts.
 const AGAIN_AFTER: Duration = Duration::from_millis(300);
-/// How long nobody may listen to a subject before it counts as one that no stream keeps: a stream
-/// that elects its leader listens again before.
-const NO_STREAM_AFTER: Duration = Duration::from_secs(15);
 /// The most subjects that a message goes to, of those that are in transit.
 const MAX_SUBJECTS: usize = 1_000;
 
@@ -51,9 +51,18 @@ pub struct Barrier<'a> {
     pub seed: &'a Seed<User>,
     /// Where to.
     pub subjects: Vec<Pattern>,
-    /// Since when nobody was found to listen to something.
-    pub nobody_since: &'a mut Option<Instant>,
 }
+
+/// JetStream's answer about the streams that keep a subject.
+#[derive(Deserialize)]
+struct Names {
+    #[serde(default)]
+    total: u64,
+    error: Option<IgnoredAny>,
+}
+
+/// Where JetStream says which streams keep a subject, in the callout's account.
+const NAMES: &str = "$JS.STATE.API.STREAM.NAMES";
 
 #[derive(Deserialize)]
 struct Ack {
@@ -70,15 +79,13 @@ struct Refused {
 enum Passed {
     /// A stream answered.
     Answered,
-    /// Nobody listens.
-    Nobody,
     /// It is not known.
     Unknown,
 }
 
 impl Barrier<'_> {
     /// Sends it through each of these servers. Gives those through which every stream answered.
-    pub async fn send(&mut self, servers: &BTreeSet<String>) -> BTreeSet<String> {
+    pub async fn send(&self, servers: &BTreeSet<String>) -> BTreeSet<String> {
         let subjects = literals(&self.subjects);
         if subjects.is_empty() {
             return servers.clone();
@@ -91,16 +98,20 @@ impl Barrier<'_> {
             join_all(all).await
         });
         let answers = join_all(sent).await;
-        let has = |passed: Passed| answers.iter().flatten().any(|answer| *answer == passed);
-        if !has(Passed::Nobody) {
-            *self.nobody_since = None;
-        }
-        let nobody = has(Passed::Nobody)
-            && self.nobody_since.get_or_insert_with(Instant::now).elapsed() >= NO_STREAM_AFTER;
-        let fine =
-            |answer: &Passed| *answer == Passed::Answered || *answer == Passed::Nobody && nobody;
+        // A subject that no stream keeps has nothing behind which a message could be. Who may not ask
+        // for that waits until a stream answers.
+        let silent = |at: usize| {
+            let mut answers = answers.iter().filter_map(|answers| answers.get(at));
+            answers.any(|passed| *passed == Passed::Unknown)
+        };
+        let silent = subjects.iter().enumerate().filter(|(at, _)| silent(*at));
+        let silent: Vec<(usize, &String)> = silent.collect();
+        let kept_by_none = self.kept_by_none(&silent).await;
+        let fine = |(at, answer): (usize, &Passed)| {
+            *answer == Passed::Answered || kept_by_none.contains(&at)
+        };
         let passed = through.iter().zip(&answers);
-        let passed = passed.filter(|(_, answers)| answers.iter().all(fine));
+        let passed = passed.filter(|(_, answers)| answers.iter().enumerate().all(fine));
         let passed: BTreeSet<String> = passed.map(|((server, _), _)| server.clone()).collect();
         tracing::debug!(
             event = "handover_barrier",
@@ -111,6 +122,28 @@ impl Barrier<'_> {
             took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
         );
         passed
+    }
+
+    /// Which of these subjects no stream keeps, as JetStream says.
+    async fn kept_by_none(&self, subjects: &[(usize, &String)]) -> HashSet<usize> {
+        if subjects.is_empty() {
+            return HashSet::new();
+        }
+        let name = format!("{}-control", self.nats.name);
+        let asked = async {
+            let options = connect::options(&self.nats.login, &self.nats.tls, &name).ok()?;
+            let client = connect::connect(&self.nats.servers, options).await.ok()?;
+            let asked = subjects.iter().map(|(at, subject)| {
+                let (client, question) = (&client, json!({"subject": subject}).to_string());
+                async move {
+                    let answer = client.request(NAMES, question.into()).await.ok()?;
+                    let names: Names = serde_json::from_slice(&answer.payload).ok()?;
+                    (names.error.is_none() && names.total == 0).then_some(*at)
+                }
+            });
+            Some(join_all(asked).await.into_iter().flatten().collect())
+        };
+        timeout(ANSWER_WITHIN, asked).await.ok().flatten().unwrap_or_default()
     }
 
     /// A connection to each of these servers that can be reached.
@@ -170,14 +203,14 @@ fn literals(patterns: &[Pattern]) -> Vec<String> {
 async fn pass(client: &Client, subject: &str) -> Passed {
     let mut asked = FuturesUnordered::new();
     let until = Instant::now() + ANSWER_WITHIN;
-    let mut last = Passed::Unknown;
     while Instant::now() < until {
         asked.push(ask(client, subject));
         let again = Instant::now() + AGAIN_AFTER;
         loop {
             match timeout_at(again.min(until).into(), asked.next()).await {
                 Ok(Some(Passed::Answered)) => return Passed::Answered,
-                Ok(Some(passed)) => last = passed,
+                // Nobody listens while a leader is elected.
+                Ok(Some(Passed::Unknown)) => {}
                 Ok(None) => {
                     tokio::time::sleep_until(again.min(until).into()).await;
                     break;
@@ -186,7 +219,7 @@ async fn pass(client: &Client, subject: &str) -> Passed {
             }
         }
     }
-    last
+    Passed::Unknown
 }
 
 async fn ask(client: &Client, subject: &str) -> Passed {
@@ -202,7 +235,6 @@ async fn ask(client: &Client, subject: &str) -> Passed {
             }
             _ => Passed::Unknown,
         },
-        Ok(Err(error)) if error.kind() == RequestErrorKind::NoResponders => Passed::Nobody,
         Ok(Err(_)) | Err(_) => Passed::Unknown,
     }
 }

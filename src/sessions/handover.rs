@@ -235,7 +235,7 @@ impl Handover {
         (before, looked): (&Before, &Looked),
         seen: &Servers,
         fellows: &Fellows<'_>,
-        barrier: &mut Barrier<'_>,
+        barrier: &Barrier<'_>,
     ) -> Next {
         let now = Instant::now();
         let known = |id: &Option<String>| {
@@ -306,7 +306,7 @@ impl Handover {
         })
     }
 
-    async fn go_on(&mut self, barrier: &mut Barrier<'_>) -> Next {
+    async fn go_on(&mut self, barrier: &Barrier<'_>) -> Next {
         loop {
             match self.transit.next(self.at(Instant::now())) {
                 Step::Settled => return Next::Settled,

@@ -103,8 +103,6 @@ struct Known {
     servers: handover::Servers,
     /// What is in transit.
     handover: Option<Handover>,
-    /// Since when nobody was found to listen to some of it.
-    nobody_since: Option<Instant>,
 }
 
 impl Sweeper {
@@ -152,7 +150,6 @@ impl Sweeper {
             said_directories: false,
             servers: handover::Servers::default(),
             handover: None,
-            nobody_since: None,
         };
         loop {
             let usable = link.usable().await;
@@ -337,10 +334,9 @@ impl Sweeper {
         known: &mut Known,
     ) {
         let Some(view) = self.fleet.view() else { return };
-        let Known { handover, nobody_since, rhythm, servers, .. } = known;
+        let Known { handover, rhythm, servers, .. } = known;
         let same = handover.take().filter(|handover| handover.is_of(snapshot, unsettled));
         let handover = handover.insert(same.unwrap_or_else(|| {
-            *nobody_since = None;
             let lasts = reach_without_system_user(&snapshot.policy, self.decider.defaults());
             let before = self.store.past();
             let before = before
@@ -350,12 +346,11 @@ impl Sweeper {
             Handover::new(snapshot, unsettled, self.source_status.lease(), lasts)
         }));
         let in_transit = unsettled.in_transit.iter().map(|one| one.subjects.clone());
-        let mut barrier = Barrier {
+        let barrier = Barrier {
             nats: &self.nats,
             more: system.known_addresses(),
             seed: &self.settler,
             subjects: in_transit.chain(unsettled.claims.kept()).collect(),
-            nobody_since,
         };
         let fellows = Fellows {
             differ: view.differs,
@@ -368,7 +363,7 @@ impl Sweeper {
             },
             certain: &view.certain,
         };
-        let next = handover.looked((before, looked), servers, &fellows, &mut barrier).await;
+        let next = handover.looked((before, looked), servers, &fellows, &barrier).await;
         self.metrics.sessions().in_transit(unsettled.in_transit.len());
         self.fleet.tell_transit(told(handover, unsettled));
         if let Some(waits_for) = handover.news() {

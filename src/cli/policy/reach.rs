@@ -79,7 +79,8 @@ impl Handover {
         let reports = self.instances.next(Instant::now()).await;
         let serves = |report: &&Report| report.number.is_some_and(|n| n >= self.entry.number);
         let settled = reports.iter().filter(serves).all(|report| report.settled != Some(false));
-        (settled, reports)
+        // What was only taken is in transit to nobody.
+        (settled || self.moves.is_empty(), reports)
     }
 
     /// What moved, for people.
