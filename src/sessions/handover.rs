@@ -156,6 +156,13 @@ pub struct Waits {
     pub why: String,
 }
 
+/// After what time nobody can have anything by an older policy, whoever could be asked: every
+/// permission that was given by one has ended.
+#[must_use]
+pub fn ends_after(lease: Option<Duration>, lasts: Duration) -> Duration {
+    lease.map_or(Duration::ZERO, |lease| lease + STALL + BEAT) + STALE + lasts + UNDER_WAY
+}
+
 /// The policy in force on its way to being settled.
 pub struct Handover {
     /// Times are counted from here.

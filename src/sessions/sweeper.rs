@@ -22,6 +22,7 @@ use crate::sessions::system_connection::{Access, SystemConnection};
 use crate::telemetry::Metrics;
 use solewriter_core::callout::decide::Decider;
 use solewriter_core::keys::{Seed, Signer, User};
+use solewriter_core::policy::model::Policy;
 use solewriter_types::audit_event::{Event, HandedOver, words};
 
 /// How long the first sweep after a change waits for the other instances to have it too: what is
@@ -153,6 +154,7 @@ impl Sweeper {
         };
         loop {
             let usable = link.usable().await;
+            self.settle_in_time();
             self.fleet.can_sweep(usable);
             let view = self.fleet.view().filter(|view| usable && self.turn(view, &mut known));
             if view.is_none() {
@@ -337,12 +339,7 @@ impl Sweeper {
         let Known { handover, rhythm, servers, .. } = known;
         let same = handover.take().filter(|handover| handover.is_of(snapshot, unsettled));
         let handover = handover.insert(same.unwrap_or_else(|| {
-            let lasts = reach_without_system_user(&snapshot.policy, self.decider.defaults());
-            let before = self.store.past();
-            let before = before
-                .iter()
-                .map(|past| reach_without_system_user(&past.policy, self.decider.defaults()));
-            let lasts = before.max().map_or(lasts, |before| before.max(lasts));
+            let lasts = self.lasts(snapshot);
             Handover::new(snapshot, unsettled, self.source_status.lease(), lasts)
         }));
         let in_transit = unsettled.in_transit.iter().map(|one| one.subjects.clone());
@@ -382,6 +379,34 @@ impl Sweeper {
         match next {
             Next::Look(at) => rhythm.sooner(at),
             Next::Settled => self.settled(snapshot, handover),
+        }
+    }
+
+    /// How long permissions last at most, by this policy and by those before.
+    fn lasts(&self, snapshot: &Snapshot) -> Duration {
+        let reach = |policy: &Policy| reach_without_system_user(policy, self.decider.defaults());
+        let before = self.store.past();
+        let before = before.iter().map(|past| reach(&past.policy));
+        before.fold(reach(&snapshot.policy), Duration::max)
+    }
+
+    /// Where nobody can be asked, what is in transit ends when every permission has.
+    fn settle_in_time(&self) {
+        let Some(snapshot) = self.store.current() else { return };
+        let Some(unsettled) = snapshot.unsettled() else { return };
+        let lease = self.source_status.lease();
+        if unsettled.since.elapsed() < handover::ends_after(lease, self.lasts(&snapshot)) {
+            return;
+        }
+        let origin = snapshot.origin();
+        let of_bucket = origin.as_ref().map(|origin| (origin.lineage.as_str(), origin.number));
+        let revision = snapshot.policy.revision().whole();
+        if self.store.settle(revision, of_bucket).is_some() {
+            tracing::warn!(
+                event = "handover_settled",
+                revision,
+                "every permission that earlier policies gave has ended; nobody could be asked",
+            );
         }
     }
 

@@ -287,7 +287,7 @@ async fn status_says(deployment: &Deployment, part: &str) {
     .await;
 }
 
-on_every_server!(what_is_in_transit_is_told_and_outlives_its_instance);
+on_the_newest_server!(what_is_in_transit_is_told_and_outlives_its_instance, some_room);
 async fn what_is_in_transit_is_told_and_outlives_its_instance(version: &'static str) {
     let mut deployment = held(version, "20s").await;
     status_says(&deployment, "`k` is between `a` and `b` for ").await;
@@ -317,7 +317,7 @@ async fn what_is_in_transit_is_told_and_outlives_its_instance(version: &'static 
     assert!(!status(&deployment).await.contains("between"));
 }
 
-on_every_server!(a_second_move_and_one_that_is_taken_back);
+on_the_newest_server!(a_second_move_and_one_that_is_taken_back, some_room);
 async fn a_second_move_and_one_that_is_taken_back(version: &'static str) {
     let mut deployment = held(version, "20s").await;
     // The old owner's open connections were closed; nobody writes.
@@ -337,7 +337,7 @@ async fn a_second_move_and_one_that_is_taken_back(version: &'static str) {
     assert!(!may_write(&deployment, "b").await && !may_write(&deployment, "c").await);
 }
 
-on_every_server!(who_wrote_all_the_while_writes_on_when_a_move_is_taken_back);
+on_the_newest_server!(who_wrote_all_the_while_writes_on_when_a_move_is_taken_back, some_room);
 /// A push that is rolled back at once: open connections of the old owner that were not closed yet
 /// are left, and new ones have to wait for nobody long.
 async fn who_wrote_all_the_while_writes_on_when_a_move_is_taken_back(version: &'static str) {
@@ -356,7 +356,7 @@ async fn who_wrote_all_the_while_writes_on_when_a_move_is_taken_back(version: &'
     assert!(!may_write(&deployment, "b").await);
 }
 
-on_every_server!(a_server_that_is_gone_for_good_is_named_and_forced, much_room);
+on_the_newest_server!(a_server_that_is_gone_for_good_is_named_and_forced, much_room);
 async fn a_server_that_is_gone_for_good_is_named_and_forced(version: &'static str) {
     let mut deployment = bucket::prepared().start_cluster(version, &owned_by("a")).await;
     let (code, said) = bucket::push(&deployment, &owned_by("a"), &[]).await;
@@ -390,7 +390,7 @@ async fn a_server_that_is_gone_for_good_is_named_and_forced(version: &'static st
     assert_eq!((&line["level"], &line["forced"]), (&"WARN".into(), &true.into()), "{line}");
 }
 
-on_every_server!(forged_words_do_not_shorten_a_handover);
+on_the_newest_server!(forged_words_do_not_shorten_a_handover, some_room);
 /// Who has the callout's seed says, as every instance, that all is settled, and sends again what was
 /// said before. None of it hands over what another instance may still give to its old owner.
 async fn forged_words_do_not_shorten_a_handover(version: &'static str) {
@@ -427,7 +427,7 @@ async fn forged_words_do_not_shorten_a_handover(version: &'static str) {
 /// The number of a beat that nobody sends.
 const FORGED: u64 = 1 << 40;
 
-on_every_server!(a_restart_in_the_middle_forgets_nothing);
+on_the_newest_server!(a_restart_in_the_middle_forgets_nothing, some_room);
 /// One instance, a directory, and the file that it keeps.
 async fn a_restart_in_the_middle_forgets_nothing(version: &'static str) {
     let mut deployment = Prepared::new().start(version, &owned_by("a")).await;
