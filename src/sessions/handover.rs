@@ -179,6 +179,8 @@ pub struct Handover {
     missing: Vec<String>,
     /// What was told of what it waits for.
     told: String,
+    /// Since when messages are sent through servers.
+    barrier_since: Option<Instant>,
     /// The instances that were not heard, and why the lease has to pass.
     unheard: Vec<String>,
     why_lease: &'static str,
@@ -218,6 +220,7 @@ impl Handover {
             carriers: BTreeMap::new(),
             missing: Vec::new(),
             told: String::new(),
+            barrier_since: None,
             unheard: Vec::new(),
             why_lease: "",
             had_until: BTreeMap::new(),
@@ -317,7 +320,10 @@ impl Handover {
         loop {
             match self.transit.next(self.at(Instant::now())) {
                 Step::Settled => return Next::Settled,
-                Step::Look => return Next::Look(Instant::now() + self.pause()),
+                Step::Look => {
+                    self.barrier_since = None;
+                    return Next::Look(Instant::now() + self.pause());
+                }
                 Step::Wait(until) => {
                     let until = self.epoch + Duration::from_millis(until);
                     tokio::time::sleep_until(until.into()).await;
@@ -328,7 +334,19 @@ impl Handover {
                     for server in &passed {
                         self.transit.passed(server, sent);
                     }
-                    if passed.len() < count {
+                    let since = *self.barrier_since.get_or_insert_with(Instant::now);
+                    if passed.len() < count && since.elapsed() >= UNDER_WAY {
+                        // Whatever was on its way by then has arrived, or never will.
+                        tracing::warn!(
+                            event = "handover_without_barrier",
+                            servers = count - passed.len(),
+                            "servers cannot be reached to have a message sent through them; list \
+                             their addresses in [nats] servers",
+                        );
+                        for server in servers.difference(&passed) {
+                            self.transit.passed(server, sent);
+                        }
+                    } else if passed.len() < count {
                         return Next::Look(Instant::now() + self.pause());
                     }
                 }
