@@ -74,15 +74,6 @@ struct Refused {
     err_code: u64,
 }
 
-/// What came of a message.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Passed {
-    /// A stream answered.
-    Answered,
-    /// It is not known.
-    Unknown,
-}
-
 impl Barrier<'_> {
     /// Sends it through each of these servers. Gives those through which every stream answered.
     pub async fn send(&self, servers: &BTreeSet<String>) -> BTreeSet<String> {
@@ -102,14 +93,12 @@ impl Barrier<'_> {
         // for that waits until a stream answers.
         let silent = |at: usize| {
             let mut answers = answers.iter().filter_map(|answers| answers.get(at));
-            answers.any(|passed| *passed == Passed::Unknown)
+            answers.any(|answered| !answered)
         };
         let silent = subjects.iter().enumerate().filter(|(at, _)| silent(*at));
         let silent: Vec<(usize, &String)> = silent.collect();
         let kept_by_none = self.kept_by_none(&silent).await;
-        let fine = |(at, answer): (usize, &Passed)| {
-            *answer == Passed::Answered || kept_by_none.contains(&at)
-        };
+        let fine = |(at, answered): (usize, &bool)| *answered || kept_by_none.contains(&at);
         let passed = through.iter().zip(&answers);
         let passed = passed.filter(|(_, answers)| answers.iter().enumerate().all(fine));
         let passed: BTreeSet<String> = passed.map(|((server, _), _)| server.clone()).collect();
@@ -199,8 +188,8 @@ fn literals(patterns: &[Pattern]) -> Vec<String> {
     all.filter(|subject| streams.insert(stream(subject))).take(MAX_SUBJECTS).collect()
 }
 
-/// Sends it again and again until a stream answers, or the time is over.
-async fn pass(client: &Client, subject: &str) -> Passed {
+/// Sends it again and again until a stream answers, or the time is over. Whether one did.
+async fn pass(client: &Client, subject: &str) -> bool {
     let mut asked = FuturesUnordered::new();
     let until = Instant::now() + ANSWER_WITHIN;
     while Instant::now() < until {
@@ -208,9 +197,9 @@ async fn pass(client: &Client, subject: &str) -> Passed {
         let again = Instant::now() + AGAIN_AFTER;
         loop {
             match timeout_at(again.min(until).into(), asked.next()).await {
-                Ok(Some(Passed::Answered)) => return Passed::Answered,
+                Ok(Some(true)) => return true,
                 // Nobody listens while a leader is elected.
-                Ok(Some(Passed::Unknown)) => {}
+                Ok(Some(false)) => {}
                 Ok(None) => {
                     tokio::time::sleep_until(again.min(until).into()).await;
                     break;
@@ -219,23 +208,20 @@ async fn pass(client: &Client, subject: &str) -> Passed {
             }
         }
     }
-    Passed::Unknown
+    false
 }
 
-async fn ask(client: &Client, subject: &str) -> Passed {
+/// Sends it once. Whether a stream answered.
+async fn ask(client: &Client, subject: &str) -> bool {
     let mut headers = HeaderMap::new();
     headers.insert("Nats-Expected-Stream", NO_STREAM);
     headers.insert("Nats-Expected-Last-Sequence", u64::MAX.to_string());
     headers.insert("Solewriter-Handover", "not to be stored");
     let asked = client.request_with_headers(subject.to_owned(), headers, "".into());
     match timeout(ANSWER_WITHIN, asked).await {
-        Ok(Ok(answer)) => match serde_json::from_slice::<Ack>(&answer.payload) {
-            Ok(Ack { error: Some(Refused { err_code }) }) if ANSWERED.contains(&err_code) => {
-                Passed::Answered
-            }
-            _ => Passed::Unknown,
-        },
-        Ok(Err(_)) | Err(_) => Passed::Unknown,
+        Ok(Ok(answer)) => serde_json::from_slice::<Ack>(&answer.payload)
+            .is_ok_and(|ack| ack.error.is_some_and(|error| ANSWERED.contains(&error.err_code))),
+        Ok(Err(_)) | Err(_) => false,
     }
 }
 

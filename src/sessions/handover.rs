@@ -147,28 +147,24 @@ pub enum Next {
     Settled,
 }
 
-/// What people are told of something that is in transit.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Waits {
-    /// For how long.
-    pub since: Duration,
-    /// What for, in words.
-    pub why: String,
-}
-
 /// After what time nobody can have anything by an older policy, whoever could be asked: every
 /// permission that was given by one has ended.
 #[must_use]
 pub fn ends_after(lease: Option<Duration>, lasts: Duration) -> Duration {
-    lease.map_or(Duration::ZERO, |lease| lease + STALL + BEAT) + STALE + lasts + UNDER_WAY
+    grants_for(lease) + STALE + lasts + UNDER_WAY
+}
+
+/// How long an instance that is not heard may go on to grant: it notices after so much time that it
+/// was stopped, and its last word may be as old as a beat.
+fn grants_for(lease: Option<Duration>) -> Duration {
+    lease.map_or(Duration::ZERO, |lease| lease + STALL + BEAT)
 }
 
 /// The policy in force on its way to being settled.
 pub struct Handover {
-    /// Times are counted from here.
-    epoch: Instant,
     revision: String,
     forced: bool,
+    /// Since when it is in force, before anything was looked at for it. Times are counted from here.
     since: Instant,
     /// How long a connection may last.
     lasts: Duration,
@@ -197,9 +193,7 @@ impl Handover {
         lease: Option<Duration>,
         lasts: Duration,
     ) -> Self {
-        // An instance notices after so much time that it was stopped, and its last word may be as old
-        // as a beat.
-        let lease = lease.map_or(Duration::ZERO, |lease| lease + STALL + BEAT);
+        let lease = grants_for(lease);
         let forced = snapshot.origin().is_some_and(|origin| origin.forced);
         let times = Times {
             lease: millis(lease),
@@ -207,10 +201,7 @@ impl Handover {
             lasts: millis(lasts + UNDER_WAY),
             settle: millis(SETTLE),
         };
-        // Before anything that is looked at for it.
-        let epoch = unsettled.since;
         Self {
-            epoch,
             revision: snapshot.policy.revision().whole().to_owned(),
             forced,
             since: unsettled.since,
@@ -236,7 +227,7 @@ impl Handover {
     }
 
     fn at(&self, instant: Instant) -> Time {
-        millis(instant.saturating_duration_since(self.epoch))
+        millis(instant.saturating_duration_since(self.since))
     }
 
     /// Everything was looked at. Sends what has to be sent, and gives what is next.
@@ -325,7 +316,7 @@ impl Handover {
                     return Next::Look(Instant::now() + self.pause());
                 }
                 Step::Wait(until) => {
-                    let until = self.epoch + Duration::from_millis(until);
+                    let until = self.since + Duration::from_millis(until);
                     tokio::time::sleep_until(until.into()).await;
                 }
                 Step::Barrier(servers) => {

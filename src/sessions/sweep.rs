@@ -11,7 +11,7 @@ use super::verdict::{Cause, Closing, Judge, Verdict};
 use crate::audit::Recorder;
 use crate::fleet::{MAX_WAITING, MAX_WAITS_FOR, Waiting};
 use crate::sessions::listing::{Session, survey_in_parts};
-use crate::sessions::system_api::{Closed, System, SystemError};
+use crate::sessions::system_api::{Closed, System, SystemError, of_one_cluster};
 use crate::telemetry::{Metrics, SessionState};
 use solewriter_core::keys::UserKey;
 use solewriter_types::audit_event::{Event, SessionClosed, words};
@@ -149,8 +149,7 @@ pub async fn look(
     missing.extend(found.failures.iter().map(|(server, _)| server.name.clone()));
     // Servers of one cluster know each other by name. What they count has those that were killed a
     // minute ago, and twice those that were started anew.
-    let clusters: BTreeSet<&str> = found.servers.iter().map(|s| s.cluster.as_str()).collect();
-    if clusters.len() > 1 {
+    if !of_one_cluster(&found.servers) {
         let known = servers.len() + missing.len();
         missing.extend((known..found.expected).map(|_| String::new()));
     }

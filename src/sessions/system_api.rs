@@ -158,9 +158,14 @@ impl Servers {
 /// clusters are counted only.
 #[must_use]
 pub fn all_answered(servers: &[ServerName], expected: usize, silent: &BTreeSet<String>) -> bool {
-    let clusters: BTreeSet<&str> = servers.iter().map(|s| s.cluster.as_str()).collect();
-    let counted = clusters.len() == 1 || servers.len() >= expected;
+    let counted = of_one_cluster(servers) || servers.len() >= expected;
     !servers.is_empty() && silent.is_empty() && counted
+}
+
+/// Whether all of these are of the same cluster, and there is one: servers of one cluster know each
+/// other by name.
+pub fn of_one_cluster<'a>(servers: impl IntoIterator<Item = &'a ServerName>) -> bool {
+    servers.into_iter().map(|s| s.cluster.as_str()).collect::<BTreeSet<_>>().len() == 1
 }
 
 /// One open connection, as its server describes it (CONNZ).
@@ -520,9 +525,10 @@ async fn gather(answers: &mut (impl Stream<Item = Message> + Unpin), patient: bo
 /// Whether these are of one cluster, and all servers that they know by name.
 fn all_known(found: &BTreeMap<String, ServerName>, known: &[(String, Stats)]) -> bool {
     let names: BTreeSet<&str> = found.values().map(|server| server.name.as_str()).collect();
-    let clusters: BTreeSet<&str> = found.values().map(|s| s.cluster.as_str()).collect();
     let others = known.iter().flat_map(|(_, stats)| stats.others());
-    clusters.len() == 1 && found.len() > 1 && others.into_iter().all(|name| names.contains(name))
+    of_one_cluster(found.values())
+        && found.len() > 1
+        && others.into_iter().all(|name| names.contains(name))
 }
 
 /// The servers that some know of and that did not answer; and whether all that did are connected

@@ -1,5 +1,7 @@
 //! From a decision to signed bytes.
 
+use zeroize::Zeroizing;
+
 pub use crate::callout::connection_name::ConnectionName;
 use crate::callout::decide::Granted;
 use crate::callout::jwt::JwtError;
@@ -7,8 +9,6 @@ use crate::callout::request::VerifiedRequest;
 use crate::callout::response::{self, Envelope, UserToken};
 use crate::callout::xkey::Sealer;
 use crate::keys::{Account, Seed, Signer, User};
-
-use zeroize::Zeroizing;
 
 /// Signs, and seals where the request was sealed.
 pub struct Issuer {

@@ -105,11 +105,6 @@ impl Claims {
         self.by_service.is_empty() && !self.everything
     }
 
-    /// The services that may have something that the policy in force does not give them.
-    pub fn services(&self) -> impl Iterator<Item = &str> {
-        self.by_service.keys().map(String::as_str)
-    }
-
     /// The claims after `next` took the place of `before`: those that there were, and what `before`
     /// let a service publish and `next` does not.
     #[must_use]

@@ -225,12 +225,6 @@ impl<S: Ord + Clone> Transit<S> {
     pub fn holds(&self) -> Holds {
         self.holds
     }
-
-    /// When it came into force here.
-    #[must_use]
-    pub fn adopted(&self) -> Time {
-        self.adopted
-    }
 }
 
 impl<S: Hash> Hash for Transit<S> {
