@@ -10,7 +10,7 @@ use solewriter::prove::{Attack, Control, Ending, Expected, Family, Step, Who};
 use solewriter_types::keyspace::BucketName;
 use tokio::time::{sleep, timeout};
 
-use super::deployment::{Deployment, Prepared, eventually};
+use super::deployment::{Deployment, Prepared, eventually, with_room};
 use super::raw::Raw;
 use super::suite::Place;
 
@@ -429,7 +429,7 @@ impl Stage {
         match layout {
             Layout::Shipped => {}
             Layout::FourAccounts => {
-                std::fs::write(prepared.files.server_config(), FOUR_ACCOUNTS).unwrap();
+                std::fs::write(prepared.files.server_config(), with_room(FOUR_ACCOUNTS)).unwrap();
                 prepared = prepared.without_value("AUDIT_ADMIN_KEY");
             }
             Layout::SystemUserInSys => {

@@ -204,6 +204,12 @@ async fn carry(
     }
 }
 
+/// A server's configuration that says how much JetStream may keep. Otherwise that is three quarters
+/// of what is free on the disk, and a machine that is building has less than an audit stream wants.
+pub fn with_room(config: &str) -> String {
+    config.replace("jetstream {\n", "jetstream {\n  max_file_store: 64GB\n")
+}
+
 /// Gets a nats-server of exactly that version.
 pub async fn binary(version: &'static str) -> PathBuf {
     tokio::task::spawn_blocking(move || fetch::exact(version)).await.unwrap().unwrap()
@@ -267,7 +273,7 @@ impl Prepared {
             .unwrap();
         std::fs::write(files.policy().join("buckets.toml"), BUCKETS).unwrap();
         // Without the streams of the sample policy.
-        std::fs::write(files.server_config(), scaffold::SERVER_CONFIG).unwrap();
+        std::fs::write(files.server_config(), with_room(scaffold::SERVER_CONFIG)).unwrap();
         Self { files, dir }
     }
 
