@@ -10,6 +10,7 @@ use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::PoisonError;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -93,6 +94,8 @@ pub struct PolicyCache {
     every: i64,
     /// When it was last written, and whether writing failed last time.
     last: Mutex<(i64, bool)>,
+    /// Whether there may be a file of what is not settled.
+    unsettled: AtomicBool,
 }
 
 impl PolicyCache {
@@ -102,7 +105,7 @@ impl PolicyCache {
     pub fn new(path: PathBuf, source: String, keep_at_most: Duration) -> Self {
         let most = i64::try_from(keep_at_most.as_secs()).unwrap_or(i64::MAX);
         let every = (most / 100).clamp(1, CONFIRM_AT_MOST_EVERY);
-        Self { path, source, every, last: Mutex::new((i64::MIN, false)) }
+        Self { path, source, every, last: Mutex::new((i64::MIN, false)), unsettled: true.into() }
     }
 
     /// Replaces what is kept. What fails is logged: the service goes on without. Blocks.
@@ -128,8 +131,11 @@ impl PolicyCache {
         }));
     }
 
-    /// Nothing is left of what was not settled. Blocks.
+    /// Nothing is left of what was not settled. Blocks, once.
     pub fn settled(&self) {
+        if !self.unsettled.swap(false, Ordering::Relaxed) {
+            return;
+        }
         let removed = match fs::remove_file(self.beside("claims")) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             removed => removed,
@@ -147,6 +153,7 @@ impl PolicyCache {
         if claims.is_empty() && !path.exists() {
             return Ok(());
         }
+        self.unsettled.store(true, Ordering::Relaxed);
         let (format, revision, claims) = (FORMAT, revision.whole().to_owned(), claims.clone());
         let written = NotSettled { format, revision, number, claims };
         replace(&path, &serde_json::to_vec(&written)?)

@@ -188,6 +188,9 @@ impl Follower {
         if let (Some(keeper), Some(snapshot)) = (&self.keeper, self.store.current()) {
             let number = snapshot.origin().map(|o| o.number);
             keeper.confirm(snapshot.policy.revision(), number, now);
+            if snapshot.unsettled().is_none() {
+                keeper.settled();
+            }
         }
     }
 

@@ -24,6 +24,14 @@ pub struct Origin {
     pub forced: bool,
 }
 
+impl Origin {
+    /// The bucket's identity, and the number in it.
+    #[must_use]
+    pub fn of_bucket(&self) -> (&str, u64) {
+        (&self.lineage, self.number)
+    }
+}
+
 impl fmt::Display for Origin {
     /// `revision 7 (lea: takes orders)`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -195,7 +195,7 @@ impl Store {
         let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let current = self.current().filter(|s| s.policy.revision().whole() == revision)?;
         let of_bucket = current.origin();
-        let same = of_bucket.as_ref().map(|o| (o.lineage.as_str(), o.number)) == origin;
+        let same = of_bucket.as_deref().map(Origin::of_bucket) == origin;
         let settled = same.then(|| current.unsettled.swap(None)).flatten()?;
         current.was_unsettled.store(Some(Arc::clone(&settled)));
         self.changes.send_replace(());

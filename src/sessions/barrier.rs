@@ -22,6 +22,7 @@ use tokio::time::{timeout, timeout_at};
 
 use crate::nats::Nats;
 use crate::nats::connect;
+use crate::sessions::schedule::millis;
 use solewriter_core::handover::claims::SETTLER;
 use solewriter_core::keys::{Seed, User};
 use solewriter_types::kv_operation::inbox_prefix;
@@ -107,8 +108,8 @@ impl Barrier<'_> {
             servers = servers.len(),
             connected = through.len(),
             passed = passed.len(),
-            connect_ms = u64::try_from(connected.as_millis()).unwrap_or(u64::MAX),
-            took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            connect_ms = millis(connected),
+            took_ms = millis(began.elapsed()),
         );
         passed
     }

@@ -13,6 +13,7 @@ use crate::fleet::peers::BEAT;
 use crate::policy_source::snapshot_store::{Snapshot, Unsettled};
 use crate::policy_source::stall_guard::STALL;
 use crate::sessions::barrier::Barrier;
+use crate::sessions::schedule::millis;
 use solewriter_core::handover::transit::{Holds, Instances, Look, Step, Time, Times, Transit};
 
 /// For how much longer than its quorum lives a server may answer for a stream: it looks every ten
@@ -420,7 +421,3 @@ impl Handover {
 
 /// How many services and servers are named.
 const NAMED: usize = 4;
-
-fn millis(duration: Duration) -> Time {
-    Time::try_from(duration.as_millis()).unwrap_or(Time::MAX / 8)
-}

@@ -6,6 +6,14 @@ use std::time::{Duration, Instant};
 
 use solewriter_core::keys::UserKey;
 
+/// In whole milliseconds. What is for ever is far below what a sum of some of them could hold.
+#[must_use]
+pub fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).map_or(MOST, |millis| millis.min(MOST))
+}
+
+const MOST: u64 = u64::MAX / 8;
+
 /// The shortest pause between two sweeps.
 const SHORTEST: Duration = Duration::from_millis(250);
 /// The longest one while something is not settled.

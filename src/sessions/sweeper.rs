@@ -14,9 +14,10 @@ use crate::audit::Recorder;
 use crate::fleet::heartbeat::{Fleet, FleetView};
 use crate::fleet::{MAX_TRANSIT, MAX_WORDS, Moved, Transit};
 use crate::nats::{Login, Nats};
+use crate::policy_source::origin::Origin;
 use crate::policy_source::snapshot_store::{Snapshot, Store, Unsettled};
 use crate::policy_source::status::SourceStatus;
-use crate::sessions::schedule::{Outcome, Patience, Rhythm};
+use crate::sessions::schedule::{Outcome, Patience, Rhythm, millis};
 use crate::sessions::system_api::System;
 use crate::sessions::system_connection::{Access, SystemConnection};
 use crate::telemetry::Metrics;
@@ -399,7 +400,7 @@ impl Sweeper {
             return;
         }
         let origin = snapshot.origin();
-        let of_bucket = origin.as_ref().map(|origin| (origin.lineage.as_str(), origin.number));
+        let of_bucket = origin.as_deref().map(Origin::of_bucket);
         let revision = snapshot.policy.revision().whole();
         if self.store.settle(revision, of_bucket).is_some() {
             tracing::warn!(
@@ -413,7 +414,7 @@ impl Sweeper {
     /// Nothing is left of what was in transit: everybody may know.
     fn settled(&self, snapshot: &Snapshot, handover: &Handover) {
         let origin = snapshot.origin();
-        let of_bucket = origin.as_ref().map(|origin| (origin.lineage.as_str(), origin.number));
+        let of_bucket = origin.as_deref().map(Origin::of_bucket);
         let revision = snapshot.policy.revision().whole();
         let Some(unsettled) = self.store.settle(revision, of_bucket) else { return };
         self.fleet.tell_transit(Vec::new());
@@ -574,7 +575,7 @@ impl Sweeper {
                 failed,
                 held_back,
                 cut_short,
-                took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+                took_ms = millis(began.elapsed()),
                 "checked every open connection",
             );
         }
@@ -588,10 +589,6 @@ impl Sweeper {
         };
         Some((outcome, looked))
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The most handovers that are told of one by one.

@@ -457,7 +457,7 @@ async fn nobody_takes_requests(version: &'static str) {
     let said = look(&deployment).await;
     let (_, mend) = said.only(version, "problem", "instances");
     assert_eq!(mend, "start `solewriter serve`");
-    assert_eq!(said.with("not_seen"), ["revisions", "answer"]);
+    assert_eq!(said.with("not_seen"), ["revisions", "handover", "answer"]);
 }
 
 on_every_server!(somebody_else_takes_requests);

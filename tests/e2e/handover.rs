@@ -281,10 +281,14 @@ async fn explain(deployment: &Deployment, service: &str) -> Ran {
 }
 
 async fn status_says(deployment: &Deployment, part: &str) {
-    eventually(&format!("status: {part}"), async || {
-        status(deployment).await.contains(part).then_some(())
-    })
-    .await;
+    let began = Instant::now();
+    loop {
+        let said = status(deployment).await;
+        if said.contains(part) {
+            return;
+        }
+        assert!(began.elapsed() < DEADLINE, "status says {said:?}, not {part:?}");
+    }
 }
 
 on_the_newest_server!(what_is_in_transit_is_told_and_outlives_its_instance, some_room);
@@ -382,8 +386,9 @@ async fn a_server_that_is_gone_for_good_is_named_and_forced(version: &'static st
     status_says(&deployment, "1 server does not answer: node-3").await;
     assert!(!may_write(&deployment, "b").await);
     let (code, said) =
-        bucket::push(&deployment, &text, &["--force-handover", "--wait", "30s"]).await;
+        bucket::push(&deployment, &text, &["--force-handover", "--wait", "120s"]).await;
     assert_eq!(code, 0, "{said}");
+    assert!(said.contains("`k` moved from `a` to `b`; nobody could write it for "), "{said}");
     assert!(said.contains("warning: what moves is not held back for servers"), "{said}");
     assert!(may_write(&deployment, "b").await);
     let line = deployment.instances[0].says("handed_over").await;

@@ -190,7 +190,7 @@ async fn a_deployment_of_before_streams_gets_their_lines(version: &'static str) 
                 \x20 + { service: { account: STATE, subject: \"$O.>\" } }\n\
                 \x20 + { service: { account: STATE, subject: \"events.>\" } }\n\n\
                 nats-server.conf: as this version writes it, except for your own changes:\n\
-                \x20 + timeout: 20\n  - timeout: 10\n";
+                \x20 + max_file_store: 64GB\n  + timeout: 20\n  - timeout: 10\n";
     assert!(ran.out.starts_with(told), "{}", ran.out);
     follow(&mut deployment, &ran.out).await;
     assert_eq!(read(&config), with_lines);
@@ -241,7 +241,7 @@ async fn what_is_there_stays(version: &'static str) {
     let ran = upgrade(&own, &[]).await;
     assert_eq!(ran.code, 0, "{ran:?}");
     let told = "nats-server.conf: as this version writes it, except for your own changes:\n  + \
-                timeout: 20\n  - timeout: 10\nnothing to change\n";
+                max_file_store: 64GB\n  + timeout: 20\n  - timeout: 10\nnothing to change\n";
     assert_eq!(ran.out, told);
     std::fs::remove_file(own.files.settings()).unwrap();
     let ran = upgrade(&own, &[]).await;

@@ -79,14 +79,18 @@ impl Handover {
         let reports = self.instances.next(Instant::now()).await;
         let serves = |report: &&Report| report.number.is_some_and(|n| n >= self.entry.number);
         let settled = reports.iter().filter(serves).all(|report| report.settled != Some(false));
-        // What was only taken is in transit to nobody.
-        (settled || self.moves.is_empty(), reports)
+        // What was only taken is in transit to nobody; what is forced moved by an earlier push.
+        (settled || self.moves.is_empty() && !self.entry.forced, reports)
     }
 
     /// What moved, for people.
     fn moved(&self, reports: &[Report]) -> String {
         let mut text = String::new();
         let told: Vec<&Moved> = reports.iter().flat_map(|report| &report.handed_over).collect();
+        if self.moves.is_empty() && self.entry.forced {
+            let told = told.iter().take(NAMED).map(|moved| line(&moved.sentence()) + "\n");
+            return told.collect();
+        }
         for one in self.moves.iter().take(NAMED) {
             let (what, from) = (one.what(), one.from.as_deref());
             let same = |moved: &&&Moved| {
@@ -143,17 +147,18 @@ pub(super) async fn wait(
         let recalled = onlooker.recall(bucket, &found.found, now).await;
         recalled.map_err(|error| unread(bucket, &error))?;
         let standing = Standing::of(&onlooker, &found.found, now);
-        let complete = found.complete();
         let (settled, reports) = handover.look().await;
-        if standing.closing.is_empty() && complete && settled {
-            let moved = handover.moved(&reports);
-            return Ok(Output::data(moved + &reached(&standing, longest) + closed, YES));
+        let mut err = lines(&standing.closing);
+        let complete = found.complete();
+        if !complete {
+            err += "warning: not every server listed its connections, so there may be more\n";
+        }
+        // Who forces it knows of servers that do not answer.
+        if standing.closing.is_empty() && settled && (complete || handover.entry.forced) {
+            let out = handover.moved(&reports) + &reached(&standing, longest) + closed;
+            return Ok(Output { out, err, code: YES });
         }
         if Instant::now() >= deadline {
-            let mut err = lines(&standing.closing);
-            if !complete {
-                err += "warning: not every server listed its connections, so there may be more\n";
-            }
             err += &status::moving(&reports);
             // A server that is down has none.
             if standing.closing.is_empty() && settled {

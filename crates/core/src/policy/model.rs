@@ -1025,12 +1025,6 @@ impl Policy {
         }
     }
 
-    /// Whether every service gets what its rules say.
-    #[must_use]
-    pub fn is_whole(&self) -> bool {
-        self.held.is_empty()
-    }
-
     fn declared_service(&self, name: &str) -> Option<&Service> {
         let services = self.services();
         let at = services.binary_search_by(|s| (*s.name).cmp(name)).ok()?;
