@@ -10,6 +10,7 @@
 //! [`audit`] and [`telemetry`] tell of all of it. [`cli`] has a file for each command, and [`doctor`],
 //! [`prove`], [`buckets`] and [`violations`] do what their commands promise.
 
+pub mod adoption;
 pub mod audit;
 pub mod buckets;
 pub mod cli;

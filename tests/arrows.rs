@@ -64,6 +64,8 @@ const CRATES: &[Crate] = &[
             &["main"],
             &["cli"],
             &["doctor", "http", "scaffold", "violations"],
+            &["adoption"],
+            &["adoption::deed"],
             &["policy_source::follower"],
             &["prove::needs", "prove::outlive", "prove::probers"],
             &["prove::page", "prove::verdict"],
