@@ -3,3 +3,4 @@
 //! [`deed`] is what the rest is about: one thing that one client did.
 
 pub mod deed;
+pub mod server_config;
