@@ -6,8 +6,8 @@
 //! - [`permissions`] says what each user may do once denies are considered.
 //! - [`findings`] says what does not hold in such a system; [`report`] prints all of it.
 
-//pub mod accounts;
-//pub mod findings;
-//pub mod permissions;
-//pub mod report;
+pub mod accounts;
+pub mod findings;
+pub mod permissions;
+pub mod report;
 pub mod syntax;

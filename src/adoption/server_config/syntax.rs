@@ -194,4 +194,4 @@ pub fn read(path: &Path, source: &dyn Source) -> Result<Tree, Problems> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -188,6 +188,13 @@ pub(super) fn is_new_line(c: char) -> bool {
     matches!(c, '\n' | '\r')
 }
 
+fn too_much<T>(span: &Span) -> Read<T> {
+    let message =
+        format!("there are more than {MAX_VALUES} values, or more than {MAX_DEPTH} in each other");
+    let problem = Problem::error("server-config-size", message).at(span, "here");
+    Err(Box::new(problem.help("use fewer variables that stand for lists or maps")))
+}
+
 impl<'p, 's> Parser<'p, 's> {
     fn new(
         shared: &'p mut Shared<'s>,
@@ -367,20 +374,12 @@ impl<'p, 's> Parser<'p, 's> {
     fn set(&mut self, key: Spanned<String>, value: Node) -> Read<()> {
         self.shared.values += 1;
         if self.shared.values > MAX_VALUES {
-            return self.too_much(&value.span);
+            return too_much(&value.span);
         }
         if let Some(scope) = self.scopes.last_mut() {
             scope.push(Entry { key, value, used: false });
         }
         Ok(())
-    }
-
-    fn too_much<T>(&self, span: &Span) -> Read<T> {
-        let message = format!(
-            "there are more than {MAX_VALUES} values, or more than {MAX_DEPTH} in each other"
-        );
-        let problem = Problem::error("server-config-size", message).at(span, "here");
-        Err(Box::new(problem.help("use fewer variables that stand for lists or maps")))
     }
 
     /// The name of the file after `include`, and what is in it.
@@ -471,7 +470,9 @@ impl<'p, 's> Parser<'p, 's> {
             start..start + 1,
             &format!("{what} has no end"),
             "it begins here",
-            &format!("add `{bracket}` where it ends"),
+            &format!(
+                "add `{bracket}` where it ends; a number takes a `]` right behind it for itself"
+            ),
         )
     }
 
@@ -613,14 +614,14 @@ impl<'p, 's> Parser<'p, 's> {
         let found = scopes.into_iter().find_map(|scope| scope.variable(&name));
         if let Some(node) = found {
             if !self.shared.count(&node.value, self.depth) {
-                return self.too_much(&span);
+                return too_much(&span);
             }
             let (value, defined) = (node.value.clone(), Some(node.span.clone()));
             return Ok(Node { value, span, variable: Some(Variable { name, defined }) });
         }
         if let Some(value) = self.shared.environment(&name, &span)? {
             if !self.shared.count(&value, self.depth) {
-                return self.too_much(&span);
+                return too_much(&span);
             }
             return Ok(Node { value, span, variable: Some(Variable { name, defined: None }) });
         }

@@ -296,7 +296,7 @@ impl Parser<'_, '_> {
         let text = self.text.get(start..start.saturating_add(LENGTH)).unwrap_or_default();
         let parsed = text
             .strip_suffix('Z')
-            .filter(|date| date.bytes().nth(10) == Some(b'T'))
+            .filter(|date| date.as_bytes().get(10) == Some(&b'T'))
             .and_then(|date| date.parse::<DateTime>().ok());
         if parsed.is_none() {
             let end = self.at + 1;

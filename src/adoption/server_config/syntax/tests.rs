@@ -115,7 +115,7 @@ fn values() {
 #[test]
 fn what_is_wrong_is_told_with_its_place() {
     for (text, expected) in [
-        ("a: [1,2]\n", "c.conf:2:1 a list has no end"),
+        ("a: [1,2]\n", "c.conf:1:4 a list has no end"),
         ("a: [\"x\" \"y\"]", "c.conf:1:9 two values of a list have nothing between them"),
         ("a: [x\n,y]", "c.conf:2:1 no value stands before this"),
         ("a: {b: 1", "c.conf:1:4 a map has no end"),
@@ -203,9 +203,9 @@ fn what_is_too_much_is_refused() {
     }
     assert!(one(&doubling).contains("in each other"));
     assert!(one(&deeper).contains("in each other"));
-    let mut memory = Memory::one("include 0.conf");
+    let mut memory = Memory::one("include f0.conf");
     for n in 0..30 {
-        memory = memory.with(&format!("{n}.conf"), &format!("include {}.conf", n + 1));
+        memory = memory.with(&format!("f{n}.conf"), &format!("include f{}.conf", n + 1));
     }
     assert!(read_of(&memory).contains("th file that includes another"));
     let memory = Memory::one("a: 1");
