@@ -87,6 +87,7 @@ mod room;
 mod script;
 mod second_connect;
 mod seeds;
+mod server_config;
 mod sessions;
 mod state;
 mod stream_clients;

@@ -19,6 +19,7 @@ mod questions;
 mod readme;
 mod revisions;
 mod schema;
+mod server_config;
 mod settings;
 #[path = "../support/mod.rs"]
 mod support;

@@ -107,6 +107,25 @@ impl Allowed {
         let denied = |deny: &Rule| deny.queue.is_none() && part.is_subset_of(&deny.subject);
         (!self.except.iter().any(denied)).then_some(part)
     }
+
+    /// Whether it allows to subscribe to a subject, alone or with a queue group.
+    #[must_use]
+    pub fn subscribes(&self, subject: &Pattern, queue: Option<&str>) -> bool {
+        let within = |names: &str, queue: &str| match (Pattern::parse(names), Pattern::parse(queue))
+        {
+            (Ok(names), Ok(queue)) => queue.is_subset_of(&names),
+            _ => names == queue,
+        };
+        let in_queue = |names: &Option<String>| match (names, queue) {
+            (None, _) => true,
+            (Some(names), Some(queue)) => within(names, queue),
+            (Some(_), None) => false,
+        };
+        let denied = |deny: &Rule| subject.is_subset_of(&deny.subject) && in_queue(&deny.queue);
+        subject.is_subset_of(&self.subject)
+            && in_queue(&self.queue)
+            && !self.except.iter().any(denied)
+    }
 }
 
 impl Rights {
