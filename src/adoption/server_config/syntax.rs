@@ -11,6 +11,7 @@
 //! reads it again and uses the byte ranges.
 
 pub mod blank;
+mod files;
 mod parser;
 mod scalar;
 mod source;
@@ -190,7 +191,7 @@ impl Map {
 /// What nats-server would refuse as well, and what is beyond the bounds of this module. The first
 /// error ends the reading.
 pub fn read(path: &Path, source: &dyn Source) -> Result<Tree, Problems> {
-    parser::read(path, source).map_err(|problem| Problems::from(*problem))
+    files::read(path, source).map_err(|problem| Problems::from(*problem))
 }
 
 #[cfg(test)]

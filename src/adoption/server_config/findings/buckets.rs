@@ -20,6 +20,10 @@ const CHANGES: [&str; 6] = [
     "STREAM.RESTORE.*",
 ];
 
+/// What JetStream answers: its API, a put, and an acknowledgement that asks for one. A publish to
+/// what another stream keeps is answered too, but no configuration says what that is.
+const ANSWERED: [&str; 4] = ["$JS.API.>", "$JS.*.API.>", "$KV.*.>", "$JS.ACK.>"];
+
 fn pattern(text: &str) -> Option<Pattern> {
     Pattern::parse(text).ok()
 }
@@ -138,8 +142,7 @@ fn any_stream(seen: &Seen<'_>) -> Option<Finding> {
 /// Who may have JetStream write into any bucket: it answers to the subject that a request names,
 /// and a key of a bucket is a subject.
 fn reply_subject(seen: &Seen<'_>) -> Option<Finding> {
-    let answered = ["$JS.API.>", "$JS.*.API.>", "$KV.*.>"].into_iter().filter_map(pattern);
-    let answered: Vec<Pattern> = answered.collect();
+    let answered: Vec<Pattern> = ANSWERED.into_iter().filter_map(pattern).collect();
     let whom = find(seen, |known| answered.iter().find_map(|a| known.rights.publishes(a).next()));
     let message = format!(
         "{} may have JetStream write into any KV bucket of {}, by naming `$KV.<bucket>.<key>` as \

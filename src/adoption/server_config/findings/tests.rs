@@ -41,6 +41,7 @@ fn who_can_write_what() {
         (&[("a", "publish: \"$JS.API.>\"")], vec!["any-stream: a", "reply-subject: a"]),
         (&[("a", "publish: \"$JS.API.STREAM.INFO.x\"")], vec!["reply-subject: a"]),
         (&[("a", "publish: \"$JS.hub.API.STREAM.INFO.x\"")], vec!["reply-subject: a"]),
+        (&[("a", "publish: \"$JS.ACK.JOBS.w.>\"")], vec!["reply-subject: a"]),
         (&[("a", "publish: x")], vec![]),
         (&[("a", "publish: {deny: [\"$KV.>\", \"$JS.>\"]}")], vec![]),
         (
