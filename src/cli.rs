@@ -26,12 +26,14 @@ pub mod man;
 pub mod map;
 pub mod policy;
 pub mod prove;
+pub mod rehearse;
 pub mod schema;
 pub mod serve;
 pub mod sessions;
 pub mod settings;
 pub mod state;
 pub mod test;
+mod traces;
 pub mod upgrade;
 pub mod violations;
 pub mod who_can;
@@ -70,6 +72,7 @@ enum Command {
     #[cfg(all(unix, feature = "sandbox"))]
     Demo(demo::Demo),
     Prove(prove::Prove),
+    Rehearse(rehearse::Rehearse),
     Sessions(sessions::Sessions),
     Map(map::MapCommand),
     Settings(settings::SettingsCommand),
@@ -100,6 +103,7 @@ impl Cli {
             #[cfg(all(unix, feature = "sandbox"))]
             Command::Demo(demo) => demo.run(),
             Command::Prove(prove) => prove.run(),
+            Command::Rehearse(rehearse) => rehearse.run(),
             Command::Sessions(sessions) => sessions.run(),
             Command::Map(map) => map.run(),
             Command::Settings(settings) => settings.run(),

@@ -65,7 +65,7 @@ const CRATES: &[Crate] = &[
             &["cli"],
             &["doctor", "http", "scaffold", "violations"],
             &["adoption"],
-            &["adoption::server_config"],
+            &["adoption::rehearsal", "adoption::server_config", "adoption::trace"],
             &["adoption::deed"],
             &["policy_source::follower"],
             &["prove::needs", "prove::outlive", "prove::probers"],

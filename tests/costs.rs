@@ -1,4 +1,4 @@
-//! What an authorisation allocates: counted, so that no other load on the machine changes it. In a
+//! What an authorisation allocates, and a line of a trace: counted, so that no other load on the machine changes it. In a
 //! test binary of its own, because it counts for the whole process.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
@@ -7,6 +7,7 @@
 #[allow(dead_code)]
 mod support;
 
+use solewriter::adoption::trace::Trace;
 use solewriter_core::policy::model::Policy;
 use support::Bench;
 
@@ -70,4 +71,26 @@ fn an_authorisation_allocates_no_more_than_it_did() {
         assert!(bytes <= most_bytes, "{name}: {bytes} bytes, not {most_bytes}");
     }
     assert!(refused.1 <= granted.1, "a refusal costs no more than a grant");
+    a_line_of_a_known_connection_allocates_nothing();
+}
+
+/// Not a test of its own: both would count what the other allocates.
+fn a_line_of_a_known_connection_allocates_nothing() {
+    let mut trace = Trace::new();
+    let source = trace.source();
+    let head = "[1] 2026/11/29 14:03:34.434562 [TRC] 127.0.0.1:43670 - cid:7 - ";
+    let named = format!("{head}\"v2.16.0:python3:a\" - \"OLD/user:old\" - ");
+    trace.line(source, format!("{head}<<- [CONNECT {{\"user\": \"old\"}}]").as_bytes(), |_| ());
+    for line in [
+        format!("{named}<<- [PUB $KV.orders.k1 _INBOX.a.b 12]"),
+        format!("{named}<<- MSG_PAYLOAD: [\"P...\"]"),
+        format!("{named}<<- [SUB quotes.* workers 4]"),
+        format!("{named}->> [HMSG events.new 3 $JS.ACK.EVENTS.ship.1.1.1.1.0 39 47]"),
+        format!("{named}<<- [PING]"),
+        "[1] 2026/11/29 14:03:34.434562 [INF] Server is ready".to_owned(),
+    ] {
+        let mut deeds = 0;
+        let (blocks, _) = allocated(|| trace.line(source, line.as_bytes(), |_| deeds += 1));
+        assert!(blocks.abs() < f64::EPSILON, "{line}: {blocks} blocks");
+    }
 }

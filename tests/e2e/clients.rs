@@ -39,7 +39,12 @@ impl Library {
         service: &Service,
         operations: &[Value],
     ) -> Vec<Value> {
-        let url = deployment.url().to_owned();
+        self.run_at(deployment.url(), service, operations).await
+    }
+
+    /// The same at a server of its own.
+    pub async fn run_at(self, url: &str, service: &Service, operations: &[Value]) -> Vec<Value> {
+        let url = url.to_owned();
         match self {
             Self::AsyncNats => operations::run(&url, service, operations).await,
             Self::NatsPy => {

@@ -83,6 +83,7 @@ mod passes;
 mod policy;
 mod protocol;
 mod raw;
+mod rehearse;
 mod room;
 mod script;
 mod second_connect;

@@ -142,6 +142,14 @@ fn the_tutorial() {
     check("tutorial.md", |_| {});
 }
 
+#[test]
+fn the_page_about_adopting() {
+    check("adopt.md", |folder| {
+        let trace = repository().join("tests/adopt/traces/2.15.1.log");
+        std::fs::copy(trace, folder.join("nats-server.log")).unwrap();
+    });
+}
+
 /// Puts a table between two lines of a page, or sees that it is there.
 fn check_table(name: &str, from: &str, to: &str, table: &str) {
     let path = repository().join("docs").join(name);
