@@ -13,7 +13,8 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use solewriter::adoption::deed::Deed;
-use solewriter::adoption::rehearsal::{ClientMap, Grants, Rehearsal};
+use solewriter::adoption::mapping::Mapping;
+use solewriter::adoption::rehearsal::{Grants, Rehearsal};
 use solewriter::adoption::trace::{Counts, Trace};
 use solewriter_core::diagnostics::SourceFile;
 use solewriter_core::grant::{AuditStreams, Defaults};
@@ -157,7 +158,7 @@ fn main() -> ExitCode {
         println!("a service gets nothing");
         return ExitCode::FAILURE;
     };
-    let mut rehearsal = Rehearsal::new(&policy, &grants, ClientMap::default());
+    let mut rehearsal = Rehearsal::new(&policy, &grants, Mapping::default());
     let (_, rehearsed) = read(&text, TIMES, |deed| {
         rehearsal.take(&deed);
     });

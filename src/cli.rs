@@ -22,6 +22,7 @@ pub mod explain;
 mod git;
 pub mod init;
 pub mod key;
+pub mod learn;
 pub mod man;
 pub mod map;
 pub mod policy;
@@ -72,6 +73,7 @@ enum Command {
     #[cfg(all(unix, feature = "sandbox"))]
     Demo(demo::Demo),
     Prove(prove::Prove),
+    Learn(learn::Learn),
     Rehearse(rehearse::Rehearse),
     Sessions(sessions::Sessions),
     Map(map::MapCommand),
@@ -103,6 +105,7 @@ impl Cli {
             #[cfg(all(unix, feature = "sandbox"))]
             Command::Demo(demo) => demo.run(),
             Command::Prove(prove) => prove.run(),
+            Command::Learn(learn) => learn.run(),
             Command::Rehearse(rehearse) => rehearse.run(),
             Command::Sessions(sessions) => sessions.run(),
             Command::Map(map) => map.run(),

@@ -1,7 +1,7 @@
 //! A policy held against what clients really do: what would be refused, for whom, and which rule
 //! would be needed.
 //!
-//! A client is the service that [`ClientMap`] and the policy say. What it may do is read off the
+//! A client is the service that [`Mapping`] and the policy say. What it may do is read off the
 //! grant that `serve` would sign; which rule would be needed is what `explain` says. What repeats is
 //! counted, and memory is bounded.
 
@@ -13,10 +13,11 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
-pub use assign::ClientMap;
+pub use assign::read_map;
 pub use finding::{Finding, Needed, What, folded};
 
 use super::deed::{Act, Client, Deed};
+use super::mapping::Mapping;
 use solewriter_core::analysis::query::advice::advise;
 use solewriter_core::analysis::query::{Question, may, signed};
 use solewriter_core::callout::decide::admit;
@@ -110,7 +111,7 @@ enum Who {
 /// Holds a policy against deeds.
 pub struct Rehearsal<'g> {
     policy: &'g Policy,
-    map: ClientMap,
+    map: Mapping,
     services: Vec<Bound<'g>>,
     by_name: HashMap<&'g str, usize>,
     clients: HashMap<Client, Who>,
@@ -128,7 +129,7 @@ pub struct Rehearsal<'g> {
 impl<'g> Rehearsal<'g> {
     /// Nothing rehearsed yet.
     #[must_use]
-    pub fn new(policy: &'g Policy, grants: &'g Grants<'g>, map: ClientMap) -> Self {
+    pub fn new(policy: &'g Policy, grants: &'g Grants<'g>, map: Mapping) -> Self {
         let bound = |(service, grant): &'g (&'g Service, Grant)| {
             let (publish, subscribe) = signed(grant);
             let publish = Side::of(&publish.allow, &publish.deny);

@@ -2,19 +2,18 @@
 
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
 use jiff::civil::DateTime;
 use serde::Serialize;
 
-use super::traces::{Reading, TraceArgs};
-use crate::adoption::rehearsal::{ClientMap, Finding, Grants, Needed, Rehearsal, What};
+use super::traces::{Reading, TraceArgs, file};
+use crate::adoption::mapping::Mapping;
+use crate::adoption::rehearsal::{Finding, Grants, Needed, Rehearsal, What, read_map};
 use crate::adoption::trace::{Counts, Trace};
 use crate::cli::common::{DirArgs, GrantArgs, NO, Output, YES, line, load, no_grant};
-use solewriter_core::diagnostics::{Problem, SourceFile};
-use solewriter_core::policy::model::Policy;
 use solewriter_types::clean;
 
 /// How many findings of one service are shown, and of how many services. The rest is counted.
@@ -74,8 +73,8 @@ impl Rehearse {
             Output::wrong(no_grant(&service.name, &service.at, &error))
         })?;
         let map = match &self.map {
-            Some(path) => read_map(path, &policy)?,
-            None => ClientMap::default(),
+            Some(path) => read_map(file(path)?, &policy).map_err(Output::wrong)?,
+            None => Mapping::default(),
         };
         let mut rehearsal = Rehearsal::new(&policy, &grants, map);
         let mut trace = Trace::new();
@@ -104,14 +103,6 @@ impl Rehearse {
             Output::data(shown + &summary, code)
         })
     }
-}
-
-fn read_map(path: &Path, policy: &Policy) -> Result<ClientMap, Output> {
-    let name = path.display().to_string();
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        Output::wrong(Problem::error("no-map", format!("cannot read {}: {error}", line(&name))))
-    })?;
-    ClientMap::read(&SourceFile::new(name, text), policy).map_err(Output::wrong)
 }
 
 fn json(finding: &Finding) -> String {

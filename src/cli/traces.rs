@@ -16,6 +16,7 @@ use crate::adoption::deed::Deed;
 use crate::adoption::trace::{Source, Trace};
 use crate::cli::common::{Output, line};
 use crate::violations::tail::{Begin, News, Tail};
+use solewriter_core::diagnostics::SourceFile;
 use solewriter_core::diagnostics::toml::show_size;
 use solewriter_types::server_log::lines::Lines;
 
@@ -33,7 +34,7 @@ const PROGRESS: Duration = Duration::from_millis(500);
 pub struct TraceArgs {
     /// nats-server's log with `trace: true`: files of one server or several, in the order of time,
     /// and `-` for standard input.
-    #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
+    #[arg(long, value_name = "FILE", num_args = 1..)]
     trace: Vec<PathBuf>,
     /// Go on at the end of the files, which may be renamed meanwhile, until SIGINT or SIGTERM.
     #[arg(long)]
@@ -48,6 +49,11 @@ pub(super) struct Reading {
 }
 
 impl TraceArgs {
+    /// Whether there is any.
+    pub(super) fn is_given(&self) -> bool {
+        !self.trace.is_empty()
+    }
+
     pub(super) fn follows(&self) -> bool {
         self.follow
     }
@@ -58,6 +64,11 @@ impl TraceArgs {
         trace: &mut Trace,
         mut deed: impl FnMut(Deed<'_>),
     ) -> Result<Reading, Output> {
+        if self.trace.is_empty() {
+            return Err(Output::cannot(
+                &"give nats-server's log: --trace FILE, or - for standard input",
+            ));
+        }
         if let Some(twice) = self.trace.iter().filter(|path| is_stdin(path)).nth(1) {
             return Err(Output::cannot(&format!("{} is there once", twice.display())));
         }
@@ -145,7 +156,13 @@ fn is_stdin(path: &Path) -> bool {
     path.as_os_str() == "-"
 }
 
-fn cannot_read(path: &Path, error: &std::io::Error) -> Output {
+/// A file that people wrote.
+pub(super) fn file(path: &Path) -> Result<SourceFile, Output> {
+    let text = std::fs::read_to_string(path).map_err(|error| cannot_read(path, &error))?;
+    Ok(SourceFile::new(path.display().to_string(), text))
+}
+
+pub(super) fn cannot_read(path: &Path, error: &std::io::Error) -> Output {
     Output::cannot(&format!("cannot read {}: {error}", line(&path.display().to_string())))
 }
 

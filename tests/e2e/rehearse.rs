@@ -74,7 +74,7 @@ impl Today {
         let keys = services.iter().map(|service| format!("{{nkey: {}}}", service.key()));
         let users: Vec<String> = passwords.into_iter().chain(keys).collect();
         let config = format!(
-            "listen: \"127.0.0.1:-1\"\ntrace: true\nmax_traced_msg_len: 1\n\
+            "listen: \"127.0.0.1:-1\"\nhttp: \"127.0.0.1:-1\"\ntrace: true\nmax_traced_msg_len: 1\n\
              jetstream {{\n  store_dir: jetstream\n}}\n\
              accounts {{ OLD {{ jetstream: enabled, users: [{}] }} }}\n",
             users.join(", ")
@@ -331,4 +331,72 @@ async fn a_trace_is_followed(version: &'static str) {
     let summary = until("would have been refused").await;
     assert!(summary.contains(" lines read"), "{summary}");
     assert_eq!(timeout(DEADLINE, child.wait()).await.unwrap().unwrap().code(), Some(1));
+}
+
+/// What the server tells of its streams, as `curl` would have it.
+async fn jsz(server: &Server) -> Vec<u8> {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let address = server.ports().monitoring[0].strip_prefix("http://").unwrap();
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let question = "/jsz?accounts=true&streams=true&consumers=true&config=true";
+    let request = format!("GET {question} HTTP/1.0\r\nHost: nats\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    let head = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").unwrap();
+    answer.split_off(head + 4)
+}
+
+async fn run(arguments: &[&str]) -> Ran {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_solewriter"));
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    ended(command.kill_on_drop(true).spawn().unwrap()).await
+}
+
+on_every_server!(what_is_learnt_lets_the_same_clients_work_and_is_no_wider);
+/// From a trace, and from what the server tells of its streams, comes a policy under which the same
+/// clients would be refused nothing, and which gives none of them more than one written by hand.
+async fn what_is_learnt_lets_the_same_clients_work_and_is_no_wider(version: &'static str) {
+    let today = Today::start(version).await;
+    Box::pin(today.work()).await;
+    let (trace, by_hand) = (today.trace(), today.policy(""));
+    let path = |name: &str| today.dir.path().join(name).display().to_string();
+    let (asked, draft, map) = (path("jsz.json"), path("draft"), path("map.toml"));
+    std::fs::write(&asked, jsz(&today.server).await).unwrap();
+    // The two that log in with an NKEY have no name of their own.
+    let named = today.services.iter().map(|service| {
+        format!("[[client]]\nnkey = {:?}\nservice = {:?}\n", service.key(), service.name)
+    });
+    std::fs::write(&map, named.collect::<String>()).unwrap();
+    let (trace, config) = (trace.display().to_string(), path("nats-server.conf"));
+    let learn = ["learn", "--trace", &trace, "--jsz", &asked, "--map", &map, "--out", &draft];
+    let ran = run(&learn).await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.err.contains("wrote 2 files"), "{ran:?}");
+    let ran = run(&["check", &draft]).await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let ran = run(&["rehearse", &draft, "--trace", &trace]).await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let by_hand = by_hand.display().to_string();
+    let ran = run(&["diff", &by_hand, &draft, "--format", "json"]).await;
+    let said: Value = serde_json::from_str(&ran.out).unwrap();
+    for service in said["services"].as_array().unwrap() {
+        assert_eq!(service["gains"], json!([]), "{service:#}");
+    }
+    // A second time, nothing is written over.
+    let again = run(&learn).await;
+    assert_eq!(again.code, 1, "{again:?}");
+    assert!(
+        again.err.contains("services.toml is there already")
+            || again.err.contains("buckets.toml is there already"),
+        "{again:?}"
+    );
+    let with_config = [&learn[..], &["--replace", "--server-config", &config, "--json"]].concat();
+    let ran = run(&with_config).await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(!ran.out.contains("-password") && !ran.err.contains("-password"), "{ran:?}");
+    let said: Value = serde_json::from_str(&ran.out).unwrap();
+    let codes = said["configuration"].as_array().unwrap().iter().map(|found| &found["code"]);
+    assert!(codes.clone().any(|code| code == "no-permissions"), "{said:#}");
+    assert_eq!(said["learned"]["questions"], json!([]), "{said:#}");
 }

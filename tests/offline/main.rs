@@ -12,6 +12,7 @@ mod dependencies;
 mod docs;
 mod fixtures;
 mod handover;
+mod learn;
 mod permissions;
 mod pipeline;
 mod properties;

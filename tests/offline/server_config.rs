@@ -26,7 +26,8 @@ impl Source for Folder {
 #[test]
 fn every_configuration_is_read_as_its_report_says() {
     let mut wrong = Vec::new();
-    let cases = super::cases("tests/adopt");
+    let mut cases = super::cases("tests/adopt");
+    cases.retain(|case| case.join("nats-server.conf").exists());
     assert!(cases.len() >= 10);
     for case in cases {
         let name = case.file_name().unwrap().to_string_lossy().into_owned();

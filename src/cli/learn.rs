@@ -1,0 +1,244 @@
+//! `solewriter learn`: a draft of a policy, from what clients of a running nats-server do.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::traces::{TraceArgs, cannot_read, file};
+use crate::adoption::draft::existing::Existing;
+use crate::adoption::draft::report::Report;
+use crate::adoption::evidence::generalise::Level;
+use crate::adoption::learn::{Learner, write};
+use crate::adoption::mapping::Mapping;
+use crate::adoption::server_config::accounts::Config;
+use crate::adoption::server_config::findings::{self, Finding};
+use crate::adoption::server_config::report::report;
+use crate::adoption::server_config::syntax::{self, Disk, Source as _};
+use crate::adoption::trace::Trace;
+use crate::cli::common::{NO, Output, YES, count, json, line};
+use solewriter_core::diagnostics::render::Style;
+use solewriter_core::diagnostics::{Collector, Problem, Span};
+use solewriter_types::keyspace::BucketName;
+
+/// The most that is read of what a server tells of its streams.
+const MOST: usize = 256 << 20;
+
+/// Draft a policy from what clients do today.
+///
+/// Reads nats-server's configuration (who may do what today, and what nobody may have noticed), its trace
+/// (what clients really do) and what it tells of its streams. Writes the files of a policy, with how
+/// often, when and by whom each entry was used; what cannot be decided is a question in the file.
+/// Payloads and passwords are neither kept nor shown.
+///
+/// Exit code: 0 if it is done, 1 if files could not be written, 2 if there is nothing to learn from.
+#[derive(Args)]
+pub struct Learn {
+    /// nats-server's configuration, with what it includes. Its report is printed first.
+    #[arg(long, value_name = "FILE")]
+    server_config: Option<PathBuf>,
+    #[command(flatten)]
+    trace: TraceArgs,
+    /// The file that says which clients are which services.
+    #[arg(long, value_name = "FILE", requires = "trace")]
+    map: Option<PathBuf>,
+    /// What servers tell at /jsz?accounts=true&streams=true&consumers=true&config=true, a file for each
+    /// server: existing streams and consumers, and their settings.
+    #[arg(long, value_name = "FILE", num_args = 1.., requires = "trace")]
+    jsz: Vec<PathBuf>,
+    /// The account whose streams these are. Needed if several accounts have some.
+    #[arg(long, value_name = "NAME", requires = "jsz")]
+    account: Option<String>,
+    /// How far what was seen stands for what was not.
+    #[arg(long, value_enum, value_name = "LEVEL", default_value = "careful")]
+    generalise: Level,
+    /// The directory for the files of the policy. Without it, only the report is printed.
+    #[arg(long, value_name = "DIR", requires = "trace")]
+    out: Option<PathBuf>,
+    /// Replace files of an earlier draft in that directory.
+    #[arg(long, requires = "out")]
+    replace: bool,
+    /// Print the report as JSON. The fields do not change.
+    #[arg(long)]
+    json: bool,
+}
+
+/// The whole report as JSON.
+#[derive(Serialize)]
+struct View<'a> {
+    configuration: Option<Vec<FindingView<'a>>>,
+    learned: Option<&'a Report>,
+}
+
+/// Something to know about nats-server's configuration.
+#[derive(Serialize)]
+struct FindingView<'a> {
+    code: &'static str,
+    account: Option<&'a str>,
+    bucket: Option<&'a str>,
+    message: &'a str,
+    at: PlaceView,
+    users: Vec<WhomView<'a>>,
+    help: &'static str,
+}
+
+#[derive(Serialize)]
+struct WhomView<'a> {
+    user: &'a str,
+    by: &'a str,
+    at: PlaceView,
+}
+
+#[derive(Serialize)]
+struct PlaceView {
+    file: String,
+    line: u32,
+    column: u32,
+}
+
+impl PlaceView {
+    fn new(span: &Span) -> Self {
+        let (line, column) = span.line_column();
+        Self { file: span.file().name().to_string(), line, column }
+    }
+}
+
+impl<'a> FindingView<'a> {
+    fn new(finding: &'a Finding) -> Self {
+        let whom = finding.whom.iter();
+        Self {
+            code: finding.kind.code(),
+            account: finding.account.as_deref(),
+            bucket: finding.bucket.as_ref().map(BucketName::as_str),
+            message: &finding.message,
+            at: PlaceView::new(&finding.span),
+            users: whom
+                .map(|w| WhomView { user: &w.user, by: &w.by, at: PlaceView::new(&w.span) })
+                .collect(),
+            help: finding.help,
+        }
+    }
+}
+
+impl Learn {
+    /// Runs the command.
+    #[must_use]
+    pub fn run(&self) -> ExitCode {
+        self.output().unwrap_or_else(|wrong| wrong).print()
+    }
+
+    fn output(&self) -> Result<Output, Output> {
+        if self.server_config.is_none() && !self.trace.is_given() {
+            let nothing = "nothing to learn from: give --trace, --server-config, or both";
+            return Err(Output::cannot(&nothing));
+        }
+        let configured = self.server_config.as_deref().map(configuration).transpose()?;
+        let learned = self.trace.is_given().then(|| self.learn()).transpose()?;
+        let (mut out, mut err, mut code) = (String::new(), String::new(), YES);
+        if let Some(Configured { text, problems, .. }) = &configured {
+            out += text;
+            err += problems;
+        }
+        if let Some(Learned { files, report, summary }) = &learned {
+            if !out.is_empty() {
+                out.push('\n');
+            }
+            out += &report.text();
+            err += summary;
+            if let Some(dir) = &self.out {
+                match write(dir, files, self.replace) {
+                    Ok(()) => err += &written(dir, files),
+                    Err(error) => {
+                        let error = line(&error.to_string());
+                        err += &format!("error: nothing is written: {error}\n");
+                        err += "  = help: name another directory, or add --replace\n";
+                        code = NO;
+                    }
+                }
+            }
+        }
+        if self.json {
+            let found = configured.as_ref().map(|configured| &configured.findings);
+            out = json(&View {
+                configuration: found.map(|all| all.iter().map(FindingView::new).collect()),
+                learned: learned.as_ref().map(|learned| &learned.report),
+            });
+        }
+        Ok(Output { out, err, code })
+    }
+
+    fn learn(&self) -> Result<Learned, Output> {
+        let mapping = match &self.map {
+            Some(path) => Mapping::read(file(path)?).map_err(Output::wrong)?,
+            None => Mapping::default(),
+        };
+        let mut existing = Existing::default();
+        for path in &self.jsz {
+            let text = Disk.file(path, MOST).map_err(|error| cannot_read(path, &error))?;
+            if text.len() > MOST {
+                let error = format!("larger than {} MiB", MOST >> 20);
+                return Err(cannot_read(path, &io::Error::other(error)));
+            }
+            existing.add_jsz(&text, self.account.as_deref()).map_err(|error| {
+                let name = path.display().to_string();
+                Output::wrong(Problem::error("bad-jsz", format!("{}: {error}", line(&name))))
+            })?;
+        }
+        let mut learner = Learner::new(mapping, existing, self.generalise);
+        let mut trace = Trace::new();
+        let reading = self.trace.read(&mut trace, |deed| learner.take(&deed))?;
+        let (files, report) = learner.finish();
+        let counts = trace.counts();
+        if counts.deeds == 0 {
+            let nothing = "no client did anything in this trace; is `trace: true` in the server's \
+                           configuration?";
+            return Err(Output::cannot(&nothing));
+        }
+        let summary = format!(
+            "{} lines read, {} not understood; {} clients, {} without a CONNECT\n",
+            counts.lines,
+            counts.strange + counts.doubted + reading.too_long,
+            counts.connections,
+            counts.without_connect + counts.unknown
+        );
+        Ok(Learned { files, report, summary })
+    }
+}
+
+/// What a trace comes to.
+struct Learned {
+    files: Vec<(String, String)>,
+    report: Report,
+    summary: String,
+}
+
+/// What a configuration comes to.
+struct Configured {
+    text: String,
+    findings: Vec<Finding>,
+    problems: String,
+}
+
+fn configuration(path: &Path) -> Result<Configured, Output> {
+    let tree = syntax::read(path, &Disk).map_err(Output::wrong)?;
+    let problems = Collector::new();
+    let config = Config::of(&tree, &problems);
+    let problems = problems.finish();
+    if problems.has_errors() {
+        return Err(Output::wrong(problems));
+    }
+    let Some(first) = tree.files.first() else { return Err(Output::cannot(&"no file")) };
+    let findings = findings::of(&config, &first.span(0..0));
+    let text = report(&config, &findings);
+    Ok(Configured { text, findings, problems: problems.render(Style::Plain) })
+}
+
+fn written(dir: &Path, files: &[(String, String)]) -> String {
+    let dir = line(&dir.display().to_string());
+    match files.len() {
+        0 => "no service was seen, so nothing is written\n".to_owned(),
+        files => format!("wrote {} to {dir}\n", count(files, "file", "files")),
+    }
+}
