@@ -271,9 +271,27 @@ impl Fleet {
         }
     }
 
+    /// Whether it did not run for a while, and has not heard the others for a lease since.
+    fn has_slept(&self) -> bool {
+        let attention = self.attention.lock().unwrap_or_else(PoisonError::into_inner);
+        let lease = self.member.source_status.lease().unwrap_or(LISTEN);
+        attention.is_some_and(|a| a.times > 0 && a.since.elapsed() < lease)
+    }
+
+    /// Whether this instance says that it can close connections. Who has slept leaves it to another
+    /// one, if there is one: what that one has begun, it would have to begin anew.
+    fn sweeps(&self, revision: Option<&str>) -> bool {
+        let others = || {
+            let peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+            peers.others_sweep(revision)
+        };
+        *self.sweeps.borrow() && !(self.has_slept() && others())
+    }
+
     /// What this instance says of itself, and when it took its policy up.
     fn beat(&self) -> (Beat, Instant) {
         let snapshot = self.member.store.current();
+        let revision = snapshot.as_ref().map(|s| s.policy.revision().whole().to_owned());
         let since = snapshot.as_ref().map_or_else(Instant::now, |snapshot| snapshot.since);
         let origin = snapshot.as_ref().and_then(|snapshot| snapshot.origin());
         let beat = Beat {
@@ -281,12 +299,12 @@ impl Fleet {
             started: self.member.identity.started,
             settled: snapshot.as_ref().is_some_and(|s| s.unsettled().is_none())
                 && self.member.store.hands_over(),
-            revision: snapshot.map(|snapshot| snapshot.policy.revision().whole().to_owned()),
+            sweeps: self.sweeps(revision.as_deref()),
+            revision,
             held_ms: u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX),
             number: origin.as_ref().map(|origin| origin.number),
             lineage: origin.as_ref().map(|origin| origin.lineage.clone()),
             had: self.member.store.past_revisions(),
-            sweeps: *self.sweeps.borrow(),
             makes: self.makes.clone(),
             about: None,
             leaves: false,
@@ -398,7 +416,8 @@ impl Fleet {
             } else if say {
                 self.forget(now);
             }
-            if say {
+            // Who has slept asks the policy's source first: what it would say may be of before.
+            if say && self.member.source_status.stall_guard.holds() {
                 said = Some(now);
                 self.say(&client, false).await;
             }

@@ -239,6 +239,12 @@ impl Peers {
         self.beats().any(|beat| beat.makes != me.makes)
     }
 
+    /// Whether another one that serves the same can close connections, too.
+    #[must_use]
+    pub fn others_sweep(&self, revision: Option<&str>) -> bool {
+        self.beats().any(|beat| beat.sweeps && beat.revision.as_deref() == revision)
+    }
+
     /// Whether it is for `me` to close connections: of the living instances that can, and that
     /// serve the newest policy, it is the oldest. All come to the same answer from the same beats.
     #[must_use]
@@ -308,7 +314,9 @@ mod tests {
         assert!(!peers.elect(&Beat { sweeps: false, ..me.clone() }, now), "without a system user");
         peers.heard(beat("younger", 21, "r", 0), false, now);
         assert!(peers.elect(&me, now));
-        peers.heard(Beat { sweeps: false, ..beat("blind", 1, "r", 0) }, false, now);
+        assert!(peers.others_sweep(Some("r")) && !peers.others_sweep(Some("other")));
+        peers.heard(Beat { sweeps: false, ..beat("blind", 1, "blind", 0) }, false, now);
+        assert!(!peers.others_sweep(Some("blind")));
         assert!(peers.elect(&me, now), "who cannot sweep is not waited for");
         let news = peers.heard(beat("older", 10, "r", 0), false, now);
         assert_eq!(news, News { newcomer: true, changed: true });

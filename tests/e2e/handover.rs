@@ -171,10 +171,12 @@ async fn judged(deployment: &Deployment) -> (Vec<Turn>, u64) {
         let writer = writer.split(' ').next().unwrap().to_owned();
         match turns.last_mut() {
             Some(turn) if turn.writer == writer => {
+                let pause = between(turn.last, at);
+                turn.pauses.extend(Some(pause).filter(|pause| *pause > LONG));
                 turn.count += 1;
                 turn.last = at;
             }
-            _ => turns.push(Turn { writer, count: 1, first: at, last: at }),
+            _ => turns.push(Turn { writer, count: 1, first: at, last: at, pauses: Vec::new() }),
         }
     }
     (turns, last)
@@ -672,8 +674,7 @@ async fn moves(
     println!("{version}: {sent} writes sent, {stored} stored, {} moves", faults.len());
     let found: Vec<&str> = turns.iter().map(|turn| turn.writer.as_str()).collect();
     assert_eq!(found, owners, "{turns:?}");
-    let gaps = turns.windows(2).map(|pair| pair[1].first - pair[0].last);
-    let gaps = gaps.map(|gap| Duration::from_nanos(u64::try_from(gap).unwrap_or(0)));
+    let gaps = turns.windows(2).map(|pair| between(pair[0].last, pair[1].first));
     faults.iter().copied().zip(gaps).collect()
 }
 
@@ -702,6 +703,48 @@ struct Turn {
     /// When the first and the last of them were stored, in nanoseconds.
     first: i128,
     last: i128,
+    /// For how long none was stored, where that was [`LONG`].
+    pauses: Vec<Duration>,
+}
+
+/// A pause that is no matter of a busy machine.
+const LONG: Duration = Duration::from_secs(1);
+
+fn between(from: i128, to: i128) -> Duration {
+    Duration::from_nanos(u64::try_from(to - from).unwrap_or(0))
+}
+
+/// What a killed leader costs by itself, for comparison: nothing moves.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes two minutes, on a machine that does nothing else"]
+async fn a_killed_leader_and_no_handover() {
+    let mut run = Run::start("2.15.1", 1).await;
+    let stream = make_bucket(&run.deployment, 3).await;
+    let (urls, service) = (run.deployment.urls(), run.deployment.service("a"));
+    let writers = [0, 1].map(|from| {
+        let mut urls = urls.clone();
+        urls.rotate_left(from);
+        Writer::start("a", urls, &service.seed)
+    });
+    for _ in 0..12 {
+        writes(&stream, "a").await;
+        let (begun, _begins) = oneshot::channel();
+        run.suffer(Fault::LeaderKilled, begun).await;
+        let stored = async || {
+            let admin = run.deployment.admin().await;
+            Some(admin.get_stream("KV_k").await.ok()?.cached_info().state.last_sequence)
+        };
+        let since = eventually("the stream", stored).await;
+        let more = async || (stored().await? > since + 100).then_some(());
+        eventually("writes behind the new leader", more).await;
+    }
+    for writer in writers {
+        writer.finish().await;
+    }
+    let (turns, _) = judged(&run.deployment).await;
+    let mut pauses: Vec<Duration> = turns.into_iter().flat_map(|turn| turn.pauses).collect();
+    pauses.sort();
+    println!("nobody wrote for {pauses:?}");
 }
 
 on_every_server!(no_fault_makes_two_writers, much_room);

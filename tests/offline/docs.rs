@@ -147,6 +147,8 @@ fn the_page_about_adopting() {
     check("adopt.md", |folder| {
         let trace = repository().join("tests/adopt/traces/2.15.1.log");
         std::fs::copy(trace, folder.join("nats-server.log")).unwrap();
+        let config = repository().join("tests/adopt/small/nats-server.conf");
+        std::fs::copy(config, folder.join("nats-server.conf")).unwrap();
     });
 }
 
