@@ -30,8 +30,8 @@ pub struct Existing {
 /// What a server tells at `/jsz?streams=true&consumers=true&config=true`.
 #[derive(Deserialize)]
 struct Jsz {
-    #[serde(default)]
-    account_details: Vec<AccountDetail>,
+    /// Missing where the question did not ask for it, and where there is no JetStream.
+    account_details: Option<Vec<AccountDetail>>,
 }
 
 #[derive(Deserialize)]
@@ -69,6 +69,7 @@ impl Existing {
         const ASK: &str = "ask for /jsz?accounts=true&streams=true&consumers=true&config=true";
         let Jsz { account_details } = serde_json::from_slice(text)
             .map_err(|error| format!("it is not what a server tells at /jsz: {error}"))?;
+        let account_details = account_details.ok_or_else(|| format!("it lacks accounts: {ASK}"))?;
         let kept = |one: &AccountDetail| match account {
             Some(account) => one.name == account,
             None => !one.stream_detail.is_empty(),
@@ -303,4 +304,55 @@ fn yes() -> String {
 
 fn no() -> String {
     "false".to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_of_a_cluster_tell_together_what_there_is() {
+        let stream = |name: &str| {
+            format!(
+                r#"{{"name": "{name}", "config": {{"name": "{name}"}}, "consumer_detail":
+                   [{{"name": "c", "config": {{"durable_name": "c"}}}}]}}"#
+            )
+        };
+        let said = |accounts: &[(&str, &[&str])]| {
+            let detail = |(name, streams): &(&str, &[&str])| {
+                let streams: Vec<String> = streams.iter().map(|name| stream(name)).collect();
+                format!(r#"{{"name": "{name}", "stream_detail": [{}]}}"#, streams.join(","))
+            };
+            let accounts: Vec<String> = accounts.iter().map(detail).collect();
+            format!(r#"{{"memory": 0, "account_details": [{}]}}"#, accounts.join(","))
+        };
+        let mut existing = Existing::default();
+        let (one, two) = (said(&[("A", &["X"]), ("B", &[])]), said(&[("A", &["X", "Y"])]));
+        existing.add_jsz(one.as_bytes(), None).unwrap();
+        existing.add_jsz(two.as_bytes(), None).unwrap();
+        let names = |existing: &Existing| {
+            let streams = existing.streams.iter().flatten();
+            streams.map(|stream| stream.name().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(names(&existing), ["X", "Y"], "each once");
+        assert_eq!(existing.durables().unwrap().len(), 2);
+
+        let both = said(&[("A", &["X"]), ("B", &["Z"])]);
+        let mut existing = Existing::default();
+        let said = existing.add_jsz(both.as_bytes(), None).unwrap_err();
+        assert_eq!(said, "it has streams of A, B: say of which account");
+        existing.add_jsz(both.as_bytes(), Some("B")).unwrap();
+        assert_eq!(names(&existing), ["Z"]);
+        for (text, part) in [
+            ("", "not what a server tells"),
+            (r#"{"disabled": true}"#, "it lacks accounts: ask for /jsz?"),
+            (
+                r#"{"account_details": [{"name": "A", "stream_detail": [{"name": "X"}]}]}"#,
+                "settings",
+            ),
+        ] {
+            let error = Existing::default().add_jsz(text.as_bytes(), None).unwrap_err();
+            assert!(error.contains(part), "{error}");
+        }
+    }
 }
