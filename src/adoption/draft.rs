@@ -1,8 +1,8 @@
 //! From what was seen to the files of a policy, and to what people are told.
 //!
-//! What cannot be decided is a question in the files, and not a guess. [`case`] holds a draft while
-//! [`buckets`], [`streams`], [`subjects`] and [`discovery`] make it; [`page`] writes it down. Then the
-//! policy's own validation reads it: what that refuses becomes a comment. Last, [`granted`] asks of
+//! What cannot be decided is a question in the files, and not a guess. `case` holds a draft while
+//! `buckets`, `streams`, `subjects` and `discovery` make it; `page` writes it down. Then the
+//! policy's own validation reads it: what that refuses becomes a comment. Last, `granted` asks of
 //! everything that was seen whether the policy grants it, and what it does not is in the report.
 
 use std::collections::{BTreeMap, BTreeSet};

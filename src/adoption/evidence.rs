@@ -2,7 +2,7 @@
 //!
 //! - [`fact`] says what a deed shows;
 //! - [`tokens`] keeps subjects, [`generalise`] makes patterns of them;
-//! - [`tally`] counts, [`names`] gives services their names.
+//! - [`tally`] counts, [`names`] gives services their names; `repeats` has what was not looked at yet.
 
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -15,6 +15,7 @@ use solewriter_types::subject::MAX_SUBJECT_BYTES;
 
 use self::fact::{Durables, Fact, facts, is_of_inboxes};
 use self::names::Names;
+use self::repeats::{Met, Repeats, Way, Worth, worth};
 use self::tally::{Few, Mark, Tally};
 use self::tokens::Tokens;
 use super::deed::{Act, Client, Deed};
@@ -23,6 +24,7 @@ use super::mapping::Mapping;
 pub mod fact;
 pub mod generalise;
 pub mod names;
+mod repeats;
 pub mod tally;
 pub mod tokens;
 
@@ -106,6 +108,7 @@ pub struct Evidence {
     services: BTreeMap<Arc<str>, Work>,
     streams: BTreeMap<Arc<str>, Tokens>,
     asked: Asked,
+    repeats: Repeats,
     facts: usize,
     nodes: usize,
     /// No more subjects are kept.
@@ -125,13 +128,15 @@ impl Evidence {
             services: BTreeMap::new(),
             streams: BTreeMap::new(),
             asked: Asked::default(),
+            repeats: Repeats::default(),
             facts: 0,
             nodes: 0,
             full: false,
         }
     }
 
-    /// What each service was seen to do, and under [`UNKNOWN`] what nobody known did.
+    /// What each service was seen to do, and under [`UNKNOWN`] what nobody known did; as of the last
+    /// [`Evidence::settle`].
     #[must_use]
     pub fn services(&self) -> &BTreeMap<Arc<str>, Work> {
         &self.services
@@ -155,40 +160,89 @@ impl Evidence {
         &self.durables
     }
 
-    /// Takes one deed.
+    /// Takes one deed. What may come again is only counted until [`Evidence::settle`].
     pub fn take(&mut self, deed: &Deed<'_>) {
-        let service = self.service(deed.by);
-        let user = self.name(&deed.by.to_string());
-        let queue = match deed.act {
-            Act::Subscribe { queue: Some(queue), .. } => Some(self.name(queue)),
-            _ => None,
+        let number = match self.repeats.known(deed.by) {
+            Some(number) => number,
+            None => {
+                if self.repeats.is_full() {
+                    self.settle();
+                }
+                let service = self.service(deed.by);
+                let user = self.name(&deed.by.to_string());
+                self.repeats.meet(deed.by, service, user)
+            }
         };
-        let mark = Mark { at: deed.at, user: &user, queue: queue.as_ref() };
-        self.note_inbox(&service, deed.act, mark);
+        let Some(Met { service, user, .. }) = self.repeats.of(number) else { return };
+        match worth(deed.act, service) {
+            Worth::Nothing => {}
+            Worth::Again(way, subject) => {
+                self.repeats.again(number, way, subject, deed.at);
+                if self.repeats.is_full() {
+                    self.settle();
+                }
+            }
+            Worth::Once => {
+                let (service, user) = (Arc::clone(service), Arc::clone(user));
+                let queue = match deed.act {
+                    Act::Subscribe { queue: Some(queue), .. } => Some(self.name(queue)),
+                    _ => None,
+                };
+                let mark = Mark::once(deed.at, &user, queue.as_ref());
+                if !self.asks_or_answers(deed, &service, mark) {
+                    self.shows(&service, deed.act, mark);
+                }
+            }
+        }
+    }
+
+    /// Looks at all that was only counted.
+    pub fn settle(&mut self) {
+        for (Met { service, user, .. }, way, subject, times) in self.repeats.take() {
+            let own = format!("_INBOX.{service}.");
+            let subject = &*subject;
+            let act = match way {
+                Way::Publish => Act::Publish { subject, reply: None },
+                Way::Ask => Act::Publish { subject, reply: Some(&own) },
+                Way::AskElsewhere => Act::Publish { subject, reply: Some("_INBOX..") },
+                Way::Subscribe => Act::Subscribe { subject, queue: None },
+            };
+            let (count, first, last) = (times.count, times.first, times.last);
+            self.shows(&service, act, Mark { count, first, last, user: &user, queue: None });
+        }
+    }
+
+    /// Whether a deed is one of a request and its answer, which belong together.
+    fn asks_or_answers(&mut self, deed: &Deed<'_>, service: &Arc<str>, mark: Mark<'_>) -> bool {
         match deed.act {
             Act::Receive { subject, reply } => {
                 if let Some(reply) = reply {
                     self.received(deed.by, subject, reply, mark);
                 }
-                return;
+                true
             }
             Act::Publish { subject, .. } if is_inbox(subject) => {
-                let key = key_of(deed.by, subject);
-                if let Some(asked) = self.asked.subjects.get(&key) {
-                    let asked = asked.clone();
-                    self.record(&service, Fact::Answers, Some(&asked), mark);
-                    return;
+                let asked = self.asked.subjects.get(&key_of(deed.by, subject)).cloned();
+                if let Some(asked) = &asked {
+                    self.note_inbox(service, deed.act, mark);
+                    self.record(service, Fact::Answers, Some(asked), mark);
                 }
+                asked.is_some()
             }
-            _ => {}
+            _ => false,
         }
-        for (fact, subject) in facts(deed.act, &self.durables) {
+    }
+
+    /// Records what a deed shows by itself.
+    fn shows(&mut self, service: &Arc<str>, act: Act<'_>, mark: Mark<'_>) {
+        self.note_inbox(service, act, mark);
+        for (fact, subject) in facts(act, &self.durables) {
             if let (Some(stream), Some(kept)) = (fact.stream(), subject.filter(|s| *s != ">")) {
                 self.keeps(stream, kept, mark);
             } else if let Some(stream) = fact.stream() {
                 self.stream(stream);
             }
-            self.record(&service, fact, subject, mark);
+            self.record(service, fact, subject, mark);
         }
     }
 

@@ -34,7 +34,8 @@ impl Learner {
 
     /// The files of a policy, by name, and what people are told. No file where no service was seen.
     #[must_use]
-    pub fn finish(self) -> (Vec<(String, String)>, Report) {
+    pub fn finish(mut self) -> (Vec<(String, String)>, Report) {
+        self.evidence.settle();
         draft(&self.evidence, &self.existing, self.level)
     }
 }

@@ -43,6 +43,7 @@ fn drafted(all: &[Done], existing: &Existing, level: Level) -> (Vec<(String, Str
     for done in all {
         evidence.take(&Deed { by: &client(done.0.as_ref()), at: None, act: act(done) });
     }
+    evidence.settle();
     draft(&evidence, existing, level)
 }
 

@@ -69,12 +69,24 @@ impl fmt::Display for Few {
 /// What is told of one thing that was done.
 #[derive(Clone, Copy, Debug)]
 pub struct Mark<'a> {
-    /// When.
-    pub at: Option<DateTime>,
+    /// How often.
+    pub count: u64,
+    /// When first.
+    pub first: Option<DateTime>,
+    /// When last.
+    pub last: Option<DateTime>,
     /// By which user.
     pub user: &'a Arc<str>,
     /// In which queue group, of a subscription.
     pub queue: Option<&'a Arc<str>>,
+}
+
+impl<'a> Mark<'a> {
+    /// Of one thing that a user did once.
+    #[must_use]
+    pub fn once(at: Option<DateTime>, user: &'a Arc<str>, queue: Option<&'a Arc<str>>) -> Self {
+        Self { count: 1, first: at, last: at, user, queue }
+    }
 }
 
 /// How often something was seen, when first and last, and by which users.
@@ -93,10 +105,10 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Counts once more.
+    /// Counts it.
     pub fn add(&mut self, mark: Mark<'_>) {
-        self.count = self.count.saturating_add(1);
-        self.times(mark.at, mark.at);
+        self.count = self.count.saturating_add(mark.count);
+        self.times(mark.first, mark.last);
         self.users.add(mark.user);
         if let Some(queue) = mark.queue {
             self.queues.add(queue);

@@ -40,6 +40,7 @@ fn seen(acts: &[Act<'_>], durables: Durables) -> Evidence {
     for act in acts {
         evidence.take(&Deed { by: &by, at: None, act: *act });
     }
+    evidence.settle();
     evidence
 }
 
@@ -170,6 +171,7 @@ fn nobody_known_is_nobody() {
     for by in [&nobody, &odd] {
         evidence.take(&Deed { by, at: None, act: publish("$KV.b.k", None) });
     }
+    evidence.settle();
     assert_eq!(told(&evidence, UNKNOWN), ["writes bucket b x1 k"]);
     assert_eq!(evidence.services()["or-ders"].renamed.as_deref(), Some("or ders"));
 }
@@ -190,6 +192,7 @@ fn memory_is_flat() {
             }
         }
     }
+    evidence.settle();
     assert!(evidence.nodes() < 2_000, "{}", evidence.nodes());
     assert!(evidence.asked.subjects.len() <= MAX_ASKED);
     assert!(evidence.services()["a"].facts.len() < 10, "{:?}", told(&evidence, "a"));
@@ -203,5 +206,6 @@ fn many_services_with_many_subjects_stay_below_the_bound() {
         let subject = format!("a{}.w{}x.y{n}z", n % 5, n % 211);
         evidence.take(&Deed { by: &by, at: None, act: publish(&subject, None) });
     }
+    evidence.settle();
     assert!(evidence.nodes() <= MAX_NODES, "{}", evidence.nodes());
 }

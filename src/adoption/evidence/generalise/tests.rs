@@ -12,7 +12,7 @@ use solewriter_types::subject::Subject;
 fn tree(mut tree: Tokens, subjects: impl IntoIterator<Item = impl AsRef<str>>) -> Tokens {
     let user: Arc<str> = "u".into();
     for subject in subjects {
-        tree.insert(subject.as_ref(), Mark { at: None, user: &user, queue: None });
+        tree.insert(subject.as_ref(), Mark::once(None, &user, None));
     }
     tree
 }
