@@ -162,17 +162,7 @@ impl Evidence {
 
     /// Takes one deed. What may come again is only counted until [`Evidence::settle`].
     pub fn take(&mut self, deed: &Deed<'_>) {
-        let number = match self.repeats.known(deed.by) {
-            Some(number) => number,
-            None => {
-                if self.repeats.is_full() {
-                    self.settle();
-                }
-                let service = self.service(deed.by);
-                let user = self.name(&deed.by.to_string());
-                self.repeats.meet(deed.by, service, user)
-            }
-        };
+        let number = self.repeats.known(deed.by).unwrap_or_else(|| self.meet(deed.by));
         let Some(Met { service, user, .. }) = self.repeats.of(number) else { return };
         match worth(deed.act, service) {
             Worth::Nothing => {}
@@ -194,6 +184,16 @@ impl Evidence {
                 }
             }
         }
+    }
+
+    /// A client's number, from now on.
+    fn meet(&mut self, client: &Client) -> usize {
+        if self.repeats.is_full() {
+            self.settle();
+        }
+        let service = self.service(client);
+        let user = self.name(&client.to_string());
+        self.repeats.meet(client, service, user)
     }
 
     /// Looks at all that was only counted.

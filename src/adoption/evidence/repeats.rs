@@ -126,12 +126,11 @@ impl Repeats {
     pub fn again(&mut self, number: usize, way: Way, subject: &str, at: Option<DateTime>) {
         let met = self.clients.get_mut(number);
         let Some(waiting) = met.and_then(|met| met.waiting.get_mut(way as usize)) else { return };
-        let times = match waiting.get_mut(subject) {
-            Some(times) => times,
-            None => {
-                self.waiting += 1;
-                waiting.entry(subject.into()).or_default()
-            }
+        let times = if let Some(times) = waiting.get_mut(subject) {
+            times
+        } else {
+            self.waiting += 1;
+            waiting.entry(subject.into()).or_default()
         };
         times.count += 1;
         times.first = match (times.first, at) {
