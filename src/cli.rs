@@ -9,6 +9,7 @@ use crate::cli::common::Output;
 use solewriter_core::diagnostics::Problems;
 use solewriter_types::clean;
 
+pub mod adopt;
 mod asked;
 pub mod audit;
 pub mod check;
@@ -57,6 +58,7 @@ pub struct Cli {
 enum Command {
     Serve(serve::Serve),
     Init(init::Init),
+    Adopt(adopt::Adopt),
     Upgrade(upgrade::Upgrade),
     Key(key::Key),
     Check(check::Check),
@@ -90,6 +92,7 @@ impl Cli {
         match self.command {
             Command::Serve(serve) => serve.run(),
             Command::Init(init) => init.run(),
+            Command::Adopt(adopt) => adopt.run(),
             Command::Upgrade(upgrade) => upgrade.run(),
             Command::Key(key) => key.run(),
             Command::Check(check) => check.run(),

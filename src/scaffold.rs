@@ -13,7 +13,8 @@ use solewriter_core::policy::validate::validate;
 
 /// nats-server's configuration, as it is written where the policy has no streams.
 pub const SERVER_CONFIG: &str = include_str!("../deploy/nats-server.conf");
-const SETTINGS: &str = include_str!("../deploy/solewriter.toml");
+/// solewriter's settings, as they are written.
+pub const SETTINGS: &str = include_str!("../deploy/solewriter.toml");
 const POLICY: &str = include_str!("../policy/services.toml");
 const POLICY_TESTS: &str = include_str!("../policy/services.test.toml");
 /// The services of the sample policy, each with the sample key that `init` replaces.
@@ -70,10 +71,54 @@ impl Deployment {
     }
 }
 
-struct Output {
+/// A file to write.
+pub struct Output {
     path: PathBuf,
     text: zeroize::Zeroizing<String>,
     secret: bool,
+}
+
+impl Output {
+    /// A file that everybody may read, or, if it is secret, its owner alone.
+    #[must_use]
+    pub fn new(path: PathBuf, text: impl Into<String>, secret: bool) -> Self {
+        Self { path, text: text.into().into(), secret }
+    }
+
+    /// Where it goes.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// Writes files into a folder, all of them or none.
+///
+/// # Errors
+/// [`InitError`]; then nothing of it is left behind.
+pub fn write_all(dir: &Path, outputs: &[Output]) -> Result<(), InitError> {
+    let existing: Vec<String> = outputs
+        .iter()
+        .filter(|o| o.path.symlink_metadata().is_ok())
+        .map(|o| o.path.display().to_string())
+        .collect();
+    if !existing.is_empty() {
+        return Err(InitError::Exists(existing));
+    }
+    // Before the keys' folder, which only its owner may enter.
+    std::fs::create_dir_all(dir).map_err(|e| InitError::Io(dir.to_owned(), e))?;
+    let mut written = Vec::new();
+    for output in outputs {
+        if let Err(error) = write_new(output) {
+            for path in &written {
+                // What was made a moment ago is removed; what cannot be is named by the error.
+                let _ = std::fs::remove_file(path);
+            }
+            return Err(InitError::Io(output.path.clone(), error));
+        }
+        written.push(output.path.clone());
+    }
+    Ok(())
 }
 
 /// What to write, and where.
@@ -115,27 +160,7 @@ impl Scaffold {
             return Err(InitError::Value(shown, "a configuration file cannot hold this path"));
         }
         let outputs = self.outputs(&dir)?;
-        let existing: Vec<String> = outputs
-            .iter()
-            .filter(|o| o.path.symlink_metadata().is_ok())
-            .map(|o| o.path.display().to_string())
-            .collect();
-        if !existing.is_empty() {
-            return Err(InitError::Exists(existing));
-        }
-        // Before the keys' folder, which only its owner may enter.
-        std::fs::create_dir_all(&dir).map_err(|e| InitError::Io(dir.clone(), e))?;
-        let mut written = Vec::new();
-        for output in &outputs {
-            if let Err(error) = write_new(output) {
-                for path in &written {
-                    // What was made a moment ago is removed; what cannot be is named by the error.
-                    let _ = std::fs::remove_file(path);
-                }
-                return Err(InitError::Io(output.path.clone(), error));
-            }
-            written.push(output.path.clone());
-        }
+        write_all(&dir, &outputs)?;
         Ok(Deployment { dir })
     }
 
@@ -209,7 +234,8 @@ fn sample_key<'a>(policy: &'a str, service: &str) -> Option<&'a str> {
     table.split_once("nkeys = [\"")?.1.split_once('"').map(|(key, _)| key)
 }
 
-fn seed_output<K: Role>(dir: &Path, name: &str, seed: &Seed<K>) -> Output {
+/// A seed in the `keys` of a folder.
+pub fn seed_output<K: Role>(dir: &Path, name: &str, seed: &Seed<K>) -> Output {
     let text = zeroize::Zeroizing::new(format!("{}\n", seed.expose()));
     Output { path: dir.join("keys").join(name), text, secret: true }
 }

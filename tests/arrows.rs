@@ -63,8 +63,9 @@ const CRATES: &[Crate] = &[
         rows: &[
             &["main"],
             &["cli"],
-            &["doctor", "http", "scaffold", "violations"],
             &["adoption"],
+            &["adoption::stages"],
+            &["doctor", "http", "scaffold", "violations"],
             &["adoption::learn"],
             &["adoption::draft", "adoption::rehearsal"],
             &["adoption::evidence", "adoption::server_config", "adoption::trace"],

@@ -54,6 +54,7 @@ macro_rules! on_server {
     };
 }
 
+mod adopt;
 mod answers;
 mod audit;
 mod broker;

@@ -41,7 +41,7 @@ fn read(folder: &Path) -> Result<Tree, Problems> {
 }
 
 /// What `nats-server -t` says, and whether the file is good.
-fn checked(server: &Path, folder: &Path) -> (bool, String) {
+pub fn checked(server: &Path, folder: &Path) -> (bool, String) {
     let mut command = Command::new(server);
     command.args(["-t", "-c", "nats-server.conf"]).current_dir(folder).envs(VARIABLES);
     let output = command.output().unwrap();
@@ -275,7 +275,7 @@ async fn the_typed_view_takes_what_the_server_takes(version: &'static str) {
 }
 
 /// Writes an authority, and a server's certificate and key.
-fn write_certificates(folder: &Path) {
+pub fn write_certificates(folder: &Path) {
     let mut authority = CertificateParams::new(Vec::new()).unwrap();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
@@ -288,7 +288,7 @@ fn write_certificates(folder: &Path) {
 }
 
 /// A copy of a folder with its folders.
-fn copy(from: &Path, to: &Path) {
+pub fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
@@ -305,7 +305,7 @@ on_every_server!(the_server_takes_the_configurations_of_companies);
 /// `tests/offline/server_config.rs` has what is read from them.
 async fn the_server_takes_the_configurations_of_companies(version: &'static str) {
     let server = binary(version).await;
-    let cases = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/adopt");
+    let cases = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/adopt/configurations");
     let folder = tempfile::tempdir().unwrap();
     let mut count = 0;
     for case in std::fs::read_dir(cases).unwrap() {

@@ -147,7 +147,7 @@ fn the_page_about_adopting() {
     check("adopt.md", |folder| {
         let trace = repository().join("tests/adopt/traces/2.15.1.log");
         std::fs::copy(trace, folder.join("nats-server.log")).unwrap();
-        let config = repository().join("tests/adopt/small/nats-server.conf");
+        let config = repository().join("tests/adopt/configurations/small/nats-server.conf");
         std::fs::copy(config, folder.join("nats-server.conf")).unwrap();
     });
 }

@@ -7,6 +7,7 @@
 
 use std::path::{Path, PathBuf};
 
+mod adopt;
 mod audit;
 mod dependencies;
 mod docs;

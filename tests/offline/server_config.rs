@@ -1,4 +1,4 @@
-//! Configurations of nats-server as companies have them (`tests/adopt`), and what is read from
+//! Configurations of nats-server as companies have them (`tests/adopt/configurations`), and what is read from
 //! each. `UPDATE_DOCS=1` writes the reports; `tests/e2e/server_config.rs` has the server read the
 //! same files.
 
@@ -26,8 +26,7 @@ impl Source for Folder {
 #[test]
 fn every_configuration_is_read_as_its_report_says() {
     let mut wrong = Vec::new();
-    let mut cases = super::cases("tests/adopt");
-    cases.retain(|case| case.join("nats-server.conf").exists());
+    let cases = super::cases("tests/adopt/configurations");
     assert!(cases.len() >= 10);
     for case in cases {
         let name = case.file_name().unwrap().to_string_lossy().into_owned();

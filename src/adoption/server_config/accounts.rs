@@ -299,6 +299,13 @@ pub struct Listener {
     pub no_auth_user: Option<Spanned<String>>,
 }
 
+/// Whether the server knows a key at the top level, in small letters. What it does not know has to be
+/// used as a variable.
+#[must_use]
+pub fn is_known(key: &str) -> bool {
+    server::is_known(key)
+}
+
 impl Config {
     /// The view of a tree. What is wrong goes to `problems`, and the rest is read all the same.
     #[must_use]

@@ -83,6 +83,27 @@ const OTHERS: &[&str] = &[
     "write_timeout",
 ];
 
+/// Keys that are about who may do what.
+const OURS: [&str; 12] = [
+    "accounts",
+    "authorization",
+    "no_auth_user",
+    "system_account",
+    "system",
+    "jetstream",
+    "leafnodes",
+    "leaf",
+    "tls",
+    "mappings",
+    "maps",
+    "websocket",
+];
+
+pub(super) fn is_known(key: &str) -> bool {
+    let others = ["ws", "mqtt", "cluster", "gateway"];
+    OURS.contains(&key) || others.contains(&key) || OTHERS.contains(&key)
+}
+
 pub(super) fn read(tree: &Tree, problems: &Collector) -> Config {
     let reader = Reader { problems };
     let root = &tree.root;

@@ -1,0 +1,248 @@
+//! A plan in a folder: keys, settings, and the files of each stage. Nothing is overwritten.
+
+use std::path::{Component, Path, PathBuf};
+
+use super::edits::Texts;
+use super::{Current, Keys};
+use crate::adoption::server_config::syntax::{Value, blank};
+use crate::audit::stream;
+use crate::scaffold::{InitError, Output, SETTINGS, seed_output};
+use solewriter_core::keys::{Account, Curve, CurveSecret, Seed, Signer, User};
+
+/// The file by which a later run knows the plan.
+pub const RECORD: &str = "adopt.toml";
+
+/// New keys, and the files of their seeds.
+///
+/// # Errors
+/// That a key could not be made.
+pub fn new_keys(dir: &Path) -> Result<(Keys, Vec<Output>), InitError> {
+    let mut outputs = Vec::new();
+    let issuer = Seed::<Account>::generate();
+    outputs.push(seed_output(dir, "issuer.nk", &issuer));
+    let xkey = Seed::<Curve>::generate();
+    outputs.push(seed_output(dir, "callout.xk", &xkey));
+    let mut user = |name: Option<&str>| -> Result<String, InitError> {
+        let seed = Seed::<User>::generate();
+        if let Some(name) = name {
+            outputs.push(seed_output(dir, &format!("{name}.nk"), &seed));
+        }
+        Ok(Signer::new(&seed)?.public().to_string())
+    };
+    let keys = Keys {
+        issuer: Signer::new(&issuer)?.public().to_string(),
+        xkey: CurveSecret::new(&xkey)?.public().to_string(),
+        callout: user(Some("callout"))?,
+        publisher: user(Some("publisher"))?,
+        admin: user(Some("admin"))?,
+        audit_admin: user(Some("audit-admin"))?,
+        system: user(Some("system"))?,
+        anybody: user(None)?,
+    };
+    Ok((keys, outputs))
+}
+
+/// What a plan was made with.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// The public keys.
+    pub keys: Keys,
+    /// The account that keeps the state, as it was called.
+    pub account: Option<String>,
+    /// What was shared by name.
+    pub shared: Vec<String>,
+    /// The policy's folder.
+    pub policy: Option<String>,
+}
+
+const KEYS: [&str; 8] =
+    ["issuer", "xkey", "callout", "publisher", "admin", "audit_admin", "system", "anybody"];
+
+impl Record {
+    /// As a file.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let Keys { issuer, xkey, callout, publisher, admin, audit_admin, system, anybody } =
+            &self.keys;
+        let values = [issuer, xkey, callout, publisher, admin, audit_admin, system, anybody];
+        let pairs = KEYS.into_iter().zip(values);
+        let keys: toml::Table =
+            pairs.map(|(name, key)| (name.to_owned(), key.clone().into())).collect();
+        let mut table = toml::Table::new();
+        if let Some(account) = &self.account {
+            table.insert("account".to_owned(), account.clone().into());
+        }
+        if let Some(policy) = &self.policy {
+            table.insert("policy".to_owned(), policy.clone().into());
+        }
+        table.insert("shared".to_owned(), self.shared.clone().into());
+        table.insert("keys".to_owned(), keys.into());
+        format!("# By this `solewriter adopt` knows its plan. Public keys only.\n{table}")
+    }
+
+    /// From a file. `None` when it is not one.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let table: toml::Table = text.parse().ok()?;
+        let keys = table.get("keys")?.as_table()?;
+        let key = |name: &str| keys.get(name)?.as_str().map(ToOwned::to_owned);
+        let text = |name: &str| table.get(name)?.as_str().map(ToOwned::to_owned);
+        let shared = table.get("shared")?.as_array()?.iter();
+        Some(Self {
+            keys: Keys {
+                issuer: key("issuer")?,
+                xkey: key("xkey")?,
+                callout: key("callout")?,
+                publisher: key("publisher")?,
+                admin: key("admin")?,
+                audit_admin: key("audit_admin")?,
+                system: key("system")?,
+                anybody: key("anybody")?,
+            },
+            account: text("account"),
+            shared: shared
+                .map(|tree| tree.as_str().map(ToOwned::to_owned))
+                .collect::<Option<_>>()?,
+            policy: text("policy"),
+        })
+    }
+}
+
+/// Where clients reach the server, from its own machine.
+fn address(current: &Current) -> String {
+    let root = &current.tree.root;
+    let value = |name: &str| root.get(name).map(|entry| &entry.value.value);
+    let (mut host, mut port) = (None, None);
+    for name in ["listen", "host", "net", "port"] {
+        match value(name) {
+            Some(Value::Integer(number)) => port = Some(number.to_string()),
+            Some(Value::String(text)) => match text.rsplit_once(':') {
+                Some((before, after)) => {
+                    (host, port) = (Some(before.to_owned()), Some(after.to_owned()));
+                }
+                None => host = Some(text.clone()),
+            },
+            _ => {}
+        }
+    }
+    let anywhere = |host: &String| host.is_empty() || host == "0.0.0.0" || host.contains("::");
+    let host = host.filter(|host| !anywhere(host)).unwrap_or_else(|| "127.0.0.1".to_owned());
+    let port = port.filter(|port| port.parse::<u16>().is_ok_and(|port| port > 0));
+    format!("{host}:{}", port.unwrap_or_else(|| "4222".to_owned()))
+}
+
+/// solewriter's settings, what it needs beside them, and where the policy is.
+#[must_use]
+pub fn settings(
+    dir: &Path,
+    current: &Current,
+    services: &str,
+    policy: Option<&Path>,
+) -> Vec<Output> {
+    let folder = policy.map_or_else(|| "policy".to_owned(), |path| path.display().to_string());
+    let folder = toml::Value::from(folder).to_string();
+    let text = SETTINGS
+        .replace("../schema/", "schema/")
+        .replace("127.0.0.1:4222", &address(current))
+        .replace("directory = \"policy\"", &format!("directory = {folder}"))
+        .replace("account = \"APP\"", &format!("account = \"{services}\""));
+    let text = format!(
+        "{}\n\n[sessions]\n# Who has not moved has consumers that the policy does not know. Take this out \
+         with the last stage.\nstrangers = \"leave\"\n",
+        text.trim_end()
+    );
+    let [events, services] = stream::documents();
+    let mut outputs = Vec::new();
+    let mut plain = |name: &str, text: String| {
+        outputs.push(Output::new(dir.join(name), text, false));
+    };
+    plain("solewriter.toml", text);
+    plain(".gitignore", "/keys/\n/audit-spool/\n/policy.kept*\n".to_owned());
+    plain("audit-stream.json", events);
+    plain("audit-services-stream.json", services);
+    plain("schema/policy.schema.json", crate::schema::policy());
+    plain("schema/settings.schema.json", crate::schema::settings());
+    if policy.is_none() {
+        let text = "#:schema ../schema/policy.schema.json\n\n# A table for each service that moves: \
+                    its NKEY, and what it may do (docs/policy.md).\n";
+        plain("policy/services.toml", text.to_owned());
+    }
+    outputs
+}
+
+/// The files of a stage in its folder, as they lie to each other today.
+///
+/// # Errors
+/// A current folder that has no name.
+pub fn stage(folder: &Path, texts: &Texts) -> std::io::Result<Vec<Output>> {
+    let mut paths: Vec<(PathBuf, &str)> = Vec::new();
+    for (name, text) in texts {
+        paths.push((normal(&std::path::absolute(name)?), text.as_str()));
+    }
+    let common = common(paths.iter().map(|(path, _)| path.as_path()));
+    let output = |(path, text): &(PathBuf, &str)| {
+        let name = path.strip_prefix(&common).unwrap_or(path);
+        // What cannot be shown in full may be a secret.
+        let secret = blank::blank(text) != *text && !name.ends_with(super::NEW_FILE);
+        Output::new(folder.join(name), *text, secret)
+    };
+    Ok(paths.iter().map(output).collect())
+}
+
+/// Without `..`.
+fn normal(path: &Path) -> PathBuf {
+    let mut normal = PathBuf::new();
+    for part in path.components() {
+        if part == Component::ParentDir {
+            normal.pop();
+        } else {
+            normal.push(part);
+        }
+    }
+    normal
+}
+
+/// The folder in which all of them are.
+fn common<'p>(paths: impl Iterator<Item = &'p Path>) -> PathBuf {
+    let mut common: Option<PathBuf> = None;
+    for path in paths {
+        let folder = path.parent().unwrap_or(path);
+        common = Some(match common {
+            None => folder.to_owned(),
+            Some(common) => {
+                let pairs = common.components().zip(folder.components());
+                pairs.take_while(|(a, b)| a == b).map(|(part, _)| part).collect()
+            }
+        });
+    }
+    common.unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_lie_to_each_other_as_before() {
+        let texts: Texts = [("/etc/nats/a.conf", "port: 1\n"), ("/etc/shared/u.conf", "pass: x\n")]
+            .map(|(name, text)| (name.to_owned(), text.to_owned().into()))
+            .into();
+        let outputs = stage(Path::new("/out/1"), &texts).unwrap();
+        let paths: Vec<&Path> = outputs.iter().map(Output::path).collect();
+        assert_eq!(paths, [Path::new("/out/1/nats/a.conf"), Path::new("/out/1/shared/u.conf")]);
+    }
+
+    #[test]
+    fn a_record_is_read_as_it_is_written() {
+        let (keys, outputs) = new_keys(Path::new("d")).unwrap();
+        assert_eq!(outputs.len(), 7);
+        let record = Record {
+            keys,
+            account: Some("A \"b\"".to_owned()),
+            shared: vec!["a.>".to_owned()],
+            policy: None,
+        };
+        let again = Record::parse(&record.text()).unwrap();
+        assert_eq!(format!("{again:?}"), format!("{record:?}"));
+    }
+}
