@@ -39,6 +39,9 @@ const REPLY: Duration = Duration::from_millis(50);
 /// A pause between two rounds that is longer than that is such a while.
 const STALL: Duration = Duration::from_secs(2);
 
+/// How long who has slept says nothing, at most, until the policy's source has answered.
+const ASKS_FIRST: Duration = Duration::from_secs(2);
+
 /// This instance among the others.
 pub struct Fleet {
     member: Member,
@@ -366,6 +369,7 @@ impl Fleet {
         let (mut changes, mut sweeps) = (self.member.store.changes(), self.sweeps.subscribe());
         let mut nudges = Nudges::new(Instant::now());
         let mut said: Option<Instant> = None;
+        let mut asks: Option<Instant> = None;
         let mut connects = 0;
         tokio::pin!(stopped);
         loop {
@@ -416,8 +420,14 @@ impl Fleet {
             } else if say {
                 self.forget(now);
             }
-            // Who has slept asks the policy's source first: what it would say may be of before.
-            if say && self.member.source_status.stall_guard.holds() {
+            // Who has slept asks the policy's source first: what it would say may be of before. It is
+            // not silent for long: a source that does not answer is told, too.
+            if self.member.source_status.stall_guard.holds() {
+                asks = None;
+            } else {
+                say &= asks.get_or_insert(now).elapsed() > ASKS_FIRST;
+            }
+            if say {
                 said = Some(now);
                 self.say(&client, false).await;
             }

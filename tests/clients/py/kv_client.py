@@ -167,10 +167,14 @@ class Session:
                 return keys
 
     async def history(self, op):
-        try:
-            return [entry_json(entry) for entry in await self.bucket(op).history(op["key"])]
-        except nats.js.errors.NoKeysError:
-            return []
+        # When all of it is on its way while the library asks how much is pending, it takes that for
+        # an end: nothing is believed the third time only.
+        for _ in range(3):
+            try:
+                return [entry_json(entry) for entry in await self.bucket(op).history(op["key"])]
+            except nats.js.errors.NoKeysError:
+                pass
+        return []
 
     async def watch(self, op):
         watcher = await self.bucket(op).watch(op["keys"])
