@@ -386,7 +386,7 @@ async fn the_tail_of_a_kicked_writer(version: &'static str) {
     let mut after = 0;
     for place in PLACES {
         let mut bed = bed(version, place).await;
-        let all = bed.runs(&format!("tail, {version}, {place}"), PLAIN, times(6)).await;
+        let all = bed.runs(&format!("tail, {version}, {place}"), PLAIN, times(3)).await;
         after += all.iter().map(|seen| seen.after).sum::<u64>();
     }
     assert_ne!(after, 0, "stored after the answer to a kick");
@@ -405,10 +405,10 @@ async fn a_barrier_orders_the_old_writer_before_the_new(version: &'static str) {
         let mut bed = bed(version, place).await;
         if place == "alone" {
             let course = Course { barriers: &[BOTH], ..PLAIN };
-            let all = bed.runs(&format!("at once, {version}, {place}"), course, times(12)).await;
+            let all = bed.runs(&format!("at once, {version}, {place}"), course, times(8)).await;
             assert!(all.iter().any(|seen| seen.late > 0), "without time to settle");
         }
-        for (what, course, count) in [("settled", settled, 6), ("long flood", long, 2)] {
+        for (what, course, count) in [("settled", settled, 3), ("long flood", long, 1)] {
             let what = format!("{what}, {version}, {place}");
             let all = bed.runs(&what, course, times(count)).await;
             assert!(all.iter().all(|seen| seen.late == 0), "{what}: {all:?}");
@@ -426,7 +426,7 @@ async fn a_barrier_holds_through_a_change_of_leader(version: &'static str) {
         let mut bed = bed(version, place).await;
         let course = Course { settle: SETTLE, barriers: &[BOTH], stepdown: true, ..PLAIN };
         let what = format!("change of leader, {version}, {place}");
-        let all = bed.runs(&what, course, times(5)).await;
+        let all = bed.runs(&what, course, times(3)).await;
         assert!(all.iter().all(|seen| seen.late == 0), "{what}: {all:?}");
     }
 }
