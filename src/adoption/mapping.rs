@@ -52,11 +52,10 @@ impl Mapping {
     ///
     /// # Errors
     /// All that is wrong with it.
-    #[allow(clippy::needless_pass_by_value)] // A file is a handle, and is read once.
-    pub fn read(file: SourceFile) -> Result<Self, Problems> {
+    pub fn read(file: &SourceFile) -> Result<Self, Problems> {
         let problems = Collector::new();
         let mut entries = Vec::new();
-        if let Some(mut root) = toml::read(&file, &problems) {
+        if let Some(mut root) = toml::read(file, &problems) {
             for table in root.table_array("client") {
                 entries.extend(entry(table, &problems));
             }
@@ -199,7 +198,7 @@ mod tests {
         let text = "[[client]]\nuser = \"app\"\nname = \"orders-*\"\nservice = \"orders\"\n\
                     [[client]]\naddress = \"10.1.0.0/16\"\nservice = \"edge\"\n\
                     [[client]]\nname = \"*-job-*\"\naddress = \"::1\"\nservice = \"jobs\"\n";
-        let mapping = Mapping::read(SourceFile::new("map.toml", text)).unwrap();
+        let mapping = Mapping::read(&SourceFile::new("map.toml", text)).unwrap();
         let of = |user, name, address| mapping.service(&client(user, name, address));
         assert_eq!(of(Some("app"), Some("orders-1"), "10.1.2.3").as_deref(), Some("orders"));
         assert_eq!(of(Some("app"), Some("order"), "10.1.2.3").as_deref(), Some("edge"));
@@ -227,7 +226,7 @@ mod tests {
     fn every_mistake_is_told_with_its_line() {
         let text = "[[client]]\nservice = \"a.b\"\nuser = \"x\"\n[[client]]\nservice = \"a\"\n\
                     [[client]]\naddress = \"ten\"\nnkey = \"SUX\"\nusr = 1\n";
-        let problems = Mapping::read(SourceFile::new("map.toml", text)).unwrap_err();
+        let problems = Mapping::read(&SourceFile::new("map.toml", text)).unwrap_err();
         let text = problems.render(Style::Plain);
         for expected in ["map.toml:2", "which client", "address", "bad-nkey", "usr", "missing-key"]
         {

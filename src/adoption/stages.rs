@@ -104,7 +104,7 @@ impl Current {
 }
 
 /// The public keys of a deployment.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Keys {
     /// Signs what solewriter grants.
     pub issuer: String,

@@ -16,7 +16,7 @@ mod line;
 use clients::Clients;
 use line::{Line, Said, Traced, parse};
 
-use super::deed::{Act, Deed};
+use super::deed::Deed;
 
 /// The most connections that are known at a time. After that, those that were closed are forgotten,
 /// and then those that were silent for longest: without the names of 2.12, whoever speaks again
@@ -112,9 +112,7 @@ impl Trace {
     fn traced(&mut self, source: Source, line: &Traced<'_>, deed: impl FnOnce(Deed<'_>)) {
         let known = self.clients.of(source.0, line);
         let act = match line.said {
-            Said::Publish { subject, reply } => Act::Publish { subject, reply },
-            Said::Subscribe { subject, queue } => Act::Subscribe { subject, queue },
-            Said::Receive { subject, reply } => Act::Receive { subject, reply },
+            Said::Did(act) => act,
             Said::Connect(json) => {
                 if known.connect(json).is_none() {
                     self.counts.strange += 1;

@@ -159,11 +159,11 @@ struct PermissionView<'a> {
 
 impl<'a> PermissionView<'a> {
     fn new(side: Side, permission: &'a Permission) -> Self {
-        let side = match side {
-            Side::Publish => "publish",
-            Side::Subscribe => "subscribe",
-        };
-        Self { side, subject: permission.subject.as_str(), purpose: permission.purpose }
+        Self {
+            side: side.as_str(),
+            subject: permission.subject.as_str(),
+            purpose: permission.purpose,
+        }
     }
 }
 

@@ -18,9 +18,10 @@ use crate::adoption::server_config::findings::{self, Finding};
 use crate::adoption::server_config::report::report;
 use crate::adoption::server_config::syntax::{self, Disk, Source as _};
 use crate::adoption::trace::Trace;
-use crate::cli::common::{NO, Output, YES, count, json, line};
+use crate::cli::common::{NO, Output, PlaceView, YES, count, json, line};
 use solewriter_core::diagnostics::render::Style;
-use solewriter_core::diagnostics::{Collector, Problem, Span};
+use solewriter_core::diagnostics::{Collector, Problem};
+use solewriter_core::policy::model::Location;
 use solewriter_types::keyspace::BucketName;
 
 /// The most that is read of what a server tells of its streams.
@@ -91,20 +92,6 @@ struct WhomView<'a> {
     at: PlaceView,
 }
 
-#[derive(Serialize)]
-struct PlaceView {
-    file: String,
-    line: u32,
-    column: u32,
-}
-
-impl PlaceView {
-    fn new(span: &Span) -> Self {
-        let (line, column) = span.line_column();
-        Self { file: span.file().name().to_string(), line, column }
-    }
-}
-
 impl<'a> FindingView<'a> {
     fn new(finding: &'a Finding) -> Self {
         let whom = finding.whom.iter();
@@ -113,9 +100,13 @@ impl<'a> FindingView<'a> {
             account: finding.account.as_deref(),
             bucket: finding.bucket.as_ref().map(BucketName::as_str),
             message: &finding.message,
-            at: PlaceView::new(&finding.span),
+            at: PlaceView::new(&Location::from(&finding.span)),
             users: whom
-                .map(|w| WhomView { user: &w.user, by: &w.by, at: PlaceView::new(&w.span) })
+                .map(|w| WhomView {
+                    user: &w.user,
+                    by: &w.by,
+                    at: PlaceView::new(&Location::from(&w.span)),
+                })
                 .collect(),
             help: finding.help,
         }
@@ -171,7 +162,7 @@ impl Learn {
 
     fn learn(&self) -> Result<Learned, Output> {
         let mapping = match &self.map {
-            Some(path) => Mapping::read(file(path)?).map_err(Output::wrong)?,
+            Some(path) => Mapping::read(&file(path)?).map_err(Output::wrong)?,
             None => Mapping::default(),
         };
         let mut existing = Existing::default();

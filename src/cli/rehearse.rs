@@ -73,7 +73,7 @@ impl Rehearse {
             Output::wrong(no_grant(&service.name, &service.at, &error))
         })?;
         let map = match &self.map {
-            Some(path) => read_map(file(path)?, &policy).map_err(Output::wrong)?,
+            Some(path) => read_map(&file(path)?, &policy).map_err(Output::wrong)?,
             None => Mapping::default(),
         };
         let mut rehearsal = Rehearsal::new(&policy, &grants, map);

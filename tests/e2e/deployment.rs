@@ -210,6 +210,19 @@ pub fn with_room(config: &str) -> String {
     config.replace("jetstream {\n", "jetstream {\n  max_file_store: 64GB\n")
 }
 
+/// Asks a server in that version of HTTP, and no more after that. Gives the status and the body.
+pub async fn http_get(address: &str, path: &str, version: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request =
+        format!("GET {path} HTTP/{version}\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, body.to_owned())
+}
+
 /// Gets a nats-server of exactly that version.
 pub async fn binary(version: &'static str) -> PathBuf {
     tokio::task::spawn_blocking(move || fetch::exact(version)).await.unwrap().unwrap()
@@ -784,15 +797,7 @@ impl Instance {
     /// Asks its HTTP listener. Gives the status and the body.
     pub async fn get(&mut self, path: &str) -> (u16, String) {
         let address = self.says("http").await["address"].as_str().unwrap().to_owned();
-        let mut stream = TcpStream::connect(&address).await.unwrap();
-        let request =
-            format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        (status, body.to_owned())
+        http_get(&address, path, "1.1").await
     }
 
     /// The value of a metric, given with its labels; 0 while there is none.

@@ -17,7 +17,7 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use super::clients::Library;
-use super::deployment::{DEADLINE, Ran, Service, binary, with_room};
+use super::deployment::{DEADLINE, Ran, Service, binary, http_get, with_room};
 
 const POLICY: &str = r#"
 [bucket.orders]
@@ -334,17 +334,10 @@ async fn a_trace_is_followed(version: &'static str) {
 }
 
 /// What the server tells of its streams, as `curl` would have it.
-async fn jsz(server: &Server) -> Vec<u8> {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+async fn jsz(server: &Server) -> String {
     let address = server.ports().monitoring[0].strip_prefix("http://").unwrap();
-    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
-    let question = "/jsz?accounts=true&streams=true&consumers=true&config=true";
-    let request = format!("GET {question} HTTP/1.0\r\nHost: nats\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).await.unwrap();
-    let head = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").unwrap();
-    answer.split_off(head + 4)
+    // The older version, in which an answer is one piece.
+    http_get(address, "/jsz?accounts=true&streams=true&consumers=true&config=true", "1.0").await.1
 }
 
 async fn run(arguments: &[&str]) -> Ran {

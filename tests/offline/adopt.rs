@@ -2,27 +2,14 @@
 //! not. `UPDATE_DOCS=1` writes the diffs; `tests/e2e/adopt.rs` has the server check the same stages.
 
 use std::collections::BTreeSet;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use solewriter::adoption::server_config::syntax::{Disk, Source};
 use solewriter::adoption::stages::edits::diff;
 use solewriter::adoption::stages::{Current, Keys, Plan, Planned, Request, Stage, readme};
 use solewriter_core::diagnostics::Problems;
 use solewriter_types::subject::Pattern;
 
-/// A folder as the place where the server was started.
-struct Folder(PathBuf);
-
-impl Source for Folder {
-    fn file(&self, path: &Path, most: usize) -> io::Result<Vec<u8>> {
-        Disk.file(&self.0.join(path), most)
-    }
-
-    fn environment(&self, name: &str) -> Option<String> {
-        (name == "SERVER_NAME_OF_TEST").then(|| "templates-1".to_owned())
-    }
-}
+use super::server_config::Folder;
 
 /// Keys that are the same in each run, and nobody's.
 fn keys() -> Keys {
@@ -66,7 +53,7 @@ fn said(current: &Current, account: Option<&str>) -> Result<String, Problems> {
 
 #[test]
 fn every_configuration_is_edited_as_its_diff_says() {
-    let mut wrong = Vec::new();
+    let mut failures = String::new();
     let cases = super::cases("tests/adopt/configurations");
     assert!(cases.len() >= 10);
     for case in cases {
@@ -83,14 +70,7 @@ fn every_configuration_is_edited_as_its_diff_says() {
         }
         assert!(!text.contains("fake"), "{name} tells a password");
         let file = case.join("adopt.diff");
-        if std::env::var_os("UPDATE_DOCS").is_some() {
-            std::fs::write(&file, text).unwrap();
-        } else if std::fs::read_to_string(&file).unwrap_or_default() != text {
-            wrong.push(name);
-        }
+        super::golden("UPDATE_DOCS", &file, &text, &mut failures);
     }
-    assert!(
-        wrong.is_empty(),
-        "run UPDATE_DOCS=1 cargo test --test offline adopt, and look at the diff: {wrong:?}"
-    );
+    super::all_as_expected("UPDATE_DOCS", &failures);
 }

@@ -21,10 +21,7 @@ fn every_fixture_is_as_expected() {
     for case in super::cases("tests/fixtures") {
         run(&case, &mut failures);
     }
-    assert!(
-        failures.is_empty(),
-        "{failures}\nIf the new texts are right, run again with {UPDATE}=1 and look at the diff."
-    );
+    super::all_as_expected(UPDATE, &failures);
 }
 
 fn run(case: &Path, failures: &mut String) {
@@ -46,15 +43,7 @@ fn compare(expected: &Path, found: Option<String>, required: bool, failures: &mu
         return;
     }
     let found = found.unwrap_or_else(|| "there is no policy: it has errors\n".to_owned());
-    if std::env::var_os(UPDATE).is_some() {
-        fs::write(expected, found).unwrap();
-        return;
-    }
-    let wanted = fs::read_to_string(expected).unwrap_or_default();
-    if wanted != found {
-        let name = expected.display();
-        let _ = writeln!(failures, "==== {name}: expected\n{wanted}==== but found\n{found}");
-    }
+    super::golden(UPDATE, expected, &found, failures);
 }
 
 fn list(found: &Result<Validated, Problems>) -> &Problems {

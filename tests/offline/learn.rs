@@ -26,16 +26,13 @@ fn every_table_of_deeds_gives_its_draft() {
     for case in super::cases("tests/adopt/learn") {
         run(&case, &mut failures);
     }
-    assert!(
-        failures.is_empty(),
-        "{failures}\nIf the new texts are right, run again with {UPDATE}=1 and look at the diff."
-    );
+    super::all_as_expected(UPDATE, &failures);
 }
 
 fn run(case: &Path, failures: &mut String) {
     let read = |name: &str| fs::read_to_string(case.join(name)).ok();
     let mapping = read("map.toml").map_or_else(Mapping::default, |text| {
-        Mapping::read(SourceFile::new("map.toml", text)).unwrap_or_else(|p| panic!("{p}"))
+        Mapping::read(&SourceFile::new("map.toml", text)).unwrap_or_else(|p| panic!("{p}"))
     });
     let existing = read("existing.json").map_or_else(Existing::default, |text| existing(&text));
     let level = match read("level").as_deref().map(str::trim) {
@@ -54,24 +51,17 @@ fn run(case: &Path, failures: &mut String) {
         let _ = writeln!(failures, "==== {}: the draft does not hold\n{problems}", case.display());
     }
     for (name, text) in files {
-        compare(&case.join(name), &text, failures);
+        super::golden(UPDATE, &case.join(name), &text, failures);
     }
-    compare(&case.join("report.txt"), &report.text(), failures);
+    super::golden(UPDATE, &case.join("report.txt"), &report.text(), failures);
     let json = case.join("report.json");
     if json.exists() {
-        compare(&json, &(serde_json::to_string_pretty(&report).unwrap() + "\n"), failures);
-    }
-}
-
-fn compare(expected: &Path, found: &str, failures: &mut String) {
-    if std::env::var_os(UPDATE).is_some() {
-        fs::write(expected, found).unwrap();
-        return;
-    }
-    let wanted = fs::read_to_string(expected).unwrap_or_default();
-    if wanted != found {
-        let name = expected.display();
-        let _ = writeln!(failures, "==== {name}: expected\n{wanted}==== but found\n{found}");
+        super::golden(
+            UPDATE,
+            &json,
+            &(serde_json::to_string_pretty(&report).unwrap() + "\n"),
+            failures,
+        );
     }
 }
 

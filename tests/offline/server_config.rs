@@ -11,7 +11,7 @@ use solewriter::adoption::server_config::{findings, report};
 use solewriter_core::diagnostics::{Collector, Severity};
 
 /// A folder as the place where the server was started, with the one variable that the files use.
-struct Folder(PathBuf);
+pub struct Folder(pub PathBuf);
 
 impl Source for Folder {
     fn file(&self, path: &Path, most: usize) -> io::Result<Vec<u8>> {
@@ -25,7 +25,7 @@ impl Source for Folder {
 
 #[test]
 fn every_configuration_is_read_as_its_report_says() {
-    let mut wrong = Vec::new();
+    let mut failures = String::new();
     let cases = super::cases("tests/adopt/configurations");
     assert!(cases.len() >= 10);
     for case in cases {
@@ -46,14 +46,7 @@ fn every_configuration_is_read_as_its_report_says() {
         assert!(!all.contains("fake"), "{name} tells a password");
 
         let file = case.join("report.txt");
-        if std::env::var_os("UPDATE_DOCS").is_some() {
-            std::fs::write(&file, said).unwrap();
-        } else if std::fs::read_to_string(&file).unwrap_or_default() != said {
-            wrong.push(name);
-        }
+        super::golden("UPDATE_DOCS", &file, &said, &mut failures);
     }
-    assert!(
-        wrong.is_empty(),
-        "run UPDATE_DOCS=1 cargo test --test offline server_config, and look at the diff: {wrong:?}"
-    );
+    super::all_as_expected("UPDATE_DOCS", &failures);
 }

@@ -3,3 +3,4 @@
 
 pub mod line;
 pub mod lines;
+pub mod rest;

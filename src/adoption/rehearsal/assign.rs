@@ -12,7 +12,7 @@ use solewriter_core::policy::model::{Policy, Service};
 ///
 /// # Errors
 /// All that is wrong with it.
-pub fn read_map(file: SourceFile, policy: &Policy) -> Result<Mapping, Problems> {
+pub fn read_map(file: &SourceFile, policy: &Policy) -> Result<Mapping, Problems> {
     let map = Mapping::read(file)?;
     let problems = Collector::new();
     for (name, span) in map.services().filter(|(name, _)| policy.service(name).is_none()) {

@@ -31,16 +31,19 @@ filter = ["events.orders.>"]
 subjects = ["other.>"]
 "#;
 
-/// Findings of what clients say: each a user and a protocol line.
-fn found(map: &str, said: &[(&str, &str)]) -> Vec<Finding> {
-    let policy = validate(&[SourceFile::new("p.toml", POLICY)]).unwrap().policy;
-    let defaults = Defaults {
+fn defaults() -> Defaults {
+    Defaults {
         account: "APP".into(),
         lifetime: std::time::Duration::from_secs(60),
         audit: solewriter_core::grant::AuditStreams::default(),
-    };
-    let grants = Grants::of(&policy, &defaults).unwrap();
-    let map = read_map(SourceFile::new("map.toml", map), &policy).unwrap();
+    }
+}
+
+/// Findings of what clients say: each a user and a protocol line.
+fn found(map: &str, said: &[(&str, &str)]) -> Vec<Finding> {
+    let policy = validate(&[SourceFile::new("p.toml", POLICY)]).unwrap().policy;
+    let grants = Grants::of(&policy, &defaults()).unwrap();
+    let map = read_map(&SourceFile::new("map.toml", map), &policy).unwrap();
     let mut rehearsal = Rehearsal::new(&policy, &grants, map);
     let mut trace = Trace::new();
     let source = trace.source();
@@ -194,12 +197,7 @@ fn findings_cost_bounded_memory() {
         (0..2 * MAX_FINDINGS).map(|number| format!("PUB things.{number}.a.{number} 1")).collect();
     let said: Vec<(&str, &str)> = lines.iter().map(|line| ("user:billing", &**line)).collect();
     let policy = validate(&[SourceFile::new("p.toml", POLICY)]).unwrap().policy;
-    let defaults = Defaults {
-        account: "APP".into(),
-        lifetime: std::time::Duration::from_secs(60),
-        audit: solewriter_core::grant::AuditStreams::default(),
-    };
-    let grants = Grants::of(&policy, &defaults).unwrap();
+    let grants = Grants::of(&policy, &defaults()).unwrap();
     let mut rehearsal = Rehearsal::new(&policy, &grants, Mapping::default());
     let mut trace = Trace::new();
     let source = trace.source();
@@ -233,7 +231,7 @@ fn what_is_wrong_with_a_map_is_told_with_its_place() {
     let policy = validate(&[SourceFile::new("p.toml", POLICY)]).unwrap().policy;
     let text = "[[client]]\nuser = \"a\"\nservice = \"order\"\n[[client]]\nuser = \"b\"\n\
                 service = \"orders\"\n[[client]]\nuser = \"c\"\nservice = \"else\"\n";
-    let problems = read_map(SourceFile::new("map.toml", text), &policy).unwrap_err();
+    let problems = read_map(&SourceFile::new("map.toml", text), &policy).unwrap_err();
     let shown = problems.render(solewriter_core::diagnostics::render::Style::Plain);
     for wanted in ["map.toml:3:11", "did you mean `orders`?", "map.toml:9:11", "`else`"] {
         assert!(shown.contains(wanted), "{wanted}: {shown}");

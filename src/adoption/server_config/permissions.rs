@@ -3,30 +3,11 @@
 //! nats-server checks the subject of a publish and of a subscription, and never where an answer
 //! goes. So this is not all that a user can bring about: see [`super::findings`].
 
-use std::fmt;
-
 use solewriter_core::diagnostics::Span;
+use solewriter_core::grant::Side;
 use solewriter_types::subject::Pattern;
 
 use super::accounts::{Responses, Rule, Rules, User};
-
-/// Which way messages go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Side {
-    /// From the client.
-    Publish,
-    /// To the client.
-    Subscribe,
-}
-
-impl fmt::Display for Side {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Publish => "publish",
-            Self::Subscribe => "subscribe",
-        })
-    }
-}
 
 /// Something that a user may do.
 #[derive(Clone, Debug)]

@@ -13,7 +13,7 @@ use super::permissions::{Allowed, rights};
 const SHOWN: usize = 12;
 
 /// `file:line`.
-fn place(span: &Span) -> String {
+pub(crate) fn place(span: &Span) -> String {
     format!("{}:{}", span.file().name(), span.line_column().0)
 }
 
@@ -116,7 +116,7 @@ fn kind(passage: super::accounts::Passage) -> &'static str {
 }
 
 fn line(allowed: &Allowed) -> String {
-    let mut line = format!("{} {}", allowed.side, allowed.subject.as_str());
+    let mut line = format!("{} {}", allowed.side.as_str(), allowed.subject.as_str());
     if let Some(queue) = &allowed.queue {
         line += &format!(" in queue {queue}");
     }

@@ -7,6 +7,7 @@ use super::{Move, Plan, Planned, Stage};
 use crate::adoption::server_config::accounts::{GLOBAL, Listener, Login, User};
 use crate::adoption::server_config::findings::Kind;
 use crate::adoption::server_config::permissions::rights;
+use crate::adoption::server_config::report::place;
 use solewriter_types::subject::Pattern;
 
 /// So many names are shown.
@@ -19,10 +20,6 @@ fn names<'n>(names: impl IntoIterator<Item = &'n str>) -> String {
         0 => shown,
         more => format!("{shown} and {more} more"),
     }
-}
-
-fn place(span: &solewriter_core::diagnostics::Span) -> String {
-    format!("{}:{}", span.file().name(), span.line_column().0)
 }
 
 /// What stays beside the callout, and what else to know, a sentence each.

@@ -2,6 +2,8 @@
 
 use std::path::{Component, Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use super::edits::Texts;
 use super::{Current, Keys};
 use crate::adoption::server_config::syntax::{Value, blank};
@@ -43,68 +45,31 @@ pub fn new_keys(dir: &Path) -> Result<(Keys, Vec<Output>), InitError> {
 }
 
 /// What a plan was made with.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Record {
-    /// The public keys.
-    pub keys: Keys,
     /// The account that keeps the state, as it was called.
     pub account: Option<String>,
-    /// What was shared by name.
-    pub shared: Vec<String>,
     /// The policy's folder.
     pub policy: Option<String>,
+    /// What was shared by name.
+    pub shared: Vec<String>,
+    /// The public keys.
+    pub keys: Keys,
 }
-
-const KEYS: [&str; 8] =
-    ["issuer", "xkey", "callout", "publisher", "admin", "audit_admin", "system", "anybody"];
 
 impl Record {
     /// As a file.
     #[must_use]
     pub fn text(&self) -> String {
-        let Keys { issuer, xkey, callout, publisher, admin, audit_admin, system, anybody } =
-            &self.keys;
-        let values = [issuer, xkey, callout, publisher, admin, audit_admin, system, anybody];
-        let pairs = KEYS.into_iter().zip(values);
-        let keys: toml::Table =
-            pairs.map(|(name, key)| (name.to_owned(), key.clone().into())).collect();
-        let mut table = toml::Table::new();
-        if let Some(account) = &self.account {
-            table.insert("account".to_owned(), account.clone().into());
-        }
-        if let Some(policy) = &self.policy {
-            table.insert("policy".to_owned(), policy.clone().into());
-        }
-        table.insert("shared".to_owned(), self.shared.clone().into());
-        table.insert("keys".to_owned(), keys.into());
+        // Texts and lists of them always have a form in TOML.
+        let table = toml::to_string(self).unwrap_or_default();
         format!("# By this `solewriter adopt` knows its plan. Public keys only.\n{table}")
     }
 
     /// From a file. `None` when it is not one.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let table: toml::Table = text.parse().ok()?;
-        let keys = table.get("keys")?.as_table()?;
-        let key = |name: &str| keys.get(name)?.as_str().map(ToOwned::to_owned);
-        let text = |name: &str| table.get(name)?.as_str().map(ToOwned::to_owned);
-        let shared = table.get("shared")?.as_array()?.iter();
-        Some(Self {
-            keys: Keys {
-                issuer: key("issuer")?,
-                xkey: key("xkey")?,
-                callout: key("callout")?,
-                publisher: key("publisher")?,
-                admin: key("admin")?,
-                audit_admin: key("audit_admin")?,
-                system: key("system")?,
-                anybody: key("anybody")?,
-            },
-            account: text("account"),
-            shared: shared
-                .map(|tree| tree.as_str().map(ToOwned::to_owned))
-                .collect::<Option<_>>()?,
-            policy: text("policy"),
-        })
+        toml::from_str(text).ok()
     }
 }
 

@@ -16,6 +16,9 @@
 use jiff::civil::DateTime;
 use memchr::memmem::find;
 use solewriter_types::server_log::line::Kind;
+use solewriter_types::server_log::rest::Rest;
+
+use crate::adoption::deed::Act;
 
 /// What a line is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,18 +57,8 @@ pub(super) struct Traced<'a> {
 pub(super) enum Said<'a> {
     /// The JSON of a CONNECT.
     Connect(&'a [u8]),
-    Publish {
-        subject: &'a str,
-        reply: Option<&'a str>,
-    },
-    Subscribe {
-        subject: &'a str,
-        queue: Option<&'a str>,
-    },
-    Receive {
-        subject: &'a str,
-        reply: Option<&'a str>,
-    },
+    /// Something that the client did.
+    Did(Act<'a>),
     /// The connection is not let in, or is closed.
     Closed,
     /// A payload, a ping, the end of a subscription.
@@ -165,7 +158,7 @@ fn operation(from_client: bool, rest: &[u8]) -> Option<Said<'_>> {
             let mut words = Words::new(arguments);
             let (subject, second, third) = (words.text()?, words.next()?, words.next());
             let queue = third.and(Some(text(second)?));
-            words.next().is_none().then_some(Said::Subscribe { subject, queue })
+            words.next().is_none().then_some(Said::Did(Act::Subscribe { subject, queue }))
         }
         (b"MSG", false) => receive(arguments, 1),
         (b"HMSG", false) => receive(arguments, 2),
@@ -183,7 +176,7 @@ fn publish(arguments: &[u8], sizes: usize) -> Option<Said<'_>> {
     let mut words = Words::new(arguments);
     let subject = words.text()?;
     let reply = sized(words, sizes)?;
-    Some(Said::Publish { subject, reply })
+    Some(Said::Did(Act::Publish { subject, reply }))
 }
 
 /// `subject sid reply sizes`, the reply or not.
@@ -192,7 +185,7 @@ fn receive(arguments: &[u8], sizes: usize) -> Option<Said<'_>> {
     let subject = words.text()?;
     words.next()?;
     let reply = sized(words, sizes)?;
-    Some(Said::Receive { subject, reply })
+    Some(Said::Did(Act::Receive { subject, reply }))
 }
 
 /// What stands before so many sizes, and nothing after them.
@@ -398,36 +391,4 @@ fn time(rest: &mut Rest<'_>) -> Option<DateTime> {
     let at = DateTime::new(year, month, day, hour, minute, second, fraction).ok()?;
     *rest = after;
     Some(at)
-}
-
-/// What is left to read.
-#[derive(Clone, Copy)]
-struct Rest<'a>(&'a [u8]);
-
-impl<'a> Rest<'a> {
-    fn skip(&mut self, text: &[u8]) -> Option<()> {
-        self.0 = self.0.strip_prefix(text)?;
-        Some(())
-    }
-
-    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        Some(taken)
-    }
-
-    fn digits(&mut self) -> &'a [u8] {
-        let digits = self.0.iter().take_while(|byte| byte.is_ascii_digit()).count();
-        self.take(digits).unwrap_or_default()
-    }
-
-    fn number(&mut self) -> Option<u64> {
-        let digits = self.digits();
-        if digits.is_empty() {
-            return None;
-        }
-        digits
-            .iter()
-            .try_fold(0_u64, |sum, digit| sum.checked_mul(10)?.checked_add(u64::from(digit - b'0')))
-    }
 }

@@ -9,12 +9,23 @@ use solewriter_types::kv_operation::SERVICE_QUESTIONS;
 use solewriter_types::subject::Pattern;
 
 /// Which side of a connection a subject is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Side {
     /// What the client publishes to.
     Publish,
     /// What the client subscribes to.
     Subscribe,
+}
+
+impl Side {
+    /// `publish` or `subscribe`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Publish => "publish",
+            Self::Subscribe => "subscribe",
+        }
+    }
 }
 
 /// Acknowledgements. The only ones that are granted are those of one literal consumer, or of all

@@ -25,8 +25,8 @@ use jiff::civil::DateTime;
 use serde::{Deserialize, Serialize};
 
 use crate::dedup::Same;
-use crate::go_quote;
 use crate::kv_operation::Act;
+use crate::server_log::rest::Rest;
 
 /// What a line is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -174,40 +174,6 @@ fn name(line: &[u8]) -> Line {
 
 fn is_name(name: &str) -> bool {
     (1..=256).contains(&name.len()) && !name.contains(|c: char| c.is_whitespace() || c.is_control())
-}
-
-/// What is left to read.
-struct Rest<'a>(&'a [u8]);
-
-impl<'a> Rest<'a> {
-    fn skip(&mut self, text: &[u8]) -> Option<()> {
-        self.0 = self.0.strip_prefix(text)?;
-        Some(())
-    }
-
-    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        Some(taken)
-    }
-
-    /// Up to a separator, which is skipped.
-    fn until(&mut self, separator: &[u8]) -> Option<&'a [u8]> {
-        let taken = self.take(find(self.0, separator)?)?;
-        self.skip(separator)?;
-        Some(taken)
-    }
-
-    fn number(&mut self) -> Option<u64> {
-        let digits = self.0.iter().take_while(|b| b.is_ascii_digit()).count();
-        std::str::from_utf8(self.take(digits)?).ok()?.parse().ok()
-    }
-
-    fn quoted(&mut self) -> Option<String> {
-        let (text, rest) = go_quote::read(self.0)?;
-        self.0 = rest;
-        Some(text)
-    }
 }
 
 fn refusal(line: &[u8]) -> Option<Refusal> {

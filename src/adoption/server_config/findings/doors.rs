@@ -1,10 +1,11 @@
 //! Who gets in without being restricted.
 
 use solewriter_core::diagnostics::Span;
+use solewriter_core::grant::Side;
 
 use super::{Finding, Kind, Known, Seen, Whom, whom};
 use crate::adoption::server_config::accounts::{Config, Login, User};
-use crate::adoption::server_config::permissions::{Side, rights};
+use crate::adoption::server_config::permissions::rights;
 
 /// What is to be said of the whole server.
 pub(super) fn server(config: &Config, whole: &Span) -> Vec<Finding> {

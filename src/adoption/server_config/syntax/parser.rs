@@ -23,6 +23,34 @@ pub(super) struct Parser<'p, 's> {
     depth: usize,
 }
 
+/// What values stand in, and what may follow one of them.
+struct Within {
+    what: &'static str,
+    separators: &'static [char],
+    close: char,
+    message: &'static str,
+    label: &'static str,
+    help: &'static str,
+}
+
+const LIST: Within = Within {
+    what: "a list",
+    separators: &[',', '/', '\n', '\r'],
+    close: ']',
+    message: "two values of a list have nothing between them",
+    label: "a comma or `]` is missing here",
+    help: "write a comma or a new line between them; a number must not stand right before `]`",
+};
+
+const MAP: Within = Within {
+    what: "a map",
+    separators: &[',', ';', '/', '\n', '\r'],
+    close: '}',
+    message: "something follows a value in a map",
+    label: "a comma or `}` is missing here",
+    help: "write a comma or a new line between two settings",
+};
+
 /// A key, or the word that includes a file.
 enum Key {
     Name(Spanned<String>),
@@ -354,7 +382,7 @@ impl<'p, 's> Parser<'p, 's> {
                         return too_much(&value.span);
                     }
                     list.push(value);
-                    if self.list_end(start)? {
+                    if self.after_value(start, &LIST)? {
                         return Ok(Value::List(list));
                     }
                 }
@@ -362,27 +390,23 @@ impl<'p, 's> Parser<'p, 's> {
         }
     }
 
-    /// What follows a value of a list: `true` at its end.
-    fn list_end(&mut self, start: usize) -> Read<bool> {
+    /// What follows a value: `true` at the end of what it is in.
+    fn after_value(&mut self, start: usize, within: &Within) -> Read<bool> {
         loop {
             self.skip(is_blank);
             match self.peek() {
-                None => return self.unclosed(start, "a list", ']'),
+                None => return self.unclosed(start, within.what, within.close),
                 Some('#') => self.comment(),
                 Some('/') if self.peek_second() == Some('/') => self.comment(),
                 Some(c) => {
                     let range = self.at..self.at + c.len_utf8();
                     self.next();
-                    return match c {
-                        ',' | '/' | '\n' | '\r' => Ok(false),
-                        ']' => Ok(true),
-                        _ => self.wrong_at(
-                            range,
-                            "two values of a list have nothing between them",
-                            "a comma or `]` is missing here",
-                            "write a comma or a new line between them; a number must not stand \
-                             right before `]`",
-                        ),
+                    return if within.separators.contains(&c) {
+                        Ok(false)
+                    } else if c == within.close {
+                        Ok(true)
+                    } else {
+                        self.wrong_at(range, within.message, within.label, within.help)
                     };
                 }
             }
@@ -438,28 +462,7 @@ impl<'p, 's> Parser<'p, 's> {
                 self.set(key, value)?;
             }
         }
-        loop {
-            self.skip(is_blank);
-            match self.peek() {
-                None => return self.unclosed(start, "a map", '}'),
-                Some('#') => self.comment(),
-                Some('/') if self.peek_second() == Some('/') => self.comment(),
-                Some(c) => {
-                    let range = self.at..self.at + c.len_utf8();
-                    self.next();
-                    return match c {
-                        ',' | ';' | '/' | '\n' | '\r' => Ok(false),
-                        '}' => Ok(true),
-                        _ => self.wrong_at(
-                            range,
-                            "something follows a value in a map",
-                            "a comma or `}` is missing here",
-                            "write a comma or a new line between two settings",
-                        ),
-                    };
-                }
-            }
-        }
+        self.after_value(start, &MAP)
     }
 
     /// What a variable stands for: the nearest of that name that was set before, or one of the
