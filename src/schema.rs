@@ -157,10 +157,34 @@ fn service() -> Map<String, Value> {
             "disabled",
             text("Why no key of it is accepted for now. It keeps what it owns. At least a word."),
         ),
+        (
+            "enforce",
+            word(
+                "`observe`: it may also do what it could `before`, but for what others own. \
+                 Absent, or `rules`: what its rules say, and no more.",
+                &["rules", "observe"],
+            ),
+        ),
+        ("before", before()),
     ]);
     keys.extend(grants());
     keys.extend(settings_of());
     keys
+}
+
+/// `[service.NAME.before]`.
+fn before() -> Value {
+    let subjects = |about: &str| list(about, &json!({ "type": "string" }));
+    table(
+        "What it could do before, as permissions of nats-server; for `enforce = \"observe\"`.",
+        object([
+            ("publish", subjects("What it could publish to: `>` for everything.")),
+            ("deny_publish", subjects("What of that it could not publish to.")),
+            ("subscribe", subjects("What it could subscribe to: `>` for everything.")),
+            ("deny_subscribe", subjects("What of that it could not subscribe to.")),
+            ("allow_responses", flag("Whether it could answer every request.", false)),
+        ]),
+    )
 }
 
 fn role() -> Map<String, Value> {

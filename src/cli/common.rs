@@ -293,6 +293,9 @@ pub(super) struct RuleView {
     verb: &'static str,
     target: String,
     role: Option<String>,
+    /// Only there if it is what an observed service could do before.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    observed: bool,
     at: PlaceView,
 }
 
@@ -302,7 +305,7 @@ impl RuleView {
         let verb = rule.access.verb();
         let target = text.get(verb.len() + 1..).unwrap_or_default().to_owned();
         let role = rule.role.as_ref().map(ToString::to_string);
-        Self { verb, target, role, at: PlaceView::new(&rule.at) }
+        Self { verb, target, role, observed: rule.observed, at: PlaceView::new(&rule.at) }
     }
 }
 

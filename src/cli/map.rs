@@ -77,7 +77,8 @@ impl MapCommand {
                 Err(problems) => return report(&problems),
             },
         };
-        let sketch = sketch_for(&files, &audit);
+        // What services could do before would hide what they do.
+        let sketch = sketch_for(&files, &audit).enforced();
         let map = Map::draw(&sketch);
         let focus = self.focus.as_deref();
         if let Some(name) = focus.filter(|name| !map.names().any(|known| known == *name)) {

@@ -69,6 +69,8 @@ impl Rehearse {
 
     fn output(&self) -> Result<Output, Output> {
         let (_, policy) = load(self.dir.path(), self.grants.audit())?;
+        // What would be refused once services are observed no more.
+        let policy = policy.enforced();
         let grants = Grants::of(&policy, &self.grants.defaults()).map_err(|(service, error)| {
             Output::wrong(no_grant(&service.name, &service.at, &error))
         })?;

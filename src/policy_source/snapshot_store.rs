@@ -13,9 +13,9 @@ use super::losses::Losses;
 use super::removed::{FormerHolder, RemovedKeys};
 use crate::policy_source::origin::Origin;
 use solewriter_core::diagnostics::Problems;
-use solewriter_core::handover::claims::{Claims, InTransit, exclusive, settler};
+use solewriter_core::handover::claims::{Claims, InTransit, settler};
 use solewriter_core::keys::UserKey;
-use solewriter_core::policy::model::Policy;
+use solewriter_core::policy::model::{Policy, exclusive_or_observed};
 use solewriter_core::policy::validate::Validated;
 
 /// One policy, and since when it has been in force.
@@ -116,7 +116,10 @@ impl Snapshot {
     pub fn without_lease(&self) -> &Policy {
         self.without_lease.get_or_init(|| {
             let services = self.policy.services().iter();
-            let own = services.map(|s| (Arc::clone(&s.name), exclusive(&self.policy, s)));
+            let own = services.map(|s| {
+                let own = exclusive_or_observed(s, self.policy.streams().iter());
+                (Arc::clone(&s.name), own)
+            });
             self.policy.holding(own.filter(|(_, own)| !own.is_empty()).collect(), None)
         })
     }

@@ -303,6 +303,12 @@ fn parts(access: &Access) -> Vec<(Verb, String, Access)> {
                 (Verb::Read, text, Access::Reads(keyspace.clone())),
             ];
         }
+        Access::Writes(keyspace) => {
+            return vec![(Verb::Write, keyspace.to_string(), access.clone())];
+        }
+        Access::WritesStore(store) => {
+            return vec![(Verb::Write, format!("{STORE_PREFIX}{store}"), access.clone())];
+        }
         Access::Reads(keyspace) => {
             return vec![(Verb::Read, keyspace.to_string(), access.clone())];
         }
@@ -366,14 +372,14 @@ fn held(grant: &Grant, has: &Held<'_>, verb: Verb, access: &Access) -> Reach {
     }
     // Replies and the requests that name only a bucket say nothing about this right.
     let telling = match access {
-        Access::Owns(keyspace) => keyspace.subjects(),
+        Access::Owns(keyspace) | Access::Writes(keyspace) => keyspace.subjects(),
         Access::Reads(keyspace) => {
             format!("$JS.API.DIRECT.GET.{}.{}", keyspace.stream(), keyspace.subjects())
         }
         Access::Publishes(p) | Access::Calls(p) | Access::Subscribes(p) | Access::Answers(p) => {
             p.to_string()
         }
-        Access::OwnsStore(store) => format!("$O.{store}.M.*"),
+        Access::OwnsStore(store) | Access::WritesStore(store) => format!("$O.{store}.M.*"),
         Access::ReadsStore(store) => format!("$JS.API.DIRECT.GET.OBJ_{store}.$O.{store}.M.*"),
         Access::Consumes(consumed) => {
             let (stream, consumer) = (consumed.name.stream(), consumed.name.consumer());

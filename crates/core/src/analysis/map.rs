@@ -69,6 +69,9 @@ pub struct ServiceNode<'s> {
     pub account: Option<&'s str>,
     /// Why it is disabled, when it is.
     pub disabled: Option<&'s str>,
+    /// Whether it may still do what it could before: that is not in `entries`. Only there if so.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub observed: bool,
     /// How many keys it has.
     pub keys: usize,
     /// What it may do.
@@ -301,7 +304,9 @@ fn services<'s>(
 
 fn keyspace(rule: &Rule) -> Option<&Keyspace> {
     match &rule.access {
-        Access::Owns(keyspace) | Access::Reads(keyspace) => Some(keyspace),
+        Access::Owns(keyspace) | Access::Writes(keyspace) | Access::Reads(keyspace) => {
+            Some(keyspace)
+        }
         _ => None,
     }
 }
@@ -366,6 +371,7 @@ impl<'s> About<'s> {
             description: service.description.as_deref(),
             account: service.account.as_deref(),
             disabled: service.disabled.as_deref(),
+            observed: service.observed,
             keys: service.keys.len(),
             entries,
             at: service.at.to_string(),
@@ -376,12 +382,14 @@ impl<'s> About<'s> {
 
     fn entry(&self, rule: &'s Rule) -> Entry<'s> {
         let name = match &rule.access {
-            Access::Owns(keyspace) | Access::Reads(keyspace) => keyspace.to_string(),
+            Access::Owns(keyspace) | Access::Writes(keyspace) | Access::Reads(keyspace) => {
+                keyspace.to_string()
+            }
             Access::Publishes(pattern)
             | Access::Subscribes(pattern)
             | Access::Answers(pattern)
             | Access::Calls(pattern) => pattern.to_string(),
-            Access::OwnsStore(store) | Access::ReadsStore(store) => {
+            Access::OwnsStore(store) | Access::WritesStore(store) | Access::ReadsStore(store) => {
                 format!("{STORE_PREFIX}{store}")
             }
             Access::Consumes(consumed) => consumed.to_string(),
@@ -391,7 +399,10 @@ impl<'s> About<'s> {
             Access::Audits(stream) => stream.to_string(),
         };
         let problems = self.at.get(&anchor(&rule.at)).cloned().unwrap_or_default();
-        let is_store = matches!(rule.access, Access::OwnsStore(_) | Access::ReadsStore(_));
+        let is_store = matches!(
+            rule.access,
+            Access::OwnsStore(_) | Access::WritesStore(_) | Access::ReadsStore(_)
+        );
         Entry {
             verb: rule.access.verb(),
             bucket: keyspace(rule).map(|keyspace| keyspace.bucket().as_str()),

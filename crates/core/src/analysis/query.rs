@@ -17,8 +17,8 @@ use crate::diagnostics::toml::nearest;
 use crate::grant::{AuditStreams, Defaults, Grant, GrantError, Permission, Side};
 use crate::keys::UserKey;
 use crate::policy::model::{
-    Access, Consumed, ConsumerName, FoundName, LONGEST_NAME, Location, Policy, Replayed, Rule,
-    STORE_PREFIX, Service, ServiceKey, Stream, StreamName, Way,
+    Access, Consumed, ConsumerName, Excluded, FoundName, LONGEST_NAME, Location, Policy, Replayed,
+    Rule, STORE_PREFIX, Service, ServiceKey, Stream, StreamName, Way,
 };
 use solewriter_types::connection_type::ConnectionType;
 use solewriter_types::keyspace::{BucketName, Keyspace};
@@ -589,13 +589,15 @@ pub fn alone(
         name: Arc::clone(service),
         description: None,
         keys: Vec::new(),
-        rules: vec![Rule { access, at: at.clone(), role: None }],
+        rules: vec![Rule { access, at: at.clone(), role: None, observed: false }],
         account: None,
         lifetime: None,
         sources: Vec::new(),
         connections: vec![ConnectionType::Standard],
         disabled: None,
         held: Vec::new(),
+        observed: false,
+        excluded: Excluded::default(),
         at,
     };
     let defaults = Defaults {

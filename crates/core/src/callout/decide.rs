@@ -522,7 +522,7 @@ fn has_large_rules(service: &Service) -> bool {
     // What a subject has besides the keyspace.
     const BESIDES: usize = 40;
     let text = |rule: &Rule| match &rule.access {
-        Access::Owns(keyspace) | Access::Reads(keyspace) => {
+        Access::Owns(keyspace) | Access::Writes(keyspace) | Access::Reads(keyspace) => {
             let part = keyspace.part().map_or(0, |part| part.as_str().len());
             2 * keyspace.bucket().as_str().len() + part
         }
@@ -530,7 +530,9 @@ fn has_large_rules(service: &Service) -> bool {
             p.as_str().len()
         }
         // It comes to three more subjects than a keyspace.
-        Access::OwnsStore(store) | Access::ReadsStore(store) => 3 * store.as_str().len(),
+        Access::OwnsStore(store) | Access::WritesStore(store) | Access::ReadsStore(store) => {
+            3 * store.as_str().len()
+        }
         Access::Consumes(Consumed { name, way }) => {
             let filter = match way {
                 Way::Makes(Some(filter)) => filter.as_str().len(),

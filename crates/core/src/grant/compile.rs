@@ -172,7 +172,7 @@ impl Grant {
             publish: permissions(&publish, denied.into_iter().collect(), &mut steps),
             subscribe: permissions(
                 &subscribe,
-                deny.iter().map(ToString::to_string).collect(),
+                deny.iter().chain(&service.excluded.subscribe).map(ToString::to_string).collect(),
                 &mut steps,
             ),
         };
@@ -397,10 +397,14 @@ impl Builder<'_> {
                 self.write(index, kv_operation::writing(keyspace))?;
                 self.read(index, keyspace)
             }
+            Access::Writes(keyspace) => self.write(index, kv_operation::writing(keyspace)),
             Access::Reads(keyspace) => self.read(index, keyspace),
             Access::OwnsStore(store) => {
                 self.write(index, kv_operation::writing_store(store.as_str()).into())?;
                 self.read_store(index, store)
+            }
+            Access::WritesStore(store) => {
+                self.write(index, kv_operation::writing_store(store.as_str()).into())
             }
             Access::ReadsStore(store) => self.read_store(index, store),
             Access::Publishes(pattern) => {
@@ -433,10 +437,10 @@ impl Builder<'_> {
     /// What an owner alone does. Where some of its subjects are held, so is the request that removes
     /// messages of all.
     fn write(&mut self, index: usize, needed: Vec<Needed>) -> Result<(), GrantError> {
-        let held = &self.service.held;
-        let some_held = !held.is_empty()
+        let held = || self.service.held.iter().chain(&self.service.excluded.publish);
+        let some_held = held().next().is_some()
             && needed.iter().any(|(_, subject)| {
-                Pattern::parse(subject).is_ok_and(|s| held.iter().any(|held| held.overlaps(&s)))
+                Pattern::parse(subject).is_ok_and(|s| held().any(|held| held.overlaps(&s)))
             });
         let of_all = |subject: &str| subject.starts_with(kv_operation::API);
         let granted = needed.into_iter().filter(|(_, subject)| !(some_held && of_all(subject)));
@@ -548,10 +552,11 @@ impl Builder<'_> {
     ) -> Result<(), GrantError> {
         let permission = self.checked(Side::Publish, rule, purpose, subject)?;
         let service = self.service;
-        if service.held.iter().any(|held| permission.subject.is_subset_of(held)) {
+        let held = || service.held.iter().chain(&service.excluded.publish);
+        if held().any(|held| permission.subject.is_subset_of(held)) {
             return Ok(());
         }
-        let held = service.held.iter().filter(|held| held.overlaps(&permission.subject));
+        let held = held().filter(|held| held.overlaps(&permission.subject));
         self.denied.extend(held.map(ToString::to_string));
         self.publish.push(permission);
         self.room()
@@ -570,7 +575,8 @@ impl Builder<'_> {
 
     /// Before the rest is made: nobody gets part of a grant.
     fn room(&self) -> Result<(), GrantError> {
-        let sizes = [self.publish.len(), self.subscribe.len(), self.denied.len()];
+        let denied = self.denied.len() + self.service.excluded.subscribe.len();
+        let sizes = [self.publish.len(), self.subscribe.len(), denied];
         if sizes.into_iter().any(|size| size > MAX_SUBJECTS) {
             return Err(TooLarge::Subjects.into());
         }

@@ -63,7 +63,7 @@ impl GrantInputs {
     /// [`super::CompiledGrant`].
     #[must_use]
     pub fn of(service: &Service) -> Self {
-        let Service { name, rules, account, lifetime, held, .. } = service;
+        let Service { name, rules, account, lifetime, held, excluded, .. } = service;
         let mut all = Sha256(digest::Context::new(&digest::SHA256));
         (name, account, lifetime, rules.len()).hash(&mut all);
         for rule in rules {
@@ -72,6 +72,9 @@ impl GrantInputs {
         // No bytes for what is almost always empty: its length follows the rules.
         if !held.is_empty() {
             held.hash(&mut all);
+        }
+        if !excluded.is_empty() {
+            (held.is_empty(), excluded).hash(&mut all);
         }
         let mut basis = [0; 32];
         basis.iter_mut().zip(all.0.finish().as_ref()).for_each(|(to, from)| *to = *from);

@@ -7,7 +7,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::keys::UserKey;
-use crate::policy::model::{Access, Location, Policy, Rule, STORE_PREFIX, Service, ServiceKey};
+use crate::policy::model::{
+    Access, Excluded, Location, Policy, Rule, STORE_PREFIX, Service, ServiceKey, exclusive,
+};
 use solewriter_types::connection_type::ConnectionType;
 use solewriter_types::subject::Pattern;
 use solewriter_types::subject::tree::{NO_BOUND, PatternTree};
@@ -59,39 +61,6 @@ pub fn named(subjects: &str) -> String {
     }
 }
 
-/// The subjects that an entry lets its service publish into JetStream, or may.
-fn written(access: &Access) -> Option<String> {
-    match access {
-        Access::Owns(keyspace) => Some(keyspace.subjects()),
-        Access::OwnsStore(store) => Some(format!("$O.{store}.>")),
-        Access::Publishes(subjects) | Access::Calls(subjects) => Some(subjects.to_string()),
-        _ => None,
-    }
-}
-
-/// The subjects that a service alone may write.
-#[must_use]
-pub fn exclusive(policy: &Policy, service: &Service) -> Vec<Pattern> {
-    let mut all = Vec::new();
-    for rule in &service.rules {
-        match &rule.access {
-            Access::Owns(_) | Access::OwnsStore(_) => {
-                let subjects = written(&rule.access);
-                all.extend(subjects.and_then(|subjects| Pattern::parse(&subjects).ok()));
-            }
-            Access::Publishes(sent) | Access::Calls(sent) => {
-                let streams = policy.keeping(sent).filter(|s| s.many_writers.is_none());
-                let parts = streams.flat_map(|stream| {
-                    stream.subjects.iter().filter_map(|kept| kept.intersection(sent))
-                });
-                all.extend(parts);
-            }
-            _ => {}
-        }
-    }
-    all
-}
-
 impl Claims {
     /// Nobody knows what connections have.
     #[must_use]
@@ -114,12 +83,23 @@ impl Claims {
             let now = next.service(&service.name).map_or(&[][..], |service| &service.rules);
             // Almost all services are as they were.
             let same = |(before, now): (&_, &_)| access(before) == access(now);
-            if service.rules.len() == now.len() && service.rules.iter().zip(now).all(same) {
+            let denied = next.service(&service.name).map_or(&[][..], |now| &now.excluded.publish);
+            if service.rules.len() == now.len()
+                && service.rules.iter().zip(now).all(same)
+                && service.excluded.publish == denied
+            {
                 continue;
             }
             let has: HashSet<&Access> = now.iter().map(access).collect();
             let lost = service.rules.iter().map(access).filter(|access| !has.contains(access));
-            let lost: Vec<String> = lost.filter_map(written).collect();
+            let lost = lost.filter_map(Access::written);
+            // What is taken out of a rule from now on.
+            let out = denied.iter().filter(|out| !service.excluded.publish.contains(out));
+            let out = out.flat_map(|out| {
+                let written = service.rules.iter().filter_map(|rule| rule.access.written());
+                written.filter_map(|written| written.intersection(out))
+            });
+            let lost: Vec<String> = lost.chain(out).map(|lost| lost.to_string()).collect();
             if !lost.is_empty() {
                 claims.by_service.entry(service.name.to_string()).or_default().extend(lost);
             }
@@ -158,7 +138,7 @@ impl Claims {
         }
         let mut found = Vec::new();
         for service in policy.services() {
-            for own in exclusive(policy, service) {
+            for own in exclusive(service, policy.streams().iter()) {
                 let to = || Arc::clone(&service.name);
                 if self.everything {
                     found.push(InTransit { subjects: own, from: None, to: to() });
@@ -201,7 +181,10 @@ pub const SETTLER: &str = "$handover";
 #[must_use]
 pub fn settler(key: UserKey, subjects: impl IntoIterator<Item = Pattern>) -> Service {
     let at = Location { file: Arc::from(""), line: 0, column: 0 };
-    let rule = |subject| Rule { access: Access::Publishes(subject), at: at.clone(), role: None };
+    let rule = |subject| {
+        let access = Access::Publishes(subject);
+        Rule { access, at: at.clone(), role: None, observed: false }
+    };
     Service {
         name: Arc::from(SETTLER),
         description: None,
@@ -213,6 +196,8 @@ pub fn settler(key: UserKey, subjects: impl IntoIterator<Item = Pattern>) -> Ser
         connections: vec![ConnectionType::Standard],
         disabled: None,
         held: Vec::new(),
+        observed: false,
+        excluded: Excluded::default(),
         at: at.clone(),
     }
 }

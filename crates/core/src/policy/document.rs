@@ -238,6 +238,27 @@ pub struct ServiceEntry {
     pub settings: SettingEntries,
     /// `disabled`.
     pub disabled: Option<Spanned<String>>,
+    /// `enforce`.
+    pub enforce: Option<Spanned<String>>,
+    /// `[service.NAME.before]`.
+    pub before: Option<BeforeEntry>,
+}
+
+/// `[service.NAME.before]`: permissions as nats-server has them.
+#[derive(Debug)]
+pub struct BeforeEntry {
+    /// The table.
+    pub span: Span,
+    /// `publish`.
+    pub publish: Vec<Spanned<String>>,
+    /// `deny_publish`.
+    pub deny_publish: Vec<Spanned<String>>,
+    /// `subscribe`.
+    pub subscribe: Vec<Spanned<String>>,
+    /// `deny_subscribe`.
+    pub deny_subscribe: Vec<Spanned<String>>,
+    /// `allow_responses`.
+    pub allow_responses: Option<Spanned<bool>>,
 }
 
 /// An element of `nkeys`.
@@ -491,8 +512,23 @@ fn service(name: Spanned<String>, mut table: Table<'_>) -> ServiceEntry {
     };
     let settings = settings(&mut table);
     let disabled = table.string("disabled");
+    let enforce = table.string("enforce");
+    let before = table.table("before").map(before);
     table.finish();
-    ServiceEntry { name, description, keys, roles, grants, settings, disabled }
+    ServiceEntry { name, description, keys, roles, grants, settings, disabled, enforce, before }
+}
+
+fn before(mut table: Table<'_>) -> BeforeEntry {
+    let entry = BeforeEntry {
+        span: table.span().clone(),
+        publish: table.strings("publish").unwrap_or_default(),
+        deny_publish: table.strings("deny_publish").unwrap_or_default(),
+        subscribe: table.strings("subscribe").unwrap_or_default(),
+        deny_subscribe: table.strings("deny_subscribe").unwrap_or_default(),
+        allow_responses: table.boolean("allow_responses"),
+    };
+    table.finish();
+    entry
 }
 
 /// All but `owns` and `found_as`.

@@ -98,8 +98,12 @@ pub enum Access {
     Owns(Keyspace),
     /// Reads the keyspace.
     Reads(Keyspace),
+    /// Writes what nobody owns of the keyspace, as before (`enforce = "observe"`).
+    Writes(Keyspace),
     /// Alone writes the object store, and reads it.
     OwnsStore(BucketName),
+    /// Writes the object store that nobody owns, as before (`enforce = "observe"`).
+    WritesStore(BucketName),
     /// Reads the object store.
     ReadsStore(BucketName),
     /// Publishes plain subjects.
@@ -370,6 +374,7 @@ impl Access {
     pub fn verb(&self) -> &'static str {
         match self {
             Self::Owns(_) | Self::OwnsStore(_) => "owns",
+            Self::Writes(_) | Self::WritesStore(_) => "writes",
             Self::Reads(_) | Self::ReadsStore(_) => "reads",
             Self::Publishes(_) => "publishes",
             Self::Subscribes(_) => "subscribes",
@@ -384,14 +389,68 @@ impl Access {
     }
 }
 
+impl Access {
+    /// The subjects that it lets a service publish into JetStream, or may.
+    #[must_use]
+    pub fn written(&self) -> Option<Pattern> {
+        match self {
+            Self::Owns(keyspace) | Self::Writes(keyspace) => {
+                Pattern::parse(&keyspace.subjects()).ok()
+            }
+            Self::OwnsStore(store) | Self::WritesStore(store) => {
+                Pattern::parse(&format!("$O.{store}.>")).ok()
+            }
+            Self::Publishes(subjects) | Self::Calls(subjects) => Some(subjects.clone()),
+            _ => None,
+        }
+    }
+}
+
+/// The subjects that a service alone may write, by its rules and the declared streams.
+#[must_use]
+pub fn exclusive<'s>(
+    service: &Service,
+    streams: impl Iterator<Item = &'s Stream> + Clone,
+) -> Vec<Pattern> {
+    one_writers(service.rules.iter().filter(|rule| !rule.observed), streams)
+}
+
+/// The same, and what it may write, as before, as long as no other service has it for itself.
+#[must_use]
+pub fn exclusive_or_observed<'s>(
+    service: &Service,
+    streams: impl Iterator<Item = &'s Stream> + Clone,
+) -> Vec<Pattern> {
+    one_writers(service.rules.iter(), streams)
+}
+
+/// What rules write that may have one writer alone.
+fn one_writers<'r, 's>(
+    rules: impl Iterator<Item = &'r Rule>,
+    streams: impl Iterator<Item = &'s Stream> + Clone,
+) -> Vec<Pattern> {
+    let mut all = Vec::new();
+    for rule in rules {
+        match &rule.access {
+            Access::Publishes(sent) | Access::Calls(sent) => {
+                let streams = streams.clone().filter(|s| s.many_writers.is_none());
+                let kept = streams.flat_map(|stream| &stream.subjects);
+                all.extend(kept.filter_map(|kept| kept.intersection(sent)));
+            }
+            other => all.extend(other.written()),
+        }
+    }
+    all
+}
+
 impl fmt::Display for Access {
     /// As a person would say it: `owns orders`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Owns(keyspace) | Self::Reads(keyspace) => {
+            Self::Owns(keyspace) | Self::Writes(keyspace) | Self::Reads(keyspace) => {
                 write!(f, "{} {keyspace}", self.verb())
             }
-            Self::OwnsStore(store) | Self::ReadsStore(store) => {
+            Self::OwnsStore(store) | Self::WritesStore(store) | Self::ReadsStore(store) => {
                 write!(f, "{} {STORE_PREFIX}{store}", self.verb())
             }
             Self::Publishes(pattern)
@@ -417,6 +476,8 @@ pub struct Rule {
     pub at: Location,
     /// The role whose table it stands in; `None` for the service's own table.
     pub role: Option<Arc<str>>,
+    /// Whether it is only what the service could do before: see [`Service::observed`].
+    pub observed: bool,
 }
 
 /// One of a service's keys, with the time in which it counts.
@@ -463,11 +524,41 @@ pub struct Service {
     /// What it may not publish yet although its rules say so, because another service may still be
     /// doing so: see [`crate::handover`].
     pub held: Vec<Pattern>,
+    /// Whether it may still do what it could before, but for what others own
+    /// (`enforce = "observe"`).
+    pub observed: bool,
+    /// What it may not do although a rule of what it could do before reaches it.
+    pub excluded: Excluded,
     /// Where its table stands.
     pub at: Location,
 }
 
+/// Subjects that are taken out of rules.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Excluded {
+    /// What may not be published.
+    pub publish: Vec<Pattern>,
+    /// What may not be received.
+    pub subscribe: Vec<Pattern>,
+}
+
+impl Excluded {
+    /// Whether nothing is taken out.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.publish.is_empty() && self.subscribe.is_empty()
+    }
+}
+
 impl Service {
+    /// The service with the rules of its own table and its roles alone, whether it is observed
+    /// or not: what it would get without `enforce = "observe"`.
+    #[must_use]
+    pub fn enforced(&self) -> Self {
+        let rules = self.rules.iter().filter(|rule| !rule.observed).cloned().collect();
+        Self { rules, excluded: Excluded::default(), ..self.clone() }
+    }
+
     /// Whether it consumes that consumer of a stream.
     #[must_use]
     pub fn consumes(&self, stream: &str, consumer: &str) -> bool {
@@ -1023,6 +1114,16 @@ impl Policy {
             guest: guest.map(Arc::new),
             contents: Arc::clone(&self.contents),
         }
+    }
+
+    /// The same policy, of which each service gets what its rules say, whether it is observed or not.
+    #[must_use]
+    pub fn enforced(&self) -> Self {
+        if !self.services().iter().any(|service| service.observed) {
+            return self.clone();
+        }
+        let services = self.services().iter().map(Service::enforced).collect();
+        Self::new(self.revision().clone(), services, self.contents.declared.clone())
     }
 
     fn declared_service(&self, name: &str) -> Option<&Service> {

@@ -13,6 +13,7 @@
 //! - `service` judges one service, and what services must not share: names and keys;
 //! - `ownership` finds keys with two owners;
 //! - `naming` holds names against the organisation's convention;
+//! - `observe` gives a service that is observed the rules of what it could do before;
 //! - `usage` warns of what is likely not meant; `covered` finds entries that add nothing;
 //! - `names`, `times` and `draft` are what several of these need.
 
@@ -24,6 +25,7 @@ mod durable;
 mod found;
 mod names;
 mod naming;
+mod observe;
 mod ownership;
 mod replay;
 mod role;
@@ -75,6 +77,15 @@ pub struct Sketch {
     pub declared: Declared,
     /// Everything found.
     pub problems: Problems,
+}
+
+impl Sketch {
+    /// The same without what observed services could do before.
+    #[must_use]
+    pub fn enforced(self) -> Self {
+        let services = self.services.iter().map(Service::enforced).collect();
+        Self { services, ..self }
+    }
 }
 
 /// Reads and judges a whole policy.
@@ -134,17 +145,9 @@ pub fn sketch_for(files: &[SourceFile], audit: &AuditStreams) -> Sketch {
         complete,
         problems: &problems,
     };
-    let drafts = service::check(services, &context);
+    let mut drafts = service::check(services, &context);
     if left.get() == 0 {
-        problems.push(
-            Problem::error(
-                "too-many-rules",
-                format!("the policy has more than {MAX_RULES} rules"),
-            )
-            .help(
-                "roles and `reads = [\"*\"]` are written out for each service; use them for fewer",
-            ),
-        );
+        problems.push(too_many_rules());
         let streams = streams.into_iter().map(|declared| declared.stream).collect();
         let stores = stores.into_iter().map(|declared| declared.store).collect();
         return Sketch {
@@ -163,6 +166,7 @@ pub fn sketch_for(files: &[SourceFile], audit: &AuditStreams) -> Sketch {
     store::check_owners(&drafts, &problems);
     found::check_use(&drafts, &problems);
     naming::check(naming, &drafts, &writers, &problems);
+    let writers = writers.into_keys().map(|(service, stream)| (service, stream.clone())).collect();
     usage::check(&drafts, &mut effort, &problems);
     if complete {
         bucket::check_declared(&buckets, &drafts, &problems);
@@ -173,6 +177,21 @@ pub fn sketch_for(files: &[SourceFile], audit: &AuditStreams) -> Sketch {
         usage::check_counterparts(&buckets, &roles, &drafts, &mut effort, &problems);
     }
     effort.report(&problems);
+    // Last: what was only possible before is held against nothing.
+    observe::widen(
+        &mut drafts,
+        &observe::Declared {
+            buckets: &buckets.list,
+            streams: &streams,
+            stores: &stores,
+            writers: &writers,
+            left: &left,
+            problems: &problems,
+        },
+    );
+    if left.get() == 0 {
+        problems.push(too_many_rules());
+    }
     let services = drafts.into_iter().map(|draft| draft.service).collect();
     let streams = streams.into_iter().map(|declared| declared.stream).collect();
     let stores = stores.into_iter().map(|declared| declared.store).collect();
@@ -227,6 +246,14 @@ fn check_reach(table: &Spanned<SettingEntries>, services: &[ServiceEntry], probl
     problems.push(problem.help(format!(
         "move the table to `{DEFAULTS_FILE}` at the top of the policy, or say it in each service{more}"
     )));
+}
+
+fn too_many_rules() -> Problem {
+    let message = format!("the policy has more than {MAX_RULES} rules");
+    Problem::error("too-many-rules", message).help(
+        "roles, `reads = [\"*\"]` and what observed services could do before are written out for \
+         each service; use them for fewer",
+    )
 }
 
 fn no_services(files: &[SourceFile]) -> Problem {

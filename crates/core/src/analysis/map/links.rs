@@ -34,6 +34,8 @@ pub fn find(services: &[&Service], limit: usize) -> Links {
             Access::Calls(pattern) => (&mut calls, pattern),
             Access::Answers(pattern) => (&mut answers, pattern),
             Access::Owns(_)
+            | Access::Writes(_)
+            | Access::WritesStore(_)
             | Access::Reads(_)
             | Access::OwnsStore(_)
             | Access::ReadsStore(_)

@@ -176,6 +176,7 @@ function serviceDetail(service) {
   return [service.description ? make("p", {}, service.description) : "",
     make("p", { class: "soft" }, [plural(service.keys, "key"), service.account ? `account ${service.account}` : "", service.at].filter(Boolean).join(" · ")),
     service.disabled !== null ? make("p", {}, make("span", { class: "badge warning" }, "disabled"), " " + service.disabled) : "",
+    service.observed ? make("p", {}, make("span", { class: "badge warning" }, "observed"), " it may still do what it could before") : "",
     ...problemList(service.problems), ...parts];
 }
 function bucketDetail(bucket) {

@@ -43,6 +43,7 @@ pub struct Entry {
 #[must_use]
 pub fn said(rule: &Rule) -> String {
     match &rule.role {
+        None if rule.observed => format!("{} ({}, as before: observed)", rule.access, rule.at),
         Some(role) => format!("{} ({}, role {role})", rule.access, rule.at),
         None => format!("{} ({})", rule.access, rule.at),
     }
@@ -358,7 +359,7 @@ fn plain(service: &Service, pattern: &Pattern, side: Side, reserved: Option<Stri
 /// A rule about the same bucket: rather one that shares a key with what is asked.
 fn nearest_keyspace(service: &Service, wanted: &Keyspace) -> Option<Rule> {
     let score = |rule: &Rule| match &rule.access {
-        Access::Owns(k) | Access::Reads(k) if k.bucket() == wanted.bucket() => {
+        Access::Owns(k) | Access::Writes(k) | Access::Reads(k) if k.bucket() == wanted.bucket() => {
             Some(1 + usize::from(k.shared_key(wanted).is_some()))
         }
         _ => None,
@@ -369,7 +370,9 @@ fn nearest_keyspace(service: &Service, wanted: &Keyspace) -> Option<Rule> {
 /// A rule about that store.
 fn nearest_store(service: &Service, wanted: &BucketName) -> Option<Rule> {
     best(service, |rule| match &rule.access {
-        Access::OwnsStore(store) | Access::ReadsStore(store) => (store == wanted).then_some(1),
+        Access::OwnsStore(store) | Access::WritesStore(store) | Access::ReadsStore(store) => {
+            (store == wanted).then_some(1)
+        }
         _ => None,
     })
 }

@@ -45,6 +45,8 @@ pub fn check_covered<'r>(
     for (rule, place) in rules {
         // What one owns one reads, so the two are looked at together.
         let (group, subjects) = match &rule.access {
+            // Rules of what could be done before are made after this.
+            Access::Writes(_) | Access::WritesStore(_) => continue,
             Access::Owns(keyspace) | Access::Reads(keyspace) => ("reads", keyspace.subjects()),
             Access::OwnsStore(store) | Access::ReadsStore(store) => ("stores", store.to_string()),
             Access::Publishes(p)

@@ -127,7 +127,9 @@ pub fn check(
                     Held::Text(consumed.name.consumer().as_str()),
                 ),
                 Access::FoundAs(name) => (&found, name.to_string(), Held::Text(name.as_str())),
-                Access::Reads(_)
+                Access::Writes(_)
+                | Access::WritesStore(_)
+                | Access::Reads(_)
                 | Access::ReadsStore(_)
                 | Access::Subscribes(_)
                 | Access::Calls(_)

@@ -91,7 +91,11 @@ mod tests {
         let drafts: Vec<Draft> = policy
             .services()
             .iter()
-            .map(|service| Draft { service: service.clone(), places: vec![place.clone()] })
+            .map(|service| Draft {
+                service: service.clone(),
+                places: vec![place.clone()],
+                before: None,
+            })
             .collect();
         let problems = Collector::new();
         check(&drafts, &problems);

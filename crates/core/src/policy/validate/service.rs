@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::draft::Draft;
 use super::names::{check_name, defined_twice};
+use super::observe;
 use super::role::{self, Roles};
 use super::settings::{self, Durables, Scope, Settings};
 use crate::diagnostics::toml::show_time;
@@ -13,7 +14,7 @@ use crate::diagnostics::{Collector, Problem, Span, Spanned};
 use crate::grant::AuditStreams;
 use crate::keys::UserKey;
 use crate::policy::document::{KeyEntry, ServiceEntry};
-use crate::policy::model::{Bucket, Location, Service, ServiceKey};
+use crate::policy::model::{Bucket, Excluded, Location, Service, ServiceKey};
 use solewriter_types::connection_type::ConnectionType;
 
 /// What a service is judged in.
@@ -49,12 +50,13 @@ pub fn check(entries: Vec<ServiceEntry>, context: &Context<'_>) -> Vec<Draft> {
 }
 
 fn service(
-    entry: ServiceEntry,
+    mut entry: ServiceEntry,
     holders: &mut HashMap<UserKey, Spanned<Arc<str>>>,
     context: &Context<'_>,
 ) -> Draft {
     let problems = context.problems;
     let name: Arc<str> = entry.name.value.as_str().into();
+    let before = observe::check(&mut entry, problems);
     if entry.keys.is_empty() {
         problems.push(
             Problem::warning("no-keys", format!("service `{name}` has no usable key"))
@@ -92,9 +94,11 @@ fn service(
         connections: connections.unwrap_or_else(|| vec![ConnectionType::Standard]),
         disabled: entry.disabled.map(|reason| reason.value),
         held: Vec::new(),
+        observed: before.is_some(),
+        excluded: Excluded::default(),
         at: Location::from(&entry.name.span),
     };
-    Draft { service, places }
+    Draft { service, places, before }
 }
 
 /// Warns when a rotation leaves a time in which no key is valid.

@@ -210,7 +210,8 @@ pub fn rules(entries: &GrantEntries, scope: &Scope<'_>) -> (Vec<Rule>, Vec<Place
         // Counted, because roles and `*` make much of little text.
         let Some(left) = scope.left.get().checked_sub(1) else { return };
         scope.left.set(left);
-        rules.push(Rule { access, at: Location::from(span), role: scope.role.cloned() });
+        let (at, role) = (Location::from(span), scope.role.cloned());
+        rules.push(Rule { access, at, role, observed: false });
         places.push(Place { span: span.clone(), everything });
     };
     for entry in &entries.owns {

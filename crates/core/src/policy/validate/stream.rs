@@ -489,6 +489,13 @@ fn check_writers(
     }
 }
 
+/// Whether several services may write different subjects of a stream, and none harms another.
+pub fn is_hardened(declared: &Declaration) -> bool {
+    let problems = Collector::new();
+    check_hardened(declared, ["", ""], &problems);
+    !problems.has_errors()
+}
+
 /// Each of these settings keeps one writer from harming the others, whatever subjects they write.
 fn check_hardened(declared: &Declaration, writers: [&str; 2], problems: &Collector) {
     let Declaration { stream, entry, .. } = declared;

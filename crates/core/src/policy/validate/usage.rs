@@ -81,7 +81,7 @@ fn check_leafnode(draft: &Draft, problems: &Collector) {
 
 /// A subscription that ends in `*` comes with a denial of what is below it, which would take
 /// away what another entry grants there.
-fn check_stars(draft: &Draft, steps: &mut usize, problems: &Collector) {
+pub fn check_stars(draft: &Draft, steps: &mut usize, problems: &Collector) {
     let subscribed: Vec<(&Pattern, &Place)> = draft
         .rules()
         .filter_map(|(rule, place)| match &rule.access {
@@ -177,6 +177,8 @@ pub fn check_counterparts(
                 Access::Publishes(pattern) => offered.published.tree.insert(pattern, 0, 0),
                 Access::Answers(pattern) => offered.answered.tree.insert(pattern, 0, 0),
                 Access::Reads(_)
+                | Access::Writes(_)
+                | Access::WritesStore(_)
                 | Access::OwnsStore(_)
                 | Access::ReadsStore(_)
                 | Access::Subscribes(_)
@@ -287,7 +289,7 @@ mod tests {
         let policy = validate(std::slice::from_ref(&file)).unwrap().policy;
         let place = Place { span: file.span(0..1), everything: false };
         let service = policy.services()[0].clone();
-        let draft = Draft { places: vec![place; service.rules.len()], service };
+        let draft = Draft { places: vec![place; service.rules.len()], service, before: None };
         let codes = |effort: &mut Effort, steps: &mut usize| -> Vec<&str> {
             let problems = Collector::new();
             check_covered(draft.rules(), effort, &problems);
