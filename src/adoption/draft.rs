@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use self::before::Before;
 use self::case::Case;
 use self::existing::Existing;
 use self::page::{Item, Origin, Page, Table};
@@ -21,6 +22,7 @@ use solewriter_core::policy::model::Policy;
 use solewriter_core::policy::validate::validate;
 use solewriter_types::clean;
 
+pub mod before;
 mod buckets;
 mod case;
 mod conflicts;
@@ -42,8 +44,14 @@ pub const SERVICES_FILE: &str = "services.toml";
 const MOST_ROUNDS: usize = 200;
 
 /// The keys of a service's table, in order.
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 17] = [
     "nkeys",
+    "enforce",
+    "before.publish",
+    "before.deny_publish",
+    "before.subscribe",
+    "before.deny_subscribe",
+    "before.allow_responses",
     "owns",
     "reads",
     "publishes",
@@ -63,11 +71,13 @@ pub fn draft(
     evidence: &Evidence,
     existing: &Existing,
     level: Level,
+    before: Option<&Before>,
 ) -> (Vec<(String, String)>, Report) {
     let mut case = Case {
         evidence,
         existing,
         level,
+        before,
         tables: Vec::new(),
         items: BTreeMap::new(),
         questions: Vec::new(),
@@ -125,6 +135,11 @@ fn pages(case: &mut Case<'_>) -> [Page; 2] {
             table.items.push(Item::element("nkeys", key, "", Vec::new()));
         }
         let mut items = case.items.get(name).cloned().unwrap_or_default();
+        match case.before.map(|before| before.items(work)) {
+            Some(Ok(before)) => items.extend(before),
+            Some(Err(why)) => table.notes.push(format!("Not observed: {why}.")),
+            None => {}
+        }
         let place = |item: &Item| KEYS.iter().position(|key| *key == item.key);
         items.sort_by(|a, b| place(a).cmp(&place(b)).then_with(|| a.value.cmp(&b.value)));
         items.dedup_by(|second, first| {
@@ -251,7 +266,10 @@ fn report(case: &Case<'_>, pages: &[Page; 2], policy: Option<&Policy>) -> Report
     let drafted = services.tables.iter().filter_map(|table| {
         let name = table.header.strip_prefix("service.")?;
         let work = case.evidence.services().get(name)?;
-        let written = |item: &&Item| item.off.is_none() && item.key != "nkeys";
+        let written = |item: &&Item| {
+            let said = item.key == "nkeys" || item.key == "enforce";
+            item.off.is_none() && !said && !item.key.starts_with("before.")
+        };
         let has_key = table.items.iter().any(|item| item.key == "nkeys" && item.in_list);
         Some(Drafted {
             service: name.to_owned(),

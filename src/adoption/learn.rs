@@ -5,6 +5,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::deed::Deed;
+use super::draft::before::Before;
 use super::draft::existing::Existing;
 use super::draft::{draft, report::Report};
 use super::evidence::Evidence;
@@ -17,6 +18,7 @@ pub struct Learner {
     evidence: Evidence,
     existing: Existing,
     level: Level,
+    before: Option<Before>,
 }
 
 impl Learner {
@@ -24,7 +26,13 @@ impl Learner {
     #[must_use]
     pub fn new(mapping: Mapping, existing: Existing, level: Level) -> Self {
         let evidence = Evidence::new(mapping, existing.durables());
-        Self { evidence, existing, level }
+        Self { evidence, existing, level, before: None }
+    }
+
+    /// Has services observed (`enforce = "observe"`), with what their users could do before.
+    #[must_use]
+    pub fn observing(self, before: Before) -> Self {
+        Self { before: Some(before), ..self }
     }
 
     /// Takes one deed.
@@ -36,7 +44,7 @@ impl Learner {
     #[must_use]
     pub fn finish(mut self) -> (Vec<(String, String)>, Report) {
         self.evidence.settle();
-        draft(&self.evidence, &self.existing, self.level)
+        draft(&self.evidence, &self.existing, self.level, self.before.as_ref())
     }
 }
 

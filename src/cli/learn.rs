@@ -8,6 +8,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::traces::{TraceArgs, cannot_read, file};
+use crate::adoption::draft::before::Before;
 use crate::adoption::draft::existing::Existing;
 use crate::adoption::draft::report::Report;
 use crate::adoption::evidence::generalise::Level;
@@ -55,6 +56,10 @@ pub struct Learn {
     /// How far what was seen stands for what was not.
     #[arg(long, value_enum, value_name = "LEVEL", default_value = "careful")]
     generalise: Level,
+    /// Let each service do what its user could do before, too (`enforce = "observe"`), but for what
+    /// others own.
+    #[arg(long, requires_all = ["server_config", "trace"])]
+    observe: bool,
     /// The directory for the files of the policy. Without it, only the report is printed.
     #[arg(long, value_name = "DIR", requires = "trace")]
     out: Option<PathBuf>,
@@ -126,7 +131,8 @@ impl Learn {
             return Err(Output::cannot(&nothing));
         }
         let configured = self.server_config.as_deref().map(configuration).transpose()?;
-        let learned = self.trace.is_given().then(|| self.learn()).transpose()?;
+        let before = configured.as_ref().filter(|_| self.observe).map(|c| c.before.clone());
+        let learned = self.trace.is_given().then(|| self.learn(before)).transpose()?;
         let (mut out, mut err, mut code) = (String::new(), String::new(), YES);
         if let Some(Configured { text, problems, .. }) = &configured {
             out += text;
@@ -160,7 +166,7 @@ impl Learn {
         Ok(Output { out, err, code })
     }
 
-    fn learn(&self) -> Result<Learned, Output> {
+    fn learn(&self, before: Option<Before>) -> Result<Learned, Output> {
         let mapping = match &self.map {
             Some(path) => Mapping::read(&file(path)?).map_err(Output::wrong)?,
             None => Mapping::default(),
@@ -178,6 +184,9 @@ impl Learn {
             })?;
         }
         let mut learner = Learner::new(mapping, existing, self.generalise);
+        if let Some(before) = before {
+            learner = learner.observing(before);
+        }
         let mut trace = Trace::new();
         let reading = self.trace.read(&mut trace, |deed| learner.take(&deed))?;
         let (files, report) = learner.finish();
@@ -210,6 +219,7 @@ struct Configured {
     text: String,
     findings: Vec<Finding>,
     problems: String,
+    before: Before,
 }
 
 fn configuration(path: &Path) -> Result<Configured, Output> {
@@ -223,7 +233,8 @@ fn configuration(path: &Path) -> Result<Configured, Output> {
     let Some(first) = tree.files.first() else { return Err(Output::cannot(&"no file")) };
     let findings = findings::of(&config, &first.span(0..0));
     let text = report(&config, &findings);
-    Ok(Configured { text, findings, problems: problems.render(Style::Plain) })
+    let before = Before::of(&config);
+    Ok(Configured { text, findings, problems: problems.render(Style::Plain), before })
 }
 
 fn written(dir: &Path, files: &[(String, String)]) -> String {

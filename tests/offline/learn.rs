@@ -8,14 +8,19 @@ use std::path::Path;
 use jiff::civil::DateTime;
 
 use solewriter::adoption::deed::{Act, Client, Deed};
+use solewriter::adoption::draft::before::Before;
 use solewriter::adoption::draft::existing::Existing;
 use solewriter::adoption::evidence::generalise::Level;
 use solewriter::adoption::learn::Learner;
 use solewriter::adoption::mapping::Mapping;
+use solewriter::adoption::server_config::accounts::Config;
+use solewriter::adoption::server_config::syntax;
 use solewriter::buckets::{Consumer, Consumers, Stream};
-use solewriter_core::diagnostics::SourceFile;
+use solewriter_core::diagnostics::{Collector, SourceFile};
 use solewriter_core::policy::validate::validate;
 use solewriter_types::server_log::line::Kind;
+
+use super::server_config::Folder;
 
 /// Set to anything, writes what is found instead of comparing.
 const UPDATE: &str = "UPDATE_DOCS";
@@ -41,6 +46,14 @@ fn run(case: &Path, failures: &mut String) {
         _ => Level::Careful,
     };
     let mut learner = Learner::new(mapping, existing, level);
+    if case.join("nats-server.conf").exists() {
+        let folder = Folder(case.to_owned());
+        let tree = syntax::read(Path::new("nats-server.conf"), &folder).unwrap();
+        let problems = Collector::new();
+        let config = Config::of(&tree, &problems);
+        assert!(!problems.has_errors());
+        learner = learner.observing(Before::of(&config));
+    }
     deeds(&read("deeds.txt").unwrap(), &mut |deed| learner.take(deed));
     let (files, report) = learner.finish();
     let sources: Vec<SourceFile> =

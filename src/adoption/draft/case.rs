@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::before::Before;
 use super::existing::Existing;
 use super::page::{Item, Table};
 use super::report::{Conflict, Doing, Question};
@@ -53,6 +54,8 @@ pub struct Case<'e> {
     pub existing: &'e Existing,
     /// How far what was seen stands for more.
     pub level: Level,
+    /// What users could do, if services are to be observed.
+    pub before: Option<&'e Before>,
     /// What is declared.
     pub tables: Vec<Table>,
     /// What each service gets.

@@ -44,7 +44,7 @@ fn drafted(all: &[Done], existing: &Existing, level: Level) -> (Vec<(String, Str
         evidence.take(&Deed { by: &client(done.0.as_ref()), at: None, act: act(done) });
     }
     evidence.settle();
-    draft(&evidence, existing, level)
+    draft(&evidence, existing, level, None)
 }
 
 fn done(user: &str, verb: &'static str, subject: &str, extra: Option<&str>) -> Done {

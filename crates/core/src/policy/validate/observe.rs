@@ -600,7 +600,8 @@ impl Observed<'_> {
         }
     }
 
-    /// What was denied is denied to the connection, whatever the service's own rules say.
+    /// What was denied is denied to the connection, whatever the service's own rules say. Where it
+    /// is a part of what a rule grants, that part comes when the service is observed no more.
     fn check_own(&self) {
         let name = &self.draft.service.name;
         if self.draft.service.connections.contains(&ConnectionType::Leafnode) {
@@ -622,7 +623,7 @@ impl Observed<'_> {
             };
             let Some(own) = own else { continue };
             let found = denied.iter().find_map(|(denied, at)| {
-                Some((denied, at.as_ref().filter(|_| denied.overlaps(&own))?))
+                Some((denied, at.as_ref().filter(|_| own.is_subset_of(denied))?))
             });
             if let Some((denied, at)) = found {
                 self.declared.problems.push(
@@ -630,9 +631,9 @@ impl Observed<'_> {
                         "denied-and-granted",
                         format!("`{name}` {}, and `{denied}` was denied to it before", rule.access),
                     )
-                    .at(at, "nats-server would deny it here")
-                    .also(&place.span, "although this grants it")
-                    .help("narrow what was denied, or take the entry out"),
+                    .at(&place.span, "granted here, and nats-server would deny it")
+                    .also(at, "it was denied here")
+                    .help("narrow what was denied, or take one of the two out"),
                 );
             }
         }
