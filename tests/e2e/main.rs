@@ -77,6 +77,7 @@ mod keyspaces;
 mod liars;
 mod map_page;
 mod messaging;
+mod observe;
 mod operations;
 mod outages;
 mod overload;
