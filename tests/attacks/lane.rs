@@ -54,12 +54,19 @@ pub fn bucket(attack: &Attack) -> Value {
     }
 }
 
-/// The policy of all lanes; `{name}` stands for a key.
-pub fn policy() -> String {
-    (0..LANES).map(of_lane).collect()
+/// The policy of all lanes; `{name}` stands for a key. Who attacks may be observed, with
+/// permissions for everything before.
+pub fn policy(observed: bool) -> String {
+    (0..LANES).map(|lane| of_lane(lane, observed)).collect()
 }
 
-fn of_lane(lane: usize) -> String {
+const OBSERVED: &str = r#"enforce = "observe"
+before.publish = [">"]
+before.subscribe = [">"]
+"#;
+
+fn of_lane(lane: usize, observed: bool) -> String {
+    let observed = if observed { OBSERVED } else { "" };
     let mut text = format!(
         r#"
 [bucket.victim{lane}]
@@ -135,7 +142,7 @@ publishes = ["events.{me}.>", "attack.log.of-{me}.>"{publishes}]
 found_as = [{found_as}]
 replays = [{replays}]
 calls = ["svc.plain{lane}", "svc.deputy{lane}"]
-"#
+{observed}"#
         );
     }
     text

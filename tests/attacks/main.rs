@@ -61,6 +61,14 @@ async fn every_attack_ends_as_the_table_says() {
     }
 }
 
+/// The same attacks, by services that may still do what they could before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn who_is_observed_takes_nothing_of_others() {
+    let place = Place { version: "2.15.1", cluster: false, observed: true };
+    let (_, wrong) = suite::run_place(place).await;
+    assert!(wrong.is_empty(), "{} problems:\n{}", wrong.len(), wrong.join("\n"));
+}
+
 /// The page is what was seen, or becomes it.
 fn compare(seen: &str) {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/attacks.md");

@@ -600,7 +600,7 @@ impl Stage {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_reply_subject_crashes_a_server() {
     for version in ["2.10.25", "2.15.1"] {
-        let place = Place { version, cluster: false };
+        let place = Place { version, cluster: false, observed: false };
         let stage = Stage::set(Layout::Shipped, place).await;
         assert!(!crashes(stage).await, "{version}");
     }
