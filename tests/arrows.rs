@@ -129,6 +129,7 @@ const CRATES: &[Crate] = &[
             &["handover::claims"],
             &["handover", "handover::transit"],
             &["policy::validate"],
+            &["policy::validate::observe"],
             &[
                 "policy::validate::service",
                 "policy::validate::usage",

@@ -89,6 +89,65 @@ fn policy() -> impl Strategy<Value = Arc<Policy>> {
     })
 }
 
+/// What a service could do before: publish and subscribe, with what was denied.
+type Before = [Vec<&'static str>; 4];
+
+fn before() -> impl Strategy<Value = Option<Before>> {
+    let some = |most: usize| {
+        let all = vec![
+            ">",
+            "*.>",
+            "$KV.>",
+            "$KV.p.>",
+            "$KV.*.a",
+            "$KV.p.a.>",
+            "$KV.*.*.b",
+            "e.>",
+            "e.*",
+            "e.*.b",
+            "f.a",
+            "f.b.>",
+            "$JS.API.>",
+            "$JS.>",
+            "_INBOX.>",
+            "$SRV.>",
+            "$SYS.>",
+        ];
+        prop::collection::vec(prop::sample::select(all), 0..=most)
+    };
+    let side = [some(3), some(1), some(3), some(1)];
+    prop::option::weighted(0.7, side)
+}
+
+/// The text of a policy with observed services, and a stream.
+fn observed_text(
+    entries: &[(usize, &'static str, String)],
+    before: &[Option<Before>; 3],
+) -> String {
+    let mut text = text(entries);
+    text += "[stream.E]\nsubjects = ['e.>']\nduplicate_window = '100ms'\n";
+    for (service, before) in SERVICES.iter().zip(before) {
+        let Some(before) = before else { continue };
+        let mut observed = format!("[service.{service}]\nenforce = 'observe'\n");
+        let keys = ["publish", "deny_publish", "subscribe", "deny_subscribe"];
+        for (key, list) in keys.iter().zip(before) {
+            observed += &format!("before.{key} = {list:?}\n");
+        }
+        text = text.replace(&format!("[service.{service}]\n"), &observed);
+    }
+    text
+}
+
+/// A policy that holds, with what its services could do before.
+fn observed() -> impl Strategy<Value = (Arc<Policy>, [Option<Before>; 3])> {
+    let all = (prop::collection::vec(entry(), 0..7), [before(), before(), before()]);
+    all.prop_filter_map("does not hold", |(entries, before)| {
+        let text = observed_text(&entries, &before);
+        let validated = validate(&[SourceFile::new("p.toml", text)]).ok()?;
+        Some((Arc::new(validated.policy), before))
+    })
+}
+
 /// Every key of up to three tokens, as a text for [`Keyspace`].
 fn keys() -> Vec<String> {
     let mut keys = Vec::new();
@@ -230,6 +289,58 @@ proptest! {
                         prop_assert!(!server_takes(grant, side, text), "{} {side:?} {text}", grant.service());
                     }
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn who_is_observed_has_what_it_had_and_nothing_that_others_own(
+        (policy, before) in observed(), keys in some_keys(), subjects in some_subjects()
+    ) {
+        let granted = grants(&policy);
+        let enforced = policy.enforced();
+        let own = grants(&enforced);
+        let had = |service: usize, publish: bool, text: &str| {
+            let Some([allow, deny, listen, deaf]) = &before[service] else { return false };
+            let holds = |list: &[&str]| list.iter().any(|p| pattern(p).matches_wire(text));
+            if publish { holds(allow) && !holds(deny) } else { holds(listen) && !holds(deaf) }
+        };
+        let puts: Vec<String> =
+            keys.iter().map(|key| format!("$KV.{}", key.replacen('/', ".", 1))).collect();
+        let plain = || subjects.iter().filter(|text| text.starts_with(['e', 'f']) && is_literal(text));
+        for text in puts.iter().chain(plain()) {
+            let taken = |all: &[Grant], s: usize| server_takes(&all[s], Side::Publish, text);
+            let kept = text.starts_with("$KV.") || text.starts_with("e.");
+            let owner = (0..SERVICES.len()).find(|s| kept && taken(&own, *s));
+            for s in 0..SERVICES.len() {
+                let may = taken(&granted, s);
+                prop_assert!(!may || owner.is_none_or(|owner| owner == s), "{text}: {} and {owner:?}", SERVICES[s]);
+                prop_assert!(!may || had(s, true, text) || taken(&own, s), "{text}: {}", SERVICES[s]);
+                // What nobody owns, it has as before; a key that ends a pattern in `*` is not kept.
+                let star = before[s].as_ref().is_some_and(|b| b[0].iter().any(|p| p.ends_with('*')));
+                let plain = !text.starts_with("$KV.") && had(s, true, text);
+                let known = before[s].as_ref().is_some_and(|b| b[0].iter().all(|p| !p.starts_with(['>', '*'])));
+                prop_assert!(may || !plain || owner.is_some() || !known || star, "{text}: {}", SERVICES[s]);
+            }
+        }
+        for text in plain() {
+            for s in 0..SERVICES.len() {
+                let may = server_takes(&granted[s], Side::Subscribe, text);
+                let was = had(s, false, text) || server_takes(&own[s], Side::Subscribe, text);
+                // nats-server takes `e.>` from who may subscribe to `e.*`.
+                let star = before[s].as_ref().is_some_and(|b| b[2].contains(&"e.*"));
+                prop_assert!(!may || was || star, "{text}: {}", SERVICES[s]);
+            }
+        }
+        for (s, grant) in granted.iter().enumerate() {
+            for side in [Side::Publish, Side::Subscribe] {
+                for permission in grant.permissions(side) {
+                    prop_assert_eq!(never_granted(side, &permission.subject), None);
+                }
+            }
+            for other in SERVICES.iter().filter(|other| **other != SERVICES[s]) {
+                let inbox = format!("_INBOX.{other}.x");
+                prop_assert!(!server_takes(grant, Side::Subscribe, &inbox));
             }
         }
     }

@@ -13,10 +13,9 @@ use super::settings::{Place, shown};
 use super::store;
 use super::stream::{self, Declaration};
 use super::usage::check_stars;
-use crate::diagnostics::toml::nearest;
 use crate::diagnostics::{Collector, Problem, Span, Spanned};
 use crate::grant::reaches_audit;
-use crate::policy::document::{BeforeEntry, ServiceEntry};
+use crate::policy::document::BeforeEntry;
 use crate::policy::model::{
     Access, Bucket, Consumed, ConsumerName, Location, Replayed, Rule, STORE_PREFIX, StreamName,
     Way, exclusive,
@@ -28,57 +27,6 @@ use solewriter_types::subject::{Pattern, SubjectError};
 
 /// The longest search for what all permissions reach, in pairs of subjects: about a second.
 const MAX_STEPS: usize = 20_000_000;
-
-/// What `enforce` may say.
-const ENFORCED: &str = "rules";
-const OBSERVED: &str = "observe";
-
-/// Whether a service is observed, and with what it could do before.
-pub fn check(entry: &mut ServiceEntry, problems: &Collector) -> Option<BeforeEntry> {
-    let name = &entry.name.value;
-    let observed = match &entry.enforce {
-        None => false,
-        Some(said) if said.value == ENFORCED => false,
-        Some(said) if said.value == OBSERVED => true,
-        Some(said) => {
-            let help = match nearest(&said.value, [ENFORCED, OBSERVED]) {
-                Some(near) => format!("did you mean {near:?}?"),
-                None => format!(
-                    "write {OBSERVED:?} for what it could do before, and leave it out for what its \
-                     rules say"
-                ),
-            };
-            let message = format!("`{}` says nothing about enforcing", shown(&said.value));
-            problems.push(Problem::error("bad-enforce", message).at(&said.span, "").help(help));
-            false
-        }
-    };
-    let before = entry.before.take();
-    let span = entry.enforce.as_ref().map_or(&entry.name.span, |said| &said.span);
-    match before {
-        Some(before) if observed => Some(before),
-        None if observed => {
-            problems.push(
-                Problem::error("no-before", format!("nothing says what `{name}` could do before"))
-                    .at(span, "it is to be observed here")
-                    .help(format!(
-                        "add a table `[service.{name}.before]` with `publish` and `subscribe`, as \
-                         nats-server's permissions have them: [\">\"] for everything"
-                    )),
-            );
-            None
-        }
-        Some(before) => {
-            problems.push(
-                Problem::note("before-unused", format!("what `{name}` could do before counts for nothing"))
-                    .at(&before.span, "its rules alone are granted")
-                    .help("remove the table, or write `enforce = \"observe\"` to have the service do as before"),
-            );
-            None
-        }
-        None => None,
-    }
-}
 
 /// What is declared, and what may still be made of it.
 pub struct Declared<'d> {

@@ -6,16 +6,19 @@ use std::sync::Arc;
 
 use super::draft::Draft;
 use super::names::{check_name, defined_twice};
-use super::observe;
 use super::role::{self, Roles};
-use super::settings::{self, Durables, Scope, Settings};
-use crate::diagnostics::toml::show_time;
+use super::settings::{self, Durables, Scope, Settings, shown};
+use crate::diagnostics::toml::{nearest, show_time};
 use crate::diagnostics::{Collector, Problem, Span, Spanned};
 use crate::grant::AuditStreams;
 use crate::keys::UserKey;
-use crate::policy::document::{KeyEntry, ServiceEntry};
+use crate::policy::document::{BeforeEntry, KeyEntry, ServiceEntry};
 use crate::policy::model::{Bucket, Excluded, Location, Service, ServiceKey};
 use solewriter_types::connection_type::ConnectionType;
+
+/// What `enforce` may say.
+const ENFORCED: &str = "rules";
+const OBSERVED: &str = "observe";
 
 /// What a service is judged in.
 pub struct Context<'c> {
@@ -56,7 +59,7 @@ fn service(
 ) -> Draft {
     let problems = context.problems;
     let name: Arc<str> = entry.name.value.as_str().into();
-    let before = observe::check(&mut entry, problems);
+    let before = observed(&mut entry, problems);
     if entry.keys.is_empty() {
         problems.push(
             Problem::warning("no-keys", format!("service `{name}` has no usable key"))
@@ -99,6 +102,53 @@ fn service(
         at: Location::from(&entry.name.span),
     };
     Draft { service, places, before }
+}
+
+/// Whether a service is observed, and with what it could do before.
+fn observed(entry: &mut ServiceEntry, problems: &Collector) -> Option<BeforeEntry> {
+    let name = &entry.name.value;
+    let observed = match &entry.enforce {
+        None => false,
+        Some(said) if said.value == ENFORCED => false,
+        Some(said) if said.value == OBSERVED => true,
+        Some(said) => {
+            let help = match nearest(&said.value, [ENFORCED, OBSERVED]) {
+                Some(near) => format!("did you mean {near:?}?"),
+                None => format!(
+                    "write {OBSERVED:?} for what it could do before, and leave it out for what its \
+                     rules say"
+                ),
+            };
+            let message = format!("`{}` says nothing about enforcing", shown(&said.value));
+            problems.push(Problem::error("bad-enforce", message).at(&said.span, "").help(help));
+            false
+        }
+    };
+    let before = entry.before.take();
+    let span = entry.enforce.as_ref().map_or(&entry.name.span, |said| &said.span);
+    match before {
+        Some(before) if observed => Some(before),
+        None if observed => {
+            problems.push(
+                Problem::error("no-before", format!("nothing says what `{name}` could do before"))
+                    .at(span, "it is to be observed here")
+                    .help(format!(
+                        "add a table `[service.{name}.before]` with `publish` and `subscribe`, as \
+                         nats-server's permissions have them: [\">\"] for everything"
+                    )),
+            );
+            None
+        }
+        Some(before) => {
+            problems.push(
+                Problem::note("before-unused", format!("what `{name}` could do before counts for nothing"))
+                    .at(&before.span, "its rules alone are granted")
+                    .help("remove the table, or write `enforce = \"observe\"` to have the service do as before"),
+            );
+            None
+        }
+        None => None,
+    }
 }
 
 /// Warns when a rotation leaves a time in which no key is valid.
