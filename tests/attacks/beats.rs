@@ -52,6 +52,7 @@ fn forged(instance: &str, before: &str, now: &str, round: u64) -> Vec<Vec<u8>> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn forged_beats_put_off_a_revocation_and_do_not_prevent_it() {
+    let _room = crate::room::some_room().await;
     let deployment = Deployment::start("2.15.1", BEFORE).await;
     let kept = Raw::login(&deployment, &deployment.service("kept")).await;
     let mut revoked = Raw::login(&deployment, &deployment.service("revoked")).await;

@@ -55,6 +55,7 @@ fn malformed() -> Vec<Vec<u8>> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_no_client_sends_is_refused_and_harms_nobody() {
+    let _room = crate::room::some_room().await;
     let mut deployment = Deployment::start("2.15.1", POLICY).await;
     let address = deployment.instances[0].says("http").await["address"].clone();
     let address = address.as_str().unwrap().to_owned();
@@ -79,6 +80,7 @@ async fn what_no_client_sends_is_refused_and_harms_nobody() {
 /// Label values are words of ours: whatever a client says of itself is in none of them.
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_writes_into_metrics() {
+    let _room = crate::room::some_room().await;
     let mut deployment = Deployment::start("2.15.1", POLICY).await;
     let hostile = "x\"} 1\nforged_total{a=\"b\"} 7\n# EOF\u{1b}[31m";
     for options in [

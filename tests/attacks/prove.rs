@@ -71,6 +71,7 @@ async fn nothing_is_left(deployment: &Deployment) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sound_deployment_is_proven_and_left_as_it_was() {
+    let _room = crate::room::some_room().await;
     let deployment = passing(Prepared::new()).start("2.15.1", POLICY).await;
     deployment.create_buckets(&["orders"]).await;
     deployment.bucket("orders").await.put("a", "1".into()).await.unwrap();
@@ -118,6 +119,7 @@ async fn a_sound_deployment_is_proven_and_left_as_it_was() {
 /// What attacks on streams need, and this deployment lacks, is said; buckets are tried all the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_deployment_lacks_is_skipped_and_said() {
+    let _room = crate::room::some_room().await;
     let import = |subject: &str| format!("{{ service: {{ account: STATE, subject: {subject} }} }}");
     let deployment = Prepared::new()
         .with_server(&import("\"$O.>\""), "")
@@ -170,6 +172,7 @@ async fn what_a_deployment_lacks_is_skipped_and_said() {
 /// The account of the buckets has room for the two of them alone.
 #[tokio::test(flavor = "multi_thread")]
 async fn where_there_is_no_room_for_streams_buckets_are_tried() {
+    let _room = crate::room::some_room().await;
     let enabled = |how: &str| format!("  STATE {{\n    jetstream: {how}");
     let deployment = Prepared::new()
         .with_server(&enabled("enabled"), &enabled("{ max_streams: 2 }"))
@@ -189,6 +192,7 @@ async fn where_there_is_no_room_for_streams_buckets_are_tried() {
 /// What was watched outlives the right to it where nobody may list consumers.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deployment_that_does_not_sweep_consumers_is_found_out() {
+    let _room = crate::room::some_room().await;
     let prepared =
         Prepared::new().with_server("              \"$JS.STATE.API.CONSUMER.LIST.*\"\n", "");
     let deployment = prepared.start("2.15.1", POLICY).await;
@@ -201,6 +205,7 @@ async fn a_deployment_that_does_not_sweep_consumers_is_found_out() {
 /// Attacker and victim are at different servers, and a bucket may be at any.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sound_cluster_is_proven_through_all_of_its_servers() {
+    let _room = crate::room::some_room().await;
     let mut deployment = passing(Prepared::new()).start_cluster("2.15.1", POLICY).await;
     deployment.add_instance(&[]).await;
     for replicas in ["1", "3"] {
@@ -237,6 +242,7 @@ fn in_one_account() -> Prepared {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn buckets_and_services_in_one_account_are_found_out() {
+    let _room = crate::room::some_room().await;
     let deployment = in_one_account().start("2.15.1", POLICY).await;
     let output = prove(&deployment, &["--yes"]).await;
     assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
@@ -275,6 +281,7 @@ async fn buckets_and_services_in_one_account_are_found_out() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_whose_tracing_asks_for_no_permission_is_found_out() {
+    let _room = crate::room::some_room().await;
     let mut deployment = Deployment::start("2.11.11", POLICY).await;
     let output = prove(&deployment, &["--yes", "--format", "json"]).await;
     assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
@@ -297,6 +304,7 @@ async fn a_server_whose_tracing_asks_for_no_permission_is_found_out() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_for_whoever_has_none_is_found_out() {
+    let _room = crate::room::some_room().await;
     let deployment = Prepared::new()
         .with_server("  APP {", "  APP {\n    users: [ { user: anyone, password: anyone } ]")
         .with_server("$SYSTEM_KEY ]", "$SYSTEM_KEY, anyone ]")
@@ -313,6 +321,7 @@ async fn a_user_for_whoever_has_none_is_found_out() {
 /// tries has to work there, but for those that the server itself refuses to everybody.
 #[tokio::test(flavor = "multi_thread")]
 async fn where_every_hole_is_open_every_attack_succeeds() {
+    let _room = crate::room::some_room().await;
     let deployment = doors::with_a_rogue(in_one_account()).start_broker("2.15.1", POLICY).await;
     let issuer = std::fs::read_to_string(deployment.files.seed_file("issuer")).unwrap();
     let issuer = nkeys::KeyPair::from_seed(issuer.trim()).unwrap();
@@ -354,6 +363,7 @@ async fn where_every_hole_is_open_every_attack_succeeds() {
 /// Services are placed where the buckets are, by the settings alone.
 #[tokio::test(flavor = "multi_thread")]
 async fn services_placed_in_the_account_of_the_buckets_are_found_out() {
+    let _room = crate::room::some_room().await;
     let deployment = Prepared::new()
         .with_settings("account = \"APP\"", "account = \"STATE\"")
         .start("2.15.1", POLICY)
@@ -367,6 +377,7 @@ async fn services_placed_in_the_account_of_the_buckets_are_found_out() {
 /// An import without a wildcard is reached by reply subjects.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_import_of_one_subject_is_found_out() {
+    let _room = crate::room::some_room().await;
     let import = |subject: &str| format!("{{ service: {{ account: STATE, subject: {subject} }} }}");
     let all = import("\"$KV.>\"");
     let one = import("\"$KV.solewriter-prove-b.theirs.k1\"");
@@ -390,6 +401,7 @@ async fn an_import_of_one_subject_is_found_out() {
 /// Where nothing comes back at all, attacks fail too: that proves nothing, and is said.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_answered_at_all_is_not_proven() {
+    let _room = crate::room::some_room().await;
     let deployment = Prepared::new()
         .with_server("{ service: { account: STATE, subject: \"$JS.API.>\" } }", "")
         .start("2.15.1", POLICY)
@@ -404,6 +416,7 @@ async fn what_is_not_answered_at_all_is_not_proven() {
 /// a user of the configuration that has the victim's name.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_service_there_is_no_verdict() {
+    let _room = crate::room::some_room().await;
     let deployment = Prepared::new().start_broker("2.15.1", POLICY).await;
     let output = prove(&deployment, &["--yes", "--wait", "1"]).await;
     assert_eq!(output.status.code(), Some(2));
@@ -414,6 +427,7 @@ async fn without_the_service_there_is_no_verdict() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_stopped_in_the_middle_cleans_up() {
+    let _room = crate::room::some_room().await;
     let deployment = Deployment::start("2.15.1", POLICY).await;
     let running = command(&deployment, &["--yes"])
         .stdout(std::process::Stdio::piped())
@@ -435,6 +449,7 @@ async fn what_is_stopped_in_the_middle_cleans_up() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_somebody_else_made_is_not_touched() {
+    let _room = crate::room::some_room().await;
     let deployment = Deployment::start("2.15.1", POLICY).await;
     deployment.create_buckets(&["mine-b"]).await;
     let output = prove(&deployment, &["--yes", "--name", "mine"]).await;
@@ -466,6 +481,7 @@ async fn what_somebody_else_made_is_not_touched() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_policy_that_would_not_hold_is_not_written() {
+    let _room = crate::room::some_room().await;
     let deployment = Deployment::start("2.15.1", POLICY).await;
     std::fs::write(deployment.files.policy().join("naming.toml"), "[naming]\nbuckets = [\"x\"]\n")
         .unwrap();
@@ -478,6 +494,7 @@ async fn a_policy_that_would_not_hold_is_not_written() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_can_be_done_in_two_steps() {
+    let _room = crate::room::some_room().await;
     let deployment = Deployment::start("2.15.1", POLICY).await;
     let dir = deployment.dir.path().join("probers");
     let dir = dir.to_str().unwrap();
@@ -493,6 +510,7 @@ async fn it_can_be_done_in_two_steps() {
 /// Two clusters are what it takes to try; that servers are gateways is enough to know.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_is_found_out() {
+    let _room = crate::room::some_room().await;
     let mut deployment = Prepared::new().start_supercluster("2.15.1", POLICY).await;
     deployment.add_instance(&[]).await;
     let output = prove(&deployment, &["--yes"]).await;

@@ -599,6 +599,7 @@ impl Stage {
 /// both of its names. None has; and the same with `*` does, where the version has the fault.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_reply_subject_crashes_a_server() {
+    let _room = crate::room::some_room().await;
     for version in ["2.10.25", "2.15.1"] {
         let place = Place { version, cluster: false, observed: false };
         let stage = Stage::set(Layout::Shipped, place).await;

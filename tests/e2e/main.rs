@@ -56,6 +56,8 @@ macro_rules! on_server {
 
 mod adopt;
 mod answers;
+#[path = "../attacks/mod.rs"]
+mod attacks;
 mod audit;
 mod broker;
 mod bucket;

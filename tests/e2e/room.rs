@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use tokio::sync::{Mutex, MutexGuard, Semaphore, SemaphorePermit};
 
-const PLACES: u32 = 6;
+const PLACES: u32 = 8;
 static ROOM: Room = Room::new();
 
 struct Room {

@@ -7,33 +7,18 @@
 //! both leave the page alone.
 //! `UPDATE_DOCS=1` writes the page.
 
-// Helpers of tests fail the test when something is not as it must be.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-#![allow(missing_docs)]
-// How long each server took.
-#![allow(clippy::print_stdout)]
-#![cfg(unix)]
-#![cfg(feature = "sandbox")]
-
 mod beats;
 mod chains;
 mod control;
-// The rest of it is for other tests.
-#[allow(dead_code)]
-#[path = "../e2e/deployment.rs"]
-mod deployment;
 mod doors;
 mod grants;
 mod http;
 mod lane;
 mod prove;
-// The rest of it is for other tests.
-#[allow(dead_code)]
-#[path = "../e2e/raw.rs"]
-mod raw;
 mod seeds;
 mod suite;
 
+use super::{deployment, raw};
 use futures_util::{StreamExt as _, stream};
 use solewriter::prove::page;
 use suite::Place;
@@ -43,6 +28,7 @@ const AT_ONCE: usize = 2;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn every_attack_ends_as_the_table_says() {
+    let _room = crate::room::some_room().await;
     let only = std::env::var("ATTACKS_ON").ok();
     let mut columns = Vec::new();
     let mut problems = Vec::new();
@@ -64,6 +50,7 @@ async fn every_attack_ends_as_the_table_says() {
 /// The same attacks, by services that may still do what they could before.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn who_is_observed_takes_nothing_of_others() {
+    let _room = crate::room::some_room().await;
     let place = Place { version: "2.15.1", cluster: false, observed: true };
     let (_, wrong) = suite::run_place(place).await;
     assert!(wrong.is_empty(), "{} problems:\n{}", wrong.len(), wrong.join("\n"));
