@@ -26,6 +26,7 @@ pub mod key;
 pub mod learn;
 pub mod man;
 pub mod map;
+mod monitor;
 pub mod policy;
 pub mod prove;
 pub mod rehearse;

@@ -10,6 +10,7 @@ pub mod accounts;
 pub mod callout;
 mod instances;
 pub mod look;
+pub mod movers;
 pub mod seen;
 pub mod servers;
 pub mod state;
@@ -42,7 +43,7 @@ const fn check(
 }
 
 /// Every check, in the order in which they are shown. `docs/doctor.md` is checked against it.
-pub const CHECKS: [Check; 30] = [
+pub const CHECKS: [Check; 32] = [
     check(
         "address",
         "servers",
@@ -253,6 +254,20 @@ pub const CHECKS: [Check; 30] = [
         "Consumers of buckets, object stores and audit streams can be listed, and a grant covers each",
         "A consumer keeps delivering after its creator has lost the right to it",
     ),
+    check(
+        "movers",
+        "adoption",
+        "admin, system user; who may still log in: --server-config",
+        "While the deployment is adopted: every service has moved, and nobody is left in the old account",
+        "Who is left there is limited by no policy, and may write what others own",
+    ),
+    check(
+        "one-writer",
+        "adoption",
+        "admin, system user, --server-config",
+        "While the deployment is adopted: nobody of the old account can write what the policy gives one writer",
+        "Single-writer holds for a keyspace when all have moved that could write it, not before",
+    ),
 ];
 
 /// How a check came out.
@@ -298,6 +313,8 @@ pub struct Finding {
 pub struct Report {
     /// In the order of [`CHECKS`].
     pub findings: Vec<Finding>,
+    /// How far the adoption is, if there is one.
+    pub adoption: Option<movers::Progress>,
 }
 
 impl Report {
@@ -312,6 +329,7 @@ impl Report {
             callout::judge(seen, &mut report);
             accounts::judge(seen, &mut report);
             state::judge(seen, &mut report);
+            movers::judge(seen, &mut report);
         }
         let place = |finding: &Finding| CHECKS.iter().position(|c| c.id == finding.check);
         report.findings.sort_by_key(place);

@@ -67,7 +67,7 @@ const CRATES: &[Crate] = &[
             &["adoption::stages"],
             &["doctor", "http", "scaffold", "violations"],
             &["adoption::learn"],
-            &["adoption::draft", "adoption::rehearsal"],
+            &["adoption::connected", "adoption::draft", "adoption::rehearsal"],
             &["adoption::evidence", "adoption::server_config", "adoption::trace"],
             &["adoption::mapping"],
             &["adoption::deed"],

@@ -286,6 +286,7 @@ fn report(case: &Case<'_>, pages: &[Page; 2], policy: Option<&Policy>) -> Report
         questions: case.questions.clone(),
         not_granted: not_granted(case, policy),
         services,
+        connected: Vec::new(),
         next,
     }
 }

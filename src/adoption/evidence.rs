@@ -186,6 +186,25 @@ impl Evidence {
         }
     }
 
+    /// Takes a client that is connected now, with its subscriptions, each with its queue group. Gives
+    /// the service.
+    pub fn open<'s>(
+        &mut self,
+        client: &Client,
+        subscriptions: impl IntoIterator<Item = (&'s str, Option<&'s str>)>,
+    ) -> Option<Arc<str>> {
+        let number = self.repeats.known(client).unwrap_or_else(|| self.meet(client));
+        let Met { service, user, .. } = self.repeats.of(number)?;
+        let (service, user) = (Arc::clone(service), Arc::clone(user));
+        for (subject, queue) in subscriptions {
+            let group = queue.map(|queue| self.name(queue));
+            let (user, group) = (&user, group.as_ref());
+            let mark = Mark { count: 1, now: 1, first: None, last: None, user, queue: group };
+            self.shows(&service, Act::Subscribe { subject, queue }, mark);
+        }
+        Some(service)
+    }
+
     /// A client's number, from now on.
     fn meet(&mut self, client: &Client) -> usize {
         if self.repeats.is_full() {
@@ -208,7 +227,11 @@ impl Evidence {
                 Way::Subscribe => Act::Subscribe { subject, queue: None },
             };
             let (count, first, last) = (times.count, times.first, times.last);
-            self.shows(&service, act, Mark { count, first, last, user: &user, queue: None });
+            self.shows(
+                &service,
+                act,
+                Mark { count, now: 0, first, last, user: &user, queue: None },
+            );
         }
     }
 

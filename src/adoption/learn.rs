@@ -1,16 +1,26 @@
 //! `learn` from beginning to end: deeds go in, the files of a policy and a report come out.
 
+use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use solewriter_types::clean;
+use solewriter_types::subject::Pattern;
+
+use super::connected;
 use super::deed::Deed;
 use super::draft::before::Before;
+use super::draft::draft;
 use super::draft::existing::Existing;
-use super::draft::{draft, report::Report};
+use super::draft::report::{Library, Report};
 use super::evidence::Evidence;
 use super::evidence::generalise::Level;
+use super::evidence::tally::Few;
 use super::mapping::Mapping;
+
+/// The most libraries that are told apart.
+const MOST_LIBRARIES: usize = 256;
 
 /// Learns from deeds, one after the other, in bounded memory.
 #[derive(Debug)]
@@ -19,6 +29,7 @@ pub struct Learner {
     existing: Existing,
     level: Level,
     before: Option<Before>,
+    libraries: BTreeMap<String, (u64, Few)>,
 }
 
 impl Learner {
@@ -26,7 +37,8 @@ impl Learner {
     #[must_use]
     pub fn new(mapping: Mapping, existing: Existing, level: Level) -> Self {
         let evidence = Evidence::new(mapping, existing.durables());
-        Self { evidence, existing, level, before: None }
+        let libraries = BTreeMap::new();
+        Self { evidence, existing, level, before: None, libraries }
     }
 
     /// Has services observed (`enforce = "observe"`), with what their users could do before.
@@ -40,11 +52,50 @@ impl Learner {
         self.evidence.take(deed);
     }
 
+    /// Takes a connection that is open now. Gives how many of its subscriptions were none.
+    pub fn take_open(&mut self, connection: &connected::Open<'_>) -> usize {
+        let client = connection.client();
+        let all = connection.connection.subscriptions.iter().flatten();
+        let (is, is_none): (Vec<_>, Vec<_>) =
+            all.partition(|subscription| Pattern::parse(&subscription.subject).is_ok());
+        let subscriptions = is.into_iter().map(|subscription| {
+            let queue = Some(subscription.queue.as_str()).filter(|queue| !queue.is_empty());
+            (subscription.subject.as_str(), queue)
+        });
+        let service = self.evidence.open(&client, subscriptions);
+        let version = &connection.connection.version;
+        let library = match (client.lang.as_deref(), version.as_str()) {
+            (None, _) => "(unknown)".to_owned(),
+            (Some(lang), version) => format!("{lang} {version}"),
+        };
+        let mut library = clean::line(library.trim()).into_owned();
+        if !self.libraries.contains_key(&library) && self.libraries.len() >= MOST_LIBRARIES {
+            "(others)".clone_into(&mut library);
+        }
+        let (count, services) = self.libraries.entry(library).or_default();
+        *count += 1;
+        if let Some(service) = &service {
+            services.add(service);
+        }
+        is_none.len()
+    }
+
     /// The files of a policy, by name, and what people are told. No file where no service was seen.
     #[must_use]
     pub fn finish(mut self) -> (Vec<(String, String)>, Report) {
         self.evidence.settle();
-        draft(&self.evidence, &self.existing, self.level, self.before.as_ref())
+        let before = self.before.as_ref();
+        let (files, mut report) = draft(&self.evidence, &self.existing, self.level, before);
+        report.connected = self
+            .libraries
+            .into_iter()
+            .map(|(library, (connections, services))| Library {
+                library,
+                connections,
+                services: services.names().iter().map(ToString::to_string).collect(),
+            })
+            .collect();
+        (files, report)
     }
 }
 

@@ -13,7 +13,7 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
-pub use assign::read_map;
+pub use assign::{read_map, service};
 pub use finding::{Finding, Needed, What, folded};
 
 use super::deed::{Act, Client, Deed};
@@ -218,7 +218,7 @@ impl<'g> Rehearsal<'g> {
         if self.clients.len() >= MAX_REMEMBERED {
             self.clients.clear();
         }
-        let service = assign::service(self.policy, &self.map, client);
+        let service = service(self.policy, &self.map, client);
         let found = service.and_then(|s| Some((s, *self.by_name.get(&*s.name)?)));
         let who = match found {
             Some((service, at)) => match bar(service, client) {

@@ -58,13 +58,7 @@ impl Current {
     /// What nats-server would refuse as well.
     pub fn read(path: &Path, source: &dyn Source) -> Result<Self, Problems> {
         let heard = Heard { source, environment: RefCell::default() };
-        let tree = syntax::read(path, &heard)?;
-        let problems = Collector::new();
-        let config = Config::of(&tree, &problems);
-        let problems = problems.finish();
-        if problems.has_errors() {
-            return Err(problems);
-        }
+        let (tree, config, problems) = Config::read(path, &heard)?;
         let notes = problems.count(Severity::Note);
         let mut texts = Texts::new();
         for file in &tree.files {
@@ -138,7 +132,8 @@ impl Keys {
     }
 
     /// Those who log in.
-    fn users(&self) -> [&str; 5] {
+    #[must_use]
+    pub fn users(&self) -> [&str; 5] {
         [&self.callout, &self.publisher, &self.admin, &self.audit_admin, &self.system]
     }
 }

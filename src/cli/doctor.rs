@@ -1,12 +1,19 @@
 //! `solewriter doctor`: is the running deployment what it should be?
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
 use serde::Serialize;
 
+use super::traces::file;
+use crate::adoption::mapping::Mapping;
+use crate::adoption::server_config::accounts::Config;
+use crate::adoption::server_config::syntax::Disk;
+use crate::adoption::stages::written::{RECORD, Record};
 use crate::cli::common::{Format, NO, Output, SettingsArgs, YES, count, json};
-use crate::doctor::look::look;
+use crate::doctor::look::{Adopting, look};
+use crate::doctor::movers::Progress;
 use crate::doctor::{Finding, Outcome, Report};
 
 /// Check the running deployment, and say how to fix what is wrong.
@@ -23,6 +30,17 @@ pub struct Doctor {
     /// What to fail on, besides problems.
     #[arg(long, value_name = "WHAT")]
     deny: Option<Deny>,
+    /// What `solewriter adopt` wrote of an adoption that is under way. Without it, `adopt.toml`
+    /// beside the settings, if it is there.
+    #[arg(long, value_name = "FILE")]
+    adoption: Option<PathBuf>,
+    /// The configuration that nats-server runs with now: who may still log in to the old account,
+    /// and what they may do. Only while the deployment is being adopted.
+    #[arg(long, value_name = "FILE")]
+    server_config: Option<PathBuf>,
+    /// The file that says which clients of the old account are which services.
+    #[arg(long, value_name = "FILE")]
+    map: Option<PathBuf>,
     #[command(flatten)]
     settings: SettingsArgs,
 }
@@ -41,6 +59,8 @@ struct FindingsView<'a> {
     warnings: usize,
     not_seen: usize,
     findings: &'a [Finding],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    adoption: Option<&'a Progress>,
 }
 
 impl Doctor {
@@ -52,8 +72,10 @@ impl Doctor {
 
     fn output(&self) -> Result<Output, Output> {
         let tool = self.settings.load()?;
+        let adopting = self.adopting()?;
         let runtime = super::runtime().map_err(|error| Output::cannot(&error))?;
-        let report = Report::of(&runtime.block_on(look(&tool, jiff::Timestamp::now)));
+        let seen = runtime.block_on(look(&tool, adopting.as_ref(), jiff::Timestamp::now));
+        let report = Report::of(&seen);
         let (problems, warnings) = (report.count(Outcome::Problem), report.count(Outcome::Warning));
         let not_seen = report.count(Outcome::NotSeen);
         let healthy = problems == 0 && (self.deny.is_none() || warnings == 0);
@@ -64,6 +86,7 @@ impl Doctor {
                 warnings,
                 not_seen,
                 findings: &report.findings,
+                adoption: report.adoption.as_ref(),
             }),
             Format::Text => format!(
                 "{report}\n{}, {}, {} not seen\n",
@@ -74,4 +97,43 @@ impl Doctor {
         };
         Ok(Output::data(out, if healthy { YES } else { NO }))
     }
+
+    /// The adoption that is under way, if there is one.
+    fn adopting(&self) -> Result<Option<Adopting>, Output> {
+        let beside = self.settings.config.with_file_name(RECORD);
+        let path = match &self.adoption {
+            Some(path) => path,
+            None if beside.is_file() => &beside,
+            None => {
+                let given = [("--server-config", &self.server_config), ("--map", &self.map)];
+                return match given.into_iter().find(|(_, path)| path.is_some()) {
+                    Some((flag, _)) => Err(Output::cannot(&format!(
+                        "{flag} is for an adoption that is under way, and there is no {}; name it \
+                         with --adoption",
+                        beside.display()
+                    ))),
+                    None => Ok(None),
+                };
+            }
+        };
+        let record = record(path)?;
+        let map = match &self.map {
+            Some(path) => Mapping::read(&file(path)?).map_err(Output::wrong)?,
+            None => Mapping::default(),
+        };
+        let config = match &self.server_config {
+            Some(path) => Some(Config::read(path, &Disk).map_err(Output::wrong)?.1),
+            None => None,
+        };
+        let own = record.keys.users().map(ToOwned::to_owned).into();
+        Ok(Some(Adopting { own, account: record.account, map, config }))
+    }
+}
+
+fn record(path: &Path) -> Result<Record, Output> {
+    let text = file(path)?;
+    Record::parse(text.text()).ok_or_else(|| {
+        let message = format!("{}: it is not what `solewriter adopt` wrote", path.display());
+        Output::cannot(&message)
+    })
 }

@@ -4,10 +4,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use serde::Serialize;
 
+use super::monitor::Monitor;
 use super::traces::{TraceArgs, cannot_read, file};
+use crate::adoption::connected::{Connz, Names, Open};
 use crate::adoption::draft::before::Before;
 use crate::adoption::draft::existing::Existing;
 use crate::adoption::draft::report::Report;
@@ -17,11 +19,11 @@ use crate::adoption::mapping::Mapping;
 use crate::adoption::server_config::accounts::Config;
 use crate::adoption::server_config::findings::{self, Finding};
 use crate::adoption::server_config::report::report;
-use crate::adoption::server_config::syntax::{self, Disk, Source as _};
+use crate::adoption::server_config::syntax::{Disk, Source as _};
 use crate::adoption::trace::Trace;
 use crate::cli::common::{NO, Output, PlaceView, YES, count, json, line};
+use solewriter_core::diagnostics::Problem;
 use solewriter_core::diagnostics::render::Style;
-use solewriter_core::diagnostics::{Collector, Problem};
 use solewriter_core::policy::model::Location;
 use solewriter_types::keyspace::BucketName;
 
@@ -31,12 +33,13 @@ const MOST: usize = 256 << 20;
 /// Draft a policy from what clients do today.
 ///
 /// Reads nats-server's configuration (who may do what today, and what nobody may have noticed), its trace
-/// (what clients really do) and what it tells of its streams. Writes the files of a policy, with how
+/// (what clients really do), and what servers tell of their streams and of who is connected. Writes the files of a policy, with how
 /// often, when and by whom each entry was used; what cannot be decided is a question in the file.
 /// Payloads and passwords are neither kept nor shown.
 ///
 /// Exit code: 0 if it is done, 1 if files could not be written, 2 if there is nothing to learn from.
 #[derive(Args)]
+#[command(group = ArgGroup::new("seen").args(["trace", "monitor", "connz"]).multiple(true))]
 pub struct Learn {
     /// nats-server's configuration, with what it includes. Its report is printed first.
     #[arg(long, value_name = "FILE")]
@@ -44,24 +47,32 @@ pub struct Learn {
     #[command(flatten)]
     trace: TraceArgs,
     /// The file that says which clients are which services.
-    #[arg(long, value_name = "FILE", requires = "trace")]
+    #[arg(long, value_name = "FILE", requires = "seen")]
     map: Option<PathBuf>,
     /// What servers tell at /jsz?accounts=true&streams=true&consumers=true&config=true, a file for each
     /// server: existing streams and consumers, and their settings.
-    #[arg(long, value_name = "FILE", num_args = 1.., requires = "trace")]
+    #[arg(long, value_name = "FILE", num_args = 1.., requires = "seen")]
     jsz: Vec<PathBuf>,
-    /// The account whose streams these are. Needed if several accounts have some.
-    #[arg(long, value_name = "NAME", requires = "jsz")]
+    /// What servers tell at /connz?auth=true&subs=detail, a file for each page of each server: who is
+    /// connected now, and its subscriptions.
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    connz: Vec<PathBuf>,
+    /// The monitoring port of each server, as http://HOST:8222. It is asked for what --jsz and
+    /// --connz would have.
+    #[arg(long, value_name = "URL", num_args = 1..)]
+    monitor: Vec<Monitor>,
+    /// The account whose streams and connections these are. Needed if several accounts have streams.
+    #[arg(long, value_name = "NAME", requires = "seen")]
     account: Option<String>,
     /// How far what was seen stands for what was not.
     #[arg(long, value_enum, value_name = "LEVEL", default_value = "careful")]
     generalise: Level,
     /// Let each service do what its user could do before, too (`enforce = "observe"`), but for what
     /// others own.
-    #[arg(long, requires_all = ["server_config", "trace"])]
+    #[arg(long, requires_all = ["server_config", "seen"])]
     observe: bool,
     /// The directory for the files of the policy. Without it, only the report is printed.
-    #[arg(long, value_name = "DIR", requires = "trace")]
+    #[arg(long, value_name = "DIR", requires = "seen")]
     out: Option<PathBuf>,
     /// Replace files of an earlier draft in that directory.
     #[arg(long, requires = "out")]
@@ -126,13 +137,15 @@ impl Learn {
     }
 
     fn output(&self) -> Result<Output, Output> {
-        if self.server_config.is_none() && !self.trace.is_given() {
-            let nothing = "nothing to learn from: give --trace, --server-config, or both";
+        let sees = self.trace.is_given() || !self.connz.is_empty() || !self.monitor.is_empty();
+        if self.server_config.is_none() && !sees {
+            let nothing =
+                "nothing to learn from: give --trace, --monitor, --server-config, or all of them";
             return Err(Output::cannot(&nothing));
         }
         let configured = self.server_config.as_deref().map(configuration).transpose()?;
         let before = configured.as_ref().filter(|_| self.observe).map(|c| c.before.clone());
-        let learned = self.trace.is_given().then(|| self.learn(before)).transpose()?;
+        let learned = sees.then(|| self.learn(before)).transpose()?;
         let (mut out, mut err, mut code) = (String::new(), String::new(), YES);
         if let Some(Configured { text, problems, .. }) = &configured {
             out += text;
@@ -172,20 +185,51 @@ impl Learn {
             None => Mapping::default(),
         };
         let mut existing = Existing::default();
+        let mut account = self.account.clone();
+        let mut add = |name: &str, text: &[u8]| {
+            let added = existing.add_jsz(text, self.account.as_deref());
+            let of = added.map_err(|error| wrong("bad-jsz", name, &error))?;
+            // Whoever is connected elsewhere uses none of these streams.
+            account = account.take().or(of);
+            Ok(())
+        };
         for path in &self.jsz {
-            let text = Disk.file(path, MOST).map_err(|error| cannot_read(path, &error))?;
-            if text.len() > MOST {
-                let error = format!("larger than {} MiB", MOST >> 20);
-                return Err(cannot_read(path, &io::Error::other(error)));
-            }
-            existing.add_jsz(&text, self.account.as_deref()).map_err(|error| {
-                let name = path.display().to_string();
-                Output::wrong(Problem::error("bad-jsz", format!("{}: {error}", line(&name))))
-            })?;
+            add(&path.display().to_string(), &whole(path)?)?;
+        }
+        let runtime = super::runtime().map_err(|error| Output::cannot(&error))?;
+        for monitor in &self.monitor {
+            let text = runtime.block_on(monitor.streams()).map_err(|e| Output::cannot(&e))?;
+            add(&monitor.to_string(), &text)?;
         }
         let mut learner = Learner::new(mapping, existing, self.generalise);
         if let Some(before) = before {
             learner = learner.observing(before);
+        }
+        let mut open = Connected { account: account.as_deref(), ..Connected::default() };
+        for path in &self.connz {
+            let name = path.display().to_string();
+            let page = Connz::parse(&whole(path)?).map_err(|e| wrong("bad-connz", &name, &e))?;
+            if page.lacks_subscriptions() {
+                let ask = "it lacks subscriptions: ask for /connz?auth=true&subs=detail";
+                return Err(wrong("bad-connz", &name, ask));
+            }
+            let mut names = Names::default();
+            names.see(&page);
+            open.take(&page, &names, &mut learner);
+        }
+        for monitor in &self.monitor {
+            let mut names = Names::default();
+            let pages = runtime.block_on(monitor.connections(|page| names.see(page)));
+            pages.map_err(|error| Output::cannot(&error))?;
+            let take = |page: &Connz| open.take(page, &names, &mut learner);
+            runtime.block_on(monitor.connections(take)).map_err(|error| Output::cannot(&error))?;
+        }
+        if !self.trace.is_given() {
+            if open.connections == 0 {
+                return Err(Output::cannot(&"nobody is connected there"));
+            }
+            let (files, report) = learner.finish();
+            return Ok(Learned { files, report, summary: open.summary() });
         }
         let mut trace = Trace::new();
         let reading = self.trace.read(&mut trace, |deed| learner.take(&deed))?;
@@ -202,8 +246,60 @@ impl Learn {
             counts.strange + counts.doubted + reading.too_long,
             counts.connections,
             counts.without_connect + counts.unknown
-        );
+        ) + &open.summary();
         Ok(Learned { files, report, summary })
+    }
+}
+
+/// All of a file, if it is not too large.
+fn whole(path: &Path) -> Result<Vec<u8>, Output> {
+    let text = Disk.file(path, MOST).map_err(|error| cannot_read(path, &error))?;
+    if text.len() > MOST {
+        let error = format!("larger than {} MiB", MOST >> 20);
+        return Err(cannot_read(path, &io::Error::other(error)));
+    }
+    Ok(text)
+}
+
+fn wrong(code: &'static str, name: &str, error: &str) -> Output {
+    Output::wrong(Problem::error(code, format!("{}: {error}", line(name))))
+}
+
+/// Who is connected now.
+#[derive(Default)]
+struct Connected<'a> {
+    account: Option<&'a str>,
+    connections: usize,
+    strange: usize,
+    hidden: bool,
+}
+
+impl Connected<'_> {
+    fn take(&mut self, page: &Connz, names: &Names, learner: &mut Learner) {
+        for connection in Open::all(page, self.account, names) {
+            self.connections += 1;
+            self.strange += learner.take_open(&connection);
+        }
+        self.hidden |= names.hides();
+    }
+
+    fn summary(&self) -> String {
+        if self.connections == 0 {
+            return String::new();
+        }
+        let mut text = count(self.connections, "connection", "connections") + " now";
+        if self.strange > 0 {
+            text += &format!(
+                ", {} of theirs not understood",
+                count(self.strange, "subscription", "subscriptions")
+            );
+        }
+        text.push('\n');
+        if self.hidden {
+            text += "a server has one user in $G only; older ones tell a token there, so that name is \
+                     not kept: tell clients apart by name or address, with --map\n";
+        }
+        text
     }
 }
 
@@ -223,13 +319,7 @@ struct Configured {
 }
 
 fn configuration(path: &Path) -> Result<Configured, Output> {
-    let tree = syntax::read(path, &Disk).map_err(Output::wrong)?;
-    let problems = Collector::new();
-    let config = Config::of(&tree, &problems);
-    let problems = problems.finish();
-    if problems.has_errors() {
-        return Err(Output::wrong(problems));
-    }
+    let (tree, config, problems) = Config::read(path, &Disk).map_err(Output::wrong)?;
     let Some(first) = tree.files.first() else { return Err(Output::cannot(&"no file")) };
     let findings = findings::of(&config, &first.span(0..0));
     let text = report(&config, &findings);

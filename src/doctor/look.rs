@@ -30,9 +30,11 @@ use solewriter_core::policy::validate::validate_for;
 use solewriter_types::audit_event::words;
 
 mod greeting;
+mod movers;
 mod system;
 mod watch;
 
+pub use self::movers::Adopting;
 pub use self::system::{Clock, MOST_ACCOUNTS};
 use self::watch::Watch;
 
@@ -49,8 +51,8 @@ struct Connected {
     client: Option<Client>,
 }
 
-/// Looks at everything. `clock` tells the time here.
-pub async fn look(tool: &Tool, clock: Clock) -> Seen {
+/// Looks at everything. `adopting` is the adoption that is under way, and `clock` tells the time here.
+pub async fn look(tool: &Tool, adopting: Option<&Adopting>, clock: Clock) -> Seen {
     let addresses = greeting::greetings(&tool.servers, &tool.tls).await;
     let settings = settings(tool);
     // Without a nonce nobody can prove to have a key; trying takes until the server gives up.
@@ -112,6 +114,15 @@ pub async fn look(tool: &Tool, clock: Clock) -> Seen {
         }
         None => Err(without(Role::Callout)),
     };
+    let adoption = match adopting {
+        Some(adopting) => {
+            let state = account_of(Role::Admin);
+            let old = state.as_deref().ok_or_else(|| without(Role::Admin));
+            let policy = policy.policy.as_ref().map_err(Clone::clone);
+            Some(adopting.look(system.client(), old, &settings.accounts, policy).await)
+        }
+        None => None,
+    };
     let seen = Seen {
         addresses,
         servers: system.servers(clock).await,
@@ -130,6 +141,7 @@ pub async fn look(tool: &Tool, clock: Clock) -> Seen {
         consumers,
         streams,
         audit_streams,
+        adoption,
         settings,
         users: users
             .iter()

@@ -1,6 +1,6 @@
 //! What was seen of a deployment: plain facts, from which the families of checks conclude.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::adoption::server_config::permissions::Rights;
 use crate::buckets::Stream;
 use crate::fleet::Report;
 use crate::sessions::consumers::sweep::Survey;
@@ -74,6 +75,63 @@ pub struct Seen {
     pub streams: Look<Vec<Stream>>,
     /// The streams of the account that holds the audit streams.
     pub audit_streams: Look<Vec<Stream>>,
+    /// How far services have moved, while the deployment is being adopted.
+    pub adoption: Option<Look<Adoption>>,
+}
+
+/// Who has moved to the services' account, and who is left in the old one.
+#[derive(Clone, Debug, Default)]
+pub struct Adoption {
+    /// The old account, which has the buckets.
+    pub old: String,
+    /// Who may log in there without being asked about, by nats-server's configuration; `None` when
+    /// none was given.
+    pub logins: Option<Vec<Login>>,
+    /// Connections that solewriter let in, by service.
+    pub moved: BTreeMap<Arc<str>, Side>,
+    /// Connections of the old account, by user.
+    pub left: Vec<Left>,
+    /// Servers that did not tell all of their connections, and how.
+    pub untold: Vec<String>,
+}
+
+/// Somebody who may log in to the old account.
+#[derive(Clone, Debug)]
+pub struct Login {
+    /// The user.
+    pub user: String,
+    /// Which service that is.
+    pub service: Option<Arc<str>>,
+    /// What it may do there; `None` if that is not in the configuration.
+    pub rights: Option<Rights>,
+}
+
+/// Connections of one user in the old account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// The user.
+    pub user: String,
+    /// Which service that is.
+    pub service: Option<Arc<str>>,
+    /// Its connections.
+    pub side: Side,
+}
+
+/// Connections of one service in one account.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Side {
+    /// How many.
+    pub connections: usize,
+    /// From where; no more than [`Side::ADDRESSES`].
+    pub addresses: BTreeSet<String>,
+    /// Its queue groups, each with its subject; looked at only where it has connections in both
+    /// accounts.
+    pub queues: BTreeSet<(String, String)>,
+}
+
+impl Side {
+    /// How many addresses are kept.
+    pub const ADDRESSES: usize = 8;
 }
 
 /// What the settings say, as far as checks need it.

@@ -105,6 +105,7 @@ fn healthy() -> Seen {
         consumers: Ok(Ok(Survey { streams: 1, kept: 2, ..Survey::default() })),
         streams: Ok(Vec::new()),
         audit_streams: Ok(Vec::new()),
+        adoption: None,
     }
 }
 
@@ -785,7 +786,7 @@ fn every_check_has_a_place_and_a_family_in_one_piece() {
     assert_eq!(ids.len(), CHECKS.len());
     let mut families: Vec<&str> = CHECKS.iter().map(|check| check.family).collect();
     families.dedup();
-    assert_eq!(families, ["servers", "callout", "accounts", "state"]);
+    assert_eq!(families, ["servers", "callout", "accounts", "state", "adoption"]);
     let report = Report::of(&healthy());
     assert!(report.findings.iter().all(|f| CHECKS.iter().any(|check| check.id == f.check)));
 }
@@ -864,4 +865,116 @@ fn how_the_audit_is_reached() {
     assert!(with(&old, Outcome::Warning).iter().any(|(check, found)| {
         *check == "audit" && found.contains("one of them pushes out everybody's events")
     }));
+}
+
+/// An adoption in which these users may log in to the old account, by a configuration, and these are
+/// connected there.
+fn adopting(users: Option<&str>, left: &[(&str, Option<&str>)]) -> Seen {
+    use super::seen::{Adoption, Left, Login, Side};
+    use crate::adoption::server_config::accounts::tests::view;
+    use crate::adoption::server_config::permissions::rights;
+    let policy = "[bucket.b]\n[service.a]\nnkeys = []\nowns = [\"b\"]\n[service.c]\nnkeys = []\n";
+    let policy = validate(&[SourceFile::new("p.toml", policy)]).unwrap().policy;
+    let service = |name: &str| policy.service(name).map(|service| service.name.clone());
+    let side = Side { connections: 1, ..Side::default() };
+    let logins = users.map(|users| {
+        let config = view(&format!("accounts {{ OLD {{ users: [ {users} ] }} }}")).0;
+        let users = &config.account("OLD").unwrap().users;
+        let login = |user: &crate::adoption::server_config::accounts::User| Login {
+            user: user.label().to_owned(),
+            service: service(user.label()),
+            rights: Some(rights(user)),
+        };
+        users.iter().map(login).collect()
+    });
+    let left = left.iter().map(|(user, of)| Left {
+        user: (*user).to_owned(),
+        service: of.and_then(service),
+        side: side.clone(),
+    });
+    let adoption =
+        Adoption { old: "OLD".into(), logins, left: left.collect(), ..Adoption::default() };
+    Seen { policy: Ok(policy), adoption: Some(Ok(adoption)), ..healthy() }
+}
+
+/// How the checks of an adoption came out, with the first words of what they found.
+fn of_adoption(seen: &Seen) -> Vec<(&'static str, Outcome, String)> {
+    let findings = Report::of(seen).findings.into_iter();
+    findings
+        .filter(|finding| ["movers", "one-writer"].contains(&finding.check))
+        .map(|finding| (finding.check, finding.outcome, finding.found))
+        .collect()
+}
+
+#[test]
+fn without_an_adoption_nobody_moves() {
+    assert!(of_adoption(&healthy()).is_empty());
+}
+
+#[test]
+fn who_may_log_in_is_left_though_not_connected() {
+    let reader = "{ user: c, password: p, permissions: { publish: \"plain\" } }";
+    let found = of_adoption(&adopting(Some(reader), &[]));
+    let [(_, Outcome::Warning, left), (_, Outcome::Ok, gone), (_, Outcome::Ok, holds)] =
+        found.as_slice()
+    else {
+        panic!("{found:?}")
+    };
+    assert_eq!(gone, "not connected in either account: a");
+    assert!(left.contains("user c: not connected, but may log in"), "{left}");
+    assert_eq!(holds, "nobody of OLD can write b");
+}
+
+#[test]
+fn each_way_to_write_is_in_the_way() {
+    for (permission, way) in [
+        ("\"$KV.b.x\"", "writes it by publishing ($KV.b.x)"),
+        ("\"$KV.other.x\"", "may have JetStream write it by a reply subject ($KV.other.x)"),
+        ("\"$JS.API.STREAM.PURGE.KV_b\"", "may change, empty or delete its stream"),
+        (
+            "{ allow: \"$KV.>\", deny: \"$KV.b.>\" }",
+            "may have JetStream write it by a reply subject",
+        ),
+    ] {
+        let user =
+            format!("{{ user: tool, password: p, permissions: {{ publish: {permission} }} }}");
+        let found = of_adoption(&adopting(Some(&user), &[("tool", None)]));
+        let text = format!("{found:?}");
+        assert!(text.contains(way), "{permission}: {text}");
+        assert!(text.contains("not yet: b; in the way: tool"), "{permission}: {text}");
+    }
+    let answers =
+        "{ user: tool, password: p, permissions: { publish: \"x\", allow_responses: true } }";
+    let text = format!("{:?}", of_adoption(&adopting(Some(answers), &[])));
+    assert!(text.contains("by a reply subject (allow_responses)"), "{text}");
+}
+
+#[test]
+fn the_end_needs_a_configuration_and_all_servers() {
+    let text = format!("{:?}", of_adoption(&adopting(Some(""), &[])));
+    assert!(text.contains("nobody is left in OLD, and every keyspace has one writer"), "{text}");
+    let text = format!("{:?}", of_adoption(&adopting(None, &[])));
+    assert!(text.contains("who may log in there is in nats-server's configuration"), "{text}");
+    assert!(!text.contains("nobody is left"), "{text}");
+    let mut silent = adopting(Some(""), &[]);
+    if let Some(Ok(adoption)) = &mut silent.adoption {
+        adoption.untold.push("n2: no answer".to_owned());
+    }
+    let text = format!("{:?}", of_adoption(&silent));
+    assert!(text.contains("n2: no answer") && !text.contains("nobody is left"), "{text}");
+    // One who is connected and that no configuration names may do everything.
+    let text = format!("{:?}", of_adoption(&adopting(Some(""), &[("ghost", None)])));
+    assert!(text.contains("nothing is known of its permissions"), "{text}");
+}
+
+#[test]
+fn who_is_observed_is_told_of_and_owns_nothing_by_that() {
+    let policy = "[bucket.b]\n[bucket.free]\n[service.a]\nowns = [\"b\"]\n[service.c]\n\
+                  enforce = \"observe\"\nbefore.publish = [\">\"]\n";
+    let policy = validate(&[SourceFile::new("p.toml", policy)]).unwrap().policy;
+    let seen = Seen { policy: Ok(policy), ..adopting(Some(""), &[]) };
+    let text = format!("{:?}", of_adoption(&seen));
+    assert!(text.contains("observed, with what they could do before: c"), "{text}");
+    assert!(text.contains("nobody owns free, and observed services write it: c"), "{text}");
+    assert!(!text.contains("every keyspace has one writer"), "{text}");
 }

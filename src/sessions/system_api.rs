@@ -200,6 +200,26 @@ pub struct Connection {
     /// The account that it is in; empty until it is let in.
     #[serde(default)]
     pub account: String,
+    /// The public NKEY that it logged in with, of a user of nats-server's configuration.
+    #[serde(default)]
+    pub nkey: String,
+    /// How many subscriptions it has.
+    #[serde(default, rename = "subscriptions")]
+    pub subscribed: u64,
+    /// What it is subscribed to, where that was asked for.
+    #[serde(default, rename = "subscriptions_list_detail")]
+    pub subscriptions: Option<Vec<Subscription>>,
+}
+
+/// A subscription of a connection.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+pub struct Subscription {
+    /// The subject, maybe with wildcards.
+    #[serde(default)]
+    pub subject: String,
+    /// The queue group; empty without.
+    #[serde(default, rename = "qgroup")]
+    pub queue: String,
 }
 
 impl Connection {
@@ -210,7 +230,8 @@ impl Connection {
     }
 
     /// The same with no more of its client's words than anybody reads.
-    fn cut(mut self) -> Self {
+    #[must_use]
+    pub fn cut(mut self) -> Self {
         for text in [&mut self.name, &mut self.lang, &mut self.version, &mut self.ip] {
             if let Some((end, _)) = text.char_indices().nth(MAX_NAME) {
                 text.truncate(end);
@@ -374,6 +395,25 @@ impl System {
             let error = format!("its list was not complete within {} s", TELL_WITHIN.as_secs());
             Err(SystemError::Request { subject: connz(server), error })
         })
+    }
+
+    /// What one connection is subscribed to; nothing if it is gone.
+    ///
+    /// # Errors
+    /// [`SystemError`]
+    pub async fn subscriptions_of(
+        &self,
+        server: &str,
+        cid: u64,
+    ) -> Result<Vec<Subscription>, SystemError> {
+        let question = json!({"auth": true, "cid": cid, "subscriptions_detail": true});
+        let (answer, _) = self.ask::<Connections>(connz(server), server, &question).await?;
+        let connections = answer.and_then(|answer| answer.connections).unwrap_or_default();
+        Ok(connections
+            .into_iter()
+            .filter_map(|connection| connection.subscriptions)
+            .flatten()
+            .collect())
     }
 
     /// Addresses of servers, as the one that it is connected to tells them.

@@ -18,7 +18,7 @@ use super::deployment::{DEADLINE, binary, eventually};
 use super::server_config::{checked, copy, write_certificates};
 
 /// What it printed, and its exit code.
-fn adopt(folder: &Path, out: &Path, more: &[&str]) -> (Option<i32>, String) {
+pub fn adopt(folder: &Path, out: &Path, more: &[&str]) -> (Option<i32>, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_solewriter"));
     command.args(["adopt", "nats-server.conf", "--out"]).arg(out).args(more);
     command.current_dir(folder).env("SERVER_NAME_OF_TEST", "templates-1").stdin(Stdio::null());
@@ -111,38 +111,38 @@ calls = ["ask.billing"]
 "#;
 
 /// A company's server, its folder and the plan for it.
-struct Company {
-    folder: TempDir,
-    server: Server,
+pub struct Company {
+    pub folder: TempDir,
+    pub server: Server,
 }
 
 impl Company {
-    fn run(&self) -> PathBuf {
+    pub fn run(&self) -> PathBuf {
         self.folder.path().join("run")
     }
 
-    fn plan(&self) -> PathBuf {
+    pub fn plan(&self) -> PathBuf {
         self.folder.path().join("plan")
     }
 
-    async fn connect(&self, user: &str) -> Client {
+    pub async fn connect(&self, user: &str) -> Client {
         let options = ConnectOptions::with_user_and_password(user.into(), format!("fake-{user}"));
         let options = options.request_timeout(Some(Duration::from_secs(2)));
         options.connect(self.server.client_url()).await.unwrap()
     }
 
     /// Whether somebody is let in.
-    async fn lets_in(&self, options: ConnectOptions) -> bool {
+    pub async fn lets_in(&self, options: ConnectOptions) -> bool {
         options.connect(self.server.client_url()).await.is_ok()
     }
 
-    async fn lets_in_password(&self, user: &str, password: &str) -> bool {
+    pub async fn lets_in_password(&self, user: &str, password: &str) -> bool {
         let options = ConnectOptions::with_user_and_password(user.into(), password.into());
         self.lets_in(options).await
     }
 
     /// The files of a stage take the place of the old ones.
-    fn put(&self, stage: &Path) {
+    pub fn put(&self, stage: &Path) {
         for name in ["nats-server.conf", "solewriter.conf"] {
             let _ = std::fs::remove_file(self.run().join(name));
             if let Ok(text) = std::fs::read(stage.join(name)) {
@@ -152,7 +152,7 @@ impl Company {
     }
 
     /// A restart with other files, and the state under another name if it has one.
-    async fn restart(&mut self, stage: &Path, rename: Option<(&str, &str)>) {
+    pub async fn restart(&mut self, stage: &Path, rename: Option<(&str, &str)>) {
         self.server.stop().await.unwrap();
         self.put(stage);
         if let Some((from, to)) = rename {
@@ -236,7 +236,7 @@ impl Traffic {
 }
 
 /// Answers every request.
-async fn answer(client: &Client, subject: &'static str) {
+pub async fn answer(client: &Client, subject: &'static str) {
     let mut requests = client.subscribe(subject).await.unwrap();
     client.flush().await.unwrap();
     let client = client.clone();
@@ -273,7 +273,7 @@ async fn keys_of(client: &Client) -> (u64, u64) {
 
 /// `solewriter serve` on the plan, when it answers: who asks before that waits for the server's
 /// timeout.
-async fn serve(company: &Company) -> tokio::process::Child {
+pub async fn serve(company: &Company) -> tokio::process::Child {
     let file = company.folder.path().join("serve.log");
     let log = std::fs::File::create(&file).unwrap();
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_solewriter"));
@@ -290,7 +290,7 @@ async fn serve(company: &Company) -> tokio::process::Child {
 }
 
 /// A bucket with twenty keys, and a stream.
-async fn fill(client: &Client) {
+pub async fn fill(client: &Client) {
     let context = jetstream::new(client.clone());
     let config = kv::Config { bucket: "orders".into(), ..kv::Config::default() };
     let bucket = context.create_key_value(config).await.unwrap();

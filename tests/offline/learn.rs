@@ -7,6 +7,7 @@ use std::path::Path;
 
 use jiff::civil::DateTime;
 
+use solewriter::adoption::connected::{Connz, Names, Open};
 use solewriter::adoption::deed::{Act, Client, Deed};
 use solewriter::adoption::draft::before::Before;
 use solewriter::adoption::draft::existing::Existing;
@@ -55,6 +56,13 @@ fn run(case: &Path, failures: &mut String) {
         learner = learner.observing(Before::of(&config));
     }
     deeds(&read("deeds.txt").unwrap(), &mut |deed| learner.take(deed));
+    if let Some(text) = read("connz.json") {
+        let (page, mut names) = (Connz::parse(text.as_bytes()).unwrap(), Names::default());
+        names.see(&page);
+        for connection in Open::all(&page, None, &names) {
+            learner.take_open(&connection);
+        }
+    }
     let (files, report) = learner.finish();
     let sources: Vec<SourceFile> =
         files.iter().map(|(name, text)| SourceFile::new(&**name, text.clone())).collect();

@@ -61,11 +61,15 @@ struct ConsumerDetail {
 impl Existing {
     /// Adds what one server tells of its streams: the text of its `/jsz`. Each server of a cluster
     /// tells of those that it has; what was told before stays. Without `account`, streams may be in
-    /// one account only.
+    /// one account only. Gives the account, if there is one.
     ///
     /// # Errors
     /// A sentence: the text is none of that, or lacks the configurations, or has several accounts.
-    pub fn add_jsz(&mut self, text: &[u8], account: Option<&str>) -> Result<(), String> {
+    pub fn add_jsz(
+        &mut self,
+        text: &[u8],
+        account: Option<&str>,
+    ) -> Result<Option<String>, String> {
         const ASK: &str = "ask for /jsz?accounts=true&streams=true&consumers=true&config=true";
         let Jsz { account_details } = serde_json::from_slice(text)
             .map_err(|error| format!("it is not what a server tells at /jsz: {error}"))?;
@@ -79,6 +83,7 @@ impl Existing {
             let names: Vec<&str> = accounts.iter().map(|one| one.name.as_str()).collect();
             return Err(format!("it has streams of {}: say of which account", names.join(", ")));
         }
+        let name = accounts.first().map(|one| one.name.clone());
         let streams = self.streams.get_or_insert_default();
         for detail in accounts.into_iter().flat_map(|one| one.stream_detail) {
             if streams.iter().any(|known| known.name() == detail.name) {
@@ -93,7 +98,7 @@ impl Existing {
             self.consumers.push(Consumers { stream: detail.name, consumers });
             streams.push(Stream { config, state: detail.state });
         }
-        Ok(())
+        Ok(name)
     }
 
     /// The durable consumers, where they are known.

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use jiff::civil::DateTime;
 use serde::Serialize;
 
-use crate::adoption::evidence::tally::{Tally, shown};
+use crate::adoption::evidence::tally::{Tally, shown, times};
 
 /// The most lines of one kind that the text shows; the JSON has all.
 const MOST_SHOWN: usize = 50;
@@ -21,6 +21,9 @@ pub struct Doing {
     pub subjects: Vec<String>,
     /// How often.
     pub count: u64,
+    /// How many of those are no deeds, but what somebody has open now.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub now: u64,
     /// When first, by the server's clock.
     pub first: Option<DateTime>,
     /// When last.
@@ -36,6 +39,7 @@ impl Doing {
             what,
             subjects,
             count: tally.count,
+            now: tally.now,
             first: tally.first,
             last: tally.last,
             users: tally.users.names().iter().map(ToString::to_string).collect(),
@@ -44,8 +48,7 @@ impl Doing {
 
     /// For people: `orders: 12 times, 2026-11-27 20:01:15 to 2026-11-28 09:00:00: a.> b.>`.
     pub(super) fn line(&self) -> String {
-        let times =
-            if self.count == 1 { "once".to_owned() } else { format!("{} times", self.count) };
+        let times = times(self.count, self.now);
         let mut line = format!("{}: {times}", self.service);
         match (self.first, self.last) {
             (Some(first), Some(last)) if first != last => {
@@ -59,6 +62,22 @@ impl Doing {
         }
         line
     }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde gives a reference
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// A library that clients use who are connected now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Library {
+    /// Its name and version, as clients tell them.
+    pub library: String,
+    /// How many connections.
+    pub connections: u64,
+    /// Of which services, some of them.
+    pub services: Vec<String>,
 }
 
 /// What a person has to decide.
@@ -129,6 +148,9 @@ pub struct Drafted {
 pub struct Report {
     /// The services of the draft.
     pub services: Vec<Drafted>,
+    /// What is connected now, where servers told.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub connected: Vec<Library>,
     /// What was not known to be so.
     pub conflicts: Vec<Conflict>,
     /// What has to be decided.
@@ -160,6 +182,8 @@ impl Report {
         };
         let services = self.services.iter().map(Drafted::line).collect();
         section(&mut text, "Services:", services);
+        let connected = self.connected.iter().map(Library::line).collect();
+        section(&mut text, "Connected now:", connected);
         let with_who = |message: &str, who: &[Doing]| {
             let who = who.iter().take(MOST_SHOWN).map(|doing| format!("\n{}", doing.line()));
             format!("{message}{}", who.collect::<String>())
@@ -190,6 +214,17 @@ impl Drafted {
     }
 }
 
+impl Library {
+    fn line(&self) -> String {
+        let Self { library, connections, services } = self;
+        let connections = match connections {
+            1 => "1 connection".to_owned(),
+            more => format!("{more} connections"),
+        };
+        format!("{library}: {connections}, of {}", services.join(", "))
+    }
+}
+
 impl NotGranted {
     fn line(&self) -> String {
         let question = match self.question {
@@ -200,7 +235,11 @@ impl NotGranted {
             [] => String::new(),
             all => format!(" {}", all.join(" ")),
         };
-        let Doing { service, what, count, .. } = &self.doing;
-        format!("{service} {what}{subjects} ({count}x): {question}")
+        let Doing { service, what, count, now, .. } = &self.doing;
+        let often = match count.saturating_sub(*now) {
+            0 => "connected now".to_owned(),
+            deeds => format!("{deeds}x"),
+        };
+        format!("{service} {what}{subjects} ({often}): {question}")
     }
 }

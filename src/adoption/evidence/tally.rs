@@ -71,6 +71,8 @@ impl fmt::Display for Few {
 pub struct Mark<'a> {
     /// How often.
     pub count: u64,
+    /// How many of those are no deeds, but what somebody has open now.
+    pub now: u64,
     /// When first.
     pub first: Option<DateTime>,
     /// When last.
@@ -85,7 +87,7 @@ impl<'a> Mark<'a> {
     /// Of one thing that a user did once.
     #[must_use]
     pub fn once(at: Option<DateTime>, user: &'a Arc<str>, queue: Option<&'a Arc<str>>) -> Self {
-        Self { count: 1, first: at, last: at, user, queue }
+        Self { count: 1, now: 0, first: at, last: at, user, queue }
     }
 }
 
@@ -94,6 +96,8 @@ impl<'a> Mark<'a> {
 pub struct Tally {
     /// How often.
     pub count: u64,
+    /// How many of those are no deeds, but what somebody has open now.
+    pub now: u64,
     /// When first, by the server's clock.
     pub first: Option<DateTime>,
     /// When last.
@@ -108,6 +112,7 @@ impl Tally {
     /// Counts it.
     pub fn add(&mut self, mark: Mark<'_>) {
         self.count = self.count.saturating_add(mark.count);
+        self.now = self.now.saturating_add(mark.now);
         self.times(mark.first, mark.last);
         self.users.add(mark.user);
         if let Some(queue) = mark.queue {
@@ -118,6 +123,7 @@ impl Tally {
     /// Counts what another has counted.
     pub fn merge(&mut self, other: &Self) {
         self.count = self.count.saturating_add(other.count);
+        self.now = self.now.saturating_add(other.now);
         self.times(other.first, other.last);
         self.users.merge(&other.users);
         self.queues.merge(&other.queues);
@@ -132,6 +138,16 @@ impl Tally {
     }
 }
 
+/// How often something was seen: `once`, `12 times`; `connected now` where no deed shows it.
+#[must_use]
+pub fn times(count: u64, now: u64) -> String {
+    match count.saturating_sub(now) {
+        0 => "connected now".to_owned(),
+        1 => "once".to_owned(),
+        n => format!("{n} times"),
+    }
+}
+
 /// A time for people, to the second.
 #[must_use]
 pub fn shown(time: DateTime) -> String {
@@ -141,11 +157,8 @@ pub fn shown(time: DateTime) -> String {
 impl fmt::Display for Tally {
     /// As a comment says it: `12 times, last 2026-11-27 20:01:15, by orders`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.count {
-            1 => f.write_str("once")?,
-            n => write!(f, "{n} times")?,
-        }
-        match (self.count, self.last) {
+        f.write_str(&times(self.count, self.now))?;
+        match (self.count.saturating_sub(self.now), self.last) {
             (1, Some(last)) => write!(f, ", {}", shown(last))?,
             (_, Some(last)) => write!(f, ", last {}", shown(last))?,
             (_, None) => {}

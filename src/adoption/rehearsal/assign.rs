@@ -29,11 +29,8 @@ pub fn read_map(file: &SourceFile, policy: &Policy) -> Result<Mapping, Problems>
 
 /// The service that a client would be: by its NKEY, by the name that solewriter gave it, by its user
 /// name, or by the map.
-pub(super) fn service<'p>(
-    policy: &'p Policy,
-    map: &Mapping,
-    client: &Client,
-) -> Option<&'p Service> {
+#[must_use]
+pub fn service<'p>(policy: &'p Policy, map: &Mapping, client: &Client) -> Option<&'p Service> {
     let key = client.nkey.as_deref().and_then(|key| UserKey::parse(key).ok());
     if let Some((service, _)) = key.and_then(|key| policy.holder(&key)) {
         return Some(service);

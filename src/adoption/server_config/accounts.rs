@@ -9,10 +9,12 @@ mod reader;
 mod server;
 mod user;
 
-use solewriter_core::diagnostics::{Collector, Span, Spanned};
+use std::path::Path;
+
+use solewriter_core::diagnostics::{Collector, Problems, Span, Spanned};
 use solewriter_types::subject::Pattern;
 
-use super::syntax::Tree;
+use super::syntax::{self, Source, Tree};
 
 /// The account of users that are in no account.
 pub const GLOBAL: &str = "$G";
@@ -191,6 +193,8 @@ pub struct Callout {
     pub account: Option<Spanned<String>>,
     /// Who logs in without it.
     pub auth_users: Vec<Spanned<String>>,
+    /// The accounts whose users it is asked about. Empty is every account.
+    pub allowed_accounts: Vec<Spanned<String>>,
 }
 
 /// Whether something is a stream of messages or a service that answers.
@@ -311,6 +315,31 @@ impl Config {
     #[must_use]
     pub fn of(tree: &Tree, problems: &Collector) -> Self {
         server::read(tree, problems)
+    }
+
+    /// Reads a configuration, with the problems that are none for the server.
+    ///
+    /// # Errors
+    /// What nats-server would refuse as well.
+    pub fn read(path: &Path, source: &dyn Source) -> Result<(Tree, Self, Problems), Problems> {
+        let tree = syntax::read(path, source)?;
+        let problems = Collector::new();
+        let config = Self::of(&tree, &problems);
+        let problems = problems.finish();
+        if problems.has_errors() { Err(problems) } else { Ok((tree, config, problems)) }
+    }
+
+    /// Whether a user of an account logs in without a question to who answers the callout.
+    #[must_use]
+    pub fn is_unasked(&self, account: &Account, user: &User) -> bool {
+        let Some(callout) = self.authorization.as_ref().and_then(|a| a.auth_callout.as_ref())
+        else {
+            return true;
+        };
+        let names = |list: &[Spanned<String>], name: &str| list.iter().any(|n| n.value == name);
+        let asked = callout.allowed_accounts.is_empty()
+            || names(&callout.allowed_accounts, &account.name.value);
+        !asked || user.name.as_ref().is_some_and(|name| names(&callout.auth_users, &name.value))
     }
 
     /// The account of that name.

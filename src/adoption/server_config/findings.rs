@@ -6,6 +6,7 @@
 
 mod buckets;
 mod doors;
+pub mod ways;
 
 use solewriter_core::diagnostics::Span;
 use solewriter_types::keyspace::BucketName;

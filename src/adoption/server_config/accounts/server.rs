@@ -240,6 +240,10 @@ impl Reader<'_> {
             span: node.span.clone(),
             account: map.get("account").and_then(|entry| self.text(&entry.value)),
             auth_users: users.map(|entry| self.texts(&entry.value)).unwrap_or_default(),
+            allowed_accounts: map
+                .get("allowed_accounts")
+                .map(|entry| self.texts(&entry.value))
+                .unwrap_or_default(),
         })
     }
 

@@ -6,27 +6,10 @@ use solewriter_types::keyspace::BucketName;
 use solewriter_types::subject::Pattern;
 
 use super::doors::users;
+use super::ways::{self, pattern};
 use super::{Finding, Kind, Known, Seen, Whom, whom};
 use crate::adoption::server_config::accounts::Rule;
 use crate::adoption::server_config::permissions::Allowed;
-
-/// Requests to JetStream's API that change, empty or delete a stream.
-const CHANGES: [&str; 6] = [
-    "STREAM.CREATE.*",
-    "STREAM.UPDATE.*",
-    "STREAM.DELETE.*",
-    "STREAM.PURGE.*",
-    "STREAM.MSG.DELETE.*",
-    "STREAM.RESTORE.*",
-];
-
-/// What JetStream answers: its API, a put, and an acknowledgement that asks for one. A publish to
-/// what another stream keeps is answered too, but no configuration says what that is.
-const ANSWERED: [&str; 4] = ["$JS.API.>", "$JS.*.API.>", "$KV.*.>", "$JS.ACK.>"];
-
-fn pattern(text: &str) -> Option<Pattern> {
-    Pattern::parse(text).ok()
-}
 
 pub(super) fn of(seen: &Seen<'_>) -> Vec<Finding> {
     let buckets = named(seen);
@@ -75,21 +58,10 @@ fn bucket(subject: &str) -> Option<BucketName> {
     BucketName::parse(name).ok()
 }
 
-/// What a permission says, for a message.
-fn says(allowed: &Allowed) -> String {
-    let what = if allowed.by_silence { "no list of subjects" } else { allowed.subject.as_str() };
-    let mut except: Vec<&str> = allowed.except.iter().map(|rule| rule.subject.as_str()).collect();
-    except.truncate(3);
-    match except.as_slice() {
-        [] => what.to_owned(),
-        _ => format!("{what} without {}", except.join(", ")),
-    }
-}
-
 /// The users for whom some permission is found.
 fn find<'s>(seen: &'s Seen<'_>, by: impl Fn(&'s Known<'_>) -> Option<&'s Allowed>) -> Vec<Whom> {
     let one = |known: &'s Known<'_>| {
-        by(known).map(|allowed| whom(known.user, &allowed.span, says(allowed)))
+        by(known).map(|allowed| whom(known.user, &allowed.span, ways::says(allowed)))
     };
     seen.users.iter().filter_map(one).collect()
 }
@@ -112,16 +84,9 @@ fn covers_names(allowed: &Allowed, all: &Pattern) -> bool {
     })
 }
 
-/// JetStream's API, under its own name and a domain's.
-fn api(request: &str) -> impl Iterator<Item = Pattern> + use<> {
-    [format!("$JS.API.{request}"), format!("$JS.*.API.{request}")]
-        .into_iter()
-        .filter_map(|text| pattern(&text))
-}
-
 /// Who may change, empty or delete buckets of any name.
 fn any_stream(seen: &Seen<'_>) -> Option<Finding> {
-    let requests: Vec<Pattern> = CHANGES.iter().flat_map(|request| api(request)).collect();
+    let requests = ways::changes("*");
     let every = |allowed: &&Allowed, request: &Pattern| {
         allowed.reaches(request).is_some_and(|part| part.as_str().ends_with('*'))
     };
@@ -142,8 +107,7 @@ fn any_stream(seen: &Seen<'_>) -> Option<Finding> {
 /// Who may have JetStream write into any bucket: it answers to the subject that a request names,
 /// and a key of a bucket is a subject.
 fn reply_subject(seen: &Seen<'_>) -> Option<Finding> {
-    let answered: Vec<Pattern> = ANSWERED.into_iter().filter_map(pattern).collect();
-    let whom = find(seen, |known| answered.iter().find_map(|a| known.rights.publishes(a).next()));
+    let whom = find(seen, |known| ways::by_reply(&known.rights, &[]));
     let message = format!(
         "{} may have JetStream write into any KV bucket of {}, by naming `$KV.<bucket>.<key>` as \
          the reply subject of a request that is allowed",
@@ -159,8 +123,7 @@ fn reply_subject(seen: &Seen<'_>) -> Option<Finding> {
 fn writers(seen: &Seen<'_>, bucket: &BucketName, place: &Rule) -> Option<Finding> {
     let keys = pattern(&format!("$KV.{bucket}.>"))?;
     let stream = format!("KV_{bucket}");
-    let changes: Vec<Pattern> =
-        CHANGES.iter().flat_map(|request| api(&request.replacen('*', &stream, 1))).collect();
+    let changes = ways::changes(&stream);
     let writers = find(seen, |known| known.rights.publishes(&keys).next());
     let name = seen.name();
     // Who may change any stream is told elsewhere.
