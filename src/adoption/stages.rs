@@ -197,6 +197,8 @@ pub struct Planned {
     pub lines: BTreeSet<String>,
     /// Whether a reload brings it in when the stage before is in force; else a restart does.
     pub reload: bool,
+    /// Whether the user is gone that clients without a login were.
+    pub no_guests: bool,
 }
 
 /// All that a plan needs to know about the configuration, for those who tell of it.
@@ -211,8 +213,8 @@ impl<'c> Plan<'c> {
     /// # Errors
     /// Why it cannot, in words.
     pub fn of(current: &'c Current, request: Request<'c>) -> Result<Self, Problems> {
-        let shared = shared::trees(request.shared, request.policy)?;
-        let situation = Situation::of(current, request.account, shared)?;
+        let Request { account, shared, policy, .. } = request;
+        let situation = Situation::of(current, account, shared, policy)?;
         Ok(Self { situation, request })
     }
 
@@ -283,7 +285,9 @@ impl<'c> Plan<'c> {
             let (texts, lines) = files::edited(&generated, &gone, &unused)?;
             let more = self.hold(&texts, &gone, &everybody)?;
             if more.is_empty() {
-                return Ok(Planned { stage, texts, lines, reload });
+                let guest = config.no_auth_user.as_ref();
+                let no_guests = guest.is_some_and(|guest| gone.contains(&guest.value));
+                return Ok(Planned { stage, texts, lines, reload, no_guests });
             }
             unused.extend(more);
         }

@@ -51,8 +51,9 @@ pub struct Adopt {
     /// Subjects of plain messages that services share, moved or not, such as `events.>`.
     #[arg(long, value_name = "SUBJECTS", value_delimiter = ',', value_parser = pattern)]
     shared: Vec<Pattern>,
-    /// The services that have moved so far, each as NAME or NAME=USER. Uses the plan in the folder.
-    #[arg(long, value_name = "NAMES", value_delimiter = ',', conflicts_with = "keep")]
+    /// The services that have moved so far, each as NAME or NAME=USER, with a comma between them.
+    /// Uses the plan in the folder.
+    #[arg(long, value_name = "NAMES", conflicts_with = "keep")]
     moved: Vec<String>,
     /// Users who stay in the last stage, such as a tool's that manages streams.
     #[arg(long, value_name = "USERS", value_delimiter = ',')]
@@ -154,7 +155,7 @@ impl Adopt {
             keys: &record.keys,
         };
         let plan = Plan::of(current, request).map_err(|problems| Output::refused(&problems))?;
-        let moves: Vec<Move> = self.moved.iter().map(|moved| one_move(&plan, moved)).collect();
+        let moves: Vec<Move> = self.moved.iter().flat_map(|names| moves(&plan, names)).collect();
         let name = format!("2-moved-{}", moves.len());
         let stage = |stage| plan.stage(stage).map_err(|problems| Output::refused(&problems));
         let (beside, moved) = (stage(Stage::Beside)?, stage(Stage::Moved(moves))?);
@@ -167,6 +168,30 @@ impl Adopt {
         let _ = write!(out, "\nWrote {}.\n\n{page}", quoted(&to));
         Ok(Output::data(out, YES))
     }
+}
+
+/// Services that have moved. A user's name can have commas, as that of a certificate has.
+fn moves(plan: &Plan<'_>, names: &str) -> Vec<Move> {
+    let users = plan.users();
+    let whole = |text: &str| match text.split_once('=') {
+        Some((_, user)) => users.iter().any(|known| known == user),
+        None => true,
+    };
+    let pieces: Vec<&str> = names.split(',').collect();
+    let mut moves = Vec::new();
+    let mut left = pieces.as_slice();
+    while !left.is_empty() {
+        let joined = (1..=left.len()).find_map(|count| {
+            let text = left.get(..count)?.join(",");
+            whole(&text).then_some((count, text))
+        });
+        // What is no user's name is told of as it is.
+        let (count, text) = joined
+            .unwrap_or_else(|| (1, left.first().map(ToString::to_string).unwrap_or_default()));
+        moves.push(one_move(plan, &text));
+        left = left.get(count..).unwrap_or_default();
+    }
+    moves
 }
 
 /// A service that has moved.

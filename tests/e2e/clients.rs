@@ -127,7 +127,12 @@ pub fn python() -> (PathBuf, PathBuf) {
 /// A folder with the JavaScript client and its `node_modules`.
 pub fn javascript() -> PathBuf {
     static READY: OnceLock<PathBuf> = OnceLock::new();
-    READY.get_or_init(|| node_modules(&source("js"), "kv_client.mjs")).clone()
+    READY.get_or_init(|| javascript_with("kv_client.mjs")).clone()
+}
+
+/// A folder with a program of that one's and its `node_modules`.
+pub fn javascript_with(program: &str) -> PathBuf {
+    node_modules(&source("js"), program)
 }
 
 /// What starts the program of a library that waits for requests on a subject, and says what
@@ -147,7 +152,7 @@ pub fn idle(
         }
         Library::NatsJs => {
             let mut command = Command::new("node");
-            command.arg(node_modules(&source("js"), "idle.mjs").join("idle.mjs"));
+            command.arg(javascript_with("idle.mjs").join("idle.mjs"));
             command
         }
         Library::AsyncNats => panic!("async-nats needs no program"),

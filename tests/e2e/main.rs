@@ -55,6 +55,7 @@ macro_rules! on_server {
 }
 
 mod adopt;
+mod adoption_paths;
 mod answers;
 #[path = "../attacks/mod.rs"]
 mod attacks;

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use solewriter_core::keys::{Seed, Signer, User};
 use solewriter_sandbox::Server;
 
-use super::adopt::{Company, adopt, answer, fill, serve};
+use super::adopt::{Company, adopt, answer, fill};
 use super::deployment::{DEADLINE, binary, eventually};
 use super::server_config::copy;
 
@@ -402,7 +402,7 @@ async fn each_stage_protects_what_the_page_says(version: &'static str) {
     // Beside: nobody has moved.
     adopted.plan();
     adopted.stage("1-beside").await;
-    let mut serving = serve(&adopted.company).await;
+    let mut serving = adopted.company.serve().await;
     adopted.as_admin().await;
     let beside = adopted.company.plan().join("1-beside/nats-server.conf");
     for client in [&orders, &cron] {
@@ -520,7 +520,7 @@ warning   one-writer   not yet: billing, orders, stream EVENTS; in the way: bill
     // Nobody is left.
     serving.kill().await.unwrap();
     adopted.stage("3-last").await;
-    let _serving = serve(&adopted.company).await;
+    let _serving = adopted.company.serve().await;
     let _viewer = adopted.moved(2).await;
     rows.push(adopted.refused(&["orders", "cron", "billing", "viewer"]).await);
     let config = adopted.company.plan().join("3-last/nats-server.conf");

@@ -6,7 +6,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, KeyPair,
+};
 use serde_json::{Value as Json, json};
 use solewriter::adoption::server_config::accounts::Config;
 use solewriter::adoption::server_config::permissions::rights;
@@ -277,15 +279,52 @@ async fn the_typed_view_takes_what_the_server_takes(version: &'static str) {
 
 /// Writes an authority, and a server's certificate and key.
 pub fn write_certificates(folder: &Path) {
-    let mut authority = CertificateParams::new(Vec::new()).unwrap();
-    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
-    std::fs::write(folder.join("ca.pem"), authority.pem()).unwrap();
-    let key = KeyPair::generate().unwrap();
-    let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
-    let certificate = params.signed_by(&key, &authority).unwrap();
-    std::fs::write(folder.join("server.pem"), certificate.pem()).unwrap();
-    std::fs::write(folder.join("server-key.pem"), key.serialize_pem()).unwrap();
+    Authority::new(folder);
+}
+
+/// An authority whose certificates a server and its clients have.
+pub struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    /// A new one, with a certificate for the server.
+    pub fn new(folder: &Path) -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, "authority of tests");
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        std::fs::write(folder.join("ca.pem"), issuer.pem()).unwrap();
+        let this = Self(issuer);
+        // nats.js looks for `localhost` where it was given an address.
+        let names = ["127.0.0.1", "localhost"].map(ToOwned::to_owned);
+        this.sign(folder, "server", &CertificateParams::new(names).unwrap());
+        this
+    }
+
+    /// A client's certificate and key, with names such as `CN=cards,OU=services`.
+    pub fn client(&self, folder: &Path, file: &str, names: &str) -> (PathBuf, PathBuf) {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name = DistinguishedName::new();
+        for name in names.split(',') {
+            let (kind, name) = name.split_once('=').unwrap();
+            let kind = match kind {
+                "CN" => DnType::CommonName,
+                "OU" => DnType::OrganizationalUnitName,
+                other => panic!("{other}"),
+            };
+            params.distinguished_name.push(kind, name);
+        }
+        self.sign(folder, file, &params)
+    }
+
+    fn sign(&self, folder: &Path, name: &str, params: &CertificateParams) -> (PathBuf, PathBuf) {
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.0).unwrap();
+        let files = [folder.join(format!("{name}.pem")), folder.join(format!("{name}-key.pem"))];
+        std::fs::write(&files[0], certificate.pem()).unwrap();
+        std::fs::write(&files[1], key.serialize_pem()).unwrap();
+        files.into()
+    }
 }
 
 /// A copy of a folder with its folders.

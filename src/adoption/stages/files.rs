@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use solewriter_core::diagnostics::{Problem, Problems, Span};
+use solewriter_core::diagnostics::{Problem, Problems, Span, Spanned};
 use zeroize::Zeroizing;
 
+use super::NEW_FILE;
 use super::edits::{Edits, Texts};
 use super::generated::{Generated, system_exports, variable};
 use super::situation::{Home, Situation, written};
-use super::{NEW_FILE, Stage};
 use crate::adoption::server_config::accounts::Account;
 use crate::adoption::server_config::syntax::{Entry, Map, Node, Value};
 
@@ -49,9 +49,8 @@ pub(super) fn edited(
             editor.edits.remove(span.file().name(), span.range());
         }
     }
-    if matches!(generated.stage, Stage::Last { .. }) {
-        editor.anonymous(gone);
-    }
+    editor.anonymous(gone);
+    editor.imported_too();
     for entry in current.tree.root.all().filter(|entry| unused.contains(&entry.key.value)) {
         if let Some((file, range)) = range(entry) {
             editor.edits.remove(&file, range);
@@ -276,6 +275,21 @@ impl Editor<'_, '_> {
         let line = format!("auth_callout: {}", self.reference(&span, "CALLOUT"));
         self.edits.first(&span, &[line]);
         Ok(())
+    }
+
+    /// What the account of state imports, the new account imports, too: where only some accounts may,
+    /// it becomes one of them.
+    fn imported_too(&mut self) {
+        let situation = self.generated.situation;
+        // A list that is a variable of two exports is written once.
+        let mut places = BTreeSet::new();
+        for export in situation.restricted() {
+            let Some(Spanned { span, .. }) = export.accounts.first() else { continue };
+            let (file, at) = (span.file().name(), span.range().start);
+            if places.insert((file, at)) {
+                self.edits.replace(file, at..at, format!("{}, ", situation.services));
+            }
+        }
     }
 
     /// Whom a client without a login was is gone, too.

@@ -10,6 +10,7 @@ use solewriter_types::subject::Pattern;
 
 use super::situation::{Home, OWN, Situation};
 use super::{Keys, Stage};
+use crate::adoption::server_config::accounts::{Import, Passage};
 use crate::passes;
 use crate::scaffold::SERVER_CONFIG;
 
@@ -62,6 +63,21 @@ fn service(line: &str) -> Option<Pattern> {
     Pattern::parse(rest.split('"').nth(1)?).ok()
 }
 
+/// An import of the account of state, for the new account.
+fn imported(import: &Import) -> String {
+    let kind = match import.passage {
+        Passage::Stream => "stream",
+        Passage::Service => "service",
+    };
+    let (account, subject) = (quoted(&import.account.value), quoted(&import.subject.value));
+    let here = match (&import.to, &import.prefix) {
+        (Some(to), _) => format!(", to: {}", quoted(&to.value)),
+        (None, Some(prefix)) => format!(", prefix: {}", quoted(&prefix.value)),
+        (None, None) => String::new(),
+    };
+    format!("{{ {kind}: {{ account: {account}, subject: {subject} }}{here} }}")
+}
+
 pub(super) struct Generated<'s> {
     pub situation: &'s Situation<'s>,
     pub keys: &'s Keys,
@@ -92,8 +108,9 @@ impl Generated<'_> {
         text
     }
 
+    /// Whether somebody is in the account of state to whom plain messages have to pass.
     fn shares(&self) -> bool {
-        !matches!(self.stage, Stage::Last { .. })
+        !matches!(self.stage, Stage::Last { .. }) || self.situation.has_leaves()
     }
 
     /// Whether a service of `init`'s lines is within what is shared, and passes with it.
@@ -143,6 +160,7 @@ impl Generated<'_> {
             }
             lines.push(import("service", &format!("\"{ANSWERS}\"")));
         }
+        lines.extend(self.situation.imported().map(imported));
         let lines = lines.iter().fold(String::new(), |text, line| text + "    " + line + "\n");
         format!("  imports: [\n{lines}  ]\n")
     }

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use super::{Move, Plan, Planned, Stage};
-use crate::adoption::server_config::accounts::{GLOBAL, Listener, Login, User};
+use crate::adoption::server_config::accounts::{GLOBAL, Import, Listener, Login, User};
 use crate::adoption::server_config::findings::Kind;
 use crate::adoption::server_config::permissions::rights;
 use crate::adoption::server_config::report::place;
@@ -29,6 +29,7 @@ pub fn notes(plan: &Plan<'_>) -> Vec<String> {
     of_users(plan, &mut notes);
     of_findings(plan, &mut notes);
     of_doors(plan, &mut notes);
+    of_imports(plan, &mut notes);
     notes
 }
 
@@ -48,6 +49,13 @@ fn of_users(plan: &Plan<'_>, notes: &mut Vec<String>) {
              `auth_users`",
             others.join(", ")
         ));
+    }
+    if plan.is_open() {
+        notes.push(
+            "Nobody logs in today. Who gives no login is let in as before, by `no_auth_user`, until \
+             the last stage; then only services of the policy are"
+                .to_owned(),
+        );
     }
     let state = config.account(plan.old_account());
     let users = || state.into_iter().flat_map(|account| &account.users);
@@ -90,7 +98,7 @@ fn of_findings(plan: &Plan<'_>, notes: &mut Vec<String>) {
         match finding.kind {
             Kind::Anonymous => notes.push(format!(
                 "{at}: a client without a login is let in as before, by `no_auth_user`, until the \
-                 last stage"
+                 user that it names has moved"
             )),
             Kind::AnyStream if ours => notes.push(format!(
                 "{at}: {whom} may change or delete every bucket and stream. A tool that manages \
@@ -103,6 +111,28 @@ fn of_findings(plan: &Plan<'_>, notes: &mut Vec<String>) {
             )),
             _ => {}
         }
+    }
+}
+
+/// What comes from other accounts.
+fn of_imports(plan: &Plan<'_>, notes: &mut Vec<String>) {
+    let (old, services) = (plan.old_account(), plan.services());
+    let imported: Vec<String> = plan.situation.imported().map(Import::local).collect();
+    if !imported.is_empty() {
+        notes.push(format!(
+            "What {old} imports from other accounts, {services} imports, too: {}. Where it is exported \
+             to some accounts only, {services} is one of them",
+            names(imported.iter().map(String::as_str))
+        ));
+    }
+    for import in plan.situation.not_imported() {
+        notes.push(format!(
+            "{}: {services} does not import the service {}. Its subject has no wildcard, so any service \
+             could have JetStream send requests there. Before a service moves that calls it, export \
+             and import it with a wildcard at its end",
+            place(&import.span),
+            import.local()
+        ));
     }
 }
 
@@ -143,11 +173,18 @@ fn of_doors(plan: &Plan<'_>, notes: &mut Vec<String>) {
             plan.services()
         ));
     }
-    if config.tls.is_some() {
-        notes.push(
-            "The server has TLS: set `[nats.tls]` in solewriter.toml before `solewriter serve`"
-                .to_owned(),
-        );
+    if let Some(tls) = &config.tls {
+        let own = if tls.verify || tls.map {
+            ", and `cert` and `key` there: the server lets nobody in without a certificate, and \
+             solewriter needs one of its own"
+        } else {
+            ""
+        };
+        notes.push(format!(
+            "{}: the server has TLS. Look at `[nats.tls]` in solewriter.toml before `solewriter \
+             serve`, at the names in `servers`{own}",
+            place(&tls.span)
+        ));
     }
     if config.cluster.is_some() {
         notes.push(
@@ -250,9 +287,14 @@ fn stage(text: &mut String, plan: &Plan<'_>, folder: &str, planned: &Planned) {
                  services are in {services}.\n- **Brought in by** {}.\n- **Protected**: what only \
                  services that have moved may write today. A bucket is not, while anybody\n  in \
                  {state} is left who may write it, or ask JetStream anything.\n- **Way back**: the \
-                 files of the stage before, brought in the same way.\n",
+                 files of the stage before, brought in the same way.{}\n",
                 moved(moves),
                 brought_in(planned),
+                if planned.no_guests {
+                    " If these have `no_auth_user`,\n  with a restart: no reload brings that back."
+                } else {
+                    ""
+                }
             );
         }
         Stage::Last { keep } => {
@@ -261,11 +303,18 @@ fn stage(text: &mut String, plan: &Plan<'_>, folder: &str, planned: &Planned) {
             } else {
                 format!("the admin of the buckets and {}", names(keep.iter().map(String::as_str)))
             };
+            let messages = if plan.situation.has_leaves() {
+                format!(
+                    "Leaf nodes still log in to {state}, so plain messages\n  go on passing, and \
+                     `doctor` names what lets them"
+                )
+            } else {
+                format!("Plain messages stay in {services}")
+            };
             let _ = writeln!(
                 text,
                 "## {folder}: nobody is left\n\n- **For whom**: all users of the old account are \
-                 gone but {kept}. A password lets nobody in there.\n  Plain messages stay in \
-                 {services}.\n- **Brought in by** {}.\n- **Then** take `strangers` out of \
+                 gone but {kept}. A password lets nobody in there.\n  {messages}.\n- **Brought in by** {}.\n- **Then** take `strangers` out of \
                  solewriter.toml, and restart `solewriter serve`.\n- **Protected**: one keyspace, \
                  one writer, for all that the policy has.\n- **Way back**: the files of the stage \
                  before, and a restart.\n",

@@ -56,9 +56,25 @@ fn apart(wanted: Vec<Pattern>) -> Result<Vec<Pattern>, (Pattern, Pattern)> {
     Ok(trees)
 }
 
-/// The trees that both accounts use: those that are named, or those of the policy's plain messages
-/// and of its streams.
-pub(super) fn trees(named: &[Pattern], policy: Option<&Policy>) -> Result<Vec<Pattern>, Problem> {
+/// The subjects of plain messages that a policy's services use.
+pub(super) fn plain(policy: &Policy) -> impl Iterator<Item = &Pattern> {
+    let rules = policy.services().iter().flat_map(|service| &service.rules);
+    rules.filter_map(|rule| match &rule.access {
+        Access::Publishes(pattern)
+        | Access::Subscribes(pattern)
+        | Access::Answers(pattern)
+        | Access::Calls(pattern) => Some(pattern),
+        _ => None,
+    })
+}
+
+/// The trees that both accounts use: those that are named, and those of the policy's plain messages
+/// and of its streams, but for what both import from another account.
+pub(super) fn trees(
+    named: &[Pattern],
+    policy: Option<&Policy>,
+    imported: &[Pattern],
+) -> Result<Vec<Pattern>, Problem> {
     if let Some(tree) = named.iter().find(|tree| reserved(tree)) {
         let message = format!("--shared {tree}: these subjects are not for plain messages");
         return Err(Problem::error("adopt-shared", message).help(
@@ -68,16 +84,11 @@ pub(super) fn trees(named: &[Pattern], policy: Option<&Policy>) -> Result<Vec<Pa
     }
     let mut wanted = named.to_vec();
     if let Some(policy) = policy {
-        let rules = policy.services().iter().flat_map(|service| &service.rules);
-        let plain = rules.filter_map(|rule| match &rule.access {
-            Access::Publishes(pattern)
-            | Access::Subscribes(pattern)
-            | Access::Answers(pattern)
-            | Access::Calls(pattern) => Some(pattern),
-            _ => None,
-        });
         let kept = policy.streams().iter().flat_map(|stream| &stream.subjects);
-        wanted.extend(plain.chain(kept).map(passed).filter(|tree| !reserved(tree)));
+        let own = |tree: &&Pattern| !imported.iter().any(|import| tree.is_subset_of(import));
+        wanted.extend(
+            plain(policy).chain(kept).filter(own).map(passed).filter(|tree| !reserved(tree)),
+        );
     }
     apart(wanted).map_err(|(one, other)| {
         let message = format!("{one} and {other} have subjects in common, and no first word");
@@ -113,11 +124,12 @@ mod tests {
         let text = "[stream.S]\nsubjects = [\"kept.>\"]\n[bucket.b]\n[service.a]\nnkeys = []\n\
                     owns = [\"b\"]\npublishes = [\"kept.a\", \"plain.now\"]\nanswers = [\"ask.a\"]\n";
         let policy = validate(&[SourceFile::new("p.toml", text)]).unwrap().policy;
-        let trees = trees(&[], Some(&policy)).unwrap();
-        let trees: Vec<&str> = trees.iter().map(Pattern::as_str).collect();
-        assert_eq!(trees, ["ask.*", "kept.>", "plain.*"]);
+        let own = trees(&[], Some(&policy), &[]).unwrap();
+        assert_eq!(own, patterns(&["ask.*", "kept.>", "plain.*"]));
+        let own = trees(&[], Some(&policy), &patterns(&["ask.*"])).unwrap();
+        assert_eq!(own, patterns(&["kept.>", "plain.*"]), "imported from a third account");
         for bad in ["$KV.>", "_INBOX.a.>", ">", "*.a", "audit.events.>"] {
-            assert!(super::trees(&patterns(&[bad]), None).is_err(), "{bad}");
+            assert!(trees(&patterns(&[bad]), None, &[]).is_err(), "{bad}");
         }
     }
 }

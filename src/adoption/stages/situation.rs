@@ -1,10 +1,13 @@
 //! What a configuration is, as far as a plan needs it, and why it cannot be one.
 
 use solewriter_core::diagnostics::{Collector, Problem, Problems, Span};
+use solewriter_core::policy::model::Policy;
 use solewriter_types::subject::Pattern;
 
-use super::Current;
-use crate::adoption::server_config::accounts::{Account, GLOBAL, Login, SYSTEM};
+use super::{Current, shared};
+use crate::adoption::server_config::accounts::{
+    Account, Export, GLOBAL, Import, Login, Passage, SYSTEM,
+};
 use crate::adoption::server_config::syntax::{Entry, Map, Node, Value};
 
 /// Accounts that have a name of their own in every deployment.
@@ -34,6 +37,8 @@ pub(super) struct Situation<'c> {
     pub system: String,
     /// Subjects that both accounts use.
     pub shared: Vec<Pattern>,
+    /// The plain subjects of the policy, if there is one.
+    used: Option<Vec<Pattern>>,
 }
 
 fn error(code: &'static str, message: impl Into<String>) -> Problem {
@@ -44,7 +49,8 @@ impl<'c> Situation<'c> {
     pub fn of(
         current: &'c Current,
         account: Option<&str>,
-        shared: Vec<Pattern>,
+        named: &[Pattern],
+        policy: Option<&Policy>,
     ) -> Result<Self, Problems> {
         let problems = Collector::new();
         refuse(current, &problems);
@@ -63,27 +69,80 @@ impl<'c> Situation<'c> {
             Home::Named(account, _) => account.name.value.clone(),
             _ => free_state.to_owned(),
         };
-        let this =
-            Self { current, home, state, services, system: config.system().to_owned(), shared };
+        let system = config.system().to_owned();
+        let mut this =
+            Self { current, home, state, services, system, shared: Vec::new(), used: None };
+        this.used = policy.map(|policy| shared::plain(policy).cloned().collect());
+        let imports = this.imports().iter().filter_map(|i| Pattern::parse(&i.local()).ok());
+        this.shared = shared::trees(named, policy, &imports.collect::<Vec<_>>())?;
         this.collisions()?;
         Ok(this)
     }
 
     /// What the state account has today would meet what it gets.
     fn collisions(&self) -> Result<(), Problem> {
-        let Home::Named(account, _) = &self.home else { return Ok(()) };
-        for import in &account.imports {
+        for import in self.imports() {
             let Ok(local) = Pattern::parse(&import.local()) else { continue };
             if let Some(tree) = self.shared.iter().find(|tree| tree.overlaps(&local)) {
-                let message =
-                    format!("{} imports {local}, and {tree} is to be shared", account.name.value);
+                let message = format!("{} imports {local}, and {tree} is to be shared", self.state);
                 return Err(error("adopt-import", message).at(&import.span, "imported here").help(
                     "name what is shared with --shared, without these subjects; the new account \
-                         gets its own import of them from the account that exports them",
+                     has the same import",
                 ));
             }
         }
         Ok(())
+    }
+
+    /// Whether leaf nodes log in to the account of state. They stay there in every stage.
+    pub fn has_leaves(&self) -> bool {
+        let Home::Named(state, _) = &self.home else { return false };
+        let logins = self.current.config.leafnodes.iter().flat_map(|leaf| &leaf.logins);
+        let mut accounts = logins.filter_map(|(_, account)| account.as_ref());
+        accounts.any(|account| account.value == state.name.value)
+    }
+
+    /// What the account of state imports from others.
+    fn imports(&self) -> &'c [Import] {
+        match &self.home {
+            Home::Named(account, _) => &account.imports,
+            Home::Global(..) | Home::Open => &[],
+        }
+    }
+
+    /// Of that, what the new account imports, too: what the policy's services use, or all. Not a
+    /// service whose subject has no wildcard: any service of the new account would have JetStream send
+    /// requests there, with that as a reply subject.
+    pub fn imported(&self) -> impl Iterator<Item = &'c Import> + use<'_, 'c> {
+        self.imports().iter().filter(|import| self.uses(import) && !is_open_to_replies(import))
+    }
+
+    /// What its services use, and it does not import for that reason.
+    pub fn not_imported(&self) -> impl Iterator<Item = &'c Import> + use<'_, 'c> {
+        self.imports().iter().filter(|import| self.uses(import) && is_open_to_replies(import))
+    }
+
+    fn uses(&self, import: &Import) -> bool {
+        let local = Pattern::parse(&import.local());
+        let Ok(local) = local else { return false };
+        self.used.as_ref().is_none_or(|used| used.iter().any(|tree| tree.overlaps(&local)))
+    }
+
+    /// What others export to it and to some accounts only.
+    pub fn restricted(&self) -> Vec<&'c Export> {
+        let accounts = self.current.config.accounts.iter();
+        let restricted = accounts.flat_map(|account| {
+            account.exports.iter().filter(|export| {
+                let of_it = |import: &Import| {
+                    import.account.value == account.name.value
+                        && import.passage == export.passage
+                        && export.accounts.iter().any(|name| name.value == self.state)
+                        && within(&import.subject.value, &export.subject.value)
+                };
+                self.imported().any(of_it)
+            })
+        });
+        restricted.collect()
     }
 
     /// The map of accounts, if there is one, and where its setting is.
@@ -126,6 +185,17 @@ impl<'c> Situation<'c> {
     pub fn renames(&self) -> bool {
         !matches!(self.home, Home::Named(..))
     }
+}
+
+fn is_open_to_replies(import: &Import) -> bool {
+    import.passage == Passage::Service
+        && Pattern::parse(&import.local()).is_ok_and(|local| local.is_literal())
+}
+
+/// Whether all of an import is exported by that.
+fn within(import: &str, export: &str) -> bool {
+    let parsed = (Pattern::parse(import), Pattern::parse(export));
+    matches!(parsed, (Ok(import), Ok(export)) if import.is_subset_of(&export))
 }
 
 /// A setting whose value is a map.

@@ -102,6 +102,72 @@ fn a_user_that_is_gone_stays_in_auth_users_until_the_last_stage() {
 }
 
 #[test]
+fn who_gives_no_login_is_nobody_when_that_user_is_gone() {
+    let planned = planned(GLOBAL_USERS, &moved("b"), &[], None).unwrap();
+    assert!(read(&planned).no_auth_user.is_none(), "the server refuses the name of nobody");
+    assert!(planned.reload && planned.no_guests, "a reload takes it away, and none brings it back");
+}
+
+const IMPORTS: &[(&str, &str)] = &[(
+    "n.conf",
+    "jetstream: enabled\naccounts {\n  A {\n    jetstream: enabled\n    users: [{user: a, password: \
+     p}]\n    imports: [{service: {account: B, subject: \"count.*\"}, to: \"stock.*\"}, {service: \
+     {account: B, subject: \"time.now\"}}, {stream: {account: B, subject: \"news.>\"}, prefix: b}]\n  \
+     }\n  B {\n    users: [{user: b, password: p}]\n    exports: [{service: \"count.>\", accounts: \
+     [\"A\", C]}, {service: \"time.now\"}, {stream: \"news.>\", accounts: [A]}, {service: other, \
+     accounts: [C]}]\n  }\n  C {}\n}\nleafnodes {port: 1, authorization {users: [{user: l, password: p, \
+     account: C}]}}\n",
+)];
+
+#[test]
+fn what_the_old_account_imports_is_imported_where_services_move_to() {
+    for stage in [Stage::Beside, moved("a"), last()] {
+        let config = read(&planned(IMPORTS, &stage, &["e.>"], Some("A")).unwrap());
+        let imports = &config.account("APP").unwrap().imports;
+        let from_b = imports.iter().filter(|import| import.account.value == "B");
+        let local: Vec<String> = from_b.map(accounts::Import::local).collect();
+        // With `time.now` as a reply subject, JetStream would send requests there.
+        assert_eq!(local, ["stock.*", "b.news.>"]);
+        let exports = &config.account("B").unwrap().exports;
+        let may: Vec<Vec<&str>> = exports
+            .iter()
+            .map(|export| export.accounts.iter().map(|name| name.value.as_str()).collect())
+            .collect();
+        assert_eq!(may, [vec!["APP", "A", "C"], vec![], vec!["APP", "A"], vec!["C"]]);
+    }
+    // The leaf nodes of another account have nothing to do with it.
+    let shared = |account, text: &'static str| {
+        let files: &'static [(&str, &str)] = Box::leak(Box::new([("n.conf", text)]));
+        let config = read(&planned(files, &last(), &["e.>"], Some(account)).unwrap());
+        let imports = &config.account("APP").unwrap().imports;
+        imports.iter().any(|import| import.subject.value == "e.>")
+    };
+    assert!(!shared("A", IMPORTS[0].1));
+    let leaf = Box::leak(IMPORTS[0].1.replace("account: C}]", "account: A}]").into_boxed_str());
+    assert!(shared("A", leaf), "they stay in the account of state");
+}
+
+#[test]
+fn settings_have_what_the_server_says_of_tls() {
+    let said = |text: &'static str| {
+        let files: &'static [(&str, &str)] = Box::leak(Box::new([("n.conf", text)]));
+        written::tls(&Current::read(Path::new("n.conf"), &Files(files)).unwrap())
+    };
+    assert_eq!(said("jetstream: enabled\n"), "");
+    let plain = said("tls {cert_file: a, key_file: b}\n");
+    assert!(plain.contains("\nrequired = true\n") && plain.contains("\n# ca = "), "{plain}");
+    assert!(!plain.contains("cert =") && !plain.contains("first ="), "{plain}");
+    let wanted = said(
+        "tls {cert_file: a, key_file: b, ca_file: \"Cargo.toml\", verify: true, handshake_first: \
+         true}\n",
+    );
+    for line in ["\nfirst = true\n", "/Cargo.toml\"\n", "\n# cert = ", "\n# key = "] {
+        assert!(wanted.contains(line), "{line}: {wanted}");
+    }
+    assert!(toml::from_str::<toml::Table>(&wanted).is_ok(), "{wanted}");
+}
+
+#[test]
 fn one_user_without_a_list() {
     let files: &[(&str, &str)] = &[(
         "n.conf",

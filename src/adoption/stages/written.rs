@@ -1,5 +1,6 @@
 //! A plan in a folder: keys, settings, and the files of each stage. Nothing is overwritten.
 
+use std::fmt::Write as _;
 use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -96,6 +97,55 @@ fn address(current: &Current) -> String {
     format!("{host}:{}", port.unwrap_or_else(|| "4222".to_owned()))
 }
 
+/// What the server's configuration tells of TLS, as settings. What it does not tell is a comment.
+pub(super) fn tls(current: &Current) -> String {
+    let Some(tls) = &current.config.tls else { return String::new() };
+    let value = |name: &str| match &current.tree.root.get("tls")?.value.value {
+        Value::Map(map) => Some(&map.get(name)?.value.value),
+        _ => None,
+    };
+    let mut text =
+        "\n[nats.tls]\n# The server has TLS. Each name in [nats] servers has to be one of its \
+                    certificate's.\nrequired = true\n"
+            .to_owned();
+    let first = ["handshake_first", "first"].into_iter().find_map(value);
+    if matches!(first, Some(Value::Bool(true))) {
+        text.push_str("first = true\n");
+    }
+    let ca = match value("ca_file") {
+        Some(Value::String(file)) => found(current, Path::new(file)),
+        _ => None,
+    };
+    let _ = match ca {
+        Some(ca) => writeln!(
+            text,
+            "# The server's own `ca_file`; name another one if it did not sign the server's \
+             certificate.\nca = {}",
+            toml::Value::from(ca.display().to_string())
+        ),
+        None => writeln!(
+            text,
+            "# The authority that signed the server's certificate, if this machine does not trust \
+             it:\n# ca = \"ca.pem\""
+        ),
+    };
+    if tls.verify || tls.map {
+        text.push_str(
+            "# The server lets nobody in without a certificate. Give solewriter one of its own, of the \
+             authority\n# that the server's `ca_file` names:\n# cert = \"solewriter.pem\"\n# key = \
+             \"solewriter-key.pem\"\n",
+        );
+    }
+    text
+}
+
+/// A file that the configuration names: from here, or from the folder of the configuration.
+fn found(current: &Current, file: &Path) -> Option<PathBuf> {
+    let beside = Path::new(&current.main).with_file_name("").join(file);
+    let places = [file, &beside].map(std::path::absolute);
+    places.into_iter().flatten().find(|path| path.is_file())
+}
+
 /// solewriter's settings, what it needs beside them, and where the policy is.
 #[must_use]
 pub fn settings(
@@ -113,8 +163,9 @@ pub fn settings(
         .replace("account = \"APP\"", &format!("account = \"{services}\""));
     let text = format!(
         "{}\n\n[sessions]\n# Who has not moved has consumers that the policy does not know. Take this out \
-         with the last stage.\nstrangers = \"leave\"\n",
-        text.trim_end()
+         with the last stage.\nstrangers = \"leave\"\n{}",
+        text.trim_end(),
+        tls(current)
     );
     let [events, services] = stream::documents();
     let mut outputs = Vec::new();
