@@ -21,6 +21,7 @@ pub mod diff;
 pub mod doctor;
 pub mod explain;
 mod git;
+pub mod health;
 pub mod init;
 pub mod key;
 pub mod learn;
@@ -70,6 +71,7 @@ enum Command {
     #[command(alias = "buckets")]
     State(state::State),
     Doctor(doctor::Doctor),
+    Health(health::HealthCommand),
     Audit(audit::AuditCommand),
     Policy(policy::PolicyCommand),
     Violations(violations::Violations),
@@ -103,6 +105,7 @@ impl Cli {
             Command::Test(test) => test.run(),
             Command::State(state) => state.run(),
             Command::Doctor(doctor) => doctor.run(),
+            Command::Health(health) => health.run(),
             Command::Audit(audit) => audit.run(),
             Command::Policy(policy) => policy.run(),
             Command::Violations(violations) => violations.run(),

@@ -16,6 +16,7 @@ mod settings;
 mod table;
 mod tool;
 
+use std::net::SocketAddr;
 use std::path::Path;
 
 pub use self::overrides::Overrides;
@@ -28,6 +29,17 @@ use solewriter_core::diagnostics::{Collector, Problems};
 
 /// The bucket whose name `deploy/nats-server.conf` permits.
 pub const DEFAULT_BUCKET: &str = "solewriter_policy";
+
+/// Where `serve` listens for who asks about health and metrics; `None` where that is off. Reads no
+/// secret, and finds no fault with the other settings.
+///
+/// # Errors
+/// Every problem with that address, or with reading the file.
+pub fn http_address(path: &Path, overrides: &Overrides) -> Result<Option<SocketAddr>, Problems> {
+    let problems = Collector::new();
+    let raw = reading::read(path, overrides, &problems)?;
+    checks::listen(raw.http.listen.as_ref(), &problems).ok_or_else(|| problems.finish())
+}
 
 /// Reads the settings file with what overrides it, and the secrets that they name.
 ///

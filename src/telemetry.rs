@@ -13,7 +13,7 @@ mod sessions;
 mod sweeps;
 
 use std::io::IsTerminal;
-use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ pub use self::events::{brief, log_event};
 use self::events::{log_defects, log_gateways};
 use self::servers::{Clusters, Seen};
 pub use self::sessions::{SessionMetrics, SessionState};
-use solewriter_core::callout::decide::CacheSizes;
+use solewriter_core::callout::decide::{CacheSizes, Denial};
 use solewriter_core::callout::request::{AskingServer, Rejection};
 use solewriter_core::policy::model::Policy;
 
@@ -113,6 +113,8 @@ pub enum Dropped {
 }
 
 impl Dropped {
+    const ALL: [Self; 4] = [Self::Overloaded, Self::TooLate, Self::NoReply, Self::SlowConsumer];
+
     fn as_str(self) -> &'static str {
         match self {
             Self::Overloaded => "overloaded",
@@ -128,6 +130,20 @@ impl Dropped {
 pub const LOSSES: [&str; 6] =
     ["queue_full", "spool_full", "killed", "damaged", "id_taken", "strangers"];
 
+/// What may become of a policy that was read.
+const LOADS: [&str; 2] = ["accepted", "refused"];
+
+/// How the answering goes, for who has to see that it goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Whether there is a connection to nats-server.
+    pub connected: bool,
+    /// Requests that are taken and not finished.
+    pub pending: i64,
+    /// Requests that were finished since the start, by an answer or without one.
+    pub finished: u64,
+}
+
 /// What Prometheus reads.
 pub struct Metrics {
     registry: Registry,
@@ -136,6 +152,7 @@ pub struct Metrics {
     dropped: Family<ReasonLabel, Counter>,
     decision_seconds: Histogram,
     pending: Gauge,
+    finished: AtomicU64,
     connected: Gauge,
     clusters: Gauge,
     /// The servers that asked, and the clusters that they are in.
@@ -176,6 +193,7 @@ impl Metrics {
             dropped: Family::default(),
             decision_seconds: Histogram::new(buckets),
             pending: Gauge::default(),
+            finished: AtomicU64::new(0),
             connected: Gauge::default(),
             clusters: Gauge::default(),
             seen_servers: Seen::default(),
@@ -256,12 +274,34 @@ impl Metrics {
             Unit::Seconds,
             metrics.policy_loaded.clone(),
         );
+        metrics.start_at_zero();
         metrics.register_source(&mut registry);
         metrics.register_audit(&mut registry);
         metrics.sessions.register(&mut registry);
         metrics.consumers.register(&mut registry);
         metrics.caches.register(&mut registry);
         Arc::new(Self { registry, ..metrics })
+    }
+
+    /// Everything that is counted is at zero from the start, so that the first time is a rise.
+    fn start_at_zero(&self) {
+        let granted = DecisionLabels { outcome: "granted", reason: "granted" };
+        drop(self.decisions.get_or_create(&granted));
+        for reason in Denial::CODES {
+            drop(self.decisions.get_or_create(&DecisionLabels { outcome: "denied", reason }));
+        }
+        for reason in Rejection::CODES {
+            drop(self.rejected.get_or_create(&ReasonLabel { reason }));
+        }
+        for reason in Dropped::ALL.map(Dropped::as_str) {
+            drop(self.dropped.get_or_create(&ReasonLabel { reason }));
+        }
+        for outcome in LOADS {
+            drop(self.policy_loads.get_or_create(&OutcomeLabel { outcome }));
+        }
+        for reason in LOSSES {
+            drop(self.audit_lost.get_or_create(&ReasonLabel { reason }));
+        }
     }
 
     fn register_source(&self, registry: &mut Registry) {
@@ -305,10 +345,6 @@ impl Metrics {
             "Events that the audit stream acknowledged",
             self.audit_published.clone(),
         );
-        // At zero from the start, so that the first loss is a rise.
-        for reason in LOSSES {
-            drop(self.audit_lost.get_or_create(&ReasonLabel { reason }));
-        }
         registry.register(
             "audit_lost",
             "Events that will never be in the audit stream, by reason",
@@ -372,6 +408,7 @@ impl Metrics {
 
     /// Counts one decision, by the code of a denial, and the time it took.
     pub fn decided(&self, decision: Result<(), &'static str>, took: Duration) {
+        debug_assert!(decision.err().is_none_or(|reason| Denial::CODES.contains(&reason)));
         let labels = match decision {
             Ok(()) => DecisionLabels { outcome: "granted", reason: "granted" },
             Err(reason) => DecisionLabels { outcome: "denied", reason },
@@ -382,6 +419,7 @@ impl Metrics {
 
     /// Counts a request that got no reply.
     pub fn rejected(&self, rejection: &Rejection) {
+        debug_assert!(Rejection::CODES.contains(&rejection.code()));
         self.rejected.get_or_create(&ReasonLabel { reason: rejection.code() }).inc();
     }
 
@@ -398,6 +436,24 @@ impl Metrics {
     /// One request less.
     pub fn done(&self) {
         self.pending.dec();
+        self.finished.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How the answering goes.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        Progress {
+            connected: self.connected.get() > 0,
+            pending: self.pending.get(),
+            finished: self.finished.load(Ordering::Relaxed),
+        }
+    }
+
+    /// How many policies were read, accepted or refused.
+    #[must_use]
+    pub fn policies_read(&self) -> u64 {
+        let read = |outcome| self.policy_loads.get_or_create(&OutcomeLabel { outcome }).get();
+        LOADS.map(read).iter().sum()
     }
 
     /// A server asked. The first time, what is known against its version is logged.

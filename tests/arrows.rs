@@ -65,7 +65,7 @@ const CRATES: &[Crate] = &[
             &["cli"],
             &["adoption"],
             &["adoption::stages"],
-            &["doctor", "http", "scaffold", "violations"],
+            &["doctor", "http", "scaffold", "systemd", "violations"],
             &["adoption::learn"],
             &["adoption::connected", "adoption::draft", "adoption::rehearsal"],
             &["adoption::evidence", "adoption::server_config", "adoption::trace"],

@@ -31,7 +31,8 @@ use crate::policy_source::snapshot_store::Store;
 use crate::policy_source::status::SourceStatus;
 use crate::policy_source::watcher::{Timing, Watcher};
 use crate::service::{Health, Service, connect_beside};
-use crate::sessions::consumers::verdict::Cause;
+use crate::sessions::{self, consumers};
+use crate::systemd;
 use crate::telemetry::{self, Metrics};
 use solewriter_core::callout::authorizer::Authorizer;
 use solewriter_core::callout::decide::Decider;
@@ -82,7 +83,8 @@ impl Serve {
 /// The life of the service, with what there is to record of it.
 async fn recorded(settings: Settings) -> Result<ExitCode, String> {
     let metrics = Metrics::new();
-    metrics.consumers().causes(Cause::ALL.iter().map(|cause| cause.code()));
+    metrics.consumers().causes(consumers::verdict::Cause::ALL.iter().map(|cause| cause.code()));
+    metrics.sessions().causes(sessions::verdict::Cause::CODES);
     let (recording, sink) =
         Recording::start(settings.audit.clone(), &settings.nats, metrics.clone())?;
     recording.started(settings.issuer.public(), settings.xkey.as_ref())?;
@@ -190,12 +192,12 @@ async fn serve(
             let _ = stopped.wait_for(|stop| *stop).await;
         }
     };
-    let mut terminate = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| e.to_string())?;
+    let terminate = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
+    let interrupt = signal(SignalKind::interrupt()).map_err(|e| e.to_string())?;
     let hangup = signal(SignalKind::hangup()).map_err(|e| e.to_string())?;
     let descriptors = http::raise_descriptor_limit();
     if let Some(address) = listen {
-        listen_at(address, metrics, health, descriptors, until_stopped()).await?;
+        listen_at(address, metrics.clone(), health.clone(), descriptors, until_stopped()).await?;
     }
     tracing::info!(event = "instance", id = &*identity.id, host = identity.host);
     let connections = nats.connections;
@@ -210,16 +212,9 @@ async fn serve(
     });
     tasks.spawn(talk(nats.clone(), connected));
     tasks.spawn(following(follower, watcher, policy, connection.clone(), hangup));
+    tell_systemd(&mut tasks, health, metrics)?;
     let mut together = tokio::spawn(together.run(first(connection), stopped.clone()));
-    let stopping = stop.clone();
-    tasks.spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        let _ = stopping.send(true);
-        std::future::pending().await
-    });
+    tasks.spawn(until_told(terminate, interrupt, stop.clone()));
     let mut running = std::pin::pin!(service.run(nats, until_stopped()));
     let outcome = tokio::select! {
         outcome = &mut running => outcome.map_err(|error| error.to_string()),
@@ -239,6 +234,37 @@ async fn serve(
     }
     tasks.abort_all();
     outcome
+}
+
+/// Lets systemd know how the service is, if it started this process.
+fn tell_systemd(
+    tasks: &mut JoinSet<&'static str>,
+    health: Arc<Health>,
+    metrics: Arc<Metrics>,
+) -> Result<(), String> {
+    if systemd::listens() {
+        let hangup = signal(SignalKind::hangup()).map_err(|e| e.to_string())?;
+        tasks.spawn(async move {
+            systemd::follow(health, metrics, hangup).await;
+            "telling systemd how the service is"
+        });
+    }
+    Ok(())
+}
+
+/// Stops the service when a signal says so, and goes on for ever.
+async fn until_told(
+    mut terminate: Signal,
+    mut interrupt: Signal,
+    stop: watch::Sender<bool>,
+) -> &'static str {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    systemd::stopping();
+    let _ = stop.send(true);
+    std::future::pending().await
 }
 
 /// The key of who settles handovers, the same for each instance.

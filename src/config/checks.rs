@@ -35,7 +35,7 @@ pub(super) fn resolve(raw: Raw, path: &Path, problems: &Collector) -> Option<(Se
         }
     };
     let required_seed = |seed: SeedSetting| {
-        if !seed.is_in_environment() {
+        if !seed.is_handed_over() {
             required(seed.table, seed.key, &seed.example());
         }
     };
@@ -460,7 +460,10 @@ fn bounded(
 }
 
 #[allow(clippy::option_option)]
-fn listen(given: Option<&Spanned<String>>, problems: &Collector) -> Option<Option<SocketAddr>> {
+pub(super) fn listen(
+    given: Option<&Spanned<String>>,
+    problems: &Collector,
+) -> Option<Option<SocketAddr>> {
     let given = given?;
     if given.value == "off" {
         return Some(None);

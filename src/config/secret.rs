@@ -1,4 +1,5 @@
-//! Seeds and credentials: from files that others cannot read, or from the environment.
+//! Seeds and credentials: from files that others cannot read, from the environment, or handed over by
+//! systemd (`LoadCredential=`).
 
 use std::path::{Path, PathBuf};
 
@@ -11,8 +12,12 @@ use solewriter_core::keys::{Role, Seed, User};
 /// The largest settings or seed file read, in bytes.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
+/// Where systemd puts the credentials of a unit.
+const CREDENTIALS_DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
+
 /// A setting that names a file with a seed. Platforms that hand secrets over in the environment
-/// give the seed itself, in a variable that goes before the file.
+/// give the seed itself, in a variable that goes before the file; systemd gives a file of its own,
+/// which goes before it too.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SeedSetting {
     pub(super) table: &'static str,
@@ -41,9 +46,24 @@ impl SeedSetting {
         value_variable(&table::variable(self.table, self.key))
     }
 
-    /// Whether the environment has the seed.
-    pub(super) fn is_in_environment(self) -> bool {
-        std::env::var_os(self.variable()).is_some()
+    /// Whether the platform hands the seed over: in the environment, or as a systemd credential.
+    pub(super) fn is_handed_over(self) -> bool {
+        std::env::var_os(self.variable()).is_some() || self.credential().is_some()
+    }
+
+    /// The systemd credential of the file's name, such as `issuer.nk`, if the unit has it.
+    fn credential(self) -> Option<Spanned<PathBuf>> {
+        let directory = std::env::var_os(CREDENTIALS_DIRECTORY).filter(|dir| !dir.is_empty())?;
+        let value = PathBuf::from(directory).join(self.file);
+        // What is there and no use, or cannot be seen, is an error, as with any other file.
+        let found = value.symlink_metadata();
+        if found.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+            return None;
+        }
+        let given =
+            SourceFile::new(format!("LoadCredential={}", self.file), value.display().to_string());
+        let span = given.span(0..given.text().len());
+        Some(Spanned { value, span })
     }
 
     /// What to write as its value.
@@ -84,18 +104,19 @@ pub fn seed_file(flag: &str, path: &Path) -> Result<Seed<User>, Problems> {
     seed.ok_or_else(|| problems.finish())
 }
 
-/// A seed from the environment or, failing that, from its file.
+/// A seed from the environment, from a systemd credential or, failing both, from its file.
 pub(super) fn seed<K: Role>(
     file: Option<&Spanned<PathBuf>>,
     setting: SeedSetting,
     problems: &Collector,
 ) -> Option<Seed<K>> {
     let variable = setting.variable();
+    let credential = setting.credential();
     let (text, source, span): (Zeroizing<String>, String, Option<&Span>) =
         if let Ok(value) = std::env::var(&variable) {
             (Zeroizing::new(value), format!("the environment variable {variable}"), None)
         } else {
-            let file = file?;
+            let file = credential.as_ref().or(file)?;
             (secret_file(file, problems)?, file.value.display().to_string(), Some(&file.span))
         };
     match Seed::parse(&text) {

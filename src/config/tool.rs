@@ -225,7 +225,7 @@ impl Tool {
     /// # Errors
     /// As [`Tool::callout`].
     pub fn reader(&self) -> Result<Login, Problems> {
-        let given = PUBLISHER.is_in_environment();
+        let given = PUBLISHER.is_handed_over();
         if self.publisher.is_some() || given || !self.has_callout() {
             return self.publisher().map(Login::Nkey);
         }
@@ -248,6 +248,6 @@ impl Tool {
     /// Whether the settings name the callout user's seed by file or environment.
     #[must_use]
     pub fn has_callout(&self) -> bool {
-        self.nats_seed.is_some() || self.credentials.is_some() || CALLOUT.is_in_environment()
+        self.nats_seed.is_some() || self.credentials.is_some() || CALLOUT.is_handed_over()
     }
 }

@@ -81,6 +81,10 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// Every name that [`Cause::code`] gives, but those of denials.
+    pub const CODES: [&'static str; 6] =
+        ["asked_again", "other_service", "lost", "not_known", "gained", SessionClosed::EXPIRING];
+
     /// A short, stable name for metrics, logs and audit events.
     #[must_use]
     pub fn code(&self) -> &'static str {

@@ -43,6 +43,9 @@ impl Default for ConsumerMetrics {
 
 impl ConsumerMetrics {
     pub(super) fn register(&self, registry: &mut Registry) {
+        for owner in ["service", "nobody"] {
+            drop(self.seen.get_or_create(&OwnerLabel { owner }));
+        }
         registry.register(
             "consumers",
             "Consumers of buckets, object stores and audit streams that may stay, at the last sweep of this \

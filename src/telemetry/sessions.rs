@@ -89,6 +89,9 @@ impl Default for SessionMetrics {
 
 impl SessionMetrics {
     pub(super) fn register(&self, registry: &mut Registry) {
+        for state in SessionState::ALL {
+            drop(self.seen.get_or_create(&StateLabel { state: state.as_str() }));
+        }
         registry.register(
             "sessions",
             "Open connections at the last sweep of this instance, by how they compare with the \
@@ -145,6 +148,16 @@ impl SessionMetrics {
             Unit::Seconds,
             self.vacant.clone(),
         );
+    }
+
+    /// Why connections will be closed: each is at zero from the start, so that the first time is a
+    /// rise.
+    pub fn causes(&self, codes: impl IntoIterator<Item = &'static str>) {
+        for reason in codes {
+            for outcome in ["closed", "gone", "failed"] {
+                drop(self.closed.get_or_create(&ClosedLabels { outcome, reason }));
+            }
+        }
     }
 
     /// So much is in transit.

@@ -29,6 +29,9 @@ impl Sweeps {
 
     /// Registers both: the name and meaning of the count, and of the time.
     pub fn register(&self, registry: &mut Registry, counts: [&str; 2], seconds: [&str; 2]) {
+        for outcome in ["complete", "incomplete"] {
+            drop(self.counts.get_or_create(&SweepLabel { outcome }));
+        }
         let ([name, about], counts) = (counts, self.counts.clone());
         registry.register(name, about, counts);
         let ([name, about], seconds) = (seconds, self.seconds.clone());

@@ -105,23 +105,21 @@ async fn run_program(
 pub fn python() -> (PathBuf, PathBuf) {
     static READY: OnceLock<PathBuf> = OnceLock::new();
     let source = source("py");
-    let ready = READY.get_or_init(|| {
-        installed(&source, &["requirements.txt"], |target| {
-            run("python3", &["-m", "venv", "."], target);
-            let pip = target.join("bin/python");
-            let requirements = source.join("requirements.txt");
-            let arguments = [
-                "-m",
-                "pip",
-                "install",
-                "--quiet",
-                "--requirement",
-                requirements.to_str().unwrap(),
-            ];
-            run(pip.to_str().unwrap(), &arguments, target);
-        })
+    let ready = READY.get_or_init(|| python_with(&source)).clone();
+    (source, ready)
+}
+
+/// A Python that has what `requirements.txt` in that folder says.
+pub fn python_with(source: &Path) -> PathBuf {
+    let ready = installed(source, &["requirements.txt"], |target| {
+        run("python3", &["-m", "venv", "."], target);
+        let pip = target.join("bin/python");
+        let requirements = source.join("requirements.txt");
+        let arguments =
+            ["-m", "pip", "install", "--quiet", "--requirement", requirements.to_str().unwrap()];
+        run(pip.to_str().unwrap(), &arguments, target);
     });
-    (source, ready.join("bin/python"))
+    ready.join("bin/python")
 }
 
 /// A folder with the JavaScript client and its `node_modules`.

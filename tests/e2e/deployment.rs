@@ -1,5 +1,6 @@
 //! A whole deployment for one test: `solewriter init`, a nats-server, `solewriter serve`.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -108,7 +109,7 @@ impl Service {
 /// The files of a deployment, before anything runs on them.
 pub struct Prepared {
     pub files: scaffold::Deployment,
-    dir: TempDir,
+    pub dir: TempDir,
 }
 
 pub struct Deployment {
@@ -235,7 +236,8 @@ pub fn edit(file: &Path, from: &str, to: &str) {
     std::fs::write(file, text.replace(from, to)).unwrap();
 }
 
-fn policy_text(files: &scaffold::Deployment, policy: &str) -> String {
+/// The policy with the keys of the services that it names in braces.
+pub fn policy_text(files: &scaffold::Deployment, policy: &str) -> String {
     let mut text = policy.to_owned();
     while let Some((_, rest)) = text.split_once("\"{") {
         let name = rest.split_once("}\"").unwrap().0.to_owned();
@@ -508,6 +510,13 @@ impl Deployment {
     /// Starts one more instance, without waiting for anything. Gives its index.
     pub fn launch_instance(&mut self, arguments: &[&str]) -> usize {
         self.launch(Command::new(env!("CARGO_BIN_EXE_solewriter")), arguments)
+    }
+
+    /// Starts one more instance with more in its environment. Gives its index.
+    pub fn launch_instance_with(&mut self, environment: &[(&str, &OsStr)]) -> usize {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_solewriter"));
+        command.envs(environment.iter().copied());
+        self.launch(command, &[])
     }
 
     /// Starts one more instance that has only so many file descriptors. Gives its index.

@@ -86,6 +86,7 @@ mod observe;
 mod operations;
 mod outages;
 mod overload;
+mod packaging;
 mod passes;
 mod policy;
 mod protocol;

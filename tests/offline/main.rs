@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 mod adopt;
 mod audit;
 mod dependencies;
+mod deploy;
 mod docs;
 mod fixtures;
 mod handover;

@@ -133,6 +133,31 @@ pub enum Denial {
 }
 
 impl Denial {
+    /// Every name that [`Denial::code`] gives.
+    pub const CODES: [&'static str; 21] = [
+        "no_credential",
+        "other_credential",
+        "bad_key",
+        "no_signature",
+        "no_nonce",
+        "signature_form",
+        "bad_signature",
+        "unknown_key",
+        "disabled",
+        "not_yet_valid",
+        "no_longer_valid",
+        "source",
+        "connection",
+        "leafnode",
+        "account",
+        "name",
+        "limited",
+        "asked_again",
+        "policy_too_old",
+        "grant_too_large",
+        "internal",
+    ];
+
     /// A short, stable name for metrics, logs and audit events.
     #[must_use]
     pub fn code(&self) -> &'static str {

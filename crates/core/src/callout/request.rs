@@ -98,6 +98,25 @@ impl Rejection {
     /// mend it.
     pub const OTHER_ISSUER: &str = "other_issuer";
 
+    /// Every name that [`Rejection::code`] gives.
+    pub const CODES: [&'static str; 15] = [
+        "too_large",
+        "not_sealed",
+        "sealed",
+        "server_xkey",
+        "unopened",
+        "xkey_mismatch",
+        "malformed",
+        "not_a_request",
+        "expired",
+        "issuer",
+        "issuer_mismatch",
+        "signature",
+        Self::OTHER_ISSUER,
+        "not_an_account",
+        "user_nkey",
+    ];
+
     /// A short, stable name for metrics and logs.
     #[must_use]
     pub fn code(&self) -> &'static str {
