@@ -69,6 +69,7 @@ async fn stage() -> Stage {
         nats_listen: "127.0.0.1:-1".to_owned(),
         http_listen: ([127, 0, 0, 1], 0).into(),
         server_name: "bench".to_owned(),
+        operator: false,
     };
     let files = files.write().unwrap();
     let binary = tokio::task::spawn_blocking(|| fetch::exact(VERSION)).await.unwrap().unwrap();

@@ -9,6 +9,7 @@
 //! text of its own, named after its flag, so that it is checked and reported alike.
 
 mod checks;
+mod operator;
 mod overrides;
 mod reading;
 mod secret;

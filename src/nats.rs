@@ -1,6 +1,7 @@
 //! nats-server, as everything here that connects to it needs to know it: where it is, who connects
 //! and how it is encrypted.
 
+mod account_ids;
 pub mod connect;
 mod login;
 pub mod raw_client;
@@ -8,6 +9,7 @@ pub mod round_trip;
 mod tls;
 pub mod tls_client;
 
+pub use self::account_ids::AccountIds;
 pub use self::login::{Login, Secret};
 pub use self::tls::Tls;
 
@@ -26,4 +28,6 @@ pub struct Nats {
     pub connections: usize,
     /// TLS.
     pub tls: Tls,
+    /// How servers name accounts.
+    pub accounts: AccountIds,
 }

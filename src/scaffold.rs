@@ -1,6 +1,8 @@
 //! What `solewriter init` writes: keys, configurations and a sample policy for a working deployment.
 //! `demo` and the load tool run on the same.
 
+mod operator;
+
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -33,6 +35,12 @@ pub enum InitError {
     /// The file system said no.
     #[error("{0} cannot be written: {1}")]
     Io(PathBuf, std::io::Error),
+    /// The accounts could not be read.
+    #[error("the accounts cannot be written as JWTs: {0}")]
+    Accounts(String),
+    /// A JWT could not be written.
+    #[error("a JWT could not be written: {0}")]
+    Jwt(#[from] solewriter_core::callout::jwt::JwtError),
     /// A new key could not be used.
     #[error("a key could not be made: {0}")]
     Key(#[from] solewriter_core::keys::KeyError),
@@ -132,6 +140,8 @@ pub struct Scaffold {
     pub http_listen: SocketAddr,
     /// The name of the server.
     pub server_name: String,
+    /// Whether accounts are JWTs that an operator signs.
+    pub operator: bool,
 }
 
 impl Scaffold {
@@ -167,15 +177,18 @@ impl Scaffold {
     fn outputs(&self, dir: &Path) -> Result<Vec<Output>, InitError> {
         let mut outputs = Vec::new();
         let issuer = Seed::<Account>::generate();
-        let issuer_key = Signer::new(&issuer)?.public().to_string();
+        let issuer_signer = Signer::new(&issuer)?;
+        let issuer_key = issuer_signer.public();
         outputs.push(seed_output(dir, "issuer.nk", &issuer));
         let xkey = Seed::<Curve>::generate();
         let xkey_public = CurveSecret::new(&xkey)?.public().to_string();
         outputs.push(seed_output(dir, "callout.xk", &xkey));
+        let mut users = Vec::new();
         let mut user = |name: &str| -> Result<String, InitError> {
             let seed = Seed::<User>::generate();
-            outputs.push(seed_output(dir, &format!("{name}.nk"), &seed));
-            Ok(Signer::new(&seed)?.public().to_string())
+            let key = Signer::new(&seed)?.public().to_string();
+            users.push((name.to_owned(), seed));
+            Ok(key)
         };
         let (callout, publisher) = (user("callout")?, user("publisher")?);
         let (admin, system) = (user("admin")?, user("system")?);
@@ -203,10 +216,29 @@ impl Scaffold {
             .replace("127.0.0.1:4222", &self.nats_listen)
             .replace("127.0.0.1:9980", &self.http_listen.to_string());
         let [events, services] = stream::documents();
+        if self.operator {
+            let given = operator::Given {
+                server: &server,
+                values: &deployment,
+                settings: &settings,
+                issuer: &issuer_signer,
+                xkey: &xkey_public,
+                users: &users,
+            };
+            outputs.extend(given.outputs(dir, jiff::Timestamp::now().as_second())?);
+        } else {
+            outputs.extend(
+                users.iter().map(|(name, seed)| seed_output(dir, &format!("{name}.nk"), seed)),
+            );
+            for (path, text) in [
+                ("deployment.conf", deployment),
+                ("nats-server.conf", server),
+                ("solewriter.toml", settings),
+            ] {
+                outputs.push(Output::new(dir.join(path), text, false));
+            }
+        }
         for (path, text) in [
-            ("deployment.conf", deployment),
-            ("nats-server.conf", server),
-            ("solewriter.toml", settings),
             ("policy/services.toml", policy),
             (".gitignore", "/keys/\n/jetstream/\n/audit-spool/\n/policy.kept*\n".to_owned()),
             ("audit-stream.json", events),
@@ -291,6 +323,7 @@ mod tests {
             nats_listen: "127.0.0.1:-1".to_owned(),
             http_listen: ([127, 0, 0, 1], 0).into(),
             server_name: "n1".to_owned(),
+            operator: false,
         }
     }
 

@@ -113,7 +113,7 @@ fn schema_of(setting: &Setting) -> Value {
     let help = setting.help;
     let mut schema = match setting.kind {
         Kind::Text | Kind::Path | Kind::Seed | Kind::Duration => text(help),
-        Kind::List => list(help, &json!({ "type": "string" })),
+        Kind::List | Kind::Paths | Kind::Seeds => list(help, &json!({ "type": "string" })),
         Kind::Number(least, most) => {
             described(json!({ "type": "integer", "minimum": least, "maximum": most }), help)
         }

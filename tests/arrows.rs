@@ -152,6 +152,7 @@ const CRATES: &[Crate] = &[
             &["grant::compile"],
             &["grant::digest", "grant::reserved"],
             &["grant::streams"],
+            &["account_jwt"],
             &["callout", "policy"],
             &["diagnostics"],
             &["keys"],

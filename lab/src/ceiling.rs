@@ -12,7 +12,7 @@ use solewriter::config::Settings;
 use solewriter::nats::Login;
 use solewriter::service::CALLOUT_SUBJECT;
 use solewriter_core::callout::jwt::Unverified;
-use solewriter_core::callout::response::{self, Envelope, UserToken};
+use solewriter_core::callout::response::{self, Envelope, Target, UserToken};
 use solewriter_core::callout::xkey::Sealer;
 use solewriter_core::grant::CompiledGrant;
 use solewriter_core::keys::{CurveKey, CurveSecret, ServerKey, UserKey};
@@ -97,6 +97,7 @@ impl Ceiling {
         let now = jiff::Timestamp::now().as_second();
         let envelope = Envelope {
             issuer: &self.settings.issuer,
+            issuer_account: None,
             server: &ServerKey::parse(&asked.nats.server_id.id)?,
             user_nkey: &UserKey::parse(&asked.nats.user_nkey)?,
             id: "ceiling",
@@ -104,7 +105,7 @@ impl Ceiling {
         };
         let answer = envelope.grant(&UserToken {
             name: "ceiling",
-            account: self.grant.account(),
+            account: Target::Named(self.grant.account()),
             expires: now + 3600,
             claims: self.grant.claims(),
         })?;

@@ -66,6 +66,7 @@ impl Testbed {
             nats_listen: "127.0.0.1:-1".to_owned(),
             http_listen: ([127, 0, 0, 1], 0).into(),
             server_name: "load".to_owned(),
+            operator: false,
         }
         .write()?;
         for entry in std::fs::read_dir(deployment.policy())? {

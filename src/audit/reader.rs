@@ -12,9 +12,8 @@ use jiff::Timestamp;
 use serde_json::Value;
 use tokio::time::timeout;
 
-use crate::nats::Tls;
+use crate::nats::{Login, Tls, connect};
 use solewriter_core::grant::inbox_prefix;
-use solewriter_core::keys::{Seed, User};
 
 /// How long the server may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -25,8 +24,8 @@ const FOR_EVER: Duration = Duration::from_secs(100 * 366 * 86_400);
 pub struct Reader {
     /// nats-server addresses.
     pub servers: Vec<ServerAddr>,
-    /// The seed of a service that `audits` the streams, or of their admin.
-    pub seed: Seed<User>,
+    /// The login of a service that `audits` the streams, or of their admin.
+    pub login: Login,
     /// The service's name, for its inbox.
     pub service: String,
     /// TLS.
@@ -106,11 +105,9 @@ fn broken(error: &dyn std::fmt::Display) -> ReadError {
 
 impl Reader {
     async fn open(&self, since: Option<Timestamp>) -> Result<Vec<Source>, ReadError> {
-        let options = async_nats::ConnectOptions::with_nkey(self.seed.expose().to_owned());
-        let client = self
-            .tls
-            .apply(options)
-            .name("solewriter-audit-reader")
+        let options = connect::options(&self.login, &self.tls, "solewriter-audit-reader");
+        let client = options
+            .map_err(|error| ReadError::Connect(error.to_string()))?
             .custom_inbox_prefix(inbox_prefix(&self.service))
             .connect(&self.servers)
             .await

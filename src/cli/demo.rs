@@ -119,6 +119,7 @@ impl DemoTestbed {
             nats_listen: "127.0.0.1:-1".to_owned(),
             http_listen: ([127, 0, 0, 1], 0).into(),
             server_name: "demo".to_owned(),
+            operator: false,
         }
         .write()?;
         let server = Server::start(binary, &deployment.server_config(), dir).await?;
@@ -313,7 +314,7 @@ impl DemoTestbed {
     async fn audit(&self) -> Result<(), Error> {
         let reader = Reader {
             servers: vec![self.server.client_url().parse()?],
-            seed: self.seed("auditor")?,
+            login: crate::nats::Login::Nkey(self.seed("auditor")?),
             service: "auditor".to_owned(),
             tls: Tls::default(),
             streams: vec![

@@ -26,6 +26,9 @@ pub struct Init {
     /// The name of the nats-server.
     #[arg(long, value_name = "NAME", default_value = "nats-1")]
     pub server_name: String,
+    /// Write accounts as JWTs that an operator signs, for nats-server's operator mode.
+    #[arg(long)]
+    pub operator: bool,
 }
 
 impl Init {
@@ -33,8 +36,8 @@ impl Init {
     #[must_use]
     #[allow(clippy::print_stdout)]
     pub fn run(self) -> ExitCode {
-        let Self { dir, nats_listen, http_listen, server_name } = self;
-        match (Scaffold { dir, nats_listen, http_listen, server_name }).write() {
+        let Self { dir, nats_listen, http_listen, server_name, operator } = self;
+        match (Scaffold { dir, nats_listen, http_listen, server_name, operator }).write() {
             Ok(deployment) => {
                 print!("{}", next(&deployment));
                 ExitCode::SUCCESS

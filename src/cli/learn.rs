@@ -57,7 +57,7 @@ pub struct Learn {
     /// connected now, and its subscriptions.
     #[arg(long, value_name = "FILE", num_args = 1..)]
     connz: Vec<PathBuf>,
-    /// The monitoring port of each server, as http://HOST:8222. It is asked for what --jsz and
+    /// The monitoring port of each server, as `http://HOST:8222`. It is asked for what --jsz and
     /// --connz would have.
     #[arg(long, value_name = "URL", num_args = 1..)]
     monitor: Vec<Monitor>,

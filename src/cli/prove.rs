@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -13,6 +12,7 @@ use tokio::time::Instant;
 use super::{fail, print, runtime};
 use crate::cli::common::{Format, Output, SettingsArgs, WRONG, duration};
 use crate::config::Tool;
+use crate::nats::AccountIds;
 use crate::nats::raw_client::{RawLogin, TlsServer, Wire};
 use crate::prove::needs::Needs;
 use crate::prove::outlive;
@@ -102,7 +102,7 @@ impl Prove {
             return wrong(&"nothing was done; add --yes to do it");
         }
         let admin = match tool.admin() {
-            Ok(seed) => RawLogin::Nkey(Arc::new(seed)),
+            Ok(login) => RawLogin::of(&login),
             Err(problems) => return Output::wrong(problems).print(),
         };
         say(&self.plan(&place, &tool));
@@ -212,7 +212,7 @@ impl Prove {
             solewriter: env!("CARGO_PKG_VERSION"),
             servers: seen(stage).await,
             services_in: tool.defaults.account.to_string(),
-            buckets_in: buckets_in(stage).await,
+            buckets_in: buckets_in(stage, &tool.account_ids).await,
             probers: probers.public()?,
             attacks: tried,
         })
@@ -300,7 +300,7 @@ async fn attempt(attack: &Attack, stage: &Testbed) -> Tried {
 /// What a gateway opens, when a server is one: it takes two clusters to try. Only the system user
 /// is told.
 async fn gateway(stage: &Testbed, tool: &Tool) -> Option<Tried> {
-    let system = RawLogin::Nkey(Arc::new(tool.system().ok()?));
+    let system = RawLogin::of(&tool.system().ok()?);
     for server in &stage.servers {
         let Ok(mut wire) = Wire::login(server, &system, "_INBOX.solewriter").await else {
             continue;
@@ -347,11 +347,11 @@ async fn seen(stage: &Testbed) -> Vec<Seen> {
 }
 
 /// The account of the admin's user, which has the buckets.
-async fn buckets_in(stage: &Testbed) -> String {
+async fn buckets_in(stage: &Testbed, ids: &AccountIds) -> String {
     let asked = async {
         let mut admin = stage.admin().await.ok()?;
         let answer = admin.request("$SYS.REQ.USER.INFO", "", b"").await.ok()?.json();
-        Some(super::common::line(answer.pointer("/data/account")?.as_str()?))
+        Some(super::common::line(ids.name(answer.pointer("/data/account")?.as_str()?)))
     };
     asked.await.unwrap_or_else(|| "unknown".to_owned())
 }

@@ -23,7 +23,7 @@ use crate::cli::serve::background::Background;
 use crate::config::{self, Policy, PolicySource, Settings};
 use crate::fleet::{Identity, Member};
 use crate::http;
-use crate::nats::Nats;
+use crate::nats::{Login, Nats, Secret};
 use crate::policy_source::cache::PolicyCache;
 use crate::policy_source::directory::Directory;
 use crate::policy_source::follower::{self, Follower};
@@ -34,6 +34,7 @@ use crate::service::{Health, Service, connect_beside};
 use crate::sessions::{self, consumers};
 use crate::systemd;
 use crate::telemetry::{self, Metrics};
+use solewriter_core::account_jwt;
 use solewriter_core::callout::authorizer::Authorizer;
 use solewriter_core::callout::decide::Decider;
 use solewriter_core::callout::issue::{self, Issuer};
@@ -144,6 +145,7 @@ async fn serve(
     let Settings {
         nats,
         issuer,
+        operator,
         xkey,
         system,
         policy,
@@ -167,7 +169,7 @@ async fn serve(
         fleet: OnceLock::new(),
         instance: Arc::clone(&identity.id),
         authorizer: Authorizer::new(
-            Issuer::new(issuer, sealer),
+            Issuer::new(issuer, sealer).with_operator(operator),
             Decider::new(defaults, accounts, jitter),
             limits.clock_leeway,
         )
@@ -202,7 +204,8 @@ async fn serve(
     tracing::info!(event = "instance", id = &*identity.id, host = identity.host);
     let connections = nats.connections;
     let member = Member { identity, store, source_status: source_status.clone(), connections };
-    let together = Background::prepare(&nats, system, sessions, &service, member);
+    let settler = settler(service.authorizer.issuer())?;
+    let together = Background::prepare(&nats, system, settler, sessions, &service, member);
     let (connected, connection) = watch::channel(None);
     // Each of these goes on for ever.
     let mut tasks = JoinSet::new();
@@ -271,6 +274,17 @@ async fn until_told(
 fn handover_user(issuer: &Signer<Account>) -> Result<UserKey, String> {
     let seed = issue::handover_seed(issuer);
     Ok(*Signer::new(&seed).map_err(|error| error.to_string())?.public())
+}
+
+/// How who settles handovers logs in.
+fn settler(issuer: &Issuer) -> Result<Login, String> {
+    let seed = issuer.handover_seed();
+    let now = Timestamp::now().as_second();
+    let sentinel = issuer.sentinel(&seed, now).map_err(|error| error.to_string())?;
+    Ok(match sentinel {
+        None => Login::Nkey(seed),
+        Some(jwt) => Login::Credentials(Secret::new(account_jwt::credentials(&jwt, &seed))),
+    })
 }
 
 /// Serves health and metrics at that address.

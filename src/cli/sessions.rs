@@ -15,7 +15,6 @@ use serde::Serialize;
 use crate::cli::common::{self, Format, NO, Output, SettingsArgs, YES, count, json, line, meant};
 use crate::config::{PolicySource, Tool};
 use crate::fleet::{self, Report};
-use crate::nats::Login;
 use crate::policy_source::bucket::ReadError;
 use crate::policy_source::directory::Directory;
 use crate::sessions::listing::{Session, Survey, survey};
@@ -322,9 +321,9 @@ const NAME: &str = "solewriter-sessions";
 
 /// Connects as the system user.
 pub(super) async fn connect(tool: &Tool) -> Result<System, Output> {
-    let login = Login::Nkey(tool.system().map_err(Output::wrong)?);
+    let login = tool.system().map_err(Output::wrong)?;
     let client = common::connect(tool, &login, NAME).await.map_err(|error| cannot(&error))?;
-    Ok(System::new(client))
+    Ok(System::new(client, tool.account_ids.clone()))
 }
 
 /// Everything that is wanted, and how it stands to the policy in force.

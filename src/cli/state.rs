@@ -12,8 +12,8 @@ use crate::buckets::streams::{self, Done};
 use crate::buckets::{Action, BucketPlan, Kind, Plan, TooNew, audit_streams, title};
 use crate::cli::common::{self, Format, NO, Output, SettingsArgs, YES, count, json, line, load};
 use crate::config::Tool;
-use crate::nats::Login;
 use crate::nats::connect::account;
+use crate::nats::{AccountIds, Login};
 use crate::passes::{self, DueTo, Pass};
 use solewriter_core::grant::AuditStreams;
 use solewriter_core::policy::model::Policy;
@@ -133,6 +133,8 @@ struct Asked {
     policy: Policy,
     /// The accounts that services are placed in.
     services: Vec<String>,
+    /// How servers name accounts.
+    ids: AccountIds,
     /// The audit streams and their admin, where there are any to look at.
     audit: Option<(async_nats::Client, AuditStreams)>,
 }
@@ -144,11 +146,12 @@ impl Question {
             Some(dir) => load(dir, &tool.defaults.audit)?.1,
             None => named_by(&tool).await?.policy,
         };
-        let admin = Login::Nkey(tool.admin().map_err(Output::wrong)?);
+        let admin = tool.admin().map_err(Output::wrong)?;
         let client = connect(&tool, &admin).await?;
         let services = std::iter::once(&tool.defaults.account).chain(&tool.accounts);
         let services = services.map(ToString::to_string).collect();
-        Ok(Asked { client, policy, services, audit: audit(&tool).await? })
+        let (ids, audit) = (tool.account_ids.clone(), audit(&tool).await?);
+        Ok(Asked { client, policy, services, ids, audit })
     }
 }
 
@@ -160,8 +163,8 @@ async fn audit(tool: &Tool) -> Result<Option<(async_nats::Client, AuditStreams)>
         return Ok(None);
     }
     match tool.audit_admin() {
-        Ok(seed) => {
-            let client = connect(tool, &Login::Nkey(seed)).await?;
+        Ok(login) => {
+            let client = connect(tool, &login).await?;
             Ok(Some((client, streams.clone())))
         }
         Err(problems) if problems.iter().all(|p| p.code == "missing-setting") => {
@@ -244,6 +247,7 @@ impl Asked {
             return Vec::new();
         }
         let state = account(&self.client).await.unwrap_or_else(|| "STATE".to_owned());
+        let state = self.ids.name(&state).to_owned();
         let services: Vec<&str> = self.services.iter().map(String::as_str).collect();
         let view = |pass: Pass| PassView {
             export: pass.export(&services),

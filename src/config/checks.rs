@@ -9,7 +9,10 @@ use std::time::Duration;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::secret::{CALLOUT, ISSUER, SYSTEM, SeedSetting, XKEY, read_text, secret_file, seed};
+use super::operator::Accounts;
+use super::secret::{
+    CALLOUT, ISSUER, OPERATOR_SEEDS, SYSTEM, SeedSetting, XKEY, read_text, secret_file, seed,
+};
 use super::table::Raw;
 use super::{Audit, DEFAULT_BUCKET, Logging, Policy, PolicySource, Settings};
 use crate::audit::Spool;
@@ -42,7 +45,8 @@ pub(super) fn resolve(raw: Raw, path: &Path, problems: &Collector) -> Option<(Se
     // Everything is looked at before the first `?`, so that all problems are reported.
     let servers = servers(raw.nats.servers.as_deref(), problems);
     required("nats", "servers", SERVERS_EXAMPLE);
-    let login = login(raw.nats.nkey_seed.as_ref(), raw.nats.credentials.as_ref(), problems);
+    let login =
+        login(raw.nats.nkey_seed.as_ref(), raw.nats.credentials.as_ref(), CALLOUT, problems);
     if login.is_none() && !raw.has("nats", "credentials") {
         required_seed(CALLOUT);
     }
@@ -50,7 +54,12 @@ pub(super) fn resolve(raw: Raw, path: &Path, problems: &Collector) -> Option<(Se
     required_seed(ISSUER);
     let issuer = issuer.and_then(|seed| Signer::new(&seed).ok());
     let xkey = seed(raw.xkey.seed.as_ref(), XKEY, problems);
-    let system = seed(raw.system.nkey_seed.as_ref(), SYSTEM, problems);
+    let system = self::login(
+        raw.system.nkey_seed.as_ref(),
+        raw.system.credentials.as_ref(),
+        SYSTEM,
+        problems,
+    );
     let policy = policy(&raw, path, problems);
     let tls = tls(&raw, problems);
     let queue_group = queue_group(&raw, problems);
@@ -67,9 +76,22 @@ pub(super) fn resolve(raw: Raw, path: &Path, problems: &Collector) -> Option<(Se
         required("audit", "spool", "\"audit-spool\"");
     }
     let format = log_format(raw.log.format.as_ref(), problems);
-    let connections = raw.nats.connections.and_then(|c| usize::try_from(c.value).ok());
+    let connections = raw.nats.connections.as_ref().and_then(|c| usize::try_from(c.value).ok());
     let connections = connections.unwrap_or_else(default_connections);
     let (defaults, accounts) = grants?;
+    let known = Accounts::read(&raw, problems);
+    let mut placed = vec![defaults.account.clone()];
+    placed.extend(accounts.iter().cloned());
+    let operator = match (&known, &issuer) {
+        (Some(known), Some(issuer)) => {
+            known.issuing(&raw, issuer.public(), xkey.as_ref(), &placed, problems)
+        }
+        _ => None,
+    };
+    if raw.has_table("operator") {
+        required("operator", "accounts", "[\"accounts/AUTH.jwt\", \"accounts/APP.jwt\"]");
+        required_seed(OPERATOR_SEEDS);
+    }
 
     let settings = Settings {
         nats: Arc::new(Nats {
@@ -79,8 +101,10 @@ pub(super) fn resolve(raw: Raw, path: &Path, problems: &Collector) -> Option<(Se
             name: connection_name?,
             connections,
             tls: tls?,
+            accounts: known.as_ref().map(Accounts::ids).unwrap_or_default(),
         }),
         issuer: issuer?,
+        operator,
         xkey,
         system,
         policy: policy?,
@@ -352,13 +376,22 @@ fn pem(
     what: &str,
     problems: &Collector,
 ) -> Option<zeroize::Zeroizing<String>> {
+    named_text(file, &format!("expected a PEM file with {what}"), problems)
+}
+
+/// The text of a file that a setting names.
+pub(super) fn named_text(
+    file: &Spanned<PathBuf>,
+    expected: &str,
+    problems: &Collector,
+) -> Option<zeroize::Zeroizing<String>> {
     let read = read_text(&file.value).map_err(|error| {
         problems.push(
             Problem::error(
                 "unreadable",
                 format!("{} cannot be read: {error}", file.value.display()),
             )
-            .at(&file.span, format!("expected a PEM file with {what}"))
+            .at(&file.span, expected)
             .help(
                 "correct the path, or let solewriter's user read the file; in the settings \
                        file, a path is relative to that file's folder",
@@ -423,6 +456,7 @@ pub(super) fn servers(
 pub(super) fn login(
     seed_file: Option<&Spanned<PathBuf>>,
     credentials: Option<&Spanned<PathBuf>>,
+    setting: SeedSetting,
     problems: &Collector,
 ) -> Option<Login> {
     match (seed_file, credentials) {
@@ -436,9 +470,18 @@ pub(super) fn login(
         }
         (None, Some(file)) => {
             let text = secret_file(file, problems)?;
-            Some(Login::Credentials(Secret::new(text)))
+            let login = Login::Credentials(Secret::new(text));
+            if login.key().is_none() {
+                let message = format!("{} is no credentials file", file.value.display());
+                problems.push(
+                    Problem::error("bad-credentials", message)
+                        .at(&file.span, "expected a user's JWT, and its seed behind it"),
+                );
+                return None;
+            }
+            Some(login)
         }
-        (seed_file, None) => seed(seed_file, CALLOUT, problems).map(Login::Nkey),
+        (seed_file, None) => seed(seed_file, setting, problems).map(Login::Nkey),
     }
 }
 

@@ -44,6 +44,7 @@ impl clap::Args for Overrides {
                         Kind::Text => "TEXT",
                         Kind::Path | Kind::Seed => "FILE",
                         Kind::List => "LIST",
+                        Kind::Paths | Kind::Seeds => "FILES",
                         Kind::Number(..) => "NUMBER",
                         Kind::Flag => "true|false",
                         Kind::Duration => "TIME",

@@ -47,6 +47,25 @@ pub(super) fn path(
     base: &Path,
 ) -> Option<Spanned<PathBuf>> {
     let text = table.string(key)?;
+    named(table, key, base, text)
+}
+
+/// Paths, relative to `base`.
+pub(super) fn paths(
+    table: &mut toml::Table<'_>,
+    key: &'static str,
+    base: &Path,
+) -> Option<Vec<Spanned<PathBuf>>> {
+    let texts = table.strings(key)?;
+    texts.into_iter().map(|text| named(table, key, base, text)).collect()
+}
+
+fn named(
+    table: &toml::Table<'_>,
+    key: &'static str,
+    base: &Path,
+    text: Spanned<String>,
+) -> Option<Spanned<PathBuf>> {
     if Seed::<User>::looks_like(&text.value) {
         // Without the place: showing the line would print the seed.
         let (line, _) = text.span.line_column();

@@ -40,6 +40,9 @@ pub(super) const AUDIT_ADMIN: SeedSetting =
 pub(super) const PUBLISHER: SeedSetting =
     SeedSetting { table: "publisher", key: "nkey_seed", file: "publisher.nk" };
 
+pub(super) const OPERATOR_SEEDS: SeedSetting =
+    SeedSetting { table: "operator", key: "seeds", file: "app.nk" };
+
 impl SeedSetting {
     /// `SOLEWRITER_NATS_NKEY_SEED_VALUE`.
     fn variable(self) -> String {
@@ -78,7 +81,7 @@ fn value_variable(variable: &str) -> String {
 
 /// The environment variables that hold seeds themselves, in the order of the file.
 pub fn seed_variables() -> impl Iterator<Item = String> {
-    let seeds = SETTINGS.iter().filter(|setting| setting.kind == Kind::Seed);
+    let seeds = SETTINGS.iter().filter(|setting| matches!(setting.kind, Kind::Seed | Kind::Seeds));
     seeds.map(|setting| value_variable(&setting.variable()))
 }
 
@@ -119,7 +122,44 @@ pub(super) fn seed<K: Role>(
             let file = credential.as_ref().or(file)?;
             (secret_file(file, problems)?, file.value.display().to_string(), Some(&file.span))
         };
-    match Seed::parse(&text) {
+    parsed(&text, &source, span, problems)
+}
+
+/// Seeds from the environment, separated by commas, or failing that, from their files; each with where
+/// it is from.
+pub(super) fn seeds<K: Role>(
+    files: Option<&[Spanned<PathBuf>]>,
+    setting: SeedSetting,
+    problems: &Collector,
+) -> Vec<(String, Seed<K>)> {
+    let variable = setting.variable();
+    let texts: Vec<(String, Zeroizing<String>, Option<&Span>)> =
+        if let Ok(value) = std::env::var(&variable) {
+            let value = Zeroizing::new(value);
+            let source = format!("the environment variable {variable}");
+            let each = value.split(',').map(|text| Zeroizing::new(text.to_owned()));
+            each.map(|text| (source.clone(), text, None)).collect()
+        } else {
+            let read = files.unwrap_or_default().iter().filter_map(|file| {
+                let source = file.value.display().to_string();
+                Some((source, secret_file(file, problems)?, Some(&file.span)))
+            });
+            read.collect()
+        };
+    let parsed = texts.into_iter().filter_map(|(source, text, span)| {
+        Some((source.clone(), parsed(&text, &source, span, problems)?))
+    });
+    parsed.collect()
+}
+
+/// The seed that a text is.
+fn parsed<K: Role>(
+    text: &str,
+    source: &str,
+    span: Option<&Span>,
+    problems: &Collector,
+) -> Option<Seed<K>> {
+    match Seed::parse(text) {
         Ok(seed) => Some(seed),
         Err(error) => {
             let mut problem =
@@ -197,7 +237,7 @@ mod tests {
 
     #[test]
     fn every_setting_that_names_a_seed_is_here() {
-        let here = [CALLOUT, ISSUER, XKEY, SYSTEM, ADMIN, AUDIT_ADMIN, PUBLISHER];
+        let here = [CALLOUT, ISSUER, OPERATOR_SEEDS, XKEY, SYSTEM, ADMIN, AUDIT_ADMIN, PUBLISHER];
         let here: Vec<String> = here.iter().map(|setting| setting.variable()).collect();
         assert_eq!(here, seed_variables().collect::<Vec<_>>());
     }

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::audit::Spool;
-use crate::nats::Nats;
+use crate::nats::{Login, Nats};
 use crate::service::Limits;
 use crate::sessions;
 use crate::telemetry::LogFormat;
+use solewriter_core::callout::issue::Operator;
 use solewriter_core::grant::Defaults;
-use solewriter_core::keys::{Curve, Seed, Signer, User};
+use solewriter_core::keys::{Curve, Seed, Signer};
 use solewriter_types::keyspace::BucketName;
 
 /// Where the policy comes from.
@@ -57,10 +58,12 @@ pub struct Settings {
     pub nats: Arc<Nats>,
     /// Signs every answer.
     pub issuer: Signer<solewriter_core::keys::Account>,
+    /// What signs users in operator mode.
+    pub operator: Option<Operator>,
     /// Opens sealed requests.
     pub xkey: Option<Seed<Curve>>,
     /// The system user, for what reaches live connections.
-    pub system: Option<Seed<User>>,
+    pub system: Option<Login>,
     /// The policy.
     pub policy: Policy,
     /// What services get that say nothing themselves.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use solewriter_core::diagnostics::{Collector, SourceFile, Spanned, toml};
 
-use super::reading::path;
+use super::reading::{path, paths};
 
 /// What a setting holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +18,10 @@ pub enum Kind {
     Path,
     /// A string that names the file with a seed.
     Seed,
+    /// An array of strings that name files.
+    Paths,
+    /// An array of strings that name files with seeds.
+    Seeds,
     /// An array of strings.
     List,
     /// An integer: the least and the most that it may be.
@@ -28,6 +32,14 @@ pub enum Kind {
     Duration,
     /// A number of bytes.
     Size,
+}
+
+impl Kind {
+    /// Whether it holds several.
+    #[must_use]
+    pub fn is_list(self) -> bool {
+        matches!(self, Self::List | Self::Paths | Self::Seeds)
+    }
 }
 
 /// What a setting is when nothing is said.
@@ -61,6 +73,8 @@ macro_rules! value {
     (Text) => { Spanned<String> };
     (Path) => { Spanned<PathBuf> };
     (Seed) => { Spanned<PathBuf> };
+    (Paths) => { Vec<Spanned<PathBuf>> };
+    (Seeds) => { Vec<Spanned<PathBuf>> };
     (List) => { Vec<Spanned<String>> };
     (Number) => { Spanned<i64> };
     (Flag) => { Spanned<bool> };
@@ -78,6 +92,12 @@ macro_rules! take {
     };
     ($table:ident $base:ident $key:ident Seed) => {
         path($table, stringify!($key), $base)
+    };
+    ($table:ident $base:ident $key:ident Paths) => {
+        paths($table, stringify!($key), $base)
+    };
+    ($table:ident $base:ident $key:ident Seeds) => {
+        paths($table, stringify!($key), $base)
     };
     ($table:ident $base:ident $key:ident List) => {
         $table.strings(stringify!($key))
@@ -198,6 +218,14 @@ settings! {
     {
         seed: Seed, "file with the issuer account's seed";
     }
+    operator: Operator = "operator",
+        "Operator mode: accounts are JWTs, and each has keys of its own that sign its users."
+    {
+        accounts: Paths,
+            "files with account JWTs: of the callout's account, and of those that services are placed in";
+        seeds: Seeds,
+            "files with seeds that sign users of those accounts; of several for one, the first signs";
+    }
     xkey: Xkey = "xkey",
         "The curve key with which requests are sealed; requests in clear are then refused."
     {
@@ -207,19 +235,23 @@ settings! {
         "The system user, who asks the servers: finds and closes connections."
     {
         nkey_seed: Seed, "file with the system user's seed";
+        credentials: Path, "credentials (.creds) file, instead of nkey_seed";
     }
     admin: Admin = "admin", "Who manages the buckets, with the tools; `serve` does not use it." {
         nkey_seed: Seed, "for tools: file with the buckets' admin's seed";
+        credentials: Path, "for tools: credentials (.creds) file, instead of nkey_seed";
     }
     audit_admin: AuditAdmin = "audit_admin",
         "Who manages the audit streams, with the tools; `serve` does not use it."
     {
         nkey_seed: Seed, "for tools: file with the audit streams' admin's seed";
+        credentials: Path, "for tools: credentials (.creds) file, instead of nkey_seed";
     }
     publisher: Publisher = "publisher",
         "Who changes the policy in its bucket, with the tools; `serve` does not use it."
     {
         nkey_seed: Seed, "for tools: file with the policy writer's seed";
+        credentials: Path, "for tools: credentials (.creds) file, instead of nkey_seed";
     }
     policy: Policy = "policy", "Where the policy is." {
         directory: Path, "directory of policy files";
@@ -338,7 +370,7 @@ impl Setting {
     /// What it means, for whoever gives it as flag or variable, and its default in brackets.
     #[must_use]
     pub fn meaning(&self) -> String {
-        let commas = if self.kind == Kind::List { ", separated by commas" } else { "" };
+        let commas = if self.kind.is_list() { ", separated by commas" } else { "" };
         let default = match self.default {
             DefaultValue::Absent => String::new(),
             DefaultValue::Value(default) | DefaultValue::Words(default) => format!(" [{default}]"),
@@ -351,7 +383,7 @@ impl Setting {
         let quote = |text: &str| ::toml::Value::String(text.trim().to_owned()).to_string();
         let toml = match self.kind {
             Kind::Text | Kind::Path | Kind::Seed | Kind::Duration | Kind::Size => quote(value),
-            Kind::List => {
+            Kind::List | Kind::Paths | Kind::Seeds => {
                 let items: Vec<String> = value.split(',').map(quote).collect();
                 format!("[{}]", items.join(", "))
             }

@@ -1,6 +1,7 @@
 //! The settings as the tools read them: nothing but the addresses must be there, and a seed is
 //! read when it is needed, since whoever runs a tool rarely holds all of them.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,16 +10,19 @@ use super::checks::{
     SERVERS_EXAMPLE, bucket, clock_leeway, grants, login, missing, patience, queue_group, servers,
     sessions, tls,
 };
+use super::operator::Accounts;
 use super::reading::{overridden, read};
 use super::secret::{
     ADMIN, AUDIT_ADMIN, CALLOUT, ISSUER, PUBLISHER, SYSTEM, SeedSetting, XKEY, seed,
 };
 use super::table::Raw;
 use super::{Overrides, PolicySource};
-use crate::nats::{Login, Tls};
+use crate::nats::{AccountIds, Login, Secret, Tls};
+use solewriter_core::account_jwt;
+use solewriter_core::callout::issue::{Issuer, Operator};
 use solewriter_core::diagnostics::{Collector, Problems, SourceFile, Spanned};
 use solewriter_core::grant::Defaults;
-use solewriter_core::keys::{Account, Curve, Role, Seed, User};
+use solewriter_core::keys::{Account, AccountKey, Curve, Role, Seed, Signer, User};
 use solewriter_types::keyspace::BucketName;
 
 /// What must be there, for whoever has no file: where nats-server listens by itself.
@@ -34,6 +38,10 @@ pub struct Tool {
     pub defaults: Defaults,
     /// Other accounts that a policy may place services in.
     pub accounts: Vec<Arc<str>>,
+    /// How servers name accounts.
+    pub account_ids: AccountIds,
+    /// The JWTs of operator mode.
+    known: Option<Accounts>,
     /// The policy's folder, if the settings name one.
     pub policy: Option<PathBuf>,
     /// Where the policy comes from, if the settings say so.
@@ -54,14 +62,22 @@ pub struct Tool {
     pub path: PathBuf,
     /// Whether `serve` keeps its policy for the next start.
     keeps: bool,
-    nats_seed: Option<Spanned<PathBuf>>,
-    credentials: Option<Spanned<PathBuf>>,
+    callout: OurUser,
     issuer: Option<Spanned<PathBuf>>,
     xkey: Option<Spanned<PathBuf>>,
-    system: Option<Spanned<PathBuf>>,
-    admin: Option<Spanned<PathBuf>>,
-    audit_admin: Option<Spanned<PathBuf>>,
-    publisher: Option<Spanned<PathBuf>>,
+    system: OurUser,
+    admin: OurUser,
+    audit_admin: OurUser,
+    publisher: OurUser,
+}
+
+/// A user of ours: the file with its seed, or with its credentials.
+struct OurUser(Option<Spanned<PathBuf>>, Option<Spanned<PathBuf>>);
+
+impl OurUser {
+    fn is_set(&self) -> bool {
+        self.0.is_some() || self.1.is_some()
+    }
 }
 
 impl Tool {
@@ -109,12 +125,15 @@ impl Tool {
             (None, policy) => policy.as_ref().map(|p| PolicySource::Directory(p.value.clone())),
         };
         let sessions = sessions(&raw, problems);
+        let known = Accounts::read(&raw, problems);
         let (defaults, accounts) = grants?;
         Some(Self {
             servers: servers?,
             tls: tls?,
             defaults,
             accounts,
+            account_ids: known.as_ref().map(Accounts::ids).unwrap_or_default(),
+            known,
             policy: raw.policy.directory.map(|p| p.value),
             source,
             patience: patience?,
@@ -124,15 +143,14 @@ impl Tool {
             audit: raw.audit.stream.map(|stream| stream.value),
             sessions: sessions?,
             path: path.to_owned(),
-            nats_seed: raw.nats.nkey_seed,
-            credentials: raw.nats.credentials,
+            callout: OurUser(raw.nats.nkey_seed, raw.nats.credentials),
             issuer: raw.issuer.seed,
             xkey: raw.xkey.seed,
             keeps: raw.policy.keep.is_some(),
-            system: raw.system.nkey_seed,
-            admin: raw.admin.nkey_seed,
-            audit_admin: raw.audit_admin.nkey_seed,
-            publisher: raw.publisher.nkey_seed,
+            system: OurUser(raw.system.nkey_seed, raw.system.credentials),
+            admin: OurUser(raw.admin.nkey_seed, raw.admin.credentials),
+            audit_admin: OurUser(raw.audit_admin.nkey_seed, raw.audit_admin.credentials),
+            publisher: OurUser(raw.publisher.nkey_seed, raw.publisher.credentials),
         })
     }
 
@@ -141,12 +159,7 @@ impl Tool {
     /// # Errors
     /// When the settings name none, or it cannot be read.
     pub fn callout(&self) -> Result<Login, Problems> {
-        let problems = Collector::new();
-        let login = login(self.nats_seed.as_ref(), self.credentials.as_ref(), &problems);
-        if login.is_none() && !problems.has_errors() {
-            problems.push(missing(&self.path, CALLOUT.table, CALLOUT.key, &CALLOUT.example()));
-        }
-        login.ok_or_else(|| problems.finish())
+        self.login(&self.callout, CALLOUT)
     }
 
     /// The issuer account's seed.
@@ -155,6 +168,30 @@ impl Tool {
     /// As [`Tool::callout`].
     pub fn issuer(&self) -> Result<Seed<Account>, Problems> {
         self.needed(self.issuer.as_ref(), ISSUER)
+    }
+
+    /// The account whose callout answers with that key, in operator mode.
+    #[must_use]
+    pub fn asking(&self, issuer: &AccountKey) -> Option<AccountKey> {
+        self.known.as_ref()?.of_key(issuer)
+    }
+
+    /// How the holder of a seed connects so that the server asks about it. In operator mode that takes a
+    /// JWT, which a key of the account that asks signs; without that key, a server's own will do.
+    #[must_use]
+    pub fn way_in(&self, seed: Seed<User>) -> Login {
+        let sentinel = || {
+            let issuer = Signer::new(&self.issuer().ok()?).ok()?;
+            let asking = self.asking(issuer.public())?;
+            let operator = Operator { asking, accounts: HashMap::new() };
+            let now = jiff::Timestamp::now().as_second();
+            let jwt = Issuer::new(issuer, None).with_operator(Some(operator)).sentinel(&seed, now);
+            Some(account_jwt::credentials(&jwt.ok()??, &seed))
+        };
+        match self.known.as_ref().and_then(|_| sentinel()) {
+            Some(text) => Login::Credentials(Secret::new(text)),
+            None => Login::Nkey(seed),
+        }
     }
 
     /// The curve seed that opens sealed requests, if one is set.
@@ -167,12 +204,12 @@ impl Tool {
         if problems.has_errors() { Err(problems.finish()) } else { Ok(xkey) }
     }
 
-    /// The system user's seed.
+    /// The system user's login.
     ///
     /// # Errors
     /// As [`Tool::callout`].
-    pub fn system(&self) -> Result<Seed<User>, Problems> {
-        self.needed(self.system.as_ref(), SYSTEM)
+    pub fn system(&self) -> Result<Login, Problems> {
+        self.login(&self.system, SYSTEM)
     }
 
     /// Where the settings of `serve` cannot hold that what moves from one service to another never has
@@ -180,7 +217,7 @@ impl Tool {
     #[must_use]
     pub fn not_handed_over(&self) -> Option<String> {
         let lifetime = self.defaults.lifetime.as_secs();
-        if self.system.is_none() {
+        if !self.system.is_set() {
             return Some(format!(
                 "without [system] nkey_seed, both may write what moves from one service to another, \
                  until the permissions of the old owner expire: after {lifetime} s, unless the policy \
@@ -195,28 +232,28 @@ impl Tool {
         })
     }
 
-    /// The seed of the admin's user, in the account of the buckets.
+    /// The login of the admin's user, in the account of the buckets.
     ///
     /// # Errors
     /// As [`Tool::callout`].
-    pub fn admin(&self) -> Result<Seed<User>, Problems> {
-        self.needed(self.admin.as_ref(), ADMIN)
+    pub fn admin(&self) -> Result<Login, Problems> {
+        self.login(&self.admin, ADMIN)
     }
 
-    /// The seed of the admin's user in the account of the audit streams.
+    /// The login of the admin's user in the account of the audit streams.
     ///
     /// # Errors
     /// As [`Tool::callout`].
-    pub fn audit_admin(&self) -> Result<Seed<User>, Problems> {
-        self.needed(self.audit_admin.as_ref(), AUDIT_ADMIN)
+    pub fn audit_admin(&self) -> Result<Login, Problems> {
+        self.login(&self.audit_admin, AUDIT_ADMIN)
     }
 
-    /// The seed of the user who may add to the policy's bucket.
+    /// The login of the user who may add to the policy's bucket.
     ///
     /// # Errors
     /// As [`Tool::callout`].
-    pub fn publisher(&self) -> Result<Seed<User>, Problems> {
-        self.needed(self.publisher.as_ref(), PUBLISHER)
+    pub fn publisher(&self) -> Result<Login, Problems> {
+        self.login(&self.publisher, PUBLISHER)
     }
 
     /// The login of somebody who may read the policy's bucket and hears the instances: the
@@ -226,10 +263,19 @@ impl Tool {
     /// As [`Tool::callout`].
     pub fn reader(&self) -> Result<Login, Problems> {
         let given = PUBLISHER.is_handed_over();
-        if self.publisher.is_some() || given || !self.has_callout() {
-            return self.publisher().map(Login::Nkey);
+        if self.publisher.is_set() || given || !self.has_callout() {
+            return self.publisher();
         }
         self.callout()
+    }
+
+    fn login(&self, user: &OurUser, setting: SeedSetting) -> Result<Login, Problems> {
+        let problems = Collector::new();
+        let login = login(user.0.as_ref(), user.1.as_ref(), setting, &problems);
+        if login.is_none() && !problems.has_errors() {
+            problems.push(missing(&self.path, setting.table, setting.key, &setting.example()));
+        }
+        login.ok_or_else(|| problems.finish())
     }
 
     fn needed<K: Role>(
@@ -248,6 +294,6 @@ impl Tool {
     /// Whether the settings name the callout user's seed by file or environment.
     #[must_use]
     pub fn has_callout(&self) -> bool {
-        self.nats_seed.is_some() || self.credentials.is_some() || CALLOUT.is_handed_over()
+        self.callout.is_set() || CALLOUT.is_handed_over()
     }
 }

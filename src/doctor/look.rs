@@ -68,7 +68,7 @@ pub async fn look(tool: &Tool, adopting: Option<&Adopting>, clock: Clock) -> See
     let client = |role: Role| {
         users.iter().find(|u| u.user.role == role).and_then(|user| user.client.as_ref())
     };
-    let system = System::of(client(Role::System)).await;
+    let system = System::of(client(Role::System), &tool.account_ids).await;
     let mut accounts = Vec::new();
     for connected in &users {
         accounts.push(account(connected, &system).await);
@@ -116,10 +116,10 @@ pub async fn look(tool: &Tool, adopting: Option<&Adopting>, clock: Clock) -> See
     };
     let adoption = match adopting {
         Some(adopting) => {
-            let state = account_of(Role::Admin);
-            let old = state.as_deref().ok_or_else(|| without(Role::Admin));
             let policy = policy.policy.as_ref().map_err(Clone::clone);
-            Some(adopting.look(system.client(), old, &settings.accounts, policy).await)
+            let old = account_of(Role::Admin);
+            let system = system.client();
+            Some(adopting.look(system, old.as_deref(), &settings.accounts, policy).await)
         }
         None => None,
     };
@@ -149,12 +149,15 @@ pub async fn look(tool: &Tool, adopting: Option<&Adopting>, clock: Clock) -> See
             .map(|(connected, account)| User { account, ..connected.user.clone() })
             .collect(),
     };
-    for connected in users {
-        if let Some(client) = connected.client {
-            let _ = client.drain().await;
-        }
-    }
+    leave(users).await;
     seen
+}
+
+/// Ends the connections, with what is still to be sent.
+async fn leave(users: Vec<Connected>) {
+    for client in users.into_iter().filter_map(|connected| connected.client) {
+        let _ = client.drain().await;
+    }
 }
 
 /// What an account's `mappings` do, on any of the servers.
@@ -170,8 +173,8 @@ pub async fn mappings(tool: &Tool, account: &str) -> Look<Mappings> {
         }
         (None, SeenLogin::NotSet | SeenLogin::In) => return Err(without(Role::System)),
     };
-    let servers = System::of(Some(client)).await.servers.servers;
-    let seen = system::account(client, account, &servers).await;
+    let servers = System::of(Some(client), &tool.account_ids).await.servers.servers;
+    let seen = system::account(client, tool.account_ids.of(account), &servers).await;
     let _ = client.drain().await;
     if seen.is_empty() {
         let why = format!("no server knows the account {account}");
@@ -209,7 +212,9 @@ fn settings(tool: &Tool) -> Settings {
     accounts.extend(tool.accounts.iter().cloned());
     Settings {
         issuer: issuer
-            .and_then(|seed| Ok(Signer::new(&seed).map_err(unusable)?.public().to_string())),
+            .and_then(|seed| Ok(*Signer::new(&seed).map_err(unusable)?.public()))
+            // In operator mode it is a key of the account that asks.
+            .map(|key| tool.asking(&key).unwrap_or(key).to_string()),
         xkey: xkey.and_then(|seed| {
             seed.map(|seed| Ok(CurveSecret::new(&seed).map_err(unusable)?.public().to_string()))
                 .transpose()
@@ -237,10 +242,10 @@ fn first(problems: &Problems) -> String {
 fn seed(tool: &Tool, role: Role) -> Result<nats::Login, Problems> {
     match role {
         Role::Callout => tool.callout(),
-        Role::System => tool.system().map(nats::Login::Nkey),
-        Role::Admin => tool.admin().map(nats::Login::Nkey),
-        Role::AuditAdmin => tool.audit_admin().map(nats::Login::Nkey),
-        Role::Publisher => tool.publisher().map(nats::Login::Nkey),
+        Role::System => tool.system(),
+        Role::Admin => tool.admin(),
+        Role::AuditAdmin => tool.audit_admin(),
+        Role::Publisher => tool.publisher(),
     }
 }
 
@@ -263,10 +268,7 @@ async fn connect(tool: &Tool, role: Role, watch: Option<&Watch>, mute: bool) -> 
             return Connected { user: user(None, why, None), client: None };
         }
     };
-    let key = match &login {
-        nats::Login::Nkey(seed) => Signer::new(seed).ok().map(|signer| signer.public().to_string()),
-        nats::Login::Credentials(_) => None,
-    };
+    let key = login.key().map(|key| key.to_string());
     if mute {
         let why = SeenLogin::Refused("the server gives it no nonce to sign".to_owned());
         return Connected { user: user(key, why, None), client: None };
@@ -307,12 +309,12 @@ async fn account(connected: &Connected, system: &System<'_>) -> Look<String> {
     if let Some(asker) = system.client
         && let Some(found) = system::connection(asker, &info.server_id, info.client_id).await
     {
-        return Ok(found.account);
+        return Ok(system.accounts.name(&found.account).to_owned());
     }
     // The others may not ask, and the attempt would be logged as a violation.
     let may_ask = matches!(connected.user.role, Role::Admin | Role::AuditAdmin);
     let told = if may_ask { connect::account(client).await } else { None };
-    told.ok_or_else(|| without(Role::System))
+    told.map(|id| system.accounts.name(&id).to_owned()).ok_or_else(|| without(Role::System))
 }
 
 async fn consumers(tool: &Tool, callout: &Client, policy: &Policy) -> Result<Survey, String> {
@@ -416,13 +418,16 @@ async fn probe(server: &ServerAddr, address: &str, tool: &Tool, watch: &Watch) -
     let seed = Seed::generate();
     let nkey = Signer::new(&seed).map(|s| s.public().to_string()).unwrap_or_default();
     let awaited = watch.await_key(&nkey);
-    let entry = greeting::enter(server, greeting::stranger(&seed), &tool.tls).await;
+    let entry = match greeting::stranger(&tool.way_in(seed), &tool.tls) {
+        Ok(options) => greeting::enter(server, options).await,
+        Err(error) => Err(Blind::new(error.to_string(), "look at [issuer] seed")),
+    };
     let request = watch.since(&awaited, EXPECTED).await;
     Probe { address: address.to_owned(), entry, request }
 }
 
 async fn nobody(server: &ServerAddr, tool: &Tool) -> Look<Entry> {
-    greeting::enter(server, ConnectOptions::new(), &tool.tls).await
+    greeting::enter(server, tool.tls.apply(ConnectOptions::new())).await
 }
 
 /// How many servers that do not tell of their connections are named.
@@ -431,19 +436,23 @@ const UNTOLD: usize = 16;
 /// What the system user can be asked.
 struct System<'a> {
     client: Option<&'a Client>,
+    /// How servers name accounts.
+    accounts: &'a nats::AccountIds,
     servers: Servers,
 }
 
 impl<'a> System<'a> {
-    async fn of(client: Option<&'a Client>) -> Self {
+    async fn of(client: Option<&'a Client>, accounts: &'a nats::AccountIds) -> Self {
         let servers = match client {
-            Some(client) => {
-                Asking::new(client.clone()).patient().servers().await.unwrap_or_default()
-            }
+            Some(client) => Asking::new(client.clone(), accounts.clone())
+                .patient()
+                .servers()
+                .await
+                .unwrap_or_default(),
             None => Servers::default(),
         };
         // Nobody answers a user who is in another account.
-        Self { client: client.filter(|_| !servers.servers.is_empty()), servers }
+        Self { client: client.filter(|_| !servers.servers.is_empty()), accounts, servers }
     }
 
     fn client(&self) -> Look<&'a Client> {
@@ -455,7 +464,18 @@ impl<'a> System<'a> {
     }
 
     async fn accounts(&self) -> Look<Vec<AccountOn>> {
-        Ok(system::accounts(self.client()?, &self.servers.servers).await)
+        let mut all = system::accounts(self.client()?, &self.servers.servers).await;
+        for account in &mut all {
+            account.name = self.accounts.name(&account.name).to_owned();
+            for import in &mut account.imports {
+                import.account = self.accounts.name(&import.account).to_owned();
+                // The server's own imports have the account in their subjects.
+                let id = self.accounts.of(&account.name);
+                import.subject = import.subject.replace(id, &account.name);
+                import.local_subject = import.local_subject.replace(id, &account.name);
+            }
+        }
+        Ok(all)
     }
 
     async fn takers(
@@ -465,14 +485,19 @@ impl<'a> System<'a> {
     ) -> Look<Vec<Taker>> {
         let client = self.client()?;
         let account = account.ok_or_else(|| without(Role::Callout))?;
-        Ok(system::takers(client, account, watching, &self.servers.servers).await)
+        let account = self.accounts.of(account);
+        let mut all = system::takers(client, account, watching, &self.servers.servers).await;
+        for taker in &mut all {
+            taker.account = self.accounts.name(&taker.account).to_owned();
+        }
+        Ok(all)
     }
 
     /// The servers that do not tell of these accounts' connections as a server does, and how: they
     /// are asked as a sweep asks them.
     async fn untold(&self, accounts: &[Arc<str>]) -> Vec<String> {
         let Some(client) = self.client else { return Vec::new() };
-        let asking = Asking::new(client.clone()).patient();
+        let asking = Asking::new(client.clone(), self.accounts.clone()).patient();
         let Ok(survey) = survey(&asking, accounts, |_| None::<()>).await else { return Vec::new() };
         let said = |(server, error): &(ServerName, SystemError)| {
             format!("{}: {}", words(&server.name), words(&error.to_string()))
@@ -484,7 +509,13 @@ impl<'a> System<'a> {
         let client = self.client()?;
         let mut all = Vec::new();
         for account in accounts {
-            all.extend(system::connections(client, account, &self.servers.servers).await);
+            let id = self.accounts.of(account);
+            let found = system::connections(client, id, &self.servers.servers).await;
+            let named = |connection: Connection| {
+                let account = self.accounts.name(&connection.account).to_owned();
+                Connection { account, ..connection }
+            };
+            all.extend(found.into_iter().map(named));
         }
         Ok(all)
     }

@@ -427,13 +427,40 @@ fn still(progress: &Progress, user: &str) -> String {
         text += &format!("\n  {}: {}", names(keyspaces), ways.join("; "));
     }
     if text.is_empty() {
-        text = "\n  it can write nothing that the policy keeps".to_owned();
+        text += "\n  it can write nothing that the policy keeps";
     }
     text
 }
 
+const MOVERS: &str = "movers";
+
+/// Who is in the old account and no service of the policy.
+fn of_no_service(progress: &Progress, report: &mut Report) {
+    // Users with the same rights are said once.
+    let mut same: BTreeMap<String, Vec<&Remaining>> = BTreeMap::new();
+    for user in progress.left.iter().filter(|user| user.service.is_none()) {
+        same.entry(still(progress, &user.user)).or_default().push(user);
+    }
+    for (still, users) in same {
+        let mut lines: Vec<String> = users.iter().take(SHOWN).map(|user| of_user(user)).collect();
+        if let Some(more) = users.len().checked_sub(SHOWN).filter(|more| *more > 0) {
+            lines.push(format!("and {more} more"));
+        }
+        report.warning(
+            MOVERS,
+            format!(
+                "no service of the policy, in {}\n{}{still}",
+                progress.old_account,
+                lines.join("\n")
+            ),
+            "say which service it is in a file for --map; or give it a service of its own; or take \
+             it away",
+        );
+    }
+}
+
 fn movers(progress: &Progress, report: &mut Report) {
-    const CHECK: &str = "movers";
+    const CHECK: &str = MOVERS;
     if !progress.untold.is_empty() {
         let why = format!("not all connections were told\n{}", progress.untold.join("\n"));
         report.blind(CHECK, &Blind::new(why, "look at these servers, and try again"));
@@ -509,27 +536,7 @@ fn movers(progress: &Progress, report: &mut Report) {
     if !gone.is_empty() {
         report.ok(CHECK, format!("not connected in either account: {}", names(gone)));
     }
-    // Users with the same rights are said once.
-    let mut same: BTreeMap<String, Vec<&Remaining>> = BTreeMap::new();
-    for user in progress.left.iter().filter(|user| user.service.is_none()) {
-        same.entry(still(progress, &user.user)).or_default().push(user);
-    }
-    for (still, users) in same {
-        let mut lines: Vec<String> = users.iter().take(SHOWN).map(|user| of_user(user)).collect();
-        if let Some(more) = users.len().checked_sub(SHOWN).filter(|more| *more > 0) {
-            lines.push(format!("and {more} more"));
-        }
-        report.warning(
-            CHECK,
-            format!(
-                "no service of the policy, in {}\n{}{still}",
-                progress.old_account,
-                lines.join("\n")
-            ),
-            "say which service it is in a file for --map; or give it a service of its own; or take \
-             it away",
-        );
-    }
+    of_no_service(progress, report);
     let observed = progress.services.iter().filter(|service| service.observed);
     let observed: Vec<&str> = observed.map(|service| service.service.as_str()).collect();
     if !observed.is_empty() {

@@ -2,7 +2,7 @@
 
 use zeroize::Zeroizing;
 
-use solewriter_core::keys::{Seed, User};
+use solewriter_core::keys::{Seed, Signer, User, UserKey};
 
 /// What solewriter itself connects with.
 #[derive(Debug)]
@@ -13,6 +13,35 @@ pub enum Login {
     Credentials(Secret),
 }
 
+impl Login {
+    /// The JWT of credentials, if that is what it is.
+    #[must_use]
+    pub fn jwt(&self) -> Option<&str> {
+        match self {
+            Self::Nkey(_) => None,
+            Self::Credentials(text) => text.line(|line| line.starts_with("eyJ")),
+        }
+    }
+
+    /// The seed.
+    #[must_use]
+    pub fn seed(&self) -> Option<Seed<User>> {
+        match self {
+            Self::Nkey(seed) => Seed::parse(seed.expose()).ok(),
+            Self::Credentials(text) => Seed::parse(text.line(Seed::<User>::looks_like)?).ok(),
+        }
+    }
+
+    /// The user's public key; `None` for what are no credentials.
+    #[must_use]
+    pub fn key(&self) -> Option<UserKey> {
+        if matches!(self, Self::Credentials(_)) {
+            self.jwt()?;
+        }
+        Some(*Signer::new(&self.seed()?).ok()?.public())
+    }
+}
+
 /// A secret text.
 pub struct Secret(Zeroizing<String>);
 
@@ -21,6 +50,10 @@ impl Secret {
     #[must_use]
     pub fn new(text: Zeroizing<String>) -> Self {
         Self(text)
+    }
+
+    fn line(&self, is: impl Fn(&str) -> bool) -> Option<&str> {
+        self.0.lines().map(str::trim).find(|line| is(line))
     }
 
     /// The text, for the NATS client.

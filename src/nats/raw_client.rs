@@ -22,6 +22,7 @@ use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::nats::Login;
 pub use crate::nats::tls_client::{Stream, TlsError, TlsServer};
 use solewriter_core::keys::{Seed, Signer, User};
 
@@ -73,10 +74,24 @@ pub enum WireError {
 pub enum RawLogin {
     /// The holder of an NKEY.
     Nkey(Arc<Seed<User>>),
+    /// The holder of an NKEY, with a JWT: the user's own, or one that everybody may have.
+    Jwt(Arc<str>, Arc<Seed<User>>),
     /// A user with a password; only the suite's controls have those.
     Password(String),
     /// Nobody in particular.
     Nobody,
+}
+
+impl RawLogin {
+    /// The same user, for this client.
+    #[must_use]
+    pub fn of(login: &Login) -> Self {
+        let Some(seed) = login.seed().map(Arc::new) else { return Self::Nobody };
+        match login.jwt() {
+            Some(jwt) => Self::Jwt(jwt.into(), seed),
+            None => Self::Nkey(seed),
+        }
+    }
 }
 
 /// A message that was delivered.
@@ -223,6 +238,13 @@ impl Wire {
         Ok(match login {
             RawLogin::Nobody => json!({}),
             RawLogin::Password(user) => json!({"user": user, "pass": user}),
+            RawLogin::Jwt(jwt, seed) => {
+                let mut offer = self.offer(&RawLogin::Nkey(seed.clone()))?;
+                if let Some(offer) = offer.as_object_mut() {
+                    offer.insert("jwt".to_owned(), (&**jwt).into());
+                }
+                offer
+            }
             RawLogin::Nkey(seed) => {
                 let signer = Signer::new(seed)?;
                 let signature = signer.sign(self.nonce().as_bytes());

@@ -117,7 +117,7 @@ impl Snapshot {
         self.without_lease.get_or_init(|| {
             let services = self.policy.services().iter();
             let own = services.map(|s| {
-                let own = exclusive_or_observed(s, self.policy.streams().iter());
+                let own = exclusive_or_observed(s, &self.policy.streams().iter());
                 (Arc::clone(&s.name), own)
             });
             self.policy.holding(own.filter(|(_, own)| !own.is_empty()).collect(), None)

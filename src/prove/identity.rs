@@ -139,7 +139,9 @@ async fn offered(offer: Offer, stage: &Testbed, wire: &Wire) -> Result<Value, Wi
     let proof = sig(&victim.sign(wire.nonce().as_bytes()));
     // Of the admin as well: its public key is in the configuration of each server.
     let admin = match &stage.admin {
-        RawLogin::Nkey(seed) => Signer::new(seed)?.public().as_str().to_owned(),
+        RawLogin::Nkey(seed) | RawLogin::Jwt(_, seed) => {
+            Signer::new(seed)?.public().as_str().to_owned()
+        }
         _ => String::new(),
     };
     Ok(match offer {

@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::{Duration, Instant};
 
-use async_nats::{Client, ConnectOptions, HeaderMap, ServerAddr};
+use async_nats::{Client, HeaderMap, ServerAddr};
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
@@ -20,11 +20,10 @@ use serde::de::IgnoredAny;
 use serde_json::json;
 use tokio::time::{timeout, timeout_at};
 
-use crate::nats::Nats;
 use crate::nats::connect;
+use crate::nats::{Login, Nats};
 use crate::sessions::schedule::millis;
 use solewriter_core::handover::claims::SETTLER;
-use solewriter_core::keys::{Seed, User};
 use solewriter_types::kv_operation::inbox_prefix;
 use solewriter_types::subject::Pattern;
 
@@ -49,7 +48,7 @@ pub struct Barrier<'a> {
     /// More addresses of servers, as they tell them.
     pub more: Vec<String>,
     /// Who sends.
-    pub seed: &'a Seed<User>,
+    pub login: &'a Login,
     /// Where to.
     pub subjects: Vec<Pattern>,
 }
@@ -149,10 +148,8 @@ impl Barrier<'_> {
         let all = known.iter().cloned().chain(more);
         let all = all.filter(|a| seen.insert((a.host().to_owned(), a.port())));
         let connected = all.map(|address| async move {
-            let options = ConnectOptions::with_nkey(self.seed.expose().to_owned());
-            let options = tls
-                .apply(options)
-                .name(format!("{name}-handover"))
+            let options = connect::options(self.login, tls, &format!("{name}-handover")).ok()?;
+            let options = options
                 .custom_inbox_prefix(inbox_prefix(SETTLER))
                 .ignore_discovered_servers()
                 .connection_timeout(CONNECT_WITHIN)

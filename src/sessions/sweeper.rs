@@ -22,7 +22,6 @@ use crate::sessions::system_api::System;
 use crate::sessions::system_connection::{Access, SystemConnection};
 use crate::telemetry::Metrics;
 use solewriter_core::callout::decide::Decider;
-use solewriter_core::keys::{Seed, Signer, User};
 use solewriter_core::policy::model::Policy;
 use solewriter_types::audit_event::{Event, HandedOver, words};
 
@@ -69,7 +68,7 @@ pub struct Sweeper {
     /// How to reach servers.
     pub nats: Arc<Nats>,
     /// Who settles what is in transit.
-    pub settler: Seed<User>,
+    pub settler: Login,
     /// Since when all servers have been seen to be connected with each other, without a break.
     pub whole: Whole,
 }
@@ -312,8 +311,7 @@ impl Sweeper {
 
     /// The name of the callout's user, as servers have it.
     fn caller(&self) -> Option<String> {
-        let Login::Nkey(seed) = &self.nats.login else { return None };
-        Some(Signer::new(seed).ok()?.public().to_string())
+        Some(self.nats.login.key()?.to_string())
     }
 
     async fn look_before(&self, system: &System) -> Option<Before> {
@@ -347,7 +345,7 @@ impl Sweeper {
         let barrier = Barrier {
             nats: &self.nats,
             more: system.known_addresses(),
-            seed: &self.settler,
+            login: &self.settler,
             subjects: in_transit.chain(unsettled.claims.kept()).collect(),
         };
         let fellows = Fellows {

@@ -17,6 +17,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::json;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::nats::AccountIds;
 use solewriter_core::callout::request;
 use solewriter_core::keys::ServerKey;
 use solewriter_types::connection_type::ConnectionType;
@@ -341,14 +342,16 @@ struct Connections {
 #[derive(Clone, Debug)]
 pub struct System {
     client: Client,
+    /// How servers name accounts.
+    accounts: AccountIds,
     patient: bool,
 }
 
 impl System {
     /// Uses a connection of a user who may ask the servers.
     #[must_use]
-    pub fn new(client: Client) -> Self {
-        Self { client, patient: false }
+    pub fn new(client: Client, accounts: AccountIds) -> Self {
+        Self { client, accounts, patient: false }
     }
 
     /// The same, but it waits for answers of more servers even after all known servers have answered.
@@ -390,6 +393,7 @@ impl System {
         account: &str,
         each: impl FnMut(Connection),
     ) -> Result<(), SystemError> {
+        let account = self.accounts.of(account);
         let all = Telling { system: self, server, account, each, seen: HashSet::new(), bytes: 0 };
         timeout(TELL_WITHIN, all.hear()).await.unwrap_or_else(|_| {
             let error = format!("its list was not complete within {} s", TELL_WITHIN.as_secs());

@@ -11,7 +11,7 @@ use async_nats::connection::State;
 use async_nats::{Client, Event, ServerAddr};
 
 use crate::nats::connect::{self, BrokerError};
-use crate::nats::{Login, Tls};
+use crate::nats::{AccountIds, Login, Tls};
 use crate::sessions::system_api::System;
 
 /// How long to wait before asking again whether anybody answers: at first, and at most.
@@ -33,6 +33,8 @@ pub struct Access<'a> {
     pub tls: &'a Tls,
     /// The system user.
     pub login: &'a Login,
+    /// How servers name accounts.
+    pub accounts: &'a AccountIds,
     /// The connection's name.
     pub name: &'a str,
 }
@@ -57,7 +59,7 @@ impl SystemConnection {
             Ok(options.event_callback(|event| async move { observe(&event) }))
         };
         let client = connect::connect_patiently(access.servers, access.name, options).await?;
-        let system = System::new(client.clone());
+        let system = System::new(client.clone(), access.accounts.clone());
         Ok(Self {
             connects: connects(&client),
             client,

@@ -275,21 +275,52 @@ fn write_passes(files: &scaffold::Deployment, policy: &str) {
 impl Prepared {
     /// What `solewriter init` writes, for ports that the system picks, and without a policy.
     pub fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let files = Scaffold {
-            dir: dir.path().join("deployment"),
-            nats_listen: "127.0.0.1:-1".to_owned(),
-            http_listen: ([127, 0, 0, 1], 0).into(),
-            server_name: "test".to_owned(),
-        }
-        .write()
-        .unwrap();
+        let (files, dir) = Self::init(false);
         std::fs::rename(files.policy().join("services.toml"), dir.path().join("sample.toml"))
             .unwrap();
         std::fs::write(files.policy().join("buckets.toml"), BUCKETS).unwrap();
         // Without the streams of the sample policy.
         std::fs::write(files.server_config(), with_room(scaffold::SERVER_CONFIG)).unwrap();
         Self { files, dir }
+    }
+
+    /// What `solewriter init` writes, for ports that the system picks.
+    fn init(operator: bool) -> (scaffold::Deployment, TempDir) {
+        let dir = tempfile::tempdir().unwrap();
+        let scaffold = Scaffold {
+            dir: dir.path().join("deployment"),
+            nats_listen: "127.0.0.1:-1".to_owned(),
+            http_listen: ([127, 0, 0, 1], 0).into(),
+            server_name: "test".to_owned(),
+            operator,
+        };
+        (scaffold.write().unwrap(), dir)
+    }
+
+    /// What `solewriter init --operator` writes, with the sample policy, for a server of that version.
+    pub fn operator(version: &str) -> Self {
+        let (files, dir) = Self::init(true);
+        let config = files.server_config();
+        std::fs::write(&config, with_room(&read(&config))).unwrap();
+        if version == "2.10.25" {
+            // As the comment there says.
+            let accounts = files.dir.join("accounts.conf");
+            let lines = read(&accounts);
+            let lines = lines.lines().filter(|line| !line.starts_with("default_sentinel"));
+            std::fs::write(accounts, lines.collect::<Vec<_>>().join("\n")).unwrap();
+        }
+        Self { files, dir }
+    }
+
+    /// Starts nats-server and one instance on the files as they are.
+    pub async fn start_as_is(self, version: &'static str) -> Deployment {
+        let Self { files, dir } = self;
+        let binary = binary(version).await;
+        let server = Server::start(&binary, &files.server_config(), dir.path()).await.unwrap();
+        let (peers, instances) = (Vec::new(), Vec::new());
+        let mut deployment = Deployment { server, peers, files, instances, dir };
+        deployment.add_instance(&[]).await;
+        deployment
     }
 
     /// Changes the server's configuration.
@@ -586,9 +617,18 @@ impl Deployment {
         Seed::parse(&std::fs::read_to_string(self.files.seed_file(name)).unwrap()).unwrap()
     }
 
+    /// How a user that `solewriter init` made logs in.
+    pub fn login(&self, name: &str) -> async_nats::ConnectOptions {
+        let credentials = self.files.seed_file(name).with_extension("creds");
+        if credentials.exists() {
+            return async_nats::ConnectOptions::with_credentials(&read(&credentials)).unwrap();
+        }
+        async_nats::ConnectOptions::with_nkey(self.seed(name).expose().to_owned())
+    }
+
     /// The admin's JetStream context, in the account STATE.
     pub async fn admin(&self) -> jetstream::Context {
-        let options = async_nats::ConnectOptions::with_nkey(self.seed("admin").expose().to_owned());
+        let options = self.login("admin");
         jetstream::new(options.connect(self.url()).await.unwrap())
     }
 
@@ -607,8 +647,7 @@ impl Deployment {
 
     /// The JetStream context of the audit streams' admin, in the account AUDIT.
     pub async fn audit_admin(&self) -> jetstream::Context {
-        let seed = self.seed("audit-admin");
-        let options = async_nats::ConnectOptions::with_nkey(seed.expose().to_owned());
+        let options = self.login("audit-admin");
         jetstream::new(options.connect(self.url()).await.unwrap())
     }
 
@@ -727,8 +766,7 @@ impl Deployment {
 
     /// A client of a user that `solewriter init` made, with the inbox that it may have.
     pub async fn client(&self, name: &str, url: &str) -> async_nats::Client {
-        let options = async_nats::ConnectOptions::with_nkey(self.seed(name).expose().to_owned());
-        let options = options.custom_inbox_prefix("_INBOX.solewriter");
+        let options = self.login(name).custom_inbox_prefix("_INBOX.solewriter");
         options.connect(url).await.unwrap()
     }
 

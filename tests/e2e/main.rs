@@ -84,6 +84,8 @@ mod messaging;
 mod movers;
 mod observe;
 mod operations;
+mod operator;
+mod operator_facts;
 mod outages;
 mod overload;
 mod packaging;

@@ -139,7 +139,7 @@ async fn who_is_observed_does_as_before_and_reaches_nothing_of_others(version: &
     let owner = jetstream::new(client(&deployment, "owner").await);
     owner.get_key_value("theirs").await.unwrap().put("k", "theirs".into()).await.unwrap();
 
-    does_as_before(&deployment).await;
+    Box::pin(does_as_before(&deployment)).await;
     assert_eq!(deployment.violations(), Vec::<Violation>::new());
     reaches_nothing_of_others(&deployment).await;
     let explained = Command::new(env!("CARGO_BIN_EXE_solewriter"))

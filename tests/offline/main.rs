@@ -15,6 +15,7 @@ mod docs;
 mod fixtures;
 mod handover;
 mod learn;
+mod operator;
 mod permissions;
 mod pipeline;
 mod properties;

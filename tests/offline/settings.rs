@@ -14,6 +14,7 @@ fn deployment() -> (TempDir, Deployment) {
         nats_listen: "127.0.0.1:4222".to_owned(),
         http_listen: ([127, 0, 0, 1], 9980).into(),
         server_name: "n1".to_owned(),
+        operator: false,
     };
     let deployment = init.write().unwrap();
     (dir, deployment)

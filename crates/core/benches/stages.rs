@@ -119,7 +119,13 @@ fn stages() -> Vec<Stage> {
     )
     .unwrap();
     let issuer = leaked(Issuer::new(Signer::new(&seed).unwrap(), None));
-    let expected = Expectation { issuer: issuer.account(), sealer: None, servers, clock_leeway: 2 };
+    let expected = Expectation {
+        issuer: issuer.account(),
+        operator: false,
+        sealer: None,
+        servers,
+        clock_leeway: 2,
+    };
     let expected = leaked(expected);
     let open = move || VerifiedRequest::open(black_box(token), None, expected, NOW).unwrap();
     let request: &'static Arc<VerifiedRequest> = leaked(Arc::new(open()));

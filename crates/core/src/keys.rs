@@ -17,8 +17,8 @@ mod signature;
 
 pub use self::curve::CurveSecret;
 pub use self::nkey::{
-    Account, AccountKey, Curve, CurveKey, KeyError, PUBLIC_KEY_CHARS, PublicKey, Role, Seed,
-    Server, ServerKey, User, UserKey,
+    Account, AccountKey, Curve, CurveKey, KeyError, Operator, PUBLIC_KEY_CHARS, PublicKey, Role,
+    Seed, Server, ServerKey, User, UserKey,
 };
 pub use self::signature::{BadSignature, Signer, Verifier};
 

@@ -9,6 +9,7 @@
 //! In reading order: [`keys`], [`diagnostics`], [`policy`], [`grant`], [`callout`]; [`analysis`]
 //! answers questions about a policy with the grants that are signed.
 
+pub mod account_jwt;
 pub mod analysis;
 pub mod callout;
 pub mod diagnostics;

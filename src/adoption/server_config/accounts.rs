@@ -215,6 +215,8 @@ pub struct Export {
     pub subject: Spanned<String>,
     /// The accounts that may import it. Empty is every account.
     pub accounts: Vec<Spanned<String>>,
+    /// Whether one request may have many answers.
+    pub many: bool,
     /// The whole of it.
     pub span: Span,
 }

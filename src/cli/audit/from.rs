@@ -10,8 +10,8 @@ use crate::audit::reader::Reader;
 use crate::cli::asked::SETTINGS;
 use crate::cli::common::Output;
 use crate::config::{Overrides, Tool, seed_file};
+use crate::nats::Login;
 use solewriter_core::grant::AuditStreams;
-use solewriter_core::keys::{Seed, User};
 
 /// Whose seed it is when nobody says whose, and there are no settings.
 const AUDITOR: &str = "keys/auditor.nk";
@@ -63,7 +63,7 @@ impl From {
         };
         let tool = tool.map_err(Output::wrong)?;
         let streams = tool.defaults.audit.clone();
-        let (seed, api) = if self.nkey_seed.is_none() && file.is_some() {
+        let (login, api) = if self.nkey_seed.is_none() && file.is_some() {
             (admin(&tool, &streams)?, OWN_API.to_owned())
         } else {
             (
@@ -77,15 +77,15 @@ impl From {
         let both = || [streams.events(), streams.services()].map(str::to_owned).to_vec();
         let streams = self.stream.unwrap_or_else(both);
         let Tool { servers, tls, .. } = tool;
-        Ok(Reader { servers, seed, service: self.service_name, tls, streams, api })
+        Ok(Reader { servers, login, service: self.service_name, tls, streams, api })
     }
 }
 
 /// The seed of the streams' admin. Where they are beside the buckets, as in deployments of older
 /// versions, that is the buckets' admin.
-fn admin(tool: &Tool, streams: &AuditStreams) -> Result<Seed<User>, Output> {
-    let seed = if streams.are_beside_buckets() { tool.admin() } else { tool.audit_admin() };
-    seed.map_err(|problems| {
+fn admin(tool: &Tool, streams: &AuditStreams) -> Result<Login, Output> {
+    let login = if streams.are_beside_buckets() { tool.admin() } else { tool.audit_admin() };
+    login.map_err(|problems| {
         let mut output = Output::wrong(problems);
         output.err += "or give --nkey-seed, the seed of a service that reads the streams\n";
         output
@@ -93,8 +93,9 @@ fn admin(tool: &Tool, streams: &AuditStreams) -> Result<Seed<User>, Output> {
 }
 
 /// The seed of the service that reads.
-fn auditor(named: Option<&Path>) -> Result<Seed<User>, Output> {
-    seed_file("--nkey-seed", named.unwrap_or(Path::new(AUDITOR))).map_err(|problems| {
+fn auditor(named: Option<&Path>) -> Result<Login, Output> {
+    let seed = seed_file("--nkey-seed", named.unwrap_or(Path::new(AUDITOR)));
+    seed.map(Login::Nkey).map_err(|problems| {
         let mut output = Output::wrong(problems);
         if named.is_none() {
             output.err += "or name the settings file with --config\n";

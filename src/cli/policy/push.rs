@@ -11,7 +11,6 @@ use crate::cli::common;
 use crate::cli::common::{DirArgs, NO, Output, YES, count, duration, line, style};
 use crate::config::Tool;
 use crate::fleet::Instances;
-use crate::nats::Login;
 use crate::policy_source::bucket::entry::{Entry, MAX_AUTHOR, MAX_MESSAGE, Words};
 use crate::policy_source::bucket::{Bucket, ReadError};
 use solewriter_core::diagnostics::{Problem, Problems, SourceFile};
@@ -93,7 +92,7 @@ impl Push {
     pub(super) async fn run(self) -> Result<Output, Output> {
         let tool = self.deployment.tool_to_push()?;
         let proposal = self.read(&tool)?;
-        let login = Login::Nkey(tool.publisher().map_err(Output::wrong)?);
+        let login = tool.publisher().map_err(Output::wrong)?;
         let bucket = connect(&tool, &login).await?;
         let head = match bucket.head().await {
             Ok(head) => head,
@@ -139,7 +138,7 @@ impl Push {
 impl Rollback {
     pub(super) async fn run(self) -> Result<Output, Output> {
         let tool = self.deployment.tool_to_push()?;
-        let login = Login::Nkey(tool.publisher().map_err(Output::wrong)?);
+        let login = tool.publisher().map_err(Output::wrong)?;
         let bucket = connect(&tool, &login).await?;
         let head = head(&bucket).await?;
         let target = named(&bucket, head.clone(), &self.revision).await?;

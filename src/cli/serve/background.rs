@@ -13,7 +13,6 @@ use crate::service::Service;
 use crate::sessions::sweeper::{Sweeper, Whole};
 use crate::sessions::system_connection::Access;
 use crate::sessions::{self, consumers, reach_without_system_user};
-use solewriter_core::keys::{Seed, User};
 
 /// An instance among the others.
 pub(super) struct Background {
@@ -28,7 +27,8 @@ impl Background {
     /// Puts it together; nothing is connected yet.
     pub(super) fn prepare(
         nats: &Arc<Nats>,
-        system: Option<Seed<User>>,
+        system: Option<Login>,
+        settler: Login,
         settings: sessions::Settings,
         service: &Arc<Service>,
         member: Member,
@@ -67,9 +67,9 @@ impl Background {
             closed,
             nats: nats.clone(),
             whole: Whole::default(),
-            settler: service.authorizer.issuer().handover_seed(),
+            settler,
         };
-        Self { nats: nats.clone(), system: system.map(Login::Nkey), fleet, keeper, consumers }
+        Self { nats: nats.clone(), system, fleet, keeper, consumers }
     }
 
     /// Works until it is stopped. `connection` is one in the callout's account.
@@ -100,9 +100,9 @@ impl Background {
         let sweeping = async {
             match &self.system {
                 Some(login) => {
-                    let Nats { servers, tls, name, .. } = &*self.nats;
+                    let Nats { servers, tls, name, accounts, .. } = &*self.nats;
                     let name = format!("{name}-system");
-                    let access = Access { servers, tls, login, name: &name };
+                    let access = Access { servers, tls, login, accounts, name: &name };
                     self.keeper.run(&access, until_stopped()).await;
                 }
                 None => without_system_user(&self.keeper, until_stopped()).await,

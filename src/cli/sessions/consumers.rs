@@ -9,7 +9,6 @@ use super::super::asked::named_by;
 use super::cannot;
 use crate::cli::common::{Format, NO, Output, SettingsArgs, YES, count, json, line};
 use crate::config::Tool;
-use crate::nats::Login;
 use crate::nats::connect;
 use crate::sessions::consumers::listing::Jetstream;
 use crate::sessions::consumers::sweep::{Accounts, Survey, survey};
@@ -77,7 +76,7 @@ async fn accounts(tool: &Tool) -> Result<Accounts, Output> {
     let callout = tool.has_callout();
     let login = match (callout, tool.admin()) {
         (true, _) => tool.callout().map_err(Output::wrong)?,
-        (false, admin) => Login::Nkey(admin.map_err(Output::wrong)?),
+        (false, admin) => admin.map_err(Output::wrong)?,
     };
     let options = connect::options(&login, &tool.tls, "solewriter-sessions");
     let options = options.map_err(|error| cannot(&error))?;

@@ -10,9 +10,8 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::super::seen::{Address, Blind, Entry, Info, Look};
-use crate::nats::Tls;
-use crate::nats::connect::account;
-use solewriter_core::keys::{Seed, User};
+use crate::nats::connect::{self, BrokerError, account};
+use crate::nats::{Login, Tls};
 
 /// How long a server may take to greet.
 const GREETING: Duration = Duration::from_secs(5);
@@ -68,9 +67,9 @@ async fn read(host: &str, port: u16, tls: &Tls) -> Look<Info> {
 /// That async-nats says "connected" proves nothing: a server that still waits for the callout pings
 /// the client, which it takes for a welcome. So the client asks something that only who is let in
 /// can ask, and whatever comes first counts: an answer, a violation, or the end.
-pub async fn enter(server: &ServerAddr, options: ConnectOptions, tls: &Tls) -> Look<Entry> {
+pub async fn enter(server: &ServerAddr, options: ConnectOptions) -> Look<Entry> {
     let (sender, mut events) = mpsc::unbounded_channel();
-    let options = tls.apply(options).name("solewriter doctor, a stranger");
+    let options = options.name("solewriter doctor, a stranger");
     let options = options.connection_timeout(REFUSAL).event_callback(move |event| {
         let sender = sender.clone();
         async move {
@@ -128,8 +127,10 @@ async fn told(client: &Client) -> Option<String> {
     }
 }
 
-/// A key that nobody has.
-#[must_use]
-pub fn stranger(seed: &Seed<User>) -> ConnectOptions {
-    ConnectOptions::with_nkey(seed.expose().to_owned())
+/// Somebody with a key that nobody else has.
+///
+/// # Errors
+/// When it cannot be used.
+pub fn stranger(login: &Login, tls: &Tls) -> Result<ConnectOptions, BrokerError> {
+    connect::options(login, tls, "solewriter doctor, a stranger")
 }

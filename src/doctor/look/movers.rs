@@ -5,13 +5,15 @@ use std::sync::Arc;
 
 use async_nats::Client;
 
-use super::super::seen::{Adoption, Blind, Left, Login, Look, Side};
+use super::super::seen::{Adoption, Blind, Left, Login, Look, Role, Side};
+use super::without;
 use crate::adoption::connected::client;
 use crate::adoption::deed;
 use crate::adoption::mapping::Mapping;
 use crate::adoption::rehearsal;
 use crate::adoption::server_config::accounts::{self, Config};
 use crate::adoption::server_config::permissions::rights;
+use crate::nats::AccountIds;
 use crate::sessions::listing::survey;
 use crate::sessions::system_api::{Connection, System};
 use solewriter_core::policy::model::Policy;
@@ -68,16 +70,17 @@ impl Adopting {
     pub(super) async fn look(
         &self,
         system: Look<&Client>,
-        old: Look<&str>,
+        old: Option<&str>,
         services: &[Arc<str>],
         policy: Look<&Policy>,
     ) -> Look<Adoption> {
-        let (old, policy) = (old?, policy?);
+        let (old, policy) = (old.ok_or_else(|| without(Role::Admin))?, policy?);
         let logins = match &self.config {
             Some(config) => Some(self.logins(config, old, policy)?),
             None => None,
         };
-        let asking = System::new(system?.clone());
+        // `adopt` knows no operator mode, so accounts have their names.
+        let asking = System::new(system?.clone(), AccountIds::default());
         let mut moved: BTreeMap<Arc<str>, Gathered> = BTreeMap::new();
         let seen = survey(&asking, services, |session| {
             Some((session.name.service, session.server.id, session.connection))

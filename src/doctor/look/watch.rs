@@ -15,7 +15,7 @@ use super::super::seen::{Content, Request};
 use crate::nats::connect;
 use solewriter_core::callout::claims;
 use solewriter_core::callout::jwt::Unverified;
-use solewriter_core::callout::request::MAX_REQUEST_BYTES;
+use solewriter_core::callout::request::{MAX_REQUEST_BYTES, subject};
 use solewriter_core::callout::xkey::Sealer;
 use solewriter_core::keys::{CurveKey, ServerKey};
 
@@ -141,13 +141,19 @@ fn content(token: &[u8]) -> Option<Content> {
     let token = Unverified::split(token).ok()?;
     let request: claims::Request = token.claims().ok()?;
     let key = ServerKey::parse(&request.iss).ok();
+    let offered = request.nats.connect_opts;
+    let nkey = if offered.nkey.is_empty() {
+        subject(&offered.jwt).unwrap_or_default()
+    } else {
+        offered.nkey
+    };
     Some(Content {
         server: request.nats.server_id.name,
         issuer: request.sub,
         waits: request.exp - Timestamp::now().as_second(),
         nonce: !request.nats.client_info.nonce.is_empty(),
         verified: key.is_some_and(|key| token.verify(&key).is_ok()),
-        nkey: request.nats.connect_opts.nkey,
+        nkey,
     })
 }
 

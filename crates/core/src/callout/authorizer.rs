@@ -228,6 +228,7 @@ impl Authorizer {
     ) -> Result<Arc<VerifiedRequest>, Rejection> {
         let expected = Expectation {
             issuer: self.issuer.account(),
+            operator: self.issuer.operator().is_some(),
             sealer: self.issuer.sealer(),
             servers: &self.servers,
             clock_leeway: self.clock_leeway,

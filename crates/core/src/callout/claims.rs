@@ -103,9 +103,9 @@ pub struct ConnectOptions {
     /// The signature over the nonce.
     #[serde(default)]
     pub sig: String,
-    /// Whether there is a JWT.
+    /// The client's JWT, which a server in operator mode has verified, or its own sentinel's.
     #[serde(default)]
-    pub jwt: Present,
+    pub jwt: String,
     /// Whether there is a token.
     #[serde(default)]
     pub auth_token: Present,
@@ -154,14 +154,15 @@ pub struct User<'a> {
     pub jti: &'a str,
     /// Seconds since the Unix epoch.
     pub iat: i64,
-    /// The issuer account's key.
+    /// The key that signs: the issuer's, or in operator mode one of the target account.
     pub iss: &'a str,
     /// Leads back to service, key and policy revision.
     pub name: &'a str,
     /// The connection's key (`user_nkey` of the request).
     pub sub: &'a str,
-    /// The name of the account that the connection is placed in.
-    pub aud: &'a str,
+    /// The name of the account that the connection is placed in; none in operator mode.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub aud: Option<&'a str>,
     /// Seconds since the Unix epoch.
     pub exp: i64,
     /// Permissions and limits.
@@ -194,6 +195,9 @@ pub struct ResponseBody<'a> {
     /// The refusal; only the server's log shows it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<&'a str>,
+    /// In operator mode, the account that the signing key belongs to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub issuer_account: Option<&'a str>,
     /// [`RESPONSE_TYPE`].
     #[serde(rename = "type")]
     pub kind: &'static str,

@@ -1,19 +1,43 @@
 //! From a decision to signed bytes.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use zeroize::Zeroizing;
+
+use crate::account_jwt::{self, Subjects, UserBody};
 
 pub use crate::callout::connection_name::ConnectionName;
 use crate::callout::decide::Granted;
 use crate::callout::jwt::JwtError;
 use crate::callout::request::VerifiedRequest;
-use crate::callout::response::{self, Envelope, UserToken};
+use crate::callout::response::{self, Envelope, Target, UserToken};
 use crate::callout::xkey::Sealer;
-use crate::keys::{Account, Seed, Signer, User};
+use crate::keys::{Account, AccountKey, Seed, Signer, User};
 
 /// Signs, and seals where the request was sealed.
 pub struct Issuer {
     signer: Signer<Account>,
     sealer: Option<Sealer>,
+    operator: Option<Operator>,
+}
+
+/// What signs in operator mode besides the issuer's own key.
+#[derive(Debug)]
+pub struct Operator {
+    /// The account that asks: what a request names. The issuer's key is one of its keys.
+    pub asking: AccountKey,
+    /// The accounts that connections are placed in, by name.
+    pub accounts: HashMap<Arc<str>, Placed>,
+}
+
+/// An account that connections are placed in.
+#[derive(Debug)]
+pub struct Placed {
+    /// Its public key.
+    pub account: AccountKey,
+    /// Its key, or one of its signing keys that has no scope.
+    pub signer: Signer<Account>,
 }
 
 /// How a text begins that [`Issuer::vouch`] signs. The signing input of a JWT is base64.
@@ -33,11 +57,14 @@ pub struct Stamp<'a> {
 }
 
 /// The answer could not be made; the server will refuse its client when its timeout passes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IssueError {
     /// The claims could not be written.
     #[error("the answer could not be written: {0}")]
     Jwt(#[from] JwtError),
+    /// In operator mode, no key signs for the account.
+    #[error("no key signs for the account {0}: its JWT is not in [operator] accounts")]
+    NoKey(Arc<str>),
     /// The answer could not be sealed, so it is not sent.
     #[error("the answer could not be sealed, and is not sent in the clear")]
     Seal,
@@ -58,13 +85,38 @@ impl Issuer {
     /// An issuer that signs with the account key and, when `sealer` is given, seals.
     #[must_use]
     pub fn new(signer: Signer<Account>, sealer: Option<Sealer>) -> Self {
-        Self { signer, sealer }
+        Self { signer, sealer, operator: None }
     }
 
-    /// The issuer account's public key.
+    /// The same in operator mode.
     #[must_use]
-    pub fn account(&self) -> &crate::keys::AccountKey {
-        self.signer.public()
+    pub fn with_operator(self, operator: Option<Operator>) -> Self {
+        Self { operator, ..self }
+    }
+
+    /// What signs in operator mode.
+    #[must_use]
+    pub fn operator(&self) -> Option<&Operator> {
+        self.operator.as_ref()
+    }
+
+    /// The account that servers expect answers of.
+    #[must_use]
+    pub fn account(&self) -> &AccountKey {
+        self.operator.as_ref().map_or(self.signer.public(), |operator| &operator.asking)
+    }
+
+    /// In operator mode, a JWT with which the holder of that seed gets as far as to be asked about.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn sentinel(&self, seed: &Seed<User>, now: i64) -> Result<Option<String>, IssueError> {
+        let Some(operator) = &self.operator else { return Ok(None) };
+        let user = Signer::new(seed).map_err(|_| JwtError::Claims)?;
+        let body = UserBody::new(&operator.asking, Subjects::nothing(), Subjects::nothing());
+        let token =
+            account_jwt::sign(&self.signer, user.public().as_str(), "solewriter", body, now)?;
+        Ok(Some(token))
     }
 
     /// What opens and seals, when an xkey is configured.
@@ -125,12 +177,22 @@ impl Issuer {
     /// [`IssueError`]: then nothing may be sent.
     pub fn grant(&self, granted: &Granted, stamp: &Stamp<'_>) -> Result<Vec<u8>, IssueError> {
         let request = granted.identity().request();
-        let token = self.envelope(request, stamp).grant(&UserToken {
-            name: &ConnectionName::of(granted).text(),
-            account: granted.grant().account(),
-            expires: granted.expires(),
-            claims: granted.grant().claims(),
-        })?;
+        let (name, grant) = (ConnectionName::of(granted).text(), granted.grant());
+        let token = |account, claims| {
+            let (name, expires) = (&*name, granted.expires());
+            self.envelope(request, stamp).grant(&UserToken { name, account, expires, claims })
+        };
+        let token = match &self.operator {
+            None => token(Target::Named(grant.account()), grant.claims()),
+            Some(operator) => {
+                let target = operator
+                    .accounts
+                    .get(grant.account())
+                    .ok_or_else(|| IssueError::NoKey(grant.account().into()))?;
+                let claims = grant.claims_of(&target.account).ok_or(JwtError::Claims)?;
+                token(Target::SignedBy(&target.signer), &claims)
+            }
+        }?;
         self.seal(token, request, stamp)
     }
 
@@ -151,6 +213,7 @@ impl Issuer {
     fn envelope<'a>(&'a self, request: &'a VerifiedRequest, stamp: &Stamp<'a>) -> Envelope<'a> {
         Envelope {
             issuer: &self.signer,
+            issuer_account: self.operator.as_ref().map(|operator| &operator.asking),
             server: &request.server().key,
             user_nkey: request.user_nkey(),
             id: stamp.id,

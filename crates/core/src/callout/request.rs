@@ -142,8 +142,10 @@ impl Rejection {
 
 /// What a request has to fit, from the settings.
 pub struct Expectation<'a> {
-    /// Our issuer account.
+    /// Our issuer account; in operator mode, the account that asks.
     pub issuer: &'a AccountKey,
+    /// Whether this is operator mode, where each client has a JWT, its own or the sentinel's.
+    pub operator: bool,
     /// Opens sealed requests, when an xkey is configured.
     pub sealer: Option<&'a Sealer>,
     /// Verifies what servers signed.
@@ -273,7 +275,7 @@ impl VerifiedRequest {
             return Err(Rejection::XkeyMismatch);
         }
         let claims::ServerId { name, host: _, id: _, version, cluster, xkey: _ } = server_id;
-        let (client, credentials) = client_of(client_info, connect_opts);
+        let (client, credentials) = client_of(client_info, connect_opts, expected.operator);
         let server = AskingServer { key, name, version, cluster };
         Ok(Self { server, client, user_nkey, asked: iat, reply_xkey, credentials })
     }
@@ -317,11 +319,27 @@ pub fn address(host: &str) -> Option<IpAddr> {
     plain.parse::<IpAddr>().ok().map(|address| address.to_canonical())
 }
 
-fn client_of(info: ClientInfo, options: ConnectOptions) -> (Client, Credentials) {
+/// Whose JWT it is. It proves nothing: what does is the signature with that key.
+#[must_use]
+pub fn subject(jwt: &str) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Subject {
+        sub: String,
+    }
+    let claims: Subject = Unverified::split(jwt.as_bytes()).ok()?.claims().ok()?;
+    Some(claims.sub)
+}
+
+fn client_of(info: ClientInfo, options: ConnectOptions, operator: bool) -> (Client, Credentials) {
     let ClientInfo { host, id, kind, protocol, nonce } = info;
     let ConnectOptions { nkey, sig, jwt, auth_token, user, pass, name, lang, version } = options;
+    // Everybody may have the sentinel's JWT. Who has one of his own need not name its key again.
+    let nkey = match (operator, nkey.is_empty()) {
+        (true, true) => subject(&jwt).unwrap_or_default(),
+        _ => nkey,
+    };
     let others = [
-        (jwt.0, "a JWT"),
+        (!operator && !jwt.is_empty(), "a JWT"),
         (auth_token.0, "a token"),
         (user.0, "a user name"),
         (pass.0, "a password"),

@@ -5,15 +5,17 @@ use serde_json::value::RawValue;
 use super::claims;
 use super::jwt::{self, JwtError};
 use crate::callout::xkey::Sealer;
-use crate::keys::{Account, CurveKey, ServerKey, Signer, UserKey};
+use crate::keys::{Account, AccountKey, CurveKey, ServerKey, Signer, UserKey};
 
 /// What claims have besides the permissions or the inner token, in bytes: keys, names, times.
 const REST: usize = 768;
 
 /// What differs from one response to the next, apart from the answer.
 pub struct Envelope<'a> {
-    /// The issuer account.
+    /// The issuer account, or in operator mode a key of the account that asks.
     pub issuer: &'a Signer<Account>,
+    /// In operator mode, the account that asks.
+    pub issuer_account: Option<&'a AccountKey>,
     /// The server that asked.
     pub server: &'a ServerKey,
     /// The connection's key.
@@ -28,12 +30,20 @@ pub struct Envelope<'a> {
 pub struct UserToken<'a> {
     /// The name that the server shows for the connection.
     pub name: &'a str,
-    /// The account that the connection is placed in.
-    pub account: &'a str,
+    /// The account that the connection is placed in: its name, or what signs for it.
+    pub account: Target<'a>,
     /// When the server closes the connection, in seconds since the Unix epoch.
     pub expires: i64,
     /// Permissions and limits, as JSON.
     pub claims: &'a RawValue,
+}
+
+/// Where a connection is placed.
+pub enum Target<'a> {
+    /// The account of that name, by the issuer's word.
+    Named(&'a str),
+    /// The account that this is a key of, in operator mode.
+    SignedBy(&'a Signer<Account>),
 }
 
 impl Envelope<'_> {
@@ -42,19 +52,23 @@ impl Envelope<'_> {
     /// # Errors
     /// [`JwtError`] when the claims cannot be written as JSON.
     pub fn grant(&self, user: &UserToken<'_>) -> Result<String, JwtError> {
+        let (signer, audience) = match user.account {
+            Target::Named(account) => (self.issuer, Some(account)),
+            Target::SignedBy(signer) => (signer, None),
+        };
         let token = jwt::sign(
             &claims::User {
                 jti: self.id,
                 iat: self.now,
-                iss: self.issuer.public().as_str(),
+                iss: signer.public().as_str(),
                 name: user.name,
                 sub: self.user_nkey.as_str(),
-                aud: user.account,
+                aud: audience,
                 exp: user.expires,
                 nats: user.claims,
             },
             user.claims.get().len() + REST,
-            self.issuer,
+            signer,
         )?;
         self.respond(Some(&token), None)
     }
@@ -78,6 +92,7 @@ impl Envelope<'_> {
                 nats: claims::ResponseBody {
                     jwt,
                     error,
+                    issuer_account: self.issuer_account.map(AccountKey::as_str),
                     kind: claims::RESPONSE_TYPE,
                     version: claims::VERSION,
                 },

@@ -14,6 +14,7 @@ use super::reserved::{
 };
 use super::streams::{AUDIT_SUBJECTS, AuditStreams};
 use crate::callout::claims::VERSION;
+use crate::keys::AccountKey;
 use crate::policy::model::{Access, Consumed, Replayed, Rule, Service, StreamName, Way};
 use solewriter_types::keyspace::{BucketName, Keyspace};
 use solewriter_types::kv_operation::{self, Needed, inbox_prefix};
@@ -279,6 +280,9 @@ impl Grant {
     }
 }
 
+/// The field that is empty without an operator.
+const NO_ISSUER: &str = "\"issuer_account\":\"\"";
+
 /// A grant as it is kept for signing: its claims are JSON already, and where each subject came
 /// from is forgotten.
 #[derive(Debug)]
@@ -319,6 +323,15 @@ impl CompiledGrant {
     #[must_use]
     pub fn claims(&self) -> &RawValue {
         &self.claims
+    }
+
+    /// The same with the account whose key signs, as operator mode wants it.
+    #[must_use]
+    pub fn claims_of(&self, account: &AccountKey) -> Option<Box<RawValue>> {
+        // In the text of a subject a quote is escaped, so this is the field itself.
+        let (before, after) = self.claims.get().split_once(NO_ISSUER)?;
+        let field = NO_ISSUER.strip_suffix('"')?;
+        RawValue::from_string([before, field, account.as_str(), "\"", after].concat()).ok()
     }
 }
 

@@ -138,7 +138,7 @@ impl Claims {
         }
         let mut found = Vec::new();
         for service in policy.services() {
-            for own in exclusive(service, policy.streams().iter()) {
+            for own in exclusive(service, &policy.streams().iter()) {
                 let to = || Arc::clone(&service.name);
                 if self.everything {
                     found.push(InTransit { subjects: own, from: None, to: to() });

@@ -39,6 +39,8 @@ roles! {
     Account 'A' "account" 0;
     /// A user: what a service connects with.
     User 'U' "user" 20 << 3;
+    /// An operator: signs account JWTs.
+    Operator 'O' "operator" 14 << 3;
     /// A curve key (xkey): seals requests and responses.
     Curve 'X' "curve (xkey)" 23 << 3;
 }
@@ -102,15 +104,17 @@ impl KeyError {
             ('A', false) => "A",
             ('U', false) => "U",
             ('X', false) => "X",
+            ('O', false) => "O",
             ('A', true) => "SA",
             ('U', true) => "SU",
             ('X', true) => "SX",
+            ('O', true) => "SO",
             _ => "SN",
         };
         Self::WrongKind {
             // Of a seed, the kind is in the second character, and neither is secret.
             found: text.chars().nth(usize::from(secret)).unwrap_or('?'),
-            article: if K::LETTER == 'A' { "an" } else { "a" },
+            article: if matches!(K::LETTER, 'A' | 'O') { "an" } else { "a" },
             expected: K::NAME,
             letter,
         }

@@ -410,7 +410,7 @@ impl Access {
 #[must_use]
 pub fn exclusive<'s>(
     service: &Service,
-    streams: impl Iterator<Item = &'s Stream> + Clone,
+    streams: &(impl Iterator<Item = &'s Stream> + Clone),
 ) -> Vec<Pattern> {
     one_writers(service.rules.iter().filter(|rule| !rule.observed), streams)
 }
@@ -419,7 +419,7 @@ pub fn exclusive<'s>(
 #[must_use]
 pub fn exclusive_or_observed<'s>(
     service: &Service,
-    streams: impl Iterator<Item = &'s Stream> + Clone,
+    streams: &(impl Iterator<Item = &'s Stream> + Clone),
 ) -> Vec<Pattern> {
     one_writers(service.rules.iter(), streams)
 }
@@ -427,7 +427,7 @@ pub fn exclusive_or_observed<'s>(
 /// What rules write that may have one writer alone.
 fn one_writers<'r, 's>(
     rules: impl Iterator<Item = &'r Rule>,
-    streams: impl Iterator<Item = &'s Stream> + Clone,
+    streams: &(impl Iterator<Item = &'s Stream> + Clone),
 ) -> Vec<Pattern> {
     let mut all = Vec::new();
     for rule in rules {

@@ -228,11 +228,20 @@ fn refusal(line: &[u8]) -> Option<Refusal> {
 }
 
 /// `APP/user:orders/U…/0123`: the account, and the user's name. A key or a token (`APP/nkey:U…`) is
-/// what the client sent, and no name that anybody gave it.
+/// what the client sent, and no name that anybody gave it. In operator mode the account's key stands
+/// before its name: `A…/APP/user:orders/U…/0123`.
 fn account_and_user(label: &str) -> Option<(&str, &str)> {
     let (account, user) = label.split_once('/')?;
+    let named =
+        user.split_once('/').filter(|(name, _)| is_account_key(account) && !name.contains(':'));
+    let (account, user) = named.unwrap_or((account, user));
     let (kind, name) = user.split_once(':')?;
     Some((account, if kind == "user" { name } else { user }))
+}
+
+fn is_account_key(text: &str) -> bool {
+    let base32 = |byte: u8| matches!(byte, b'A'..=b'Z' | b'2'..=b'7');
+    text.len() == 56 && text.starts_with('A') && text.bytes().all(base32)
 }
 
 /// Before 2.12: `User "name", `, `Nkey "U…", `, `JWT User "U…", `.

@@ -76,9 +76,12 @@ impl Reader<'_> {
         let (passage, subject) = self.passage(node, map)?;
         let subject = self.text(&subject.value)?;
         let accounts = map.get("accounts").map(|entry| self.texts(&entry.value));
+        let response = ["response", "response_type"].iter().find_map(|name| map.get(name));
+        let response = response.and_then(|entry| self.text(&entry.value));
         Some(Export {
             passage,
             subject,
+            many: response.is_some_and(|response| !response.value.eq_ignore_ascii_case("single")),
             accounts: accounts.unwrap_or_default(),
             span: node.span.clone(),
         })

@@ -222,7 +222,7 @@ impl Known {
         }
         let streams = || declared.streams.iter().map(|declared| &declared.stream);
         for (index, draft) in drafts.iter().enumerate() {
-            for own in exclusive(&draft.service, streams()) {
+            for own in exclusive(&draft.service, &streams()) {
                 known.exclusive.entry(tree(&own)).or_default().push((index, own));
             }
             for rule in &draft.service.rules {
@@ -601,6 +601,7 @@ mod tests {
     use super::*;
     use crate::diagnostics::SourceFile;
     use crate::grant::{AuditStreams, Defaults, Grant};
+    use crate::handover::claims::{Claims, InTransit};
     use crate::policy::model::Policy;
     use crate::policy::validate::{Validated, sketch, validate};
     use nats_jwt::NatsClaims;
@@ -779,16 +780,15 @@ mod tests {
         let owned = company().replace("'store:files'", "'store:files', 'nobodys'");
         let now = validated(&owned).policy;
         assert!(!may(&now, "one", true, "$KV.nobodys.k"));
-        let claims = crate::handover::claims::Claims::default().next(&before, &now);
+        let claims = Claims::default().next(&before, &now);
         let in_transit = claims.in_transit(&now);
-        let said: Vec<String> = in_transit.iter().map(|one| one.what()).collect();
+        let said: Vec<String> = in_transit.iter().map(InTransit::what).collect();
         assert_eq!(said, ["nobodys"], "the new owner waits for who could write it");
         // A subject that is taken out of a rule which stays.
         let wider = company().replace("'events.other.>'", "'events.other.>', 'events.new'");
-        let claims =
-            crate::handover::claims::Claims::default().next(&before, &validated(&wider).policy);
+        let claims = Claims::default().next(&before, &validated(&wider).policy);
         let in_transit = claims.in_transit(&validated(&wider).policy);
-        let said: Vec<String> = in_transit.iter().map(|one| one.what()).collect();
+        let said: Vec<String> = in_transit.iter().map(InTransit::what).collect();
         assert_eq!(said, ["events.new"]);
     }
 
@@ -828,7 +828,7 @@ mod tests {
         use std::fmt::Write as _;
         let mut text = String::new();
         for i in 0..250 {
-            write!(text, "[bucket.b{i}]\n").unwrap();
+            writeln!(text, "[bucket.b{i}]").unwrap();
         }
         for i in 0..250 {
             write!(

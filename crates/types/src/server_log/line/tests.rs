@@ -82,6 +82,11 @@ fn reads_the_lines_of_new_servers() {
             r#""v2:python3:x" - "APP/user:evil/UCRA/0123" - Publish Violation - Subject "s""#,
             some("v2:python3:x"),
         ),
+        // In operator mode, with the account's key before its name.
+        (
+            r#""ACPOWZEQGKXQHN6QTYENVFFIUBEKRTC6V3WZMS62PTXM5QT7THPX2UBO/APP/user:evil/UCRA/0123" - Publish Violation - Subject "s""#,
+            None,
+        ),
     ] {
         let whole = refusal(&format!("{head}{tail}"));
         assert_eq!((&whole.user, &whole.client), (&some(EVIL), &client));
@@ -135,6 +140,15 @@ fn reads_other_connections_and_log_settings() {
         let with_return = refusal(&format!("{line}\r"));
         assert_eq!(with_return.subject, "n");
     }
+}
+
+#[test]
+fn an_account_without_a_name_is_its_key() {
+    let key = "ACPOWZEQGKXQHN6QTYENVFFIUBEKRTC6V3WZMS62PTXM5QT7THPX2UBO";
+    let head = "[7] 2026/11/23 23:31:43.321014 [ERR] 127.0.0.1:58610 - cid:6 - ";
+    let whole =
+        refusal(&format!(r#"{head}"{key}/user:evil/UCRA/0123" - Publish Violation - Subject "s""#));
+    assert_eq!((whole.account, whole.user), (some(key), some(EVIL)));
 }
 
 /// A client names itself, its subjects and its queues. It gets no further than its own line.
