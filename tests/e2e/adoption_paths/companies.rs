@@ -32,6 +32,8 @@ pub struct Company {
     pub others: &'static [Service],
     /// What `doctor` goes on finding, because the plan leaves it as it is.
     pub elsewhere: &'static [&'static str],
+    /// Whether somebody stays in the old account.
+    pub stays: bool,
 }
 
 /// A service, by the name that it has in the policy.
@@ -79,6 +81,7 @@ const NOTHING: Company = Company {
     services: &[],
     others: &[],
     elsewhere: &[],
+    stays: false,
 };
 
 const fn service(
@@ -390,12 +393,10 @@ subscribes = ["plant.>"]
         r#"[{"id": "ticks", "kind": "tell", "subject": "plant.north.tick"}]"#,
     )],
     elsewhere: &[
-        "PLANT exports the service `_INBOX.>` too",
-        "PLANT exports the stream `plant.>` too",
-        "APP imports `_INBOX.>` of PLANT",
-        "APP imports `plant.>` of PLANT",
-        "users are connected that no policy limits",
+        "movers       no service of the policy, in PLANT",
+        "one-writer   not yet: setpoints, stream MEASURED; in the way: north (leafnode)",
     ],
+    stays: true,
     ..NOTHING
 };
 
