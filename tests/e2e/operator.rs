@@ -300,7 +300,7 @@ async fn each_key_is_replaced_and_nobody_notices(version: &'static str) {
     }
     connecting.some_more().await;
     // Nobody is refused. Who is logging in while the server takes a JWT over may be cut off, and comes
-    // back (seen once in 18 runs, 2.10.25 and 2.15.1).
+    // back (seen twice in 18 runs, 2.10.25 and 2.15.1).
     let failed = connecting.end().await;
     let refused: Vec<&String> =
         failed.iter().filter(|said| !said.contains("broken pipe")).collect();

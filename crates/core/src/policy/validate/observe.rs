@@ -17,8 +17,8 @@ use crate::diagnostics::{Collector, Problem, Span, Spanned};
 use crate::grant::reaches_audit;
 use crate::policy::document::BeforeEntry;
 use crate::policy::model::{
-    Access, Bucket, Consumed, ConsumerName, Location, Replayed, Rule, STORE_PREFIX, StreamName,
-    Way, exclusive,
+    Access, Bucket, Consumed, ConsumerName, Location, Replayed, Retention, Rule, STORE_PREFIX,
+    StreamName, Way, exclusive,
 };
 use solewriter_types::connection_type::ConnectionType;
 use solewriter_types::keyspace::Keyspace;
@@ -251,6 +251,12 @@ impl Known {
         }
         known.trees = trees;
         known
+    }
+
+    /// Whether somebody else consumes of a stream.
+    fn has_consumer_beside(&self, stream: &StreamName, index: usize) -> bool {
+        let of = self.consumers.iter().filter(|(name, _)| name.stream() == stream);
+        of.flat_map(|(_, users)| users).any(|user| *user != index)
     }
 
     /// Whether somebody else owns of a bucket, or an object store.
@@ -525,7 +531,10 @@ impl Observed<'_> {
     fn streams(&mut self, allowed: &Pattern, span: &Span) {
         for declared in self.declared.streams {
             let stream = &declared.stream.name;
-            if self.reads_all(allowed, stream.as_str()) {
+            // Who reads a work queue takes what it reads: that is others' where one consumes it.
+            let taken = declared.stream.retention == Retention::WorkQueue
+                && self.known.has_consumer_beside(stream, self.index);
+            if !taken && self.reads_all(allowed, stream.as_str()) {
                 let durables = declared.consumers().map(|(consumer, _)| consumer.name.clone());
                 let replayed = Replayed::parse(stream.as_str(), |_| durables.collect());
                 if let Ok(replayed) = replayed {
@@ -652,11 +661,20 @@ mod tests {
         subjects = ['soft.>']
         [stream.EVENTS.consumer.ship]
         [stream.EVENTS.consumer.spare]
+        [stream.WORK]
+        subjects = ['work.>']
+        retention = 'workqueue'
+        [stream.WORK.consumer.a]
+        filter = ['work.a']
+        [stream.IDLE]
+        subjects = ['idle.>']
+        retention = 'workqueue'
+        [stream.IDLE.consumer.idle]
         [service.other]
         owns = ['theirs', 'shared/eu.>', 'store:files']
         publishes = ['events.other.>', 'soft.x', 'plain.other']
         answers = ['ask.other']
-        consumes = ['EVENTS/ship']
+        consumes = ['EVENTS/ship', 'WORK/a']
         found_as = 'x'
         [service.one]
         owns = ['mine']
@@ -685,6 +703,8 @@ mod tests {
             "$JS.API.CONSUMER.CREATE.EVENTS.own.events.>",
             "$JS.API.CONSUMER.MSG.NEXT.EVENTS.spare",
             "$JS.API.STREAM.MSG.GET.OBJ_files",
+            "$JS.API.CONSUMER.MSG.NEXT.IDLE.idle",
+            "work.b",
             "events.one.x",
             "plain.x",
             "ask.other",
@@ -718,6 +738,9 @@ mod tests {
             "$JS.ACK.EVENTS.ship.1.1.1.1.0",
             "$JS.API.CONSUMER.CREATE.EVENTS.ship.events.>",
             "$JS.API.CONSUMER.DELETE.EVENTS.spare",
+            // A consumer of its own would take what others' are there for.
+            "$JS.API.CONSUMER.CREATE.WORK.own.work.b",
+            "$JS.API.CONSUMER.MSG.NEXT.WORK.a",
             "$JS.API.STREAM.CREATE.X",
             "$JS.API.STREAM.DELETE.KV_nobodys",
             "$JS.API.STREAM.MSG.DELETE.KV_nobodys",

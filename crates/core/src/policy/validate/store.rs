@@ -116,7 +116,8 @@ pub fn check_declared(stores: &[Declaration], drafts: &[Draft], problems: &Colle
     for declared in stores.iter().filter(|declared| !owned.contains(&declared.store.name)) {
         let message = format!("nobody owns object store `{}`", declared.store.name);
         problems.push(
-            Problem::note("unowned-store", message).at(&declared.span, "nothing can be written"),
+            Problem::note("unowned-store", message)
+                .at(&declared.span, "no rule lets anybody write it"),
         );
     }
 }

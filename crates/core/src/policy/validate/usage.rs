@@ -220,8 +220,9 @@ pub fn check_counterparts(
             && let Some((_, span)) = buckets.names.get(&bucket.name)
         {
             let message = format!("nobody owns bucket `{}`", bucket.name);
-            problems
-                .push(Problem::note("unowned-bucket", message).at(span, "nothing can be written"));
+            problems.push(
+                Problem::note("unowned-bucket", message).at(span, "no rule lets anybody write it"),
+            );
         }
     }
     for role in roles.values().filter(|role| !role.used.get()) {
