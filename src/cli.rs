@@ -22,6 +22,7 @@ pub mod doctor;
 pub mod explain;
 mod git;
 pub mod health;
+mod http_get;
 pub mod init;
 pub mod key;
 pub mod learn;

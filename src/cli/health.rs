@@ -4,15 +4,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use axum::body::{Body, to_bytes};
-use axum::http::{Request, header};
 use clap::Args;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::common::{NO, Output, SettingsArgs, YES, duration};
+use super::http_get;
 
 /// The longest answer that is read, in bytes.
 const ANSWER_AT_MOST: usize = 64 * 1024;
@@ -87,21 +83,10 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
 }
 
 /// Whether the answer is good, and what it says.
-async fn ask(
-    address: &str,
-    path: &str,
-) -> Result<(bool, String), Box<dyn std::error::Error + Send + Sync>> {
-    let stream = TcpStream::connect(address).await?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let connection = tokio::spawn(connection);
-    let request = Request::get(path)
-        .header(header::HOST, address)
-        .header(header::CONNECTION, "close")
-        .body(Body::empty())?;
-    let answer = sender.send_request(request).await?;
+async fn ask(address: &str, path: &str) -> Result<(bool, String), String> {
+    let answer = http_get::ask(address, address, path).await?;
     let well = answer.status().is_success();
-    let body = to_bytes(Body::new(answer.into_body()), ANSWER_AT_MOST).await?;
-    connection.abort();
+    let body = http_get::body(answer.into_body(), ANSWER_AT_MOST).await?;
     Ok((well, String::from_utf8_lossy(&body).into_owned()))
 }
 

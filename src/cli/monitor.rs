@@ -3,14 +3,9 @@
 use std::time::Duration;
 
 use axum::http::Uri;
-use futures_util::StreamExt as _;
-use hyper::Request;
-use hyper::body::Incoming;
-use hyper::header::HOST;
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::http_get;
 use crate::adoption::connected::{CONNZ, Connz};
 
 /// How long a server may take to answer one question.
@@ -109,34 +104,13 @@ impl Monitor {
     async fn answer(&self, question: &str, most: usize) -> Result<Vec<u8>, String> {
         let port = self.url.port_u16().unwrap_or(80);
         let host = self.url.host().unwrap_or_default().trim_matches(['[', ']']);
-        let stream = TcpStream::connect((host, port)).await.map_err(|error| error.to_string())?;
-        let connected = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
-        let (mut sender, connection) = connected.map_err(|error| error.to_string())?;
-        // It ends when the answer was read, or with the runtime.
-        tokio::spawn(connection);
         let path = format!("{}{question}", self.url.path().trim_end_matches('/'));
-        let request = Request::get(path).header(HOST, &self.authority).body(String::new());
-        let request = request.map_err(|error| error.to_string())?;
-        let answer = sender.send_request(request).await.map_err(|error| error.to_string())?;
+        let answer = http_get::ask((host, port), &self.authority, &path).await?;
         if !answer.status().is_success() {
             return Err(format!("it answers {}", answer.status()));
         }
-        body(answer.into_body(), most).await
+        http_get::body(answer.into_body(), most).await
     }
-}
-
-/// A body, unless it is too long.
-async fn body(body: Incoming, most: usize) -> Result<Vec<u8>, String> {
-    let mut body = axum::body::Body::new(body).into_data_stream();
-    let mut text = Vec::new();
-    while let Some(piece) = body.next().await {
-        let piece = piece.map_err(|error| error.to_string())?;
-        if text.len() + piece.len() > most {
-            return Err(format!("its answer is larger than {} MiB", most >> 20));
-        }
-        text.extend_from_slice(&piece);
-    }
-    Ok(text)
 }
 
 #[cfg(test)]

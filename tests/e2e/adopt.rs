@@ -113,6 +113,18 @@ pub struct Company {
 }
 
 impl Company {
+    /// A server with that configuration, of which a copy is in `old`.
+    pub async fn start(version: &'static str, config: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let run = folder.path().join("run");
+        std::fs::create_dir(&run).unwrap();
+        let file = run.join("nats-server.conf");
+        std::fs::write(&file, config).unwrap();
+        copy(&run, &folder.path().join("old"));
+        let server = Server::start(&binary(version).await, &file, &run).await.unwrap();
+        Self { folder, server }
+    }
+
     pub fn run(&self) -> PathBuf {
         self.folder.path().join("run")
     }
@@ -306,15 +318,8 @@ pub async fn fill(client: &Client) {
 
 on_every_server!(a_company_goes_all_the_way);
 async fn a_company_goes_all_the_way(version: &'static str) {
-    let folder = tempfile::tempdir().unwrap();
-    let run = folder.path().join("run");
-    std::fs::create_dir(&run).unwrap();
-    let file = run.join("nats-server.conf");
-    std::fs::write(&file, OLD).unwrap();
-    let old = folder.path().join("old");
-    copy(&run, &old);
-    let server = Server::start(&binary(version).await, &file, &run).await.unwrap();
-    let mut company = Company { folder, server };
+    let mut company = Company::start(version, OLD).await;
+    let old = company.folder.path().join("old");
 
     // What the company has: data, and clients at work.
     let (orders, billing) = (company.connect("orders").await, company.connect("billing").await);

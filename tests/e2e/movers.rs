@@ -10,11 +10,9 @@ use async_nats::{Client, ConnectOptions};
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use solewriter_core::keys::{Seed, Signer, User};
-use solewriter_sandbox::Server;
 
 use super::adopt::{Company, adopt, answer, fill};
-use super::deployment::{DEADLINE, binary, eventually};
-use super::server_config::copy;
+use super::deployment::{DEADLINE, eventually};
 
 const OLD: &str = r#"
 listen: "127.0.0.1:-1"
@@ -373,15 +371,7 @@ fn page() -> Vec<[bool; 6]> {
 on_every_server!(each_stage_protects_what_the_page_says);
 #[allow(clippy::too_many_lines, reason = "one company's way, stage by stage")]
 async fn each_stage_protects_what_the_page_says(version: &'static str) {
-    let folder = tempfile::tempdir().unwrap();
-    let run = folder.path().join("run");
-    std::fs::create_dir(&run).unwrap();
-    let file = run.join("nats-server.conf");
-    std::fs::write(&file, OLD).unwrap();
-    let old = folder.path().join("old");
-    copy(&run, &old);
-    let server = Server::start(&binary(version).await, &file, &run).await.unwrap();
-    let company = Company { folder, server };
+    let company = Company::start(version, OLD).await;
     let admin = company.connect("cron").await;
     let seeds = [(); 4].map(|()| Seed::<User>::generate());
     let mut adopted = Adopted { company, seeds, admin, tried: 0 };

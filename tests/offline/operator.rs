@@ -3,23 +3,11 @@
 use std::path::Path;
 use std::process::Command;
 
-use solewriter::scaffold::{Deployment, Scaffold, write_secret};
+use solewriter::scaffold::{Deployment, write_secret};
 use solewriter_core::account_jwt::{self, AccountBody, SigningKey};
 use solewriter_core::keys::{Account, Operator, Seed, Signer};
-use tempfile::TempDir;
 
-fn deployment() -> (TempDir, Deployment) {
-    let dir = tempfile::tempdir().unwrap();
-    let init = Scaffold {
-        dir: dir.path().to_owned(),
-        nats_listen: "127.0.0.1:4222".to_owned(),
-        http_listen: ([127, 0, 0, 1], 9980).into(),
-        server_name: "n1".to_owned(),
-        operator: true,
-    };
-    let deployment = init.write().unwrap();
-    (dir, deployment)
-}
+use super::settings::initialised;
 
 /// What `serve` says, which ends by itself because the settings are wrong.
 fn said(deployment: &Deployment) -> String {
@@ -70,7 +58,7 @@ fn what_a_jwt_lacks_is_said_at_the_start() {
         ("APP", |body| body.signing_keys.clear(), "signs for no account"),
     ];
     for (account, change, text) in rows {
-        let (_dir, deployment) = deployment();
+        let (_dir, deployment) = initialised(true);
         push(&deployment, account, &change);
         let said = said(&deployment);
         assert!(said.contains(text), "{text}: {said}");
@@ -79,7 +67,7 @@ fn what_a_jwt_lacks_is_said_at_the_start() {
 
 #[test]
 fn a_scoped_key_is_refused() {
-    let (_dir, deployment) = deployment();
+    let (_dir, deployment) = initialised(true);
     let key = Signer::new(&seed::<Account>(&deployment.dir.join("keys/app.nk"))).unwrap();
     let key = key.public().to_string();
     push(&deployment, "APP", &move |body| {
@@ -101,7 +89,7 @@ fn files_that_do_not_fit_are_named() {
         ("accounts/APP.jwt", "accounts/AUTH.jwt", "two JWTs are of AUTH"),
         ("keys/system.creds", "keys/app.nk", "is no credentials file"),
     ] {
-        let (_dir, deployment) = deployment();
+        let (_dir, deployment) = initialised(true);
         replace(&deployment, from, to);
         let said = said(&deployment);
         assert!(said.contains(text), "{text}: {said}");
@@ -110,7 +98,7 @@ fn files_that_do_not_fit_are_named() {
 
 #[test]
 fn a_changed_jwt_is_no_jwt() {
-    let (_dir, deployment) = deployment();
+    let (_dir, deployment) = initialised(true);
     let file = deployment.dir.join("accounts/APP.jwt");
     let text = std::fs::read_to_string(&file).unwrap();
     let (signed, _) = text.rsplit_once('.').unwrap();
@@ -121,7 +109,7 @@ fn a_changed_jwt_is_no_jwt() {
 /// Of several keys of an account the first one signs; the others may be there already.
 #[test]
 fn two_keys_of_an_account_are_no_mistake() {
-    let (_dir, deployment) = deployment();
+    let (_dir, deployment) = initialised(true);
     let (new, file) = (Seed::<Account>::generate(), deployment.dir.join("keys/app-2.nk"));
     write_secret(&file, new.expose()).unwrap();
     let new = *Signer::new(&new).unwrap().public();

@@ -8,13 +8,18 @@ use solewriter::scaffold::{Deployment, Scaffold};
 use tempfile::TempDir;
 
 fn deployment() -> (TempDir, Deployment) {
+    initialised(false)
+}
+
+/// What `init` writes, in operator mode or not.
+pub fn initialised(operator: bool) -> (TempDir, Deployment) {
     let dir = tempfile::tempdir().unwrap();
     let init = Scaffold {
         dir: dir.path().to_owned(),
         nats_listen: "127.0.0.1:4222".to_owned(),
         http_listen: ([127, 0, 0, 1], 9980).into(),
         server_name: "n1".to_owned(),
-        operator: false,
+        operator,
     };
     let deployment = init.write().unwrap();
     (dir, deployment)

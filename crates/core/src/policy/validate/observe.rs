@@ -180,6 +180,10 @@ struct Known {
     owners: HashMap<String, BTreeSet<usize>>,
     /// Who consumes what, by rules.
     consumers: HashMap<ConsumerName, BTreeSet<usize>>,
+    /// Who consumes anything of a stream, by rules.
+    takers: HashMap<StreamName, BTreeSet<usize>>,
+    /// Who writes into a stream, by rules, where it is not safe for several writers.
+    soft_writers: HashMap<StreamName, BTreeSet<usize>>,
 }
 
 /// Where to look for what a subject has in common with others: its first token, and for keys and
@@ -216,9 +220,19 @@ impl Known {
             exclusive: HashMap::new(),
             owners: HashMap::new(),
             consumers: HashMap::new(),
+            takers: HashMap::new(),
+            soft_writers: HashMap::new(),
         };
         for declared in declared.streams {
             declared.stream.subjects.iter().for_each(&mut add);
+            if !stream::is_hardened(declared) {
+                known.soft_writers.insert(declared.stream.name.clone(), BTreeSet::new());
+            }
+        }
+        for (writer, stream) in declared.writers {
+            if let Some(writers) = known.soft_writers.get_mut(stream) {
+                writers.insert(*writer);
+            }
         }
         let streams = || declared.streams.iter().map(|declared| &declared.stream);
         for (index, draft) in drafts.iter().enumerate() {
@@ -241,6 +255,7 @@ impl Known {
                     }
                     Access::Consumes(Consumed { name, .. }) => {
                         known.consumers.entry(name.clone()).or_default().insert(index);
+                        known.takers.entry(name.stream().clone()).or_default().insert(index);
                     }
                     _ => {}
                 }
@@ -252,17 +267,11 @@ impl Known {
         known.trees = trees;
         known
     }
+}
 
-    /// Whether somebody else consumes of a stream.
-    fn has_consumer_beside(&self, stream: &StreamName, index: usize) -> bool {
-        let of = self.consumers.iter().filter(|(name, _)| name.stream() == stream);
-        of.flat_map(|(_, users)| users).any(|user| *user != index)
-    }
-
-    /// Whether somebody else owns of a bucket, or an object store.
-    fn has_owner_beside(&self, of: &str, index: usize) -> bool {
-        self.owners.get(of).is_some_and(|owners| owners.iter().any(|owner| *owner != index))
-    }
+/// Whether somebody is there beside that service.
+fn beside(services: Option<&BTreeSet<usize>>, index: usize) -> bool {
+    services.is_some_and(|all| all.iter().any(|other| *other != index))
 }
 
 /// One service, while its rules are made.
@@ -425,13 +434,9 @@ impl Observed<'_> {
         for declared in self.declared.streams {
             let stream = &declared.stream;
             let reached = stream.subjects.iter().any(|kept| kept.overlaps(subjects));
-            let others = |(writer, name): &&(usize, StreamName)| {
-                *writer != self.index && *name == stream.name
-            };
             if reached
                 && self.step()
-                && self.declared.writers.iter().find(others).is_some()
-                && !stream::is_hardened(declared)
+                && beside(self.known.soft_writers.get(&stream.name), self.index)
             {
                 kept.extend(stream.subjects.iter().cloned());
             }
@@ -468,7 +473,7 @@ impl Observed<'_> {
             let name = bucket.name.as_str();
             // A copy has no writer of its own; where a part has an owner, the rest is another's to
             // write only if the bucket is made for that.
-            let apart = bucket.part_owners || !self.known.has_owner_beside(name, self.index);
+            let apart = bucket.part_owners || !beside(self.known.owners.get(name), self.index);
             if let Some(keys) = self.reach(allowed, &format!("$KV.{name}.>"))
                 && let Some(keyspace) =
                     keyspace(&keys).filter(|_| bucket.copy_of.is_none() && apart)
@@ -514,7 +519,8 @@ impl Observed<'_> {
     fn stores(&mut self, allowed: &Pattern, span: &Span) {
         for declared in self.declared.stores {
             let store = &declared.store.name;
-            let owned = self.known.has_owner_beside(&format!("{STORE_PREFIX}{store}"), self.index);
+            let owned =
+                beside(self.known.owners.get(&format!("{STORE_PREFIX}{store}")), self.index);
             let objects = format!("$O.{store}.>");
             if let Some(reached) = self.reach(allowed, &objects).filter(|_| !owned)
                 // A part of an object store is nothing that a client can use.
@@ -533,7 +539,7 @@ impl Observed<'_> {
             let stream = &declared.stream.name;
             // Who reads a work queue takes what it reads: that is others' where one consumes it.
             let taken = declared.stream.retention == Retention::WorkQueue
-                && self.known.has_consumer_beside(stream, self.index);
+                && beside(self.known.takers.get(stream), self.index);
             if !taken && self.reads_all(allowed, stream.as_str()) {
                 let durables = declared.consumers().map(|(consumer, _)| consumer.name.clone());
                 let replayed = Replayed::parse(stream.as_str(), |_| durables.collect());
@@ -547,8 +553,7 @@ impl Observed<'_> {
                 };
                 let way = consumer.way();
                 let next = format!("{API}CONSUMER.MSG.NEXT.{stream}.{}", consumer.name);
-                let others = self.known.consumers.get(&name);
-                let others = others.is_some_and(|of| of.iter().any(|user| *user != self.index));
+                let others = beside(self.known.consumers.get(&name), self.index);
                 let free = !others || consumer.shared.is_some();
                 if free && way == Way::Pulls && self.reach(allowed, &next).is_some() {
                     self.add(Access::Consumes(Consumed { name, way }), span);
