@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use hyper::server::conn::http1;
@@ -136,7 +136,15 @@ async fn readyz(State(shared): State<Shared>) -> impl IntoResponse {
     (if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, report)
 }
 
-async fn scrape(State(shared): State<Shared>) -> impl IntoResponse {
+/// In OpenMetrics, unless who asks takes the older text format and not this one.
+async fn scrape(State(shared): State<Shared>, headers: HeaderMap) -> impl IntoResponse {
+    let taken = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let taken: Vec<&str> = taken.flat_map(|value| value.split(',')).collect();
+    let takes = |kind: &str| taken.iter().any(|one| one.trim().starts_with(kind));
+    if takes("text/plain") && !takes("application/openmetrics-text") {
+        let kind = "text/plain; version=0.0.4; charset=utf-8";
+        return ([(header::CONTENT_TYPE, kind)], shared.metrics.encode_plain());
+    }
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], shared.metrics.encode())
 }

@@ -7,7 +7,7 @@
 //!
 //! In reading order: [`nats`] connects; [`policy_source`] follows the policy; [`service`] answers;
 //! [`sessions`] keeps open connections to the policy, and [`fleet`] has the instances share that;
-//! [`audit`] and [`telemetry`] tell of all of it. [`cli`] has a file for each command, and [`doctor`],
+//! [`audit`], [`telemetry`] and [`traces`] tell of all of it. [`cli`] has a file for each command, and [`doctor`],
 //! [`prove`], [`buckets`] and [`violations`] do what their commands promise.
 
 pub mod adoption;
@@ -28,6 +28,7 @@ pub mod service;
 pub mod sessions;
 pub mod systemd;
 pub mod telemetry;
+pub mod traces;
 pub mod violations;
 
 /// The Rust lines of the documentation compile.

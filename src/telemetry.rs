@@ -19,9 +19,9 @@ use std::time::Duration;
 
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::exemplar::HistogramWithExemplars;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use tracing_subscriber::EnvFilter;
@@ -115,12 +115,43 @@ pub enum Dropped {
 impl Dropped {
     const ALL: [Self; 4] = [Self::Overloaded, Self::TooLate, Self::NoReply, Self::SlowConsumer];
 
-    fn as_str(self) -> &'static str {
+    /// As in the metric.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Overloaded => "overloaded",
             Self::TooLate => "too_late",
             Self::NoReply => "no_reply_subject",
             Self::SlowConsumer => "slow_consumer",
+        }
+    }
+}
+
+/// The trace that shows what was measured.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TraceLabel {
+    trace_id: String,
+}
+
+/// Why spans of traces get lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpanLoss {
+    /// More than are sent meanwhile.
+    QueueFull,
+    /// The receiver does not answer, or says that it cannot take them now.
+    Unreachable,
+    /// The receiver does not take them.
+    Refused,
+}
+
+impl SpanLoss {
+    const ALL: [Self; 3] = [Self::QueueFull, Self::Unreachable, Self::Refused];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::QueueFull => "queue_full",
+            Self::Unreachable => "unreachable",
+            Self::Refused => "refused",
         }
     }
 }
@@ -150,7 +181,7 @@ pub struct Metrics {
     decisions: Family<DecisionLabels, Counter>,
     rejected: Family<ReasonLabel, Counter>,
     dropped: Family<ReasonLabel, Counter>,
-    decision_seconds: Histogram,
+    decision_seconds: HistogramWithExemplars<TraceLabel>,
     pending: Gauge,
     finished: AtomicU64,
     connected: Gauge,
@@ -171,6 +202,8 @@ pub struct Metrics {
     audit_pending: Gauge,
     audit_spool_bytes: Gauge,
     audit_connected: Gauge,
+    spans_sent: Counter,
+    spans_dropped: Family<ReasonLabel, Counter>,
     sessions: SessionMetrics,
     consumers: ConsumerMetrics,
     caches: CacheMetrics,
@@ -191,7 +224,7 @@ impl Metrics {
             decisions: Family::default(),
             rejected: Family::default(),
             dropped: Family::default(),
-            decision_seconds: Histogram::new(buckets),
+            decision_seconds: HistogramWithExemplars::new(buckets.into_iter()),
             pending: Gauge::default(),
             finished: AtomicU64::new(0),
             connected: Gauge::default(),
@@ -211,6 +244,8 @@ impl Metrics {
             audit_pending: Gauge::default(),
             audit_spool_bytes: Gauge::default(),
             audit_connected: Gauge::default(),
+            spans_sent: Counter::default(),
+            spans_dropped: Family::default(),
             sessions: SessionMetrics::default(),
             consumers: ConsumerMetrics::default(),
             caches: CacheMetrics::default(),
@@ -258,25 +293,10 @@ impl Metrics {
             "Open connections to nats-server",
             metrics.connected.clone(),
         );
-        registry.register(
-            "policy_loads",
-            "Policies read, by outcome (accepted, refused)",
-            metrics.policy_loads.clone(),
-        );
-        registry.register(
-            "policy_services",
-            "Services in the policy in force",
-            metrics.policy_services.clone(),
-        );
-        registry.register_with_unit(
-            "policy_loaded_timestamp",
-            "When the policy in force was loaded (Unix time)",
-            Unit::Seconds,
-            metrics.policy_loaded.clone(),
-        );
         metrics.start_at_zero();
-        metrics.register_source(&mut registry);
+        metrics.register_policy(&mut registry);
         metrics.register_audit(&mut registry);
+        metrics.register_traces(&mut registry);
         metrics.sessions.register(&mut registry);
         metrics.consumers.register(&mut registry);
         metrics.caches.register(&mut registry);
@@ -293,18 +313,39 @@ impl Metrics {
         for reason in Rejection::CODES {
             drop(self.rejected.get_or_create(&ReasonLabel { reason }));
         }
+        // A connection is closed for these when a change would refuse it.
+        self.sessions.causes(Denial::CODES);
         for reason in Dropped::ALL.map(Dropped::as_str) {
             drop(self.dropped.get_or_create(&ReasonLabel { reason }));
         }
         for outcome in LOADS {
             drop(self.policy_loads.get_or_create(&OutcomeLabel { outcome }));
         }
+        for reason in SpanLoss::ALL.map(SpanLoss::as_str) {
+            drop(self.spans_dropped.get_or_create(&ReasonLabel { reason }));
+        }
         for reason in LOSSES {
             drop(self.audit_lost.get_or_create(&ReasonLabel { reason }));
         }
     }
 
-    fn register_source(&self, registry: &mut Registry) {
+    fn register_policy(&self, registry: &mut Registry) {
+        registry.register(
+            "policy_loads",
+            "Policies read, by outcome (accepted, refused)",
+            self.policy_loads.clone(),
+        );
+        registry.register(
+            "policy_services",
+            "Services in the policy in force",
+            self.policy_services.clone(),
+        );
+        registry.register_with_unit(
+            "policy_loaded_timestamp",
+            "When the policy in force was loaded (Unix time)",
+            Unit::Seconds,
+            self.policy_loaded.clone(),
+        );
         registry.register(
             "clusters",
             "Clusters whose servers were seen; more than one are joined by gateways",
@@ -368,6 +409,29 @@ impl Metrics {
         );
     }
 
+    fn register_traces(&self, registry: &mut Registry) {
+        registry.register(
+            "spans_sent",
+            "Spans of traces that their receiver took",
+            self.spans_sent.clone(),
+        );
+        registry.register(
+            "spans_dropped",
+            "Spans of traces that their receiver will never have, by reason",
+            self.spans_dropped.clone(),
+        );
+    }
+
+    /// Counts spans that the receiver took.
+    pub fn spans_sent(&self, count: u64) {
+        self.spans_sent.inc_by(count);
+    }
+
+    /// Counts spans that it will never have.
+    pub fn spans_dropped(&self, reason: SpanLoss, count: u64) {
+        self.spans_dropped.get_or_create(&ReasonLabel { reason: reason.as_str() }).inc_by(count);
+    }
+
     /// Those of open connections.
     #[must_use]
     pub fn sessions(&self) -> &SessionMetrics {
@@ -406,15 +470,23 @@ impl Metrics {
         self.audit_connected.set(i64::from(connected));
     }
 
-    /// Counts one decision, by the code of a denial, and the time it took.
-    pub fn decided(&self, decision: Result<(), &'static str>, took: Duration) {
+    /// Counts one decision, by the code of a denial, and the time it took, with the trace that shows
+    /// it if there is one.
+    pub fn decided(
+        &self,
+        decision: Result<(), &'static str>,
+        took: Duration,
+        trace: Option<String>,
+    ) {
         debug_assert!(decision.err().is_none_or(|reason| Denial::CODES.contains(&reason)));
         let labels = match decision {
             Ok(()) => DecisionLabels { outcome: "granted", reason: "granted" },
             Err(reason) => DecisionLabels { outcome: "denied", reason },
         };
         self.decisions.get_or_create(&labels).inc();
-        self.decision_seconds.observe(took.as_secs_f64());
+        let at = trace.is_some().then(std::time::SystemTime::now);
+        let trace = trace.map(|trace_id| TraceLabel { trace_id });
+        self.decision_seconds.observe(took.as_secs_f64(), trace, at);
     }
 
     /// Counts a request that got no reply.
@@ -513,6 +585,32 @@ impl Metrics {
     /// Takes what measures the caches, once.
     pub fn measure_caches(&self, sizes: impl Fn() -> CacheSizes + Send + Sync + 'static) {
         let _ = self.cache_sizes.set(Box::new(sizes));
+    }
+
+    /// The text in the older format of Prometheus, for who does not read OpenMetrics: counters and
+    /// infos have their whole names, and exemplars are left out.
+    #[must_use]
+    pub fn encode_plain(&self) -> String {
+        let mut out = String::new();
+        let mut help = None;
+        for line in self.encode().lines() {
+            if let Some(text) = line.strip_prefix("# HELP ") {
+                help = text.split_once(' ');
+            } else if let Some(text) = line.strip_prefix("# TYPE ") {
+                let Some((name, kind)) = text.split_once(' ') else { continue };
+                let (end, kind) = match kind {
+                    "counter" => ("_total", kind),
+                    "info" => ("_info", "gauge"),
+                    _ => ("", kind),
+                };
+                let about = help.take().map_or("", |(_, about)| about);
+                out += &format!("# HELP {name}{end} {about}\n# TYPE {name}{end} {kind}\n");
+            } else if !line.starts_with('#') {
+                out += line.split(" # {").next().unwrap_or(line);
+                out.push('\n');
+            }
+        }
+        out
     }
 
     /// The OpenMetrics text.

@@ -98,6 +98,7 @@ const CRATES: &[Crate] = &[
             &["buckets", "passes"],
             &["audit"],
             &["audit::stream"],
+            &["traces"],
             &["telemetry"],
             &["nats::raw_client", "nats::round_trip"],
             &["nats::connect", "nats::tls_client"],

@@ -36,6 +36,7 @@ pub fn decided(authorisation: &Authorisation, decision: &str, took: Duration) ->
         decision: decision.to_owned(),
         took_us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
         unanswered: authorisation.answer.as_ref().err().map(ToString::to_string),
+        traceparent: None,
     };
     match &authorisation.decision {
         Ok(granted) => {

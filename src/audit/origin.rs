@@ -8,7 +8,7 @@
 
 use serde_json::Value;
 
-use solewriter_types::audit_event::{PRODUCER, SERVICES_ROOT, SUBJECT_ROOT};
+use solewriter_types::audit_event::{DATASCHEMA, PRODUCER, SERVICES_ROOT, SUBJECT_ROOT};
 
 /// The largest number of an event: twelve digits, as `sequence` has.
 pub const MAX_NUMBER: u64 = 999_999_999_999;
@@ -41,6 +41,11 @@ pub enum Foreign {
     /// No JSON, or not what an event has.
     #[error("it is not an event")]
     NoEvent,
+    /// A newer version wrote it, and its fields may mean something else.
+    #[error(
+        "it has a form that this version does not read: use the version that wrote it, or a newer one"
+    )]
+    Form,
     /// The body names another producer or run.
     #[error("its source is not its producer")]
     Source,
@@ -84,6 +89,9 @@ pub fn judge<'a>(
 ) -> Result<Place<'a>, Foreign> {
     let (producer, instance) = of_subject(subject).ok_or(Foreign::Subject)?;
     let text = |name: &str| event.get(name).and_then(Value::as_str).ok_or(Foreign::NoEvent);
+    if event.get("dataschema").is_some_and(|form| form.as_str() != Some(DATASCHEMA)) {
+        return Err(Foreign::Form);
+    }
     let instance = match instance {
         Some(instance) => instance,
         None => run(text("source")?, producer).ok_or(Foreign::Source)?,
@@ -132,7 +140,12 @@ mod tests {
 
     #[test]
     fn a_body_that_claims_what_its_subject_does_not_bear_out_is_foreign() {
-        use Foreign::{NoEvent, Service, Source, Subject, Type};
+        use Foreign::{Form, NoEvent, Service, Source, Subject, Type};
+        let formed = |form: Value| {
+            let mut event = event("/evil/r1", "trouble", json!({"reason": "x"}));
+            event["dataschema"] = form;
+            event
+        };
         let own = |kind: &str, data: Value| event("/evil/r1", kind, data);
         let seen = |by: &str, service: &str| json!({"seen_by": by, "service": service});
         let evil = "audit.events.evil.r1";
@@ -150,6 +163,9 @@ mod tests {
             (evil, own("violation", seen("server_log", "orders")), Err(Service)),
             (evil, own("violation", seen("server_log", "evil")), Err(Service)),
             (evil, own("trouble", json!({"service": "orders"})), Err(Service)),
+            (evil, formed(json!(DATASCHEMA)), Ok(7)),
+            (evil, formed(json!("urn:solewriter:audit-event:2")), Err(Form)),
+            (evil, formed(json!(1)), Err(Form)),
             (evil, json!({}), Err(NoEvent)),
             (evil, Value::Null, Err(NoEvent)),
             ("audit.events.evil.r1.r2", own("trouble", json!({})), Err(Subject)),

@@ -7,8 +7,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
 use solewriter_types::audit_event::{
-    Authorisation, HandedOver, Lost, PolicyAccepted, PolicyRefused, RequestRejected, SessionClosed,
-    Started, Stopped, Trouble, Violation,
+    Authorisation, DATASCHEMA, HandedOver, Lost, PolicyAccepted, PolicyRefused, RequestRejected,
+    SessionClosed, Started, Stopped, Trouble, Violation,
 };
 
 /// One kind of event.
@@ -120,9 +120,12 @@ pub fn document() -> String {
         "time": { "type": "string", "format": "date-time", "description": "When." },
         "sequence": pattern("^[0-9]{12,}$", "The number in its run, from 1, without a gap."),
         "datacontenttype": { "const": "application/json" },
+        "dataschema": { "const": DATASCHEMA, "description": "The form of the event. Absent in events of versions before it, and of programs that do not say." },
+        "traceparent": pattern("^00-[0-9a-f]{32}-[0-9a-f]{16}-01$", "The trace that shows it, where one was made."),
         "data": { "type": "object" },
     });
-    let always = |name: &&String| name.as_str() != "subject";
+    let always =
+        |name: &&String| !["subject", "dataschema", "traceparent"].contains(&name.as_str());
     let required: Vec<&String> =
         properties.as_object().into_iter().flat_map(Map::keys).filter(always).collect();
     let schema = json!({

@@ -30,10 +30,11 @@ use crate::policy_source::follower::{self, Follower};
 use crate::policy_source::snapshot_store::Store;
 use crate::policy_source::status::SourceStatus;
 use crate::policy_source::watcher::{Timing, Watcher};
-use crate::service::{Health, Service, connect_beside};
+use crate::service::{CALLOUT_SUBJECT, Health, Service, connect_beside};
 use crate::sessions::{self, consumers};
 use crate::systemd;
 use crate::telemetry::{self, Metrics};
+use crate::traces::{self, Exporter, Tracer};
 use solewriter_core::account_jwt;
 use solewriter_core::callout::authorizer::Authorizer;
 use solewriter_core::callout::decide::Decider;
@@ -155,6 +156,7 @@ async fn serve(
         sessions,
         limits,
         listen,
+        traces,
         ..
     } = settings;
     let Follower { store, source_status, metrics, recorder, .. } = follower.clone();
@@ -165,6 +167,7 @@ async fn serve(
     let health =
         Health::new(store.clone(), source_status.clone(), metrics.clone(), recorder.clone());
     let identity = Identity::new(rand::random(), Timestamp::now().as_second());
+    let (tracer, exporter) = trace(traces, &identity, &nats, &metrics)?;
     let service = Arc::new(Service {
         fleet: OnceLock::new(),
         instance: Arc::clone(&identity.id),
@@ -178,6 +181,7 @@ async fn serve(
         source_status: source_status.clone(),
         metrics: metrics.clone(),
         recorder,
+        tracer,
         health: health.clone(),
         limits,
     });
@@ -235,8 +239,25 @@ async fn serve(
     if !together.is_finished() {
         let _ = tokio::time::timeout(LEAVE_WITHIN, together).await;
     }
+    if let Some(exporter) = exporter {
+        exporter.finish().await;
+    }
     tasks.abort_all();
     outcome
+}
+
+/// Begins to trace, if the settings say where traces go.
+fn trace(
+    settings: Option<traces::Settings>,
+    Identity { id, host, .. }: &Identity,
+    nats: &Nats,
+    metrics: &Arc<Metrics>,
+) -> Result<(Option<Arc<Tracer>>, Option<Exporter>), String> {
+    let Some(settings) = settings else { return Ok((None, None)) };
+    let (subject, group) = (CALLOUT_SUBJECT, &nats.queue_group);
+    let (tracer, exporter) =
+        Exporter::start(settings, id, host, subject, group, Arc::clone(metrics))?;
+    Ok((Some(tracer), Some(exporter)))
 }
 
 /// Lets systemd know how the service is, if it started this process.

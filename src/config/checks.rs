@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::http::uri::Scheme;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -21,6 +23,7 @@ use crate::service::Limits;
 use crate::sessions::consumers::{self, Strangers};
 use crate::sessions::{self, verdict::Gained};
 use crate::telemetry::LogFormat;
+use crate::traces;
 use solewriter_core::diagnostics::{Collector, Problem, Spanned};
 use solewriter_core::grant::{AuditStreams, Defaults};
 use solewriter_core::keys::Signer;
@@ -75,6 +78,10 @@ pub(super) fn resolve(raw: Raw, path: &Path, problems: &Collector) -> Option<(Se
         required("audit", "stream", "\"AUDIT_EVENTS\"");
         required("audit", "spool", "\"audit-spool\"");
     }
+    let traces = traces(&raw, problems);
+    if raw.has_table("traces") {
+        required("traces", "endpoint", "\"http://127.0.0.1:4318/v1/traces\"");
+    }
     let format = log_format(raw.log.format.as_ref(), problems);
     let connections = raw.nats.connections.as_ref().and_then(|c| usize::try_from(c.value).ok());
     let connections = connections.unwrap_or_else(default_connections);
@@ -122,6 +129,7 @@ pub(super) fn resolve(raw: Raw, path: &Path, problems: &Collector) -> Option<(Se
         },
         listen: listen?,
         audit: audit?,
+        traces: traces?,
     };
     Some((settings, Logging { format: format?, filter: raw.log.filter?.value }))
 }
@@ -539,6 +547,93 @@ fn audit(raw: &Raw, problems: &Collector) -> Option<Option<Audit>> {
     let name = StreamName::parse(&stream.value).ok()?;
     let spool = Spool { dir: spool.value.clone(), limit: limit.value };
     Some(Some(Audit { stream: name.to_string(), spool }))
+}
+
+/// As for the audit stream.
+#[allow(clippy::option_option)]
+fn traces(raw: &Raw, problems: &Collector) -> Option<Option<traces::Settings>> {
+    // All are looked at before the first `?`.
+    let endpoint = raw.traces.endpoint.as_ref().map(|given| endpoint(given, problems));
+    let headers = raw.traces.headers.as_ref().map(|file| headers(file, problems));
+    let ca = raw.traces.ca.as_ref().map(|file| certificates(file, problems));
+    let (headers, ca) = (headers.map_or(Some(HeaderMap::new()), |headers| headers)?, ca);
+    let ca = match ca {
+        Some(ca) => Some(ca?),
+        None => None,
+    };
+    let one_in = u32::try_from(raw.traces.one_in.as_ref()?.value).unwrap_or(1);
+    let Some(endpoint) = endpoint else { return Some(None) };
+    Some(Some(traces::Settings { endpoint: endpoint?, one_in, headers, ca }))
+}
+
+/// The address of an OTLP receiver.
+fn endpoint(given: &Spanned<String>, problems: &Collector) -> Option<Uri> {
+    let refused = |why: String| {
+        problems.push(
+            Problem::error("bad-address", "`endpoint` in [traces] is not an address")
+                .at(&given.span, why)
+                .help("write it as http://HOST:4318/v1/traces or https://HOST/v1/traces"),
+        );
+    };
+    // The place is shown without its text, which may hold a password or a token.
+    if given.value.contains(['@', '?']) {
+        problems.push(
+            Problem::error(
+                "password-in-address",
+                format!(
+                    "{}: `endpoint` in [traces] holds a user or a query",
+                    given.span.file().name()
+                ),
+            )
+            .help("put what the receiver asks for into the file that `headers` names"),
+        );
+        return None;
+    }
+    let uri = match given.value.parse::<Uri>() {
+        Ok(uri) => uri,
+        Err(error) => {
+            refused(error.to_string());
+            return None;
+        }
+    };
+    let known = uri.scheme() == Some(&Scheme::HTTP) || uri.scheme() == Some(&Scheme::HTTPS);
+    if !known || uri.host().is_none_or(str::is_empty) {
+        refused("expected http:// or https://, and a host".to_owned());
+        return None;
+    }
+    if uri.path() == "/" {
+        refused("expected a path: receivers of OTLP have /v1/traces".to_owned());
+        return None;
+    }
+    Some(uri)
+}
+
+/// A file with a header on each line. No value is shown.
+fn headers(file: &Spanned<PathBuf>, problems: &Collector) -> Option<HeaderMap> {
+    let text = secret_file(file, problems)?;
+    let mut headers = HeaderMap::new();
+    for (number, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let header = line.split_once(':').and_then(|(name, value)| {
+            let name = name.trim().parse::<HeaderName>().ok()?;
+            let mut value = HeaderValue::from_str(value.trim()).ok()?;
+            value.set_sensitive(true);
+            Some((name, value))
+        });
+        let Some((name, value)) = header else {
+            let message = format!("{}:{}: no header", file.value.display(), number + 1);
+            problems.push(
+                Problem::error("bad-header", message)
+                    .at(&file.span, "expected `name: value` on each line"),
+            );
+            return None;
+        };
+        headers.append(name, value);
+    }
+    Some(headers)
 }
 
 fn log_format(given: Option<&Spanned<String>>, problems: &Collector) -> Option<LogFormat> {

@@ -11,6 +11,7 @@ use crate::nats::{Login, Nats};
 use crate::service::Limits;
 use crate::sessions;
 use crate::telemetry::LogFormat;
+use crate::traces;
 use solewriter_core::callout::issue::Operator;
 use solewriter_core::grant::Defaults;
 use solewriter_core::keys::{Curve, Seed, Signer};
@@ -80,6 +81,8 @@ pub struct Settings {
     pub listen: Option<SocketAddr>,
     /// Where audit events go, besides the log.
     pub audit: Option<Audit>,
+    /// Where traces go, if anywhere.
+    pub traces: Option<traces::Settings>,
 }
 
 /// The audit stream.

@@ -296,6 +296,14 @@ settings! {
         spool: Path, "directory for events that the stream does not have yet";
         spool_limit: Size, "what may wait there; more is lost" = "256MiB";
     }
+    traces: Traces = "traces",
+        "OpenTelemetry traces of decisions, by OTLP over HTTP. Off without this table."
+    {
+        endpoint: Text, "receiver of traces, such as http://127.0.0.1:4318/v1/traces";
+        one_in: Number(1, 1_000_000), "trace one request of so many" = "100";
+        headers: Path, "file with headers for the receiver, `name: value` on each line; may hold secrets";
+        ca: Path, "PEM file with the certificate authorities to trust, besides the system's";
+    }
     log: Log = "log", "The log." {
         format: Text, "auto, text or json" = "auto";
         filter: Text, "level or tracing directives" = "info,async_nats=warn";

@@ -2,7 +2,7 @@
 //! with a policy from a directory.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -53,6 +53,8 @@ pub struct Fleet {
     issuer: Arc<Issuer>,
     /// Counts the beats.
     said: AtomicU64,
+    /// Whether it was logged that a newer version speaks.
+    told_of_newer: AtomicBool,
     /// Whether nats-server has read a beat that names a policy.
     spoke: watch::Sender<bool>,
     peers: Mutex<Peers>,
@@ -154,6 +156,7 @@ impl Fleet {
             asked,
             issuer,
             said: AtomicU64::new(1),
+            told_of_newer: AtomicBool::new(false),
             spoke: watch::Sender::new(false),
             peers: Mutex::default(),
             sweeps: watch::Sender::new(false),
@@ -298,6 +301,7 @@ impl Fleet {
         let since = snapshot.as_ref().map_or_else(Instant::now, |snapshot| snapshot.since);
         let origin = snapshot.as_ref().and_then(|snapshot| snapshot.origin());
         let beat = Beat {
+            format: Beat::FORMAT,
             instance: self.member.identity.id.to_string(),
             started: self.member.identity.started,
             settled: snapshot.as_ref().is_some_and(|s| s.unsettled().is_none())
@@ -464,6 +468,16 @@ impl Fleet {
     /// Gives what is new, and whether the other one serves another policy.
     fn hear(&self, beat: Beat, vouched: bool, now: Instant) -> (News, bool) {
         let (me, _) = self.beat();
+        let vouched = vouched && beat.is_understood();
+        if !beat.is_understood() && !self.told_of_newer.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                event = "newer_instance",
+                instance = beat.instance,
+                format = beat.format,
+                "an instance of a newer version says what this one does not know: what moves between \
+                 services waits until every instance is of that version",
+            );
+        }
         if vouched && beat.settled && !me.settled {
             self.settled_by(&beat);
         }

@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Report;
 
+/// What a beat says of its form.
+const FORMAT: u32 = 1;
+
 /// How often an instance says that it lives.
 pub const BEAT: Duration = Duration::from_secs(1);
 /// How long after its last beat an instance counts as gone: three missed, and some.
@@ -51,6 +54,10 @@ pub fn doubts(age: Duration, instance: &str) -> bool {
 /// What an instance says once a second, and whenever its policy changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Beat {
+    /// Its form. Fields may be added without another one; those that are here mean what they mean in
+    /// each.
+    #[serde(default = "first_format")]
+    pub format: u32,
     /// The instance.
     pub instance: String,
     /// When it started (Unix time).
@@ -88,7 +95,21 @@ pub struct Beat {
     pub beat: u64,
 }
 
+/// What said nothing of its form.
+fn first_format() -> u32 {
+    FORMAT
+}
+
 impl Beat {
+    /// The form that this version speaks.
+    pub const FORMAT: u32 = FORMAT;
+
+    /// Whether this version knows all that it may say. What it does not know makes nothing certain.
+    #[must_use]
+    pub fn is_understood(&self) -> bool {
+        self.format == FORMAT
+    }
+
     /// Reads one; `None` when it is none.
     #[must_use]
     pub fn read(payload: &[u8]) -> Option<Self> {
@@ -112,7 +133,18 @@ struct Peer {
     /// When it took its policy up, on our clock.
     adopted: Instant,
     /// What it last said to serve in a beat that its issuer's key signed, and the number of that one.
-    vouched: Option<(u64, Option<String>)>,
+    vouched: Option<Word>,
+}
+
+/// What an instance said, signed.
+#[derive(Clone, Debug)]
+struct Word {
+    /// The how manieth beat it was.
+    number: u64,
+    /// The policy revision that it serves.
+    revision: Option<String>,
+    /// Whether this version knows all that it may have said.
+    understood: bool,
 }
 
 /// The other instances.
@@ -142,7 +174,7 @@ impl Peers {
         }
         let before = self.known.get(&beat.instance);
         let last = before.and_then(|peer| peer.vouched.clone());
-        if vouched && last.as_ref().is_some_and(|(number, _)| beat.beat <= *number) {
+        if vouched && last.as_ref().is_some_and(|word| beat.beat <= word.number) {
             return News::default();
         }
         if before.is_none() && self.known.len() >= MAX_PEERS {
@@ -165,7 +197,9 @@ impl Peers {
         }
         // What it tells people is not needed here.
         let beat = Beat { about: None, ..beat };
-        let vouched = if vouched { Some((beat.beat, beat.revision.clone())) } else { last };
+        let (number, understood) = (beat.beat, beat.is_understood());
+        let word = || Word { number, revision: beat.revision.clone(), understood };
+        let vouched = if vouched { Some(word()) } else { last };
         self.known.insert(beat.instance.clone(), Peer { beat, heard: now, adopted, vouched });
         news
     }
@@ -188,17 +222,19 @@ impl Peers {
     pub fn certain<'a>(&'a self, revision: &'a str) -> impl Iterator<Item = &'a str> {
         let serves = move |peer: &&Peer| {
             let said = peer.beat.revision.as_deref();
-            said == Some(revision) && peer.vouched() == said
+            let understood = peer.vouched.as_ref().is_some_and(|word| word.understood);
+            said == Some(revision) && peer.vouched() == said && understood
         };
         self.known.values().filter(serves).map(|peer| peer.beat.instance.as_str())
     }
 
-    /// Whether one of them said, signed, that it serves another policy than `me`.
+    /// Whether one of them said, signed, that it serves another policy than `me`, or what this
+    /// version does not know.
     #[must_use]
     pub fn differ(&self, me: &Beat) -> bool {
-        let said = self.known.values().filter_map(Peer::vouched);
-        let mut others = said.filter(|said| Some(*said) != me.revision.as_deref());
-        others.next().is_some()
+        self.known.values().filter_map(|peer| peer.vouched.as_ref()).any(|word| {
+            word.revision.is_some() && (word.revision != me.revision || !word.understood)
+        })
     }
 
     /// When one whose last signed word was another policy than that of `me` last said so: within an
@@ -236,7 +272,7 @@ impl Peers {
     /// Whether some of them make other grants of one policy than `me`.
     #[must_use]
     pub fn unlike(&self, me: &Beat) -> bool {
-        self.beats().any(|beat| beat.makes != me.makes)
+        self.beats().any(|beat| beat.makes != me.makes || !beat.is_understood())
     }
 
     /// Whether another one that serves the same can close connections, too.
@@ -261,7 +297,7 @@ impl Peers {
 impl Peer {
     /// The revision that it last said to serve, signed.
     fn vouched(&self) -> Option<&str> {
-        self.vouched.as_ref().and_then(|(_, revision)| revision.as_deref())
+        self.vouched.as_ref().and_then(|word| word.revision.as_deref())
     }
 
     /// Whether it serves something newer than `me`. In one bucket, the greater number is newer.
@@ -289,6 +325,7 @@ mod tests {
 
     fn beat(instance: &str, started: i64, revision: &str, held_ms: u64) -> Beat {
         Beat {
+            format: FORMAT,
             instance: instance.to_owned(),
             started,
             revision: Some(revision.to_owned()),
@@ -446,6 +483,15 @@ mod tests {
         peers.heard(numbered("s", 5), true, now);
         assert!(certain(&peers).is_empty() && peers.differ(&me));
         assert_eq!(peers.differed(&me), Some(now));
+        // A newer version may say more than this one knows.
+        let mut newer = Peers::default();
+        newer.heard(Beat { format: 2, ..numbered("r", 1) }, false, now);
+        assert!(certain(&newer).is_empty() && !newer.differ(&me), "not signed, it is no word");
+        newer.heard(Beat { format: 2, ..numbered("r", 2) }, true, now);
+        assert!(certain(&newer).is_empty() && newer.differ(&me) && newer.unlike(&me));
+        newer.heard(numbered("r", 3), true, now);
+        assert!(!newer.differ(&me), "it went back");
+        assert_eq!(certain(&newer), ["a"]);
         // A beat that was recorded is no word of it.
         peers.heard(numbered("r", 6), true, now);
         let later = now + GONE_AFTER;

@@ -49,7 +49,7 @@ impl TlsServer {
     /// When a certificate or key cannot be read.
     pub fn new(address: ServerAddr, tls: &Tls) -> Result<Self, TlsError> {
         let name = format!("{}:{}", address.host(), address.port());
-        let config = config(tls).map_err(|reason| TlsError { address: name, reason })?;
+        let config = client_config(tls).map_err(|reason| TlsError { address: name, reason })?;
         Ok(Self {
             tls_required: tls.required || address.tls_required(),
             tls_first: tls.first,
@@ -79,7 +79,10 @@ impl TlsServer {
 }
 
 /// The system's authorities and those of the settings; a client certificate if there is one.
-fn config(tls: &Tls) -> Result<ClientConfig, String> {
+///
+/// # Errors
+/// When a certificate or key cannot be read: which, and why.
+pub fn client_config(tls: &Tls) -> Result<ClientConfig, String> {
     let mut roots = RootCertStore::empty();
     // A certificate of the system's that cannot be read is none that we need to trust.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);

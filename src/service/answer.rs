@@ -12,7 +12,10 @@ use crate::fleet::heartbeat::Fleet;
 use crate::policy_source::snapshot_store::{Snapshot, Store};
 use crate::policy_source::status::SourceStatus;
 use crate::telemetry::{Dropped, Metrics};
-use solewriter_core::callout::authorizer::{Authorisation, Authorised, Authorizer, Moment, Proved};
+use crate::traces::{Trace, Tracer};
+use solewriter_core::callout::authorizer::{
+    Authorisation, Authorised, Authorizer, Moment, Proved, Watch,
+};
 use solewriter_core::callout::decide::{CacheSizes, Denial, Denied};
 use solewriter_core::callout::request::Rejection;
 use solewriter_core::policy::model::{Policy, Revision};
@@ -56,6 +59,8 @@ pub struct Service {
     pub metrics: Arc<Metrics>,
     /// Records what is decided.
     pub recorder: Recorder,
+    /// Traces some requests, if the settings say so.
+    pub tracer: Option<Arc<Tracer>>,
     /// Tells whether it works.
     pub health: Arc<Health>,
     /// Bounds the work.
@@ -74,6 +79,8 @@ pub(super) struct Reply {
     pub decision: String,
     /// Not before this time; `None` for now.
     pub from: Option<Instant>,
+    /// What is noted of it, if it is traced.
+    pub trace: Option<Box<Trace>>,
 }
 
 /// What becomes of a request.
@@ -81,7 +88,7 @@ pub(super) enum Answer {
     /// This is the answer; `None` when none is owed.
     Made(Option<Reply>),
     /// Another thread makes it.
-    Large(Box<Proved>),
+    Large(Box<Proved>, Option<Box<Trace>>),
 }
 
 impl Service {
@@ -108,8 +115,13 @@ impl Service {
     /// One request, from its message to its answer. The server takes at most `room` bytes.
     pub(super) async fn answer(&self, request: &Message, taken: Instant, room: usize) -> Answer {
         let mut left = None;
-        let answer = self.decided(taken, |policy, moment| {
-            match self.authorise(request, policy, moment, room) {
+        let mut trace = self.tracer.as_ref().and_then(|tracer| tracer.begin(taken));
+        let answer = self.decided(taken, &mut trace, |policy, moment, trace| {
+            let authorised = match trace {
+                None => self.authorise(request, policy, moment, room, &mut ()),
+                Some(trace) => self.authorise(request, policy, moment, room, &mut **trace),
+            };
+            match authorised {
                 Ok(Authorised::Done(authorisation)) => Some(Ok(authorisation)),
                 Ok(Authorised::Large(proved)) => {
                     left = Some(proved);
@@ -119,7 +131,10 @@ impl Service {
             }
         });
         let answer = answer.await;
-        left.map_or(Answer::Made(answer), Answer::Large)
+        match left {
+            None => Answer::Made(answer),
+            Some(proved) => Answer::Large(proved, trace),
+        }
     }
 
     /// The answer to a request that was left because it is large.
@@ -128,11 +143,17 @@ impl Service {
         proved: &Proved,
         taken: Instant,
         room: usize,
+        mut trace: Option<Box<Trace>>,
     ) -> Option<Reply> {
-        let authorise = |policy: &Policy, moment: &Moment| {
-            Some(Ok(Box::new(self.authorizer.authorise_proved(proved, policy, moment, room))))
+        let make = &self.authorizer;
+        let authorise = |policy: &Policy, moment: &Moment, trace: &mut Option<Box<Trace>>| {
+            let authorised = match trace {
+                None => make.authorise_proved(proved, policy, moment, room, &mut ()),
+                Some(trace) => make.authorise_proved(proved, policy, moment, room, &mut **trace),
+            };
+            Some(Ok(Box::new(authorised)))
         };
-        self.decided(taken, authorise).await
+        self.decided(taken, &mut trace, authorise).await
     }
 
     /// Decides by a policy that is known to be in force, within the time that the server waits.
@@ -140,7 +161,12 @@ impl Service {
     async fn decided(
         &self,
         taken: Instant,
-        mut decide: impl FnMut(&Policy, &Moment) -> Option<Result<Box<Authorisation>, Rejection>>,
+        trace: &mut Option<Box<Trace>>,
+        mut decide: impl FnMut(
+            &Policy,
+            &Moment,
+            &mut Option<Box<Trace>>,
+        ) -> Option<Result<Box<Authorisation>, Rejection>>,
     ) -> Option<Reply> {
         let freshness = &self.source_status.stall_guard;
         loop {
@@ -153,14 +179,20 @@ impl Service {
             let Some(snapshot) = self.store.current().filter(|_| fresh) else {
                 // The server gave up on it; an answer would only take time from the next.
                 self.metrics.dropped(Dropped::TooLate, 1);
+                if let Some(trace) = trace.take() {
+                    trace.unanswered("dropped", Dropped::TooLate.as_str());
+                }
                 return None;
             };
             let moment = Moment::now();
             let policy = snapshot.for_now(self.source_status.has_lease());
-            let authorised = decide(&policy, &moment)?;
+            if let Some(trace) = trace {
+                trace.waited();
+            }
+            let authorised = decide(&policy, &moment, trace)?;
             // It may have slept right here.
             if freshness.holds() {
-                return self.tell(authorised, moment, taken, &snapshot);
+                return self.tell(authorised, moment, taken, &snapshot, trace.take());
             }
         }
     }
@@ -171,15 +203,19 @@ impl Service {
         policy: &Policy,
         moment: &Moment,
         room: usize,
+        watch: &mut impl Watch,
     ) -> Result<Authorised, Rejection> {
         let headers = request.headers.as_ref();
         let xkey = headers.and_then(|h| h.get(SERVER_XKEY)).map(async_nats::HeaderValue::as_str);
         let payload = &request.payload;
         match self.source_status.too_old(moment.now) {
-            None => self.authorizer.authorise_unless_large(payload, xkey, policy, moment, room),
+            None => {
+                let authorizer = &self.authorizer;
+                authorizer.authorise_unless_large(payload, xkey, policy, moment, room, watch)
+            }
             Some(age) => {
                 let reason = Denial::PolicyTooOld(age);
-                let refused = self.authorizer.refuse(payload, xkey, policy, moment, &reason);
+                let refused = self.authorizer.refuse(payload, xkey, policy, moment, &reason, watch);
                 refused.map(|authorisation| Authorised::Done(Box::new(authorisation)))
             }
         }
@@ -187,8 +223,18 @@ impl Service {
 
     /// What is recorded of an authorisation. Of a key that no service has, also whose it was: the
     /// answer is made by then, so the client learns nothing of that.
-    fn event(&self, authorisation: &Authorisation, id: &str, took: Duration) -> Event {
+    fn event(
+        &self,
+        authorisation: &Authorisation,
+        id: &str,
+        took: Duration,
+        trace: Option<&mut Trace>,
+    ) -> Event {
         let mut event = decision_event::decided(authorisation, id, took);
+        if let (Event::Authorisation(event), Some(trace)) = (&mut event, trace) {
+            trace.decided(event);
+            event.traceparent = Some(trace.parent());
+        }
         if let (Event::Authorisation(event), Err(denied)) = (&mut event, &authorisation.decision)
             && let Denied { reason: Denial::UnknownKey, key: Some(key), .. } = denied
             && let Some(holder) = self.store.former_holder(key)
@@ -206,6 +252,7 @@ impl Service {
         Moment { id, now, .. }: Moment,
         taken: Instant,
         snapshot: &Snapshot,
+        mut trace: Option<Box<Trace>>,
     ) -> Option<Reply> {
         match authorised {
             Ok(mut authorisation) => {
@@ -214,12 +261,20 @@ impl Service {
                 let outcome = authorisation.decision.as_ref().map(drop);
                 let granted = authorisation.decision.as_ref().ok();
                 let from = granted.and_then(|g| snapshot.losses.lets_in_from(g.grant().service()));
-                self.metrics.decided(outcome.map_err(|denied| denied.reason.code()), took);
+                let traced = trace.as_ref().map(|trace| trace.id());
+                self.metrics.decided(outcome.map_err(|denied| denied.reason.code()), took, traced);
                 let server = authorisation.request.server();
                 self.metrics.asked_by(server);
                 self.health.askers().asked(&server.name, None, now);
-                self.recorder.record(self.event(&authorisation, &id, took));
-                Some(Reply { bytes: bytes?.into(), decision: id, from })
+                let event = self.event(&authorisation, &id, took, trace.as_deref_mut());
+                self.recorder.record(event);
+                let Some(bytes) = bytes else {
+                    if let Some(trace) = trace {
+                        trace.unanswered("failed", "internal");
+                    }
+                    return None;
+                };
+                Some(Reply { bytes: bytes.into(), decision: id, from, trace })
             }
             Err(rejection) => {
                 self.metrics.rejected(&rejection);
@@ -227,6 +282,9 @@ impl Service {
                     self.health.askers().asked(&other.server, Some(other), now);
                 }
                 self.recorder.record(decision_event::rejected(&rejection));
+                if let Some(trace) = trace {
+                    trace.unanswered("rejected", rejection.code());
+                }
                 None
             }
         }

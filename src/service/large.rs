@@ -46,8 +46,8 @@ pub(super) async fn work(shared: &Shared, nats: &Nats) {
     }
 }
 
-async fn answer(shared: &Shared, client: &Client, Job { proved, reply, taken }: Job) {
-    let answer = shared.service.answer_large(&proved, taken, room(client));
+async fn answer(shared: &Shared, client: &Client, Job { proved, reply, taken, trace }: Job) {
+    let answer = shared.service.answer_large(&proved, taken, room(client), trace);
     match AssertUnwindSafe(answer).catch_unwind().await {
         Ok(Some(answer)) => {
             // Few are held back, and for a second.

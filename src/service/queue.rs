@@ -8,6 +8,7 @@ use std::time::Instant;
 use async_nats::Subject;
 use tokio::sync::Notify;
 
+use crate::traces::Trace;
 use solewriter_core::callout::authorizer::Proved;
 
 /// How many requests of one service wait at most: some more than are answered while a server waits.
@@ -17,6 +18,8 @@ const WAITING: usize = 512;
 pub(super) struct Job {
     pub proved: Box<Proved>,
     pub reply: Subject,
+    /// What is noted of it, if it is traced.
+    pub trace: Option<Box<Trace>>,
     /// When it was taken on.
     pub taken: Instant,
 }

@@ -29,11 +29,16 @@ impl Shared {
     }
 
     pub(super) async fn send(&self, client: &Client, to: Subject, reply: Reply) {
-        let Reply { bytes, decision, from: _ } = reply;
+        let Reply { bytes, decision, from: _, trace } = reply;
+        let size = bytes.len();
         // While the connection is away, answers wait in it, and then there is no more room. The
         // server does not wait for them longer than for us.
         let patience = self.service.limits.patience.max(LOOK_AGAIN);
-        match timeout(patience, client.publish(to, bytes)).await {
+        let sent = timeout(patience, client.publish(to, bytes)).await;
+        if let Some(trace) = trace {
+            trace.replied(matches!(sent, Ok(Ok(()))), size);
+        }
+        match sent {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::error!(event = "reply_failed", decision, %error),
             Err(_) => tracing::error!(event = "reply_failed", decision, error = "not connected"),

@@ -22,6 +22,7 @@ use crate::nats::Nats;
 use crate::nats::connect::INBOX;
 use crate::nats::round_trip::RoundTrip;
 use crate::telemetry::Dropped;
+use crate::traces::Trace;
 use solewriter_core::callout::authorizer::Proved;
 use solewriter_core::policy::model::Revision;
 use solewriter_types::audit_event::{Event, Trouble};
@@ -194,9 +195,15 @@ impl Worker {
     }
 
     /// Leaves a request to the thread for what is large, if there is room.
-    fn leave_large(&self, proved: Box<Proved>, reply: Subject, taken: Instant) {
+    fn leave_large(
+        &self,
+        proved: Box<Proved>,
+        reply: Subject,
+        taken: Instant,
+        trace: Option<Box<Trace>>,
+    ) {
         let service = Arc::clone(proved.service());
-        if !self.shared.large.push(&service, Job { proved, reply, taken }) {
+        if !self.shared.large.push(&service, Job { proved, reply, trace, taken }) {
             self.shared.service.metrics.dropped(Dropped::Overloaded, 1);
             self.shared.done();
         }
@@ -256,7 +263,7 @@ impl Worker {
                     }
                     self.shared.done();
                 }
-                Ok(Answer::Large(proved)) => self.leave_large(proved, to, taken),
+                Ok(Answer::Large(proved, trace)) => self.leave_large(proved, to, taken, trace),
                 Err(_) => {
                     defect();
                     self.shared.done();

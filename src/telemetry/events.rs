@@ -162,6 +162,7 @@ fn authorisation(id: &str, event: &Authorisation) {
         decision,
         took_us,
         unanswered,
+        traceparent,
     } = event;
     if let Some(error) = unanswered {
         tracing::error!(event = "answer_failed", decision, server, server_id, cid, error);
@@ -196,6 +197,7 @@ fn authorisation(id: &str, event: &Authorisation) {
                 expires,
                 decision,
                 took_us,
+                traceparent,
                 detail,
             )
         };

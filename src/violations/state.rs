@@ -18,6 +18,9 @@ use solewriter_types::server_log::line::Refusal;
 /// The largest file that is read, in bytes.
 const MAX_BYTES: u64 = 256 * 1024 * 1024;
 
+/// What the file says of its form.
+const FORMAT: u32 = 1;
+
 /// An event on its way to the audit stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outgoing {
@@ -52,6 +55,21 @@ pub struct State {
     pub outbox: Vec<Outgoing>,
 }
 
+/// What every form of the file has; those of older versions say nothing.
+#[derive(Deserialize)]
+struct Form {
+    #[serde(default)]
+    format: u32,
+}
+
+/// What the file has.
+#[derive(Serialize)]
+struct Written<'s> {
+    format: u32,
+    #[serde(flatten)]
+    state: &'s State,
+}
+
 /// The file.
 #[derive(Clone, Debug)]
 pub struct StateFile {
@@ -81,6 +99,14 @@ impl StateFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(format!("cannot read {shown}: {error}")),
         };
+        if let Ok(Form { format }) = serde_json::from_slice(&bytes)
+            && format > FORMAT
+        {
+            return Err(format!(
+                "{shown} has format {format}, and this version reads {FORMAT}: go on with the version \
+                 that wrote it, or move the file away to begin anew"
+            ));
+        }
         let state: State = serde_json::from_slice(&bytes).map_err(|error| {
             format!(
                 "{shown} is not a state file: {error}; move it away to begin anew \
@@ -103,7 +129,7 @@ impl StateFile {
         aside.push(".new");
         let aside = PathBuf::from(aside);
         let mut file = File::create(&aside)?;
-        file.write_all(&serde_json::to_vec(state)?)?;
+        file.write_all(&serde_json::to_vec(&Written { format: FORMAT, state })?)?;
         file.sync_data()?;
         fs::rename(&aside, &self.path)
     }
@@ -137,6 +163,7 @@ mod tests {
         let path = folder.path().join("state.json");
         for (text, said) in [
             ("not json", "is not a state file"),
+            ("{\"format\":2,\"another\":1}", "has format 2, and this version reads 1"),
             (
                 r#"{"instance":"a.>","next":1,"server":null,"position":null,"recent":[],"folds":[],"outbox":[]}"#,
                 "`instance` is not lower-case letters and digits",

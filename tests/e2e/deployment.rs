@@ -560,6 +560,11 @@ impl Deployment {
         index
     }
 
+    /// Starts one more instance, of that program. Gives its index.
+    pub fn launch_program(&mut self, program: &Path, arguments: &[&str]) -> usize {
+        self.launch(Command::new(program), arguments)
+    }
+
     fn launch(&mut self, mut command: Command, arguments: &[&str]) -> usize {
         let log = self.dir.path().join(format!("solewriter-{}.log", self.instances.len()));
         // The file is one instance's alone.
@@ -599,7 +604,12 @@ impl Deployment {
 
     /// Runs it with these addresses.
     pub async fn tool_at(&self, servers: &[String], arguments: &[&str]) -> Ran {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_solewriter"));
+        self.tool_of(Path::new(env!("CARGO_BIN_EXE_solewriter")), servers, arguments).await
+    }
+
+    /// Runs a command of that program.
+    pub async fn tool_of(&self, program: &Path, servers: &[String], arguments: &[&str]) -> Ran {
+        let mut command = Command::new(program);
         command.args(arguments).arg("--config").arg(self.files.settings());
         command.args(["--nats-servers", &servers.join(",")]);
         command.stdin(Stdio::null()).kill_on_drop(true);

@@ -108,5 +108,7 @@ mod subjects;
 mod swaps;
 mod sweeps;
 mod tls;
+mod traces;
 mod upgrade;
+mod versions;
 mod violations;

@@ -429,6 +429,51 @@ fn dashboard_queries() -> Vec<String> {
     targets.map(|target| target["expr"].as_str().unwrap().to_owned()).collect()
 }
 
+/// A real Prometheus that reads one instance.
+pub struct Prometheus {
+    process: tokio::process::Child,
+    address: String,
+}
+
+impl Prometheus {
+    /// Starts it in that folder; `None` where there is none, which is said.
+    pub fn start(dir: &Path, scraped: &Value, rules: &[&Path]) -> Option<Self> {
+        let config = dir.join("prometheus.yaml");
+        let text = json!({
+            "global": {
+                "scrape_interval": "250ms", "scrape_timeout": "250ms", "evaluation_interval": "250ms",
+            },
+            "rule_files": rules,
+            "scrape_configs": [{"job_name": "a", "static_configs": [{"targets": [scraped]}]}],
+        });
+        std::fs::write(&config, text.to_string()).unwrap();
+        let address = format!("127.0.0.1:{}", free_ports(1).unwrap()[0]);
+        let started = tokio::process::Command::new("prometheus")
+            .arg(format!("--config.file={}", config.display()))
+            .arg(format!("--storage.tsdb.path={}", dir.join("prometheus").display()))
+            .arg(format!("--web.listen-address={address}"))
+            .arg("--enable-feature=exemplar-storage")
+            .stderr(std::fs::File::create(dir.join("prometheus.log")).unwrap())
+            .kill_on_drop(true)
+            .spawn();
+        let Ok(process) = started else {
+            println!(
+                "skipped: no query was run, because there is no Prometheus here (apt-get install \
+                 prometheus)"
+            );
+            return None;
+        };
+        Some(Self { process, address })
+    }
+
+    /// What it answers, once it does.
+    pub async fn ask(&self, path: &str) -> Option<Value> {
+        TcpStream::connect(&self.address).await.ok()?;
+        let (status, body) = http_get(&self.address, path, "1.0").await;
+        (status == 200).then(|| serde_json::from_str::<Value>(&body).unwrap()["data"].take())
+    }
+}
+
 on_the_newest_server!(every_query_finds_what_it_asks_for, some_room);
 /// Each alert and each panel asks a real Prometheus that reads a real `serve`, of which nothing has
 /// been asked yet: everything is there, at zero.
@@ -454,27 +499,10 @@ async fn every_query_finds_what_it_asks_for(version: &'static str) {
     deployment.create_audit_streams().await;
     let scraped = deployment.instances[0].says("http").await["address"].clone();
     let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/prometheus/alerts.yaml");
-    let config = deployment.dir.path().join("prometheus.yaml");
-    let text = json!({
-        "global": {"scrape_interval": "250ms", "scrape_timeout": "250ms", "evaluation_interval": "250ms"},
-        "rule_files": [rules],
-        "scrape_configs": [{"job_name": "a", "static_configs": [{"targets": [scraped]}]}],
-    });
-    std::fs::write(&config, text.to_string()).unwrap();
-    let address = format!("127.0.0.1:{}", free_ports(1).unwrap()[0]);
-    let mut prometheus = tokio::process::Command::new("prometheus")
-        .arg(format!("--config.file={}", config.display()))
-        .arg(format!("--storage.tsdb.path={}", deployment.dir.path().join("prometheus").display()))
-        .arg(format!("--web.listen-address={address}"))
-        .stderr(std::fs::File::create(deployment.dir.path().join("prometheus.log")).unwrap())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    let ask = async |path: &str| {
-        TcpStream::connect(&address).await.ok()?;
-        let (status, body) = http_get(&address, path, "1.0").await;
-        (status == 200).then(|| serde_json::from_str::<Value>(&body).unwrap()["data"].take())
+    let Some(mut prometheus) = Prometheus::start(deployment.dir.path(), &scraped, &[&rules]) else {
+        return;
     };
+    let ask = async |path: &str| prometheus.ask(path).await;
     let rules = eventually("Prometheus has the rules", async || {
         let groups = ask("/api/v1/rules").await?["groups"].take();
         let groups = groups.as_array()?.iter();
@@ -501,5 +529,5 @@ async fn every_query_finds_what_it_asks_for(version: &'static str) {
         rules.all(|rule| rule["state"] == "inactive").then_some(())
     })
     .await;
-    prometheus.kill().await.unwrap();
+    prometheus.process.kill().await.unwrap();
 }

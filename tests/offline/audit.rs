@@ -59,6 +59,8 @@ fn authorisation(outcome: Outcome) -> Event {
         decision: text("JBSWY3DPEBLW64TMMQQQJBSW"),
         took_us: 214,
         unanswered: None,
+        traceparent: granted
+            .then(|| text("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")),
     }))
 }
 

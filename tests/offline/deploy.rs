@@ -2,7 +2,8 @@
 //! that are asked for, the units, the packages' files.
 
 use std::collections::BTreeSet;
-use std::process::Command;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 use solewriter::sessions::{self, consumers};
@@ -55,6 +56,14 @@ fn what_is_asked_for_is_there_from_the_start() {
         .filter(|line| !line.starts_with('#'))
         .filter_map(|line| line.split([' ', '{']).next())
         .collect();
+    for counter in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+        let Some(name) = counter.strip_suffix(" counter") else { continue };
+        let at_zero = |line: &str| {
+            line.strip_prefix(name).is_some_and(|rest| rest.starts_with("_total"))
+                && line.ends_with(" 0")
+        };
+        assert!(text.lines().any(at_zero), "{name} is not there from the start");
+    }
     let mut asked = 0;
     for file in
         ["deploy/prometheus/alerts.yaml", "deploy/grafana/dashboard.json", "docs/runbook.md"]
@@ -76,9 +85,36 @@ fn what_is_asked_for_is_there_from_the_start() {
         "solewriter_audit_lost_total{reason=\"id_taken\"} 0",
         "solewriter_session_sweeps_total{outcome=\"incomplete\"} 0",
         "solewriter_consumer_sweeps_total{outcome=\"complete\"} 0",
+        "solewriter_spans_sent_total 0",
+        "solewriter_spans_dropped_total{reason=\"queue_full\"} 0",
     ] {
         assert!(text.lines().any(|line| line == series), "{series} is not in\n{text}");
     }
+}
+
+/// The names, by Prometheus' own tool: in the format that it reads, which is what a client gets that
+/// takes no OpenMetrics.
+#[test]
+fn the_metrics_names_follow_prometheus_advice() {
+    let text = solewriter::telemetry::Metrics::new().encode_plain();
+    assert!(text.contains("# TYPE solewriter_audit_events_total counter\n"), "{text}");
+    assert!(text.contains("# TYPE solewriter_build_info gauge\n"), "{text}");
+    let spawned = Command::new("promtool")
+        .args(["check", "metrics", "--extended"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let Ok(mut promtool) = spawned else {
+        println!("skipped: no name was looked at, because there is no promtool here");
+        return;
+    };
+    promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let said = promtool.wait_with_output().unwrap();
+    assert!(said.status.success() && said.stderr.is_empty(), "{said:?}");
+    // It counts the series: there are not so many that they would be a burden.
+    let table = String::from_utf8(said.stdout).unwrap();
+    assert!(table.contains("solewriter_authorisations_total"), "{table}");
 }
 
 /// The units hold what the page promises, by systemd's own tool.

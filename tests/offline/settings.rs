@@ -429,3 +429,50 @@ fn a_push_beside_settings_that_serve_a_directory_is_warned_of() {
     assert!(!text.contains("warning: DIR/solewriter.toml serves"), "{text}");
     assert!(!run(&["log"]).contains("warning"), "it only reads");
 }
+
+/// Each wrong value of `[traces]`, with its place; and nothing of what may be secret.
+#[test]
+fn a_receiver_of_traces_is_named_without_secrets() {
+    let (dir, deployment) = deployment();
+    let headers = dir.path().join("headers");
+    let text = std::fs::read_to_string(deployment.settings()).unwrap();
+    for (table, header, said) in [
+        ("one_in = 5", "", "`endpoint` in [traces] is not set"),
+        (
+            "endpoint = \"http://u:SECRET@h/v1/traces\"",
+            "",
+            "`endpoint` in [traces] holds a user or a query",
+        ),
+        ("endpoint = \"http://h/v1/traces?key=SECRET\"", "", "holds a user or a query"),
+        ("endpoint = \"ftp://h/v1/traces\"", "", "expected http:// or https://, and a host"),
+        ("endpoint = \"h:4318\"", "", "expected http:// or https://, and a host"),
+        ("endpoint = \"http://h:4318\"", "", "receivers of OTLP have /v1/traces"),
+        ("endpoint = \"http://h/v1/traces\"\none_in = 0", "", "1 to 1000000"),
+        (
+            "endpoint = \"http://h/v1/traces\"\nheaders = \"headers\"",
+            "# one\nAuthorization Bearer SECRET\n",
+            "DIR/headers:2: no header",
+        ),
+        (
+            "endpoint = \"http://h/v1/traces\"\nheaders = \"headers\"",
+            "authorization: SECRET\u{7}\n",
+            "DIR/headers:1: no header",
+        ),
+        ("endpoint = \"http://h/v1/traces\"\nca = \"headers\"", "x", "does not hold certificates"),
+    ] {
+        std::fs::write(&headers, header).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(&headers, mode).unwrap();
+        std::fs::write(deployment.settings(), format!("{text}\n[traces]\n{table}\n")).unwrap();
+        let (code, told) = serve(&deployment.settings(), &[], &[]);
+        assert_eq!(code, Some(1), "{told}");
+        assert!(told.contains(said), "{said}:\n{told}");
+        assert!(!told.contains("SECRET"), "{told}");
+    }
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    std::fs::set_permissions(&headers, mode).unwrap();
+    let traced = "[traces]\nendpoint = \"http://h/v1/traces\"\nheaders = \"headers\"\n";
+    std::fs::write(deployment.settings(), format!("{text}\n{traced}")).unwrap();
+    let (_, told) = serve(&deployment.settings(), &[], &[]);
+    assert!(told.contains("DIR/headers is open to others"), "{told}");
+}

@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 #[allow(dead_code)]
 mod support;
 
+use solewriter_core::callout::authorizer::{Authorised, Stage, Watch};
 use solewriter_core::callout::decide::Decider;
 use solewriter_core::callout::identity;
 use solewriter_core::callout::issue::{Issuer, Stamp};
@@ -45,10 +46,19 @@ const ROUNDS: usize = 15;
 const TURNS: u32 = 300;
 
 /// A stage, and what of it is signatures that it cannot do without.
-struct Stage {
+struct Turn {
     name: &'static str,
     signatures: &'static [&'static str],
     turn: Box<dyn FnMut()>,
+}
+
+/// When each stage ended.
+struct Notes(Vec<(Stage, Instant)>);
+
+impl Watch for Notes {
+    fn ended(&mut self, stage: Stage) {
+        self.0.push((stage, Instant::now()));
+    }
 }
 
 /// 12 subjects to publish and 8 to subscribe, among 1,000 services.
@@ -71,11 +81,13 @@ fn stage(
     name: &'static str,
     signatures: &'static [&'static str],
     turn: impl FnMut() + 'static,
-) -> Stage {
-    Stage { name, signatures, turn: Box::new(turn) }
+) -> Turn {
+    Turn { name, signatures, turn: Box::new(turn) }
 }
 
-fn stages() -> Vec<Stage> {
+// One list, in the order in which it is printed.
+#[allow(clippy::too_many_lines)]
+fn stages() -> Vec<Turn> {
     let (plain, sealed) = (leaked(Bench::plain()), leaked(Bench::sealed()));
     let policy = leaked(policy(plain));
     let token: &'static Vec<u8> = leaked(plain.signed(&plain.claims()));
@@ -167,6 +179,20 @@ fn stages() -> Vec<Stage> {
         stage("granted", &["verify_request", "verify_nonce", "sign_both"], move || {
             let done = plain.authorizer.authorise(black_box(token), None, policy, moment);
             black_box(done.unwrap().answer.unwrap());
+        }),
+        // What a trace notes: a time for each stage.
+        stage("granted_watched", &["verify_request", "verify_nonce", "sign_both"], move || {
+            let (authorizer, mut notes) = (&plain.authorizer, Notes(Vec::with_capacity(7)));
+            let done = authorizer.authorise_unless_large(
+                black_box(token),
+                None,
+                policy,
+                moment,
+                usize::MAX,
+                &mut notes,
+            );
+            assert!(matches!(black_box(done), Ok(Authorised::Done(_))));
+            assert_eq!(black_box(notes).0.len(), Stage::ALL.len());
         }),
         stage("granted_sealed", &["verify_request", "verify_nonce", "sign_both"], move || {
             let done = sealed.authorizer.authorise(black_box(closed), Some(xkey), policy, moment);

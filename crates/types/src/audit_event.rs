@@ -39,6 +39,9 @@ pub fn message_id() -> String {
     let half = |n: u8| std::hash::BuildHasher::hash_one(&secret, n);
     format!("{:016x}{:016x}", half(0), half(1))
 }
+/// The form of the events, as their `dataschema`. Another number is another form, which a version
+/// that does not know it does not read. Fields may be added without one.
+pub const DATASCHEMA: &str = "urn:solewriter:audit-event:1";
 /// The producer name of solewriter's own instances.
 pub const PRODUCER: &str = "solewriter";
 /// The longest text that comes from outside, in characters.
@@ -169,6 +172,10 @@ pub struct Authorisation {
     /// Why no answer could be made; the client was refused then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unanswered: Option<String>,
+    /// The trace that shows this decision, as W3C's Trace Context has it: an attribute of the event
+    /// and not of its data, as the extension of `CloudEvents` for distributed tracing says.
+    #[serde(skip)]
+    pub traceparent: Option<String>,
 }
 
 /// A request on `$SYS.REQ.USER.AUTH` that no server provably sent; it got no answer.
@@ -581,6 +588,15 @@ impl Event {
         }
     }
 
+    /// The trace that shows it, the CloudEvents `traceparent`, if there is one.
+    #[must_use]
+    pub fn traceparent(&self) -> Option<&str> {
+        match self {
+            Self::Authorisation(event) => event.traceparent.as_deref(),
+            _ => None,
+        }
+    }
+
     /// What it is about, the CloudEvents `subject`: a service or key, a policy revision, a run.
     #[must_use]
     pub fn about(&self) -> Option<&str> {
@@ -660,6 +676,8 @@ impl Record {
             time: format!("{:.6}", self.time),
             sequence: format!("{:012}", self.sequence),
             datacontenttype: "application/json",
+            dataschema: DATASCHEMA,
+            traceparent: self.event.traceparent(),
             data: &self.event,
         };
         // Structs of texts, numbers and lists always have a JSON form.
@@ -680,6 +698,9 @@ struct CloudEvent<'a> {
     /// Integers of CloudEvents attributes have 32 bits; as text, in an order that sorts.
     sequence: String,
     datacontenttype: &'static str,
+    dataschema: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    traceparent: Option<&'a str>,
     data: &'a Event,
 }
 
@@ -707,6 +728,7 @@ mod tests {
                 "time": "1970-01-01T00:00:00.000000Z",
                 "sequence": "000000000012",
                 "datacontenttype": "application/json",
+                "dataschema": "urn:solewriter:audit-event:1",
                 "data": {
                     "reason": "signature",
                     "detail": "the server's signature does not verify",

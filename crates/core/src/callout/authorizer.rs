@@ -81,6 +81,51 @@ impl Proved {
     }
 }
 
+/// A part of an authorisation. They follow each other in this order; one that ends it early is
+/// followed by [`Stage::Issue`], which signs the refusal, or by nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// The seal is opened, the server's signature verified.
+    Open,
+    /// The address is held against its limit.
+    Limit,
+    /// The client proves its key.
+    Prove,
+    /// The key is held against its limit, the policy is asked, and the grant compiled or found.
+    Decide,
+    /// The answer is signed and sealed.
+    Issue,
+}
+
+impl Stage {
+    /// All of them, in order.
+    pub const ALL: [Self; 5] = [Self::Open, Self::Limit, Self::Prove, Self::Decide, Self::Issue];
+
+    /// As in a trace.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Limit => "limit",
+            Self::Prove => "prove",
+            Self::Decide => "decide",
+            Self::Issue => "issue",
+        }
+    }
+}
+
+/// Who is told of each stage as it ends. The time is the watcher's own: nothing here has a clock.
+pub trait Watch {
+    /// That stage has ended.
+    fn ended(&mut self, stage: Stage);
+}
+
+/// Nobody watches, and that costs nothing: the calls are compiled away.
+impl Watch for () {
+    #[inline(always)]
+    fn ended(&mut self, _: Stage) {}
+}
+
 /// What an answering thread makes of a request.
 pub enum Authorised {
     /// It is decided.
@@ -142,15 +187,16 @@ impl Authorizer {
         policy: &Policy,
         moment: &Moment,
     ) -> Result<Authorisation, Rejection> {
-        let request = self.open(payload, server_xkey, moment)?;
-        let decision = self.identify(&request, policy, moment.now).and_then(|identity| {
+        let watch = &mut ();
+        let request = self.open(payload, server_xkey, moment, watch)?;
+        let decision = self.identify(&request, policy, moment.now, watch).and_then(|identity| {
             self.decided(self.decider.decide(&identity, policy, moment.now, moment.chance))
         });
-        Ok(self.answer(request, decision, moment, usize::MAX))
+        Ok(self.answer(request, decision, moment, usize::MAX, watch))
     }
 
     /// The same on a thread that answers everybody. The server takes an answer of at most `room`
-    /// bytes.
+    /// bytes. `watch` is told of each stage; `&mut ()` is nobody.
     ///
     /// # Errors
     /// As [`Authorizer::authorise`].
@@ -161,13 +207,17 @@ impl Authorizer {
         policy: &Policy,
         moment: &Moment,
         room: usize,
+        watch: &mut impl Watch,
     ) -> Result<Authorised, Rejection> {
-        let request = self.open(payload, server_xkey, moment)?;
+        let request = self.open(payload, server_xkey, moment, watch)?;
         let (now, chance) = (moment.now, moment.chance);
-        let decision = match self.identify(&request, policy, now) {
+        let decision = match self.identify(&request, policy, now, watch) {
             Ok(identity) => {
                 match self.decider.decide_unless_large(&identity, policy, now, chance) {
-                    Ok(decision) => self.decided(decision),
+                    Ok(decision) => {
+                        watch.ended(Stage::Decide);
+                        self.decided(decision)
+                    }
                     Err(Large(service)) => {
                         return Ok(Authorised::Large(Box::new(Proved { identity, service })));
                     }
@@ -175,7 +225,7 @@ impl Authorizer {
             }
             Err(denied) => Err(denied),
         };
-        Ok(Authorised::Done(Box::new(self.answer(request, decision, moment, room))))
+        Ok(Authorised::Done(Box::new(self.answer(request, decision, moment, room, watch))))
     }
 
     /// Authorises a request that [`Authorizer::authorise_unless_large`] left.
@@ -186,10 +236,12 @@ impl Authorizer {
         policy: &Policy,
         moment: &Moment,
         room: usize,
+        watch: &mut impl Watch,
     ) -> Authorisation {
         let identity = &proved.identity;
         let decision = self.decider.decide(identity, policy, moment.now, moment.chance);
-        self.answer(identity.request().clone(), self.decided(decision), moment, room)
+        watch.ended(Stage::Decide);
+        self.answer(identity.request().clone(), self.decided(decision), moment, room, watch)
     }
 
     /// Refuses one request for a reason that lies with us, not with who asks.
@@ -203,11 +255,12 @@ impl Authorizer {
         policy: &Policy,
         moment: &Moment,
         reason: &Denial,
+        watch: &mut impl Watch,
     ) -> Result<Authorisation, Rejection> {
-        let request = self.open(payload, server_xkey, moment)?;
+        let request = self.open(payload, server_xkey, moment, watch)?;
         // Who asks is proved first, so that the denial says who was refused. Nothing is decided,
         // and nothing is counted for the key.
-        let denied = match self.prove(&request, policy, moment.now) {
+        let denied = match self.prove(&request, policy, moment.now, watch) {
             Err(denied) if matches!(denied.reason, Denial::Unproved(_)) => denied,
             Err(denied) => Denied { reason: reason.clone(), ..denied },
             Ok(identity) => {
@@ -217,7 +270,7 @@ impl Authorizer {
                 Denied { reason: reason.clone(), key: Some(*key), service, revision }
             }
         };
-        Ok(self.answer(request, Err(denied), moment, usize::MAX))
+        Ok(self.answer(request, Err(denied), moment, usize::MAX, watch))
     }
 
     fn open(
@@ -225,6 +278,7 @@ impl Authorizer {
         payload: &[u8],
         server_xkey: Option<&str>,
         moment: &Moment,
+        watch: &mut impl Watch,
     ) -> Result<Arc<VerifiedRequest>, Rejection> {
         let expected = Expectation {
             issuer: self.issuer.account(),
@@ -233,7 +287,9 @@ impl Authorizer {
             servers: &self.servers,
             clock_leeway: self.clock_leeway,
         };
-        VerifiedRequest::open(payload, server_xkey, &expected, moment.now).map(Arc::new)
+        let opened = VerifiedRequest::open(payload, server_xkey, &expected, moment.now);
+        watch.ended(Stage::Open);
+        opened.map(Arc::new)
     }
 
     /// Who asks, proved. A flood from one address is turned away before the proof, which is what it
@@ -243,13 +299,18 @@ impl Authorizer {
         request: &Arc<VerifiedRequest>,
         policy: &Policy,
         now: i64,
+        watch: &mut impl Watch,
     ) -> Result<Identity, Denied> {
         let revision = || policy.revision().clone();
-        if !self.limits.admits_host(request.client().address, now) {
+        let admitted = self.limits.admits_host(request.client().address, now);
+        watch.ended(Stage::Limit);
+        if !admitted {
             let reason = Denial::Limited("host");
             return Err(Denied { reason, key: None, service: None, revision: revision() });
         }
-        identity::prove(request, &self.clients).map_err(|unproved| {
+        let proved = identity::prove(request, &self.clients);
+        watch.ended(Stage::Prove);
+        proved.map_err(|unproved| {
             let key = unproved.claimed().copied();
             Denied { key, reason: unproved.into(), service: None, revision: revision() }
         })
@@ -261,8 +322,9 @@ impl Authorizer {
         request: &Arc<VerifiedRequest>,
         policy: &Policy,
         now: i64,
+        watch: &mut impl Watch,
     ) -> Result<Identity, Denied> {
-        let identity = self.prove(request, policy, now)?;
+        let identity = self.prove(request, policy, now, watch)?;
         let key = *identity.key();
         if self.limits.admits_key(key, now) {
             return Ok(identity);
@@ -283,6 +345,7 @@ impl Authorizer {
         mut decision: Result<Granted, Denied>,
         moment: &Moment,
         room: usize,
+        watch: &mut impl Watch,
     ) -> Authorisation {
         let stamp = Stamp { id: &moment.id, now: moment.now, nonce: &moment.nonce };
         let mut answer = match &decision {
@@ -302,6 +365,7 @@ impl Authorizer {
             // With the same nonce: nobody was sent what it sealed before.
             answer = self.issuer.refuse(&request, &stamp);
         }
+        watch.ended(Stage::Issue);
         Authorisation { request, decision, answer }
     }
 }
