@@ -163,6 +163,7 @@ async fn change(files: &[SourceFile], bench: &Bench, before: (u64, u64)) {
         audit: solewriter_core::grant::AuditStreams::default(),
     };
     let follower = Follower {
+        temporary: Arc::default(),
         store: Arc::new(Store::new()),
         source_status: Arc::new(SourceStatus::new(
             "the benchmark".to_owned(),

@@ -19,6 +19,7 @@ pub mod completions;
 pub mod demo;
 pub mod diff;
 pub mod doctor;
+pub mod emergency;
 pub mod explain;
 mod git;
 pub mod health;
@@ -75,6 +76,7 @@ enum Command {
     Health(health::HealthCommand),
     Audit(audit::AuditCommand),
     Policy(policy::PolicyCommand),
+    Emergency(emergency::EmergencyCommand),
     Violations(violations::Violations),
     #[cfg(all(unix, feature = "sandbox"))]
     Demo(demo::Demo),
@@ -109,6 +111,7 @@ impl Cli {
             Command::Health(health) => health.run(),
             Command::Audit(audit) => audit.run(),
             Command::Policy(policy) => policy.run(),
+            Command::Emergency(emergency) => emergency.run(),
             Command::Violations(violations) => violations.run(),
             #[cfg(all(unix, feature = "sandbox"))]
             Command::Demo(demo) => demo.run(),

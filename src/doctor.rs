@@ -43,7 +43,7 @@ const fn check(
 }
 
 /// Every check, in the order in which they are shown. `docs/doctor.md` is checked against it.
-pub const CHECKS: [Check; 32] = [
+pub const CHECKS: [Check; 33] = [
     check(
         "address",
         "servers",
@@ -155,6 +155,13 @@ pub const CHECKS: [Check; 32] = [
         "callout user or publisher",
         "Nothing is in transit for long, and nowhere may two services write what moves",
         "Where it may, the old owner's open connections write beside the new owner",
+    ),
+    check(
+        "emergency",
+        "callout",
+        "callout user or publisher",
+        "No emergency grant counts",
+        "A service writes what another one owns. It ends by itself",
     ),
     check(
         "answer",

@@ -22,6 +22,10 @@ use tokio::time::{Instant, timeout_at};
 use self::peers::{BEAT, Beat, GONE_AFTER};
 use crate::policy_source::snapshot_store::Store;
 use crate::policy_source::status::SourceStatus;
+use solewriter_core::diagnostics::toml::show_time;
+use solewriter_core::emergency::Emergency;
+use solewriter_core::policy::model::Policy;
+use solewriter_types::audit_event::cut;
 
 /// Where an instance says that it lives: `solewriter.instance.<id>`.
 pub const SUBJECT: &str = "solewriter.instance";
@@ -45,6 +49,9 @@ pub const MAX_WAITS_FOR: usize = 120;
 pub const MAX_TRANSIT: usize = 8;
 /// As above.
 pub const MAX_WORDS: usize = 160;
+
+/// Of how many emergency grants an instance tells.
+const MAX_EMERGENCIES: usize = 8;
 
 /// One running instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -150,6 +157,51 @@ pub struct Report {
     /// [`MAX_TRANSIT`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub handed_over: Vec<Moved>,
+    /// The revision of the policy's documents, which is another than [`Self::revision`] while
+    /// something counts on top of them, or has ended; `None` for one that does not know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub documents: Option<String>,
+    /// The emergency grants that count; the most [`MAX_EMERGENCIES`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub emergencies: Vec<EmergencyNow>,
+}
+
+/// An emergency grant that counts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EmergencyNow {
+    /// Its id.
+    pub id: String,
+    /// Who writes.
+    pub service: String,
+    /// What.
+    pub keyspace: String,
+    /// The key of who signed it.
+    pub by: String,
+    /// Why, in their words, cut.
+    pub reason: String,
+    /// When it ends (Unix time).
+    pub until: i64,
+}
+
+impl EmergencyNow {
+    fn of(emergency: &Emergency) -> Self {
+        Self {
+            id: emergency.id().to_owned(),
+            service: emergency.service().to_owned(),
+            keyspace: emergency.keyspace().to_string(),
+            by: emergency.by().to_string(),
+            reason: cut(emergency.reason(), MAX_WORDS),
+            until: emergency.until(),
+        }
+    }
+
+    /// One sentence.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        let Self { id, service, keyspace, by, reason, until } = self;
+        let until = show_time(*until);
+        format!("emergency {id}: `{service}` writes `{keyspace}` until {until}; {by}: {reason}")
+    }
 }
 
 /// Something that moved from one service to another.
@@ -244,6 +296,8 @@ impl Report {
             transit: Vec::new(),
             settled: None,
             handed_over: Vec::new(),
+            documents: None,
+            emergencies: Vec::new(),
         });
         Self { instance, started, revision, number, lineage, ..about }
     }
@@ -294,10 +348,24 @@ impl Member {
             refused_first: refused.as_ref().map(|r| r.first.chars().take(MAX_WHY).collect()),
             waiting: Vec::new(),
             transit: Vec::new(),
+            documents: snapshot.as_ref().map(|s| s.policy.documents().whole().to_owned()),
+            emergencies: snapshot.iter().flat_map(|s| emergencies(&s.policy)).collect(),
             settled: snapshot.filter(|_| store.hands_over()).map(|s| s.unsettled().is_none()),
             handed_over: Vec::new(),
         }
     }
+}
+
+fn emergencies(policy: &Policy) -> Vec<EmergencyNow> {
+    policy.emergencies().iter().take(MAX_EMERGENCIES).map(EmergencyNow::of).collect()
+}
+
+/// Every emergency grant that counts on some instance, each once.
+#[must_use]
+pub fn emergencies_of(reports: &[Report]) -> Vec<&EmergencyNow> {
+    let all = reports.iter().flat_map(|report| &report.emergencies);
+    let by_id: BTreeMap<&str, &EmergencyNow> = all.map(|one| (one.id.as_str(), one)).collect();
+    by_id.into_values().collect()
 }
 
 /// The instances that a tool hears.

@@ -4,7 +4,7 @@
 //! what holds into the [`snapshot_store`]. [`removed`] has the keys that the policy in force no longer
 //! has, [`status`] what is known of its source, and [`stall_guard`] keeps a process
 //! that was stopped from deciding by what it knew before; [`origin`] is which revision of a bucket it is; [`cache`] is for the next start, and [`events`] is what
-//! the audit stream is told.
+//! the audit stream is told; [`temporary`] is what counts for a while only.
 
 pub mod bucket;
 pub mod cache;
@@ -17,4 +17,5 @@ pub mod removed;
 pub mod snapshot_store;
 pub mod stall_guard;
 pub mod status;
+pub mod temporary;
 pub mod watcher;

@@ -140,7 +140,7 @@ fn service() -> Map<String, Value> {
         ),
         (
             "owns",
-            list(
+            granted(
                 "Keyspaces that it alone writes, and reads: `orders` is a whole bucket, \
                  `orders/line.>` a part of it. No two services own one key.",
                 &keyspace(false),
@@ -148,7 +148,7 @@ fn service() -> Map<String, Value> {
         ),
         (
             "found_as",
-            list(
+            granted(
                 "Names under which the services framework finds it. No two services share one.",
                 &json!({ "type": "string", "pattern": NAME }),
             ),
@@ -195,11 +195,11 @@ fn role() -> Map<String, Value> {
 
 /// All but `owns` and `found_as`.
 fn grants() -> Map<String, Value> {
-    let subjects = |about: &str| list(about, &json!({ "type": "string", "pattern": SUBJECT }));
+    let subjects = |about: &str| granted(about, &json!({ "type": "string", "pattern": SUBJECT }));
     object([
         (
             "reads",
-            list(
+            granted(
                 "Keyspaces that it reads: `orders` is a whole bucket, `orders/line.>` a part of \
                  it, `*` every declared bucket, one by one.",
                 &keyspace(true),
@@ -220,7 +220,7 @@ fn grants() -> Map<String, Value> {
         ("calls", subjects("Subjects that it may send requests to.")),
         (
             "consumes",
-            list(
+            granted(
                 "Durable consumers that it takes messages from, with their streams: \
                  `EVENTS/shipping`.",
                 &json!({ "type": "string", "pattern": "^[A-Za-z0-9_{}-]{1,73}/[A-Za-z0-9_{}-]{1,73}$" }),
@@ -228,14 +228,14 @@ fn grants() -> Map<String, Value> {
         ),
         (
             "discovers",
-            list(
+            granted(
                 "Services that it may find, by the names of their `found_as`; `*` for all of them.",
                 &json!({ "type": "string", "pattern": r"^[A-Za-z0-9_{}-]{1,73}$|^\*$" }),
             ),
         ),
         (
             "replays",
-            list(
+            granted(
                 "Streams that it reads with ordered and ephemeral consumers of its own: `EVENTS`, or \
                  a part of one, `EVENTS/events.orders.>`. The last token cannot be `*`.",
                 &json!({ "type": "string", "pattern": "^[A-Za-z0-9_{}-]{1,73}(/[^ ]{1,255})?$" }),
@@ -243,12 +243,22 @@ fn grants() -> Map<String, Value> {
         ),
         (
             "audits",
-            list(
+            granted(
                 "Audit streams that it reads, by name (`[audit] stream` of the settings).",
                 &json!({ "type": "string", "pattern": "^[A-Za-z0-9_{}-]{1,73}$" }),
             ),
         ),
     ])
+}
+
+/// A list of entries that grant something: each alone, or in a table with its end.
+fn granted(about: &str, entry: &Value) -> Value {
+    let mut ending = table(
+        "An entry that ends.",
+        object([("entry", entry.clone()), ("until", time("It grants nothing from this time on"))]),
+    );
+    set(&mut ending, "required", json!(["entry", "until"]));
+    list(about, &json!({ "anyOf": [entry, ending] }))
 }
 
 /// Tokens without whitespace, the first neither a wildcard nor the server's own.

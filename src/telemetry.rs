@@ -195,6 +195,7 @@ pub struct Metrics {
     policy_refused_since: Gauge<i64, AtomicI64>,
     policy_number: Gauge,
     policy_source: Gauge,
+    emergency_grants: Gauge,
     policy_confirmed: Gauge<i64, AtomicI64>,
     audit_recorded: Counter,
     audit_published: Counter,
@@ -237,6 +238,7 @@ impl Metrics {
             policy_refused_since: Gauge::default(),
             policy_number: Gauge::default(),
             policy_source: Gauge::default(),
+            emergency_grants: Gauge::default(),
             policy_confirmed: Gauge::default(),
             audit_recorded: Counter::default(),
             audit_published: Counter::default(),
@@ -366,6 +368,11 @@ impl Metrics {
             "policy_source_up",
             "1 while the policy's source answers",
             self.policy_source.clone(),
+        );
+        registry.register(
+            "emergency_grants",
+            "Emergency grants that count now: each gives a keyspace to another service for a while",
+            self.emergency_grants.clone(),
         );
         registry.register_with_unit(
             "policy_confirmed_timestamp",
@@ -570,6 +577,11 @@ impl Metrics {
         if self.policy_refused_since.get() == 0 {
             self.policy_refused_since.set(now);
         }
+    }
+
+    /// So many emergency grants count now.
+    pub fn emergencies(&self, count: usize) {
+        self.emergency_grants.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// Whether the policy's source answered when it was last asked.

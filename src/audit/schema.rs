@@ -7,8 +7,9 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
 use solewriter_types::audit_event::{
-    Authorisation, DATASCHEMA, HandedOver, Lost, PolicyAccepted, PolicyRefused, RequestRejected,
-    SessionClosed, Started, Stopped, Trouble, Violation,
+    Authorisation, DATASCHEMA, EmergencyBegan, EmergencyEnded, EmergencyIgnored, HandedOver, Lost,
+    PolicyAccepted, PolicyRefused, RequestRejected, SessionClosed, Started, Stopped, Trouble,
+    Violation,
 };
 
 /// One kind of event.
@@ -35,6 +36,9 @@ pub fn kinds() -> Vec<Kind> {
         kind::<PolicyRefused>(&["solewriter.policy.refused"], "the revision that stays"),
         kind::<SessionClosed>(&["solewriter.session.closed"], "the service"),
         kind::<HandedOver>(&["solewriter.handed_over"], "who writes it now"),
+        kind::<EmergencyBegan>(&["solewriter.emergency.began"], "who is to write"),
+        kind::<EmergencyEnded>(&["solewriter.emergency.ended"], "who wrote"),
+        kind::<EmergencyIgnored>(&["solewriter.emergency.ignored"], ""),
         kind::<Violation>(&["solewriter.violation"], "the service"),
         kind::<Started>(&["solewriter.started"], ""),
         kind::<Stopped>(&["solewriter.stopped"], ""),

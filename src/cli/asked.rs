@@ -8,7 +8,9 @@ use tokio::time::Instant;
 
 use super::policy::{connect_to_read, head, named, unread};
 use super::{git, runtime};
-use crate::cli::common::{FOLDER, GrantArgs, Output, WRONG, accept, line, read, time};
+use crate::cli::common::{
+    FOLDER, GrantArgs, Output, WRONG, accept, accepted, line, now, read, time,
+};
 use crate::config::{Overrides, PolicySource, Tool};
 use crate::doctor::look::mappings;
 use crate::doctor::seen::Blind;
@@ -16,12 +18,14 @@ use crate::fleet::peers::BEAT;
 use crate::fleet::{Instances, Report, Transit};
 use crate::policy_source::bucket::Bucket;
 use crate::policy_source::bucket::entry::Entry;
+use crate::policy_source::directory::Directory;
+use crate::policy_source::temporary::in_force;
 use solewriter_core::analysis::query::mapped::Mappings;
 use solewriter_core::diagnostics::{Problem, Problems, SourceFile};
 use solewriter_core::grant::Defaults;
 use solewriter_core::keys::UserKey;
 use solewriter_core::policy::model::{Policy, short};
-use solewriter_core::policy::validate::revision;
+use solewriter_core::policy::validate::{revision, validate_for};
 
 /// The newest revision of what is served, as OLD or NEW.
 pub(super) const SERVED: &str = "served";
@@ -275,7 +279,7 @@ fn served(config: &Path, which: &Which<'_>, beside: &Path) -> Result<Loaded, Out
     let mut loaded = wait(of_settings(&tool, which))?;
     if matches!(which, Which::Newest)
         && let Ok(Ok(files)) = read(beside)
-        && revision(&files) != *loaded.policy.revision()
+        && revision(&files) != *loaded.policy.documents()
     {
         let folder = line(&beside.display().to_string());
         loaded.notes = format!("note: the folder {folder} is not what is served\n");
@@ -342,7 +346,9 @@ async fn of_settings(tool: &Tool, which: &Which<'_>) -> Result<Loaded, Output> {
     match (&tool.source, which) {
         (Some(PolicySource::Directory(path)), Which::Newest) => {
             let files = read(path)?.map_err(Output::wrong)?;
-            Ok(Loaded::new(accept(path, files, &tool.defaults.audit)?, tool.defaults.clone()))
+            let documents = Directory::new(path).read_emergencies().map_err(Output::wrong)?;
+            let policy = accepted(path, counts(tool, &files, documents))?;
+            Ok(Loaded::new((files, policy), tool.defaults.clone()))
         }
         (Some(PolicySource::Directory(path)), Which::Named(_) | Which::At(_)) => {
             Err(Output::wrong(Problem::error("no-log", "a folder has no revisions").help(format!(
@@ -373,11 +379,28 @@ async fn of_bucket(tool: &Tool, which: &Which<'_>) -> Result<Loaded, Output> {
         Which::At(at) => pushed_by(&bucket, newest, *at).await?,
     };
     let files = bucket.files(&entry).await.map_err(|error| unread(&bucket, &error))?;
-    let accepted =
-        accept(Path::new(&format!("revision {}", entry.number)), files, &tool.defaults.audit)?;
-    let mut loaded = Loaded::new(accepted, tool.defaults.clone());
+    let judged = match which {
+        Which::Newest => {
+            let documents = bucket.all_emergencies().await;
+            counts(tool, &files, documents.map_err(|error| unread(&bucket, &error))?)
+        }
+        Which::Named(_) => at(tool, &files, now()),
+        Which::At(then) => at(tool, &files, *then),
+    };
+    let policy = accepted(Path::new(&format!("revision {}", entry.number)), judged)?;
+    let mut loaded = Loaded::new((files, policy), tool.defaults.clone());
     loaded.pushed = Some(entry);
     Ok(loaded)
+}
+
+/// The policy that instances with these settings have now, with what counts for a while.
+fn counts(tool: &Tool, files: &[SourceFile], documents: Vec<String>) -> Result<Policy, Problems> {
+    in_force(&tool.emergency, &tool.defaults.audit, files, documents, jiff::Timestamp::now())
+}
+
+/// The policy of these files at that time.
+fn at(tool: &Tool, files: &[SourceFile], then: i64) -> Result<Policy, Problems> {
+    validate_for(files, &tool.defaults.audit).map(|validated| validated.policy.at(then))
 }
 
 /// How many revisions are looked through for a key.

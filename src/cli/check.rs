@@ -1,5 +1,6 @@
 //! `solewriter check`: does the policy hold?
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -8,7 +9,8 @@ use serde::Serialize;
 
 use crate::cli::asked::settings_beside;
 use crate::cli::common::{
-    DirArgs, Format, GrantArgs, NO, Output, YES, count, json, line, no_grant, read, style,
+    DirArgs, Format, GrantArgs, NO, Output, YES, count, json, line, no_grant, now, read, style,
+    time,
 };
 use solewriter_core::diagnostics::{Collector, Problem, Problems, Severity};
 use solewriter_core::grant::{Defaults, Grant, GrantError, MANY_SUBJECTS};
@@ -62,6 +64,7 @@ impl Check {
         let checked =
             read(self.dir.path())?.and_then(|files| validate_for(&files, self.grants.audit()));
         let checked = checked.and_then(|validated| grant_all(validated, &self.grants.defaults()));
+        let checked = checked.map(|validated| told_of_ends(validated, now()));
         let (problems, policy) = match &checked {
             Ok(Validated { policy, warnings }) => (warnings, Some(policy)),
             Err(problems) => (problems, None),
@@ -103,6 +106,29 @@ fn handovers(folder: &Path) -> String {
     let Some((path, tool)) = settings_beside(folder) else { return String::new() };
     let Some(sentence) = tool.not_handed_over() else { return String::new() };
     format!("note: {}: {sentence} (docs/handover.md)\n", line(&path.display().to_string()))
+}
+
+/// Warns of entries that have ended: they grant nothing, and may go.
+fn told_of_ends(validated: Validated, now: i64) -> Validated {
+    let Validated { policy, warnings } = validated;
+    let problems = Collector::new();
+    let mut told = HashSet::new();
+    for (service, rule) in
+        policy.services().iter().flat_map(|s| s.rules.iter().map(move |r| (s, r)))
+    {
+        let Some(until) = rule.until.filter(|_| !rule.counts(now)) else { continue };
+        // What stands in a role is one entry of several services.
+        if told.insert((&rule.at.file, rule.at.line, rule.at.column)) {
+            let (name, access, at) = (&service.name, &rule.access, &rule.at);
+            let ended = time(until);
+            let message = format!("`{name}` {access} no more: the entry ({at}) ended at {ended}");
+            let help = "remove the entry, or give it a later `until`";
+            problems.push(Problem::warning("ended", message).help(help));
+        }
+    }
+    problems.extend(warnings);
+    let warnings = problems.finish();
+    Validated { warnings, policy }
 }
 
 /// Makes each service's grant, as `serve` will.

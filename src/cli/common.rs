@@ -21,7 +21,7 @@ use solewriter_core::diagnostics::toml::{nearest, parse_duration};
 use solewriter_core::diagnostics::{Problem, Problems, SourceFile};
 use solewriter_core::grant::{AuditStreams, Defaults};
 use solewriter_core::policy::model::{Location, Policy, Rule, StreamName};
-use solewriter_core::policy::validate::{Validated, validate_for};
+use solewriter_core::policy::validate::validate_for;
 use solewriter_types::clean;
 
 /// The exit code of "yes" and "fine".
@@ -246,24 +246,32 @@ pub(super) fn load(path: &Path, audit: &AuditStreams) -> Result<(Vec<SourceFile>
     accept(path, files, audit)
 }
 
-/// Judges texts that a command cannot do without.
+/// Judges texts that a command cannot do without: as they are now.
 pub(super) fn accept(
     name: &Path,
     files: Vec<SourceFile>,
     audit: &AuditStreams,
 ) -> Result<(Vec<SourceFile>, Policy), Output> {
-    match validate_for(&files, audit) {
-        Ok(Validated { policy, .. }) => Ok((files, policy)),
-        Err(problems) => {
-            let mut output = Output::wrong(problems.clone());
-            output.err += &format!(
-                "\nthe policy {} does not hold: {}; so there is no answer\n",
-                name.display(),
-                problems.summary()
-            );
-            Err(output)
-        }
-    }
+    let judged = validate_for(&files, audit).map(|validated| validated.policy.at(now()));
+    Ok((files, accepted(name, judged)?))
+}
+
+/// The policy, or that there is no answer.
+pub(super) fn accepted(name: &Path, judged: Result<Policy, Problems>) -> Result<Policy, Output> {
+    judged.map_err(|problems| {
+        let mut output = Output::wrong(problems.clone());
+        output.err += &format!(
+            "\nthe policy {} does not hold: {}; so there is no answer\n",
+            name.display(),
+            problems.summary()
+        );
+        output
+    })
+}
+
+/// The time, in seconds since the Unix epoch.
+pub(super) fn now() -> i64 {
+    jiff::Timestamp::now().as_second()
 }
 
 /// JSON as every command prints it.
@@ -293,6 +301,9 @@ pub(super) struct RuleView {
     verb: &'static str,
     target: String,
     role: Option<String>,
+    /// When it ends, only there if it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    until: Option<String>,
     /// Only there if it is what an observed service could do before.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     observed: bool,
@@ -305,7 +316,9 @@ impl RuleView {
         let verb = rule.access.verb();
         let target = text.get(verb.len() + 1..).unwrap_or_default().to_owned();
         let role = rule.role.as_ref().map(ToString::to_string);
-        Self { verb, target, role, observed: rule.observed, at: PlaceView::new(&rule.at) }
+        let until = rule.until.map(time);
+        let at = PlaceView::new(&rule.at);
+        Self { verb, target, role, until, observed: rule.observed, at }
     }
 }
 

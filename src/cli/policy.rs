@@ -106,7 +106,7 @@ impl Deployment {
 }
 
 /// Connects with that login, and names the policy's bucket.
-async fn connect(tool: &Tool, login: &Login) -> Result<Bucket, Output> {
+pub(super) async fn connect(tool: &Tool, login: &Login) -> Result<Bucket, Output> {
     let options = connect::options(login, &tool.tls, "solewriter-policy")
         .map_err(|error| failed(&error))?
         .connection_timeout(CONNECT_WITHIN);

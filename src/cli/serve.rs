@@ -5,7 +5,7 @@ mod recording;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use async_nats::Client;
@@ -29,6 +29,7 @@ use crate::policy_source::directory::Directory;
 use crate::policy_source::follower::{self, Follower};
 use crate::policy_source::snapshot_store::Store;
 use crate::policy_source::status::SourceStatus;
+use crate::policy_source::temporary::Temporary;
 use crate::policy_source::watcher::{Timing, Watcher};
 use crate::service::{CALLOUT_SUBJECT, Health, Service, connect_beside};
 use crate::sessions::{self, consumers};
@@ -112,6 +113,10 @@ async fn recorded(settings: Settings) -> Result<ExitCode, String> {
         keeper: keeper.map(Arc::new),
         recorder: recording.recorder.clone(),
         defaults: settings.defaults.clone(),
+        temporary: Arc::new(Mutex::new(Temporary::new(
+            settings.emergency.clone(),
+            settings.defaults.audit.clone(),
+        ))),
     };
     let kept = follower::start_from_kept(&follower);
     let watcher = match source {
@@ -120,6 +125,7 @@ async fn recorded(settings: Settings) -> Result<ExitCode, String> {
             // Watching begins before the first reading, so that no change falls between.
             let timing = Timing { poll: settings.policy.poll, ..Timing::default() };
             let mut watcher = Watcher::start(Directory::new(path), timing);
+            follower.emergencies_of(&watcher).await;
             match follower.begin(watcher.read_now().await) {
                 Err(problems) if !kept => {
                     // The problems themselves are printed; the log alone does not need them twice.
@@ -218,6 +224,7 @@ async fn serve(
         "showing that the process runs"
     });
     tasks.spawn(talk(nats.clone(), connected));
+    tasks.spawn(follower::keep_time(follower.clone()));
     tasks.spawn(following(follower, watcher, policy, connection.clone(), hangup));
     tell_systemd(&mut tasks, health, metrics)?;
     let mut together = tokio::spawn(together.run(first(connection), stopped.clone()));

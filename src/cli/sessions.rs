@@ -17,6 +17,7 @@ use crate::config::{PolicySource, Tool};
 use crate::fleet::{self, Report};
 use crate::policy_source::bucket::ReadError;
 use crate::policy_source::directory::Directory;
+use crate::policy_source::temporary::in_force;
 use crate::sessions::listing::{Session, Survey, survey};
 use crate::sessions::onlooker::Onlooker;
 use crate::sessions::system_api::{Closed, System};
@@ -25,7 +26,6 @@ use solewriter_core::callout::decide::Decider;
 use solewriter_core::diagnostics::{Problems, SourceFile};
 use solewriter_core::keys::UserKey;
 use solewriter_core::policy::model::{Policy, short};
-use solewriter_core::policy::validate::{self, validate_for};
 
 /// List the open connections that solewriter let in, on all servers, and by which policy.
 ///
@@ -491,22 +491,25 @@ async fn policy(
 ) -> Result<Option<Onlooker>, String> {
     let fits = |revision: &str| served.iter().all(|served| served == revision);
     let summary = |problems: Problems| problems.summary();
-    let onlooker = |files: &[SourceFile]| {
-        let validated = validate_for(files, &tool.defaults.audit).map_err(summary)?;
-        Ok::<_, String>(Some(onlooker(tool, validated.policy)))
+    let judged = |files: &[SourceFile], documents: Vec<String>| {
+        let (rules, audit) = (&tool.emergency, &tool.defaults.audit);
+        let policy = in_force(rules, audit, files, documents, jiff::Timestamp::now());
+        let policy = policy.map_err(summary)?;
+        let fits = fits(policy.revision().whole());
+        Ok::<_, String>(fits.then(|| onlooker(tool, policy)))
     };
     let Some(PolicySource::Bucket(name)) = &tool.source else {
         let Some(path) = &tool.policy else { return Ok(None) };
-        let files = Directory::new(path).read().map_err(summary)?;
-        let policy = onlooker(&files)?;
-        return Ok(policy.filter(|_| fits(validate::revision(&files).whole())));
+        let directory = Directory::new(path);
+        let documents = directory.read_emergencies().map_err(summary)?;
+        return judged(&directory.read().map_err(summary)?, documents);
     };
     let unread = |error: ReadError| format!("the policy bucket {name} cannot be read: {error}");
     let bucket = super::policy::connect_to_read(tool).await.map_err(|output| output.err)?;
-    let head = bucket.head().await.map_err(unread)?;
-    let Some(entry) = head.filter(|head| fits(&head.policy)) else { return Ok(None) };
+    let Some(entry) = bucket.head().await.map_err(unread)? else { return Ok(None) };
     let files = bucket.files(&entry).await.map_err(unread)?;
-    let mut policy = onlooker(&files)?;
+    let documents = bucket.all_emergencies().await.map_err(unread)?;
+    let mut policy = judged(&files, documents)?;
     if let Some(policy) = &mut policy {
         policy.recall(&bucket, sessions, now).await.map_err(unread)?;
     }

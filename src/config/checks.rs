@@ -25,8 +25,9 @@ use crate::sessions::{self, verdict::Gained};
 use crate::telemetry::LogFormat;
 use crate::traces;
 use solewriter_core::diagnostics::{Collector, Problem, Spanned};
+use solewriter_core::emergency::{LONGEST, Rules, is_fleet};
 use solewriter_core::grant::{AuditStreams, Defaults};
-use solewriter_core::keys::Signer;
+use solewriter_core::keys::{Signer, UserKey};
 use solewriter_core::policy::model::StreamName;
 use solewriter_types::keyspace::BucketName;
 
@@ -71,6 +72,7 @@ pub(super) fn resolve(raw: Raw, path: &Path, problems: &Collector) -> Option<(Se
     let patience = patience(&raw, problems);
     let clock_leeway = clock_leeway(&raw, problems);
     let sessions = sessions(&raw, problems);
+    let emergency = emergency(&raw, path, problems);
     let drain = bounded(raw.limits.drain.as_ref(), 0..=600, problems);
     let listen = listen(raw.http.listen.as_ref(), problems);
     let audit = audit(&raw, problems);
@@ -115,6 +117,7 @@ pub(super) fn resolve(raw: Raw, path: &Path, problems: &Collector) -> Option<(Se
         xkey,
         system,
         policy: policy?,
+        emergency: emergency?,
         defaults,
         accounts,
         jitter: f64::from(u8::try_from(raw.grants.jitter_percent?.value).unwrap_or(0)) / 100.0,
@@ -132,6 +135,36 @@ pub(super) fn resolve(raw: Raw, path: &Path, problems: &Collector) -> Option<(Se
         traces: traces?,
     };
     Some((settings, Logging { format: format?, filter: raw.log.filter?.value }))
+}
+
+/// Who may sign an emergency grant. The longest is what the table of settings says.
+pub(super) fn emergency(raw: &Raw, path: &Path, problems: &Collector) -> Option<Rules> {
+    let longest = bounded(raw.emergency.longest.as_ref(), 1..=LONGEST.as_secs(), problems);
+    let mut keys = Vec::new();
+    for entry in raw.emergency.keys.iter().flatten() {
+        match UserKey::parse(&entry.value) {
+            Ok(key) => keys.push(key),
+            Err(error) => problems.push(
+                // The text is not repeated: it may be a seed.
+                Problem::error("bad-nkey", format!("not a public user NKEY: {error}"))
+                    .at(&entry.span, "")
+                    .help("`solewriter key public FILE` prints the public key of a seed"),
+            ),
+        }
+    }
+    let fleet = raw.emergency.fleet.as_ref();
+    if let Some(fleet) = fleet.filter(|fleet| !is_fleet(&fleet.value)) {
+        problems.push(
+            Problem::error("bad-fleet", "`fleet` cannot be the name of a fleet")
+                .at(&fleet.span, "")
+                .help("write 1 to 64 letters, digits, `.`, `_` and `-`"),
+        );
+    }
+    if fleet.is_none() && !keys.is_empty() {
+        problems.push(missing(path, "emergency", "fleet", "\"production\""));
+    }
+    let fleet = fleet.map(|fleet| fleet.value.clone()).unwrap_or_default();
+    Some(Rules { keys, fleet, longest: longest? })
 }
 
 /// What stands in an example for the addresses.

@@ -13,6 +13,7 @@ use crate::sessions;
 use crate::telemetry::LogFormat;
 use crate::traces;
 use solewriter_core::callout::issue::Operator;
+use solewriter_core::emergency;
 use solewriter_core::grant::Defaults;
 use solewriter_core::keys::{Curve, Seed, Signer};
 use solewriter_types::keyspace::BucketName;
@@ -67,6 +68,8 @@ pub struct Settings {
     pub system: Option<Login>,
     /// The policy.
     pub policy: Policy,
+    /// Who may sign an emergency grant.
+    pub emergency: emergency::Rules,
     /// What services get that say nothing themselves.
     pub defaults: Defaults,
     /// Other accounts that a policy may place services in.

@@ -269,6 +269,13 @@ settings! {
         lifetime: Duration, "how long permissions last" = "1h";
         jitter_percent: Number(0, 50), "at most this much off a lifetime" = "10";
     }
+    emergency: Emergency = "emergency",
+        "Who may give a keyspace to another service for a short time (`solewriter emergency`)."
+    {
+        keys: List, "public user NKEYs of the people who may" or "nobody";
+        fleet: Text, "what this fleet is called: a grant for another one counts for nothing here";
+        longest: Duration, "the longest that one may last, 24h at most" = "1h";
+    }
     sessions: Sessions = "sessions", "Connections that are open while the policy changes." {
         every: Duration, "how often to look at every open connection" = "30s";
         close_per_second: Number(1, 100_000), "close at most so many a second" = "100";

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::checks::{
-    SERVERS_EXAMPLE, bucket, clock_leeway, grants, login, missing, patience, queue_group, servers,
-    sessions, tls,
+    self, SERVERS_EXAMPLE, bucket, clock_leeway, grants, login, missing, patience, queue_group,
+    servers, sessions, tls,
 };
 use super::operator::Accounts;
 use super::reading::{overridden, read};
@@ -21,6 +21,7 @@ use crate::nats::{AccountIds, Login, Secret, Tls};
 use solewriter_core::account_jwt;
 use solewriter_core::callout::issue::{Issuer, Operator};
 use solewriter_core::diagnostics::{Collector, Problems, SourceFile, Spanned};
+use solewriter_core::emergency;
 use solewriter_core::grant::Defaults;
 use solewriter_core::keys::{Account, AccountKey, Curve, Role, Seed, Signer, User};
 use solewriter_types::keyspace::BucketName;
@@ -58,6 +59,8 @@ pub struct Tool {
     pub audit: Option<String>,
     /// How changes reach open connections, and what is allowed of consumers.
     pub sessions: crate::sessions::Settings,
+    /// Who may sign an emergency grant.
+    pub emergency: emergency::Rules,
     /// The settings file, for messages.
     pub path: PathBuf,
     /// Whether `serve` keeps its policy for the next start.
@@ -125,6 +128,7 @@ impl Tool {
             (None, policy) => policy.as_ref().map(|p| PolicySource::Directory(p.value.clone())),
         };
         let sessions = sessions(&raw, problems);
+        let emergency = checks::emergency(&raw, path, problems);
         let known = Accounts::read(&raw, problems);
         let (defaults, accounts) = grants?;
         Some(Self {
@@ -142,6 +146,7 @@ impl Tool {
             bucket: bucket?,
             audit: raw.audit.stream.map(|stream| stream.value),
             sessions: sessions?,
+            emergency: emergency?,
             path: path.to_owned(),
             callout: OurUser(raw.nats.nkey_seed, raw.nats.credentials),
             issuer: raw.issuer.seed,

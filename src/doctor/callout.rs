@@ -36,6 +36,7 @@ pub fn judge(seen: &Seen, report: &mut Report) {
     }
     instances::revisions(seen, report);
     instances::handovers(seen, report);
+    instances::emergencies(seen, report);
     timeout(seen, report);
     anonymous(seen, report);
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Report;
 use super::seen::{Blind, Role, Seen, Taker};
-use crate::fleet::Report as Instance;
+use crate::fleet::{Report as Instance, emergencies_of};
 use solewriter_core::policy::model::short;
 
 /// The subscriptions to requests that are not our own watching.
@@ -111,6 +111,29 @@ pub fn handovers(seen: &Seen, report: &mut Report) {
     }
 }
 
+/// The emergency grants that count now.
+pub fn emergencies(seen: &Seen, report: &mut Report) {
+    let instances = match &seen.instances {
+        Ok(instances) => instances,
+        Err(blind) => return report.blind("emergency", blind),
+    };
+    let now = emergencies_of(instances);
+    for emergency in &now {
+        report.warning(
+            "emergency",
+            emergency.sentence(),
+            format!(
+                "nothing, if that is meant: it ends by itself. `solewriter emergency end {}` ends it \
+                 now",
+                emergency.id
+            ),
+        );
+    }
+    if now.is_empty() {
+        report.ok("emergency", "no emergency grant counts");
+    }
+}
+
 /// After so many seconds something in transit waits for somebody.
 const LONG: u64 = 30;
 
@@ -157,7 +180,9 @@ pub fn revisions(seen: &Seen, report: &mut Report) {
         let revision = instance.revision.as_deref().unwrap_or("none");
         revisions.entry(revision).or_default().push(named(instance));
     }
-    let newest = seen.policy.as_ref().ok().map(|policy| policy.revision().whole());
+    let newest = seen.policy.as_ref().ok().map(|policy| policy.documents().whole());
+    // Of documents, whatever counts for a while on top of them.
+    let documents = instances.first().and_then(|i| i.documents.as_ref().or(i.revision.as_ref()));
     let each: Vec<String> = revisions
         .iter()
         .map(|(r, names)| format!("{} on {}", short(r), names.join(", ")))
@@ -169,8 +194,8 @@ pub fn revisions(seen: &Seen, report: &mut Report) {
             "look again in a moment; if it does not change, check where each instance reads its \
              policy",
         );
-    } else if let (Some(newest), Some(served)) = (newest, revisions.keys().next())
-        && newest != *served
+    } else if let (Some(newest), Some(served)) = (newest, documents)
+        && newest != served
         && !report.has_problem("revisions")
     {
         report.warning(

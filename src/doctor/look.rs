@@ -17,6 +17,7 @@ use crate::nats;
 use crate::nats::connect::{self, BrokerError, addresses};
 use crate::policy_source::bucket::Bucket;
 use crate::policy_source::directory::Directory;
+use crate::policy_source::temporary::in_force;
 use crate::sessions::consumers::listing::Jetstream;
 use crate::sessions::consumers::sweep::{self, Accounts, Survey};
 use crate::sessions::listing::survey;
@@ -26,7 +27,6 @@ use solewriter_core::callout::xkey::Sealer;
 use solewriter_core::diagnostics::{Problems, SourceFile};
 use solewriter_core::keys::{CurveSecret, Seed, Signer};
 use solewriter_core::policy::model::Policy;
-use solewriter_core::policy::validate::validate_for;
 use solewriter_types::audit_event::words;
 
 mod greeting;
@@ -365,10 +365,19 @@ async fn policy(tool: &Tool, reader: Option<&Client>) -> PolicySeen {
         (None, Some(bucket)) => bucket.weaknesses().await.unwrap_or_default(),
         _ => Vec::new(),
     };
+    let documents = match (&tool.policy, &bucket) {
+        (Some(dir), _) => Directory::new(dir).read_emergencies().unwrap_or_default(),
+        (None, Some(bucket)) => bucket.all_emergencies().await.unwrap_or_default(),
+        (None, None) => Vec::new(),
+    };
+    let judge = |files: Vec<SourceFile>| {
+        let (rules, audit) = (&tool.emergency, &tool.defaults.audit);
+        in_force(rules, audit, &files, documents, jiff::Timestamp::now())
+    };
     let (policy, is_wrong) = match read {
         Err(blind) => (Err(blind), true),
-        Ok(files) => match files.and_then(|files| validate_for(&files, &tool.defaults.audit)) {
-            Ok(validated) => (Ok(validated.policy), false),
+        Ok(files) => match files.and_then(judge) {
+            Ok(policy) => (Ok(policy), false),
             Err(problems) => {
                 let why = format!("the policy {name} does not hold: {}", problems.summary());
                 (Err(Blind::new(why, how)), true)

@@ -142,6 +142,8 @@ fn instance(name: &str, policy: &Policy) -> Instance {
         transit: Vec::new(),
         settled: Some(true),
         handed_over: Vec::new(),
+        documents: None,
+        emergencies: Vec::new(),
     }
 }
 

@@ -311,7 +311,10 @@ impl Peer {
             return false;
         }
         match (self.beat.number, me.number) {
-            (Some(theirs), Some(mine)) if self.beat.lineage == me.lineage => theirs > mine,
+            // Of one number there are several where something counts for a while on top of it.
+            (Some(theirs), Some(mine)) if self.beat.lineage == me.lineage && theirs != mine => {
+                theirs > mine
+            }
             _ if me.had.is_empty() && self.beat.had.contains(mine) => true,
             _ if self.beat.had.is_empty() && me.had.contains(theirs) => false,
             _ => self.adopted > adopted,

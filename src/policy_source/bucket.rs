@@ -11,8 +11,11 @@
 //! it, and of two people only one can make it. Nothing is ever changed or removed, so the log is
 //! whole and a reader cannot find half of anything.
 //!
+//! - `emergency.<N>`: a document that a person signed ([`emergencies`]).
+//!
 //! [`entry`] is what is written; [`read`] gives the newest; [`mod@write`] pushes.
 
+pub mod emergencies;
 pub mod entry;
 pub mod read;
 pub mod write;

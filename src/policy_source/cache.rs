@@ -44,6 +44,8 @@ pub struct Kept {
     pub files: Vec<SourceFile>,
     /// What was not settled of earlier policies.
     pub claims: Claims,
+    /// Documents of emergencies.
+    pub emergencies: Vec<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -55,6 +57,8 @@ struct Written<'a> {
     origin: Option<Origin>,
     confirmed: i64,
     documents: Vec<Document<'a>>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    emergencies: Vec<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -121,6 +125,7 @@ impl PolicyCache {
             origin: kept.origin.clone(),
             confirmed: kept.confirmed,
             documents: documents.collect(),
+            emergencies: kept.emergencies.clone(),
         };
         // First: a policy whose claims are not there counts as settled.
         let number = kept.origin.as_ref().map(|o| o.number);
@@ -231,7 +236,8 @@ impl PolicyCache {
         };
         let written: Written<'_> =
             serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))?;
-        let Written { format, source, revision, origin, confirmed, documents } = written;
+        let Written { format, source, revision, origin, confirmed, documents, emergencies } =
+            written;
         if format != FORMAT {
             return Err(bad(format!("its format is {format}, not {FORMAT}")).into());
         }
@@ -254,7 +260,7 @@ impl PolicyCache {
         let later = self.confirmation(&found, number);
         let confirmed = later.map_or(confirmed, |later| later.max(confirmed));
         let claims = self.claims(&found, number);
-        Ok(Some(Kept { revision: found, origin, confirmed, files, claims }))
+        Ok(Some(Kept { revision: found, origin, confirmed, files, claims, emergencies }))
     }
 
     /// What the note beside the file says of that policy, if it can be read.
@@ -336,7 +342,8 @@ mod tests {
         };
         let revision = validate::revision(&files);
         let claims = Claims::default();
-        Kept { revision, origin: Some(origin), confirmed: 1000, files, claims }
+        let emergencies = Vec::new();
+        Kept { revision, origin: Some(origin), confirmed: 1000, files, claims, emergencies }
     }
 
     #[test]

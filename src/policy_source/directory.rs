@@ -27,6 +27,9 @@ const MAX_DEPTH: usize = 16;
 /// What the name of a file of assertions about the policy ends in. It is no part of the policy.
 pub const TEST_SUFFIX: &str = ".test.toml";
 
+/// What the name of a file ends in that holds a document of an emergency.
+pub const EMERGENCY_SUFFIX: &str = ".emergency";
+
 /// What a file in a policy directory is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -34,6 +37,8 @@ pub enum Kind {
     Policy,
     /// Assertions about it: `*.test.toml`.
     Test,
+    /// A document that a person signed: `*.emergency`.
+    Emergency,
 }
 
 impl Kind {
@@ -42,6 +47,8 @@ impl Kind {
     pub fn of(name: &str) -> Option<Self> {
         if name.ends_with(TEST_SUFFIX) {
             Some(Self::Test)
+        } else if name.ends_with(EMERGENCY_SUFFIX) {
+            Some(Self::Emergency)
         } else if name.ends_with(".toml") {
             Some(Self::Policy)
         } else {
@@ -115,6 +122,15 @@ impl Directory {
     /// As [`Directory::read`].
     pub fn read_tests(&self) -> Result<Vec<SourceFile>, Problems> {
         self.read_steadily(Kind::Test).1
+    }
+
+    /// Reads the documents of emergencies; there may be none. Blocks.
+    ///
+    /// # Errors
+    /// As [`Directory::read`].
+    pub fn read_emergencies(&self) -> Result<Vec<String>, Problems> {
+        let files = self.read_steadily(Kind::Emergency).1?;
+        Ok(files.into_iter().map(|file| file.text().to_owned()).collect())
     }
 
     /// What is read is of one moment: the list of files is the same before and after, and each

@@ -6,7 +6,7 @@
 mod bucket;
 mod directory;
 
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -19,13 +19,18 @@ use crate::policy_source::cache::{Kept, PolicyCache};
 use crate::policy_source::origin::Origin;
 use crate::policy_source::snapshot_store::{Loaded, Past, Store};
 use crate::policy_source::status::{Refused, SourceState, SourceStatus};
+use crate::policy_source::temporary::{Selection, Temporary};
+use crate::sessions::reach_without_system_user;
 use crate::telemetry::Metrics;
 use crate::{audit::Recorder, policy_source::events};
 use solewriter_core::diagnostics::render::Style;
-use solewriter_core::diagnostics::{Problems, Severity, SourceFile};
+use solewriter_core::diagnostics::{Collector, Problems, Severity, SourceFile};
 use solewriter_core::grant::Defaults;
-use solewriter_core::policy::validate::validate_for;
-use solewriter_types::audit_event;
+use solewriter_core::policy::validate::{Validated, validate_for};
+use solewriter_types::audit_event::{self, Event};
+
+/// How far clocks may differ, where it is reckoned of what connections may be open.
+const CLOCKS: Duration = Duration::from_secs(600);
 
 /// Puts policies in force, and tells everyone who should hear of it.
 #[derive(Clone)]
@@ -42,6 +47,8 @@ pub struct Follower {
     pub recorder: Recorder,
     /// What services get that say nothing themselves.
     pub defaults: Defaults,
+    /// What counts for a while only.
+    pub temporary: Arc<Mutex<Temporary>>,
 }
 
 /// What a source has: its files, or what keeps them from being read as a policy.
@@ -71,16 +78,102 @@ impl Follower {
         let files = files?;
         let validated = validate_for(&files, &self.defaults.audit)?;
         let seconds = now.as_second();
+        let Validated { policy, warnings } = validated;
         // Who has to close connections hears of it first: what changed for whom takes longer to find.
-        let loaded = self.store.replace_after(validated, origin.clone(), &past, now);
+        let mut temporary = self.temporary();
+        temporary.rebase(&files, policy, origin.clone());
+        let Some((loaded, events)) = self.put(&mut temporary, warnings, past, true, now) else {
+            return Ok(());
+        };
         self.heard(SourceState::Answered, seconds);
         self.accepted(&loaded, origin.as_ref(), seconds);
-        if let Some(keeper) = &self.keeper {
-            let revision = loaded.after.policy.revision().clone();
-            let claims = loaded.after.unsettled().map(|u| u.claims.clone()).unwrap_or_default();
-            keeper.keep(&Kept { revision, origin, confirmed: seconds, files, claims });
-        }
+        self.tell(&temporary, events);
+        self.keep(&temporary, &loaded, (origin, files), seconds);
         Ok(())
+    }
+
+    /// What counts for a while. One change of the policy in force at a time.
+    fn temporary(&self) -> MutexGuard<'_, Temporary> {
+        self.temporary.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts in force what the policy's source has, with what counts for a while. `pushed`: the source
+    /// has something new. `None` when nothing is another than before.
+    fn put(
+        &self,
+        temporary: &mut Temporary,
+        warnings: Problems,
+        mut past: Past,
+        pushed: bool,
+        now: Timestamp,
+    ) -> Option<(Loaded, Vec<Event>)> {
+        let Selection { policy, origin, before, events } = temporary.select(now, self.reach())?;
+        let in_force = self.store.current();
+        let same = in_force.is_some_and(|s| s.policy.revision() == policy.revision());
+        if same && !pushed && before.is_empty() && events.is_empty() {
+            return None;
+        }
+        if self.store.hands_over() {
+            past.policies.extend(before);
+        }
+        // Who pushed knew of servers that are gone, and meant what moves by that push.
+        let forced = |o: &Origin| o.forced && pushed && policy.revision() == policy.documents();
+        let origin = origin.map(|o| Origin { forced: forced(&o), ..o });
+        let loaded = self.store.replace_after(Validated { policy, warnings }, origin, &past, now);
+        Some((loaded, events))
+    }
+
+    /// For how many seconds connections may be open that were let in by an earlier policy.
+    fn reach(&self) -> i64 {
+        let lasts = self.store.current().map_or(self.defaults.lifetime, |snapshot| {
+            reach_without_system_user(&snapshot.policy, &self.defaults)
+        });
+        i64::try_from((lasts + CLOCKS).as_secs()).unwrap_or(i64::MAX)
+    }
+
+    /// Tells what became of emergencies.
+    fn tell(&self, temporary: &Temporary, events: Vec<Event>) {
+        self.metrics.emergencies(temporary.count());
+        for event in events {
+            self.recorder.record(event);
+        }
+    }
+
+    fn keep(
+        &self,
+        temporary: &Temporary,
+        loaded: &Loaded,
+        (origin, files): (Option<Origin>, Vec<SourceFile>),
+        confirmed: i64,
+    ) {
+        let Some(keeper) = &self.keeper else { return };
+        let revision = loaded.after.policy.documents().clone();
+        let claims = loaded.after.unsettled().map(|u| u.claims.clone()).unwrap_or_default();
+        let emergencies = temporary.documents().to_vec();
+        keeper.keep(&Kept { revision, origin, confirmed, files, claims, emergencies });
+    }
+
+    /// The source has these documents of emergencies. Blocks.
+    pub fn documents(&self, documents: Vec<String>, now: Timestamp) {
+        let mut temporary = self.temporary();
+        if temporary.take(documents, now) {
+            self.reconsider(temporary, now);
+        }
+    }
+
+    /// Something may have begun or ended.
+    fn reconsider(&self, mut temporary: MutexGuard<'_, Temporary>, now: Timestamp) {
+        let put = self.put(&mut temporary, Collector::new().finish(), Past::default(), false, now);
+        let Some((loaded, events)) = put else { return };
+        let origin = loaded.after.origin();
+        if loaded.is_change() {
+            self.changed(&loaded, origin.as_deref());
+        }
+        self.tell(&temporary, events);
+        if let Some((files, origin)) = temporary.kept_files() {
+            let confirmed = self.source_status.confirmed().unwrap_or_default();
+            self.keep(&temporary, &loaded, (origin, files), confirmed);
+        }
     }
 
     /// A policy came into force, or is still what the source has. One place for everyone who
@@ -98,6 +191,11 @@ impl Follower {
             );
             return;
         }
+        self.changed(loaded, origin);
+    }
+
+    /// Another policy is in force.
+    fn changed(&self, loaded: &Loaded, origin: Option<&Origin>) {
         let (before, after) = (loaded.before.as_ref().map(|b| &b.policy), &loaded.after.policy);
         let origin = self.came_from(origin);
         let event = events::accepted(before, after, &loaded.warnings, origin, &self.defaults);
@@ -187,7 +285,7 @@ impl Follower {
         self.metrics.policy_confirmed(now);
         if let (Some(keeper), Some(snapshot)) = (&self.keeper, self.store.current()) {
             let number = snapshot.origin().map(|o| o.number);
-            keeper.confirm(snapshot.policy.revision(), number, now);
+            keeper.confirm(snapshot.policy.documents(), number, now);
             if snapshot.unsettled().is_none() {
                 keeper.settled();
             }
@@ -203,8 +301,8 @@ impl Follower {
         let Some(kept) = self.keeper.as_ref().map(|k| k.read()).transpose()?.flatten() else {
             return Ok(false);
         };
-        let Kept { revision, origin, confirmed, files, claims } = kept;
-        let validated = validate_for(&files, &self.defaults.audit)?;
+        let Kept { revision, origin, confirmed, files, claims, emergencies } = kept;
+        let Validated { policy, warnings } = validate_for(&files, &self.defaults.audit)?;
         let age = now.as_second().saturating_sub(confirmed);
         tracing::warn!(
             event = "policy_kept",
@@ -214,11 +312,37 @@ impl Follower {
             "starting with the policy that the last run kept, until its source answers",
         );
         let past = Past { claims, ..Past::default() };
-        let loaded = self.store.replace_after(validated, origin.clone(), &past, now);
+        let mut temporary = self.temporary();
+        temporary.take(emergencies, now);
+        temporary.rebase(&files, policy, origin.clone());
+        let put = self.put(&mut temporary, warnings, past, true, now);
         self.source_status.confirm(confirmed);
         self.metrics.policy_confirmed(confirmed);
-        self.accepted(&loaded, origin.as_ref(), now.as_second());
+        if let Some((loaded, events)) = put {
+            self.accepted(&loaded, origin.as_ref(), now.as_second());
+            self.tell(&temporary, events);
+        }
         Ok(true)
+    }
+}
+
+/// The longest pause between two looks at the time.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Puts in force what begins and ends by itself, for ever. Gives what it was that ended.
+pub async fn keep_time(follower: Follower) -> &'static str {
+    loop {
+        tokio::time::sleep(TICK).await;
+        let follower = follower.clone();
+        // A defect in it is told where it happens, and it is tried again.
+        let _ = tokio::task::spawn_blocking(move || {
+            let now = Timestamp::now();
+            let mut temporary = follower.temporary();
+            if temporary.is_due(now) {
+                follower.reconsider(temporary, now);
+            }
+        })
+        .await;
     }
 }
 

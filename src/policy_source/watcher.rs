@@ -77,6 +77,12 @@ impl Watcher {
         let _ = notify.watch(&path, notify::RecursiveMode::Recursive);
     }
 
+    /// The directory.
+    #[must_use]
+    pub fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
     /// What was read counts as not seen: the next look reads it again.
     pub fn forget(&mut self) {
         self.seen = !self.seen;

@@ -4,8 +4,9 @@ use solewriter_core::callout::request::{AskingServer, Rejection};
 use solewriter_types::advisories;
 use solewriter_types::audit_event::words;
 use solewriter_types::audit_event::{
-    Authorisation, Event, HandedOver, Lost, Names, Outcome, PolicyAccepted, PolicyRefused, Record,
-    RequestRejected, SessionClosed, Source, Started, Stopped, Trouble,
+    Authorisation, EmergencyBegan, EmergencyEnded, EmergencyIgnored, Event, HandedOver, Lost,
+    Names, Outcome, PolicyAccepted, PolicyRefused, Record, RequestRejected, SessionClosed, Source,
+    Started, Stopped, Trouble,
 };
 use solewriter_types::violation_log;
 
@@ -93,6 +94,9 @@ pub fn log_event(source: &Source, record: &Record) {
         }
         Event::SessionClosed(event) => session_closed(&id, event),
         Event::HandedOver(event) => handed_over(&id, event),
+        Event::EmergencyBegan(_) | Event::EmergencyEnded(_) | Event::EmergencyIgnored(_) => {
+            emergency(&id, &record.event);
+        }
         Event::Violation(event) => violation_log::log(Some(&id), event),
         Event::Started(event) => {
             let Started { version, issuer, xkey } = event;
@@ -235,6 +239,55 @@ fn policy_accepted(id: &str, event: &PolicyAccepted) {
         losses = changes.as_ref().map(|c| c.losses.join("; ")),
         "policy read",
     );
+}
+
+/// What became of an emergency grant.
+fn emergency(id: &str, event: &Event) {
+    match event {
+        Event::EmergencyBegan(event) => {
+            let EmergencyBegan { id: grant, service, keyspace, owner, by, reason, .. } = event;
+            tracing::warn!(
+                event = "emergency_began",
+                audit = id,
+                grant,
+                service,
+                keyspace,
+                owner,
+                by,
+                reason,
+                until = %event.until,
+                revision = event.revision,
+                "a person broke the glass: this service writes the keyspace until then",
+            );
+        }
+        Event::EmergencyEnded(event) => {
+            let EmergencyEnded { id: grant, service, keyspace, by, cause, detail, .. } = event;
+            tracing::warn!(
+                event = "emergency_ended",
+                audit = id,
+                grant,
+                service,
+                keyspace,
+                by,
+                cause,
+                detail,
+                reason = event.reason,
+                until = %event.until,
+                revision = event.revision,
+            );
+        }
+        Event::EmergencyIgnored(event) => {
+            let EmergencyIgnored { cause, detail } = event;
+            tracing::error!(
+                event = "emergency_ignored",
+                audit = id,
+                cause,
+                detail,
+                "somebody put a document of an emergency in place that grants nothing",
+            );
+        }
+        _ => {}
+    }
 }
 
 fn handed_over(id: &str, event: &HandedOver) {

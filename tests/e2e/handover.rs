@@ -155,7 +155,7 @@ pub async fn make_bucket(deployment: &Deployment, replicas: usize) -> Stream {
 }
 
 /// Who wrote what was stored, in order; and how many writes that were.
-async fn judged(deployment: &Deployment) -> (Vec<Turn>, u64) {
+pub async fn judged(deployment: &Deployment) -> (Vec<Turn>, u64) {
     let admin = deployment.admin().await;
     let stream = admin.get_stream("KV_k").await.unwrap();
     let last = stream.cached_info().state.last_sequence;
@@ -221,7 +221,7 @@ async fn a_keyspace_moves_and_never_has_two_writers(version: &'static str) {
 }
 
 /// Whether a service may write `k`, by a connection that it makes now.
-async fn may_write(deployment: &Deployment, service: &str) -> bool {
+pub async fn may_write(deployment: &Deployment, service: &str) -> bool {
     let mut raw = login(deployment, service).await;
     raw.publish("$KV.k.y", b"now").await.is_ok()
 }
@@ -282,7 +282,7 @@ async fn explain(deployment: &Deployment, service: &str) -> Ran {
     Ran { code, out: text(output.stdout), err: text(output.stderr) }
 }
 
-async fn status_says(deployment: &Deployment, part: &str) {
+pub async fn status_says(deployment: &Deployment, part: &str) {
     let began = Instant::now();
     loop {
         let said = status(deployment).await;
@@ -698,8 +698,8 @@ async fn push_patiently(to: &Bucket, files: &[SourceFile]) {
 
 /// Writes of one service that were stored in a row.
 #[derive(Debug)]
-struct Turn {
-    writer: String,
+pub struct Turn {
+    pub writer: String,
     count: usize,
     /// When the first and the last of them were stored, in nanoseconds.
     first: i128,

@@ -70,6 +70,7 @@ mod consumers;
 mod deployment;
 mod doctor;
 mod documentation;
+mod emergency;
 mod found;
 mod gateways;
 mod guard;

@@ -9,11 +9,12 @@ use jiff::Timestamp;
 use serde_json::Value;
 use solewriter::audit::schema::{self, Kind, kinds};
 use solewriter_types::audit_event::{
-    About, Authorisation, Changes, Event, Fault, HandedOver, Lost, Names, Operation, Origin,
-    Outcome, PolicyAccepted, PolicyRefused, Record, RequestRejected, SessionClosed, Source,
-    Started, Stopped, Transfer, Trouble, Violation,
+    About, Authorisation, Changes, EmergencyBegan, EmergencyEnded, EmergencyIgnored, Event, Fault,
+    HandedOver, Lost, Names, Operation, Origin, Outcome, PolicyAccepted, PolicyRefused, Record,
+    RequestRejected, SessionClosed, Source, Started, Stopped, Transfer, Trouble, Violation,
 };
 
+const EMERGENCY_UNTIL: &str = "2026-11-23T18:27:25Z";
 const NKEY: &str = "UCRAFZAHGBQKZ5WVGGAZTW3N7PIO7NNEZC77U2TFP7DSBDSFHKEUCIHK";
 const SERVER: &str = "NB3JFQ5NGVALXAB4AIFTV3TGZWEIOERSGTVAY3TRIPAK3VZ76QY632XP";
 
@@ -155,6 +156,31 @@ fn samples() -> Vec<Event> {
             "orders owns orders (orders.toml:3:9): a key has one writer; to allow it, the ownership \
              has to be transferred",
         ))),
+        Event::EmergencyBegan(EmergencyBegan {
+            id: text("aeaqcaibaeaqcaib"),
+            service: text("billing"),
+            keyspace: text("orders"),
+            owner: some("orders"),
+            by: text(NKEY),
+            reason: text("orders cannot start, INC-1234"),
+            until: EMERGENCY_UNTIL.parse().unwrap(),
+            revision: text("5d0c0a7e1f22"),
+        }),
+        Event::EmergencyEnded(EmergencyEnded {
+            id: text("aeaqcaibaeaqcaib"),
+            service: text("billing"),
+            keyspace: text("orders"),
+            by: text(NKEY),
+            cause: text("early"),
+            detail: some("orders is back"),
+            reason: text("orders cannot start, INC-1234"),
+            until: EMERGENCY_UNTIL.parse().unwrap(),
+            revision: text("0b7a44c19d03"),
+        }),
+        Event::EmergencyIgnored(EmergencyIgnored {
+            cause: text("signature"),
+            detail: text("its signature does not hold"),
+        }),
         Event::Started(Started {
             version: text("0.1.0"),
             issuer: some("AB3JFQ5NGVALXAB4AIFTV3TGZWEIOERSGTVAY3TRIPAK3VZ76QY632XP"),

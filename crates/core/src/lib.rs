@@ -13,6 +13,7 @@ pub mod account_jwt;
 pub mod analysis;
 pub mod callout;
 pub mod diagnostics;
+pub mod emergency;
 pub mod grant;
 pub mod handover;
 pub mod keys;

@@ -370,6 +370,67 @@ pub struct HandedOver {
     pub number: Option<u64>,
 }
 
+/// An emergency grant began: a service writes what another one owns, or nobody, for a while.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "audit-schema", derive(schemars::JsonSchema))]
+pub struct EmergencyBegan {
+    /// Its id.
+    pub id: String,
+    /// Who is to write.
+    pub service: String,
+    /// What.
+    pub keyspace: String,
+    /// Who owns it by the policy, and may not write it now; absent when nobody does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+    /// The public key of who signed it.
+    pub by: String,
+    /// Why, in their words, escaped and cut.
+    pub reason: String,
+    /// When it ends by itself.
+    #[cfg_attr(feature = "audit-schema", schemars(with = "String", extend("format" = "date-time")))]
+    pub until: Timestamp,
+    /// The policy revision in force now.
+    pub revision: String,
+}
+
+/// An emergency grant ended: the policy alone says again who writes what.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "audit-schema", derive(schemars::JsonSchema))]
+pub struct EmergencyEnded {
+    /// Its id.
+    pub id: String,
+    /// Who wrote.
+    pub service: String,
+    /// What.
+    pub keyspace: String,
+    /// The public key of who signed it.
+    pub by: String,
+    /// `time`, `early` (somebody ended it), `policy` (it does not fit the policy any more) or `gone`
+    /// (its document is not there any more).
+    pub cause: String,
+    /// More about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// Why it was granted, in the words of who signed it, escaped and cut.
+    pub reason: String,
+    /// When it was to end.
+    #[cfg_attr(feature = "audit-schema", schemars(with = "String", extend("format" = "date-time")))]
+    pub until: Timestamp,
+    /// The policy revision in force now.
+    pub revision: String,
+}
+
+/// Somebody put a document of an emergency in place that grants nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "audit-schema", derive(schemars::JsonSchema))]
+pub struct EmergencyIgnored {
+    /// `form`, `signature`, `key`, `fleet`, `too_long`, `future`, `over` or `policy`.
+    pub cause: String,
+    /// In words.
+    pub detail: String,
+}
+
 /// What a subject is about, when it is no plain one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "audit-schema", derive(schemars::JsonSchema))]
@@ -554,6 +615,12 @@ pub enum Event {
     SessionClosed(Box<SessionClosed>),
     /// The right to write something moved.
     HandedOver(HandedOver),
+    /// An emergency grant began.
+    EmergencyBegan(EmergencyBegan),
+    /// An emergency grant ended.
+    EmergencyEnded(EmergencyEnded),
+    /// A document of an emergency grants nothing.
+    EmergencyIgnored(EmergencyIgnored),
     /// A client went beyond its grant.
     Violation(Box<Violation>),
     /// A producer began.
@@ -580,6 +647,9 @@ impl Event {
             Self::PolicyRefused(_) => "solewriter.policy.refused",
             Self::SessionClosed(_) => "solewriter.session.closed",
             Self::HandedOver(_) => "solewriter.handed_over",
+            Self::EmergencyBegan(_) => "solewriter.emergency.began",
+            Self::EmergencyEnded(_) => "solewriter.emergency.ended",
+            Self::EmergencyIgnored(_) => "solewriter.emergency.ignored",
             Self::Violation(_) => "solewriter.violation",
             Self::Started(_) => "solewriter.started",
             Self::Stopped(_) => "solewriter.stopped",
@@ -606,10 +676,15 @@ impl Event {
             Self::PolicyRefused(event) => event.revision.as_deref(),
             Self::SessionClosed(event) => Some(&event.service),
             Self::HandedOver(event) => Some(&event.to),
+            Self::EmergencyBegan(event) => Some(&event.service),
+            Self::EmergencyEnded(event) => Some(&event.service),
             Self::Violation(event) => event.service.as_deref(),
             Self::Trouble(event) => event.service.as_deref(),
             Self::Lost(event) => Some(&event.instance),
-            Self::RequestRejected(_) | Self::Started(_) | Self::Stopped(_) => None,
+            Self::EmergencyIgnored(_)
+            | Self::RequestRejected(_)
+            | Self::Started(_)
+            | Self::Stopped(_) => None,
         }
     }
 }

@@ -89,6 +89,22 @@ pub fn of(outcome: &str, data: &Value) -> Option<String> {
                 "{what} moved{from} to {to}{how}; nobody could write it for {vacant} ms at most"
             )
         }
+        "began" => {
+            let (what, service) = (data.text("keyspace"), data.text("service"));
+            let owner = data.behind(" instead of ", "owner");
+            let (until, by) = (data.text("until"), data.text("by"));
+            format!("EMERGENCY: {service} writes {what}{owner} until {until}; {by}: {}", why())
+        }
+        "ended" => {
+            let (what, service) = (data.text("keyspace"), data.text("service"));
+            let detail = data.behind(": ", "detail");
+            let cause = data.text("cause");
+            format!("the emergency is over ({cause}{detail}): {service} wrote {what}")
+        }
+        "ignored" => {
+            let (cause, detail) = (data.text("cause"), data.text("detail"));
+            format!("a document of an emergency grants nothing ({cause}): {detail}")
+        }
         "violation" => violation(&data),
         "started" => format!("version {}", data.text("version")),
         "stopped" => format!("{}, after {} s", why(), data.text("ran_seconds")),

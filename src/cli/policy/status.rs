@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::{Deployment, connect_to_read, failed};
 use crate::cli::common::{Format, NO, Output, YES, count, json, line};
-use crate::fleet::{Instances, Report, ask};
+use crate::fleet::{Instances, Report, ask, emergencies_of};
 use crate::policy_source::bucket::ReadError;
 use crate::policy_source::bucket::entry::Entry;
 use solewriter_core::policy::model::short;
@@ -74,6 +74,9 @@ impl Status {
         }
         out += &table(&reports, jiff::Timestamp::now().as_second());
         out += &moving(&reports);
+        for emergency in emergencies_of(&reports) {
+            let _ = writeln!(out, "{}", line(&emergency.sentence()));
+        }
         let mut err = String::new();
         if let Some(note) = note {
             err += &format!("warning: the policy bucket {}: {note}\n", bucket.name());

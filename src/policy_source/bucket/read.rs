@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 
+use super::emergencies::Documents;
 use super::entry::{Blob, Document, Entry, EntryError};
 use super::{AT_A_TIME, Bucket, ReadError, hash};
 use crate::policy_source::origin::Origin;
@@ -151,19 +152,34 @@ pub struct Reader {
     seen: Option<Origin>,
     /// The entry that cannot be read, so that it is told of once.
     unreadable: Option<EntryError>,
+    emergencies: Documents,
 }
 
 impl Reader {
     /// Begins after `seen`: a revision that is in force already.
     #[must_use]
     pub fn new(bucket: Bucket, seen: Option<Origin>) -> Self {
-        Self { bucket, known: HashMap::new(), seen, unreadable: None }
+        let emergencies = Documents::default();
+        Self { bucket, known: HashMap::new(), seen, unreadable: None, emergencies }
     }
 
     /// The bucket.
     #[must_use]
     pub fn bucket(&self) -> &Bucket {
         &self.bucket
+    }
+
+    /// The documents of emergencies; `None` when they are the same as before.
+    ///
+    /// # Errors
+    /// When the bucket cannot be read now.
+    pub async fn emergencies(&mut self) -> Result<Option<Vec<String>>, ReadError> {
+        self.bucket.emergencies(&mut self.emergencies).await
+    }
+
+    /// Forgets the documents of emergencies, so that they are found again.
+    pub fn forget_emergencies(&mut self) {
+        self.emergencies = Documents::default();
     }
 
     /// Forgets that the newest revision was seen, so that it is found again.

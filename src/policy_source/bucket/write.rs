@@ -20,7 +20,7 @@ use solewriter_core::policy::validate;
 const PUSH_WITHIN: Duration = Duration::from_secs(30);
 
 /// The pause between two attempts.
-const PAUSE: Duration = Duration::from_millis(200);
+pub(super) const PAUSE: Duration = Duration::from_millis(200);
 
 /// On how many servers the bucket is kept, where there are as many.
 const REPLICAS: usize = 3;
@@ -194,7 +194,7 @@ impl Bucket {
     }
 
     /// Writes a key that must not be there yet. The error says that it is not known to be stored.
-    async fn write(&self, subject: &str, payload: Bytes) -> Result<(), String> {
+    pub(super) async fn write(&self, subject: &str, payload: Bytes) -> Result<(), String> {
         let message = PublishMessage::build().payload(payload).expected_last_subject_sequence(0);
         let sent = self.context.send_publish(subject.to_owned(), message).await;
         match sent {

@@ -13,13 +13,14 @@ use jiff::Timestamp;
 use tokio::signal::unix::Signal;
 use tokio::time::{Instant, timeout};
 
-use super::{BackgroundWorker, Follower, Found, UNJUDGED, Unjudged, hangup};
+use super::{BackgroundWorker, CLOCKS, Follower, Found, UNJUDGED, Unjudged, hangup};
 use crate::policy_source::bucket::read::{Change, Reader, Seen};
 use crate::policy_source::bucket::{ANSWER_WITHIN, Bucket, ReadError};
 use crate::policy_source::origin::Origin;
 use crate::policy_source::snapshot_store::Past;
 use crate::policy_source::status::SourceState;
 use crate::sessions::reach_without_system_user;
+use solewriter_core::diagnostics::SourceFile;
 use solewriter_core::policy::model::Policy;
 use solewriter_core::policy::validate::validate_for;
 use solewriter_types::keyspace::BucketName;
@@ -28,8 +29,6 @@ use solewriter_types::keyspace::BucketName;
 const HINT_PAUSE: Duration = Duration::from_millis(5);
 const HINT_FOR: Duration = Duration::from_secs(2);
 
-/// How far clocks may differ, where it is reckoned of which revisions connections may be open.
-const CLOCKS: Duration = Duration::from_secs(600);
 /// The most revisions that are read for that.
 const MAX_PAST: usize = 32;
 
@@ -141,7 +140,7 @@ impl Follower {
         aside: &mut BackgroundWorker,
     ) -> Result<SourceState, Unjudged> {
         let seen = if reader.bucket().client().connection_state() == State::Connected {
-            reader.look().await
+            self.look_at_all(reader, aside).await
         } else {
             // Nothing is asked that would wait for a connection.
             Err(ReadError::Unreachable(NOT_CONNECTED.to_owned()))
@@ -170,6 +169,28 @@ impl Follower {
         };
         self.heard(state.clone(), Timestamp::now().as_second());
         looked.map(|()| state)
+    }
+
+    /// Looks at the documents of emergencies, and at the newest revision. Who cannot see whether an
+    /// emergency began does not know who writes what.
+    async fn look_at_all(
+        &self,
+        reader: &mut Reader,
+        aside: &mut BackgroundWorker,
+    ) -> Result<Seen, ReadError> {
+        match reader.emergencies().await {
+            Ok(Some(documents)) => {
+                let follower = self.clone();
+                let judge = move || follower.documents(documents, Timestamp::now());
+                if aside.run(judge).await.is_err() {
+                    reader.forget_emergencies();
+                    return Err(ReadError::Unreachable(UNJUDGED.to_owned()));
+                }
+            }
+            Ok(None) | Err(ReadError::Missing) => {}
+            Err(error) => return Err(error),
+        }
+        reader.look().await
     }
 
     /// What is known of the revisions between the one in force and `next`; or, when none is in
@@ -222,17 +243,25 @@ impl Follower {
             }
             let Some(files) = reader.older(number).await.map_err(failed)? else { continue };
             let (give, taken) = std::sync::mpsc::channel();
-            let audit = self.defaults.audit.clone();
-            let judged = aside.run(move || drop(give.send(validate_for(&files, &audit)))).await;
+            let follower = self.clone();
+            let judge = move || drop(give.send(follower.as_it_was(&files)));
+            let judged = aside.run(judge).await;
             judged.map_err(|Unjudged| UNJUDGED.to_owned())?;
-            // One that does not hold was never in force here.
-            if let Ok(Ok(validated)) = taken.recv() {
-                let reach = reach_without_system_user(&validated.policy, &self.defaults);
-                lasts = lasts.max(reach);
-                policies.push(validated.policy);
+            for policy in taken.recv().unwrap_or_default() {
+                lasts = lasts.max(reach_without_system_user(&policy, &self.defaults));
+                policies.push(policy);
             }
         }
         Ok(true)
+    }
+
+    /// What may have been in force when these were the files; nothing if they do not hold, because
+    /// then they never were. Blocks.
+    fn as_it_was(&self, files: &[SourceFile]) -> Vec<Policy> {
+        let Ok(validated) = validate_for(files, &self.defaults.audit) else { return Vec::new() };
+        let mut policies = self.temporary().with_each(files, Timestamp::now(), self.reach());
+        policies.push(validated.policy);
+        policies
     }
 
     async fn take(

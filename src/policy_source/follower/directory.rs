@@ -7,6 +7,7 @@ use super::{BackgroundWorker, Follower, Found, UNJUDGED, hangup};
 use crate::policy_source::snapshot_store::Past;
 use crate::policy_source::status::SourceState;
 use crate::policy_source::watcher::Watcher;
+use solewriter_core::diagnostics::render::Style;
 use solewriter_core::diagnostics::{Problems, SourceFile};
 
 /// Puts each change of a directory in force, for ever.
@@ -37,11 +38,27 @@ pub async fn directory(follower: Follower, mut watcher: Watcher, mut signal: Sig
             }
             None => {}
         }
+        follower.emergencies_of(&watcher).await;
         guard.conclude(look);
     }
 }
 
 impl Follower {
+    /// Deals with the documents of emergencies that are in the directory.
+    pub async fn emergencies_of(&self, watcher: &Watcher) {
+        let (follower, directory) = (self.clone(), watcher.directory().clone());
+        let judge = move || match directory.read_emergencies() {
+            Ok(documents) => follower.documents(documents, Timestamp::now()),
+            Err(problems) => tracing::error!(
+                event = "emergencies_unreadable",
+                problems = problems.render(Style::Plain),
+                "what was known of emergencies stays",
+            ),
+        };
+        // A defect in it is told where it happens, and it is tried again.
+        let _ = tokio::task::spawn_blocking(judge).await;
+    }
+
     /// Deals with what was read from a directory. Blocks.
     fn read(&self, read: Result<Vec<SourceFile>, Problems>) {
         let now = Timestamp::now();

@@ -91,7 +91,8 @@ impl Effect {
 /// it is denied beside what its rules grant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SettingChange {
-    /// `key`, `account`, `lifetime`, `sources`, `connections`, `disabled` or `denied`.
+    /// `key`, `account`, `lifetime`, `sources`, `connections`, `disabled`, `denied` or
+    /// `until`.
     pub setting: &'static str,
     /// Before; `None` when there was nothing.
     pub old: Option<String>,

@@ -589,7 +589,7 @@ pub fn alone(
         name: Arc::clone(service),
         description: None,
         keys: Vec::new(),
-        rules: vec![Rule { access, at: at.clone(), role: None, observed: false }],
+        rules: vec![Rule { access, at: at.clone(), role: None, until: None, observed: false }],
         account: None,
         lifetime: None,
         sources: Vec::new(),

@@ -423,6 +423,7 @@ impl Decider {
             return Ok(Err(denied(Denial::AskedAgain, Some(service))));
         }
         let expires = self.expiry(&grant, now, chance).min(entry.not_after.unwrap_or(i64::MAX));
+        let expires = expires.min(ends(service, now));
         Ok(Ok(Granted { identity: identity.clone(), grant, revision: revision.clone(), expires }))
     }
 
@@ -540,6 +541,18 @@ impl Decider {
         now.saturating_add(i64::try_from(lasts).unwrap_or(i64::MAX))
     }
 }
+
+/// When the server itself ends a connection that is still there after one of its service's entries
+/// has ended ([`Rule::until`]): later by [`UNTIL_GRACE`], so that where connections are closed by a
+/// sweep, it comes first, and no connection is made twice.
+fn ends(service: &Service, now: i64) -> i64 {
+    let untils = service.rules.iter().filter_map(|rule| rule.until);
+    let first = untils.filter(|until| *until > now).min();
+    first.map_or(i64::MAX, |first| first.saturating_add(UNTIL_GRACE))
+}
+
+/// For how many seconds a sweep has the time to close what an entry's end concerns.
+const UNTIL_GRACE: i64 = 30;
 
 /// Whether a service's rules may come to a large grant: told without making it, in a time that no
 /// policy makes long.

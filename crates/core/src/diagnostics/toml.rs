@@ -376,7 +376,14 @@ impl<'a> Table<'a> {
                 Some(array.into_iter().filter_map(|element| self.typed(key, element)).collect())
             }
             other => {
-                self.wrong_type(key, expected, type_name(&other), &span);
+                let found = type_name(&other);
+                let mut problem =
+                    Problem::error("wrong-type", format!("`{key}` must be {expected}"))
+                        .at(&span, format!("found {found}"));
+                if matches!(other, DeValue::String(_)) {
+                    problem = problem.help("put it in brackets: [\"...\"]");
+                }
+                self.problems.push(problem);
                 None
             }
         }

@@ -272,31 +272,40 @@ pub struct KeyEntry {
     pub not_after: Option<Spanned<i64>>,
 }
 
+/// An element of a list that grants something: a string, or a table with `entry` and `until`.
+#[derive(Clone, Debug)]
+pub struct GrantEntry {
+    /// What is granted.
+    pub text: Spanned<String>,
+    /// `until`, in seconds since the Unix epoch.
+    pub until: Option<Spanned<i64>>,
+}
+
 /// The lists that grant something.
 #[derive(Clone, Debug, Default)]
 pub struct GrantEntries {
     /// `owns`.
-    pub owns: Vec<Spanned<String>>,
+    pub owns: Vec<GrantEntry>,
     /// `reads`.
-    pub reads: Vec<Spanned<String>>,
+    pub reads: Vec<GrantEntry>,
     /// `publishes`.
-    pub publishes: Vec<Spanned<String>>,
+    pub publishes: Vec<GrantEntry>,
     /// `subscribes`.
-    pub subscribes: Vec<Spanned<String>>,
+    pub subscribes: Vec<GrantEntry>,
     /// `answers`.
-    pub answers: Vec<Spanned<String>>,
+    pub answers: Vec<GrantEntry>,
     /// `calls`.
-    pub calls: Vec<Spanned<String>>,
+    pub calls: Vec<GrantEntry>,
     /// `consumes`.
-    pub consumes: Vec<Spanned<String>>,
+    pub consumes: Vec<GrantEntry>,
     /// `found_as`.
-    pub found_as: Vec<Spanned<String>>,
+    pub found_as: Vec<GrantEntry>,
     /// `discovers`.
-    pub discovers: Vec<Spanned<String>>,
+    pub discovers: Vec<GrantEntry>,
     /// `replays`.
-    pub replays: Vec<Spanned<String>>,
+    pub replays: Vec<GrantEntry>,
     /// `audits`.
-    pub audits: Vec<Spanned<String>>,
+    pub audits: Vec<GrantEntry>,
 }
 
 /// What may be set for one service, and in `[defaults]` for all.
@@ -506,8 +515,8 @@ fn service(name: Spanned<String>, mut table: Table<'_>) -> ServiceEntry {
     let keys = keys(&mut table);
     let roles = table.strings("roles").unwrap_or_default();
     let grants = GrantEntries {
-        owns: table.strings("owns").unwrap_or_default(),
-        found_as: table.strings("found_as").unwrap_or_default(),
+        owns: entries(&mut table, "owns"),
+        found_as: entries(&mut table, "found_as"),
         ..grants(&mut table)
     };
     let settings = settings(&mut table);
@@ -536,16 +545,46 @@ fn grants(table: &mut Table<'_>) -> GrantEntries {
     GrantEntries {
         owns: Vec::new(),
         found_as: Vec::new(),
-        reads: table.strings("reads").unwrap_or_default(),
-        publishes: table.strings("publishes").unwrap_or_default(),
-        subscribes: table.strings("subscribes").unwrap_or_default(),
-        answers: table.strings("answers").unwrap_or_default(),
-        calls: table.strings("calls").unwrap_or_default(),
-        consumes: table.strings("consumes").unwrap_or_default(),
-        discovers: table.strings("discovers").unwrap_or_default(),
-        replays: table.strings("replays").unwrap_or_default(),
-        audits: table.strings("audits").unwrap_or_default(),
+        reads: entries(table, "reads"),
+        publishes: entries(table, "publishes"),
+        subscribes: entries(table, "subscribes"),
+        answers: entries(table, "answers"),
+        calls: entries(table, "calls"),
+        consumes: entries(table, "consumes"),
+        discovers: entries(table, "discovers"),
+        replays: entries(table, "replays"),
+        audits: entries(table, "audits"),
     }
+}
+
+const ENTRIES: &str = "an array of strings (or of tables with `entry` and `until`)";
+
+fn entries(table: &mut Table<'_>, key: &'static str) -> Vec<GrantEntry> {
+    let problems = table.problems();
+    let values = table.values(key, ENTRIES).unwrap_or_default();
+    values.into_iter().filter_map(|value| entry(key, value, problems)).collect()
+}
+
+fn entry(key: &str, value: Value<'_>, problems: &Collector) -> Option<GrantEntry> {
+    let (found, span) = match value {
+        Value::String(text) => return Some(GrantEntry { text, until: None }),
+        Value::Table(mut table) => {
+            table.require("entry", "\"...\"");
+            table.require("until", "\"2027-01-31T00:00:00Z\"");
+            let text = table.string("entry");
+            let until = time(&mut table, "until");
+            table.finish();
+            // Without its end it would grant for ever what was meant for a while.
+            return Some(GrantEntry { text: text?, until: Some(until?) });
+        }
+        Value::Datetime(other) => ("a datetime", other.span),
+        Value::Other(found, span) => (found, span),
+    };
+    problems.push(
+        Problem::error("wrong-type", format!("`{key}` must be {ENTRIES}"))
+            .at(&span, format!("found {found}")),
+    );
+    None
 }
 
 fn settings(table: &mut Table<'_>) -> SettingEntries {

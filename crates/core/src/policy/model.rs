@@ -1,13 +1,15 @@
 //! The policy as everything else sees it: immutable, validated, with one revision.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_lc_rs::digest;
 use ipnet::IpNet;
 
 use crate::diagnostics::Span;
+use crate::emergency::Emergency;
 use crate::keys::UserKey;
 use solewriter_types::connection_type::ConnectionType;
 use solewriter_types::keyspace::{BucketName, Keyspace};
@@ -36,6 +38,18 @@ impl Revision {
     #[must_use]
     pub fn of_digest(digest: &[u8]) -> Self {
         Self(data_encoding::HEXLOWER.encode(digest).into())
+    }
+
+    /// Names these texts, in this order.
+    #[must_use]
+    pub(super) fn of(texts: &[impl AsRef<str>]) -> Self {
+        let mut context = digest::Context::new(&digest::SHA256);
+        for text in texts.iter().map(AsRef::as_ref) {
+            // Lengths, so that no two lists give the same bytes.
+            context.update(&(text.len() as u64).to_be_bytes());
+            context.update(text.as_bytes());
+        }
+        Self::of_digest(context.finish().as_ref())
     }
 
     /// The whole of it, in hexadecimal.
@@ -476,8 +490,18 @@ pub struct Rule {
     pub at: Location,
     /// The role whose table it stands in; `None` for the service's own table.
     pub role: Option<Arc<str>>,
+    /// From when on it grants nothing any more, in seconds since the Unix epoch.
+    pub until: Option<i64>,
     /// Whether it is only what the service could do before: see [`Service::observed`].
     pub observed: bool,
+}
+
+impl Rule {
+    /// Whether it grants something at that time.
+    #[must_use]
+    pub fn counts(&self, now: i64) -> bool {
+        self.until.is_none_or(|until| now < until)
+    }
 }
 
 /// One of a service's keys, with the time in which it counts.
@@ -1065,7 +1089,12 @@ pub struct Policy {
 
 #[derive(Debug)]
 struct Contents {
+    /// Names the documents.
+    documents: Revision,
+    /// Names the policy: the documents, and what else it is made from.
     revision: Revision,
+    /// The emergency grants that it is made from.
+    emergencies: Arc<[Emergency]>,
     services: Vec<Service>,
     declared: Declared,
     by_key: HashMap<UserKey, (usize, usize)>,
@@ -1075,8 +1104,12 @@ struct Contents {
 
 impl Policy {
     /// Assembles a policy that validation accepted. Everything is sorted by name.
-    pub(super) fn new(
-        revision: Revision,
+    pub(super) fn new(revision: Revision, services: Vec<Service>, declared: Declared) -> Self {
+        Self::of((revision.clone(), revision, Arc::from([])), services, declared)
+    }
+
+    fn of(
+        (documents, revision, emergencies): (Revision, Revision, Arc<[Emergency]>),
         mut services: Vec<Service>,
         mut declared: Declared,
     ) -> Self {
@@ -1098,7 +1131,8 @@ impl Policy {
                 }
             }
         }
-        let contents = Contents { revision, services, declared, by_key, owners };
+        let contents =
+            Contents { documents, revision, emergencies, services, declared, by_key, owners };
         Self { contents: Arc::new(contents), held: HashMap::new(), guest: None }
     }
 
@@ -1123,7 +1157,52 @@ impl Policy {
             return self.clone();
         }
         let services = self.services().iter().map(Service::enforced).collect();
-        Self::new(self.revision().clone(), services, self.contents.declared.clone())
+        let names = self.names(self.revision().clone());
+        Self::of(names, services, self.contents.declared.clone())
+    }
+
+    /// The same policy, which is made of its documents and these.
+    #[must_use]
+    pub(super) fn with(&self, emergencies: &[&Emergency]) -> Self {
+        let mut said = vec![self.revision().whole()];
+        said.extend(emergencies.iter().map(|emergency| emergency.token()));
+        let made_of = emergencies.iter().map(|emergency| (*emergency).clone()).collect();
+        let names = (self.documents().clone(), Revision::of(&said), made_of);
+        Self::of(names, self.services().to_vec(), self.contents.declared.clone())
+    }
+
+    /// What it is made of, under that name.
+    fn names(&self, revision: Revision) -> (Revision, Revision, Arc<[Emergency]>) {
+        (self.documents().clone(), revision, Arc::clone(&self.contents.emergencies))
+    }
+
+    /// The policy at a time, in seconds since the Unix epoch: without what has ended by then
+    /// ([`Rule::until`]). It has another revision when something has. Taking entries away makes no
+    /// second writer, so it holds as the whole does.
+    #[must_use]
+    pub fn at(&self, now: i64) -> Self {
+        let rules = || self.services().iter().flat_map(|service| &service.rules);
+        let ended: BTreeSet<i64> =
+            rules().filter(|rule| !rule.counts(now)).filter_map(|rule| rule.until).collect();
+        if ended.is_empty() {
+            return self.clone();
+        }
+        let at = |service: &Service| {
+            let rules = service.rules.iter().filter(|rule| rule.counts(now)).cloned().collect();
+            Service { rules, ..service.clone() }
+        };
+        let services = self.services().iter().map(at).collect();
+        let mut said = vec![self.revision().whole().to_owned()];
+        said.extend(ended.iter().map(ToString::to_string));
+        let names = self.names(Revision::of(&said));
+        Self::of(names, services, self.contents.declared.clone())
+    }
+
+    /// When the first entry ends after that time, in seconds since the Unix epoch.
+    #[must_use]
+    pub fn ends_next(&self, now: i64) -> Option<i64> {
+        let rules = self.services().iter().flat_map(|service| &service.rules);
+        rules.filter_map(|rule| rule.until).filter(|until| *until > now).min()
     }
 
     fn declared_service(&self, name: &str) -> Option<&Service> {
@@ -1140,10 +1219,24 @@ impl Policy {
         self.held.get(&service.name).unwrap_or(service)
     }
 
-    /// Which content of the documents this is.
+    /// Which policy this is: one content of the documents, and what else it is made from: what has
+    /// ended ([`Self::at`]), and emergency grants.
     #[must_use]
     pub fn revision(&self) -> &Revision {
         &self.contents.revision
+    }
+
+    /// Which content of the documents this is: the same as [`Self::revision`] as long as the policy
+    /// is made from them alone.
+    #[must_use]
+    pub fn documents(&self) -> &Revision {
+        &self.contents.documents
+    }
+
+    /// The emergency grants that it is made from.
+    #[must_use]
+    pub fn emergencies(&self) -> &[Emergency] {
+        &self.contents.emergencies
     }
 
     /// Every service, sorted by name, with all that its rules say.

@@ -15,6 +15,7 @@
 //! - `naming` holds names against the organisation's convention;
 //! - `observe` gives a service that is observed the rules of what it could do before;
 //! - `usage` warns of what is likely not meant; `covered` finds entries that add nothing;
+//! - `emergency` changes owners for a while, before anything is judged;
 //! - `names`, `times` and `draft` are what several of these need.
 
 mod bucket;
@@ -22,6 +23,7 @@ mod consumer;
 mod covered;
 mod draft;
 mod durable;
+mod emergency;
 mod found;
 mod names;
 mod naming;
@@ -39,8 +41,6 @@ mod usage;
 use std::cell::Cell;
 use std::sync::Arc;
 
-use aws_lc_rs::digest;
-
 use self::covered::Effort;
 use self::names::only_one;
 pub use self::settings::MAX_RULES;
@@ -48,6 +48,7 @@ use self::settings::Settings;
 use super::document::{self, Document, ServiceEntry, SettingEntries};
 use super::model::{Declared, Policy, Revision, Service};
 use crate::diagnostics::{Collector, Problem, Problems, SourceFile, Spanned};
+use crate::emergency::Emergency;
 use crate::grant::AuditStreams;
 
 /// The file of a policy of several files in which `[defaults]` stands.
@@ -101,11 +102,28 @@ pub fn validate(files: &[SourceFile]) -> Result<Validated, Problems> {
 /// # Errors
 /// As [`validate`].
 pub fn validate_for(files: &[SourceFile], audit: &AuditStreams) -> Result<Validated, Problems> {
-    let Sketch { revision, services, declared, problems } = sketch_for(files, audit);
+    validate_with(files, audit, &[])
+}
+
+/// The same with emergency grants: each takes its keyspace from its owner, who goes on reading it,
+/// and gives it to its service. The whole is judged as if its documents said so.
+///
+/// # Errors
+/// As [`validate`]; and what the policy lacks that an emergency grant needs.
+pub fn validate_with(
+    files: &[SourceFile],
+    audit: &AuditStreams,
+    emergencies: &[&Emergency],
+) -> Result<Validated, Problems> {
+    let Sketch { revision, services, declared, problems } = judge(files, audit, emergencies);
     if problems.has_errors() {
         return Err(problems);
     }
-    Ok(Validated { policy: Policy::new(revision, services, declared), warnings: problems })
+    let policy = Policy::new(revision, services, declared);
+    if emergencies.is_empty() {
+        return Ok(Validated { policy, warnings: problems });
+    }
+    Ok(Validated { policy: policy.with(emergencies), warnings: problems })
 }
 
 /// Reads and judges a whole policy, and gives what was read even if it does not hold. More than
@@ -116,6 +134,10 @@ pub fn sketch(files: &[SourceFile]) -> Sketch {
 
 /// The same where the settings name the audit streams.
 pub fn sketch_for(files: &[SourceFile], audit: &AuditStreams) -> Sketch {
+    judge(files, audit, &[])
+}
+
+fn judge(files: &[SourceFile], audit: &AuditStreams, emergencies: &[&Emergency]) -> Sketch {
     let problems = Collector::new();
     let mut document = Document::default();
     for file in files {
@@ -123,7 +145,10 @@ pub fn sketch_for(files: &[SourceFile], audit: &AuditStreams) -> Sketch {
     }
     // What is missing because a file could not be read is not worth saying.
     let complete = !problems.has_errors();
-    let Document { naming, defaults, buckets, streams, stores, roles, services } = document;
+    let Document { naming, defaults, buckets, streams, stores, roles, mut services } = document;
+    for emergency in emergencies {
+        emergency::apply(emergency, &mut services, &problems);
+    }
 
     if services.is_empty() && complete {
         problems.push(no_services(files));
@@ -165,7 +190,10 @@ pub fn sketch_for(files: &[SourceFile], audit: &AuditStreams) -> Sketch {
     replay::check_use(&streams, &drafts, &problems);
     store::check_owners(&drafts, &problems);
     found::check_use(&drafts, &problems);
-    naming::check(naming, &drafts, &writers, &problems);
+    // A convention says who is to own what in the long run.
+    if emergencies.is_empty() {
+        naming::check(naming, &drafts, &writers, &problems);
+    }
     let writers = writers.into_keys().map(|(service, stream)| (service, stream.clone())).collect();
     usage::check(&drafts, &mut effort, &problems);
     if complete {
@@ -270,15 +298,8 @@ fn no_services(files: &[SourceFile]) -> Problem {
 pub fn revision(files: &[SourceFile]) -> Revision {
     let mut files: Vec<&SourceFile> = files.iter().collect();
     files.sort_by_key(|file| Arc::clone(file.name()));
-    let mut context = digest::Context::new(&digest::SHA256);
-    for file in files {
-        // Lengths, so that no two lists of files give the same bytes.
-        for part in [file.name(), file.text()] {
-            context.update(&(part.len() as u64).to_be_bytes());
-            context.update(part.as_bytes());
-        }
-    }
-    Revision::of_digest(context.finish().as_ref())
+    let texts: Vec<&str> = files.iter().flat_map(|file| [&**file.name(), file.text()]).collect();
+    Revision::of(&texts)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use super::{Effect, SettingChange};
 use crate::diagnostics::toml::show_time;
 use crate::grant::Defaults;
 use crate::keys::UserKey;
-use crate::policy::model::{Access, Policy, Service, ServiceKey, StreamName};
+use crate::policy::model::{Access, Policy, Rule, Service, ServiceKey, StreamName};
 use solewriter_types::connection_type::ConnectionType;
 
 /// Both versions of a service, and of the policy around it.
@@ -46,6 +46,33 @@ pub(super) fn changes(sides: &Sides<'_>) -> Vec<SettingChange> {
         (None, None) | (Some(_), Some(_)) => {}
     }
     changes.extend(denied(before, after));
+    changes.extend(ends(before, after));
+    changes
+}
+
+/// Entries that end, or do so at another time than before. What has no entry any more is a right
+/// that is lost.
+fn ends(before: &Service, after: &Service) -> Vec<SettingChange> {
+    // Of two entries for one thing, the later end counts; `None` is never.
+    let end = |service: &Service, access: &Access| {
+        let same = service.rules.iter().filter(|rule| rule.access == *access);
+        same.map(|rule| rule.until).reduce(|a, b| a.zip(b).map(|(a, b)| a.max(b)))
+    };
+    let said =
+        |access: &Access, until: Option<i64>| Some(format!("{access} until {}", show_time(until?)));
+    let mut changes = Vec::new();
+    for (at, Rule { access, .. }) in after.rules.iter().enumerate() {
+        let again = after.rules.iter().take(at).any(|rule| rule.access == *access);
+        let (was, is) = (end(before, access), end(after, access).flatten());
+        let (old, new) = (said(access, was.flatten()), said(access, is));
+        if again || old == new {
+            continue;
+        }
+        let later = |until: Option<i64>| until.unwrap_or(i64::MAX);
+        let gains = was.is_some_and(|was| later(is) > later(was));
+        let effect = if gains { Effect::Gain } else { Effect::Loss };
+        changes.push(change("until", old.as_deref(), new.as_deref(), effect));
+    }
     changes
 }
 

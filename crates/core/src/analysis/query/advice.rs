@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{Question, Reach, owners};
+use crate::diagnostics::toml::show_time;
 use crate::grant::{Side, inbox_prefix, never_granted};
 use crate::policy::model::{
     Access, ConsumerName, FoundName, Location, Policy, Replayed, Retention, Rule, STORE_PREFIX,
@@ -42,10 +43,12 @@ pub struct Entry {
 /// A rule for people: `owns orders (services.toml:14:9)`.
 #[must_use]
 pub fn said(rule: &Rule) -> String {
+    let until = rule.until.map(|until| format!(" until {}", show_time(until))).unwrap_or_default();
+    let granted = format!("{}{until}", rule.access);
     match &rule.role {
-        None if rule.observed => format!("{} ({}, as before: observed)", rule.access, rule.at),
-        Some(role) => format!("{} ({}, role {role})", rule.access, rule.at),
-        None => format!("{} ({})", rule.access, rule.at),
+        None if rule.observed => format!("{granted} ({}, as before: observed)", rule.at),
+        Some(role) => format!("{granted} ({}, role {role})", rule.at),
+        None => format!("{granted} ({})", rule.at),
     }
 }
 

@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use crate::diagnostics::toml::nearest;
 use crate::diagnostics::{Collector, Problem, Span, Spanned};
 use crate::grant::{self, AuditStreams};
-use crate::policy::document::{GrantEntries, SettingEntries};
+use crate::policy::document::{GrantEntries, GrantEntry, SettingEntries};
 use crate::policy::model::{
     Access, Bucket, Consumed, ConsumerName, FoundName, Location, Replayed, Rule, STORE_PREFIX,
     StreamName, Way,
@@ -206,35 +206,39 @@ pub struct Place {
 pub fn rules(entries: &GrantEntries, scope: &Scope<'_>) -> (Vec<Rule>, Vec<Place>) {
     let mut rules = Vec::new();
     let mut places = Vec::new();
-    let mut add = |access: Access, span: &Span, everything: bool| {
+    let mut add = |access: Access, GrantEntry { text, until }: &GrantEntry, everything: bool| {
+        let span = &text.span;
         // Counted, because roles and `*` make much of little text.
         let Some(left) = scope.left.get().checked_sub(1) else { return };
         scope.left.set(left);
         let (at, role) = (Location::from(span), scope.role.cloned());
-        rules.push(Rule { access, at, role, observed: false });
+        let until = until.as_ref().map(|until| until.value);
+        rules.push(Rule { access, at, role, until, observed: false });
         places.push(Place { span: span.clone(), everything });
     };
-    for entry in &entries.owns {
+    for granted in &entries.owns {
+        let entry = &granted.text;
         if let Some(name) = text(entry, scope).strip_prefix(STORE_PREFIX) {
             if let Some(store) = store(name, entry, scope) {
-                add(Access::OwnsStore(store), &entry.span, false);
+                add(Access::OwnsStore(store), granted, false);
             }
         } else if let Some(keyspace) = keyspace(entry, scope) {
-            add(Access::Owns(keyspace), &entry.span, false);
+            add(Access::Owns(keyspace), granted, false);
         }
     }
-    for entry in &entries.reads {
+    for granted in &entries.reads {
+        let entry = &granted.text;
         if entry.value == "*" {
             for bucket in scope.buckets {
                 let keyspace = Keyspace::whole(bucket.name.clone());
-                add(Access::Reads(keyspace), &entry.span, true);
+                add(Access::Reads(keyspace), granted, true);
             }
         } else if let Some(name) = text(entry, scope).strip_prefix(STORE_PREFIX) {
             if let Some(store) = store(name, entry, scope) {
-                add(Access::ReadsStore(store), &entry.span, false);
+                add(Access::ReadsStore(store), granted, false);
             }
         } else if let Some(keyspace) = keyspace(entry, scope) {
-            add(Access::Reads(keyspace), &entry.span, false);
+            add(Access::Reads(keyspace), granted, false);
         }
     }
     for (key, list, access) in [
@@ -243,41 +247,47 @@ pub fn rules(entries: &GrantEntries, scope: &Scope<'_>) -> (Vec<Rule>, Vec<Place
         ("answers", &entries.answers, Access::Answers),
         ("calls", &entries.calls, Access::Calls),
     ] {
-        for entry in list {
+        for granted in list {
+            let entry = &granted.text;
             if let Some(pattern) = plain_subject(key, entry, scope) {
-                add(access(pattern), &entry.span, false);
+                add(access(pattern), granted, false);
             }
         }
     }
-    for entry in &entries.consumes {
+    for granted in &entries.consumes {
+        let entry = &granted.text;
         if let Some(consumed) = consumed(entry, scope) {
-            add(Access::Consumes(consumed), &entry.span, false);
+            add(Access::Consumes(consumed), granted, false);
         }
     }
-    for entry in &entries.found_as {
+    for granted in &entries.found_as {
+        let entry = &granted.text;
         if let Some(name) = found_name(&entry.value, entry, "\"quotes-api\"", scope) {
-            add(Access::FoundAs(name), &entry.span, false);
+            add(Access::FoundAs(name), granted, false);
         }
     }
-    for entry in &entries.discovers {
+    for granted in &entries.discovers {
+        let entry = &granted.text;
         let name = text(entry, scope);
         if name == "*" {
-            add(Access::DiscoversAll, &entry.span, false);
+            add(Access::DiscoversAll, granted, false);
         } else if let Some(name) = found_name(&name, entry, "\"quotes-api\", or \"*\"", scope) {
-            add(Access::Discovers(name), &entry.span, false);
+            add(Access::Discovers(name), granted, false);
         }
     }
-    for entry in &entries.replays {
+    for granted in &entries.replays {
+        let entry = &granted.text;
         if let Some(replayed) = replayed(entry, scope) {
-            add(Access::Replays(replayed), &entry.span, false);
+            add(Access::Replays(replayed), granted, false);
         }
     }
-    for entry in &entries.audits {
+    for granted in &entries.audits {
+        let entry = &granted.text;
         match StreamName::parse(&text(entry, scope)) {
             Ok(stream) if scope.audit.subjects_of(stream.as_str()).is_none() => {
                 scope.problems.push(not_an_audit_stream(&stream, entry, scope));
             }
-            Ok(stream) => add(Access::Audits(stream), &entry.span, false),
+            Ok(stream) => add(Access::Audits(stream), granted, false),
             Err(error) => scope.problems.push(
                 Problem::error(
                     "bad-stream",

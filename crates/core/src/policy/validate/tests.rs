@@ -263,3 +263,35 @@ publishes = ['n0.a']
     let problems = policy(201).unwrap_err();
     assert!(problems.iter().any(|problem| problem.code == "too-many-templates"));
 }
+
+#[test]
+fn what_has_ended_is_not_granted() {
+    const END: i64 = 1_798_135_200;
+    let text = "[bucket.k]\n[bucket.l]\n[role.r]\nreads = [{ entry = 'l', until = 2026-12-24T18:00:00Z }]\n\
+                [service.a]\nowns = [{ entry = 'k', until = '2026-12-24T18:00:00Z' }]\n\
+                publishes = ['events.a']\n[service.b]\nroles = ['r']\nreads = ['k']\n";
+    let files = [SourceFile::new("p.toml", text)];
+    let policy = validate(&files).unwrap().policy;
+    let rules = |policy: &Policy| {
+        let all = policy.services().iter().flat_map(|service| &service.rules);
+        all.map(|rule| rule.access.to_string()).collect::<Vec<_>>().join(", ")
+    };
+    let whole = "owns k, publishes events.a, reads k, reads l";
+    for (now, granted) in [
+        (END - 1, whole),
+        (END, "publishes events.a, reads k"),
+        (END + 1, "publishes events.a, reads k"),
+    ] {
+        assert_eq!(rules(&policy.at(now)), granted, "{now}");
+    }
+    assert_eq!(rules(&policy), whole, "without a time, all of it");
+    assert_eq!(policy.at(END - 1).revision(), policy.revision());
+    let (ended, later) = (policy.at(END), policy.at(END + 9));
+    assert_ne!(ended.revision(), policy.revision());
+    assert_eq!((ended.revision(), ended.documents()), (later.revision(), policy.revision()));
+    assert_eq!((policy.ends_next(0), policy.ends_next(END)), (Some(END), None));
+    // It counts as a writer all the same.
+    let two = format!("{text}[service.c]\nowns = ['k']\n");
+    let problems = validate(&[SourceFile::new("p.toml", two)]).unwrap_err();
+    assert!(problems.to_string().contains("`a` and `c` would both write `k/"), "{problems}");
+}
