@@ -37,6 +37,7 @@ pub mod schema;
 pub mod serve;
 pub mod sessions;
 pub mod settings;
+pub mod signer;
 pub mod state;
 pub mod test;
 mod traces;
@@ -61,6 +62,7 @@ pub struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Serve(serve::Serve),
+    Signer(signer::Signer),
     Init(init::Init),
     Adopt(adopt::Adopt),
     Upgrade(upgrade::Upgrade),
@@ -97,6 +99,7 @@ impl Cli {
     pub fn run(self) -> ExitCode {
         match self.command {
             Command::Serve(serve) => serve.run(),
+            Command::Signer(signer) => signer.run(),
             Command::Init(init) => init.run(),
             Command::Adopt(adopt) => adopt.run(),
             Command::Upgrade(upgrade) => upgrade.run(),

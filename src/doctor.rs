@@ -125,7 +125,7 @@ pub const CHECKS: [Check; 33] = [
         "issuer",
         "callout",
         "callout user, issuer",
-        "Servers expect answers from our issuer",
+        "Servers expect answers from our issuer; the signer holds its key, if there is one",
         "Servers ignore an answer of any other issuer",
     ),
     check(

@@ -22,8 +22,10 @@ use tokio::time::{Instant, timeout_at};
 use self::peers::{BEAT, Beat, GONE_AFTER};
 use crate::policy_source::snapshot_store::Store;
 use crate::policy_source::status::SourceStatus;
+use solewriter_core::callout::xkey::Sealer;
 use solewriter_core::diagnostics::toml::show_time;
 use solewriter_core::emergency::Emergency;
+use solewriter_core::keys::AccountSigner;
 use solewriter_core::policy::model::Policy;
 use solewriter_types::audit_event::cut;
 
@@ -164,6 +166,9 @@ pub struct Report {
     /// The emergency grants that count; the most [`MAX_EMERGENCIES`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub emergencies: Vec<EmergencyNow>,
+    /// The public keys that it answers with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keys: Option<PublicKeys>,
 }
 
 /// An emergency grant that counts.
@@ -202,6 +207,16 @@ impl EmergencyNow {
         let until = show_time(*until);
         format!("emergency {id}: `{service}` writes `{keyspace}` until {until}; {by}: {reason}")
     }
+}
+
+/// The public keys that an instance answers with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublicKeys {
+    /// What signs.
+    pub issuer: String,
+    /// What requests are sealed to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub xkey: Option<String>,
 }
 
 /// Something that moved from one service to another.
@@ -269,6 +284,15 @@ pub struct Waiting {
     pub what: String,
 }
 
+impl PublicKeys {
+    /// Of what an instance has.
+    #[must_use]
+    pub fn of(issuer: &AccountSigner, sealer: Option<&Sealer>) -> Self {
+        let xkey = sealer.map(|sealer| sealer.public().to_string());
+        Self { issuer: issuer.public().to_string(), xkey }
+    }
+}
+
 impl Report {
     /// What a beat tells of its instance.
     fn told(beat: Beat) -> Self {
@@ -298,6 +322,7 @@ impl Report {
             handed_over: Vec::new(),
             documents: None,
             emergencies: Vec::new(),
+            keys: None,
         });
         Self { instance, started, revision, number, lineage, ..about }
     }
@@ -318,13 +343,15 @@ pub struct Member {
     pub source_status: Arc<SourceStatus>,
     /// On how many connections it takes requests.
     pub connections: usize,
+    /// What it answers with.
+    pub keys: PublicKeys,
 }
 
 impl Member {
     /// What to say of itself at that Unix time.
     #[must_use]
     pub fn report(&self, now: i64) -> Report {
-        let Self { identity, store, source_status, connections } = self;
+        let Self { identity, store, source_status, connections, keys } = self;
         let snapshot = store.current();
         let origin = snapshot.as_ref().and_then(|s| s.origin());
         let refused = source_status.refused();
@@ -352,6 +379,7 @@ impl Member {
             emergencies: snapshot.iter().flat_map(|s| emergencies(&s.policy)).collect(),
             settled: snapshot.filter(|_| store.hands_over()).map(|s| s.unsettled().is_none()),
             handed_over: Vec::new(),
+            keys: Some(keys.clone()),
         }
     }
 }

@@ -26,6 +26,7 @@ pub mod scaffold;
 pub mod schema;
 pub mod service;
 pub mod sessions;
+pub mod signer;
 pub mod systemd;
 pub mod telemetry;
 pub mod traces;

@@ -34,6 +34,7 @@ use self::servers::{Clusters, Seen};
 pub use self::sessions::{SessionMetrics, SessionState};
 use solewriter_core::callout::decide::{CacheSizes, Denial};
 use solewriter_core::callout::request::{AskingServer, Rejection};
+use solewriter_core::keys::SignError;
 use solewriter_core::policy::model::Policy;
 
 /// How log lines look.
@@ -181,6 +182,7 @@ pub struct Metrics {
     decisions: Family<DecisionLabels, Counter>,
     rejected: Family<ReasonLabel, Counter>,
     dropped: Family<ReasonLabel, Counter>,
+    unsigned: Family<ReasonLabel, Counter>,
     decision_seconds: HistogramWithExemplars<TraceLabel>,
     pending: Gauge,
     finished: AtomicU64,
@@ -225,6 +227,7 @@ impl Metrics {
             decisions: Family::default(),
             rejected: Family::default(),
             dropped: Family::default(),
+            unsigned: Family::default(),
             decision_seconds: HistogramWithExemplars::new(buckets.into_iter()),
             pending: Gauge::default(),
             finished: AtomicU64::new(0),
@@ -274,11 +277,7 @@ impl Metrics {
             "Requests that were not looked at",
             metrics.dropped.clone(),
         );
-        registry.register(
-            "lost_log_lines",
-            "Log lines lost because nobody read them fast enough",
-            log_writer::LOST.clone(),
-        );
+        metrics.register_losses(&mut registry);
         registry.register_with_unit(
             "decision",
             "From taking up a request to handing over its reply",
@@ -320,6 +319,9 @@ impl Metrics {
         for reason in Dropped::ALL.map(Dropped::as_str) {
             drop(self.dropped.get_or_create(&ReasonLabel { reason }));
         }
+        for reason in SignError::CODES {
+            drop(self.unsigned.get_or_create(&ReasonLabel { reason }));
+        }
         for outcome in LOADS {
             drop(self.policy_loads.get_or_create(&OutcomeLabel { outcome }));
         }
@@ -329,6 +331,19 @@ impl Metrics {
         for reason in LOSSES {
             drop(self.audit_lost.get_or_create(&ReasonLabel { reason }));
         }
+    }
+
+    fn register_losses(&self, registry: &mut Registry) {
+        registry.register(
+            "unsigned_answers",
+            "Answers that were not sent because nobody signed them, by reason",
+            self.unsigned.clone(),
+        );
+        registry.register(
+            "lost_log_lines",
+            "Log lines lost because nobody read them fast enough",
+            log_writer::LOST.clone(),
+        );
     }
 
     fn register_policy(&self, registry: &mut Registry) {
@@ -500,6 +515,11 @@ impl Metrics {
     pub fn rejected(&self, rejection: &Rejection) {
         debug_assert!(Rejection::CODES.contains(&rejection.code()));
         self.rejected.get_or_create(&ReasonLabel { reason: rejection.code() }).inc();
+    }
+
+    /// An answer was not signed.
+    pub fn unsigned(&self, error: SignError) {
+        self.unsigned.get_or_create(&ReasonLabel { reason: error.code() }).inc();
     }
 
     /// Counts requests that were not looked at.

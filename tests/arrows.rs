@@ -108,7 +108,7 @@ const CRATES: &[Crate] = &[
             &["nats::raw_client", "nats::round_trip"],
             &["nats::connect", "nats::tls_client"],
             &["nats"],
-            &["policy_source"],
+            &["policy_source", "signer"],
         ],
     },
     Crate {
@@ -126,7 +126,7 @@ const CRATES: &[Crate] = &[
         uses: &["types"],
         without: NO_IO,
         rows: &[
-            &["callout::authorizer", "analysis::assertions", "analysis::map"],
+            &["callout::authorizer", "callout::signable", "analysis::assertions", "analysis::map"],
             &["analysis::diff", "callout::issue"],
             &["callout::connection_name"],
             &["analysis::query", "callout::decide"],
@@ -164,6 +164,7 @@ const CRATES: &[Crate] = &[
             &["callout"],
             &["diagnostics"],
             &["keys"],
+            &["keys::holder"],
             &["keys::curve", "keys::signature"],
             &["keys::nkey"],
         ],

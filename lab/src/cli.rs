@@ -98,6 +98,9 @@ struct DirectCommand {
     /// `serve` processes.
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     instances: usize,
+    /// `solewriter signer` holds the issuer's key; its CPU counts as the service's.
+    #[arg(long)]
+    signer: bool,
     #[command(flatten)]
     time: TimeArgs,
     #[arg(long, value_enum, default_value_t = Format::Text)]
@@ -166,6 +169,7 @@ impl DirectCommand {
         let stage = Testbed::set(company, !self.plain)?;
         let minter = Arc::new(Minter::new(&stage)?);
         let broker = Arc::new(FakeServer::open()?);
+        let signer = if self.signer { Some(stage.signer()?) } else { None };
         let serves: Vec<_> = (0..self.instances.max(1))
             .map(|number| stage.serve(&broker.url(), number, &self.serve))
             .collect::<Result<_, _>>()?;
@@ -180,7 +184,7 @@ impl DirectCommand {
         let mut rounds = Vec::new();
         for round in 0..self.time.rounds.max(1) {
             progress(&format!("round {} of {}", round + 1, self.time.rounds.max(1)));
-            let serves: Vec<_> = serves.iter().collect();
+            let serves: Vec<_> = serves.iter().chain(&signer).collect();
             let time = (self.time.warm_up, self.time.duration);
             rounds.push(direct.run(&serves, &requests, self.requests, pressure, time)?);
             crypto_cpu.push(contained()?);
@@ -202,7 +206,7 @@ impl DirectCommand {
             crypto_cpu_us,
             rounds,
         };
-        for serve in serves {
+        for serve in serves.into_iter().chain(signer) {
             serve.stop()?;
         }
         Ok(match self.format {

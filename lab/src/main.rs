@@ -14,8 +14,10 @@ struct Lab {
 }
 
 fn main() -> ExitCode {
-    // What is measured is solewriter itself, built into this binary: `serve` is its own command.
-    if std::env::args_os().nth(1).is_some_and(|command| command == "serve") {
+    // What is measured is solewriter itself, built into this binary: `serve` and `signer` are its
+    // own commands.
+    let ours = |command: std::ffi::OsString| command == "serve" || command == "signer";
+    if std::env::args_os().nth(1).is_some_and(ours) {
         return solewriter::cli::Cli::parse().run();
     }
     Lab::parse().load.run()

@@ -11,6 +11,7 @@ use super::Error;
 use crate::cleanup;
 use crate::fixture_policy::FixturePolicy;
 use solewriter::scaffold::{Deployment, Scaffold};
+use solewriter_core::keys::{Account, Seed, Signer};
 use solewriter_sandbox::cpu_usage::{self, Usage};
 
 /// How long anything may take before the run fails. A policy of 100,000 services takes its time.
@@ -128,6 +129,34 @@ impl Testbed {
     pub fn serve_unread(&self, url: &str) -> Result<Serve, Error> {
         let log = self.folder().join("nothing.log");
         self.spawn(&["serve"], url, log, Stdio::piped(), &[])
+    }
+
+    /// Has the issuer's key held by a signer of its own, and starts that.
+    ///
+    /// # Errors
+    /// When the settings have no seed, or it does not begin.
+    pub fn signer(&self) -> Result<Serve, Error> {
+        let (socket, seed) =
+            (self.folder().join("signer.sock"), self.deployment.seed_file("issuer"));
+        let key = Signer::<Account>::new(&Seed::parse(&self.secret("issuer.nk")?)?)?;
+        let settings = format!("signer = \"{}\"\nkey = \"{}\"", socket.display(), key.public());
+        replace(&self.deployment.settings(), "seed = \"keys/issuer.nk\"", &settings)?;
+        let log = self.folder().join("signer.log");
+        let began = Instant::now();
+        let child = Command::new(std::env::current_exe()?)
+            .args(["signer", "--log-format", "json", "--account", "APP", "--listen"])
+            .arg(&socket)
+            .arg("--seed")
+            .arg(seed)
+            .args(["--peer", &rustix::process::getuid().as_raw().to_string()])
+            .args(["--per-second", "1000000"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(fresh(&log)?)
+            .spawn()?;
+        let mut signer = Serve { child, log, began, ceiling: false, started_in: Duration::ZERO };
+        signer.says("\"event\":\"listening\"")?;
+        Ok(signer)
     }
 
     /// Starts a callout that signs a fixed grant and does nothing else.

@@ -14,6 +14,7 @@ use crate::config::{Overrides, Tool};
 use crate::nats::Login;
 use crate::nats::connect::{self, BrokerError};
 use crate::policy_source::directory::Directory;
+use crate::telemetry::{self, LogFormat};
 pub(super) use solewriter_core::analysis::query::advice::said;
 use solewriter_core::diagnostics::render::Style;
 pub(super) use solewriter_core::diagnostics::toml::show_duration as length;
@@ -31,6 +32,43 @@ pub const NO: u8 = super::FAILED;
 /// The exit code of a question that cannot be answered: no such service, no such directory, a
 /// policy that does not hold.
 pub const WRONG: u8 = 2;
+
+/// How a command that runs for long logs.
+#[derive(Args)]
+pub struct LogArgs {
+    /// The format of this command's own log. `auto` is text on a terminal, otherwise JSON.
+    #[arg(long, value_name = "FORMAT", default_value = "auto")]
+    log_format: LogLines,
+    /// What this command itself logs, as `tracing` directives.
+    #[arg(long, value_name = "FILTER", default_value = "info,async_nats=warn")]
+    log_filter: String,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LogLines {
+    /// By where stderr goes.
+    Auto,
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl LogArgs {
+    /// Starts the log.
+    ///
+    /// # Errors
+    /// When the filter is wrong.
+    pub fn start(&self) -> Result<telemetry::Logging, String> {
+        let format = match self.log_format {
+            LogLines::Auto => LogFormat::Auto,
+            LogLines::Text => LogFormat::Text,
+            LogLines::Json => LogFormat::Json,
+        };
+        telemetry::start_logging(format, &self.log_filter)
+            .map_err(|error| format!("the log filter {:?} is wrong: {error}", self.log_filter))
+    }
+}
 
 /// What a command has to say, before any of it is printed.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 
 mod background;
 mod recording;
+mod signing;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -17,11 +18,12 @@ use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 
 use self::recording::Recording;
+use self::signing::Signing;
 use super::{fail, report, runtime};
 use crate::cli::common::SettingsArgs;
 use crate::cli::serve::background::Background;
 use crate::config::{self, Policy, PolicySource, Settings};
-use crate::fleet::{Identity, Member};
+use crate::fleet::{Identity, Member, PublicKeys};
 use crate::http;
 use crate::nats::{Login, Nats, Secret};
 use crate::policy_source::cache::PolicyCache;
@@ -42,7 +44,7 @@ use solewriter_core::callout::decide::Decider;
 use solewriter_core::callout::issue::{self, Issuer};
 use solewriter_core::callout::rate_limit::RateLimits;
 use solewriter_core::callout::xkey::Sealer;
-use solewriter_core::keys::{Account, CurveSecret, Signer, UserKey};
+use solewriter_core::keys::{AccountSigner, CurveSecret, Signer, UserKey};
 
 /// How long it may take to tell the other instances that this one ends.
 const LEAVE_WITHIN: Duration = Duration::from_secs(2);
@@ -99,6 +101,9 @@ async fn recorded(settings: Settings) -> Result<ExitCode, String> {
              both write it until the sweep that follows",
         );
     }
+    if let Some(signer) = Signing::of(&settings) {
+        signer.begin().await?;
+    }
     // Who cannot see connections cannot tell when something is settled.
     let settler = settings.system.is_some().then(|| handover_user(&settings.issuer)).transpose()?;
     let lease = lease.filter(|_| settler.is_some());
@@ -149,6 +154,7 @@ async fn serve(
     follower: Follower,
     watcher: Option<Watcher>,
 ) -> Result<(), String> {
+    let signing = Signing::of(&settings);
     let Settings {
         nats,
         issuer,
@@ -172,6 +178,7 @@ async fn serve(
         .map_err(|error| error.to_string())?;
     let health =
         Health::new(store.clone(), source_status.clone(), metrics.clone(), recorder.clone());
+    let keys = PublicKeys::of(&issuer, sealer.as_ref());
     let identity = Identity::new(rand::random(), Timestamp::now().as_second());
     let (tracer, exporter) = trace(traces, &identity, &nats, &metrics)?;
     let service = Arc::new(Service {
@@ -213,7 +220,8 @@ async fn serve(
     }
     tracing::info!(event = "instance", id = &*identity.id, host = identity.host);
     let connections = nats.connections;
-    let member = Member { identity, store, source_status: source_status.clone(), connections };
+    let member =
+        Member { identity, store, source_status: source_status.clone(), connections, keys };
     let settler = settler(service.authorizer.issuer())?;
     let together = Background::prepare(&nats, system, settler, sessions, &service, member);
     let (connected, connection) = watch::channel(None);
@@ -226,6 +234,9 @@ async fn serve(
     tasks.spawn(talk(nats.clone(), connected));
     tasks.spawn(follower::keep_time(follower.clone()));
     tasks.spawn(following(follower, watcher, policy, connection.clone(), hangup));
+    if let Some(signing) = signing {
+        tasks.spawn(signing.follow(health.clone()));
+    }
     tell_systemd(&mut tasks, health, metrics)?;
     let mut together = tokio::spawn(together.run(first(connection), stopped.clone()));
     tasks.spawn(until_told(terminate, interrupt, stop.clone()));
@@ -299,14 +310,14 @@ async fn until_told(
 }
 
 /// The key of who settles handovers, the same for each instance.
-fn handover_user(issuer: &Signer<Account>) -> Result<UserKey, String> {
-    let seed = issue::handover_seed(issuer);
+fn handover_user(issuer: &AccountSigner) -> Result<UserKey, String> {
+    let seed = issue::handover_seed(issuer).map_err(|error| error.to_string())?;
     Ok(*Signer::new(&seed).map_err(|error| error.to_string())?.public())
 }
 
 /// How who settles handovers logs in.
 fn settler(issuer: &Issuer) -> Result<Login, String> {
-    let seed = issuer.handover_seed();
+    let seed = issuer.handover_seed().map_err(|error| error.to_string())?;
     let now = Timestamp::now().as_second();
     let sentinel = issuer.sentinel(&seed, now).map_err(|error| error.to_string())?;
     Ok(match sentinel {

@@ -14,12 +14,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use super::{fail, report, runtime, wrong};
-use crate::cli::common::{AuditArgs, duration};
+use crate::cli::common::{AuditArgs, LogArgs, duration};
 use crate::config;
 use crate::policy_source::directory::Directory;
 use crate::policy_source::snapshot_store::Store;
 use crate::policy_source::watcher::{Timing, Watcher};
-use crate::telemetry::{self, LogFormat, brief};
+use crate::telemetry::brief;
 use crate::violations::explain::Explainer;
 use crate::violations::follow::{Follower, Input, Options};
 use crate::violations::state::{State, StateFile};
@@ -85,12 +85,8 @@ pub struct Violations {
     /// true`.
     #[arg(long, value_name = "ZONE", default_value = "local")]
     log_times: Zone,
-    /// The format of this command's own log. `auto` is text on a terminal, otherwise JSON.
-    #[arg(long, value_name = "FORMAT", default_value = "auto")]
-    log_format: Format,
-    /// What this command itself logs, as `tracing` directives.
-    #[arg(long, value_name = "FILTER", default_value = "info,async_nats=warn")]
-    log_filter: String,
+    #[command(flatten)]
+    log_args: LogArgs,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -109,16 +105,6 @@ enum Zone {
     Utc,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum Format {
-    /// By where stderr goes.
-    Auto,
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
 fn store_revision(store: Option<&Store>) -> Option<String> {
     Some(store?.current()?.policy.revision().whole().to_owned())
 }
@@ -127,16 +113,9 @@ impl Violations {
     /// Runs the command.
     #[must_use]
     pub fn run(self) -> ExitCode {
-        let format = match self.log_format {
-            Format::Auto => LogFormat::Auto,
-            Format::Text => LogFormat::Text,
-            Format::Json => LogFormat::Json,
-        };
-        let _log = match telemetry::start_logging(format, &self.log_filter) {
+        let _log = match self.log_args.start() {
             Ok(log) => log,
-            Err(error) => {
-                return wrong(&format!("the log filter {:?} is wrong: {error}", self.log_filter));
-            }
+            Err(error) => return wrong(&error),
         };
         let token = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
         if self.service.is_empty() || !self.service.chars().all(token) {

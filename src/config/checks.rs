@@ -11,9 +11,10 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
+use super::issuer::{Issuing, issuing};
 use super::operator::Accounts;
 use super::secret::{
-    CALLOUT, ISSUER, OPERATOR_SEEDS, SYSTEM, SeedSetting, XKEY, read_text, secret_file, seed,
+    CALLOUT, OPERATOR_SEEDS, SYSTEM, SeedSetting, XKEY, read_text, secret_file, seed,
 };
 use super::table::Raw;
 use super::{Audit, DEFAULT_BUCKET, Logging, Policy, PolicySource, Settings};
@@ -27,7 +28,7 @@ use crate::traces;
 use solewriter_core::diagnostics::{Collector, Problem, Spanned};
 use solewriter_core::emergency::{LONGEST, Rules, is_fleet};
 use solewriter_core::grant::{AuditStreams, Defaults};
-use solewriter_core::keys::{Signer, UserKey};
+use solewriter_core::keys::UserKey;
 use solewriter_core::policy::model::StreamName;
 use solewriter_types::keyspace::BucketName;
 
@@ -54,9 +55,7 @@ pub(super) fn resolve(raw: Raw, path: &Path, problems: &Collector) -> Option<(Se
     if login.is_none() && !raw.has("nats", "credentials") {
         required_seed(CALLOUT);
     }
-    let issuer = seed(raw.issuer.seed.as_ref(), ISSUER, problems);
-    required_seed(ISSUER);
-    let issuer = issuer.and_then(|seed| Signer::new(&seed).ok());
+    let issuing = issuing(&raw.issuer, path, problems);
     let xkey = seed(raw.xkey.seed.as_ref(), XKEY, problems);
     let system = self::login(
         raw.system.nkey_seed.as_ref(),
@@ -91,17 +90,20 @@ pub(super) fn resolve(raw: Raw, path: &Path, problems: &Collector) -> Option<(Se
     let known = Accounts::read(&raw, problems);
     let mut placed = vec![defaults.account.clone()];
     placed.extend(accounts.iter().cloned());
-    let operator = match (&known, &issuer) {
-        (Some(known), Some(issuer)) => {
-            known.issuing(&raw, issuer.public(), xkey.as_ref(), &placed, problems)
+    let operator = match (&known, &issuing) {
+        (Some(known), Some(issuing)) => {
+            known.issuing(&raw, issuing, xkey.as_ref(), &placed, problems)
         }
         _ => None,
     };
     if raw.has_table("operator") {
         required("operator", "accounts", "[\"accounts/AUTH.jwt\", \"accounts/APP.jwt\"]");
-        required_seed(OPERATOR_SEEDS);
+        if !raw.has("operator", "keys") {
+            required_seed(OPERATOR_SEEDS);
+        }
     }
 
+    let Issuing { issuer, signer } = issuing?;
     let settings = Settings {
         nats: Arc::new(Nats {
             servers: servers?,
@@ -112,7 +114,8 @@ pub(super) fn resolve(raw: Raw, path: &Path, problems: &Collector) -> Option<(Se
             tls: tls?,
             accounts: known.as_ref().map(Accounts::ids).unwrap_or_default(),
         }),
-        issuer: issuer?,
+        issuer,
+        signer,
         operator,
         xkey,
         system,

@@ -8,13 +8,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::checks::named_text;
+use super::issuer::{Issuing, public};
 use super::secret::{OPERATOR_SEEDS, seeds};
 use super::table::Raw;
 use crate::nats::AccountIds;
 use solewriter_core::account_jwt::{self, AccountBody, SigningKey};
 use solewriter_core::callout::issue::{self, Placed};
 use solewriter_core::diagnostics::{Collector, Problem, Span, Spanned};
-use solewriter_core::keys::{Account, AccountKey, CurveSecret, Operator, PublicKey, Seed, Signer};
+use solewriter_core::keys::{
+    Account, AccountKey, AccountSigner, CurveSecret, Operator, PublicKey, Seed, Signer,
+};
 
 /// `allowed_accounts` of every account.
 const EVERY: &str = "*";
@@ -48,6 +51,29 @@ impl Known {
             SigningKey::Scoped { role, .. } => Signs::InScope(role),
         })
     }
+}
+
+/// What signs users, each with where it stands: seeds, and then keys that the signer holds.
+fn signers(raw: &Raw, issuing: &Issuing, problems: &Collector) -> Vec<(String, AccountSigner)> {
+    let seeds = seeds::<Account>(raw.operator.seeds.as_deref(), OPERATOR_SEEDS, problems);
+    let seeds = seeds.into_iter();
+    let here = seeds.filter_map(|(file, seed)| Some((file, Signer::new(&seed).ok()?.into())));
+    let mut signers: Vec<(String, AccountSigner)> = here.collect();
+    for given in raw.operator.keys.as_deref().unwrap_or_default() {
+        let Some(signer) = &issuing.signer else {
+            let message = "`keys` in [operator] are held by a signer, and [issuer] names none";
+            problems.push(
+                Problem::error("no-signer", message)
+                    .at(&given.span, "this key")
+                    .help("set [issuer] signer, or give the seeds in [operator] seeds"),
+            );
+            continue;
+        };
+        let Some(key) = public(given, problems) else { continue };
+        let elsewhere = AccountSigner::elsewhere(key, signer.clone());
+        signers.push(("[operator] keys".to_owned(), elsewhere));
+    }
+    signers
 }
 
 /// What the settings say of operator mode.
@@ -93,27 +119,25 @@ impl Accounts {
     pub(super) fn issuing(
         &self,
         raw: &Raw,
-        issuer: &AccountKey,
+        issuing: &Issuing,
         xkey: Option<&Seed<solewriter_core::keys::Curve>>,
         placed: &[Arc<str>],
         problems: &Collector,
     ) -> Option<issue::Operator> {
+        let issuer = issuing.issuer.public();
         let Some(asking) = self.0.iter().find(|known| known.signs(issuer).is_some()) else {
             problems.push(
                 Problem::error(
                     "not-the-issuer",
-                    format!("[issuer] seed belongs to {issuer}, which no JWT in [operator] accounts has"),
+                    format!("[issuer] signs with {issuer}, which no JWT in [operator] accounts has"),
                 )
-                .help("the seed is that of a key of the account whose JWT has `authorization`: its own, or one of its signing keys"),
+                .help("that is a key of the account whose JWT has `authorization`: its own, or one of its signing keys"),
             );
             return None;
         };
         self.callout(asking, xkey, placed, problems);
         let mut accounts = HashMap::new();
-        for (file, seed) in
-            seeds::<Account>(raw.operator.seeds.as_deref(), OPERATOR_SEEDS, problems)
-        {
-            let Ok(signer) = Signer::new(&seed) else { continue };
+        for (file, signer) in signers(raw, issuing, problems) {
             let Some((known, signs)) =
                 self.0.iter().find_map(|known| Some((known, known.signs(signer.public())?)))
             else {

@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use super::table::{self, Kind, SETTINGS};
 use solewriter_core::diagnostics::{Collector, Problem, Problems, SourceFile, Span, Spanned};
-use solewriter_core::keys::{Role, Seed, User};
+use solewriter_core::keys::{Role, Seed};
 
 /// The largest settings or seed file read, in bytes.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
@@ -85,26 +85,30 @@ pub fn seed_variables() -> impl Iterator<Item = String> {
     seeds.map(|setting| value_variable(&setting.variable()))
 }
 
-/// Reads a user's seed from the file that a flag names, which nobody else may read.
+/// Reads a seed from the file that a flag names, which nobody else may read.
 ///
 /// # Errors
 /// What is wrong with the file.
-pub fn seed_file(flag: &str, path: &Path) -> Result<Seed<User>, Problems> {
+pub fn seed_file<K: Role>(flag: &str, path: &Path) -> Result<Seed<K>, Problems> {
     let problems = Collector::new();
-    let given = SourceFile::new(flag, path.display().to_string());
-    let file = Spanned { value: path.to_owned(), span: given.span(0..given.text().len()) };
-    let seed = secret_file(&file, &problems).and_then(|text| match Seed::parse(&text) {
-        Ok(seed) => Some(seed),
-        Err(error) => {
-            let message = format!("{} does not hold the seed: {error}", path.display());
-            problems.push(
-                Problem::error("bad-seed", message)
-                    .at(&file.span, "expected a file with a user's seed, `SU…`"),
-            );
-            None
-        }
-    });
+    let file = named_by(flag, path);
+    let seed = secret_file(&file, &problems)
+        .and_then(|text| parsed(&text, &path.display().to_string(), Some(&file.span), &problems));
     seed.ok_or_else(|| problems.finish())
+}
+
+/// Reads another secret from the file that a flag names, which nobody else may read.
+///
+/// # Errors
+/// What is wrong with the file.
+pub fn secret_text(flag: &str, path: &Path) -> Result<Zeroizing<String>, Problems> {
+    let problems = Collector::new();
+    secret_file(&named_by(flag, path), &problems).ok_or_else(|| problems.finish())
+}
+
+fn named_by(flag: &str, path: &Path) -> Spanned<PathBuf> {
+    let given = SourceFile::new(flag, path.display().to_string());
+    Spanned { value: path.to_owned(), span: given.span(0..given.text().len()) }
 }
 
 /// A seed from the environment, from a systemd credential or, failing both, from its file.

@@ -10,12 +10,13 @@ use crate::audit::Spool;
 use crate::nats::{Login, Nats};
 use crate::service::Limits;
 use crate::sessions;
+use crate::signer::client::Client;
 use crate::telemetry::LogFormat;
 use crate::traces;
 use solewriter_core::callout::issue::Operator;
 use solewriter_core::emergency;
 use solewriter_core::grant::Defaults;
-use solewriter_core::keys::{Curve, Seed, Signer};
+use solewriter_core::keys::{AccountSigner, Curve, Seed};
 use solewriter_types::keyspace::BucketName;
 
 /// Where the policy comes from.
@@ -59,7 +60,9 @@ pub struct Settings {
     /// The broker.
     pub nats: Arc<Nats>,
     /// Signs every answer.
-    pub issuer: Signer<solewriter_core::keys::Account>,
+    pub issuer: AccountSigner,
+    /// Where its key is held, if not here.
+    pub signer: Option<Arc<Client>>,
     /// What signs users in operator mode.
     pub operator: Option<Operator>,
     /// Opens sealed requests.

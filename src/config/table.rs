@@ -217,6 +217,8 @@ settings! {
         "The account that signs every grant: the one secret that matters most."
     {
         seed: Seed, "file with the issuer account's seed";
+        signer: Path, "socket of `solewriter signer`, which holds the key, instead of seed";
+        key: Text, "the issuer's public key; with signer, it has to be there";
     }
     operator: Operator = "operator",
         "Operator mode: accounts are JWTs, and each has keys of its own that sign its users."
@@ -225,6 +227,7 @@ settings! {
             "files with account JWTs: of the callout's account, and of those that services are placed in";
         seeds: Seeds,
             "files with seeds that sign users of those accounts; of several for one, the first signs";
+        keys: List, "public keys that sign them and that [issuer] signer holds";
     }
     xkey: Xkey = "xkey",
         "The curve key with which requests are sealed; requests in clear are then refused."

@@ -10,20 +10,20 @@ use super::checks::{
     self, SERVERS_EXAMPLE, bucket, clock_leeway, grants, login, missing, patience, queue_group,
     servers, sessions, tls,
 };
+use super::issuer::{Issuing, issuing};
 use super::operator::Accounts;
 use super::reading::{overridden, read};
-use super::secret::{
-    ADMIN, AUDIT_ADMIN, CALLOUT, ISSUER, PUBLISHER, SYSTEM, SeedSetting, XKEY, seed,
-};
-use super::table::Raw;
+use super::secret::{ADMIN, AUDIT_ADMIN, CALLOUT, PUBLISHER, SYSTEM, SeedSetting, XKEY, seed};
+use super::table::{self, Raw};
 use super::{Overrides, PolicySource};
 use crate::nats::{AccountIds, Login, Secret, Tls};
+use crate::signer::client::Client;
 use solewriter_core::account_jwt;
 use solewriter_core::callout::issue::{Issuer, Operator};
 use solewriter_core::diagnostics::{Collector, Problems, SourceFile, Spanned};
 use solewriter_core::emergency;
 use solewriter_core::grant::Defaults;
-use solewriter_core::keys::{Account, AccountKey, Curve, Role, Seed, Signer, User};
+use solewriter_core::keys::{AccountKey, AccountSigner, Curve, Seed, User};
 use solewriter_types::keyspace::BucketName;
 
 /// What must be there, for whoever has no file: where nats-server listens by itself.
@@ -66,7 +66,7 @@ pub struct Tool {
     /// Whether `serve` keeps its policy for the next start.
     keeps: bool,
     callout: OurUser,
-    issuer: Option<Spanned<PathBuf>>,
+    issuer: table::Issuer,
     xkey: Option<Spanned<PathBuf>>,
     system: OurUser,
     admin: OurUser,
@@ -149,7 +149,7 @@ impl Tool {
             emergency: emergency?,
             path: path.to_owned(),
             callout: OurUser(raw.nats.nkey_seed, raw.nats.credentials),
-            issuer: raw.issuer.seed,
+            issuer: raw.issuer,
             xkey: raw.xkey.seed,
             keeps: raw.policy.keep.is_some(),
             system: OurUser(raw.system.nkey_seed, raw.system.credentials),
@@ -167,12 +167,34 @@ impl Tool {
         self.login(&self.callout, CALLOUT)
     }
 
-    /// The issuer account's seed.
+    /// What signs every answer.
     ///
     /// # Errors
     /// As [`Tool::callout`].
-    pub fn issuer(&self) -> Result<Seed<Account>, Problems> {
-        self.needed(self.issuer.as_ref(), ISSUER)
+    pub fn issuer(&self) -> Result<AccountSigner, Problems> {
+        Ok(self.issuing()?.issuer)
+    }
+
+    /// The signer that holds the issuer's key, if it is not held here.
+    ///
+    /// # Errors
+    /// As [`Tool::callout`].
+    pub fn signer(&self) -> Result<Option<Arc<Client>>, Problems> {
+        if self.issuer.signer.is_none() { Ok(None) } else { Ok(self.issuing()?.signer) }
+    }
+
+    fn issuing(&self) -> Result<Issuing, Problems> {
+        let problems = Collector::new();
+        match issuing(&self.issuer, &self.path, &problems) {
+            Some(issuing) if !problems.has_errors() => Ok(issuing),
+            _ => Err(problems.finish()),
+        }
+    }
+
+    /// Whether accounts are JWTs here.
+    #[must_use]
+    pub fn is_operator(&self) -> bool {
+        self.known.is_some()
     }
 
     /// The account whose callout answers with that key, in operator mode.
@@ -186,7 +208,7 @@ impl Tool {
     #[must_use]
     pub fn way_in(&self, seed: Seed<User>) -> Login {
         let sentinel = || {
-            let issuer = Signer::new(&self.issuer().ok()?).ok()?;
+            let issuer = self.issuer().ok()?;
             let asking = self.asking(issuer.public())?;
             let operator = Operator { asking, accounts: HashMap::new() };
             let now = jiff::Timestamp::now().as_second();
@@ -281,19 +303,6 @@ impl Tool {
             problems.push(missing(&self.path, setting.table, setting.key, &setting.example()));
         }
         login.ok_or_else(|| problems.finish())
-    }
-
-    fn needed<K: Role>(
-        &self,
-        file: Option<&Spanned<PathBuf>>,
-        setting: SeedSetting,
-    ) -> Result<Seed<K>, Problems> {
-        let problems = Collector::new();
-        let seed = seed(file, setting, &problems);
-        if seed.is_none() && !problems.has_errors() {
-            problems.push(missing(&self.path, setting.table, setting.key, &setting.example()));
-        }
-        seed.ok_or_else(|| problems.finish())
     }
 
     /// Whether the settings name the callout user's seed by file or environment.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::seen::{Blind, Content, Entry, Look, Probe, Role, Seen, SeenLogin, User};
 use super::{Report, instances};
+use crate::signer::client::Unheld;
 use solewriter_core::diagnostics::toml::show_duration;
 
 /// A shorter `authorization.timeout` does not outlast an instance that dies.
@@ -19,6 +20,7 @@ const APART: &str = "put it into an account of its own, as deploy/nats-server.co
 pub fn judge(seen: &Seen, report: &mut Report) {
     users(seen, report);
     places(seen, report);
+    signer(seen, report);
     match &seen.probes {
         Ok(probes) => {
             let asked: Vec<&Probe> = probes.iter().filter(|p| asked(seen, p, report)).collect();
@@ -198,6 +200,22 @@ fn not_asked() -> Blind {
     Blind::new("no request was made", "see `callout`")
 }
 
+fn signer(seen: &Seen, report: &mut Report) {
+    match &seen.settings.signer {
+        None => {}
+        Some(Ok(())) => report.ok("issuer", "the signer answers, and holds the key"),
+        Some(Err(Unheld::TurnedAway(why))) => report.blind(
+            "issuer",
+            &Blind::new(why, "run this as the user of `serve` to have the signer looked at"),
+        ),
+        Some(Err(Unheld::Fails(why))) => report.problem(
+            "issuer",
+            why,
+            "nobody is let in without it: start `solewriter signer` with that key, or set [issuer] key to one that it holds",
+        ),
+    }
+}
+
 fn issuer(seen: &Seen, asked: &[&Probe], report: &mut Report) {
     let ours = match &seen.settings.issuer {
         Ok(ours) => ours,
@@ -214,8 +232,8 @@ fn issuer(seen: &Seen, asked: &[&Probe], report: &mut Report) {
         } else {
             report.problem(
                 "issuer",
-                format!("{address} expects answers from {}, but [issuer] seed belongs to {ours}", content.issuer),
-                format!("set auth_callout.issuer: {ours} and restart nats-server, or use the seed of the other key"),
+                format!("{address} expects answers from {}, but [issuer] signs with {ours}", content.issuer),
+                format!("set auth_callout.issuer: {ours} and restart nats-server, or use the other key here"),
             );
         }
     }

@@ -22,10 +22,11 @@ use crate::sessions::consumers::listing::Jetstream;
 use crate::sessions::consumers::sweep::{self, Accounts, Survey};
 use crate::sessions::listing::survey;
 use crate::sessions::system_api::{ServerName, Servers, System as Asking, SystemError};
+use crate::signer::client;
 use solewriter_core::analysis::query::mapped::Mappings;
 use solewriter_core::callout::xkey::Sealer;
 use solewriter_core::diagnostics::{Problems, SourceFile};
-use solewriter_core::keys::{CurveSecret, Seed, Signer};
+use solewriter_core::keys::{self, CurveSecret, Seed, Signer};
 use solewriter_core::policy::model::Policy;
 use solewriter_types::audit_event::words;
 
@@ -207,12 +208,17 @@ fn settings(tool: &Tool) -> Settings {
     };
     let issuer = tool.issuer().map_err(|p| blind(&p, "[issuer] seed"));
     let xkey = tool.xkey().map_err(|p| blind(&p, "[xkey] seed"));
+    let held = |signer: Arc<client::Client>| {
+        issuer.as_ref().ok().map(|issuer| signer.holds(&[*issuer.public()]))
+    };
+    let signer = tool.signer().ok().flatten().and_then(held);
     let unusable = |e: solewriter_core::keys::KeyError| Blind::new(e.to_string(), "make a new one");
     let mut accounts = vec![tool.defaults.account.clone()];
     accounts.extend(tool.accounts.iter().cloned());
     Settings {
+        signer,
         issuer: issuer
-            .and_then(|seed| Ok(*Signer::new(&seed).map_err(unusable)?.public()))
+            .map(|issuer| *issuer.public())
             // In operator mode it is a key of the account that asks.
             .map(|key| tool.asking(&key).unwrap_or(key).to_string()),
         xkey: xkey.and_then(|seed| {
@@ -229,7 +235,8 @@ fn settings(tool: &Tool) -> Settings {
     }
 }
 
-fn sealer(tool: &Tool) -> Option<Sealer> {
+/// What opens requests that are sealed for the xkey of the settings.
+pub fn sealer(tool: &Tool) -> Option<Sealer> {
     let seed = tool.xkey().ok()??;
     CurveSecret::new(&seed).ok().map(Sealer::new)
 }
@@ -415,7 +422,7 @@ async fn strangers(
     let mut anonymous = Vec::new();
     for (server, address) in tool.servers.iter().zip(addresses(&tool.servers)).take(MOST_PROBES) {
         if let Some(watch) = watch {
-            probes.push(probe(server, &address, tool, watch).await);
+            probes.push(probe(server, &address, Seed::generate(), tool, watch).await);
         }
         anonymous.push((address, nobody(server, tool).await));
     }
@@ -423,8 +430,77 @@ async fn strangers(
     (probes, anonymous)
 }
 
-async fn probe(server: &ServerAddr, address: &str, tool: &Tool, watch: &Watch) -> Probe {
-    let seed = Seed::generate();
+/// A server, as somebody found it who logged in there.
+#[derive(Clone, Debug)]
+pub struct Knock {
+    /// Where.
+    pub address: String,
+    /// The account key that it expects answers from; `None` where the request was not seen, or does
+    /// not open.
+    pub issuer: Option<String>,
+    /// Whether the request was sealed.
+    pub sealed: bool,
+    /// Whether it let the client in.
+    pub entered: bool,
+    /// Whether it refused the client long before it would have given up: by an answer.
+    pub refused_in_time: bool,
+}
+
+/// The part of what a server waits in which a refusal must be an answer's.
+const IN_TIME: f64 = 0.8;
+
+/// Logs in at each server with the seed of a service, or with one that nobody knows.
+///
+/// # Errors
+/// Why nothing can be seen.
+pub async fn knock(
+    tool: &Tool,
+    sealer: Option<Sealer>,
+    service: Option<&Seed<keys::User>>,
+) -> Result<Vec<Knock>, String> {
+    let callout = callout(tool).await?;
+    let watch = Watch::begin(&callout, sealer).await;
+    let watch = watch.ok_or("the callout user may not subscribe to requests")?;
+    let mut knocks = Vec::new();
+    for (server, address) in tool.servers.iter().zip(addresses(&tool.servers)) {
+        let seed = service.and_then(|seed| Seed::parse(seed.expose()).ok());
+        let probe =
+            probe(server, &address, seed.unwrap_or_else(Seed::generate), tool, &watch).await;
+        let content = probe.request.as_ref().and_then(|request| request.content.as_ref());
+        let waits = content.and_then(|content| u32::try_from(content.waits).ok()).map(f64::from);
+        knocks.push(Knock {
+            address,
+            issuer: content.map(|content| content.issuer.clone()),
+            sealed: probe.request.as_ref().is_some_and(|request| request.sealed),
+            entered: matches!(probe.entry, Ok(Entry::Entered(_))),
+            refused_in_time: matches!(
+                (&probe.entry, waits),
+                (Ok(Entry::Refused(took)), Some(waits)) if took.as_secs_f64() < waits * IN_TIME
+            ),
+        });
+    }
+    let _ = callout.drain().await;
+    Ok(knocks)
+}
+
+/// A connection of the callout's user.
+///
+/// # Errors
+/// Why there is none.
+pub async fn callout(tool: &Tool) -> Result<Client, String> {
+    let login = tool.callout().map_err(|problems| first(&problems))?;
+    let options = connect::options(&login, &tool.tls, "solewriter doctor");
+    let options = options.map_err(|error| error.to_string())?;
+    connect::connect(&tool.servers, options).await.map_err(|error| error.to_string())
+}
+
+async fn probe(
+    server: &ServerAddr,
+    address: &str,
+    seed: Seed<keys::User>,
+    tool: &Tool,
+    watch: &Watch,
+) -> Probe {
     let nkey = Signer::new(&seed).map(|s| s.public().to_string()).unwrap_or_default();
     let awaited = watch.await_key(&nkey);
     let entry = match greeting::stranger(&tool.way_in(seed), &tool.tls) {

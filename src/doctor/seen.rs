@@ -12,6 +12,7 @@ use crate::adoption::server_config::permissions::Rights;
 use crate::buckets::Stream;
 use crate::fleet::Report;
 use crate::sessions::consumers::sweep::Survey;
+use crate::signer::client::Unheld;
 use solewriter_core::grant::AuditStreams;
 use solewriter_core::policy::model::Policy;
 
@@ -139,6 +140,8 @@ impl Side {
 pub struct Settings {
     /// The issuer's public key.
     pub issuer: Look<String>,
+    /// Whether the signer holds the issuer's key, where one is set.
+    pub signer: Option<Result<(), Unheld>>,
     /// The public curve key; `None` when requests come unsealed.
     pub xkey: Look<Option<String>>,
     /// Where services are placed, and where a policy may place them.

@@ -50,6 +50,7 @@ fn healthy() -> Seen {
     Seen {
         settings: Settings {
             issuer: Ok(ISSUER.to_owned()),
+            signer: None,
             xkey: Ok(Some("XKEY".to_owned())),
             accounts: vec!["APP".into()],
             lifetime: Duration::from_secs(3600),
@@ -144,6 +145,7 @@ fn instance(name: &str, policy: &Policy) -> Instance {
         handed_over: Vec::new(),
         documents: None,
         emergencies: Vec::new(),
+        keys: None,
     }
 }
 

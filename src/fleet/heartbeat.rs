@@ -340,7 +340,10 @@ impl Fleet {
             return;
         }
         let subject = format!("{SUBJECT}.{}", self.member.identity.id);
-        let signature = self.issuer.vouch(&vouched(&subject, &bytes));
+        let (issuer, text) = (Arc::clone(&self.issuer), vouched(&subject, &bytes));
+        // Who holds the key may be slow. Without a signature, it is a missed beat.
+        let signed = tokio::task::spawn_blocking(move || issuer.vouch(&text)).await;
+        let Ok(Ok(signature)) = signed else { return };
         let mut headers = HeaderMap::new();
         headers.insert(SIGNATURE, BASE64.encode(&signature));
         // A failure is a missed beat.

@@ -17,6 +17,8 @@ use solewriter_core::callout::authorizer::{
     Authorisation, Authorised, Authorizer, Moment, Proved, Watch,
 };
 use solewriter_core::callout::decide::{CacheSizes, Denial, Denied};
+use solewriter_core::callout::issue::IssueError;
+use solewriter_core::callout::jwt::JwtError;
 use solewriter_core::callout::request::Rejection;
 use solewriter_core::policy::model::{Policy, Revision};
 use solewriter_types::audit_event::Event;
@@ -256,6 +258,9 @@ impl Service {
     ) -> Option<Reply> {
         match authorised {
             Ok(mut authorisation) => {
+                if let Err(IssueError::Jwt(JwtError::Unsigned(error))) = &authorisation.answer {
+                    self.metrics.unsigned(*error);
+                }
                 let bytes = authorisation.answer.as_mut().ok().map(std::mem::take);
                 let took = taken.elapsed();
                 let outcome = authorisation.decision.as_ref().map(drop);

@@ -23,6 +23,8 @@ pub struct Health {
     pub(super) recorder: Recorder,
     /// Whose answers servers take.
     askers: Mutex<Askers>,
+    /// Whether the signer answers, where one holds the issuer's key.
+    signer: Mutex<Option<Result<(), String>>>,
 }
 
 /// The servers that asked, by name (a server that is started anew has another key), each with when
@@ -87,6 +89,7 @@ impl Health {
             metrics,
             recorder,
             askers: Mutex::default(),
+            signer: Mutex::default(),
         })
     }
 
@@ -134,14 +137,29 @@ impl Health {
             }
         };
         let (taken, issuer) = self.askers().report(now);
+        let signer = self.signer.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let signs = !matches!(signer, Some(Err(_)));
+        let signer = match signer {
+            None => String::new(),
+            Some(Ok(())) => "signer: holds the key\n".to_owned(),
+            Some(Err(why)) => format!("signer: {}\n", audit_event::words(&why)),
+        };
         let report = format!(
-            "nats-server: {connected}\nsubscribed: {}\nissuer: {issuer}\n{policy}\nsource: {}\nopen connections: {}\n",
+            "nats-server: {connected}\nsubscribed: {}\nissuer: {issuer}\n{signer}{policy}\nsource: {}\nopen connections: {}\n",
             if subscribed { "yes" } else { "no" },
             source_status.describe(now),
             self.metrics.sessions().report(),
         );
         let connected = self.connected.load(Ordering::Relaxed) > 0;
-        (subscribed && connected && too_old.is_none() && taken, report)
+        (subscribed && connected && too_old.is_none() && taken && signs, report)
+    }
+
+    /// How the signer was found that holds the issuer's key. Gives whether that is news.
+    pub fn signer(&self, found: Result<(), String>) -> bool {
+        let mut signer = self.signer.lock().unwrap_or_else(PoisonError::into_inner);
+        let news = signer.as_ref() != Some(&found);
+        *signer = Some(found);
+        news
     }
 
     pub(super) fn askers(&self) -> MutexGuard<'_, Askers> {

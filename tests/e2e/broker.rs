@@ -2,7 +2,6 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -11,7 +10,7 @@ use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::clients::Library;
-use super::deployment::{DEADLINE, Deployment, Instance, Prepared, edit, eventually};
+use super::deployment::{DEADLINE, Deployment, Instance, Prepared, eventually};
 use super::operations;
 use super::raw::Raw;
 use solewriter::fleet::instance_of;
@@ -185,83 +184,6 @@ async fn a_slow_authorisation_is_survived(version: &'static str) {
         let (outcome, ()) = tokio::join!(run, wake);
         works(library, &outcome);
     }
-}
-
-on_every_server!(an_issuer_is_rotated_without_a_failed_login, much_room);
-/// As docs/operations.md has it: instances with the new issuer in a queue group of their own, then one
-/// server after the other.
-async fn an_issuer_is_rotated_without_a_failed_login(version: &'static str) {
-    let mut deployment = Prepared::new().start_cluster(version, POLICY).await;
-    deployment.add_instance(&[]).await;
-    let old = std::fs::read_to_string(deployment.files.seed_file("issuer")).unwrap();
-    let old = nkeys::KeyPair::from_seed(old.trim()).unwrap().public_key();
-    let new = nkeys::KeyPair::new_account();
-    let seed = deployment.files.seed_file("issuer-2");
-    std::fs::write(&seed, new.seed().unwrap()).unwrap();
-    std::fs::set_permissions(&seed, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-    let second = ["--issuer-seed", seed.to_str().unwrap(), "--nats-queue-group", "issuer-2"];
-    deployment.add_instance(&second).await;
-
-    let service = deployment.service("known");
-    let mut failed = Vec::new();
-    let mut entered = 0;
-    for node in 0..3 {
-        let home = deployment.dir.path().join(format!("node-{}", node + 1));
-        edit(&home.join("deployment.conf"), &old, &new.public_key());
-        let others: Vec<String> =
-            (0..3).filter(|n| *n != node).map(|n| deployment.urls()[n].clone()).collect();
-        let restarting = match node {
-            0 => &mut deployment.server,
-            peer => &mut deployment.peers[peer - 1],
-        };
-        let restarted = AtomicBool::new(false);
-        let restart = async {
-            restarting.restart().await.unwrap();
-            restarted.store(true, Ordering::Relaxed);
-        };
-        // Meanwhile, at the servers that stay.
-        let logins = async {
-            let mut tried = Vec::new();
-            while !restarted.load(Ordering::Relaxed) || tried.len() < 8 {
-                for url in &others {
-                    // What is under way through the server that stops is lost, as with any stop;
-                    // clients try again.
-                    let login = async || Raw::try_login(url, &service.seed).await.map(drop);
-                    tried.push(match login().await {
-                        Err(_) => login().await,
-                        entered => entered,
-                    });
-                }
-            }
-            tried
-        };
-        let ((), tried) = tokio::join!(restart, logins);
-        entered += tried.iter().filter(|login| login.is_ok()).count();
-        failed.extend(tried.into_iter().filter_map(Result::err));
-        // And at the one that is back, as soon as it has found the others.
-        let url = deployment.urls()[node].clone();
-        eventually("a login at the restarted server", async || {
-            Raw::try_login(&url, &service.seed).await.ok()
-        })
-        .await;
-    }
-    assert_eq!(failed, Vec::<String>::new(), "beside {entered}");
-    // The old one answers nobody any more, and says so; the new one is all that it takes.
-    // It knows that from being asked, and a server that is just back may not have asked it yet.
-    eventually("the old issuer is nobody's", async || {
-        for url in deployment.urls() {
-            Raw::try_login(&url, &service.seed).await.ok()?;
-        }
-        let (status, report) = deployment.instances[0].get("/readyz").await;
-        (status == 503 && report.contains("3 of 3 servers do not accept our answers")).then_some(())
-    })
-    .await;
-    deployment.instances[0].signal(Signal::TERM);
-    for url in deployment.urls() {
-        Raw::try_login(&url, &service.seed).await.unwrap();
-    }
-    let (status, report) = deployment.instances[1].get("/readyz").await;
-    assert_eq!(status, 200, "{report}");
 }
 
 on_every_server!(a_restart_of_the_server_is_survived);

@@ -71,7 +71,7 @@ fn user_jwt(by: &Key, of: &Key, seed: &Seed<User>, bearer: bool) -> String {
     let nothing = if bearer { Subjects::nothing() } else { Subjects::default() };
     let mut body = UserBody::new(of.public(), nothing.clone(), nothing);
     body.bearer_token = bearer;
-    account_jwt::sign(by, key.as_str(), "user", body, NOW).unwrap()
+    account_jwt::sign(&**by, key.as_str(), "user", body, NOW).unwrap()
 }
 
 /// How the callout answers.

@@ -256,7 +256,7 @@ fn events_of_the_service() -> BTreeMap<String, BTreeSet<String>> {
     for file in files {
         let name = file.strip_prefix(repository()).unwrap().display().to_string();
         // What other commands say is told where they are.
-        let elsewhere = ["src/violations", "src/cli/"];
+        let elsewhere = ["src/violations", "src/signer", "src/cli/"];
         let is_serves = name.starts_with("src/cli/serve");
         let is_test = name.ends_with("/tests.rs");
         if is_test || elsewhere.iter().any(|part| name.starts_with(part)) && !is_serves {

@@ -126,6 +126,42 @@ fn what_is_missing_is_said_with_an_example() {
     }
 }
 
+/// The issuer's key is in one place, and where it is not here, it is named.
+#[test]
+fn an_issuer_that_a_signer_holds_is_named_and_is_nowhere_else() {
+    let (_dir, deployment) = deployment();
+    let run = |arguments: &[&str], environment: &[(&str, &str)]| {
+        let (code, said) = serve(&deployment.settings(), arguments, environment);
+        assert_eq!(code, Some(1), "{said}");
+        said
+    };
+    let other = nkeys::KeyPair::new_account().public_key();
+    let said = run(&["--issuer-signer", "s.sock"], &[]);
+    assert!(said.contains("`seed` and `signer` in [issuer] exclude each other"), "{said}");
+    assert!(said.contains("`key` in [issuer] is not set"), "{said}");
+    let said = run(&["--issuer-key", "U"], &[]);
+    assert!(said.contains("this is not an account's public key"), "{said}");
+    replace(&deployment, "seed = \"keys/issuer.nk\"\n", "");
+    let said = run(&["--issuer-signer", "s.sock", "--issuer-key", "SA"], &[]);
+    assert!(said.contains("this is not an account's public key"), "{said}");
+    // A seed that the platform hands over as well must not be on this host.
+    let seed = std::fs::read_to_string(deployment.seed_file("issuer")).unwrap();
+    let handed_over = [("SOLEWRITER_ISSUER_SEED_VALUE", seed.trim())];
+    let said = run(&["--issuer-signer", "s.sock", "--issuer-key", &other], &handed_over);
+    assert!(
+        said.contains("the seed of [issuer] is handed over, and there is `signer` as well"),
+        "{said}"
+    );
+    assert!(!said.contains(seed.trim()), "{said}");
+    // With a seed, `key` is what it has to belong to.
+    let own = nkeys::KeyPair::from_seed(seed.trim()).unwrap().public_key();
+    let said = run(&["--issuer-key", &other], &handed_over);
+    assert!(
+        said.contains(&format!("the seed belongs to {own}, and not to the key named")),
+        "{said}"
+    );
+}
+
 #[test]
 fn flags_override_the_environment_and_both_the_file() {
     let (_dir, deployment) = deployment();

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::callout::claims::VERSION;
 use crate::callout::jwt::{self, JwtError, Unverified};
-use crate::keys::{Account, AccountKey, BadSignature, PublicKey, Role, Signer};
+use crate::keys::{Account, AccountKey, BadSignature, PublicKey, Role, Signer, Signs};
 
 /// About how long claims are, in bytes.
 const ROOM: usize = 4096;
@@ -316,9 +316,9 @@ pub struct ActivationBody {
 /// Signs claims about `sub`, which never expire.
 ///
 /// # Errors
-/// [`JwtError`] when they cannot be written.
+/// [`JwtError`] when they cannot be written or signed.
 pub fn sign<K: Role, N: Serialize>(
-    signer: &Signer<K>,
+    signer: &impl Signs<K>,
     sub: &str,
     name: &str,
     nats: N,
@@ -328,7 +328,7 @@ pub fn sign<K: Role, N: Serialize>(
     let claims = Claims {
         jti: data_encoding::BASE32_NOPAD.encode(&id),
         iat: now,
-        iss: signer.public().to_string(),
+        iss: signer.key().to_string(),
         name: name.to_owned(),
         sub: sub.to_owned(),
         exp: 0,

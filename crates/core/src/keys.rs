@@ -9,13 +9,16 @@
 //!
 //! - `nkey` has the texts: public keys and seeds;
 //! - `signature` signs and verifies;
+//! - `holder` signs with a key that may not be in this process;
 //! - `curve` has the keys that seal.
 
 mod curve;
+mod holder;
 mod nkey;
 mod signature;
 
 pub use self::curve::CurveSecret;
+pub use self::holder::{AccountSigner, KeyHolder, SignError, Signs};
 pub use self::nkey::{
     Account, AccountKey, Curve, CurveKey, KeyError, Operator, PUBLIC_KEY_CHARS, PublicKey, Role,
     Seed, Server, ServerKey, User, UserKey,

@@ -13,11 +13,11 @@ use crate::callout::jwt::JwtError;
 use crate::callout::request::VerifiedRequest;
 use crate::callout::response::{self, Envelope, Target, UserToken};
 use crate::callout::xkey::Sealer;
-use crate::keys::{Account, AccountKey, Seed, Signer, User};
+use crate::keys::{AccountKey, AccountSigner, Seed, SignError, Signer, User};
 
 /// Signs, and seals where the request was sealed.
 pub struct Issuer {
-    signer: Signer<Account>,
+    signer: AccountSigner,
     sealer: Option<Sealer>,
     operator: Option<Operator>,
 }
@@ -37,13 +37,13 @@ pub struct Placed {
     /// Its public key.
     pub account: AccountKey,
     /// Its key, or one of its signing keys that has no scope.
-    pub signer: Signer<Account>,
+    pub signer: AccountSigner,
 }
 
 /// How a text begins that [`Issuer::vouch`] signs. The signing input of a JWT is base64.
-const INSTANCE_SAYS: &[u8] = b"solewriter instance says\n";
+pub(super) const INSTANCE_SAYS: &[u8] = b"solewriter instance says\n";
 /// What is signed to make [`Issuer::handover_seed`]; its signature is never shown.
-const HANDOVER_USER: &[u8] = b"solewriter handover user\n";
+pub(super) const HANDOVER_USER: &[u8] = b"solewriter handover user\n";
 
 /// What one answer needs besides the decision.
 #[derive(Clone, Copy, Debug)]
@@ -72,19 +72,22 @@ pub enum IssueError {
 
 /// The seed with which an instance connects to send a message behind those of a closed connection:
 /// the same for all instances of this issuer, and nobody else has it.
-#[must_use]
-pub fn handover_seed(issuer: &Signer<Account>) -> Seed<User> {
-    let signed = Zeroizing::new(issuer.sign(HANDOVER_USER));
+///
+/// # Errors
+/// [`SignError`], when who holds the key does not sign.
+pub fn handover_seed(issuer: &AccountSigner) -> Result<Seed<User>, SignError> {
+    let signed = Zeroizing::new(issuer.sign(HANDOVER_USER)?);
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &*signed);
     let mut secret = Zeroizing::new([0; 32]);
     secret.iter_mut().zip(digest.as_ref()).for_each(|(to, from)| *to = *from);
-    Seed::of_secret(&secret)
+    Ok(Seed::of_secret(&secret))
 }
 
 impl Issuer {
     /// An issuer that signs with the account key and, when `sealer` is given, seals.
     #[must_use]
-    pub fn new(signer: Signer<Account>, sealer: Option<Sealer>) -> Self {
+    pub fn new(signer: impl Into<AccountSigner>, sealer: Option<Sealer>) -> Self {
+        let signer = signer.into();
         Self { signer, sealer, operator: None }
     }
 
@@ -127,8 +130,10 @@ impl Issuer {
 
     /// Signs what one instance says to the others. No token's text begins so, and nothing else that
     /// the issuer signs.
-    #[must_use]
-    pub fn vouch(&self, text: &[u8]) -> [u8; 64] {
+    ///
+    /// # Errors
+    /// [`SignError`], when who holds the key does not sign.
+    pub fn vouch(&self, text: &[u8]) -> Result<[u8; 64], SignError> {
         self.signer.sign(&[INSTANCE_SAYS, text].concat())
     }
 
@@ -139,8 +144,10 @@ impl Issuer {
     }
 
     /// As [`handover_seed`].
-    #[must_use]
-    pub fn handover_seed(&self) -> Seed<User> {
+    ///
+    /// # Errors
+    /// As [`handover_seed`].
+    pub fn handover_seed(&self) -> Result<Seed<User>, SignError> {
         handover_seed(&self.signer)
     }
 
@@ -240,19 +247,19 @@ mod tests {
     fn what_an_instance_says_is_known_by_its_issuer() {
         let issuer = || Issuer::new(Signer::new(&Seed::generate()).unwrap(), None);
         let (one, other) = (issuer(), issuer());
-        let said = one.vouch(b"settled");
+        let said = one.vouch(b"settled").unwrap();
         assert!(one.vouches(b"settled", &said));
         assert!(!one.vouches(b"settled ", &said) && !other.vouches(b"settled", &said));
         // What is signed otherwise is not taken for it.
-        assert!(!one.vouches(b"settled", &one.signer.sign(b"settled")));
+        assert!(!one.vouches(b"settled", &one.signer.sign(b"settled").unwrap()));
     }
 
     #[test]
     fn the_user_of_handovers_is_one_for_each_issuer() {
         let seed = Seed::generate();
-        let user = |seed: &Seed<Account>| {
+        let user = |seed: &Seed<crate::keys::Account>| {
             let issuer = Issuer::new(Signer::new(seed).unwrap(), None);
-            *Signer::new(&issuer.handover_seed()).unwrap().public()
+            *Signer::new(&issuer.handover_seed().unwrap()).unwrap().public()
         };
         assert_eq!(user(&seed), user(&seed));
         assert_ne!(user(&seed), user(&Seed::generate()));

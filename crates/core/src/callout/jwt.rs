@@ -6,10 +6,10 @@
 use data_encoding::BASE64URL_NOPAD;
 use serde::{Deserialize, Serialize};
 
-use crate::keys::{BadSignature, PublicKey, Role, Signer, Verifier};
+use crate::keys::{BadSignature, PublicKey, Role, SignError, Signs, Verifier};
 
 /// `{"typ":"JWT","alg":"ed25519-nkey"}` in base64url.
-const HEADER: &str = "eyJ0eXAiOiJKV1QiLCJhbGciOiJlZDI1NTE5LW5rZXkifQ";
+pub(super) const HEADER: &str = "eyJ0eXAiOiJKV1QiLCJhbGciOiJlZDI1NTE5LW5rZXkifQ";
 const ALGORITHM: &str = "ed25519-nkey";
 
 /// Why bytes are no NATS JWT.
@@ -30,6 +30,9 @@ pub enum JwtError {
     /// The claims do not fit the type asked for.
     #[error("the claims do not have the expected form")]
     Claims,
+    /// There is no signature.
+    #[error(transparent)]
+    Unsigned(#[from] SignError),
 }
 
 /// A token that was split and decoded; its signature is not verified yet.
@@ -118,11 +121,12 @@ fn parts_len(token: &[u8], signature: &[u8]) -> usize {
 /// copied.
 ///
 /// # Errors
-/// [`JwtError::Claims`] when they cannot be written as JSON.
-pub fn sign<K: Role>(
+/// [`JwtError::Claims`] when they cannot be written as JSON, [`JwtError::Unsigned`] when who holds the
+/// key does not sign them.
+pub fn sign<K>(
     claims: &impl Serialize,
     bytes: usize,
-    signer: &Signer<K>,
+    signer: &impl Signs<K>,
 ) -> Result<String, JwtError> {
     let mut json = Vec::with_capacity(bytes);
     serde_json::to_writer(&mut json, claims).map_err(|_| JwtError::Claims)?;
@@ -130,7 +134,7 @@ pub fn sign<K: Role>(
     token.push_str(HEADER);
     token.push('.');
     BASE64URL_NOPAD.encode_append(&json, &mut token);
-    let signature = signer.sign(token.as_bytes());
+    let signature = signer.signature(token.as_bytes())?;
     token.push('.');
     BASE64URL_NOPAD.encode_append(&signature, &mut token);
     Ok(token)
@@ -139,7 +143,7 @@ pub fn sign<K: Role>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::keys::{Account, Seed};
+    use crate::keys::{Account, Seed, Signer};
     use proptest::prelude::*;
 
     #[derive(serde::Serialize, serde::Deserialize, PartialEq, Debug)]

@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 use super::claims;
 use super::jwt::{self, JwtError};
 use crate::callout::xkey::Sealer;
-use crate::keys::{Account, AccountKey, CurveKey, ServerKey, Signer, UserKey};
+use crate::keys::{AccountKey, AccountSigner, CurveKey, ServerKey, UserKey};
 
 /// What claims have besides the permissions or the inner token, in bytes: keys, names, times.
 const REST: usize = 768;
@@ -13,7 +13,7 @@ const REST: usize = 768;
 /// What differs from one response to the next, apart from the answer.
 pub struct Envelope<'a> {
     /// The issuer account, or in operator mode a key of the account that asks.
-    pub issuer: &'a Signer<Account>,
+    pub issuer: &'a AccountSigner,
     /// In operator mode, the account that asks.
     pub issuer_account: Option<&'a AccountKey>,
     /// The server that asked.
@@ -43,14 +43,14 @@ pub enum Target<'a> {
     /// The account of that name, by the issuer's word.
     Named(&'a str),
     /// The account that this is a key of, in operator mode.
-    SignedBy(&'a Signer<Account>),
+    SignedBy(&'a AccountSigner),
 }
 
 impl Envelope<'_> {
     /// A signed response that lets the connection in.
     ///
     /// # Errors
-    /// [`JwtError`] when the claims cannot be written as JSON.
+    /// [`JwtError`] when the claims cannot be written as JSON, or are not signed.
     pub fn grant(&self, user: &UserToken<'_>) -> Result<String, JwtError> {
         let (signer, audience) = match user.account {
             Target::Named(account) => (self.issuer, Some(account)),
@@ -76,7 +76,7 @@ impl Envelope<'_> {
     /// A signed response that refuses the connection. `error` shows in the server's log only.
     ///
     /// # Errors
-    /// [`JwtError`] when the claims cannot be written as JSON.
+    /// [`JwtError`] when the claims cannot be written as JSON, or are not signed.
     pub fn refuse(&self, error: &str) -> Result<String, JwtError> {
         self.respond(None, Some(error))
     }

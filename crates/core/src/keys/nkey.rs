@@ -150,7 +150,9 @@ impl<K: Role> PublicKey<K> {
         Ok(Self { text: encoded, bytes, role: PhantomData })
     }
 
-    pub(super) fn from_bytes(bytes: [u8; 32]) -> Self {
+    /// The key of these 32 bytes.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
         let mut raw = [0; 35];
         let (payload, checksum) = raw.split_at_mut(33);
         if let Some((prefix, key)) = payload.split_first_mut() {
