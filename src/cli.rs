@@ -30,6 +30,7 @@ pub mod learn;
 pub mod man;
 pub mod map;
 mod monitor;
+pub mod operator;
 pub mod policy;
 pub mod prove;
 pub mod rehearse;
@@ -75,6 +76,7 @@ enum Command {
     #[command(alias = "buckets")]
     State(state::State),
     Doctor(doctor::Doctor),
+    Operator(operator::OperatorCommand),
     Health(health::HealthCommand),
     Audit(audit::AuditCommand),
     Policy(policy::PolicyCommand),
@@ -111,6 +113,7 @@ impl Cli {
             Command::Test(test) => test.run(),
             Command::State(state) => state.run(),
             Command::Doctor(doctor) => doctor.run(),
+            Command::Operator(operator) => operator.run(),
             Command::Health(health) => health.run(),
             Command::Audit(audit) => audit.run(),
             Command::Policy(policy) => policy.run(),

@@ -23,7 +23,7 @@ use std::path::Path;
 
 pub use self::overrides::Overrides;
 pub(crate) use self::secret::read_text;
-pub use self::secret::{secret_text, seed_file, seed_variables};
+pub use self::secret::{credentials_file, secret_text, seed_file, seed_variables};
 pub use self::settings::{Audit, Logging, Policy, PolicySource, Settings};
 pub use self::table::{DefaultValue, Kind, SETTINGS, Setting, TABLES};
 pub use self::tool::Tool;

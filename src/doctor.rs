@@ -11,6 +11,7 @@ pub mod callout;
 mod instances;
 pub mod look;
 pub mod movers;
+mod operator;
 pub mod seen;
 pub mod servers;
 pub mod state;
@@ -43,7 +44,7 @@ const fn check(
 }
 
 /// Every check, in the order in which they are shown. `docs/doctor.md` is checked against it.
-pub const CHECKS: [Check; 33] = [
+pub const CHECKS: [Check; 39] = [
     check(
         "address",
         "servers",
@@ -227,6 +228,48 @@ pub const CHECKS: [Check; 33] = [
         "No policy limits anybody else who is there",
     ),
     check(
+        "account-jwts",
+        "operator mode",
+        "system user",
+        "Servers have the account JWTs of `[operator] accounts`, and none ends soon",
+        "`serve` relies on what the files say; a connection ends with the JWT of its account",
+    ),
+    check(
+        "delegation",
+        "operator mode",
+        "system user, callout user, xkey",
+        "The JWT of the callout's account has the callout user alone in `auth_users`, the accounts of services alone in `allowed_accounts`, and our xkey",
+        "Who is in `auth_users` gets in without a question; an answer may place somebody in each of `allowed_accounts`",
+    ),
+    check(
+        "signing-keys",
+        "operator mode",
+        "system user, issuer, `[operator] seeds`",
+        "Our keys sign for the accounts of the callout and of services, without a scope, and no other key does",
+        "A scope takes the place of the policy; whoever has a key of an account lets in whom they like",
+    ),
+    check(
+        "activations",
+        "operator mode",
+        "system user",
+        "Exports of our accounts are private, and each import has an activation that holds",
+        "Any account of the operator may import a public export",
+    ),
+    check(
+        "bearer",
+        "operator mode",
+        "system user",
+        "No account but the callout's takes bearer tokens",
+        "Whoever sees such a JWT gets in with it, past the callout",
+    ),
+    check(
+        "sentinel",
+        "operator mode",
+        "callout user, xkey",
+        "`default_sentinel` is a user of the callout's account who may do nothing, or is not set",
+        "Everybody has that user's JWT",
+    ),
+    check(
         "policy",
         "state",
         "nobody",
@@ -337,6 +380,7 @@ impl Report {
             accounts::judge(seen, &mut report);
             state::judge(seen, &mut report);
             movers::judge(seen, &mut report);
+            operator::judge(seen, &mut report);
         }
         let place = |finding: &Finding| CHECKS.iter().position(|c| c.id == finding.check);
         report.findings.sort_by_key(place);

@@ -19,6 +19,7 @@ pub mod doctor;
 pub mod fleet;
 pub mod http;
 pub mod nats;
+pub mod operator;
 pub mod passes;
 pub mod policy_source;
 pub mod prove;

@@ -8,13 +8,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::audit::stream;
+pub use crate::operator::picture::SERVER_CONFIG;
 use crate::passes;
 use solewriter_core::diagnostics::SourceFile;
 use solewriter_core::keys::{Account, Curve, CurveSecret, Role, Seed, Signer, User};
 use solewriter_core::policy::validate::validate;
 
-/// nats-server's configuration, as it is written where the policy has no streams.
-pub const SERVER_CONFIG: &str = include_str!("../deploy/nats-server.conf");
 /// solewriter's settings, as they are written.
 pub const SETTINGS: &str = include_str!("../deploy/solewriter.toml");
 const POLICY: &str = include_str!("../policy/services.toml");

@@ -66,6 +66,7 @@ const CRATES: &[Crate] = &[
             &["adoption"],
             &["adoption::stages"],
             &["doctor", "http", "scaffold", "systemd", "violations"],
+            &["operator"],
             &["adoption::learn"],
             &["adoption::connected", "adoption::draft", "adoption::rehearsal"],
             &["adoption::evidence", "adoption::server_config", "adoption::trace"],

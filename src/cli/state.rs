@@ -14,6 +14,7 @@ use crate::cli::common::{self, Format, NO, Output, SettingsArgs, YES, count, jso
 use crate::config::Tool;
 use crate::nats::connect::account;
 use crate::nats::{AccountIds, Login};
+use crate::operator::{Change, Situation};
 use crate::passes::{self, DueTo, Pass};
 use solewriter_core::grant::AuditStreams;
 use solewriter_core::policy::model::Policy;
@@ -87,7 +88,8 @@ struct PlanView<'a> {
     applied: Option<Vec<DoneView<'a>>>,
 }
 
-/// Something new, and what nats-server's configuration must have for it.
+/// Something new, and what nats-server's configuration must have for it; in operator mode, the `nsc`
+/// commands that change the accounts' JWTs, each on a line.
 #[derive(Serialize)]
 struct PassView {
     subject: String,
@@ -135,6 +137,8 @@ struct Asked {
     services: Vec<String>,
     /// How servers name accounts.
     ids: AccountIds,
+    /// What the account JWTs lack, in operator mode.
+    jwts: Option<Vec<Change>>,
     /// The audit streams and their admin, where there are any to look at.
     audit: Option<(async_nats::Client, AuditStreams)>,
 }
@@ -151,7 +155,15 @@ impl Question {
         let services = std::iter::once(&tool.defaults.account).chain(&tool.accounts);
         let services = services.map(ToString::to_string).collect();
         let (ids, audit) = (tool.account_ids.clone(), audit(&tool).await?);
-        Ok(Asked { client, policy, services, ids, audit })
+        let jwts = match tool.account_jwts() {
+            Some(jwts) => {
+                let now = jiff::Timestamp::now().as_second();
+                let situation = Situation::of(&tool, &jwts, Some(&policy), now);
+                Some(situation.map_err(|error| failed(&error))?.changes())
+            }
+            None => None,
+        };
+        Ok(Asked { client, policy, services, ids, jwts, audit })
     }
 }
 
@@ -249,14 +261,30 @@ impl Asked {
         let state = account(&self.client).await.unwrap_or_else(|| "STATE".to_owned());
         let state = self.ids.name(&state).to_owned();
         let services: Vec<&str> = self.services.iter().map(String::as_str).collect();
+        let nsc = |changes: &[Change], accounts: &[&str], pass: &Pass| {
+            let passed = pass.passed();
+            let own = changes.iter().filter(|change| {
+                accounts.contains(&&*change.account) && change.passes() == Some(&*passed)
+            });
+            own.flat_map(|change| change.nsc.clone()).collect::<Vec<_>>().join("\n")
+        };
         let view = |pass: Pass| PassView {
-            export: pass.export(&services),
-            import: pass.import(&state),
+            export: match &self.jwts {
+                Some(changes) => nsc(changes, &[&state], &pass),
+                None => pass.export(&services),
+            },
+            import: match &self.jwts {
+                Some(changes) => nsc(changes, &services, &pass),
+                None => pass.import(&state),
+            },
             state: state.clone(),
             services: self.services.clone(),
             subject: pass.subject,
         };
-        needed.into_iter().map(view).collect()
+        let mut views: Vec<PassView> = needed.into_iter().map(view).collect();
+        // A JWT that lets it pass needs no change.
+        views.retain(|view| !(view.export.is_empty() && view.import.is_empty()));
+        views
     }
 
     async fn apply(&self, plan: &Plan) -> Vec<Done> {
@@ -309,8 +337,22 @@ fn summary(plan: &Plan) -> String {
 }
 
 /// The lines that what is new needs.
-fn lines(passes: &[PassView]) -> String {
+fn lines(passes: &[PassView], jwts: bool) -> String {
     let Some(first) = passes.first() else { return String::new() };
+    if jwts {
+        let mut said = "\nThe accounts' JWTs must let services reach what is new. Push them, and write them to \
+                        the files in [operator] accounts.\n`solewriter operator plan` prints all that they \
+                        lack.\n"
+            .to_owned();
+        // Exports first: an activation takes an export that is there.
+        for command in passes.iter().flat_map(|pass| pass.export.lines()) {
+            said += &format!("    {}\n", line(command));
+        }
+        for command in passes.iter().flat_map(|pass| pass.import.lines()) {
+            said += &format!("    {}\n", line(command));
+        }
+        return said;
+    }
     let mut said = "\nnats-server must let services reach what is new. Add the lines that its \
                     configuration lacks, and\nreload the servers, one after the other. `solewriter \
                     doctor` says whether any is missing.\n"
@@ -332,7 +374,9 @@ impl PlanCommand {
                 let agrees = plan.agrees();
                 json(&PlanView { agrees, plan: &plan, passes: &passes, applied: None })
             }
-            Format::Text => format!("{plan}{}{}", summary(&plan), lines(&passes)),
+            Format::Text => {
+                format!("{plan}{}{}", summary(&plan), lines(&passes, asked.jwts.is_some()))
+            }
         };
         let err = asked.too_old(&plan).map(|why| format!("warning: {why}")).unwrap_or_default();
         Ok(Output { out, err, code })
@@ -346,7 +390,7 @@ impl Apply {
         let passes = asked.passes(&plan).await;
         let text = self.question.format == Format::Text;
         if text {
-            let shown = format!("{plan}{}{}", summary(&plan), lines(&passes));
+            let shown = format!("{plan}{}{}", summary(&plan), lines(&passes, asked.jwts.is_some()));
             let _ = Output::data(shown, YES).print();
         }
         if !plan.has_work() {

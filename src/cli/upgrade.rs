@@ -103,6 +103,13 @@ impl Plan {
             .parse()
             .map_err(|e: toml::de::Error| wrong(&dir.join("solewriter.toml"), &e.message()))?;
         let set = |name: &str, key: &str| table.get(name).is_some_and(|t| t.get(key).is_some());
+        if set("operator", "accounts") {
+            return Err(Output::cannot(&format!(
+                "{} is in operator mode, and this command compares lines of nats-server's \
+                 configuration: `solewriter operator plan` prints what to change in the accounts' JWTs",
+                dir.display()
+            )));
+        }
         let directory = table.get("policy").and_then(|t| t.get("directory")?.as_str());
         let policy = directory.and_then(|policy| {
             let files = Directory::new(dir.join(policy)).read().ok()?;

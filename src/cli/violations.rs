@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, watch};
 use super::{fail, report, runtime, wrong};
 use crate::cli::common::{AuditArgs, LogArgs, duration};
 use crate::config;
+use crate::nats::Login;
 use crate::policy_source::directory::Directory;
 use crate::policy_source::snapshot_store::Store;
 use crate::policy_source::watcher::{Timing, Watcher};
@@ -27,7 +28,6 @@ use crate::violations::tail::{Begin, Tail};
 use solewriter_core::diagnostics::render::Style;
 use solewriter_core::diagnostics::{Problems, Severity};
 use solewriter_core::grant::{AuditStreams, Defaults};
-use solewriter_core::keys::{Seed, User};
 use solewriter_core::policy::validate::validate_for;
 use solewriter_guard::publish::Publisher;
 use solewriter_types::audit_event::Source;
@@ -61,11 +61,14 @@ pub struct Violations {
     #[arg(short, long, value_name = "DIR")]
     policy: Option<PathBuf>,
     /// Addresses of nats-server, to publish events. Without them, violations are only logged.
-    #[arg(long, value_name = "URL", value_delimiter = ',', requires = "nkey_seed")]
+    #[arg(long, value_name = "URL", value_delimiter = ',', requires = "login")]
     nats_servers: Vec<ServerAddr>,
     /// The file with the seed of the service to connect as.
-    #[arg(long, value_name = "FILE", requires = "nats_servers")]
+    #[arg(long, value_name = "FILE", requires = "nats_servers", group = "login")]
     nkey_seed: Option<PathBuf>,
+    /// The file with the credentials of that service, instead of its seed: operator mode.
+    #[arg(long, value_name = "FILE", requires = "nats_servers", group = "login")]
+    credentials: Option<PathBuf>,
     /// The PEM file with the certificate authorities to trust, besides the system's.
     #[arg(long, visible_alias = "nats-tls-ca", value_name = "FILE")]
     ca: Option<PathBuf>,
@@ -121,12 +124,14 @@ impl Violations {
         if self.service.is_empty() || !self.service.chars().all(token) {
             return wrong(&format!("--service {:?} is not the name of a service", self.service));
         }
-        let seed = match &self.nkey_seed {
-            None => None,
-            Some(path) => match config::seed_file("--nkey-seed", path) {
-                Ok(seed) => Some(seed),
-                Err(problems) => return report(&problems),
-            },
+        let login = match (&self.nkey_seed, &self.credentials) {
+            (Some(path), _) => config::seed_file("--nkey-seed", path).map(Login::Nkey).map(Some),
+            (None, Some(path)) => config::credentials_file("--credentials", path).map(Some),
+            (None, None) => Ok(None),
+        };
+        let login = match login {
+            Ok(login) => login,
+            Err(problems) => return report(&problems),
         };
         let policy = match self.policy.as_ref().map(|path| {
             // Watching begins before the first reading, so that no change falls between.
@@ -142,7 +147,7 @@ impl Violations {
             None => None,
         };
         let outcome = runtime().map_err(|error| error.to_string()).and_then(|runtime| {
-            let outcome = runtime.block_on(self.follow(seed, policy));
+            let outcome = runtime.block_on(self.follow(login, policy));
             // A thread that waits for standard input would be waited for.
             runtime.shutdown_background();
             outcome
@@ -155,7 +160,7 @@ impl Violations {
 
     async fn follow(
         self,
-        seed: Option<Seed<User>>,
+        login: Option<Login>,
         policy: Option<(Arc<Store>, Watcher)>,
     ) -> Result<(), String> {
         let file = self.state.as_deref().map(StateFile::new);
@@ -178,7 +183,7 @@ impl Violations {
             },
             server: self.server_name.clone(),
             service: self.service.clone(),
-            publishes: seed.is_some(),
+            publishes: login.is_some(),
         };
         // Neither decides whether a rule grants something.
         let defaults = Defaults {
@@ -197,9 +202,9 @@ impl Violations {
             let audit = self.audit.streams().clone();
             tokio::spawn(keep_current(store, audit, watcher));
         }
-        if let Some(seed) = seed {
+        if let Some(login) = login {
             let (outbox, subject) = (follower.outbox(), follower.subject());
-            let publisher = Publisher::new(self.connect(&seed).await?, &subject);
+            let publisher = Publisher::new(self.connect(&login).await?, &subject);
             tokio::spawn(async move { outbox.deliver(&publisher).await });
         }
         let (stop, stopped) = watch::channel(false);
@@ -244,8 +249,13 @@ impl Violations {
     }
 
     /// Connects in the background, as often as it takes: the log is read meanwhile.
-    async fn connect(&self, seed: &Seed<User>) -> Result<async_nats::Client, String> {
-        let mut options = ConnectOptions::with_nkey(seed.expose().to_owned())
+    async fn connect(&self, login: &Login) -> Result<async_nats::Client, String> {
+        let options = match login {
+            Login::Nkey(seed) => ConnectOptions::with_nkey(seed.expose().to_owned()),
+            Login::Credentials(text) => ConnectOptions::with_credentials(text.expose())
+                .map_err(|error| format!("the credentials cannot be used: {error}"))?,
+        };
+        let mut options = options
             .name(&self.service)
             .custom_inbox_prefix(inbox_prefix(&self.service))
             .retry_on_initial_connect()

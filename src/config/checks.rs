@@ -14,12 +14,13 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use super::issuer::{Issuing, issuing};
 use super::operator::Accounts;
 use super::secret::{
-    CALLOUT, OPERATOR_SEEDS, SYSTEM, SeedSetting, XKEY, read_text, secret_file, seed,
+    CALLOUT, OPERATOR_SEEDS, SYSTEM, SeedSetting, XKEY, credentials as read_credentials, read_text,
+    secret_file, seed,
 };
 use super::table::Raw;
 use super::{Audit, DEFAULT_BUCKET, Logging, Policy, PolicySource, Settings};
 use crate::audit::Spool;
-use crate::nats::{Login, Nats, Secret, Tls};
+use crate::nats::{Login, Nats, Tls};
 use crate::service::Limits;
 use crate::sessions::consumers::{self, Strangers};
 use crate::sessions::{self, verdict::Gained};
@@ -512,19 +513,7 @@ pub(super) fn login(
             );
             None
         }
-        (None, Some(file)) => {
-            let text = secret_file(file, problems)?;
-            let login = Login::Credentials(Secret::new(text));
-            if login.key().is_none() {
-                let message = format!("{} is no credentials file", file.value.display());
-                problems.push(
-                    Problem::error("bad-credentials", message)
-                        .at(&file.span, "expected a user's JWT, and its seed behind it"),
-                );
-                return None;
-            }
-            Some(login)
-        }
+        (None, Some(file)) => read_credentials(file, problems),
         (seed_file, None) => seed(seed_file, setting, problems).map(Login::Nkey),
     }
 }

@@ -10,8 +10,9 @@ use std::sync::Arc;
 use super::checks::named_text;
 use super::issuer::{Issuing, public};
 use super::secret::{OPERATOR_SEEDS, seeds};
-use super::table::Raw;
+use super::table::{self, Raw};
 use crate::nats::AccountIds;
+use crate::signer::client::Client;
 use solewriter_core::account_jwt::{self, AccountBody, SigningKey};
 use solewriter_core::callout::issue::{self, Placed};
 use solewriter_core::diagnostics::{Collector, Problem, Span, Spanned};
@@ -27,6 +28,7 @@ struct Known {
     name: Arc<str>,
     key: AccountKey,
     body: AccountBody,
+    jwt: String,
     file: String,
     span: Span,
 }
@@ -54,13 +56,17 @@ impl Known {
 }
 
 /// What signs users, each with where it stands: seeds, and then keys that the signer holds.
-fn signers(raw: &Raw, issuing: &Issuing, problems: &Collector) -> Vec<(String, AccountSigner)> {
-    let seeds = seeds::<Account>(raw.operator.seeds.as_deref(), OPERATOR_SEEDS, problems);
+pub(super) fn signers(
+    operator: &table::Operator,
+    signer: Option<&Arc<Client>>,
+    problems: &Collector,
+) -> Vec<(String, AccountSigner)> {
+    let seeds = seeds::<Account>(operator.seeds.as_deref(), OPERATOR_SEEDS, problems);
     let seeds = seeds.into_iter();
     let here = seeds.filter_map(|(file, seed)| Some((file, Signer::new(&seed).ok()?.into())));
     let mut signers: Vec<(String, AccountSigner)> = here.collect();
-    for given in raw.operator.keys.as_deref().unwrap_or_default() {
-        let Some(signer) = &issuing.signer else {
+    for given in operator.keys.as_deref().unwrap_or_default() {
+        let Some(signer) = signer else {
             let message = "`keys` in [operator] are held by a signer, and [issuer] names none";
             problems.push(
                 Problem::error("no-signer", message)
@@ -110,6 +116,11 @@ impl Accounts {
         AccountIds::new(self.0.iter().map(|known| (known.name.clone(), known.key)))
     }
 
+    /// The JWTs, as the files have them.
+    pub(super) fn jwts(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|known| known.jwt.as_str())
+    }
+
     /// The account that this is a key of.
     pub(super) fn of_key(&self, key: &AccountKey) -> Option<AccountKey> {
         self.0.iter().find(|known| known.signs(key).is_some()).map(|known| known.key)
@@ -137,7 +148,7 @@ impl Accounts {
         };
         self.callout(asking, xkey, placed, problems);
         let mut accounts = HashMap::new();
-        for (file, signer) in signers(raw, issuing, problems) {
+        for (file, signer) in signers(&raw.operator, issuing.signer.as_ref(), problems) {
             let Some((known, signs)) =
                 self.0.iter().find_map(|known| Some((known, known.signs(signer.public())?)))
             else {
@@ -284,5 +295,5 @@ fn account(file: &Spanned<PathBuf>, now: i64, problems: &Collector) -> Option<Kn
         }
     };
     let (name, span) = (Arc::from(claims.name.as_str()), file.span.clone());
-    Some(Known { name, key, body: claims.nats, file: path, span })
+    Some(Known { name, key, body: claims.nats, jwt: token.to_owned(), file: path, span })
 }

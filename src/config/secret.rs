@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 use super::table::{self, Kind, SETTINGS};
+use crate::nats::{Login, Secret};
 use solewriter_core::diagnostics::{Collector, Problem, Problems, SourceFile, Span, Spanned};
 use solewriter_core::keys::{Role, Seed};
 
@@ -109,6 +110,30 @@ pub fn secret_text(flag: &str, path: &Path) -> Result<Zeroizing<String>, Problem
 fn named_by(flag: &str, path: &Path) -> Spanned<PathBuf> {
     let given = SourceFile::new(flag, path.display().to_string());
     Spanned { value: path.to_owned(), span: given.span(0..given.text().len()) }
+}
+
+/// Reads a user's credentials from the file that a flag names, which nobody else may read.
+///
+/// # Errors
+/// What is wrong with the file.
+pub fn credentials_file(flag: &str, path: &Path) -> Result<Login, Problems> {
+    let problems = Collector::new();
+    credentials(&named_by(flag, path), &problems).ok_or_else(|| problems.finish())
+}
+
+/// A user's credentials.
+pub(super) fn credentials(file: &Spanned<PathBuf>, problems: &Collector) -> Option<Login> {
+    let text = secret_file(file, problems)?;
+    let login = Login::Credentials(Secret::new(text));
+    if login.key().is_none() {
+        let message = format!("{} is no credentials file", file.value.display());
+        problems.push(
+            Problem::error("bad-credentials", message)
+                .at(&file.span, "expected a user's JWT, and its seed behind it"),
+        );
+        return None;
+    }
+    Some(login)
 }
 
 /// A seed from the environment, from a systemd credential or, failing both, from its file.

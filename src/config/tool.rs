@@ -11,7 +11,7 @@ use super::checks::{
     servers, sessions, tls,
 };
 use super::issuer::{Issuing, issuing};
-use super::operator::Accounts;
+use super::operator::{Accounts, signers};
 use super::reading::{overridden, read};
 use super::secret::{ADMIN, AUDIT_ADMIN, CALLOUT, PUBLISHER, SYSTEM, SeedSetting, XKEY, seed};
 use super::table::{self, Raw};
@@ -43,6 +43,7 @@ pub struct Tool {
     pub account_ids: AccountIds,
     /// The JWTs of operator mode.
     known: Option<Accounts>,
+    operator: table::Operator,
     /// The policy's folder, if the settings name one.
     pub policy: Option<PathBuf>,
     /// Where the policy comes from, if the settings say so.
@@ -138,6 +139,7 @@ impl Tool {
             accounts,
             account_ids: known.as_ref().map(Accounts::ids).unwrap_or_default(),
             known,
+            operator: raw.operator,
             policy: raw.policy.directory.map(|p| p.value),
             source,
             patience: patience?,
@@ -201,6 +203,30 @@ impl Tool {
     #[must_use]
     pub fn asking(&self, issuer: &AccountKey) -> Option<AccountKey> {
         self.known.as_ref()?.of_key(issuer)
+    }
+
+    /// The account JWTs of the settings; `None` without operator mode.
+    #[must_use]
+    pub fn account_jwts(&self) -> Option<Vec<&str>> {
+        Some(self.known.as_ref()?.jwts().collect())
+    }
+
+    /// The public keys of what signs users in operator mode.
+    ///
+    /// # Errors
+    /// When a seed cannot be read, or a key is none.
+    pub fn placing(&self) -> Result<Vec<AccountKey>, Problems> {
+        let problems = Collector::new();
+        let client = self.issuer.signer.as_ref().map(|socket| Arc::new(Client::new(&socket.value)));
+        let signers = signers(&self.operator, client.as_ref(), &problems);
+        if problems.has_errors() {
+            return Err(problems.finish());
+        }
+        if signers.is_empty() {
+            problems.push(missing(&self.path, "operator", "seeds", "[\"keys/app.nk\"]"));
+            return Err(problems.finish());
+        }
+        Ok(signers.iter().map(|(_, signer)| *signer.public()).collect())
     }
 
     /// How the holder of a seed connects so that the server asks about it. In operator mode that takes a

@@ -32,10 +32,12 @@ use solewriter_types::audit_event::words;
 
 mod greeting;
 mod movers;
+mod operator;
 mod system;
 mod watch;
 
 pub use self::movers::Adopting;
+pub use self::operator::account_jwts;
 pub use self::system::{Clock, MOST_ACCOUNTS};
 use self::watch::Watch;
 
@@ -95,12 +97,7 @@ pub async fn look(tool: &Tool, adopting: Option<&Adopting>, clock: Clock) -> See
     let takers = system.takers(callout.as_deref(), watching.as_ref()).await;
     let connections = system.connections_of(&settings.accounts).await;
     let known = system.accounts().await;
-    let mut own: Vec<Arc<str>> =
-        accounts.iter().flatten().map(|account| account.as_str().into()).collect();
-    own.extend(known.iter().flatten().filter(|a| a.is_system).map(|a| a.name.as_str().into()));
-    own.retain(|account| !settings.accounts.contains(account));
-    own.sort_unstable();
-    own.dedup();
+    let own = own_accounts(&accounts, &known, &settings);
     let guests = system.connections_of(&own).await;
     let reader = client(Role::Publisher).or(client(Role::Callout));
     let policy = policy(tool, reader).await;
@@ -124,6 +121,7 @@ pub async fn look(tool: &Tool, adopting: Option<&Adopting>, clock: Clock) -> See
         }
         None => None,
     };
+    let operator = operator::look(tool, watch.as_ref(), &known, policy.policy.as_ref().ok()).await;
     let seen = Seen {
         addresses,
         servers: system.servers(clock).await,
@@ -143,6 +141,7 @@ pub async fn look(tool: &Tool, adopting: Option<&Adopting>, clock: Clock) -> See
         streams,
         audit_streams,
         adoption,
+        operator,
         settings,
         users: users
             .iter()
@@ -152,6 +151,21 @@ pub async fn look(tool: &Tool, adopting: Option<&Adopting>, clock: Clock) -> See
     };
     leave(users).await;
     seen
+}
+
+/// The accounts of our own users, and the system account.
+fn own_accounts(
+    accounts: &[Look<String>],
+    known: &Look<Vec<AccountOn>>,
+    settings: &Settings,
+) -> Vec<Arc<str>> {
+    let mut own: Vec<Arc<str>> =
+        accounts.iter().flatten().map(|account| account.as_str().into()).collect();
+    own.extend(known.iter().flatten().filter(|a| a.is_system).map(|a| a.name.as_str().into()));
+    own.retain(|account| !settings.accounts.contains(account));
+    own.sort_unstable();
+    own.dedup();
+    own
 }
 
 /// Ends the connections, with what is still to be sent.

@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::adoption::server_config::permissions::Rights;
 use crate::buckets::Stream;
 use crate::fleet::Report;
+use crate::operator::{Change, Missing};
 use crate::sessions::consumers::sweep::Survey;
 use crate::signer::client::Unheld;
 use solewriter_core::grant::AuditStreams;
@@ -78,6 +79,37 @@ pub struct Seen {
     pub audit_streams: Look<Vec<Stream>>,
     /// How far services have moved, while the deployment is being adopted.
     pub adoption: Option<Look<Adoption>>,
+    /// The account JWTs, in operator mode.
+    pub operator: Option<Look<Operator>>,
+}
+
+/// What servers say of account JWTs, held against the settings.
+#[derive(Clone, Debug)]
+pub struct Operator {
+    /// What has to change, by server.
+    pub changes: Vec<(String, Change)>,
+    /// What could not be compared, and why.
+    pub unknown: Vec<String>,
+    /// Accounts of the settings that there is no JWT of.
+    pub missing: Vec<Missing>,
+    /// JWTs that a server has otherwise than the files: the server, and the account.
+    pub others: Vec<(String, Arc<str>)>,
+    /// JWTs that end soon: the account, and the seconds left.
+    pub ending: Vec<(Arc<str>, i64)>,
+    /// Signing keys of the accounts that decide who gets in, whose seeds are not ours: the account, and
+    /// the key; `None` where our own are not known.
+    pub foreign_keys: Option<Vec<(Arc<str>, String)>>,
+    /// What the server takes for the JWT of who has none.
+    pub sentinel: Look<Sentinel>,
+}
+
+/// What a server takes for the JWT of who has none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sentinel {
+    /// Nothing.
+    None,
+    /// One, and what is wrong with it.
+    Set(Vec<String>),
 }
 
 /// Who has moved to the services' account, and who is left in the old one.
@@ -321,6 +353,9 @@ pub struct AccountOn {
     /// What it imports.
     #[serde(default)]
     pub imports: Vec<Import>,
+    /// Its JWT, in operator mode.
+    #[serde(default)]
+    pub jwt: String,
     /// Subjects that become others: where from, and to what.
     #[serde(default)]
     pub mappings: BTreeMap<String, Vec<Mapping>>,
@@ -439,6 +474,8 @@ pub struct Content {
     pub verified: bool,
     /// The key that the client showed.
     pub nkey: String,
+    /// The JWT that came with it, in operator mode.
+    pub jwt: String,
 }
 
 /// A field of a server's answer, wherever it is.

@@ -89,6 +89,7 @@ fn healthy() -> Seen {
                     nonce: true,
                     verified: true,
                     nkey: "U".to_owned(),
+                    jwt: String::new(),
                 }),
             }),
         }]),
@@ -107,6 +108,7 @@ fn healthy() -> Seen {
         streams: Ok(Vec::new()),
         audit_streams: Ok(Vec::new()),
         adoption: None,
+        operator: None,
     }
 }
 
@@ -790,7 +792,7 @@ fn every_check_has_a_place_and_a_family_in_one_piece() {
     assert_eq!(ids.len(), CHECKS.len());
     let mut families: Vec<&str> = CHECKS.iter().map(|check| check.family).collect();
     families.dedup();
-    assert_eq!(families, ["servers", "callout", "accounts", "state", "adoption"]);
+    assert_eq!(families, ["servers", "callout", "accounts", "operator mode", "state", "adoption"]);
     let report = Report::of(&healthy());
     assert!(report.findings.iter().all(|f| CHECKS.iter().any(|check| check.id == f.check)));
 }

@@ -2,46 +2,22 @@
 //! both: the lines in `deploy/nats-server.conf`, with those of the policy's streams.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::path::Path;
 
 use zeroize::Zeroizing;
 
 use super::{InitError, Output, seed_output};
-use crate::adoption::server_config::accounts::{self, Config, Passage, Rules};
-use crate::adoption::server_config::syntax::{self, Source};
+use crate::adoption::server_config::accounts::{self, Config, Rules};
+use crate::operator::picture::{ASKING, Picture, SERVICES, Taken, kind};
 use solewriter_core::account_jwt::{
-    self, AccountBody, Authorization, Export, Import, Limits, OperatorBody, PassKind, SigningKey,
-    Subjects, UserBody,
+    self, AccountBody, Authorization, Export, Import, Limits, OperatorBody, SigningKey, Subjects,
+    UserBody,
 };
 use solewriter_core::callout::claims::VERSION;
-use solewriter_core::diagnostics::Collector;
 use solewriter_core::keys::{Account, Operator, Seed, Signer, User};
-use solewriter_types::subject::Pattern;
 
 /// nats-server's configuration in operator mode.
 const SERVER_CONFIG: &str = include_str!("../../deploy/nats-server-operator.conf");
-/// The account that solewriter's callout lives in, and those that it places services in.
-const ASKING: &str = "AUTH";
-const SERVICES: &str = "APP";
-
-/// The two texts of a configuration, as files.
-struct Texts<'a> {
-    server: &'a str,
-    values: &'a str,
-}
-
-impl Source for Texts<'_> {
-    fn file(&self, path: &Path, _most: usize) -> io::Result<Vec<u8>> {
-        let values = path.ends_with("deployment.conf");
-        Ok(if values { self.values } else { self.server }.into())
-    }
-
-    fn environment(&self, _: &str) -> Option<String> {
-        None
-    }
-}
-
 /// What a deployment in the server's configuration is made of.
 pub(super) struct Given<'a> {
     /// nats-server's configuration.
@@ -62,37 +38,20 @@ pub(super) struct Given<'a> {
 struct Made {
     seed: Seed<Account>,
     signer: Signer<Account>,
-    imports: Vec<Taken>,
-}
-
-/// An import, with names for accounts.
-#[derive(Clone)]
-struct Taken {
-    kind: PassKind,
-    from: String,
-    subject: String,
-    local: String,
 }
 
 impl Given<'_> {
     /// The files that take the place of the configuration's.
     pub(super) fn outputs(&self, dir: &Path, now: i64) -> Result<Vec<Output>, InitError> {
         let unread = |error: &dyn std::fmt::Display| InitError::Accounts(error.to_string());
-        let texts = Texts { server: self.server, values: self.values };
-        let tree = syntax::read(Path::new("nats-server.conf"), &texts).map_err(|e| unread(&e))?;
-        let problems = Collector::new();
-        let config = Config::of(&tree, &problems);
-        if problems.has_errors() {
-            return Err(unread(&problems.finish().summary()));
-        }
+        let picture = Picture::of(self.server, self.values).map_err(|e| unread(&e))?;
+        let config = &picture.config;
         let mut made = BTreeMap::new();
         for account in &config.accounts {
             let seed = Seed::generate();
             let signer = Signer::new(&seed)?;
-            let imports = account.imports.iter().map(taken).collect();
-            made.insert(account.name.value.clone(), Made { seed, signer, imports });
+            made.insert(account.name.value.clone(), Made { seed, signer });
         }
-        untangle(&mut made);
 
         let app = Seed::<Account>::generate();
         let app_signer = Signer::new(&app)?;
@@ -111,7 +70,7 @@ impl Given<'_> {
                 SERVICES => &[&app_signer],
                 _ => &[],
             };
-            let body = self.account(&config, account, own, &made, signing, now)?;
+            let body = self.account(&picture, account, own, &made, signing, now)?;
             let key = own.signer.public();
             let jwt = account_jwt::sign(&operator_signer, key.as_str(), name, body, now)?;
             preload += &format!("  {key}: {jwt}\n");
@@ -131,7 +90,7 @@ impl Given<'_> {
         }
         let asking = made.get(ASKING).ok_or_else(|| unread(&"there is no AUTH"))?;
         let system = made.get(config.system()).ok_or_else(|| unread(&"there is no SYS"))?;
-        outputs.extend(self.services(dir, &config, asking, now)?);
+        outputs.extend(self.services(dir, config, asking, now)?);
         let body = OperatorBody {
             system_account: system.signer.public().to_string(),
             kind: "operator".to_owned(),
@@ -170,7 +129,7 @@ impl Given<'_> {
     /// What an account says.
     fn account(
         &self,
-        config: &Config,
+        picture: &Picture,
         account: &accounts::Account,
         own: &Made,
         made: &BTreeMap<String, Made>,
@@ -186,8 +145,7 @@ impl Given<'_> {
             response_type: if export.many { "Stream" } else { "" }.to_owned(),
         });
         let mut imports = Vec::new();
-        for taken in &own.imports {
-            let Taken { kind, from, subject, local } = taken;
+        for Taken { kind, from, subject, local } in picture.imports(name) {
             let exporter =
                 made.get(from).ok_or_else(|| InitError::Accounts(format!("there is no {from}")))?;
             let (signer, importer) = (&exporter.signer, own.signer.public());
@@ -201,7 +159,8 @@ impl Given<'_> {
             });
         }
         let authorization = if name == ASKING {
-            let callout = config.authorization.as_ref().and_then(|a| a.auth_callout.as_ref());
+            let callout =
+                picture.config.authorization.as_ref().and_then(|a| a.auth_callout.as_ref());
             let listed = |key: &str| {
                 callout.is_some_and(|callout| callout.auth_users.iter().any(|u| u.value == key))
             };
@@ -221,7 +180,8 @@ impl Given<'_> {
         Ok(AccountBody {
             imports,
             exports: exports.collect(),
-            limits: Limits { leaf, ..Limits::none(jetstream) },
+            // The sentinel is a bearer token; nobody else is.
+            limits: Limits { leaf, disallow_bearer: name != ASKING, ..Limits::none(jetstream) },
             signing_keys: signing
                 .iter()
                 .map(|signer| SigningKey::Plain(signer.public().to_string()))
@@ -296,53 +256,6 @@ impl Given<'_> {
 /// A user of the account that asks, who may do nothing there.
 fn way_in(asking: &Made) -> UserBody {
     UserBody::new(asking.signer.public(), Subjects::nothing(), Subjects::nothing())
-}
-
-fn kind(passage: Passage) -> PassKind {
-    match passage {
-        Passage::Service => PassKind::Service,
-        Passage::Stream => PassKind::Stream,
-    }
-}
-
-fn taken(import: &accounts::Import) -> Taken {
-    Taken {
-        kind: kind(import.passage),
-        from: import.account.value.clone(),
-        subject: import.subject.value.clone(),
-        local: import.local(),
-    }
-}
-
-/// A JWT must not have two services under one subject. What one import has in common with a wider one
-/// goes through the account that the wider one leads to.
-fn untangle(made: &mut BTreeMap<String, Made>) {
-    let within = |narrow: &Taken, wide: &Taken| {
-        let parsed = |text: &str| Pattern::parse(text).ok();
-        let both = parsed(&narrow.local).zip(parsed(&wide.local));
-        both.is_some_and(|(narrow, wide)| narrow.is_subset_of(&wide))
-    };
-    let mut moved = Vec::new();
-    for own in made.values_mut() {
-        let all = own.imports.clone();
-        own.imports.retain(|narrow| {
-            let wide = all.iter().find(|wide| {
-                let services = [narrow.kind, wide.kind] == [PassKind::Service; 2];
-                services && wide.local != narrow.local && within(narrow, wide)
-            });
-            if let Some(wide) = wide.filter(|wide| wide.from != narrow.from) {
-                moved.push((wide.from.clone(), narrow.clone()));
-            }
-            wide.is_none()
-        });
-    }
-    for (to, import) in moved {
-        let Some(own) = made.get_mut(&to) else { continue };
-        let same = |other: &Taken| other.local == import.local && other.from == import.from;
-        if !own.imports.iter().any(same) {
-            own.imports.push(import);
-        }
-    }
 }
 
 fn subjects(rules: Option<&Rules>) -> Subjects {

@@ -14,6 +14,7 @@ mod doors;
 mod grants;
 mod http;
 mod lane;
+mod operator;
 mod prove;
 mod seeds;
 mod suite;

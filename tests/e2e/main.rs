@@ -87,6 +87,7 @@ mod observe;
 mod operations;
 mod operator;
 mod operator_facts;
+mod operator_plan;
 mod outages;
 mod overload;
 mod packaging;

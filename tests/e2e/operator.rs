@@ -16,7 +16,7 @@ use solewriter_core::keys::{Account, AccountKey, Operator, Seed, Signer, User};
 use super::deployment::{Deployment, Prepared, edit, eventually, read};
 use super::raw::Raw;
 
-async fn deployment(version: &'static str) -> Deployment {
+pub async fn deployment(version: &'static str) -> Deployment {
     let deployment = Prepared::operator(version).start_as_is(version).await;
     deployment.apply(&[]).await;
     deployment
@@ -32,19 +32,19 @@ async fn connected(deployment: &Deployment, name: &str) -> Client {
 }
 
 /// The key that a file below `keys` has.
-fn signer<K: solewriter_core::keys::Role>(deployment: &Deployment, file: &str) -> Signer<K> {
+pub fn signer<K: solewriter_core::keys::Role>(deployment: &Deployment, file: &str) -> Signer<K> {
     let text = read(&deployment.files.dir.join("keys").join(file));
     Signer::new(&Seed::parse(&text).unwrap()).unwrap()
 }
 
 /// The JWT of credentials.
-fn token(deployment: &Deployment, name: &str) -> String {
+pub fn token(deployment: &Deployment, name: &str) -> String {
     let text = read(&deployment.files.seed_file(name).with_extension("creds"));
     text.lines().find(|line| line.starts_with("eyJ")).unwrap().to_owned()
 }
 
 /// Changes an account's JWT as its operator would, in the file. Gives the old one and the new one.
-fn change(
+pub fn change(
     deployment: &Deployment,
     name: &str,
     change: impl FnOnce(&mut AccountBody),
@@ -61,22 +61,26 @@ fn change(
 }
 
 /// The same, and a server with a full resolver takes it from a user of the system account.
-async fn push(deployment: &Deployment, name: &str, body: impl FnOnce(&mut AccountBody)) {
+pub async fn push(deployment: &Deployment, name: &str, body: impl FnOnce(&mut AccountBody)) {
     let (_, new) = change(deployment, name, body);
-    let system = signer::<Account>(deployment, "operator/SYS.nk");
+    push_jwt(deployment.url(), &signer(deployment, "operator/SYS.nk"), new).await;
+}
+
+/// A server with a full resolver takes a JWT from a user of the system account.
+pub async fn push_jwt(url: &str, system: &Signer<Account>, new: String) {
     let seed = Seed::<User>::generate();
     let key = *Signer::new(&seed).unwrap().public();
     let body = UserBody::new(system.public(), Subjects::default(), Subjects::default());
-    let jwt = account_jwt::sign(&system, key.as_str(), "operator", body, 1).unwrap();
+    let jwt = account_jwt::sign(system, key.as_str(), "operator", body, 1).unwrap();
     let options = ConnectOptions::with_credentials(&account_jwt::credentials(&jwt, &seed));
-    let client = options.unwrap().connect(deployment.url()).await.unwrap();
+    let client = options.unwrap().connect(url).await.unwrap();
     let answer = client.request("$SYS.REQ.CLAIMS.UPDATE", new.into()).await.unwrap();
     let answer: serde_json::Value = serde_json::from_slice(&answer.payload).unwrap();
     assert_eq!(answer["data"]["code"], 200, "{answer}");
 }
 
 /// Waits until the server has an account's keys as the file says.
-async fn taken_over(deployment: &Deployment, name: &str) {
+pub async fn taken_over(deployment: &Deployment, name: &str) {
     let file = deployment.files.dir.join("accounts").join(format!("{name}.jwt"));
     let wanted = read(&file).trim().to_owned();
     let claims = account_jwt::read::<AccountBody>(&wanted).unwrap();
@@ -256,6 +260,9 @@ async fn each_key_is_replaced_and_nobody_notices(version: &'static str) {
         prepared.files.dir.join("resolver").display()
     );
     edit(&prepared.files.dir.join("accounts.conf"), "resolver: MEMORY", &full);
+    // Which connections it closes, and why.
+    let config = prepared.files.server_config();
+    std::fs::write(&config, format!("debug: true\n{}", read(&config))).unwrap();
     let mut deployment = prepared.start_as_is(version).await;
     deployment.apply(&[]).await;
     let (url, text) = (
@@ -299,12 +306,20 @@ async fn each_key_is_replaced_and_nobody_notices(version: &'static str) {
         taken_over(&deployment, name).await;
     }
     connecting.some_more().await;
-    // Nobody is refused. Who is logging in while the server takes a JWT over may be cut off, and comes
-    // back (seen twice in 18 runs, 2.10.25 and 2.15.1).
+    // Nobody is refused. Who is in the middle of a login while the server takes over other keys of AUTH or
+    // APP may be closed: it then holds the key of one account against the other's.
     let failed = connecting.end().await;
+    let log = deployment.server.log();
+    let mut taking = false;
+    let evicted = log.lines().filter(|line| {
+        taking =
+            (taking || line.contains("Updating account claims")) && !line.contains("jwt updated");
+        taking && line.contains("Client connection closed: Authentication Failure")
+    });
+    assert!(failed.len() <= evicted.count(), "{failed:?}\n{log}");
     let refused: Vec<&String> =
-        failed.iter().filter(|said| !said.contains("broken pipe")).collect();
-    assert!(refused.is_empty() && failed.len() <= 4, "{failed:?}");
+        failed.iter().filter(|said| said.to_lowercase().contains("authorization")).collect();
+    assert!(refused.is_empty(), "{failed:?}");
     assert!(!deployment.instances[new].decisions().is_empty());
 }
 
@@ -317,7 +332,7 @@ async fn a_leaked_key_goes_past_the_callout(version: &'static str) {
     let app = AccountKey::parse(&app.unwrap().sub).unwrap();
     let before = deployment.instances[0].decisions().len();
     let mut thieves = Vec::new();
-    for bearer in [false, true] {
+    for bearer in [true, false] {
         let seed = Seed::<User>::generate();
         let key = *Signer::new(&seed).unwrap().public();
         let mut body = UserBody::new(&app, Subjects::default(), Subjects::default());
@@ -326,9 +341,12 @@ async fn a_leaked_key_goes_past_the_callout(version: &'static str) {
         let mut raw = Raw::dial(deployment.url()).await;
         let mut options = if bearer { json!({}) } else { raw.proof(&seed) };
         options["jwt"] = jwt.into();
-        // Nobody is asked: whoever signs for an account decides about it.
-        raw.enter(&options).await.unwrap();
-        thieves.push(raw);
+        // Nobody is asked: whoever signs for an account decides about it. The account takes no bearer.
+        let entered = raw.enter(&options).await;
+        assert_eq!(entered.is_ok(), !bearer, "{entered:?}");
+        if !bearer {
+            thieves.push(raw);
+        }
     }
     assert_eq!(deployment.instances[0].decisions().len(), before);
     // It shows.

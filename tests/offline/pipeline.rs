@@ -4,7 +4,10 @@
 use super::support::{Bench, NOW, POLICY, decode};
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use solewriter_core::callout::authorizer::Authorisation;
+use solewriter_core::callout::authorizer::{Authorisation, Authorizer};
+use solewriter_core::callout::decide::Decider;
+use solewriter_core::callout::issue::{Issuer, Operator, Placed};
+use solewriter_core::grant::Defaults;
 use solewriter_core::keys::{Account, Seed, Server, Signer};
 
 fn authorise(bench: &Bench, policy: &str, claims: &Value) -> Authorisation {
@@ -92,6 +95,41 @@ fn signed_part(token: &[u8]) -> &[u8] {
 fn signature(token: &[u8]) -> [u8; 64] {
     let at = token.iter().rposition(|b| *b == b'.').unwrap();
     data_encoding::BASE64URL_NOPAD.decode(&token[at + 1..]).unwrap().try_into().unwrap()
+}
+
+/// In operator mode the answer names the account that asks, and the user the one that it is placed in:
+/// signing keys sign for both.
+#[test]
+fn in_operator_mode_each_signature_names_its_account() {
+    let account = || Signer::<Account>::new(&Seed::generate()).unwrap();
+    let (asking, app, issuer, placing) = (account(), account(), account(), account());
+    let (issuer_key, placing_key) = (*issuer.public(), *placing.public());
+    let placed = Placed { account: *app.public(), signer: placing };
+    let accounts = [("APP".into(), placed)].into();
+    let issuer = Issuer::new(issuer, None)
+        .with_operator(Some(Operator { asking: *asking.public(), accounts }));
+    let defaults = Defaults {
+        account: "APP".into(),
+        lifetime: std::time::Duration::from_secs(3600),
+        audit: solewriter_core::grant::AuditStreams::default(),
+    };
+    let authorizer = Authorizer::new(issuer, Decider::new(defaults, Vec::new(), 0.0), 2);
+    let bench = Bench::plain();
+    let policy = bench.policy(POLICY);
+    let ask = |expected: &str| {
+        let mut claims = bench.claims();
+        claims["sub"] = json!(expected);
+        authorizer.authorise(&bench.signed(&claims), None, &policy, &Bench::moment())
+    };
+    let answer = ask(asking.public().as_str()).unwrap().answer.unwrap();
+    let said = decode(&answer);
+    assert_eq!(said["iss"], issuer_key.as_str());
+    assert_eq!(said["nats"]["issuer_account"], asking.public().as_str());
+    let user = decode(said["nats"]["jwt"].as_str().unwrap().as_bytes());
+    assert_eq!(user["iss"], placing_key.as_str());
+    assert_eq!(user["nats"]["issuer_account"], app.public().as_str());
+    // Who expects an answer of the key itself is of another deployment.
+    assert!(ask(issuer_key.as_str()).is_err());
 }
 
 #[test]

@@ -153,6 +153,9 @@ pub struct Limits {
     pub streams: i64,
     /// Consumers.
     pub consumer: i64,
+    /// Whether users that need no seed are refused.
+    #[serde(skip_serializing_if = "is_false")]
+    pub disallow_bearer: bool,
 }
 
 impl Limits {
@@ -173,6 +176,7 @@ impl Limits {
             disk_storage: kept,
             streams: kept,
             consumer: kept,
+            disallow_bearer: false,
         }
     }
 }

@@ -239,8 +239,8 @@ fn refuse(current: &Current, problems: &Collector) {
             )
             .at(&key.span, "by this")
             .help(
-                "a callout in operator mode is set in the account's JWT (`nsc edit \
-                     authcallout`), which `adopt` does not write",
+                "accounts are JWTs there: make settings with [operator] accounts, and `solewriter \
+                 operator plan` prints what to change in them",
             ),
         );
     }

@@ -145,7 +145,7 @@ fn content(token: &[u8]) -> Option<Content> {
     let nkey = if offered.nkey.is_empty() {
         subject(&offered.jwt).unwrap_or_default()
     } else {
-        offered.nkey
+        offered.nkey.clone()
     };
     Some(Content {
         server: request.nats.server_id.name,
@@ -154,6 +154,7 @@ fn content(token: &[u8]) -> Option<Content> {
         nonce: !request.nats.client_info.nonce.is_empty(),
         verified: key.is_some_and(|key| token.verify(&key).is_ok()),
         nkey,
+        jwt: offered.jwt,
     })
 }
 
@@ -169,6 +170,7 @@ mod tests {
             nonce: true,
             verified: true,
             nkey: nkey.to_owned(),
+            jwt: String::new(),
         };
         Request { sealed: true, content: Some(content) }
     }
