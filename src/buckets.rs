@@ -38,6 +38,17 @@ pub struct Stream {
     /// What is in it.
     #[serde(default)]
     pub state: State,
+    /// Where it is. One server by itself says nothing.
+    #[serde(default)]
+    pub cluster: Option<Cluster>,
+}
+
+/// The cluster that has a stream.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+pub struct Cluster {
+    /// Its name.
+    #[serde(default)]
+    pub name: String,
 }
 
 /// How much a stream holds.
@@ -244,7 +255,30 @@ pub struct TooNew<'a> {
     pub since: (u64, u64),
 }
 
+/// Which of those streams are not in that cluster, a line each.
+#[must_use]
+pub fn elsewhere(streams: &[Stream], cluster: &str) -> Vec<String> {
+    let place = |stream: &Stream| match &stream.cluster {
+        Some(place) if place.name == cluster => None,
+        Some(place) => Some(format!("{} is in cluster {}", stream.name(), place.name)),
+        None => Some(format!("{} is in no cluster", stream.name())),
+    };
+    streams.iter().filter_map(place).collect()
+}
+
 impl Plan {
+    /// The same, with every stream in that cluster, where one is named.
+    #[must_use]
+    pub fn placed_in(mut self, cluster: Option<&str>) -> Self {
+        if let Some(cluster) = cluster {
+            let buckets = self.buckets.iter_mut().chain(&mut self.declared_streams);
+            for plan in buckets.chain(&mut self.stores).chain(&mut self.streams) {
+                plan.place_in(cluster);
+            }
+        }
+        self
+    }
+
     /// Holds the account's streams against the policy's declarations.
     #[must_use]
     pub fn of(policy: &Policy, streams: &[Stream]) -> Self {
@@ -401,6 +435,30 @@ impl Plan {
 }
 
 impl BucketPlan {
+    /// Has the stream placed in that cluster; what else says where it is stays.
+    pub(crate) fn place_in(&mut self, cluster: &str) {
+        let placement = self.config.get("placement").and_then(Value::as_object);
+        let now = placement.and_then(|placement| placement.get("cluster"));
+        if now.and_then(Value::as_str) == Some(cluster) {
+            return;
+        }
+        let is_new = self.action == Action::Create;
+        self.changes.push(Change {
+            field: "placement.cluster".to_owned(),
+            word: None,
+            now: (!is_new).then(|| now.cloned().unwrap_or_default()),
+            declared: cluster.into(),
+            class: Class::Safe,
+            why: (!is_new).then(|| "it moves, if it is in another cluster".to_owned()),
+        });
+        let mut placement = placement.cloned().unwrap_or_default();
+        placement.insert("cluster".to_owned(), cluster.into());
+        self.config.insert("placement".to_owned(), placement.into());
+        if self.action == Action::Keep {
+            self.action = Action::Update;
+        }
+    }
+
     /// What it is called: a consumer with its stream.
     #[must_use]
     pub fn title(&self) -> String {
@@ -431,7 +489,7 @@ impl BucketPlan {
     /// An audit stream. Age, size and replicas are the operator's.
     #[must_use]
     pub fn of_audit(wanted: Map<String, Value>, streams: &[Stream]) -> Self {
-        let wanted = Stream { config: wanted, state: State::default() };
+        let wanted = Stream { config: wanted, ..Stream::default() };
         let name = wanted.name().to_owned();
         let (changes, config, action) = match streams.iter().find(|s| s.name() == name) {
             None => (compare::given(&wanted.config), wanted.config, Action::Create),

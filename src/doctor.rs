@@ -84,8 +84,8 @@ pub const CHECKS: [Check; 39] = [
         "gateways",
         "servers",
         "system user",
-        "No server is a gateway to another cluster",
-        "Through a gateway, any service that reads one bucket can erase others",
+        "Where servers are gateways, the cluster that `[state] cluster` names has all streams",
+        "Between clusters that both have streams, any service that reads a bucket can erase others",
     ),
     check(
         "leafnodes",

@@ -188,6 +188,8 @@ pub struct Metrics {
     finished: AtomicU64,
     connected: Gauge,
     clusters: Gauge,
+    /// 1 where the settings name the cluster that has all streams.
+    state_cluster: Gauge,
     /// The servers that asked, and the clusters that they are in.
     seen_servers: Seen,
     seen_clusters: Clusters,
@@ -233,6 +235,7 @@ impl Metrics {
             finished: AtomicU64::new(0),
             connected: Gauge::default(),
             clusters: Gauge::default(),
+            state_cluster: Gauge::default(),
             seen_servers: Seen::default(),
             seen_clusters: Clusters::default(),
             policy_loads: Family::default(),
@@ -367,6 +370,11 @@ impl Metrics {
             "clusters",
             "Clusters whose servers were seen; more than one are joined by gateways",
             self.clusters.clone(),
+        );
+        registry.register(
+            "state_cluster_named",
+            "1 where [state] cluster names the cluster that has all streams",
+            self.state_cluster.clone(),
         );
         registry.register_with_unit(
             "policy_refused_since_timestamp",
@@ -563,11 +571,17 @@ impl Metrics {
         }
     }
 
-    /// A server of that cluster was seen; its name may be empty. Logs it when there are several.
+    /// The settings name the cluster that has all streams, so that others may be joined to it.
+    pub fn state_is_in_a_cluster(&self) {
+        self.state_cluster.set(1);
+    }
+
+    /// A server of that cluster was seen; its name may be empty. Logs it when there are several, and
+    /// the settings do not say which of them has the streams.
     pub fn see_cluster(&self, cluster: &str) {
         let Some(all) = self.seen_clusters.see(cluster) else { return };
         self.clusters.set(i64::try_from(all.len()).unwrap_or(i64::MAX));
-        if all.len() > 1 {
+        if all.len() > 1 && self.state_cluster.get() == 0 {
             log_gateways(&all.join(", "));
         }
     }

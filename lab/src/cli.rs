@@ -497,6 +497,9 @@ struct SoakCommand {
     /// How long the capacity is looked for before.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = common::duration)]
     calibrate: Duration,
+    /// Connections to offer, instead of half of that capacity.
+    #[arg(long, value_name = "PER-SECOND")]
+    rate: Option<f64>,
     /// The folder of the documentation, to which DOCS/performance/soak.json is written.
     #[arg(long, value_name = "DOCS", default_value = "docs")]
     docs: PathBuf,
@@ -511,6 +514,7 @@ impl SoakCommand {
             length: self.duration,
             services: self.services,
             calibrate: self.calibrate,
+            rate: self.rate,
             nats_server: self.nats_server,
         };
         let soak = solewriter::cli::runtime()?.block_on(soak::run(plan))?;

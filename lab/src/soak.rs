@@ -37,6 +37,8 @@ pub struct Plan {
     pub services: usize,
     /// How long the capacity is looked for before.
     pub calibrate: Duration,
+    /// Connections per second to offer, instead of half of that capacity.
+    pub rate: Option<f64>,
     /// nats-server's version.
     pub nats_server: Option<String>,
 }
@@ -124,7 +126,7 @@ pub async fn run(plan: Plan) -> Result<Soak, Error> {
         date: results::now(),
         seconds: plan.length.as_secs_f64(),
         capacity,
-        rate: capacity / 2.0,
+        rate: plan.rate.unwrap_or(capacity / 2.0),
         ..Soak::default()
     };
     let shared = Arc::new(Shared {

@@ -5,12 +5,16 @@ use std::time::Duration;
 use async_nats::{Client, Request, RequestErrorKind};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use tokio::time::{Instant, sleep};
 
 use super::{Action, BucketPlan, Consumer, Consumers, Kind, Stream, consumer};
 use solewriter_core::policy::model::Policy;
 
 /// How long JetStream may take for one answer. Creating a stream with replicas takes seconds.
 const PATIENCE: Duration = Duration::from_secs(15);
+
+/// How soon it is asked again.
+const AGAIN: Duration = Duration::from_millis(250);
 
 /// JetStream's number for "not enabled for account".
 const NOT_ENABLED: u64 = 10_039;
@@ -145,6 +149,17 @@ async fn request<T: for<'de> Deserialize<'de>>(
 /// # Errors
 /// [`StreamsError`]: a list that is not whole is none.
 pub async fn all(client: &Client) -> Result<Vec<Stream>, StreamsError> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match all_now(client).await {
+            // One that moves, or elects its leader, is not described for a moment.
+            Err(StreamsError::Missing(_)) if Instant::now() < until => sleep(AGAIN).await,
+            outcome => return outcome,
+        }
+    }
+}
+
+async fn all_now(client: &Client) -> Result<Vec<Stream>, StreamsError> {
     let mut streams: Vec<Stream> = Vec::new();
     loop {
         let page: Page =

@@ -17,7 +17,8 @@ fn policy(text: &str) -> Policy {
 fn stream(policy: &Policy, fields: &Value, messages: u64) -> Stream {
     let mut config = declared::config(&policy.buckets()[0]);
     config.extend(fields.as_object().unwrap().clone());
-    Stream { config, state: State { messages, bytes: messages, num_subjects: 1 } }
+    let state = State { messages, bytes: messages, num_subjects: 1 };
+    Stream { config, state, cluster: None }
 }
 
 fn only(text: &str, fields: &Value, messages: u64) -> BucketPlan {
@@ -144,7 +145,7 @@ fn other_streams_are_dangerous_when_they_meet_keys_or_answers() {
         (json!({"name": "KV_c", "subjects": ["$KV.b.>"]}), true),
         (json!({"name": "x", "subjects": ["$O.files.>"]}), false),
     ] {
-        let other = Stream { config: config.as_object().unwrap().clone(), state: State::default() };
+        let other = Stream { config: config.as_object().unwrap().clone(), ..Stream::default() };
         let plan = Plan::of(&policy, &[other, stream(&policy, &json!({}), 0)]);
         assert_eq!(plan.agrees(), !danger, "{config}: {plan}");
     }
@@ -248,7 +249,7 @@ fn a_stream_that_republishes_to_declared_objects_is_dangerous() {
     let policy = policy(&format!("{BUCKET}[store.files]\n"));
     for (destination, is_danger) in [("$O.files.M.>", true), ("$O.others.M.>", false)] {
         let config = json!({"name": "x", "subjects": ["a"], "republish": {"dest": destination}});
-        let other = Stream { config: config.as_object().unwrap().clone(), state: State::default() };
+        let other = Stream { config: config.as_object().unwrap().clone(), ..Stream::default() };
         let plan = Plan::of(&policy, &[other]);
         assert_eq!(plan.others[0].danger.is_some(), is_danger, "{destination}");
     }
@@ -294,7 +295,7 @@ fn a_copy_follows_its_original_and_takes_nothing_itself() {
         let mut config = config.clone();
         config.extend(fields.as_object().unwrap().clone());
         let state = State { messages, bytes: messages, num_subjects: 1 };
-        let found = Stream { config, state };
+        let found = Stream { config, state, cluster: None };
         Plan::of(&policy, &[found]).buckets.remove(1)
     };
     // As servers give it.

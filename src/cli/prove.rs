@@ -10,7 +10,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 use super::{fail, print, runtime};
-use crate::cli::common::{Format, Output, SettingsArgs, WRONG, duration};
+use crate::buckets::{elsewhere, streams};
+use crate::cli::common::{Format, Output, SettingsArgs, WRONG, connect, duration, line};
 use crate::config::Tool;
 use crate::nats::AccountIds;
 use crate::nats::raw_client::{RawLogin, TlsServer, Wire};
@@ -256,6 +257,7 @@ impl Prove {
             responder: None,
             admin,
             replicas: self.replicas,
+            placement: tool.cluster.as_ref().map(|c| serde_json::json!({"cluster": c})).into(),
             bucket: serde_json::json!({"allow_rollup_hdrs": false, "duplicate_window": 100_000_000}),
             patience: Duration::from_millis(500),
             control_bucket: serde_json::Value::Null,
@@ -297,9 +299,36 @@ async fn attempt(attack: &Attack, stage: &Testbed) -> Tried {
     }
 }
 
-/// What a gateway opens, when a server is one: it takes two clusters to try. Only the system user
-/// is told.
+/// What a gateway opens: with streams in two clusters, JetStream delivers from one into the other,
+/// whatever permissions say. With all in one cluster, the other attacks are the proof. Only the
+/// system user is told of gateways.
 async fn gateway(stage: &Testbed, tool: &Tool) -> Option<Tried> {
+    let joined = joined(stage, tool).await?;
+    let tried = |outcome, evidence: &str| Tried {
+        id: "gateways",
+        title: "A consumer that delivers into a bucket of another cluster",
+        outcome,
+        ending: None,
+        evidence: line(evidence),
+    };
+    let succeeds =
+        |why: &str| tried(Outcome::Succeeded, &format!("not tried, but known to succeed: {why}"));
+    let Some(cluster) = &tool.cluster else {
+        return Some(succeeds(&format!("{joined}, and [state] cluster is not set")));
+    };
+    let found = async {
+        let admin = tool.admin().map_err(|problems| problems.to_string())?;
+        let client = connect(tool, &admin, "solewriter prove").await.map_err(|e| e.to_string())?;
+        streams::all(&client).await.map_err(|error| error.to_string())
+    };
+    match found.await {
+        Ok(streams) => elsewhere(&streams, cluster).first().map(|stream| succeeds(stream)),
+        Err(error) => Some(tried(Outcome::Unknown, &error)),
+    }
+}
+
+/// A server that is a gateway, and which.
+async fn joined(stage: &Testbed, tool: &Tool) -> Option<String> {
     let system = RawLogin::of(&tool.system().ok()?);
     for server in &stage.servers {
         let Ok(mut wire) = Wire::login(server, &system, "_INBOX.solewriter").await else {
@@ -311,17 +340,7 @@ async fn gateway(stage: &Testbed, tool: &Tool) -> Option<Tried> {
         let answer = answer.json();
         let name = answer.pointer("/data/gateway/name").and_then(serde_json::Value::as_str);
         if let Some(name) = name.filter(|name| !name.is_empty()) {
-            return Some(Tried {
-                id: "gateways",
-                title: "A consumer that delivers into a bucket of another cluster",
-                outcome: Outcome::Succeeded,
-                ending: None,
-                evidence: format!(
-                    "not tried, but known to succeed: {} is the gateway {}",
-                    server.name(),
-                    super::common::line(name)
-                ),
-            });
+            return Some(format!("{} is the gateway {name}", server.name()));
         }
     }
     None

@@ -90,6 +90,9 @@ async fn recorded(settings: Settings) -> Result<ExitCode, String> {
     let metrics = Metrics::new();
     metrics.consumers().causes(consumers::verdict::Cause::ALL.iter().map(|cause| cause.code()));
     metrics.sessions().causes(sessions::verdict::Cause::CODES);
+    if settings.cluster.is_some() {
+        metrics.state_is_in_a_cluster();
+    }
     let (recording, sink) =
         Recording::start(settings.audit.clone(), &settings.nats, metrics.clone())?;
     recording.started(settings.issuer.public(), settings.xkey.as_ref())?;
@@ -211,17 +214,16 @@ async fn serve(
             let _ = stopped.wait_for(|stop| *stop).await;
         }
     };
-    let terminate = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
-    let interrupt = signal(SignalKind::interrupt()).map_err(|e| e.to_string())?;
-    let hangup = signal(SignalKind::hangup()).map_err(|e| e.to_string())?;
+    let hear = |kind| signal(kind).map_err(|error| error.to_string());
+    let (terminate, interrupt) = (hear(SignalKind::terminate())?, hear(SignalKind::interrupt())?);
+    let hangup = hear(SignalKind::hangup())?;
     let descriptors = http::raise_descriptor_limit();
     if let Some(address) = listen {
         listen_at(address, metrics.clone(), health.clone(), descriptors, until_stopped()).await?;
     }
     tracing::info!(event = "instance", id = &*identity.id, host = identity.host);
-    let connections = nats.connections;
-    let member =
-        Member { identity, store, source_status: source_status.clone(), connections, keys };
+    let (connections, status) = (nats.connections, source_status.clone());
+    let member = Member { identity, store, source_status: status, connections, keys };
     let settler = settler(service.authorizer.issuer())?;
     let together = Background::prepare(&nats, system, settler, sessions, &service, member);
     let (connected, connection) = watch::channel(None);
@@ -253,15 +255,19 @@ async fn serve(
             outcome.and_then(|()| Err(format!("this part ended too early: {what}")))
         }
     };
-    // The others hear that this one leaves; they would find out by themselves.
+    leave(together, exporter).await;
+    tasks.abort_all();
+    outcome
+}
+
+/// The others hear that this one leaves; they would find out by themselves. What was traced is sent.
+async fn leave(together: JoinHandle<()>, exporter: Option<Exporter>) {
     if !together.is_finished() {
         let _ = tokio::time::timeout(LEAVE_WITHIN, together).await;
     }
     if let Some(exporter) = exporter {
         exporter.finish().await;
     }
-    tasks.abort_all();
-    outcome
 }
 
 /// Begins to trace, if the settings say where traces go.

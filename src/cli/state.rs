@@ -133,6 +133,8 @@ fn failed(error: &dyn std::fmt::Display) -> Output {
 struct Asked {
     client: async_nats::Client,
     policy: Policy,
+    /// The cluster that has all streams, if the settings name one.
+    cluster: Option<String>,
     /// The accounts that services are placed in.
     services: Vec<String>,
     /// How servers name accounts.
@@ -163,7 +165,8 @@ impl Question {
             }
             None => None,
         };
-        Ok(Asked { client, policy, services, ids, jwts, audit })
+        let cluster = tool.cluster.clone();
+        Ok(Asked { client, policy, cluster, services, ids, jwts, audit })
     }
 }
 
@@ -199,13 +202,14 @@ impl Asked {
         let consumers = streams::consumers(&self.client, &self.policy, &streams).await;
         let consumers = consumers.map_err(|e| failed(&e))?;
         let plan = Plan::of(&self.policy, &streams).and_consumers(&self.policy, &consumers);
-        Ok(match &self.audit {
+        let plan = match &self.audit {
             Some((client, names)) => {
                 let streams = streams::all(client).await.map_err(|e| failed(&e))?;
                 plan.and_audit(audit_streams(names, &self.policy), &streams)
             }
             None => plan,
-        })
+        };
+        Ok(plan.placed_in(self.cluster.as_deref()))
     }
 
     /// What is said where the server is too old for a bucket or a stream.

@@ -69,11 +69,10 @@ pub(super) fn resolve(raw: Raw, path: &Path, problems: &Collector) -> Option<(Se
     let queue_group = queue_group(&raw, problems);
     let connection_name = name(raw.nats.name.as_ref(), problems);
     let grants = grants(&raw, problems);
-    let patience = patience(&raw, problems);
-    let clock_leeway = clock_leeway(&raw, problems);
+    let limits = limits(&raw, problems);
     let sessions = sessions(&raw, problems);
     let emergency = emergency(&raw, path, problems);
-    let drain = bounded(raw.limits.drain.as_ref(), 0..=600, problems);
+    let cluster = name(raw.state.cluster.as_ref(), problems);
     let listen = listen(raw.http.listen.as_ref(), problems);
     let audit = audit(&raw, problems);
     if raw.has_table("audit") {
@@ -125,20 +124,28 @@ pub(super) fn resolve(raw: Raw, path: &Path, problems: &Collector) -> Option<(Se
         defaults,
         accounts,
         jitter: f64::from(u8::try_from(raw.grants.jitter_percent?.value).unwrap_or(0)) / 100.0,
+        cluster,
         sessions: sessions?,
-        limits: Limits {
-            pending: usize::try_from(raw.limits.pending?.value).unwrap_or(1),
-            patience: patience?,
-            clock_leeway: i64::try_from(clock_leeway?.as_secs()).unwrap_or(0),
-            drain: drain?,
-            per_key: raw.limits.per_key.and_then(|limit| u32::try_from(limit.value).ok()),
-            per_host: raw.limits.per_host.and_then(|limit| u32::try_from(limit.value).ok()),
-        },
+        limits: limits?,
         listen: listen?,
         audit: audit?,
         traces: traces?,
     };
     Some((settings, Logging { format: format?, filter: raw.log.filter?.value }))
+}
+
+fn limits(raw: &Raw, problems: &Collector) -> Option<Limits> {
+    let (patience, clock_leeway) = (patience(raw, problems), clock_leeway(raw, problems));
+    let drain = bounded(raw.limits.drain.as_ref(), 0..=600, problems);
+    let limit = |given: Option<&Spanned<i64>>| u32::try_from(given?.value).ok();
+    Some(Limits {
+        pending: usize::try_from(raw.limits.pending.as_ref()?.value).unwrap_or(1),
+        patience: patience?,
+        clock_leeway: i64::try_from(clock_leeway?.as_secs()).unwrap_or(0),
+        drain: drain?,
+        per_key: limit(raw.limits.per_key.as_ref()),
+        per_host: limit(raw.limits.per_host.as_ref()),
+    })
 }
 
 /// Who may sign an emergency grant. The longest is what the table of settings says.
@@ -455,7 +462,7 @@ fn not_pem<T>(file: &Spanned<PathBuf>, what: &str, problems: &Collector) -> Opti
 }
 
 /// A name that NATS takes for a queue group, a connection or an account.
-fn name(given: Option<&Spanned<String>>, problems: &Collector) -> Option<String> {
+pub(super) fn name(given: Option<&Spanned<String>>, problems: &Collector) -> Option<String> {
     let text = given?;
     let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     if text.value.is_empty() || !text.value.chars().all(allowed) {

@@ -79,6 +79,8 @@ pub struct Settings {
     pub accounts: Vec<Arc<str>>,
     /// From 0 to 1: at most this part of a lifetime is taken off at random.
     pub jitter: f64,
+    /// The cluster that has all streams, where gateways join several.
+    pub cluster: Option<String>,
     /// How changes of the policy reach open connections.
     pub sessions: sessions::Settings,
     /// Bounds.

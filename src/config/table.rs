@@ -244,6 +244,10 @@ settings! {
         nkey_seed: Seed, "for tools: file with the buckets' admin's seed";
         credentials: Path, "for tools: credentials (.creds) file, instead of nkey_seed";
     }
+    state: State = "state", "The streams: of buckets, of events, and all others that tools make." {
+        cluster: Text,
+            "cluster that has all streams, where gateways join several: docs/shapes.md";
+    }
     audit_admin: AuditAdmin = "audit_admin",
         "Who manages the audit streams, with the tools; `serve` does not use it."
     {

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::checks::{
-    self, SERVERS_EXAMPLE, bucket, clock_leeway, grants, login, missing, patience, queue_group,
-    servers, sessions, tls,
+    self, SERVERS_EXAMPLE, bucket, clock_leeway, grants, login, missing, name, patience,
+    queue_group, servers, sessions, tls,
 };
 use super::issuer::{Issuing, issuing};
 use super::operator::{Accounts, signers};
@@ -58,6 +58,8 @@ pub struct Tool {
     pub bucket: BucketName,
     /// The stream that takes solewriter's events, if the settings name one.
     pub audit: Option<String>,
+    /// The cluster that has all streams, where gateways join several.
+    pub cluster: Option<String>,
     /// How changes reach open connections, and what is allowed of consumers.
     pub sessions: crate::sessions::Settings,
     /// Who may sign an emergency grant.
@@ -130,6 +132,7 @@ impl Tool {
         };
         let sessions = sessions(&raw, problems);
         let emergency = checks::emergency(&raw, path, problems);
+        let cluster = name(raw.state.cluster.as_ref(), problems);
         let known = Accounts::read(&raw, problems);
         let (defaults, accounts) = grants?;
         Some(Self {
@@ -147,6 +150,7 @@ impl Tool {
             queue_group: queue_group?,
             bucket: bucket?,
             audit: raw.audit.stream.map(|stream| stream.value),
+            cluster,
             sessions: sessions?,
             emergency: emergency?,
             path: path.to_owned(),

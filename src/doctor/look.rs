@@ -246,6 +246,7 @@ fn settings(tool: &Tool) -> Settings {
         queue_group: tool.queue_group.clone(),
         audit: tool.audit.clone(),
         audit_streams: tool.defaults.audit.clone(),
+        cluster: tool.cluster.clone(),
     }
 }
 

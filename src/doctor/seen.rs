@@ -190,6 +190,8 @@ pub struct Settings {
     pub audit: Option<String>,
     /// The audit streams, as services see them.
     pub audit_streams: AuditStreams,
+    /// The cluster that has all streams, if the settings name one.
+    pub cluster: Option<String>,
 }
 
 /// An address of `[nats] servers`.

@@ -6,6 +6,7 @@ use semver::Version;
 
 use super::Report;
 use super::seen::{Address, Blind, Entry, Info, Seen, SeenLogin, SeenServer};
+use crate::buckets::elsewhere;
 use solewriter_core::diagnostics::toml::show_duration;
 use solewriter_types::advisories::{
     self, ADVISORIES, Advisory, LEAFNODES_HELD, Needs, UP_TO, clean, holds_leafnodes, plain,
@@ -307,14 +308,39 @@ fn gateways(seen: &Seen, report: &mut Report) {
     if joined.is_empty() {
         return report.ok("gateways", "none".to_owned());
     }
+    let joined = joined.join(", ");
+    let Some(cluster) = &seen.settings.cluster else {
+        return report.problem(
+            "gateways",
+            format!(
+                "{joined} joined by gateways: where two clusters have streams, a service that reads a \
+                 bucket can have JetStream overwrite and erase any bucket of the other one"
+            ),
+            "name the cluster that is to have all streams in [state] cluster, then `solewriter state \
+             apply`; or take `gateway { }` out of the servers' configuration. No permission closes \
+             this hole",
+        );
+    };
+    let mut wrong = Vec::new();
+    for streams in [&seen.streams, &seen.audit_streams] {
+        match streams {
+            Ok(streams) => wrong.extend(elsewhere(streams, cluster)),
+            Err(blind) => return report.blind("gateways", blind),
+        }
+    }
+    if wrong.is_empty() {
+        let found = format!("{joined} joined by gateways; all streams are in cluster {cluster}");
+        return report.ok("gateways", found);
+    }
     report.problem(
         "gateways",
         format!(
-            "{} joined by gateways: a service that reads a bucket can have JetStream overwrite and \
-             erase any bucket of another cluster",
-            joined.join(", ")
+            "{joined} joined by gateways, and not all streams are in cluster {cluster}: {}. A service \
+             that reads a bucket can have JetStream overwrite and erase those of another cluster",
+            wrong.join(", ")
         ),
-        "remove `gateway { }` from the servers' configuration; no permission closes this hole",
+        "see `solewriter state plan`, then `solewriter state apply`; move streams that no policy \
+         declares by hand",
     );
 }
 

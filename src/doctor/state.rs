@@ -43,7 +43,7 @@ fn buckets(seen: &Seen, report: &mut Report) {
         (Ok(policy), Ok(streams)) => (policy, streams),
         (_, Err(blind)) | (Err(blind), _) => return report.blind("buckets", blind),
     };
-    let plan = Plan::of(policy, streams);
+    let plan = Plan::of(policy, streams).placed_in(seen.settings.cluster.as_deref());
     let mut wrong: Vec<String> = Vec::new();
     for bucket in plan.declared().filter(|bucket| bucket.action != Action::Keep) {
         let name = match bucket.kind {

@@ -59,6 +59,7 @@ fn healthy() -> Seen {
             queue_group: "solewriter".to_owned(),
             audit: None,
             audit_streams: solewriter_core::grant::AuditStreams::default(),
+            cluster: None,
         },
         addresses: vec![Address {
             name: "127.0.0.1:4222".to_owned(),

@@ -64,6 +64,8 @@ pub struct Testbed {
     pub admin: RawLogin,
     /// How many servers hold each bucket.
     pub replicas: u8,
+    /// Where streams are placed (`placement` of a stream's configuration); null is anywhere.
+    pub placement: Value,
     /// What the bucket's stream is like beside what every bucket is.
     pub bucket: Value,
     /// How long an effect may take to show.
@@ -252,7 +254,7 @@ impl Testbed {
             "name": format!("KV_{bucket}"), "subjects": [format!("$KV.{bucket}.>")],
             "description": MADE_BY, "max_msgs_per_subject": 5, "storage": "memory", "discard": "new", "retention": "limits",
             "allow_rollup_hdrs": true, "deny_delete": true, "allow_direct": true,
-            "num_replicas": self.replicas, "max_msgs": -1, "max_bytes": -1,
+            "num_replicas": self.replicas, "placement": self.placement, "max_msgs": -1, "max_bytes": -1,
         });
         self.extend(&mut config, settings);
         create(admin, &format!("KV_{bucket}"), &config).await
@@ -278,7 +280,8 @@ impl Testbed {
             let name = self.names.fill(name);
             delete(admin, &name).await?;
             let mut made = json!({"name": name, "description": MADE_BY, "storage": "memory",
-                "allow_direct": true, "num_replicas": self.replicas});
+                "allow_direct": true, "num_replicas": self.replicas,
+                "placement": self.placement});
             self.extend(&mut made, &[&own]);
             if number == 0 {
                 self.extend(&mut made, settings);

@@ -44,9 +44,9 @@ pub fn log_gateways(clusters: &str) {
     tracing::error!(
         event = "gateways",
         clusters = words(clusters),
-        "servers of several clusters are joined by gateways: through gateways, any service that \
-         reads a \
-         bucket overwrites and erases the buckets of the other cluster. Join no clusters",
+        "servers of several clusters are joined by gateways: if more than one of them has streams, \
+         any service that reads a bucket overwrites and erases buckets of another cluster. Have all \
+         streams in one cluster, and name it in [state] cluster: docs/shapes.md",
     );
 }
 

@@ -92,6 +92,7 @@ impl Controls {
             responder: Some((responder.clone(), RawLogin::Password(format!("{open}-{responder}")))),
             admin: login("admin"),
             replicas: 1,
+            placement: Value::Null,
             bucket: lane::bucket(attack),
             patience: Duration::from_secs(5),
             control_bucket: match &attack.control {

@@ -507,14 +507,33 @@ async fn it_can_be_done_in_two_steps() {
     assert!(deployment.files.policy().join("reviewed.toml").exists());
 }
 
-/// Two clusters are what it takes to try; that servers are gateways is enough to know.
+/// Clusters `a` and `b`, joined by gateways.
+async fn joined(prepared: Prepared) -> Deployment {
+    let held = std::array::from_fn(|_| tokio::sync::watch::channel(false).1);
+    let mut deployment = prepared.start_supercluster("2.15.1", ["a", "b"], held, POLICY).await;
+    deployment.add_instance(&[]).await;
+    deployment
+}
+
+/// It takes streams in two clusters to try. That servers are gateways, and that nothing says which
+/// cluster has the streams, is enough to know.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_is_found_out() {
     let _room = crate::room::some_room().await;
-    let mut deployment = Prepared::new().start_supercluster("2.15.1", POLICY).await;
-    deployment.add_instance(&[]).await;
+    let deployment = joined(Prepared::new()).await;
     let output = prove(&deployment, &["--yes"]).await;
     assert_eq!(output.status.code(), Some(1), "{}", text(&output.stdout));
     assert_eq!(succeeded(&output), ["gateways"], "{}", text(&output.stdout));
+    nothing_is_left(&deployment).await;
+}
+
+/// The shape in which the rule holds across gateways.
+#[tokio::test(flavor = "multi_thread")]
+async fn across_gateways_one_cluster_has_all_streams() {
+    let _room = crate::room::some_room().await;
+    let placed = "[state]\ncluster = \"b\"\n\n[grants]";
+    let deployment = joined(Prepared::new().with_settings("[grants]", placed)).await;
+    let output = prove(&deployment, &["--yes"]).await;
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stdout));
     nothing_is_left(&deployment).await;
 }

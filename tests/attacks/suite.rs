@@ -218,6 +218,7 @@ fn stage(attack: &Attack, lane: usize, place: Place, deployment: &Deployment) ->
         responder: Some((responder.clone(), login(&responder))),
         admin: RawLogin::Nkey(Arc::new(deployment.seed("admin"))),
         replicas: if place.cluster { 3 } else { 1 },
+        placement: serde_json::Value::Null,
         bucket: lane::bucket(attack),
         patience: PATIENCE,
         control_bucket: serde_json::Value::Null,

@@ -261,7 +261,9 @@ fn service(files: &scaffold::Deployment, name: &str) -> Service {
 /// The server's configuration gets the lines that the policy's streams need, as `init` writes them.
 fn write_passes(files: &scaffold::Deployment, policy: &str) {
     let text = policy_text(files, policy);
-    let buckets = SourceFile::new("buckets.toml", read(&files.policy().join("buckets.toml")));
+    let buckets = files.policy().join("buckets.toml");
+    let buckets = if buckets.exists() { read(&buckets) } else { String::new() };
+    let buckets = SourceFile::new("buckets.toml", buckets);
     // What is no policy has no streams.
     let Ok(valid) = validate(&[buckets, SourceFile::new("test.toml", text)]) else { return };
     if passes::declared(&valid.policy).is_empty() {
@@ -448,23 +450,38 @@ impl Prepared {
         deployment
     }
 
-    /// Two clusters of one server each, `a` and `b`, joined by gateways.
-    pub async fn start_supercluster(self, version: &'static str, policy: &str) -> Deployment {
+    /// Clusters of one server each, joined by gateways: one for each name. What goes through the
+    /// gateways of one can be held back, if it is not the first.
+    pub async fn start_supercluster<const CLUSTERS: usize>(
+        self,
+        version: &'static str,
+        names: [&str; CLUSTERS],
+        held: [watch::Receiver<bool>; CLUSTERS],
+        policy: &str,
+    ) -> Deployment {
         let binary = binary(version).await;
         let Self { files, dir } = self;
-        let all = free_ports(4).unwrap();
+        write_passes(&files, policy);
+        let all = free_ports(2 * CLUSTERS).unwrap();
+        let gateway = |index: usize| all[2 * index + 1];
         let mut nodes = Vec::new();
-        for (number, (cluster, ports)) in (1..).zip(["a", "b"].iter().zip(all.chunks(2))) {
+        for (index, cluster) in names.into_iter().enumerate() {
+            // What one dials and what it is dialled by goes through the same hands.
+            let others = names.iter().enumerate().map(|(other, name)| {
+                let port = held_route(gateway(other), held[index.max(other)].clone());
+                format!("{{ name: {name}, url: \"nats://127.0.0.1:{port}\" }}\n")
+            });
             // JetStream of a cluster wants routes; one to itself will do.
             let more = format!(
                 "cluster {{ name: {cluster}, listen: \"127.0.0.1:{0}\", \
                  routes: [\"nats://127.0.0.1:{0}\"] }}\n\
-                 gateway {{ name: {cluster}, listen: \"127.0.0.1:{1}\", gateways: [\n\
-                 {{ name: a, url: \"nats://127.0.0.1:{2}\" }}\n\
-                 {{ name: b, url: \"nats://127.0.0.1:{3}\" }}\n] }}",
-                ports[0], ports[1], all[1], all[3],
+                 gateway {{ name: {cluster}, listen: \"127.0.0.1:{1}\", \
+                 advertise: \"127.0.0.1:1\", gateways: [\n{2}] }}",
+                all[2 * index],
+                gateway(index),
+                others.collect::<String>(),
             );
-            nodes.push(node(&files, dir.path(), number, &more));
+            nodes.push(node(&files, dir.path(), index + 1, &more));
         }
         let started = nodes.iter().map(|(config, home)| Server::start(&binary, config, home));
         let mut started = futures_util::future::try_join_all(started).await.unwrap();

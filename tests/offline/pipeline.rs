@@ -104,7 +104,7 @@ fn in_operator_mode_each_signature_names_its_account() {
     let account = || Signer::<Account>::new(&Seed::generate()).unwrap();
     let (asking, app, issuer, placing) = (account(), account(), account(), account());
     let (issuer_key, placing_key) = (*issuer.public(), *placing.public());
-    let placed = Placed { account: *app.public(), signer: placing };
+    let placed = Placed { account: *app.public(), signer: placing.into() };
     let accounts = [("APP".into(), placed)].into();
     let issuer = Issuer::new(issuer, None)
         .with_operator(Some(Operator { asking: *asking.public(), accounts }));

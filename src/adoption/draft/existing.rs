@@ -96,7 +96,7 @@ impl Existing {
                 consumers.push(Consumer { name, config, num_ack_pending: 0 });
             }
             self.consumers.push(Consumers { stream: detail.name, consumers });
-            streams.push(Stream { config, state: detail.state });
+            streams.push(Stream { config, state: detail.state, cluster: None });
         }
         Ok(name)
     }
