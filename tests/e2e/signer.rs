@@ -119,7 +119,7 @@ async fn a_signer_holds_the_key(version: &'static str) {
     let (ready, report) = deployment.instances[0].get("/readyz").await;
     assert!(ready == 200 && report.contains("signer: holds the key"), "{report}");
     let said = deployment.tool(&["doctor"]).await.out;
-    assert!(said.contains("ok        issuer       the signer answers"), "{said}");
+    assert!(said.contains("ok        issuer        the signer answers"), "{said}");
 
     // Without it, nobody is let in, and everybody says so.
     ends(&mut held, Signal::KILL).await;
@@ -134,7 +134,7 @@ async fn a_signer_holds_the_key(version: &'static str) {
     })
     .await;
     let said = deployment.tool(&["doctor"]).await.out;
-    assert!(said.contains("PROBLEM   issuer       the signer at"), "{said}");
+    assert!(said.contains("PROBLEM   issuer        the signer at"), "{said}");
 
     // It comes back where it was killed, and so do clients.
     let mut held = signer(&socket, &uid(), &own, &[]).await;
