@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::sync::{Mutex, MutexGuard, Semaphore, SemaphorePermit};
 
 const PLACES: u32 = 10;
-/// A test computes for an eighth of its time, so these take less than half a processor.
+/// How many may run beside one that needs much room. Most of them wait.
 const BESIDE: u32 = 3;
 static ROOM: Room = Room::new();
 
