@@ -1,3 +1,5 @@
+//! What counts for a while: by the time, the documents and the policy beneath.
+
 use std::time::Duration;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Documents of emergencies: what is refused, and for how long one counts.
+
 use super::*;
 use crate::diagnostics::SourceFile;
 use crate::grant::AuditStreams;
