@@ -171,3 +171,9 @@ pub fn print(text: &[u8]) -> ExitCode {
 pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()
 }
+
+/// Runs a command that talks to the network, and prints what comes of it.
+fn finish(command: impl Future<Output = Result<Output, Output>>) -> ExitCode {
+    let outcome = runtime().map_err(|error| Output::cannot(&error));
+    outcome.and_then(|runtime| runtime.block_on(command)).unwrap_or_else(|wrong| wrong).print()
+}

@@ -163,7 +163,7 @@ pub struct Report {
     /// something counts on top of them, or has ended; `None` for one that does not know.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub documents: Option<String>,
-    /// The emergency grants that count; the most [`MAX_EMERGENCIES`].
+    /// The emergency grants that count, as many as there is room for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub emergencies: Vec<EmergencyNow>,
     /// The public keys that it answers with.

@@ -11,8 +11,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tokio::time::Instant;
 
+use super::finish;
 use super::policy::{connect, connect_to_read, head, unread};
-use super::{fail, runtime};
 use crate::cli::common::{
     self, Format, NO, Output, SettingsArgs, YES, count, duration, json, length, line, time,
 };
@@ -106,18 +106,13 @@ impl EmergencyCommand {
     /// Runs the command.
     #[must_use]
     pub fn run(self) -> ExitCode {
-        let runtime = match runtime() {
-            Ok(runtime) => runtime,
-            Err(error) => return fail(&error),
-        };
-        let done = runtime.block_on(async {
+        finish(async {
             match self.command {
                 Command::Grant(grant) => grant.run().await,
                 Command::End(end) => end.run().await,
                 Command::List(list) => list.run().await,
             }
-        });
-        done.unwrap_or_else(|output| output).print()
+        })
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use tokio::time::timeout;
 
-use super::{fail, runtime};
+use super::finish;
 use crate::cli::common::{Output, SettingsArgs, YES, line};
 use crate::config::{PolicySource, Tool};
 use crate::nats::Login;
@@ -52,11 +52,7 @@ impl PolicyCommand {
     /// Runs the command.
     #[must_use]
     pub fn run(self) -> ExitCode {
-        let runtime = match runtime() {
-            Ok(runtime) => runtime,
-            Err(error) => return fail(&error),
-        };
-        let done = runtime.block_on(async {
+        finish(async {
             match self.command {
                 Command::Push(push) => push.run().await,
                 Command::Pull(pull) => pull.run().await,
@@ -65,8 +61,7 @@ impl PolicyCommand {
                 Command::Rollback(rollback) => rollback.run().await,
                 Command::Status(status) => status.run().await,
             }
-        });
-        done.unwrap_or_else(|output| output).print()
+        })
     }
 }
 

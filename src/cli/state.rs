@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::asked::named_by;
+use super::finish;
 use crate::buckets::streams::{self, Done};
 use crate::buckets::{Action, BucketPlan, Kind, Plan, TooNew, audit_streams, title};
 use crate::cli::common::{self, Format, NO, Output, SettingsArgs, YES, count, json, line, load};
@@ -114,13 +115,12 @@ impl State {
     /// Runs the command.
     #[must_use]
     pub fn run(&self) -> ExitCode {
-        let outcome = super::runtime().map_err(|error| failed(&error)).and_then(|runtime| {
+        finish(async {
             match &self.command {
-                Command::Plan(plan) => runtime.block_on(plan.output()),
-                Command::Apply(apply) => runtime.block_on(apply.output()),
+                Command::Plan(plan) => plan.output().await,
+                Command::Apply(apply) => apply.output().await,
             }
-        });
-        outcome.unwrap_or_else(|wrong| wrong).print()
+        })
     }
 }
 

@@ -7,9 +7,10 @@ use serde_json::Value;
 use solewriter_core::emergency::{Wish, id};
 use solewriter_core::keys::{Seed, Signer, User};
 use solewriter_types::keyspace::Keyspace;
+use tokio::sync::watch;
 
 use super::bucket;
-use super::deployment::{Deployment, Prepared, Ran, eventually};
+use super::deployment::{Deployment, Prepared, Ran, eventually, held_route};
 use super::handover::{Writer, judged, make_bucket, may_write, owned_by, status_says, writes};
 
 /// A person who may sign.
@@ -162,6 +163,24 @@ async fn another_service_writes_for_a_while_and_nobody_beside_it(version: &'stat
     let (turns, _) = judged(&deployment).await;
     let owners: Vec<&str> = turns.iter().map(|turn| turn.writer.as_str()).collect();
     assert_eq!(owners, ["a", "b", "a", "b", "a", "b", "a"], "{turns:?}");
+}
+
+on_the_newest_server!(who_is_cut_off_ends_it_too, some_room);
+/// Nothing comes through to one of the instances, and so nobody tells it of the end.
+async fn who_is_cut_off_ends_it_too(version: &'static str) {
+    let (mut deployment, lea) = fleet(version).await;
+    make_bucket(&deployment, 1).await;
+    let port = deployment.url().rsplit(':').next().unwrap().parse().unwrap();
+    let (hold, held) = watch::channel(false);
+    let through = format!("nats://127.0.0.1:{}", held_route(port, held));
+    let third = deployment.add_instance(&["--nats-servers", &through]).await;
+    granted(&lea.grants(&deployment, &["grant", "b", "k", "--for", "12s"]).await);
+    hold.send(true).unwrap();
+    let cut_off = &mut deployment.instances[third];
+    cut_off.says_where("emergency_ended", |line| line["cause"] == "time").await;
+    grants_that_count(&mut deployment, 0.0).await;
+    eventually("the owner", async || may_write(&deployment, "a").await.then_some(())).await;
+    assert!(!may_write(&deployment, "b").await);
 }
 
 on_the_newest_server!(who_may_add_to_the_bucket_alone_breaks_no_glass, some_room);

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::deployment::Prepared;
 
 /// Writes `ca.pem`, and certificate and key for a server and a client.
-fn write_certificates(folder: &Path) {
+pub fn write_certificates(folder: &Path) {
     let mut authority = CertificateParams::new(Vec::new()).unwrap();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();

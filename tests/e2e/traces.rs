@@ -17,6 +17,7 @@ use super::clients::python_with;
 use super::deployment::{DEADLINE, Deployment, Prepared, eventually};
 use super::packaging::Prometheus;
 use super::raw::Raw;
+use super::tls::write_certificates;
 
 const POLICY: &str = "[service.orders]\nnkeys = [\"{orders}\"]\nowns = [\"orders\"]\n";
 /// Nobody but the receiver may see it.
@@ -31,6 +32,11 @@ struct Receiver {
 
 impl Receiver {
     async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// With a certificate and its key, it speaks TLS.
+    async fn start_with(certificate: &[&Path]) -> Self {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/otlp");
         let (program, python) =
             tokio::task::spawn_blocking(move || (folder.join("receiver.py"), python_with(&folder)))
@@ -38,6 +44,7 @@ impl Receiver {
                 .unwrap();
         let mut process = Command::new(python)
             .arg(program)
+            .args(certificate)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -272,4 +279,25 @@ async fn a_receiver_costs_nobody_a_login(version: &'static str) {
         let told = lines.iter().filter(|line| line["event"] == "traces_not_sent").count();
         assert!(told <= 1, "once: {lines:#?}");
     }
+}
+
+on_the_newest_server!(a_receiver_is_reached_over_tls, some_room);
+/// With the authority that `ca` names, and not without.
+async fn a_receiver_is_reached_over_tls(version: &'static str) {
+    let folder = tempfile::tempdir().unwrap();
+    write_certificates(folder.path());
+    let file = |name: &str| folder.path().join(name);
+    let mut receiver = Receiver::start_with(&[&file("server.pem"), &file("server.key")]).await;
+    let endpoint = format!("https://127.0.0.1:{}/v1/traces", receiver.port);
+    let mut deployment = traced(&endpoint).start_broker(version, POLICY).await;
+    let orders = deployment.service("orders");
+    deployment.add_instance(&[]).await;
+    Raw::login(&deployment, &orders).await;
+    let line = deployment.instances[0].says("traces_not_sent").await;
+    assert!(line["error"].as_str().unwrap().contains("UnknownIssuer"), "{line}");
+    deployment.instances.clear();
+    deployment.add_instance(&["--traces-ca", file("ca.pem").to_str().unwrap()]).await;
+    Raw::login(&deployment, &orders).await;
+    let heard = receiver.hears().await;
+    assert_eq!(heard["headers"]["authorization"], format!("Bearer {TOKEN}"), "{heard}");
 }

@@ -1,9 +1,11 @@
 """A receiver of OTLP over HTTP, which reads the messages by OpenTelemetry's own code.
 
 It says its port, and then each request as a line of JSON: the path, the headers, and the spans. What it answers is in
-the path: /refuses, /busy, /partly, /silent, and anything else takes all.
+the path: /refuses, /busy, /partly, /silent, and anything else takes all. With a certificate and its key as arguments, it
+speaks TLS.
 """
 import json
+import ssl
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -89,6 +91,10 @@ class Receiver(BaseHTTPRequestHandler):
 
 server = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
 server.daemon_threads = True
+if len(sys.argv) == 3:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*sys.argv[1:])
+    server.socket = context.wrap_socket(server.socket, server_side=True)
 say({"port": server.server_address[1]})
 # It ends with who started it.
 threading.Thread(target=lambda: (sys.stdin.read(), server.shutdown()), daemon=True).start()

@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use tokio::time::{Instant, sleep};
 
 use crate::cli::common::{Output, SettingsArgs, YES, duration};
-use crate::cli::print;
+use crate::cli::{finish, print};
 use crate::config::{self, Tool};
 use crate::doctor::look::{self, Knock};
 use crate::fleet::{self, PublicKeys, Report};
@@ -89,10 +89,7 @@ impl Rotate {
     /// Runs the command.
     #[must_use]
     pub fn run(&self) -> std::process::ExitCode {
-        let outcome = crate::cli::runtime()
-            .map_err(|error| Output::cannot(&error))
-            .and_then(|runtime| runtime.block_on(self.rotate()));
-        outcome.unwrap_or_else(|wrong| wrong).print()
+        finish(self.rotate())
     }
 
     async fn rotate(&self) -> Result<Output, Output> {
