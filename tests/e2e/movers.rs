@@ -406,24 +406,24 @@ async fn each_stage_protects_what_the_page_says(version: &'static str) {
     assert_eq!(
         adopted.progress(Some(&beside)).await,
         "\
-warning   movers       billing has not moved
+warning   movers        billing has not moved
 user billing: 1 connection, from 127.0.0.1
 billing: writes it by publishing ($KV.billing.>); may have JetStream write it by a reply subject ($JS.API.STREAM.INFO.KV_billing)
 orders, stream EVENTS: may have JetStream write it by a reply subject ($JS.API.STREAM.INFO.KV_billing)
 -> give its clients its NKEY and the inbox prefix `_INBOX.billing`, and start them again
-warning   movers       orders has not moved
+warning   movers        orders has not moved
 user orders: 1 connection, from 127.0.0.1
 billing, orders, stream EVENTS: writes it by publishing (no list of subjects); may have JetStream write it by a reply subject (no list of subjects); may change, empty or delete its stream (no list of subjects)
 -> give its clients its NKEY and the inbox prefix `_INBOX.orders`, and start them again
-warning   movers       rates has not moved
+warning   movers        rates has not moved
 user cron: 1 connection, from 127.0.0.1
 billing, orders, stream EVENTS: writes it by publishing (no list of subjects); may have JetStream write it by a reply subject (no list of subjects); may change, empty or delete its stream (no list of subjects)
 -> give its clients its NKEY and the inbox prefix `_INBOX.rates`, and start them again
-warning   movers       viewer is not connected, and the user that it was is still there
+warning   movers        viewer is not connected, and the user that it was is still there
 user viewer: not connected, but may log in
 it can write nothing that the policy keeps
 -> move it when it connects; or take its user away, with `solewriter adopt`
-warning   one-writer   not yet: billing, orders, stream EVENTS; in the way: billing, cron, orders
+warning   one-writer    not yet: billing, orders, stream EVENTS; in the way: billing, cron, orders
 -> single-writer holds when none of them can log in to CO any more
 "
     );
@@ -462,8 +462,8 @@ warning   one-writer   not yet: billing, orders, stream EVENTS; in the way: bill
          connection, from 127.0.0.1\nbilling, orders, stream EVENTS: may write it: nothing is known of \
          its permissions\n",
         "queue groups in both accounts: workers on ask.rates\n",
-        "ok        movers       not connected in either account: viewer\n",
-        "warning   one-writer   not yet: billing, orders, stream EVENTS; in the way: billing, cron, \
+        "ok        movers        not connected in either account: viewer\n",
+        "warning   one-writer    not yet: billing, orders, stream EVENTS; in the way: billing, cron, \
          orders\n-> their permissions are not known; give nats-server's configuration that is in \
          force with --server-config\n",
     ] {
@@ -482,8 +482,8 @@ warning   one-writer   not yet: billing, orders, stream EVENTS; in the way: bill
         assert!(said.contains(part), "{part}\n{said}");
     }
     for part in [
-        "ok        movers       2 of 4 services have moved: orders, rates\n",
-        "warning   one-writer   not yet: billing, orders, stream EVENTS; in the way: billing\n-> \
+        "ok        movers        2 of 4 services have moved: orders, rates\n",
+        "warning   one-writer    not yet: billing, orders, stream EVENTS; in the way: billing\n-> \
          single-writer holds when none of them can log in to CO any more\n",
     ] {
         assert!(said.contains(part), "{part}\n{said}");
@@ -517,8 +517,8 @@ warning   one-writer   not yet: billing, orders, stream EVENTS; in the way: bill
     let config = adopted.company.plan().join("3-last/nats-server.conf");
     let said = adopted.progress(Some(&config)).await;
     for part in [
-        "ok        movers       nobody is connected in CO, and nobody may log in there\n",
-        "ok        one-writer   nobody is left in CO, and every keyspace has one writer; `solewriter \
+        "ok        movers        nobody is connected in CO, and nobody may log in there\n",
+        "ok        one-writer    nobody is left in CO, and every keyspace has one writer; `solewriter \
          prove` confirms it\n",
     ] {
         assert!(said.contains(part), "{part}\n{said}");

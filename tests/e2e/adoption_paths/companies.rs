@@ -394,7 +394,7 @@ subscribes = ["plant.>"]
     )],
     elsewhere: &[
         "movers       no service of the policy, in PLANT",
-        "one-writer   not yet: setpoints, stream MEASURED; in the way: north (leafnode)",
+        "one-writer    not yet: setpoints, stream MEASURED; in the way: north (leafnode)",
     ],
     stays: true,
     ..NOTHING
