@@ -393,7 +393,7 @@ subscribes = ["plant.>"]
         r#"[{"id": "ticks", "kind": "tell", "subject": "plant.north.tick"}]"#,
     )],
     elsewhere: &[
-        "movers       no service of the policy, in PLANT",
+        "movers        no service of the policy, in PLANT",
         "one-writer    not yet: setpoints, stream MEASURED; in the way: north (leafnode)",
     ],
     stays: true,
