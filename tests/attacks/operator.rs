@@ -3,6 +3,8 @@
 //!
 //! Each is first run where it must work.
 
+use std::sync::Arc;
+
 use async_nats::jetstream;
 use futures_util::StreamExt as _;
 use serde_json::json;
@@ -12,8 +14,9 @@ use solewriter_core::callout::xkey::Sealer;
 use solewriter_core::keys::{
     Account, AccountKey, CurveKey, CurveSecret, Operator, Seed, Signer, User,
 };
+use tokio::time::timeout;
 
-use super::deployment::{Deployment, Prepared, edit, eventually, read};
+use super::deployment::{DEADLINE, Deployment, Prepared, edit, eventually, read};
 use super::raw::Raw;
 use crate::operator::{change, push, push_jwt, signer, taken_over, token};
 
@@ -139,8 +142,23 @@ async fn placed(deployment: &Deployment, by: &Signer<Account>) -> Result<(), Str
     let issuer = signer::<Account>(deployment, "issuer.nk");
     let auth = key_of(deployment, "AUTH");
     let jwt = user(&issuer, &auth, &stranger, false);
-    let entering = tokio::spawn(async move { enters(&url, &jwt, Some(&stranger)).await.map(drop) });
-    let message = requests.next().await.unwrap();
+    let stranger = Arc::new(stranger);
+    let enter = || {
+        let (url, jwt, stranger) = (url.clone(), jwt.clone(), stranger.clone());
+        tokio::spawn(async move { enters(&url, &jwt, Some(&stranger)).await.map(drop) })
+    };
+    // While it takes a JWT over, nats-server may close who is logging in, and asks nobody about it.
+    let asked = timeout(DEADLINE, async {
+        loop {
+            let mut entering = enter();
+            tokio::select! {
+                biased;
+                message = requests.next() => break (message.unwrap(), entering),
+                _ = &mut entering => {}
+            }
+        }
+    });
+    let (message, entering) = asked.await.expect("a request");
     let xkey = Seed::parse(&read(&deployment.files.dir.join("keys/callout.xk"))).unwrap();
     let sealer = Sealer::new(CurveSecret::new(&xkey).unwrap());
     let server = message.headers.as_ref().unwrap().get("Nats-Server-Xkey").unwrap();
