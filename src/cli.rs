@@ -23,7 +23,6 @@ pub mod emergency;
 pub mod explain;
 mod git;
 pub mod health;
-mod http_get;
 pub mod init;
 pub mod key;
 pub mod learn;

@@ -22,6 +22,7 @@ use tokio::time::{Instant, timeout_at};
 use self::peers::{BEAT, Beat, GONE_AFTER};
 use crate::policy_source::snapshot_store::Store;
 use crate::policy_source::status::SourceStatus;
+use crate::policy_source::temporary::MAX_ON;
 use solewriter_core::callout::xkey::Sealer;
 use solewriter_core::diagnostics::toml::show_time;
 use solewriter_core::emergency::Emergency;
@@ -51,9 +52,6 @@ pub const MAX_WAITS_FOR: usize = 120;
 pub const MAX_TRANSIT: usize = 8;
 /// As above.
 pub const MAX_WORDS: usize = 160;
-
-/// Of how many emergency grants an instance tells.
-const MAX_EMERGENCIES: usize = 8;
 
 /// One running instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -385,7 +383,7 @@ impl Member {
 }
 
 fn emergencies(policy: &Policy) -> Vec<EmergencyNow> {
-    policy.emergencies().iter().take(MAX_EMERGENCIES).map(EmergencyNow::of).collect()
+    policy.emergencies().iter().take(MAX_ON).map(EmergencyNow::of).collect()
 }
 
 /// Every emergency grant that counts on some instance, each once.

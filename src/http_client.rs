@@ -1,4 +1,5 @@
-//! One question over plain HTTP: of a running `serve`, or of a nats-server's monitoring port.
+//! One request over HTTP/1.1, on a connection of its own: to a running `serve`, a nats-server's
+//! monitoring port, or a receiver of traces.
 
 use axum::body::Body;
 use axum::http::{Request, Response, header};
@@ -6,24 +7,38 @@ use futures_util::StreamExt as _;
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, ToSocketAddrs};
 
 /// Asks for `path`. `host` is what the question says of whom it asks.
 ///
 /// # Errors
 /// Why there is no answer.
-pub(super) async fn ask(
+pub(crate) async fn ask(
     address: impl ToSocketAddrs,
     host: &str,
     path: &str,
 ) -> Result<Response<Incoming>, String> {
     let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
+    let request = Request::get(path).header(header::HOST, host).body(Body::empty());
+    exchange(stream, request.map_err(|error| error.to_string())?).await
+}
+
+/// Sends that request.
+///
+/// # Errors
+/// Why there is no answer.
+pub(crate) async fn exchange<S>(
+    stream: S,
+    request: Request<Body>,
+) -> Result<Response<Incoming>, String>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let connected = http1::handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = connected.map_err(|error| error.to_string())?;
     // It ends when the answer was read, or with the runtime.
     tokio::spawn(connection);
-    let request = Request::get(path).header(header::HOST, host).body(Body::empty());
-    let request = request.map_err(|error| error.to_string())?;
     sender.send_request(request).await.map_err(|error| error.to_string())
 }
 
@@ -31,7 +46,7 @@ pub(super) async fn ask(
 ///
 /// # Errors
 /// It is longer, or does not come to its end.
-pub(super) async fn body(body: Incoming, most: usize) -> Result<Vec<u8>, String> {
+pub(crate) async fn body(body: Incoming, most: usize) -> Result<Vec<u8>, String> {
     let mut body = Body::new(body).into_data_stream();
     let mut text = Vec::new();
     while let Some(piece) = body.next().await {

@@ -18,6 +18,7 @@ pub mod config;
 pub mod doctor;
 pub mod fleet;
 pub mod http;
+mod http_client;
 pub mod nats;
 pub mod operator;
 pub mod passes;

@@ -109,7 +109,7 @@ const CRATES: &[Crate] = &[
             &["nats::raw_client", "nats::round_trip"],
             &["nats::connect", "nats::tls_client"],
             &["nats"],
-            &["policy_source", "signer"],
+            &["policy_source", "signer", "http_client"],
         ],
     },
     Crate {

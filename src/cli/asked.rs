@@ -19,7 +19,6 @@ use crate::fleet::{Instances, Report, Transit};
 use crate::policy_source::bucket::Bucket;
 use crate::policy_source::bucket::entry::Entry;
 use crate::policy_source::directory::Directory;
-use crate::policy_source::temporary::in_force;
 use solewriter_core::analysis::query::mapped::Mappings;
 use solewriter_core::diagnostics::{Problem, Problems, SourceFile};
 use solewriter_core::grant::Defaults;
@@ -347,7 +346,7 @@ async fn of_settings(tool: &Tool, which: &Which<'_>) -> Result<Loaded, Output> {
         (Some(PolicySource::Directory(path)), Which::Newest) => {
             let files = read(path)?.map_err(Output::wrong)?;
             let documents = Directory::new(path).read_emergencies().map_err(Output::wrong)?;
-            let policy = accepted(path, counts(tool, &files, documents))?;
+            let policy = accepted(path, tool.in_force(&files, documents))?;
             Ok(Loaded::new((files, policy), tool.defaults.clone()))
         }
         (Some(PolicySource::Directory(path)), Which::Named(_) | Which::At(_)) => {
@@ -382,7 +381,7 @@ async fn of_bucket(tool: &Tool, which: &Which<'_>) -> Result<Loaded, Output> {
     let judged = match which {
         Which::Newest => {
             let documents = bucket.all_emergencies().await;
-            counts(tool, &files, documents.map_err(|error| unread(&bucket, &error))?)
+            tool.in_force(&files, documents.map_err(|error| unread(&bucket, &error))?)
         }
         Which::Named(_) => at(tool, &files, now()),
         Which::At(then) => at(tool, &files, *then),
@@ -391,11 +390,6 @@ async fn of_bucket(tool: &Tool, which: &Which<'_>) -> Result<Loaded, Output> {
     let mut loaded = Loaded::new((files, policy), tool.defaults.clone());
     loaded.pushed = Some(entry);
     Ok(loaded)
-}
-
-/// The policy that instances with these settings have now, with what counts for a while.
-fn counts(tool: &Tool, files: &[SourceFile], documents: Vec<String>) -> Result<Policy, Problems> {
-    in_force(&tool.emergency, &tool.defaults.audit, files, documents, jiff::Timestamp::now())
 }
 
 /// The policy of these files at that time.

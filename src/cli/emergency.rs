@@ -7,20 +7,18 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use jiff::Timestamp;
 use serde::Serialize;
 use tokio::time::Instant;
 
 use super::finish;
 use super::policy::{connect, connect_to_read, head, unread};
 use crate::cli::common::{
-    self, Format, NO, Output, SettingsArgs, YES, count, duration, json, length, line, time,
+    self, Format, NO, Output, SettingsArgs, YES, count, duration, json, length, line, now, time,
 };
 use crate::config::{self, PolicySource, Tool};
 use crate::fleet::{Instances, Report};
 use crate::policy_source::bucket::Bucket;
 use crate::policy_source::directory::{Directory, EMERGENCY_SUFFIX};
-use crate::policy_source::temporary::in_force;
 use crate::scaffold;
 use solewriter_core::diagnostics::{Problem, SourceFile};
 use solewriter_core::emergency::{
@@ -137,8 +135,7 @@ impl Signed {
     }
 
     fn wish<'w>(&'w self, tool: &'w Tool, id: &'w str) -> Wish<'w> {
-        let now = Timestamp::now().as_second();
-        Wish { id, fleet: &tool.emergency.fleet, now, reason: self.reason.trim() }
+        Wish { id, fleet: &tool.emergency.fleet, now: now(), reason: self.reason.trim() }
     }
 }
 
@@ -222,8 +219,7 @@ impl Grant {
         let signed =
             self.signed.wish(&tool, &id).grant(&self.service, &keyspace, self.lasts, &signer);
         let document = signed.map_err(|error| Output::failed(&error))?;
-        let now = Timestamp::now().as_second();
-        let grant = match tool.emergency.read(&document, now) {
+        let grant = match tool.emergency.read(&document, now()) {
             Ok(Document::Grant(grant)) => grant,
             Ok(Document::End(_)) => return Err(Output::failed(&"it grants nothing")),
             Err(why) => {
@@ -250,12 +246,11 @@ impl Grant {
 /// Judges the policy with the grant, as every instance will.
 async fn fits(tool: &Tool, place: &Place, grant: &Emergency) -> Result<(), Output> {
     let (files, documents) = (place.files().await?, place.documents().await?);
-    let (rules, audit) = (&tool.emergency, &tool.defaults.audit);
-    let policy = in_force(rules, audit, &files, documents, Timestamp::now());
-    let counts = policy.map_err(Output::wrong)?.emergencies().to_vec();
+    let policy = tool.in_force(&files, documents).map_err(Output::wrong)?;
+    let counts = policy.emergencies();
     let mut all: Vec<&Emergency> = counts.iter().collect();
     all.push(grant);
-    validate_with(&files, audit, &all).map(drop).map_err(|problems| {
+    validate_with(&files, &tool.defaults.audit, &all).map(drop).map_err(|problems| {
         let mut output = Output::refused(&problems);
         output.err += "nothing was granted\n";
         output
@@ -342,7 +337,7 @@ const OVER: &str = "over";
 #[derive(Serialize)]
 struct Row {
     id: String,
-    state: String,
+    state: &'static str,
     service: String,
     keyspace: String,
     by: String,
@@ -355,7 +350,7 @@ struct Row {
 
 /// The grants of these documents, and what became of each. What cannot be verified is none.
 fn rows(rules: &Rules, documents: &[String]) -> Vec<Row> {
-    let now = Timestamp::now().as_second();
+    let now = now();
     let read: Vec<Document> = documents.iter().filter_map(|d| rules.read(d, now).ok()).collect();
     let end_of = |id: &str| {
         read.iter().find_map(|document| match document {
@@ -377,7 +372,7 @@ fn rows(rules: &Rules, documents: &[String]) -> Vec<Row> {
         };
         Row {
             id: grant.id().to_owned(),
-            state: state.to_owned(),
+            state,
             service: grant.service().to_owned(),
             keyspace: grant.keyspace().to_string(),
             by: grant.by().to_string(),

@@ -8,7 +8,7 @@ use clap::Args;
 use tokio::time::timeout;
 
 use super::common::{NO, Output, SettingsArgs, YES, duration};
-use super::http_get;
+use crate::http_client;
 
 /// The longest answer that is read, in bytes.
 const ANSWER_AT_MOST: usize = 64 * 1024;
@@ -84,9 +84,9 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
 
 /// Whether the answer is good, and what it says.
 async fn ask(address: &str, path: &str) -> Result<(bool, String), String> {
-    let answer = http_get::ask(address, address, path).await?;
+    let answer = http_client::ask(address, address, path).await?;
     let well = answer.status().is_success();
-    let body = http_get::body(answer.into_body(), ANSWER_AT_MOST).await?;
+    let body = http_client::body(answer.into_body(), ANSWER_AT_MOST).await?;
     Ok((well, String::from_utf8_lossy(&body).into_owned()))
 }
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 use axum::http::Uri;
 use tokio::time::timeout;
 
-use super::http_get;
 use crate::adoption::connected::{CONNZ, Connz};
+use crate::http_client;
 
 /// How long a server may take to answer one question.
 const WITHIN: Duration = Duration::from_secs(30);
@@ -105,11 +105,11 @@ impl Monitor {
         let port = self.url.port_u16().unwrap_or(80);
         let host = self.url.host().unwrap_or_default().trim_matches(['[', ']']);
         let path = format!("{}{question}", self.url.path().trim_end_matches('/'));
-        let answer = http_get::ask((host, port), &self.authority, &path).await?;
+        let answer = http_client::ask((host, port), &self.authority, &path).await?;
         if !answer.status().is_success() {
             return Err(format!("it answers {}", answer.status()));
         }
-        http_get::body(answer.into_body(), most).await
+        http_client::body(answer.into_body(), most).await
     }
 }
 

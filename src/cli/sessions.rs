@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
+use super::finish;
 use crate::cli::common::{self, Format, NO, Output, SettingsArgs, YES, count, json, line, meant};
 use crate::config::{PolicySource, Tool};
 use crate::fleet::{self, Report};
 use crate::policy_source::bucket::ReadError;
 use crate::policy_source::directory::Directory;
-use crate::policy_source::temporary::in_force;
 use crate::sessions::listing::{Session, Survey, survey};
 use crate::sessions::onlooker::Onlooker;
 use crate::sessions::system_api::{Closed, System};
@@ -154,17 +154,14 @@ impl Sessions {
     /// Runs the command.
     #[must_use]
     pub fn run(&self) -> ExitCode {
-        let output = match &self.command {
-            None => in_runtime(self.list.output()),
-            Some(Command::Close(close)) => in_runtime(close.output()),
-            Some(Command::Consumers(consumers)) => in_runtime(consumers.output()),
-        };
-        output.unwrap_or_else(|wrong| wrong).print()
+        finish(async {
+            match &self.command {
+                None => self.list.output().await,
+                Some(Command::Close(close)) => close.output().await,
+                Some(Command::Consumers(consumers)) => consumers.output().await,
+            }
+        })
     }
-}
-
-fn in_runtime<T>(work: impl Future<Output = Result<T, Output>>) -> Result<T, Output> {
-    super::runtime().map_err(|error| cannot(&error))?.block_on(work)
 }
 
 /// Nobody can be asked.
@@ -492,9 +489,7 @@ async fn policy(
     let fits = |revision: &str| served.iter().all(|served| served == revision);
     let summary = |problems: Problems| problems.summary();
     let judged = |files: &[SourceFile], documents: Vec<String>| {
-        let (rules, audit) = (&tool.emergency, &tool.defaults.audit);
-        let policy = in_force(rules, audit, files, documents, jiff::Timestamp::now());
-        let policy = policy.map_err(summary)?;
+        let policy = tool.in_force(files, documents).map_err(summary)?;
         let fits = fits(policy.revision().whole());
         Ok::<_, String>(fits.then(|| onlooker(tool, policy)))
     };

@@ -13,15 +13,12 @@ use super::secret::{OPERATOR_SEEDS, seeds};
 use super::table::{self, Raw};
 use crate::nats::AccountIds;
 use crate::signer::client::Client;
-use solewriter_core::account_jwt::{self, AccountBody, SigningKey};
+use solewriter_core::account_jwt::{self, AccountBody, EVERY, SigningKey};
 use solewriter_core::callout::issue::{self, Placed};
 use solewriter_core::diagnostics::{Collector, Problem, Span, Spanned};
 use solewriter_core::keys::{
     Account, AccountKey, AccountSigner, CurveSecret, Operator, PublicKey, Seed, Signer,
 };
-
-/// `allowed_accounts` of every account.
-const EVERY: &str = "*";
 
 /// An account, as the file with its JWT says.
 struct Known {

@@ -17,6 +17,7 @@ use super::secret::{ADMIN, AUDIT_ADMIN, CALLOUT, PUBLISHER, SYSTEM, SeedSetting,
 use super::table::{self, Raw};
 use super::{Overrides, PolicySource};
 use crate::nats::{AccountIds, Login, Secret, Tls};
+use crate::policy_source::temporary::on_top;
 use crate::signer::client::Client;
 use solewriter_core::account_jwt;
 use solewriter_core::callout::issue::{Issuer, Operator};
@@ -24,6 +25,8 @@ use solewriter_core::diagnostics::{Collector, Problems, SourceFile, Spanned};
 use solewriter_core::emergency;
 use solewriter_core::grant::Defaults;
 use solewriter_core::keys::{AccountKey, AccountSigner, Curve, Seed, User};
+use solewriter_core::policy::model::Policy;
+use solewriter_core::policy::validate::validate_for;
 use solewriter_types::keyspace::BucketName;
 
 /// What must be there, for whoever has no file: where nats-server listens by itself.
@@ -195,6 +198,27 @@ impl Tool {
             Some(issuing) if !problems.has_errors() => Ok(issuing),
             _ => Err(problems.finish()),
         }
+    }
+
+    /// The policy that instances with these settings have now by these files and documents, with what
+    /// counts for a while.
+    ///
+    /// # Errors
+    /// Why the files are no policy.
+    pub fn in_force(
+        &self,
+        files: &[SourceFile],
+        documents: Vec<String>,
+    ) -> Result<Policy, Problems> {
+        let policy = validate_for(files, &self.defaults.audit)?.policy;
+        Ok(self.on_top(policy, files, documents))
+    }
+
+    /// The same, of files that come to that policy.
+    #[must_use]
+    pub fn on_top(&self, policy: Policy, files: &[SourceFile], documents: Vec<String>) -> Policy {
+        let (rules, audit) = (&self.emergency, &self.defaults.audit);
+        on_top(policy, files, documents, rules, audit, jiff::Timestamp::now())
     }
 
     /// Whether accounts are JWTs here.

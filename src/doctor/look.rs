@@ -17,7 +17,6 @@ use crate::nats;
 use crate::nats::connect::{self, BrokerError, addresses};
 use crate::policy_source::bucket::Bucket;
 use crate::policy_source::directory::Directory;
-use crate::policy_source::temporary::in_force;
 use crate::sessions::consumers::listing::Jetstream;
 use crate::sessions::consumers::sweep::{self, Accounts, Survey};
 use crate::sessions::listing::survey;
@@ -218,7 +217,7 @@ pub fn without(role: Role) -> Blind {
 
 fn settings(tool: &Tool) -> Settings {
     let blind = |problems: &Problems, key: &str| {
-        Blind::new(first(problems), format!("set {key} to the seed that `serve` uses"))
+        Blind::new(problems.first(), format!("set {key} to the seed that `serve` uses"))
     };
     let issuer = tool.issuer().map_err(|p| blind(&p, "[issuer] seed"));
     let xkey = tool.xkey().map_err(|p| blind(&p, "[xkey] seed"));
@@ -256,11 +255,6 @@ pub fn sealer(tool: &Tool) -> Option<Sealer> {
     CurveSecret::new(&seed).ok().map(Sealer::new)
 }
 
-/// The first problem's message. What looks like a seed was masked when it was made.
-fn first(problems: &Problems) -> String {
-    problems.iter().next().map_or_else(|| problems.summary(), |p| p.message.clone())
-}
-
 fn seed(tool: &Tool, role: Role) -> Result<nats::Login, Problems> {
     match role {
         Role::Callout => tool.callout(),
@@ -286,7 +280,7 @@ async fn connect(tool: &Tool, role: Role, watch: Option<&Watch>, mute: bool) -> 
             return Connected { user: user(None, SeenLogin::NotSet, None), client: None };
         }
         Err(problems) => {
-            let why = SeenLogin::Unusable(first(&problems));
+            let why = SeenLogin::Unusable(problems.first());
             return Connected { user: user(None, why, None), client: None };
         }
     };
@@ -392,10 +386,7 @@ async fn policy(tool: &Tool, reader: Option<&Client>) -> PolicySeen {
         (None, Some(bucket)) => bucket.all_emergencies().await.unwrap_or_default(),
         (None, None) => Vec::new(),
     };
-    let judge = |files: Vec<SourceFile>| {
-        let (rules, audit) = (&tool.emergency, &tool.defaults.audit);
-        in_force(rules, audit, &files, documents, jiff::Timestamp::now())
-    };
+    let judge = |files: Vec<SourceFile>| tool.in_force(&files, documents);
     let (policy, is_wrong) = match read {
         Err(blind) => (Err(blind), true),
         Ok(files) => match files.and_then(judge) {
@@ -503,7 +494,7 @@ pub async fn knock(
 /// # Errors
 /// Why there is none.
 pub async fn callout(tool: &Tool) -> Result<Client, String> {
-    let login = tool.callout().map_err(|problems| first(&problems))?;
+    let login = tool.callout().map_err(|problems| problems.first())?;
     let options = connect::options(&login, &tool.tls, "solewriter doctor");
     let options = options.map_err(|error| error.to_string())?;
     connect::connect(&tool.servers, options).await.map_err(|error| error.to_string())

@@ -11,9 +11,6 @@ use serde::{Deserialize, Serialize};
 
 use super::Report;
 
-/// What a beat says of its form.
-const FORMAT: u32 = 1;
-
 /// How often an instance says that it lives.
 pub const BEAT: Duration = Duration::from_secs(1);
 /// How long after its last beat an instance counts as gone: three missed, and some.
@@ -97,17 +94,17 @@ pub struct Beat {
 
 /// What said nothing of its form.
 fn first_format() -> u32 {
-    FORMAT
+    Beat::FORMAT
 }
 
 impl Beat {
     /// The form that this version speaks.
-    pub const FORMAT: u32 = FORMAT;
+    pub const FORMAT: u32 = 1;
 
     /// Whether this version knows all that it may say. What it does not know makes nothing certain.
     #[must_use]
     pub fn is_understood(&self) -> bool {
-        self.format == FORMAT
+        self.format == Self::FORMAT
     }
 
     /// Reads one; `None` when it is none.
@@ -328,7 +325,7 @@ mod tests {
 
     fn beat(instance: &str, started: i64, revision: &str, held_ms: u64) -> Beat {
         Beat {
-            format: FORMAT,
+            format: Beat::FORMAT,
             instance: instance.to_owned(),
             started,
             revision: Some(revision.to_owned()),

@@ -175,11 +175,10 @@ fn is_export(value: &Value, export: &Export) -> bool {
 }
 
 fn is_import(value: &Value, import: &Import) -> bool {
-    let local = |value: &Value| text(value, "local_subject").to_owned();
     text(value, "subject") == import.subject
         && text(value, "account") == import.account
         && text(value, "type") == kind(import.kind)
-        && local(value) == import.local_subject
+        && text(value, "local_subject") == import.local_subject
 }
 
 impl Change {

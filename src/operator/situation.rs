@@ -13,7 +13,7 @@ use crate::config::{PolicySource, Tool};
 use crate::nats::Login;
 use crate::passes;
 use solewriter_core::account_jwt::{
-    self, ActivationBody, Authorization, Export, Import, PassKind, SigningKey, UserBody,
+    self, ActivationBody, Authorization, EVERY, Export, Import, PassKind, SigningKey, UserBody,
 };
 use solewriter_core::keys::{AccountKey, CurveSecret, UserKey};
 use solewriter_core::policy::model::Policy;
@@ -23,9 +23,6 @@ const POLICY: &str = "POLICY";
 const PUBLISH: &str = "PUBLISH";
 const AUDIT: &str = "AUDIT";
 const MONITOR: &str = "MONITOR";
-
-/// `allowed_accounts` of every account.
-const EVERY: &str = "*";
 
 /// What the settings say of the accounts.
 pub struct Situation<'a> {
@@ -95,17 +92,13 @@ impl<'a> Situation<'a> {
         }
         let placed = std::iter::once(&tool.defaults.account).chain(&tool.accounts);
         roles.insert(SERVICES, placed.filter_map(|name| named(name)).collect());
-        let first = |problems: &solewriter_core::diagnostics::Problems| {
-            problems.iter().next().map_or_else(|| problems.summary(), |p| p.message.clone())
-        };
         let unusable = |error: solewriter_core::keys::KeyError| error.to_string();
-        let issuer = tool.issuer().map_err(|p| first(&p));
-        let issuer = issuer.map(|issuer| *issuer.public());
-        let xkey = tool.xkey().map_err(|p| first(&p)).and_then(|seed| {
+        let issuer = tool.issuer().map(|issuer| *issuer.public()).map_err(|p| p.first());
+        let xkey = tool.xkey().map_err(|p| p.first()).and_then(|seed| {
             let public = |seed| Ok(CurveSecret::new(&seed).map_err(unusable)?.public().to_string());
             seed.map(public).transpose()
         });
-        let placing = tool.placing().map_err(|p| first(&p));
+        let placing = tool.placing().map_err(|p| p.first());
         let callout = callout.and_then(|login| login.key());
         Ok(Self { picture, accounts, roles, tool, policy, callout, issuer, xkey, placing, now })
     }

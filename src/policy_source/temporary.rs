@@ -13,7 +13,7 @@ use solewriter_core::diagnostics::{Problems, Severity, SourceFile};
 use solewriter_core::emergency::{self, AHEAD, Document, Emergency, End, Refused, Rules, Standing};
 use solewriter_core::grant::AuditStreams;
 use solewriter_core::policy::model::Policy;
-use solewriter_core::policy::validate::{validate_for, validate_with};
+use solewriter_core::policy::validate::validate_with;
 use solewriter_types::audit_event::{
     EmergencyBegan, EmergencyEnded, EmergencyIgnored, Event, words,
 };
@@ -21,7 +21,7 @@ use solewriter_types::audit_event::{
 /// The most documents that are looked at, the newest.
 pub const MAX_DOCUMENTS: usize = 64;
 /// The most grants that count at a time. Each of them is a validation.
-const MAX_ON: usize = 8;
+pub const MAX_ON: usize = 8;
 /// For how many seconds a document is kept that is over: connections may still be open.
 const KEPT_FOR: i64 = 48 * 3600;
 
@@ -239,7 +239,6 @@ impl Temporary {
             }
             told.insert(key);
         }
-        let policy = policy.clone();
         let origin = base.origin.clone();
         self.on = on.into_iter().map(|grant| (grant.id().to_owned(), grant.clone())).collect();
         self.seen = self.documents.iter().map(|document| document.trim().to_owned()).collect();
@@ -248,22 +247,21 @@ impl Temporary {
     }
 }
 
-/// The policy that instances have by these files, documents and rules at that time.
-///
-/// # Errors
-/// Why the files are no policy.
-pub fn in_force(
-    rules: &Rules,
-    audit: &AuditStreams,
+/// The policy that instances have at that time by these files, which come to `policy`, by documents
+/// and rules.
+#[must_use]
+pub fn on_top(
+    policy: Policy,
     files: &[SourceFile],
     documents: Vec<String>,
+    rules: &Rules,
+    audit: &AuditStreams,
     wall: Timestamp,
-) -> Result<Policy, Problems> {
-    let policy = validate_for(files, audit)?.policy;
+) -> Policy {
     let mut temporary = Temporary::new(rules.clone(), audit.clone());
     temporary.take(documents, wall);
     temporary.rebase(files, policy.clone(), None);
-    Ok(temporary.select(wall, 0).map_or(policy, |selection| selection.policy))
+    temporary.select(wall, 0).map_or(policy, |selection| selection.policy)
 }
 
 type Read<'d> = (Vec<Emergency>, Vec<End>, Vec<(&'d str, Refused)>);

@@ -33,10 +33,11 @@ pub(super) fn read(
         if line.is_empty() {
             deadline = Instant::now() + takes;
         }
-        line.extend_from_slice(piece.get(..count).unwrap_or_default());
+        let piece = piece.get(..count).unwrap_or_default();
+        line.extend_from_slice(piece);
         // Only the end may be new: nobody sends the next question before he has the answer.
-        if let Some(at) = line.iter().rposition(|byte| *byte == b'\n') {
-            if at + 1 != line.len() || at > most {
+        if piece.contains(&b'\n') {
+            if !line.ends_with(b"\n") || line.len() - 1 > most {
                 return Err(Error::new(ErrorKind::InvalidData, "not one line"));
             }
             line.pop();

@@ -4,12 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, HOST, USER_AGENT};
 use axum::http::uri::Scheme;
 use axum::http::{HeaderValue, Request, StatusCode, Uri};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
@@ -18,6 +16,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 
 use super::{Data, QUEUE, Settings, Tracer, Value, otlp};
+use crate::http_client;
 use crate::nats::Tls;
 use crate::nats::tls_client::client_config;
 use crate::telemetry::{Metrics, SpanLoss};
@@ -203,17 +202,19 @@ impl Sending {
         let host = endpoint.host().unwrap_or_default().trim_matches(['[', ']']);
         let port = endpoint.port_u16().unwrap_or(if self.tls.is_some() { 443 } else { 80 });
         let stream = TcpStream::connect((host, port)).await.map_err(|e| away(&e))?;
+        let request = self.request(bytes).map_err(|e| Failure::Refused(e.to_string()))?;
         let response = match &self.tls {
-            None => self.ask(stream, bytes).await?,
+            None => http_client::exchange(stream, request).await,
             Some(tls) => {
                 let name = ServerName::try_from(host.to_owned()).map_err(|e| away(&e))?;
                 let connector = TlsConnector::from(tls.clone());
                 let stream = connector.connect(name, stream).await.map_err(|e| away(&e))?;
-                self.ask(stream, bytes).await?
+                http_client::exchange(stream, request).await
             }
         };
+        let response = response.map_err(Failure::Away)?;
         let status = response.status();
-        let answer = to_bytes(Body::new(response.into_body()), MAX_ANSWER).await;
+        let answer = http_client::body(response.into_body(), MAX_ANSWER).await;
         match status {
             StatusCode::OK => Ok(otlp::rejected(&answer.unwrap_or_default())),
             // As the protocol has it, these may be tried again.
@@ -223,23 +224,6 @@ impl Sending {
             | StatusCode::GATEWAY_TIMEOUT => Err(Failure::Away(format!("it answers {status}"))),
             status => Err(Failure::Refused(format!("it answers {status}"))),
         }
-    }
-
-    async fn ask<S>(
-        &self,
-        stream: S,
-        bytes: bytes::Bytes,
-    ) -> Result<axum::http::Response<hyper::body::Incoming>, Failure>
-    where
-        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
-    {
-        let away = |error: &dyn std::fmt::Display| Failure::Away(error.to_string());
-        let connected = http1::handshake::<_, Body>(TokioIo::new(stream)).await;
-        let (mut sender, connection) = connected.map_err(|e| away(&e))?;
-        // It ends when the answer was read, or with the runtime.
-        tokio::spawn(connection);
-        let request = self.request(bytes).map_err(|e| Failure::Refused(e.to_string()))?;
-        sender.send_request(request).await.map_err(|e| away(&e))
     }
 
     fn request(&self, bytes: bytes::Bytes) -> Result<Request<Body>, axum::http::Error> {

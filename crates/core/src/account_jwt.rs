@@ -75,6 +75,9 @@ pub struct AccountBody {
     pub version: u32,
 }
 
+/// `allowed_accounts` of every account.
+pub const EVERY: &str = "*";
+
 /// `service` or `stream`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -434,6 +434,12 @@ impl Problems {
         self.list.iter()
     }
 
+    /// The message of the first. What looks like a seed was masked when it was made.
+    #[must_use]
+    pub fn first(&self) -> String {
+        self.list.first().map_or_else(|| self.summary(), |problem| problem.message.clone())
+    }
+
     /// How many are reported.
     #[must_use]
     pub fn len(&self) -> usize {

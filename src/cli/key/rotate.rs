@@ -13,7 +13,6 @@ use crate::cli::{finish, print};
 use crate::config::{self, Tool};
 use crate::doctor::look::{self, Knock};
 use crate::fleet::{self, PublicKeys, Report};
-use crate::scaffold;
 use solewriter_core::callout::xkey::Sealer;
 use solewriter_core::keys::{Account, AccountKey, Curve, CurveSecret, Seed, Signer, User};
 
@@ -215,16 +214,11 @@ impl Rotate {
             return Ok(New { public: key.to_string(), file: None, opens: None, made: false });
         };
         let made = !file.try_exists().map_err(|error| cannot_read(file, &error))?;
-        let write = |text: &str| {
-            scaffold::write_secret(file, &format!("{text}\n")).map_err(|error| {
-                Output::failed(&format!("{} cannot be written: {error}", file.display()))
-            })
-        };
         let of_file = Some(file.clone());
         match self.what {
             What::Issuer => {
                 if made {
-                    write(Seed::<Account>::generate().expose())?;
+                    super::new::<Account>(file).map_err(|error| Output::failed(&error))?;
                 }
                 let seed = config::seed_file::<Account>("--new", file).map_err(Output::wrong)?;
                 let signer = Signer::new(&seed).map_err(|error| Output::cannot(&error))?;
@@ -232,7 +226,7 @@ impl Rotate {
             }
             What::Xkey => {
                 if made {
-                    write(Seed::<Curve>::generate().expose())?;
+                    super::new_xkey(file).map_err(|error| Output::failed(&error))?;
                 }
                 let seed = config::seed_file::<Curve>("--new", file).map_err(Output::wrong)?;
                 let secret = CurveSecret::new(&seed).map_err(|error| Output::cannot(&error))?;

@@ -13,7 +13,6 @@ use crate::config::Tool;
 use crate::fleet::Instances;
 use crate::policy_source::bucket::entry::{Entry, MAX_AUTHOR, MAX_MESSAGE, Words};
 use crate::policy_source::bucket::{Bucket, ReadError};
-use crate::policy_source::temporary::in_force;
 use solewriter_core::diagnostics::{Problem, Problems, SourceFile};
 use solewriter_core::handover::claims::Claims;
 use solewriter_core::policy::model::{Policy, short};
@@ -266,9 +265,7 @@ async fn push(
     }
     // Connections are judged by what instances have, with what counts for a while.
     let documents = bucket.all_emergencies().await.map_err(|error| unread(bucket, &error))?;
-    let (rules, audit) = (&tool.emergency, &tool.defaults.audit);
-    let counts = in_force(rules, audit, &files, documents, jiff::Timestamp::now());
-    let policy = counts.unwrap_or(policy);
+    let policy = tool.on_top(policy, &files, documents);
     let handover = reach::Handover { instances, entry, moves: moves.unwrap_or_default() };
     reach::wait(tool, bucket, policy, handover, (how.wait, head.is_some())).await
 }

@@ -111,13 +111,20 @@ fn held(
         for file in files {
             let Some(account) = Account::read(file) else { continue };
             let there = on.iter().find(|(other, _)| other.key == account.key);
-            if there.is_some_and(|(_, jwt)| jwt.trim() != file.trim()) {
+            // A server knows an account when somebody used it.
+            let other = there.map(|(_, jwt)| *jwt).filter(|jwt| jwt.trim() != file.trim());
+            if other.is_some() {
                 seen.others.push((server.to_owned(), account.name.clone()));
             }
-            // A server knows an account when somebody used it.
-            jwts.push(there.map_or(*file, |(_, jwt)| *jwt));
+            jwts.push(other.unwrap_or(file));
         }
-        let situation = Situation::of(tool, &jwts, policy, now).map_err(wrong)?;
+        let differs;
+        let situation = if jwts == files {
+            &by_file
+        } else {
+            differs = Situation::of(tool, &jwts, policy, now).map_err(wrong)?;
+            &differs
+        };
         for account in situation.accounts() {
             let left = account.expires.saturating_sub(now);
             let said = seen.ending.iter().any(|(name, _)| *name == account.name);
