@@ -14,6 +14,7 @@ use crate::cleanup;
 use crate::direct::{Direct, Outcome, Pressure};
 use crate::fake_server::FakeServer;
 use crate::fixture_policy::{CLIENTS, FixturePolicy};
+use crate::listing;
 use crate::real_clients::{self, Against, ServerTestbed, Storm, Upset};
 use crate::render::Goal;
 use crate::report::{Effort, Run};
@@ -45,6 +46,7 @@ enum Command {
     Connect(ConnectCommand),
     Report(ReportCommand),
     Streams(StreamsCommand),
+    Listing(ListingCommand),
     Soak(SoakCommand),
     #[command(hide = true)]
     Ceiling(Ceiling),
@@ -65,6 +67,7 @@ impl Load {
             Command::Connect(connect) => connect.run(),
             Command::Report(report) => report.run(),
             Command::Streams(streams) => streams.run(),
+            Command::Listing(listing) => listing.run(),
             Command::Soak(soak) => soak.run(),
             Command::Ceiling(ceiling) => ceiling.run(),
         };
@@ -481,6 +484,49 @@ impl StreamsCommand {
         let streams = solewriter::cli::runtime()?.block_on(streams::run(plan))?;
         keep(&self.docs, "streams.json", &streams)?;
         Ok(common::json(&streams.rounds))
+    }
+}
+
+/// Have nats-server list open connections, as a sweep does, and by pages of 256: what each costs it.
+#[derive(Args)]
+struct ListingCommand {
+    /// Open connections.
+    #[arg(long, value_name = "NUMBER", default_value_t = 9_000)]
+    connections: usize,
+    /// Rounds, each in both ways.
+    #[arg(long, value_name = "NUMBER", default_value_t = 5)]
+    rounds: usize,
+    /// Version of nats-server.
+    #[arg(long, value_name = "VERSION")]
+    nats_server: Option<String>,
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+impl ListingCommand {
+    fn run(self) -> Result<String, Error> {
+        let plan = listing::Plan {
+            connections: self.connections,
+            rounds: self.rounds,
+            nats_server: self.nats_server,
+        };
+        let rounds = solewriter::cli::runtime()?.block_on(listing::run(plan))?;
+        if self.format == Format::Json {
+            return Ok(common::json(&rounds));
+        }
+        let mut text = String::new();
+        let ways: [(&str, fn(&listing::Round) -> listing::Listing); 2] =
+            [("by pages of 256", |round| round.small), ("as serve asks", |round| round.serve)];
+        for (way, of) in ways {
+            let [seconds, server, own] =
+                [|l: listing::Listing| l.seconds, |l| l.server_cpu, |l| l.own_cpu].map(|figure| {
+                    median(rounds.iter().map(|round| figure(of(round)))).unwrap_or_default()
+                });
+            text += &format!(
+                "{way}: {seconds:.2} s, CPU of nats-server {server:.2} s, of who asks {own:.2} s\n"
+            );
+        }
+        Ok(text)
     }
 }
 

@@ -4,8 +4,8 @@
 //! the service is measured with its messaging and without a server's costs. [`real_clients`] puts
 //! real clients on a real nats-server. [`report`] runs the whole comparison and writes
 //! `docs/performance.md` ([`render`]); [`soak`] watches half the load for long; [`streams`]
-//! measures messages, not connections. Nothing here has a part in
-//! deciding or issuing: a production build leaves it out. Unix only.
+//! measures messages, not connections, and [`listing`] what a look at open connections costs. Nothing
+//! here has a part in deciding or issuing: a production build leaves it out. Unix only.
 
 pub mod ceiling;
 pub mod cleanup;
@@ -15,6 +15,7 @@ pub mod direct;
 pub mod fake_server;
 pub mod fixture_policy;
 pub mod latency;
+pub mod listing;
 pub mod plot;
 pub mod real_clients;
 pub mod render;

@@ -250,6 +250,14 @@ impl ServerTestbed {
         })
     }
 
+    /// So many connections that stand, until they are dropped.
+    ///
+    /// # Errors
+    /// When not all of them ever stand.
+    pub async fn stand(&self, clients: usize) -> Result<Vec<TcpStream>, Error> {
+        Arc::new(Crowd::new(self.address, self.stage.clone())).stand(clients).await
+    }
+
     /// Connects so many clients, has them all lose their connections, and lets them come back at
     /// once. Who is not let in within `patience` hangs up and tries again.
     ///
@@ -261,24 +269,10 @@ impl ServerTestbed {
         patience: Duration,
         upset: Upset,
     ) -> Result<Storm, Error> {
-        raise_open_files();
         let mut crowd = Crowd::new(self.address, self.stage.clone());
         crowd.patience = patience;
         let crowd = Arc::new(crowd);
-        // They come in gently at first: this part is not what is measured.
-        let mut standing = Vec::with_capacity(clients);
-        let mut tasks = tokio::task::JoinSet::new();
-        for number in 0..clients {
-            if tasks.len() >= 32 {
-                standing.extend(tasks.join_next().await.transpose()?);
-            }
-            let crowd = crowd.clone();
-            tasks.spawn(async move { crowd.insist(number, Instant::now() + STORM).await });
-        }
-        standing.extend(tasks.join_all().await);
-        if standing.iter().any(Option::is_none) {
-            return Err("not every client could connect before the storm".into());
-        }
+        let mut standing = crowd.stand(clients).await?;
         if upset == Upset::Restart {
             self.server.restart().await?;
             standing.clear();
@@ -292,7 +286,7 @@ impl ServerTestbed {
         let mut tasks = tokio::task::JoinSet::new();
         let mut standing = standing.into_iter();
         for number in 0..clients {
-            let (crowd, stands) = (crowd.clone(), standing.next().flatten());
+            let (crowd, stands) = (crowd.clone(), standing.next());
             tasks.spawn(async move {
                 if let Some(stream) = stands {
                     timeout(STORM, until_closed(stream)).await.ok()?;
@@ -415,6 +409,25 @@ impl Crowd {
             number += 1;
         }
         tasks.join_all().await;
+    }
+
+    /// So many connections that stand. They come in gently, because that is not what is measured.
+    async fn stand(self: &Arc<Self>, clients: usize) -> Result<Vec<TcpStream>, Error> {
+        raise_open_files();
+        let mut standing = Vec::with_capacity(clients);
+        let mut tasks = tokio::task::JoinSet::new();
+        for number in 0..clients {
+            if tasks.len() >= 32 {
+                standing.extend(tasks.join_next().await.transpose()?.flatten());
+            }
+            let crowd = self.clone();
+            tasks.spawn(async move { crowd.insist(number, Instant::now() + STORM).await });
+        }
+        standing.extend(tasks.join_all().await.into_iter().flatten());
+        if standing.len() < clients {
+            return Err("not every client could connect".into());
+        }
+        Ok(standing)
     }
 
     /// Connects as a client library does: again and again, with a pause. `None` when time is up.

@@ -134,6 +134,19 @@ async fn load_report_and_soak_write_the_page(version: &'static str) {
     assert!(!String::from_utf8_lossy(&again.stderr).contains("part "), "it measured again");
 }
 
+/// Every connection is listed, in both ways, and the server's cost is counted.
+#[tokio::test(flavor = "multi_thread")]
+async fn load_listing_lists_every_connection() {
+    let _room = ROOM.acquire().await.unwrap();
+    let listing = ["listing", "--connections", "300", "--rounds", "1", "--format", "json"];
+    let rounds: Value = serde_json::from_slice(&load(&listing).await.stdout).unwrap();
+    for way in ["small", "serve"] {
+        let found = &rounds[0][way];
+        assert!(found["connections"].as_u64().unwrap() >= 300, "{rounds}");
+        assert!(found["server_cpu"].as_f64().unwrap() >= 0.0, "{rounds}");
+    }
+}
+
 /// Whoever interrupts a long run has nothing to clear away.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_interrupted_run_leaves_nothing() {

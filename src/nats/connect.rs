@@ -326,20 +326,28 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_says_nothing_is_not_waited_for() {
-        let patience = Duration::from_millis(500);
-        for (greeting, pongs, said) in [
-            ("", false, "no answer within 0 s: is nats-server listening there"),
-            (INFO, false, "no answer within 0 s: is nats-server listening there"),
-            (INFO, true, "the server does not let this user in"),
-        ] {
-            let server = mute(greeting, pongs).await;
+        let ended = async |patience, greeting, pongs| {
+            let servers = [mute(greeting, pongs).await];
             let began = tokio::time::Instant::now();
-            let servers = [server];
             let connecting = connect_within(patience, &servers, ConnectOptions::new());
             let outcome = timeout(Duration::from_secs(60), connecting).await.expect("an end");
-            let error = outcome.expect_err("no connection").to_string();
-            assert!(error.contains(said), "{greeting:?} {pongs}: {error}");
             assert!(began.elapsed() >= patience);
+            outcome.expect_err("no connection").to_string()
+        };
+        for greeting in ["", INFO] {
+            let error = ended(Duration::from_millis(200), greeting, false).await;
+            let said = "no answer within 0 s: is nats-server listening there";
+            assert!(error.contains(said), "{greeting:?}: {error}");
+        }
+        // On a machine that is busy the answer takes its time.
+        let mut patience = Duration::from_millis(200);
+        loop {
+            let error = ended(patience, INFO, true).await;
+            if error.contains("the server does not let this user in") {
+                break;
+            }
+            patience *= 2;
+            assert!(patience < Duration::from_secs(30), "{error}");
         }
     }
 }

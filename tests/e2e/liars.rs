@@ -1,8 +1,9 @@
 //! Somebody in the system account who answers as a server does, and lies: everybody else is swept
-//! as fast as without.
+//! as fast as without. And who tells the truth of very many is asked few times.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_nats::{Client, ConnectOptions, Message};
@@ -36,7 +37,14 @@ enum Lie {
     Deep,
     /// It answers as another server.
     Another,
+    /// None. It has [`CROWD`], and too much to say where more than so many are asked for.
+    Honest(u64),
 }
+
+/// How many connections it has that does not lie.
+const CROWD: u64 = 9_000;
+/// Which of them is of a service that is no more.
+const GONE: u64 = 4_321;
 
 const LIES: [Lie; 10] = [
     Lie::Total,
@@ -52,6 +60,7 @@ const LIES: [Lie; 10] = [
 ];
 
 const MANY: u64 = 1 << 62;
+const KEY: &str = "UCRAFZAHGBQKZ5WVGGAZTW3N7PIO7NNEZC77U2TFP7DSBDSFHKEUCIHK";
 /// From a change to the connection being closed, for a machine that is busy.
 const BUSY: Duration = Duration::from_secs(10);
 
@@ -62,6 +71,9 @@ const TOLD_WITHIN: Duration = Duration::from_secs(90);
 struct Liar {
     id: String,
     asked: Arc<AtomicUsize>,
+    /// How many connections were asked for in each question, and which were to be closed.
+    limits: Arc<Mutex<Vec<u64>>>,
+    closed: Arc<Mutex<BTreeSet<u64>>>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -79,31 +91,43 @@ impl Liar {
         let asked = Arc::new(AtomicUsize::new(0));
         let mut pings = client.subscribe("$SYS.REQ.SERVER.PING").await.unwrap();
         let mut questions = client.subscribe(format!("$SYS.REQ.SERVER.{id}.CONNZ")).await.unwrap();
+        let mut kicks = client.subscribe(format!("$SYS.REQ.SERVER.{id}.KICK")).await.unwrap();
         client.flush().await.unwrap();
         let (me, count) = (id.clone(), asked.clone());
+        let servers = if matches!(lie, Lie::Honest(_)) { 2 } else { MANY };
+        let (limits, closed) = <(Arc<Mutex<Vec<u64>>>, Arc<Mutex<BTreeSet<u64>>>)>::default();
+        let (all_limits, all_closed) = (limits.clone(), closed.clone());
         let task = tokio::spawn(async move {
             loop {
                 tokio::select! {
                     Some(ping) = pings.next() => {
                         let answer = json!({
                             "server": {"id": me, "name": "liar\nevent=x", "ver": "2.15.1"},
-                            "statsz": {"active_servers": MANY},
+                            "statsz": {"active_servers": servers},
                         });
                         tell(&client, &ping, answer.to_string()).await;
                     }
                     Some(question) = questions.next() => {
                         let number = count.fetch_add(1, Ordering::SeqCst);
-                        if let Some(answer) = answer(&me, lie, number as u64) {
+                        let asked: Value = serde_json::from_slice(&question.payload).unwrap();
+                        limits.lock().unwrap().push(asked["limit"].as_u64().unwrap());
+                        if let Some(answer) = answer(&me, lie, number as u64, &asked) {
                             if lie == Lie::Slow {
                                 tokio::time::sleep(Duration::from_millis(2500)).await;
                             }
                             tell(&client, &question, answer).await;
                         }
                     }
+                    Some(kick) = kicks.next() => {
+                        let asked: Value = serde_json::from_slice(&kick.payload).unwrap();
+                        closed.lock().unwrap().insert(asked["cid"].as_u64().unwrap());
+                        let answer = json!({"server": {"id": me}, "data": {}});
+                        tell(&client, &kick, answer.to_string()).await;
+                    }
                 }
             }
         });
-        Self { id, asked, task }
+        Self { id, asked, limits: all_limits, closed: all_closed, task }
     }
 }
 
@@ -111,13 +135,21 @@ async fn tell(client: &Client, question: &Message, answer: String) {
     client.publish(question.reply.clone().unwrap(), answer.into()).await.unwrap();
 }
 
-fn answer(id: &str, lie: Lie, number: u64) -> Option<String> {
-    let page = |from: u64, count: u64, name: &str| {
+fn answer(id: &str, lie: Lie, number: u64, asked: &Value) -> Option<String> {
+    let of = |total: u64, from: u64, count: u64, name: &str| {
+        let gone = format!("gone/{KEY}/{0}/{0}/1700000000/1700003600", "0".repeat(64));
         let all: Vec<Value> = (from..from + count)
-            .map(|cid| json!({"cid": cid, "kind": "Client", "type": "nats", "name": name}))
+            .map(|cid| {
+                let user = if cid == GONE { &gone } else { "" };
+                json!({
+                    "cid": cid, "kind": "Client", "type": "nats", "name": name,
+                    "authorized_user": user, "account": "APP",
+                })
+            })
             .collect();
-        json!({"server": {"id": id}, "data": {"total": MANY, "connections": all}}).to_string()
+        json!({"server": {"id": id}, "data": {"total": total, "connections": all}}).to_string()
     };
+    let page = |from, count, name: &str| of(MANY, from, count, name);
     Some(match lie {
         Lie::Total => page(0, 0, ""),
         Lie::SamePage => page(0, 256, ""),
@@ -128,6 +160,13 @@ fn answer(id: &str, lie: Lie, number: u64) -> Option<String> {
         Lie::Broken => "{\"server\": {".to_owned(),
         Lie::Deep => "[".repeat(1_000_000),
         Lie::Another => page(0, 1, "").replace(id, &id.replace('N', "M")),
+        Lie::Honest(most) => {
+            let [limit, offset] = ["limit", "offset"].map(|key| asked[key].as_u64().unwrap());
+            if limit > most {
+                return Some(of(CROWD, offset, 1, &"x".repeat(17_000_000)));
+            }
+            of(CROWD, offset, limit.min(CROWD - offset), "")
+        }
     })
 }
 
@@ -157,8 +196,8 @@ async fn told_of(deployment: &Deployment, liar: &Liar, mark: usize) -> Value {
     .await
 }
 
-on_the_newest_server!(who_lies_about_its_connections_keeps_nobody_elses_open, much_room);
-async fn who_lies_about_its_connections_keeps_nobody_elses_open(version: &'static str) {
+/// A deployment that knows a user of the system account, with its seed.
+async fn start(version: &'static str) -> (Deployment, Seed<User>) {
     let seed = Seed::<User>::generate();
     let key = Signer::new(&seed).unwrap().public().to_string();
     let mut deployment = Prepared::new()
@@ -170,6 +209,12 @@ async fn who_lies_about_its_connections_keeps_nobody_elses_open(version: &'stati
         .start(version, &policy(0))
         .await;
     deployment.instances[0].says("system_connected").await;
+    (deployment, seed)
+}
+
+on_the_newest_server!(who_lies_about_its_connections_keeps_nobody_elses_open, much_room);
+async fn who_lies_about_its_connections_keeps_nobody_elses_open(version: &'static str) {
+    let (mut deployment, seed) = start(version).await;
     let mut same = Raw::login(&deployment, &deployment.service("same")).await;
     let alone = take(&deployment, 1).await;
     let mut told = vec![format!("alone {alone:.0?}")];
@@ -202,4 +247,31 @@ async fn who_lies_about_its_connections_keeps_nobody_elses_open(version: &'stati
     }
     println!("{version}: {}", told.join("; "));
     assert_eq!(same.fence().await, Ok(()), "another one was closed");
+}
+
+on_the_newest_server!(a_server_with_very_many_is_asked_few_times, some_room);
+/// For each page a real one sorts all that it has: many pages of many connections cost it dear.
+async fn a_server_with_very_many_is_asked_few_times(version: &'static str) {
+    let (deployment, seed) = start(version).await;
+    for most in [4_096, 256] {
+        let server = Liar::begin(deployment.url(), &seed, Lie::Honest(most)).await;
+        eventually_within(4 * DEADLINE, "one to be closed", async || {
+            (!server.closed.lock().unwrap().is_empty()).then_some(())
+        })
+        .await;
+        assert_eq!(*server.closed.lock().unwrap(), BTreeSet::from([GONE]));
+        let limits = server.limits.lock().unwrap().clone();
+        assert!(limits.iter().all(|limit| [256, 4_096].contains(limit)), "{limits:?}");
+        let large = limits.iter().filter(|limit| **limit == 4_096).count();
+        let small = limits.len() - large;
+        if most == 4_096 {
+            assert!(large >= 1 && large <= 3 * small, "{limits:?}");
+        } else {
+            // One that cannot be answered, and then the small ones.
+            assert!(large >= 1 && small > large, "{limits:?}");
+        }
+        let incomplete = deployment.instances[0].lines();
+        let incomplete = incomplete.iter().find(|line| line["event"] == "survey_incomplete");
+        assert_eq!(incomplete, None, "with {most}");
+    }
 }

@@ -1,0 +1,124 @@
+//! What it costs nats-server to list its open connections, as a sweep has it do: by pages of the size
+//! that `serve` takes, and by small ones.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::json;
+
+use super::{Error, progress};
+use crate::fixture_policy::{CLIENTS, FixturePolicy};
+use crate::real_clients::{Against, ServerTestbed};
+use crate::testbed::Testbed;
+use solewriter::nats::AccountIds;
+use solewriter::sessions::system_api::System;
+use solewriter_sandbox::cpu_usage;
+
+/// The account that services are placed in.
+const ACCOUNT: &str = "APP";
+/// A small page.
+const SMALL: usize = 256;
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// How many connections are open.
+    pub connections: usize,
+    /// Rounds, each in both ways.
+    pub rounds: usize,
+    /// nats-server's version.
+    pub nats_server: Option<String>,
+}
+
+/// One way to list them all.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Listing {
+    /// How many were listed.
+    pub connections: usize,
+    /// How long it took, in seconds.
+    pub seconds: f64,
+    /// CPU of nats-server, in seconds.
+    pub server_cpu: f64,
+    /// CPU of who asks, in seconds.
+    pub own_cpu: f64,
+}
+
+/// A round.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Round {
+    /// By pages of 256.
+    pub small: Listing,
+    /// As `serve` asks.
+    pub serve: Listing,
+}
+
+/// Measures it.
+///
+/// # Errors
+/// When something does not start, or connections are left out.
+pub async fn run(plan: Plan) -> Result<Vec<Round>, Error> {
+    let stage = std::sync::Arc::new(Testbed::set(FixturePolicy::new(20, 20, CLIENTS)?, true)?);
+    let server =
+        ServerTestbed::open(stage.clone(), Against::Solewriter, 1, plan.nats_server, &[]).await?;
+    progress(&format!("{} connections are made", plan.connections));
+    let standing = server.stand(plan.connections).await?;
+    let seed = stage.secret("system.nk")?.to_string();
+    let client =
+        async_nats::ConnectOptions::with_nkey(seed).connect(server.server.client_url()).await?;
+    let system = System::new(client.clone(), AccountIds::default());
+    let servers = system.servers().await?.servers;
+    let id = &servers.first().ok_or("the server does not say that it is there")?.id;
+    let mut rounds = Vec::new();
+    for round in 1..=plan.rounds.max(1) {
+        progress(&format!("round {round} of {}", plan.rounds.max(1)));
+        let small = measured(&server, async || by_small_pages(&client, id).await).await?;
+        let serve = measured(&server, async || {
+            let mut listed = 0;
+            system.connections(id, ACCOUNT, |_| listed += 1).await?;
+            Ok(listed)
+        })
+        .await?;
+        for listing in [small, serve] {
+            if listing.connections < plan.connections {
+                return Err(format!("{} were listed", listing.connections).into());
+            }
+        }
+        rounds.push(Round { small, serve });
+    }
+    drop((standing, client));
+    server.close().await?;
+    Ok(rounds)
+}
+
+/// What a listing takes, of both.
+async fn measured(
+    server: &ServerTestbed,
+    list: impl AsyncFnOnce() -> Result<usize, Error>,
+) -> Result<Listing, Error> {
+    let usage = || {
+        let of = |pid| cpu_usage::of(pid).map(|usage| usage.cpu).ok_or("no CPU time to be had");
+        let server = server.server.pid().ok_or("the server is gone")?;
+        Ok::<[Duration; 2], Error>([of(server)?, of(std::process::id())?])
+    };
+    let (before, began) = (usage()?, std::time::Instant::now());
+    let connections = list().await?;
+    let (seconds, after) = (began.elapsed().as_secs_f64(), usage()?);
+    let [server_cpu, own_cpu] =
+        [0, 1].map(|of| (after[of].saturating_sub(before[of])).as_secs_f64());
+    Ok(Listing { connections, seconds, server_cpu, own_cpu })
+}
+
+async fn by_small_pages(client: &async_nats::Client, id: &str) -> Result<usize, Error> {
+    let mut listed = 0;
+    loop {
+        let question = json!({"auth": true, "acc": ACCOUNT, "limit": SMALL, "offset": listed});
+        let subject = format!("$SYS.REQ.SERVER.{id}.CONNZ");
+        let answer = client.request(subject, question.to_string().into()).await?;
+        let answer: serde_json::Value = serde_json::from_slice(&answer.payload)?;
+        let page = answer["data"]["connections"].as_array().map_or(0, Vec::len);
+        listed += page;
+        if page < SMALL {
+            return Ok(listed);
+        }
+    }
+}
