@@ -514,16 +514,19 @@ impl ListingCommand {
         if self.format == Format::Json {
             return Ok(common::json(&rounds));
         }
-        let mut text = String::new();
-        let ways: [(&str, fn(&listing::Round) -> listing::Listing); 2] =
+        type Of = fn(&listing::Round) -> listing::Listing;
+        let ways: [(&str, Of); 2] =
             [("by pages of 256", |round| round.small), ("as serve asks", |round| round.serve)];
+        let mut text = String::new();
         for (way, of) in ways {
-            let [seconds, server, own] =
-                [|l: listing::Listing| l.seconds, |l| l.server_cpu, |l| l.own_cpu].map(|figure| {
-                    median(rounds.iter().map(|round| figure(of(round)))).unwrap_or_default()
-                });
+            let middle = |figure: fn(listing::Listing) -> f64| {
+                median(rounds.iter().map(|round| figure(of(round)))).unwrap_or_default()
+            };
             text += &format!(
-                "{way}: {seconds:.2} s, CPU of nats-server {server:.2} s, of who asks {own:.2} s\n"
+                "{way}: {:.2} s, CPU of nats-server {:.2} s, of who asks {:.2} s\n",
+                middle(|listing| listing.seconds),
+                middle(|listing| listing.server_cpu),
+                middle(|listing| listing.own_cpu),
             );
         }
         Ok(text)

@@ -11,6 +11,7 @@ use crate::fixture_policy::{CLIENTS, FixturePolicy};
 use crate::real_clients::{Against, ServerTestbed};
 use crate::testbed::Testbed;
 use solewriter::nats::AccountIds;
+use solewriter::nats::connect::INBOX;
 use solewriter::sessions::system_api::System;
 use solewriter_sandbox::cpu_usage;
 
@@ -63,8 +64,8 @@ pub async fn run(plan: Plan) -> Result<Vec<Round>, Error> {
     progress(&format!("{} connections are made", plan.connections));
     let standing = server.stand(plan.connections).await?;
     let seed = stage.secret("system.nk")?.to_string();
-    let client =
-        async_nats::ConnectOptions::with_nkey(seed).connect(server.server.client_url()).await?;
+    let options = async_nats::ConnectOptions::with_nkey(seed).custom_inbox_prefix(INBOX);
+    let client = options.connect(server.server.client_url()).await?;
     let system = System::new(client.clone(), AccountIds::default());
     let servers = system.servers().await?.servers;
     let id = &servers.first().ok_or("the server does not say that it is there")?.id;
