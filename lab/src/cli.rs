@@ -19,7 +19,7 @@ use crate::real_clients::{self, Against, ServerTestbed, Storm, Upset};
 use crate::render::Goal;
 use crate::report::{Effort, Run};
 use crate::request::{Kind, Minter};
-use crate::results::{Report, Soak, Streams, median};
+use crate::results::{Listings, Report, Soak, Streams, median};
 use crate::soak;
 use crate::streams;
 use crate::testbed::Testbed;
@@ -422,7 +422,8 @@ fn write_pages(docs: &Path) -> Result<(), Error> {
     let report: Report = serde_json::from_slice(&std::fs::read(folder.join("report.json"))?)?;
     let soak: Option<Soak> = kept(&folder.join("soak.json"))?;
     let streams: Option<Streams> = kept(&folder.join("streams.json"))?;
-    for (name, text) in report.pages(streams.as_ref(), soak.as_ref()) {
+    let listings: Option<Listings> = kept(&folder.join("listing.json"))?;
+    for (name, text) in report.pages(streams.as_ref(), soak.as_ref(), listings.as_ref()) {
         std::fs::write(docs.join(name), text)?;
     }
     Ok(())
@@ -487,20 +488,22 @@ impl StreamsCommand {
     }
 }
 
-/// Have nats-server list open connections, as a sweep does, and by pages of 256: what each costs it.
+/// Have nats-server list its open connections, as a sweep does and by small pages, and add what it
+/// shows to docs/performance.md and docs/sizing.md. Takes two minutes.
 #[derive(Args)]
 struct ListingCommand {
     /// Open connections.
-    #[arg(long, value_name = "NUMBER", default_value_t = 9_000)]
+    #[arg(long, value_name = "NUMBER", default_value_t = 18_000)]
     connections: usize,
     /// Rounds, each in both ways.
     #[arg(long, value_name = "NUMBER", default_value_t = 5)]
     rounds: usize,
+    /// The folder of the documentation, to which DOCS/performance/listing.json is written.
+    #[arg(long, value_name = "DOCS", default_value = "docs")]
+    docs: PathBuf,
     /// Version of nats-server.
     #[arg(long, value_name = "VERSION")]
     nats_server: Option<String>,
-    #[arg(long, value_enum, default_value_t = Format::Text)]
-    format: Format,
 }
 
 impl ListingCommand {
@@ -510,26 +513,9 @@ impl ListingCommand {
             rounds: self.rounds,
             nats_server: self.nats_server,
         };
-        let rounds = solewriter::cli::runtime()?.block_on(listing::run(plan))?;
-        if self.format == Format::Json {
-            return Ok(common::json(&rounds));
-        }
-        type Of = fn(&listing::Round) -> listing::Listing;
-        let ways: [(&str, Of); 2] =
-            [("by pages of 256", |round| round.small), ("as serve asks", |round| round.serve)];
-        let mut text = String::new();
-        for (way, of) in ways {
-            let middle = |figure: fn(listing::Listing) -> f64| {
-                median(rounds.iter().map(|round| figure(of(round)))).unwrap_or_default()
-            };
-            text += &format!(
-                "{way}: {:.2} s, CPU of nats-server {:.2} s, of who asks {:.2} s\n",
-                middle(|listing| listing.seconds),
-                middle(|listing| listing.server_cpu),
-                middle(|listing| listing.own_cpu),
-            );
-        }
-        Ok(text)
+        let listings = solewriter::cli::runtime()?.block_on(listing::run(plan))?;
+        keep(&self.docs, "listing.json", &listings)?;
+        Ok(common::json(&listings.rounds))
     }
 }
 

@@ -4,8 +4,8 @@
 //! the service is measured with its messaging and without a server's costs. [`real_clients`] puts
 //! real clients on a real nats-server. [`report`] runs the whole comparison and writes
 //! `docs/performance.md` ([`render`]); [`soak`] watches half the load for long; [`streams`]
-//! measures messages, not connections, and [`listing`] what a look at open connections costs. Nothing
-//! here has a part in deciding or issuing: a production build leaves it out. Unix only.
+//! measures messages, not connections, and [`listing`] what a look at open connections costs. [`sizing`]
+//! reckons from all of it what so many connections need. Nothing here has a part in deciding or issuing: a production build leaves it out. Unix only.
 
 pub mod ceiling;
 pub mod cleanup;
@@ -22,6 +22,7 @@ pub mod render;
 pub mod report;
 pub mod request;
 pub mod results;
+pub mod sizing;
 pub mod soak;
 pub mod streams;
 pub mod testbed;

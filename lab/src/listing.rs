@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
 use serde_json::json;
 
+use super::results::{self, Listing, ListingRound, Listings, Machine};
 use super::{Error, progress};
 use crate::fixture_policy::{CLIENTS, FixturePolicy};
 use crate::real_clients::{Against, ServerTestbed};
@@ -13,7 +13,7 @@ use crate::testbed::Testbed;
 use solewriter::nats::AccountIds;
 use solewriter::nats::connect::INBOX;
 use solewriter::sessions::system_api::System;
-use solewriter_sandbox::cpu_usage;
+use solewriter_sandbox::{NEWEST, cpu_usage};
 
 /// The account that services are placed in.
 const ACCOUNT: &str = "APP";
@@ -31,36 +31,21 @@ pub struct Plan {
     pub nats_server: Option<String>,
 }
 
-/// One way to list them all.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-pub struct Listing {
-    /// How many were listed.
-    pub connections: usize,
-    /// How long it took, in seconds.
-    pub seconds: f64,
-    /// CPU of nats-server, in seconds.
-    pub server_cpu: f64,
-    /// CPU of who asks, in seconds.
-    pub own_cpu: f64,
-}
-
-/// A round.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct Round {
-    /// By pages of 256.
-    pub small: Listing,
-    /// As `serve` asks.
-    pub serve: Listing,
-}
-
 /// Measures it.
 ///
 /// # Errors
 /// When something does not start, or connections are left out.
-pub async fn run(plan: Plan) -> Result<Vec<Round>, Error> {
+pub async fn run(plan: Plan) -> Result<Listings, Error> {
+    let nats_server = plan.nats_server.unwrap_or_else(|| NEWEST.to_owned());
+    let mut listings = Listings {
+        machine: Machine::here(nats_server.clone()),
+        date: results::now(),
+        load_before: results::load_average(),
+        rounds: Vec::new(),
+    };
     let stage = std::sync::Arc::new(Testbed::set(FixturePolicy::new(20, 20, CLIENTS)?, true)?);
     let server =
-        ServerTestbed::open(stage.clone(), Against::Solewriter, 1, plan.nats_server, &[]).await?;
+        ServerTestbed::open(stage.clone(), Against::Solewriter, 1, Some(nats_server), &[]).await?;
     progress(&format!("{} connections are made", plan.connections));
     let standing = server.stand(plan.connections).await?;
     let seed = stage.secret("system.nk")?.to_string();
@@ -69,7 +54,6 @@ pub async fn run(plan: Plan) -> Result<Vec<Round>, Error> {
     let system = System::new(client.clone(), AccountIds::default());
     let servers = system.servers().await?.servers;
     let id = &servers.first().ok_or("the server does not say that it is there")?.id;
-    let mut rounds = Vec::new();
     for round in 1..=plan.rounds.max(1) {
         progress(&format!("round {round} of {}", plan.rounds.max(1)));
         let small = measured(&server, async || by_small_pages(&client, id).await).await?;
@@ -84,11 +68,11 @@ pub async fn run(plan: Plan) -> Result<Vec<Round>, Error> {
                 return Err(format!("{} were listed", listing.connections).into());
             }
         }
-        rounds.push(Round { small, serve });
+        listings.rounds.push(ListingRound { small, serve });
     }
     drop((standing, client));
     server.close().await?;
-    Ok(rounds)
+    Ok(listings)
 }
 
 /// What a listing takes, of both.
@@ -104,8 +88,9 @@ async fn measured(
     let (before, began) = (usage()?, std::time::Instant::now());
     let connections = list().await?;
     let (seconds, after) = (began.elapsed().as_secs_f64(), usage()?);
-    let [server_cpu, own_cpu] =
-        [0, 1].map(|of| (after[of].saturating_sub(before[of])).as_secs_f64());
+    let ([server, own], [server_now, own_now]) = (before, after);
+    let server_cpu = server_now.saturating_sub(server).as_secs_f64();
+    let own_cpu = own_now.saturating_sub(own).as_secs_f64();
     Ok(Listing { connections, seconds, server_cpu, own_cpu })
 }
 
@@ -116,7 +101,8 @@ async fn by_small_pages(client: &async_nats::Client, id: &str) -> Result<usize, 
         let subject = format!("$SYS.REQ.SERVER.{id}.CONNZ");
         let answer = client.request(subject, question.to_string().into()).await?;
         let answer: serde_json::Value = serde_json::from_slice(&answer.payload)?;
-        let page = answer["data"]["connections"].as_array().map_or(0, Vec::len);
+        let page = answer.pointer("/data/connections").and_then(|page| page.as_array());
+        let page = page.map_or(0, Vec::len);
         listed += page;
         if page < SMALL {
             return Ok(listed);

@@ -7,7 +7,8 @@ use super::direct;
 use super::plot::{Axis, Plot, Series};
 use super::request::Kind;
 use super::results::{
-    Connect, Direct, Machine, Place, Report, Sample, Scale, Soak, StreamRound, Streams, median,
+    Connect, Direct, ListingRound, Listings, Machine, Place, Report, Sample, Scale, Soak,
+    StreamRound, Streams, median,
 };
 use crate::real_clients::Against;
 
@@ -19,6 +20,11 @@ pub type Page = (String, String);
 const GIVEN_GO: [f64; 2] = [544.0, 881.0];
 /// Given likewise: connections per second through nats-server with callout.go, at 64.
 const GIVEN_GO_CONNECTIONS: f64 = 1_000.0;
+
+/// A count, as a figure.
+pub(super) fn number(count: usize) -> f64 {
+    direct::count(count.try_into().unwrap_or(u64::MAX))
+}
 
 /// What was to be reached, and whether it was.
 pub struct Goal {
@@ -46,7 +52,7 @@ fn short(value: f64) -> String {
     if value.abs() >= 100.0 { thousands(value) } else { format!("{value:.2}") }
 }
 
-fn thousands(value: f64) -> String {
+pub(super) fn thousands(value: f64) -> String {
     let digits = format!("{value:.0}");
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
@@ -62,7 +68,7 @@ fn megabytes(bytes: u64) -> String {
     format!("{:.1} MB", direct::count(bytes) / 1e6)
 }
 
-fn middle<T>(outcomes: &[T], value: impl Fn(&T) -> f64) -> Option<f64> {
+pub(super) fn middle<T>(outcomes: &[T], value: impl Fn(&T) -> f64) -> Option<f64> {
     median(outcomes.iter().map(value))
 }
 
@@ -70,11 +76,11 @@ fn optional<T>(outcomes: &[T], value: impl Fn(&T) -> Option<f64>) -> Option<f64>
     median(outcomes.iter().filter_map(value))
 }
 
-fn ratio(above: Option<f64>, below: Option<f64>) -> Option<f64> {
+pub(super) fn ratio(above: Option<f64>, below: Option<f64>) -> Option<f64> {
     above.zip(below).filter(|(_, below)| *below > 0.0).map(|(above, below)| above / below)
 }
 
-fn cell(value: Option<f64>) -> String {
+pub(super) fn cell(value: Option<f64>) -> String {
     value.map_or_else(|| "-".to_owned(), short)
 }
 
@@ -241,7 +247,12 @@ impl Report {
 
     /// The page and its plots.
     #[must_use]
-    pub fn pages(&self, streams: Option<&Streams>, soak: Option<&Soak>) -> Vec<Page> {
+    pub fn pages(
+        &self,
+        streams: Option<&Streams>,
+        soak: Option<&Soak>,
+        listings: Option<&Listings>,
+    ) -> Vec<Page> {
         let mut page = String::from(include_str!("performance-head.md"));
         machine(&mut page, &self.machine);
         let _ = writeln!(
@@ -267,9 +278,13 @@ impl Report {
         if let Some(streams) = streams {
             streams.part(&mut page);
         }
+        if let Some(listings) = listings {
+            listings.part(&mut page);
+        }
         if let Some(soak) = soak {
             soak.part(&mut page, &mut pages);
         }
+        pages.push(("sizing.md".to_owned(), self.sizing(listings.unwrap_or(&Listings::default()))));
         pages.insert(0, ("performance.md".to_owned(), page));
         pages
     }
@@ -638,6 +653,37 @@ impl Streams {
                 cell(state),
                 cell(ratio(import, state))
             );
+        }
+    }
+}
+
+impl Listings {
+    fn part(&self, page: &mut String) {
+        type Of = fn(&ListingRound) -> f64;
+        let of = |figure: Of| middle(&self.rounds, figure);
+        let _ = writeln!(
+            page,
+            "\n## A look at open connections\n\nOn {}, nats-server {}; the machine's load average before was {:.1}. One \
+             server with {} connections, all listed as a sweep has it do, and by pages of 256. Both by turns; medians of \
+             the rounds.\n\n| | as `serve` asks | by pages of 256 | ratio |\n| --- | --- | --- | --- |",
+            self.date,
+            self.machine.nats_server,
+            self.load_before,
+            cell(of(|round| number(round.serve.connections))),
+        );
+        let rows: [(&str, Of, Of); 3] = [
+            ("time, s", |round| round.serve.seconds, |round| round.small.seconds),
+            (
+                "CPU of nats-server, s",
+                |round| round.serve.server_cpu,
+                |round| round.small.server_cpu,
+            ),
+            ("CPU of who asks, s", |round| round.serve.own_cpu, |round| round.small.own_cpu),
+        ];
+        for (name, serve, small) in rows {
+            let (serve, small) = (of(serve), of(small));
+            let ratio = cell(ratio(serve, small));
+            let _ = writeln!(page, "| {name} | {} | {} | {ratio} |", cell(serve), cell(small));
         }
     }
 }

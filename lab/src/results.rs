@@ -209,6 +209,42 @@ pub struct Streams {
     pub rounds: Vec<StreamRound>,
 }
 
+/// One way to have nats-server list its connections.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
+pub struct Listing {
+    /// How many were listed.
+    pub connections: usize,
+    /// How long it took, in seconds.
+    pub seconds: f64,
+    /// CPU of nats-server, in seconds.
+    pub server_cpu: f64,
+    /// CPU of who asks, in seconds.
+    pub own_cpu: f64,
+}
+
+/// Both ways, one after the other.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
+pub struct ListingRound {
+    /// By pages of 256.
+    pub small: Listing,
+    /// As `serve` asks.
+    pub serve: Listing,
+}
+
+/// What it costs nats-server to list its connections.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub struct Listings {
+    /// Where.
+    pub machine: Machine,
+    /// When it began (UTC).
+    pub date: String,
+    /// The load average of the last minute before it began.
+    pub load_before: f64,
+    /// Both ways by turns.
+    pub rounds: Vec<ListingRound>,
+}
+
 /// A long run.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct Soak {

@@ -1,10 +1,10 @@
-//! `docs/performance.md` says what was measured, and nothing else.
+//! `docs/performance.md` and `docs/sizing.md` say what was measured, and nothing else.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::path::Path;
 
-use solewriter_lab::results::{Report, Soak, Streams};
+use solewriter_lab::results::{Listings, Report, Soak, Streams};
 
 fn docs() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs"))
@@ -27,7 +27,8 @@ fn no_number_in_the_page_is_written_by_hand() {
     };
     let soak: Option<Soak> = read("soak.json");
     let streams: Option<Streams> = read("streams.json");
-    for (name, text) in report.pages(streams.as_ref(), soak.as_ref()) {
+    let listings: Option<Listings> = read("listing.json");
+    for (name, text) in report.pages(streams.as_ref(), soak.as_ref(), listings.as_ref()) {
         let found = std::fs::read_to_string(docs().join(&name)).unwrap_or_default();
         let help = format!("docs/{name}: make it with `solewriter-lab report --render`");
         assert!(found == text, "{help}");
@@ -45,7 +46,8 @@ fn a_report_of_nothing_meets_nothing() {
     for goal in report.goals() {
         assert_eq!((goal.met, goal.found.as_str()), (None, "not measured"), "{}", goal.goal);
     }
-    let pages = report.pages(Some(&Streams::default()), Some(&Soak::default()));
+    let listings = Listings::default();
+    let pages = report.pages(Some(&Streams::default()), Some(&Soak::default()), Some(&listings));
     let page = &pages[0].1;
     assert!(page.contains("not measured") && !page.contains("NaN"), "{page}");
     for (name, text) in &pages {

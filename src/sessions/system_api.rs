@@ -7,6 +7,7 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::{Client, Message};
@@ -15,6 +16,7 @@ use futures_util::{Stream, StreamExt};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Deserializer};
 use serde_json::json;
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::nats::AccountIds;
@@ -36,6 +38,9 @@ const PAGE: u64 = 256;
 /// 4,096 0.3 s.
 const LARGE_PAGE: u64 = 4_096;
 const LARGE_PAGE_BYTES: u64 = 4 * 1024 * 1024;
+/// How many large pages are asked for at a time, of all servers: what is to be held in memory. Who
+/// finds as many under way asks for a small one.
+const LARGE_PAGES_AT_ONCE: usize = 8;
 /// The most servers that are kept in mind, and the most answers that are looked at to find them.
 const MAX_SERVERS: usize = 1024;
 const MAX_ANSWERS: usize = 2 * MAX_SERVERS;
@@ -350,13 +355,15 @@ pub struct System {
     /// How servers name accounts.
     accounts: AccountIds,
     patient: bool,
+    large_pages: Arc<Semaphore>,
 }
 
 impl System {
     /// Uses a connection of a user who may ask the servers.
     #[must_use]
     pub fn new(client: Client, accounts: AccountIds) -> Self {
-        Self { client, accounts, patient: false }
+        let large_pages = Arc::new(Semaphore::new(LARGE_PAGES_AT_ONCE));
+        Self { client, accounts, patient: false, large_pages }
     }
 
     /// The same, but it waits for answers of more servers even after all known servers have answered.
@@ -400,7 +407,7 @@ impl System {
     ) -> Result<(), SystemError> {
         let account = self.accounts.of(account);
         let seen = HashSet::new();
-        let all = Telling { system: self, server, account, each, seen, bytes: 0, limit: PAGE };
+        let all = Telling { system: self, server, account, each, seen, bytes: 0, large: PAGE };
         timeout(TELL_WITHIN, all.hear()).await.unwrap_or_else(|_| {
             let error = format!("its list was not complete within {} s", TELL_WITHIN.as_secs());
             Err(SystemError::Request { subject: connz(server), error })
@@ -617,29 +624,32 @@ struct Telling<'a, F> {
     /// The numbers of those that it told of.
     seen: HashSet<u64>,
     bytes: usize,
-    /// How many are asked for at once.
-    limit: u64,
+    /// How many a large page has.
+    large: u64,
 }
 
 impl<F: FnMut(Connection)> Telling<'_, F> {
     async fn hear(mut self) -> Result<(), SystemError> {
-        let Page { total, .. } = self.page(0).await?;
+        let Page { total, .. } = self.page(0, PAGE).await?;
         // From the end: when a connection ends meanwhile, those after it move one place forward,
         // into what is still to be read. New ones are added at the end, and are new.
         let mut offset = if total > PAGE { total.min(MAX_CONNECTIONS) } else { 0 };
-        self.limit = self.large_page();
+        self.large = self.large_page();
         let mut stale = 0;
         while offset > 0 {
-            let next = offset.saturating_sub(self.limit);
-            let page = match self.page(next).await {
+            let room =
+                if self.large > PAGE { self.system.large_pages.try_acquire().ok() } else { None };
+            let limit = if room.is_some() { self.large } else { PAGE };
+            let from = offset.saturating_sub(limit);
+            let page = match self.page(from, limit).await {
                 // What its clients say of themselves may be too much for a large page.
-                Err(_) if self.limit > PAGE => {
-                    self.limit = PAGE;
+                Err(_) if limit > PAGE => {
+                    self.large = PAGE;
                     continue;
                 }
                 page => page?,
             };
-            offset = next;
+            offset = from;
             if page.given == 0 && page.total > offset {
                 return Err(self.untrue(format!(
                     "it says that it has {} connections, but lists none from {offset} on",
@@ -666,9 +676,8 @@ impl<F: FnMut(Connection)> Telling<'_, F> {
         (LARGE_PAGE_BYTES / each).clamp(PAGE, LARGE_PAGE)
     }
 
-    async fn page(&mut self, offset: u64) -> Result<Page, SystemError> {
-        let question =
-            json!({"auth": true, "acc": self.account, "limit": self.limit, "offset": offset});
+    async fn page(&mut self, offset: u64, limit: u64) -> Result<Page, SystemError> {
+        let question = json!({"auth": true, "acc": self.account, "limit": limit, "offset": offset});
         let asked = self.system.ask::<Connections>(connz(self.server), self.server, &question);
         let (answer, size) = asked.await?;
         self.bytes = self.bytes.saturating_add(size);
@@ -680,8 +689,8 @@ impl<F: FnMut(Connection)> Telling<'_, F> {
         };
         let connections = connections.unwrap_or_default();
         let given = connections.len();
-        if given as u64 > self.limit {
-            let why = format!("it lists {given} connections where {} were requested", self.limit);
+        if given as u64 > limit {
+            let why = format!("it lists {given} connections where {limit} were requested");
             return Err(self.untrue(why));
         }
         let before = self.seen.len();
