@@ -44,7 +44,7 @@ const fn check(
 }
 
 /// Every check, in the order in which they are shown. `docs/doctor.md` is checked against it.
-pub const CHECKS: [Check; 39] = [
+pub const CHECKS: [Check; 40] = [
     check(
         "address",
         "servers",
@@ -79,6 +79,13 @@ pub const CHECKS: [Check; 39] = [
         "nobody",
         "What leaves this machine is encrypted",
         "Seeds are never sent, but values are, and a connection can be taken over after its login",
+    ),
+    check(
+        "certificates",
+        "servers",
+        "nobody",
+        "Certificates are valid, and not about to expire",
+        "When one expires, nobody connects any more: no service, no instance, no tool",
     ),
     check(
         "gateways",
@@ -372,9 +379,9 @@ impl Report {
     #[must_use]
     pub fn of(seen: &Seen) -> Self {
         let mut report = Self::default();
-        // Behind a certificate that is not trusted, nothing is seen: one finding says so, and not
+        // Where TLS fails, nothing is seen: one finding says so, and not
         // one for each thing.
-        if !servers::untrusted(seen, &mut report) {
+        if !servers::without_tls(seen, &mut report) {
             servers::judge(seen, &mut report);
             callout::judge(seen, &mut report);
             accounts::judge(seen, &mut report);

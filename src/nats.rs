@@ -2,6 +2,7 @@
 //! and how it is encrypted.
 
 mod account_ids;
+pub mod certificate;
 pub mod connect;
 mod login;
 pub mod raw_client;

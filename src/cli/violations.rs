@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, watch};
 use super::{fail, report, runtime, wrong};
 use crate::cli::common::{AuditArgs, LogArgs, duration};
 use crate::config;
-use crate::nats::Login;
+use crate::nats::{Login, Tls};
 use crate::policy_source::directory::Directory;
 use crate::policy_source::snapshot_store::Store;
 use crate::policy_source::watcher::{Timing, Watcher};
@@ -69,23 +69,30 @@ pub struct Violations {
     /// The file with the credentials of that service, instead of its seed: operator mode.
     #[arg(long, value_name = "FILE", requires = "nats_servers", group = "login")]
     credentials: Option<PathBuf>,
-    /// The PEM file with the certificate authorities to trust, besides the system's.
-    #[arg(long, visible_alias = "nats-tls-ca", value_name = "FILE")]
+    /// The PEM file with the certificate authorities to trust, instead of the system's.
+    #[arg(long, alias = "nats-tls-ca", value_name = "FILE")]
     ca: Option<PathBuf>,
+    /// The PEM file with the client certificate. It and its key are read for each connection.
+    #[arg(long, alias = "nats-tls-cert", value_name = "FILE", requires = "key")]
+    cert: Option<PathBuf>,
+    /// The PEM file with the client certificate's key.
+    #[arg(long, alias = "nats-tls-key", value_name = "FILE", requires = "cert")]
+    key: Option<PathBuf>,
+    /// TLS handshake before the server's INFO: for a server with `handshake_first`.
+    #[arg(long, alias = "nats-tls-first")]
+    tls_first: bool,
     /// The name of that service in the policy, for its inbox and its audit subject.
     #[arg(long, visible_alias = "service-name", value_name = "NAME", default_value = "violations")]
     service: String,
     #[command(flatten)]
     audit: AuditArgs,
-    /// The name of the server, for events. Without it, the name that the server writes to its log
-    /// when it starts.
+    /// The name of the server, for events. Without it, the one that it writes to its log.
     #[arg(long, value_name = "NAME")]
     server_name: Option<String>,
     /// For how long repeats of a violation are counted together. 0s reports each by itself.
     #[arg(long, value_name = "TIME", default_value = "1m", value_parser = duration)]
     window: Duration,
-    /// The time zone of nats-server's log: `utc` if the server's configuration has `logtime_utc:
-    /// true`.
+    /// The time zone of nats-server's log: `utc` if the server has `logtime_utc: true`.
     #[arg(long, value_name = "ZONE", default_value = "local")]
     log_times: Zone,
     #[command(flatten)]
@@ -255,14 +262,18 @@ impl Violations {
             Login::Credentials(text) => ConnectOptions::with_credentials(text.expose())
                 .map_err(|error| format!("the credentials cannot be used: {error}"))?,
         };
-        let mut options = options
+        let tls = Tls {
+            required: false,
+            first: self.tls_first,
+            ca: self.ca.clone(),
+            identity: self.cert.clone().zip(self.key.clone()),
+        };
+        let options = tls
+            .apply(options)
             .name(&self.service)
             .custom_inbox_prefix(inbox_prefix(&self.service))
             .retry_on_initial_connect()
             .event_callback(|event| async move { observe(&event) });
-        if let Some(ca) = &self.ca {
-            options = options.add_root_certificates(ca.clone());
-        }
         let connected = options.connect(&self.nats_servers).await;
         connected.map_err(|error| format!("cannot connect to nats-server: {error}"))
     }

@@ -209,7 +209,7 @@ settings! {
     nats_tls: NatsTls = "nats.tls", "TLS towards the broker." {
         required: Flag, "refuse a connection without TLS" = "false";
         first: Flag, "TLS handshake before the server's INFO" = "false";
-        ca: Path, "PEM file with the certificate authorities to trust";
+        ca: Path, "PEM file with the certificate authorities to trust, instead of the system's";
         cert: Path, "PEM file with the client certificate";
         key: Path, "PEM file with the client certificate's key";
     }

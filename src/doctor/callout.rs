@@ -59,7 +59,7 @@ fn users(seen: &Seen, report: &mut Report) {
                 format!("{name}: {why}"),
                 format!("give {} a seed file that only you can read", role.setting()),
             ),
-            (SeenLogin::Untrusted(why), _) => report.problem("users", format!("{name}: {why}"), "see `tls`"),
+            (SeenLogin::NoTls(why, _), _) => report.problem("users", format!("{name}: {why}"), "see `tls`"),
             (SeenLogin::Refused(_), Some(true)) => report.problem(
                 "users",
                 format!("{name}: the server asks solewriter about it, and solewriter knows only services"),

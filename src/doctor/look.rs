@@ -13,8 +13,9 @@ use super::seen::{
 use crate::buckets::{Stream, streams};
 use crate::config::Tool;
 use crate::fleet;
-use crate::nats;
+use crate::nats::certificate::Validity;
 use crate::nats::connect::{self, BrokerError, addresses};
+use crate::nats::{self, Tls};
 use crate::policy_source::bucket::Bucket;
 use crate::policy_source::directory::Directory;
 use crate::sessions::consumers::listing::Jetstream;
@@ -123,6 +124,8 @@ pub async fn look(tool: &Tool, adopting: Option<&Adopting>, clock: Clock) -> See
     let operator = operator::look(tool, watch.as_ref(), &known, policy.policy.as_ref().ok()).await;
     let seen = Seen {
         addresses,
+        certificates: certificates(&tool.tls),
+        now: clock(),
         servers: system.servers(clock).await,
         active_servers: system.servers.expected,
         untold: system.untold(&settings.accounts).await,
@@ -150,6 +153,15 @@ pub async fn look(tool: &Tool, adopting: Option<&Adopting>, clock: Clock) -> See
     };
     leave(users).await;
     seen
+}
+
+/// The certificates of the settings; files that cannot be read are problems of the settings.
+fn certificates(tls: &Tls) -> Vec<(&'static str, Validity)> {
+    let cert = tls.identity.as_ref().map(|(cert, _)| cert);
+    [("[nats.tls] ca", tls.ca.as_ref()), ("[nats.tls] cert", cert)]
+        .into_iter()
+        .filter_map(|(setting, file)| Some((setting, Validity::of_file(file?)?)))
+        .collect()
 }
 
 /// The accounts of our own users, and the system account.
@@ -182,7 +194,7 @@ pub async fn mappings(tool: &Tool, account: &str) -> Look<Mappings> {
     let connected = connect(tool, Role::System, None, false).await;
     let client = match (&connected.client, connected.user.login) {
         (Some(client), _) => client,
-        (None, SeenLogin::Unusable(why) | SeenLogin::Refused(why) | SeenLogin::Untrusted(why)) => {
+        (None, SeenLogin::Unusable(why) | SeenLogin::Refused(why) | SeenLogin::NoTls(why, _)) => {
             return Err(Blind::new(why, format!("see {}", Role::System.setting())));
         }
         (None, SeenLogin::NotSet | SeenLogin::In) => return Err(without(Role::System)),
@@ -308,8 +320,8 @@ async fn connect(tool: &Tool, role: Role, watch: Option<&Watch>, mute: bool) -> 
         }
         Err(error) => {
             let why = match &error {
-                BrokerError::Connect { error, .. } if connect::is_untrusted(error) => {
-                    SeenLogin::Untrusted(connect::chain(error))
+                BrokerError::Connect { error, .. } if connect::is_tls(error) => {
+                    SeenLogin::NoTls(connect::chain(error), connect::advice(error))
                 }
                 _ => SeenLogin::Refused(error.to_string()),
             };

@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::adoption::server_config::permissions::Rights;
 use crate::buckets::Stream;
 use crate::fleet::Report;
+use crate::nats::certificate::Validity;
 use crate::operator::{Change, Missing};
 use crate::sessions::consumers::sweep::Survey;
 use crate::signer::client::Unheld;
@@ -42,6 +43,11 @@ pub struct Seen {
     pub settings: Settings,
     /// Each of `[nats] servers`.
     pub addresses: Vec<Address>,
+    /// Each file with certificates that the settings name, by its setting, and for how long it is
+    /// valid.
+    pub certificates: Vec<(&'static str, Validity)>,
+    /// What time it is here.
+    pub now: Timestamp,
     /// Each user of our own, in the order of [`Role::ALL`].
     pub users: Vec<User>,
     /// Each server that answers the system user.
@@ -205,6 +211,8 @@ pub struct Address {
     pub tls: bool,
     /// The server's INFO.
     pub info: Look<Info>,
+    /// For how long its certificate is valid, where it has one that is trusted.
+    pub certificate: Option<Validity>,
 }
 
 /// What a server says before anybody logs in.
@@ -294,8 +302,8 @@ pub enum SeenLogin {
     NotSet,
     /// The seed cannot be used; why.
     Unusable(String),
-    /// The server's certificate is not trusted: why.
-    Untrusted(String),
+    /// TLS fails: why, and what would help.
+    NoTls(String, &'static str),
     /// The server does not let it in; why.
     Refused(String),
     /// It is in.

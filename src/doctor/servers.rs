@@ -7,6 +7,7 @@ use semver::Version;
 use super::Report;
 use super::seen::{Address, Blind, Entry, Info, Seen, SeenLogin, SeenServer};
 use crate::buckets::elsewhere;
+use crate::nats::certificate::Validity;
 use solewriter_core::diagnostics::toml::show_duration;
 use solewriter_types::advisories::{
     self, ADVISORIES, Advisory, LEAFNODES_HELD, Needs, UP_TO, clean, holds_leafnodes, plain,
@@ -18,6 +19,9 @@ const OLDEST: (u64, u64) = (2, 10);
 const NEWEST: (u64, u64) = (2, 15);
 /// What nats-server takes in one message when nobody says otherwise.
 const DEFAULT_MAX_PAYLOAD: u64 = 1024 * 1024;
+/// Certificates that are valid for less are warned about, in seconds; of those that are made for a
+/// short time, a quarter of it.
+const SOON: i64 = 30 * 24 * 3600;
 /// Clocks that differ less agree, in seconds.
 const AGREE: f64 = 0.5;
 
@@ -27,25 +31,26 @@ pub fn judge(seen: &Seen, report: &mut Report) {
     versions(seen, report);
     nonce(seen, report);
     tls(seen, report);
+    certificates(seen, report);
     gateways(seen, report);
     leafnodes(seen, report);
     clocks(seen, report);
     features(seen, report);
 }
 
-/// Says whether the servers' certificate is one that is not trusted here.
-pub fn untrusted(seen: &Seen, report: &mut Report) -> bool {
+/// Says whether TLS keeps us from seeing anything.
+pub fn without_tls(seen: &Seen, report: &mut Report) -> bool {
     let why = seen.users.iter().find_map(|user| match &user.login {
-        SeenLogin::Untrusted(why) => Some(why),
+        SeenLogin::NoTls(why, mend) => Some((why, mend)),
         _ => None,
     });
-    let Some(why) = why else { return false };
+    let Some((why, mend)) = why else { return false };
     addresses(seen, report);
+    certificates(seen, report);
     report.problem(
         "tls",
-        format!("the certificate of nats-server is not trusted: {why}"),
-        "set [nats.tls] ca to the certificate of the authority that signed it; then the rest can \
-         be checked",
+        format!("no connection to nats-server: {why}"),
+        format!("{mend}; then the rest can be checked"),
     );
     true
 }
@@ -256,6 +261,46 @@ fn tls(seen: &Seen, report: &mut Report) {
             );
         }
     }
+}
+
+/// The certificates that are seen: the servers', and those of the settings.
+fn certificates(seen: &Seen, report: &mut Report) {
+    let now = seen.now.as_second();
+    let of_servers = seen.addresses.iter().filter_map(|address| {
+        let mend = "renew it, and have nats-server read it (`nats-server --signal reload`)";
+        Some((format!("of {}", address.name), address.certificate?, mend))
+    });
+    let own = seen.certificates.iter().map(|(setting, validity)| {
+        let mend = "renew it in that file, which is read again for each connection";
+        (format!("in {setting}"), *validity, mend)
+    });
+    for (whose, Validity { from, until }, mend) in of_servers.chain(own) {
+        let left = until.saturating_sub(now);
+        let soon = (until.saturating_sub(from) / 4).min(SOON);
+        if left < 0 {
+            let found = format!("the certificate {whose} expired {} ago", roughly(-left));
+            report.problem("certificates", found, mend);
+        } else if from > now {
+            let found = format!("the certificate {whose} is valid in {}", roughly(from - now));
+            report.problem("certificates", found, "compare the clocks, or wait");
+        } else if left < soon {
+            let found = format!("the certificate {whose} expires in {}", roughly(left));
+            report.warning("certificates", found, mend);
+        } else {
+            let found = format!("the certificate {whose} is valid for {} more", roughly(left));
+            report.ok("certificates", found);
+        }
+    }
+}
+
+/// A time in words, rounded down.
+fn roughly(seconds: i64) -> String {
+    let (count, unit) = match seconds {
+        ..7200 => (seconds / 60, "minutes"),
+        7200..172_800 => (seconds / 3600, "hours"),
+        _ => (seconds / 86400, "days"),
+    };
+    format!("{count} {unit}")
 }
 
 /// What a server is set to that changes what clients are sent or may be granted.

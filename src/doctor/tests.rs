@@ -3,12 +3,15 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::seen::{
     AccountOn, Address, Blind, Connection, Content, Entry, Info, Probe, Request, Role, SeenLogin,
     SeenServer, Settings, Taker, User,
 };
 use super::*;
 use crate::fleet::{Report as Instance, Transit, Waiting};
+use crate::nats::certificate::Validity;
 use crate::sessions::consumers::sweep::{Doomed, Survey};
 use crate::sessions::consumers::verdict::{Cause, Consumer, Owner};
 use solewriter_core::diagnostics::SourceFile;
@@ -71,7 +74,10 @@ fn healthy() -> Seen {
                 nonce: "nonce".to_owned(),
                 ..Info::default()
             }),
+            certificate: None,
         }],
+        certificates: Vec::new(),
+        now: Timestamp::UNIX_EPOCH,
         users: Role::ALL.map(user).into(),
         servers: Ok(vec![server("n1", "2.15.1")]),
         active_servers: 1,
@@ -414,6 +420,30 @@ fn a_connection_in_the_clear() {
     assert!(with(&seen, Outcome::Warning).iter().any(|w| w.0 == "tls"));
     seen.addresses[0].info.as_mut().unwrap().tls_required = true;
     assert!(with(&seen, Outcome::Warning).iter().all(|w| w.0 != "tls"));
+}
+
+#[test]
+fn certificates_that_expire() {
+    const DAY: i64 = 24 * 3600;
+    let year = |left: i64| Validity { from: left - 365 * DAY, until: left };
+    let hour = |left: i64| Validity { from: left - 3600, until: left };
+    for (validity, outcome, said) in [
+        (year(31 * DAY), Outcome::Ok, "is valid for 31 days more"),
+        (year(29 * DAY), Outcome::Warning, "expires in 29 days"),
+        (hour(1000), Outcome::Ok, "is valid for 16 minutes more"),
+        (hour(800), Outcome::Warning, "expires in 13 minutes"),
+        (year(-3 * 3600), Outcome::Problem, "expired 3 hours ago"),
+        (year(370 * DAY), Outcome::Problem, "is valid in 5 days"),
+    ] {
+        let mut seen = healthy();
+        seen.certificates = vec![("[nats.tls] cert", validity)];
+        let found = with(&seen, outcome);
+        let said = format!("the certificate in [nats.tls] cert {said}");
+        assert!(found.contains(&("certificates", said.clone())), "{said}: {found:?}");
+        seen.addresses[0].certificate = seen.certificates.pop().map(|(_, validity)| validity);
+        let of_server = said.replace("in [nats.tls] cert", "of 127.0.0.1:4222");
+        assert!(with(&seen, outcome).contains(&("certificates", of_server)));
+    }
 }
 
 #[test]

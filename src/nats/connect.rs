@@ -10,7 +10,7 @@ use async_nats::{
 };
 use tokio::time::{sleep, timeout};
 
-use crate::nats::{Login, Tls};
+use crate::nats::{Login, Tls, tls_client};
 
 /// The inboxes of solewriter's own users in the callout's account; they are permitted these
 /// (`deploy/nats-server.conf`).
@@ -246,10 +246,10 @@ pub async fn why(servers: &[ServerAddr], options: ConnectOptions) -> Option<Stri
     }
 }
 
-/// Whether the server's certificate is the reason.
+/// Whether TLS is the reason: then nothing else can be said of the server.
 #[must_use]
-pub fn is_untrusted(error: &ConnectError) -> bool {
-    chain(error).contains("invalid peer certificate")
+pub fn is_tls(error: &ConnectError) -> bool {
+    error.kind() == ConnectErrorKind::Tls || tls_client::cause(error).is_some()
 }
 
 /// Whether the server refuses who connects, and not everybody.
@@ -260,9 +260,8 @@ fn is_of_user(error: &ConnectError) -> bool {
 
 /// What to look at first.
 pub fn advice(error: &ConnectError) -> &'static str {
-    if is_untrusted(error) {
-        return "the server's certificate is not trusted: set [nats.tls] ca to the certificate of \
-                the authority that signed it";
+    if let Some(cause) = tls_client::cause(error) {
+        return tls_client::advice(cause);
     }
     if is_of_user(error) {
         return "it refuses this user: is the key in the server's configuration, and in \
@@ -270,6 +269,11 @@ pub fn advice(error: &ConnectError) -> &'static str {
     }
     match error.kind() {
         ConnectErrorKind::Tls => "TLS failed: check [nats.tls], and the server's certificate",
+        // A server that waits for TLS hangs up when none comes.
+        ConnectErrorKind::Io if chain(error).contains("got nothing") => {
+            "it hung up without its INFO: where the server has `handshake_first`, set [nats.tls] \
+             first = true"
+        }
         _ => "is it running, and is its address in [nats] servers?",
     }
 }

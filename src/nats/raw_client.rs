@@ -21,8 +21,10 @@ use tokio::net::TcpStream;
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::client::TlsStream;
 
 use crate::nats::Login;
+use crate::nats::certificate::Validity;
 pub use crate::nats::tls_client::{Stream, TlsError, TlsServer};
 use solewriter_core::keys::{Seed, Signer, User};
 
@@ -129,6 +131,48 @@ enum Event {
     Complaint(String),
 }
 
+/// What a server shows to everybody.
+#[derive(Debug)]
+pub struct Greeting {
+    /// Its INFO.
+    pub info: Value,
+    /// For how long its certificate is valid, where it speaks TLS and is trusted.
+    pub certificate: Option<Validity>,
+}
+
+/// Reads a server's INFO, and looks at its certificate.
+///
+/// # Errors
+/// When there is no nats-server at the address, or TLS has to come first and fails.
+pub async fn greet(server: &TlsServer) -> Result<Greeting, WireError> {
+    let mut stream = reach(server).await?;
+    if server.tls_first {
+        let mut secured = server.secured(stream).await?;
+        let certificate = shown(&secured);
+        return Ok(Greeting { info: greeting(&mut secured).await?, certificate });
+    }
+    let info = greeting(&mut stream).await?;
+    let mut certificate = None;
+    if server.tls_required || info["tls_required"] == Value::Bool(true) {
+        // Why it is not trusted, the next connection tells.
+        certificate = server.secured(stream).await.ok().and_then(|secured| shown(&secured));
+    }
+    Ok(Greeting { info, certificate })
+}
+
+fn shown(secured: &TlsStream<Box<dyn Stream>>) -> Option<Validity> {
+    Validity::of(secured.get_ref().1.peer_certificates()?.first()?)
+}
+
+async fn reach(server: &TlsServer) -> Result<Box<dyn Stream>, WireError> {
+    let failed = |source| WireError::Connect { address: server.name(), source };
+    let address = (server.address.host(), server.address.port());
+    let tcp = TcpStream::connect(address).await.map_err(failed)?;
+    // Small packets, each waited for: gathering them costs 40 ms a time.
+    tcp.set_nodelay(true).map_err(failed)?;
+    Ok(Box::new(tcp))
+}
+
 /// One connection to a nats-server.
 pub struct Wire {
     writer: Arc<Mutex<WriteHalf<Box<dyn Stream>>>>,
@@ -157,22 +201,17 @@ impl Wire {
     /// # Errors
     /// When there is no nats-server at the address.
     pub async fn dial(server: &TlsServer) -> Result<Self, WireError> {
-        timeout(DEADLINE, Self::reach(server)).await.map_err(|_| WireError::Silent)?
+        timeout(DEADLINE, Self::open(server)).await.map_err(|_| WireError::Silent)?
     }
 
-    async fn reach(server: &TlsServer) -> Result<Self, WireError> {
-        let failed = |source| WireError::Connect { address: server.name(), source };
-        let address = (server.address.host(), server.address.port());
-        let tcp = TcpStream::connect(address).await.map_err(failed)?;
-        // Small packets, each waited for: gathering them costs 40 ms a time.
-        tcp.set_nodelay(true).map_err(failed)?;
-        let mut stream: Box<dyn Stream> = Box::new(tcp);
+    async fn open(server: &TlsServer) -> Result<Self, WireError> {
+        let mut stream = reach(server).await?;
         if server.tls_first {
-            stream = server.secured(stream).await?;
+            stream = Box::new(server.secured(stream).await?);
         }
         let info = greeting(&mut stream).await?;
         if !server.tls_first && (server.tls_required || info["tls_required"] == Value::Bool(true)) {
-            stream = server.secured(stream).await?;
+            stream = Box::new(server.secured(stream).await?);
         }
         Ok(Self::speak(stream, info))
     }
@@ -429,7 +468,7 @@ fn publication(subject: &str, reply: &str, headers: &str, payload: &[u8]) -> Vec
 }
 
 /// The server's INFO, read byte by byte: what follows may be the handshake of TLS.
-async fn greeting(stream: &mut Box<dyn Stream>) -> Result<Value, WireError> {
+async fn greeting(stream: &mut (impl AsyncReadExt + Unpin)) -> Result<Value, WireError> {
     let mut line = Vec::new();
     while line.last() != Some(&b'\n') && line.len() < LONGEST_GREETING {
         match stream.read_u8().await {

@@ -11,7 +11,7 @@ pub struct Tls {
     pub required: bool,
     /// Handshake before the server's INFO.
     pub first: bool,
-    /// Certificate authorities to trust, besides the system's.
+    /// Certificate authorities to trust, instead of the system's.
     pub ca: Option<PathBuf>,
     /// Client certificate and key.
     pub identity: Option<(PathBuf, PathBuf)>,

@@ -75,7 +75,7 @@ impl Exporter {
     ) -> Result<(Arc<Tracer>, Self), String> {
         let secured = settings.endpoint.scheme() == Some(&Scheme::HTTPS);
         let trust = Tls { ca: settings.ca.clone(), ..Tls::default() };
-        let tls = secured.then(|| client_config(&trust)).transpose();
+        let tls = secured.then(|| client_config(&trust, true)).transpose();
         let tls = tls.map_err(|error| format!("[traces] ca: {error}"))?.map(Arc::new);
         let (outbox, inbox) = mpsc::channel(QUEUE);
         let tracer = Arc::new(Tracer {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use data_encoding::BASE64URL_NOPAD;
 use serde_json::{Value, json};
+use solewriter::nats::raw_client::RawLogin;
 use solewriter::prove::{Attack, Control, Effect, Ending, Expected, Family, Offer, Step, Who};
 use solewriter_core::callout::asked::is_open;
 use solewriter_core::keys::{Seed, Signer, User};
@@ -17,6 +18,7 @@ use tokio::time::timeout;
 use super::deployment::{DEADLINE, Deployment, Prepared};
 use super::raw::Raw;
 use super::suite::Place;
+use crate::tls;
 
 pub fn attack(
     id: &'static str,
@@ -41,7 +43,7 @@ pub fn family() -> Family {
     Family {
         title: "Other doors, and false answers",
         about: "Success is to be let in, or what the row says.",
-        attacks: doors().into_iter().chain(answers()).collect(),
+        attacks: doors().into_iter().chain(connecting_again()).chain(answers()).collect(),
     }
 }
 
@@ -86,6 +88,53 @@ fn doors() -> Vec<Attack> {
             ),
             "the key as user and password",
         ),
+        told(
+            attack(
+                "door-mqtt-jwt",
+                "An MQTT connection with a user's JWT as its password, a bearer token of the \
+                 services' account",
+                "for a user of the server's configuration",
+                "nothing that MQTT carries is a proof; in operator mode it is the same",
+            ),
+            "a JWT as password",
+        ),
+        told(
+            attack(
+                "door-origin",
+                "A page of an origin that the server does not know connects by WebSocket with a \
+                 service's seed",
+                "for a page of an origin in `allowed_origins`",
+                "nats-server looks at the origin before anything else; it holds back browsers \
+                 alone, as a program names what origin it likes",
+            ),
+            "the service's own key and signature, from https://other.example",
+        ),
+        told(
+            attack(
+                "door-certificate",
+                "A client certificate alone, with the name of a user of the server's \
+                 configuration, where the server maps certificates to users",
+                "for a user in `auth_users`",
+                "solewriter is asked about who is not in `auth_users`, and a certificate is not \
+                 its key",
+            ),
+            "CONNECT {}",
+        ),
+        told(
+            attack(
+                "door-certificate-beside",
+                "A client certificate that names a user in `auth_users`, with a key that nobody \
+                 has",
+                "without the key",
+                "the server takes a key before a certificate, and asks solewriter about it",
+            ),
+            "CONNECT {nkey: another, sig: its own}",
+        ),
+    ]
+}
+
+fn connecting_again() -> Vec<Attack> {
+    vec![
         told(
             attack(
                 "connect-again",
@@ -264,6 +313,7 @@ pub async fn run(place: Place) -> Vec<Seen> {
     let mut seen = other_doors(place.version).await;
     seen.extend(false_answers(place.version).await);
     seen.push(("door-no-auth-user", no_auth_user(place.version).await));
+    seen.extend(certificates(place.version).await);
     judged(seen, &family(), place)
 }
 
@@ -289,14 +339,14 @@ fn after(
     Ok(Some(ending(entered)))
 }
 
-async fn other_doors(version: &'static str) -> Vec<Seen> {
-    let ports = free_ports(2).unwrap();
-    let (leaf, mqtt) = (format!("127.0.0.1:{}", ports[0]), format!("127.0.0.1:{}", ports[1]));
+/// A server that listens for leafnodes and MQTT there, and for browsers, with users of its own.
+async fn with_other_doors(version: &'static str, leaf: &str, mqtt: &str) -> Deployment {
     let doors = format!(
-        "websocket {{ listen: \"127.0.0.1:-1\", no_tls: true }}\n\
+        "websocket {{ listen: \"127.0.0.1:-1\", no_tls: true, \
+         allowed_origins: [\"https://pages.example\"] }}\n\
          leafnodes {{ listen: \"{leaf}\" }}\nmqtt {{ listen: \"{mqtt}\" }}\nsystem_account: SYS"
     );
-    let deployment = Prepared::new()
+    Prepared::new()
         .with_server("system_account: SYS", &doors)
         .with_server(
             "users: [ { nkey: $ADMIN_KEY } ]",
@@ -311,10 +361,16 @@ async fn other_doors(version: &'static str) -> Vec<Seen> {
             "$AUDIT_ADMIN_KEY, $SYSTEM_KEY, gadget, edge, rim",
         )
         .start(version, POLICY)
-        .await;
+        .await
+}
+
+async fn other_doors(version: &'static str) -> Vec<Seen> {
+    let ports = free_ports(2).unwrap();
+    let (leaf, mqtt) = (format!("127.0.0.1:{}", ports[0]), format!("127.0.0.1:{}", ports[1]));
+    let deployment = with_other_doors(version, &leaf, &mqtt).await;
     let websocket = deployment.server.ports().websocket[0].clone();
-    let by_websocket = async |service: &str| {
-        let mut raw = Raw::dial_websocket(&websocket).await;
+    let by_websocket = async |service: &str, origin: &str| {
+        let mut raw = Raw::dial_websocket_of(&websocket, origin).await?;
         let proof = raw.proof(&deployment.service(service).seed);
         raw.enter(&proof).await
     };
@@ -356,7 +412,17 @@ async fn other_doors(version: &'static str) -> Vec<Seen> {
         raw.subscribe("$SYS.REQ.USER.AUTH").await.map(drop)
     };
     vec![
-        ("door-websocket", after(by_websocket("by-websocket").await, &by_websocket("plain").await)),
+        (
+            "door-websocket",
+            after(by_websocket("by-websocket", "").await, &by_websocket("plain", "").await),
+        ),
+        (
+            "door-origin",
+            after(
+                by_websocket("by-websocket", "Origin: https://pages.example\r\n").await,
+                &by_websocket("by-websocket", "Origin: https://other.example\r\n").await,
+            ),
+        ),
         (
             "door-leafnode",
             after(
@@ -371,6 +437,10 @@ async fn other_doors(version: &'static str) -> Vec<Seen> {
         (
             "door-mqtt",
             after(by_mqtt(&mqtt, "gadget", "gadget").await, &by_mqtt(&mqtt, &key, &key).await),
+        ),
+        (
+            "door-mqtt-jwt",
+            after(by_mqtt(&mqtt, "gadget", "gadget").await, &by_mqtt(&mqtt, "x", &bearer()).await),
         ),
         (
             "connect-again",
@@ -461,8 +531,32 @@ impl Leafnode {
     }
 }
 
+/// A bearer token of some account's.
+fn bearer() -> String {
+    let account = nkeys::KeyPair::new_account();
+    let claims = json!({"iss": account.public_key(), "sub": a_user(), "name": "x", "iat": 1, "jti": "X",
+        "nats": {"type": "user", "version": 2, "bearer_token": true, "pub": {}, "sub": {}}});
+    String::from_utf8(signed(&claims, &account)).unwrap()
+}
+
+/// Certificates that have the names of users.
+async fn certificates(version: &'static str) -> Vec<Seen> {
+    let prepared = tls::with_named_certificates(Prepared::new(), "verify_and_map: true", "");
+    let folder = prepared.files.dir.clone();
+    let deployment = prepared.start(version, POLICY).await;
+    let enters = async |certificate: &str, login: &RawLogin| {
+        tls::knock(&deployment, login, &tls::tls(&folder, Some(certificate), false)).await
+    };
+    let known = enters("edge", &RawLogin::Nobody).await;
+    let stranger = tls::nkey(&deployment.service("stranger"));
+    vec![
+        ("door-certificate", after(known.clone(), &enters("rim", &RawLogin::Nobody).await)),
+        ("door-certificate-beside", after(known, &enters("edge", &stranger).await)),
+    ]
+}
+
 /// Connects as an MQTT 3.1.1 client.
-async fn by_mqtt(address: &str, user: &str, password: &str) -> Result<(), String> {
+pub async fn by_mqtt(address: &str, user: &str, password: &str) -> Result<(), String> {
     let field = |text: &str| {
         let mut bytes = u16::try_from(text.len()).unwrap().to_be_bytes().to_vec();
         bytes.extend_from_slice(text.as_bytes());

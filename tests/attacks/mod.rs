@@ -10,12 +10,12 @@
 mod beats;
 mod chains;
 mod control;
-mod doors;
+pub mod doors;
 mod grants;
 mod http;
 mod lane;
 mod operator;
-mod prove;
+pub mod prove;
 mod seeds;
 mod suite;
 

@@ -28,11 +28,11 @@ fn command(deployment: &Deployment, arguments: &[&str]) -> Command {
     command
 }
 
-async fn prove(deployment: &Deployment, arguments: &[&str]) -> Output {
+pub async fn prove(deployment: &Deployment, arguments: &[&str]) -> Output {
     command(deployment, arguments).output().await.unwrap()
 }
 
-fn text(bytes: &[u8]) -> String {
+pub fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 

@@ -130,7 +130,7 @@ pub fn javascript() -> PathBuf {
 
 /// A folder with a program of that one's and its `node_modules`.
 pub fn javascript_with(program: &str) -> PathBuf {
-    node_modules(&source("js"), program)
+    node_modules(&source("js"), &[program])
 }
 
 /// What starts the program of a library that waits for requests on a subject, and says what
@@ -160,15 +160,20 @@ pub fn idle(
     command
 }
 
-/// A folder with that program and the packages that it names.
-pub fn node_modules(source: &Path, program: &str) -> PathBuf {
-    let files = ["package.json", "package-lock.json", program];
+/// A folder with these programs and the packages that they need.
+pub fn node_modules(source: &Path, programs: &[&str]) -> PathBuf {
+    let files = [&["package.json", "package-lock.json"], programs].concat();
     installed(source, &files, |target| {
-        for file in files {
+        for file in &files {
             std::fs::copy(source.join(file), target.join(file)).unwrap();
         }
         run("npm", &["ci", "--silent", "--no-audit", "--no-fund"], target);
     })
+}
+
+/// A folder with the client that runs in a browser, what drives it, and their `node_modules`.
+pub fn browser_client() -> PathBuf {
+    node_modules(&source("browser"), &["drive.mjs", "client.mjs"])
 }
 
 fn source(language: &str) -> PathBuf {
@@ -222,7 +227,7 @@ pub async fn older_javascript(
     let (url, inbox) = (deployment.url().to_owned(), format!("_INBOX.{}", service.name));
     let (seed_file, bucket) = (service.seed_file.clone(), bucket.to_owned());
     tokio::task::spawn_blocking(move || {
-        let folder = node_modules(&source("js-nats2"), "all.mjs");
+        let folder = node_modules(&source("js-nats2"), &["all.mjs"]);
         let mut command = Command::new("node");
         command.arg(folder.join("all.mjs")).args(["--server", &url, "--inbox", &inbox]);
         command.arg("--seed-file").arg(seed_file).args(["--bucket", &bucket]);

@@ -59,7 +59,7 @@ fn program(language: &str, deployment: &Deployment, service: &Service) -> Comman
     } else {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/js-streams");
         let mut command = Command::new("node");
-        command.arg(node_modules(&source, "services.mjs").join("services.mjs"));
+        command.arg(node_modules(&source, &["services.mjs"]).join("services.mjs"));
         command
     };
     command.args(["--server", deployment.url(), "--seed-file"]).arg(&service.seed_file);

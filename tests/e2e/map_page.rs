@@ -8,7 +8,7 @@ use std::process::Command;
 use super::clients::node_modules;
 
 /// A browser, where there is one: `SOLEWRITER_BROWSER`, or what is on `PATH`.
-fn browser() -> Option<PathBuf> {
+pub fn browser() -> Option<PathBuf> {
     if let Some(given) = std::env::var_os("SOLEWRITER_BROWSER") {
         return Some(given.into());
     }
@@ -82,7 +82,7 @@ fn the_page_shows_boxes_groups_and_all_of_its_width() {
         pages.push(page);
     }
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser");
-    let folder = node_modules(&source, "map.mjs");
+    let folder = node_modules(&source, &["map.mjs"]);
     let mut look = Command::new("node");
     look.arg("map.mjs").arg(browser).args(&pages).current_dir(folder);
     let looked = look.output().unwrap();

@@ -48,8 +48,14 @@ impl Raw {
 
     /// The same through a WebSocket.
     pub async fn dial_websocket(url: &str) -> Self {
+        Self::dial_websocket_of(url, "").await.unwrap()
+    }
+
+    /// The same with more lines in the request, such as the origin that a browser names.
+    pub async fn dial_websocket_of(url: &str, headers: &str) -> Result<Self, String> {
         let address = url.split_once("://").unwrap().1;
-        Self(Wire::over(Box::new(websocket(address).await)).await.unwrap())
+        let stream = websocket(address, headers).await?;
+        Ok(Self(Wire::over(Box::new(stream)).await.unwrap()))
     }
 
     /// What the server asked to be signed.
@@ -128,19 +134,21 @@ impl Raw {
 }
 
 /// The bytes inside the binary frames of a WebSocket, as a stream.
-async fn websocket(address: &str) -> DuplexStream {
+async fn websocket(address: &str, headers: &str) -> Result<DuplexStream, String> {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let key = BASE64.encode(b"sixteen bytes!!!");
     let request = format!(
         "GET / HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n"
+         Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n{headers}\r\n"
     );
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
     while !answer.ends_with(b"\r\n\r\n") {
         answer.push(stream.read_u8().await.unwrap());
     }
-    assert!(answer.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&answer));
+    if !answer.starts_with(b"HTTP/1.1 101 ") {
+        return Err(String::from_utf8_lossy(&answer).into_owned());
+    }
     let (ours, theirs) = duplex(64 * 1024);
     let (mut from_server, mut to_server) = stream.into_split();
     let (mut from_client, mut to_client) = split(theirs);
@@ -181,5 +189,5 @@ async fn websocket(address: &str) -> DuplexStream {
         }
         let _ = to_client.shutdown().await;
     });
-    ours
+    Ok(ours)
 }

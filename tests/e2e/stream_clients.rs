@@ -464,7 +464,7 @@ pub async fn program(
             }
             "nats.js" => {
                 let mut command = Command::new("node");
-                let folder = node_modules(&clients("js-streams"), "streams.mjs");
+                let folder = node_modules(&clients("js-streams"), &["streams.mjs"]);
                 command.arg(folder.join("streams.mjs"));
                 command
             }

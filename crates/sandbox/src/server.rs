@@ -123,6 +123,8 @@ pub struct Server {
     dir: PathBuf,
     output: PathBuf,
     log: PathBuf,
+    /// Whether clients begin, with TLS.
+    speaks_last: bool,
     child: Option<Child>,
     ports: Ports,
     client_url: String,
@@ -133,8 +135,9 @@ impl Server {
     ///
     /// `dir` is this server's alone and is made if missing. It is the working directory, so
     /// relative paths in the config start there; what the server prints goes to
-    /// `dir/nats-server.out`. Call it within a tokio runtime. A config with TLS
-    /// `handshake_first` never counts as ready, because such a server greets nobody.
+    /// `dir/nats-server.out`. Call it within a tokio runtime. With TLS
+    /// `handshake_first: true` in the config's own file, the server is ready when it takes
+    /// connections, because it greets nobody.
     ///
     /// # Errors
     ///
@@ -162,16 +165,17 @@ impl Server {
         };
         let output = dir.join("nats-server.out");
         File::create(&output).map_err(|e| prepare(&output, e))?;
-        let log = fs::read(&config)
-            .ok()
-            .and_then(|text| log_file(&String::from_utf8_lossy(&text)))
-            .map_or_else(|| output.clone(), |file| dir.join(file));
+        let text = fs::read(&config).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let speaks_last = text.contains("handshake_first: true");
+        let log = log_file(&text).map_or_else(|| output.clone(), |file| dir.join(file));
         let mut server = Self {
             binary,
             config,
             dir,
             output,
             log,
+            speaks_last,
             child: None,
             ports: Ports::default(),
             client_url: String::new(),
@@ -253,7 +257,7 @@ impl Server {
             }
             if let Some(ports) = read_ports(&ports_dir)
                 && let Some(url) = preferred(&ports.nats)
-                && greets(&url, deadline).await
+                && greets(&url, self.speaks_last, deadline).await
             {
                 break (ports, url);
             }
@@ -541,8 +545,12 @@ fn preferred(urls: &[String]) -> Option<String> {
 }
 
 /// Whether something at `url` says `INFO`, the first word of a NATS server.
-async fn greets(url: &str, deadline: Instant) -> bool {
+async fn greets(url: &str, silent: bool, deadline: Instant) -> bool {
     let Some((_, address)) = url.split_once("://") else { return false };
+    if silent {
+        let connecting = timeout_at(deadline, TcpStream::connect(address)).await;
+        return matches!(connecting, Ok(Ok(_)));
+    }
     let mut greeting = [0; 5];
     let hear =
         async { TcpStream::connect(address).await?.read_exact(&mut greeting).await.map(drop) };

@@ -4,19 +4,17 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr, ServerError};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::super::seen::{Address, Blind, Entry, Info, Look};
+use crate::nats::certificate::Validity;
 use crate::nats::connect::{self, BrokerError, account};
+use crate::nats::raw_client::{self, TlsError, TlsServer, WireError};
 use crate::nats::{Login, Tls};
 
 /// How long a server may take to greet.
 const GREETING: Duration = Duration::from_secs(5);
-/// The longest greeting that is read, in bytes.
-const LONGEST: u64 = 64 * 1024;
 /// How long a refusal may take: more than any sensible `authorization.timeout`.
 const REFUSAL: Duration = Duration::from_secs(30);
 
@@ -29,15 +27,20 @@ pub async fn greetings(servers: &[ServerAddr], tls: &Tls) -> Vec<Address> {
 async fn greeting(server: &ServerAddr, tls: &Tls) -> Address {
     let host = server.host();
     let plain = host.trim_matches(['[', ']']);
-    let info = match timeout(GREETING, read(plain, server.port(), tls)).await {
-        Ok(info) => info,
+    let greeted = match timeout(GREETING, read(server, tls)).await {
+        Ok(greeted) => greeted,
         Err(_) => Err(silent(&format!("did not answer within {} s", GREETING.as_secs()))),
+    };
+    let (info, certificate) = match greeted {
+        Ok((info, certificate)) => (Ok(info), certificate),
+        Err(blind) => (Err(blind), None),
     };
     Address {
         name: format!("{host}:{}", server.port()),
         loopback: host == "localhost" || plain.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()),
         tls: tls.required || tls.first || server.tls_required(),
         info,
+        certificate,
     }
 }
 
@@ -45,21 +48,17 @@ fn silent(what: &str) -> Blind {
     Blind::new(what, "start nats-server there, make it reachable, or remove it from [nats] servers")
 }
 
-async fn read(host: &str, port: u16, tls: &Tls) -> Look<Info> {
-    let stream = TcpStream::connect((host, port)).await.map_err(|e| silent(&e.to_string()))?;
-    if tls.first {
-        return Err(Blind::new(
-            "with [nats.tls] first, what it says before the login is not read",
-            "nothing; this is as it should be",
-        ));
-    }
-    let mut line = String::new();
-    BufReader::new(stream.take(LONGEST))
-        .read_line(&mut line)
-        .await
-        .map_err(|e| silent(&e.to_string()))?;
-    let info = line.strip_prefix("INFO ").and_then(|json| serde_json::from_str(json.trim()).ok());
-    info.ok_or_else(|| silent("answers, but not like a nats-server"))
+async fn read(server: &ServerAddr, tls: &Tls) -> Look<(Info, Option<Validity>)> {
+    let unusable = |error: TlsError| Blind::new(error.to_string(), "see `tls`");
+    let server = TlsServer::new(server.clone(), tls).map_err(unusable)?;
+    let greeted = raw_client::greet(&server).await.map_err(|error| match error {
+        WireError::Connect { source, .. } => silent(&source.to_string()),
+        WireError::Tls(error) => unusable(error),
+        _ => silent("answers, but not like a nats-server"),
+    })?;
+    let info = serde_json::from_value(greeted.info);
+    let info = info.map_err(|_| silent("answers, but not like a nats-server"))?;
+    Ok((info, greeted.certificate))
 }
 
 /// Connects with these credentials and says how it ended.

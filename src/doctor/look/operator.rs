@@ -21,7 +21,7 @@ pub async fn account_jwts(tool: &Tool) -> Look<Vec<String>> {
     let connected = connect(tool, Role::System, None, false).await;
     let client: &Client = match (&connected.client, connected.user.login) {
         (Some(client), _) => client,
-        (None, SeenLogin::Unusable(why) | SeenLogin::Refused(why) | SeenLogin::Untrusted(why)) => {
+        (None, SeenLogin::Unusable(why) | SeenLogin::Refused(why) | SeenLogin::NoTls(why, _)) => {
             return Err(Blind::new(why, format!("see {}", Role::System.setting())));
         }
         (None, SeenLogin::NotSet | SeenLogin::In) => return Err(without(Role::System)),

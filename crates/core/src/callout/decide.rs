@@ -134,9 +134,10 @@ pub enum Denial {
 
 impl Denial {
     /// Every name that [`Denial::code`] gives.
-    pub const CODES: [&'static str; 21] = [
+    pub const CODES: [&'static str; 22] = [
         "no_credential",
         "other_credential",
+        "mqtt",
         "bad_key",
         "no_signature",
         "no_nonce",
@@ -164,6 +165,7 @@ impl Denial {
         match self {
             Self::Unproved(Unproved::NoCredential) => "no_credential",
             Self::Unproved(Unproved::OtherCredential(_)) => "other_credential",
+            Self::Unproved(Unproved::Mqtt) => "mqtt",
             Self::Unproved(Unproved::BadKey(_)) => "bad_key",
             Self::Unproved(Unproved::NoSignature(_)) => "no_signature",
             Self::Unproved(Unproved::NoNonce(_)) => "no_nonce",

@@ -10,6 +10,7 @@ use data_encoding::{BASE64, BASE64URL_NOPAD};
 
 use crate::callout::request::VerifiedRequest;
 use crate::keys::{KeyError, User, UserKey, Verifier};
+use solewriter_types::connection_type::ConnectionType;
 
 /// A request whose client holds the private key of `key`. Made only by [`prove`].
 #[derive(Clone)]
@@ -48,6 +49,13 @@ pub enum Unproved {
     /// Something else than an NKEY, or something beside it.
     #[error("the client offered {0}; it has to connect with its NKEY seed and nothing else")]
     OtherCredential(&'static str),
+    /// It came by MQTT, which has no nonce and no signature.
+    #[error(
+        "it came by MQTT, which gives a device nothing to sign, so none can be a service: connect \
+         it by NATS or WebSocket with its NKEY seed, or make it a user of nats-server's own \
+         configuration, in an account apart from the services'"
+    )]
+    Mqtt,
     /// The claimed key is no user key.
     #[error("the client's nkey is not a user key: {0}")]
     BadKey(KeyError),
@@ -75,7 +83,7 @@ impl Unproved {
     #[must_use]
     pub fn claimed(&self) -> Option<&UserKey> {
         match self {
-            Self::NoCredential | Self::OtherCredential(_) | Self::BadKey(_) => None,
+            Self::NoCredential | Self::OtherCredential(_) | Self::Mqtt | Self::BadKey(_) => None,
             Self::NoSignature(key)
             | Self::NoNonce(key)
             | Self::SignatureForm(key)
@@ -93,6 +101,10 @@ pub fn prove(
     request: &Arc<VerifiedRequest>,
     clients: &Verifier<User>,
 ) -> Result<Identity, Unproved> {
+    // Whatever it offers: a password, and in operator mode a JWT, which everybody may have.
+    if request.client().connection == Some(ConnectionType::Mqtt) {
+        return Err(Unproved::Mqtt);
+    }
     let offered = &request.credentials;
     if let Some(what) = offered.other {
         return Err(Unproved::OtherCredential(what));

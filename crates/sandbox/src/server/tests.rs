@@ -34,7 +34,7 @@ async fn serving(config: &str) -> Result<(TempDir, Server), Box<dyn std::error::
 
 /// Whether it greets now; a refusal is an answer at once, silence after a second.
 async fn greets_now(server: &Server) -> bool {
-    greets(server.client_url(), Instant::now() + SOON).await
+    greets(server.client_url(), false, Instant::now() + SOON).await
 }
 
 /// Whether it greets soon, however busy the machine is.
