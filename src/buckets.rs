@@ -220,6 +220,17 @@ pub struct Plan {
     pub left_to_services: Vec<Left>,
     /// Durable consumers of declared streams that are not declared.
     pub other_consumers: Vec<OtherConsumer>,
+    /// Declared buckets that are in another JetStream domain, sorted by name.
+    pub elsewhere: Vec<Elsewhere>,
+}
+
+/// A declared bucket that is in another JetStream domain than the one that was asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Elsewhere {
+    /// The bucket.
+    pub bucket: String,
+    /// Its domain.
+    pub domain: String,
 }
 
 /// A declared consumer that the client of its service makes.
@@ -325,7 +336,39 @@ impl Plan {
             others,
             left_to_services: Vec::new(),
             other_consumers: Vec::new(),
+            elsewhere: Vec::new(),
         }
+    }
+
+    /// The same where JetStream is in that domain, or in none: buckets of other domains are left
+    /// out. One that is here all the same has another content under its name.
+    #[must_use]
+    pub fn in_domain(mut self, policy: &Policy, domain: Option<&str>) -> Self {
+        for bucket in policy.buckets() {
+            let Some(other) = bucket.domain.as_ref().filter(|d| Some(d.as_str()) != domain) else {
+                continue;
+            };
+            let Some(at) = self.buckets.iter().position(|b| b.bucket == bucket.name.as_str())
+            else {
+                continue;
+            };
+            let plan = self.buckets.remove(at);
+            if plan.action != Action::Create {
+                let danger = format!(
+                    "it is declared in JetStream domain {other}; here it has other values under the \
+                     same name"
+                );
+                self.others.push(Other {
+                    stream: plan.stream,
+                    bucket: None,
+                    store: None,
+                    danger: Some(danger),
+                });
+            }
+            self.elsewhere.push(Elsewhere { bucket: plan.bucket, domain: other.to_string() });
+        }
+        self.others.sort_by(|a, b| a.stream.cmp(&b.stream));
+        self
     }
 
     /// The same with the consumers of declared streams. A stream that is not listed has none.

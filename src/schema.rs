@@ -515,6 +515,13 @@ fn bucket() -> Map<String, Value> {
             ),
         ),
         (
+            "domain",
+            described(
+                json!({ "type": "string", "pattern": "^[A-Za-z0-9_-]{1,32}$" }),
+                "The JetStream domain that has it. Absent: each one that the policy is used in.",
+            ),
+        ),
+        (
             "history",
             json!({
                 "type": "integer",

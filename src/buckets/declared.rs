@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use solewriter_core::policy::model::Bucket;
 use solewriter_types::keyspace::Keyspace;
+use solewriter_types::kv_operation::{copied_to, domain_api};
 
 /// The configuration that is sent to create the bucket, in the words of JetStream's API.
 ///
@@ -21,7 +22,12 @@ pub fn config(bucket: &Bucket) -> Map<String, Value> {
         Some(original) => {
             let original = Keyspace::whole(original.clone());
             let renamed = json!({"src": original.subjects(), "dest": keyspace.subjects()});
-            let source = json!({"name": original.stream(), "subject_transforms": [renamed]});
+            let mut source = json!({"name": original.stream(), "subject_transforms": [renamed]});
+            if let (Some(from), Some(source)) = (&bucket.copied_from, source.as_object_mut()) {
+                let deliver = copied_to(bucket.name.as_str());
+                let external = json!({"api": domain_api(from.as_str()), "deliver": deliver});
+                source.insert("external".to_owned(), external);
+            }
             (Vec::new(), vec![source])
         }
     };

@@ -308,3 +308,29 @@ fn a_copy_follows_its_original_and_takes_nothing_itself() {
         assert_eq!(copy(json!({"sources": sources}), 0).action, Action::Update, "{sources}");
     }
 }
+
+#[test]
+fn buckets_of_other_domains_are_left_out_and_found_where_they_are_not_to_be() {
+    let text = "[bucket.b]\ndomain = \"hub\"\n[bucket.copy]\ndomain = \"edge\"\n\
+                copy_of = \"b\"\n[bucket.near]\ndomain = \"hub\"\ncopy_of = \"b\"\n[bucket.any]\n";
+    let policy = policy(text);
+    let named = |plan: &Plan| plan.buckets.iter().map(|b| b.bucket.clone()).collect::<Vec<_>>();
+    let hub = Plan::of(&policy, &[]).in_domain(&policy, Some("hub"));
+    assert_eq!(named(&hub), ["any", "b", "near"]);
+    assert!(hub.to_string().contains("other JetStream domains, not looked at: copy (edge)\n"));
+    let edge = Plan::of(&policy, &[]).in_domain(&policy, Some("edge"));
+    assert_eq!(named(&edge), ["any", "copy"]);
+    assert_eq!(
+        edge.buckets[1].config["sources"][0]["external"],
+        json!({"api": "$JS.hub.API", "deliver": "_COPY.copy"})
+    );
+    assert!(hub.buckets[2].config["sources"][0].get("external").is_none());
+    // JetStream without a name is no domain.
+    assert_eq!(named(&Plan::of(&policy, &[]).in_domain(&policy, None)), ["any"]);
+
+    let there = stream(&policy, &json!({"name": "KV_b", "subjects": ["$KV.b.>"]}), 1);
+    let twice = Plan::of(&policy, &[there]).in_domain(&policy, Some("edge"));
+    assert!(!twice.agrees());
+    let danger = twice.others[0].danger.as_deref().unwrap();
+    assert!(danger.contains("declared in JetStream domain hub"), "{danger}");
+}

@@ -3,7 +3,7 @@
 use std::fmt::{self, Write as _};
 
 use super::compare::shown;
-use super::{Action, BucketPlan, Change, Class, Kind, Left, Other, OtherConsumer, Plan};
+use super::{Action, BucketPlan, Change, Class, Elsewhere, Kind, Left, Other, OtherConsumer, Plan};
 
 impl fmt::Display for Plan {
     /// Every difference, a line each; what agrees in one line for each kind.
@@ -26,6 +26,14 @@ impl fmt::Display for Plan {
             if !agree.is_empty() {
                 writeln!(f, "{what}as declared: {}", agree.join(", "))?;
             }
+        }
+        let elsewhere: Vec<String> = self
+            .elsewhere
+            .iter()
+            .map(|Elsewhere { bucket, domain }| format!("{bucket} ({domain})"))
+            .collect();
+        if !elsewhere.is_empty() {
+            writeln!(f, "in other JetStream domains, not looked at: {}", elsewhere.join(", "))?;
         }
         let undeclared: Vec<&str> =
             self.others.iter().filter_map(|other| other.bucket.as_deref()).collect();

@@ -209,7 +209,8 @@ impl Asked {
             }
             None => plan,
         };
-        Ok(plan.placed_in(self.cluster.as_deref()))
+        let domain = self.client.server_info().domain;
+        Ok(plan.placed_in(self.cluster.as_deref()).in_domain(&self.policy, domain.as_deref()))
     }
 
     /// What is said where the server is too old for a bucket or a stream.

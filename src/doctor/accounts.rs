@@ -7,6 +7,8 @@ use super::look::{MOST_ACCOUNTS, without};
 use super::seen::{AccountOn, Blind, Connection, Export, Import, Role, Seen, SeenLogin};
 use crate::passes::{self, Pass};
 use solewriter_core::callout::issue::ConnectionName;
+use solewriter_core::policy::model::{Bucket, Domain, Service};
+use solewriter_types::kv_operation;
 use solewriter_types::subject::Pattern;
 
 /// What must pass between the account of the buckets and those of services.
@@ -317,7 +319,8 @@ fn exports(seen: &Seen, state: &str, accounts: &[AccountOn], report: &mut Report
             }
         }
         for Export { subject, kind } in &account.exports {
-            if !may_pass(seen, kind, subject) && !within(subject, EVENTS) {
+            let passes = may_pass(seen, kind, subject) || may_link(seen, kind, subject);
+            if !passes && !within(subject, EVENTS) {
                 once.problem(
                     server,
                     format!("{state} exports the {kind} `{subject}` too, which no client needs"),
@@ -353,6 +356,30 @@ fn mappings(seen: &Seen, accounts: &[AccountOn], report: &mut Report) {
     if once.report(report) {
         report.ok("mappings", "none".to_owned());
     }
+}
+
+/// Whether that may pass to an account that a leafnode joins: what reads a bucket that the policy
+/// says is in this domain, what a copy of it elsewhere is sent, and inboxes of its readers.
+fn may_link(seen: &Seen, kind: &str, subject: &str) -> bool {
+    let (Ok(policy), Some(domain)) = (&seen.policy, seen.domain.as_deref()) else { return false };
+    let is_here = |of: &Option<Domain>| of.as_ref().is_some_and(|of| of.as_str() == domain);
+    let mut buckets = policy.buckets().iter();
+    if kind == "service" {
+        return buckets.any(|bucket| {
+            is_here(&bucket.domain)
+                && kv_operation::linked(&bucket.name).iter().any(|may| within(subject, may))
+        });
+    }
+    let copies = |bucket: &Bucket| {
+        let to = kv_operation::copied_to(bucket.name.as_str());
+        is_here(&bucket.copied_from) && within(subject, &format!("{to}.>"))
+    };
+    let reads = |service: &Service| {
+        let inbox = kv_operation::inbox_prefix(&service.name);
+        service.rules.iter().any(|rule| is_here(&rule.domain))
+            && within(subject, &format!("{inbox}.>"))
+    };
+    buckets.any(copies) || policy.services().iter().any(reads)
 }
 
 fn imports(seen: &Seen, state: &str, accounts: &[AccountOn], report: &mut Report) {
@@ -401,7 +428,10 @@ fn imports(seen: &Seen, state: &str, accounts: &[AccountOn], report: &mut Report
                     && import.subject.contains(".audit.events."));
             let sweeps = Some(name.as_str()) == callout(seen)
                 && SWEEPS.iter().any(|pattern| within(&import.subject, pattern));
-            if !known && !events && !sweeps {
+            let links = !serves(seen, name)
+                && Some(name.as_str()) != callout(seen)
+                && may_link(seen, &import.kind, &import.subject);
+            if !known && !events && !sweeps && !links {
                 once.problem(
                     server,
                     format!("{name} imports `{}` of {state} as `{}`: its users can reach the buckets, past the policy", import.subject, import.local_subject),
@@ -620,7 +650,7 @@ fn logins(seen: &Seen, isolated: bool, report: &mut Report) {
         .filter(|user| user.login == SeenLogin::In)
         .filter_map(|user| user.key.as_deref())
         .collect();
-    let mut strangers = Vec::new();
+    let (mut strangers, mut leafnodes) = (Vec::new(), Vec::new());
     for (place, connections) in
         [("the services' account", &seen.connections), ("an account of ours", &seen.guests)]
     {
@@ -638,15 +668,29 @@ fn logins(seen: &Seen, isolated: bool, report: &mut Report) {
                 let account =
                     if connection.account.is_empty() { place } else { &connection.account };
                 let text = format!("in {account}: {who}");
-                if !strangers.contains(&text) {
-                    strangers.push(text);
+                let found =
+                    if connection.kind == "Leafnode" { &mut leafnodes } else { &mut strangers };
+                if !found.contains(&text) {
+                    found.push(text);
                 }
             }
         }
     }
-    if strangers.is_empty() {
+    if strangers.is_empty() && leafnodes.is_empty() {
         report.ok("logins", "nobody else is connected there");
-    } else {
+    }
+    if !leafnodes.is_empty() {
+        report.problem(
+            "logins",
+            format!(
+                "leafnodes are connected whose clients no policy limits here\n{}",
+                leafnodes.join("\n")
+            ),
+            "bind both ends of a leafnode to an account of its own, which imports and exports only \
+             what passes, as docs/shapes.md shows",
+        );
+    }
+    if !strangers.is_empty() {
         report.problem(
             "logins",
             format!("users are connected that no policy limits\n{}", strangers.join("\n")),

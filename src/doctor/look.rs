@@ -80,6 +80,7 @@ pub async fn look(tool: &Tool, adopting: Option<&Adopting>, clock: Clock) -> See
         Some(admin) => own_streams(admin).await,
         None => Err(without(Role::Admin)),
     };
+    let domain = client(Role::Admin).and_then(|admin| admin.server_info().domain);
     let audit_streams = match client(Role::AuditAdmin) {
         Some(admin) => own_streams(admin).await,
         None => Err(without(Role::AuditAdmin)),
@@ -141,6 +142,7 @@ pub async fn look(tool: &Tool, adopting: Option<&Adopting>, clock: Clock) -> See
         policy_bucket: policy.bucket,
         consumers,
         streams,
+        domain,
         audit_streams,
         adoption,
         operator,

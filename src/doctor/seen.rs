@@ -81,6 +81,8 @@ pub struct Seen {
     pub consumers: Look<Result<Survey, String>>,
     /// The streams of the account that holds the buckets.
     pub streams: Look<Vec<Stream>>,
+    /// The JetStream domain that they are in, if it has a name.
+    pub domain: Option<String>,
     /// The streams of the account that holds the audit streams.
     pub audit_streams: Look<Vec<Stream>>,
     /// How far services have moved, while the deployment is being adopted.
@@ -438,6 +440,9 @@ pub struct Connection {
     pub authorized_user: String,
     /// The account that it is in.
     pub account: String,
+    /// `Client`, or `Leafnode` for a whole server.
+    #[serde(default)]
+    pub kind: String,
 }
 
 /// How a connection that has no business here ended.

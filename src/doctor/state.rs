@@ -44,6 +44,7 @@ fn buckets(seen: &Seen, report: &mut Report) {
         (_, Err(blind)) | (Err(blind), _) => return report.blind("buckets", blind),
     };
     let plan = Plan::of(policy, streams).placed_in(seen.settings.cluster.as_deref());
+    let plan = plan.in_domain(policy, seen.domain.as_deref());
     let mut wrong: Vec<String> = Vec::new();
     for bucket in plan.declared().filter(|bucket| bucket.action != Action::Keep) {
         let name = match bucket.kind {
@@ -75,7 +76,14 @@ fn buckets(seen: &Seen, report: &mut Report) {
         );
     }
     if wrong.is_empty() {
-        report.ok("buckets", format!("{} as declared", plan.declared().count()));
+        let mut found = format!("{} as declared", plan.declared().count());
+        if !plan.elsewhere.is_empty() {
+            let here = seen.domain.as_deref().unwrap_or("none");
+            let elsewhere = plan.elsewhere.iter().map(|e| format!("{} ({})", e.bucket, e.domain));
+            let elsewhere = elsewhere.collect::<Vec<_>>().join(", ");
+            let _ = write!(found, "\nJetStream domain here: {here}; in others: {elsewhere}");
+        }
+        report.ok("buckets", found);
     }
 }
 

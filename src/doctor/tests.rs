@@ -112,6 +112,7 @@ fn healthy() -> Seen {
         policy_is_wrong: false,
         policy_bucket: Vec::new(),
         consumers: Ok(Ok(Survey { streams: 1, kept: 2, ..Survey::default() })),
+        domain: None,
         streams: Ok(Vec::new()),
         audit_streams: Ok(Vec::new()),
         adoption: None,
@@ -122,6 +123,7 @@ fn healthy() -> Seen {
 /// A connection in the services' account.
 fn connection(user: &str) -> Connection {
     Connection {
+        kind: "Client".to_owned(),
         cid: 9,
         name: "a client".to_owned(),
         authorized_user: user.to_owned(),
@@ -753,6 +755,10 @@ fn whoever_else_is_in_an_account_of_ours() {
             "users are connected that no policy limits\nin {account}: \"somebody\" (\"a client\")"
         );
         assert_eq!(problem(&seen), ("logins", said));
+        let leaf = Connection { kind: "Leafnode".to_owned(), ..seen.guests.unwrap().remove(0) };
+        seen.guests = Ok(vec![leaf]);
+        let (check, said) = problem(&seen);
+        assert!(check == "logins" && said.starts_with("leafnodes are connected"), "{said}");
     }
 }
 

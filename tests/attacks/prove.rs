@@ -537,3 +537,22 @@ async fn across_gateways_one_cluster_has_all_streams() {
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stdout));
     nothing_is_left(&deployment).await;
 }
+
+/// A leaf server with JetStream and a callout of its own, joined to a hub.
+async fn at_a_leaf(version: &'static str) {
+    let _room = crate::room::some_room().await;
+    let joined = crate::leafnodes::joined(version).await;
+    let output = prove(&joined.edge, &["--yes"]).await;
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stdout));
+    nothing_is_left(&joined.edge).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leaf_is_proven_on_the_oldest_server() {
+    at_a_leaf("2.10.25").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leaf_is_proven_on_the_newest_server() {
+    at_a_leaf("2.15.1").await;
+}

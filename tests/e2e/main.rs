@@ -78,6 +78,7 @@ mod handover;
 mod handover_facts;
 mod identity;
 mod keyspaces;
+mod leafnodes;
 mod learn;
 mod liars;
 mod map_page;

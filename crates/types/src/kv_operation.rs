@@ -11,7 +11,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::keyspace::Keyspace;
+use crate::keyspace::{BucketName, Keyspace};
 
 pub use usage::{Act, STORE_PREFIX, Target, Usage};
 
@@ -162,6 +162,41 @@ fn requests<'a>(table: &'a [Api], keyspace: &'a Keyspace) -> impl Iterator<Item 
 pub fn reading(keyspace: &Keyspace) -> Vec<Needed> {
     let flow = flow_control(&keyspace.stream()).map(|subject| ("flow control of a watch", subject));
     requests(&READING, keyspace).chain(flow).collect()
+}
+
+/// The same request, to the API of a JetStream domain; `None` for what is no request.
+///
+/// What follows a request is named as ever: inboxes and flow control.
+#[must_use]
+pub fn in_domain(domain: &str, (purpose, subject): &Needed) -> Option<Needed> {
+    let rest = subject.strip_prefix(API)?;
+    Some((*purpose, format!("{}.{rest}", domain_api(domain))))
+}
+
+/// What the API of a JetStream domain begins with, as clients and streams are told.
+#[must_use]
+pub fn domain_api(domain: &str) -> String {
+    format!("$JS.{domain}.API")
+}
+
+/// All that reads a bucket, as an account gives it to another one: beyond the stream's name,
+/// permissions decide.
+#[must_use]
+pub fn linked(bucket: &BucketName) -> Vec<String> {
+    let keyspace = Keyspace::whole(bucket.clone());
+    let stream = keyspace.stream();
+    let requests = READING.iter().map(|api| match api.form {
+        Form::Stream => format!("{API}{}.{stream}", api.name),
+        _ => format!("{API}{}.{stream}.>", api.name),
+    });
+    requests.chain(flow_control(&stream)).collect()
+}
+
+/// Where a copy of a bucket in another domain has its messages delivered to, without the last
+/// token, which servers make up. No service is granted anything there.
+#[must_use]
+pub fn copied_to(bucket: &str) -> String {
+    format!("_COPY.{bucket}")
 }
 
 /// Where a client answers the flow control of a stream's consumers, in both forms.

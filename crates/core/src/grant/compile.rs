@@ -535,8 +535,15 @@ impl Builder<'_> {
         self.replies(index, "replies and events")
     }
 
+    /// Also from another JetStream domain, if the bucket is in one. Nobody writes from there: what is
+    /// on its way across a leafnode, a handover could not wait for.
     fn read(&mut self, index: usize, keyspace: &Keyspace) -> Result<(), GrantError> {
-        self.publish_all(index, kv_operation::reading(keyspace))?;
+        let needed = kv_operation::reading(keyspace);
+        let domain = self.service.rules.get(index).and_then(|rule| rule.domain.as_ref());
+        let far: Vec<Needed> = domain.map_or_else(Vec::new, |domain| {
+            needed.iter().filter_map(|n| kv_operation::in_domain(domain.as_str(), n)).collect()
+        });
+        self.publish_all(index, needed.into_iter().chain(far))?;
         self.replies(index, "replies, values and watched changes")
     }
 

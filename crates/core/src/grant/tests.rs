@@ -66,6 +66,31 @@ fn what_is_no_audit_stream_is_not_granted_either() {
     assert!(matches!(refused, Err(GrantError::NoAuditStream(_))), "{refused:?}");
 }
 
+/// Of a bucket in a domain: reading reaches it from elsewhere, and writing does not.
+#[test]
+fn a_bucket_of_a_domain_is_read_from_another_one_and_never_written() {
+    let text = "[bucket.b]\ndomain = \"edge\"\n[bucket.near]\n\
+                [service.a]\nowns = [\"b\", \"near\"]\n[service.r]\nreads = [\"b\"]\n";
+    let policy = validate(&[SourceFile::new("p.toml", text)]).unwrap().policy;
+    let defaults = Defaults {
+        account: "APP".into(),
+        lifetime: Duration::from_secs(60),
+        audit: AuditStreams::default(),
+    };
+    for service in ["a", "r"] {
+        let grant = Grant::of(policy.service(service).unwrap(), &defaults).unwrap();
+        let may: Vec<&str> =
+            grant.permissions(Side::Publish).iter().map(|p| p.subject.as_str()).collect();
+        let far: Vec<&str> =
+            may.iter().copied().filter(|subject| subject.starts_with("$JS.edge.")).collect();
+        let near: Vec<String> = far.iter().map(|s| s.replacen("$JS.edge.", "$JS.", 1)).collect();
+        assert!(near.iter().all(|subject| may.contains(&subject.as_str())), "{far:?}");
+        assert_eq!(far.len(), 9, "{far:?}");
+        assert!(far.iter().all(|s| s.contains(".KV_b")), "{far:?}");
+        assert!(!far.iter().any(|s| s.contains("PURGE") || s.contains("API.$KV")), "{far:?}");
+    }
+}
+
 #[test]
 fn an_api_under_another_name_is_the_same_api() {
     for never in NEVER_PUBLISH.iter().filter(|never| never.starts_with("$JS.")) {

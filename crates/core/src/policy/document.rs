@@ -97,6 +97,8 @@ pub struct BucketEntry {
     pub part_owners: Option<Spanned<bool>>,
     /// `copy_of`.
     pub copy_of: Option<Spanned<String>>,
+    /// `domain`.
+    pub domain: Option<Spanned<String>>,
 }
 
 /// `[stream.NAME]`.
@@ -421,6 +423,7 @@ fn bucket(name: Spanned<String>, mut table: Table<'_>) -> BucketEntry {
         duplicate_window: table.duration("duplicate_window"),
         part_owners: table.boolean("part_owners"),
         copy_of: table.string("copy_of"),
+        domain: table.string("domain"),
     };
     table.finish();
     entry

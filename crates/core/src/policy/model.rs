@@ -193,6 +193,45 @@ impl fmt::Display for StreamName {
     }
 }
 
+/// The name of a JetStream domain: one token of a subject.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Domain(Arc<str>);
+
+impl Domain {
+    /// The most characters.
+    const LONGEST: usize = 32;
+    /// What `$JS.<name>.` means already, in nats-server or in the configuration that `init` writes.
+    const TAKEN: [&str; 9] =
+        ["API", "ACK", "FC", "EVENT", "SNAPSHOT", "_", "AUDIT", "POLICY", "STATE"];
+
+    /// Checks a name.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+        if text.is_empty() || text.len() > Self::LONGEST || !text.chars().all(allowed) {
+            return Err("a domain's name is 1 to 32 letters, digits, `_` and `-`");
+        }
+        if Self::TAKEN.contains(&text) {
+            return Err("`$JS.` with this name means something else already");
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Domain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// A durable consumer and its stream, as policy files write it: `EVENTS/shipping`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConsumerName {
@@ -494,6 +533,8 @@ pub struct Rule {
     pub until: Option<i64>,
     /// Whether it is only what the service could do before: see [`Service::observed`].
     pub observed: bool,
+    /// The JetStream domain of the bucket that it reads, if its declaration names one.
+    pub domain: Option<Domain>,
 }
 
 impl Rule {
@@ -673,6 +714,10 @@ pub struct Bucket {
     pub part_owners: bool,
     /// The bucket that it follows, and then it has no writer of its own.
     pub copy_of: Option<BucketName>,
+    /// The JetStream domain that it is in; `None` for each that the policy is used in.
+    pub domain: Option<Domain>,
+    /// The domain that a copy has its values from, where that is another one.
+    pub copied_from: Option<Domain>,
     /// Where its table stands.
     pub at: Location,
 }

@@ -153,7 +153,7 @@ fn judge(files: &[SourceFile], audit: &AuditStreams, emergencies: &[&Emergency])
     if services.is_empty() && complete {
         problems.push(no_services(files));
     }
-    let buckets = bucket::check(buckets, &problems);
+    let buckets = bucket::check(buckets, audit, &problems);
     let streams = stream::check(streams, audit, &problems);
     let durables = stream::durables(&streams);
     let stores = store::check(stores, &problems);

@@ -9,9 +9,11 @@ use super::settings::{choice, shown};
 use super::times::{LEAST_WINDOW, check_least, window};
 use crate::diagnostics::toml::nearest;
 use crate::diagnostics::{Collector, Problem, Span, Spanned};
+use crate::grant::AuditStreams;
 use crate::policy::document::BucketEntry;
-use crate::policy::model::{Access, Bucket, Discard, Location, Storage};
+use crate::policy::model::{Access, Bucket, Discard, Domain, Location, Storage};
 use solewriter_types::keyspace::BucketName;
+use solewriter_types::kv_operation::domain_api;
 
 /// The least that nats-server takes as `subject_delete_marker_ttl`.
 const LEAST_MARKER: Duration = Duration::from_secs(1);
@@ -34,7 +36,7 @@ impl Buckets {
 }
 
 /// Judges every declaration.
-pub fn check(entries: Vec<BucketEntry>, problems: &Collector) -> Buckets {
+pub fn check(entries: Vec<BucketEntry>, audit: &AuditStreams, problems: &Collector) -> Buckets {
     let mut buckets = Buckets::default();
     let mut copies = Vec::new();
     for entry in entries {
@@ -50,7 +52,8 @@ pub fn check(entries: Vec<BucketEntry>, problems: &Collector) -> Buckets {
                 continue;
             }
         };
-        let bucket = bucket(name.clone(), &entry, problems);
+        let domain = entry.domain.as_ref().and_then(|said| domain(said, audit, problems));
+        let bucket = Bucket { domain, ..bucket(name.clone(), &entry, problems) };
         if let Some((_, first)) = buckets.names.get(&name) {
             problems.push(defined_twice("bucket", &entry.name, first));
             continue;
@@ -117,10 +120,42 @@ fn follow(copy: &mut Bucket, of: &Spanned<String>, buckets: &[Bucket], problems:
         );
         return;
     }
+    if copy.domain.is_some() != original.domain.is_some() {
+        let (with, without) =
+            if copy.domain.is_some() { (&*copy, original) } else { (original, &*copy) };
+        problems.push(
+            Problem::error(
+                "copy-domain",
+                format!("`{}` has a domain, and `{}` has none", with.name, without.name),
+            )
+            .at(&of.span, "a copy has its values from one place")
+            .help(format!("add `domain` to `[bucket.{}]`, or leave it out of both", without.name)),
+        );
+    }
+    copy.copied_from = original.domain.clone().filter(|from| copy.domain.as_ref() != Some(from));
     copy.history = original.history;
     copy.ttl = original.ttl;
     copy.key_ttl = original.key_ttl;
     copy.duplicate_window = LEAST_WINDOW;
+}
+
+/// The domain that a declaration names.
+fn domain(said: &Spanned<String>, audit: &AuditStreams, problems: &Collector) -> Option<Domain> {
+    let taken = |domain: &Domain| domain_api(domain.as_str()) == audit.api();
+    let error = match Domain::parse(&said.value) {
+        Ok(domain) if taken(&domain) => "services reach the audit streams by this name",
+        Ok(domain) => return Some(domain),
+        Err(error) => error,
+    };
+    problems.push(
+        Problem::error(
+            "bad-domain",
+            format!("`{}` cannot name a JetStream domain: {error}", shown(&said.value)),
+        )
+        .at(&said.span, "")
+        .help("write the `domain` of `jetstream` in the configuration of the server that has the bucket"),
+    );
+    None
 }
 
 fn bucket(name: BucketName, entry: &BucketEntry, problems: &Collector) -> Bucket {
@@ -174,6 +209,8 @@ fn bucket(name: BucketName, entry: &BucketEntry, problems: &Collector) -> Bucket
         ),
         part_owners: flag(&entry.part_owners, false),
         copy_of: entry.copy_of.as_ref().and_then(|of| BucketName::parse(&of.value).ok()),
+        domain: None,
+        copied_from: None,
         description: entry.description.as_ref().map(|text| text.value.clone()),
         at: Location::from(&entry.name.span),
     };

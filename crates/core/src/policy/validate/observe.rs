@@ -81,8 +81,14 @@ pub fn widen(drafts: &mut [Draft], declared: &Declared<'_>) {
     for (index, rules, publish, subscribe) in widened {
         let Some(draft) = drafts.get_mut(index) else { continue };
         for (access, span) in rules {
-            let rule =
-                Rule { access, at: Location::from(&span), role: None, until: None, observed: true };
+            let rule = Rule {
+                access,
+                at: Location::from(&span),
+                role: None,
+                until: None,
+                observed: true,
+                domain: None,
+            };
             draft.service.rules.push(rule);
             draft.places.push(Place { span, everything: true });
         }

@@ -213,7 +213,14 @@ pub fn rules(entries: &GrantEntries, scope: &Scope<'_>) -> (Vec<Rule>, Vec<Place
         scope.left.set(left);
         let (at, role) = (Location::from(span), scope.role.cloned());
         let until = until.as_ref().map(|until| until.value);
-        rules.push(Rule { access, at, role, until, observed: false });
+        let domain = match &access {
+            Access::Owns(keyspace) | Access::Reads(keyspace) => {
+                let declared = scope.buckets.iter().find(|b| b.name == *keyspace.bucket());
+                declared.and_then(|bucket| bucket.domain.clone())
+            }
+            _ => None,
+        };
+        rules.push(Rule { access, at, role, until, observed: false, domain });
         places.push(Place { span: span.clone(), everything });
     };
     for granted in &entries.owns {

@@ -74,7 +74,10 @@ fn check_leafnode(draft: &Draft, problems: &Collector) {
                 ),
             )
             .at(&kept.span, "nats-server lets neither keys nor JetStream through to a leafnode")
-            .help("connect by STANDARD or WEBSOCKET for that; a leafnode carries plain subjects"),
+            .help(
+                "connect by STANDARD or WEBSOCKET for that; a leafnode carries plain subjects. \
+                 A leaf server whose clients use buckets has a callout of its own: docs/shapes.md",
+            ),
         );
     }
 }

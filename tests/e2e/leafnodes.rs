@@ -1,0 +1,357 @@
+//! A leaf server with JetStream of its own: the shape of `docs/shapes.md`, set up from the lines of
+//! that page; what holds across it, what a hostile leaf can do, and who says what is wrong.
+
+use std::time::Instant;
+
+use async_nats::jetstream::{self, consumer::PullConsumer};
+use futures_util::StreamExt as _;
+use serde_json::json;
+use solewriter_core::keys::{Seed, User};
+use solewriter_sandbox::free_ports;
+use tokio::sync::watch;
+
+use super::deployment::{Deployment, Prepared, edit, eventually, held_route, read};
+use super::raw::Raw;
+use super::sessions::Client;
+
+const POLICY: &str = r#"
+[bucket.prices]
+domain = "hub"
+
+[bucket.vault]
+domain = "hub"
+
+[bucket.prices-edge]
+domain = "edge"
+copy_of = "prices"
+
+[bucket.orders]
+domain = "edge"
+
+[stream.events]
+subjects = ["events.>"]
+
+[stream.events.consumer.worker]
+
+[service.prices]
+nkeys = ["{prices}"]
+owns = ["prices", "vault"]
+
+[service.till]
+nkeys = ["{till}"]
+owns = ["orders"]
+reads = ["prices-edge"]
+publishes = ["events.new"]
+consumes = ["events/worker"]
+
+[service.dashboard]
+nkeys = ["{dashboard}"]
+reads = ["orders"]
+"#;
+
+/// The services of the policy; their seeds count on both servers.
+const SERVICES: [&str; 3] = ["prices", "till", "dashboard"];
+
+/// Adds the lines that `docs/shapes.md` has for that server to what `init` wrote.
+fn with_lines(prepared: Prepared, server: &str) -> Prepared {
+    let page = read(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/shapes.md"));
+    let (_, lines) = page.split_once(&format!("<!-- {server}: the test reads this -->")).unwrap();
+    let (_, lines) = lines.split_once("```text\n# ").unwrap();
+    let (lines, _) = lines.split_once("```").unwrap();
+    let file = prepared.files.server_config();
+    let mut config = read(&file);
+    for part in lines.split("\n# ") {
+        let (place, lines) = part.split_once('\n').unwrap();
+        let at = match place.strip_prefix("in ") {
+            None => config.find("jetstream {").unwrap(),
+            Some(place) => {
+                let (table, list) = place.split_once('.').unwrap_or((place, ""));
+                let table = config.find(&format!("{table} {{\n")).unwrap();
+                let list = if list.is_empty() { "{\n".to_owned() } else { format!("{list}: [\n") };
+                table + config[table..].find(&list).unwrap() + list.len()
+            }
+        };
+        config.insert_str(at, &format!("{lines}\n"));
+    }
+    std::fs::write(file, config).unwrap();
+    prepared
+}
+
+fn with_values(prepared: &Prepared, values: &str) {
+    let file = prepared.files.dir.join("deployment.conf");
+    std::fs::write(&file, read(&file) + values).unwrap();
+}
+
+/// A hub and an edge, with everything that is declared, and a switch that holds back what goes
+/// between them. Somebody at the edge has a key to its LINK.
+pub struct Joined {
+    pub hub: Deployment,
+    pub edge: Deployment,
+    held: watch::Sender<bool>,
+    mallory: Seed<User>,
+}
+
+pub async fn joined(version: &'static str) -> Joined {
+    let [hub, edge] =
+        ["hub", "edge"].map(|name| with_lines(Prepared::new().without_buckets(), name));
+    let port = free_ports(1).unwrap()[0];
+    let (held, switch) = watch::channel(false);
+    let through = held_route(port, switch);
+    let link = Seed::<User>::generate();
+    let key =
+        |seed: &Seed<User>| solewriter_core::keys::Signer::new(seed).unwrap().public().to_string();
+    with_values(&hub, &format!("\nLINK_LISTEN: \"127.0.0.1:{port}\"\nLINK_KEY: {}\n", key(&link)));
+    let mallory = Seed::<User>::generate();
+    with_values(
+        &edge,
+        &format!(
+            "\nHUB: \"nats://127.0.0.1:{through}\"\nLINK_SEED: {}\nMALLORY: {}\n",
+            link.expose(),
+            key(&mallory)
+        ),
+    );
+    let config = edge.files.server_config();
+    edit(&config, "  LINK {\n", "  LINK {\n    users: [ { nkey: $MALLORY } ]\n");
+    edit(&config, "auth_users: [ ", "auth_users: [ $MALLORY, ");
+
+    let mut hub = hub.start(version, POLICY).await;
+    for name in SERVICES {
+        let service = hub.service(name);
+        std::fs::copy(&service.seed_file, edge.files.seed_file(&format!("test-{name}"))).unwrap();
+    }
+    let mut edge = edge.start(version, POLICY).await;
+    for deployment in [&mut hub, &mut edge] {
+        deployment.instances[0].says("ready").await;
+        deployment.apply(&[]).await;
+    }
+    Joined { hub, edge, held, mallory }
+}
+
+impl Joined {
+    /// A bucket as a service at one of the servers opens it.
+    async fn open(&self, at: &Deployment, service: &str, bucket: &str) -> jetstream::kv::Store {
+        let client = Client::connect(at.url(), &at.service(service)).await.client;
+        jetstream::new(client).get_key_value(bucket).await.unwrap()
+    }
+}
+
+on_every_server!(a_leaf_with_jetstream_of_its_own_has_one_writer_for_each_bucket, much_room);
+async fn a_leaf_with_jetstream_of_its_own_has_one_writer_for_each_bucket(version: &'static str) {
+    let joined = joined(version).await;
+    let Joined { hub, edge, .. } = &joined;
+    let plan = hub.tool(&["state", "plan"]).await;
+    let elsewhere = "in other JetStream domains, not looked at: orders (edge), prices-edge (edge)";
+    assert!(plan.code == 0 && plan.out.contains(elsewhere), "{plan:?}");
+
+    // Nobody finds fault with LINK, at either end.
+    for (deployment, domain) in [(hub, "hub"), (edge, "edge")] {
+        let said = deployment.tool(&["doctor", "--format", "json"]).await.json();
+        let findings = said["findings"].as_array().unwrap();
+        // Of an old server, its holes are told.
+        let wrong =
+            |f: &&serde_json::Value| f["outcome"] == "problem" && f["check"] != "advisories";
+        let wrong: Vec<_> = findings.iter().filter(wrong).collect();
+        assert!(wrong.is_empty(), "{wrong:#?}");
+        let buckets = findings.iter().find(|f| f["check"] == "buckets").unwrap();
+        let here = format!("JetStream domain here: {domain}; in others: ");
+        assert!(buckets["found"].as_str().unwrap().contains(&here), "{buckets}");
+    }
+
+    // Written at the hub, and read from the copy at the edge.
+    let prices = joined.open(hub, "prices", "prices").await;
+    for key in 0..300 {
+        prices.put(format!("k{key}"), "1".repeat(12_000).into()).await.unwrap();
+    }
+    let copy = joined.open(edge, "till", "prices-edge").await;
+    eventually("the copy", async || copy.get("k299").await.unwrap()).await;
+    prices.put("k1", "2".into()).await.unwrap();
+    let began = Instant::now();
+    eventually("the change", async || copy.get("k1").await.unwrap().filter(|v| v == "2")).await;
+    println!("{version}: a put is in the copy after {:?}", began.elapsed());
+    copy.put("k1", "3".into()).await.unwrap_err();
+
+    // Written at the edge, and read from the hub in the edge's domain: get, keys, watch.
+    let orders = joined.open(edge, "till", "orders").await;
+    for key in 0..300 {
+        orders.put(format!("o{key}"), "1".repeat(12_000).into()).await.unwrap();
+    }
+    let dashboard = Client::connect(hub.url(), &hub.service("dashboard")).await.client;
+    let far = jetstream::with_domain(dashboard, "edge").get_key_value("orders").await.unwrap();
+    assert_eq!(far.get("o7").await.unwrap().unwrap().len(), 12_000);
+    assert_eq!(far.keys().await.unwrap().count().await, 300);
+    far.put("o1", "x".into()).await.unwrap_err();
+
+    // A stream of the edge.
+    let till = Client::connect(edge.url(), &edge.service("till")).await.client;
+    let context = jetstream::new(till);
+    context.publish("events.new", "1".into()).await.unwrap().await.unwrap();
+    let consumer: PullConsumer =
+        context.get_consumer_from_stream("worker", "events").await.unwrap();
+    let mut messages = consumer.fetch().max_messages(1).messages().await.unwrap();
+    messages.next().await.unwrap().unwrap().double_ack().await.unwrap();
+
+    // Services at either end, as intruders.
+    let (before, orders_before) = (hub.content("prices").await, edge.content("orders").await);
+    for (at, service, subjects) in [
+        (
+            edge,
+            "till",
+            &[
+                "$KV.prices.k1",
+                "$KV.prices-edge.k1",
+                "$JS.hub.API.$KV.prices.k1",
+                "hub.$KV.prices.k1",
+                "$JS.hub.API.STREAM.INFO.KV_prices",
+                "$JS.hub.API.STREAM.PURGE.KV_prices",
+                "_COPY.prices-edge.x",
+                "$JS.edge.API.$KV.orders.k1",
+            ][..],
+        ),
+        (
+            hub,
+            "dashboard",
+            &[
+                "$KV.orders.o1",
+                "$JS.edge.API.$KV.orders.o1",
+                "edge.$KV.orders.o1",
+                "$JS.edge.API.STREAM.PURGE.KV_orders",
+                "$JS.edge.API.STREAM.DELETE.KV_orders",
+                "$JS.edge.API.STREAM.INFO.KV_prices-edge",
+            ][..],
+        ),
+    ] {
+        let mut raw = Raw::login(at, &at.service(service)).await;
+        for subject in subjects {
+            raw.publish(subject, b"x").await.expect_err(subject);
+        }
+    }
+
+    // Where the hub is away, the edge goes on; the hub's puts come when it is back.
+    joined.held.send(true).unwrap();
+    prices.put("k2", "while away".into()).await.unwrap();
+    assert_eq!(copy.get("k1").await.unwrap().unwrap(), "2");
+    orders.put("o1", "while away".into()).await.unwrap();
+    assert_eq!(copy.get("k2").await.unwrap().unwrap().len(), 12_000);
+    joined.held.send(false).unwrap();
+    eventually("the put", async || copy.get("k2").await.unwrap().filter(|v| v == "while away"))
+        .await;
+    assert_eq!(hub.content("prices").await.len(), before.len());
+    assert_eq!(edge.content("orders").await.len(), orders_before.len());
+
+    // A right that is taken away is gone where the policy is: each server has its own.
+    let mut reads = Raw::login(edge, &edge.service("till")).await;
+    let mut far = Raw::login(hub, &hub.service("dashboard")).await;
+    let began = Instant::now();
+    let less =
+        POLICY.replace("reads = [\"prices-edge\"]\n", "").replace("reads = [\"orders\"]\n", "");
+    for deployment in [hub, edge] {
+        deployment.write_policy(&less);
+    }
+    reads.closed().await;
+    far.closed().await;
+    println!("{version}: closed at both ends after {:?}", began.elapsed());
+}
+
+on_every_server!(a_hostile_leaf_reads_what_passes_and_writes_nothing);
+/// Who runs the leaf server publishes into its LINK whatever they like.
+async fn a_hostile_leaf_reads_what_passes_and_writes_nothing(version: &'static str) {
+    let mut joined = joined(version).await;
+    let Joined { hub, edge, mallory, .. } = &joined;
+    let prices = joined.open(hub, "prices", "prices").await;
+    prices.put("k1", "1".into()).await.unwrap();
+    let copy = joined.open(edge, "till", "prices-edge").await;
+    eventually("the copy", async || copy.get("k1").await.unwrap()).await;
+    let vault = joined.open(hub, "prices", "vault").await;
+    vault.put("k1", "1".into()).await.unwrap();
+    let before = hub.content("prices").await;
+
+    let mut leaf = Raw::try_login(edge.url(), mallory).await.unwrap();
+    let consumer = |name: &str, deliver: &str| {
+        json!({"stream_name": "KV_prices", "config": {"name": name, "ack_policy": "none",
+            "deliver_policy": "all", "deliver_subject": deliver, "filter_subject": "$KV.prices.>",
+            "mem_storage": true, "inactive_threshold": 60_000_000_000_u64}})
+        .to_string()
+    };
+    let create = |name: &str| format!("hub.CONSUMER.CREATE.KV_prices.{name}.$KV.prices.>");
+    for (subject, reply, body) in [
+        ("$KV.prices.k1".to_owned(), "", "x".to_owned()),
+        ("hub.$KV.prices.k1".to_owned(), "", "x".to_owned()),
+        ("$JS.hub.API.$KV.prices.k1".to_owned(), "", "x".to_owned()),
+        ("$JS.API.STREAM.PURGE.KV_prices".to_owned(), "_INBOX.m.1", String::new()),
+        ("hub.STREAM.PURGE.KV_prices".to_owned(), "_INBOX.m.1", String::new()),
+        ("$JS.hub.API.STREAM.PURGE.KV_prices".to_owned(), "_INBOX.m.1", String::new()),
+        ("$JS.hub.API.STREAM.DELETE.KV_prices".to_owned(), "_INBOX.m.1", String::new()),
+        // JetStream's answer, and what it stores, to a bucket's subject.
+        ("hub.STREAM.INFO.KV_prices".to_owned(), "$KV.vault.k1", String::new()),
+        ("$JS.hub.API.STREAM.INFO.KV_prices".to_owned(), "$KV.vault.k1", String::new()),
+        (create("a"), "$KV.vault.k1", consumer("a", "_COPY.prices-edge.m")),
+        (create("b"), "_INBOX.m.1", consumer("b", "$KV.prices.k1")),
+        (create("c"), "$KV.vault.k1", consumer("c", "$KV.vault.k1")),
+    ] {
+        leaf.publish_with(&subject, reply, "Nats-Rollup: all", body.as_bytes()).await.unwrap();
+    }
+    // It may have a consumer of what passes: that is what passes. Once it answers, the hub has
+    // read all before it.
+    leaf.subscribe("_INBOX.m.last").await.unwrap();
+    let body = consumer("d", "_COPY.prices-edge.d");
+    leaf.publish_with(&create("d"), "_INBOX.m.last", "", body.as_bytes()).await.unwrap();
+    let answer = leaf.message().await;
+    assert!(String::from_utf8_lossy(&answer.payload).contains("\"name\":\"d\""), "{answer:?}");
+    // And once the hub has stored another put, it has delivered what it would deliver.
+    prices.put("k2", "2".into()).await.unwrap();
+    eventually("the copy", async || copy.get("k2").await.unwrap()).await;
+    let after = hub.content("prices").await;
+    assert_eq!(after[..before.len()], before[..]);
+    assert_eq!(after.len(), before.len() + 1);
+    assert_eq!(hub.content("vault").await.len(), 1);
+    // The consumer that was to deliver to a key is deleted, as anybody's is.
+    let deleted = joined.hub.instances[0]
+        .says_where("consumer_deleted", |line| line["consumer"] == "c")
+        .await;
+    assert_eq!(deleted["cause"], "system_subject", "{deleted}");
+}
+
+on_every_server!(a_leafnode_in_the_wrong_account_is_told_of);
+async fn a_leafnode_in_the_wrong_account_is_told_of(version: &'static str) {
+    let hub = with_lines(Prepared::new().without_buckets(), "hub");
+    let port = free_ports(1).unwrap()[0];
+    let link = Seed::<User>::generate();
+    let key = solewriter_core::keys::Signer::new(&link).unwrap().public().to_string();
+    with_values(&hub, &format!("\nLINK_LISTEN: \"127.0.0.1:{port}\"\nLINK_KEY: {key}\n"));
+    edit(
+        &hub.files.server_config(),
+        "nkey: $LINK_KEY, account: LINK",
+        "nkey: $LINK_KEY, account: STATE",
+    );
+    let hub = hub.start(version, POLICY).await;
+    hub.apply(&[]).await;
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("leaf.conf");
+    let text = format!(
+        "server_name: leaf\nlisten: \"127.0.0.1:-1\"\nleafnodes {{ remotes: [ {{ url: \
+         \"nats://127.0.0.1:{port}\", nkey: {} }} ] }}\n",
+        link.expose()
+    );
+    std::fs::write(&config, text).unwrap();
+    let binary = super::deployment::binary(version).await;
+    let leaf = solewriter_sandbox::Server::start(&binary, &config, dir.path()).await.unwrap();
+    let found = eventually("doctor to see the leafnode", async || {
+        let said = hub.tool(&["doctor", "--format", "json"]).await.json();
+        let findings = said["findings"].as_array().unwrap().clone();
+        let logins = findings.into_iter().find(|f| f["check"] == "logins").unwrap();
+        (logins["outcome"] == "problem").then_some(logins)
+    })
+    .await;
+    let text = found["found"].as_str().unwrap();
+    assert!(text.contains("leafnodes are connected") && text.contains("in STATE"), "{found}");
+
+    // It is told of with reason: from there, what is refused in LINK is stored.
+    let mut stranger = Raw::dial(leaf.client_url()).await;
+    stranger.enter(&json!({})).await.unwrap();
+    eventually("the vault to be written", async || {
+        let ask = "$JS.hub.API.STREAM.INFO.KV_prices";
+        stranger.publish_with(ask, "$KV.vault.k1", "", b"").await.unwrap();
+        (!hub.content("vault").await.is_empty()).then_some(())
+    })
+    .await;
+}
