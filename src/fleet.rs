@@ -23,6 +23,7 @@ use self::peers::{BEAT, Beat, GONE_AFTER};
 use crate::policy_source::snapshot_store::Store;
 use crate::policy_source::status::SourceStatus;
 use crate::policy_source::temporary::MAX_ON;
+use solewriter_core::callout::issue::Operator;
 use solewriter_core::callout::xkey::Sealer;
 use solewriter_core::diagnostics::toml::show_time;
 use solewriter_core::emergency::Emergency;
@@ -215,6 +216,9 @@ pub struct PublicKeys {
     /// What requests are sealed to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub xkey: Option<String>,
+    /// What signs users, in operator mode.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub users: Vec<String>,
 }
 
 /// Something that moved from one service to another.
@@ -285,9 +289,17 @@ pub struct Waiting {
 impl PublicKeys {
     /// Of what an instance has.
     #[must_use]
-    pub fn of(issuer: &AccountSigner, sealer: Option<&Sealer>) -> Self {
+    pub fn of(
+        issuer: &AccountSigner,
+        sealer: Option<&Sealer>,
+        operator: Option<&Operator>,
+    ) -> Self {
         let xkey = sealer.map(|sealer| sealer.public().to_string());
-        Self { issuer: issuer.public().to_string(), xkey }
+        let placed = operator.into_iter().flat_map(|operator| operator.accounts.values());
+        let mut users: Vec<String> =
+            placed.map(|placed| placed.signer.public().to_string()).collect();
+        users.sort_unstable();
+        Self { issuer: issuer.public().to_string(), xkey, users }
     }
 }
 

@@ -6,5 +6,5 @@ pub mod change;
 pub mod picture;
 pub mod situation;
 
-pub use self::change::{About, Account, Activation, Change};
+pub use self::change::{About, Account, Activation, Change, word};
 pub use self::situation::{Missing, Situation};

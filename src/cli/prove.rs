@@ -192,7 +192,7 @@ impl Prove {
     ) -> Result<Proof, String> {
         let until = Instant::now() + self.wait;
         self.until_let_in(stage, until).await?;
-        let stage = &patient(stage).await?;
+        let stage = &patient(&by_key_alone(stage).await).await?;
         let (mut tried, mut needs) = (Vec::new(), Needs::default());
         for attack in attacks() {
             let lacking = match lacks.filter(|_| !attack.needs.is_empty()) {
@@ -241,6 +241,7 @@ impl Prove {
         let servers: Result<Vec<TlsServer>, _> =
             tool.servers.iter().map(|s| TlsServer::new(s.clone(), &tool.tls)).collect();
         let (a, b) = (format!("{}-a", self.name), format!("{}-b", self.name));
+        let (attacker, victim) = probers.logins(tool)?;
         Ok(Testbed {
             servers: servers.map_err(|error| error.to_string())?,
             names: Names {
@@ -252,8 +253,8 @@ impl Prove {
                 them: b,
                 secret: format!("secret {:016x}", rand::random::<u64>()),
             },
-            attacker: probers.attacker(),
-            victim: probers.victim(),
+            attacker,
+            victim,
             responder: None,
             admin,
             replicas: self.replicas,
@@ -263,6 +264,21 @@ impl Prove {
             control_bucket: serde_json::Value::Null,
         })
     }
+}
+
+/// The same without JWTs, where servers have one for everybody: there a stranger comes so, too. A JWT that
+/// does not fit is refused when the server has waited for an answer that nobody gives.
+async fn by_key_alone(stage: &Testbed) -> Testbed {
+    let plain = |login: &RawLogin| match login {
+        RawLogin::Jwt(_, seed) => RawLogin::Nkey(seed.clone()),
+        login => login.clone(),
+    };
+    let (attacker, victim) = (plain(&stage.attacker), plain(&stage.victim));
+    let plain = Testbed { attacker, victim, ..stage.clone() };
+    if plain.attacker().await.is_ok() && plain.victim().await.is_ok() {
+        return plain;
+    }
+    stage.clone()
 }
 
 /// The stage, with time for an effect to show that fits the way to the servers: twenty times what

@@ -181,7 +181,7 @@ async fn serve(
         .map_err(|error| error.to_string())?;
     let health =
         Health::new(store.clone(), source_status.clone(), metrics.clone(), recorder.clone());
-    let keys = PublicKeys::of(&issuer, sealer.as_ref());
+    let keys = PublicKeys::of(&issuer, sealer.as_ref(), operator.as_ref());
     let identity = Identity::new(rand::random(), Timestamp::now().as_second());
     let (tracer, exporter) = trace(traces, &identity, &nats, &metrics)?;
     let service = Arc::new(Service {

@@ -154,20 +154,27 @@ pub(super) fn seed<K: Role>(
     parsed(&text, &source, span, problems)
 }
 
-/// Seeds from the environment, separated by commas, or failing that, from their files; each with where
-/// it is from.
+/// Seeds from the environment, separated by commas, from a systemd credential, one a line, or failing
+/// both, from their files; each with where it is from.
 pub(super) fn seeds<K: Role>(
     files: Option<&[Spanned<PathBuf>]>,
     setting: SeedSetting,
     problems: &Collector,
 ) -> Vec<(String, Seed<K>)> {
     let variable = setting.variable();
+    let credential = setting.credential();
     let texts: Vec<(String, Zeroizing<String>, Option<&Span>)> =
         if let Ok(value) = std::env::var(&variable) {
             let value = Zeroizing::new(value);
             let source = format!("the environment variable {variable}");
             let each = value.split(',').map(|text| Zeroizing::new(text.to_owned()));
             each.map(|text| (source.clone(), text, None)).collect()
+        } else if let Some(file) = &credential {
+            let source = file.value.display().to_string();
+            let text = secret_file(file, problems).unwrap_or_default();
+            let each = text.lines().filter(|line| !line.trim().is_empty());
+            each.map(|line| (source.clone(), Zeroizing::new(line.to_owned()), Some(&file.span)))
+                .collect()
         } else {
             let read = files.unwrap_or_default().iter().filter_map(|file| {
                 let source = file.value.display().to_string();

@@ -37,7 +37,7 @@ mod system;
 mod watch;
 
 pub use self::movers::Adopting;
-pub use self::operator::account_jwts;
+pub use self::operator::{account_jwts, account_on};
 pub use self::system::{Clock, MOST_ACCOUNTS};
 use self::watch::Watch;
 

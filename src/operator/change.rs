@@ -131,7 +131,8 @@ pub struct Change {
 }
 
 /// A text as one word of a shell command.
-pub(super) fn word(text: &str) -> String {
+#[must_use]
+pub fn word(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-:,".contains(c);
     if !text.is_empty() && text.chars().all(plain) {
         return text.to_owned();

@@ -129,10 +129,29 @@ pub(super) async fn knock(offer: Offer, stage: &Testbed) -> Result<Report, Stage
     }
 }
 
+/// What goes into CONNECT. In operator mode the victim's own JWT is beside it, which goes over the wire
+/// as its key does; but where the offer is another JWT.
 async fn offered(offer: Offer, stage: &Testbed, wire: &Wire) -> Result<Value, WireError> {
+    let (seed, token) = match &stage.victim {
+        RawLogin::Nkey(seed) => (seed, None),
+        RawLogin::Jwt(token, seed) => (seed, Some(token)),
+        RawLogin::Password(_) | RawLogin::Nobody => return Ok(json!({})),
+    };
+    let mut options = beside(offer, stage, wire, seed).await?;
+    if let (Some(token), Some(options)) = (token, options.as_object_mut()) {
+        options.entry("jwt").or_insert_with(|| (&**token).into());
+    }
+    Ok(options)
+}
+
+async fn beside(
+    offer: Offer,
+    stage: &Testbed,
+    wire: &Wire,
+    seed: &Seed<User>,
+) -> Result<Value, WireError> {
     let own = Signer::new(&Seed::<User>::generate())?;
     let own_signature = sig(&own.sign(wire.nonce().as_bytes()));
-    let RawLogin::Nkey(seed) = &stage.victim else { return Ok(json!({})) };
     // Of the victim, only what goes over the wire: its key, and signatures that it gave.
     let victim = Signer::new(seed)?;
     let key = victim.public().as_str().to_owned();

@@ -2,11 +2,10 @@
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::config::seed_file;
+use crate::config::{Tool, seed_file};
 use crate::nats::raw_client::RawLogin;
 use crate::policy_source::directory::Directory;
 use crate::prove::target::MADE_BY;
@@ -29,8 +28,8 @@ pub enum Place {
 /// The two services.
 pub struct Probers {
     name: String,
-    attacker: Arc<Seed<User>>,
-    victim: Arc<Seed<User>>,
+    attacker: Seed<User>,
+    victim: Seed<User>,
 }
 
 /// The first line of the probers' policy, by which a file of ours can be told.
@@ -46,7 +45,7 @@ impl Probers {
             Place::Folder(_) => (Seed::generate(), Seed::generate()),
             Place::Prepared(dir) => (read_seed(dir, "a.nk")?, read_seed(dir, "b.nk")?),
         };
-        Ok(Self { name: name.to_owned(), attacker: Arc::new(attacker), victim: Arc::new(victim) })
+        Ok(Self { name: name.to_owned(), attacker, victim })
     }
 
     /// Writes keys and policy for later. Gives what to do with them.
@@ -68,14 +67,17 @@ impl Probers {
         ))
     }
 
-    /// How the one that attacks logs in.
-    pub fn attacker(&self) -> RawLogin {
-        RawLogin::Nkey(self.attacker.clone())
-    }
-
-    /// How the one that is attacked logs in.
-    pub fn victim(&self) -> RawLogin {
-        RawLogin::Nkey(self.victim.clone())
+    /// How the one that attacks logs in, and the one that is attacked: in operator mode with a JWT that
+    /// leads to the callout, if the settings have a key that signs one.
+    ///
+    /// # Errors
+    /// In words, when a seed is none.
+    pub fn logins(&self, tool: &Tool) -> Result<(RawLogin, RawLogin), String> {
+        let login = |seed: &Seed<User>| {
+            let seed = Seed::parse(seed.expose()).map_err(|error| error.to_string())?;
+            Ok::<_, String>(RawLogin::of(&tool.way_in(seed)))
+        };
+        Ok((login(&self.attacker)?, login(&self.victim)?))
     }
 
     /// Names and public keys.

@@ -100,9 +100,9 @@ const OTHERS: [&str; 4] = [
 
 /// Tries everything. Gives what came of each, or what is not as it should be.
 pub async fn run(place: Place) -> Vec<Seen> {
-    let deployment = start(Prepared::new(), place).await;
+    let deployment = start(place.prepared(), place).await;
     let (mut state, mut audit) = stages(&deployment).await;
-    let mut callout = Raw::try_login(deployment.url(), &deployment.seed("callout")).await.unwrap();
+    let mut callout = Raw::login_as(&deployment, "callout").await;
     for subject in ["$SYS.REQ.USER.AUTH", "solewriter.instance.x"] {
         callout.subscribe(subject).await.unwrap();
     }
@@ -140,8 +140,8 @@ pub async fn run(place: Place) -> Vec<Seen> {
         })
         .collect();
 
-    if place.cluster {
-        // There it depends on which server has which stream.
+    if place.cluster || place.operator {
+        // In a cluster it depends on which server has which stream.
         return seen;
     }
     let all = "{ service: { account: STATE, subject: \"$KV.>\" } }";
@@ -205,9 +205,8 @@ async fn attack(raw: &mut Raw, reply: &str) {
 
 /// The admins, with buckets and audit streams in their accounts.
 async fn stages(deployment: &Deployment) -> (Raw, Raw) {
-    let url = deployment.url();
-    let mut state = Raw::try_login(url, &deployment.seed("admin")).await.unwrap();
-    let mut audit = Raw::try_login(url, &deployment.seed("audit-admin")).await.unwrap();
+    let mut state = Raw::login_as(deployment, "admin").await;
+    let mut audit = Raw::login_as(deployment, "audit-admin").await;
     for raw in [&mut state, &mut audit] {
         raw.subscribe("_INBOX.answer").await.unwrap();
     }

@@ -331,7 +331,7 @@ pub fn judged(mut seen: Vec<Seen>, family: &Family, place: Place) -> Vec<Seen> {
 }
 
 /// Its control first: without it, the outcome says nothing.
-fn after(
+pub fn after(
     control: Result<(), String>,
     entered: &Result<(), String>,
 ) -> Result<Option<Ending>, String> {

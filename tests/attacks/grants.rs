@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 use solewriter::prove::{Attack, Control, Effect, Ending, Expected, Family, Step, Who};
 
-use super::deployment::{Deployment, Prepared, eventually};
+use super::deployment::{Deployment, eventually};
 use super::raw::Raw;
 use super::suite::Place;
 
@@ -127,7 +127,7 @@ type Seen = (&'static str, Result<Option<Ending>, String>);
 pub async fn run(place: Place) -> Vec<Seen> {
     let settings = format!("[sessions]\nconsumers_per_service = {LIMIT}\n[http]");
     let deployment =
-        Prepared::new().with_settings("[http]", &settings).start(place.version, BEFORE).await;
+        place.prepared().with_settings("[http]", &settings).start(place.version, BEFORE).await;
     deployment.create_buckets(&["orders", "rates"]).await;
     let mut made = Vec::new();
     for (_, service, _) in OUTLIVE {

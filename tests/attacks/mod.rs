@@ -46,7 +46,7 @@ async fn every_attack_ends_as_the_table_says() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn who_is_observed_takes_nothing_of_others() {
     let _room = crate::room::some_room().await;
-    let place = Place { version: "2.15.1", cluster: false, observed: true };
+    let place = Place { version: "2.15.1", cluster: false, observed: true, operator: false };
     let (_, wrong) = suite::run_place(place).await;
     assert!(wrong.is_empty(), "{} problems:\n{}", wrong.len(), wrong.join("\n"));
 }

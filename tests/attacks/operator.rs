@@ -7,17 +7,22 @@ use std::sync::Arc;
 
 use async_nats::jetstream;
 use futures_util::StreamExt as _;
-use serde_json::json;
+use serde_json::{Value, json};
+use solewriter::prove::page::Column;
+use solewriter::prove::{Attack, Ending, Expected};
 use solewriter_core::account_jwt::{self, AccountBody, SigningKey, Subjects, UserBody};
 use solewriter_core::callout::jwt::{self, Unverified};
 use solewriter_core::callout::xkey::Sealer;
 use solewriter_core::keys::{
     Account, AccountKey, CurveKey, CurveSecret, Operator, Seed, Signer, User,
 };
+use solewriter_sandbox::Server;
 use tokio::time::timeout;
 
-use super::deployment::{DEADLINE, Deployment, Prepared, edit, eventually, read};
+use super::deployment::{DEADLINE, Deployment, Prepared, binary, edit, eventually, read};
+use super::doors::{self, Seen};
 use super::raw::Raw;
+use super::suite::{self, Place};
 use crate::operator::{change, push, push_jwt, signer, taken_over, token};
 
 /// What is tried.
@@ -123,8 +128,7 @@ async fn enters(url: &str, jwt: &str, seed: Option<&Seed<User>>) -> Result<Raw, 
 }
 
 fn key_of(deployment: &Deployment, account: &str) -> AccountKey {
-    let jwt = read(&deployment.files.dir.join(format!("accounts/{account}.jwt")));
-    AccountKey::parse(&account_jwt::read::<AccountBody>(&jwt).unwrap().sub).unwrap()
+    crate::operator::key_of(&deployment.files, account)
 }
 
 async fn changed(deployment: &Deployment, name: &str, body: impl FnOnce(&mut AccountBody)) {
@@ -132,8 +136,13 @@ async fn changed(deployment: &Deployment, name: &str, body: impl FnOnce(&mut Acc
     taken_over(deployment, name).await;
 }
 
-/// A second responder lets a stranger into STATE, if the server lets it.
-async fn placed(deployment: &Deployment, by: &Signer<Account>) -> Result<(), String> {
+/// A second responder lets a stranger into an account, if the server lets it. `spoil` has the user's
+/// claims before, and the answer's.
+async fn placed(
+    deployment: &Deployment,
+    (by, account): (&Signer<Account>, &str),
+    spoil: impl FnOnce(&mut Value, &mut Value),
+) -> Result<(), String> {
     let options = deployment.login("callout").custom_inbox_prefix("_INBOX.solewriter");
     let rogue = options.connect(deployment.url()).await.unwrap();
     let mut requests = rogue.subscribe("$SYS.REQ.USER.AUTH").await.unwrap();
@@ -164,16 +173,17 @@ async fn placed(deployment: &Deployment, by: &Signer<Account>) -> Result<(), Str
     let server = message.headers.as_ref().unwrap().get("Nats-Server-Xkey").unwrap();
     let server = CurveKey::parse(server.as_str()).unwrap();
     let plain = sealer.open(&message.payload, &server).unwrap();
-    let request: serde_json::Value = Unverified::split(&plain).unwrap().claims().unwrap();
+    let request: Value = Unverified::split(&plain).unwrap().claims().unwrap();
     let text = |pointer: &str| request.pointer(pointer).unwrap().as_str().unwrap().to_owned();
-    let state = key_of(deployment, "STATE");
-    let user = json!({"jti": "1", "iat": 1, "name": "thief", "sub": text("/nats/user_nkey"),
+    let account = key_of(deployment, account);
+    let mut user = json!({"jti": "1", "iat": 1, "name": "thief", "sub": text("/nats/user_nkey"),
         "iss": by.public().as_str(), "exp": 4_000_000_000_i64, "nats": {"type": "user", "version": 2,
-        "subs": -1, "data": -1, "payload": -1, "issuer_account": state.as_str()}});
-    let user = jwt::sign(&user, 2048, by).unwrap();
-    let answer = json!({"jti": "2", "iat": 1, "iss": issuer.public().as_str(),
-        "sub": text("/nats/user_nkey"), "aud": text("/nats/server_id/id"), "nats": {"jwt": user,
+        "subs": -1, "data": -1, "payload": -1, "issuer_account": account.as_str()}});
+    let mut answer = json!({"jti": "2", "iat": 1, "iss": issuer.public().as_str(),
+        "sub": text("/nats/user_nkey"), "aud": text("/nats/server_id/id"), "nats": {"jwt": "",
         "type": "authorization_response", "version": 2, "issuer_account": auth.as_str()}});
+    spoil(&mut user, &mut answer);
+    answer["nats"]["jwt"] = jwt::sign(&user, 2048, by).unwrap().into();
     let answer = jwt::sign(&answer, 4096, &issuer).unwrap();
     let answer = sealer.seal(answer.as_bytes(), &server, &[7; 24]).unwrap();
     rogue.publish(message.reply.unwrap(), answer.into()).await.unwrap();
@@ -289,13 +299,195 @@ async fn run(version: &'static str) {
 
     // place-elsewhere
     deployment.instances.clear();
-    assert!(placed(&deployment, &leaked).await.is_err(), "place-elsewhere");
+    assert!(placed(&deployment, (&leaked, "STATE"), |_, _| {}).await.is_err(), "place-elsewhere");
     let more = state.to_string();
     changed(&deployment, "AUTH", |body| body.authorization.allowed_accounts.push(more)).await;
-    assert_eq!(placed(&deployment, &leaked).await, Ok(()), "place-elsewhere where it may");
+    assert_eq!(
+        placed(&deployment, (&leaked, "STATE"), |_, _| {}).await,
+        Ok(()),
+        "place-elsewhere where it may"
+    );
     changed(&deployment, "STATE", |body| body.signing_keys.clear()).await;
     thief.closed().await;
     assert!(enters(&url, &jwt, Some(&stranger)).await.is_err(), "leaked-state-key-removed");
+}
+
+/// What ends otherwise on 2.10.25 than in configuration mode, and why.
+const OTHERWISE: [(&str, Ending, &str); 1] = [(
+    "enter-jwt-beside",
+    Ending::Refused,
+    "without a default sentinel, the server verifies a JWT before it asks anybody, and no key of an account \
+     signed this one. With one, as in configuration mode",
+)];
+
+/// What is not tried, and why. Each row of the table that was not seen has to be here.
+const NOT_TRIED: [(&[&str], &str); 5] = [
+    (
+        &[
+            "door-leafnode",
+            "leafnode-publishes",
+            "door-mqtt",
+            "connect-again",
+            "connect-again-other",
+        ],
+        "its control is a user of the server's configuration, and there are none here. What refuses it is \
+         the same: solewriter, which is told how somebody connects",
+    ),
+    (
+        &["answer-replayed", "ask-as-server", "answer-first"],
+        "its control takes requests in the clear, and another user in AUTH. Whoever has a key of AUTH for \
+         that is in the table above (`unlisted-user`)",
+    ),
+    (
+        &["answer-other-issuer"],
+        "there is no one issuer: a sealed answer counts whoever signed it, and the user in it has to be \
+         signed by a key of the account (`place-elsewhere`)",
+    ),
+    (&["door-no-auth-user"], "nats-server does not start with both an operator and `no_auth_user`"),
+    (
+        &["chain-literal"],
+        "it works in configuration mode by a line that is added to APP's imports. `doctor` finds such an \
+         import in a JWT, too (`imports`)",
+    ),
+];
+
+/// A row of the table as it ends at that place.
+pub fn as_there(mut attack: Attack, place: Place) -> Attack {
+    if !place.operator || place.version != "2.10.25" {
+        return attack;
+    }
+    if let Some((_, by, why)) = OTHERWISE.into_iter().find(|(id, ..)| *id == attack.id) {
+        attack.expected = Expected::Closed { by, why };
+    }
+    attack
+}
+
+/// Makes an answer wrong: its user's claims, and its own.
+type Spoil = fn(&mut Value, &mut Value);
+
+/// What has code of its own, as far as it can be tried here.
+pub async fn doors(place: Place) -> Vec<Seen> {
+    let policy = "[service.plain]\nnkeys = [\"{plain}\"]\n[service.by-websocket]\n\
+                  nkeys = [\"{by-websocket}\"]\nconnections = [\"WEBSOCKET\"]\n";
+    let prepared = place.prepared().with_server(
+        "jetstream {",
+        "websocket { listen: \"127.0.0.1:-1\", no_tls: true }\njetstream {",
+    );
+    let mut deployment = prepared.start(place.version, policy).await;
+    let websocket = deployment.server.ports().websocket[0].clone();
+    let by_websocket = async |service: &str| {
+        let mut raw = Raw::dial_websocket(&websocket).await;
+        let login = deployment.service_login(&deployment.service(service));
+        let offer = raw.offer(&login).unwrap();
+        raw.enter(&offer).await
+    };
+    let takes_requests = async |user: &str| {
+        let mut raw = Raw::login_as(&deployment, user).await;
+        raw.subscribe("$SYS.REQ.USER.AUTH").await.map(drop)
+    };
+    let mut seen = vec![
+        (
+            "door-websocket",
+            doors::after(by_websocket("by-websocket").await, &by_websocket("plain").await),
+        ),
+        (
+            "answer-publisher",
+            doors::after(takes_requests("callout").await, &takes_requests("publisher").await),
+        ),
+    ];
+    // Nobody else answers from here on.
+    deployment.instances.clear();
+    let app = signer::<Account>(&deployment, "app.nk");
+    let answers = async |spoil: Spoil| placed(&deployment, (&app, "APP"), spoil).await;
+    let control = answers(|_, _| {}).await;
+    let spoilt: [(&'static str, Spoil); 4] = [
+        ("answer-other-user", |_, answer| answer["sub"] = json!(a_user())),
+        ("answer-other-grant", |user, _| user["sub"] = json!(a_user())),
+        ("answer-other-server", |_, answer| {
+            answer["aud"] = json!(nkeys::KeyPair::new_server().public_key());
+        }),
+        ("answer-expired", |user, _| user["exp"] = json!(1)),
+    ];
+    for (id, spoil) in spoilt {
+        seen.push((id, doors::after(control.clone(), &answers(spoil).await)));
+    }
+    let mut seen = doors::judged(seen, &doors::family(), place);
+    if let Some(wrong) = with_no_auth_user(place).await {
+        seen.push(("door-no-auth-user", Err(wrong)));
+    }
+    seen
+}
+
+fn a_user() -> String {
+    Signer::new(&Seed::<User>::generate()).unwrap().public().to_string()
+}
+
+/// Whether a server starts with `no_auth_user` here, and how: it must not.
+async fn with_no_auth_user(place: Place) -> Option<String> {
+    let prepared = place.prepared().with_server("jetstream {", "no_auth_user: x\njetstream {");
+    let Prepared { files, dir } = prepared;
+    let binary = binary(place.version).await;
+    match Server::start(&binary, &files.server_config(), dir.path()).await {
+        Ok(_) => Some("nats-server starts with `no_auth_user`".to_owned()),
+        Err(error) if error.to_string().contains("no_auth_user") => None,
+        Err(error) => Some(error.to_string()),
+    }
+}
+
+on_the_newest_server!(the_table_of_configuration_mode_ends_likewise, some_room);
+async fn the_table_of_configuration_mode_ends_likewise(version: &'static str) {
+    let place = Place { version, cluster: false, observed: false, operator: true };
+    let (column, wrong) = suite::run_place(place).await;
+    assert!(wrong.is_empty(), "{} problems:\n{}", wrong.len(), wrong.join("\n"));
+    if version == "2.15.1" && std::env::var_os("ATTACKS").is_none() {
+        write_page("the table", &whole_table(&column));
+    }
+}
+
+/// How every row of the table ended, by family; what ended otherwise, and what was not tried.
+fn whole_table(column: &Column) -> String {
+    let mut text = "| attacks | refused | rejected | no effect | **succeeds** | not tried |\n\
+                    | --- | --- | --- | --- | --- | --- |\n"
+        .to_owned();
+    let mut lacking = Vec::new();
+    for family in suite::everything() {
+        let attacks: Vec<_> = family.attacks.iter().filter(|attack| !attack.cluster).collect();
+        let count = |ending| {
+            let ended = |a: &&&Attack| column.get(a.id).copied().flatten() == Some(ending);
+            attacks.iter().filter(ended).count()
+        };
+        let missing: Vec<&str> =
+            attacks.iter().map(|a| a.id).filter(|id| !column.contains_key(id)).collect();
+        text += &format!(
+            "| {} | {} | {} | {} | {} | {} |\n",
+            family.title,
+            count(Ending::Refused),
+            count(Ending::Rejected),
+            count(Ending::NoEffect),
+            count(Ending::Succeeded),
+            missing.len()
+        );
+        lacking.extend(missing);
+    }
+    text += "\nOtherwise than in configuration mode, on 2.10.25:\n\n";
+    for (id, ending, why) in OTHERWISE {
+        text += &format!("- `{id}`: {}. {}.\n", ending.word(), capital(why));
+    }
+    text += "\nNot tried:\n\n";
+    for (ids, why) in NOT_TRIED {
+        let shown: Vec<String> = ids.iter().map(|id| format!("`{id}`")).collect();
+        text += &format!("- {}: {why}.\n", shown.join(", "));
+    }
+    let mut told: Vec<&str> = NOT_TRIED.iter().flat_map(|(ids, _)| *ids).copied().collect();
+    told.sort_unstable();
+    lacking.sort_unstable();
+    assert_eq!(lacking, told, "what was not tried, and what is said of it");
+    text
+}
+
+fn capital(text: &str) -> String {
+    let (first, rest) = text.split_at(1);
+    first.to_uppercase() + rest
 }
 
 on_every_server!(attacks_of_operator_mode_end_as_the_table_says);
@@ -306,12 +498,18 @@ async fn attacks_of_operator_mode_end_as_the_table_says(version: &'static str) {
     for Row { id, attack, control, ends } in ROWS {
         table += &format!("| {attack} (`{id}`) | {control} | {ends} |\n");
     }
+    write_page("attacks", &table);
+}
+
+/// A part of `docs/operator.md` is this text, or becomes it.
+fn write_page(part: &str, text: &str) {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operator.md");
     let page = std::fs::read_to_string(path).unwrap();
-    let (from, to) = ("<!-- written by tests/attacks/operator.rs -->\n", "<!-- end of attacks -->");
-    let (before, rest) = page.split_once(from).unwrap();
-    let (_, after) = rest.split_once(to).unwrap();
-    let whole = format!("{before}{from}{table}{to}{after}");
+    let from = format!("<!-- {part}, written by tests/attacks/operator.rs -->\n");
+    let to = format!("<!-- end of {part} -->");
+    let (before, rest) = page.split_once(&from).unwrap();
+    let (_, after) = rest.split_once(&to).unwrap();
+    let whole = format!("{before}{from}{text}{to}{after}");
     if std::env::var_os("UPDATE_DOCS").is_some() {
         std::fs::write(path, whole).unwrap();
     } else {

@@ -116,6 +116,41 @@ async fn a_sound_deployment_is_proven_and_left_as_it_was() {
     assert_eq!(streams(&deployment).await, ["KV_orders"]);
 }
 
+on_every_server!(in_operator_mode_all_is_proven);
+/// By the default sentinel or, before 2.11, by JWTs that lead to the callout, which a key of the settings
+/// signs.
+async fn in_operator_mode_all_is_proven(version: &'static str) {
+    // What a server refuses by itself, it refuses when this is over.
+    let prepared =
+        Prepared::operator_without_policy(version).with_server("timeout: 10", "timeout: 4");
+    // The subjects of the probers' streams pass, which nobody else has.
+    let all = format!("{POLICY}[stream.ALL]\nsubjects = [\"attack.>\"]\n");
+    crate::operator::write_passes(&prepared.files, &all);
+    let deployment = prepared.start_as_is(version).await;
+    deployment.write_policy(POLICY);
+    let output = prove(&deployment, &["--yes"]).await;
+    let verdict = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{verdict}\n{}", text(&output.stderr));
+    assert!(verdict.contains("PROVEN: no attack succeeded"), "{verdict}");
+    assert!(verdict.contains(&format!("\nserver       {version} test N")), "{verdict}");
+    assert!(verdict.contains("\nservices in  APP\nbuckets in   STATE\n"), "{verdict}");
+    for attack in [
+        "enter-captured",
+        "enter-foreign-signature",
+        "enter-admin-key",
+        "reply-direct-get",
+        "header-rollup-all",
+        "consumer-outlives",
+        "stream-write",
+        "queue-next",
+        "object-meta",
+        "found-as-other",
+    ] {
+        assert!(held(&verdict, attack), "{attack}: {verdict}");
+    }
+    nothing_is_left(&deployment).await;
+}
+
 /// What attacks on streams need, and this deployment lacks, is said; buckets are tried all the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_deployment_lacks_is_skipped_and_said() {

@@ -425,7 +425,8 @@ struct Stage {
 
 impl Stage {
     async fn set(layout: Layout, place: Place) -> Self {
-        let mut prepared = Prepared::new();
+        let mut prepared =
+            if layout == Layout::Shipped { place.prepared() } else { Prepared::new() };
         match layout {
             Layout::Shipped => {}
             Layout::FourAccounts => {
@@ -505,11 +506,13 @@ impl Stage {
         effect: Effect,
         patience: Duration,
     ) -> Ending {
-        let secret = match seed {
-            Seed::Own(name) => self.deployment.seed(name),
-            Seed::Follower => self.deployment.service("follower").seed,
+        let mut thief = match seed {
+            Seed::Own(name) => Raw::login_as(&self.deployment, name).await,
+            Seed::Follower => {
+                Raw::login(&self.deployment, &self.deployment.service("follower")).await
+            }
         };
-        let mut thief = Raw::try_login(self.deployment.url(), &secret).await.unwrap();
+        let state = format!("PURGE.{}", self.deployment.account("STATE"));
         let callout = self.deployment.client("callout", self.deployment.url()).await;
         let mut beats = callout.subscribe("solewriter.instance.x").await.unwrap();
         callout.flush().await.unwrap();
@@ -520,8 +523,10 @@ impl Stage {
         for act in acts {
             let done = match act {
                 Send(subject, reply, payload) => {
-                    let subject =
-                        subject.replace("{api}", api).replace("{server}", &info.server_id);
+                    let subject = subject
+                        .replace("{api}", api)
+                        .replace("{server}", &info.server_id)
+                        .replace("PURGE.STATE", &state);
                     let payload = payload.replace("{cid}", &cid);
                     thief.publish_with(&subject, reply, "", payload.as_bytes()).await
                 }
@@ -601,7 +606,7 @@ impl Stage {
 async fn no_reply_subject_crashes_a_server() {
     let _room = crate::room::some_room().await;
     for version in ["2.10.25", "2.15.1"] {
-        let place = Place { version, cluster: false, observed: false };
+        let place = Place { version, cluster: false, observed: false, operator: false };
         let stage = Stage::set(Layout::Shipped, place).await;
         assert!(!crashes(stage).await, "{version}");
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use semver::Version;
-use solewriter::nats::raw_client::{RawLogin, TlsServer};
+use solewriter::nats::raw_client::TlsServer;
 use solewriter::prove::Report;
 use solewriter::prove::page::Column;
 use solewriter::prove::run::{controlled, is_answered, run};
@@ -29,21 +29,33 @@ pub struct Place {
     pub cluster: bool,
     /// Whether who attacks is observed: with all that it could do before, but what others own.
     pub observed: bool,
+    /// Whether accounts are JWTs.
+    pub operator: bool,
 }
 
 impl Place {
     pub const ALL: [Self; 7] = [
-        Self { version: "2.10.25", cluster: false, observed: false },
-        Self { version: "2.11.11", cluster: false, observed: false },
-        Self { version: "2.12.8", cluster: false, observed: false },
-        Self { version: "2.14.6", cluster: false, observed: false },
-        Self { version: "2.15.1", cluster: false, observed: false },
-        Self { version: "2.10.25", cluster: true, observed: false },
-        Self { version: "2.15.1", cluster: true, observed: false },
+        Self { version: "2.10.25", cluster: false, observed: false, operator: false },
+        Self { version: "2.11.11", cluster: false, observed: false, operator: false },
+        Self { version: "2.12.8", cluster: false, observed: false, operator: false },
+        Self { version: "2.14.6", cluster: false, observed: false, operator: false },
+        Self { version: "2.15.1", cluster: false, observed: false, operator: false },
+        Self { version: "2.10.25", cluster: true, observed: false, operator: false },
+        Self { version: "2.15.1", cluster: true, observed: false, operator: false },
     ];
 
     pub fn name(self) -> String {
-        format!("{}{}", self.version, if self.cluster { "-cluster" } else { "" })
+        let kind = if self.operator { "-operator" } else { "" };
+        format!("{}{}{kind}", self.version, if self.cluster { "-cluster" } else { "" })
+    }
+
+    /// What a deployment there is started on.
+    pub fn prepared(self) -> Prepared {
+        if self.operator {
+            Prepared::operator_without_policy(self.version)
+        } else {
+            Prepared::new()
+        }
     }
 
     pub fn numbers(self) -> Version {
@@ -120,6 +132,7 @@ fn cast(place: Place) -> Vec<(usize, Attack)> {
         .flat_map(|family| family.attacks)
         .filter(|a| words.is_empty() || words.iter().any(|word| a.id.contains(word)))
         .filter(|a| place.cluster || !a.cluster)
+        .map(|attack| super::operator::as_there(attack, place))
         .enumerate()
         .map(|(number, attack)| (number % LANES, attack))
         .collect()
@@ -129,7 +142,7 @@ fn cast(place: Place) -> Vec<(usize, Attack)> {
 pub async fn run_place(place: Place) -> (Column, Vec<String>) {
     let began = std::time::Instant::now();
     let attacks = cast(place);
-    let prepared = Prepared::new();
+    let prepared = place.prepared();
     let mut deployment = if place.cluster {
         prepared.start_cluster(place.version, &lane::policy(place.observed)).await
     } else {
@@ -170,8 +183,12 @@ pub async fn run_place(place: Place) -> (Column, Vec<String>) {
     if place.observed {
         return (column, wrong);
     }
-    if !place.cluster && (words.is_empty() || words.contains("door")) {
+    let doors = !place.cluster && !place.operator;
+    if doors && (words.is_empty() || words.contains("door")) {
         others.extend(doors::run(place).await);
+    }
+    if place.operator && (words.is_empty() || words.contains("door")) {
+        others.extend(super::operator::doors(place).await);
     }
     if words.is_empty() || words.contains("chain") {
         others.extend(doors::judged(chains::run(place).await, &chains::family(), place));
@@ -207,7 +224,7 @@ pub async fn run_place(place: Place) -> (Column, Vec<String>) {
 
 /// Where an attack takes place in the deployment.
 fn stage(attack: &Attack, lane: usize, place: Place, deployment: &Deployment) -> Testbed {
-    let login = |service: &str| RawLogin::Nkey(Arc::new(deployment.service(service).seed));
+    let login = |service: &str| deployment.service_login(&deployment.service(service));
     let names = lane::names(attack, lane);
     let responder = lane::responder(lane);
     let servers = if place.cluster { deployment.urls() } else { vec![deployment.url().to_owned()] };
@@ -216,7 +233,7 @@ fn stage(attack: &Attack, lane: usize, place: Place, deployment: &Deployment) ->
         attacker: login(&names.me),
         victim: login(&names.them),
         responder: Some((responder.clone(), login(&responder))),
-        admin: RawLogin::Nkey(Arc::new(deployment.seed("admin"))),
+        admin: deployment.wire_login("admin"),
         replicas: if place.cluster { 3 } else { 1 },
         placement: serde_json::Value::Null,
         bucket: lane::bucket(attack),

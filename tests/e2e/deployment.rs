@@ -9,6 +9,8 @@ use async_nats::jetstream::{self, kv, stream};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use serde_json::{Value, json};
 use solewriter::audit::stream as audit;
+use solewriter::nats::raw_client::RawLogin;
+use solewriter::nats::{Login, Secret};
 use solewriter::passes;
 use solewriter::scaffold::{self, Scaffold};
 use solewriter_core::diagnostics::SourceFile;
@@ -23,6 +25,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
+
+use super::operator;
 
 /// How long anything may take before a test says that it failed.
 pub const DEADLINE: Duration = Duration::from_secs(30);
@@ -260,6 +264,9 @@ fn service(files: &scaffold::Deployment, name: &str) -> Service {
 
 /// The server's configuration gets the lines that the policy's streams need, as `init` writes them.
 fn write_passes(files: &scaffold::Deployment, policy: &str) {
+    if operator::is_here(files) {
+        return operator::write_passes(files, policy);
+    }
     let text = policy_text(files, policy);
     let buckets = files.policy().join("buckets.toml");
     let buckets = if buckets.exists() { read(&buckets) } else { String::new() };
@@ -312,6 +319,16 @@ impl Prepared {
             std::fs::write(accounts, lines.collect::<Vec<_>>().join("\n")).unwrap();
         }
         Self { files, dir }
+    }
+
+    /// What `solewriter init --operator` writes, without the sample policy.
+    pub fn operator_without_policy(version: &str) -> Self {
+        let prepared = Self::operator(version);
+        for file in ["services.toml", "services.test.toml"] {
+            std::fs::remove_file(prepared.files.policy().join(file)).unwrap();
+        }
+        std::fs::write(prepared.files.policy().join("buckets.toml"), BUCKETS).unwrap();
+        prepared
     }
 
     /// Starts nats-server and one instance on the files as they are.
@@ -653,6 +670,32 @@ impl Deployment {
         async_nats::ConnectOptions::with_nkey(self.seed(name).expose().to_owned())
     }
 
+    /// How a user that `solewriter init` made logs in on the wire.
+    pub fn wire_login(&self, name: &str) -> RawLogin {
+        let credentials = self.files.seed_file(name).with_extension("creds");
+        if credentials.exists() {
+            return RawLogin::of(&Login::Credentials(Secret::new(read(&credentials).into())));
+        }
+        RawLogin::Nkey(self.seed(name).into())
+    }
+
+    /// How a service of the test's policy does. Before 2.11 that takes a JWT in operator mode.
+    pub fn service_login(&self, service: &Service) -> RawLogin {
+        let seed = Seed::parse(service.seed.expose()).unwrap().into();
+        match operator::way_in(&self.files, service) {
+            Some(jwt) => RawLogin::Jwt(jwt.into(), seed),
+            None => RawLogin::Nkey(seed),
+        }
+    }
+
+    /// How servers name an account: in operator mode, by its key.
+    pub fn account(&self, name: &str) -> String {
+        if operator::is_here(&self.files) {
+            return operator::key_of(&self.files, name).to_string();
+        }
+        name.to_owned()
+    }
+
     /// The admin's JetStream context, in the account STATE.
     pub async fn admin(&self) -> jetstream::Context {
         let options = self.login("admin");
@@ -799,6 +842,7 @@ impl Deployment {
 
     /// The connections of an account on one node, as the system user sees them.
     pub async fn connections_of(&self, node: &Server, account: &str) -> Vec<Value> {
+        let account = self.account(account);
         let question = json!({"auth": true, "acc": account, "limit": 4096});
         let client = self.client("system", node.client_url()).await;
         let id = client.server_info().server_id;

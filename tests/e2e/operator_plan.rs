@@ -14,7 +14,7 @@ use solewriter_core::account_jwt::{
 use solewriter_core::keys::{Account, AccountKey, Curve, Operator, Seed, Signer, User};
 
 use super::deployment::{Deployment, Prepared, binary, eventually, read};
-use super::operator::push_jwt;
+use super::operator::{planned, push_jwt};
 use super::raw::Raw;
 use solewriter_sandbox::Server;
 
@@ -174,23 +174,7 @@ impl Company {
     /// the activations, and the accounts, and pushes them.
     async fn make(&self, deployment: &Deployment, plan: &Value) {
         for account in plan["accounts"].as_array().unwrap() {
-            let mut claims = account["claims"].clone();
-            for activation in account["activations"].as_array().unwrap() {
-                let text = |name: &str| activation[name].as_str().unwrap().to_owned();
-                let importer = AccountKey::parse(&text("importer")).unwrap();
-                let kind: PassKind = serde_json::from_value(activation["type"].clone()).unwrap();
-                let exporter = self.by_key(&text("exporter"));
-                let token = account_jwt::activation(exporter, &importer, &text("subject"), kind, 1)
-                    .unwrap();
-                let import = claims["imports"].as_array_mut().unwrap().iter_mut().find(|import| {
-                    import["account"] == activation["exporter"]
-                        && import["subject"] == activation["subject"]
-                        && import["type"] == activation["type"]
-                        && import.get("local_subject").and_then(Value::as_str).unwrap_or("")
-                            == text("local_subject")
-                });
-                import.unwrap()["token"] = token.into();
-            }
+            let claims = planned(account, |key| self.by_key(key));
             self.push(deployment, account["account"].as_str().unwrap(), &claims).await;
         }
     }

@@ -81,7 +81,18 @@ impl Raw {
 
     /// Logs in as a service of the test's policy.
     pub async fn login(deployment: &Deployment, service: &Service) -> Self {
-        Self::try_login(deployment.url(), &service.seed).await.unwrap()
+        Self::offering(deployment.url(), &deployment.service_login(service)).await.unwrap()
+    }
+
+    /// Logs in as a user that `solewriter init` made.
+    pub async fn login_as(deployment: &Deployment, name: &str) -> Self {
+        Self::offering(deployment.url(), &deployment.wire_login(name)).await.unwrap()
+    }
+
+    async fn offering(url: &str, login: &RawLogin) -> Result<Self, String> {
+        let mut raw = Self::dial(url).await;
+        let offer = raw.offer(login).unwrap();
+        raw.enter(&offer).await.map(|()| raw)
     }
 
     /// Logs in with a seed.

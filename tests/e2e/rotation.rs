@@ -15,13 +15,13 @@ use super::raw::Raw;
 const POLICY: &str = "[service.known]\nnkeys = [\"{known}\"]\ncalls = [\"svc.x\"]\n";
 
 /// The command as it runs, and what it has said.
-struct Rotating {
-    child: Child,
-    said: Arc<Mutex<String>>,
+pub struct Rotating {
+    pub child: Child,
+    pub said: Arc<Mutex<String>>,
 }
 
 impl Rotating {
-    fn start(deployment: &Deployment, what: &str, new: &Path, more: &[&str]) -> Self {
+    pub fn start(deployment: &Deployment, what: &str, new: &Path, more: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_solewriter"))
             .args(["key", "rotate", what, "--new"])
             .arg(new)
@@ -46,7 +46,7 @@ impl Rotating {
     }
 
     /// Waits for those words.
-    async fn says(&self, words: &str) -> String {
+    pub async fn says(&self, words: &str) -> String {
         eventually(&format!("{words:?}"), async || {
             let said = self.said.lock().unwrap().clone();
             said.contains(words).then_some(said)

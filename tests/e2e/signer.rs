@@ -470,3 +470,74 @@ async fn an_adapter_signs_behind_the_signer(version: &'static str) {
     let user = held.says_where("signed", |line| line["kind"] == "user").await;
     assert_eq!(user["service"], "known", "{user}");
 }
+
+on_the_newest_server!(a_signer_holds_the_keys_of_operator_mode, some_room);
+/// One signer for each of two instances, with the same keys. `serve` has none of them.
+async fn a_signer_holds_the_keys_of_operator_mode(version: &'static str) {
+    let prepared = Prepared::operator_without_policy(version);
+    let (dir, home) = (prepared.files.dir.clone(), prepared.dir.path().to_owned());
+    let held = |name: &str| {
+        let to = home.join(name);
+        std::fs::rename(dir.join("keys").join(name), &to).unwrap();
+        let key = *Signer::new(&Seed::<Account>::parse(&read(&to)).unwrap()).unwrap().public();
+        (to.display().to_string(), key)
+    };
+    let ((issuer_file, issuer), (app_file, app)) = (held("issuer.nk"), held("app.nk"));
+    let sockets = [home.join("one.sock"), home.join("two.sock")];
+    let named = format!("signer = \"{}\"\nkey = \"{issuer}\"", sockets[0].display());
+    let prepared = prepared
+        .with_settings("seed = \"keys/issuer.nk\"", &named)
+        .with_settings("seeds = [\"keys/app.nk\"]", &format!("keys = [\"{app}\"]"));
+    let account = |name| crate::operator::key_of(&prepared.files, name).to_string();
+    let (app_account, auth_account) = (account("APP"), account("AUTH"));
+    let more: Vec<String> = [
+        ["--seed", issuer_file.as_str()],
+        ["--seed", app_file.as_str()],
+        ["--account", app_account.as_str()],
+        ["--account", auth_account.as_str()],
+    ]
+    .concat()
+    .into_iter()
+    .map(ToOwned::to_owned)
+    .collect();
+    let mut first = signer(&sockets[0], &uid(), &more, &[]).await;
+    let mut second = signer(&sockets[1], &uid(), &more, &[]).await;
+    let mut deployment = prepared.start(version, POLICY).await;
+    let other = sockets[1].to_str().unwrap();
+    deployment.add_instance(&["--issuer-signer", other]).await;
+    // Instances share requests by chance: both have signed soon.
+    let users = |signer: &Instance| {
+        let lines = signer.lines();
+        lines.into_iter().filter(|line| line["event"] == "signed" && line["kind"] == "user").count()
+    };
+    eventually("both signers sign", async || {
+        login(&deployment).await.unwrap();
+        (users(&first) > 0 && users(&second) > 0).then_some(())
+    })
+    .await;
+    let user = first.says_where("signed", |line| line["kind"] == "user").await;
+    assert_eq!((&user["service"], &user["key"]), (&json!("known"), &json!(app.as_str())));
+    assert_eq!(user["account"], json!(app_account));
+    let answer = first.says_where("signed", |line| line["kind"] == "response").await;
+    assert_eq!((&answer["key"], &answer["granted"]), (&json!(issuer.as_str()), &json!(true)));
+    let said = deployment.tool(&["doctor"]).await.out;
+    assert!(said.contains("ok        issuer        the signer answers"), "{said}");
+    assert!(said.contains("ok        signing-keys  our keys sign, and have no scope"), "{said}");
+
+    // One of them ends, with its instance: the other pair goes on.
+    deployment.instances[0].signal(Signal::TERM);
+    deployment.instances[0].child.wait().await.unwrap();
+    ends(&mut first, Signal::TERM).await;
+    login(&deployment).await.unwrap();
+    // Without the last one, nobody is let in.
+    ends(&mut second, Signal::KILL).await;
+    login(&deployment).await.unwrap_err();
+
+    // A signer that lacks the key of APP is found at the start.
+    let lacking = [&more[..2], &more[4..]].concat();
+    let _lacking = signer(&sockets[0], &uid(), &lacking, &[]).await;
+    let index = deployment.launch_instance(&[]);
+    assert!(!deployment.instances[index].child.wait().await.unwrap().success());
+    let log = read(&deployment.instances[index].log);
+    assert!(log.contains(&format!("does not hold {app}")), "{log}");
+}

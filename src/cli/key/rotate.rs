@@ -2,6 +2,8 @@
 //! step ends when what it is about was seen to be so. Nothing is remembered: a second run sees what
 //! is done already.
 
+mod operator;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,6 +15,7 @@ use crate::cli::{finish, print};
 use crate::config::{self, Tool};
 use crate::doctor::look::{self, Knock};
 use crate::fleet::{self, PublicKeys, Report};
+use crate::operator::{Account as Jwt, word};
 use solewriter_core::callout::xkey::Sealer;
 use solewriter_core::keys::{Account, AccountKey, Curve, CurveSecret, Seed, Signer, User};
 
@@ -21,11 +24,12 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// How many characters of the new key are in the name of its queue group.
 const GROUP: usize = 6;
 
-/// Replace the issuer's key or the xkey, while clients connect.
+/// Replace a key that signs, or the xkey, while clients connect.
 ///
 /// Says what to do, one step after the other, and waits for each until it is seen to be done: that
 /// instances have the new key, that each server expects it and takes an answer by it, that no
-/// instance has the old one. It changes nothing but the new seed's file. When it was stopped, or
+/// instance has the old one. In operator mode, that each server has the account's JWT with the new key, and
+/// in the end without the old one. It changes nothing but the new seed's file. When it was stopped, or
 /// --within is over, the same command goes on where it was.
 #[derive(Args)]
 pub struct Rotate {
@@ -35,9 +39,16 @@ pub struct Rotate {
     /// The file with the new seed. It is made if it is not there.
     #[arg(long, value_name = "FILE", required_unless_present = "new_key")]
     new: Option<PathBuf>,
-    /// The new issuer's public key, instead of its seed, where `solewriter signer` holds it.
+    /// The new key's public part, instead of its seed, where `solewriter signer` holds it.
     #[arg(long, value_name = "KEY", conflicts_with = "new")]
     new_key: Option<String>,
+    /// In operator mode, the account whose users the key signs [default: that of `[grants] account`].
+    #[arg(long, value_name = "NAME")]
+    account: Option<String>,
+    /// In operator mode, the public key that goes, where the settings have the new one already and the
+    /// account has others.
+    #[arg(long, value_name = "KEY")]
+    old: Option<String>,
     /// A file with the seed of a service: it logs in at each server, as a proof. Without it, somebody
     /// with an unknown key is refused at each.
     #[arg(long, value_name = "FILE")]
@@ -56,6 +67,8 @@ enum What {
     Issuer,
     /// The key that requests are sealed to.
     Xkey,
+    /// In operator mode, the key that signs the users of an account.
+    SigningKey,
 }
 
 impl What {
@@ -64,13 +77,16 @@ impl What {
         match self {
             Self::Issuer => "issuer",
             Self::Xkey => "xkey",
+            Self::SigningKey => "operator",
         }
     }
 
-    fn of(self, keys: &PublicKeys) -> Option<&str> {
+    /// Whether an instance has that key.
+    fn is_of(self, keys: &PublicKeys, key: &str) -> bool {
         match self {
-            Self::Issuer => Some(&keys.issuer),
-            Self::Xkey => keys.xkey.as_deref(),
+            Self::Issuer => keys.issuer == key,
+            Self::Xkey => keys.xkey.as_deref() == Some(key),
+            Self::SigningKey => keys.users.iter().any(|user| user == key),
         }
     }
 }
@@ -84,6 +100,17 @@ struct New {
     made: bool,
 }
 
+impl New {
+    fn say(&self) {
+        let made = if self.made { "made" } else { "found" };
+        let held = self.file.as_deref().map_or_else(
+            || "the signer holds it".to_owned(),
+            |file| format!("{made}: {}", file.display()),
+        );
+        say(&format!("1. The new key is {} ({held}).\n", self.public));
+    }
+}
+
 impl Rotate {
     /// Runs the command.
     #[must_use]
@@ -93,34 +120,50 @@ impl Rotate {
 
     async fn rotate(&self) -> Result<Output, Output> {
         let tool = self.settings.load()?;
-        if tool.is_operator() {
-            return Err(Output::cannot(
-                &"in operator mode a key is replaced in the account's JWT, which takes several keys at once: docs/rotation.md, \"In operator mode\"",
-            ));
+        if self.account.is_some() && self.what != What::SigningKey {
+            return Err(Output::cannot(&"--account is for `key rotate signing-key`"));
         }
-        let old = self.in_settings(&tool)?;
+        if self.old.is_some() && (!tool.is_operator() || self.what == What::Xkey) {
+            return Err(Output::cannot(&"--old is for keys that sign, in operator mode"));
+        }
+        match (self.what, tool.is_operator()) {
+            (What::Issuer | What::SigningKey, true) => self.signing_key(&tool).await,
+            (What::SigningKey, false) => Err(Output::cannot(
+                &"only operator mode has keys that sign users of an account: here the issuer's key does (`key rotate issuer`)",
+            )),
+            (What::Issuer | What::Xkey, _) => self.in_groups(&tool).await,
+        }
+    }
+
+    /// Where there is one key at a time: the instances with the new one have a queue group of their own.
+    async fn in_groups(&self, tool: &Tool) -> Result<Output, Output> {
+        let old = self.in_settings(tool)?;
         let new = self.new_key()?;
         let (what, config) = (self.what.name(), self.settings.config.display());
-        let made = if new.made { "made" } else { "found" };
-        let held = new.file.as_deref().map_or_else(
-            || "the signer holds it".to_owned(),
-            |file| format!("{made}: {}", file.display()),
-        );
-        say(&format!("1. The new key is {} ({held}).\n", new.public));
+        new.say();
 
-        let group = group(&tool, &new.public);
-        let flag = match (&new.file, self.what) {
-            (Some(file), What::Issuer) => format!("--issuer-seed {}", file.display()),
-            (Some(file), What::Xkey) => format!("--xkey-seed {}", file.display()),
-            (None, _) => format!("--issuer-key {}", new.public),
+        let group = group(tool, &new.public);
+        let flag = match &new.file {
+            Some(file) => format!("--{what}-seed {}", file.display()),
+            None => format!("--issuer-key {}", new.public),
         };
+        let jwt = jwt_of_the_xkey(tool, &new)?;
+        let mut first = String::new();
+        if let Some(name) = &jwt {
+            first = format!(
+                "Change the xkey of {name}, and write its JWT to the file in [operator] accounts; do not push it yet:\n\
+                 \x20    nsc edit authcallout --account {name} --curve {}\n\
+                 \x20    nsc describe account --name {name} --raw --output-file accounts/{name}.jwt\n\x20  ",
+                new.public
+            );
+        }
         say(&format!(
-            "2. Beside the instances that run, start as many with the new key, in a queue group of their own:\n\
+            "2. {first}Beside the instances that run, start as many with the new key, in a queue group of their own:\n\
              \x20    solewriter serve --config {config} {flag} --nats-queue-group {group}\n"
         ));
         let (mut count, mut most) = ((0, 0), 0);
         self.until("instances with the new key", async || {
-            count = self.instances(&tool, &new.public).await?;
+            count = self.instances(tool, &new.public).await?;
             most = most.max(count.1);
             let (with, without) = count;
             if with >= most.max(1) {
@@ -131,14 +174,17 @@ impl Rotate {
         .await?;
 
         let from = if old == new.public { String::new() } else { format!(" {old} by") };
-        say(&format!(
-            "3. On one nats-server after the other, replace{from} {} as {what} of auth_callout, and restart it\n\
-             \x20  (a reload does not take it). Go on to the next one when this one is named below.\n",
-            new.public
-        ));
+        say(&match &jwt {
+            Some(name) => format!("3. Push it:\n\x20    nsc push --account {name}\n"),
+            None => format!(
+                "3. On one nats-server after the other, replace{from} {} as {what} of auth_callout, and restart it\n\
+                 \x20  (a reload does not take it). Go on to the next one when this one is named below.\n",
+                new.public
+            ),
+        });
         let servers = tool.servers.len();
         self.until("servers", async || {
-            let knocks = self.knock(&tool, &new).await?;
+            let knocks = self.knock(tool, &new).await?;
             let (done, rest): (Vec<&Knock>, Vec<&Knock>) =
                 knocks.iter().partition(|knock| self.proves(knock, &new.public));
             let done: Vec<&str> = done.iter().map(|knock| &*knock.address).collect();
@@ -158,16 +204,13 @@ impl Rotate {
 
         say("4. Stop the instances with the old key.\n");
         self.until("the old instances", async || {
-            let (with, without) = self.instances(&tool, &new.public).await?;
+            let (with, without) = self.instances(tool, &new.public).await?;
             let state = format!("{with} have the new key, {without} another");
             Ok(if without == 0 && with > 0 { Ok(state) } else { Err(state) })
         })
         .await?;
 
-        let line = match (&new.file, self.what) {
-            (Some(file), _) => format!("[{what}] seed = \"{}\"", file.display()),
-            (None, _) => format!("[issuer] key = \"{}\"", new.public),
-        };
+        let line = self.line(&new);
         say(&format!(
             "5. In {config}, write {line} and [nats] queue_group = \"{group}\", so that the next start has both.\n"
         ));
@@ -187,10 +230,26 @@ impl Rotate {
         Ok(Output::data(end, YES))
     }
 
+    /// What the settings have to say.
+    fn line(&self, new: &New) -> String {
+        match (&new.file, self.what) {
+            (Some(file), What::SigningKey) => {
+                format!("\"{}\" in place of the old one in [operator] seeds", file.display())
+            }
+            (Some(file), what) => format!("[{}] seed = \"{}\"", what.name(), file.display()),
+            (None, What::SigningKey) => {
+                format!("\"{}\" in place of the old one in [operator] keys", new.public)
+            }
+            (None, _) => format!("[issuer] key = \"{}\"", new.public),
+        }
+    }
+
     /// The public key that the settings have now.
     fn in_settings(&self, tool: &Tool) -> Result<String, Output> {
         match self.what {
-            What::Issuer => Ok(tool.issuer().map_err(Output::wrong)?.public().to_string()),
+            What::Issuer | What::SigningKey => {
+                Ok(tool.issuer().map_err(Output::wrong)?.public().to_string())
+            }
             What::Xkey => {
                 let seed = tool.xkey().map_err(Output::wrong)?.ok_or_else(|| {
                     Output::cannot(&"the settings have no [xkey] seed, so there is none to replace")
@@ -206,7 +265,7 @@ impl Rotate {
             let given = self.new_key.as_deref().unwrap_or_default();
             if self.what == What::Xkey {
                 return Err(Output::cannot(
-                    &"--new-key is for the issuer: `serve` itself has the xkey",
+                    &"--new-key is for what signs: `serve` itself has the xkey",
                 ));
             }
             let key = AccountKey::parse(given);
@@ -216,7 +275,7 @@ impl Rotate {
         let made = !file.try_exists().map_err(|error| cannot_read(file, &error))?;
         let of_file = Some(file.clone());
         match self.what {
-            What::Issuer => {
+            What::Issuer | What::SigningKey => {
                 if made {
                     super::new::<Account>(file).map_err(|error| Output::failed(&error))?;
                 }
@@ -241,9 +300,8 @@ impl Rotate {
         let client = look::callout(tool).await?;
         let heard = fleet::ask(&client).await;
         let _ = client.drain().await;
-        let has = |report: &Report| {
-            report.keys.as_ref().and_then(|keys| self.what.of(keys)).is_some_and(|key| key == new)
-        };
+        let has =
+            |report: &Report| report.keys.as_ref().is_some_and(|keys| self.what.is_of(keys, new));
         let heard = heard?;
         let with = heard.iter().filter(|report| has(report)).count();
         Ok((with, heard.len() - with))
@@ -267,7 +325,7 @@ impl Rotate {
     /// Whether a server expects the new key, and took an answer by it.
     fn proves(&self, knock: &Knock, new: &str) -> bool {
         let expects = match self.what {
-            What::Issuer => knock.issuer.as_deref() == Some(new),
+            What::Issuer | What::SigningKey => knock.issuer.as_deref() == Some(new),
             // It opened with the new key alone.
             What::Xkey => knock.sealed && knock.issuer.is_some(),
         };
@@ -306,6 +364,20 @@ impl Rotate {
             sleep(AGAIN).await;
         }
     }
+}
+
+/// In operator mode, the name of the account whose JWT has the xkey.
+fn jwt_of_the_xkey(tool: &Tool, new: &New) -> Result<Option<String>, Output> {
+    if !tool.is_operator() || new.opens.is_none() {
+        return Ok(None);
+    }
+    let issuer = *tool.issuer().map_err(Output::wrong)?.public();
+    let asking = tool.asking(&issuer);
+    let jwts = tool.account_jwts().unwrap_or_default();
+    let account = jwts.into_iter().filter_map(Jwt::read).find(|a| Some(a.key) == asking);
+    account.map(|account| Some(word(&account.name))).ok_or_else(|| {
+        Output::cannot(&format!("no JWT in [operator] accounts has the key of [issuer], {issuer}"))
+    })
 }
 
 /// The queue group of the instances with a new key: the same in each run.

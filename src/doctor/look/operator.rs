@@ -9,7 +9,8 @@ use crate::config::Tool;
 use crate::nats::Login;
 use crate::operator::situation::{self, SOON};
 use crate::operator::{Account, Situation};
-use solewriter_core::keys::{Seed, Signer};
+use crate::sessions::system_api::ServerName;
+use solewriter_core::keys::{AccountKey, Seed, Signer};
 use solewriter_core::policy::model::Policy;
 
 /// The JWTs of the accounts in the settings, as the first server that answers has them. Servers know an
@@ -18,19 +19,11 @@ use solewriter_core::policy::model::Policy;
 /// # Errors
 /// Why that cannot be seen.
 pub async fn account_jwts(tool: &Tool) -> Look<Vec<String>> {
-    let connected = connect(tool, Role::System, None, false).await;
-    let client: &Client = match (&connected.client, connected.user.login) {
-        (Some(client), _) => client,
-        (None, SeenLogin::Unusable(why) | SeenLogin::Refused(why) | SeenLogin::NoTls(why, _)) => {
-            return Err(Blind::new(why, format!("see {}", Role::System.setting())));
-        }
-        (None, SeenLogin::NotSet | SeenLogin::In) => return Err(without(Role::System)),
-    };
-    let servers = System::of(Some(client), &tool.account_ids).await.servers.servers;
+    let (client, servers) = asking(tool).await?;
     let (mut jwts, mut heard) = (Vec::new(), false);
     for file in tool.account_jwts().unwrap_or_default() {
         let Some(account) = Account::read(file) else { continue };
-        let seen = system::account(client, account.key.as_str(), &servers).await;
+        let seen = system::account(&client, account.key.as_str(), &servers).await;
         let there = seen.into_iter().map(|on| on.jwt).find(|jwt| !jwt.is_empty());
         heard |= there.is_some();
         jwts.push(there.unwrap_or_else(|| file.to_owned()));
@@ -43,6 +36,31 @@ pub async fn account_jwts(tool: &Tool) -> Look<Vec<String>> {
         ));
     }
     Ok(jwts)
+}
+
+/// An account as each server has it that knows it.
+///
+/// # Errors
+/// Why that cannot be seen.
+pub async fn account_on(tool: &Tool, key: &AccountKey) -> Look<Vec<(String, Account)>> {
+    let (client, servers) = asking(tool).await?;
+    let seen = system::account(&client, key.as_str(), &servers).await;
+    let _ = client.drain().await;
+    Ok(seen.into_iter().filter_map(|on| Some((on.server, Account::read(&on.jwt)?))).collect())
+}
+
+/// A connection of the system user, and the servers that there are.
+async fn asking(tool: &Tool) -> Look<(Client, Vec<ServerName>)> {
+    let connected = connect(tool, Role::System, None, false).await;
+    let client = match (connected.client, connected.user.login) {
+        (Some(client), _) => client,
+        (None, SeenLogin::Unusable(why) | SeenLogin::Refused(why) | SeenLogin::NoTls(why, _)) => {
+            return Err(Blind::new(why, format!("see {}", Role::System.setting())));
+        }
+        (None, SeenLogin::NotSet | SeenLogin::In) => return Err(without(Role::System)),
+    };
+    let servers = System::of(Some(&client), &tool.account_ids).await.servers.servers;
+    Ok((client, servers))
 }
 
 /// What a server takes for the JWT of a client that has a key and no JWT: the request about it has that.
