@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use tokio::time::Instant;
 
-use super::policy::{connect_to_read, head, named, unread};
+use super::policy::{connect_to_read, counting, head, named, unread};
 use super::{git, runtime};
 use crate::cli::common::{
     FOLDER, GrantArgs, Output, WRONG, accept, accepted, line, now, read, time,
@@ -371,11 +371,10 @@ async fn of_settings(tool: &Tool, which: &Which<'_>) -> Result<Loaded, Output> {
 
 async fn of_bucket(tool: &Tool, which: &Which<'_>) -> Result<Loaded, Output> {
     let bucket = connect_to_read(tool).await?;
-    let newest = head(&bucket).await?;
     let entry = match which {
-        Which::Newest => newest,
-        Which::Named(name) => named(&bucket, newest, name).await?,
-        Which::At(at) => pushed_by(&bucket, newest, *at).await?,
+        Which::Newest => counting(tool, &bucket).await?,
+        Which::Named(name) => named(&bucket, head(&bucket).await?, name).await?,
+        Which::At(at) => pushed_by(&bucket, head(&bucket).await?, *at).await?,
     };
     let files = bucket.files(&entry).await.map_err(|error| unread(&bucket, &error))?;
     let judged = match which {

@@ -10,7 +10,7 @@ use async_nats::Client;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-use crate::config::{Overrides, Tool};
+use crate::config::{self, Overrides, Tool};
 use crate::nats::Login;
 use crate::nats::connect::{self, BrokerError};
 use crate::policy_source::directory::Directory;
@@ -21,6 +21,7 @@ pub(super) use solewriter_core::diagnostics::toml::show_duration as length;
 use solewriter_core::diagnostics::toml::{nearest, parse_duration};
 use solewriter_core::diagnostics::{Problem, Problems, SourceFile};
 use solewriter_core::grant::{AuditStreams, Defaults};
+use solewriter_core::keys::{Signer, User};
 use solewriter_core::policy::model::{Location, Policy, Rule, StreamName};
 use solewriter_core::policy::validate::validate_for;
 use solewriter_types::clean;
@@ -305,6 +306,12 @@ pub(super) fn accepted(name: &Path, judged: Result<Policy, Problems>) -> Result<
         );
         output
     })
+}
+
+/// Who signs with the seed in the file that `--key` names.
+pub(super) fn signer(path: &Path) -> Result<Signer<User>, Output> {
+    let seed = config::seed_file("--key", path).map_err(Output::wrong)?;
+    Signer::new(&seed).map_err(|error| Output::failed(&error))
 }
 
 /// The time, in seconds since the Unix epoch.

@@ -11,11 +11,11 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::finish;
-use super::policy::{connect, connect_to_read, head, unread};
+use super::policy::{connect, connect_to_read, counting, unread};
 use crate::cli::common::{
     self, Format, NO, Output, SettingsArgs, YES, count, duration, json, length, line, now, time,
 };
-use crate::config::{self, PolicySource, Tool};
+use crate::config::{PolicySource, Tool};
 use crate::fleet::{Instances, Report};
 use crate::policy_source::bucket::Bucket;
 use crate::policy_source::directory::{Directory, EMERGENCY_SUFFIX};
@@ -118,8 +118,7 @@ impl Signed {
     /// The settings and who signs; says what would be refused anyway.
     fn signer(&self) -> Result<(Tool, Signer<User>), Output> {
         let tool = self.settings.load()?;
-        let seed = config::seed_file("--key", &self.key).map_err(Output::wrong)?;
-        let signer = Signer::new(&seed).map_err(|error| Output::failed(&error))?;
+        let signer = common::signer(&self.key)?;
         if !tool.emergency.keys.contains(signer.public()) {
             let message = format!("{} is not in [emergency] keys", signer.public());
             let help = "who may sign is for the settings of `serve` to say, on every instance";
@@ -159,11 +158,11 @@ impl Place {
         Ok(Self::Bucket(Box::new(bucket)))
     }
 
-    async fn files(&self) -> Result<Vec<SourceFile>, Output> {
+    async fn files(&self, tool: &Tool) -> Result<Vec<SourceFile>, Output> {
         match self {
             Self::Directory(directory) => common::read(directory.path())?.map_err(Output::wrong),
             Self::Bucket(bucket) => {
-                let head = head(bucket).await?;
+                let head = counting(tool, bucket).await?;
                 bucket.files(&head).await.map_err(|error| unread(bucket, &error))
             }
         }
@@ -245,7 +244,7 @@ impl Grant {
 
 /// Judges the policy with the grant, as every instance will.
 async fn fits(tool: &Tool, place: &Place, grant: &Emergency) -> Result<(), Output> {
-    let (files, documents) = (place.files().await?, place.documents().await?);
+    let (files, documents) = (place.files(tool).await?, place.documents().await?);
     let policy = tool.in_force(&files, documents).map_err(Output::wrong)?;
     let counts = policy.emergencies();
     let mut all: Vec<&Emergency> = counts.iter().collect();

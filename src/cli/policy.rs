@@ -15,6 +15,7 @@ use crate::policy_source::bucket::entry::Entry;
 use crate::policy_source::bucket::{Bucket, ReadError};
 use solewriter_core::diagnostics::Problem;
 
+mod authors;
 mod log;
 mod pull;
 mod push;
@@ -24,7 +25,8 @@ mod status;
 /// How long a connection may take.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 
-/// Work with the policy in a NATS KV bucket: push, pull, log, show, rollback, status.
+/// Work with the policy in a NATS KV bucket: push, may-push, pull, log, show,
+/// rollback, status.
 ///
 /// The bucket is in its own account, where no service can reach it. Every instance of `serve` whose
 /// settings name the bucket follows it. A push succeeds as a whole or not at all. If two people push
@@ -41,6 +43,7 @@ pub struct PolicyCommand {
 #[derive(Subcommand)]
 enum Command {
     Push(push::Push),
+    MayPush(authors::MayPush),
     Pull(pull::Pull),
     Log(log::Log),
     Show(log::Show),
@@ -54,11 +57,12 @@ impl PolicyCommand {
     pub fn run(self) -> ExitCode {
         finish(async {
             match self.command {
-                Command::Push(push) => push.run().await,
+                Command::Push(push) => Box::pin(push.run()).await,
+                Command::MayPush(may) => may.run().await,
                 Command::Pull(pull) => pull.run().await,
                 Command::Log(log) => log.run().await,
                 Command::Show(show) => show.run().await,
-                Command::Rollback(rollback) => rollback.run().await,
+                Command::Rollback(rollback) => Box::pin(rollback.run()).await,
                 Command::Status(status) => status.run().await,
             }
         })
@@ -124,14 +128,23 @@ fn failed(error: &dyn std::fmt::Display) -> Output {
     Output::failed(error)
 }
 
-/// The newest revision; there must be one.
+/// The newest revision, whether it counts or not; there must be one.
 pub(super) async fn head(bucket: &Bucket) -> Result<Entry, Output> {
+    one(bucket, bucket.head().await)
+}
+
+/// The newest revision that counts; there must be one.
+pub(super) async fn counting(tool: &Tool, bucket: &Bucket) -> Result<Entry, Output> {
+    one(bucket, bucket.that_counts(tool.judge().as_ref()).await)
+}
+
+fn one(bucket: &Bucket, found: Result<Option<Entry>, ReadError>) -> Result<Entry, Output> {
     let name = bucket.name();
     let none = |what: &str| {
         let problem = Problem::error("no-policy", format!("the policy bucket {name} {what}"));
         Output::wrong(problem.help("`solewriter policy push DIR -m WHY` makes the first revision"))
     };
-    match bucket.head().await {
+    match found {
         Ok(Some(head)) => Ok(head),
         Ok(None) => Err(none("is empty")),
         Err(ReadError::Missing) => Err(none("does not exist")),

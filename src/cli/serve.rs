@@ -26,6 +26,7 @@ use crate::config::{self, Policy, PolicySource, Settings};
 use crate::fleet::{Identity, Member, PublicKeys};
 use crate::http;
 use crate::nats::{Login, Nats, Secret};
+use crate::policy_source::bucket::chain::Judge;
 use crate::policy_source::cache::PolicyCache;
 use crate::policy_source::directory::Directory;
 use crate::policy_source::follower::{self, Follower};
@@ -125,6 +126,11 @@ async fn recorded(settings: Settings) -> Result<ExitCode, String> {
             settings.emergency.clone(),
             settings.defaults.audit.clone(),
         ))),
+        judge: settings
+            .policy
+            .authors
+            .clone()
+            .map(|authors| Arc::new(Judge { authors, audit: settings.defaults.audit.clone() })),
     };
     let kept = follower::start_from_kept(&follower);
     let watcher = match source {

@@ -501,7 +501,9 @@ async fn policy(
     };
     let unread = |error: ReadError| format!("the policy bucket {name} cannot be read: {error}");
     let bucket = super::policy::connect_to_read(tool).await.map_err(|output| output.err)?;
-    let Some(entry) = bucket.head().await.map_err(unread)? else { return Ok(None) };
+    let judge = tool.judge();
+    let counts = bucket.that_counts(judge.as_ref()).await.map_err(unread)?;
+    let Some(entry) = counts else { return Ok(None) };
     let files = bucket.files(&entry).await.map_err(unread)?;
     let documents = bucket.all_emergencies().await.map_err(unread)?;
     let mut policy = judged(&files, documents)?;

@@ -26,11 +26,13 @@ use crate::sessions::consumers::{self, Strangers};
 use crate::sessions::{self, verdict::Gained};
 use crate::telemetry::LogFormat;
 use crate::traces;
-use solewriter_core::diagnostics::{Collector, Problem, Spanned};
-use solewriter_core::emergency::{LONGEST, Rules, is_fleet};
+use solewriter_core::authors::{Authors, document};
+use solewriter_core::diagnostics::{Collector, Problem, SourceFile, Spanned};
+use solewriter_core::emergency::{LONGEST, Rules};
 use solewriter_core::grant::{AuditStreams, Defaults};
 use solewriter_core::keys::UserKey;
 use solewriter_core::policy::model::StreamName;
+use solewriter_core::signed::is_fleet;
 use solewriter_types::keyspace::BucketName;
 
 /// The smallest spool, in bytes.
@@ -293,7 +295,37 @@ fn policy(raw: &Raw, path: &Path, problems: &Collector) -> Option<Policy> {
     let lease = bounded(raw.policy.lease.as_ref(), 0..=3600, problems)?;
     let source = source?;
     let lease = Some(lease).filter(|l| matches!(source, PolicySource::Bucket(_)) && !l.is_zero());
-    Some(Policy { source, poll: poll?, keep, keep_at_most: keep_at_most?, lease })
+    let authors = authors(raw, problems)?;
+    Some(Policy { source, authors, poll: poll?, keep, keep_at_most: keep_at_most?, lease })
+}
+
+/// Who may change which part of the policy, if the settings say so; `None` when that is no good.
+#[allow(clippy::option_option)]
+pub(super) fn authors(raw: &Raw, problems: &Collector) -> Option<Option<Authors>> {
+    let Some(given) = &raw.policy.authors else { return Some(None) };
+    if raw.policy.directory.is_some() {
+        problems.push(
+            Problem::error("authors-of-a-directory", "`authors` in [policy] is for a bucket")
+                .at(&given.span, "")
+                .help("who may write into the directory is its author: remove one of the two"),
+        );
+        return None;
+    }
+    let name = given.value.display().to_string();
+    match read_text(&given.value) {
+        Ok(text) => match document::read(&SourceFile::new(name, text.as_str())) {
+            Ok(authors) => Some(Some(authors)),
+            Err(found) => {
+                problems.extend(found);
+                None
+            }
+        },
+        Err(error) => {
+            let message = format!("{name} cannot be read: {error}");
+            problems.push(Problem::error("no-authors", message).at(&given.span, ""));
+            None
+        }
+    }
 }
 
 /// The bucket that the policy is in.

@@ -13,6 +13,7 @@ use crate::sessions;
 use crate::signer::client::Client;
 use crate::telemetry::LogFormat;
 use crate::traces;
+use solewriter_core::authors::Authors;
 use solewriter_core::callout::issue::Operator;
 use solewriter_core::emergency;
 use solewriter_core::grant::Defaults;
@@ -43,6 +44,8 @@ impl fmt::Display for PolicySource {
 pub struct Policy {
     /// Where it comes from.
     pub source: PolicySource,
+    /// Who may change which part of it; `None` for whoever may push.
+    pub authors: Option<Authors>,
     /// How often the source is looked at even if no event told of a change.
     pub poll: Duration,
     /// The file that keeps the last good policy.

@@ -264,6 +264,7 @@ settings! {
         directory: Path, "directory of policy files";
         bucket: Text, "NATS KV bucket with the policy, instead of directory";
         poll: Duration, "how often to look for changes no event told of; 2s for a bucket" or "10s";
+        authors: Path, "file that says who may change which part of the policy, with signed pushes";
         keep: Path, "file that keeps the last good policy for the next start";
         keep_at_most: Duration,
             "deny every new connection once the policy's source was silent for so long" = "72h";

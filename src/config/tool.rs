@@ -17,9 +17,11 @@ use super::secret::{ADMIN, AUDIT_ADMIN, CALLOUT, PUBLISHER, SYSTEM, SeedSetting,
 use super::table::{self, Raw};
 use super::{Overrides, PolicySource};
 use crate::nats::{AccountIds, Login, Secret, Tls};
+use crate::policy_source::bucket::chain::Judge;
 use crate::policy_source::temporary::on_top;
 use crate::signer::client::Client;
 use solewriter_core::account_jwt;
+use solewriter_core::authors::Authors;
 use solewriter_core::callout::issue::{Issuer, Operator};
 use solewriter_core::diagnostics::{Collector, Problems, SourceFile, Spanned};
 use solewriter_core::emergency;
@@ -67,6 +69,8 @@ pub struct Tool {
     pub sessions: crate::sessions::Settings,
     /// Who may sign an emergency grant.
     pub emergency: emergency::Rules,
+    /// Who may change which part of the policy; `None` for whoever may push.
+    pub authors: Option<Authors>,
     /// The settings file, for messages.
     pub path: PathBuf,
     /// Whether `serve` keeps its policy for the next start.
@@ -135,6 +139,7 @@ impl Tool {
         };
         let sessions = sessions(&raw, problems);
         let emergency = checks::emergency(&raw, path, problems);
+        let authors = checks::authors(&raw, problems);
         let cluster = name(raw.state.cluster.as_ref(), problems);
         let known = Accounts::read(&raw, problems);
         let (defaults, accounts) = grants?;
@@ -156,6 +161,7 @@ impl Tool {
             cluster,
             sessions: sessions?,
             emergency: emergency?,
+            authors: authors?,
             path: path.to_owned(),
             callout: OurUser(raw.nats.nkey_seed, raw.nats.credentials),
             issuer: raw.issuer,
@@ -212,6 +218,15 @@ impl Tool {
     ) -> Result<Policy, Problems> {
         let policy = validate_for(files, &self.defaults.audit)?.policy;
         Ok(self.on_top(policy, files, documents))
+    }
+
+    /// What pushes are judged by, where the settings name authors.
+    #[must_use]
+    pub fn judge(&self) -> Option<Arc<Judge>> {
+        let judge = |authors: &Authors| {
+            Arc::new(Judge { authors: authors.clone(), audit: self.defaults.audit.clone() })
+        };
+        self.authors.as_ref().map(judge)
     }
 
     /// The same, of files that come to that policy.

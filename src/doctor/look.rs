@@ -17,6 +17,7 @@ use crate::nats::certificate::Validity;
 use crate::nats::connect::{self, BrokerError, addresses};
 use crate::nats::{self, Tls};
 use crate::policy_source::bucket::Bucket;
+use crate::policy_source::bucket::chain::Judge;
 use crate::policy_source::directory::Directory;
 use crate::sessions::consumers::listing::Jetstream;
 use crate::sessions::consumers::sweep::{self, Accounts, Survey};
@@ -388,7 +389,11 @@ async fn policy(tool: &Tool, reader: Option<&Client>) -> PolicySeen {
         }
         (None, Some(bucket)) => {
             let how = "push one that does: `solewriter policy push DIR -m WHY`".to_owned();
-            (format!("in the bucket {}", tool.bucket), how, pushed(bucket).await.map(Ok))
+            (
+                format!("in the bucket {}", tool.bucket),
+                how,
+                pushed(bucket, tool.judge().as_ref()).await.map(Ok),
+            )
         }
     };
     let weak = match (&tool.policy, &bucket) {
@@ -414,14 +419,14 @@ async fn policy(tool: &Tool, reader: Option<&Client>) -> PolicySeen {
     PolicySeen { policy, is_wrong, bucket: weak }
 }
 
-/// The files of the newest revision in a policy's bucket.
+/// The files of the newest revision in a policy's bucket that counts.
 ///
 /// # Errors
 /// When there is none, or it cannot be read.
-pub async fn pushed(bucket: &Bucket) -> Look<Vec<SourceFile>> {
+pub async fn pushed(bucket: &Bucket, judge: Option<&Arc<Judge>>) -> Look<Vec<SourceFile>> {
     let push = "`solewriter policy push DIR -m WHY` makes the first revision";
     let name = bucket.name();
-    match bucket.head().await {
+    match bucket.that_counts(judge).await {
         Ok(Some(head)) => bucket.files(&head).await.map_err(|error| {
             Blind::new(
                 format!("the policy bucket {name} cannot be read: {error}"),

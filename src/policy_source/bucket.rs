@@ -13,8 +13,10 @@
 //!
 //! - `emergency.<N>`: a document that a person signed ([`emergencies`]).
 //!
-//! [`entry`] is what is written; [`read`] gives the newest; [`mod@write`] pushes.
+//! [`entry`] is what is written; [`read`] gives the newest; [`mod@write`] pushes; [`chain`] finds the
+//! revision that counts where authors sign.
 
+pub mod chain;
 pub mod emergencies;
 pub mod entry;
 pub mod read;
@@ -60,6 +62,9 @@ pub enum ReadError {
     /// It has no such key.
     #[error("it has no {0}")]
     NoKey(String),
+    /// Nothing in it counts: see [`chain`].
+    #[error("no revision counts: no author signed one")]
+    NoneCounts,
     /// It does not answer.
     #[error("JetStream does not answer: {0}")]
     Unreachable(String),

@@ -339,6 +339,7 @@ mod tests {
             message: "m".to_owned(),
             pushed_at: 900,
             forced: false,
+            signed: None,
         };
         let revision = validate::revision(&files);
         let claims = Claims::default();

@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 
 pub use self::bucket::bucket;
 pub use self::directory::directory;
+use crate::policy_source::bucket::chain::Judge;
 use crate::policy_source::cache::{Kept, PolicyCache};
 use crate::policy_source::origin::Origin;
 use crate::policy_source::snapshot_store::{Loaded, Past, Store};
@@ -49,6 +50,8 @@ pub struct Follower {
     pub defaults: Defaults,
     /// What counts for a while only.
     pub temporary: Arc<Mutex<Temporary>>,
+    /// What pushes are judged by, where the settings name authors.
+    pub judge: Option<Arc<Judge>>,
 }
 
 /// What a source has: its files, or what keeps them from being read as a policy.
@@ -211,6 +214,7 @@ impl Follower {
             from: if origin.is_some() { "bucket" } else { "directory" }.to_owned(),
             place: audit_event::words(self.source_status.source()),
             author: origin.map(|o| audit_event::words(&o.author)),
+            signed_by: origin.and_then(|o| o.signed.as_ref()).map(|signed| signed.key.clone()),
             message: origin.map(|o| audit_event::words(&o.message)),
             number: origin.map(|o| o.number),
         }

@@ -22,6 +22,22 @@ pub struct Origin {
     /// Whether a handover is not to wait for servers that do not answer.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub forced: bool,
+    /// Who signed it, where the settings name authors: it was judged, and counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed: Option<SignedBy>,
+}
+
+/// The signature of a revision that counts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignedBy {
+    /// The author, as the table of authors has it.
+    pub author: String,
+    /// The author's public key.
+    pub key: String,
+    /// When, in seconds since the Unix epoch, by the author's clock.
+    pub at: i64,
+    /// The whole digest that was signed.
+    pub policy: String,
 }
 
 impl Origin {

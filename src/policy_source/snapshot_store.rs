@@ -457,7 +457,16 @@ mod tests {
         let from = |number| {
             let words = || "w".to_owned();
             let (lineage, push, author, message) = (words(), words(), words(), words());
-            Some(Origin { number, lineage, push, author, message, pushed_at: 0, forced: false })
+            Some(Origin {
+                number,
+                lineage,
+                push,
+                author,
+                message,
+                pushed_at: 0,
+                forced: false,
+                signed: None,
+            })
         };
         let load = |text, number| {
             let validated = validate(&files(text)).unwrap();

@@ -224,6 +224,7 @@ fn policy_accepted(id: &str, event: &PolicyAccepted) {
         from = origin.from,
         place = origin.place,
         author = origin.author,
+        signed_by = origin.signed_by,
         message_of_push = origin.message,
         number = origin.number,
         services,

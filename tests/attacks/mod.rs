@@ -3,10 +3,11 @@
 //!
 //! Every supported version standalone, the oldest and the newest as a cluster of three, too.
 //! `ATTACKS_ON=2.15.1` or `ATTACKS_ON=2.15.1-cluster` runs on that one alone, `ATTACKS=words`
-//! those attacks whose names hold one of the words (`door` and `chain` are those with code of their own);
+//! those attacks whose names hold one of the words (`door`, `chain` and `author` are those with code of their own);
 //! both leave the page alone.
 //! `UPDATE_DOCS=1` writes the page.
 
+mod authors;
 mod beats;
 mod chains;
 mod control;

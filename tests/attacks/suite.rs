@@ -14,6 +14,7 @@ use solewriter_core::diagnostics::SourceFile;
 use solewriter_core::policy::validate::validate;
 use solewriter_types::advisories::version;
 
+use super::authors;
 use super::chains;
 use super::control::{self, Controls};
 use super::deployment::{Deployment, Prepared};
@@ -70,6 +71,7 @@ pub fn everything() -> Vec<Family> {
     all.insert(2, seeds::family());
     all.insert(2, chains::family());
     all.push(grants::family());
+    all.push(authors::family());
     all
 }
 
@@ -192,6 +194,9 @@ pub async fn run_place(place: Place) -> (Column, Vec<String>) {
     }
     if words.is_empty() || words.contains("chain") {
         others.extend(doors::judged(chains::run(place).await, &chains::family(), place));
+    }
+    if !place.cluster && (words.is_empty() || words.contains("author")) {
+        others.extend(doors::judged(authors::run(place).await, &authors::family(), place));
     }
     for (id, outcome) in others {
         match outcome {

@@ -60,6 +60,7 @@ mod answers;
 #[path = "../attacks/mod.rs"]
 mod attacks;
 mod audit;
+mod authors;
 mod broker;
 mod bucket;
 mod buckets;

@@ -70,6 +70,7 @@ fn origin() -> Origin {
         from: text("bucket"),
         place: text("policy"),
         author: some("ada@example.com"),
+        signed_by: some("UCRAFZAHGBQKZ5WVGGAZTW3N7PIO7NNEZC77U2TFP7DSBDSFHKEUCIHK"),
         message: some("billing reads rates"),
         number: Some(41),
     }

@@ -2,6 +2,7 @@
 //! `serve` signs.
 
 pub mod assertions;
+pub mod authorship;
 pub mod diff;
 pub mod map;
 pub mod query;

@@ -10,21 +10,19 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::callout::jwt::{self, JwtError, Unverified};
+use crate::callout::jwt::{JwtError, Unverified};
 use crate::keys::{Signer, User, UserKey};
+pub use crate::signed::MAX_DOCUMENT;
+use crate::signed::{self, Broken, Claims, MAX_NAME};
 use solewriter_types::clean;
 use solewriter_types::keyspace::Keyspace;
 
-/// The largest document, in bytes.
-pub const MAX_DOCUMENT: usize = 8 * 1024;
 /// The longest reason, in characters.
 pub const MAX_REASON: usize = 500;
 /// The longest that a grant may last, whatever the settings say.
 pub const LONGEST: Duration = Duration::from_secs(24 * 3600);
 /// How many seconds a document's beginning may be ahead of the clock here: clocks differ.
 pub const AHEAD: i64 = 120;
-/// The longest name of a service or a fleet, in bytes.
-const MAX_NAME: usize = 64;
 
 const GRANT: &str = "solewriter-emergency-grant";
 const END: &str = "solewriter-emergency-end";
@@ -66,9 +64,12 @@ pub enum Refused {
     Future(i64),
 }
 
-impl From<JwtError> for Refused {
-    fn from(_: JwtError) -> Self {
-        Self::Form("it cannot be read")
+impl From<Broken> for Refused {
+    fn from(broken: Broken) -> Self {
+        match broken {
+            Broken::Form(why) => Self::Form(why),
+            Broken::Signature => Self::Signature,
+        }
     }
 }
 
@@ -88,17 +89,6 @@ impl Refused {
 }
 
 /// What a document says.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Claims {
-    jti: String,
-    iss: String,
-    aud: String,
-    iat: i64,
-    exp: i64,
-    nats: Body,
-}
-
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Body {
@@ -167,15 +157,8 @@ impl Rules {
     /// # Errors
     /// Why it grants nothing.
     pub fn read(&self, document: &str, now: i64) -> Result<Document, Refused> {
-        let token = document.trim();
-        if token.len() > MAX_DOCUMENT {
-            return Err(Refused::Form("it is too long"));
-        }
-        let unverified = Unverified::split(token.as_bytes())?;
-        let Claims { jti, iss, aud, iat, exp, nats } = unverified.claims()?;
-        let by = UserKey::parse(&iss).map_err(|_| Refused::Form("no user key signed it"))?;
-        // In this order: nothing that it says counts before it is known who said it.
-        unverified.verify(&by).map_err(|_| Refused::Signature)?;
+        let (by, claims) = signed::open(document)?;
+        let Claims { jti, iss: _, aud, iat, exp, nats } = claims;
         if !self.keys.contains(&by) {
             return Err(Refused::Key(by));
         }
@@ -207,7 +190,7 @@ impl Rules {
                 }
                 let keyspace = Keyspace::parse(&keyspace)
                     .map_err(|_| Refused::Form("its keyspace is none"))?;
-                let token = token.to_owned();
+                let token = document.trim().to_owned();
                 let (id, from, until) = (jti, iat, exp);
                 let grant = Emergency { id, by, service, keyspace, from, until, reason, token };
                 Ok(Document::Grant(grant))
@@ -266,15 +249,7 @@ impl Wish<'_> {
         let reason = self.reason.to_owned();
         let nats =
             Body { kind: kind.to_owned(), version: VERSION, service, keyspace, ends, reason };
-        let claims = Claims {
-            jti: self.id.to_owned(),
-            iss: signer.public().to_string(),
-            aud: self.fleet.to_owned(),
-            iat: self.now,
-            exp,
-            nats,
-        };
-        jwt::sign(&claims, 512, signer)
+        signed::sign((self.id, self.fleet), (self.now, exp), nats, signer)
     }
 }
 
@@ -344,7 +319,8 @@ impl Emergency {
 #[must_use]
 pub fn claims_to_be_over(document: &str, now: i64) -> bool {
     let token = document.trim();
-    let read = || -> Result<Claims, JwtError> { Unverified::split(token.as_bytes())?.claims() };
+    let read =
+        || -> Result<Claims<Body>, JwtError> { Unverified::split(token.as_bytes())?.claims() };
     token.len() <= MAX_DOCUMENT && read().is_ok_and(|claims| claims.exp <= now)
 }
 
@@ -358,13 +334,6 @@ pub fn id(random: [u8; 10]) -> String {
 #[must_use]
 pub fn is_id(text: &str) -> bool {
     text.len() == 16 && text.bytes().all(|b| b.is_ascii_lowercase() || (b'2'..=b'7').contains(&b))
-}
-
-/// Whether that may be the name of a fleet.
-#[must_use]
-pub fn is_fleet(text: &str) -> bool {
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-    !text.is_empty() && text.len() <= MAX_NAME && text.bytes().all(allowed)
 }
 
 #[cfg(test)]

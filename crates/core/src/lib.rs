@@ -11,6 +11,7 @@
 
 pub mod account_jwt;
 pub mod analysis;
+pub mod authors;
 pub mod callout;
 pub mod diagnostics;
 pub mod emergency;
@@ -18,3 +19,4 @@ pub mod grant;
 pub mod handover;
 pub mod keys;
 pub mod policy;
+pub mod signed;

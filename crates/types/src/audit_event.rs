@@ -200,6 +200,9 @@ pub struct Origin {
     /// Who pushed it, where that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub author: Option<String>,
+    /// The public key that signed it, where the settings name authors.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signed_by: Option<String>,
     /// What they said about it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,

@@ -6,13 +6,16 @@ use serde::Serialize;
 
 use super::{Deployment, connect_to_read, head, named, unread};
 use crate::cli::common::{Format, Output, YES, count, json, line, time};
+use crate::policy_source::bucket::Bucket;
+use crate::policy_source::bucket::chain::Judge;
 use crate::policy_source::bucket::entry::Entry;
 use solewriter_core::policy::model::short;
 
 /// How many revisions are asked for at a time.
 const AT_A_TIME: usize = 16;
 
-/// List the revisions, newest first: number, time, policy revision, who and why.
+/// List the revisions, newest first: number, time, policy revision, who and why; and whose key signed
+/// each, where the settings name authors.
 #[derive(Args)]
 pub(super) struct Log {
     /// How many at most. 0 means all.
@@ -49,6 +52,15 @@ struct LogView {
     bytes: u64,
     version: String,
     rollback_of: Option<u64>,
+    signed_by: Option<SignedView>,
+    /// Why its signature counts for nothing, where the settings name authors.
+    unsigned: Option<String>,
+}
+
+#[derive(Serialize)]
+struct SignedView {
+    author: String,
+    key: String,
 }
 
 #[derive(Serialize)]
@@ -65,8 +77,18 @@ struct FileView {
 }
 
 impl LogView {
-    fn new(entry: &Entry) -> Self {
+    fn new(entry: &Entry, bucket: &Bucket, judge: Option<&Judge>) -> Self {
+        let (signed_by, unsigned) = match judge.map(|judge| judge.signed(bucket, entry)) {
+            None => (None, None),
+            Some(Ok(signed)) => {
+                let (author, key) = (signed.author.name.clone(), signed.key.to_string());
+                (Some(SignedView { author, key }), None)
+            }
+            Some(Err(why)) => (None, Some(why.to_string())),
+        };
         Self {
+            signed_by,
+            unsigned,
             number: entry.number,
             revision: entry.policy.clone(),
             author: entry.author.clone(),
@@ -83,7 +105,12 @@ impl LogView {
         let back = self.rollback_of.map(|n| format!(" (documents of {n})")).unwrap_or_default();
         let Self { number, time, revision, author, message, .. } = self;
         let revision = short(revision);
-        line(&format!("{number:>4}  {time}  {revision}  {author}: {message}{back}"))
+        let signed = match (&self.signed_by, &self.unsigned) {
+            (Some(SignedView { key, .. }), _) => format!(" (signed by {key})"),
+            (None, Some(why)) => format!(" (does not count: {why})"),
+            (None, None) => String::new(),
+        };
+        line(&format!("{number:>4}  {time}  {revision}  {author}: {message}{back}{signed}"))
     }
 }
 
@@ -101,8 +128,10 @@ impl Log {
             .try_collect()
             .await
             .map_err(|error| unread(&bucket, &error))?;
+        let judge = tool.judge();
+        let view = |entry| LogView::new(entry, &bucket, judge.as_deref());
         let views: Vec<LogView> =
-            std::iter::once(&head).chain(older.iter().flatten()).map(LogView::new).collect();
+            std::iter::once(&head).chain(older.iter().flatten()).map(view).collect();
         if self.format == Format::Json {
             return Ok(Output::data(json(&views), YES));
         }
@@ -122,7 +151,7 @@ impl Show {
         let head = head(&bucket).await?;
         let entry = named(&bucket, head, &self.revision).await?;
         let files = bucket.files(&entry).await.map_err(|error| unread(&bucket, &error))?;
-        let view = LogView::new(&entry);
+        let view = LogView::new(&entry, &bucket, tool.judge().as_deref());
         if self.format == Format::Json {
             let files = files
                 .iter()

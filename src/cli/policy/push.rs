@@ -1,20 +1,24 @@
 //! `solewriter policy push` and `rollback`: a new revision.
 
 use std::io::{BufRead, IsTerminal, Write as _};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 
 use super::super::{check, diff, git, test};
+use super::authors::{counted, may};
 use super::{Deployment, connect, failed, head, named, reach, say, status, unread};
 use crate::cli::common;
 use crate::cli::common::{DirArgs, NO, Output, YES, count, duration, line, style};
 use crate::config::Tool;
 use crate::fleet::Instances;
 use crate::policy_source::bucket::entry::{Entry, MAX_AUTHOR, MAX_MESSAGE, Words};
+use crate::policy_source::bucket::write::Signing;
 use crate::policy_source::bucket::{Bucket, ReadError};
 use solewriter_core::diagnostics::{Problem, Problems, SourceFile};
 use solewriter_core::handover::claims::Claims;
+use solewriter_core::keys::{Signer, User};
 use solewriter_core::policy::model::{Policy, short};
 use solewriter_core::policy::validate::{Validated, validate_for};
 
@@ -65,7 +69,11 @@ struct How {
     /// Do not ask.
     #[arg(short, long)]
     yes: bool,
-    /// Who pushes, for the log [default: the name in git, or else user and machine].
+    /// The file with your seed, where `[policy] authors` says who may change what: it signs the push.
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+    /// Who pushes, for the log [default: the author whose key it is, the name in git, or else user and
+    /// machine].
     #[arg(long, value_name = "NAME")]
     author: Option<String>,
     /// How long to wait until every instance serves the revision, and then as long again until the
@@ -91,6 +99,7 @@ struct Proposal {
 impl Push {
     pub(super) async fn run(self) -> Result<Output, Output> {
         let tool = self.deployment.tool_to_push()?;
+        let signer = self.how.signer(&tool)?;
         let proposal = self.read(&tool)?;
         let login = tool.publisher().map_err(Output::wrong)?;
         let bucket = connect(&tool, &login).await?;
@@ -105,9 +114,10 @@ impl Push {
                 "the newest revision is {newest}, not {expected}: look at it, then push again"
             )));
         }
-        let words = self.how.words(self.message.clone(), None)?;
+        let words = self.how.words(self.message.clone(), None, signer.as_ref())?;
+        let base = Base::of(&tool, &bucket, head.as_ref(), &proposal, signer).await?;
         let replicas = self.replicas;
-        push(&tool, &bucket, head, proposal, words, (&self.how, replicas)).await
+        push(&tool, &bucket, (head, base), proposal, words, (&self.how, replicas)).await
     }
 
     /// Reads the directory and judges it whole.
@@ -138,6 +148,7 @@ impl Push {
 impl Rollback {
     pub(super) async fn run(self) -> Result<Output, Output> {
         let tool = self.deployment.tool_to_push()?;
+        let signer = self.how.signer(&tool)?;
         let login = tool.publisher().map_err(Output::wrong)?;
         let bucket = connect(&tool, &login).await?;
         let head = head(&bucket).await?;
@@ -156,16 +167,54 @@ impl Rollback {
             }
         };
         let message = self.message.unwrap_or_else(|| format!("roll back to {}", target.number));
-        let words = self.how.words(message, Some(target.number))?;
+        let words = self.how.words(message, Some(target.number), signer.as_ref())?;
         let name = format!("revision {}", target.number);
         let proposal = Proposal { files, policy, name };
-        push(&tool, &bucket, Some(head), proposal, words, (&self.how, None)).await
+        let base = Base::of(&tool, &bucket, Some(&head), &proposal, signer).await?;
+        push(&tool, &bucket, (Some(head), base), proposal, words, (&self.how, None)).await
     }
 }
 
 impl How {
-    fn words(&self, message: String, rollback_of: Option<u64>) -> Result<Words, Output> {
-        let author = self.author.clone().or_else(git::author).unwrap_or_else(somebody);
+    /// Who signs; says what would be refused anyway.
+    fn signer(&self, tool: &Tool) -> Result<Option<AuthorKey>, Output> {
+        let Some(path) = &self.key else {
+            if tool.authors.is_none() {
+                return Ok(None);
+            }
+            let problem = Problem::error("not-signed", "[policy] authors asks for signed pushes")
+                .help("sign it with an author's key: --key FILE");
+            return Err(Output::wrong(problem));
+        };
+        let signer = common::signer(path)?;
+        let Some(authors) = &tool.authors else {
+            let problem = Problem::error("no-authors", "the settings have no [policy] authors")
+                .help("push without --key, or name the file with the authors");
+            return Err(Output::wrong(problem));
+        };
+        let key = signer.public();
+        let Some(author) = authors.of_key(key) else {
+            let message = format!("{key} is no key of an author");
+            let help = "`[policy] authors` has the keys, on every instance";
+            return Err(Output::wrong(Problem::error("not-an-author", message).help(help)));
+        };
+        if let Some(called) = self.author.as_ref().filter(|called| **called != author.name) {
+            let message = format!("--author is {:?}, and the key is of `{}`", called, author.name);
+            let problem = Problem::error("another-author", message).help("leave out --author");
+            return Err(Output::wrong(problem));
+        }
+        Ok(Some(AuthorKey { signer, name: author.name.clone() }))
+    }
+
+    fn words(
+        &self,
+        message: String,
+        rollback_of: Option<u64>,
+        signer: Option<&AuthorKey>,
+    ) -> Result<Words, Output> {
+        let signed = signer.map(|signer| signer.name.clone());
+        let author =
+            signed.or_else(|| self.author.clone()).or_else(git::author).unwrap_or_else(somebody);
         for (what, text, most) in
             [("--author", &author, MAX_AUTHOR), ("--message", &message, MAX_MESSAGE)]
         {
@@ -203,11 +252,53 @@ fn somebody() -> String {
     format!("{user}@{}", rustix::system::uname().nodename().to_string_lossy())
 }
 
+/// An author who signs.
+struct AuthorKey {
+    signer: Signer<User>,
+    name: String,
+}
+
+/// What a push is held against.
+struct Base {
+    /// The revision that counts: the newest one, or the newest that authors signed.
+    entry: Option<Entry>,
+    /// Who signs.
+    signer: Option<AuthorKey>,
+    /// Whether the same policy is pushed again: so that it counts, or as one by an author of
+    /// everything, with which an instance can begin.
+    again: bool,
+}
+
+impl Base {
+    /// Finds it, and judges whether the author may make the change. Nothing is written before.
+    async fn of(
+        tool: &Tool,
+        bucket: &Bucket,
+        head: Option<&Entry>,
+        proposal: &Proposal,
+        signer: Option<AuthorKey>,
+    ) -> Result<Self, Output> {
+        let (Some(judge), Some(key)) = (tool.judge(), signer) else {
+            return Ok(Self { entry: head.cloned(), signer: None, again: false });
+        };
+        let counts = counted(&judge, bucket, head).await?;
+        may(&judge, counts.as_ref(), (&proposal.files, &proposal.policy), &key.name)?;
+        let of_all = |name: &str| judge.authors.named(name).is_some_and(|one| one.part.is_none());
+        let again = match (&counts, head) {
+            (Some(counts), Some(head)) => {
+                counts.entry.push != head.push || (of_all(&key.name) && !of_all(&counts.by.author))
+            }
+            _ => true,
+        };
+        Ok(Self { entry: counts.map(|counts| counts.entry), signer: Some(key), again })
+    }
+}
+
 /// Shows, asks, pushes and waits.
 async fn push(
     tool: &Tool,
     bucket: &Bucket,
-    head: Option<Entry>,
+    (head, base): (Option<Entry>, Base),
     proposal: Proposal,
     words: Words,
     (how, replicas): (&How, Option<usize>),
@@ -217,7 +308,8 @@ async fn push(
     let Proposal { files, policy, name } = proposal;
     let same = |head: &&Entry| head.policy == policy.revision().whole();
     // What is in transit may be pushed again, to force it.
-    if let Some(head) = head.as_ref().filter(same).filter(|_| !how.force_handover) {
+    let again = how.force_handover || base.again;
+    if let Some(head) = head.as_ref().filter(same).filter(|_| !again) {
         let text = format!(
             "nothing to push: revision {} already is this policy ({})\n",
             head.number,
@@ -225,7 +317,7 @@ async fn push(
         );
         return Ok(Output::data(text, YES));
     }
-    let (text, before) = shown(tool, bucket, head.as_ref(), (&name, &policy)).await?;
+    let (text, before) = shown(tool, bucket, base.entry.as_ref(), (&name, &policy)).await?;
     say(&text);
     let moves = before.map(|before| Claims::default().next(&before, &policy).in_transit(&policy));
     if how.force_handover {
@@ -248,7 +340,13 @@ async fn push(
         let text = format!("warning: the policy bucket {}: {weakness}\n", bucket.name());
         let _ = Output { out: String::new(), err: text, code: YES }.print();
     }
-    let pushed = bucket.push(head.as_ref(), &files, words, rand::random()).await;
+    let signing = base.signer.as_ref().zip(tool.authors.as_ref()).map(|(key, authors)| Signing {
+        signer: &key.signer,
+        fleet: &authors.fleet,
+        follows: base.entry.as_ref().map(Entry::to_follow),
+    });
+    let words = (words, rand::random());
+    let pushed = bucket.push_signed(head.as_ref(), &files, words, signing).await;
     let entry = pushed.map_err(|error| failed(&line(&error.to_string())))?;
     say(&format!("pushed revision {} ({})\n", entry.number, short(&entry.policy)));
     if how.wait.is_zero() {
@@ -276,7 +374,7 @@ const FORCED: &str = "warning: what moves is not held back for servers that do n
                       beside the new one when it is back, until they are closed; the audit says that \
                       it was forced\n";
 
-/// What the push changes, for people.
+/// What the push changes of the revision that counts, for people.
 async fn shown(
     tool: &Tool,
     bucket: &Bucket,

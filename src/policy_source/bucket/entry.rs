@@ -9,8 +9,11 @@ use serde::{Deserialize, Serialize};
 use super::hash;
 use crate::policy_source::directory::{Kind, MAX_BYTES, MAX_FILES};
 use crate::policy_source::origin::Origin;
+use solewriter_core::authors::{Follows, Push};
 use solewriter_core::diagnostics::SourceFile;
+use solewriter_core::signed::MAX_DOCUMENT as MAX_SIGNATURE;
 use solewriter_types::clean;
+use solewriter_types::keyspace::BucketName;
 
 /// What an entry says of its form.
 const FORMAT: u32 = 1;
@@ -124,6 +127,9 @@ pub struct Entry {
     /// Whether a handover is not to wait for servers that do not answer.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub forced: bool,
+    /// What an author signed of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<String>,
 }
 
 /// What people say of a push.
@@ -174,7 +180,31 @@ impl Entry {
             tool: env!("CARGO_PKG_VERSION").to_owned(),
             rollback_of: words.rollback_of,
             forced: words.forced,
+            signature: None,
         }
+    }
+
+    /// What an author signs of it, but for what it follows.
+    #[must_use]
+    pub fn to_sign(&self, bucket: &BucketName) -> Push {
+        Push {
+            lineage: self.lineage.clone(),
+            number: self.number,
+            push: self.push.clone(),
+            policy: self.policy.clone(),
+            author: self.author.clone(),
+            message: hash(self.message.as_bytes()),
+            rollback_of: self.rollback_of,
+            forced: self.forced,
+            ..Push::of(bucket)
+        }
+    }
+
+    /// What the signature of the next one says that it follows.
+    #[must_use]
+    pub fn to_follow(&self) -> Follows {
+        let (number, push, policy) = (self.number, self.push.clone(), self.policy.clone());
+        Follows { number, push, policy }
     }
 
     /// Reads the entry under `revision.<key>`.
@@ -211,6 +241,9 @@ impl Entry {
         {
             return Err(out("a text in it is too long".to_owned()));
         }
+        if entry.signature.as_ref().is_some_and(|signature| signature.len() > MAX_SIGNATURE) {
+            return Err(out("its signature is too long".to_owned()));
+        }
         Ok(entry)
     }
 
@@ -231,6 +264,7 @@ impl Entry {
             message: self.message.clone(),
             pushed_at: self.time,
             forced: self.forced,
+            signed: None,
         }
     }
 

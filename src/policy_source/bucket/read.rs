@@ -1,10 +1,12 @@
 //! Reading the policy's bucket: the newest revision, whole or not at all.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 
+use super::chain::{Judge, Verdict};
 use super::emergencies::Documents;
 use super::entry::{Blob, Document, Entry, EntryError};
 use super::{AT_A_TIME, Bucket, ReadError, hash};
@@ -124,7 +126,7 @@ pub enum Seen {
     /// The newest is the one that was found before.
     Same,
     /// There is another one.
-    Other(Change),
+    Other(Box<Change>),
     /// Nothing was pushed yet.
     Empty,
     /// The bucket went back to an older number, which it never does by itself: that is not taken.
@@ -153,14 +155,43 @@ pub struct Reader {
     /// The entry that cannot be read, so that it is told of once.
     unreadable: Option<EntryError>,
     emergencies: Documents,
+    /// Where the settings name authors.
+    judge: Option<Arc<Judge>>,
+    /// The revision that counts, where they do.
+    counts: Option<Origin>,
+    /// The one that was in force at the beginning, signed or not: the bucket may not go back.
+    floor: Option<Origin>,
+    /// What there is to say of a newer one that does not.
+    refused: Option<Box<Change>>,
 }
 
 impl Reader {
     /// Begins after `seen`: a revision that is in force already.
     #[must_use]
     pub fn new(bucket: Bucket, seen: Option<Origin>) -> Self {
-        let emergencies = Documents::default();
-        Self { bucket, known: HashMap::new(), seen, unreadable: None, emergencies }
+        Self {
+            bucket,
+            known: HashMap::new(),
+            seen,
+            unreadable: None,
+            emergencies: Documents::default(),
+            judge: None,
+            counts: None,
+            floor: None,
+            refused: None,
+        }
+    }
+
+    /// The same where only what authors signed counts.
+    #[must_use]
+    pub fn judging(self, judge: Option<Arc<Judge>>) -> Self {
+        let Some(judge) = judge else { return self };
+        let counts = self.seen.clone().filter(|seen| seen.signed.is_some());
+        // What is in force is judged again: the settings may have another table than before.
+        let floor = self.seen.clone();
+        let mut reader = Self { judge: Some(judge), counts, floor, ..self };
+        reader.forget();
+        reader
     }
 
     /// The bucket.
@@ -185,6 +216,7 @@ impl Reader {
     /// Forgets that the newest revision was seen, so that it is found again.
     pub fn forget(&mut self) {
         self.unreadable = None;
+        self.refused = None;
         if let Some(seen) = &mut self.seen {
             // The number stays: the bucket may not go back.
             seen.push.clear();
@@ -196,6 +228,9 @@ impl Reader {
     /// # Errors
     /// When the bucket cannot be read now. What it holds that is no policy is a [`Change`].
     pub async fn look(&mut self) -> Result<Seen, ReadError> {
+        if let Some(refused) = self.refused.take() {
+            return Ok(Seen::Other(refused));
+        }
         let head = match self.bucket.head().await {
             Ok(None) => return Ok(Seen::Empty),
             Ok(Some(head)) => head,
@@ -214,6 +249,9 @@ impl Reader {
                 return Ok(Seen::Behind { number: origin.number });
             }
         }
+        if let Some(judge) = self.judge.clone() {
+            return self.look_judging(&judge, head).await;
+        }
         let documents = match self.bucket.documents(&head, &self.known).await {
             Ok(documents) => documents,
             Err(ReadError::Bad(error)) => {
@@ -226,7 +264,48 @@ impl Reader {
         self.known = documents.into_iter().collect();
         self.seen = Some(origin.clone());
         self.unreadable = None;
-        Ok(Seen::Other(Change { origin: Some(origin), files: Ok(files), replaced }))
+        Ok(Seen::Other(Box::new(Change { origin: Some(origin), files: Ok(files), replaced })))
+    }
+
+    /// Finds what counts. One that counts is given first, and what there is to say of a newer one at
+    /// the next look.
+    async fn look_judging(&mut self, judge: &Arc<Judge>, head: Entry) -> Result<Seen, ReadError> {
+        let base = self.counts.as_ref();
+        let found = self.bucket.newest_that_counts(judge, &head, base, &self.known).await;
+        let verdict = match found {
+            Ok(verdict) => verdict,
+            // The first one is gone, or can no more be read: nothing says what the others are.
+            Err(error @ (ReadError::NoKey(_) | ReadError::Bad(_))) => {
+                let message = format!("the policy bucket's history is damaged: {error}");
+                let help = "restore it, or delete the bucket and push again";
+                let problem = Problem::error("policy-bucket", message).help(help);
+                Verdict { counts: None, refused: Some(problem.into()) }
+            }
+            Err(error) => return Err(error),
+        };
+        let seen = head.origin();
+        self.unreadable = None;
+        let refused = verdict.refused.map(|problems| {
+            Box::new(Change { origin: Some(seen.clone()), files: Err(problems), replaced: false })
+        });
+        self.seen = Some(seen);
+        let Some(counted) = verdict.counts else {
+            return Ok(refused.map_or(Seen::Same, Seen::Other));
+        };
+        let origin = counted.origin();
+        let back = |floor: &Origin| floor.lineage == origin.lineage && floor.number > origin.number;
+        if self.counts.as_ref().or(self.floor.as_ref()).is_some_and(back) {
+            return Ok(refused.map_or(Seen::Behind { number: origin.number }, Seen::Other));
+        }
+        let before = self.counts.replace(origin.clone());
+        let replaced = before.as_ref().is_some_and(|before| before.lineage != origin.lineage);
+        if before.as_ref() == Some(&origin) && refused.is_some() {
+            return Ok(refused.map_or(Seen::Same, Seen::Other));
+        }
+        let files = counted.documents.iter().map(|(_, file)| file.clone()).collect();
+        self.known = counted.documents.into_iter().collect();
+        self.refused = refused;
+        Ok(Seen::Other(Box::new(Change { origin: Some(origin), files: Ok(files), replaced })))
     }
 
     /// The files of an older revision; `None` when there is none, or nobody can read it: then it was
@@ -254,6 +333,6 @@ impl Reader {
         let problem = Problem::error("policy-bucket", error.to_string())
             .help("push again with a version that every instance can read");
         self.unreadable = Some(error);
-        Seen::Other(Change { origin, files: Err(problem.into()), replaced })
+        Seen::Other(Box::new(Change { origin, files: Err(problem.into()), replaced }))
     }
 }

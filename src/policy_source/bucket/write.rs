@@ -13,7 +13,9 @@ use tokio::time::{Instant, sleep};
 use super::entry::{self, Blob, Entry, MAX_PIECE, Words};
 use super::{AT_A_TIME, Bucket, ReadError};
 use crate::policy_source::directory::MAX_FILES;
+use solewriter_core::authors::{Follows, Push};
 use solewriter_core::diagnostics::SourceFile;
+use solewriter_core::keys::{Signer, User};
 use solewriter_core::policy::validate;
 
 /// How long a push goes on through lost answers and elections.
@@ -49,6 +51,16 @@ pub enum PushError {
          soon as JetStream answers"
     )]
     Unknown(u64, String),
+}
+
+/// How a push is signed.
+pub struct Signing<'s> {
+    /// The author's key.
+    pub signer: &'s Signer<User>,
+    /// What this fleet is called.
+    pub fleet: &'s str,
+    /// The newest revision that counts.
+    pub follows: Option<Follows>,
 }
 
 impl Bucket {
@@ -102,6 +114,20 @@ impl Bucket {
         words: Words,
         random: [u8; 16],
     ) -> Result<Entry, PushError> {
+        self.push_signed(head, files, (words, random), None).await
+    }
+
+    /// The same, signed.
+    ///
+    /// # Errors
+    /// [`PushError`].
+    pub async fn push_signed(
+        &self,
+        head: Option<&Entry>,
+        files: &[SourceFile],
+        (words, random): (Words, [u8; 16]),
+        signing: Option<Signing<'_>>,
+    ) -> Result<Entry, PushError> {
         if let Some(name) = entry::unpushable(files) {
             return Err(PushError::Unpushable(format!(
                 "{name:?} cannot be the name of a bucket: rename it"
@@ -120,7 +146,13 @@ impl Bucket {
         let policy = validate::revision(files);
         let bytes = files.iter().map(|file| file.text().len() as u64).sum();
         let size = (files.len(), bytes);
-        let entry = Entry::new(head, random, policy.whole(), blob, size, words);
+        let mut entry = Entry::new(head, random, policy.whole(), blob, size, words);
+        if let Some(Signing { signer, fleet, follows }) = signing {
+            let push = Push { follows, ..entry.to_sign(&self.name) };
+            let signature = push.sign(fleet, entry.time, signer);
+            let signature = signature.map_err(|error| PushError::Failed(error.to_string()))?;
+            entry.signature = Some(signature);
+        }
         self.decide(entry, Instant::now() + PUSH_WITHIN).await
     }
 

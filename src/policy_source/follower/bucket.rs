@@ -67,7 +67,8 @@ pub async fn bucket(
     let news = bucket.client().subscribe(bucket.news()).await;
     let news = news.inspect_err(|error| tracing::error!(event = "policy_news_failed", %error)).ok();
     let seen = follower.store.origin().map(|origin| Origin::clone(&origin));
-    follow(follower, Reader::new(bucket, seen), news, poll, signal).await;
+    let reader = Reader::new(bucket, seen).judging(follower.judge.clone());
+    follow(follower, reader, news, poll, signal).await;
 }
 
 async fn follow(
@@ -148,7 +149,7 @@ impl Follower {
         let mut looked = Ok(());
         let state = match seen {
             Ok(Seen::Other(change)) => {
-                looked = self.take(change, reader, aside).await;
+                looked = self.take(*change, reader, aside).await;
                 if looked.is_ok() {
                     SourceState::Answered
                 } else {

@@ -6,6 +6,7 @@ use crate::grant::AuditStreams;
 use crate::keys::Seed;
 use crate::policy::model::{Access, Policy};
 use crate::policy::validate::{validate, validate_with};
+use crate::signed::{MAX_NAME, is_fleet};
 
 const NOW: i64 = 1_800_000_000;
 const ID: &str = "aeaqcaibaeaqcaib";
