@@ -176,6 +176,7 @@ async fn change(files: &[SourceFile], bench: &Bench, before: (u64, u64)) {
         defaults,
         metrics,
         keeper: None,
+        judge: None,
     };
     let began = follower.begin(directory.read());
     let store = follower.store.clone();

@@ -88,13 +88,13 @@ impl Report {
     #[must_use]
     pub fn sizing(&self, listings: &Listings) -> String {
         let inputs = Inputs::of(self, listings);
-        let mut page = String::from(include_str!("sizing-head.md"));
+        let mut page = String::from(include_str!("sizing-head.txt"));
         inputs.table(&mut page);
-        page.push_str(include_str!("sizing-formulas.md"));
+        page.push_str(include_str!("sizing-formulas.txt"));
         inputs.deployments(&mut page);
         inputs.memory(&mut page);
         self.held_against_a_storm(&inputs, &mut page);
-        page.push_str(include_str!("sizing-limits.md"));
+        page.push_str(include_str!("sizing-limits.txt"));
         page
     }
 

@@ -129,8 +129,7 @@ pub async fn entry(deployment: &Deployment, number: u64) -> Value {
 async fn refuses(instance: &mut Instance, number: u64, why: &str) {
     instance
         .says_where("policy_refused", |line| {
-            line["number"] == number && line["problems"].to_string().contains(why)
-                || line["number"] == number && line.to_string().contains(why)
+            line["number"] == number && line.to_string().contains(why)
         })
         .await;
 }

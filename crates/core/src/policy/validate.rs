@@ -163,6 +163,7 @@ fn judge(files: &[SourceFile], audit: &AuditStreams, emergencies: &[&Emergency])
     let context = service::Context {
         defaults: check_defaults(defaults, &services, &problems),
         buckets: &buckets.list,
+        domains: &bucket::domains(&buckets),
         durables: &durables,
         roles: &roles,
         audit,

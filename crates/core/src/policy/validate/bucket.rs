@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::draft::Draft;
 use super::names::defined_twice;
-use super::settings::{choice, shown};
+use super::settings::{Domains, choice, shown};
 use super::times::{LEAST_WINDOW, check_least, window};
 use crate::diagnostics::toml::nearest;
 use crate::diagnostics::{Collector, Problem, Span, Spanned};
@@ -33,6 +33,12 @@ impl Buckets {
         let (at, span) = self.names.get(name)?;
         Some((self.list.get(*at)?, span))
     }
+}
+
+/// Which of them are in a JetStream domain.
+pub fn domains(buckets: &Buckets) -> Domains {
+    let named = |bucket: &Bucket| Some((bucket.name.clone(), bucket.domain.clone()?));
+    buckets.list.iter().filter_map(named).collect()
 }
 
 /// Judges every declaration.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::covered::{Effort, check_covered};
 use super::names::{check_name, defined_twice};
-use super::settings::{Durables, MAX_RULES, Place, Scope, rules};
+use super::settings::{Domains, Durables, MAX_RULES, Place, Scope, rules};
 use crate::diagnostics::toml::nearest;
 use crate::diagnostics::{Collector, Problem, Span, Spanned};
 use crate::grant::AuditStreams;
@@ -57,6 +57,7 @@ pub fn check(
             service: "x",
             role: Some(&key),
             buckets: &[],
+            domains: &Domains::new(),
             durables: &Durables::new(),
             audit,
             left: &left,

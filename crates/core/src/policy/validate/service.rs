@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::draft::Draft;
 use super::names::{check_name, defined_twice};
 use super::role::{self, Roles};
-use super::settings::{self, Durables, Scope, Settings, shown};
+use super::settings::{self, Domains, Durables, Scope, Settings, shown};
 use crate::diagnostics::toml::{nearest, show_time};
 use crate::diagnostics::{Collector, Problem, Span, Spanned};
 use crate::grant::AuditStreams;
@@ -24,6 +24,7 @@ const OBSERVED: &str = "observe";
 pub struct Context<'c> {
     pub defaults: Settings,
     pub buckets: &'c [Bucket],
+    pub domains: &'c Domains,
     pub durables: &'c Durables,
     pub roles: &'c Roles,
     pub audit: &'c AuditStreams,
@@ -70,8 +71,9 @@ fn service(
     let keys: Vec<ServiceKey> =
         entry.keys.into_iter().filter_map(|key| check_key(key, &name, holders, problems)).collect();
     check_gap(&entry.name, &keys, problems);
-    let Context { buckets, durables, audit, left, .. } = *context;
-    let scope = Scope { service: &name, role: None, buckets, durables, audit, left, problems };
+    let Context { buckets, domains, durables, audit, left, .. } = *context;
+    let scope =
+        Scope { service: &name, role: None, buckets, domains, durables, audit, left, problems };
     let (mut rules, mut places) = settings::rules(&entry.grants, &scope);
     let (more_rules, more_places) =
         role::apply(&entry.roles, context.roles, context.complete, &scope);

@@ -14,8 +14,8 @@ use crate::diagnostics::{Collector, Problem, Span, Spanned};
 use crate::grant::{self, AuditStreams};
 use crate::policy::document::{GrantEntries, GrantEntry, SettingEntries};
 use crate::policy::model::{
-    Access, Bucket, Consumed, ConsumerName, FoundName, Location, Replayed, Rule, STORE_PREFIX,
-    StreamName, Way,
+    Access, Bucket, Consumed, ConsumerName, Domain, FoundName, Location, Replayed, Rule,
+    STORE_PREFIX, StreamName, Way,
 };
 use solewriter_types::audit_event::{PRODUCER, SUBJECT_ROOT};
 use solewriter_types::connection_type::ConnectionType;
@@ -177,6 +177,9 @@ pub struct OfStream {
 /// The declared consumers of each declared stream.
 pub type Durables = HashMap<StreamName, OfStream>;
 
+/// The JetStream domains of the buckets whose declaration names one.
+pub type Domains = HashMap<BucketName, Domain>;
+
 /// Whose table is read into rules, and with what around it.
 pub struct Scope<'c> {
     /// The service that gets the rules.
@@ -185,6 +188,8 @@ pub struct Scope<'c> {
     pub role: Option<&'c Arc<str>>,
     /// The declared buckets, for `reads = ["*"]`.
     pub buckets: &'c [Bucket],
+    /// Which of them are in a domain.
+    pub domains: &'c Domains,
     /// The declared consumers, which `consumes` uses and `replays` leaves alone.
     pub durables: &'c Durables,
     /// The streams that `audits` may name.
@@ -192,6 +197,14 @@ pub struct Scope<'c> {
     /// How many rules may still be made in the whole policy.
     pub left: &'c Cell<usize>,
     pub problems: &'c Collector,
+}
+
+impl Scope<'_> {
+    /// The JetStream domain of the bucket that is accessed, if its declaration names one.
+    fn domain(&self, access: &Access) -> Option<Domain> {
+        let (Access::Owns(keyspace) | Access::Reads(keyspace)) = access else { return None };
+        self.domains.get(keyspace.bucket()).cloned()
+    }
 }
 
 /// Where a rule stands, for problems about it.
@@ -213,13 +226,7 @@ pub fn rules(entries: &GrantEntries, scope: &Scope<'_>) -> (Vec<Rule>, Vec<Place
         scope.left.set(left);
         let (at, role) = (Location::from(span), scope.role.cloned());
         let until = until.as_ref().map(|until| until.value);
-        let domain = match &access {
-            Access::Owns(keyspace) | Access::Reads(keyspace) => {
-                let declared = scope.buckets.iter().find(|b| b.name == *keyspace.bucket());
-                declared.and_then(|bucket| bucket.domain.clone())
-            }
-            _ => None,
-        };
+        let domain = scope.domain(&access);
         rules.push(Rule { access, at, role, until, observed: false, domain });
         places.push(Place { span: span.clone(), everything });
     };
