@@ -40,8 +40,8 @@ const CRATES: &[Crate] = &[
         rows: &[
             &["main"],
             &["cli"],
-            &["soak", "streams"],
-            &["report"],
+            &["soak", "streams", "listing"],
+            &["report", "sizing"],
             &["render"],
             &["results"],
             &["real_clients"],

@@ -423,7 +423,9 @@ fn write_pages(docs: &Path) -> Result<(), Error> {
     let soak: Option<Soak> = kept(&folder.join("soak.json"))?;
     let streams: Option<Streams> = kept(&folder.join("streams.json"))?;
     let listings: Option<Listings> = kept(&folder.join("listing.json"))?;
-    for (name, text) in report.pages(streams.as_ref(), soak.as_ref(), listings.as_ref()) {
+    let mut pages = report.pages(streams.as_ref(), soak.as_ref(), listings.as_ref());
+    pages.push(("sizing.md".to_owned(), report.sizing(listings.as_ref())));
+    for (name, text) in pages {
         std::fs::write(docs.join(name), text)?;
     }
     Ok(())

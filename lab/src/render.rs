@@ -284,7 +284,6 @@ impl Report {
         if let Some(soak) = soak {
             soak.part(&mut page, &mut pages);
         }
-        pages.push(("sizing.md".to_owned(), self.sizing(listings.unwrap_or(&Listings::default()))));
         pages.insert(0, ("performance.md".to_owned(), page));
         pages
     }

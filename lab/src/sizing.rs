@@ -86,8 +86,8 @@ struct Deployment {
 impl Report {
     /// The page.
     #[must_use]
-    pub fn sizing(&self, listings: &Listings) -> String {
-        let inputs = Inputs::of(self, listings);
+    pub fn sizing(&self, listings: Option<&Listings>) -> String {
+        let inputs = Inputs::of(self, listings.unwrap_or(&Listings::default()));
         let mut page = String::from(include_str!("sizing-head.txt"));
         inputs.table(&mut page);
         page.push_str(include_str!("sizing-formulas.txt"));

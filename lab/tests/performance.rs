@@ -28,13 +28,16 @@ fn no_number_in_the_page_is_written_by_hand() {
     let soak: Option<Soak> = read("soak.json");
     let streams: Option<Streams> = read("streams.json");
     let listings: Option<Listings> = read("listing.json");
-    for (name, text) in report.pages(streams.as_ref(), soak.as_ref(), listings.as_ref()) {
+    let mut pages = report.pages(streams.as_ref(), soak.as_ref(), listings.as_ref());
+    pages.push(("sizing.md".to_owned(), report.sizing(listings.as_ref())));
+    for (name, text) in pages {
         let found = std::fs::read_to_string(docs().join(&name)).unwrap_or_default();
         let help = format!("docs/{name}: make it with `solewriter-lab report --render`");
         assert!(found == text, "{help}");
     }
     let streams = streams.iter().all(|s| s.machine.release && s.rounds.len() > 2);
-    assert!(streams, "figures of a debug build, or of a quick run, mean nothing");
+    let listings = listings.iter().all(|l| l.machine.release && l.rounds.len() > 2);
+    assert!(streams && listings, "figures of a debug build, or of a quick run, mean nothing");
     assert!(report.machine.release, "figures of a debug build mean nothing");
     assert!(report.connect.iter().all(|part| part.closed.len() > 1), "a quick run means nothing");
 }
@@ -49,6 +52,8 @@ fn a_report_of_nothing_meets_nothing() {
     let listings = Listings::default();
     let pages = report.pages(Some(&Streams::default()), Some(&Soak::default()), Some(&listings));
     let page = &pages[0].1;
+    let sizing = report.sizing(None);
+    assert!(sizing.contains("| - µs |") && !sizing.contains("NaN"), "{sizing}");
     assert!(page.contains("not measured") && !page.contains("NaN"), "{page}");
     for (name, text) in &pages {
         let svg = name.strip_prefix("performance/");
