@@ -94,7 +94,7 @@ fn doors() -> Vec<Attack> {
                 "An MQTT connection with a user's JWT as its password, a bearer token of the \
                  services' account",
                 "for a user of the server's configuration",
-                "nothing that MQTT carries is a proof; in operator mode it is the same",
+                "nothing that MQTT carries is a proof",
             ),
             "a JWT as password",
         ),

@@ -321,17 +321,24 @@ const OTHERWISE: [(&str, Ending, &str); 1] = [(
 )];
 
 /// What is not tried, and why. Each row of the table that was not seen has to be here.
-const NOT_TRIED: [(&[&str], &str); 5] = [
+const NOT_TRIED: [(&[&str], &str); 6] = [
     (
         &[
             "door-leafnode",
             "leafnode-publishes",
             "door-mqtt",
+            "door-mqtt-jwt",
+            "door-certificate",
+            "door-certificate-beside",
             "connect-again",
             "connect-again-other",
         ],
         "its control is a user of the server's configuration, and there are none here. What refuses it is \
          the same: solewriter, which is told how somebody connects",
+    ),
+    (
+        &["door-origin"],
+        "nats-server looks at the origin before anybody logs in, whatever accounts are",
     ),
     (
         &["answer-replayed", "ask-as-server", "answer-first"],
