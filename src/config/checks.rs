@@ -30,9 +30,8 @@ use solewriter_core::authors::{Authors, document};
 use solewriter_core::diagnostics::{Collector, Problem, SourceFile, Spanned};
 use solewriter_core::emergency::{LONGEST, Rules};
 use solewriter_core::grant::{AuditStreams, Defaults};
-use solewriter_core::keys::UserKey;
 use solewriter_core::policy::model::StreamName;
-use solewriter_core::signed::is_fleet;
+use solewriter_core::signed;
 use solewriter_types::keyspace::BucketName;
 
 /// The smallest spool, in bytes.
@@ -153,26 +152,9 @@ fn limits(raw: &Raw, problems: &Collector) -> Option<Limits> {
 /// Who may sign an emergency grant. The longest is what the table of settings says.
 pub(super) fn emergency(raw: &Raw, path: &Path, problems: &Collector) -> Option<Rules> {
     let longest = bounded(raw.emergency.longest.as_ref(), 1..=LONGEST.as_secs(), problems);
-    let mut keys = Vec::new();
-    for entry in raw.emergency.keys.iter().flatten() {
-        match UserKey::parse(&entry.value) {
-            Ok(key) => keys.push(key),
-            Err(error) => problems.push(
-                // The text is not repeated: it may be a seed.
-                Problem::error("bad-nkey", format!("not a public user NKEY: {error}"))
-                    .at(&entry.span, "")
-                    .help("`solewriter key public FILE` prints the public key of a seed"),
-            ),
-        }
-    }
+    let keys = signed::keys(raw.emergency.keys.iter().flatten(), problems);
     let fleet = raw.emergency.fleet.as_ref();
-    if let Some(fleet) = fleet.filter(|fleet| !is_fleet(&fleet.value)) {
-        problems.push(
-            Problem::error("bad-fleet", "`fleet` cannot be the name of a fleet")
-                .at(&fleet.span, "")
-                .help("write 1 to 64 letters, digits, `.`, `_` and `-`"),
-        );
-    }
+    signed::check_fleet(fleet, problems);
     if fleet.is_none() && !keys.is_empty() {
         problems.push(missing(path, "emergency", "fleet", "\"production\""));
     }

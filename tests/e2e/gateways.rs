@@ -94,8 +94,8 @@ async fn a_bucket_of_another_cluster_is_erased_and_everybody_says_so(version: &'
     assert!(found.contains("node-1 (of a), node-2 (of b)"), "{found}");
 }
 
-/// Three clusters, and who does what in each.
-const THREE: &str = r#"
+/// A bucket's owner, a reader, a stream with a consumer.
+pub const THREE: &str = r#"
 [bucket.mine]
 rollup = true
 

@@ -18,6 +18,7 @@ use tokio::process::Command;
 use super::attacks::prove::{prove, text};
 use super::bucket;
 use super::deployment::{DEADLINE, Deployment, Instance, Prepared, Service, eventually};
+use super::gateways::THREE;
 
 /// Until when a certificate is valid that is made here.
 #[derive(Clone, Copy, PartialEq)]
@@ -194,35 +195,13 @@ async fn it_connects_over_tls_with_a_certificate(version: &'static str) {
     assert!(cause.contains("[nats.tls] ca"), "{line}");
 }
 
-/// A bucket's owner, a reader, a stream with a consumer.
-const POLICY: &str = r#"
-[bucket.mine]
-
-[bucket.vault]
-
-[stream.orders]
-subjects = ["orders.>"]
-
-[stream.orders.consumer.worker]
-
-[service.mine]
-nkeys = ["{mine}"]
-owns = ["mine"]
-
-[service.vault]
-nkeys = ["{vault}"]
-owns = ["vault"]
-publishes = ["orders.new"]
-
-[service.reader]
-nkeys = ["{reader}"]
-reads = ["vault"]
-consumes = ["orders/worker"]
-
-[service.violations]
-nkeys = ["{violations}"]
-publishes = ["audit.events.violations.>"]
-"#;
+/// The services, and `violations`.
+fn policy() -> String {
+    format!(
+        "{THREE}\n[service.violations]\nnkeys = [\"{{violations}}\"]\npublishes = \
+         [\"audit.events.violations.>\"]\n"
+    )
+}
 
 /// `solewriter violations` on the server's log.
 fn follow(deployment: &Deployment, tls: &Tls) -> Instance {
@@ -267,7 +246,7 @@ async fn the_rule_holds(version: &'static str, more: &str, first: bool) {
     let setting = if first { "first = true\nrequired = true" } else { "required = true" };
     let prepared = with_named_certificates(Prepared::new().without_buckets(), more, setting);
     let folder = prepared.files.dir.clone();
-    let mut deployment = prepared.start(version, POLICY).await;
+    let mut deployment = prepared.start(version, &policy()).await;
     let with = |certificate: &str| tls(&folder, Some(certificate), first);
     deployment.apply(&[]).await;
 
@@ -341,7 +320,7 @@ async fn the_rule_holds(version: &'static str, more: &str, first: bool) {
     .await
     .unwrap();
     let began = Instant::now();
-    deployment.write_policy(&POLICY.replace("reads = [\"vault\"]\n", ""));
+    deployment.write_policy(&policy().replace("reads = [\"vault\"]\n", ""));
     open.closed(DEADLINE).await.unwrap();
     println!("{version} {more}: closed after {:?}", began.elapsed());
 }

@@ -5,6 +5,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::callout::jwt::{self, JwtError, Unverified};
+use crate::diagnostics::{Collector, Problem, Spanned};
 use crate::keys::{Signer, User, UserKey};
 
 /// The largest document, in bytes.
@@ -66,4 +67,34 @@ pub(crate) fn sign<B: Serialize>(
 pub fn is_fleet(text: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
     !text.is_empty() && text.len() <= MAX_NAME && text.bytes().all(allowed)
+}
+
+/// Checks what somebody wrote as the name of a fleet.
+pub fn check_fleet(fleet: Option<&Spanned<String>>, problems: &Collector) {
+    let Some(fleet) = fleet.filter(|fleet| !is_fleet(&fleet.value)) else { return };
+    problems.push(
+        Problem::error("bad-fleet", "`fleet` cannot be the name of a fleet")
+            .at(&fleet.span, "")
+            .help("write 1 to 64 letters, digits, `.`, `_` and `-`"),
+    );
+}
+
+/// The keys of people who may sign, as somebody wrote them. What is none is reported and left out.
+pub fn keys<'k>(
+    entries: impl IntoIterator<Item = &'k Spanned<String>>,
+    problems: &Collector,
+) -> Vec<UserKey> {
+    let key = |entry: &Spanned<String>| {
+        let key = UserKey::parse(&entry.value);
+        if let Err(error) = &key {
+            // The text is not repeated: it may be a seed.
+            problems.push(
+                Problem::error("bad-nkey", format!("not a public user NKEY: {error}"))
+                    .at(&entry.span, "")
+                    .help("`solewriter key public FILE` prints the public key of a seed"),
+            );
+        }
+        key.ok()
+    };
+    entries.into_iter().filter_map(key).collect()
 }

@@ -6,7 +6,7 @@ use super::{Author, Authors, Keys, Name, Part, Uses};
 use crate::diagnostics::toml::{self, Table};
 use crate::diagnostics::{Collector, Problem, Problems, SourceFile, Span, Spanned};
 use crate::keys::UserKey;
-use crate::signed::is_fleet;
+use crate::signed;
 use solewriter_types::keyspace::Keyspace;
 use solewriter_types::kv_operation::STORE_PREFIX;
 use solewriter_types::subject::Pattern;
@@ -30,13 +30,7 @@ pub fn read(file: &SourceFile) -> Result<Authors, Problems> {
 fn authors(mut root: Table<'_>, file: &SourceFile, problems: &Collector) -> Authors {
     root.require("fleet", "\"production\"");
     let fleet = root.string("fleet");
-    if let Some(fleet) = fleet.as_ref().filter(|fleet| !is_fleet(&fleet.value)) {
-        problems.push(
-            Problem::error("bad-fleet", "`fleet` cannot be the name of a fleet")
-                .at(&fleet.span, "")
-                .help("write 1 to 64 letters, digits, `.`, `_` and `-`"),
-        );
-    }
+    signed::check_fleet(fleet.as_ref(), problems);
     let tables = root.tables("author");
     root.finish();
     if tables.len() > MAX_AUTHORS {
@@ -82,18 +76,7 @@ fn author(name: &Spanned<String>, mut table: Table<'_>, problems: &Collector) ->
         );
     }
     table.require("keys", "[\"U...\"]");
-    let mut keys = Vec::new();
-    for entry in table.strings("keys").unwrap_or_default() {
-        match UserKey::parse(&entry.value) {
-            Ok(key) => keys.push(key),
-            Err(error) => problems.push(
-                // The text is not repeated: it may be a seed.
-                Problem::error("bad-nkey", format!("not a public user NKEY: {error}"))
-                    .at(&entry.span, "")
-                    .help("`solewriter key public FILE` prints the public key of a seed"),
-            ),
-        }
-    }
+    let keys = signed::keys(table.strings("keys").iter().flatten(), problems);
     let all = table.boolean("all").is_some_and(|all| all.value);
     let span = table.span().clone();
     let part = part(&mut table, problems);
