@@ -372,7 +372,10 @@ async fn each_key_is_rotated_and_nobody_notices(version: &'static str) {
         let mut first = Rotating::start(&deployment, what, &new_file, &within);
         assert_eq!(first.child.wait().await.unwrap().code(), Some(1));
         let said = first.says("2. Add it to the signing keys").await;
-        assert!(said.contains("waiting: 0 of 1 servers have it; the file has it not"), "{said}");
+        assert!(
+            said.contains("waiting: 0 of 1 servers have it; the file does not have it"),
+            "{said}"
+        );
         let public = |file: &Path| {
             let seed = Seed::<Account>::parse(&read(file)).unwrap();
             Signer::new(&seed).unwrap().public().to_string()

@@ -200,7 +200,7 @@ impl Rotate {
         let (with, of) = (if wanted { "have" } else { "are without" }, on.len());
         let file_has = match (file, wanted) {
             (true, true) => "the file has it",
-            (false, true) => "the file has it not",
+            (false, true) => "the file does not have it",
             (true, false) => "so is the file",
             (false, false) => "the file still has it",
         };
