@@ -6,12 +6,14 @@
 //! as the JSON that the server gives: a field that this program has never heard of is seen, and
 //! none is lost on an update.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::audit;
 use solewriter_core::grant::AuditStreams;
-use solewriter_core::policy::model::{Bucket, Feature, MadeBy, Policy};
+use solewriter_core::policy::model::{Bucket, Domain, Feature, MadeBy, Policy};
 use solewriter_types::advisories::{Release, release, version};
 use solewriter_types::keyspace::{BucketName, Keyspace};
 use solewriter_types::kv_operation::{STORE_STREAM, store_stream};
@@ -344,15 +346,17 @@ impl Plan {
     /// out. One that is here all the same has another content under its name.
     #[must_use]
     pub fn in_domain(mut self, policy: &Policy, domain: Option<&str>) -> Self {
-        for bucket in policy.buckets() {
-            let Some(other) = bucket.domain.as_ref().filter(|d| Some(d.as_str()) != domain) else {
+        let others: BTreeMap<&str, &Domain> = policy
+            .buckets()
+            .iter()
+            .filter_map(|bucket| Some((bucket.name.as_str(), bucket.domain.as_ref()?)))
+            .filter(|(_, other)| Some(other.as_str()) != domain)
+            .collect();
+        for plan in std::mem::take(&mut self.buckets) {
+            let Some(other) = others.get(&*plan.bucket) else {
+                self.buckets.push(plan);
                 continue;
             };
-            let Some(at) = self.buckets.iter().position(|b| b.bucket == bucket.name.as_str())
-            else {
-                continue;
-            };
-            let plan = self.buckets.remove(at);
             if plan.action != Action::Create {
                 let danger = format!(
                     "it is declared in JetStream domain {other}; here it has other values under the \

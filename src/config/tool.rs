@@ -220,6 +220,13 @@ impl Tool {
         Ok(self.on_top(policy, files, documents))
     }
 
+    /// The same, of files that come to that policy.
+    #[must_use]
+    pub fn on_top(&self, policy: Policy, files: &[SourceFile], documents: Vec<String>) -> Policy {
+        let (rules, audit) = (&self.emergency, &self.defaults.audit);
+        on_top(policy, files, documents, rules, audit, jiff::Timestamp::now())
+    }
+
     /// What pushes are judged by, where the settings name authors.
     #[must_use]
     pub fn judge(&self) -> Option<Arc<Judge>> {
@@ -227,13 +234,6 @@ impl Tool {
             Arc::new(Judge { authors: authors.clone(), audit: self.defaults.audit.clone() })
         };
         self.authors.as_ref().map(judge)
-    }
-
-    /// The same, of files that come to that policy.
-    #[must_use]
-    pub fn on_top(&self, policy: Policy, files: &[SourceFile], documents: Vec<String>) -> Policy {
-        let (rules, audit) = (&self.emergency, &self.defaults.audit);
-        on_top(policy, files, documents, rules, audit, jiff::Timestamp::now())
     }
 
     /// Whether accounts are JWTs here.

@@ -33,7 +33,8 @@ use async_nats::jetstream::{Context, ErrorCode};
 use aws_lc_rs::digest;
 use bytes::Bytes;
 
-use self::entry::{Entry, EntryError};
+use self::entry::{Document, Entry, EntryError};
+use solewriter_core::diagnostics::SourceFile;
 use solewriter_types::keyspace::BucketName;
 
 /// How long one question to JetStream may take.
@@ -71,6 +72,11 @@ pub enum ReadError {
     /// What it holds is not what was pushed.
     #[error(transparent)]
     Bad(#[from] EntryError),
+}
+
+/// The files among the documents of a revision.
+fn files_of(documents: &[(Document, SourceFile)]) -> Vec<SourceFile> {
+    documents.iter().map(|(_, file)| file.clone()).collect()
 }
 
 impl Bucket {

@@ -10,7 +10,7 @@ use crate::cli::common::{self, DirArgs, NO, Output, YES, line};
 use crate::policy_source::bucket::Bucket;
 use crate::policy_source::bucket::chain::{Counted, Judge};
 use crate::policy_source::bucket::entry::Entry;
-use solewriter_core::analysis::authorship::{Whole, judge as judged};
+use solewriter_core::analysis::authorship::Whole;
 use solewriter_core::diagnostics::{Problem, Problems, SourceFile};
 use solewriter_core::policy::model::{Policy, short};
 use solewriter_core::policy::validate::validate_for;
@@ -85,11 +85,7 @@ pub(super) fn may(
         let help = format!("[policy] authors has {}", names.join(", "));
         return Err(Output::wrong(Problem::error("no-author", message).help(help)));
     };
-    let old_files: Option<Vec<SourceFile>> =
-        counts.map(|counts| counts.documents.iter().map(|(_, file)| file.clone()).collect());
-    let old = counts.zip(old_files.as_deref());
-    let old = old.map(|(counts, files)| Whole { files, policy: &counts.policy });
-    judged(old, Whole { files, policy }, author, authors).map_err(|problems| refused(&problems))
+    judge.may(counts, Whole { files, policy }, author).map_err(|problems| refused(&problems))
 }
 
 fn refused(problems: &Problems) -> Output {

@@ -9,10 +9,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::entry::{Document, Entry};
-use super::{Bucket, ReadError};
+use super::{Bucket, ReadError, files_of};
 use crate::policy_source::origin::{Origin, SignedBy};
 use solewriter_core::analysis::authorship::{self, Whole};
-use solewriter_core::authors::{Authors, Follows, Signed, Unsigned};
+use solewriter_core::authors::{Author, Authors, Follows, Signed, Unsigned};
 use solewriter_core::diagnostics::{Problem, Problems, SourceFile};
 use solewriter_core::grant::AuditStreams;
 use solewriter_core::policy::model::Policy;
@@ -88,6 +88,22 @@ impl Judge {
         Ok(signed)
     }
 
+    /// Whether an author may make that of what counted before.
+    ///
+    /// # Errors
+    /// Everything that lies outside of the author's part.
+    pub fn may(
+        &self,
+        before: Option<&Counted>,
+        new: Whole<'_>,
+        author: &Author,
+    ) -> Result<(), Problems> {
+        let files = before.map(|before| files_of(&before.documents));
+        let old = before.zip(files.as_deref());
+        let old = old.map(|(before, files)| Whole { files, policy: &before.policy });
+        authorship::judge(old, new, author, &self.authors)
+    }
+
     /// Judges what a signed revision makes of the one that counted before.
     fn judge(
         &self,
@@ -120,16 +136,9 @@ impl Judge {
                 };
                 return Err(Refused::because(number, &why, false));
             }
-            let old_files = before.map(|before| files_of(&before.documents));
-            let old = before.zip(old_files.as_deref());
-            let old = old.map(|(before, files)| Whole { files, policy: &before.policy });
-            authorship::judge(
-                old,
-                Whole { files: &files, policy: &policy },
-                signed.author,
-                &self.authors,
-            )
-            .map_err(|problems| Refused { problems, certain: true })?;
+            let whole = Whole { files: &files, policy: &policy };
+            self.may(before, whole, signed.author)
+                .map_err(|problems| Refused { problems, certain: true })?;
         }
         let by = SignedBy {
             author: signed.author.name.clone(),
@@ -139,10 +148,6 @@ impl Judge {
         };
         Ok(Counted { entry: entry.clone(), documents, policy, by })
     }
-}
-
-fn files_of(documents: &[(Document, SourceFile)]) -> Vec<SourceFile> {
-    documents.iter().map(|(_, file)| file.clone()).collect()
 }
 
 /// A revision. Of what does not count no more is kept than why: there may be many.
@@ -250,7 +255,7 @@ impl Bucket {
         }
     }
 
-    /// One revision, held against the one that counted before.
+    /// One revision that an author signed, held against the one that counted before.
     async fn step(
         &self,
         judge: &Arc<Judge>,
@@ -260,14 +265,10 @@ impl Bucket {
         known: &HashMap<Document, SourceFile>,
     ) -> Result<Result<Counted, Refused>, ReadError> {
         let number = entry.number;
-        let signed = match judge.signed(self, &entry) {
-            Ok(signed) => signed,
-            Err(why) => return Ok(Err(Refused::unsigned(number, &why))),
-        };
         // A bucket that takes the place of another one begins with what is newer.
         let replaced = base.filter(|base| base.lineage != entry.lineage);
         let newest = replaced.and_then(|base| base.signed.as_ref()).map(|signed| signed.at);
-        if newest.is_some_and(|newest| signed.at <= newest) {
+        if newest.is_some_and(|newest| entry.time <= newest) {
             let why = "it was signed before the one in force, which was in another bucket";
             return Ok(Err(Refused::because(number, why, true)));
         }

@@ -9,7 +9,7 @@ use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 use super::chain::{Judge, Verdict};
 use super::emergencies::Documents;
 use super::entry::{Blob, Document, Entry, EntryError};
-use super::{AT_A_TIME, Bucket, ReadError, hash};
+use super::{AT_A_TIME, Bucket, ReadError, files_of, hash};
 use crate::policy_source::origin::Origin;
 use solewriter_core::diagnostics::{Problem, Problems, SourceFile};
 use solewriter_core::policy::validate;
@@ -34,7 +34,7 @@ impl Bucket {
             .map(|document| self.document(entry.number, document, known).boxed())
             .collect();
         let documents: Vec<_> = stream::iter(fetches).buffered(AT_A_TIME).try_collect().await?;
-        let files: Vec<SourceFile> = documents.iter().map(|(_, file)| file.clone()).collect();
+        let files = files_of(&documents);
         let found = validate::revision(&files);
         if !found.is_written(&entry.policy) {
             let (said, found) = (entry.policy.clone(), found.whole().to_owned());
@@ -260,7 +260,7 @@ impl Reader {
             }
             Err(error) => return Err(error),
         };
-        let files = documents.iter().map(|(_, file)| file.clone()).collect();
+        let files = files_of(&documents);
         self.known = documents.into_iter().collect();
         self.seen = Some(origin.clone());
         self.unreadable = None;
@@ -302,7 +302,7 @@ impl Reader {
         if before.as_ref() == Some(&origin) && refused.is_some() {
             return Ok(refused.map_or(Seen::Same, Seen::Other));
         }
-        let files = counted.documents.iter().map(|(_, file)| file.clone()).collect();
+        let files = files_of(&counted.documents);
         self.known = counted.documents.into_iter().collect();
         self.refused = refused;
         Ok(Seen::Other(Box::new(Change { origin: Some(origin), files: Ok(files), replaced })))

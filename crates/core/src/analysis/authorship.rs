@@ -5,11 +5,11 @@
 //! it. Values are compared whole but for where they stand, so that what nobody thought of here is a
 //! difference, too. Files that say something for all (`[defaults]`, `[naming]`) are for authors of all.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 
 use crate::authors::{Author, Authors, Keys, Name, Part};
-use crate::diagnostics::{Collector, Problem, Problems, SourceFile, Span};
+use crate::diagnostics::{Collector, Problem, Problems, SourceFile};
 use crate::policy::document;
 use crate::policy::model::{
     Access, Bucket, Consumed, Excluded, Location, Policy, Rule, STORE_PREFIX, Service, Store,
@@ -227,53 +227,38 @@ fn outside(
     let problem = Problem::error("outside-part", message)
         .help(format!("this may be changed by {}", who.join(", ")));
     let files = [Some(new), old].into_iter().flatten().map(|whole| whole.files);
-    let place = at.as_ref().and_then(|at| files.into_iter().find_map(|files| span(files, at)));
+    let place = at.as_ref().and_then(|at| files.into_iter().find_map(|files| at.found_in(files)));
     match place {
-        Some(span) => problem.at(&span, ""),
+        Some((file, offset)) => problem.at(&file.span(offset..offset), ""),
         None => problem,
     }
-}
-
-/// The place in the text of a file.
-fn span(files: &[SourceFile], at: &Location) -> Option<Span> {
-    let file = files.iter().find(|file| *file.name() == at.file)?;
-    let before = usize::try_from(at.line).ok()?.checked_sub(1)?;
-    let mut lines = file.text().split_inclusive('\n');
-    let start: usize = lines.by_ref().take(before).map(str::len).sum();
-    let line = lines.next()?;
-    let column = usize::try_from(at.column).ok()?.checked_sub(1)?;
-    let within = line.char_indices().nth(column).map(|(index, _)| index)?;
-    let offset = start.checked_add(within)?;
-    Some(file.span(offset..offset))
 }
 
 /// Everything that differs, and has to be in somebody's part.
 #[must_use]
 pub fn changes(old: Option<Whole<'_>>, new: Whole<'_>) -> Vec<Change> {
     let Some(old) = old else { return vec![Change { needs: Needs::All, at: None }] };
-    let mut all = files(old.files, new.files);
-    let (before, after) = (named(old.policy), named(new.policy));
-    for (name, (old, new)) in pairs(&before, &after) {
+    let mut all = Vec::new();
+    for (name, (old, new)) in pairs(old.files, new.files, |file: &SourceFile| &**file.name()) {
+        file(name, old, new, &mut all);
+    }
+    let (old, new) = (old.policy, new.policy);
+    for (name, (old, new)) in pairs(old.services(), new.services(), |one: &Service| &*one.name) {
         service(name, old, new, &mut all);
     }
-    let old_buckets = old.policy.buckets().iter().map(|one| (&one.name, one)).collect();
-    let new_buckets = new.policy.buckets().iter().map(|one| (&one.name, one)).collect();
-    for (name, (old, new)) in pairs(&old_buckets, &new_buckets) {
+    for (name, (old, new)) in pairs(old.buckets(), new.buckets(), |one: &Bucket| &one.name) {
         bucket(name, old, new, &mut all);
     }
-    let old_stores = old.policy.stores().iter().map(|one| (&one.name, one)).collect();
-    let new_stores = new.policy.stores().iter().map(|one| (&one.name, one)).collect();
-    for (name, (old, new)) in pairs(&old_stores, &new_stores) {
-        let same = old.zip(new).is_some_and(|(old, new): (&Store, &Store)| {
-            Store { at: new.at.clone(), ..old.clone() } == *new
-        });
+    for (name, (old, new)) in pairs(old.stores(), new.stores(), |one: &Store| &one.name) {
+        let same = old
+            .zip(new)
+            .is_some_and(|(old, new)| Store { at: new.at.clone(), ..old.clone() } == *new);
         if !same {
             push(&mut all, Needs::Store(name.clone()), new.or(old).map(|one| &one.at));
         }
     }
-    let old_streams = old.policy.streams().iter().map(|one| (one.name.as_str(), one)).collect();
-    let new_streams = new.policy.streams().iter().map(|one| (one.name.as_str(), one)).collect();
-    for (name, (old, new)) in pairs(&old_streams, &new_streams) {
+    for (name, (old, new)) in pairs(old.streams(), new.streams(), |one: &Stream| one.name.as_str())
+    {
         stream(name, old, new, &mut all);
     }
     all
@@ -282,40 +267,33 @@ pub fn changes(old: Option<Whole<'_>>, new: Whole<'_>) -> Vec<Change> {
 type Pair<T> = (Option<T>, Option<T>);
 
 /// What has the same name on both sides.
-fn pairs<N: Ord + Copy, T: Copy>(old: &BTreeMap<N, T>, new: &BTreeMap<N, T>) -> Vec<(N, Pair<T>)> {
-    let names: BTreeSet<N> = old.keys().chain(new.keys()).copied().collect();
-    names
-        .into_iter()
-        .map(|name| (name, (old.get(&name).copied(), new.get(&name).copied())))
-        .collect()
+fn pairs<'p, N: Ord + ?Sized, T>(
+    old: &'p [T],
+    new: &'p [T],
+    name: impl Fn(&'p T) -> &'p N,
+) -> BTreeMap<&'p N, Pair<&'p T>> {
+    let mut all: BTreeMap<&N, Pair<&T>> = BTreeMap::new();
+    for one in old {
+        all.entry(name(one)).or_default().0 = Some(one);
+    }
+    for one in new {
+        all.entry(name(one)).or_default().1 = Some(one);
+    }
+    all
 }
 
 fn push(all: &mut Vec<Change>, needs: Needs, at: Option<&Location>) {
     all.push(Change { needs, at: at.cloned() });
 }
 
-fn named(policy: &Policy) -> BTreeMap<&str, &Service> {
-    policy.services().iter().map(|service| (&*service.name, service)).collect()
-}
-
-fn files(old: &[SourceFile], new: &[SourceFile]) -> Vec<Change> {
-    let by_name = |files: &'_ [SourceFile]| -> BTreeMap<String, SourceFile> {
-        files.iter().map(|file| (file.name().to_string(), file.clone())).collect()
-    };
-    let (old, new) = (by_name(old), by_name(new));
-    let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
-    let mut all = Vec::new();
-    for name in names {
-        let (old, new) = (old.get(name), new.get(name));
-        if old.map(SourceFile::text) == new.map(SourceFile::text) {
-            continue;
-        }
-        let for_all = old.into_iter().chain(new).any(says_for_all);
-        let needs = if for_all { Needs::ForAll } else { Needs::File };
-        let at = new.map(|file| Location::from(&file.span(0..0)));
-        push(&mut all, needs(name.clone()), at.as_ref());
+fn file(name: &str, old: Option<&SourceFile>, new: Option<&SourceFile>, all: &mut Vec<Change>) {
+    if old.map(SourceFile::text) == new.map(SourceFile::text) {
+        return;
     }
-    all
+    let for_all = old.into_iter().chain(new).any(says_for_all);
+    let needs = if for_all { Needs::ForAll } else { Needs::File };
+    let at = new.map(|file| Location::from(&file.span(0..0)));
+    push(all, needs(name.to_owned()), at.as_ref());
 }
 
 /// Whether a file has a table that counts for the whole policy.
@@ -329,9 +307,12 @@ fn says_for_all(file: &SourceFile) -> bool {
 /// An entry without where it stands.
 type Entry<'s> = (&'s Access, Option<i64>, bool);
 
-fn entries(service: Option<&Service>) -> HashSet<Entry<'_>> {
-    let rules = service.into_iter().flat_map(|service| &service.rules);
-    rules.map(|rule| (&rule.access, rule.until, rule.observed)).collect()
+fn entry(rule: &Rule) -> Entry<'_> {
+    (&rule.access, rule.until, rule.observed)
+}
+
+fn rules(service: Option<&Service>) -> impl Iterator<Item = &Rule> {
+    service.into_iter().flat_map(|service| &service.rules)
 }
 
 fn service(name: &str, old: Option<&Service>, new: Option<&Service>, all: &mut Vec<Change>) {
@@ -346,26 +327,21 @@ fn service(name: &str, old: Option<&Service>, new: Option<&Service>, all: &mut V
     if !same {
         push(all, Needs::Service(name.to_owned()), at);
     }
-    let (before, after) = (entries(old), entries(new));
-    let differing: Vec<Access> = {
-        // In the order of the text, so that everybody says the same.
-        let rules = |service: Option<&Service>, other: &HashSet<Entry<'_>>| -> Vec<Access> {
-            let rules = service.into_iter().flat_map(|service| &service.rules);
-            let differs =
-                |rule: &&Rule| !other.contains(&(&rule.access, rule.until, rule.observed));
-            rules.filter(differs).map(|rule| rule.access.clone()).collect()
-        };
-        [rules(old, &after), rules(new, &before)].concat()
-    };
+    let [before, after] =
+        [old, new].map(|service| rules(service).map(entry).collect::<HashSet<Entry<'_>>>());
+    // In the order of the text, so that everybody says the same.
+    let gone = rules(old).filter(|rule| !after.contains(&entry(rule)));
+    let come = rules(new).filter(|rule| !before.contains(&entry(rule)));
+    let come: Vec<&Rule> = come.collect();
+    let differing: Vec<Access> =
+        gone.chain(come.iter().copied()).map(|rule| rule.access.clone()).collect();
     let excluded = excluded(old, new);
     if same && !(differing.is_empty() && excluded.is_empty()) {
         push(all, Needs::Entries(name.to_owned(), differing, excluded), at);
     }
     let Some(new) = new else { return };
-    for rule in &new.rules {
-        if !before.contains(&(&rule.access, rule.until, rule.observed)) {
-            push(all, Needs::Gets(name.to_owned(), rule.access.clone()), Some(&rule.at));
-        }
+    for rule in come {
+        push(all, Needs::Gets(name.to_owned(), rule.access.clone()), Some(&rule.at));
     }
     let account = old.and_then(|old| old.account.as_ref());
     if let Some(placed) = new.account.as_ref().filter(|placed| account != Some(*placed)) {

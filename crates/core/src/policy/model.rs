@@ -8,7 +8,7 @@ use std::time::Duration;
 use aws_lc_rs::digest;
 use ipnet::IpNet;
 
-use crate::diagnostics::Span;
+use crate::diagnostics::{SourceFile, Span};
 use crate::emergency::Emergency;
 use crate::keys::UserKey;
 use solewriter_types::connection_type::ConnectionType;
@@ -94,6 +94,20 @@ impl From<&Span> for Location {
     fn from(span: &Span) -> Self {
         let (line, column) = span.line_column();
         Self { file: Arc::clone(span.file().name()), line, column }
+    }
+}
+
+impl Location {
+    /// The file among these, and how many bytes stand in it before the place.
+    #[must_use]
+    pub fn found_in<'f>(&self, files: &'f [SourceFile]) -> Option<(&'f SourceFile, usize)> {
+        let file = files.iter().find(|file| *file.name() == self.file)?;
+        let before = usize::try_from(self.line).ok()?.checked_sub(1)?;
+        let mut lines = file.text().split_inclusive('\n');
+        let start: usize = lines.by_ref().take(before).map(str::len).sum();
+        let column = usize::try_from(self.column).ok()?.checked_sub(1)?;
+        let (within, _) = lines.next()?.char_indices().nth(column)?;
+        Some((file, start.checked_add(within)?))
     }
 }
 

@@ -215,17 +215,13 @@ impl Case<'_> {
 
 /// The text at a place: what is in quotes there, or the rest of the line.
 fn span(files: &[SourceFile], at: &Location) -> Option<Span> {
-    let file = files.iter().find(|file| *file.name() == at.file)?;
-    let line = usize::try_from(at.line).ok()?.checked_sub(1)?;
-    let column = usize::try_from(at.column).ok()?.checked_sub(1)?;
-    let before: usize = file.text().split_inclusive('\n').take(line).map(str::len).sum();
-    let text = file.text().get(before..)?.lines().next()?;
-    let (start, first) = text.char_indices().nth(column)?;
-    let rest = text.get(start..)?;
+    let (file, start) = at.found_in(files)?;
+    let rest = file.text().get(start..)?.lines().next()?;
+    let first = rest.chars().next()?;
     let closing = |quote: char| Some(rest.get(1..)?.find(quote)? + 2);
     let length = match first {
         '"' | '\'' => closing(first).unwrap_or(rest.len()),
         _ => rest.len(),
     };
-    Some(file.span(before + start..before + start + length))
+    Some(file.span(start..start + length))
 }
