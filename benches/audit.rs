@@ -128,7 +128,10 @@ async fn decisions(stage: &Stage) {
                     let start = began + due;
                     let moment = Moment::now();
                     let moment = Moment { now: support::Bench::moment().now, ..moment };
-                    let done = bench.authorizer.authorise(&token, None, &policy, &moment).unwrap();
+                    let done = bench
+                        .authorizer
+                        .authorise(&token, None, (&bench.decider, &policy), &moment)
+                        .unwrap();
                     assert!(done.decision.is_ok());
                     recorder.record(decision_event::decided(&done, &moment.id, start.elapsed()));
                     found.push(start.elapsed());

@@ -53,7 +53,11 @@ fn main() {
     let client = solewriter_core::keys::UserKey::parse(&plain.client.public_key()).unwrap();
     let at = token.iter().rposition(|b| *b == b'.').unwrap();
     let request_signature = plain.server.sign(&token[..at]);
-    let answer = plain.authorizer.authorise(&token, None, &policy, &moment).unwrap().answer;
+    let answer = plain
+        .authorizer
+        .authorise(&token, None, (&plain.decider, &policy), &moment)
+        .unwrap()
+        .answer;
     let answer = answer.unwrap();
     let user = support::decode(&answer)["nats"]["jwt"].as_str().unwrap().to_owned();
 
@@ -64,11 +68,17 @@ fn main() {
         black_box(plain.issuer.sign(black_box(&answer)));
     });
     let clear = least(|| {
-        let done = plain.authorizer.authorise(black_box(&token), None, &policy, &moment);
+        let done =
+            plain.authorizer.authorise(black_box(&token), None, (&plain.decider, &policy), &moment);
         black_box(done.unwrap().answer.unwrap());
     });
     let shut = least(|| {
-        let done = sealed.authorizer.authorise(black_box(&closed), Some(&xkey), &policy, &moment);
+        let done = sealed.authorizer.authorise(
+            black_box(&closed),
+            Some(&xkey),
+            (&sealed.decider, &policy),
+            &moment,
+        );
         black_box(done.unwrap().answer.unwrap());
     });
     let ratio = |time: Duration| time.as_secs_f64() / cryptography.as_secs_f64();

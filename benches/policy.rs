@@ -177,6 +177,8 @@ async fn change(files: &[SourceFile], bench: &Bench, before: (u64, u64)) {
         metrics,
         keeper: None,
         judge: None,
+        quota: solewriter::policy_source::tenancy::Quota::default(),
+        neighbourhood: Arc::default(),
     };
     let began = follower.begin(directory.read());
     let store = follower.store.clone();
@@ -206,8 +208,12 @@ async fn change(files: &[SourceFile], bench: &Bench, before: (u64, u64)) {
             let snapshot = store.current();
             let is_new = |now: &Arc<Snapshot>| now.policy.revision() != was.policy.revision();
             if let Some(now) = snapshot.filter(is_new) {
-                let authorised =
-                    bench.authorizer.authorise(&request, None, &now.policy, &Bench::moment());
+                let authorised = bench.authorizer.authorise(
+                    &request,
+                    None,
+                    (&bench.decider, &now.policy),
+                    &Bench::moment(),
+                );
                 let authorised = authorised.unwrap();
                 assert_eq!(authorised.decision.unwrap().revision(), now.policy.revision());
                 assert!(!authorised.answer.unwrap().is_empty());

@@ -20,6 +20,7 @@ pub mod stream;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use tracing::Span;
 
 use self::queue::Queue;
 pub use self::queue::{CAPACITY, Intake};
@@ -34,22 +35,30 @@ pub struct Recorder {
     source: Arc<Source>,
     queue: Arc<Queue>,
     metrics: Arc<Metrics>,
+    /// What its lines of the log are in: the tenant's, or none.
+    span: Span,
 }
 
 impl Recorder {
     /// Records to the log alone.
     #[must_use]
     pub fn to_the_log(source: Source, metrics: Arc<Metrics>) -> Self {
-        Self { source: Arc::new(source), queue: Queue::new(0), metrics }
+        Self { source: Arc::new(source), queue: Queue::new(0), metrics, span: Span::none() }
     }
 
     /// Records to the log and to a queue for so many events, which somebody has to empty.
     #[must_use]
     pub fn with_queue(source: Source, metrics: Arc<Metrics>, capacity: usize) -> (Self, Intake) {
         let (source, queue) = (Arc::new(source), Queue::new(capacity));
-        let recorder = Self { source, queue, metrics };
+        let recorder = Self { source, queue, metrics, span: Span::none() };
         let intake = Intake::new(recorder.clone());
         (recorder, intake)
+    }
+
+    /// The same, with lines of the log in that span.
+    #[must_use]
+    pub fn within(self, span: Span) -> Self {
+        Self { span, ..self }
     }
 
     /// Who records.
@@ -64,6 +73,6 @@ impl Recorder {
         self.metrics.audit_recorded();
         // Locked for a push. The order of numbers is the order in the queue.
         let record = self.queue.push(event, Timestamp::now());
-        telemetry::log_event(&self.source, &record);
+        self.span.in_scope(|| telemetry::log_event(&self.source, &record));
     }
 }

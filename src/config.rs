@@ -16,6 +16,7 @@ mod reading;
 mod secret;
 mod settings;
 mod table;
+mod tenants;
 mod tool;
 
 use std::net::SocketAddr;
@@ -24,10 +25,11 @@ use std::path::Path;
 pub use self::overrides::Overrides;
 pub(crate) use self::secret::read_text;
 pub use self::secret::{credentials_file, secret_text, seed_file, seed_variables};
-pub use self::settings::{Audit, Logging, Policy, PolicySource, Settings};
+pub use self::settings::{Audit, Logging, Policy, PolicySource, Settings, Tenant};
 pub use self::table::{DefaultValue, Kind, SETTINGS, Setting, TABLES};
+pub use self::tenants::is_tenant_name;
 pub use self::tool::Tool;
-use solewriter_core::diagnostics::{Collector, Problems};
+use solewriter_core::diagnostics::{Collector, Problem, Problems};
 
 /// The bucket whose name `deploy/nats-server.conf` permits.
 pub const DEFAULT_BUCKET: &str = "solewriter_policy";
@@ -50,7 +52,15 @@ pub fn http_address(path: &Path, overrides: &Overrides) -> Result<Option<SocketA
 pub fn load(path: &Path, overrides: &Overrides) -> Result<(Settings, Logging), Problems> {
     let problems = Collector::new();
     let raw = reading::read(path, overrides, &problems)?;
-    let resolved = checks::resolve(raw, path, &problems);
+    if let Some(of) = &raw.tenant.of {
+        let main = of.value.display();
+        return Err(Problem::error("a-tenant", format!("{} is a tenant's", path.display()))
+            .at(&of.span, "its settings")
+            .help(format!("`serve` takes those that list it: --config {main}"))
+            .into());
+    }
+    let tenants = tenants::all(&raw, &problems);
+    let resolved = checks::resolve(raw, path, tenants, &problems);
     match resolved {
         Some(settings) if !problems.has_errors() => Ok(settings),
         _ => Err(problems.finish()),

@@ -347,6 +347,8 @@ fn one() -> usize {
 pub struct Member {
     /// Who it is.
     pub identity: Identity,
+    /// Of which tenant it speaks; `None` where there are no tenants.
+    pub tenant: Option<Arc<str>>,
     /// The policy in force.
     pub store: Arc<Store>,
     /// Where it came from.
@@ -361,7 +363,7 @@ impl Member {
     /// What to say of itself at that Unix time.
     #[must_use]
     pub fn report(&self, now: i64) -> Report {
-        let Self { identity, store, source_status, connections, keys } = self;
+        let Self { identity, tenant: _, store, source_status, connections, keys } = self;
         let snapshot = store.current();
         let origin = snapshot.as_ref().and_then(|s| s.origin());
         let refused = source_status.refused();

@@ -24,7 +24,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
 use crate::service::Health;
-use crate::telemetry::Metrics;
+use crate::telemetry::Exposition;
 
 /// How many connections there are at most, and which part of all descriptors they may be.
 const CONNECTIONS: u64 = 64;
@@ -41,7 +41,7 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
 
 #[derive(Clone)]
 struct Shared {
-    metrics: Arc<Metrics>,
+    metrics: Arc<Exposition>,
     health: Arc<Health>,
 }
 
@@ -62,7 +62,7 @@ pub fn raise_descriptor_limit() -> Option<u64> {
 /// Serves until `shutdown` resolves, with a part of so many descriptors.
 pub async fn serve(
     listener: TcpListener,
-    metrics: Arc<Metrics>,
+    metrics: Arc<Exposition>,
     health: Arc<Health>,
     descriptors: Option<u64>,
     shutdown: impl Future<Output = ()> + Send + 'static,

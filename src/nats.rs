@@ -10,6 +10,8 @@ pub mod round_trip;
 mod tls;
 pub mod tls_client;
 
+use std::sync::Arc;
+
 pub use self::account_ids::AccountIds;
 pub use self::login::{Login, Secret};
 pub use self::tls::Tls;
@@ -28,7 +30,7 @@ pub struct Nats {
     /// How many connections there are, each with a thread that works on what comes on it.
     pub connections: usize,
     /// TLS.
-    pub tls: Tls,
+    pub tls: Arc<Tls>,
     /// How servers name accounts.
     pub accounts: AccountIds,
 }

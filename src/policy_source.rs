@@ -18,4 +18,5 @@ pub mod snapshot_store;
 pub mod stall_guard;
 pub mod status;
 pub mod temporary;
+pub mod tenancy;
 pub mod watcher;

@@ -2,6 +2,7 @@
 //! `demo` and the load tool run on the same.
 
 mod operator;
+mod tenants;
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -65,13 +66,20 @@ impl Deployment {
         self.dir.join("solewriter.toml")
     }
 
-    /// The policy's folder.
+    /// The settings of a tenant.
+    #[must_use]
+    pub fn settings_of(&self, tenant: &str) -> PathBuf {
+        self.dir.join("tenants").join(format!("{tenant}.toml"))
+    }
+
+    /// The policy's folder; where there are tenants, with a folder for each.
     #[must_use]
     pub fn policy(&self) -> PathBuf {
         self.dir.join("policy")
     }
 
-    /// The seed file of that name: `admin`, or a service of the sample policy.
+    /// The seed file of that name: `admin`, or a service of the sample policy; of a tenant, with its
+    /// name before it, as `shop-admin`.
     #[must_use]
     pub fn seed_file(&self, name: &str) -> PathBuf {
         self.dir.join("keys").join(format!("{name}.nk"))
@@ -141,6 +149,16 @@ pub struct Scaffold {
     pub server_name: String,
     /// Whether accounts are JWTs that an operator signs.
     pub operator: bool,
+    /// The tenants; none for one policy.
+    pub tenants: Vec<String>,
+}
+
+/// What is made for one policy.
+struct Made {
+    /// Its text, with keys of its own.
+    policy: String,
+    /// nats-server's configuration, with the lines of its streams.
+    server: String,
 }
 
 impl Scaffold {
@@ -189,67 +207,142 @@ impl Scaffold {
             users.push((name.to_owned(), seed));
             Ok(key)
         };
-        let (callout, publisher) = (user("callout")?, user("publisher")?);
-        let (admin, system) = (user("admin")?, user("system")?);
-        let audit_admin = user("audit-admin")?;
-
-        let mut policy = POLICY.to_owned();
-        for service in SAMPLE_SERVICES {
-            if let Some(sample) = sample_key(POLICY, service) {
-                policy = policy.replace(sample, &user(service)?);
-            }
-        }
-        let kept = validate(&[SourceFile::new("services.toml", policy.clone())]).ok();
-        let server = passes::in_config(SERVER_CONFIG, kept.as_ref().map(|kept| &kept.policy));
-        let deployment = format!(
+        let tenants = tenants::Tenant::all(&self.tenants)?;
+        let mut values = format!(
             "# What differs from one deployment to the next. Public keys only; nothing here is \
              secret.\n\nNODE_NAME: \"{}\"\nCLIENT_LISTEN: \"{}\"\nJETSTREAM_DIR: \"{}\"\n\n\
-             ISSUER_KEY: {issuer_key}\nCALLOUT_KEY: {callout}\nPUBLISHER_KEY: {publisher}\nADMIN_KEY: {admin}\n\
-             AUDIT_ADMIN_KEY: {audit_admin}\nSYSTEM_KEY: {system}\nCALLOUT_XKEY: {xkey_public}\n",
+             ISSUER_KEY: {issuer_key}\nCALLOUT_KEY: {}\nSYSTEM_KEY: {}\nCALLOUT_XKEY: {xkey_public}\n",
             self.server_name,
             self.nats_listen,
             dir.join("jetstream").display(),
+            user("callout")?,
+            user("system")?,
         );
-        let settings = SETTINGS
-            .replace("../schema/", "schema/")
-            .replace("127.0.0.1:4222", &self.nats_listen)
-            .replace("127.0.0.1:9980", &self.http_listen.to_string());
-        let [events, services] = stream::documents();
-        if self.operator {
+        let listening = |settings: &str| {
+            settings
+                .replace("127.0.0.1:4222", &self.nats_listen)
+                .replace("127.0.0.1:9980", &self.http_listen.to_string())
+        };
+        if !tenants.is_empty() {
+            let mut made = Vec::new();
+            for tenant in tenants {
+                for (name, value) in tenants::USERS {
+                    let key = user(&format!("{}-{name}", tenant.name()))?;
+                    values += &format!("{}: {key}\n", tenant.value(value));
+                }
+                let Made { policy, server } =
+                    made_for(|service| user(&format!("{}-{service}", tenant.name())))?;
+                let name = tenant.name();
+                // It is one folder further down.
+                let policy = policy.replace("../schema/", "../../schema/");
+                outputs.extend([
+                    Output::new(dir.join(format!("policy/{name}/services.toml")), policy, false),
+                    Output::new(
+                        dir.join(format!("policy/{name}/services.test.toml")),
+                        POLICY_TESTS,
+                        false,
+                    ),
+                ]);
+                made.push((tenant, server));
+            }
+            let settings = listening(&tenants::settings(&made)).replace("../../schema/", "schema/");
+            let server = tenants::server_config(&made);
+            let placed: Vec<_> = made
+                .iter()
+                .map(|(tenant, _)| (tenant.account("APP"), tenant.seed("app")))
+                .collect();
             let given = operator::Given {
                 server: &server,
-                values: &deployment,
+                values: &values,
                 settings: &settings,
                 issuer: &issuer_signer,
                 xkey: &xkey_public,
                 users: &users,
+                placed: &placed,
             };
-            outputs.extend(given.outputs(dir, jiff::Timestamp::now().as_second())?);
-        } else {
-            outputs.extend(
-                users.iter().map(|(name, seed)| seed_output(dir, &format!("{name}.nk"), seed)),
-            );
-            for (path, text) in [
-                ("deployment.conf", deployment),
-                ("nats-server.conf", server),
-                ("solewriter.toml", settings),
-            ] {
-                outputs.push(Output::new(dir.join(path), text, false));
+            outputs.extend(self.configured(&given, dir)?);
+            for (tenant, _) in &made {
+                let settings = tenant.settings();
+                let settings =
+                    if self.operator { given.with_credentials(&settings) } else { settings };
+                let path = dir.join(format!("tenants/{}.toml", tenant.name()));
+                outputs.push(Output::new(path, settings, false));
             }
+            outputs.extend(beside(dir));
+            return Ok(outputs);
         }
-        for (path, text) in [
-            ("policy/services.toml", policy),
-            (".gitignore", "/keys/\n/jetstream/\n/audit-spool/\n/policy.kept*\n".to_owned()),
-            ("audit-stream.json", events),
-            ("audit-services-stream.json", services),
-            ("schema/policy.schema.json", crate::schema::policy()),
-            ("schema/settings.schema.json", crate::schema::settings()),
-            ("policy/services.test.toml", POLICY_TESTS.to_owned()),
-        ] {
-            outputs.push(Output { path: dir.join(path), text: text.into(), secret: false });
+        for (name, value) in tenants::USERS.iter().filter(|(name, _)| *name != "callout") {
+            values += &format!("{value}: {}\n", user(name)?);
         }
+        let Made { policy, server } = made_for(&mut user)?;
+        let settings = listening(&SETTINGS.replace("../schema/", "schema/"));
+        let given = operator::Given {
+            server: &server,
+            values: &values,
+            settings: &settings,
+            issuer: &issuer_signer,
+            xkey: &xkey_public,
+            users: &users,
+            placed: &[("APP".to_owned(), "app.nk".to_owned())],
+        };
+        outputs.extend(self.configured(&given, dir)?);
+        outputs.extend([
+            Output::new(dir.join("policy/services.toml"), policy, false),
+            Output::new(dir.join("policy/services.test.toml"), POLICY_TESTS, false),
+        ]);
+        outputs.extend(beside(dir));
         Ok(outputs)
     }
+}
+
+impl Scaffold {
+    /// The server's configuration, the settings, and the secrets of everybody in them.
+    fn configured(
+        &self,
+        given: &operator::Given<'_>,
+        dir: &Path,
+    ) -> Result<Vec<Output>, InitError> {
+        if self.operator {
+            return given.outputs(dir, jiff::Timestamp::now().as_second());
+        }
+        let operator::Given { server, values, settings, users, .. } = given;
+        let seeds = users.iter();
+        let seeds = seeds.map(|(name, seed)| seed_output(dir, &format!("{name}.nk"), seed));
+        let files = [
+            ("deployment.conf", values),
+            ("nats-server.conf", server),
+            ("solewriter.toml", settings),
+        ];
+        let files = files.map(|(path, text)| Output::new(dir.join(path), *text, false));
+        Ok(seeds.chain(files).collect())
+    }
+}
+
+/// The sample policy with new keys, each made by `user`, and nats-server's configuration for it.
+fn made_for(mut user: impl FnMut(&str) -> Result<String, InitError>) -> Result<Made, InitError> {
+    let mut policy = POLICY.to_owned();
+    for service in SAMPLE_SERVICES {
+        if let Some(sample) = sample_key(POLICY, service) {
+            policy = policy.replace(sample, &user(service)?);
+        }
+    }
+    let kept = validate(&[SourceFile::new("services.toml", policy.clone())]).ok();
+    let server = passes::in_config(SERVER_CONFIG, kept.as_ref().map(|kept| &kept.policy));
+    Ok(Made { policy, server })
+}
+
+/// What stands beside the policy and the settings.
+fn beside(dir: &Path) -> impl Iterator<Item = Output> {
+    let [events, services] = stream::documents();
+    [
+        (".gitignore", "/keys/\n/jetstream/\n/audit-spool*/\n/*.kept*\n".to_owned()),
+        ("audit-stream.json", events),
+        ("audit-services-stream.json", services),
+        ("schema/policy.schema.json", crate::schema::policy()),
+        ("schema/settings.schema.json", crate::schema::settings()),
+    ]
+    .map(|(path, text)| Output::new(dir.join(path), text, false))
+    .into_iter()
 }
 
 /// Whether nats-server takes it as `listen`.
@@ -323,6 +416,7 @@ mod tests {
             http_listen: ([127, 0, 0, 1], 0).into(),
             server_name: "n1".to_owned(),
             operator: false,
+            tenants: Vec::new(),
         }
     }
 

@@ -11,6 +11,7 @@ mod health;
 mod large;
 mod queue;
 mod shared;
+mod tenants;
 mod worker;
 
 use std::sync::Arc;
@@ -26,6 +27,7 @@ pub use self::connection::{CALLOUT_SUBJECT, ServiceError, connect_beside, reconn
 pub use self::health::Health;
 use self::queue::Queue;
 use self::shared::Shared;
+pub use self::tenants::{Tenant, Tenants};
 use crate::nats::Nats;
 use crate::service::worker::{End, Worker};
 

@@ -11,7 +11,7 @@ use tokio::signal::unix::Signal;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::service::Health;
-use crate::telemetry::{Metrics, Progress};
+use crate::telemetry::{Exposition, Progress};
 
 /// How often it is looked whether there is something new to tell.
 const LOOK: Duration = Duration::from_millis(250);
@@ -42,7 +42,7 @@ fn tell(states: &[NotifyState<'_>]) {
 }
 
 /// Tells systemd how the service is, for ever.
-pub async fn follow(health: Arc<Health>, metrics: Arc<Metrics>, mut hangup: Signal) {
+pub async fn follow(health: Arc<Health>, metrics: Arc<Exposition>, mut hangup: Signal) {
     let mut looks = interval(LOOK);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let watchdog = sd_notify::watchdog_enabled().map(|within| within / BEATS);

@@ -7,6 +7,7 @@
 mod caches;
 mod consumers;
 mod events;
+mod exposition;
 mod log_writer;
 mod servers;
 mod sessions;
@@ -30,6 +31,7 @@ use self::caches::CacheMetrics;
 pub use self::consumers::ConsumerMetrics;
 pub use self::events::{brief, log_event};
 use self::events::{log_defects, log_gateways};
+pub use self::exposition::Exposition;
 use self::servers::{Clusters, Seen};
 pub use self::sessions::{SessionMetrics, SessionState};
 use solewriter_core::callout::decide::{CacheSizes, Denial};
@@ -176,6 +178,17 @@ pub struct Progress {
     pub finished: u64,
 }
 
+/// Of what metrics are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope<'a> {
+    /// Of the process and of its one policy.
+    Whole,
+    /// Of a process that serves several tenants.
+    Process,
+    /// Of one tenant, which is their label.
+    Tenant(&'a str),
+}
+
 /// What Prometheus reads.
 pub struct Metrics {
     registry: Registry,
@@ -220,7 +233,19 @@ impl Metrics {
     /// All metrics, at zero.
     #[must_use]
     pub fn new() -> Arc<Self> {
-        let mut registry = Registry::with_prefix("solewriter");
+        Self::of(Scope::Whole)
+    }
+
+    /// Those of that scope, at zero. The others are counted and not told.
+    #[must_use]
+    pub fn of(scope: Scope<'_>) -> Arc<Self> {
+        let mut registry = match scope {
+            Scope::Whole | Scope::Process => Registry::with_prefix("solewriter"),
+            Scope::Tenant(name) => {
+                let label = ("tenant".into(), name.to_owned().into());
+                Registry::with_prefix_and_labels("solewriter", [label].into_iter())
+            }
+        };
         let buckets = [
             50e-6, 100e-6, 200e-6, 400e-6, 800e-6, 1.6e-3, 3.2e-3, 6.4e-3, 12.8e-3, 51.2e-3, 0.2,
             1.0,
@@ -261,50 +286,58 @@ impl Metrics {
             registry: Registry::default(),
         };
         registry.register(
-            "build",
-            "The running version",
-            Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]),
-        );
-        registry.register(
             "authorisations",
             "Connections decided, by outcome and reason",
             metrics.decisions.clone(),
         );
-        registry.register(
-            "rejected_requests",
-            "Requests without proof that a server sent them; they got no reply",
-            metrics.rejected.clone(),
-        );
-        registry.register(
-            "dropped_requests",
-            "Requests that were not looked at",
-            metrics.dropped.clone(),
-        );
-        metrics.register_losses(&mut registry);
         registry.register_with_unit(
             "decision",
             "From taking up a request to handing over its reply",
             Unit::Seconds,
             metrics.decision_seconds.clone(),
         );
+        metrics.start_at_zero();
+        if !matches!(scope, Scope::Tenant(_)) {
+            metrics.register_process(&mut registry);
+            metrics.register_traces(&mut registry);
+            metrics.caches.register(&mut registry);
+        }
+        metrics.register_audit(&mut registry);
+        if scope != Scope::Process {
+            metrics.register_policy(&mut registry);
+            metrics.sessions.register(&mut registry);
+            metrics.consumers.register(&mut registry);
+        }
+        Arc::new(Self { registry, ..metrics })
+    }
+
+    fn register_process(&self, registry: &mut Registry) {
+        registry.register(
+            "build",
+            "The running version",
+            Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]),
+        );
+        registry.register(
+            "rejected_requests",
+            "Requests without proof that a server sent them; they got no reply",
+            self.rejected.clone(),
+        );
+        registry.register(
+            "dropped_requests",
+            "Requests that were not looked at",
+            self.dropped.clone(),
+        );
         registry.register(
             "pending_requests",
             "Requests taken from the broker and not yet answered",
-            metrics.pending.clone(),
+            self.pending.clone(),
         );
         registry.register(
             "nats_connected",
             "Open connections to nats-server",
-            metrics.connected.clone(),
+            self.connected.clone(),
         );
-        metrics.start_at_zero();
-        metrics.register_policy(&mut registry);
-        metrics.register_audit(&mut registry);
-        metrics.register_traces(&mut registry);
-        metrics.sessions.register(&mut registry);
-        metrics.consumers.register(&mut registry);
-        metrics.caches.register(&mut registry);
-        Arc::new(Self { registry, ..metrics })
+        self.register_losses(registry);
     }
 
     /// Everything that is counted is at zero from the start, so that the first time is a rise.
@@ -633,30 +666,10 @@ impl Metrics {
         let _ = self.cache_sizes.set(Box::new(sizes));
     }
 
-    /// The text in the older format of Prometheus, for who does not read OpenMetrics: counters and
-    /// infos have their whole names, and exemplars are left out.
+    /// The text in the older format of Prometheus, for who does not read OpenMetrics.
     #[must_use]
     pub fn encode_plain(&self) -> String {
-        let mut out = String::new();
-        let mut help = None;
-        for line in self.encode().lines() {
-            if let Some(text) = line.strip_prefix("# HELP ") {
-                help = text.split_once(' ');
-            } else if let Some(text) = line.strip_prefix("# TYPE ") {
-                let Some((name, kind)) = text.split_once(' ') else { continue };
-                let (end, kind) = match kind {
-                    "counter" => ("_total", kind),
-                    "info" => ("_info", "gauge"),
-                    _ => ("", kind),
-                };
-                let about = help.take().map_or("", |(_, about)| about);
-                out += &format!("# HELP {name}{end} {about}\n# TYPE {name}{end} {kind}\n");
-            } else if !line.starts_with('#') {
-                out += line.split(" # {").next().unwrap_or(line);
-                out.push('\n');
-            }
-        }
-        out
+        exposition::plain(&self.encode())
     }
 
     /// The OpenMetrics text.

@@ -43,12 +43,14 @@ fn an_authorisation_allocates_no_more_than_it_did() {
     let rules = policy(&plain);
     let token = plain.signed(&plain.claims());
     let granted = allocated(|| {
-        let done = plain.authorizer.authorise(&token, None, &rules, &moment).unwrap();
+        let done =
+            plain.authorizer.authorise(&token, None, (&plain.decider, &rules), &moment).unwrap();
         assert!(done.decision.is_ok());
     });
     let stranger = plain.policy("[service.asks]\nnkeys = []\n");
     let refused = allocated(|| {
-        let done = plain.authorizer.authorise(&token, None, &stranger, &moment).unwrap();
+        let done =
+            plain.authorizer.authorise(&token, None, (&plain.decider, &stranger), &moment).unwrap();
         assert!(done.decision.is_err());
     });
     let sealed = Bench::sealed();
@@ -56,7 +58,10 @@ fn an_authorisation_allocates_no_more_than_it_did() {
     let xkey = sealed.server_xkey.public_key();
     let rules = policy(&sealed);
     let shut = allocated(|| {
-        let done = sealed.authorizer.authorise(&closed, Some(&xkey), &rules, &moment).unwrap();
+        let done = sealed
+            .authorizer
+            .authorise(&closed, Some(&xkey), (&sealed.decider, &rules), &moment)
+            .unwrap();
         assert!(done.decision.is_ok());
     });
     // Most bytes are the answer and its parts: a user JWT within a response JWT. The name in it has

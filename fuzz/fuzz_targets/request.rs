@@ -21,14 +21,14 @@ fuzz_target!(|bytes: &[u8]| {
     BENCHES.with(|(plain, sealed, policy)| {
         let xkey = sealed.server_xkey.public_key();
         let moment = support::Bench::moment();
-        if plain.authorizer.authorise(bytes, None, policy, &moment).is_ok() {
+        if plain.authorizer.authorise(bytes, None, (&plain.decider, policy), &moment).is_ok() {
             must_be_signed(plain, bytes);
         }
-        if sealed.authorizer.authorise(bytes, Some(&xkey), policy, &moment).is_ok() {
+        if sealed.authorizer.authorise(bytes, Some(&xkey), (&sealed.decider, policy), &moment).is_ok() {
             let token = sealed.our_xkey.open(bytes, &sealed.server_xkey).expect("sealed");
             must_be_signed(sealed, &token);
         }
-        if sealed.authorizer.authorise(&sealed.seal(bytes), Some(&xkey), policy, &moment).is_ok() {
+        if sealed.authorizer.authorise(&sealed.seal(bytes), Some(&xkey), (&sealed.decider, policy), &moment).is_ok() {
             must_be_signed(sealed, bytes);
         }
     });

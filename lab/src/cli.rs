@@ -574,14 +574,17 @@ impl Ceiling {
     fn run(self) -> Result<String, Error> {
         let loaded = config::load(&self.config, &self.overrides);
         let (settings, _) = loaded.map_err(|problems| problems.render(common::style()))?;
-        let PolicySource::Directory(directory) = &settings.policy.source else {
+        let [tenant] = settings.tenants.as_slice() else {
+            return Err("this measures one policy, and the settings have tenants".into());
+        };
+        let PolicySource::Directory(directory) = &tenant.policy.source else {
             return Err("the policy has to be in a directory".into());
         };
         let files = Directory::new(directory).read();
-        let validated = files.and_then(|files| validate_for(&files, &settings.defaults.audit));
+        let validated = files.and_then(|files| validate_for(&files, &tenant.defaults.audit));
         let policy = validated.map_err(|problems| problems.summary())?.policy;
         let service = policy.services().first().ok_or("the policy has no service")?;
-        let grant = Grant::of(service, &settings.defaults)?.written()?;
+        let grant = Grant::of(service, &tenant.defaults)?.written()?;
         ceiling::run(settings, Arc::new(grant))?;
         Ok(String::new())
     }

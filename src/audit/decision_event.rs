@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use solewriter_core::callout::authorizer::Authorisation;
 use solewriter_core::callout::request::Rejection;
+use solewriter_core::policy::model::Revision;
 use solewriter_types::audit_event::{self, Event, RequestRejected};
 
 /// The longest piece of a client's own words in an event, in characters.
@@ -54,7 +55,8 @@ pub fn decided(authorisation: &Authorisation, decision: &str, took: Duration) ->
             event.detail = Some(audit_event::words(&denied.reason.to_string()));
             event.service = denied.service.as_deref().map(ToOwned::to_owned);
             event.nkey = denied.key.map(|key| key.to_string());
-            denied.revision.whole().clone_into(&mut event.revision);
+            let revision = denied.revision.as_ref().map(Revision::whole);
+            revision.unwrap_or_default().clone_into(&mut event.revision);
         }
     }
     Event::Authorisation(Box::new(event))

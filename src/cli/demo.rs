@@ -120,6 +120,7 @@ impl DemoTestbed {
             http_listen: ([127, 0, 0, 1], 0).into(),
             server_name: "demo".to_owned(),
             operator: false,
+            tenants: Vec::new(),
         }
         .write()?;
         let server = Server::start(binary, &deployment.server_config(), dir).await?;

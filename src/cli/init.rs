@@ -29,6 +29,9 @@ pub struct Init {
     /// Write accounts as JWTs that an operator signs, for nats-server's operator mode.
     #[arg(long)]
     pub operator: bool,
+    /// A tenant, with accounts, settings and a policy of its own. Give it once for each.
+    #[arg(long = "tenant", value_name = "NAME")]
+    pub tenants: Vec<String>,
 }
 
 impl Init {
@@ -36,10 +39,11 @@ impl Init {
     #[must_use]
     #[allow(clippy::print_stdout)]
     pub fn run(self) -> ExitCode {
-        let Self { dir, nats_listen, http_listen, server_name, operator } = self;
-        match (Scaffold { dir, nats_listen, http_listen, server_name, operator }).write() {
+        let Self { dir, nats_listen, http_listen, server_name, operator, tenants } = self;
+        let names = tenants.clone();
+        match (Scaffold { dir, nats_listen, http_listen, server_name, operator, tenants }).write() {
             Ok(deployment) => {
-                print!("{}", next(&deployment));
+                print!("{}", next(&deployment, &names));
                 ExitCode::SUCCESS
             }
             Err(error) => fail(&error),
@@ -48,19 +52,29 @@ impl Init {
 }
 
 /// What was written, and what to do next, for people.
-fn next(deployment: &Deployment) -> String {
+fn next(deployment: &Deployment, tenants: &[String]) -> String {
     let settings = quoted(&deployment.settings());
+    let own = tenants.iter().map(|tenant| quoted(&deployment.settings_of(tenant)));
+    let each: Vec<String> = if tenants.is_empty() { vec![settings.clone()] } else { own.collect() };
+    let lines: String = each
+        .iter()
+        .map(|settings| {
+            format!(
+                "  solewriter state apply -c {settings} --yes\n  solewriter doctor -c {settings}\n"
+            )
+        })
+        .collect();
     format!(
         "Wrote a deployment to {dir}.\n\n\
          Start it, each in a terminal of its own:\n\n  \
          nats-server -c {server}\n  \
          solewriter serve -c {settings}\n\n\
-         Then create what the policy declares and the audit streams, and have a look whether all is \
-         well:\n\n  \
-         solewriter state apply -c {settings} --yes\n  \
-         solewriter doctor -c {settings}\n\n\
+         Then create what {policies} and the audit streams, and have a look whether all is \
+         well:\n\n\
+         {lines}\n\
          Who may do what is in {policy}.\n\
          The seeds in {keys} are secret.\n",
+        policies = if tenants.is_empty() { "the policy declares" } else { "each policy declares" },
         dir = deployment.dir.display(),
         server = quoted(&deployment.server_config()),
         policy = quoted(&deployment.policy()),

@@ -3,49 +3,43 @@
 mod background;
 mod recording;
 mod signing;
+mod tenant;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::Client;
 use clap::Args;
+use futures_util::future::join_all;
 use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 
-use self::recording::Recording;
+use self::background::Fellows;
 use self::signing::Signing;
+use self::tenant::{Common, Tenant};
 use super::{fail, report, runtime};
+use crate::audit::Recorder;
 use crate::cli::common::SettingsArgs;
-use crate::cli::serve::background::Background;
-use crate::config::{self, Policy, PolicySource, Settings};
+use crate::config::{self, Settings};
 use crate::fleet::{Identity, Member, PublicKeys};
 use crate::http;
 use crate::nats::{Login, Nats, Secret};
-use crate::policy_source::bucket::chain::Judge;
-use crate::policy_source::cache::PolicyCache;
-use crate::policy_source::directory::Directory;
-use crate::policy_source::follower::{self, Follower};
-use crate::policy_source::snapshot_store::Store;
-use crate::policy_source::status::SourceStatus;
-use crate::policy_source::temporary::Temporary;
-use crate::policy_source::watcher::{Timing, Watcher};
-use crate::service::{CALLOUT_SUBJECT, Health, Service, connect_beside};
-use crate::sessions::{self, consumers};
+use crate::policy_source::tenancy::Neighbourhood;
+use crate::service::{self, CALLOUT_SUBJECT, Health, Service};
 use crate::systemd;
-use crate::telemetry::{self, Metrics};
+use crate::telemetry::{self, Exposition, Metrics, Scope};
 use crate::traces::{self, Exporter, Tracer};
 use solewriter_core::account_jwt;
 use solewriter_core::callout::authorizer::Authorizer;
-use solewriter_core::callout::decide::Decider;
 use solewriter_core::callout::issue::{self, Issuer};
 use solewriter_core::callout::rate_limit::RateLimits;
 use solewriter_core::callout::xkey::Sealer;
 use solewriter_core::keys::{AccountSigner, CurveSecret, Signer, UserKey};
+use solewriter_types::audit_event::{PRODUCER, Source};
 
 /// How long it may take to tell the other instances that this one ends.
 const LEAVE_WITHIN: Duration = Duration::from_secs(2);
@@ -87,120 +81,94 @@ impl Serve {
 }
 
 /// The life of the service, with what there is to record of it.
-async fn recorded(settings: Settings) -> Result<ExitCode, String> {
-    let metrics = Metrics::new();
-    metrics.consumers().causes(consumers::verdict::Cause::ALL.iter().map(|cause| cause.code()));
-    metrics.sessions().causes(sessions::verdict::Cause::CODES);
-    if settings.cluster.is_some() {
-        metrics.state_is_in_a_cluster();
+async fn recorded(mut settings: Settings) -> Result<ExitCode, String> {
+    let (neighbourhood, asked) = (Arc::default(), Arc::default());
+    let common = Common {
+        sees_connections: settings.system.is_some(),
+        neighbourhood: &neighbourhood,
+        asked: &asked,
+    };
+    let mut tenants = Vec::new();
+    for tenant in std::mem::take(&mut settings.tenants) {
+        // Who cannot see connections cannot tell when something is settled.
+        let settler = settings.system.is_some();
+        let settler = settler.then(|| handover_user(&settings.issuer, tenant.name.as_deref()));
+        tenants.push(Tenant::new(tenant, settler.transpose()?, &common)?);
     }
-    let (recording, sink) =
-        Recording::start(settings.audit.clone(), &settings.nats, metrics.clone())?;
-    recording.started(settings.issuer.public(), settings.xkey.as_ref())?;
-    let Policy { source, keep, keep_at_most, lease, .. } = &settings.policy;
-    if matches!(source, PolicySource::Directory(_)) && keep.is_none() && settings.system.is_some() {
-        tracing::warn!(
-            event = "handover_not_kept",
-            "without [policy] keep, a restart while something moves from one service to another lets \
-             both write it until the sweep that follows",
-        );
+    for recording in tenants.iter().map(Tenant::recording) {
+        recording.started(settings.issuer.public(), settings.xkey.as_ref())?;
     }
+    let outcome = begun(&mut tenants, settings, neighbourhood).await;
+    let said = match &outcome {
+        Ok(None) => Ok(()),
+        Ok(Some(_)) => Err("the policy does not load"),
+        Err(error) => Err(error.as_str()),
+    };
+    join_all(tenants.into_iter().map(|tenant| tenant.stopped(said))).await;
+    Ok(outcome?.unwrap_or(ExitCode::SUCCESS))
+}
+
+/// Gives an exit code when it does not even begin.
+async fn begun(
+    tenants: &mut [Tenant],
+    settings: Settings,
+    neighbourhood: Arc<Neighbourhood>,
+) -> Result<Option<ExitCode>, String> {
     if let Some(signer) = Signing::of(&settings) {
         signer.begin().await?;
     }
-    // Who cannot see connections cannot tell when something is settled.
-    let settler = settings.system.is_some().then(|| handover_user(&settings.issuer)).transpose()?;
-    let lease = lease.filter(|_| settler.is_some());
-    let store = settler.map_or_else(Store::new, Store::with_handovers);
-    let keeper = keep.clone().map(|file| PolicyCache::new(file, source.to_string(), *keep_at_most));
-    let follower = Follower {
-        store: Arc::new(store),
-        source_status: Arc::new(
-            SourceStatus::new(source.to_string(), *keep_at_most).with_lease(lease),
-        ),
-        metrics,
-        keeper: keeper.map(Arc::new),
-        recorder: recording.recorder.clone(),
-        defaults: settings.defaults.clone(),
-        temporary: Arc::new(Mutex::new(Temporary::new(
-            settings.emergency.clone(),
-            settings.defaults.audit.clone(),
-        ))),
-        judge: settings
-            .policy
-            .authors
-            .clone()
-            .map(|authors| Arc::new(Judge { authors, audit: settings.defaults.audit.clone() })),
-    };
-    let kept = follower::start_from_kept(&follower);
-    let watcher = match source {
-        PolicySource::Bucket(_) => None,
-        PolicySource::Directory(path) => {
-            // Watching begins before the first reading, so that no change falls between.
-            let timing = Timing { poll: settings.policy.poll, ..Timing::default() };
-            let mut watcher = Watcher::start(Directory::new(path), timing);
-            follower.emergencies_of(&watcher).await;
-            match follower.begin(watcher.read_now().await) {
-                Err(problems) if !kept => {
-                    // The problems themselves are printed; the log alone does not need them twice.
-                    if sink.is_some() {
-                        follower.record_refusal(&problems, None);
-                    }
-                    recording.stopped(sink, Err("the policy does not load")).await;
-                    return Ok(report(&problems));
-                }
-                _ => Some(watcher),
-            }
+    // What was kept was in force: all of it before anything that is new.
+    let kept: Vec<bool> = tenants.iter().map(Tenant::begin_from_kept).collect();
+    for (tenant, kept) in tenants.iter_mut().zip(kept) {
+        if let Err(code) = tenant.begin(kept).await {
+            return Ok(Some(code));
         }
-    };
-    let outcome = serve(settings, follower, watcher).await;
-    recording.stopped(sink, outcome.as_ref().map(drop).map_err(String::as_str)).await;
-    outcome.map(|()| ExitCode::SUCCESS)
+    }
+    serve(settings, tenants, neighbourhood).await.map(|()| None)
+}
+
+/// What belongs to the process: where there are no tenants, what belongs to the one policy.
+fn of_the_process(tenants: &[Tenant]) -> (Exposition, Arc<Metrics>, Recorder) {
+    match tenants {
+        [only] if only.name().is_none() => {
+            let metrics = Arc::clone(only.metrics());
+            (Exposition::new(metrics.clone(), Vec::new()), metrics, only.recorder().clone())
+        }
+        several => {
+            let metrics = Metrics::of(Scope::Process);
+            let each = several.iter().map(|tenant| Arc::clone(tenant.metrics())).collect();
+            let source = Source::new(PRODUCER, Timestamp::now(), rand::random());
+            let recorder = Recorder::to_the_log(source, metrics.clone());
+            (Exposition::new(metrics.clone(), each), metrics, recorder)
+        }
+    }
 }
 
 async fn serve(
     settings: Settings,
-    follower: Follower,
-    watcher: Option<Watcher>,
+    tenants: &mut [Tenant],
+    neighbourhood: Arc<Neighbourhood>,
 ) -> Result<(), String> {
     let signing = Signing::of(&settings);
-    let Settings {
-        nats,
-        issuer,
-        operator,
-        xkey,
-        system,
-        policy,
-        defaults,
-        accounts,
-        jitter,
-        sessions,
-        limits,
-        listen,
-        traces,
-        ..
-    } = settings;
-    let Follower { store, source_status, metrics, recorder, .. } = follower.clone();
+    let Settings { nats, issuer, operator, xkey, system, limits, listen, traces, .. } = settings;
     let sealer = xkey
         .map(|seed| CurveSecret::new(&seed).map(Sealer::new))
         .transpose()
         .map_err(|error| error.to_string())?;
-    let health =
-        Health::new(store.clone(), source_status.clone(), metrics.clone(), recorder.clone());
+    let (exposition, metrics, recorder) = of_the_process(tenants);
+    let exposition = Arc::new(exposition);
+    let deciding = tenants.iter().map(Tenant::deciding).collect();
+    let deciding = Arc::new(service::Tenants::new(deciding, neighbourhood));
+    let health = Health::new(Arc::clone(&deciding), metrics.clone(), recorder.clone());
     let keys = PublicKeys::of(&issuer, sealer.as_ref(), operator.as_ref());
     let identity = Identity::new(rand::random(), Timestamp::now().as_second());
     let (tracer, exporter) = trace(traces, &identity, &nats, &metrics)?;
+    let issuer = Issuer::new(issuer, sealer).with_operator(operator);
     let service = Arc::new(Service {
-        fleet: OnceLock::new(),
         instance: Arc::clone(&identity.id),
-        authorizer: Authorizer::new(
-            Issuer::new(issuer, sealer).with_operator(operator),
-            Decider::new(defaults, accounts, jitter),
-            limits.clock_leeway,
-        )
-        .with_limits(RateLimits::new(limits.per_key, limits.per_host)),
-        store: store.clone(),
-        source_status: source_status.clone(),
+        authorizer: Authorizer::new(issuer, limits.clock_leeway)
+            .with_limits(RateLimits::new(limits.per_key, limits.per_host)),
+        tenants: Arc::clone(&deciding),
         metrics: metrics.clone(),
         recorder,
         tracer,
@@ -222,31 +190,36 @@ async fn serve(
     };
     let hear = |kind| signal(kind).map_err(|error| error.to_string());
     let (terminate, interrupt) = (hear(SignalKind::terminate())?, hear(SignalKind::interrupt())?);
-    let hangup = hear(SignalKind::hangup())?;
     let descriptors = http::raise_descriptor_limit();
     if let Some(address) = listen {
-        listen_at(address, metrics.clone(), health.clone(), descriptors, until_stopped()).await?;
+        listen_at(address, exposition.clone(), health.clone(), descriptors, until_stopped())
+            .await?;
     }
     tracing::info!(event = "instance", id = &*identity.id, host = identity.host);
-    let (connections, status) = (nats.connections, source_status.clone());
-    let member = Member { identity, store, source_status: status, connections, keys };
-    let settler = settler(service.authorizer.issuer())?;
-    let together = Background::prepare(&nats, system, settler, sessions, &service, member);
-    let (connected, connection) = watch::channel(None);
     // Each of these goes on for ever.
     let mut tasks = JoinSet::new();
-    tasks.spawn(async move {
-        source_status.stall_guard.watch().await;
-        "showing that the process runs"
-    });
-    tasks.spawn(talk(nats.clone(), connected));
-    tasks.spawn(follower::keep_time(follower.clone()));
-    tasks.spawn(following(follower, watcher, policy, connection.clone(), hangup));
+    let mut together = Vec::new();
+    for (tenant, deciding) in tenants.iter_mut().zip(deciding.iter()) {
+        let issuer = service.authorizer.issuer();
+        let member = Member {
+            identity: identity.clone(),
+            tenant: deciding.name.clone(),
+            store: deciding.store.clone(),
+            source_status: deciding.source_status.clone(),
+            connections: nats.connections,
+            keys: keys.clone(),
+        };
+        let (system, settler) = (system.clone(), settler(issuer, deciding.name.as_deref())?);
+        let fellows = Fellows { callout: &nats, tenant: deciding, issuer, member, system, settler };
+        together.push(tenant.work(&mut tasks, fellows, stopped.clone())?);
+    }
     if let Some(signing) = signing {
         tasks.spawn(signing.follow(health.clone()));
     }
-    tell_systemd(&mut tasks, health, metrics)?;
-    let mut together = tokio::spawn(together.run(first(connection), stopped.clone()));
+    tell_systemd(&mut tasks, health, exposition)?;
+    let mut together = tokio::spawn(async move {
+        join_all(together).await;
+    });
     tasks.spawn(until_told(terminate, interrupt, stop.clone()));
     let mut running = std::pin::pin!(service.run(nats, until_stopped()));
     let outcome = tokio::select! {
@@ -294,7 +267,7 @@ fn trace(
 fn tell_systemd(
     tasks: &mut JoinSet<&'static str>,
     health: Arc<Health>,
-    metrics: Arc<Metrics>,
+    metrics: Arc<Exposition>,
 ) -> Result<(), String> {
     if systemd::listens() {
         let hangup = signal(SignalKind::hangup()).map_err(|e| e.to_string())?;
@@ -322,14 +295,14 @@ async fn until_told(
 }
 
 /// The key of who settles handovers, the same for each instance.
-fn handover_user(issuer: &AccountSigner) -> Result<UserKey, String> {
-    let seed = issue::handover_seed(issuer).map_err(|error| error.to_string())?;
+fn handover_user(issuer: &AccountSigner, tenant: Option<&str>) -> Result<UserKey, String> {
+    let seed = issue::handover_seed(issuer, tenant).map_err(|error| error.to_string())?;
     Ok(*Signer::new(&seed).map_err(|error| error.to_string())?.public())
 }
 
 /// How who settles handovers logs in.
-fn settler(issuer: &Issuer) -> Result<Login, String> {
-    let seed = issuer.handover_seed().map_err(|error| error.to_string())?;
+fn settler(issuer: &Issuer, tenant: Option<&str>) -> Result<Login, String> {
+    let seed = issuer.handover_seed(tenant).map_err(|error| error.to_string())?;
     let now = Timestamp::now().as_second();
     let sentinel = issuer.sentinel(&seed, now).map_err(|error| error.to_string())?;
     Ok(match sentinel {
@@ -341,7 +314,7 @@ fn settler(issuer: &Issuer) -> Result<Login, String> {
 /// Serves health and metrics at that address.
 async fn listen_at(
     address: SocketAddr,
-    metrics: Arc<Metrics>,
+    metrics: Arc<Exposition>,
     health: Arc<Health>,
     descriptors: Option<u64>,
     stopped: impl Future<Output = ()> + Send + 'static,
@@ -354,27 +327,6 @@ async fn listen_at(
     }
     tokio::spawn(http::serve(listener, metrics, health, descriptors, stopped));
     Ok(())
-}
-
-/// Follows the policy's source. Gives what it was that ended.
-async fn following(
-    follower: Follower,
-    watcher: Option<Watcher>,
-    policy: Policy,
-    connection: watch::Receiver<Option<Client>>,
-    hangup: Signal,
-) -> &'static str {
-    match (watcher, policy.source) {
-        (Some(watcher), _) => follower::directory(follower, watcher, hangup).await,
-        (None, PolicySource::Bucket(name)) => {
-            // Often enough that one question may fail before the lease is over.
-            let poll = policy.poll.min(policy.lease.map_or(Duration::MAX, |lease| lease / 4));
-            follower::bucket(follower, first(connection), name, poll, hangup).await;
-        }
-        // A directory always has a watcher.
-        (None, PolicySource::Directory(_)) => {}
-    }
-    "following the policy's source"
 }
 
 /// Resolves when something that should go on does not: it returned, or a defect ended it. A
@@ -398,25 +350,6 @@ async fn ended(
             why(ended.map(|()| "hearing the other instances"))
         }
     }
-}
-
-/// Makes the second connection and hands it out. Ends only when there is none: then it gives what it
-/// was that ended.
-async fn talk(nats: Arc<Nats>, connected: watch::Sender<Option<Client>>) -> &'static str {
-    match connect_beside(&nats).await {
-        Ok(client) => {
-            let _ = connected.send(Some(client));
-            std::future::pending::<()>().await;
-        }
-        Err(error) => tracing::error!(event = "connect_failed", %error),
-    }
-    "the connection to the other instances"
-}
-
-/// The connection, once it is there; `None` when it will never be.
-async fn first(mut connection: watch::Receiver<Option<Client>>) -> Option<Client> {
-    let client = connection.wait_for(Option::is_some).await.ok()?;
-    client.clone()
 }
 
 #[cfg(test)]

@@ -18,9 +18,11 @@ use super::secret::{
     secret_file, seed,
 };
 use super::table::Raw;
-use super::{Audit, DEFAULT_BUCKET, Logging, Policy, PolicySource, Settings};
+use super::tenants::Read;
+use super::{Audit, DEFAULT_BUCKET, Logging, Policy, PolicySource, Settings, Tenant};
 use crate::audit::Spool;
 use crate::nats::{Login, Nats, Tls};
+use crate::policy_source::tenancy::Quota;
 use crate::service::Limits;
 use crate::sessions::consumers::{self, Strangers};
 use crate::sessions::{self, verdict::Gained};
@@ -38,25 +40,17 @@ use solewriter_types::keyspace::BucketName;
 const SPOOL_AT_LEAST: u64 = 1024 * 1024;
 
 /// Everything that `serve` needs; `None` when problems were found.
-pub(super) fn resolve(raw: Raw, path: &Path, problems: &Collector) -> Option<(Settings, Logging)> {
-    let required = |table: &str, key: &str, example: &str| {
-        if !raw.has(table, key) {
-            problems.push(missing(path, table, key, example));
-        }
-    };
-    let required_seed = |seed: SeedSetting| {
-        if !seed.is_handed_over() {
-            required(seed.table, seed.key, &seed.example());
-        }
-    };
+pub(super) fn resolve(
+    raw: Raw,
+    path: &Path,
+    tenants: Vec<Read>,
+    problems: &Collector,
+) -> Option<(Settings, Logging)> {
+    let required = required(&raw, path, problems);
     // Everything is looked at before the first `?`, so that all problems are reported.
     let servers = servers(raw.nats.servers.as_deref(), problems);
     required("nats", "servers", SERVERS_EXAMPLE);
-    let login =
-        login(raw.nats.nkey_seed.as_ref(), raw.nats.credentials.as_ref(), CALLOUT, problems);
-    if login.is_none() && !raw.has("nats", "credentials") {
-        required_seed(CALLOUT);
-    }
+    let login = broker_login(&raw, path, None, problems);
     let issuing = issuing(&raw.issuer, path, problems);
     let xkey = seed(raw.xkey.seed.as_ref(), XKEY, problems);
     let system = self::login(
@@ -65,21 +59,11 @@ pub(super) fn resolve(raw: Raw, path: &Path, problems: &Collector) -> Option<(Se
         SYSTEM,
         problems,
     );
-    let policy = policy(&raw, path, problems);
     let tls = tls(&raw, problems);
     let queue_group = queue_group(&raw, problems);
     let connection_name = name(raw.nats.name.as_ref(), problems);
-    let grants = grants(&raw, problems);
     let limits = limits(&raw, problems);
-    let sessions = sessions(&raw, problems);
-    let emergency = emergency(&raw, path, problems);
-    let cluster = name(raw.state.cluster.as_ref(), problems);
     let listen = listen(raw.http.listen.as_ref(), problems);
-    let audit = audit(&raw, problems);
-    if raw.has_table("audit") {
-        required("audit", "stream", "\"AUDIT_EVENTS\"");
-        required("audit", "spool", "\"audit-spool\"");
-    }
     let traces = traces(&raw, problems);
     if raw.has_table("traces") {
         required("traces", "endpoint", "\"http://127.0.0.1:4318/v1/traces\"");
@@ -87,10 +71,40 @@ pub(super) fn resolve(raw: Raw, path: &Path, problems: &Collector) -> Option<(Se
     let format = log_format(raw.log.format.as_ref(), problems);
     let connections = raw.nats.connections.as_ref().and_then(|c| usize::try_from(c.value).ok());
     let connections = connections.unwrap_or_else(default_connections);
-    let (defaults, accounts) = grants?;
     let known = Accounts::read(&raw, problems);
-    let mut placed = vec![defaults.account.clone()];
-    placed.extend(accounts.iter().cloned());
+    let nats = match (servers, login, queue_group, connection_name, tls) {
+        (Some(servers), Some(login), Some(queue_group), Some(name), Some(tls)) => {
+            let accounts = known.as_ref().map(Accounts::ids).unwrap_or_default();
+            let tls = Arc::new(tls);
+            Some(Arc::new(Nats { servers, login, queue_group, name, connections, tls, accounts }))
+        }
+        _ => None,
+    };
+    let tenants: Option<Vec<Tenant>> = if raw.tenants.files.is_some() {
+        let each = tenants.into_iter().map(|read| {
+            let name = Some(Arc::from(read.name.as_str()));
+            let login = broker_login(&read.raw, &read.path, name.as_deref(), problems);
+            let nats = nats.as_ref().zip(login).map(|(nats, login)| {
+                let name = format!("{}-{}", nats.name, read.name);
+                let (servers, queue_group) = (nats.servers.clone(), nats.queue_group.clone());
+                let (tls, accounts) = (Arc::clone(&nats.tls), nats.accounts.clone());
+                Arc::new(Nats { servers, login, queue_group, name, connections, tls, accounts })
+            });
+            tenant(&read.raw, &read.path, (name, nats), problems)
+        });
+        let each: Vec<Option<Tenant>> = each.collect();
+        each.into_iter().collect()
+    } else {
+        tenant(&raw, path, (None, nats.clone()), problems).map(|only| vec![only])
+    };
+    let nats = nats?;
+    let tenants = tenants?;
+    super::tenants::apart(&tenants, &nats, problems);
+    let placed: Vec<Arc<str>> = tenants
+        .iter()
+        .flat_map(|tenant| std::iter::once(&tenant.defaults.account).chain(&tenant.accounts))
+        .cloned()
+        .collect();
     let operator = match (&known, &issuing) {
         (Some(known), Some(issuing)) => {
             known.issuing(&raw, issuing, xkey.as_ref(), &placed, problems)
@@ -99,40 +113,101 @@ pub(super) fn resolve(raw: Raw, path: &Path, problems: &Collector) -> Option<(Se
     };
     if raw.has_table("operator") {
         required("operator", "accounts", "[\"accounts/AUTH.jwt\", \"accounts/APP.jwt\"]");
-        if !raw.has("operator", "keys") {
-            required_seed(OPERATOR_SEEDS);
+        if !raw.has("operator", "keys") && !OPERATOR_SEEDS.is_handed_over() {
+            required(OPERATOR_SEEDS.table, OPERATOR_SEEDS.key, &OPERATOR_SEEDS.example());
         }
     }
 
     let Issuing { issuer, signer } = issuing?;
     let settings = Settings {
-        nats: Arc::new(Nats {
-            servers: servers?,
-            login: login?,
-            queue_group: queue_group?,
-            name: connection_name?,
-            connections,
-            tls: tls?,
-            accounts: known.as_ref().map(Accounts::ids).unwrap_or_default(),
-        }),
+        nats,
         issuer,
         signer,
         operator,
         xkey,
-        system,
+        system: system.map(Arc::new),
+        tenants,
+        limits: limits?,
+        listen: listen?,
+        traces: traces?,
+    };
+    Some((settings, Logging { format: format?, filter: raw.log.filter.as_ref()?.value.clone() }))
+}
+
+/// Says of a setting that it is not there.
+fn required<'a>(
+    raw: &'a Raw,
+    path: &'a Path,
+    problems: &'a Collector,
+) -> impl Fn(&str, &str, &str) + use<'a> {
+    move |table, key, example| {
+        if !raw.has(table, key) {
+            problems.push(missing(path, table, key, example));
+        }
+    }
+}
+
+/// The user of `[nats]`; a tenant's, if there is a name.
+fn broker_login(
+    raw: &Raw,
+    path: &Path,
+    tenant: Option<&str>,
+    problems: &Collector,
+) -> Option<Login> {
+    let setting = CALLOUT.of(tenant);
+    let login =
+        login(raw.nats.nkey_seed.as_ref(), raw.nats.credentials.as_ref(), setting, problems);
+    if login.is_none() && !raw.has("nats", "credentials") && !setting.is_handed_over() {
+        required(raw, path, problems)(setting.table, setting.key, &setting.example());
+    }
+    login
+}
+
+/// A policy, with all that is its own; `None` when problems were found.
+fn tenant(
+    raw: &Raw,
+    path: &Path,
+    (name, nats): (Option<Arc<str>>, Option<Arc<Nats>>),
+    problems: &Collector,
+) -> Option<Tenant> {
+    // Everything is looked at before the first `?`, so that all problems are reported.
+    let policy = policy(raw, path, problems);
+    let grants = grants(raw, problems);
+    let sessions = sessions(raw, problems);
+    let emergency = emergency(raw, path, problems);
+    let cluster = self::name(raw.state.cluster.as_ref(), problems);
+    let audit = audit(raw, problems);
+    if raw.has_table("audit") {
+        let required = required(raw, path, problems);
+        required("audit", "stream", "\"AUDIT_EVENTS\"");
+        required("audit", "spool", "\"audit-spool\"");
+    }
+    let ((defaults, accounts), nats) = (grants?, nats?);
+    Some(Tenant {
+        name,
+        nats,
         policy: policy?,
         emergency: emergency?,
         defaults,
         accounts,
-        jitter: f64::from(u8::try_from(raw.grants.jitter_percent?.value).unwrap_or(0)) / 100.0,
+        jitter: f64::from(u8::try_from(raw.grants.jitter_percent.as_ref()?.value).unwrap_or(0))
+            / 100.0,
         cluster,
         sessions: sessions?,
-        limits: limits?,
-        listen: listen?,
         audit: audit?,
-        traces: traces?,
-    };
-    Some((settings, Logging { format: format?, filter: raw.log.filter?.value }))
+        quota: quota(raw),
+    })
+}
+
+/// What a policy may declare at most.
+pub(super) fn quota(raw: &Raw) -> Quota {
+    let most = |given: &Option<Spanned<i64>>| usize::try_from(given.as_ref()?.value).ok();
+    Quota {
+        services: most(&raw.tenant.services),
+        buckets: most(&raw.tenant.buckets),
+        streams: most(&raw.tenant.streams),
+        stores: most(&raw.tenant.stores),
+    }
 }
 
 fn limits(raw: &Raw, problems: &Collector) -> Option<Limits> {
@@ -522,7 +597,7 @@ pub(super) fn servers(
 pub(super) fn login(
     seed_file: Option<&Spanned<PathBuf>>,
     credentials: Option<&Spanned<PathBuf>>,
-    setting: SeedSetting,
+    setting: SeedSetting<'_>,
     problems: &Collector,
 ) -> Option<Login> {
     match (seed_file, credentials) {

@@ -5,29 +5,31 @@ use std::path::{Path, PathBuf};
 use super::Overrides;
 use super::secret::read_text;
 use super::table::Raw;
+use super::tenants;
 use solewriter_core::diagnostics::{Collector, Problem, Problems, SourceFile, Spanned, toml};
 use solewriter_core::keys::{Seed, User};
 
-/// The file and what overrides it, put together and not judged yet.
+/// The file and what overrides it, put together and not judged yet. A tenant's file goes over the
+/// settings that list it.
 pub(super) fn read(
     path: &Path,
     overrides: &Overrides,
     problems: &Collector,
 ) -> Result<Raw, Problems> {
-    let base = path.parent().unwrap_or(Path::new("."));
-    let from_file = match read_text(path) {
-        Ok(text) => {
-            let file = SourceFile::new(path.display().to_string(), text.as_str());
-            Raw::read(&file, base, problems)
-        }
-        Err(error) => {
-            let message = format!("{} cannot be read: {error}", path.display());
-            return Err(Problem::error("no-settings", message)
-                .help("name the settings file with --config; `solewriter init DIR` writes one")
-                .into());
-        }
-    };
+    let from_file = tenants::with_main(read_file(path, problems)?, path, problems)?;
     Ok(overridden(from_file, overrides, problems))
+}
+
+/// The file alone.
+pub(super) fn read_file(path: &Path, problems: &Collector) -> Result<Raw, Problems> {
+    let base = path.parent().unwrap_or(Path::new("."));
+    let text = read_text(path).map_err(|error| {
+        let message = format!("{} cannot be read: {error}", path.display());
+        Problem::error("no-settings", message)
+            .help("name the settings file with --config; `solewriter init DIR` writes one")
+    })?;
+    let file = SourceFile::new(path.display().to_string(), text.as_str());
+    Ok(Raw::read(&file, base, problems))
 }
 
 /// Puts what flags and the environment say over settings, and defaults below them.

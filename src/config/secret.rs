@@ -20,34 +20,52 @@ const CREDENTIALS_DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
 /// give the seed itself, in a variable that goes before the file; systemd gives a file of its own,
 /// which goes before it too.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct SeedSetting {
+pub(super) struct SeedSetting<'a> {
     pub(super) table: &'static str,
     pub(super) key: &'static str,
     /// What the file is called by `init`.
     file: &'static str,
+    /// Whose it is, where there are tenants.
+    tenant: Option<&'a str>,
 }
 
-pub(super) const CALLOUT: SeedSetting =
-    SeedSetting { table: "nats", key: "nkey_seed", file: "callout.nk" };
-pub(super) const ISSUER: SeedSetting =
-    SeedSetting { table: "issuer", key: "seed", file: "issuer.nk" };
-pub(super) const XKEY: SeedSetting = SeedSetting { table: "xkey", key: "seed", file: "callout.xk" };
-pub(super) const SYSTEM: SeedSetting =
-    SeedSetting { table: "system", key: "nkey_seed", file: "system.nk" };
-pub(super) const ADMIN: SeedSetting =
-    SeedSetting { table: "admin", key: "nkey_seed", file: "admin.nk" };
-pub(super) const AUDIT_ADMIN: SeedSetting =
-    SeedSetting { table: "audit_admin", key: "nkey_seed", file: "audit-admin.nk" };
-pub(super) const PUBLISHER: SeedSetting =
-    SeedSetting { table: "publisher", key: "nkey_seed", file: "publisher.nk" };
+const fn setting(
+    table: &'static str,
+    key: &'static str,
+    file: &'static str,
+) -> SeedSetting<'static> {
+    SeedSetting { table, key, file, tenant: None }
+}
 
-pub(super) const OPERATOR_SEEDS: SeedSetting =
-    SeedSetting { table: "operator", key: "seeds", file: "app.nk" };
+pub(super) const CALLOUT: SeedSetting<'static> = setting("nats", "nkey_seed", "callout.nk");
+pub(super) const ISSUER: SeedSetting<'static> = setting("issuer", "seed", "issuer.nk");
+pub(super) const XKEY: SeedSetting<'static> = setting("xkey", "seed", "callout.xk");
+pub(super) const SYSTEM: SeedSetting<'static> = setting("system", "nkey_seed", "system.nk");
+pub(super) const ADMIN: SeedSetting<'static> = setting("admin", "nkey_seed", "admin.nk");
+pub(super) const AUDIT_ADMIN: SeedSetting<'static> =
+    setting("audit_admin", "nkey_seed", "audit-admin.nk");
+pub(super) const PUBLISHER: SeedSetting<'static> =
+    setting("publisher", "nkey_seed", "publisher.nk");
+pub(super) const OPERATOR_SEEDS: SeedSetting<'static> = setting("operator", "seeds", "app.nk");
 
-impl SeedSetting {
-    /// `SOLEWRITER_NATS_NKEY_SEED_VALUE`.
+impl<'a> SeedSetting<'a> {
+    /// That of a tenant; this one, without a name.
+    pub(super) fn of(self, tenant: Option<&'a str>) -> Self {
+        Self { tenant, ..self }
+    }
+
+    /// `SOLEWRITER_NATS_NKEY_SEED_VALUE`, or `SOLEWRITER_SHOP_NATS_NKEY_SEED_VALUE` of a tenant.
     fn variable(self) -> String {
-        value_variable(&table::variable(self.table, self.key))
+        let table = match self.tenant {
+            Some(tenant) => format!("{}_{}", tenant.replace('-', "_"), self.table),
+            None => self.table.to_owned(),
+        };
+        value_variable(&table::variable(&table, self.key))
+    }
+
+    /// What the file is called, with the tenant's name before it.
+    fn file(self) -> String {
+        self.tenant.map_or_else(|| self.file.to_owned(), |name| format!("{name}-{}", self.file))
     }
 
     /// Whether the platform hands the seed over: in the environment, or as a systemd credential.
@@ -58,21 +76,21 @@ impl SeedSetting {
     /// The systemd credential of the file's name, such as `issuer.nk`, if the unit has it.
     fn credential(self) -> Option<Spanned<PathBuf>> {
         let directory = std::env::var_os(CREDENTIALS_DIRECTORY).filter(|dir| !dir.is_empty())?;
-        let value = PathBuf::from(directory).join(self.file);
+        let value = PathBuf::from(directory).join(self.file());
         // What is there and no use, or cannot be seen, is an error, as with any other file.
         let found = value.symlink_metadata();
         if found.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
             return None;
         }
         let given =
-            SourceFile::new(format!("LoadCredential={}", self.file), value.display().to_string());
+            SourceFile::new(format!("LoadCredential={}", self.file()), value.display().to_string());
         let span = given.span(0..given.text().len());
         Some(Spanned { value, span })
     }
 
     /// What to write as its value.
     pub(super) fn example(self) -> String {
-        format!("\"keys/{}\"", self.file)
+        format!("\"keys/{}\"", self.file())
     }
 }
 
@@ -139,7 +157,7 @@ pub(super) fn credentials(file: &Spanned<PathBuf>, problems: &Collector) -> Opti
 /// A seed from the environment, from a systemd credential or, failing both, from its file.
 pub(super) fn seed<K: Role>(
     file: Option<&Spanned<PathBuf>>,
-    setting: SeedSetting,
+    setting: SeedSetting<'_>,
     problems: &Collector,
 ) -> Option<Seed<K>> {
     let variable = setting.variable();
@@ -158,7 +176,7 @@ pub(super) fn seed<K: Role>(
 /// both, from their files; each with where it is from.
 pub(super) fn seeds<K: Role>(
     files: Option<&[Spanned<PathBuf>]>,
-    setting: SeedSetting,
+    setting: SeedSetting<'_>,
     problems: &Collector,
 ) -> Vec<(String, Seed<K>)> {
     let variable = setting.variable();
@@ -276,5 +294,13 @@ mod tests {
         let here = [CALLOUT, ISSUER, OPERATOR_SEEDS, XKEY, SYSTEM, ADMIN, AUDIT_ADMIN, PUBLISHER];
         let here: Vec<String> = here.iter().map(|setting| setting.variable()).collect();
         assert_eq!(here, seed_variables().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_seed_of_a_tenant_is_handed_over_under_its_name() {
+        let setting = AUDIT_ADMIN.of(Some("north-shop"));
+        assert_eq!(setting.variable(), "SOLEWRITER_NORTH_SHOP_AUDIT_ADMIN_NKEY_SEED_VALUE");
+        assert_eq!(setting.example(), "\"keys/north-shop-audit-admin.nk\"");
+        assert_eq!(CALLOUT.of(None).variable(), CALLOUT.variable());
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::audit::Spool;
 use crate::nats::{Login, Nats};
+use crate::policy_source::tenancy::Quota;
 use crate::service::Limits;
 use crate::sessions;
 use crate::signer::client::Client;
@@ -71,7 +72,25 @@ pub struct Settings {
     /// Opens sealed requests.
     pub xkey: Option<Seed<Curve>>,
     /// The system user, for what reaches live connections.
-    pub system: Option<Login>,
+    pub system: Option<Arc<Login>>,
+    /// The tenants; one without a name where the settings have none.
+    pub tenants: Vec<Tenant>,
+    /// Bounds.
+    pub limits: Limits,
+    /// Where health and metrics listen, if anywhere.
+    pub listen: Option<SocketAddr>,
+    /// Where traces go, if anywhere.
+    pub traces: Option<traces::Settings>,
+}
+
+/// A policy, with all that is its own.
+#[derive(Debug)]
+pub struct Tenant {
+    /// What it is called; `None` where there are no tenants.
+    pub name: Option<Arc<str>>,
+    /// The broker, with the user for the policy's bucket, for audit events, and for what instances say
+    /// to each other. Without tenants, the callout's.
+    pub nats: Arc<Nats>,
     /// The policy.
     pub policy: Policy,
     /// Who may sign an emergency grant.
@@ -86,14 +105,10 @@ pub struct Settings {
     pub cluster: Option<String>,
     /// How changes of the policy reach open connections.
     pub sessions: sessions::Settings,
-    /// Bounds.
-    pub limits: Limits,
-    /// Where health and metrics listen, if anywhere.
-    pub listen: Option<SocketAddr>,
     /// Where audit events go, besides the log.
     pub audit: Option<Audit>,
-    /// Where traces go, if anywhere.
-    pub traces: Option<traces::Settings>,
+    /// What its policy may declare at most.
+    pub quota: Quota,
 }
 
 /// The audit stream.

@@ -150,16 +150,19 @@ macro_rules! settings {
         pub const TABLES: &[(&str, &str)] = &[$(($name, $about),)+];
 
         $(
-            #[derive(Default)]
+            #[derive(Clone, Default)]
             pub(super) struct $Table {
                 $(pub(super) $key: Option<value!($kind)>,)+
             }
         )+
 
         /// Settings as read and not judged yet; `None` where nothing is said.
-        #[derive(Default)]
+        #[derive(Clone, Default)]
         pub(super) struct Raw {
             $(pub(super) $table: $Table,)+
+            /// Of a tenant's: the files with the seed and with the credentials of the callout's
+            /// user, who answers for all.
+            pub(super) answering: Option<(Option<Spanned<PathBuf>>, Option<Spanned<PathBuf>>)>,
             /// Tables and keys that stand in a text, even if what they say is no good.
             present: Vec<(&'static str, Option<&'static str>)>,
         }
@@ -182,6 +185,15 @@ macro_rules! settings {
                 raw
             }
 
+            /// These, but for the tables of these names.
+            pub(super) fn without(mut self, tables: &[&str]) -> Self {
+                $(if tables.contains(&$name) {
+                    self.$table = $Table::default();
+                })+
+                self.present.retain(|(table, _)| !tables.contains(table));
+                self
+            }
+
             /// These, and `under` where these say nothing.
             pub(super) fn over(self, under: Self) -> Self {
                 let mut present = self.present;
@@ -190,6 +202,7 @@ macro_rules! settings {
                     $($table: $Table {
                         $($key: self.$table.$key.or(under.$table.$key),)+
                     },)+
+                    answering: self.answering.or(under.answering),
                     present,
                 }
             }
@@ -212,6 +225,20 @@ settings! {
         ca: Path, "PEM file with the certificate authorities to trust, instead of the system's";
         cert: Path, "PEM file with the client certificate";
         key: Path, "PEM file with the client certificate's key";
+    }
+    tenants: Tenants = "tenants",
+        "Several tenants, each with accounts and a policy of its own: docs/tenants.md."
+    {
+        files: Paths, "files with the tenants' settings; each is named after its file";
+    }
+    tenant: Tenant = "tenant",
+        "In a tenant's file: which settings it belongs to, and what its policy may declare at most."
+    {
+        of: Path, "the settings that list this file in [tenants] files";
+        services: Number(1, 1_000_000), "services that its policy may have" or "no limit";
+        buckets: Number(0, 1_000_000), "buckets that its policy may declare" or "no limit";
+        streams: Number(0, 1_000_000), "streams that its policy may declare" or "no limit";
+        stores: Number(0, 1_000_000), "object stores that its policy may declare" or "no limit";
     }
     issuer: Issuer = "issuer",
         "The account that signs every grant: the one secret that matters most."
@@ -329,6 +356,11 @@ impl Raw {
     /// Whether the key stands in a text, even if what it says is no good. Defaults do not count.
     pub(super) fn has(&self, table: &str, key: &str) -> bool {
         self.present.contains(&(table, Some(key)))
+    }
+
+    /// The tables that stand in a text.
+    pub(super) fn tables(&self) -> impl Iterator<Item = &'static str> {
+        self.present.iter().filter(|(_, key)| key.is_none()).map(|(table, _)| *table)
     }
 
     /// Whether the table stands in a text.

@@ -15,20 +15,21 @@ use super::operator::{Accounts, signers};
 use super::reading::{overridden, read};
 use super::secret::{ADMIN, AUDIT_ADMIN, CALLOUT, PUBLISHER, SYSTEM, SeedSetting, XKEY, seed};
 use super::table::{self, Raw};
-use super::{Overrides, PolicySource};
+use super::{Overrides, PolicySource, tenants};
 use crate::nats::{AccountIds, Login, Secret, Tls};
 use crate::policy_source::bucket::chain::Judge;
 use crate::policy_source::temporary::on_top;
+use crate::policy_source::tenancy::Quota;
 use crate::signer::client::Client;
 use solewriter_core::account_jwt;
 use solewriter_core::authors::Authors;
 use solewriter_core::callout::issue::{Issuer, Operator};
-use solewriter_core::diagnostics::{Collector, Problems, SourceFile, Spanned};
+use solewriter_core::diagnostics::{Collector, Problem, Problems, SourceFile, Spanned};
 use solewriter_core::emergency;
 use solewriter_core::grant::Defaults;
 use solewriter_core::keys::{AccountKey, AccountSigner, Curve, Seed, User};
 use solewriter_core::policy::model::Policy;
-use solewriter_core::policy::validate::validate_for;
+use solewriter_core::policy::validate::{Validated, validate_for};
 use solewriter_types::keyspace::BucketName;
 
 /// What must be there, for whoever has no file: where nats-server listens by itself.
@@ -73,9 +74,15 @@ pub struct Tool {
     pub authors: Option<Authors>,
     /// The settings file, for messages.
     pub path: PathBuf,
+    /// Whose they are, where there are tenants.
+    pub tenant: Option<String>,
+    /// What a policy may declare at most.
+    pub quota: Quota,
     /// Whether `serve` keeps its policy for the next start.
     keeps: bool,
     callout: OurUser,
+    /// Where there are tenants, who answers for all of them.
+    answering: Option<OurUser>,
     issuer: table::Issuer,
     xkey: Option<Spanned<PathBuf>>,
     system: OurUser,
@@ -124,6 +131,17 @@ impl Tool {
     }
 
     fn resolve(raw: Raw, path: &Path, problems: &Collector) -> Option<Self> {
+        if let Some(files) = &raw.tenants.files {
+            let names = files.iter().map(|file| file.value.display().to_string());
+            let message = format!("{} is for several tenants", path.display());
+            problems.push(
+                Problem::error("several-tenants", message).help(format!(
+                    "name one with --config: {}",
+                    names.collect::<Vec<_>>().join(", ")
+                )),
+            );
+        }
+        let tenant = raw.tenant.of.as_ref().and_then(|_| tenants::name_of(path));
         if raw.nats.servers.is_none() {
             problems.push(missing(path, "nats", "servers", SERVERS_EXAMPLE));
         }
@@ -142,6 +160,7 @@ impl Tool {
         let authors = checks::authors(&raw, problems);
         let cluster = name(raw.state.cluster.as_ref(), problems);
         let known = Accounts::read(&raw, problems);
+        let quota = checks::quota(&raw);
         let (defaults, accounts) = grants?;
         Some(Self {
             servers: servers?,
@@ -163,7 +182,10 @@ impl Tool {
             emergency: emergency?,
             authors: authors?,
             path: path.to_owned(),
+            tenant,
+            quota,
             callout: OurUser(raw.nats.nkey_seed, raw.nats.credentials),
+            answering: raw.answering.map(|(seed, credentials)| OurUser(seed, credentials)),
             issuer: raw.issuer,
             xkey: raw.xkey.seed,
             keeps: raw.policy.keep.is_some(),
@@ -174,12 +196,23 @@ impl Tool {
         })
     }
 
-    /// The callout user's login.
+    /// The login of the user in `[nats]`: the callout's, or a tenant's.
     ///
     /// # Errors
     /// When the settings name none, or it cannot be read.
     pub fn callout(&self) -> Result<Login, Problems> {
-        self.login(&self.callout, CALLOUT)
+        self.login(&self.callout, CALLOUT.of(self.tenant.as_deref()))
+    }
+
+    /// The login of the user that answers requests: for all tenants, where there are some.
+    ///
+    /// # Errors
+    /// As [`Tool::callout`].
+    pub fn answering(&self) -> Result<Login, Problems> {
+        match &self.answering {
+            Some(user) => self.login(user, CALLOUT),
+            None => self.callout(),
+        }
     }
 
     /// What signs every answer.
@@ -206,6 +239,16 @@ impl Tool {
         }
     }
 
+    /// What these files are to instances with these settings: a policy within its quota, or none.
+    ///
+    /// # Errors
+    /// Why they are no policy.
+    pub fn validated(&self, files: &[SourceFile]) -> Result<Validated, Problems> {
+        let validated = validate_for(files, &self.defaults.audit)?;
+        self.quota.check(&validated.policy)?;
+        Ok(validated)
+    }
+
     /// The policy that instances with these settings have now by these files and documents, with what
     /// counts for a while.
     ///
@@ -216,7 +259,7 @@ impl Tool {
         files: &[SourceFile],
         documents: Vec<String>,
     ) -> Result<Policy, Problems> {
-        let policy = validate_for(files, &self.defaults.audit)?.policy;
+        let policy = self.validated(files)?.policy;
         Ok(self.on_top(policy, files, documents))
     }
 
@@ -333,7 +376,7 @@ impl Tool {
     /// # Errors
     /// As [`Tool::callout`].
     pub fn admin(&self) -> Result<Login, Problems> {
-        self.login(&self.admin, ADMIN)
+        self.login(&self.admin, ADMIN.of(self.tenant.as_deref()))
     }
 
     /// The login of the admin's user in the account of the audit streams.
@@ -341,7 +384,7 @@ impl Tool {
     /// # Errors
     /// As [`Tool::callout`].
     pub fn audit_admin(&self) -> Result<Login, Problems> {
-        self.login(&self.audit_admin, AUDIT_ADMIN)
+        self.login(&self.audit_admin, AUDIT_ADMIN.of(self.tenant.as_deref()))
     }
 
     /// The login of the user who may add to the policy's bucket.
@@ -349,7 +392,7 @@ impl Tool {
     /// # Errors
     /// As [`Tool::callout`].
     pub fn publisher(&self) -> Result<Login, Problems> {
-        self.login(&self.publisher, PUBLISHER)
+        self.login(&self.publisher, PUBLISHER.of(self.tenant.as_deref()))
     }
 
     /// The login of somebody who may read the policy's bucket and hears the instances: the
@@ -358,14 +401,14 @@ impl Tool {
     /// # Errors
     /// As [`Tool::callout`].
     pub fn reader(&self) -> Result<Login, Problems> {
-        let given = PUBLISHER.is_handed_over();
+        let given = PUBLISHER.of(self.tenant.as_deref()).is_handed_over();
         if self.publisher.is_set() || given || !self.has_callout() {
             return self.publisher();
         }
         self.callout()
     }
 
-    fn login(&self, user: &OurUser, setting: SeedSetting) -> Result<Login, Problems> {
+    fn login(&self, user: &OurUser, setting: SeedSetting<'_>) -> Result<Login, Problems> {
         let problems = Collector::new();
         let login = login(user.0.as_ref(), user.1.as_ref(), setting, &problems);
         if login.is_none() && !problems.has_errors() {
@@ -377,6 +420,6 @@ impl Tool {
     /// Whether the settings name the callout user's seed by file or environment.
     #[must_use]
     pub fn has_callout(&self) -> bool {
-        self.callout.is_set() || CALLOUT.is_handed_over()
+        self.callout.is_set() || CALLOUT.of(self.tenant.as_deref()).is_handed_over()
     }
 }

@@ -139,8 +139,9 @@ fn serves(seen: &Seen, account: &str) -> bool {
     seen.settings.accounts.iter().any(|a| &**a == account)
 }
 
-fn callout(seen: &Seen) -> Option<&str> {
-    account(seen, Role::Callout)
+/// The account that reads the policy and publishes audit events.
+fn control(seen: &Seen) -> Option<&str> {
+    account(seen, Role::Control).or_else(|| account(seen, Role::Callout))
 }
 
 fn publisher(seen: &Seen) -> Option<&str> {
@@ -227,7 +228,7 @@ fn jetstream(seen: &Seen, state: &str, accounts: &[AccountOn], report: &mut Repo
                 ),
                 format!("remove `jetstream: enabled` from account {name}"),
             );
-        } else if *jetstream_enabled && callout(seen) == Some(name) {
+        } else if *jetstream_enabled && control(seen) == Some(name) {
             once.problem(
                 server,
                 format!(
@@ -282,7 +283,7 @@ fn exports(seen: &Seen, state: &str, accounts: &[AccountOn], report: &mut Report
     let mut once = Once::new("exports", accounts);
     for account in accounts {
         let server = account.server.as_str();
-        if Some(account.name.as_str()) == callout(seen) && account.name != state {
+        if Some(account.name.as_str()) == control(seen) && account.name != state {
             let others = account.exports.iter();
             for export in others.filter(|e| (e.kind.as_str(), e.subject.as_str()) != BEATS) {
                 once.problem(
@@ -304,7 +305,7 @@ fn exports(seen: &Seen, state: &str, accounts: &[AccountOn], report: &mut Report
             if !account.exports.iter().any(has) {
                 let Pass { kind, subject, what, .. } = &pass;
                 // Who sweeps consumers asks JetStream, too.
-                let asks = callout(seen).filter(|_| subject == JETSTREAM);
+                let asks = control(seen).filter(|_| subject == JETSTREAM);
                 let to: Vec<&str> = services.iter().copied().chain(asks).collect();
                 once.problem(
                     server,
@@ -406,7 +407,7 @@ fn imports(seen: &Seen, state: &str, accounts: &[AccountOn], report: &mut Report
             twice(server, name, &from_state, &mut once);
             let others = imports
                 .iter()
-                .filter(|i| i.account != state && Some(i.account.as_str()) == callout(seen));
+                .filter(|i| i.account != state && Some(i.account.as_str()) == control(seen));
             for import in others.filter(|i| !is_of_the_server(i)) {
                 once.problem(
                     server,
@@ -426,10 +427,10 @@ fn imports(seen: &Seen, state: &str, accounts: &[AccountOn], report: &mut Report
             let events = within(&import.subject, EVENTS)
                 || (import.subject.starts_with("$JS.API.DIRECT.GET.")
                     && import.subject.contains(".audit.events."));
-            let sweeps = Some(name.as_str()) == callout(seen)
+            let sweeps = Some(name.as_str()) == control(seen)
                 && SWEEPS.iter().any(|pattern| within(&import.subject, pattern));
             let links = !serves(seen, name)
-                && Some(name.as_str()) != callout(seen)
+                && Some(name.as_str()) != control(seen)
                 && may_link(seen, &import.kind, &import.subject);
             if !known && !events && !sweeps && !links {
                 once.problem(
@@ -507,7 +508,7 @@ fn of_the_audit<'a>(seen: &Seen, accounts: &'a [AccountOn], once: &mut Once<'a>)
     let last = format!("$JS.API.DIRECT.GET.{}.{own}", streams.events());
     for AccountOn { server, name, imports, .. } in accounts.iter().filter(|a| a.name != audit) {
         let of_audit: Vec<&Import> = imports.iter().filter(|i| i.account == audit).collect();
-        let is_callout = Some(name.as_str()) == callout(seen);
+        let is_callout = Some(name.as_str()) == control(seen);
         let missing = |kind: &str, subject: &str, local: &str| {
             !of_audit
                 .iter()

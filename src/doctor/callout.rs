@@ -96,7 +96,7 @@ fn places(seen: &Seen, report: &mut Report) {
     let serves = |account: &str| seen.settings.accounts.iter().any(|a| &**a == account);
     let apart = APART;
     // The admin's account is the matter of `isolation`.
-    for role in [Role::Callout, Role::System, Role::AuditAdmin, Role::Publisher] {
+    for role in [Role::Callout, Role::Control, Role::System, Role::AuditAdmin, Role::Publisher] {
         if let Some(account) = account(seen, role).filter(|account| serves(account)) {
             report.problem(
                 "users",
@@ -105,27 +105,32 @@ fn places(seen: &Seen, report: &mut Report) {
             );
         }
     }
-    if let (Some(callout), Some(admin)) = (account(seen, Role::Callout), account(seen, Role::Admin))
-        && callout == admin
-        && !serves(admin)
-    {
-        report.problem(
-            "users",
-            format!("callout user: it is in {admin}, beside the buckets"),
-            apart,
-        );
+    for role in [Role::Callout, Role::Control] {
+        if let (Some(own), Some(admin)) = (account(seen, role), account(seen, Role::Admin))
+            && own == admin
+            && !serves(admin)
+        {
+            report.problem(
+                "users",
+                format!("{}: it is in {admin}, beside the buckets", role.name()),
+                apart,
+            );
+        }
     }
-    if let (Some(callout), Some(publisher)) =
-        (account(seen, Role::Callout), account(seen, Role::Publisher))
-        && callout == publisher
+    let control = seen.users.iter().find(|user| user.role == Role::Control);
+    let control = control.map_or(Role::Callout, |user| user.role);
+    if let (Some(own), Some(publisher)) = (account(seen, control), account(seen, Role::Publisher))
+        && own == publisher
         && !serves(publisher)
     {
         report.problem(
             "users",
             format!(
-                "publisher: it is in {publisher}, beside the callout user: where the policy's \
-                 bucket is there too, the callout's seed alone writes the policy, through a reply \
-                 subject"
+                "publisher: it is in {publisher}, beside the {}: where the policy's \
+                 bucket is there too, the {}'s seed alone writes the policy, through a reply \
+                 subject",
+                control.name(),
+                if control == Role::Callout { "callout" } else { "tenant" },
             ),
             format!("{apart} (PUBLISH), and the bucket into another (POLICY): `solewriter upgrade` says how"),
         );
@@ -133,7 +138,7 @@ fn places(seen: &Seen, report: &mut Report) {
     let is_system = |name: &str| {
         seen.accounts.iter().flatten().any(|account| account.is_system && account.name == name)
     };
-    for role in Role::ALL {
+    for role in Role::ALL.into_iter().chain([Role::Control]) {
         let Some(account) = account(seen, role).filter(|account| is_system(account)) else {
             continue;
         };

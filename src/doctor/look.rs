@@ -66,7 +66,8 @@ pub async fn look(tool: &Tool, adopting: Option<&Adopting>, clock: Clock) -> See
         Some(callout) => Watch::begin(callout, sealer(tool)).await,
         None => None,
     };
-    for role in Role::ALL.into_iter().skip(1) {
+    let control = tool.tenant.is_some().then_some(Role::Control);
+    for role in Role::ALL.into_iter().skip(1).chain(control) {
         users.push(connect(tool, role, watch.as_ref(), mute).await);
     }
     let client = |role: Role| {
@@ -88,7 +89,7 @@ pub async fn look(tool: &Tool, adopting: Option<&Adopting>, clock: Clock) -> See
     };
     let (probes, anonymous) = strangers(tool, watch.as_ref()).await;
     let account_of = |role: Role| {
-        let at = Role::ALL.iter().position(|r| *r == role).unwrap_or_default();
+        let at = users.iter().position(|user| user.user.role == role).unwrap_or_default();
         accounts.get(at).and_then(|account| account.as_ref().ok()).cloned()
     };
     let callout = account_of(Role::Callout);
@@ -101,11 +102,12 @@ pub async fn look(tool: &Tool, adopting: Option<&Adopting>, clock: Clock) -> See
     let known = system.accounts().await;
     let own = own_accounts(&accounts, &known, &settings);
     let guests = system.connections_of(&own).await;
-    let reader = client(Role::Publisher).or(client(Role::Callout));
+    let control = control.unwrap_or(Role::Callout);
+    let reader = client(Role::Publisher).or(client(control));
     let policy = policy(tool, reader).await;
-    let consumers = match (client(Role::Callout), &policy.policy) {
-        (Some(callout), Ok(policy)) => Ok(consumers(tool, callout, policy).await),
-        (None, _) => Err(without(Role::Callout)),
+    let consumers = match (client(control), &policy.policy) {
+        (Some(control), Ok(policy)) => Ok(consumers(tool, control, policy).await),
+        (None, _) => Err(without(control)),
         (_, Err(blind)) => Err(blind.clone()),
     };
     let instances = match reader {
@@ -272,7 +274,8 @@ pub fn sealer(tool: &Tool) -> Option<Sealer> {
 
 fn seed(tool: &Tool, role: Role) -> Result<nats::Login, Problems> {
     match role {
-        Role::Callout => tool.callout(),
+        Role::Callout => tool.answering(),
+        Role::Control => tool.callout(),
         Role::System => tool.system(),
         Role::Admin => tool.admin(),
         Role::AuditAdmin => tool.audit_admin(),
@@ -513,7 +516,7 @@ pub async fn knock(
 /// # Errors
 /// Why there is none.
 pub async fn callout(tool: &Tool) -> Result<Client, String> {
-    let login = tool.callout().map_err(|problems| problems.first())?;
+    let login = tool.answering().map_err(|problems| problems.first())?;
     let options = connect::options(&login, &tool.tls, "solewriter doctor");
     let options = options.map_err(|error| error.to_string())?;
     connect::connect(&tool.servers, options).await.map_err(|error| error.to_string())

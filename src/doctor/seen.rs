@@ -242,6 +242,9 @@ pub struct Info {
 pub enum Role {
     /// Takes and answers requests.
     Callout,
+    /// Works for one tenant: reads its policy's bucket, and publishes its audit events. Without
+    /// tenants, the callout's user does that.
+    Control,
     /// Sees the servers.
     System,
     /// Manages the buckets.
@@ -253,7 +256,7 @@ pub enum Role {
 }
 
 impl Role {
-    /// All of them, in the order in which they connect.
+    /// All of them but a tenant's, in the order in which they connect.
     pub const ALL: [Self; 5] =
         [Self::Callout, Self::System, Self::Admin, Self::AuditAdmin, Self::Publisher];
 
@@ -262,6 +265,7 @@ impl Role {
     pub fn name(self) -> &'static str {
         match self {
             Self::Callout => "callout user",
+            Self::Control => "tenant's user",
             Self::System => "system user",
             Self::Admin => "admin",
             Self::AuditAdmin => "audit admin",
@@ -273,7 +277,7 @@ impl Role {
     #[must_use]
     pub fn setting(self) -> &'static str {
         match self {
-            Self::Callout => "[nats] nkey_seed",
+            Self::Callout | Self::Control => "[nats] nkey_seed",
             Self::System => "[system] nkey_seed",
             Self::Admin => "[admin] nkey_seed",
             Self::AuditAdmin => "[audit_admin] nkey_seed",

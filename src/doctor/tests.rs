@@ -27,6 +27,7 @@ fn healthy() -> Seen {
     let file = SourceFile::new("p.toml", "[service.a]\nnkeys = []\n");
     let account = |role| match role {
         Role::Callout => "AUTH",
+        Role::Control => "CONTROL",
         Role::Publisher => "PUBLISH",
         Role::System => "MONITOR",
         Role::Admin => "STATE",

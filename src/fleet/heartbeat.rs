@@ -26,9 +26,11 @@ const ASKED: &str = "solewriter.asked";
 /// The header with an instance's signature of its beat.
 const SIGNATURE: &str = "Solewriter-Signature";
 
-/// What is signed of a beat: its subject too, so that no instance's is taken for another's.
-fn vouched(subject: &str, payload: &[u8]) -> Vec<u8> {
-    [subject.as_bytes(), b"\n", payload].concat()
+/// What is signed of a beat: its subject too, so that no instance's is taken for another's, and the
+/// tenant, so that none is taken for a word about another tenant.
+fn vouched(tenant: Option<&str>, subject: &str, payload: &[u8]) -> Vec<u8> {
+    let tenant = tenant.map(|tenant| format!("tenant {tenant}\n")).unwrap_or_default();
+    [tenant.as_bytes(), subject.as_bytes(), b"\n", payload].concat()
 }
 
 /// How long an instance listens before it knows who else lives: after its start, and after it did
@@ -195,6 +197,12 @@ impl Fleet {
         let _ = self.spoke.subscribe().wait_for(|spoke| *spoke).await;
     }
 
+    /// Whether they could.
+    #[must_use]
+    pub fn has_spoken(&self) -> bool {
+        *self.spoke.borrow()
+    }
+
     /// Tells of whatever changes among the others.
     #[must_use]
     pub fn news(&self) -> watch::Receiver<u64> {
@@ -340,7 +348,8 @@ impl Fleet {
             return;
         }
         let subject = format!("{SUBJECT}.{}", self.member.identity.id);
-        let (issuer, text) = (Arc::clone(&self.issuer), vouched(&subject, &bytes));
+        let text = vouched(self.member.tenant.as_deref(), &subject, &bytes);
+        let issuer = Arc::clone(&self.issuer);
         // Who holds the key may be slow. Without a signature, it is a missed beat.
         let signed = tokio::task::spawn_blocking(move || issuer.vouch(&text)).await;
         let Ok(Ok(signature)) = signed else { return };
@@ -450,7 +459,9 @@ impl Fleet {
         let Some(signature) = signature.and_then(|bytes| <[u8; 64]>::try_from(bytes).ok()) else {
             return false;
         };
-        self.issuer.vouches(&vouched(&message.subject, &message.payload), &signature)
+        let tenant = self.member.tenant.as_deref();
+        let text = vouched(tenant, &message.subject, &message.payload);
+        self.issuer.vouches(&text, &signature)
     }
 
     /// Another instance settled the policy that is in force here.

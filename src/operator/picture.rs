@@ -18,10 +18,18 @@ pub const SERVER_CONFIG: &str = include_str!("../../deploy/nats-server.conf");
 
 /// The account that solewriter's callout lives in.
 pub const ASKING: &str = "AUTH";
+/// The account in which instances work for one tenant: it has what [`ASKING`] has otherwise.
+pub const CONTROL: &str = "CONTROL";
 /// The account that services are placed in.
 pub const SERVICES: &str = "APP";
 /// The account of the servers.
 pub const SYSTEM: &str = "SYS";
+
+/// The end of the names of a tenant's accounts.
+#[must_use]
+pub fn account_end(tenant: &str) -> String {
+    format!("_{}", tenant.replace('-', "_").to_uppercase())
+}
 
 /// The users that the configuration names.
 const USERS: [&str; 5] =
@@ -106,6 +114,31 @@ impl Picture {
     pub fn shipped(policy: Option<&Policy>) -> Result<Self, String> {
         let values = any_values().map_err(|error| error.to_string())?;
         Self::of(&passes::in_config(SERVER_CONFIG, policy), &values)
+    }
+
+    /// The same for a policy of one tenant among several: whoever answers has nothing but that.
+    ///
+    /// # Errors
+    /// As [`Picture::of`].
+    pub fn of_a_tenant(policy: Option<&Policy>) -> Result<Self, String> {
+        let mut picture = Self::shipped(policy)?;
+        let mut own = Vec::new();
+        for account in &mut picture.config.accounts {
+            if account.name.value == ASKING {
+                let mut control = account.clone();
+                CONTROL.clone_into(&mut control.name.value);
+                own.push(control);
+                account.exports.clear();
+                account.imports.clear();
+            }
+        }
+        picture.config.accounts.extend(own);
+        let taken = picture.imports.insert(ASKING.to_owned(), Vec::new()).unwrap_or_default();
+        picture.imports.insert(CONTROL.to_owned(), taken);
+        for import in picture.imports.values_mut().flatten().filter(|i| i.from == ASKING) {
+            CONTROL.clone_into(&mut import.from);
+        }
+        Ok(picture)
     }
 
     /// An account.

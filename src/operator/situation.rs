@@ -7,7 +7,9 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::change::{About, Account, Change, word};
-use super::picture::{ASKING, Picture, SERVICES, SYSTEM, Taken, kind, within};
+use super::picture::{
+    ASKING, CONTROL, Picture, SERVICES, SYSTEM, Taken, account_end, kind, within,
+};
 use crate::adoption::server_config::accounts;
 use crate::config::{PolicySource, Tool};
 use crate::nats::Login;
@@ -63,12 +65,18 @@ impl<'a> Situation<'a> {
         policy: Option<&'a Policy>,
         now: i64,
     ) -> Result<Self, String> {
-        let picture = Picture::shipped(policy)?;
+        let picture = match &tool.tenant {
+            None => Picture::shipped(policy)?,
+            Some(_) => Picture::of_a_tenant(policy)?,
+        };
         let accounts: Vec<Account> = jwts.iter().filter_map(|jwt| Account::read(jwt)).collect();
         let login = |login: Result<Login, _>| login.ok();
-        let callout = login(tool.callout());
+        let callout = login(tool.answering());
+        let control = tool.tenant.as_ref().and_then(|_| login(tool.callout()));
         let mut roles = BTreeMap::new();
         let named = |name: &str| accounts.iter().position(|a| &*a.name == name);
+        // A tenant's accounts have its name behind them, as `init` writes them.
+        let end = tool.tenant.as_ref().map(|name| account_end(name)).unwrap_or_default();
         let of = |user: Option<&Login>| {
             let body = account_jwt::read::<UserBody>(user?.jwt()?).ok()?;
             let issuer = &body.nats.issuer_account;
@@ -84,11 +92,16 @@ impl<'a> Situation<'a> {
             (MONITOR, login(tool.system()).as_ref()),
         ] {
             // Nobody logs in to the servers' account.
-            let found = of(user).filter(|at| Some(*at) != system).or_else(|| named(role));
+            let shared = [ASKING, MONITOR].contains(&role);
+            let own = || named(&if shared { role.to_owned() } else { format!("{role}{end}") });
+            let found = of(user).filter(|at| Some(*at) != system).or_else(own);
             roles.insert(role, found.into_iter().collect());
         }
-        for role in [POLICY, SYSTEM] {
-            roles.insert(role, named(role).into_iter().collect::<Vec<_>>());
+        if tool.tenant.is_some() {
+            roles.insert(CONTROL, of(control.as_ref()).into_iter().collect());
+        }
+        for (role, name) in [(POLICY, format!("{POLICY}{end}")), (SYSTEM, SYSTEM.to_owned())] {
+            roles.insert(role, named(&name).into_iter().collect::<Vec<_>>());
         }
         let placed = std::iter::once(&tool.defaults.account).chain(&tool.accounts);
         roles.insert(SERVICES, placed.filter_map(|name| named(name)).collect());
@@ -137,6 +150,11 @@ impl<'a> Situation<'a> {
         let mut missing = Vec::new();
         for (role, needed, by) in [
             (ASKING, true, "the account of the user in [nats] credentials"),
+            (
+                CONTROL,
+                self.tool.tenant.is_some(),
+                "the account of the user in the tenant's [nats] credentials",
+            ),
             (STATE, true, "the account of the user in [admin] credentials"),
             (
                 MONITOR,
@@ -247,6 +265,10 @@ impl<'a> Situation<'a> {
                 continue;
             }
             let whose = self.accounts.iter().find(|account| account.key.as_str() == key);
+            // Other tenants' services have to be placed, too: in accounts that the settings know.
+            if self.tool.tenant.is_some() && whose.is_some_and(|other| !self.has_role(other)) {
+                continue;
+            }
             wrong.push(match whose {
                 _ if key == EVERY => {
                     "`allowed_accounts` has `*`: an answer may place somebody in each account"
@@ -275,11 +297,23 @@ impl<'a> Situation<'a> {
         };
         let wanted = Authorization {
             auth_users: vec![callout.to_string()],
-            allowed_accounts: placed.iter().map(|account| account.key.to_string()).collect(),
+            allowed_accounts: self.allowed(&placed, &now.allowed_accounts),
             xkey,
         };
         let found = wrong.join("\n");
         (!wrong.is_empty()).then(|| Change::authorization(asking, found, wanted, &flags))
+    }
+
+    /// The accounts that should be allowed: those of services, and those of other tenants' that are now.
+    fn allowed(&self, placed: &[&Account], now: &[String]) -> Vec<String> {
+        let mut allowed: Vec<String> =
+            placed.iter().map(|account| account.key.to_string()).collect();
+        if self.tool.tenant.is_some() {
+            let others = self.accounts.iter().filter(|account| !self.has_role(account));
+            let others = others.map(|account| account.key.to_string());
+            allowed.extend(others.filter(|key| now.contains(key)));
+        }
+        allowed
     }
 
     /// Our keys, in the accounts that they sign for.
@@ -403,7 +437,7 @@ impl<'a> Situation<'a> {
             }
         }
         // Others export what they like; these have nothing for anybody else.
-        if ![STATE, POLICY, AUDIT, ASKING].contains(&role) {
+        if ![STATE, POLICY, AUDIT, ASKING, CONTROL].contains(&role) {
             return;
         }
         for export in now {
@@ -508,9 +542,10 @@ impl<'a> Situation<'a> {
         let audit = self.tool.audit.is_some();
         let bucket = matches!(self.tool.source, Some(PolicySource::Bucket(_)));
         let tool = self.tool;
+        let own = if tool.tenant.is_some() { CONTROL } else { ASKING };
         let mut commands = Vec::new();
         for (role, user, known, needed) in [
-            (ASKING, "callout", tool.callout().is_ok(), true),
+            (own, "callout", tool.callout().is_ok(), true),
             (STATE, "admin", tool.admin().is_ok(), true),
             (MONITOR, "system", tool.system().is_ok(), true),
             (AUDIT, "audit-admin", tool.audit_admin().is_ok(), audit),

@@ -21,6 +21,7 @@ use crate::policy_source::origin::Origin;
 use crate::policy_source::snapshot_store::{Loaded, Past, Store};
 use crate::policy_source::status::{Refused, SourceState, SourceStatus};
 use crate::policy_source::temporary::{Selection, Temporary};
+use crate::policy_source::tenancy::{Neighbourhood, Quota};
 use crate::sessions::reach_without_system_user;
 use crate::telemetry::Metrics;
 use crate::{audit::Recorder, policy_source::events};
@@ -52,6 +53,10 @@ pub struct Follower {
     pub temporary: Arc<Mutex<Temporary>>,
     /// What pushes are judged by, where the settings name authors.
     pub judge: Option<Arc<Judge>>,
+    /// What a policy may declare at most.
+    pub quota: Quota,
+    /// The tenants of this instance, this one among them.
+    pub neighbourhood: Arc<Neighbourhood>,
 }
 
 /// What a source has: its files, or what keeps them from being read as a policy.
@@ -82,6 +87,8 @@ impl Follower {
         let validated = validate_for(&files, &self.defaults.audit)?;
         let seconds = now.as_second();
         let Validated { policy, warnings } = validated;
+        self.quota.check(&policy)?;
+        let _admitted = self.neighbourhood.admit(&self.store, &policy, &files)?;
         // Who has to close connections hears of it first: what changed for whom takes longer to find.
         let mut temporary = self.temporary();
         temporary.rebase(&files, policy, origin.clone());
@@ -339,7 +346,9 @@ pub async fn keep_time(follower: Follower) -> &'static str {
         tokio::time::sleep(TICK).await;
         let follower = follower.clone();
         // A defect in it is told where it happens, and it is tried again.
+        let span = tracing::Span::current();
         let _ = tokio::task::spawn_blocking(move || {
+            let _entered = span.enter();
             let now = Timestamp::now();
             let mut temporary = follower.temporary();
             if temporary.is_due(now) {
@@ -393,8 +402,10 @@ impl BackgroundWorker {
     /// Does it there, and waits for it.
     async fn run(&mut self, work: impl FnOnce() + Send + 'static) -> Result<(), Unjudged> {
         let (done, result) = oneshot::channel();
+        // The tenant's, in the log.
+        let span = tracing::Span::current();
         let work = move || {
-            work();
+            span.in_scope(work);
             let _ = done.send(());
         };
         let error = match self.hand_over(Box::new(work)) {

@@ -192,6 +192,12 @@ impl Store {
         self.settler.is_some()
     }
 
+    /// The key of who settles it.
+    #[must_use]
+    pub fn settler(&self) -> Option<&UserKey> {
+        self.settler.as_ref()
+    }
+
     /// Nothing is left of what earlier policies gave: the policy of that revision, and of that number
     /// in its bucket, counts whole. Gives what was in transit, if it was in force and not settled.
     pub fn settle(&self, revision: &str, origin: Option<(&str, u64)>) -> Option<Arc<Unsettled>> {

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use super::{InitError, Output, seed_output};
 use crate::adoption::server_config::accounts::{self, Config, Rules};
-use crate::operator::picture::{ASKING, Picture, SERVICES, Taken, kind};
+use crate::operator::picture::{ASKING, Picture, Taken, kind};
 use solewriter_core::account_jwt::{
     self, AccountBody, Authorization, Export, Import, Limits, OperatorBody, SigningKey, Subjects,
     UserBody,
@@ -32,6 +32,8 @@ pub(super) struct Given<'a> {
     pub xkey: &'a str,
     /// Everybody who has a seed: our own users, and services.
     pub users: &'a [(String, Seed<User>)],
+    /// The accounts that services are placed in, each with the file of the seed that signs its users.
+    pub placed: &'a [(String, String)],
 }
 
 /// An account, with its own key.
@@ -53,22 +55,26 @@ impl Given<'_> {
             made.insert(account.name.value.clone(), Made { seed, signer });
         }
 
-        let app = Seed::<Account>::generate();
-        let app_signer = Signer::new(&app)?;
+        let mut placing = BTreeMap::new();
+        for (account, _) in self.placed {
+            let seed = Seed::<Account>::generate();
+            let signer = Signer::new(&seed)?;
+            placing.insert(account.as_str(), Made { seed, signer });
+        }
         let operator = Seed::<Operator>::generate();
         let operator_signer = Signer::new(&operator)?;
-        let mut outputs = vec![
-            seed_output(dir, "app.nk", &app),
-            seed_output(dir, "operator/operator.nk", &operator),
-        ];
+        let mut outputs = vec![seed_output(dir, "operator/operator.nk", &operator)];
+        for (account, file) in self.placed {
+            outputs
+                .extend(placing.get(account.as_str()).map(|it| seed_output(dir, file, &it.seed)));
+        }
         let mut preload = String::new();
         for account in &config.accounts {
             let name = &account.name.value;
             let Some(own) = made.get(name) else { continue };
-            let signing: &[&Signer<Account>] = match name.as_str() {
-                ASKING => &[self.issuer],
-                SERVICES => &[&app_signer],
-                _ => &[],
+            let signing = match name.as_str() {
+                ASKING => Some(self.issuer),
+                name => placing.get(name).map(|own| &own.signer),
             };
             let body = self.account(&picture, account, own, &made, signing, now)?;
             let key = own.signer.public();
@@ -133,7 +139,7 @@ impl Given<'_> {
         account: &accounts::Account,
         own: &Made,
         made: &BTreeMap<String, Made>,
-        signing: &[&Signer<Account>],
+        signing: Option<&Signer<Account>>,
         now: i64,
     ) -> Result<AccountBody, InitError> {
         let name = &account.name.value;
@@ -165,26 +171,27 @@ impl Given<'_> {
                 callout.is_some_and(|callout| callout.auth_users.iter().any(|u| u.value == key))
             };
             let users = account.users.iter().filter_map(|user| user.name.as_ref());
-            let allowed = made.get(SERVICES).map(|app| app.signer.public().to_string());
+            let allowed = self.placed.iter().filter_map(|(name, _)| made.get(name));
+            let allowed = allowed.map(|own| own.signer.public().to_string());
             Authorization {
                 // Users of other accounts log in by those: nobody asks about them.
                 auth_users: users.map(|u| u.value.clone()).filter(|key| listed(key)).collect(),
-                allowed_accounts: allowed.into_iter().collect(),
+                allowed_accounts: allowed.collect(),
                 xkey: self.xkey.to_owned(),
             }
         } else {
             Authorization::default()
         };
         let jetstream = account.jetstream.as_ref().is_some_and(|on| on.value);
-        let leaf = if name == SERVICES { -1 } else { 0 };
+        let leaf = if self.placed.iter().any(|(placed, _)| placed == name) { -1 } else { 0 };
         Ok(AccountBody {
             imports,
             exports: exports.collect(),
             // The sentinel is a bearer token; nobody else is.
             limits: Limits { leaf, disallow_bearer: name != ASKING, ..Limits::none(jetstream) },
             signing_keys: signing
-                .iter()
                 .map(|signer| SigningKey::Plain(signer.public().to_string()))
+                .into_iter()
                 .collect(),
             authorization,
             kind: "account".to_owned(),
@@ -232,22 +239,35 @@ impl Given<'_> {
         Err(InitError::Accounts(format!("nobody has the seed of {key}")))
     }
 
+    /// Settings with the credentials of our own users, where they have the files with their seeds.
+    pub(super) fn with_credentials(&self, settings: &str) -> String {
+        let names = self.users.iter().map(|(name, _)| name);
+        names.fold(settings.to_owned(), |settings, name| {
+            let seed = format!("keys/{name}.nk\"");
+            let credentials = format!("keys/{name}.creds\"");
+            let lines = settings.split_inclusive('\n').map(|line| {
+                if line.starts_with("nkey_seed") && line.contains(&seed) {
+                    line.replace(&seed, &credentials).replace("nkey_seed", "credentials")
+                } else {
+                    line.to_owned()
+                }
+            });
+            lines.collect()
+        })
+    }
+
     /// solewriter's settings: credentials for seeds, and what signs.
     fn settings(&self, accounts: &[&str]) -> String {
-        let mut settings = self.settings.to_owned();
-        for name in ["callout", "system", "admin", "audit-admin", "publisher"] {
-            let (seed, credentials) = (
-                format!("nkey_seed = \"keys/{name}.nk\""),
-                format!("credentials = \"keys/{name}.creds\""),
-            );
-            settings = settings.replace(&seed, &credentials);
-        }
+        let settings = self.with_credentials(self.settings);
         let issuer = "[issuer]\nseed = \"keys/issuer.nk\"\n";
         let files: String =
             accounts.iter().map(|name| format!("  \"accounts/{name}.jwt\",\n")).collect();
+        let seeds: Vec<String> =
+            self.placed.iter().map(|(_, file)| format!("\"keys/{file}\"")).collect();
         let operator = format!(
             "{issuer}\n# Operator mode: the account JWTs, and what signs users of the account that \
-             services are in.\n[operator]\naccounts = [\n{files}]\nseeds = [\"keys/app.nk\"]\n"
+             services are in.\n[operator]\naccounts = [\n{files}]\nseeds = [{}]\n",
+            seeds.join(", "),
         );
         settings.replace(issuer, &operator)
     }

@@ -1,16 +1,14 @@
 //! One request, from its message to its answer, by a policy that is known to be in force.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_nats::Message;
 use bytes::Bytes;
 
 use super::health::Health;
+use super::tenants::{Found, Tenant, Tenants};
 use crate::audit::{Recorder, decision_event};
-use crate::fleet::heartbeat::Fleet;
-use crate::policy_source::snapshot_store::{Snapshot, Store};
-use crate::policy_source::status::SourceStatus;
 use crate::telemetry::{Dropped, Metrics};
 use crate::traces::{Trace, Tracer};
 use solewriter_core::callout::authorizer::{
@@ -20,17 +18,11 @@ use solewriter_core::callout::decide::{CacheSizes, Denial, Denied};
 use solewriter_core::callout::issue::IssueError;
 use solewriter_core::callout::jwt::JwtError;
 use solewriter_core::callout::request::Rejection;
-use solewriter_core::policy::model::{Policy, Revision};
+use solewriter_core::keys::UserKey;
 use solewriter_types::audit_event::Event;
 
 /// The header with the server's curve key.
 const SERVER_XKEY: &str = "Nats-Server-Xkey";
-
-/// How long to wait for a look at the policy's source before asking again whether to go on.
-const LOOK_FOR_POLICY: Duration = Duration::from_secs(1);
-
-/// How often the end of the work in progress is looked for while stopping.
-pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// What bounds the work.
 #[derive(Clone, Copy, Debug)]
@@ -51,15 +43,13 @@ pub struct Limits {
 
 /// What a running service needs.
 pub struct Service {
-    /// Decides and signs.
+    /// Proves and signs.
     pub authorizer: Authorizer,
-    /// The policy in force.
-    pub store: Arc<Store>,
-    /// What is known of where it came from.
-    pub source_status: Arc<SourceStatus>,
-    /// Counts.
+    /// The policies in force, and what decides by them.
+    pub tenants: Arc<Tenants>,
+    /// Counts what is of no tenant.
     pub metrics: Arc<Metrics>,
-    /// Records what is decided.
+    /// Records it.
     pub recorder: Recorder,
     /// Traces some requests, if the settings say so.
     pub tracer: Option<Arc<Tracer>>,
@@ -67,9 +57,6 @@ pub struct Service {
     pub health: Arc<Health>,
     /// Bounds the work.
     pub limits: Limits,
-    /// The other instances, which have to hear of this one before it answers; not set where nothing is
-    /// handed over.
-    pub fleet: OnceLock<Arc<Fleet>>,
     /// Which instance this is: the connections on which it answers have it in their names.
     pub instance: Arc<str>,
 }
@@ -97,31 +84,18 @@ impl Service {
     /// How much is kept in memory to be found again.
     #[must_use]
     pub fn cache_sizes(&self) -> CacheSizes {
-        let past_policies = u64::try_from(self.store.past().len()).unwrap_or(u64::MAX);
-        CacheSizes { past_policies, ..self.authorizer.cache_sizes() }
-    }
-
-    /// Waits for a policy that is as new as its source says, or for the source to be out of reach
-    /// with a kept one in force. Gives its revision.
-    pub(super) async fn policy(&self) -> Revision {
-        loop {
-            if self.source_status.stall_guard.wait(LOOK_FOR_POLICY).await
-                && let Some(snapshot) = self.store.current()
-            {
-                return snapshot.policy.revision().clone();
-            }
-            tokio::time::sleep(LOOK_AGAIN).await;
-        }
+        let tenants = self.tenants.iter().map(Tenant::cache_sizes);
+        tenants.fold(self.authorizer.cache_sizes(), CacheSizes::and)
     }
 
     /// One request, from its message to its answer. The server takes at most `room` bytes.
     pub(super) async fn answer(&self, request: &Message, taken: Instant, room: usize) -> Answer {
         let mut left = None;
         let mut trace = self.tracer.as_ref().and_then(|tracer| tracer.begin(taken));
-        let answer = self.decided(taken, &mut trace, |policy, moment, trace| {
+        let answer = self.decided(taken, &mut trace, |found, moment, trace| {
             let authorised = match trace {
-                None => self.authorise(request, policy, moment, room, &mut ()),
-                Some(trace) => self.authorise(request, policy, moment, room, &mut **trace),
+                None => self.authorise(request, found, moment, room, &mut ()),
+                Some(trace) => self.authorise(request, found, moment, room, &mut **trace),
             };
             match authorised {
                 Ok(Authorised::Done(authorisation)) => Some(Ok(authorisation)),
@@ -148,10 +122,11 @@ impl Service {
         mut trace: Option<Box<Trace>>,
     ) -> Option<Reply> {
         let make = &self.authorizer;
-        let authorise = |policy: &Policy, moment: &Moment, trace: &mut Option<Box<Trace>>| {
+        let authorise = |found: &mut Found<'_>, moment: &Moment, trace: &mut Option<Box<Trace>>| {
+            let find = |key: &UserKey| found.of(key);
             let authorised = match trace {
-                None => make.authorise_proved(proved, policy, moment, room, &mut ()),
-                Some(trace) => make.authorise_proved(proved, policy, moment, room, &mut **trace),
+                None => make.authorise_proved(proved, find, moment, room, &mut ()),
+                Some(trace) => make.authorise_proved(proved, find, moment, room, &mut **trace),
             };
             Some(Ok(Box::new(authorised)))
         };
@@ -165,36 +140,37 @@ impl Service {
         taken: Instant,
         trace: &mut Option<Box<Trace>>,
         mut decide: impl FnMut(
-            &Policy,
+            &mut Found<'_>,
             &Moment,
             &mut Option<Box<Trace>>,
         ) -> Option<Result<Box<Authorisation>, Rejection>>,
     ) -> Option<Reply> {
-        let freshness = &self.source_status.stall_guard;
+        let mut needs = self.tenants.before_all();
         loop {
             let left = self.limits.patience.checked_sub(taken.elapsed());
             // What was known before this process last slept decides nothing.
             let fresh = match left {
-                Some(left) => freshness.wait(left).await,
+                Some(left) => self.tenants.fresh(needs, left).await,
                 None => false,
             };
-            let Some(snapshot) = self.store.current().filter(|_| fresh) else {
+            if !fresh {
                 // The server gave up on it; an answer would only take time from the next.
                 self.metrics.dropped(Dropped::TooLate, 1);
                 if let Some(trace) = trace.take() {
                     trace.unanswered("dropped", Dropped::TooLate.as_str());
                 }
                 return None;
-            };
+            }
             let moment = Moment::now();
-            let policy = snapshot.for_now(self.source_status.has_lease());
+            let mut found = self.tenants.find(moment.now);
             if let Some(trace) = trace {
                 trace.waited();
             }
-            let authorised = decide(&policy, &moment, trace)?;
+            let authorised = decide(&mut found, &moment, trace)?;
             // It may have slept right here.
-            if freshness.holds() {
-                return self.tell(authorised, moment, taken, &snapshot, trace.take());
+            match found.holds() {
+                Ok(()) => return self.tell(authorised, moment, taken, &found, trace.take()),
+                Err(needed) => needs = needed,
             }
         }
     }
@@ -202,25 +178,15 @@ impl Service {
     fn authorise(
         &self,
         request: &Message,
-        policy: &Policy,
+        found: &mut Found<'_>,
         moment: &Moment,
         room: usize,
         watch: &mut impl Watch,
     ) -> Result<Authorised, Rejection> {
         let headers = request.headers.as_ref();
         let xkey = headers.and_then(|h| h.get(SERVER_XKEY)).map(async_nats::HeaderValue::as_str);
-        let payload = &request.payload;
-        match self.source_status.too_old(moment.now) {
-            None => {
-                let authorizer = &self.authorizer;
-                authorizer.authorise_unless_large(payload, xkey, policy, moment, room, watch)
-            }
-            Some(age) => {
-                let reason = Denial::PolicyTooOld(age);
-                let refused = self.authorizer.refuse(payload, xkey, policy, moment, &reason, watch);
-                refused.map(|authorisation| Authorised::Done(Box::new(authorisation)))
-            }
-        }
+        let find = |key: &UserKey| found.of(key);
+        self.authorizer.authorise_unless_large(&request.payload, xkey, find, moment, room, watch)
     }
 
     /// What is recorded of an authorisation. Of a key that no service has, also whose it was: the
@@ -239,7 +205,7 @@ impl Service {
         }
         if let (Event::Authorisation(event), Err(denied)) = (&mut event, &authorisation.decision)
             && let Denied { reason: Denial::UnknownKey, key: Some(key), .. } = denied
-            && let Some(holder) = self.store.former_holder(key)
+            && let Some(holder) = self.tenants.former_holder(key)
         {
             event.detail = Some(format!("{}; it was a {holder}", denied.reason));
             event.former_service = Some(holder.service.to_string());
@@ -253,11 +219,22 @@ impl Service {
         authorised: Result<Box<Authorisation>, Rejection>,
         Moment { id, now, .. }: Moment,
         taken: Instant,
-        snapshot: &Snapshot,
+        found: &Found<'_>,
         mut trace: Option<Box<Trace>>,
     ) -> Option<Reply> {
+        let by = found.by();
+        // What no policy decided is nobody's, unless there are no tenants.
+        let tenant = by.map(|(tenant, _)| tenant).or(self.tenants.only());
+        let metrics = tenant.map_or(&self.metrics, |tenant| &tenant.metrics);
+        let recorder = tenant.map_or(&self.recorder, |tenant| &tenant.recorder);
         match authorised {
             Ok(mut authorisation) => {
+                if let (Err(denied), Some(only)) =
+                    (&mut authorisation.decision, self.tenants.only())
+                {
+                    let revision = || Some(only.store.current()?.policy.revision().clone());
+                    denied.revision = denied.revision.take().or_else(revision);
+                }
                 if let Err(IssueError::Jwt(JwtError::Unsigned(error))) = &authorisation.answer {
                     self.metrics.unsigned(*error);
                 }
@@ -265,14 +242,16 @@ impl Service {
                 let took = taken.elapsed();
                 let outcome = authorisation.decision.as_ref().map(drop);
                 let granted = authorisation.decision.as_ref().ok();
-                let from = granted.and_then(|g| snapshot.losses.lets_in_from(g.grant().service()));
+                let from = granted
+                    .zip(by)
+                    .and_then(|(g, (_, by))| by.losses.lets_in_from(g.grant().service()));
                 let traced = trace.as_ref().map(|trace| trace.id());
-                self.metrics.decided(outcome.map_err(|denied| denied.reason.code()), took, traced);
+                metrics.decided(outcome.map_err(|denied| denied.reason.code()), took, traced);
                 let server = authorisation.request.server();
                 self.metrics.asked_by(server);
                 self.health.askers().asked(&server.name, None, now);
                 let event = self.event(&authorisation, &id, took, trace.as_deref_mut());
-                self.recorder.record(event);
+                recorder.record(event);
                 let Some(bytes) = bytes else {
                     if let Some(trace) = trace {
                         trace.unanswered("failed", "internal");

@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::tenants::{Tenant, Tenants};
 use crate::audit::Recorder;
-use crate::policy_source::snapshot_store::Store;
-use crate::policy_source::status::SourceStatus;
 use crate::telemetry::Metrics;
 use solewriter_core::callout::request::OtherIssuer;
 use solewriter_types::audit_event;
@@ -17,8 +16,7 @@ pub struct Health {
     pub(super) wanted: AtomicUsize,
     connected: AtomicUsize,
     pub(super) subscribed: AtomicUsize,
-    store: Arc<Store>,
-    source_status: Arc<SourceStatus>,
+    tenants: Arc<Tenants>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) recorder: Recorder,
     /// Whose answers servers take.
@@ -74,18 +72,12 @@ impl Askers {
 impl Health {
     /// Not connected yet.
     #[must_use]
-    pub fn new(
-        store: Arc<Store>,
-        source_status: Arc<SourceStatus>,
-        metrics: Arc<Metrics>,
-        recorder: Recorder,
-    ) -> Arc<Self> {
+    pub fn new(tenants: Arc<Tenants>, metrics: Arc<Metrics>, recorder: Recorder) -> Arc<Self> {
         Arc::new(Self {
             wanted: AtomicUsize::new(0),
             connected: AtomicUsize::new(0),
             subscribed: AtomicUsize::new(0),
-            store,
-            source_status,
+            tenants,
             metrics,
             recorder,
             askers: Mutex::default(),
@@ -111,31 +103,6 @@ impl Health {
         };
         // With one connection left, the instance answers; but it begins with all.
         let subscribed = wanted > 0 && self.subscribed.load(Ordering::Relaxed) >= wanted;
-        let source_status = &self.source_status;
-        let too_old = source_status.too_old(now);
-        let ago = |at: i64| now.saturating_sub(at).max(0);
-        let news = match (too_old, source_status.refused()) {
-            (Some(_), _) => "too old to decide by".to_owned(),
-            (None, Some(r)) => format!("changes refused for {} s, see the log", ago(r.since)),
-            (None, None) => "the newest".to_owned(),
-        };
-        let policy = match self.store.current() {
-            None => {
-                format!(
-                    "policy: none yet{}",
-                    source_status.refused().map_or("", |_| ", see the log")
-                )
-            }
-            Some(snapshot) => {
-                let revision = snapshot.policy.revision();
-                let number = snapshot.origin().map(|o| format!(" (number {})", o.number));
-                format!(
-                    "policy: revision {revision}{}, {news}\nin force: for {} s",
-                    number.unwrap_or_default(),
-                    ago(snapshot.loaded_at.as_second()),
-                )
-            }
-        };
         let (taken, issuer) = self.askers().report(now);
         let signer = self.signer.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let signs = !matches!(signer, Some(Err(_)));
@@ -144,14 +111,25 @@ impl Health {
             Some(Ok(())) => "signer: holds the key\n".to_owned(),
             Some(Err(why)) => format!("signer: {}\n", audit_event::words(&why)),
         };
-        let report = format!(
-            "nats-server: {connected}\nsubscribed: {}\nissuer: {issuer}\n{signer}{policy}\nsource: {}\nopen connections: {}\n",
+        let mut report = format!(
+            "nats-server: {connected}\nsubscribed: {}\nissuer: {issuer}\n{signer}",
             if subscribed { "yes" } else { "no" },
-            source_status.describe(now),
-            self.metrics.sessions().report(),
         );
+        // One tenant's policy says nothing about the others'.
+        let mut any = false;
+        for tenant in self.tenants.iter() {
+            let (decides, policy) = of_tenant(tenant, now);
+            any |= decides;
+            match &tenant.name {
+                None => report += &policy,
+                Some(name) => {
+                    report += &format!("tenant: {name}\n");
+                    policy.lines().for_each(|line| report += &format!("  {line}\n"));
+                }
+            }
+        }
         let connected = self.connected.load(Ordering::Relaxed) > 0;
-        (subscribed && connected && too_old.is_none() && taken && signs, report)
+        (subscribed && connected && any && taken && signs, report)
     }
 
     /// How the signer was found that holds the issuer's key. Gives whether that is news.
@@ -165,4 +143,38 @@ impl Health {
     pub(super) fn askers(&self) -> MutexGuard<'_, Askers> {
         self.askers.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether anybody is let in by a tenant's policy, and how it stands, one line an item.
+fn of_tenant(tenant: &Tenant, now: i64) -> (bool, String) {
+    let Tenant { store, source_status, metrics, .. } = tenant;
+    let too_old = source_status.too_old(now);
+    let ago = |at: i64| now.saturating_sub(at).max(0);
+    let news = match (too_old, source_status.refused()) {
+        (Some(_), _) => "too old to decide by".to_owned(),
+        (None, Some(r)) => format!("changes refused for {} s, see the log", ago(r.since)),
+        (None, None) => "the newest".to_owned(),
+    };
+    let policy = match store.current() {
+        None => {
+            format!("policy: none yet{}", source_status.refused().map_or("", |_| ", see the log"))
+        }
+        Some(snapshot) => {
+            let revision = snapshot.policy.revision();
+            let number = snapshot.origin().map(|o| format!(" (number {})", o.number));
+            format!(
+                "policy: revision {revision}{}, {news}\nin force: for {} s",
+                number.unwrap_or_default(),
+                ago(snapshot.loaded_at.as_second()),
+            )
+        }
+    };
+    let report = format!(
+        "{policy}\nsource: {}\nopen connections: {}\n",
+        source_status.describe(now),
+        metrics.sessions().report(),
+    );
+    // Before there is a policy, nobody is answered, unless there are other tenants.
+    let decides = too_old.is_none() && (tenant.name.is_none() || store.current().is_some());
+    (decides, report)
 }

@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use async_nats::{Client, Subject};
 use tokio::time::timeout;
 
-use super::answer::{LOOK_AGAIN, Reply, Service};
+use super::answer::{Reply, Service};
 use super::queue::{Job, Queue};
+use super::tenants::LOOK_AGAIN;
 
 /// What the connections of one service share.
 pub(super) struct Shared {

@@ -14,17 +14,17 @@ use futures_util::{FutureExt, StreamExt};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::answer::{Answer, LOOK_AGAIN, Reply, Service};
+use super::answer::{Answer, Reply, Service};
 use super::connection::{CALLOUT_SUBJECT, ServiceError, connect, room};
 use super::queue::Job;
 use super::shared::{Shared, defect};
+use super::tenants::LOOK_AGAIN;
 use crate::nats::Nats;
 use crate::nats::connect::INBOX;
 use crate::nats::round_trip::RoundTrip;
 use crate::telemetry::Dropped;
 use crate::traces::Trace;
 use solewriter_core::callout::authorizer::Proved;
-use solewriter_core::policy::model::Revision;
 use solewriter_types::audit_event::{Event, Trouble};
 
 /// How long the connection rests after it took its leave from the queue group, so that whatever
@@ -134,16 +134,9 @@ impl Worker {
         };
         // Before there is a policy nothing can be decided, and an instance in the queue group
         // would take requests from those that can.
-        let revision = tokio::select! {
-            revision = service.policy() => revision,
+        tokio::select! {
+            () = service.tenants.ready() => {}
             _ = stop.wait_for(|stop| *stop) => return Ok(None),
-        };
-        // Who settles a handover has to know of everybody who may grant.
-        if let Some(fleet) = service.fleet.get() {
-            tokio::select! {
-                () = fleet.spoken() => {}
-                _ = stop.wait_for(|stop| *stop) => return Ok(None),
-            }
         }
         let requests = client.queue_subscribe(CALLOUT_SUBJECT, nats.queue_group.clone()).await?;
         // Nobody is told before the server sends us requests: what stops an older instance as
@@ -164,7 +157,7 @@ impl Worker {
         }
         // The last of the connections speaks for all.
         if shared.opened.fetch_add(1, Ordering::Relaxed) + 1 == shared.connections {
-            announce(service, nats, &client, shared.connections, &revision);
+            announce(service, nats, &client, shared.connections);
         }
         let (waiting, held) = (VecDeque::new(), VecDeque::new());
         Ok(Some(Self { shared, client, requests, fence, stop, waiting, held }))
@@ -344,19 +337,15 @@ async fn until(time: Option<Instant>) {
 }
 
 /// Says that requests are answered.
-fn announce(
-    service: &Service,
-    nats: &Nats,
-    client: &Client,
-    connections: usize,
-    revision: &Revision,
-) {
+fn announce(service: &Service, nats: &Nats, client: &Client, connections: usize) {
+    let only = service.tenants.only().and_then(|only| only.store.current());
+    let revision = only.as_ref().map(|snapshot| snapshot.policy.revision().whole());
     let issuer = service.authorizer.issuer();
     tracing::info!(
         event = "ready", subject = CALLOUT_SUBJECT, queue_group = nats.queue_group, connections,
         server = client.server_info().server_name, version = client.server_info().version,
         issuer = %issuer.account(), xkey = issuer.sealer().map(|s| s.public().to_string()),
-        revision = revision.whole(),
+        revision,
         "answering authorization requests",
     );
 }

@@ -67,6 +67,8 @@ pub struct Sweeper {
     pub closed: Arc<Notify>,
     /// How to reach servers.
     pub nats: Arc<Nats>,
+    /// The name of the callout's user, as servers have it.
+    pub caller: Option<String>,
     /// Who settles what is in transit.
     pub settler: Login,
     /// Since when all servers have been seen to be connected with each other, without a break.
@@ -294,8 +296,8 @@ impl Sweeper {
         known.rhythm.swept(Outcome { complete, ..outcome }, Instant::now());
         match (unsettled, before) {
             (Some(unsettled), Some(mut before)) if heard => {
-                if let Some(caller) = self.caller() {
-                    handover::look_after(system, &caller, &mut before).await;
+                if let Some(caller) = &self.caller {
+                    handover::look_after(system, caller, &mut before).await;
                 }
                 self.hand_over(system, &snapshot, &unsettled, (&before, &looked), known).await;
             }
@@ -309,14 +311,8 @@ impl Sweeper {
         heard
     }
 
-    /// The name of the callout's user, as servers have it.
-    fn caller(&self) -> Option<String> {
-        Some(self.nats.login.key()?.to_string())
-    }
-
     async fn look_before(&self, system: &System) -> Option<Before> {
-        let caller = self.caller()?;
-        match handover::look_before(system, &caller).await {
+        match handover::look_before(system, self.caller.as_ref()?).await {
             Ok(before) => Some(before),
             Err(error) => {
                 tracing::warn!(event = "handover_look_failed", %error, "nobody can be asked");

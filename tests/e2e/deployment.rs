@@ -284,7 +284,7 @@ fn write_passes(files: &scaffold::Deployment, policy: &str) {
 impl Prepared {
     /// What `solewriter init` writes, for ports that the system picks, and without a policy.
     pub fn new() -> Self {
-        let (files, dir) = Self::init(false);
+        let (files, dir) = Self::init(|scaffold| scaffold);
         std::fs::rename(files.policy().join("services.toml"), dir.path().join("sample.toml"))
             .unwrap();
         std::fs::write(files.policy().join("buckets.toml"), BUCKETS).unwrap();
@@ -294,21 +294,50 @@ impl Prepared {
     }
 
     /// What `solewriter init` writes, for ports that the system picks.
-    fn init(operator: bool) -> (scaffold::Deployment, TempDir) {
+    fn init(with: impl FnOnce(Scaffold) -> Scaffold) -> (scaffold::Deployment, TempDir) {
         let dir = tempfile::tempdir().unwrap();
         let scaffold = Scaffold {
             dir: dir.path().join("deployment"),
             nats_listen: "127.0.0.1:-1".to_owned(),
             http_listen: ([127, 0, 0, 1], 0).into(),
             server_name: "test".to_owned(),
-            operator,
+            operator: false,
+            tenants: Vec::new(),
         };
-        (scaffold.write().unwrap(), dir)
+        (with(scaffold).write().unwrap(), dir)
+    }
+
+    /// What `solewriter init --tenant` writes for these tenants, each with the sample policy.
+    pub fn tenants(names: &[&str]) -> Self {
+        let tenants = names.iter().map(|name| (*name).to_owned()).collect();
+        let (files, dir) = Self::init(|scaffold| Scaffold { tenants, ..scaffold });
+        let config = files.server_config();
+        std::fs::write(&config, with_room(&read(&config))).unwrap();
+        Self { files, dir }
+    }
+
+    /// The same in operator mode, for a server of that version.
+    pub fn operator_tenants(names: &[&str], version: &str) -> Self {
+        let tenants = names.iter().map(|name| (*name).to_owned()).collect();
+        let init = |scaffold| Scaffold { tenants, operator: true, ..scaffold };
+        Self::for_operator(Self::init(init), version)
+    }
+
+    /// Starts nats-server alone, on the files as they are.
+    pub async fn start_server(self, version: &'static str) -> Deployment {
+        let Self { files, dir } = self;
+        let binary = binary(version).await;
+        let server = Server::start(&binary, &files.server_config(), dir.path()).await.unwrap();
+        Deployment { server, peers: Vec::new(), files, instances: Vec::new(), dir }
     }
 
     /// What `solewriter init --operator` writes, with the sample policy, for a server of that version.
     pub fn operator(version: &str) -> Self {
-        let (files, dir) = Self::init(true);
+        let init = |scaffold| Scaffold { operator: true, ..scaffold };
+        Self::for_operator(Self::init(init), version)
+    }
+
+    fn for_operator((files, dir): (scaffold::Deployment, TempDir), version: &str) -> Self {
         let config = files.server_config();
         std::fs::write(&config, with_room(&read(&config))).unwrap();
         if version == "2.10.25" {
@@ -333,11 +362,7 @@ impl Prepared {
 
     /// Starts nats-server and one instance on the files as they are.
     pub async fn start_as_is(self, version: &'static str) -> Deployment {
-        let Self { files, dir } = self;
-        let binary = binary(version).await;
-        let server = Server::start(&binary, &files.server_config(), dir.path()).await.unwrap();
-        let (peers, instances) = (Vec::new(), Vec::new());
-        let mut deployment = Deployment { server, peers, files, instances, dir };
+        let mut deployment = self.start_server(version).await;
         deployment.add_instance(&[]).await;
         deployment
     }
@@ -603,7 +628,8 @@ impl Deployment {
         let log = self.dir.path().join(format!("solewriter-{}.log", self.instances.len()));
         // The file is one instance's alone.
         let kept = self.dir.path().join(format!("policy-{}.kept", self.instances.len()));
-        let keep = (!arguments.contains(&"--policy-keep"))
+        let tenants = self.files.dir.join("tenants").exists();
+        let keep = (!tenants && !arguments.contains(&"--policy-keep"))
             .then(|| ["--policy-keep".to_owned(), kept.display().to_string()]);
         let servers = (!arguments.contains(&"--nats-servers"))
             .then(|| ["--nats-servers".to_owned(), self.urls().join(",")]);
@@ -643,8 +669,25 @@ impl Deployment {
 
     /// Runs a command of that program.
     pub async fn tool_of(&self, program: &Path, servers: &[String], arguments: &[&str]) -> Ran {
+        self.tool_with(program, &self.files.settings(), servers, arguments).await
+    }
+
+    /// Runs a command of ours that looks at what a tenant has.
+    pub async fn tool_of_tenant(&self, tenant: &str, arguments: &[&str]) -> Ran {
+        let program = Path::new(env!("CARGO_BIN_EXE_solewriter"));
+        let settings = self.files.settings_of(tenant);
+        self.tool_with(program, &settings, &self.urls(), arguments).await
+    }
+
+    async fn tool_with(
+        &self,
+        program: &Path,
+        settings: &Path,
+        servers: &[String],
+        arguments: &[&str],
+    ) -> Ran {
         let mut command = Command::new(program);
-        command.args(arguments).arg("--config").arg(self.files.settings());
+        command.args(arguments).arg("--config").arg(settings);
         command.args(["--nats-servers", &servers.join(",")]);
         command.stdin(Stdio::null()).kill_on_drop(true);
         let output = tokio::time::timeout(2 * DEADLINE, command.output()).await.unwrap().unwrap();

@@ -114,6 +114,7 @@ mod streams;
 mod subjects;
 mod swaps;
 mod sweeps;
+mod tenants;
 mod tls;
 mod traces;
 mod upgrade;

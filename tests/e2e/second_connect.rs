@@ -39,7 +39,7 @@ async fn start(version: &'static str) -> Deployment {
 }
 
 /// What the second CONNECT says: who it is now, and no user, whom the first one was given.
-fn again(raw: &Raw, service: &Service) -> Value {
+pub fn again(raw: &Raw, service: &Service) -> Value {
     let mut proof = raw.proof(&service.seed);
     proof.as_object_mut().unwrap().insert("user".to_owned(), json!(""));
     proof

@@ -15,7 +15,7 @@ fn authorise(bench: &Bench, policy: &str, claims: &Value) -> Authorisation {
     let token = bench.signed(claims);
     bench
         .authorizer
-        .authorise(&token, None, &policy, &Bench::moment())
+        .authorise(&token, None, (&bench.decider, &policy), &Bench::moment())
         .unwrap_or_else(|rejection| panic!("rejected: {rejection}"))
 }
 
@@ -31,7 +31,7 @@ fn denial(bench: &Bench, policy: &str, claims: &Value) -> &'static str {
 /// The code of a rejection, for which there is no answer at all.
 fn rejection(bench: &Bench, payload: &[u8], xkey: Option<&str>) -> &'static str {
     let policy = bench.policy(POLICY);
-    match bench.authorizer.authorise(payload, xkey, &policy, &Bench::moment()) {
+    match bench.authorizer.authorise(payload, xkey, (&bench.decider, &policy), &Bench::moment()) {
         Ok(_) => panic!("it was taken for a server's request"),
         Err(rejection) => rejection.code(),
     }
@@ -113,13 +113,14 @@ fn in_operator_mode_each_signature_names_its_account() {
         lifetime: std::time::Duration::from_secs(3600),
         audit: solewriter_core::grant::AuditStreams::default(),
     };
-    let authorizer = Authorizer::new(issuer, Decider::new(defaults, Vec::new(), 0.0), 2);
+    let (authorizer, decider) =
+        (Authorizer::new(issuer, 2), Decider::new(defaults, Vec::new(), 0.0));
     let bench = Bench::plain();
     let policy = bench.policy(POLICY);
     let ask = |expected: &str| {
         let mut claims = bench.claims();
         claims["sub"] = json!(expected);
-        authorizer.authorise(&bench.signed(&claims), None, &policy, &Bench::moment())
+        authorizer.authorise(&bench.signed(&claims), None, (&decider, &policy), &Bench::moment())
     };
     let answer = ask(asking.public().as_str()).unwrap().answer.unwrap();
     let said = decode(&answer);
@@ -138,8 +139,10 @@ fn a_sealed_request_gets_a_sealed_answer() {
     let policy = bench.policy(POLICY);
     let sealed = bench.seal(&bench.signed(&bench.claims()));
     let xkey = bench.server_xkey.public_key();
-    let authorisation =
-        bench.authorizer.authorise(&sealed, Some(&xkey), &policy, &Bench::moment()).unwrap();
+    let authorisation = bench
+        .authorizer
+        .authorise(&sealed, Some(&xkey), (&bench.decider, &policy), &Bench::moment())
+        .unwrap();
     let answer = authorisation.answer.unwrap();
     assert!(answer.starts_with(b"xkv1"));
     let ours = nkeys::XKey::from_public_key(&bench.our_xkey.public_key()).unwrap();
@@ -204,7 +207,7 @@ fn what_a_server_of_somebody_else_gets_is_good_there_alone() {
         claims["nats"]["server_id"]["id"] = json!(other.public().as_str());
         spoil(&mut claims);
         let token = Bench::token(&claims, &other);
-        bench.authorizer.authorise(&token, None, &policy, &Bench::moment())
+        bench.authorizer.authorise(&token, None, (&bench.decider, &policy), &Bench::moment())
     };
     // A proof that it was given (or heard) counts with it, as often as it asks, wherever it says
     // that the client is: a server is believed in what it alone can know.
@@ -422,7 +425,11 @@ fn expiry_is_spread_and_never_longer_than_the_lifetime() {
     let token = bench.signed(&bench.claims());
     for (chance, expires) in [(0.0, NOW + 1000), (0.5, NOW + 950), (1.0, NOW + 900)] {
         let moment = solewriter_core::callout::authorizer::Moment { chance, ..Bench::moment() };
-        let decision = bench.authorizer.authorise(&token, None, &policy, &moment).unwrap().decision;
+        let decision = bench
+            .authorizer
+            .authorise(&token, None, (&bench.decider, &policy), &moment)
+            .unwrap()
+            .decision;
         assert_eq!(decision.unwrap().expires(), expires);
     }
 }
@@ -582,14 +589,14 @@ proptest! {
         let at = at.index(token.len());
         prop_assume!(token[at] != byte);
         token[at] = byte;
-        prop_assert!(bench.authorizer.authorise(&token, None, &policy, &Bench::moment()).is_err());
+        prop_assert!(bench.authorizer.authorise(&token, None, (&bench.decider, &policy), &Bench::moment()).is_err());
     }
 
     #[test]
     fn any_bytes_are_survived(bytes in proptest::collection::vec(any::<u8>(), 0..2000), xkey: Option<String>) {
         for bench in [Bench::plain(), Bench::sealed()] {
             let policy = bench.policy(POLICY);
-            prop_assert!(bench.authorizer.authorise(&bytes, xkey.as_deref(), &policy, &Bench::moment()).is_err());
+            prop_assert!(bench.authorizer.authorise(&bytes, xkey.as_deref(), (&bench.decider, &policy), &Bench::moment()).is_err());
         }
     }
 }

@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use solewriter::config;
+use solewriter::config::{self, Overrides, Tool};
 use solewriter::scaffold::{Deployment, Scaffold};
+use solewriter_core::diagnostics::render::Style;
 use tempfile::TempDir;
 
 fn deployment() -> (TempDir, Deployment) {
@@ -20,6 +21,7 @@ pub fn initialised(operator: bool) -> (TempDir, Deployment) {
         http_listen: ([127, 0, 0, 1], 9980).into(),
         server_name: "n1".to_owned(),
         operator,
+        tenants: Vec::new(),
     };
     let deployment = init.write().unwrap();
     (dir, deployment)
@@ -54,13 +56,16 @@ fn what_init_writes_is_accepted() {
     let (_dir, deployment) = deployment();
     let (settings, _) = config::load(&deployment.settings(), &config::Overrides::default())
         .unwrap_or_else(|problems| panic!("{}", problems.summary()));
-    assert_eq!(&*settings.defaults.account, "APP");
-    assert_eq!(settings.defaults.lifetime.as_secs(), 3600);
+    assert_eq!(&*settings.tenants[0].defaults.account, "APP");
+    assert_eq!(settings.tenants[0].defaults.lifetime.as_secs(), 3600);
     assert!(settings.xkey.is_some() && settings.system.is_some());
     let folder = config::PolicySource::Directory(deployment.policy());
-    assert_eq!(settings.policy.source, folder, "relative to the file's own folder");
+    assert_eq!(settings.tenants[0].policy.source, folder, "relative to the file's own folder");
     // A restart while a file is broken lives on what was good last.
-    assert_eq!(settings.policy.keep, Some(deployment.settings().with_file_name("policy.kept")));
+    assert_eq!(
+        settings.tenants[0].policy.keep,
+        Some(deployment.settings().with_file_name("policy.kept"))
+    );
 }
 
 #[test]
@@ -190,7 +195,7 @@ fn the_way_to_the_audit_streams_is_an_api_and_nothing_else() {
         let problems = |problems: solewriter_core::diagnostics::Problems| {
             problems.render(solewriter_core::diagnostics::render::Style::Plain)
         };
-        loaded.map(|(settings, _)| settings.defaults.audit).map_err(problems)
+        loaded.map(|(settings, _)| settings.tenants[0].defaults.audit.clone()).map_err(problems)
     };
     let audit = load("services = \"MORE\"\napi = \"$JS.LOGS.API\"").unwrap();
     let streams = (audit.events(), audit.services(), audit.api());
@@ -307,17 +312,17 @@ fn what_nobody_sets_is_as_documented() {
             .0
     };
     let settings = load("directory = \"policy\"");
-    assert_eq!(settings.policy.poll.as_secs(), 10);
-    assert_eq!(load("bucket = \"policies\"").policy.poll.as_secs(), 2);
-    assert!((settings.jitter - 0.1).abs() < 1e-9);
+    assert_eq!(settings.tenants[0].policy.poll.as_secs(), 10);
+    assert_eq!(load("bucket = \"policies\"").tenants[0].policy.poll.as_secs(), 2);
+    assert!((settings.tenants[0].jitter - 0.1).abs() < 1e-9);
     assert_eq!(settings.limits.pending, 16_384);
     assert_eq!((settings.limits.per_key, settings.limits.per_host), (None, None));
     assert_eq!(settings.listen, Some(([127, 0, 0, 1], 9980).into()));
     assert_eq!((&*settings.nats.queue_group, &*settings.nats.name), ("solewriter", "solewriter"));
     assert!((2..=8).contains(&settings.nats.connections));
-    assert_eq!(settings.sessions.close_per_second, 100);
-    assert!(settings.audit.is_none(), "a default in [audit] does not switch it on");
-    assert!(settings.accounts.is_empty() && !settings.nats.tls.required);
+    assert_eq!(settings.tenants[0].sessions.close_per_second, 100);
+    assert!(settings.tenants[0].audit.is_none(), "a default in [audit] does not switch it on");
+    assert!(settings.tenants[0].accounts.is_empty() && !settings.nats.tls.required);
 }
 
 #[test]
@@ -511,4 +516,95 @@ fn a_receiver_of_traces_is_named_without_secrets() {
     std::fs::write(deployment.settings(), format!("{text}\n{traced}")).unwrap();
     let (_, told) = serve(&deployment.settings(), &[], &[]);
     assert!(told.contains("DIR/headers is open to others"), "{told}");
+}
+
+/// A deployment with two tenants, as `init` writes it.
+fn tenants() -> (tempfile::TempDir, solewriter::scaffold::Deployment) {
+    let dir = tempfile::tempdir().unwrap();
+    let init = Scaffold {
+        dir: dir.path().join("deployment"),
+        nats_listen: "127.0.0.1:4222".to_owned(),
+        http_listen: ([127, 0, 0, 1], 9980).into(),
+        server_name: "n".to_owned(),
+        operator: false,
+        tenants: vec!["shop".to_owned(), "north-bank".to_owned()],
+    };
+    let deployment = init.write().unwrap();
+    (dir, deployment)
+}
+
+#[test]
+fn a_tenant_has_its_own_and_what_holds_for_all() {
+    let (_dir, deployment) = tenants();
+    let file = deployment.settings();
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, format!("{text}\n[sessions]\nevery = \"7s\"\n")).unwrap();
+    let (settings, _) = config::load(&file, &Overrides::default()).unwrap();
+    let names: Vec<_> = settings.tenants.iter().map(|tenant| tenant.name.as_deref()).collect();
+    assert_eq!(names, [Some("shop"), Some("north-bank")]);
+    for tenant in &settings.tenants {
+        assert_eq!(tenant.sessions.every.as_secs(), 7, "said for all");
+        assert_eq!(tenant.quota.services, Some(1000));
+        assert_eq!(tenant.nats.servers, settings.nats.servers);
+        assert_ne!(tenant.nats.login.key(), settings.nats.login.key());
+    }
+    assert_eq!(&*settings.tenants[1].defaults.account, "APP_NORTH_BANK");
+    // A tool takes a tenant's file.
+    let tool = Tool::load(&deployment.settings_of("north-bank"), &Overrides::default()).unwrap();
+    assert_eq!(tool.tenant.as_deref(), Some("north-bank"));
+    assert_eq!(tool.answering().unwrap().key(), settings.nats.login.key());
+    assert_eq!(tool.callout().unwrap().key(), settings.tenants[1].nats.login.key());
+    assert!(tool.admin().is_ok() && tool.system().is_ok() && tool.issuer().is_ok());
+}
+
+#[test]
+fn what_tenants_must_not_share_is_said() {
+    for (file, from, to, code, said) in [
+        ("shop", "APP_SHOP", "APP_NORTH_BANK", "one-account", "shop and north-bank"),
+        ("shop", "keys/shop-callout", "keys/north-bank-callout", "one-user", "log in as one user"),
+        ("shop", "keys/shop-callout", "keys/callout", "one-user", "as the callout's user"),
+        ("shop", "policy/shop", "policy/north-bank", "one-place", "[policy] directory"),
+        ("shop", "shop.kept", "north-bank.kept", "one-place", "[policy] keep"),
+        ("shop", "audit-spool-shop", "audit-spool-north-bank", "one-place", "[audit] spool"),
+        ("shop", "[grants]", "[issuer]\nseed = \"x\"\n[grants]", "not-of-a-tenant", "[issuer]"),
+        ("shop", "[nats]", "[nats]\nservers = [\"nats://x:1\"]", "not-of-a-tenant", "servers"),
+        ("shop", "account = \"APP_SHOP\"", "", "missing-setting", "`account` in [grants]"),
+        ("shop", "of = \"../solewriter.toml\"", "", "missing-setting", "`of` in [tenant]"),
+        ("", "[tenants]", "[policy]\ndirectory = \"p\"\n[tenants]", "of-a-tenant", "[policy]"),
+        ("", "\"tenants/shop.toml\", \"tenants/north-bank.toml\"", "", "no-tenants", "is empty"),
+        ("", "tenants/shop.toml", "tenants/Shop.toml", "bad-name", "gives a tenant no name"),
+        ("", "tenants/shop.toml", "./tenants/north-bank.toml", "two-tenants", "north-bank"),
+        ("", "tenants/shop.toml", "tenants/shops.toml", "no-settings", "shops.toml"),
+    ] {
+        let (_dir, deployment) = tenants();
+        let path = match file {
+            "" => deployment.settings(),
+            tenant => deployment.settings_of(tenant),
+        };
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{from} is not in {text}");
+        std::fs::write(&path, text.replace(from, to)).unwrap();
+        let problems = config::load(&deployment.settings(), &Overrides::default()).unwrap_err();
+        let found = problems.iter().find(|problem| problem.code == code);
+        let found =
+            found.unwrap_or_else(|| panic!("{code} for {to}: {}", problems.render(Style::Plain)));
+        assert!(found.message.contains(said), "{to}: {}", found.message);
+        assert!(found.help.is_some(), "{code} says what to do");
+    }
+}
+
+#[test]
+fn each_command_is_told_which_settings_it_takes() {
+    let (_dir, deployment) = tenants();
+    let shop = deployment.settings_of("shop");
+    let serve = config::load(&shop, &Overrides::default()).unwrap_err();
+    assert!(serve.iter().any(|p| p.code == "a-tenant"), "{}", serve.render(Style::Plain));
+    let tool = Tool::load(&deployment.settings(), &Overrides::default()).err().unwrap();
+    let said = tool.render(Style::Plain);
+    assert!(said.contains("several-tenants") && said.contains("shop.toml"), "{said}");
+    // A file that nobody lists is nobody's.
+    let stray = shop.with_file_name("stray.toml");
+    std::fs::copy(&shop, &stray).unwrap();
+    let stray = Tool::load(&stray, &Overrides::default()).err().unwrap();
+    assert!(stray.iter().any(|p| p.code == "not-listed"), "{}", stray.render(Style::Plain));
 }

@@ -30,6 +30,7 @@ pub struct Bench {
     pub client: nkeys::KeyPair,
     pub user_nkey: String,
     pub authorizer: Authorizer,
+    pub decider: Decider,
 }
 
 /// The same keys in every run, so that what a fuzzer keeps stays meaningful.
@@ -79,12 +80,8 @@ impl Bench {
             our_xkey,
             user_nkey: key(nkeys::KeyPairType::User, 5).public_key(),
             client: key(nkeys::KeyPairType::User, 6),
-            authorizer: Authorizer::new(
-                Issuer::new(issuer(), sealer),
-                Decider::new(defaults, vec!["APP2".into()], 0.1),
-                2,
-            )
-            .with_limits(limits),
+            authorizer: Authorizer::new(Issuer::new(issuer(), sealer), 2).with_limits(limits),
+            decider: Decider::new(defaults, vec!["APP2".into()], 0.1),
             issuer: issuer(),
         }
     }

@@ -103,7 +103,12 @@ fn stages() -> Vec<Turn> {
         data_encoding::BASE64URL_NOPAD.encode(&signature).into();
     let unknown: &'static Vec<u8> = leaked(plain.signed(&unknown));
 
-    let answer = plain.authorizer.authorise(token, None, policy, moment).unwrap().answer.unwrap();
+    let answer = plain
+        .authorizer
+        .authorise(token, None, (&plain.decider, policy), moment)
+        .unwrap()
+        .answer
+        .unwrap();
     let user = support::decode(&answer)["nats"]["jwt"].as_str().unwrap().to_owned();
     let (answer, user) = (leaked(answer), leaked(user));
     let nonce: &'static String = leaked(nonce);
@@ -177,16 +182,22 @@ fn stages() -> Vec<Turn> {
             black_box(ours.seal(black_box(answer), theirs.public(), &[2; 24]).unwrap());
         }),
         stage("granted", &["verify_request", "verify_nonce", "sign_both"], move || {
-            let done = plain.authorizer.authorise(black_box(token), None, policy, moment);
+            let done = plain.authorizer.authorise(
+                black_box(token),
+                None,
+                (&plain.decider, policy),
+                moment,
+            );
             black_box(done.unwrap().answer.unwrap());
         }),
         // What a trace notes: a time for each stage.
         stage("granted_watched", &["verify_request", "verify_nonce", "sign_both"], move || {
-            let (authorizer, mut notes) = (&plain.authorizer, Notes(Vec::with_capacity(7)));
+            let (authorizer, decider) = (&plain.authorizer, &plain.decider);
+            let mut notes = Notes(Vec::with_capacity(7));
             let done = authorizer.authorise_unless_large(
                 black_box(token),
                 None,
-                policy,
+                |_| Ok((decider, policy)),
                 moment,
                 usize::MAX,
                 &mut notes,
@@ -195,11 +206,21 @@ fn stages() -> Vec<Turn> {
             assert_eq!(black_box(notes).0.len(), Stage::ALL.len());
         }),
         stage("granted_sealed", &["verify_request", "verify_nonce", "sign_both"], move || {
-            let done = sealed.authorizer.authorise(black_box(closed), Some(xkey), policy, moment);
+            let done = sealed.authorizer.authorise(
+                black_box(closed),
+                Some(xkey),
+                (&sealed.decider, policy),
+                moment,
+            );
             black_box(done.unwrap().answer.unwrap());
         }),
         stage("refused_unknown_key", &["verify_request", "verify_nonce"], move || {
-            let done = plain.authorizer.authorise(black_box(unknown), None, policy, moment);
+            let done = plain.authorizer.authorise(
+                black_box(unknown),
+                None,
+                (&plain.decider, policy),
+                moment,
+            );
             black_box(done.unwrap().answer.unwrap());
         }),
     ]

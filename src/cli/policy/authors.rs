@@ -13,7 +13,6 @@ use crate::policy_source::bucket::entry::Entry;
 use solewriter_core::analysis::authorship::Whole;
 use solewriter_core::diagnostics::{Problem, Problems, SourceFile};
 use solewriter_core::policy::model::{Policy, short};
-use solewriter_core::policy::validate::validate_for;
 
 /// Say whether an author may push a directory, and push nothing.
 ///
@@ -40,7 +39,7 @@ impl MayPush {
             return Err(Output::wrong(problem.help("whoever may push may push everything")));
         };
         let files = common::read(self.dir.path())?.map_err(Output::wrong)?;
-        let validated = validate_for(&files, &tool.defaults.audit);
+        let validated = tool.validated(&files);
         let policy = validated.map_err(|problems| refused(&problems))?.policy;
         let bucket = connect_to_read(&tool).await?;
         let head = head(&bucket).await?;

@@ -20,7 +20,7 @@ use solewriter_core::diagnostics::{Problem, Problems, SourceFile};
 use solewriter_core::handover::claims::Claims;
 use solewriter_core::keys::{Signer, User};
 use solewriter_core::policy::model::{Policy, short};
-use solewriter_core::policy::validate::{Validated, validate_for};
+use solewriter_core::policy::validate::Validated;
 
 /// Push a directory as the newest revision.
 ///
@@ -132,8 +132,7 @@ impl Push {
             code: NO,
         };
         let files = common::read(self.dir.path())?.map_err(refuse)?;
-        let validated = validate_for(&files, &tool.defaults.audit)
-            .and_then(|v| check::grant_all(v, &tool.defaults));
+        let validated = tool.validated(&files).and_then(|v| check::grant_all(v, &tool.defaults));
         let Validated { policy, warnings } = validated.map_err(refuse)?;
         let held =
             test::all_hold(self.dir.path(), (&policy, &files), &tool.defaults).map_err(refuse)?;
@@ -154,8 +153,7 @@ impl Rollback {
         let head = head(&bucket).await?;
         let target = named(&bucket, head.clone(), &self.revision).await?;
         let files = bucket.files(&target).await.map_err(|error| unread(&bucket, &error))?;
-        let validated = validate_for(&files, &tool.defaults.audit)
-            .and_then(|v| check::grant_all(v, &tool.defaults));
+        let validated = tool.validated(&files).and_then(|v| check::grant_all(v, &tool.defaults));
         let policy = match validated {
             Ok(validated) => validated.policy,
             Err(problems) => {
@@ -387,7 +385,7 @@ async fn shown(
         return Ok((text, None));
     };
     let files = bucket.files(head).await.map_err(|error| unread(bucket, &error))?;
-    match validate_for(&files, &tool.defaults.audit) {
+    match tool.validated(&files) {
         Ok(before) => {
             let old = format!("revision {}", head.number);
             let text = diff::described((&old, &before.policy), (name, policy), &tool.defaults)?;

@@ -9,40 +9,53 @@ use tokio::sync::{Notify, watch};
 use crate::fleet::Member;
 use crate::fleet::heartbeat::Fleet;
 use crate::nats::{Login, Nats};
-use crate::service::Service;
+use crate::service::Tenant;
 use crate::sessions::sweeper::{Sweeper, Whole};
 use crate::sessions::system_connection::Access;
 use crate::sessions::{self, consumers, reach_without_system_user};
+use solewriter_core::callout::issue::Issuer;
 
 /// An instance among the others.
 pub(super) struct Background {
     nats: Arc<Nats>,
-    system: Option<Login>,
+    system: Option<Arc<Login>>,
     fleet: Arc<Fleet>,
     keeper: Sweeper,
     consumers: consumers::sweeper::ConsumerSweeper,
 }
 
+/// Who it works for, and with whom.
+pub(super) struct Fellows<'a> {
+    /// The connections on which requests come.
+    pub(super) callout: &'a Arc<Nats>,
+    /// What decides.
+    pub(super) tenant: &'a Tenant,
+    /// Signs what this instance says to the others.
+    pub(super) issuer: &'a Arc<Issuer>,
+    /// What it says of itself.
+    pub(super) member: Member,
+    /// The system user.
+    pub(super) system: Option<Arc<Login>>,
+    /// Who settles handovers.
+    pub(super) settler: Login,
+}
+
 impl Background {
-    /// Puts it together; nothing is connected yet.
+    /// Puts it together; nothing is connected yet. `nats` is for the policy's own user.
     pub(super) fn prepare(
         nats: &Arc<Nats>,
-        system: Option<Login>,
-        settler: Login,
         settings: sessions::Settings,
-        service: &Arc<Service>,
-        member: Member,
+        fellows: Fellows<'_>,
     ) -> Self {
-        let Service { store, source_status, metrics, recorder, .. } = &**service;
-        let decider = service.authorizer.decider().clone();
+        let Fellows { callout, tenant, issuer, member, system, settler } = fellows;
+        let Tenant { decider, store, source_status, metrics, recorder, .. } = tenant;
         let defaults = decider.defaults();
         // An instance that names connections otherwise would close ours, and we its own.
         let makes = format!("{} whole {}", env!("CARGO_PKG_VERSION"), defaults.account);
         let asked = Arc::clone(decider.asked());
-        let issuer = Arc::clone(service.authorizer.issuer());
-        let fleet = Fleet::new(member, makes, asked, issuer);
+        let fleet = Fleet::new(member, makes, asked, Arc::clone(issuer));
         if store.hands_over() && source_status.lease().is_some() {
-            let _ = service.fleet.set(Arc::clone(&fleet));
+            let _ = tenant.fleet.set(Arc::clone(&fleet));
         }
         let closed = Arc::new(Notify::new());
         let consumers = consumers::sweeper::ConsumerSweeper {
@@ -57,7 +70,7 @@ impl Background {
             closed: closed.clone(),
         };
         let keeper = Sweeper {
-            decider,
+            decider: decider.clone(),
             store: store.clone(),
             source_status: source_status.clone(),
             recorder: recorder.clone(),
@@ -66,6 +79,7 @@ impl Background {
             settings,
             closed,
             nats: nats.clone(),
+            caller: callout.login.key().map(|key| key.to_string()),
             whole: Whole::default(),
             settler,
         };

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use tracing::Span;
 
 use crate::audit::{CAPACITY, Recorder, Sink, Target};
 use crate::config::Audit;
@@ -25,7 +26,7 @@ pub struct Recording {
 }
 
 impl Recording {
-    /// Starts the sink too, if there is an audit stream.
+    /// Starts the sink too, if there is an audit stream. Lines of the log are in `span`.
     ///
     /// # Errors
     /// A message, when the spool cannot be used.
@@ -33,12 +34,14 @@ impl Recording {
         audit: Option<Audit>,
         nats: &Arc<Nats>,
         metrics: Arc<Metrics>,
+        span: &Span,
     ) -> Result<(Self, Option<Sink>), String> {
         let source = Source::new(PRODUCER, Timestamp::now(), rand::random());
         let (recorder, sink) = match audit {
-            None => (Recorder::to_the_log(source, metrics), None),
+            None => (Recorder::to_the_log(source, metrics).within(span.clone()), None),
             Some(Audit { stream, spool }) => {
                 let (recorder, intake) = Recorder::with_queue(source, metrics, CAPACITY);
+                let recorder = recorder.within(span.clone());
                 let login = Arc::clone(nats);
                 let target = Target {
                     servers: nats.servers.clone(),

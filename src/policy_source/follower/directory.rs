@@ -56,7 +56,8 @@ impl Follower {
             ),
         };
         // A defect in it is told where it happens, and it is tried again.
-        let _ = tokio::task::spawn_blocking(judge).await;
+        let span = tracing::Span::current();
+        let _ = tokio::task::spawn_blocking(move || span.in_scope(judge)).await;
     }
 
     /// Deals with what was read from a directory. Blocks.

@@ -185,7 +185,7 @@ impl Asked {
         true
     }
 
-    /// Waits until there is something to tell the other instances. One may wait at a time.
+    /// Waits until there is something to tell the other instances. Of several who wait, one is woken.
     pub async fn to_tell(&self) -> String {
         std::future::poll_fn(|cx| {
             let mut waiting = self.waiting();

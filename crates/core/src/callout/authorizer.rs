@@ -2,6 +2,7 @@
 //!
 //! `service` calls it for each message; the fuzz target and the tests call it too.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::callout::decide::{CacheSizes, Decider, Denial, Denied, Granted, Large};
@@ -11,7 +12,7 @@ use crate::callout::rate_limit::RateLimits;
 use crate::callout::request::{Expectation, Rejection, VerifiedRequest};
 use crate::callout::xkey::Sealer;
 use crate::grant::{GrantError, TooLarge};
-use crate::keys::{Server, User, Verifier};
+use crate::keys::{Server, User, UserKey, Verifier};
 use crate::policy::model::Policy;
 
 /// Servers whose key is kept decoded. A cluster has far fewer.
@@ -19,10 +20,9 @@ const KEPT_SERVERS: u64 = 1024;
 /// Clients whose key is kept decoded, at most; each takes some 400 bytes.
 const KEPT_CLIENTS: u64 = 50_000;
 
-/// Opens, limits, proves, decides and issues.
+/// Opens, limits, proves, has somebody decide, and issues.
 pub struct Authorizer {
     issuer: Arc<Issuer>,
-    decider: Arc<Decider>,
     limits: RateLimits,
     servers: Verifier<Server>,
     /// Of those that were let in.
@@ -137,11 +137,10 @@ pub enum Authorised {
 impl Authorizer {
     /// Puts the stages together. `clock_leeway` is in seconds.
     #[must_use]
-    pub fn new(issuer: Issuer, decider: Decider, clock_leeway: i64) -> Self {
+    pub fn new(issuer: Issuer, clock_leeway: i64) -> Self {
         let (servers, clients) = (Verifier::new(KEPT_SERVERS), Verifier::new(KEPT_CLIENTS));
-        let (decider, limits) = (Arc::new(decider), RateLimits::default());
-        let issuer = Arc::new(issuer);
-        Self { issuer, decider, limits, servers, clients, clock_leeway }
+        let (issuer, limits) = (Arc::new(issuer), RateLimits::default());
+        Self { issuer, limits, servers, clients, clock_leeway }
     }
 
     /// With limits for each proved key and each address.
@@ -156,13 +155,7 @@ impl Authorizer {
         &self.issuer
     }
 
-    /// What decides, for connections that are open already.
-    #[must_use]
-    pub fn decider(&self) -> &Arc<Decider> {
-        &self.decider
-    }
-
-    /// How much is kept here and in the decider.
+    /// How much is kept here.
     #[must_use]
     pub fn cache_sizes(&self) -> CacheSizes {
         let (limited_keys, limited_hosts) = self.limits.remembered();
@@ -172,11 +165,11 @@ impl Authorizer {
             limited_keys,
             limited_hosts,
             server_xkeys: self.issuer.sealer().map_or(0, Sealer::kept),
-            ..self.decider.cache_sizes()
+            ..CacheSizes::default()
         }
     }
 
-    /// Authorises one request under one policy.
+    /// Authorises one request by one decider, under one policy.
     ///
     /// # Errors
     /// [`Rejection`] when the bytes did not come from a server: then no reply is owed.
@@ -184,36 +177,42 @@ impl Authorizer {
         &self,
         payload: &[u8],
         server_xkey: Option<&str>,
-        policy: &Policy,
+        (decider, policy): (&Decider, &Policy),
         moment: &Moment,
     ) -> Result<Authorisation, Rejection> {
         let watch = &mut ();
         let request = self.open(payload, server_xkey, moment, watch)?;
-        let decision = self.identify(&request, policy, moment.now, watch).and_then(|identity| {
-            self.decided(self.decider.decide(&identity, policy, moment.now, moment.chance))
-        });
+        let mut decision = self
+            .identify(&request, |_| Ok((decider, policy)), moment.now, watch)
+            .and_then(|(identity, _)| {
+                self.decided(decider.decide(&identity, policy, moment.now, moment.chance))
+            });
+        if let Err(denied) = &mut decision {
+            denied.revision.get_or_insert_with(|| policy.revision().clone());
+        }
         Ok(self.answer(request, decision, moment, usize::MAX, watch))
     }
 
-    /// The same on a thread that answers everybody. The server takes an answer of at most `room`
-    /// bytes. `watch` is told of each stage; `&mut ()` is nobody.
+    /// The same on a thread that answers everybody. `find` is asked, once the client is proved, who
+    /// decides about that key, and under which policy; what it denies instead is refused. The server
+    /// takes an answer of at most `room` bytes. `watch` is told of each stage; `&mut ()` is nobody.
     ///
     /// # Errors
     /// As [`Authorizer::authorise`].
-    pub fn authorise_unless_large(
+    pub fn authorise_unless_large<D: Deref<Target = Decider>, P: Deref<Target = Policy>>(
         &self,
         payload: &[u8],
         server_xkey: Option<&str>,
-        policy: &Policy,
+        find: impl FnOnce(&UserKey) -> Result<(D, P), Denied>,
         moment: &Moment,
         room: usize,
         watch: &mut impl Watch,
     ) -> Result<Authorised, Rejection> {
         let request = self.open(payload, server_xkey, moment, watch)?;
         let (now, chance) = (moment.now, moment.chance);
-        let decision = match self.identify(&request, policy, now, watch) {
-            Ok(identity) => {
-                match self.decider.decide_unless_large(&identity, policy, now, chance) {
+        let decision = match self.identify(&request, find, now, watch) {
+            Ok((identity, (decider, policy))) => {
+                match decider.decide_unless_large(&identity, &policy, now, chance) {
                     Ok(decision) => {
                         watch.ended(Stage::Decide);
                         self.decided(decision)
@@ -230,47 +229,20 @@ impl Authorizer {
 
     /// Authorises a request that [`Authorizer::authorise_unless_large`] left.
     #[must_use]
-    pub fn authorise_proved(
+    pub fn authorise_proved<D: Deref<Target = Decider>, P: Deref<Target = Policy>>(
         &self,
         proved: &Proved,
-        policy: &Policy,
+        find: impl FnOnce(&UserKey) -> Result<(D, P), Denied>,
         moment: &Moment,
         room: usize,
         watch: &mut impl Watch,
     ) -> Authorisation {
         let identity = &proved.identity;
-        let decision = self.decider.decide(identity, policy, moment.now, moment.chance);
+        let decision = find(identity.key()).and_then(|(decider, policy)| {
+            decider.decide(identity, &policy, moment.now, moment.chance)
+        });
         watch.ended(Stage::Decide);
         self.answer(identity.request().clone(), self.decided(decision), moment, room, watch)
-    }
-
-    /// Refuses one request for a reason that lies with us, not with who asks.
-    ///
-    /// # Errors
-    /// As [`Authorizer::authorise`].
-    pub fn refuse(
-        &self,
-        payload: &[u8],
-        server_xkey: Option<&str>,
-        policy: &Policy,
-        moment: &Moment,
-        reason: &Denial,
-        watch: &mut impl Watch,
-    ) -> Result<Authorisation, Rejection> {
-        let request = self.open(payload, server_xkey, moment, watch)?;
-        // Who asks is proved first, so that the denial says who was refused. Nothing is decided,
-        // and nothing is counted for the key.
-        let denied = match self.prove(&request, policy, moment.now, watch) {
-            Err(denied) if matches!(denied.reason, Denial::Unproved(_)) => denied,
-            Err(denied) => Denied { reason: reason.clone(), ..denied },
-            Ok(identity) => {
-                let key = identity.key();
-                let service = policy.holder(key).map(|(service, _)| service.name.clone());
-                let revision = policy.revision().clone();
-                Denied { reason: reason.clone(), key: Some(*key), service, revision }
-            }
-        };
-        Ok(self.answer(request, Err(denied), moment, usize::MAX, watch))
     }
 
     fn open(
@@ -297,40 +269,40 @@ impl Authorizer {
     fn prove(
         &self,
         request: &Arc<VerifiedRequest>,
-        policy: &Policy,
         now: i64,
         watch: &mut impl Watch,
     ) -> Result<Identity, Denied> {
-        let revision = || policy.revision().clone();
         let admitted = self.limits.admits_host(request.client().address, now);
         watch.ended(Stage::Limit);
         if !admitted {
             let reason = Denial::Limited("host");
-            return Err(Denied { reason, key: None, service: None, revision: revision() });
+            return Err(Denied { reason, key: None, service: None, revision: None });
         }
         let proved = identity::prove(request, &self.clients);
         watch.ended(Stage::Prove);
         proved.map_err(|unproved| {
             let key = unproved.claimed().copied();
-            Denied { key, reason: unproved.into(), service: None, revision: revision() }
+            Denied { key, reason: unproved.into(), service: None, revision: None }
         })
     }
 
-    /// The same, within the limit of its key.
-    fn identify(
+    /// The same, within the limit of its key, and what `find` finds for it.
+    fn identify<F>(
         &self,
         request: &Arc<VerifiedRequest>,
-        policy: &Policy,
+        find: impl FnOnce(&UserKey) -> Result<F, Denied>,
         now: i64,
         watch: &mut impl Watch,
-    ) -> Result<Identity, Denied> {
-        let identity = self.prove(request, policy, now, watch)?;
+    ) -> Result<(Identity, F), Denied> {
+        let identity = self.prove(request, now, watch)?;
         let key = *identity.key();
+        // First: what it denies is not the client's doing, and is not counted for the key.
+        let found = find(&key)?;
         if self.limits.admits_key(key, now) {
-            return Ok(identity);
+            return Ok((identity, found));
         }
-        let (reason, revision) = (Denial::Limited("key"), policy.revision().clone());
-        Err(Denied { reason, key: Some(key), service: None, revision })
+        let reason = Denial::Limited("key");
+        Err(Denied { reason, key: Some(key), service: None, revision: None })
     }
 
     /// Keeps the key of who is let in decoded. Not before: strangers would fill the memory for it.
@@ -360,7 +332,7 @@ impl Authorizer {
                 reason: GrantError::from(too_large).into(),
                 key: Some(*granted.identity().key()),
                 service: Some(granted.grant().service().clone()),
-                revision: granted.revision().clone(),
+                revision: Some(granted.revision().clone()),
             });
             // With the same nonce: nobody was sent what it sealed before.
             answer = self.issuer.refuse(&request, &stamp);

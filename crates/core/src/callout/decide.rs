@@ -76,8 +76,8 @@ pub struct Denied {
     pub key: Option<UserKey>,
     /// The service that the key belongs to, once proved.
     pub service: Option<Arc<str>>,
-    /// The policy revision that decided.
-    pub revision: Revision,
+    /// The policy revision that decided; `None` where none was asked.
+    pub revision: Option<Revision>,
 }
 
 /// Why a connection was refused.
@@ -122,6 +122,12 @@ pub enum Denial {
     /// The connection was let in already: it sent CONNECT again.
     #[error("the connection was let in already, and sent CONNECT again")]
     AskedAgain,
+    /// The policies of several tenants have that key: whose it is, nobody can tell.
+    #[error("the key is in the policies of several tenants ({0}), so it counts for none")]
+    ClaimedTwice(String),
+    /// It may be a key of a tenant whose policy this instance does not have yet.
+    #[error("no service has this key, and this instance has no policy yet of the tenant {0}")]
+    NotReady(String),
     /// The policy's source has not been heard of for too long to decide by what is known of it.
     #[error(
         "the policy's source has not answered for {0} s, which is more than [policy] keep_at_most"
@@ -134,7 +140,7 @@ pub enum Denial {
 
 impl Denial {
     /// Every name that [`Denial::code`] gives.
-    pub const CODES: [&'static str; 22] = [
+    pub const CODES: [&'static str; 24] = [
         "no_credential",
         "other_credential",
         "mqtt",
@@ -154,6 +160,8 @@ impl Denial {
         "name",
         "limited",
         "asked_again",
+        "claimed_twice",
+        "not_ready",
         "policy_too_old",
         "grant_too_large",
         "internal",
@@ -182,6 +190,8 @@ impl Denial {
             Self::Name(_) => "name",
             Self::Limited(_) => "limited",
             Self::AskedAgain => "asked_again",
+            Self::ClaimedTwice(_) => "claimed_twice",
+            Self::NotReady(_) => "not_ready",
             Self::PolicyTooOld(_) => "policy_too_old",
             Self::Grant(GrantError::TooLarge(_) | GrantError::TooEntangled(_)) => "grant_too_large",
             Self::Grant(_) => "internal",
@@ -265,6 +275,24 @@ pub struct CacheSizes {
     pub past_policies: u64,
 }
 
+impl CacheSizes {
+    /// Of both together. Deciders share what they know of connections.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            grants: self.grants + other.grants,
+            grant_bytes: self.grant_bytes + other.grant_bytes,
+            client_keys: self.client_keys + other.client_keys,
+            server_keys: self.server_keys + other.server_keys,
+            server_xkeys: self.server_xkeys + other.server_xkeys,
+            limited_keys: self.limited_keys + other.limited_keys,
+            limited_hosts: self.limited_hosts + other.limited_hosts,
+            asked_connections: self.asked_connections.max(other.asked_connections),
+            past_policies: self.past_policies + other.past_policies,
+        }
+    }
+}
+
 /// Decides requests; keeps compiled grants.
 pub struct Decider {
     defaults: Defaults,
@@ -316,6 +344,12 @@ impl Decider {
         Self { defaults, accounts, jitter, asked: Arc::default(), grants }
     }
 
+    /// The same, for one of several tenants: who was let in by one asked the others, too.
+    #[must_use]
+    pub fn with_asked(self, asked: Arc<Asked>) -> Self {
+        Self { asked, ..self }
+    }
+
     /// How much is kept here.
     #[must_use]
     pub fn cache_sizes(&self) -> CacheSizes {
@@ -363,7 +397,7 @@ impl Decider {
         self.decide_at(Thread::Other, identity, policy, now, chance).unwrap_or_else(|large| {
             // Not on this thread.
             let error = GrantError::Unwritable(large.0.clone());
-            let (key, revision) = (Some(*identity.key()), policy.revision().clone());
+            let (key, revision) = (Some(*identity.key()), Some(policy.revision().clone()));
             Err(Denied { reason: error.into(), key, service: Some(large.0), revision })
         })
     }
@@ -397,7 +431,7 @@ impl Decider {
             reason,
             key: Some(*key),
             service: service.map(|s| s.name.clone()),
-            revision: revision.clone(),
+            revision: Some(revision.clone()),
         };
         // A leafnode's name is logged as it is: with a line break, it could write any line that a
         // server writes.

@@ -71,13 +71,17 @@ pub enum IssueError {
 }
 
 /// The seed with which an instance connects to send a message behind those of a closed connection:
-/// the same for all instances of this issuer, and nobody else has it.
+/// the same for all instances of this issuer, and nobody else has it. Each tenant has one of its own.
 ///
 /// # Errors
 /// [`SignError`], when who holds the key does not sign.
-pub fn handover_seed(issuer: &AccountSigner) -> Result<Seed<User>, SignError> {
+pub fn handover_seed(
+    issuer: &AccountSigner,
+    tenant: Option<&str>,
+) -> Result<Seed<User>, SignError> {
     let signed = Zeroizing::new(issuer.sign(HANDOVER_USER)?);
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &*signed);
+    let text = Zeroizing::new([&*signed, tenant.unwrap_or_default().as_bytes()].concat());
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &text);
     let mut secret = Zeroizing::new([0; 32]);
     secret.iter_mut().zip(digest.as_ref()).for_each(|(to, from)| *to = *from);
     Ok(Seed::of_secret(&secret))
@@ -147,8 +151,8 @@ impl Issuer {
     ///
     /// # Errors
     /// As [`handover_seed`].
-    pub fn handover_seed(&self) -> Result<Seed<User>, SignError> {
-        handover_seed(&self.signer)
+    pub fn handover_seed(&self, tenant: Option<&str>) -> Result<Seed<User>, SignError> {
+        handover_seed(&self.signer, tenant)
     }
 
     /// The bytes that grant. The request is the one that was proved: there is no other way to a
@@ -255,13 +259,17 @@ mod tests {
     }
 
     #[test]
-    fn the_user_of_handovers_is_one_for_each_issuer() {
+    fn the_user_of_handovers_is_one_for_each_issuer_and_tenant() {
         let seed = Seed::generate();
-        let user = |seed: &Seed<crate::keys::Account>| {
+        let user = |seed: &Seed<crate::keys::Account>, tenant| {
             let issuer = Issuer::new(Signer::new(seed).unwrap(), None);
-            *Signer::new(&issuer.handover_seed().unwrap()).unwrap().public()
+            *Signer::new(&issuer.handover_seed(tenant).unwrap()).unwrap().public()
         };
-        assert_eq!(user(&seed), user(&seed));
-        assert_ne!(user(&seed), user(&Seed::generate()));
+        for tenant in [None, Some("shop"), Some("bank")] {
+            assert_eq!(user(&seed, tenant), user(&seed, tenant));
+            assert_ne!(user(&seed, tenant), user(&Seed::generate(), tenant));
+        }
+        assert_ne!(user(&seed, None), user(&seed, Some("shop")));
+        assert_ne!(user(&seed, Some("bank")), user(&seed, Some("shop")));
     }
 }
