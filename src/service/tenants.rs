@@ -264,3 +264,102 @@ impl<'a> Found<'a> {
         Some((self.tenants.all.get(*index)?, snapshot))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use solewriter_core::diagnostics::SourceFile;
+    use solewriter_core::grant::{AuditStreams, Defaults};
+    use solewriter_core::keys::{Seed, Signer, User};
+    use solewriter_core::policy::validate::validate;
+    use solewriter_types::audit_event::{PRODUCER, Source};
+
+    fn key() -> UserKey {
+        *Signer::new(&Seed::<User>::generate()).unwrap().public()
+    }
+
+    /// A tenant whose policy has these keys; without a policy, if there are none.
+    fn tenant(name: Option<&str>, keys: &[UserKey]) -> Tenant {
+        let (store, metrics) = (Arc::new(Store::new()), Metrics::new());
+        if !keys.is_empty() {
+            let keys: Vec<String> = keys.iter().map(|key| format!("\"{key}\"")).collect();
+            let text = format!("[service.a]\nnkeys = [{}]\n", keys.join(", "));
+            let validated = validate(&[SourceFile::new("p.toml", text)]).unwrap();
+            store.replace(validated, None, jiff::Timestamp::UNIX_EPOCH);
+        }
+        let defaults = Defaults {
+            account: "APP".into(),
+            lifetime: Duration::from_secs(3600),
+            audit: AuditStreams::default(),
+        };
+        let source = Source::new(PRODUCER, jiff::Timestamp::UNIX_EPOCH, 0);
+        Tenant {
+            name: name.map(Arc::from),
+            decider: Arc::new(Decider::new(defaults, Vec::new(), 0.0)),
+            store,
+            source_status: Arc::new(SourceStatus::new(
+                "a test".to_owned(),
+                Duration::from_secs(3600),
+            )),
+            recorder: Recorder::to_the_log(source, metrics.clone()),
+            metrics,
+            fleet: OnceLock::new(),
+        }
+    }
+
+    fn all(tenants: Vec<Tenant>) -> Tenants {
+        Tenants::new(tenants, Arc::default())
+    }
+
+    /// Who decides about a key: a name, or the reason why nobody does; and what has to be in force.
+    fn asked(tenants: &Tenants, key: &UserKey) -> (String, Needs) {
+        let mut found = tenants.find(1);
+        let denied = found.of(key).err().map(|denied| denied.reason.code().to_owned());
+        let by = found.by().map(|(tenant, _)| tenant.shown().to_owned());
+        (denied.or(by).unwrap(), found.needs)
+    }
+
+    #[test]
+    fn the_tenant_that_has_the_key_decides_and_of_two_neither() {
+        let [one, other, both, stranger] = [key(), key(), key(), key()];
+        let tenants =
+            all(vec![tenant(Some("shop"), &[one, both]), tenant(Some("bank"), &[other, both])]);
+        assert_eq!(asked(&tenants, &one), ("shop".to_owned(), Needs::One(0)));
+        assert_eq!(asked(&tenants, &other), ("bank".to_owned(), Needs::One(1)));
+        assert_eq!(asked(&tenants, &both), ("claimed_twice".to_owned(), Needs::Every));
+        assert_eq!(asked(&tenants, &stranger), ("unknown_key".to_owned(), Needs::Every));
+        // It may be a key of who has no policy yet.
+        let tenants = all(vec![tenant(Some("shop"), &[one]), tenant(Some("bank"), &[])]);
+        assert_eq!(asked(&tenants, &one).0, "shop");
+        assert_eq!(asked(&tenants, &other), ("not_ready".to_owned(), Needs::Every));
+        // Without tenants, the one policy is asked about everybody.
+        let only = all(vec![tenant(None, &[one])]);
+        assert_eq!(asked(&only, &stranger), ("solewriter".to_owned(), Needs::One(0)));
+    }
+
+    #[test]
+    fn what_was_found_counts_only_while_its_own_policy_is_known_to_be_in_force() {
+        let (one, other) = (key(), key());
+        let tenants = all(vec![tenant(Some("shop"), &[one]), tenant(Some("bank"), &[other])]);
+        let holds = |key: &UserKey| {
+            let mut found = tenants.find(1);
+            let _ = found.of(key);
+            found.holds()
+        };
+        assert_eq!(holds(&one), Err(Needs::One(0)));
+        let guard = |at: usize| &tenants.all[at].source_status.stall_guard;
+        guard(0).conclude(guard(0).look());
+        assert_eq!(holds(&one), Ok(()), "the other tenant's source is no matter of it");
+        assert_eq!(holds(&other), Err(Needs::One(1)));
+        assert_eq!(holds(&key()), Err(Needs::Every), "it may be new in one that was not looked at");
+        guard(1).conclude(guard(1).look());
+        assert_eq!(holds(&key()), Ok(()));
+        // A look that ends after the policy was taken does not make that policy new.
+        let late = all(vec![tenant(Some("shop"), &[one])]);
+        let mut found = late.find(1);
+        let _ = found.of(&one);
+        let guard = &late.all[0].source_status.stall_guard;
+        guard.conclude(guard.look());
+        assert_eq!(found.holds(), Err(Needs::One(0)));
+    }
+}
