@@ -70,6 +70,7 @@ async fn stage() -> Stage {
         http_listen: ([127, 0, 0, 1], 0).into(),
         server_name: "bench".to_owned(),
         operator: false,
+        tenants: Vec::new(),
     };
     let files = files.write().unwrap();
     let binary = tokio::task::spawn_blocking(|| fetch::exact(VERSION)).await.unwrap().unwrap();

@@ -222,17 +222,32 @@ pub struct Plan {
     pub left_to_services: Vec<Left>,
     /// Durable consumers of declared streams that are not declared.
     pub other_consumers: Vec<OtherConsumer>,
-    /// Declared buckets that are in another JetStream domain, sorted by name.
+    /// What is declared in another JetStream domain: buckets, streams, object stores, each sorted by
+    /// name.
     pub elsewhere: Vec<Elsewhere>,
 }
 
-/// A declared bucket that is in another JetStream domain than the one that was asked.
+/// Something declared that is in another JetStream domain than the one that was asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Elsewhere {
-    /// The bucket.
+    /// What it is.
+    pub kind: Kind,
+    /// Its name.
     pub bucket: String,
     /// Its domain.
     pub domain: String,
+}
+
+impl Elsewhere {
+    /// Its name and its domain; of what is no bucket, what it is.
+    #[must_use]
+    pub fn title(&self) -> String {
+        let Self { kind, bucket, domain } = self;
+        match kind {
+            Kind::Bucket => format!("{bucket} ({domain})"),
+            _ => format!("{} {bucket} ({domain})", kind.as_str()),
+        }
+    }
 }
 
 /// A declared consumer that the client of its service makes.
@@ -342,34 +357,47 @@ impl Plan {
         }
     }
 
-    /// The same where JetStream is in that domain, or in none: buckets of other domains are left
-    /// out. One that is here all the same has another content under its name.
+    /// The same where JetStream is in that domain, or in none: what is in other domains is left out.
+    /// What is here all the same has another content under its name.
     #[must_use]
     pub fn in_domain(mut self, policy: &Policy, domain: Option<&str>) -> Self {
-        let others: BTreeMap<&str, &Domain> = policy
-            .buckets()
-            .iter()
-            .filter_map(|bucket| Some((bucket.name.as_str(), bucket.domain.as_ref()?)))
-            .filter(|(_, other)| Some(other.as_str()) != domain)
-            .collect();
-        for plan in std::mem::take(&mut self.buckets) {
-            let Some(other) = others.get(&*plan.bucket) else {
-                self.buckets.push(plan);
-                continue;
-            };
-            if plan.action != Action::Create {
-                let danger = format!(
-                    "it is declared in JetStream domain {other}; here it has other values under the \
-                     same name"
-                );
-                self.others.push(Other {
-                    stream: plan.stream,
-                    bucket: None,
-                    store: None,
-                    danger: Some(danger),
-                });
+        let other = |said: &Option<Domain>| said.clone().filter(|said| !said.is(domain));
+        let buckets = policy.buckets().iter();
+        let buckets = buckets.filter_map(|b| Some((b.name.to_string(), other(&b.domain)?)));
+        let streams = policy.streams().iter();
+        let streams = streams.filter_map(|s| Some((s.name.to_string(), other(&s.domain)?)));
+        let stores = policy.stores().iter();
+        let stores = stores.filter_map(|s| Some((s.name.to_string(), other(&s.domain)?)));
+        let streams: BTreeMap<String, Domain> = streams.collect();
+        let is_here = |stream: &str| !streams.contains_key(stream);
+        self.consumers.retain(|plan| is_here(&plan.stream));
+        self.left_to_services.retain(|left| is_here(&left.stream));
+        self.other_consumers.retain(|other| is_here(&other.stream));
+        for (plans, others) in [
+            (&mut self.buckets, &buckets.collect()),
+            (&mut self.declared_streams, &streams),
+            (&mut self.stores, &stores.collect()),
+        ] {
+            for plan in std::mem::take(plans) {
+                let Some(other) = others.get(&plan.bucket) else {
+                    plans.push(plan);
+                    continue;
+                };
+                if plan.action != Action::Create {
+                    let danger = format!(
+                        "it is declared in JetStream domain {other}; here it has another content \
+                         under the same name"
+                    );
+                    self.others.push(Other {
+                        stream: plan.stream,
+                        bucket: None,
+                        store: None,
+                        danger: Some(danger),
+                    });
+                }
+                let (kind, bucket, domain) = (plan.kind, plan.bucket, other.to_string());
+                self.elsewhere.push(Elsewhere { kind, bucket, domain });
             }
-            self.elsewhere.push(Elsewhere { bucket: plan.bucket, domain: other.to_string() });
         }
         self.others.sort_by(|a, b| a.stream.cmp(&b.stream));
         self

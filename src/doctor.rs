@@ -210,7 +210,7 @@ pub const CHECKS: [Check; 40] = [
         "exports",
         "accounts",
         "admin, system user",
-        "The account of the buckets exports what clients need, and nothing else; the callout's account exports only the heartbeats of instances",
+        "The account of the buckets exports what clients need, and nothing else; what passes by a leafnode passes whole; the callout's account exports only the heartbeats of instances",
         "Calls to a missing export time out; an export too many is a way around the policy",
     ),
     check(

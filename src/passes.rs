@@ -2,7 +2,10 @@
 //! and imported here under the same subject. `init` writes the lines into nats-server's
 //! configuration; `doctor` and `state` say the same lines.
 
-use solewriter_core::policy::model::{Policy, StreamName};
+pub mod link;
+
+use solewriter_core::policy::model::{Policy, Stream, StreamName};
+use solewriter_types::subject::Pattern;
 
 /// The accounts as `deploy/nats-server.conf` names them.
 const STATE: &str = "STATE";
@@ -79,6 +82,15 @@ impl Pass {
     }
 }
 
+/// Whether a pattern covers a subject.
+#[must_use]
+pub fn within(subject: &str, pattern: &str) -> bool {
+    match (Pattern::parse(subject), Pattern::parse(pattern)) {
+        (Ok(subject), Ok(pattern)) => subject.is_subset_of(&pattern),
+        _ => false,
+    }
+}
+
 /// A subject as nats-server's configuration has it.
 fn quoted(subject: &str) -> String {
     format!("\"{}\"", subject.replace('\\', "\\\\").replace('"', "\\\""))
@@ -108,18 +120,29 @@ pub fn of_consumers_and_stores() -> [Pass; 2] {
 /// What the policy's streams, consumers and object stores need, each subject to export once.
 #[must_use]
 pub fn declared(policy: &Policy) -> Vec<Pass> {
+    with(policy, of_streams(policy.streams()))
+}
+
+/// The same where JetStream is in that domain, or in none: streams of other domains need nothing.
+#[must_use]
+pub fn needed(policy: &Policy, here: Option<&str>) -> Vec<Pass> {
+    let is_here = |s: &&Stream| s.domain.as_ref().is_none_or(|domain| domain.is(here));
+    with(policy, of_streams(policy.streams().iter().filter(is_here)))
+}
+
+fn with(policy: &Policy, streams: Vec<Pass>) -> Vec<Pass> {
     let mut passes = of_consumers_and_stores().to_vec();
     passes.retain(|pass| match pass.due_to {
         DueTo::Consumers => policy.streams().iter().any(|stream| !stream.consumers.is_empty()),
         _ => !policy.stores().is_empty(),
     });
-    passes.extend(of_streams(policy));
+    passes.extend(streams);
     passes
 }
 
-fn of_streams(policy: &Policy) -> Vec<Pass> {
+fn of_streams<'p>(streams: impl IntoIterator<Item = &'p Stream>) -> Vec<Pass> {
     let mut passes: Vec<Pass> = Vec::new();
-    for stream in policy.streams() {
+    for stream in streams {
         let what = format!("acknowledgements of what stream {} keeps", stream.name);
         for subject in &stream.subjects {
             let due_to = DueTo::Stream(stream.name.clone());
@@ -139,7 +162,7 @@ pub fn in_config(config: &str, policy: Option<&Policy>) -> String {
     let mut lines: Vec<String> = config.lines().map(ToOwned::to_owned).collect();
     let [_, _, flow_control, _] = of_buckets();
     let mut passes = of_consumers_and_stores().to_vec();
-    passes.extend(policy.into_iter().flat_map(of_streams));
+    passes.extend(policy.into_iter().flat_map(|policy| of_streams(policy.streams())));
     let export = |pass: &Pass| pass.export(&[SERVICES]);
     let import = |pass: &Pass| pass.import(STATE);
     for written in [&export as &dyn Fn(&Pass) -> String, &import] {

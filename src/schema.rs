@@ -349,6 +349,7 @@ fn stream() -> Map<String, Value> {
     let mut keys = object([
         ("description", text("What is in it, for people.")),
         ("subjects", list("What it keeps, such as `events.>`.", &subject)),
+        ("domain", domain()),
         (
             "retention",
             word(
@@ -495,12 +496,20 @@ fn consumer() -> Map<String, Value> {
 fn store() -> Map<String, Value> {
     object([
         ("description", text("What is in it, for people.")),
+        ("domain", domain()),
         ("ttl", duration("How long an object is kept. Absent: for ever.")),
         ("max_bytes", size("The largest size of the store. Absent: no cap.")),
         ("replicas", replicas()),
         ("storage", storage()),
         ("compression", flag("Whether it is compressed on disk.", false)),
     ])
+}
+
+fn domain() -> Value {
+    described(
+        json!({ "type": "string", "pattern": "^[A-Za-z0-9_-]{1,32}$" }),
+        "The JetStream domain that has it. Absent: each one that the policy is used in.",
+    )
 }
 
 fn bucket() -> Map<String, Value> {
@@ -514,13 +523,7 @@ fn bucket() -> Map<String, Value> {
                  for how long, from there.",
             ),
         ),
-        (
-            "domain",
-            described(
-                json!({ "type": "string", "pattern": "^[A-Za-z0-9_-]{1,32}$" }),
-                "The JetStream domain that has it. Absent: each one that the policy is used in.",
-            ),
-        ),
+        ("domain", domain()),
         (
             "history",
             json!({

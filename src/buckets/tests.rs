@@ -334,3 +334,23 @@ fn buckets_of_other_domains_are_left_out_and_found_where_they_are_not_to_be() {
     let danger = twice.others[0].danger.as_deref().unwrap();
     assert!(danger.contains("declared in JetStream domain hub"), "{danger}");
 }
+
+#[test]
+fn streams_and_stores_of_other_domains_are_left_out_with_their_consumers() {
+    let text = "[stream.S]\nsubjects = [\"s.>\"]\ndomain = \"edge\"\n[stream.S.consumer.w]\n\
+                [stream.S.consumer.own]\nmade_by = \"service\"\n[store.o]\ndomain = \"edge\"\n\
+                [store.b]\n[bucket.b]\ndomain = \"edge\"\n[service.a]\nconsumes = [\"S/own\"]\n";
+    let policy = policy(text);
+    let plan = || Plan::of(&policy, &[]).and_consumers(&policy, &[]);
+    let hub = plan().in_domain(&policy, Some("hub"));
+    let planned: Vec<_> = hub.declared().map(|plan| (plan.kind, plan.title())).collect();
+    assert_eq!(planned, [(Kind::Store, "b".to_owned())]);
+    assert!(hub.left_to_services.is_empty());
+    let said =
+        "in other JetStream domains, not looked at: b (edge), stream S (edge), store o (edge)\n";
+    assert!(hub.to_string().contains(said), "{hub}");
+    assert_eq!(plan().in_domain(&policy, Some("edge")).declared().count(), 5);
+    let there = stream(&policy, &json!({"name": "S", "subjects": ["s.>"]}), 1);
+    let twice = Plan::of(&policy, &[there]).in_domain(&policy, Some("hub"));
+    assert!(twice.others[0].danger.as_ref().unwrap().contains("JetStream domain edge"));
+}

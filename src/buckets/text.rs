@@ -27,11 +27,7 @@ impl fmt::Display for Plan {
                 writeln!(f, "{what}as declared: {}", agree.join(", "))?;
             }
         }
-        let elsewhere: Vec<String> = self
-            .elsewhere
-            .iter()
-            .map(|Elsewhere { bucket, domain }| format!("{bucket} ({domain})"))
-            .collect();
+        let elsewhere: Vec<String> = self.elsewhere.iter().map(Elsewhere::title).collect();
         if !elsewhere.is_empty() {
             writeln!(f, "in other JetStream domains, not looked at: {}", elsewhere.join(", "))?;
         }

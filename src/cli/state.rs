@@ -16,9 +16,10 @@ use crate::config::Tool;
 use crate::nats::connect::account;
 use crate::nats::{AccountIds, Login};
 use crate::operator::{Change, Situation};
+use crate::passes::link::Link;
 use crate::passes::{self, DueTo, Pass};
 use solewriter_core::grant::AuditStreams;
-use solewriter_core::policy::model::Policy;
+use solewriter_core::policy::model::{Domain, Policy};
 
 /// Create and update what the policy declares: buckets, streams, consumers and object stores.
 ///
@@ -35,6 +36,7 @@ pub struct State {
 enum Command {
     Plan(PlanCommand),
     Apply(Apply),
+    Link(LinkCommand),
 }
 
 /// Show what `apply` would do, and change nothing.
@@ -62,6 +64,33 @@ struct Apply {
     /// Also make changes that lose data.
     #[arg(long)]
     allow_data_loss: bool,
+}
+
+/// Print the lines of nats-server's configuration for a leafnode between two JetStream domains.
+///
+/// Both servers have a configuration that `init` wrote. The leafnode joins an account in which nobody
+/// is, and only what the policy says passes: what services read in the other domain, and what copies
+/// of buckets are sent. Nothing is asked of a server, and nothing is changed.
+///
+/// Exit code: 0 if lines were printed, 2 if there is no answer.
+#[derive(Args)]
+struct LinkCommand {
+    /// The domain of the server that accepts the leafnode.
+    hub: String,
+    /// The domain of the server that connects to it.
+    leaf: String,
+    /// The directory of policy files [default: the directory or bucket that the settings name].
+    #[arg(value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// A service that reads in the domain where it is not connected. May be repeated [default: each
+    /// service that reads in a domain and writes nothing there].
+    #[arg(long, value_name = "SERVICE")]
+    reader: Vec<String>,
+    /// The account that the leafnode joins, on both servers: one of its own for each leaf.
+    #[arg(long, default_value = "LINK")]
+    account: String,
+    #[command(flatten)]
+    settings: SettingsArgs,
 }
 
 #[derive(Args)]
@@ -119,6 +148,7 @@ impl State {
             match &self.command {
                 Command::Plan(plan) => plan.output().await,
                 Command::Apply(apply) => apply.output().await,
+                Command::Link(link) => link.output().await,
             }
         })
     }
@@ -250,7 +280,8 @@ impl Asked {
     /// does.
     async fn passes(&self, plan: &Plan) -> Vec<PassView> {
         let is_created = |plans: &[BucketPlan]| plans.iter().any(|p| p.action == Action::Create);
-        let mut needed = passes::declared(&self.policy);
+        let domain = self.client.server_info().domain;
+        let mut needed = passes::needed(&self.policy, domain.as_deref());
         needed.retain(|pass| match &pass.due_to {
             DueTo::Buckets => false,
             DueTo::Consumers => is_created(&plan.consumers),
@@ -385,6 +416,46 @@ impl PlanCommand {
         };
         let err = asked.too_old(&plan).map(|why| format!("warning: {why}")).unwrap_or_default();
         Ok(Output { out, err, code })
+    }
+}
+
+impl LinkCommand {
+    async fn output(&self) -> Result<Output, Output> {
+        let tool = self.settings.load()?;
+        if tool.account_jwts().is_some() {
+            return Err(failed(
+                &"in operator mode, exports and imports stand in the accounts' JWTs: these lines are \
+                  for accounts in nats-server's configuration",
+            ));
+        }
+        let policy = match &self.dir {
+            Some(dir) => load(dir, &tool.defaults.audit)?.1,
+            None => named_by(&tool).await?.policy,
+        };
+        let domain = |name: &str| {
+            let said = |why| failed(&format!("`{}` is no JetStream domain: {why}", line(name)));
+            Domain::parse(name).map_err(said)
+        };
+        let (hub, leaf) = (domain(&self.hub)?, domain(&self.leaf)?);
+        if hub == leaf {
+            return Err(failed(&"a leafnode is between two domains: name two"));
+        }
+        let is_name = |name: &str| name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        if self.account.is_empty() || !is_name(&self.account) {
+            return Err(failed(&"an account's name here is letters, digits and `_`"));
+        }
+        let unknown = self.reader.iter().find(|name| policy.service(name).is_none());
+        if let Some(name) = unknown {
+            return Err(failed(&format!("the policy has no service `{}`", line(name))));
+        }
+        let (account, readers) = (self.account.as_str(), self.reader.as_slice());
+        let link = Link { policy: &policy, hub, leaf, account, readers };
+        let mut out = String::new();
+        for (what, domain) in [("hub", &link.hub), ("leaf", &link.leaf)] {
+            let lines = link.lines(domain, &tool.defaults).map_err(|error| failed(&error))?;
+            out += &format!("--- {what}: the server of domain {domain}\n{lines}");
+        }
+        Ok(Output::data(out, YES))
     }
 }
 

@@ -5,17 +5,19 @@ use std::collections::BTreeMap;
 use super::Report;
 use super::look::{MOST_ACCOUNTS, without};
 use super::seen::{AccountOn, Blind, Connection, Export, Import, Role, Seen, SeenLogin};
-use crate::passes::{self, Pass};
+use crate::passes::link::{self, Crossing};
+use crate::passes::{self, Pass, within};
 use solewriter_core::callout::issue::ConnectionName;
-use solewriter_core::policy::model::{Bucket, Domain, Service};
-use solewriter_types::kv_operation;
+use solewriter_core::grant::Defaults;
+use solewriter_core::policy::model::{Domain, Policy};
+use solewriter_types::kv_operation::{API, copied_to, domain_api};
 use solewriter_types::subject::Pattern;
 
 /// What must pass between the account of the buckets and those of services.
 fn needed(seen: &Seen) -> Vec<Pass> {
     let mut needed = passes::of_buckets().to_vec();
     if let Ok(policy) = &seen.policy {
-        needed.extend(passes::declared(policy));
+        needed.extend(passes::needed(policy, seen.domain.as_deref()));
     }
     needed
 }
@@ -272,15 +274,9 @@ fn is_of_the_server(import: &Import) -> bool {
         || (import.subject == JETSTREAM && import.local_subject == import.subject)
 }
 
-fn within(subject: &str, pattern: &str) -> bool {
-    match (Pattern::parse(subject), Pattern::parse(pattern)) {
-        (Ok(subject), Ok(pattern)) => subject.is_subset_of(&pattern),
-        _ => false,
-    }
-}
-
 fn exports(seen: &Seen, state: &str, accounts: &[AccountOn], report: &mut Report) {
     let mut once = Once::new("exports", accounts);
+    let linked = may_link(seen);
     for account in accounts {
         let server = account.server.as_str();
         if Some(account.name.as_str()) == control(seen) && account.name != state {
@@ -320,7 +316,7 @@ fn exports(seen: &Seen, state: &str, accounts: &[AccountOn], report: &mut Report
             }
         }
         for Export { subject, kind } in &account.exports {
-            let passes = may_pass(seen, kind, subject) || may_link(seen, kind, subject);
+            let passes = may_pass(seen, kind, subject) || linked.covers(kind, subject);
             if !passes && !within(subject, EVENTS) {
                 once.problem(
                     server,
@@ -330,8 +326,14 @@ fn exports(seen: &Seen, state: &str, accounts: &[AccountOn], report: &mut Report
             }
         }
     }
+    let passing = links(seen, state, accounts, &mut once);
     if once.report(report) {
-        report.ok("exports", format!("{state} exports what clients need, and nothing else"));
+        let linked = match passing.as_slice() {
+            [] => String::new(),
+            passing => format!("; a leafnode passes {}", passing.join(", ")),
+        };
+        report
+            .ok("exports", format!("{state} exports what clients need, and nothing else{linked}"));
     }
 }
 
@@ -359,32 +361,106 @@ fn mappings(seen: &Seen, accounts: &[AccountOn], report: &mut Report) {
     }
 }
 
-/// Whether that may pass to an account that a leafnode joins: what reads a bucket that the policy
-/// says is in this domain, what a copy of it elsewhere is sent, and inboxes of its readers.
-fn may_link(seen: &Seen, kind: &str, subject: &str) -> bool {
-    let (Ok(policy), Some(domain)) = (&seen.policy, seen.domain.as_deref()) else { return false };
-    let is_here = |of: &Option<Domain>| of.as_ref().is_some_and(|of| of.as_str() == domain);
-    let mut buckets = policy.buckets().iter();
-    if kind == "service" {
-        return buckets.any(|bucket| {
-            is_here(&bucket.domain)
-                && kv_operation::linked(&bucket.name).iter().any(|may| within(subject, may))
-        });
-    }
-    let copies = |bucket: &Bucket| {
-        let to = kv_operation::copied_to(bucket.name.as_str());
-        is_here(&bucket.copied_from) && within(subject, &format!("{to}.>"))
+/// The policy and the domain that is here, where both are known.
+fn here(seen: &Seen) -> Option<(&Policy, Domain, Defaults)> {
+    let (Ok(policy), Some(domain)) = (&seen.policy, seen.domain.as_deref()) else { return None };
+    let settings = &seen.settings;
+    let defaults = Defaults {
+        account: settings.accounts.first()?.clone(),
+        lifetime: settings.lifetime,
+        audit: settings.audit_streams.clone(),
     };
-    let reads = |service: &Service| {
-        let inbox = kv_operation::inbox_prefix(&service.name);
-        service.rules.iter().any(|rule| is_here(&rule.domain))
-            && within(subject, &format!("{inbox}.>"))
-    };
-    buckets.any(copies) || policy.services().iter().any(reads)
+    Some((policy, Domain::parse(domain).ok()?, defaults))
 }
+
+/// What may pass to an account that a leafnode joins: what services elsewhere read here, and what
+/// copies elsewhere are sent.
+fn may_link(seen: &Seen) -> Crossing {
+    let all = here(seen)
+        .and_then(|(policy, domain, defaults)| link::all_from(policy, &domain, &defaults).ok());
+    all.unwrap_or_default()
+}
+
+/// What a link lacks: half of what a service or a copy elsewhere needs is as good as nothing, and
+/// nobody there is told. Gives what passes.
+fn links<'a>(
+    seen: &Seen,
+    state: &str,
+    accounts: &'a [AccountOn],
+    once: &mut Once<'a>,
+) -> Vec<String> {
+    let mut passing = Vec::new();
+    let Some((policy, domain, defaults)) = here(seen) else { return passing };
+    for exporting in accounts.iter().filter(|account| account.name == state) {
+        let others = || accounts.iter().filter(|a| a.server == exporting.server);
+        let services = policy.services().iter().filter_map(|service| {
+            let crossing = link::read_by(service, &domain, &defaults).ok()?;
+            Some((format!("what {} reads from another domain", service.name), crossing))
+        });
+        let copies =
+            policy.buckets().iter().filter(|copy| copy.copied_from.as_ref() == Some(&domain));
+        let copies = copies.map(|copy| {
+            let crossing = link::copied_by(copy);
+            (format!("the copy {} in another domain", copy.name), crossing)
+        });
+        for (what, crossing) in services.chain(copies) {
+            let is_linked = |kind: &str, subject: &String| {
+                exporting.exports.iter().any(|e| e.kind == kind && e.subject == *subject)
+            };
+            // The inboxes of one alone are exported for nothing else.
+            if crossing.sent.is_empty() || !crossing.sent.iter().any(|s| is_linked("stream", s)) {
+                continue;
+            }
+            let lines = crossing.requests.iter().chain(&crossing.answers).map(|s| ("service", s));
+            for (kind, subject) in lines.chain(crossing.sent.iter().map(|s| ("stream", s))) {
+                let local = subject.strip_prefix(API).map(|rest| format!("{domain}.{rest}"));
+                let local = local.as_deref().unwrap_or(subject);
+                // What services import is theirs.
+                let linked =
+                    others().filter(|account| !serves(seen, &account.name)).any(|account| {
+                        let from_state = account.imports.iter().filter(|i| i.account == state);
+                        from_state.into_iter().any(|i| {
+                            i.kind == kind
+                                && within(subject, &i.subject)
+                                && within(local, &i.local_subject)
+                        })
+                    });
+                if !linked {
+                    once.problem(
+                        &exporting.server,
+                        format!("no account of a leafnode imports the {kind} `{subject}` of {state} as `{local}`: {what} fails as timeouts"),
+                        LINES,
+                    );
+                }
+            }
+            passing.push(what);
+        }
+        for copy in policy.buckets().iter().filter(|copy| copy.domain.as_ref() == Some(&domain)) {
+            let Some(from) = &copy.copied_from else { continue };
+            let api = format!("{}.CONSUMER.CREATE.x", domain_api(from.as_str()));
+            let sent = format!("{}.>", copied_to(copy.name.as_str()));
+            for (kind, subject) in [("service", &api), ("stream", &sent)] {
+                let has = |i: &Import| i.kind == kind && within(subject, &i.local_subject);
+                if !exporting.imports.iter().any(|i| has(i) && i.account != state) {
+                    once.problem(
+                        &exporting.server,
+                        format!("{state} imports no {kind} from {from} for the copy {}: it gets no values", copy.name),
+                        LINES,
+                    );
+                }
+            }
+        }
+    }
+    passing.sort_unstable();
+    passing.dedup();
+    passing
+}
+
+const LINES: &str = "`solewriter state link HUB LEAF` prints the lines of both servers";
 
 fn imports(seen: &Seen, state: &str, accounts: &[AccountOn], report: &mut Report) {
     let mut once = Once::new("imports", accounts);
+    let linked = may_link(seen);
     for account in accounts.iter().filter(|account| account.name != state) {
         let AccountOn { server, name, imports, .. } = account;
         let from_state: Vec<&Import> = imports.iter().filter(|i| i.account == state).collect();
@@ -431,7 +507,7 @@ fn imports(seen: &Seen, state: &str, accounts: &[AccountOn], report: &mut Report
                 && SWEEPS.iter().any(|pattern| within(&import.subject, pattern));
             let links = !serves(seen, name)
                 && Some(name.as_str()) != control(seen)
-                && may_link(seen, &import.kind, &import.subject);
+                && linked.covers(&import.kind, &import.subject);
             if !known && !events && !sweeps && !links {
                 once.problem(
                     server,

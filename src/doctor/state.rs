@@ -8,7 +8,7 @@ use super::Report;
 use super::look::without;
 use super::seen::{Connection, Role, Seen};
 use crate::audit::stream;
-use crate::buckets::{Action, BucketPlan, Kind, Plan};
+use crate::buckets::{Action, BucketPlan, Elsewhere, Kind, Plan};
 use crate::nats::connect::CONSUMERS_NEED;
 use crate::sessions::consumers::verdict::Owner;
 use solewriter_core::callout::issue::ConnectionName;
@@ -79,8 +79,8 @@ fn buckets(seen: &Seen, report: &mut Report) {
         let mut found = format!("{} as declared", plan.declared().count());
         if !plan.elsewhere.is_empty() {
             let here = seen.domain.as_deref().unwrap_or("none");
-            let elsewhere = plan.elsewhere.iter().map(|e| format!("{} ({})", e.bucket, e.domain));
-            let elsewhere = elsewhere.collect::<Vec<_>>().join(", ");
+            let elsewhere: Vec<String> = plan.elsewhere.iter().map(Elsewhere::title).collect();
+            let elsewhere = elsewhere.join(", ");
             let _ = write!(found, "\nJetStream domain here: {here}; in others: {elsewhere}");
         }
         report.ok("buckets", found);

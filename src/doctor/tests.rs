@@ -286,6 +286,69 @@ fn what_declared_streams_and_stores_need_passes() {
 }
 
 #[test]
+fn what_passes_by_a_leafnode_passes_whole() {
+    let mut seen = healthy();
+    let text = "[bucket.near]\ndomain = \"hub\"\n[bucket.far]\ndomain = \"edge\"\n\
+                [bucket.copy]\ndomain = \"hub\"\ncopy_of = \"far\"\n\
+                [service.r]\nnkeys = []\nreads = [\"near\"]\n";
+    let policy = validate(&[SourceFile::new("p.toml", text)]).unwrap().policy;
+    seen.domain = Some("hub".to_owned());
+    let defaults = solewriter_core::grant::Defaults {
+        account: "APP".into(),
+        lifetime: seen.settings.lifetime,
+        audit: seen.settings.audit_streams.clone(),
+    };
+    let hub = solewriter_core::policy::model::Domain::parse("hub").unwrap();
+    let reader = policy.service("r").unwrap();
+    let passes = crate::passes::link::read_by(reader, &hub, &defaults).unwrap();
+    seen.policy = Ok(policy);
+    let found = |seen: &Seen| -> Vec<String> {
+        let found = with(seen, Outcome::Problem).into_iter();
+        found.filter(|f| ["exports", "imports"].contains(&f.0)).map(|(_, found)| found).collect()
+    };
+    // The copy here has no way to its values.
+    let nothing = found(&seen);
+    assert!(
+        nothing.len() == 2 && nothing.iter().all(|f| f.contains("the copy copy")),
+        "{nothing:?}"
+    );
+
+    let import = |account: &str, kind: &str, subject: &str, local: &str| super::seen::Import {
+        subject: subject.to_owned(),
+        account: account.to_owned(),
+        local_subject: local.to_owned(),
+        kind: kind.to_owned(),
+    };
+    let services = passes.requests.iter().chain(&passes.answers).map(|s| ("service", s));
+    let all: Vec<_> = services.chain(passes.sent.iter().map(|s| ("stream", s))).collect();
+    let mut link =
+        AccountOn { name: "LINK".to_owned(), ..seen.accounts.as_ref().unwrap()[4].clone() };
+    let state = &mut seen.accounts.as_mut().unwrap()[0];
+    for (kind, subject) in all {
+        let (kind_of, subject_of) = (kind.to_owned(), subject.clone());
+        state.exports.push(super::seen::Export { subject: subject_of, kind: kind_of });
+        let local = subject.replacen("$JS.API.", "hub.", 1);
+        link.imports.push(import("STATE", kind, subject, &local));
+    }
+    state.imports.push(import("LINK", "service", "edge.>", "$JS.edge.API.>"));
+    state.imports.push(import("LINK", "stream", "_COPY.copy.>", "_COPY.copy.>"));
+    seen.accounts.as_mut().unwrap().push(link);
+    assert_eq!(found(&seen), Vec::<String>::new());
+    let said = with(&seen, Outcome::Ok);
+    assert!(said.iter().any(|(_, f)| f.contains("what r reads from another domain")), "{said:?}");
+
+    // One line that is missing, and one too many.
+    let link = seen.accounts.as_mut().unwrap().last_mut().unwrap();
+    let at = link.imports.iter().position(|i| i.subject.contains("DIRECT.GET")).unwrap();
+    let missing = link.imports.remove(at);
+    link.imports.push(import("STATE", "service", "$JS.API.STREAM.NAMES", "hub.STREAM.NAMES"));
+    let wrong = found(&seen);
+    assert_eq!(wrong.len(), 2, "{wrong:?}");
+    assert!(wrong[0].contains(&missing.local_subject), "{wrong:?}");
+    assert!(wrong[1].starts_with("LINK imports `$JS.API.STREAM.NAMES`"), "{wrong:?}");
+}
+
+#[test]
 fn nothing_is_wrong_with_what_is_healthy() {
     let seen = healthy();
     assert_eq!(with(&seen, Outcome::Problem), []);

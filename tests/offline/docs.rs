@@ -143,6 +143,14 @@ fn the_tutorial() {
 }
 
 #[test]
+fn the_page_about_shapes() {
+    check("shapes.md", |folder| {
+        let made = run("solewriter init deployment", folder);
+        assert!(folder.join("deployment/solewriter.toml").exists(), "{made}");
+    });
+}
+
+#[test]
 fn the_page_about_adopting() {
     check("adopt.md", |folder| {
         let trace = repository().join("tests/adopt/traces/2.15.1.log");

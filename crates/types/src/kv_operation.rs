@@ -11,7 +11,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::keyspace::{BucketName, Keyspace};
+use crate::keyspace::Keyspace;
 
 pub use usage::{Act, STORE_PREFIX, Target, Usage};
 
@@ -164,12 +164,16 @@ pub fn reading(keyspace: &Keyspace) -> Vec<Needed> {
     requests(&READING, keyspace).chain(flow).collect()
 }
 
-/// The same request, to the API of a JetStream domain; `None` for what is no request.
+/// The same request, to the API of a JetStream domain; `None` for what is no request, and for what
+/// nobody asks of another domain: about the whole account, and in the way of old libraries.
 ///
-/// What follows a request is named as ever: inboxes and flow control.
+/// What follows a request is named as ever: inboxes, flow control and acknowledgements.
 #[must_use]
 pub fn in_domain(domain: &str, (purpose, subject): &Needed) -> Option<Needed> {
     let rest = subject.strip_prefix(API)?;
+    if READING_STORES.contains(&subject.as_str()) || rest.starts_with(DURABLE_CREATE) {
+        return None;
+    }
     Some((*purpose, format!("{}.{rest}", domain_api(domain))))
 }
 
@@ -179,17 +183,28 @@ pub fn domain_api(domain: &str) -> String {
     format!("$JS.{domain}.API")
 }
 
-/// All that reads a bucket, as an account gives it to another one: beyond the stream's name,
-/// permissions decide.
+/// What a server asks of another domain for a copy of that bucket, and how it answers.
 #[must_use]
-pub fn linked(bucket: &BucketName) -> Vec<String> {
-    let keyspace = Keyspace::whole(bucket.clone());
-    let stream = keyspace.stream();
-    let requests = READING.iter().map(|api| match api.form {
-        Form::Stream => format!("{API}{}.{stream}", api.name),
-        _ => format!("{API}{}.{stream}.>", api.name),
-    });
-    requests.chain(flow_control(&stream)).collect()
+pub fn copying(bucket: &Keyspace) -> (String, Vec<String>) {
+    let stream = bucket.stream();
+    let answers = flow_control(&stream).iter().filter_map(|subject| exactly(subject)).collect();
+    (format!("{API}CONSUMER.CREATE.{stream}.>"), answers)
+}
+
+/// Flow control or acknowledgements, in the exact length of the older form: one account gives it to
+/// another, and `$JS.FC.a.>` would meet the newer form of every stream, which nats-server takes for
+/// a cycle of imports. `None` for what is neither.
+#[must_use]
+pub fn exactly(subject: &str) -> Option<String> {
+    let tokens: Vec<&str> = subject.split('.').collect();
+    match tokens.as_slice() {
+        ["$JS", "FC", stream, ">"] => Some(format!("{FLOW}{stream}.*.*")),
+        ["$JS", "ACK", stream, consumer, ">"] => {
+            Some(format!("$JS.ACK.{stream}.{consumer}.*.*.*.*.*"))
+        }
+        ["$JS", "FC" | "ACK", ..] => Some(subject.to_owned()),
+        _ => None,
+    }
 }
 
 /// Where a copy of a bucket in another domain has its messages delivered to, without the last
@@ -395,8 +410,10 @@ pub fn making(stream: &str, consumer: &str, filter: Option<&str>) -> Vec<Needed>
 /// How old libraries make a durable consumer.
 #[must_use]
 pub fn durable_create(stream: &str, consumer: &str) -> String {
-    format!("{API}CONSUMER.DURABLE.CREATE.{stream}.{consumer}")
+    format!("{API}{DURABLE_CREATE}{stream}.{consumer}")
 }
+
+const DURABLE_CREATE: &str = "CONSUMER.DURABLE.CREATE.";
 
 /// Whose a consumer is, for a service that replays its stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -476,27 +476,30 @@ impl Builder<'_> {
     fn consume(&mut self, index: usize, consumed: &Consumed) -> Result<(), GrantError> {
         let (stream, name) = (consumed.name.stream().as_str(), consumed.name.consumer().as_str());
         if consumed.way == Way::Listens {
-            self.publish_all(index, kv_operation::taking(stream, name))?;
+            self.reach(index, kv_operation::taking(stream, name).into())?;
             self.subscribe(index, "take messages", &kv_operation::pushed_to(stream, name))?;
         } else {
-            self.publish_all(index, kv_operation::consuming(stream, name))?;
+            self.reach(index, kv_operation::consuming(stream, name).into())?;
         }
         if let Way::Makes(filter) = &consumed.way {
             let filter = filter.as_ref().map(Pattern::as_str);
-            self.publish_all(index, kv_operation::making(stream, name, filter))?;
+            self.reach(index, kv_operation::making(stream, name, filter))?;
         }
         self.replies(index, "replies and messages")
     }
 
     /// With consumers that the service makes, and without those that the policy declares: under a
-    /// name that is there, creating a consumer changes it, whatever its filter is.
+    /// name that is there, creating a consumer changes it, whatever its filter is. From another
+    /// domain only where there are none: on the way across a leafnode no name can be left out.
     fn replay(&mut self, index: usize, replayed: &Replayed) -> Result<(), GrantError> {
         let (stream, durables) = (replayed.stream(), replayed.durables());
         let filter = replayed.filter().map(Pattern::as_str);
-        self.publish_all(
-            index,
-            kv_operation::replaying(stream.as_str(), filter, durables.is_empty()),
-        )?;
+        let needed = kv_operation::replaying(stream.as_str(), filter, durables.is_empty());
+        if durables.is_empty() {
+            self.reach(index, needed)?;
+        } else {
+            self.publish_all(index, needed)?;
+        }
         for durable in durables {
             let (stream, durable) = (stream.as_str(), durable.as_str());
             let reach = match self.own.get(&(stream, durable)) {
@@ -535,20 +538,23 @@ impl Builder<'_> {
         self.replies(index, "replies and events")
     }
 
-    /// Also from another JetStream domain, if the bucket is in one. Nobody writes from there: what is
-    /// on its way across a leafnode, a handover could not wait for.
     fn read(&mut self, index: usize, keyspace: &Keyspace) -> Result<(), GrantError> {
-        let needed = kv_operation::reading(keyspace);
+        self.reach(index, kv_operation::reading(keyspace))?;
+        self.replies(index, "replies, values and watched changes")
+    }
+
+    /// What reads, also from another JetStream domain, if what is read is in one. Nobody writes from
+    /// there: what is on its way across a leafnode, a handover could not wait for.
+    fn reach(&mut self, index: usize, needed: Vec<Needed>) -> Result<(), GrantError> {
         let domain = self.service.rules.get(index).and_then(|rule| rule.domain.as_ref());
         let far: Vec<Needed> = domain.map_or_else(Vec::new, |domain| {
             needed.iter().filter_map(|n| kv_operation::in_domain(domain.as_str(), n)).collect()
         });
-        self.publish_all(index, needed.into_iter().chain(far))?;
-        self.replies(index, "replies, values and watched changes")
+        self.publish_all(index, needed.into_iter().chain(far))
     }
 
     fn read_store(&mut self, index: usize, store: &BucketName) -> Result<(), GrantError> {
-        self.publish_all(index, kv_operation::reading_store(store.as_str()))?;
+        self.reach(index, kv_operation::reading_store(store.as_str()))?;
         self.replies(index, "replies and objects")
     }
 

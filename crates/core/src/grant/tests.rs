@@ -91,6 +91,44 @@ fn a_bucket_of_a_domain_is_read_from_another_one_and_never_written() {
     }
 }
 
+/// Of a stream and an object store, too; but where a stream has consumers, no replay comes from
+/// elsewhere: whoever is on the way could name one of them.
+#[test]
+fn a_stream_and_a_store_of_a_domain_are_read_from_another_one() {
+    let text = "[stream.S]\nsubjects = [\"s.>\"]\ndomain = \"edge\"\n[stream.S.consumer.w]\n\
+                [stream.S.consumer.own]\nmade_by = \"service\"\n\
+                [stream.P]\nsubjects = [\"p.>\"]\ndomain = \"edge\"\n\
+                [store.o]\ndomain = \"edge\"\n\
+                [service.a]\nowns = [\"store:o\"]\npublishes = [\"s.>\", \"p.>\"]\n\
+                [service.c]\nconsumes = [\"S/w\"]\n[service.m]\nconsumes = [\"S/own\"]\n\
+                [service.r]\nreplays = [\"P\"]\n[service.q]\nreplays = [\"S\"]\n\
+                [service.o]\nreads = [\"store:o\"]\n";
+    let policy = validate(&[SourceFile::new("p.toml", text)]).unwrap().policy;
+    let defaults = Defaults {
+        account: "APP".into(),
+        lifetime: Duration::from_secs(60),
+        audit: AuditStreams::default(),
+    };
+    let far = |service: &str| {
+        let grant = Grant::of(policy.service(service).unwrap(), &defaults).unwrap();
+        let may = grant.permissions(Side::Publish).iter().map(|p| p.subject.to_string());
+        may.filter_map(|s| Some(s.strip_prefix("$JS.edge.API.")?.to_owned())).collect::<Vec<_>>()
+    };
+    assert_eq!(far("c"), ["CONSUMER.INFO.S.w", "CONSUMER.MSG.NEXT.S.w"]);
+    assert_eq!(
+        far("m"),
+        ["CONSUMER.INFO.S.own", "CONSUMER.MSG.NEXT.S.own", "CONSUMER.CREATE.S.own"]
+    );
+    assert!(far("r").contains(&"CONSUMER.CREATE.P.*.>".to_owned()), "{:?}", far("r"));
+    assert!(far("r").iter().all(|s| s.contains(".P")), "{:?}", far("r"));
+    assert!(far("q").is_empty());
+    let all = ["a", "o"].map(far);
+    for far in &all {
+        assert_eq!(far.len(), 8, "{far:?}");
+        assert!(far.iter().all(|s| s.contains(".OBJ_o") && !s.contains("PURGE")), "{far:?}");
+    }
+}
+
 #[test]
 fn an_api_under_another_name_is_the_same_api() {
     for never in NEVER_PUBLISH.iter().filter(|never| never.starts_with("$JS.")) {

@@ -106,6 +106,8 @@ pub struct BucketEntry {
 pub struct StreamEntry {
     /// NAME.
     pub name: Spanned<String>,
+    /// `domain`.
+    pub domain: Option<Spanned<String>>,
     /// `description`.
     pub description: Option<Spanned<String>>,
     /// `subjects`.
@@ -198,6 +200,8 @@ pub struct ConsumerEntry {
 pub struct StoreEntry {
     /// NAME.
     pub name: Spanned<String>,
+    /// `domain`.
+    pub domain: Option<Spanned<String>>,
     /// `description`.
     pub description: Option<Spanned<String>>,
     /// `ttl`.
@@ -448,6 +452,7 @@ fn stream(name: Spanned<String>, mut table: Table<'_>) -> StreamEntry {
         direct: table.boolean("direct"),
         writers: table.string("writers"),
         reason: table.string("reason"),
+        domain: table.string("domain"),
         features: Feature::ALL
             .into_iter()
             .filter_map(|feature| Some((feature, table.boolean(feature.as_str())?)))
@@ -496,6 +501,7 @@ fn store(name: Spanned<String>, mut table: Table<'_>) -> StoreEntry {
         replicas: table.integer("replicas", 1..=5),
         storage: table.string("storage"),
         compression: table.boolean("compression"),
+        domain: table.string("domain"),
     };
     table.finish();
     entry

@@ -238,6 +238,12 @@ impl Domain {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Whether it is the one of that name.
+    #[must_use]
+    pub fn is(&self, name: Option<&str>) -> bool {
+        name == Some(self.as_str())
+    }
 }
 
 impl fmt::Display for Domain {
@@ -547,7 +553,7 @@ pub struct Rule {
     pub until: Option<i64>,
     /// Whether it is only what the service could do before: see [`Service::observed`].
     pub observed: bool,
-    /// The JetStream domain of the bucket that it reads, if its declaration names one.
+    /// The JetStream domain of what it reads, if its declaration names one.
     pub domain: Option<Domain>,
 }
 
@@ -864,6 +870,8 @@ pub struct Stream {
     pub direct: bool,
     /// Why several services may write one subject (`writers = "many"`); `None` for one writer.
     pub many_writers: Option<String>,
+    /// The JetStream domain that it is in; `None` for each that the policy is used in.
+    pub domain: Option<Domain>,
     /// What it has only because it says so.
     pub features: Vec<Feature>,
     /// Its durable consumers, sorted by name.
@@ -1120,6 +1128,8 @@ pub struct Store {
     pub storage: Storage,
     /// Whether it is compressed on disk (`compression: s2`).
     pub compression: bool,
+    /// The JetStream domain that it is in; `None` for each that the policy is used in.
+    pub domain: Option<Domain>,
     /// Where its table stands.
     pub at: Location,
 }

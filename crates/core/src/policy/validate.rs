@@ -39,14 +39,16 @@ mod times;
 mod usage;
 
 use std::cell::Cell;
+use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::Arc;
 
 use self::covered::Effort;
 use self::names::only_one;
 pub use self::settings::MAX_RULES;
-use self::settings::Settings;
+use self::settings::{Domains, Settings};
 use super::document::{self, Document, ServiceEntry, SettingEntries};
-use super::model::{Declared, Policy, Revision, Service};
+use super::model::{Declared, Domain, Policy, Revision, Service};
 use crate::diagnostics::{Collector, Problem, Problems, SourceFile, Spanned};
 use crate::emergency::Emergency;
 use crate::grant::AuditStreams;
@@ -156,14 +158,14 @@ fn judge(files: &[SourceFile], audit: &AuditStreams, emergencies: &[&Emergency])
     let buckets = bucket::check(buckets, audit, &problems);
     let streams = stream::check(streams, audit, &problems);
     let durables = stream::durables(&streams);
-    let stores = store::check(stores, &problems);
+    let stores = store::check(stores, audit, &problems);
     let left = Cell::new(MAX_RULES);
     let mut effort = Effort::new();
     let roles = role::check(roles, audit, &mut effort, &problems);
     let context = service::Context {
         defaults: check_defaults(defaults, &services, &problems),
         buckets: &buckets.list,
-        domains: &bucket::domains(&buckets),
+        domains: &domains(&buckets, &streams, &stores),
         durables: &durables,
         roles: &roles,
         audit,
@@ -226,6 +228,27 @@ fn judge(files: &[SourceFile], audit: &AuditStreams, emergencies: &[&Emergency])
     let stores = stores.into_iter().map(|declared| declared.store).collect();
     let declared = Declared { buckets: buckets.list, streams, stores };
     Sketch { revision: revision(files), services, declared, problems: problems.finish() }
+}
+
+/// What is in a JetStream domain.
+fn domains(
+    buckets: &bucket::Buckets,
+    streams: &[stream::Declaration],
+    stores: &[store::Declaration],
+) -> Domains {
+    let streams = streams.iter().map(|declared| &declared.stream);
+    let stores = stores.iter().map(|declared| &declared.store);
+    Domains {
+        buckets: named(buckets.list.iter().map(|bucket| (&bucket.name, &bucket.domain))),
+        streams: named(streams.map(|stream| (&stream.name, &stream.domain))),
+        stores: named(stores.map(|store| (&store.name, &store.domain))),
+    }
+}
+
+fn named<'d, N: Clone + Eq + Hash + 'd>(
+    declared: impl Iterator<Item = (&'d N, &'d Option<Domain>)>,
+) -> HashMap<N, Domain> {
+    declared.filter_map(|(name, domain)| Some((name.clone(), domain.clone()?))).collect()
 }
 
 fn check_defaults(

@@ -140,6 +140,7 @@ fn of_stream(stream: &Stream) -> Settings {
         replicas,
         direct,
         many_writers,
+        domain,
         features: _,
         consumers: _,
         at: _,
@@ -160,6 +161,7 @@ fn of_stream(stream: &Stream) -> Settings {
         ("direct", set(Some(*direct))),
         ("writers", set(Some(if many_writers.is_some() { "many" } else { "one" }))),
         ("reason", many_writers.clone()),
+        ("domain", domain.as_ref().map(ToString::to_string)),
     ];
     let features = Feature::ALL.map(|one| (one.as_str(), set(Some(stream.has(one)))));
     settings.extend(features);
@@ -214,14 +216,24 @@ fn of_consumer(consumer: &Consumer) -> Settings {
 }
 
 fn of_store(store: &Store) -> Settings {
-    let Store { name: _, description: _, ttl, max_bytes, replicas, storage, compression, at: _ } =
-        store;
+    let Store {
+        name: _,
+        description: _,
+        ttl,
+        max_bytes,
+        replicas,
+        storage,
+        compression,
+        domain,
+        at: _,
+    } = store;
     vec![
         ("ttl", ttl.map(show_duration)),
         ("max_bytes", max_bytes.map(show_size)),
         ("replicas", set(Some(*replicas))),
         ("storage", set(Some(storage.as_str()))),
         ("compression", set(Some(*compression))),
+        ("domain", domain.as_ref().map(ToString::to_string)),
     ]
 }
 

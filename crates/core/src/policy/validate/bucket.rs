@@ -5,15 +5,14 @@ use std::time::Duration;
 
 use super::draft::Draft;
 use super::names::defined_twice;
-use super::settings::{Domains, choice, shown};
+use super::settings::{choice, domain, shown};
 use super::times::{LEAST_WINDOW, check_least, window};
 use crate::diagnostics::toml::nearest;
 use crate::diagnostics::{Collector, Problem, Span, Spanned};
 use crate::grant::AuditStreams;
 use crate::policy::document::BucketEntry;
-use crate::policy::model::{Access, Bucket, Discard, Domain, Location, Storage};
+use crate::policy::model::{Access, Bucket, Discard, Location, Storage};
 use solewriter_types::keyspace::BucketName;
-use solewriter_types::kv_operation::domain_api;
 
 /// The least that nats-server takes as `subject_delete_marker_ttl`.
 const LEAST_MARKER: Duration = Duration::from_secs(1);
@@ -35,12 +34,6 @@ impl Buckets {
     }
 }
 
-/// Which of them are in a JetStream domain.
-pub fn domains(buckets: &Buckets) -> Domains {
-    let named = |bucket: &Bucket| Some((bucket.name.clone(), bucket.domain.clone()?));
-    buckets.list.iter().filter_map(named).collect()
-}
-
 /// Judges every declaration.
 pub fn check(entries: Vec<BucketEntry>, audit: &AuditStreams, problems: &Collector) -> Buckets {
     let mut buckets = Buckets::default();
@@ -58,7 +51,7 @@ pub fn check(entries: Vec<BucketEntry>, audit: &AuditStreams, problems: &Collect
                 continue;
             }
         };
-        let domain = entry.domain.as_ref().and_then(|said| domain(said, audit, problems));
+        let domain = domain(entry.domain.as_ref(), audit, problems);
         let bucket = Bucket { domain, ..bucket(name.clone(), &entry, problems) };
         if let Some((_, first)) = buckets.names.get(&name) {
             problems.push(defined_twice("bucket", &entry.name, first));
@@ -143,25 +136,6 @@ fn follow(copy: &mut Bucket, of: &Spanned<String>, buckets: &[Bucket], problems:
     copy.ttl = original.ttl;
     copy.key_ttl = original.key_ttl;
     copy.duplicate_window = LEAST_WINDOW;
-}
-
-/// The domain that a declaration names.
-fn domain(said: &Spanned<String>, audit: &AuditStreams, problems: &Collector) -> Option<Domain> {
-    let taken = |domain: &Domain| domain_api(domain.as_str()) == audit.api();
-    let error = match Domain::parse(&said.value) {
-        Ok(domain) if taken(&domain) => "services reach the audit streams by this name",
-        Ok(domain) => return Some(domain),
-        Err(error) => error,
-    };
-    problems.push(
-        Problem::error(
-            "bad-domain",
-            format!("`{}` cannot name a JetStream domain: {error}", shown(&said.value)),
-        )
-        .at(&said.span, "")
-        .help("write the `domain` of `jetstream` in the configuration of the server that has the bucket"),
-    );
-    None
 }
 
 fn bucket(name: BucketName, entry: &BucketEntry, problems: &Collector) -> Bucket {

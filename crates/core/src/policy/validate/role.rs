@@ -57,7 +57,7 @@ pub fn check(
             service: "x",
             role: Some(&key),
             buckets: &[],
-            domains: &Domains::new(),
+            domains: &Domains::default(),
             durables: &Durables::new(),
             audit,
             left: &left,

@@ -20,6 +20,7 @@ use crate::policy::model::{
 use solewriter_types::audit_event::{PRODUCER, SUBJECT_ROOT};
 use solewriter_types::connection_type::ConnectionType;
 use solewriter_types::keyspace::{BucketName, Keyspace, KeyspaceError};
+use solewriter_types::kv_operation::domain_api;
 use solewriter_types::subject::{Pattern, SubjectError};
 
 /// The most rules that a policy may come to, with roles and `reads = ["*"]` written out.
@@ -177,8 +178,35 @@ pub struct OfStream {
 /// The declared consumers of each declared stream.
 pub type Durables = HashMap<StreamName, OfStream>;
 
-/// The JetStream domains of the buckets whose declaration names one.
-pub type Domains = HashMap<BucketName, Domain>;
+/// The JetStream domains of what names one in its declaration.
+#[derive(Default)]
+pub struct Domains {
+    pub buckets: HashMap<BucketName, Domain>,
+    pub stores: HashMap<BucketName, Domain>,
+    pub streams: HashMap<StreamName, Domain>,
+}
+
+/// The domain that a declaration names.
+pub fn domain(
+    said: Option<&Spanned<String>>,
+    audit: &AuditStreams,
+    problems: &Collector,
+) -> Option<Domain> {
+    let said = said?;
+    let taken = |domain: &Domain| domain_api(domain.as_str()) == audit.api();
+    let error = match Domain::parse(&said.value) {
+        Ok(domain) if taken(&domain) => "services reach the audit streams by this name",
+        Ok(domain) => return Some(domain),
+        Err(error) => error,
+    };
+    let message = format!("`{}` cannot name a JetStream domain: {error}", shown(&said.value));
+    problems.push(
+        Problem::error("bad-domain", message).at(&said.span, "").help(
+            "write the `domain` of `jetstream` in the configuration of the server that has it",
+        ),
+    );
+    None
+}
 
 /// Whose table is read into rules, and with what around it.
 pub struct Scope<'c> {
@@ -188,7 +216,7 @@ pub struct Scope<'c> {
     pub role: Option<&'c Arc<str>>,
     /// The declared buckets, for `reads = ["*"]`.
     pub buckets: &'c [Bucket],
-    /// Which of them are in a domain.
+    /// What is in a domain.
     pub domains: &'c Domains,
     /// The declared consumers, which `consumes` uses and `replays` leaves alone.
     pub durables: &'c Durables,
@@ -200,10 +228,17 @@ pub struct Scope<'c> {
 }
 
 impl Scope<'_> {
-    /// The JetStream domain of the bucket that is accessed, if its declaration names one.
+    /// The JetStream domain of what is read, if its declaration names one.
     fn domain(&self, access: &Access) -> Option<Domain> {
-        let (Access::Owns(keyspace) | Access::Reads(keyspace)) = access else { return None };
-        self.domains.get(keyspace.bucket()).cloned()
+        let Domains { buckets, stores, streams } = self.domains;
+        let found = match access {
+            Access::Owns(keyspace) | Access::Reads(keyspace) => buckets.get(keyspace.bucket()),
+            Access::OwnsStore(store) | Access::ReadsStore(store) => stores.get(store),
+            Access::Consumes(consumed) => streams.get(consumed.name.stream()),
+            Access::Replays(replayed) => streams.get(replayed.stream()),
+            _ => None,
+        };
+        found.cloned()
     }
 }
 

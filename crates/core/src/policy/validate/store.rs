@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use super::draft::Draft;
 use super::names::defined_twice;
-use super::settings::{Place, choice, shown};
+use super::settings::{Place, choice, domain, shown};
 use super::times::{LEAST_WINDOW, check_least};
 use crate::diagnostics::toml::nearest;
 use crate::diagnostics::{Collector, Problem, Span};
+use crate::grant::AuditStreams;
 use crate::policy::document::StoreEntry;
 use crate::policy::model::{Access, Location, STORE_PREFIX, Storage, Store};
 use solewriter_types::keyspace::BucketName;
@@ -20,7 +21,11 @@ pub struct Declaration {
 }
 
 /// Judges every declaration.
-pub fn check(entries: Vec<StoreEntry>, problems: &Collector) -> Vec<Declaration> {
+pub fn check(
+    entries: Vec<StoreEntry>,
+    audit: &AuditStreams,
+    problems: &Collector,
+) -> Vec<Declaration> {
     let mut names: HashMap<BucketName, Span> = HashMap::new();
     let mut stores = Vec::new();
     for entry in entries {
@@ -53,6 +58,7 @@ pub fn check(entries: Vec<StoreEntry>, problems: &Collector) -> Vec<Declaration>
             storage: choice("storage", entry.storage.as_ref(), storages, Storage::as_str, problems)
                 .unwrap_or(Storage::File),
             compression: entry.compression.is_some_and(|flag| flag.value),
+            domain: domain(entry.domain.as_ref(), audit, problems),
             at: Location::from(&entry.name.span),
         };
         stores.push(Declaration { store, span: entry.name.span });

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use super::draft::Draft;
 use super::durable::{self, MAX_STEPS, too_entangled};
 use super::names::{defined_twice, stream_name};
-use super::settings::{Durables, OfStream, Place, choice, shown};
+use super::settings::{Durables, OfStream, Place, choice, domain, shown};
 use super::times::{LEAST_WINDOW, check_least, window};
 use crate::diagnostics::toml::nearest;
 use crate::diagnostics::{Collector, MAX_PROBLEMS, Problem, Span, Spanned};
@@ -66,7 +66,7 @@ pub fn check(
             continue;
         }
         names.insert(name.clone(), entry.name.span.clone());
-        streams.push(stream(name, entry, problems));
+        streams.push(stream(name, entry, audit, problems));
     }
     check_apart(&streams, problems);
     streams
@@ -97,7 +97,12 @@ pub fn durables(streams: &[Declaration]) -> Durables {
     streams.iter().map(|d| (d.stream.name.clone(), of(&d.stream))).collect()
 }
 
-fn stream(name: StreamName, entry: StreamEntry, problems: &Collector) -> Declaration {
+fn stream(
+    name: StreamName,
+    entry: StreamEntry,
+    audit: &AuditStreams,
+    problems: &Collector,
+) -> Declaration {
     if entry.subjects.is_empty() {
         problems.push(
             Problem::error("no-subjects", format!("stream `{name}` keeps no subject"))
@@ -151,6 +156,7 @@ fn stream(name: StreamName, entry: StreamEntry, problems: &Collector) -> Declara
         replicas: number(&entry.replicas).and_then(|n| u8::try_from(n).ok()).unwrap_or(1),
         direct: flag(&entry.direct, true),
         many_writers: writers(&entry, problems),
+        domain: domain(entry.domain.as_ref(), audit, problems),
         features: entry.features.iter().filter(|(_, on)| on.value).map(|(f, _)| *f).collect(),
         consumers: Vec::new(),
         at: Location::from(&entry.name.span),
