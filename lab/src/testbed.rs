@@ -68,6 +68,7 @@ impl Testbed {
             http_listen: ([127, 0, 0, 1], 0).into(),
             server_name: "load".to_owned(),
             operator: false,
+            tenants: Vec::new(),
         }
         .write()?;
         for entry in std::fs::read_dir(deployment.policy())? {

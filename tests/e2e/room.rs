@@ -2,7 +2,9 @@
 //! processors; what measures time has three others beside it at most. `RUST_TEST_THREADS` in
 //! `.cargo/config.toml` is higher: a test that waits for room has a thread, too.
 
+use std::io::Write;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
 
 use tokio::sync::{Mutex, MutexGuard, Semaphore, SemaphorePermit};
 
@@ -27,14 +29,41 @@ pub struct MuchRoom<'a> {
     taken: MutexGuard<'a, bool>,
 }
 
+/// A test's place, which ends with the test.
+pub struct Place<P> {
+    _place: P,
+    test: String,
+    began: Instant,
+}
+
 /// For a test that only waits longer when others run.
-pub async fn some_room() -> SemaphorePermit<'static> {
-    ROOM.some().await
+pub async fn some_room() -> Place<SemaphorePermit<'static>> {
+    Place::new(ROOM.some().await)
 }
 
 /// For a test that fails when many others run.
-pub async fn much_room() -> MuchRoom<'static> {
-    ROOM.much().await
+pub async fn much_room() -> Place<MuchRoom<'static>> {
+    Place::new(ROOM.much().await)
+}
+
+impl<P> Place<P> {
+    fn new(place: P) -> Self {
+        // Threads of tests have the names of their tests.
+        let test = std::thread::current().name().unwrap_or_default().to_owned();
+        Self { _place: place, test, began: Instant::now() }
+    }
+}
+
+/// Adds a line to the file that `E2E_TIMES` names: how long the test took in its place.
+impl<P> Drop for Place<P> {
+    fn drop(&mut self) {
+        let Some(file) = std::env::var_os("E2E_TIMES") else { return };
+        let line = format!("{:.1}\t{}\n", self.began.elapsed().as_secs_f64(), self.test);
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(file);
+        if let Err(error) = file.and_then(|mut file| file.write_all(line.as_bytes())) {
+            eprintln!("E2E_TIMES: {error}");
+        }
+    }
 }
 
 impl Room {
