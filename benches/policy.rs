@@ -146,23 +146,15 @@ fn write(dir: &Path, files: &[SourceFile]) -> std::io::Result<()> {
     files.iter().try_for_each(|file| std::fs::write(dir.join(&**file.name()), file.text()))
 }
 
-/// From a changed file to the first answer by the new revision, many times over.
-async fn change(files: &[SourceFile], bench: &Bench, before: (u64, u64)) {
-    let dir = std::env::temp_dir().join(format!("solewriter-bench-{}", std::process::id()));
-    if let Err(error) = std::fs::create_dir(&dir).and_then(|()| write(&dir, files)) {
-        println!("{}: {error}", dir.display());
-        std::process::exit(1);
-    }
-    let directory = Directory::new(&dir);
-    let settle = Timing::default().settle;
-    let watcher = Watcher::start(directory.clone(), Timing::default());
+/// What follows the policy, with nothing in force yet.
+fn follower() -> Follower {
     let metrics = Metrics::new();
     let defaults = Defaults {
         account: "APP".into(),
         lifetime: Duration::from_secs(3600),
         audit: solewriter_core::grant::AuditStreams::default(),
     };
-    let follower = Follower {
+    Follower {
         temporary: Arc::default(),
         store: Arc::new(Store::new()),
         source_status: Arc::new(SourceStatus::new(
@@ -179,7 +171,20 @@ async fn change(files: &[SourceFile], bench: &Bench, before: (u64, u64)) {
         judge: None,
         quota: solewriter::policy_source::tenancy::Quota::default(),
         neighbourhood: Arc::default(),
-    };
+    }
+}
+
+/// From a changed file to the first answer by the new revision, many times over.
+async fn change(files: &[SourceFile], bench: &Bench, before: (u64, u64)) {
+    let dir = std::env::temp_dir().join(format!("solewriter-bench-{}", std::process::id()));
+    if let Err(error) = std::fs::create_dir(&dir).and_then(|()| write(&dir, files)) {
+        println!("{}: {error}", dir.display());
+        std::process::exit(1);
+    }
+    let directory = Directory::new(&dir);
+    let settle = Timing::default().settle;
+    let watcher = Watcher::start(directory.clone(), Timing::default());
+    let follower = follower();
     let began = follower.begin(directory.read());
     let store = follower.store.clone();
     let hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup());

@@ -60,7 +60,7 @@ pub fn load(path: &Path, overrides: &Overrides) -> Result<(Settings, Logging), P
             .into());
     }
     let tenants = tenants::all(&raw, &problems);
-    let resolved = checks::resolve(raw, path, tenants, &problems);
+    let resolved = checks::resolve(&raw, path, tenants, &problems);
     match resolved {
         Some(settings) if !problems.has_errors() => Ok(settings),
         _ => Err(problems.finish()),

@@ -1,4 +1,4 @@
-//! What an authorisation allocates, and a line of a trace: counted, so that no other load on the machine changes it. In a
+//! What an authorisation allocates, a line of a trace, a policy and a change of it: counted, so that no other load on the machine changes it. In a
 //! test binary of its own, because it counts for the whole process.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
@@ -7,8 +7,15 @@
 #[allow(dead_code)]
 mod support;
 
+use jiff::Timestamp;
 use solewriter::adoption::trace::Trace;
+use solewriter::policy_source::snapshot_store::Store;
+use solewriter_core::analysis::diff::diff;
+use solewriter_core::diagnostics::SourceFile;
+use solewriter_core::grant::{AuditStreams, Defaults};
+use solewriter_core::keys::{Seed, Signer, User};
 use solewriter_core::policy::model::Policy;
+use solewriter_core::policy::validate::{Validated, validate};
 use support::Bench;
 
 #[global_allocator]
@@ -77,6 +84,8 @@ fn an_authorisation_allocates_no_more_than_it_did() {
     }
     assert!(refused.1 <= granted.1, "a refusal costs no more than a grant");
     a_line_of_a_known_connection_allocates_nothing();
+    a_policy_takes_no_more_than_it_did();
+    a_change_costs_what_changed();
 }
 
 /// Not a test of its own: both would count what the other allocates.
@@ -98,4 +107,93 @@ fn a_line_of_a_known_connection_allocates_nothing() {
         let (blocks, _) = allocated(|| trace.line(source, line.as_bytes(), |_| deeds += 1));
         assert!(blocks.abs() < f64::EPSILON, "{line}: {blocks} blocks");
     }
+}
+
+/// A policy as the load tests have it: each service owns a bucket, and subscribes to some subjects.
+struct Company {
+    keys: Vec<String>,
+}
+
+impl Company {
+    fn new(services: usize) -> Self {
+        let key = |_| Signer::new(&Seed::<User>::generate()).unwrap().public().to_string();
+        Self { keys: (0..services).map(key).collect() }
+    }
+
+    /// With another subject of the first service for each number.
+    fn validated(&self, subject: usize) -> Validated {
+        let mut text = String::new();
+        for (i, key) in self.keys.iter().enumerate() {
+            text += &format!(
+                "[bucket.s{i}]\n[service.s{i}]\nnkeys = [\"{key}\"]\nowns = [\"s{i}\"]\n\
+                 subscribes = ["
+            );
+            for n in 0..7 {
+                let n = if (i, n) == (0, 0) { subject + 7 } else { n };
+                text += &format!("\"news.s{i}.n{n}\", ");
+            }
+            text += "]\n\n";
+        }
+        validate(&[SourceFile::new("p.toml", text)]).unwrap()
+    }
+}
+
+fn live() -> f64 {
+    f64::from(u32::try_from(dhat::HeapStats::get().curr_bytes).unwrap())
+}
+
+/// What a service takes of a policy in force; and a hundred changes of one service take, with all
+/// that is remembered of earlier policies.
+fn a_policy_takes_no_more_than_it_did() {
+    const SERVICES: u32 = 800;
+    /// See [`an_authorisation_allocates_no_more_than_it_did`].
+    const MOST_BYTES: f64 = 1_900.0;
+    let load = |store: &Store, company: &Company, subject| {
+        // Its warnings are logged, and gone.
+        drop(store.replace(company.validated(subject), None, Timestamp::UNIX_EPOCH));
+    };
+    // What a policy has once, whatever its size, counts as nothing.
+    let ready = [SERVICES / 8, SERVICES].map(|services| {
+        let company = Company::new(usize::try_from(services).unwrap());
+        let store = Store::new();
+        let before = live();
+        load(&store, &company, 0);
+        live() - before
+    });
+    let each = (ready[1] - ready[0]) / f64::from(SERVICES - SERVICES / 8);
+    println!("a service of a policy: {each:.0} bytes");
+    assert!(each <= MOST_BYTES, "{each} bytes a service, not {MOST_BYTES}");
+
+    let company = Company::new(100);
+    let store = Store::new();
+    let before = live();
+    load(&store, &company, 0);
+    let ready = live() - before;
+    (1..=100).for_each(|subject| load(&store, &company, subject));
+    let changed = (live() - before) / ready;
+    println!("after 100 changes: {changed:.2} times that");
+    assert!(changed <= 1.2, "{changed} times the memory after 100 changes");
+}
+
+/// To compare a policy with the one before allocates as much for a small one as for a large one.
+fn a_change_costs_what_changed() {
+    let defaults = Defaults {
+        account: "APP".into(),
+        lifetime: std::time::Duration::from_secs(3600),
+        audit: AuditStreams::default(),
+    };
+    let compared = [100, 400].map(|services| {
+        let company = Company::new(services);
+        let store = Store::new();
+        let [before, after] = [0, 1].map(|subject| {
+            store.replace(company.validated(subject), None, Timestamp::UNIX_EPOCH).after
+        });
+        let blocks = dhat::HeapStats::get().total_blocks;
+        let found = diff(&before.policy, &after.policy, &defaults).unwrap();
+        let blocks = dhat::HeapStats::get().total_blocks - blocks;
+        assert_eq!(found.services.len(), 1);
+        blocks
+    });
+    println!("a change of one service compares with {compared:?} blocks");
+    assert_eq!(compared[0], compared[1], "what did not change is compared");
 }

@@ -51,7 +51,7 @@ impl<'p> Grants<'p> {
             Ok(grant) => Ok((service, grant)),
             Err(error) => Err((service, error)),
         };
-        policy.services().iter().map(grant).collect::<Result<_, _>>().map(Self)
+        policy.services().iter().map(|service| grant(service)).collect::<Result<_, _>>().map(Self)
     }
 }
 

@@ -41,16 +41,16 @@ const SPOOL_AT_LEAST: u64 = 1024 * 1024;
 
 /// Everything that `serve` needs; `None` when problems were found.
 pub(super) fn resolve(
-    raw: Raw,
+    raw: &Raw,
     path: &Path,
     tenants: Vec<Read>,
     problems: &Collector,
 ) -> Option<(Settings, Logging)> {
-    let required = required(&raw, path, problems);
+    let required = required(raw, path, problems);
     // Everything is looked at before the first `?`, so that all problems are reported.
     let servers = servers(raw.nats.servers.as_deref(), problems);
     required("nats", "servers", SERVERS_EXAMPLE);
-    let login = broker_login(&raw, path, None, problems);
+    let login = broker_login(raw, path, None, problems);
     let issuing = issuing(&raw.issuer, path, problems);
     let xkey = seed(raw.xkey.seed.as_ref(), XKEY, problems);
     let system = self::login(
@@ -59,19 +59,19 @@ pub(super) fn resolve(
         SYSTEM,
         problems,
     );
-    let tls = tls(&raw, problems);
-    let queue_group = queue_group(&raw, problems);
+    let tls = tls(raw, problems);
+    let queue_group = queue_group(raw, problems);
     let connection_name = name(raw.nats.name.as_ref(), problems);
-    let limits = limits(&raw, problems);
+    let limits = limits(raw, problems);
     let listen = listen(raw.http.listen.as_ref(), problems);
-    let traces = traces(&raw, problems);
+    let traces = traces(raw, problems);
     if raw.has_table("traces") {
         required("traces", "endpoint", "\"http://127.0.0.1:4318/v1/traces\"");
     }
     let format = log_format(raw.log.format.as_ref(), problems);
     let connections = raw.nats.connections.as_ref().and_then(|c| usize::try_from(c.value).ok());
     let connections = connections.unwrap_or_else(default_connections);
-    let known = Accounts::read(&raw, problems);
+    let known = Accounts::read(raw, problems);
     let nats = match (servers, login, queue_group, connection_name, tls) {
         (Some(servers), Some(login), Some(queue_group), Some(name), Some(tls)) => {
             let accounts = known.as_ref().map(Accounts::ids).unwrap_or_default();
@@ -95,7 +95,7 @@ pub(super) fn resolve(
         let each: Vec<Option<Tenant>> = each.collect();
         each.into_iter().collect()
     } else {
-        tenant(&raw, path, (None, nats.clone()), problems).map(|only| vec![only])
+        tenant(raw, path, (None, nats.clone()), problems).map(|only| vec![only])
     };
     let nats = nats?;
     let tenants = tenants?;
@@ -107,7 +107,7 @@ pub(super) fn resolve(
         .collect();
     let operator = match (&known, &issuing) {
         (Some(known), Some(issuing)) => {
-            known.issuing(&raw, issuing, xkey.as_ref(), &placed, problems)
+            known.issuing(raw, issuing, xkey.as_ref(), &placed, problems)
         }
         _ => None,
     };

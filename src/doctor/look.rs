@@ -66,8 +66,9 @@ pub async fn look(tool: &Tool, adopting: Option<&Adopting>, clock: Clock) -> See
         Some(callout) => Watch::begin(callout, sealer(tool)).await,
         None => None,
     };
-    let control = tool.tenant.is_some().then_some(Role::Control);
-    for role in Role::ALL.into_iter().skip(1).chain(control) {
+    let tenant = tool.tenant.as_ref().map(|_| Role::Control);
+    let control = tenant.unwrap_or(Role::Callout);
+    for role in Role::ALL.into_iter().skip(1).chain(tenant) {
         users.push(connect(tool, role, watch.as_ref(), mute).await);
     }
     let client = |role: Role| {
@@ -92,17 +93,15 @@ pub async fn look(tool: &Tool, adopting: Option<&Adopting>, clock: Clock) -> See
         let at = users.iter().position(|user| user.user.role == role).unwrap_or_default();
         accounts.get(at).and_then(|account| account.as_ref().ok()).cloned()
     };
-    let callout = account_of(Role::Callout);
     let watching = client(Role::Callout).map(|client| {
         let info = client.server_info();
         (info.server_id, info.client_id)
     });
-    let takers = system.takers(callout.as_deref(), watching.as_ref()).await;
+    let takers = system.takers(account_of(Role::Callout).as_deref(), watching.as_ref()).await;
     let connections = system.connections_of(&settings.accounts).await;
     let known = system.accounts().await;
     let own = own_accounts(&accounts, &known, &settings);
     let guests = system.connections_of(&own).await;
-    let control = control.unwrap_or(Role::Callout);
     let reader = client(Role::Publisher).or(client(control));
     let policy = policy(tool, reader).await;
     let consumers = match (client(control), &policy.policy) {
@@ -150,14 +149,15 @@ pub async fn look(tool: &Tool, adopting: Option<&Adopting>, clock: Clock) -> See
         adoption,
         operator,
         settings,
-        users: users
-            .iter()
-            .zip(accounts)
-            .map(|(connected, account)| User { account, ..connected.user.clone() })
-            .collect(),
+        users: with_accounts(&users, accounts),
     };
     leave(users).await;
     seen
+}
+
+fn with_accounts(users: &[Connected], accounts: Vec<Look<String>>) -> Vec<User> {
+    let users = users.iter().zip(accounts);
+    users.map(|(connected, account)| User { account, ..connected.user.clone() }).collect()
 }
 
 /// The certificates of the settings; files that cannot be read are problems of the settings.

@@ -1,5 +1,7 @@
 //! A policy's fate as events: what changed, what was wrong, and which keys need a person soon.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 
 use solewriter_core::analysis::diff::{self, Diff, Fate, ServiceChange};
@@ -93,7 +95,7 @@ pub fn refused(in_force: Option<&Revision>, problems: &Problems, origin: Origin)
 /// Services whose last key has ended or will soon, at most [`MAX_NAMES`] of them.
 #[must_use]
 pub fn troubles(policy: &Policy, now: Timestamp) -> Vec<Event> {
-    let trouble = |service: &Service| {
+    let trouble = |service: &Arc<Service>| {
         // The end of the last key; a key without an end has no such trouble.
         let ends = service.keys.iter().map(|key| key.not_after).collect::<Option<Vec<i64>>>()?;
         let last = ends.into_iter().max()?;

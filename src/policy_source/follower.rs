@@ -89,6 +89,8 @@ impl Follower {
         let Validated { policy, warnings } = validated;
         self.quota.check(&policy)?;
         let _admitted = self.neighbourhood.admit(&self.store, &policy, &files)?;
+        // What counts for a while is made from it, and shares what it does.
+        let policy = self.store.sharing(policy);
         // Who has to close connections hears of it first: what changed for whom takes longer to find.
         let mut temporary = self.temporary();
         temporary.rebase(&files, policy, origin.clone());

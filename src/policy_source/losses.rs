@@ -64,13 +64,14 @@ impl Losses {
         let unsettled = self.0.iter().map(|(name, loser)| (Arc::clone(name), lock(loser).clone()));
         let mut all: HashMap<Arc<str>, Loser> =
             unsettled.filter(|(_, loser)| loser.closed || loser.from > now).collect();
-        for service in before.services() {
+        for (service, after) in next.compared(before) {
+            let Some(service) = service else { continue };
             let had: HashSet<_> =
                 service.rules.iter().filter_map(|rule| read(&rule.access)).collect();
             if had.is_empty() {
                 continue;
             }
-            let rules = next.service(&service.name).map_or(&[][..], |service| &service.rules);
+            let rules = after.map_or(&[][..], |service| &service.rules);
             let has: HashSet<_> = rules.iter().filter_map(|rule| read(&rule.access)).collect();
             let lost: Vec<Loss> = had.difference(&has).map(|(loss, _)| loss.clone()).collect();
             if !lost.is_empty() {

@@ -41,13 +41,14 @@ pub struct RemovedKeys {
 }
 
 impl RemovedKeys {
-    /// Another policy replaces one. Takes the time of one look at each key of the one before.
+    /// Another policy replaces one. Takes the time of one look at each key of services that changed.
     pub fn replaced(&mut self, before: &Policy, number: Option<u64>, after: &Policy) {
         // A key that is back is no removed one.
         self.order.retain(|key| after.holder(key).is_none());
         self.holders.retain(|key, _| after.holder(key).is_none());
         let revision = before.revision();
-        for service in before.services() {
+        // Who is as before has its keys.
+        for service in after.compared(before).filter_map(|(service, _)| service) {
             for key in service.keys.iter().map(|entry| entry.key) {
                 if after.holder(&key).is_some() {
                     continue;

@@ -287,6 +287,15 @@ impl Store {
         past.truncate(kept);
     }
 
+    /// The same policy, which shares with the one in force what is the same in both.
+    #[must_use]
+    pub fn sharing(&self, policy: Policy) -> Policy {
+        match self.current() {
+            Some(current) => policy.sharing(&current.policy),
+            None => policy,
+        }
+    }
+
     /// Puts a policy in force that holds, with where it came from. The one in force stays when it
     /// is the same.
     pub fn replace(&self, validated: Validated, origin: Option<Origin>, now: Timestamp) -> Loaded {
@@ -302,6 +311,7 @@ impl Store {
         now: Timestamp,
     ) -> Loaded {
         let Validated { policy, warnings } = validated;
+        let policy = self.sharing(policy);
         // Nothing that a panic could leave half done is behind the lock.
         let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let origin = origin.map(Arc::new);

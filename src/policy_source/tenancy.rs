@@ -151,7 +151,9 @@ mod tests {
         fn new(settlers: [UserKey; 2]) -> Self {
             let all = Neighbourhood::default();
             let stores = settlers.map(|settler| Arc::new(Store::with_handovers(settler)));
-            stores.iter().for_each(|store| all.join(store.clone()));
+            for store in &stores {
+                all.join(store.clone());
+            }
             Self { all, stores }
         }
 

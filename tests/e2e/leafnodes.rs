@@ -163,16 +163,8 @@ impl Joined {
     }
 }
 
-on_every_server!(a_leaf_with_jetstream_of_its_own_has_one_writer_for_each_bucket, much_room);
-async fn a_leaf_with_jetstream_of_its_own_has_one_writer_for_each_bucket(version: &'static str) {
-    let joined = joined(version).await;
-    let Joined { hub, edge, .. } = &joined;
-    let plan = hub.tool(&["state", "plan"]).await;
-    let elsewhere = "in other JetStream domains, not looked at: orders (edge), prices-edge (edge), \
-                     stream events (edge), stream log (edge), store pictures (edge)";
-    assert!(plan.code == 0 && plan.out.contains(elsewhere), "{plan:?}");
-
-    // Nobody finds fault with LINK, at either end.
+/// `doctor` finds no fault with LINK, at either end.
+async fn no_fault_is_found_with_link(hub: &Deployment, edge: &Deployment) {
     for (deployment, domain) in [(hub, "hub"), (edge, "edge")] {
         let said = deployment.tool(&["doctor", "--format", "json"]).await.json();
         let findings = said["findings"].as_array().unwrap();
@@ -188,32 +180,10 @@ async fn a_leaf_with_jetstream_of_its_own_has_one_writer_for_each_bucket(version
         let here = format!("JetStream domain here: {domain}; in others: ");
         assert!(buckets["found"].as_str().unwrap().contains(&here), "{buckets}");
     }
+}
 
-    // Written at the hub, and read from the copy at the edge.
-    let prices = joined.open(hub, "prices", "prices").await;
-    for key in 0..300 {
-        prices.put(format!("k{key}"), "1".repeat(12_000).into()).await.unwrap();
-    }
-    let copy = joined.open(edge, "till", "prices-edge").await;
-    eventually("the copy", async || copy.get("k299").await.unwrap()).await;
-    prices.put("k1", "2".into()).await.unwrap();
-    let began = Instant::now();
-    eventually("the change", async || copy.get("k1").await.unwrap().filter(|v| v == "2")).await;
-    println!("{version}: a put is in the copy after {:?}", began.elapsed());
-    copy.put("k1", "3".into()).await.unwrap_err();
-
-    // Written at the edge, and read from the hub in the edge's domain: get, keys, watch.
-    let orders = joined.open(edge, "till", "orders").await;
-    for key in 0..300 {
-        orders.put(format!("o{key}"), "1".repeat(12_000).into()).await.unwrap();
-    }
-    let dashboard = Client::connect(hub.url(), &hub.service("dashboard")).await.client;
-    let there = jetstream::with_domain(dashboard, "edge");
-    let far = there.get_key_value("orders").await.unwrap();
-    assert_eq!(far.get("o7").await.unwrap().unwrap().len(), 12_000);
-    assert_eq!(far.keys().await.unwrap().count().await, 300);
-    far.put("o1", "x".into()).await.unwrap_err();
-
+/// What the edge keeps, read by a service at the hub: `there` is its way.
+async fn streams_and_objects_are_read_from_the_hub(edge: &Deployment, there: &jetstream::Context) {
     // A stream of the edge.
     let till = Client::connect(edge.url(), &edge.service("till")).await.client;
     let context = jetstream::new(till);
@@ -249,6 +219,45 @@ async fn a_leaf_with_jetstream_of_its_own_has_one_writer_for_each_bucket(version
     let mut seen = Vec::new();
     pictures.get("cat").await.unwrap().read_to_end(&mut seen).await.unwrap();
     assert_eq!(seen, picture);
+}
+
+on_every_server!(a_leaf_with_jetstream_of_its_own_has_one_writer_for_each_bucket, much_room);
+async fn a_leaf_with_jetstream_of_its_own_has_one_writer_for_each_bucket(version: &'static str) {
+    let joined = joined(version).await;
+    let Joined { hub, edge, .. } = &joined;
+    let plan = hub.tool(&["state", "plan"]).await;
+    let elsewhere = "in other JetStream domains, not looked at: orders (edge), prices-edge (edge), \
+                     stream events (edge), stream log (edge), store pictures (edge)";
+    assert!(plan.code == 0 && plan.out.contains(elsewhere), "{plan:?}");
+
+    no_fault_is_found_with_link(hub, edge).await;
+
+    // Written at the hub, and read from the copy at the edge.
+    let prices = joined.open(hub, "prices", "prices").await;
+    for key in 0..300 {
+        prices.put(format!("k{key}"), "1".repeat(12_000).into()).await.unwrap();
+    }
+    let copy = joined.open(edge, "till", "prices-edge").await;
+    eventually("the copy", async || copy.get("k299").await.unwrap()).await;
+    prices.put("k1", "2".into()).await.unwrap();
+    let began = Instant::now();
+    eventually("the change", async || copy.get("k1").await.unwrap().filter(|v| v == "2")).await;
+    println!("{version}: a put is in the copy after {:?}", began.elapsed());
+    copy.put("k1", "3".into()).await.unwrap_err();
+
+    // Written at the edge, and read from the hub in the edge's domain: get, keys, watch.
+    let orders = joined.open(edge, "till", "orders").await;
+    for key in 0..300 {
+        orders.put(format!("o{key}"), "1".repeat(12_000).into()).await.unwrap();
+    }
+    let dashboard = Client::connect(hub.url(), &hub.service("dashboard")).await.client;
+    let there = jetstream::with_domain(dashboard, "edge");
+    let far = there.get_key_value("orders").await.unwrap();
+    assert_eq!(far.get("o7").await.unwrap().unwrap().len(), 12_000);
+    assert_eq!(far.keys().await.unwrap().count().await, 300);
+    far.put("o1", "x".into()).await.unwrap_err();
+
+    Box::pin(streams_and_objects_are_read_from_the_hub(edge, &there)).await;
 
     // Services at either end, as intruders.
     let (before, orders_before) = (hub.content("prices").await, edge.content("orders").await);

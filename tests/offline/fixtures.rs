@@ -63,7 +63,8 @@ fn describe(policy: &Policy) -> String {
     let buckets: String = policy.buckets().iter().map(describe_bucket).collect();
     let streams: String = policy.streams().iter().map(describe_stream).collect();
     let stores: String = policy.stores().iter().map(describe_store).collect();
-    let services: String = policy.services().iter().map(describe_service).collect();
+    let services: String =
+        policy.services().iter().map(|service| describe_service(service)).collect();
     buckets + &streams + &stores + &services
 }
 

@@ -355,6 +355,18 @@ impl Collector {
         self.problems.borrow_mut().push(problem);
     }
 
+    /// Adds what is no error and is made only if there is room for it: a large policy may have a
+    /// note for each of its entries.
+    pub fn advise(&self, advice: impl FnOnce() -> Problem) {
+        if self.is_full() {
+            self.problems.borrow_mut().unreported += 1;
+            return;
+        }
+        let advice = advice();
+        debug_assert_ne!(advice.severity, Severity::Error, "an error is never left out");
+        self.push(advice);
+    }
+
     /// Adds all of them.
     pub fn extend(&self, problems: Problems) {
         self.problems.borrow_mut().extend(problems);
@@ -392,16 +404,17 @@ pub struct Problems {
 
 impl Problems {
     fn push(&mut self, mut problem: Problem) {
-        problem.clean();
         let error = problem.severity == Severity::Error;
         self.errors += usize::from(error);
         if self.list.len() < MAX_PROBLEMS {
+            problem.clean();
             self.list.push(problem);
             return;
         }
         self.unreported += 1;
         // A flood of warnings must not hide an error.
         if error && let Some(last) = self.list.iter_mut().rfind(|p| p.severity != Severity::Error) {
+            problem.clean();
             *last = problem;
         }
     }

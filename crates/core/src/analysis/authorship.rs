@@ -243,7 +243,8 @@ pub fn changes(old: Option<Whole<'_>>, new: Whole<'_>) -> Vec<Change> {
         file(name, old, new, &mut all);
     }
     let (old, new) = (old.policy, new.policy);
-    for (name, (old, new)) in pairs(old.services(), new.services(), |one: &Service| &*one.name) {
+    for (old, new) in new.compared(old) {
+        let Some(name) = new.or(old).map(|service| &service.name) else { continue };
         service(name, old, new, &mut all);
     }
     for (name, (old, new)) in pairs(old.buckets(), new.buckets(), |one: &Bucket| &one.name) {

@@ -13,7 +13,7 @@ mod settings;
 mod transfers;
 
 use std::borrow::Borrow;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
@@ -216,15 +216,9 @@ pub fn diff(
     new: &Policy,
     defaults: &Defaults,
 ) -> Result<Diff, (Arc<str>, GrantError)> {
-    let mut pairs: BTreeMap<&Arc<str>, (Option<&Service>, Option<&Service>)> = BTreeMap::new();
-    for service in old.services() {
-        pairs.entry(&service.name).or_default().0 = Some(service);
-    }
-    for service in new.services() {
-        pairs.entry(&service.name).or_default().1 = Some(service);
-    }
     let mut services = Vec::new();
-    for (name, (before, after)) in pairs {
+    for (before, after) in new.compared(old) {
+        let Some(name) = before.or(after).map(|service| &service.name) else { continue };
         let grant = |service: Option<&Service>| {
             service
                 .map(|service| Grant::of(service, defaults))

@@ -79,11 +79,12 @@ impl Claims {
     #[must_use]
     pub fn next(&self, before: &Policy, next: &Policy) -> Self {
         let mut claims = self.clone();
-        for service in before.services() {
-            let now = next.service(&service.name).map_or(&[][..], |service| &service.rules);
+        for (service, now) in next.compared(before) {
+            let Some(service) = service else { continue };
+            let denied = now.map_or(&[][..], |now| &now.excluded.publish);
+            let now = now.map_or(&[][..], |now| &now.rules);
             // Almost all services are as they were.
             let same = |(before, now): (&_, &_)| access(before) == access(now);
-            let denied = next.service(&service.name).map_or(&[][..], |now| &now.excluded.publish);
             if service.rules.len() == now.len()
                 && service.rules.iter().zip(now).all(same)
                 && service.excluded.publish == denied

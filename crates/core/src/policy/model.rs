@@ -1,5 +1,6 @@
 //! The policy as everything else sees it: immutable, validated, with one revision.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
@@ -252,12 +253,10 @@ impl fmt::Display for Domain {
     }
 }
 
-/// A durable consumer and its stream, as policy files write it: `EVENTS/shipping`.
+/// A durable consumer and its stream, as policy files write it: `EVENTS/shipping`. Behind a pointer,
+/// because every rule has the size of the largest [`Access`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ConsumerName {
-    stream: StreamName,
-    consumer: StreamName,
-}
+pub struct ConsumerName(Arc<(StreamName, StreamName)>);
 
 impl ConsumerName {
     /// Reads `STREAM/CONSUMER`.
@@ -275,25 +274,25 @@ impl ConsumerName {
     /// # Errors
     /// One of the names can be taken for something else: see [`StreamName::acknowledged`].
     pub fn of(stream: StreamName, consumer: StreamName) -> Result<Self, &'static str> {
-        Ok(Self { stream: stream.acknowledged()?, consumer: consumer.acknowledged()? })
+        Ok(Self(Arc::new((stream.acknowledged()?, consumer.acknowledged()?))))
     }
 
     /// The stream.
     #[must_use]
     pub fn stream(&self) -> &StreamName {
-        &self.stream
+        &self.0.0
     }
 
     /// The consumer.
     #[must_use]
     pub fn consumer(&self) -> &StreamName {
-        &self.consumer
+        &self.0.1
     }
 }
 
 impl fmt::Display for ConsumerName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.stream, self.consumer)
+        write!(f, "{}/{}", self.stream(), self.consumer())
     }
 }
 
@@ -376,7 +375,10 @@ impl fmt::Display for Consumed {
 /// Who may make consumers under any name may change those that are there. So this knows the names
 /// that its service is denied: see [`crate::grant`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Replayed {
+pub struct Replayed(Arc<ReplayedParts>);
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct ReplayedParts {
     stream: StreamName,
     filter: Option<Pattern>,
     durables: Arc<[StreamName]>,
@@ -410,33 +412,33 @@ impl Replayed {
             return Err("its subjects begin with a wildcard".to_owned());
         }
         let durables = durables(&stream);
-        Ok(Self { stream, filter, durables })
+        Ok(Self(Arc::new(ReplayedParts { stream, filter, durables })))
     }
 
     /// The stream.
     #[must_use]
     pub fn stream(&self) -> &StreamName {
-        &self.stream
+        &self.0.stream
     }
 
     /// The subjects that it is bounded to; `None` for every subject of the stream.
     #[must_use]
     pub fn filter(&self) -> Option<&Pattern> {
-        self.filter.as_ref()
+        self.0.filter.as_ref()
     }
 
     /// The stream's declared consumers.
     #[must_use]
     pub fn durables(&self) -> &[StreamName] {
-        &self.durables
+        &self.0.durables
     }
 }
 
 impl fmt::Display for Replayed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.filter {
-            Some(filter) => write!(f, "{}/{filter}", self.stream),
-            None => write!(f, "{}", self.stream),
+        match self.filter() {
+            Some(filter) => write!(f, "{}/{filter}", self.stream()),
+            None => write!(f, "{}", self.stream()),
         }
     }
 }
@@ -1164,45 +1166,125 @@ struct Contents {
     revision: Revision,
     /// The emergency grants that it is made from.
     emergencies: Arc<[Emergency]>,
-    services: Vec<Service>,
-    declared: Declared,
-    by_key: HashMap<UserKey, (usize, usize)>,
-    /// For each bucket, the services and rules that own of it.
-    owners: HashMap<BucketName, Vec<(usize, usize)>>,
+    services: Vec<Arc<Service>>,
+    declared: Arc<Declared>,
+    by_key: Arc<HashMap<UserKey, Place>>,
+    /// Each rule that owns keys, by bucket, and for one bucket in the order of services and rules.
+    owners: Arc<[Place]>,
+}
+
+/// A service's number, and the number of a key or a rule of it.
+type Place = (u32, u32);
+
+/// Numbers as they are kept: validation allows far fewer than there are.
+fn place(service: usize, part: usize) -> Option<Place> {
+    Some((u32::try_from(service).ok()?, u32::try_from(part).ok()?))
+}
+
+/// The entry of a list with such a number.
+fn at<T>(list: &[T], number: u32) -> Option<&T> {
+    list.get(usize::try_from(number).ok()?)
+}
+
+/// The service and the rule, and the keyspace that it owns.
+fn owned(services: &[Arc<Service>], (s, r): Place) -> Option<(&Service, &Rule, &Keyspace)> {
+    let service: &Service = at(services, s)?;
+    let rule = at(&service.rules, r)?;
+    let Access::Owns(keyspace) = &rule.access else { return None };
+    Some((service, rule, keyspace))
 }
 
 impl Policy {
     /// Assembles a policy that validation accepted. Everything is sorted by name.
-    pub(super) fn new(revision: Revision, services: Vec<Service>, declared: Declared) -> Self {
-        Self::of((revision.clone(), revision, Arc::from([])), services, declared)
-    }
-
-    fn of(
-        (documents, revision, emergencies): (Revision, Revision, Arc<[Emergency]>),
-        mut services: Vec<Service>,
+    pub(super) fn new(
+        revision: Revision,
+        services: Vec<Arc<Service>>,
         mut declared: Declared,
     ) -> Self {
         declared.buckets.sort_by(|a, b| a.name.cmp(&b.name));
         declared.streams.sort_by(|a, b| a.name.cmp(&b.name));
         declared.stores.sort_by(|a, b| a.name.cmp(&b.name));
+        declared.buckets.shrink_to_fit();
+        declared.streams.shrink_to_fit();
+        declared.stores.shrink_to_fit();
+        Self::of((revision.clone(), revision, Arc::from([])), services, Arc::new(declared))
+    }
+
+    fn of(
+        (documents, revision, emergencies): (Revision, Revision, Arc<[Emergency]>),
+        mut services: Vec<Arc<Service>>,
+        declared: Arc<Declared>,
+    ) -> Self {
         services.sort_by(|a, b| a.name.cmp(&b.name));
-        let mut by_key = HashMap::new();
+        services.shrink_to_fit();
+        let keys = services.iter().map(|service| service.keys.len()).sum();
+        let mut by_key = HashMap::with_capacity(keys);
+        let mut owners = Vec::new();
         for (s, service) in services.iter().enumerate() {
             for (k, key) in service.keys.iter().enumerate() {
-                by_key.insert(key.key, (s, k));
+                by_key.extend(place(s, k).map(|place| (key.key, place)));
             }
-        }
-        let mut owners: HashMap<BucketName, Vec<(usize, usize)>> = HashMap::new();
-        for (s, service) in services.iter().enumerate() {
             for (r, rule) in service.rules.iter().enumerate() {
-                if let Access::Owns(keyspace) = &rule.access {
-                    owners.entry(keyspace.bucket().clone()).or_default().push((s, r));
+                if matches!(rule.access, Access::Owns(_)) {
+                    owners.extend(place(s, r));
                 }
             }
         }
+        let bucket = |place: &Place| owned(&services, *place).map(|(.., owned)| owned.bucket());
+        owners.sort_by(|a, b| bucket(a).cmp(&bucket(b)));
+        let (by_key, owners) = (Arc::new(by_key), owners.into());
         let contents =
             Contents { documents, revision, emergencies, services, declared, by_key, owners };
         Self { contents: Arc::new(contents), held: HashMap::new(), guest: None }
+    }
+
+    /// The same policy, which shares with an earlier one whatever is the same in both: then both take
+    /// hardly more memory than one, and what compares them passes over what they share.
+    #[must_use]
+    pub fn sharing(self, earlier: &Self) -> Self {
+        let (had, has) = (&earlier.contents, &self.contents);
+        if Arc::ptr_eq(had, has) {
+            return self;
+        }
+        let mut old = had.services.iter().peekable();
+        let services = has.services.iter().map(|service| {
+            while old.next_if(|old| old.name < service.name).is_some() {}
+            let same = old.next_if(|old| Arc::ptr_eq(old, service) || old == &service);
+            Arc::clone(same.unwrap_or(service))
+        });
+        let contents = Contents {
+            documents: has.documents.clone(),
+            revision: has.revision.clone(),
+            emergencies: Arc::clone(&has.emergencies),
+            services: services.collect(),
+            declared: shared(&had.declared, &has.declared),
+            by_key: shared(&had.by_key, &has.by_key),
+            owners: shared(&had.owners, &has.owners),
+        };
+        Self { contents: Arc::new(contents), ..self }
+    }
+
+    /// The services of an earlier policy, and of this one, that may differ: by name, in the order of
+    /// names, without those that both share.
+    pub fn compared<'p>(
+        &'p self,
+        earlier: &'p Self,
+    ) -> impl Iterator<Item = (Option<&'p Service>, Option<&'p Service>)> {
+        let mut old = earlier.services().iter().peekable();
+        let mut new = self.services().iter().peekable();
+        let next = move || {
+            let order = match (old.peek(), new.peek()) {
+                (Some(before), Some(after)) => before.name.cmp(&after.name),
+                (Some(_), None) => Ordering::Less,
+                (None, _) => Ordering::Greater,
+            };
+            let before = if order.is_le() { old.next() } else { None };
+            let after = if order.is_ge() { new.next() } else { None };
+            (before.is_some() || after.is_some()).then_some((before, after))
+        };
+        let pairs = std::iter::from_fn(next);
+        let differ = |(before, after): &(Option<&'p Arc<Service>>, Option<&'p Arc<Service>>)| !matches!((before, after), (Some(before), Some(after)) if Arc::ptr_eq(before, after));
+        pairs.filter(differ).map(|(before, after)| (before.map(|b| &**b), after.map(|a| &**a)))
     }
 
     /// The same policy, of which these services do not get these subjects yet, and with a guest.
@@ -1225,9 +1307,12 @@ impl Policy {
         if !self.services().iter().any(|service| service.observed) {
             return self.clone();
         }
-        let services = self.services().iter().map(Service::enforced).collect();
+        let enforced = |service: &Arc<Service>| {
+            if service.observed { Arc::new(service.enforced()) } else { Arc::clone(service) }
+        };
+        let services = self.services().iter().map(enforced).collect();
         let names = self.names(self.revision().clone());
-        Self::of(names, services, self.contents.declared.clone())
+        Self::of(names, services, Arc::clone(&self.contents.declared))
     }
 
     /// The same policy, which is made of its documents and these.
@@ -1237,7 +1322,7 @@ impl Policy {
         said.extend(emergencies.iter().map(|emergency| emergency.token()));
         let made_of = emergencies.iter().map(|emergency| (*emergency).clone()).collect();
         let names = (self.documents().clone(), Revision::of(&said), made_of);
-        Self::of(names, self.services().to_vec(), self.contents.declared.clone())
+        Self::of(names, self.services().to_vec(), Arc::clone(&self.contents.declared))
     }
 
     /// What it is made of, under that name.
@@ -1256,15 +1341,18 @@ impl Policy {
         if ended.is_empty() {
             return self.clone();
         }
-        let at = |service: &Service| {
+        let at = |service: &Arc<Service>| {
+            if service.rules.iter().all(|rule| rule.counts(now)) {
+                return Arc::clone(service);
+            }
             let rules = service.rules.iter().filter(|rule| rule.counts(now)).cloned().collect();
-            Service { rules, ..service.clone() }
+            Arc::new(Service { rules, ..Service::clone(service) })
         };
         let services = self.services().iter().map(at).collect();
         let mut said = vec![self.revision().whole().to_owned()];
         said.extend(ended.iter().map(ToString::to_string));
         let names = self.names(Revision::of(&said));
-        Self::of(names, services, self.contents.declared.clone())
+        Self::of(names, services, Arc::clone(&self.contents.declared))
     }
 
     /// When the first entry ends after that time, in seconds since the Unix epoch.
@@ -1277,7 +1365,7 @@ impl Policy {
     fn declared_service(&self, name: &str) -> Option<&Service> {
         let services = self.services();
         let at = services.binary_search_by(|s| (*s.name).cmp(name)).ok()?;
-        services.get(at)
+        services.get(at).map(|service| &**service)
     }
 
     /// The service as it is for now.
@@ -1310,7 +1398,7 @@ impl Policy {
 
     /// Every service, sorted by name, with all that its rules say.
     #[must_use]
-    pub fn services(&self) -> &[Service] {
+    pub fn services(&self) -> &[Arc<Service>] {
         &self.contents.services
     }
 
@@ -1350,7 +1438,7 @@ impl Policy {
 
     /// The services that replay a stream or a part of it, in the order of names.
     pub fn replayers<'s>(&'s self, stream: &'s str) -> impl Iterator<Item = &'s Service> {
-        self.services().iter().filter(move |service| {
+        self.services().iter().map(|service| &**service).filter(move |service| {
             service.rules.iter().any(|rule| match &rule.access {
                 Access::Replays(replayed) => replayed.stream().as_str() == stream,
                 _ => false,
@@ -1396,7 +1484,8 @@ impl Policy {
         &self,
         wanted: impl Fn(&Access) -> bool,
     ) -> impl Iterator<Item = (&Service, &Rule)> {
-        let rules = self.services().iter().flat_map(|s| s.rules.iter().map(move |rule| (s, rule)));
+        let rules =
+            self.services().iter().flat_map(|s| s.rules.iter().map(move |rule| (&**s, rule)));
         rules.filter(move |(_, rule)| wanted(&rule.access))
     }
 
@@ -1407,18 +1496,26 @@ impl Policy {
             let guest = self.guest.as_deref()?;
             return Some((guest, guest.keys.iter().find(|own| own.key == *key)?));
         };
-        let service = self.for_now(self.services().get(s)?);
-        Some((service, service.keys.get(k)?))
+        let service = self.for_now(at(self.services(), s)?);
+        Some((service, at(&service.keys, k)?))
     }
 
     /// Who owns something of a keyspace: each service and rule, in the order of names.
     pub fn owners(&self, keyspace: &Keyspace) -> impl Iterator<Item = (&Service, &Rule)> {
-        let of_bucket = self.contents.owners.get(keyspace.bucket()).map_or(&[][..], Vec::as_slice);
-        of_bucket.iter().filter_map(move |(s, r)| {
-            let service = self.services().get(*s)?;
-            let rule = service.rules.get(*r)?;
-            let Access::Owns(owned) = &rule.access else { return None };
+        let (owners, services) = (&self.contents.owners, self.services());
+        let bucket = |place: &Place| owned(services, *place).map(|(.., owned)| owned.bucket());
+        let wanted = Some(keyspace.bucket());
+        let first = owners.partition_point(|place| bucket(place) < wanted);
+        let of_bucket = owners.iter().skip(first).map_while(move |place| {
+            owned(services, *place).filter(|(.., owned)| owned.bucket() == keyspace.bucket())
+        });
+        of_bucket.filter_map(move |(service, rule, owned)| {
             owned.shared_key(keyspace).map(|_| (service, rule))
         })
     }
+}
+
+/// The first, if both are the same.
+fn shared<T: PartialEq + ?Sized>(had: &Arc<T>, has: &Arc<T>) -> Arc<T> {
+    Arc::clone(if Arc::ptr_eq(had, has) || had == has { had } else { has })
 }

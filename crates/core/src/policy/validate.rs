@@ -121,6 +121,7 @@ pub fn validate_with(
     if problems.has_errors() {
         return Err(problems);
     }
+    let services = services.into_iter().map(Arc::new).collect();
     let policy = Policy::new(revision, services, declared);
     if emergencies.is_empty() {
         return Ok(Validated { policy, warnings: problems });

@@ -1,6 +1,7 @@
 //! Assertions held against a policy.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use super::{Expectation, What, Who};
 use crate::analysis::query::advice::{advise, said};
@@ -50,7 +51,7 @@ impl<'p> Judge<'p> {
     /// Makes each service's grant, once for all assertions.
     #[must_use]
     pub fn new(policy: &'p Policy, files: &'p [SourceFile], defaults: &Defaults) -> Self {
-        let grant = |service: &'p Service| (&*service.name, Grant::of(service, defaults));
+        let grant = |service: &'p Arc<Service>| (&*service.name, Grant::of(service, defaults));
         Self { policy, files, grants: policy.services().iter().map(grant).collect() }
     }
 

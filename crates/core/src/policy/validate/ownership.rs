@@ -76,6 +76,7 @@ fn two_owners(first: &Owned<'_>, second: &Owned<'_>) -> Problem {
 mod tests {
     use super::*;
     use crate::diagnostics::SourceFile;
+    use crate::policy::model::Service;
     use crate::policy::validate::settings::Place;
     use crate::policy::validate::validate;
 
@@ -92,7 +93,7 @@ mod tests {
             .services()
             .iter()
             .map(|service| Draft {
-                service: service.clone(),
+                service: Service::clone(service),
                 places: vec![place.clone()],
                 before: None,
             })

@@ -68,8 +68,9 @@ fn service(
                 .help("add `nkeys = [\"U...\"]`"),
         );
     }
-    let keys: Vec<ServiceKey> =
+    let mut keys: Vec<ServiceKey> =
         entry.keys.into_iter().filter_map(|key| check_key(key, &name, holders, problems)).collect();
+    keys.shrink_to_fit();
     check_gap(&entry.name, &keys, problems);
     let Context { buckets, domains, durables, audit, left, .. } = *context;
     let scope =
@@ -79,6 +80,8 @@ fn service(
         role::apply(&entry.roles, context.roles, context.complete, &scope);
     rules.extend(more_rules);
     places.extend(more_places);
+    // They are kept for as long as the policy is.
+    rules.shrink_to_fit();
     let Settings { account, lifetime, sources, connections } =
         settings::settings(entry.settings, problems).or(&context.defaults);
     if let Some(reason) = entry.disabled.as_ref().filter(|r| r.value.trim().is_empty()) {

@@ -3,8 +3,12 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::analysis::diff::diff;
 use crate::diagnostics::Severity;
 use crate::diagnostics::render::Style;
+use crate::grant::Defaults;
+use crate::handover::claims::Claims;
+use crate::keys::{Seed, Signer, User};
 use crate::policy::model::Access;
 use solewriter_types::keyspace::Keyspace;
 use solewriter_types::subject::{Pattern, Subject};
@@ -294,4 +298,112 @@ fn what_has_ended_is_not_granted() {
     let two = format!("{text}[service.c]\nowns = ['k']\n");
     let problems = validate(&[SourceFile::new("p.toml", two)]).unwrap_err();
     assert!(problems.to_string().contains("`a` and `c` would both write `k/"), "{problems}");
+}
+
+/// What else a service of an edited policy may say.
+const SAYS: &[&str] = &[
+    "",
+    "subscribes = [\"e.>\"]\n",
+    "subscribes = [\"e.>\", \"f.*\"]\n",
+    "reads = [{ entry = \"b0\", until = 2099-01-01T00:00:00Z }]\n",
+    "reads = [{ entry = \"b0\", until = 2099-01-02T00:00:00Z }]\n",
+    "publishes = [\"e.a\"]\nreplays = [\"S\"]\n",
+    "lifetime = \"1h\"\nroles = [\"r\"]\n",
+    "disabled = \"why\"\n",
+    "enforce = \"observe\"\n[service.NAME.before]\npublish = [\">\"]\nsubscribe = [\"g.>\"]\n",
+];
+
+/// For each service: whether it is there, whether it has its bucket, what else it says, and whether
+/// a line is put before it.
+type Edited = Vec<(bool, bool, usize, bool)>;
+
+/// Each service's key and bucket are those of its number, or of the next one.
+fn edited(keys: &[String], services: &Edited, moved: (usize, usize), consumer: bool) -> String {
+    let number = services.len();
+    let mut text =
+        "[stream.S]\nsubjects = [\"e.>\"]\nwriters = \"many\"\nreason = \"r\"\n".to_owned();
+    text += if consumer { "[stream.S.consumer.c]\n" } else { "" };
+    text += "[role.r]\ncalls = [\"c.{service}.>\"]\n";
+    for i in 0..number {
+        text += &format!("[bucket.b{i}]\n");
+    }
+    for (i, (there, owns, says, line)) in services.iter().enumerate() {
+        if !there {
+            continue;
+        }
+        text += if *line { "# a line\n" } else { "" };
+        let (key, bucket) = (&keys[(i + moved.0) % number], (i + moved.1) % number);
+        text += &format!("[service.s{i}]\nnkeys = [\"{key}\"]\n");
+        text += &if *owns { format!("owns = [\"b{bucket}\"]\n") } else { String::new() };
+        text += &SAYS[*says].replace("NAME", &format!("s{i}"));
+    }
+    text
+}
+
+fn any_edited() -> impl Strategy<Value = (Edited, (usize, usize), bool)> {
+    // Most services say the same before and after, as after a change of a real policy.
+    let says = prop_oneof![3 => Just(1), 2 => 0..SAYS.len()];
+    let service =
+        (prop::bool::weighted(0.9), prop::bool::weighted(0.8), says, prop::bool::weighted(0.2));
+    let moved = prop_oneof![3 => Just((0, 0)), 1 => (0..2_usize, 0..2_usize)];
+    (prop::collection::vec(service, 5), moved, any::<bool>())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    /// Whoever shares services with an earlier policy is the same policy, and compares in the same
+    /// way.
+    #[test]
+    fn what_policies_share_changes_nothing(one in any_edited(), two in any_edited(), file in any::<bool>()) {
+        let keys: Vec<String> = (0..5)
+            .map(|_| Signer::new(&Seed::<User>::generate()).unwrap().public().to_string())
+            .collect();
+        let policy = |(services, moved, consumer): &(Edited, _, _), name: &str| {
+            let text = edited(&keys, services, *moved, *consumer);
+            validate(&[SourceFile::new(name, text)]).map(|validated| validated.policy)
+        };
+        let (before, after) = (policy(&one, "p.toml"), policy(&two, if file { "q.toml" } else { "p.toml" }));
+        let (Ok(before), Ok(after)) = (before, after) else { return Ok(()) };
+        let shared = after.clone().sharing(&before);
+
+        prop_assert_eq!(shared.revision(), after.revision());
+        prop_assert_eq!(shared.documents(), after.documents());
+        prop_assert_eq!(shared.services(), after.services());
+        prop_assert_eq!(shared.buckets(), after.buckets());
+        prop_assert_eq!(shared.streams(), after.streams());
+        for key in keys.iter().map(|key| crate::keys::UserKey::parse(key).unwrap()) {
+            prop_assert_eq!(shared.holder(&key), after.holder(&key));
+        }
+        for bucket in after.buckets() {
+            let whole = Keyspace::whole(bucket.name.clone());
+            let owners = |policy: &Policy| -> Vec<_> {
+                policy.owners(&whole).map(|(service, rule)| (service.clone(), rule.clone())).collect()
+            };
+            prop_assert_eq!(owners(&shared), owners(&after));
+        }
+        // Whoever is not shared differs, and the other way round.
+        let differing = |new: &Policy| -> Vec<(Option<Service>, Option<Service>)> {
+            let compared = new.compared(&before);
+            let compared = compared.map(|(old, new)| (old.cloned(), new.cloned()));
+            compared.filter(|(old, new)| old != new).collect()
+        };
+        prop_assert_eq!(shared.compared(&before).count(), differing(&shared).len());
+        prop_assert_eq!(differing(&shared), differing(&after));
+        let defaults = Defaults {
+            account: "APP".into(),
+            lifetime: std::time::Duration::from_secs(3600),
+            audit: AuditStreams::default(),
+        };
+        prop_assert_eq!(
+            diff(&before, &shared, &defaults).unwrap(),
+            diff(&before, &after, &defaults).unwrap()
+        );
+        prop_assert_eq!(
+            diff(&shared, &before, &defaults).unwrap(),
+            diff(&after, &before, &defaults).unwrap()
+        );
+        let claims = |new: &Policy| Claims::default().next(&before, new);
+        prop_assert_eq!(claims(&shared), claims(&after));
+    }
 }

@@ -1,6 +1,7 @@
 //! Warnings and notes: a policy that holds, and is likely not what was meant.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt;
 use std::sync::Arc;
 
 use super::bucket::Buckets;
@@ -210,11 +211,12 @@ pub fn check_counterparts(
             {
                 continue;
             }
-            let Some(problem) = offered.missing(rule, place, effort) else { continue };
+            let Some((code, does, what)) = offered.missing(rule, place, effort) else { continue };
             // A role's entry is said once, not for each service that has the role.
-            let key = (Arc::clone(place.span.file().name()), place.span.range().start);
-            if rule.role.is_none() || said.insert(key) {
-                problems.push(problem);
+            let key = || (Arc::clone(place.span.file().name()), place.span.range().start);
+            if rule.role.is_none() || said.insert(key()) {
+                let message = || format!("nobody {does} `{what}`");
+                problems.advise(|| Problem::note(code, message()).at(&place.span, ""));
             }
         }
     }
@@ -222,10 +224,10 @@ pub fn check_counterparts(
         if !offered.owned.contains_key(bucket.name.as_str())
             && let Some((_, span)) = buckets.names.get(&bucket.name)
         {
-            let message = format!("nobody owns bucket `{}`", bucket.name);
-            problems.push(
-                Problem::note("unowned-bucket", message).at(span, "no rule lets anybody write it"),
-            );
+            problems.advise(|| {
+                let message = format!("nobody owns bucket `{}`", bucket.name);
+                Problem::note("unowned-bucket", message).at(span, "no rule lets anybody write it")
+            });
         }
     }
     for role in roles.values().filter(|role| !role.used.get()) {
@@ -259,21 +261,26 @@ impl<'d> Searched<'d> {
 }
 
 impl<'d> Offered<'d> {
-    fn missing(&mut self, rule: &'d Rule, place: &Place, effort: &mut Effort) -> Option<Problem> {
-        let note = |code, message: String| Some(Problem::note(code, message).at(&place.span, ""));
+    /// What this rule asks for and nobody offers: the code of that, what nobody does, and with what.
+    fn missing(
+        &mut self,
+        rule: &'d Rule,
+        place: &Place,
+        effort: &mut Effort,
+    ) -> Option<(&'static str, &'static str, &'d dyn fmt::Display)> {
         match &rule.access {
             Access::Reads(keyspace) if !place.everything => {
                 let part = keyspace.part().map_or(">", |part| part.as_str());
                 let tree = self.owned.get(keyspace.bucket().as_str());
                 let held = |tree: &PatternTree<'_>| tree.overlaps(part, &mut effort.0) != Ok(false);
                 let owned = tree.is_some_and(held);
-                if owned { None } else { note("unowned-read", format!("nobody owns `{keyspace}`")) }
+                (!owned).then_some(("unowned-read", "owns", keyspace))
             }
             Access::Calls(pattern) if self.answered.lacks(pattern, effort) => {
-                note("unanswered-call", format!("nobody answers `{pattern}`"))
+                Some(("unanswered-call", "answers", pattern))
             }
             Access::Subscribes(pattern) if self.published.lacks(pattern, effort) => {
-                note("unpublished-subscription", format!("nobody publishes to `{pattern}`"))
+                Some(("unpublished-subscription", "publishes to", pattern))
             }
             _ => None,
         }
@@ -284,6 +291,7 @@ impl<'d> Offered<'d> {
 mod tests {
     use super::*;
     use crate::diagnostics::SourceFile;
+    use crate::policy::model::Service;
     use crate::policy::validate::validate;
 
     #[test]
@@ -292,7 +300,7 @@ mod tests {
         let file = SourceFile::new("p.toml", text);
         let policy = validate(std::slice::from_ref(&file)).unwrap().policy;
         let place = Place { span: file.span(0..1), everything: false };
-        let service = policy.services()[0].clone();
+        let service = Service::clone(&policy.services()[0]);
         let draft = Draft { places: vec![place; service.rules.len()], service, before: None };
         let codes = |effort: &mut Effort, steps: &mut usize| -> Vec<&str> {
             let problems = Collector::new();
