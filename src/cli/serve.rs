@@ -82,6 +82,10 @@ impl Serve {
 
 /// The life of the service, with what there is to record of it.
 async fn recorded(mut settings: Settings) -> Result<ExitCode, String> {
+    // Who holds the issuer's key has to sign before anything else begins.
+    if let Some(signer) = Signing::of(&settings) {
+        signer.begin().await?;
+    }
     let (neighbourhood, asked) = (Arc::default(), Arc::default());
     let common = Common {
         sees_connections: settings.system.is_some(),
@@ -114,9 +118,6 @@ async fn begun(
     settings: Settings,
     neighbourhood: Arc<Neighbourhood>,
 ) -> Result<Option<ExitCode>, String> {
-    if let Some(signer) = Signing::of(&settings) {
-        signer.begin().await?;
-    }
     // What was kept was in force: all of it before anything that is new.
     let kept: Vec<bool> = tenants.iter().map(Tenant::begin_from_kept).collect();
     for (tenant, kept) in tenants.iter_mut().zip(kept) {

@@ -71,6 +71,13 @@ pub(super) fn all(main: &Raw, problems: &Collector) -> Vec<Read> {
                 .help(format!("each tenant has its own: move [{table}] into the tenants' files")),
         );
     }
+    for key in ["account", "accounts"].into_iter().filter(|key| main.has("grants", key)) {
+        let message = format!("[grants] {key} stands beside [tenants]");
+        problems.push(
+            Problem::error("of-a-tenant", message)
+                .help("each tenant has its own accounts: move it into the tenants' files"),
+        );
+    }
     if files.is_empty() {
         problems.push(
             Problem::error("no-tenants", "`files` in [tenants] is empty")

@@ -571,6 +571,13 @@ fn what_tenants_must_not_share_is_said() {
         ("shop", "account = \"APP_SHOP\"", "", "missing-setting", "`account` in [grants]"),
         ("shop", "of = \"../solewriter.toml\"", "", "missing-setting", "`of` in [tenant]"),
         ("", "[tenants]", "[policy]\ndirectory = \"p\"\n[tenants]", "of-a-tenant", "[policy]"),
+        (
+            "",
+            "[tenants]",
+            "[grants]\naccount = \"X\"\n[tenants]",
+            "of-a-tenant",
+            "[grants] account",
+        ),
         ("", "\"tenants/shop.toml\", \"tenants/north-bank.toml\"", "", "no-tenants", "is empty"),
         ("", "tenants/shop.toml", "tenants/Shop.toml", "bad-name", "gives a tenant no name"),
         ("", "tenants/shop.toml", "./tenants/north-bank.toml", "two-tenants", "north-bank"),
