@@ -41,9 +41,12 @@ fn check(bench: &support::Bench, policy: &solewriter_core::policy::model::Policy
     let signed = format!("eyJ0eXAiOiJKV1QiLCJhbGciOiJlZDI1NTE5LW5rZXkifQ.{claims}");
     let signature = bench.server.sign(signed.as_bytes());
     let token = format!("{signed}.{}", data_encoding::BASE64URL_NOPAD.encode(&signature));
-    if let Ok(done) =
-        bench.authorizer.authorise(token.as_bytes(), None, (&bench.decider, policy), &support::Bench::moment())
-    {
+    if let Ok(done) = bench.authorizer.authorise(
+        token.as_bytes(),
+        None,
+        (&bench.decider, policy),
+        &support::Bench::moment(),
+    ) {
         let answer = support::decode(&done.answer.expect("an answer"));
         assert_eq!(answer["aud"], bench.server.public().as_str());
         assert_eq!(answer["nats"].get("jwt").is_some(), done.decision.is_ok());

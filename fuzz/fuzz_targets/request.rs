@@ -24,11 +24,19 @@ fuzz_target!(|bytes: &[u8]| {
         if plain.authorizer.authorise(bytes, None, (&plain.decider, policy), &moment).is_ok() {
             must_be_signed(plain, bytes);
         }
-        if sealed.authorizer.authorise(bytes, Some(&xkey), (&sealed.decider, policy), &moment).is_ok() {
+        if sealed
+            .authorizer
+            .authorise(bytes, Some(&xkey), (&sealed.decider, policy), &moment)
+            .is_ok()
+        {
             let token = sealed.our_xkey.open(bytes, &sealed.server_xkey).expect("sealed");
             must_be_signed(sealed, &token);
         }
-        if sealed.authorizer.authorise(&sealed.seal(bytes), Some(&xkey), (&sealed.decider, policy), &moment).is_ok() {
+        if sealed
+            .authorizer
+            .authorise(&sealed.seal(bytes), Some(&xkey), (&sealed.decider, policy), &moment)
+            .is_ok()
+        {
             must_be_signed(sealed, bytes);
         }
     });

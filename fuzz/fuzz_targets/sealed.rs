@@ -22,7 +22,12 @@ fuzz_target!(|bytes: &[u8]| {
         let Some((way, rest)) = bytes.split_first() else { return };
         let xkey = bench.server_xkey.public_key();
         let ask = |payload: &[u8], header: Option<&str>| {
-            bench.authorizer.authorise(payload, header, (&bench.decider, policy), &support::Bench::moment())
+            bench.authorizer.authorise(
+                payload,
+                header,
+                (&bench.decider, policy),
+                &support::Bench::moment(),
+            )
         };
         let mut sealed = bench.seal(good);
         match way % 4 {
