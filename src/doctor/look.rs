@@ -628,7 +628,9 @@ impl<'a> System<'a> {
                 let account = self.accounts.name(&connection.account).to_owned();
                 Connection { account, ..connection }
             };
-            all.extend(found.into_iter().map(named));
+            // A stranger of ours that was let in is told of as that.
+            let others = found.into_iter().filter(|found| found.name != *greeting::STRANGER);
+            all.extend(others.map(named));
         }
         Ok(all)
     }

@@ -468,8 +468,12 @@ impl Stage {
         bucket.create(Some(1)).await.unwrap();
         let mut publisher = async_nats::jetstream::new(client);
         publisher.set_timeout(super::deployment::DEADLINE);
-        let first = publisher.publish("$KV.solewriter_policy.revision.1", "one".into()).await;
-        first.unwrap().await.unwrap();
+        // In a cluster, the server of this connection hears of the stream a moment later.
+        eventually("the first revision to be stored", async || {
+            let first = publisher.publish("$KV.solewriter_policy.revision.1", "one".into()).await;
+            first.unwrap().await.ok()
+        })
+        .await;
         self.deployment.create_buckets(&["victim", "own"]).await;
         let victim = self.deployment.bucket("victim").await;
         victim.put("k0", "zero".into()).await.unwrap();

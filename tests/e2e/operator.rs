@@ -371,11 +371,8 @@ async fn each_key_is_rotated_and_nobody_notices(version: &'static str) {
         let within = [&login[..], &["--within", "0s"]].concat();
         let mut first = Rotating::start(&deployment, what, &new_file, &within);
         assert_eq!(first.child.wait().await.unwrap().code(), Some(1));
-        let said = first.says("2. Add it to the signing keys").await;
-        assert!(
-            said.contains("waiting: 0 of 1 servers have it; the file does not have it"),
-            "{said}"
-        );
+        let said = first.says("waiting: 0 of 1 servers have it; the file does not have it").await;
+        assert!(said.contains("2. Add it to the signing keys"), "{said}");
         let public = |file: &Path| {
             let seed = Seed::<Account>::parse(&read(file)).unwrap();
             Signer::new(&seed).unwrap().public().to_string()

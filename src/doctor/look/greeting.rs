@@ -1,6 +1,7 @@
 //! What a server says before anybody logs in, and what becomes of those who should not get in.
 
 use std::net::IpAddr;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr, ServerError};
@@ -61,6 +62,11 @@ async fn read(server: &ServerAddr, tls: &Tls) -> Look<(Info, Option<Validity>)> 
     Ok((info, greeted.certificate))
 }
 
+/// What a stranger of this run is called. Nobody else can know the name, so a connection that has it is
+/// ours, and not yet closed where it was let in.
+pub static STRANGER: LazyLock<String> =
+    LazyLock::new(|| format!("solewriter doctor, a stranger ({:016x})", rand::random::<u64>()));
+
 /// Connects with these credentials and says how it ended.
 ///
 /// That async-nats says "connected" proves nothing: a server that still waits for the callout pings
@@ -68,7 +74,7 @@ async fn read(server: &ServerAddr, tls: &Tls) -> Look<(Info, Option<Validity>)> 
 /// can ask, and whatever comes first counts: an answer, a violation, or the end.
 pub async fn enter(server: &ServerAddr, options: ConnectOptions) -> Look<Entry> {
     let (sender, mut events) = mpsc::unbounded_channel();
-    let options = options.name("solewriter doctor, a stranger");
+    let options = options.name(&*STRANGER);
     let options = options.connection_timeout(REFUSAL).event_callback(move |event| {
         let sender = sender.clone();
         async move {
@@ -131,5 +137,5 @@ async fn told(client: &Client) -> Option<String> {
 /// # Errors
 /// When it cannot be used.
 pub fn stranger(login: &Login, tls: &Tls) -> Result<ConnectOptions, BrokerError> {
-    connect::options(login, tls, "solewriter doctor, a stranger")
+    connect::options(login, tls, &STRANGER)
 }
