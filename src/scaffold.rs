@@ -293,9 +293,7 @@ impl Scaffold {
         outputs.extend(beside(dir));
         Ok(outputs)
     }
-}
 
-impl Scaffold {
     /// The server's configuration, the settings, and the secrets of everybody in them.
     fn configured(
         &self,

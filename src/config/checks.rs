@@ -97,16 +97,13 @@ pub(super) fn resolve(
     } else {
         tenant(raw, path, (None, nats.clone()), problems).map(|only| vec![only])
     };
-    let nats = nats?;
-    let tenants = tenants?;
-    super::tenants::apart(&tenants, &nats, problems);
-    let placed: Vec<Arc<str>> = tenants
-        .iter()
-        .flat_map(|tenant| std::iter::once(&tenant.defaults.account).chain(&tenant.accounts))
-        .cloned()
-        .collect();
-    let operator = match (&known, &issuing) {
-        (Some(known), Some(issuing)) => {
+    let placed = tenants.as_ref().map(|tenants| {
+        let accounts =
+            tenants.iter().map(|t| std::iter::once(&t.defaults.account).chain(&t.accounts));
+        accounts.flatten().cloned().collect::<Vec<Arc<str>>>()
+    });
+    let operator = match (&known, &issuing, placed) {
+        (Some(known), Some(issuing), Some(placed)) => {
             known.issuing(raw, issuing, xkey.as_ref(), &placed, problems)
         }
         _ => None,
@@ -118,6 +115,8 @@ pub(super) fn resolve(
         }
     }
 
+    let (nats, tenants) = (nats?, tenants?);
+    super::tenants::apart(&tenants, &nats, problems);
     let Issuing { issuer, signer } = issuing?;
     let settings = Settings {
         nats,
