@@ -362,7 +362,7 @@ async fn a_connection_does_not_go_over_to_another_tenant(version: &'static str) 
     assert!(raw.delivered.is_empty(), "it kept its subscription");
 }
 
-on_the_newest_server!(one_attacks_and_the_other_does_not_feel_it, some_room);
+on_every_server!(one_attacks_and_the_other_does_not_feel_it);
 async fn one_attacks_and_the_other_does_not_feel_it(version: &'static str) {
     let deployment = start(Prepared::tenants(&TENANTS), version).await;
     let bank = connect(&deployment, "bank", "orders").await;
