@@ -64,14 +64,7 @@ struct Stage {
 
 async fn stage() -> Stage {
     let dir = tempfile::tempdir().unwrap();
-    let files = Scaffold {
-        dir: dir.path().join("deployment"),
-        nats_listen: "127.0.0.1:-1".to_owned(),
-        http_listen: ([127, 0, 0, 1], 0).into(),
-        server_name: "bench".to_owned(),
-        operator: false,
-        tenants: Vec::new(),
-    };
+    let files = Scaffold::on_any_port(dir.path().join("deployment"), "bench");
     let files = files.write().unwrap();
     let binary = tokio::task::spawn_blocking(|| fetch::exact(VERSION)).await.unwrap().unwrap();
     let server = Server::start(&binary, &files.server_config(), dir.path()).await.unwrap();

@@ -162,6 +162,20 @@ struct Made {
 }
 
 impl Scaffold {
+    /// For one policy, with accounts in the server's configuration, on loopback, at ports that the system
+    /// picks.
+    #[must_use]
+    pub fn on_any_port(dir: PathBuf, server_name: &str) -> Self {
+        Self {
+            dir,
+            nats_listen: "127.0.0.1:-1".to_owned(),
+            http_listen: ([127, 0, 0, 1], 0).into(),
+            server_name: server_name.to_owned(),
+            operator: false,
+            tenants: Vec::new(),
+        }
+    }
+
     /// Writes the deployment.
     ///
     /// # Errors
@@ -218,64 +232,47 @@ impl Scaffold {
             user("callout")?,
             user("system")?,
         );
-        let listening = |settings: &str| {
-            settings
-                .replace("127.0.0.1:4222", &self.nats_listen)
-                .replace("127.0.0.1:9980", &self.http_listen.to_string())
-        };
-        if !tenants.is_empty() {
-            let mut made = Vec::new();
-            for tenant in tenants {
-                for (name, value) in tenants::USERS {
-                    let key = user(&format!("{}-{name}", tenant.name()))?;
-                    values += &format!("{}: {key}\n", tenant.value(value));
-                }
-                let Made { policy, server } =
-                    made_for(|service| user(&format!("{}-{service}", tenant.name())))?;
-                let name = tenant.name();
-                // It is one folder further down.
-                let policy = policy.replace("../schema/", "../../schema/");
-                outputs.extend([
-                    Output::new(dir.join(format!("policy/{name}/services.toml")), policy, false),
-                    Output::new(
-                        dir.join(format!("policy/{name}/services.test.toml")),
-                        POLICY_TESTS,
-                        false,
-                    ),
-                ]);
-                made.push((tenant, server));
-            }
-            let settings = listening(&tenants::settings(&made)).replace("../../schema/", "schema/");
-            let server = tenants::server_config(&made);
-            let placed: Vec<_> = made
-                .iter()
-                .map(|(tenant, _)| (tenant.account("APP"), tenant.seed("app")))
-                .collect();
-            let given = operator::Given {
-                server: &server,
-                values: &values,
-                settings: &settings,
-                issuer: &issuer_signer,
-                xkey: &xkey_public,
-                users: &users,
-                placed: &placed,
+        let (mut alone, mut shared) = (None, Vec::new());
+        let each =
+            if tenants.is_empty() { vec![None] } else { tenants.into_iter().map(Some).collect() };
+        for tenant in each {
+            let owned = |name: &str| match &tenant {
+                None => name.to_owned(),
+                Some(tenant) => format!("{}-{name}", tenant.name()),
             };
-            outputs.extend(self.configured(&given, dir)?);
-            for (tenant, _) in &made {
-                let settings = tenant.settings();
-                let settings =
-                    if self.operator { given.with_credentials(&settings) } else { settings };
-                let path = dir.join(format!("tenants/{}.toml", tenant.name()));
-                outputs.push(Output::new(path, settings, false));
+            // Without tenants, the callout's user does what a tenant's would.
+            let own = tenants::USERS.iter().filter(|user| tenant.is_some() || user.0 != "callout");
+            for (name, value) in own {
+                let value = tenant.as_ref().map_or_else(|| (*value).to_owned(), |t| t.value(value));
+                values += &format!("{value}: {}\n", user(&owned(name))?);
             }
-            outputs.extend(beside(dir));
-            return Ok(outputs);
+            let Made { mut policy, server } = made_for(|service| user(&owned(service)))?;
+            let mut folder = dir.join("policy");
+            if let Some(tenant) = &tenant {
+                // It is one folder further down.
+                policy = policy.replace("../schema/", "../../schema/");
+                folder = folder.join(tenant.name());
+            }
+            outputs.extend([
+                Output::new(folder.join("services.toml"), policy, false),
+                Output::new(folder.join("services.test.toml"), POLICY_TESTS, false),
+            ]);
+            match tenant {
+                None => alone = Some(server),
+                Some(tenant) => shared.push((tenant, server)),
+            }
         }
-        for (name, value) in tenants::USERS.iter().filter(|(name, _)| *name != "callout") {
-            values += &format!("{value}: {}\n", user(name)?);
-        }
-        let Made { policy, server } = made_for(&mut user)?;
-        let settings = listening(&SETTINGS.replace("../schema/", "schema/"));
+        let (server, settings, placed) = if let Some(server) = alone {
+            let placed = vec![("APP".to_owned(), "app.nk".to_owned())];
+            (server, SETTINGS.replace("../schema/", "schema/"), placed)
+        } else {
+            let placed = shared.iter().map(|(t, _)| (t.account("APP"), t.seed("app")));
+            let settings = tenants::settings(&shared).replace("../../schema/", "schema/");
+            (tenants::server_config(&shared), settings, placed.collect())
+        };
+        let settings = settings
+            .replace("127.0.0.1:4222", &self.nats_listen)
+            .replace("127.0.0.1:9980", &self.http_listen.to_string());
         let given = operator::Given {
             server: &server,
             values: &values,
@@ -283,13 +280,15 @@ impl Scaffold {
             issuer: &issuer_signer,
             xkey: &xkey_public,
             users: &users,
-            placed: &[("APP".to_owned(), "app.nk".to_owned())],
+            placed: &placed,
         };
         outputs.extend(self.configured(&given, dir)?);
-        outputs.extend([
-            Output::new(dir.join("policy/services.toml"), policy, false),
-            Output::new(dir.join("policy/services.test.toml"), POLICY_TESTS, false),
-        ]);
+        for (tenant, _) in &shared {
+            let settings = tenant.settings();
+            let settings = if self.operator { given.with_credentials(&settings) } else { settings };
+            let path = dir.join(format!("tenants/{}.toml", tenant.name()));
+            outputs.push(Output::new(path, settings, false));
+        }
         outputs.extend(beside(dir));
         Ok(outputs)
     }
@@ -408,14 +407,7 @@ mod tests {
     use super::*;
 
     fn scaffold(dir: &Path) -> Scaffold {
-        Scaffold {
-            dir: dir.to_owned(),
-            nats_listen: "127.0.0.1:-1".to_owned(),
-            http_listen: ([127, 0, 0, 1], 0).into(),
-            server_name: "n1".to_owned(),
-            operator: false,
-            tenants: Vec::new(),
-        }
+        Scaffold::on_any_port(dir.to_owned(), "n1")
     }
 
     #[test]

@@ -62,15 +62,7 @@ impl Testbed {
     /// When files or keys cannot be made.
     pub fn set(company: FixturePolicy, sealed: bool) -> Result<Self, Error> {
         let folder = Folder::new()?;
-        let deployment = Scaffold {
-            dir: folder.path().join("deployment"),
-            nats_listen: "127.0.0.1:-1".to_owned(),
-            http_listen: ([127, 0, 0, 1], 0).into(),
-            server_name: "load".to_owned(),
-            operator: false,
-            tenants: Vec::new(),
-        }
-        .write()?;
+        let deployment = Scaffold::on_any_port(folder.path().join("deployment"), "load").write()?;
         for entry in std::fs::read_dir(deployment.policy())? {
             std::fs::remove_file(entry?.path())?;
         }

@@ -114,15 +114,7 @@ struct DemoTestbed {
 
 impl DemoTestbed {
     async fn set(binary: &Path, dir: &Path) -> Result<Self, Error> {
-        let deployment = Scaffold {
-            dir: dir.to_owned(),
-            nats_listen: "127.0.0.1:-1".to_owned(),
-            http_listen: ([127, 0, 0, 1], 0).into(),
-            server_name: "demo".to_owned(),
-            operator: false,
-            tenants: Vec::new(),
-        }
-        .write()?;
+        let deployment = Scaffold::on_any_port(dir.to_owned(), "demo").write()?;
         let server = Server::start(binary, &deployment.server_config(), dir).await?;
         let log = dir.join("solewriter.log");
         let solewriter = Command::new(std::env::current_exe()?)

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::checks::missing;
 use super::reading::read_file;
 use super::settings;
 use super::table::Raw;
@@ -139,19 +140,12 @@ fn over(tenant: Raw, main: Raw, path: &Path, problems: &Collector) -> Raw {
             );
         }
     }
-    if !tenant.has("tenant", "of") {
-        let message = format!("{}: `of` in [tenant] is not set", path.display());
-        problems.push(Problem::error("missing-setting", message).help(
-            "[tenant] of = \"../solewriter.toml\": the settings that list this file, so that the tools \
-             find them",
-        ));
-    }
-    if !tenant.has("grants", "account") {
-        let message = format!("{}: `account` in [grants] is not set", path.display());
-        problems.push(Problem::error("missing-setting", message).help(
-            "[grants] account = \"SHOP\": the account that this tenant's services are placed in, and \
-             nobody else's",
-        ));
+    for (table, key, example) in
+        [("tenant", "of", "\"../solewriter.toml\""), ("grants", "account", "\"SHOP\"")]
+    {
+        if !tenant.has(table, key) {
+            problems.push(missing(path, table, key, example));
+        }
     }
     tenant.over(for_each(main))
 }

@@ -77,7 +77,7 @@ pub struct Tool {
     /// Whose they are, where there are tenants.
     pub tenant: Option<String>,
     /// What a policy may declare at most.
-    pub quota: Quota,
+    quota: Quota,
     /// Whether `serve` keeps its policy for the next start.
     keeps: bool,
     callout: OurUser,

@@ -121,8 +121,9 @@ pub fn judge(seen: &Seen, report: &mut Report) {
     jetstream(seen, state, accounts, report);
     mappings(seen, accounts, report);
     if isolated {
-        exports(seen, state, accounts, report);
-        imports(seen, state, accounts, report);
+        let linked = may_link(seen);
+        exports(seen, state, accounts, &linked, report);
+        imports(seen, state, accounts, &linked, report);
     } else {
         let blind = Blind::new("there is nothing to import", "mend `isolation` first");
         report.blind("exports", &blind);
@@ -143,15 +144,11 @@ fn serves(seen: &Seen, account: &str) -> bool {
 
 /// The account that reads the policy and publishes audit events.
 fn control(seen: &Seen) -> Option<&str> {
-    account(seen, Role::Control).or_else(|| account(seen, Role::Callout))
+    seen.account(Role::Control).or_else(|| seen.account(Role::Callout))
 }
 
 fn publisher(seen: &Seen) -> Option<&str> {
-    account(seen, Role::Publisher)
-}
-
-fn account(seen: &Seen, role: Role) -> Option<&str> {
-    seen.users.iter().find(|user| user.role == role)?.account.as_deref().ok()
+    seen.account(Role::Publisher)
 }
 
 fn isolation(seen: &Seen, state: &str, report: &mut Report) -> bool {
@@ -274,9 +271,14 @@ fn is_of_the_server(import: &Import) -> bool {
         || (import.subject == JETSTREAM && import.local_subject == import.subject)
 }
 
-fn exports(seen: &Seen, state: &str, accounts: &[AccountOn], report: &mut Report) {
+fn exports(
+    seen: &Seen,
+    state: &str,
+    accounts: &[AccountOn],
+    linked: &Crossing,
+    report: &mut Report,
+) {
     let mut once = Once::new("exports", accounts);
-    let linked = may_link(seen);
     for account in accounts {
         let server = account.server.as_str();
         if Some(account.name.as_str()) == control(seen) && account.name != state {
@@ -391,19 +393,19 @@ fn links<'a>(
 ) -> Vec<String> {
     let mut passing = Vec::new();
     let Some((policy, domain, defaults)) = here(seen) else { return passing };
+    let services = policy.services().iter().filter_map(|service| {
+        let crossing = link::read_by(service, &domain, &defaults).ok()?;
+        Some((format!("what {} reads from another domain", service.name), crossing))
+    });
+    let copies = policy.buckets().iter().filter(|copy| copy.copied_from.as_ref() == Some(&domain));
+    let copies = copies.map(|copy| {
+        let crossing = link::copied_by(copy);
+        (format!("the copy {} in another domain", copy.name), crossing)
+    });
+    let crossings: Vec<(String, Crossing)> = services.chain(copies).collect();
     for exporting in accounts.iter().filter(|account| account.name == state) {
         let others = || accounts.iter().filter(|a| a.server == exporting.server);
-        let services = policy.services().iter().filter_map(|service| {
-            let crossing = link::read_by(service, &domain, &defaults).ok()?;
-            Some((format!("what {} reads from another domain", service.name), crossing))
-        });
-        let copies =
-            policy.buckets().iter().filter(|copy| copy.copied_from.as_ref() == Some(&domain));
-        let copies = copies.map(|copy| {
-            let crossing = link::copied_by(copy);
-            (format!("the copy {} in another domain", copy.name), crossing)
-        });
-        for (what, crossing) in services.chain(copies) {
+        for (what, crossing) in &crossings {
             let is_linked = |kind: &str, subject: &String| {
                 exporting.exports.iter().any(|e| e.kind == kind && e.subject == *subject)
             };
@@ -433,7 +435,7 @@ fn links<'a>(
                     );
                 }
             }
-            passing.push(what);
+            passing.push(what.clone());
         }
         for copy in policy.buckets().iter().filter(|copy| copy.domain.as_ref() == Some(&domain)) {
             let Some(from) = &copy.copied_from else { continue };
@@ -458,9 +460,14 @@ fn links<'a>(
 
 const LINES: &str = "`solewriter state link HUB LEAF` prints the lines of both servers";
 
-fn imports(seen: &Seen, state: &str, accounts: &[AccountOn], report: &mut Report) {
+fn imports(
+    seen: &Seen,
+    state: &str,
+    accounts: &[AccountOn],
+    linked: &Crossing,
+    report: &mut Report,
+) {
     let mut once = Once::new("imports", accounts);
-    let linked = may_link(seen);
     for account in accounts.iter().filter(|account| account.name != state) {
         let AccountOn { server, name, imports, .. } = account;
         let from_state: Vec<&Import> = imports.iter().filter(|i| i.account == state).collect();

@@ -85,19 +85,13 @@ fn users(seen: &Seen, report: &mut Report) {
     }
 }
 
-/// The account of one of our users, when it is known.
-fn account(seen: &Seen, role: Role) -> Option<&str> {
-    let user = seen.users.iter().find(|user| user.role == role)?;
-    user.account.as_deref().ok()
-}
-
 /// Whether our users are in accounts where they do no harm.
 fn places(seen: &Seen, report: &mut Report) {
     let serves = |account: &str| seen.settings.accounts.iter().any(|a| &**a == account);
     let apart = APART;
     // The admin's account is the matter of `isolation`.
     for role in [Role::Callout, Role::Control, Role::System, Role::AuditAdmin, Role::Publisher] {
-        if let Some(account) = account(seen, role).filter(|account| serves(account)) {
+        if let Some(account) = seen.account(role).filter(|account| serves(account)) {
             report.problem(
                 "users",
                 format!("{}: it is in {account}, where services are placed", role.name()),
@@ -106,7 +100,7 @@ fn places(seen: &Seen, report: &mut Report) {
         }
     }
     for role in [Role::Callout, Role::Control] {
-        if let (Some(own), Some(admin)) = (account(seen, role), account(seen, Role::Admin))
+        if let (Some(own), Some(admin)) = (seen.account(role), seen.account(Role::Admin))
             && own == admin
             && !serves(admin)
         {
@@ -119,7 +113,7 @@ fn places(seen: &Seen, report: &mut Report) {
     }
     let control = seen.users.iter().find(|user| user.role == Role::Control);
     let control = control.map_or(Role::Callout, |user| user.role);
-    if let (Some(own), Some(publisher)) = (account(seen, control), account(seen, Role::Publisher))
+    if let (Some(own), Some(publisher)) = (seen.account(control), seen.account(Role::Publisher))
         && own == publisher
         && !serves(publisher)
     {
@@ -139,7 +133,7 @@ fn places(seen: &Seen, report: &mut Report) {
         seen.accounts.iter().flatten().any(|account| account.is_system && account.name == name)
     };
     for role in Role::ALL.into_iter().chain([Role::Control]) {
-        let Some(account) = account(seen, role).filter(|account| is_system(account)) else {
+        let Some(account) = seen.account(role).filter(|account| is_system(account)) else {
             continue;
         };
         report.problem(
@@ -158,7 +152,7 @@ fn places(seen: &Seen, report: &mut Report) {
 /// Whether the server made a request for the probe; says so.
 fn asked(seen: &Seen, probe: &Probe, report: &mut Report) -> bool {
     let Probe { address, entry, request } = probe;
-    let here = account(seen, Role::Callout).unwrap_or("the callout user's account");
+    let here = seen.account(Role::Callout).unwrap_or("the callout user's account");
     match (entry, request) {
         (Ok(Entry::Entered(account)), _) => {
             let place =

@@ -237,6 +237,14 @@ pub struct Info {
     pub tls_available: bool,
 }
 
+impl Seen {
+    /// The account of one of our users, when it is known.
+    #[must_use]
+    pub fn account(&self, role: Role) -> Option<&str> {
+        self.users.iter().find(|user| user.role == role)?.account.as_deref().ok()
+    }
+}
+
 /// One of the users that the settings have seeds of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {

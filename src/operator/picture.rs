@@ -6,12 +6,11 @@ use std::path::Path;
 
 use crate::adoption::server_config::accounts::{self, Config, Passage};
 use crate::adoption::server_config::syntax::{self, Source};
-use crate::passes;
+use crate::passes::{self, within};
 use solewriter_core::account_jwt::PassKind;
 use solewriter_core::diagnostics::Collector;
 use solewriter_core::keys::{Account, CurveSecret, KeyError, Seed, Signer, User};
 use solewriter_core::policy::model::Policy;
-use solewriter_types::subject::Pattern;
 
 /// nats-server's configuration, as it is written where the policy has no streams.
 pub const SERVER_CONFIG: &str = include_str!("../../deploy/nats-server.conf");
@@ -170,12 +169,6 @@ fn taken(import: &accounts::Import) -> Taken {
         subject: import.subject.value.clone(),
         local: import.local(),
     }
-}
-
-/// Whether one subject lies within another.
-pub(super) fn within(narrow: &str, wide: &str) -> bool {
-    let both = Pattern::parse(narrow).ok().zip(Pattern::parse(wide).ok());
-    both.is_some_and(|(narrow, wide)| narrow.is_subset_of(&wide))
 }
 
 /// A JWT must not have two services under one subject. What one import has in common with a wider one

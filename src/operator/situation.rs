@@ -7,13 +7,11 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::change::{About, Account, Change, word};
-use super::picture::{
-    ASKING, CONTROL, Picture, SERVICES, SYSTEM, Taken, account_end, kind, within,
-};
+use super::picture::{ASKING, CONTROL, Picture, SERVICES, SYSTEM, Taken, account_end, kind};
 use crate::adoption::server_config::accounts;
 use crate::config::{PolicySource, Tool};
 use crate::nats::Login;
-use crate::passes;
+use crate::passes::{self, within};
 use solewriter_core::account_jwt::{
     self, ActivationBody, Authorization, EVERY, Export, Import, PassKind, SigningKey, UserBody,
 };

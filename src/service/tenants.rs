@@ -4,6 +4,8 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use futures_util::future::join_all;
+
 use crate::audit::Recorder;
 use crate::fleet::heartbeat::Fleet;
 use crate::policy_source::removed::FormerHolder;
@@ -148,7 +150,7 @@ impl Tenants {
         if let Some(only) = self.only() {
             return only.ready().await;
         }
-        let known = futures_util::future::join_all(self.iter().map(|tenant| async {
+        let known = join_all(self.iter().map(|tenant| async {
             tokio::select! {
                 () = tenant.ready() => {}
                 () = tenant.fails() => {}
@@ -168,29 +170,24 @@ impl Tenants {
 
     /// Waits until these policies are known to be in force; at most so long. Gives whether they are.
     pub(super) async fn fresh(&self, needs: Needs, at_most: Duration) -> bool {
-        let fresh = async |tenant: &Tenant| tenant.source_status.stall_guard.wait(at_most).await;
-        match needs {
-            Needs::Nothing => true,
-            Needs::One(index) => match self.all.get(index) {
-                Some(tenant) => fresh(tenant).await,
-                None => false,
-            },
-            Needs::Every => {
-                let all = self.iter().filter(|tenant| tenant.store.current().is_some()).map(fresh);
-                futures_util::future::join_all(all).await.into_iter().all(|fresh| fresh)
-            }
+        if self.hold(needs) {
+            return true;
         }
+        let fresh = async |tenant: &Tenant| tenant.source_status.stall_guard.wait(at_most).await;
+        join_all(self.needed(needs).map(fresh)).await.into_iter().all(|fresh| fresh)
     }
 
     fn hold(&self, needs: Needs) -> bool {
-        let holds = |tenant: &Tenant| tenant.source_status.stall_guard.holds();
-        match needs {
-            Needs::Nothing => true,
-            Needs::One(index) => self.all.get(index).is_some_and(holds),
-            Needs::Every => {
-                self.iter().filter(|tenant| tenant.store.current().is_some()).all(holds)
-            }
-        }
+        self.needed(needs).all(|tenant| tenant.source_status.stall_guard.holds())
+    }
+
+    fn needed(&self, needs: Needs) -> impl Iterator<Item = &Tenant> {
+        let is_needed = move |(index, tenant): &(usize, &Tenant)| match needs {
+            Needs::Nothing => false,
+            Needs::One(one) => one == *index,
+            Needs::Every => tenant.store.current().is_some(),
+        };
+        self.iter().enumerate().filter(is_needed).map(|(_, tenant)| tenant)
     }
 
     /// Who had a key that no policy in force has, if one before it did.
@@ -238,17 +235,17 @@ impl<'a> Found<'a> {
         };
         (self.needs, self.fresh) = (Needs::One(index), fresh);
         self.by = Some((index, snapshot));
-        let (service, revision) = (policy.holder(key), Some(policy.revision().clone()));
-        let denied = |reason| Denied {
-            service: service.map(|(service, _)| service.name.clone()),
-            revision,
-            ..denied(reason)
+        let refusal = if tenant.name.is_some() && !tenant.is_ready() {
+            Some(Denial::NotReady(tenant.shown().to_owned()))
+        } else {
+            tenant.source_status.too_old(self.now).map(Denial::PolicyTooOld)
         };
-        if tenant.name.is_some() && !tenant.is_ready() {
-            return Err(denied(Denial::NotReady(tenant.shown().to_owned())));
-        }
-        if let Some(age) = tenant.source_status.too_old(self.now) {
-            return Err(denied(Denial::PolicyTooOld(age)));
+        if let Some(reason) = refusal {
+            return Err(Denied {
+                service: policy.holder(key).map(|(service, _)| service.name.clone()),
+                revision: Some(policy.revision().clone()),
+                ..denied(reason)
+            });
         }
         Ok((&tenant.decider, policy))
     }

@@ -296,14 +296,7 @@ impl Prepared {
     /// What `solewriter init` writes, for ports that the system picks.
     fn init(with: impl FnOnce(Scaffold) -> Scaffold) -> (scaffold::Deployment, TempDir) {
         let dir = tempfile::tempdir().unwrap();
-        let scaffold = Scaffold {
-            dir: dir.path().join("deployment"),
-            nats_listen: "127.0.0.1:-1".to_owned(),
-            http_listen: ([127, 0, 0, 1], 0).into(),
-            server_name: "test".to_owned(),
-            operator: false,
-            tenants: Vec::new(),
-        };
+        let scaffold = Scaffold::on_any_port(dir.path().join("deployment"), "test");
         (with(scaffold).write().unwrap(), dir)
     }
 

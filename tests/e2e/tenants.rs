@@ -42,6 +42,14 @@ fn policy_file(deployment: &Deployment, tenant: &str) -> PathBuf {
     deployment.files.policy().join(tenant).join("services.toml")
 }
 
+async fn doctor_finds_nothing(deployment: &Deployment, tenant: &str) {
+    let said = deployment.tool_of_tenant(tenant, &["doctor", "--format", "json"]).await.json();
+    let problems = said["findings"].as_array().unwrap().iter();
+    // What is known against the oldest server is no matter of tenants.
+    let problems = problems.filter(|f| f["outcome"] == "problem" && f["check"] != "advisories");
+    assert_eq!(problems.count(), 0, "{said:#}");
+}
+
 async fn stop(deployment: &mut Deployment, instance: usize) {
     deployment.instances[instance].signal(Signal::TERM);
     let _ = deployment.instances[instance].child.wait().await;
@@ -61,11 +69,7 @@ on_every_server!(each_tenant_has_its_own);
 async fn each_tenant_has_its_own(version: &'static str) {
     let deployment = start(Prepared::tenants(&TENANTS), version).await;
     for tenant in TENANTS {
-        let said = deployment.tool_of_tenant(tenant, &["doctor", "--format", "json"]).await.json();
-        let problems = said["findings"].as_array().unwrap().iter();
-        // What is known against the oldest server is no matter of tenants.
-        let problems = problems.filter(|f| f["outcome"] == "problem" && f["check"] != "advisories");
-        assert_eq!(problems.count(), 0, "{said:#}");
+        doctor_finds_nothing(&deployment, tenant).await;
     }
     // Both have the services, buckets and streams of the sample policy: by the same names.
     let shop = connect(&deployment, "shop", "orders").await;
@@ -118,10 +122,7 @@ async fn each_tenant_has_keys_of_its_own_in_operator_mode(version: &'static str)
         jetstream::new(options.connect(deployment.url()).await.unwrap())
     };
     for tenant in TENANTS {
-        let said = deployment.tool_of_tenant(tenant, &["doctor", "--format", "json"]).await.json();
-        let problems = said["findings"].as_array().unwrap().iter();
-        let problems = problems.filter(|f| f["outcome"] == "problem" && f["check"] != "advisories");
-        assert_eq!(problems.count(), 0, "{said:#}");
+        doctor_finds_nothing(&deployment, tenant).await;
         let orders = enter(tenant, "orders").await.get_key_value("orders").await.unwrap();
         orders.put("whose", tenant.into()).await.unwrap();
     }

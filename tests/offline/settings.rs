@@ -14,16 +14,18 @@ fn deployment() -> (TempDir, Deployment) {
 
 /// What `init` writes, in operator mode or not.
 pub fn initialised(operator: bool) -> (TempDir, Deployment) {
+    written(|init| Scaffold { operator, ..init })
+}
+
+/// What `init` writes, where it listens by itself.
+fn written(with: impl FnOnce(Scaffold) -> Scaffold) -> (TempDir, Deployment) {
     let dir = tempfile::tempdir().unwrap();
     let init = Scaffold {
-        dir: dir.path().to_owned(),
         nats_listen: "127.0.0.1:4222".to_owned(),
         http_listen: ([127, 0, 0, 1], 9980).into(),
-        server_name: "n1".to_owned(),
-        operator,
-        tenants: Vec::new(),
+        ..Scaffold::on_any_port(dir.path().to_owned(), "n1")
     };
-    let deployment = init.write().unwrap();
+    let deployment = with(init).write().unwrap();
     (dir, deployment)
 }
 
@@ -519,18 +521,9 @@ fn a_receiver_of_traces_is_named_without_secrets() {
 }
 
 /// A deployment with two tenants, as `init` writes it.
-fn tenants() -> (tempfile::TempDir, solewriter::scaffold::Deployment) {
-    let dir = tempfile::tempdir().unwrap();
-    let init = Scaffold {
-        dir: dir.path().join("deployment"),
-        nats_listen: "127.0.0.1:4222".to_owned(),
-        http_listen: ([127, 0, 0, 1], 9980).into(),
-        server_name: "n".to_owned(),
-        operator: false,
-        tenants: vec!["shop".to_owned(), "north-bank".to_owned()],
-    };
-    let deployment = init.write().unwrap();
-    (dir, deployment)
+fn tenants() -> (TempDir, Deployment) {
+    let tenants = ["shop", "north-bank"].map(str::to_owned).to_vec();
+    written(|init| Scaffold { tenants, ..init })
 }
 
 #[test]

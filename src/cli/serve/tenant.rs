@@ -35,7 +35,7 @@ use solewriter_core::keys::UserKey;
 
 /// What `serve` has of a tenant.
 pub(super) struct Tenant {
-    pub(super) settings: config::Tenant,
+    settings: config::Tenant,
     /// What its lines of the log are in.
     span: Span,
     follower: Follower,
