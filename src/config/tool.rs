@@ -29,7 +29,7 @@ use solewriter_core::emergency;
 use solewriter_core::grant::Defaults;
 use solewriter_core::keys::{AccountKey, AccountSigner, Curve, Seed, User};
 use solewriter_core::policy::model::Policy;
-use solewriter_core::policy::validate::{Validated, validate_for};
+use solewriter_core::policy::validate::{Validated, Validator, validate_for};
 use solewriter_types::keyspace::BucketName;
 
 /// What must be there, for whoever has no file: where nats-server listens by itself.
@@ -274,7 +274,8 @@ impl Tool {
     #[must_use]
     pub fn judge(&self) -> Option<Arc<Judge>> {
         let judge = |authors: &Authors| {
-            Arc::new(Judge { authors: authors.clone(), audit: self.defaults.audit.clone() })
+            let validator = Arc::new(Validator::new(self.defaults.audit.clone()));
+            Arc::new(Judge { authors: authors.clone(), validator })
         };
         self.authors.as_ref().map(judge)
     }

@@ -28,7 +28,7 @@ use crate::{audit::Recorder, policy_source::events};
 use solewriter_core::diagnostics::render::Style;
 use solewriter_core::diagnostics::{Collector, Problems, Severity, SourceFile};
 use solewriter_core::grant::Defaults;
-use solewriter_core::policy::validate::{Validated, validate_for};
+use solewriter_core::policy::validate::{Validated, Validator};
 use solewriter_types::audit_event::{self, Event};
 
 /// How far clocks may differ, where it is reckoned of what connections may be open.
@@ -51,6 +51,8 @@ pub struct Follower {
     pub defaults: Defaults,
     /// What counts for a while only.
     pub temporary: Arc<Mutex<Temporary>>,
+    /// What judges files, and remembers the last that held.
+    pub validator: Arc<Validator>,
     /// What pushes are judged by, where the settings name authors.
     pub judge: Option<Arc<Judge>>,
     /// What a policy may declare at most.
@@ -84,7 +86,7 @@ impl Follower {
     fn load(&self, found: Found, now: Timestamp) -> Result<(), Problems> {
         let Found { files, origin, past } = found;
         let files = files?;
-        let validated = validate_for(&files, &self.defaults.audit)?;
+        let validated = self.validator.validate(&files)?;
         let seconds = now.as_second();
         let Validated { policy, warnings } = validated;
         self.quota.check(&policy)?;
@@ -315,7 +317,7 @@ impl Follower {
             return Ok(false);
         };
         let Kept { revision, origin, confirmed, files, claims, emergencies } = kept;
-        let Validated { policy, warnings } = validate_for(&files, &self.defaults.audit)?;
+        let Validated { policy, warnings } = self.validator.validate(&files)?;
         let age = now.as_second().saturating_sub(confirmed);
         tracing::warn!(
             event = "policy_kept",

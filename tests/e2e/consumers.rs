@@ -174,7 +174,8 @@ async fn names(client: &Client, stream: &str) -> Vec<String> {
 
 /// Waits until a stream has so many consumers.
 async fn has(client: &Client, stream: &str, count: usize) {
-    eventually(&format!("{count} consumers on {stream}"), async || {
+    let enough = format!("{count} consumers on {stream}");
+    eventually_within(Duration::from_secs(120), &enough, async || {
         (names(client, stream).await.len() >= count).then_some(())
     })
     .await;

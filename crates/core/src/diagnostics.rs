@@ -16,6 +16,8 @@ mod unclosed;
 
 use std::borrow::Cow;
 use std::cell::RefCell;
+use std::cmp::Ordering;
+use std::collections::HashSet;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -321,6 +323,32 @@ impl Problem {
 }
 
 impl Problem {
+    /// The place to look at first.
+    #[must_use]
+    pub fn place(&self) -> Option<&Span> {
+        self.primary.as_ref().map(|label| &label.span)
+    }
+
+    /// Whether the place to look at first is in one of these files.
+    pub(crate) fn is_in(&self, files: &HashSet<Arc<str>>) -> bool {
+        self.place().is_some_and(|span| files.contains(span.file().name()))
+    }
+
+    /// Whether one of the other places that belong to it is in one of these files.
+    pub(crate) fn points_into(&self, files: &HashSet<Arc<str>>) -> bool {
+        self.related.iter().any(|label| files.contains(label.span.file().name()))
+    }
+
+    /// Problems without a place first, then by file name and place; the worse first at one place.
+    pub(crate) fn in_order(&self, other: &Self) -> Ordering {
+        self.place()
+            .map(Span::order)
+            .cmp(&other.place().map(Span::order))
+            .then(self.severity.cmp(&other.severity))
+            .then(self.code.cmp(other.code))
+            .then_with(|| self.message.cmp(&other.message))
+    }
+
     /// Takes seeds out of every text of it, and whatever could deceive who looks: texts quote what
     /// others wrote.
     fn clean(&mut self) {
@@ -338,9 +366,16 @@ impl Problem {
 
 /// Gathers problems while texts are read and checked. Shared by reference among the readers, so
 /// that a table and its sub-tables can be read side by side.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Collector {
     problems: RefCell<Problems>,
+    limit: usize,
+}
+
+impl Default for Collector {
+    fn default() -> Self {
+        Self::keeping(MAX_PROBLEMS)
+    }
 }
 
 impl Collector {
@@ -350,17 +385,26 @@ impl Collector {
         Self::default()
     }
 
-    /// Adds a problem.
-    pub fn push(&self, problem: Problem) {
-        self.problems.borrow_mut().push(problem);
+    /// One that keeps so many problems, in place of [`MAX_PROBLEMS`].
+    #[must_use]
+    pub fn keeping(limit: usize) -> Self {
+        Self { problems: RefCell::default(), limit }
     }
 
-    /// Adds what is no error and is made only if there is room for it: a large policy may have a
-    /// note for each of its entries.
-    pub fn advise(&self, advice: impl FnOnce() -> Problem) {
-        if self.is_full() {
-            self.problems.borrow_mut().unreported += 1;
-            return;
+    /// Adds a problem.
+    pub fn push(&self, problem: Problem) {
+        self.problems.borrow_mut().push(problem, self.limit);
+    }
+
+    /// Adds what is no error and stands at `span`. It is made only if it may be kept: a large policy
+    /// may have a note for each of its entries.
+    pub fn advise(&self, span: &Span, advice: impl FnOnce() -> Problem) {
+        {
+            let mut problems = self.problems.borrow_mut();
+            if problems.is_past(span) {
+                problems.unreported += 1;
+                return;
+            }
         }
         let advice = advice();
         debug_assert_ne!(advice.severity, Severity::Error, "an error is never left out");
@@ -369,7 +413,13 @@ impl Collector {
 
     /// Adds all of them.
     pub fn extend(&self, problems: Problems) {
-        self.problems.borrow_mut().extend(problems);
+        let mut all = self.problems.borrow_mut();
+        let listed = problems.list.iter().filter(|p| p.severity == Severity::Error).count();
+        all.unreported += problems.unreported;
+        all.errors += problems.errors - listed;
+        for problem in problems.list {
+            all.push(problem, self.limit);
+        }
     }
 
     /// Whether an error was added so far.
@@ -378,17 +428,21 @@ impl Collector {
         self.problems.borrow().has_errors()
     }
 
-    /// Whether no more problems are kept, so that looking for more is of no use.
+    /// Whether no more errors are kept, so that looking for more is of no use. However many warnings
+    /// there are says nothing about errors.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.problems.borrow().list.len() >= MAX_PROBLEMS
+        self.problems.borrow().errors >= self.limit
     }
 
-    /// What was gathered, in the order of files and places.
+    /// What was gathered, in the order of files and places: if there is more than is kept, errors
+    /// first, and then what stands first.
     #[must_use]
     pub fn finish(self) -> Problems {
         let mut problems = self.problems.into_inner();
-        problems.sort();
+        problems.cut(self.limit);
+        problems.last = None;
+        problems.list.sort_by(Problem::in_order);
         problems
     }
 }
@@ -397,49 +451,46 @@ impl Collector {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Problems {
     list: Vec<Problem>,
-    /// How many more there were than [`MAX_PROBLEMS`].
+    /// How many more there were than are kept.
     unreported: usize,
     errors: usize,
+    /// While they are gathered: where the last one stands of those that are kept. What is no error and
+    /// stands behind it is not kept.
+    last: Option<Span>,
 }
 
 impl Problems {
-    fn push(&mut self, mut problem: Problem) {
+    fn push(&mut self, mut problem: Problem, limit: usize) {
         let error = problem.severity == Severity::Error;
         self.errors += usize::from(error);
-        if self.list.len() < MAX_PROBLEMS {
-            problem.clean();
-            self.list.push(problem);
+        if !error && problem.place().is_some_and(|span| self.is_past(span)) {
+            self.unreported += 1;
             return;
         }
-        self.unreported += 1;
+        problem.clean();
+        self.list.push(problem);
+        // Sorted once for as many as are kept.
+        if self.list.len() >= limit.saturating_mul(2) {
+            self.cut(limit);
+        }
+    }
+
+    /// Leaves the first of those that come first.
+    fn cut(&mut self, limit: usize) {
+        if self.list.len() <= limit {
+            return;
+        }
         // A flood of warnings must not hide an error.
-        if error && let Some(last) = self.list.iter_mut().rfind(|p| p.severity != Severity::Error) {
-            problem.clean();
-            *last = problem;
-        }
+        let rank = |p: &Problem| p.severity != Severity::Error;
+        self.list.sort_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| a.in_order(b)));
+        self.unreported += self.list.len() - limit;
+        self.list.truncate(limit);
+        self.last = self.list.last().and_then(Problem::place).cloned();
     }
 
-    fn extend(&mut self, other: Self) {
-        self.unreported += other.unreported;
-        let counted = other.list.iter().filter(|p| p.severity == Severity::Error).count();
-        self.errors += other.errors - counted;
-        for problem in other.list {
-            self.push(problem);
-        }
-    }
-
-    /// Problems without a place first, then by file name and place; the worse first at one place.
-    fn sort(&mut self) {
-        self.list.sort_by(|a, b| {
-            let place = |p: &'_ Problem| p.primary.as_ref().map(|l| l.span.clone());
-            let (left, right) = (place(a), place(b));
-            left.as_ref()
-                .map(Span::order)
-                .cmp(&right.as_ref().map(Span::order))
-                .then(a.severity.cmp(&b.severity))
-                .then(a.code.cmp(b.code))
-                .then_with(|| a.message.cmp(&b.message))
-        });
+    /// Whether what is no error is not kept any more if it stands there.
+    fn is_past(&self, span: &Span) -> bool {
+        self.last.as_ref().is_some_and(|last| span.order() > last.order())
     }
 
     /// The problems.
@@ -465,6 +516,31 @@ impl Problems {
         self.list.is_empty()
     }
 
+    /// These problems without those that stand in some files, and with others in their place, which
+    /// are all that are said of those files: `before` and `now` of them, none an error. `None` when
+    /// that needs to be known of what is not kept.
+    pub(crate) fn with_other(
+        &self,
+        files: &HashSet<Arc<str>>,
+        before: usize,
+        now: Vec<Problem>,
+    ) -> Option<Self> {
+        let (all, mut list) = (self.list.len() + self.unreported + now.len(), now);
+        let all = all.checked_sub(before)?;
+        list.extend(self.list.iter().filter(|problem| !problem.is_in(files)).cloned());
+        list.sort_by(Problem::in_order);
+        if self.unreported > 0 {
+            // Only so far is it known what there is.
+            let last = self.list.last()?;
+            let known = list.iter().take_while(|problem| problem.in_order(last).is_le()).count();
+            if known < MAX_PROBLEMS.min(all) {
+                return None;
+            }
+        }
+        list.truncate(MAX_PROBLEMS);
+        Some(Self { unreported: all - list.len(), list, errors: 0, last: None })
+    }
+
     /// How many were found beyond the first [`MAX_PROBLEMS`].
     #[must_use]
     pub fn unreported(&self) -> usize {
@@ -487,7 +563,7 @@ impl Problems {
 impl From<Problem> for Problems {
     fn from(problem: Problem) -> Self {
         let mut problems = Self::default();
-        problems.push(problem);
+        problems.push(problem, MAX_PROBLEMS);
         problems
     }
 }

@@ -32,6 +32,7 @@ use crate::telemetry::{Metrics, Scope};
 use solewriter_core::callout::asked::Asked;
 use solewriter_core::callout::decide::Decider;
 use solewriter_core::keys::UserKey;
+use solewriter_core::policy::validate::Validator;
 
 /// What `serve` has of a tenant.
 pub(super) struct Tenant {
@@ -91,8 +92,10 @@ impl Tenant {
         common.neighbourhood.join(Arc::clone(&store));
         let keeper =
             keep.clone().map(|file| PolicyCache::new(file, source.to_string(), *keep_at_most));
-        let audit = || settings.defaults.audit.clone();
-        let temporary = Temporary::new(settings.emergency.clone(), audit());
+        let audit = settings.defaults.audit.clone();
+        let validator = Arc::new(Validator::new(audit.clone()));
+        let temporary = Temporary::new(settings.emergency.clone(), audit);
+        let judge = |authors| Arc::new(Judge { authors, validator: Arc::clone(&validator) });
         let follower = Follower {
             store,
             source_status: Arc::new(
@@ -103,7 +106,8 @@ impl Tenant {
             recorder: recording.recorder.clone(),
             defaults: settings.defaults.clone(),
             temporary: Arc::new(Mutex::new(temporary)),
-            judge: authors.clone().map(|authors| Arc::new(Judge { authors, audit: audit() })),
+            judge: authors.clone().map(judge),
+            validator,
             quota: settings.quota,
             neighbourhood: Arc::clone(common.neighbourhood),
         };

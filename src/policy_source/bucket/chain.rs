@@ -14,21 +14,20 @@ use crate::policy_source::origin::{Origin, SignedBy};
 use solewriter_core::analysis::authorship::{self, Whole};
 use solewriter_core::authors::{Author, Authors, Follows, Signed, Unsigned};
 use solewriter_core::diagnostics::{Problem, Problems, SourceFile};
-use solewriter_core::grant::AuditStreams;
 use solewriter_core::policy::model::Policy;
-use solewriter_core::policy::validate::{revision, validate_for};
+use solewriter_core::policy::validate::{Validator, revision};
 use solewriter_types::clean;
 
 /// The most revisions that are looked at for one to begin with.
 pub const MAX_CHAIN: usize = 1000;
 
 /// What pushes are judged by.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Judge {
     /// The table of authors.
     pub authors: Authors,
-    /// The audit streams that a policy may grant.
-    pub audit: AuditStreams,
+    /// What judges documents.
+    pub validator: Arc<Validator>,
 }
 
 /// A revision that counts.
@@ -122,7 +121,9 @@ impl Judge {
                 true,
             ));
         }
-        let validated = validate_for(&files, &self.audit)
+        let validated = self
+            .validator
+            .validate(&files)
             .map_err(|problems| Refused { problems, certain: false })?;
         let policy = validated.policy;
         if signed.author.part.is_some() {
@@ -306,7 +307,7 @@ impl Bucket {
         if revision(&files).whole() != by.policy {
             return Ok(None);
         }
-        let Ok(validated) = validate_for(&files, &judge.audit) else { return Ok(None) };
+        let Ok(validated) = judge.validator.validate(&files) else { return Ok(None) };
         let (entry, policy) = (entry.clone(), validated.policy);
         Ok(Some(Counted { entry, documents, policy, by: by.clone() }))
     }

@@ -1,6 +1,8 @@
 //! The policy as it is written: tables and texts with their places, nothing judged yet but types
 //! and key names.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::diagnostics::toml::{self, Table, Value};
@@ -370,6 +372,14 @@ impl Document {
         self.stores.extend(stores);
         self.roles.extend(roles);
         self.services.extend(services);
+    }
+
+    /// The names of the files with tables that reach services of any file.
+    pub fn general(&self) -> BTreeSet<Arc<str>> {
+        let naming = self.naming.iter().map(|table| &table.span);
+        let defaults = self.defaults.iter().map(|table| &table.span);
+        let roles = self.roles.iter().map(|role| &role.name.span);
+        naming.chain(defaults).chain(roles).map(|span| Arc::clone(span.file().name())).collect()
     }
 }
 

@@ -1147,6 +1147,19 @@ pub struct Declared {
     pub stores: Vec<Store>,
 }
 
+impl Declared {
+    /// The same by name, as it is kept.
+    fn sorted(mut self) -> Self {
+        self.buckets.sort_by(|a, b| a.name.cmp(&b.name));
+        self.streams.sort_by(|a, b| a.name.cmp(&b.name));
+        self.stores.sort_by(|a, b| a.name.cmp(&b.name));
+        self.buckets.shrink_to_fit();
+        self.streams.shrink_to_fit();
+        self.stores.shrink_to_fit();
+        self
+    }
+}
+
 /// A validated policy. Made only by [`super::validate`], so holding one is proof of it. A clone
 /// shares what is in it.
 #[derive(Clone, Debug)]
@@ -1196,18 +1209,9 @@ fn owned(services: &[Arc<Service>], (s, r): Place) -> Option<(&Service, &Rule, &
 
 impl Policy {
     /// Assembles a policy that validation accepted. Everything is sorted by name.
-    pub(super) fn new(
-        revision: Revision,
-        services: Vec<Arc<Service>>,
-        mut declared: Declared,
-    ) -> Self {
-        declared.buckets.sort_by(|a, b| a.name.cmp(&b.name));
-        declared.streams.sort_by(|a, b| a.name.cmp(&b.name));
-        declared.stores.sort_by(|a, b| a.name.cmp(&b.name));
-        declared.buckets.shrink_to_fit();
-        declared.streams.shrink_to_fit();
-        declared.stores.shrink_to_fit();
-        Self::of((revision.clone(), revision, Arc::from([])), services, Arc::new(declared))
+    pub(super) fn new(revision: Revision, services: Vec<Arc<Service>>, declared: Declared) -> Self {
+        let declared = Arc::new(declared.sorted());
+        Self::of((revision.clone(), revision, Arc::from([])), services, declared)
     }
 
     fn of(
@@ -1236,6 +1240,22 @@ impl Policy {
         let contents =
             Contents { documents, revision, emergencies, services, declared, by_key, owners };
         Self { contents: Arc::new(contents), held: HashMap::new(), guest: None }
+    }
+
+    /// Another policy by its documents: of these services, sorted by name, and with this declared in
+    /// place of what is.
+    #[must_use]
+    pub(super) fn changed(
+        &self,
+        revision: Revision,
+        services: Vec<Arc<Service>>,
+        declared: Option<Declared>,
+    ) -> Self {
+        let declared = match declared {
+            Some(declared) => Arc::new(declared.sorted()),
+            None => Arc::clone(&self.contents.declared),
+        };
+        Self::of((revision.clone(), revision, Arc::from([])), services, declared)
     }
 
     /// The same policy, which shares with an earlier one whatever is the same in both: then both take
@@ -1406,6 +1426,12 @@ impl Policy {
     #[must_use]
     pub fn service(&self, name: &str) -> Option<&Service> {
         self.declared_service(name).map(|service| self.for_now(service))
+    }
+
+    /// Everything that is declared, sorted by name.
+    #[must_use]
+    pub(super) fn declared(&self) -> &Declared {
+        &self.contents.declared
     }
 
     /// Every declared bucket, sorted by name.

@@ -16,8 +16,10 @@
 //! - `observe` gives a service that is observed the rules of what it could do before;
 //! - `usage` warns of what is likely not meant; `covered` finds entries that add nothing;
 //! - `emergency` changes owners for a while, before anything is judged;
+//! - `again` judges a changed policy by what differs, and `related` finds what that touches;
 //! - `names`, `times` and `draft` are what several of these need.
 
+mod again;
 mod bucket;
 mod consumer;
 mod covered;
@@ -29,6 +31,7 @@ mod names;
 mod naming;
 mod observe;
 mod ownership;
+mod related;
 mod replay;
 mod role;
 mod service;
@@ -39,11 +42,13 @@ mod times;
 mod usage;
 
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
 use std::sync::Arc;
 
+pub use self::again::Validator;
 use self::covered::Effort;
+use self::draft::Draft;
 use self::names::only_one;
 pub use self::settings::MAX_RULES;
 use self::settings::{Domains, Settings};
@@ -117,16 +122,10 @@ pub fn validate_with(
     audit: &AuditStreams,
     emergencies: &[&Emergency],
 ) -> Result<Validated, Problems> {
-    let Sketch { revision, services, declared, problems } = judge(files, audit, emergencies);
-    if problems.has_errors() {
-        return Err(problems);
-    }
-    let services = services.into_iter().map(Arc::new).collect();
-    let policy = Policy::new(revision, services, declared);
-    if emergencies.is_empty() {
-        return Ok(Validated { policy, warnings: problems });
-    }
-    Ok(Validated { policy: policy.with(emergencies), warnings: problems })
+    let judged = judge(files, audit, emergencies, Collector::new());
+    let Validated { policy, warnings } = judged.hold()?;
+    let policy = if emergencies.is_empty() { policy } else { policy.with(emergencies) };
+    Ok(Validated { policy, warnings })
 }
 
 /// Reads and judges a whole policy, and gives what was read even if it does not hold. More than
@@ -137,17 +136,55 @@ pub fn sketch(files: &[SourceFile]) -> Sketch {
 
 /// The same where the settings name the audit streams.
 pub fn sketch_for(files: &[SourceFile], audit: &AuditStreams) -> Sketch {
-    judge(files, audit, &[])
+    judge(files, audit, &[], Collector::new()).sketch
 }
 
-fn judge(files: &[SourceFile], audit: &AuditStreams, emergencies: &[&Emergency]) -> Sketch {
-    let problems = Collector::new();
+/// What judging found, and what has to be known of it to judge a change by itself.
+struct Judged {
+    sketch: Sketch,
+    /// The files with tables that reach every service: `[naming]`, `[defaults]` and roles.
+    general: BTreeSet<Arc<str>>,
+    /// Whether all files could be read.
+    complete: bool,
+    /// Whether somebody reads every declared bucket, whichever these are.
+    everything: bool,
+    spent: Spent,
+    /// Whether searches for advice came near to what they may take.
+    strained: bool,
+}
+
+/// How many steps those searches took without whose end a policy is refused.
+#[derive(Clone, Copy, Debug, Default)]
+struct Spent {
+    owners: usize,
+    streams: usize,
+    stars: usize,
+}
+
+impl Judged {
+    fn hold(self) -> Result<Validated, Problems> {
+        let Sketch { revision, services, declared, problems } = self.sketch;
+        if problems.has_errors() {
+            return Err(problems);
+        }
+        let services = services.into_iter().map(Arc::new).collect();
+        Ok(Validated { policy: Policy::new(revision, services, declared), warnings: problems })
+    }
+}
+
+fn judge(
+    files: &[SourceFile],
+    audit: &AuditStreams,
+    emergencies: &[&Emergency],
+    problems: Collector,
+) -> Judged {
     let mut document = Document::default();
     for file in files {
         document.merge(document::read(file, &problems));
     }
     // What is missing because a file could not be read is not worth saying.
     let complete = !problems.has_errors();
+    let general = document.general();
     let Document { naming, defaults, buckets, streams, stores, roles, mut services } = document;
     for emergency in emergencies {
         emergency::apply(emergency, &mut services, &problems);
@@ -175,21 +212,32 @@ fn judge(files: &[SourceFile], audit: &AuditStreams, emergencies: &[&Emergency])
         problems: &problems,
     };
     let mut drafts = service::check(services, &context);
+    let end =
+        |drafts: Vec<Draft>, (buckets, streams, stores): Declarations, problems: Collector| {
+            let streams = streams.into_iter().map(|declared| declared.stream).collect();
+            let stores = stores.into_iter().map(|declared| declared.store).collect();
+            Sketch {
+                revision: revision(files),
+                services: drafts.into_iter().map(|draft| draft.service).collect(),
+                declared: Declared { buckets: buckets.list, streams, stores },
+                problems: problems.finish(),
+            }
+        };
+    let mut spent = Spent::default();
     if left.get() == 0 {
         problems.push(too_many_rules());
-        let streams = streams.into_iter().map(|declared| declared.stream).collect();
-        let stores = stores.into_iter().map(|declared| declared.store).collect();
-        return Sketch {
-            revision: revision(files),
-            services: Vec::new(),
-            declared: Declared { buckets: buckets.list, streams, stores },
-            problems: problems.finish(),
-        };
+        let sketch = end(Vec::new(), (buckets, streams, stores), problems);
+        return Judged { sketch, general, complete, everything: false, spent, strained: true };
     }
 
-    ownership::check(&drafts, &problems);
+    let everything = drafts.iter().any(|d| d.places.iter().any(|place| place.everything));
+    let mut steps = ownership::MAX_STEPS;
+    ownership::check(&drafts, &mut steps, &problems);
+    spent.owners = ownership::MAX_STEPS - steps;
     bucket::check_use(&buckets, &drafts, &problems);
-    let writers = stream::check_use(&streams, &drafts, &problems);
+    let mut steps = durable::MAX_STEPS;
+    let writers = stream::check_use(&streams, &drafts, &mut steps, &problems);
+    spent.streams = durable::MAX_STEPS - steps;
     consumer::check_use(&streams, &drafts, &problems);
     replay::check_use(&streams, &drafts, &problems);
     store::check_owners(&drafts, &problems);
@@ -199,7 +247,7 @@ fn judge(files: &[SourceFile], audit: &AuditStreams, emergencies: &[&Emergency])
         naming::check(naming, &drafts, &writers, &problems);
     }
     let writers = writers.into_keys().map(|(service, stream)| (service, stream.clone())).collect();
-    usage::check(&drafts, &mut effort, &problems);
+    spent.stars = usage::check(&drafts, &mut effort, &problems);
     if complete {
         bucket::check_declared(&buckets, &drafts, &problems);
         consumer::check_declared(&streams, &drafts, &problems);
@@ -224,12 +272,13 @@ fn judge(files: &[SourceFile], audit: &AuditStreams, emergencies: &[&Emergency])
     if left.get() == 0 {
         problems.push(too_many_rules());
     }
-    let services = drafts.into_iter().map(|draft| draft.service).collect();
-    let streams = streams.into_iter().map(|declared| declared.stream).collect();
-    let stores = stores.into_iter().map(|declared| declared.store).collect();
-    let declared = Declared { buckets: buckets.list, streams, stores };
-    Sketch { revision: revision(files), services, declared, problems: problems.finish() }
+    let strained = effort.is_strained();
+    let sketch = end(drafts, (buckets, streams, stores), problems);
+    Judged { sketch, general, complete, everything, spent, strained }
 }
+
+/// Everything that is declared, with its places.
+type Declarations = (bucket::Buckets, Vec<stream::Declaration>, Vec<store::Declaration>);
 
 /// What is in a JetStream domain.
 fn domains(

@@ -22,6 +22,11 @@ impl Effort {
         Self(MAX_STEPS)
     }
 
+    /// Whether the searches came near to what they may take.
+    pub fn is_strained(&self) -> bool {
+        self.0 < MAX_STEPS / 16 * 15
+    }
+
     /// Says so when not everything was looked at.
     pub fn report(&self, problems: &Collector) {
         if self.0 == 0 {

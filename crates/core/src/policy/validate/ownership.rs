@@ -10,7 +10,7 @@ use solewriter_types::subject::tree::PatternTree;
 
 /// The longest search for two owners, in pairs of places: about a second. A policy of 100,000
 /// keyspaces takes fewer than a million.
-const MAX_STEPS: usize = 20_000_000;
+pub const MAX_STEPS: usize = 20_000_000;
 
 /// An `owns` entry.
 struct Owned<'d> {
@@ -19,12 +19,9 @@ struct Owned<'d> {
     span: &'d Span,
 }
 
-/// Reports pairs of `owns` entries of different services that share a key, with such a key.
-pub fn check(drafts: &[Draft], problems: &Collector) {
-    check_within(drafts, MAX_STEPS, problems);
-}
-
-fn check_within(drafts: &[Draft], mut steps: usize, problems: &Collector) {
+/// Reports pairs of `owns` entries of different services that share a key, with such a key. The search
+/// takes its steps from `steps`.
+pub fn check(drafts: &[Draft], steps: &mut usize, problems: &Collector) {
     let mut buckets: BTreeMap<&BucketName, PatternTree<'_>> = BTreeMap::new();
     let mut owned = Vec::new();
     for (owner, draft) in drafts.iter().enumerate() {
@@ -40,7 +37,7 @@ fn check_within(drafts: &[Draft], mut steps: usize, problems: &Collector) {
     }
     let mut left = MAX_PROBLEMS;
     for (bucket, tree) in &buckets {
-        let Ok(conflicts) = tree.conflicts(left, &mut steps) else {
+        let Ok(conflicts) = tree.conflicts(left, steps) else {
             // What cannot be shown to have one writer is refused.
             problems.push(
                 Problem::error(
@@ -99,9 +96,9 @@ mod tests {
             })
             .collect();
         let problems = Collector::new();
-        check(&drafts, &problems);
+        check(&drafts, &mut { MAX_STEPS }, &problems);
         assert!(!problems.has_errors());
-        check_within(&drafts, 0, &problems);
+        check(&drafts, &mut 0, &problems);
         assert!(problems.has_errors());
     }
 }

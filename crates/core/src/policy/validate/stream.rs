@@ -320,19 +320,11 @@ struct Written<'d> {
 pub type Writers<'p> = BTreeMap<(usize, &'p StreamName), &'p Place>;
 
 /// Holds what services publish, request and answer against the streams that keep it. Gives who
-/// writes into each.
+/// writes into each. The search takes its steps from `steps`.
 pub fn check_use<'p>(
     streams: &'p [Declaration],
     drafts: &'p [Draft],
-    problems: &Collector,
-) -> Writers<'p> {
-    check_use_within(streams, drafts, MAX_STEPS, problems)
-}
-
-fn check_use_within<'p>(
-    streams: &'p [Declaration],
-    drafts: &'p [Draft],
-    mut steps: usize,
+    steps: &mut usize,
     problems: &Collector,
 ) -> Writers<'p> {
     let mut writers = Writers::new();
@@ -359,7 +351,7 @@ fn check_use_within<'p>(
                     problems.push(too_entangled("streams, and what services write into them,"));
                     return writers;
                 };
-                steps = left;
+                *steps = left;
                 let Some(subjects) = pattern.intersection(subject) else { continue };
                 let Some(stream) = streams.get(*index) else { continue };
                 if writes {
@@ -377,7 +369,7 @@ fn check_use_within<'p>(
     }
     for (index, stream) in streams.iter().enumerate() {
         let written = written.get(&index).map_or(&[][..], Vec::as_slice);
-        check_writers(stream, written, drafts, &mut steps, problems);
+        check_writers(stream, written, drafts, steps, problems);
     }
     writers
 }

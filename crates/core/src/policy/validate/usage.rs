@@ -15,11 +15,17 @@ use solewriter_types::connection_type::ConnectionType;
 use solewriter_types::subject::tree::PatternTree;
 use solewriter_types::subject::{Pattern, StarError, deny_below_stars};
 
-/// Judges each service by itself.
-pub fn check(drafts: &[Draft], effort: &mut Effort, problems: &Collector) {
-    // Not shared with what is only advice: a policy must not be refused for that.
+/// How long the search for [`check_stars`] may be in a policy of so many rules. Not shared with what is
+/// only advice: a policy must not be refused for that.
+pub fn steps_for_stars(rules: usize) -> usize {
+    MAX_STEPS.saturating_add(rules.saturating_mul(STEPS_OF_ENTRY))
+}
+
+/// Judges each service by itself. Gives how many steps it took of [`steps_for_stars`].
+pub fn check(drafts: &[Draft], effort: &mut Effort, problems: &Collector) -> usize {
     let entries: usize = drafts.iter().map(|draft| draft.service.rules.len()).sum();
-    let mut steps = MAX_STEPS.saturating_add(entries.saturating_mul(STEPS_OF_ENTRY));
+    let most = steps_for_stars(entries);
+    let mut steps = most;
     effort.0 = effort.0.saturating_add(entries.saturating_mul(STEPS_OF_ENTRY));
     for draft in drafts {
         // A role's own entries were judged with the role.
@@ -28,6 +34,7 @@ pub fn check(drafts: &[Draft], effort: &mut Effort, problems: &Collector) {
         check_stars(draft, &mut steps, problems);
         check_leafnode(draft, problems);
     }
+    most.saturating_sub(steps)
 }
 
 /// A leafnode is told each subject that others subscribe to and that it may publish to: with
@@ -216,7 +223,8 @@ pub fn check_counterparts(
             let key = || (Arc::clone(place.span.file().name()), place.span.range().start);
             if rule.role.is_none() || said.insert(key()) {
                 let message = || format!("nobody {does} `{what}`");
-                problems.advise(|| Problem::note(code, message()).at(&place.span, ""));
+                let span = &place.span;
+                problems.advise(span, || Problem::note(code, message()).at(span, ""));
             }
         }
     }
@@ -224,7 +232,7 @@ pub fn check_counterparts(
         if !offered.owned.contains_key(bucket.name.as_str())
             && let Some((_, span)) = buckets.names.get(&bucket.name)
         {
-            problems.advise(|| {
+            problems.advise(span, || {
                 let message = format!("nobody owns bucket `{}`", bucket.name);
                 Problem::note("unowned-bucket", message).at(span, "no rule lets anybody write it")
             });

@@ -1,0 +1,484 @@
+//! Which files have to be looked at with those that changed, so that what is judged of these comes out
+//! as if all files were there.
+//!
+//! - What the changed files refer to comes with them: declarations, and somebody who offers what is
+//!   read, received and asked for.
+//! - What differs in them comes with everybody to whom it may matter: who owns of the same bucket,
+//!   writes into the same stream, reads what has another owner now, and so on.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use super::Sketch;
+use super::again::Names;
+use crate::policy::model::{
+    Access, Bucket, Consumer, ConsumerName, FoundName, Location, Policy, Service, Store, Stream,
+};
+use solewriter_types::keyspace::{BucketName, Keyspace};
+use solewriter_types::subject::Pattern;
+
+/// The longest search, in pairs of subjects: a fraction of a second.
+const MAX_STEPS: usize = 2_000_000;
+
+/// The names of these files, or `None` when so much differs that the whole has to be judged. `was` and
+/// `is` are the changed files as they were and as they are; `policy` is the whole as it was.
+pub fn files(
+    names: &Names,
+    was: &Sketch,
+    is: &Sketch,
+    policy: &Policy,
+) -> Option<BTreeSet<Arc<str>>> {
+    if altered_streams(names, was, is) {
+        return None;
+    }
+    let mut search = Search {
+        names,
+        policy,
+        wanted: Wanted::default(),
+        left: MAX_STEPS,
+        found: BTreeSet::new(),
+    };
+    for sketch in [was, is] {
+        search.refer(sketch);
+    }
+    search.alter(was, is);
+    search.among_all()?;
+    Some(search.found)
+}
+
+/// Whether a stream in the changed files is another one now. All streams are held against each other.
+fn altered_streams(names: &Names, was: &Sketch, is: &Sketch) -> bool {
+    let streams = |sketch: &Sketch| -> Vec<Stream> {
+        let mut streams: Vec<Stream> = sketch.declared.streams.clone();
+        streams.retain(|stream| names.contains(&stream.at.file));
+        for stream in &mut streams {
+            stream.at = nowhere();
+            for consumer in &mut stream.consumers {
+                consumer.at = nowhere();
+            }
+        }
+        streams.sort_by(|a, b| a.name.cmp(&b.name));
+        streams
+    };
+    streams(was) != streams(is)
+}
+
+fn nowhere() -> Location {
+    Location { file: "".into(), line: 0, column: 0 }
+}
+
+/// Subjects by their first two tokens. None of a policy begins with a wildcard.
+#[derive(Default)]
+struct Subjects<'p>(HashMap<&'p str, Group<'p>>);
+
+#[derive(Default)]
+struct Group<'p> {
+    /// By the second token.
+    literal: HashMap<&'p str, Vec<&'p Pattern>>,
+    /// Those without one, or with a wildcard there.
+    open: Vec<&'p Pattern>,
+}
+
+fn second(pattern: &Pattern) -> Option<&str> {
+    pattern.as_str().split('.').nth(1).filter(|token| !matches!(*token, "*" | ">"))
+}
+
+impl<'p> Subjects<'p> {
+    fn insert(&mut self, pattern: &'p Pattern) {
+        let group = self.0.entry(pattern.first_token()).or_default();
+        match second(pattern) {
+            Some(token) => group.literal.entry(token).or_default().push(pattern),
+            None => group.open.push(pattern),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Takes out those that overlap with one, and gives whether there was any. `None` when the search
+    /// takes too long.
+    fn take(&mut self, pattern: &Pattern, left: &mut usize) -> Option<bool> {
+        let Some(group) = self.0.get_mut(pattern.first_token()) else { return Some(false) };
+        let mut lists = vec![&mut group.open];
+        match second(pattern) {
+            Some(token) => lists.extend(group.literal.get_mut(token)),
+            None => lists.extend(group.literal.values_mut()),
+        }
+        let mut any = false;
+        for list in lists {
+            *left = left.checked_sub(list.len())?;
+            let had = list.len();
+            list.retain(|one| !one.overlaps(pattern));
+            any |= list.len() < had;
+        }
+        Some(any)
+    }
+
+    /// Whether any overlaps with one.
+    fn overlap(&self, pattern: &Pattern, left: &mut usize) -> Option<bool> {
+        let Some(group) = self.0.get(pattern.first_token()) else { return Some(false) };
+        let mut lists = vec![&group.open];
+        match second(pattern) {
+            Some(token) => lists.extend(group.literal.get(token)),
+            None => lists.extend(group.literal.values()),
+        }
+        for list in lists {
+            *left = left.checked_sub(list.len())?;
+            if list.iter().any(|one| one.overlaps(pattern)) {
+                return Some(true);
+            }
+        }
+        Some(false)
+    }
+}
+
+/// What is looked for among the services of all files.
+#[derive(Default)]
+struct Wanted<'p> {
+    /// Everybody who reads of these buckets.
+    readers: HashSet<&'p BucketName>,
+    /// Everybody who owns these stores.
+    store_owners: HashSet<&'p BucketName>,
+    /// Everybody who reads these stores.
+    store_readers: HashSet<&'p BucketName>,
+    /// Everybody who writes these subjects.
+    writers: Subjects<'p>,
+    /// Everybody who subscribes to these.
+    subscribers: Subjects<'p>,
+    /// Everybody who calls these.
+    callers: Subjects<'p>,
+    /// Everybody who consumes these.
+    consumers: HashSet<&'p ConsumerName>,
+    /// Everybody who is found under names that look like these.
+    looks: HashSet<String>,
+    /// Everybody who looks for these names.
+    finders: HashSet<&'p FoundName>,
+    /// Everybody who is found as these.
+    found: HashSet<&'p FoundName>,
+    /// Somebody who publishes to each of these.
+    published: Subjects<'p>,
+    /// Somebody who answers each of these.
+    answered: Subjects<'p>,
+    /// Somebody who writes each of these subjects of streams.
+    written: Subjects<'p>,
+    /// Another one who does.
+    written_too: Subjects<'p>,
+    /// Somebody who consumes each of these.
+    consumed: HashSet<ConsumerName>,
+    /// Somebody with each of these roles.
+    roles: HashSet<&'p str>,
+}
+
+impl Wanted<'_> {
+    fn nothing(&self) -> bool {
+        let Self {
+            readers,
+            store_owners,
+            store_readers,
+            writers,
+            subscribers,
+            callers,
+            consumers,
+            looks,
+            finders,
+            found,
+            published,
+            answered,
+            written,
+            written_too,
+            consumed,
+            roles,
+        } = self;
+        let subjects = [writers, subscribers, callers, published, answered, written, written_too];
+        subjects.iter().all(|subjects| subjects.is_empty())
+            && [readers, store_owners, store_readers].iter().all(|names| names.is_empty())
+            && [finders, found].iter().all(|names| names.is_empty())
+            && (consumers.is_empty() && consumed.is_empty() && looks.is_empty() && roles.is_empty())
+    }
+}
+
+struct Search<'p> {
+    names: &'p Names,
+    policy: &'p Policy,
+    wanted: Wanted<'p>,
+    left: usize,
+    found: BTreeSet<Arc<str>>,
+}
+
+impl<'p> Search<'p> {
+    fn join(&mut self, at: &Location) {
+        if !self.names.contains(&at.file) {
+            self.found.insert(Arc::clone(&at.file));
+        }
+    }
+
+    /// The services of changed files.
+    fn mine(&self, sketch: &'p Sketch) -> impl Iterator<Item = &'p Service> + use<'p> {
+        let names = self.names;
+        sketch.services.iter().filter(move |service| names.contains(&service.at.file))
+    }
+
+    /// Looks for what changed files refer to.
+    fn refer(&mut self, sketch: &'p Sketch) {
+        for bucket in sketch.declared.buckets.iter().filter(|b| self.names.contains(&b.at.file)) {
+            self.bucket(&bucket.name);
+            if let Some(original) = &bucket.copy_of {
+                self.bucket(original);
+            }
+        }
+        for store in sketch.declared.stores.iter().filter(|s| self.names.contains(&s.at.file)) {
+            self.store(&store.name);
+        }
+        for stream in sketch.declared.streams.iter().filter(|s| self.names.contains(&s.at.file)) {
+            for subject in &stream.subjects {
+                self.wanted.written.insert(subject);
+                self.wanted.written_too.insert(subject);
+            }
+            let name = |consumer: &Consumer| {
+                ConsumerName::of(stream.name.clone(), consumer.name.clone()).ok()
+            };
+            self.wanted.consumed.extend(stream.consumers.iter().filter_map(name));
+        }
+        for service in self.mine(sketch) {
+            // Two services of one name, and two with one key.
+            if let Some(other) = self.policy.service(&service.name) {
+                self.join(&other.at);
+            }
+            for key in &service.keys {
+                if let Some((other, _)) = self.policy.holder(&key.key) {
+                    self.join(&other.at);
+                }
+            }
+            for rule in &service.rules {
+                self.wanted.roles.extend(rule.role.as_deref());
+                self.refer_by(&rule.access);
+            }
+        }
+    }
+
+    fn refer_by(&mut self, access: &'p Access) {
+        match access {
+            Access::Owns(keyspace) | Access::Writes(keyspace) => self.bucket(keyspace.bucket()),
+            Access::Reads(keyspace) => {
+                self.bucket(keyspace.bucket());
+                self.owner(keyspace);
+            }
+            Access::OwnsStore(store) | Access::ReadsStore(store) | Access::WritesStore(store) => {
+                self.store(store);
+            }
+            Access::Publishes(subjects) => self.streams(subjects),
+            Access::Subscribes(subjects) => self.wanted.published.insert(subjects),
+            Access::Answers(subjects) => self.streams(subjects),
+            Access::Calls(subjects) => {
+                self.streams(subjects);
+                self.wanted.answered.insert(subjects);
+            }
+            Access::Consumes(consumed) => self.stream(consumed.name.stream().as_str()),
+            Access::Replays(replayed) => self.stream(replayed.stream().as_str()),
+            Access::Discovers(name) => {
+                self.wanted.found.insert(name);
+            }
+            Access::FoundAs(_) | Access::DiscoversAll | Access::Audits(_) => {}
+        }
+    }
+
+    /// A bucket's declaration, and somebody who owns of it; of a copy, of its original.
+    fn bucket(&mut self, name: &BucketName) {
+        self.owner(&Keyspace::whole(name.clone()));
+        let Some(bucket) = self.policy.bucket(name) else { return };
+        self.join(&bucket.at);
+        if let Some(original) = &bucket.copy_of {
+            self.owner(&Keyspace::whole(original.clone()));
+        }
+    }
+
+    /// Somebody who owns of a keyspace.
+    fn owner(&mut self, keyspace: &Keyspace) {
+        let names = self.names;
+        let mut owners = self.policy.owners(keyspace).map(|(service, _)| &service.at);
+        if let Some(at) = owners.find(|at| !names.contains(&at.file)) {
+            self.found.insert(Arc::clone(&at.file));
+        }
+    }
+
+    fn store(&mut self, name: &'p BucketName) {
+        if let Some(store) = self.policy.store(name) {
+            self.join(&store.at);
+        }
+        self.wanted.store_owners.insert(name);
+    }
+
+    fn stream(&mut self, name: &str) {
+        if let Some(stream) = self.policy.stream(name) {
+            self.join(&stream.at);
+        }
+    }
+
+    /// The streams that may keep some of these subjects.
+    fn streams(&mut self, subjects: &Pattern) {
+        let first = subjects.first_token();
+        for stream in self.policy.streams() {
+            if stream.subjects.iter().any(|kept| kept.first_token() == first) {
+                self.join(&stream.at);
+            }
+        }
+    }
+
+    /// Looks for everybody to whom a difference in the changed files matters.
+    fn alter(&mut self, was: &'p Sketch, is: &'p Sketch) {
+        let buckets = |sketch: &'p Sketch| -> HashMap<&BucketName, Bucket> {
+            let mine = sketch.declared.buckets.iter().filter(|b| self.names.contains(&b.at.file));
+            mine.map(|bucket| (&bucket.name, Bucket { at: nowhere(), ..bucket.clone() })).collect()
+        };
+        let stores = |sketch: &'p Sketch| -> HashMap<&BucketName, Store> {
+            let mine = sketch.declared.stores.iter().filter(|s| self.names.contains(&s.at.file));
+            mine.map(|store| (&store.name, Store { at: nowhere(), ..store.clone() })).collect()
+        };
+        let (buckets, stores) = ((buckets(was), buckets(is)), (stores(was), stores(is)));
+        for name in differing(&buckets.0, &buckets.1) {
+            self.altered_bucket(name);
+        }
+        for name in differing(&stores.0, &stores.1) {
+            self.wanted.store_readers.insert(name);
+        }
+        let accesses = |sketch: &'p Sketch| -> HashMap<&str, HashSet<&Access>> {
+            let of = |service: &'p Service| service.rules.iter().map(|rule| &rule.access).collect();
+            self.mine(sketch).map(|service| (&*service.name, of(service))).collect()
+        };
+        let (was, is) = (accesses(was), accesses(is));
+        let none = HashSet::new();
+        for name in differing(&was, &is) {
+            let (was, is) = (was.get(name).unwrap_or(&none), is.get(name).unwrap_or(&none));
+            for access in was.symmetric_difference(is) {
+                self.altered(access);
+            }
+        }
+    }
+
+    /// A bucket is declared otherwise, or somebody else owns of it.
+    fn altered_bucket(&mut self, name: &'p BucketName) {
+        let policy = self.policy;
+        for (owner, _) in policy.owners(&Keyspace::whole(name.clone())) {
+            self.join(&owner.at);
+        }
+        self.wanted.readers.insert(name);
+        for copy in policy.buckets().iter().filter(|bucket| bucket.copy_of.as_ref() == Some(name)) {
+            self.join(&copy.at);
+            self.wanted.readers.insert(&copy.name);
+        }
+    }
+
+    fn altered(&mut self, access: &'p Access) {
+        let kept = |subjects: &Pattern| {
+            let streams = self.policy.streams().iter().flat_map(|stream| &stream.subjects);
+            streams.filter(|kept| kept.overlaps(subjects)).collect::<Vec<&Pattern>>()
+        };
+        match access {
+            Access::Owns(keyspace) => self.altered_bucket(keyspace.bucket()),
+            Access::OwnsStore(store) => {
+                self.wanted.store_readers.insert(store);
+            }
+            Access::Publishes(subjects) => {
+                kept(subjects).into_iter().for_each(|kept| self.wanted.writers.insert(kept));
+                self.wanted.subscribers.insert(subjects);
+            }
+            Access::Calls(subjects) => {
+                kept(subjects).into_iter().for_each(|kept| self.wanted.writers.insert(kept));
+            }
+            Access::Answers(subjects) => self.wanted.callers.insert(subjects),
+            Access::Consumes(consumed) => {
+                self.wanted.consumers.insert(&consumed.name);
+            }
+            Access::FoundAs(name) => {
+                self.wanted.looks.insert(name.looks());
+                self.wanted.finders.insert(name);
+            }
+            // Nobody else is judged by these.
+            Access::Reads(_)
+            | Access::ReadsStore(_)
+            | Access::Subscribes(_)
+            | Access::Discovers(_)
+            | Access::DiscoversAll
+            | Access::Replays(_)
+            | Access::Audits(_) => {}
+            // Of observed services, of which there are none.
+            Access::Writes(_) | Access::WritesStore(_) => {}
+        }
+    }
+
+    /// Looks through the services of all other files.
+    fn among_all(&mut self) -> Option<()> {
+        if self.wanted.nothing() {
+            return Some(());
+        }
+        for service in self.policy.services() {
+            if self.names.contains(&service.at.file) {
+                continue;
+            }
+            let (mut wanted, mut writes) = (false, false);
+            for rule in &service.rules {
+                wanted |= self.wants(&rule.access)? | self.witnesses(&rule.access, &mut writes)?;
+                wanted |= rule.role.as_deref().is_some_and(|role| self.wanted.roles.remove(role));
+            }
+            if wanted {
+                self.join(&service.at);
+            }
+        }
+        Some(())
+    }
+
+    /// Whether this shows what is to be shown once: that somebody uses what changed files declare.
+    /// `writes` is whether the same service was taken already for who writes.
+    fn witnesses(&mut self, access: &Access, writes: &mut bool) -> Option<bool> {
+        let Self { wanted, left, .. } = self;
+        Some(match access {
+            Access::Publishes(subjects) | Access::Calls(subjects) => {
+                let first = wanted.written.take(subjects, left)?;
+                *writes |= first;
+                first || (!*writes && wanted.written_too.take(subjects, left)?)
+            }
+            Access::Consumes(consumed) => wanted.consumed.remove(&consumed.name),
+            _ => false,
+        })
+    }
+
+    /// Whether somebody who does this is looked for. `None` when the search takes too long.
+    fn wants(&mut self, access: &Access) -> Option<bool> {
+        let Self { wanted, left, .. } = self;
+        Some(match access {
+            Access::Reads(keyspace) => wanted.readers.contains(keyspace.bucket()),
+            Access::OwnsStore(store) => wanted.store_owners.contains(store),
+            Access::ReadsStore(store) => wanted.store_readers.contains(store),
+            Access::Publishes(subjects) => {
+                wanted.published.take(subjects, left)? | wanted.writers.overlap(subjects, left)?
+            }
+            Access::Subscribes(subjects) => wanted.subscribers.overlap(subjects, left)?,
+            Access::Answers(subjects) => wanted.answered.take(subjects, left)?,
+            Access::Calls(subjects) => {
+                wanted.callers.overlap(subjects, left)? | wanted.writers.overlap(subjects, left)?
+            }
+            Access::Consumes(consumed) => wanted.consumers.contains(&consumed.name),
+            Access::FoundAs(name) => {
+                wanted.found.contains(name)
+                    || (!wanted.looks.is_empty() && wanted.looks.contains(&name.looks()))
+            }
+            Access::Discovers(name) => wanted.finders.contains(name),
+            Access::Owns(_)
+            | Access::Writes(_)
+            | Access::WritesStore(_)
+            | Access::DiscoversAll
+            | Access::Replays(_)
+            | Access::Audits(_) => false,
+        })
+    }
+}
+
+/// The names of what is not the same in both.
+fn differing<'m, N: std::hash::Hash + Eq + Copy + 'm, T: PartialEq>(
+    was: &'m HashMap<N, T>,
+    is: &'m HashMap<N, T>,
+) -> impl Iterator<Item = N> + use<'m, N, T> {
+    let names: HashSet<N> = was.keys().chain(is.keys()).copied().collect();
+    names.into_iter().filter(|name| was.get(name) != is.get(name))
+}
