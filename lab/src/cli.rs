@@ -10,16 +10,18 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::ceiling;
+use crate::change;
 use crate::cleanup;
 use crate::direct::{Direct, Outcome, Pressure};
 use crate::fake_server::FakeServer;
 use crate::fixture_policy::{CLIENTS, FixturePolicy};
 use crate::listing;
 use crate::real_clients::{self, Against, ServerTestbed, Storm, Upset};
+use crate::render::Beside;
 use crate::render::Goal;
 use crate::report::{Effort, Run};
 use crate::request::{Kind, Minter};
-use crate::results::{Listings, Report, Soak, Streams, median};
+use crate::results::{Changes, Listings, Report, Soak, Streams, median};
 use crate::soak;
 use crate::streams;
 use crate::testbed::Testbed;
@@ -47,6 +49,7 @@ enum Command {
     Report(ReportCommand),
     Streams(StreamsCommand),
     Listing(ListingCommand),
+    Change(ChangeCommand),
     Soak(SoakCommand),
     #[command(hide = true)]
     Ceiling(Ceiling),
@@ -68,6 +71,7 @@ impl Load {
             Command::Report(report) => report.run(),
             Command::Streams(streams) => streams.run(),
             Command::Listing(listing) => listing.run(),
+            Command::Change(change) => change.run(),
             Command::Soak(soak) => soak.run(),
             Command::Ceiling(ceiling) => ceiling.run(),
         };
@@ -423,7 +427,14 @@ fn write_pages(docs: &Path) -> Result<(), Error> {
     let soak: Option<Soak> = kept(&folder.join("soak.json"))?;
     let streams: Option<Streams> = kept(&folder.join("streams.json"))?;
     let listings: Option<Listings> = kept(&folder.join("listing.json"))?;
-    let mut pages = report.pages(streams.as_ref(), soak.as_ref(), listings.as_ref());
+    let changes: Option<Changes> = kept(&folder.join("change.json"))?;
+    let beside = Beside {
+        streams: streams.as_ref(),
+        soak: soak.as_ref(),
+        listings: listings.as_ref(),
+        changes: changes.as_ref(),
+    };
+    let mut pages = report.pages(&beside);
     pages.push(("sizing.md".to_owned(), report.sizing(listings.as_ref())));
     for (name, text) in pages {
         std::fs::write(docs.join(name), text)?;
@@ -518,6 +529,29 @@ impl ListingCommand {
         let listings = solewriter::cli::runtime()?.block_on(listing::run(plan))?;
         keep(&self.docs, "listing.json", &listings)?;
         Ok(common::json(&listings.rounds))
+    }
+}
+
+/// Measure what a change of one service costs in a large policy, and add what it shows to
+/// docs/performance.md. Takes two minutes.
+#[derive(Args)]
+struct ChangeCommand {
+    /// Services in the policy.
+    #[arg(long, value_name = "NUMBER", default_value_t = 100_000)]
+    services: usize,
+    /// How often each is done.
+    #[arg(long, value_name = "NUMBER", default_value_t = 3)]
+    rounds: usize,
+    /// The folder of the documentation, to which DOCS/performance/change.json is written.
+    #[arg(long, value_name = "DOCS", default_value = "docs")]
+    docs: PathBuf,
+}
+
+impl ChangeCommand {
+    fn run(self) -> Result<String, Error> {
+        let changes = change::run(&change::Plan { services: self.services, rounds: self.rounds })?;
+        keep(&self.docs, "change.json", &changes)?;
+        Ok(common::json(&changes.rounds))
     }
 }
 

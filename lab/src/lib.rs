@@ -8,6 +8,7 @@
 //! reckons from all of it what so many connections need. Nothing here has a part in deciding or issuing: a production build leaves it out. Unix only.
 
 pub mod ceiling;
+pub mod change;
 pub mod cleanup;
 pub mod cli;
 pub mod crypto;

@@ -7,8 +7,8 @@ use super::direct;
 use super::plot::{Axis, Plot, Series};
 use super::request::Kind;
 use super::results::{
-    Connect, Direct, ListingRound, Listings, Machine, Place, Report, Sample, Scale, Soak,
-    StreamRound, Streams, median,
+    ChangeRound, Changes, Connect, Direct, ListingRound, Listings, Machine, Place, Report, Sample,
+    Scale, Soak, StreamRound, Streams, median,
 };
 use crate::real_clients::Against;
 
@@ -82,6 +82,18 @@ pub(super) fn ratio(above: Option<f64>, below: Option<f64>) -> Option<f64> {
 
 pub(super) fn cell(value: Option<f64>) -> String {
     value.map_or_else(|| "-".to_owned(), short)
+}
+
+/// What was measured beside the report.
+pub struct Beside<'r> {
+    /// See [`super::streams`].
+    pub streams: Option<&'r Streams>,
+    /// See [`super::soak`].
+    pub soak: Option<&'r Soak>,
+    /// See [`super::listing`].
+    pub listings: Option<&'r Listings>,
+    /// See [`super::change`].
+    pub changes: Option<&'r Changes>,
 }
 
 impl Report {
@@ -247,12 +259,7 @@ impl Report {
 
     /// The page and its plots.
     #[must_use]
-    pub fn pages(
-        &self,
-        streams: Option<&Streams>,
-        soak: Option<&Soak>,
-        listings: Option<&Listings>,
-    ) -> Vec<Page> {
+    pub fn pages(&self, beside: &Beside<'_>) -> Vec<Page> {
         let mut page = String::from(include_str!("performance-head.md"));
         machine(&mut page, &self.machine);
         let _ = writeln!(
@@ -275,13 +282,16 @@ impl Report {
         self.connect_part(&mut page, &mut pages);
         self.scale_part(&mut page, &mut pages);
         self.misuse_part(&mut page);
-        if let Some(streams) = streams {
+        if let Some(changes) = beside.changes {
+            changes.part(&mut page);
+        }
+        if let Some(streams) = beside.streams {
             streams.part(&mut page);
         }
-        if let Some(listings) = listings {
+        if let Some(listings) = beside.listings {
             listings.part(&mut page);
         }
-        if let Some(soak) = soak {
+        if let Some(soak) = beside.soak {
             soak.part(&mut page, &mut pages);
         }
         pages.insert(0, ("performance.md".to_owned(), page));
@@ -653,6 +663,41 @@ impl Streams {
                 cell(ratio(import, state))
             );
         }
+    }
+}
+
+impl Changes {
+    fn part(&self, page: &mut String) {
+        type Of = fn(&ChangeRound) -> f64;
+        let of = |figure: Of| middle(&self.rounds, figure);
+        let megabytes = |bytes: u64| format!("{:.0} MB", direct::count(bytes) / 1e6);
+        let _ = writeln!(
+            page,
+            "\n## A change in a large policy\n\nOn {}; the machine's load average before was {:.1}. {} services in files of \
+             1,000. A start reads, judges and compiles all of them, and its figures are without what a start takes with \
+             one service. Then the directory has another file; the time has 0.2 s in it in which the file has to stay the \
+             same. Medians of the rounds.\n\n| | until it is in force, s | CPU, s | of a start |\n| --- | --- | --- | --- |",
+            self.date,
+            self.load_before,
+            cell(Some(number(self.services))),
+        );
+        let rows: [(&str, Of, Of); 3] = [
+            ("a start", |round| round.whole.seconds, |round| round.whole.cpu),
+            ("one service changes by a line", |round| round.one.seconds, |round| round.one.cpu),
+            ("there is one more, with a bucket", |round| round.new.seconds, |round| round.new.cpu),
+        ];
+        let start = of(|round| round.whole.cpu);
+        for (name, seconds, cpu) in rows {
+            let (seconds, cpu) = (of(seconds), of(cpu));
+            let part = cell(ratio(cpu, start));
+            let _ = writeln!(page, "| {name} | {} | {} | {part} |", cell(seconds), cell(cpu));
+        }
+        let _ = writeln!(
+            page,
+            "\nMemory after a start: {}; after 100 changes more: {}.",
+            megabytes(self.rss_ready),
+            megabytes(self.rss_after),
+        );
     }
 }
 

@@ -245,6 +245,46 @@ pub struct Listings {
     pub rounds: Vec<ListingRound>,
 }
 
+/// What something took of `serve`.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
+pub struct Change {
+    /// Until the policy was in force, in seconds.
+    pub seconds: f64,
+    /// CPU until it did nothing any more, in seconds.
+    pub cpu: f64,
+}
+
+/// All of a policy, and changes of it.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
+pub struct ChangeRound {
+    /// The start, without what a start takes with a policy of one service.
+    pub whole: Change,
+    /// One service changes by a line.
+    pub one: Change,
+    /// There is one more service, with a bucket.
+    pub new: Change,
+}
+
+/// What a change costs in a large policy.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub struct Changes {
+    /// Where.
+    pub machine: Machine,
+    /// When it began (UTC).
+    pub date: String,
+    /// The load average of the last minute before it began.
+    pub load_before: f64,
+    /// Services in the policy.
+    pub services: usize,
+    /// Each of these, one after the other.
+    pub rounds: Vec<ChangeRound>,
+    /// Resident memory after a start, in bytes.
+    pub rss_ready: u64,
+    /// The same after 100 changes.
+    pub rss_after: u64,
+}
+
 /// A long run.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct Soak {

@@ -4,7 +4,8 @@
 
 use std::path::Path;
 
-use solewriter_lab::results::{Listings, Report, Soak, Streams};
+use solewriter_lab::render::Beside;
+use solewriter_lab::results::{Changes, Listings, Report, Soak, Streams};
 
 fn docs() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs"))
@@ -28,7 +29,14 @@ fn no_number_in_the_page_is_written_by_hand() {
     let soak: Option<Soak> = read("soak.json");
     let streams: Option<Streams> = read("streams.json");
     let listings: Option<Listings> = read("listing.json");
-    let mut pages = report.pages(streams.as_ref(), soak.as_ref(), listings.as_ref());
+    let changes: Option<Changes> = read("change.json");
+    let beside = Beside {
+        streams: streams.as_ref(),
+        soak: soak.as_ref(),
+        listings: listings.as_ref(),
+        changes: changes.as_ref(),
+    };
+    let mut pages = report.pages(&beside);
     pages.push(("sizing.md".to_owned(), report.sizing(listings.as_ref())));
     for (name, text) in pages {
         let found = std::fs::read_to_string(docs().join(&name)).unwrap_or_default();
@@ -37,7 +45,11 @@ fn no_number_in_the_page_is_written_by_hand() {
     }
     let streams = streams.iter().all(|s| s.machine.release && s.rounds.len() > 2);
     let listings = listings.iter().all(|l| l.machine.release && l.rounds.len() > 2);
-    assert!(streams && listings, "figures of a debug build, or of a quick run, mean nothing");
+    let changes = changes.iter().all(|c| c.machine.release && c.rounds.len() > 2);
+    assert!(
+        streams && listings && changes,
+        "figures of a debug build, or of a quick run, mean nothing"
+    );
     assert!(report.machine.release, "figures of a debug build mean nothing");
     assert!(report.connect.iter().all(|part| part.closed.len() > 1), "a quick run means nothing");
 }
@@ -50,7 +62,13 @@ fn a_report_of_nothing_meets_nothing() {
         assert_eq!((goal.met, goal.found.as_str()), (None, "not measured"), "{}", goal.goal);
     }
     let listings = Listings::default();
-    let pages = report.pages(Some(&Streams::default()), Some(&Soak::default()), Some(&listings));
+    let (streams, soak, changes) = (Streams::default(), Soak::default(), Changes::default());
+    let pages = report.pages(&Beside {
+        streams: Some(&streams),
+        soak: Some(&soak),
+        listings: Some(&listings),
+        changes: Some(&changes),
+    });
     let page = &pages[0].1;
     let sizing = report.sizing(None);
     assert!(sizing.contains("| - µs |") && !sizing.contains("NaN"), "{sizing}");

@@ -12,7 +12,7 @@ use solewriter_sandbox::Server;
 use tokio::process::{Child, Command};
 
 use super::clients;
-use super::deployment::{DEADLINE, Deployment, Prepared, Service, eventually};
+use super::deployment::{DEADLINE, Deployment, Prepared, Service, eventually, eventually_within};
 use super::raw::Raw;
 
 /// Everybody reads the bucket that one service owns.

@@ -56,20 +56,17 @@ impl SourceFile {
             Cow::Borrowed(_) => name,
             Cow::Owned(cleaned) => cleaned.into(),
         };
-        let mut lines = vec![0];
-        let mut characters = Vec::with_capacity(text.len() / STRIDE + 1);
-        let mut count = 0;
-        for (offset, byte) in text.bytes().enumerate() {
-            if offset % STRIDE == 0 {
-                characters.push(count);
-            }
-            if is_character_start(byte) {
-                count += 1;
-            }
-            if byte == b'\n' {
-                lines.push(offset + 1);
-            }
-        }
+        let lines = [0].into_iter().chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        let characters = if text.is_ascii() {
+            (0..text.len()).step_by(STRIDE).collect()
+        } else {
+            let before = text.as_bytes().chunks(STRIDE).scan(0, |count, chunk| {
+                let before = *count;
+                *count += chunk.iter().filter(|byte| is_character_start(**byte)).count();
+                Some(before)
+            });
+            before.collect()
+        };
         Self(Arc::new(Text { name, text, lines, characters }))
     }
 
@@ -389,6 +386,12 @@ impl Collector {
     #[must_use]
     pub fn keeping(limit: usize) -> Self {
         Self { problems: RefCell::default(), limit }
+    }
+
+    /// How many problems it keeps.
+    #[must_use]
+    pub fn limit(&self) -> usize {
+        self.limit
     }
 
     /// Adds a problem.

@@ -1,8 +1,9 @@
 //! The policy as everything else sees it: immutable, validated, with one revision.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -1184,6 +1185,8 @@ struct Contents {
     by_key: Arc<HashMap<UserKey, Place>>,
     /// Each rule that owns keys, by bucket, and for one bucket in the order of services and rules.
     owners: Arc<[Place]>,
+    /// How many rules end at a time, in seconds since the Unix epoch.
+    ends: BTreeMap<i64, usize>,
 }
 
 /// A service's number, and the number of a key or a rule of it.
@@ -1197,6 +1200,24 @@ fn place(service: usize, part: usize) -> Option<Place> {
 /// The entry of a list with such a number.
 fn at<T>(list: &[T], number: u32) -> Option<&T> {
     list.get(usize::try_from(number).ok()?)
+}
+
+/// The places of a service's rules that own keys.
+fn owning(number: usize, service: &Service) -> impl Iterator<Item = Place> {
+    let rules = service.rules.iter().enumerate();
+    let owning = rules.filter(|(_, rule)| matches!(rule.access, Access::Owns(_)));
+    owning.filter_map(move |(rule, _)| place(number, rule))
+}
+
+/// Counts the rules of a service that end, or no longer counts them.
+fn count_ends(ends: &mut BTreeMap<i64, usize>, service: &Service, by: isize) {
+    for until in service.rules.iter().filter_map(|rule| rule.until) {
+        let count = ends.entry(until).or_default();
+        *count = count.saturating_add_signed(by);
+        if *count == 0 {
+            ends.remove(&until);
+        }
+    }
 }
 
 /// The service and the rule, and the keyspace that it owns.
@@ -1215,30 +1236,40 @@ impl Policy {
     }
 
     fn of(
-        (documents, revision, emergencies): (Revision, Revision, Arc<[Emergency]>),
+        names: (Revision, Revision, Arc<[Emergency]>),
         mut services: Vec<Arc<Service>>,
         declared: Arc<Declared>,
     ) -> Self {
         services.sort_by(|a, b| a.name.cmp(&b.name));
         services.shrink_to_fit();
+        let owners = services.iter().enumerate().flat_map(|(s, service)| owning(s, service));
+        let (owners, mut ends) = (owners.collect(), BTreeMap::new());
+        services.iter().for_each(|service| count_ends(&mut ends, service, 1));
+        Self::indexed(names, services, declared, (owners, ends))
+    }
+
+    /// Of services sorted by name, with the places of their rules that own keys in any order, and with
+    /// what ends when.
+    fn indexed(
+        (documents, revision, emergencies): (Revision, Revision, Arc<[Emergency]>),
+        services: Vec<Arc<Service>>,
+        declared: Arc<Declared>,
+        (owners, ends): (Vec<Place>, BTreeMap<i64, usize>),
+    ) -> Self {
         let keys = services.iter().map(|service| service.keys.len()).sum();
         let mut by_key = HashMap::with_capacity(keys);
-        let mut owners = Vec::new();
         for (s, service) in services.iter().enumerate() {
             for (k, key) in service.keys.iter().enumerate() {
                 by_key.extend(place(s, k).map(|place| (key.key, place)));
             }
-            for (r, rule) in service.rules.iter().enumerate() {
-                if matches!(rule.access, Access::Owns(_)) {
-                    owners.extend(place(s, r));
-                }
-            }
         }
-        let bucket = |place: &Place| owned(&services, *place).map(|(.., owned)| owned.bucket());
-        owners.sort_by(|a, b| bucket(a).cmp(&bucket(b)));
-        let (by_key, owners) = (Arc::new(by_key), owners.into());
+        let bucket = |place: Place| owned(&services, place).map(|(.., owned)| owned.bucket());
+        let mut owners: Vec<_> = owners.into_iter().map(|place| (bucket(place), place)).collect();
+        owners.sort();
+        let owners = owners.into_iter().map(|(_, place)| place).collect();
+        let by_key = Arc::new(by_key);
         let contents =
-            Contents { documents, revision, emergencies, services, declared, by_key, owners };
+            Contents { documents, revision, emergencies, services, declared, by_key, owners, ends };
         Self { contents: Arc::new(contents), held: HashMap::new(), guest: None }
     }
 
@@ -1251,11 +1282,31 @@ impl Policy {
         services: Vec<Arc<Service>>,
         declared: Option<Declared>,
     ) -> Self {
-        let declared = match declared {
-            Some(declared) => Arc::new(declared.sorted()),
-            None => Arc::clone(&self.contents.declared),
-        };
-        Self::of((revision.clone(), revision, Arc::from([])), services, declared)
+        let had = &self.contents;
+        let declared =
+            declared.map_or_else(|| Arc::clone(&had.declared), |one| Arc::new(one.sorted()));
+        let names = (revision.clone(), revision, Arc::from([]));
+        // The new number of each service that is the same.
+        let mut kept: Vec<Option<u32>> = vec![None; had.services.len()];
+        let (mut owners, mut ends) = (Vec::new(), had.ends.clone());
+        let mut old = had.services.iter().zip(&mut kept).peekable();
+        for (s, service) in services.iter().enumerate() {
+            while let Some((gone, _)) = old.next_if(|(old, _)| old.name < service.name) {
+                count_ends(&mut ends, gone, -1);
+            }
+            if let Some((_, kept)) = old.next_if(|(old, _)| Arc::ptr_eq(old, service)) {
+                *kept = u32::try_from(s).ok();
+            } else {
+                owners.extend(owning(s, service));
+                count_ends(&mut ends, service, 1);
+            }
+        }
+        old.for_each(|(gone, _)| count_ends(&mut ends, gone, -1));
+        // In the order of before, so that few have to be sorted.
+        let as_before =
+            had.owners.iter().filter_map(|(s, r)| Some((*at(&kept, *s)?.as_ref()?, *r)));
+        let owners = as_before.chain(owners).collect();
+        Self::indexed(names, services, declared, (owners, ends))
     }
 
     /// The same policy, which shares with an earlier one whatever is the same in both: then both take
@@ -1280,6 +1331,7 @@ impl Policy {
             declared: shared(&had.declared, &has.declared),
             by_key: shared(&had.by_key, &has.by_key),
             owners: shared(&had.owners, &has.owners),
+            ends: has.ends.clone(),
         };
         Self { contents: Arc::new(contents), ..self }
     }
@@ -1355,9 +1407,7 @@ impl Policy {
     /// second writer, so it holds as the whole does.
     #[must_use]
     pub fn at(&self, now: i64) -> Self {
-        let rules = || self.services().iter().flat_map(|service| &service.rules);
-        let ended: BTreeSet<i64> =
-            rules().filter(|rule| !rule.counts(now)).filter_map(|rule| rule.until).collect();
+        let ended: Vec<i64> = self.contents.ends.range(..=now).map(|(until, _)| *until).collect();
         if ended.is_empty() {
             return self.clone();
         }
@@ -1378,8 +1428,8 @@ impl Policy {
     /// When the first entry ends after that time, in seconds since the Unix epoch.
     #[must_use]
     pub fn ends_next(&self, now: i64) -> Option<i64> {
-        let rules = self.services().iter().flat_map(|service| &service.rules);
-        rules.filter_map(|rule| rule.until).filter(|until| *until > now).min()
+        let after = (Bound::Excluded(now), Bound::Unbounded);
+        self.contents.ends.range(after).next().map(|(until, _)| *until)
     }
 
     fn declared_service(&self, name: &str) -> Option<&Service> {

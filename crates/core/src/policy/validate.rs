@@ -44,7 +44,9 @@ mod usage;
 use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
+use std::num::NonZero;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 pub use self::again::Validator;
 use self::covered::Effort;
@@ -178,10 +180,7 @@ fn judge(
     emergencies: &[&Emergency],
     problems: Collector,
 ) -> Judged {
-    let mut document = Document::default();
-    for file in files {
-        document.merge(document::read(file, &problems));
-    }
+    let document = read(files, &problems);
     // What is missing because a file could not be read is not worth saying.
     let complete = !problems.has_errors();
     let general = document.general();
@@ -275,6 +274,43 @@ fn judge(
     let strained = effort.is_strained();
     let sketch = end(drafts, (buckets, streams, stores), problems);
     Judged { sketch, general, complete, everything, spent, strained }
+}
+
+/// Reads all files, in as many threads as there are processors when there is much to read.
+fn read(files: &[SourceFile], problems: &Collector) -> Document {
+    const MUCH: usize = 1 << 20;
+    let bytes: usize = files.iter().map(|file| file.text().len()).sum();
+    let threads =
+        if bytes < MUCH { 1 } else { std::thread::available_parallelism().map_or(1, NonZero::get) };
+    let (next, limit) = (AtomicUsize::new(0), problems.limit());
+    let some = || {
+        let mut read = Vec::new();
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let Some(file) = files.get(number) else { return read };
+            let problems = Collector::keeping(limit);
+            let document = document::read(file, &problems);
+            read.push((number, document, problems.finish()));
+        }
+    };
+    let mut read = std::thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(some)).collect();
+        let mut read = some();
+        for other in others {
+            match other.join() {
+                Ok(more) => read.extend(more),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        read
+    });
+    read.sort_by_key(|(number, ..)| *number);
+    let mut whole = Document::default();
+    for (_, document, found) in read {
+        whole.merge(document);
+        problems.extend(found);
+    }
+    whole
 }
 
 /// Everything that is declared, with its places.

@@ -407,3 +407,14 @@ proptest! {
         prop_assert_eq!(claims(&shared), claims(&after));
     }
 }
+
+/// A bucket that is not declared was not looked for behind so many warnings.
+#[test]
+fn however_many_warnings_there_are_an_error_is_found() {
+    let many = crate::diagnostics::MAX_PROBLEMS + 1;
+    let covered = "'e.x', 'e.x', ".repeat(many);
+    let text = format!("[service.s]\nreads = ['nowhere']\npublishes = [{covered}]\n");
+    let problems = validate(&[SourceFile::new("p.toml", text)]).unwrap_err();
+    assert!(problems.iter().any(|problem| problem.code == "undeclared-bucket"));
+    assert!(problems.unreported() > 0);
+}

@@ -133,7 +133,12 @@ fn text(number: usize, choices: &[u8], keys: &[String]) -> String {
             ("roles", if dice.seldom(2) { dice.some(&["r", "p"]) } else { Vec::new() }),
         ];
         for (key, list) in lists.iter().filter(|(_, list)| !list.is_empty()) {
-            let _ = writeln!(text, "{key} = {list:?}");
+            let mut list = format!("{list:?}");
+            if *key == "publishes" && dice.seldom(5) {
+                let until = dice.one(&["2027-01-15T08:00:00Z", "2030-03-17T17:46:40Z"]);
+                list = format!("[{{entry = \"e.until\", until = {until}}}]");
+            }
+            let _ = writeln!(text, "{key} = {list}");
         }
         if dice.seldom(50) {
             text += "enforce = 'observe'\n[service.s00.before]\npublish = ['>']\n";
@@ -180,6 +185,11 @@ fn same(a: &Policy, b: &Policy) {
     assert_eq!(a.revision(), b.revision());
     assert_eq!(a.services(), b.services());
     assert_eq!(a.declared(), b.declared());
+    for now in [0, 1_800_000_000, 1_900_000_000, 2_000_000_000] {
+        assert_eq!(a.ends_next(now), b.ends_next(now));
+        assert_eq!(a.at(now).revision(), b.at(now).revision());
+        assert_eq!(a.at(now).services(), b.at(now).services());
+    }
     for service in b.services() {
         for key in &service.keys {
             let holder =
