@@ -84,7 +84,8 @@ fn lifetime(text: &str, round: usize) -> Result<String, Error> {
 
 /// A service that nobody knew, with a bucket.
 fn new_service(round: usize) -> Result<String, Error> {
-    let key = Signer::<User>::new(&Seed::generate())?.public();
+    let signer = Signer::<User>::new(&Seed::generate())?;
+    let key = signer.public();
     Ok(format!(
         "[bucket.new{round}]\n[service.new{round}]\nnkeys = [\"{key}\"]\nowns = [\"new{round}\"]\n\n"
     ))

@@ -533,9 +533,15 @@ impl Problems {
         list.extend(self.list.iter().filter(|problem| !problem.is_in(files)).cloned());
         list.sort_by(Problem::in_order);
         if self.unreported > 0 {
-            // Only so far is it known what there is.
+            // Of other files, only what stands before the last is known.
             let last = self.list.last()?;
-            let known = list.iter().take_while(|problem| problem.in_order(last).is_le()).count();
+            let place = last.place()?;
+            let end = files.contains(place.file().name()).then_some(place.file().name());
+            let is_known = |problem: &&Problem| match end {
+                Some(end) => problem.place().is_some_and(|span| span.file().name() <= end),
+                None => problem.in_order(last).is_le(),
+            };
+            let known = list.iter().take_while(is_known).count();
             if known < MAX_PROBLEMS.min(all) {
                 return None;
             }

@@ -417,3 +417,35 @@ fn what_another_file_forbids_is_refused() {
         assert!(!holds || file == "c.toml", "{file}: {text}");
     }
 }
+
+/// With more notes than are kept, those are carried on that stand first, wherever the change is.
+#[test]
+fn what_is_not_kept_is_counted() {
+    let text = |file: usize, services: usize| {
+        (0..services).fold(String::new(), |text, service| {
+            let name = format!("s{file}-{service}");
+            text + &format!("[service.{name}]\nsubscribes = ['n.{name}', 'm.{name}', 'o.{name}']\n")
+        })
+    };
+    let company = |changed: usize, other: &str| -> Vec<SourceFile> {
+        (0..9)
+            .map(|file| {
+                let more = if file == changed { other } else { "" };
+                SourceFile::new(format!("{file}.toml"), more.to_owned() + &text(file, 60))
+            })
+            .collect()
+    };
+    let (basis, _) = step(None, &company(0, ""));
+    let basis = basis.unwrap();
+    assert!(basis.warnings.unreported() > 0);
+    for changed in [0, 3, 5, 8] {
+        for other in ["# moved\n\n", "[service.new]\nsubscribes = ['x.y', 'x.z']\n"] {
+            let (_, alone) = step(Some(&basis), &company(changed, other));
+            assert!(alone, "{changed}: {other}");
+        }
+        // What stands behind is not known any more where less stands before it.
+        let mut less = company(changed, "");
+        less[changed] = SourceFile::new(format!("{changed}.toml"), text(changed, 1));
+        step(Some(&basis), &less);
+    }
+}
