@@ -15,7 +15,7 @@ use solewriter_core::diagnostics::SourceFile;
 use solewriter_core::grant::{AuditStreams, Defaults};
 use solewriter_core::keys::{Seed, Signer, User};
 use solewriter_core::policy::model::Policy;
-use solewriter_core::policy::validate::{Validated, validate};
+use solewriter_core::policy::validate::{Validated, Validator, validate};
 use support::Bench;
 
 #[global_allocator]
@@ -122,8 +122,20 @@ impl Company {
 
     /// With another subject of the first service for each number.
     fn validated(&self, subject: usize) -> Validated {
+        validate(&[SourceFile::new("p.toml", self.text(0..self.keys.len(), subject))]).unwrap()
+    }
+
+    /// The same in files of 20 services.
+    fn files(&self, subject: usize) -> Vec<SourceFile> {
+        let files = (0..self.keys.len()).step_by(20);
+        let text = |first: usize| self.text(first..first + 20, subject);
+        files.map(|first| SourceFile::new(format!("p{first:04}.toml"), text(first))).collect()
+    }
+
+    fn text(&self, services: std::ops::Range<usize>, subject: usize) -> String {
         let mut text = String::new();
-        for (i, key) in self.keys.iter().enumerate() {
+        for i in services {
+            let key = &self.keys[i];
             text += &format!(
                 "[bucket.s{i}]\n[service.s{i}]\nnkeys = [\"{key}\"]\nowns = [\"s{i}\"]\n\
                  subscribes = ["
@@ -134,7 +146,7 @@ impl Company {
             }
             text += "]\n\n";
         }
-        validate(&[SourceFile::new("p.toml", text)]).unwrap()
+        text
     }
 }
 
@@ -175,7 +187,8 @@ fn a_policy_takes_no_more_than_it_did() {
     assert!(changed <= 1.2, "{changed} times the memory after 100 changes");
 }
 
-/// To compare a policy with the one before allocates as much for a small one as for a large one.
+/// To judge a change, and to compare a policy with the one before, allocates as much for a small one as
+/// for a large one.
 fn a_change_costs_what_changed() {
     let defaults = Defaults {
         account: "APP".into(),
@@ -196,4 +209,19 @@ fn a_change_costs_what_changed() {
     });
     println!("a change of one service compares with {compared:?} blocks");
     assert_eq!(compared[0], compared[1], "what did not change is compared");
+
+    let judged = [400, 1600].map(|services| {
+        let company = Company::new(services);
+        let validator = Validator::new(AuditStreams::default());
+        validator.validate(&company.files(0)).unwrap();
+        let files = company.files(1);
+        let blocks = dhat::HeapStats::get().total_blocks;
+        let validated = validator.validate(&files).unwrap();
+        let blocks = dhat::HeapStats::get().total_blocks - blocks;
+        assert!(validated.policy.service("s0").is_some());
+        blocks
+    });
+    println!("a change of one service is judged with {judged:?} blocks");
+    // A few more for lists that grow as they are made.
+    assert!(judged[1] <= judged[0] + 30, "what did not change is judged");
 }

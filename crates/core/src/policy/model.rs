@@ -1209,6 +1209,31 @@ fn owning(number: usize, service: &Service) -> impl Iterator<Item = Place> {
     owning.filter_map(move |(rule, _)| place(number, rule))
 }
 
+/// The same, with what they own.
+fn owned_by(number: usize, service: &Service) -> impl Iterator<Item = (Place, Option<&Access>)> {
+    owning(number, service).map(|(s, r)| ((s, r), at(&service.rules, r).map(|rule| &rule.access)))
+}
+
+/// The places of rules that own keys, as [`Contents::owners`] has them.
+fn by_bucket(services: &[Arc<Service>], places: Vec<Place>) -> Arc<[Place]> {
+    let bucket = |place: Place| owned(services, place).map(|(.., owned)| owned.bucket());
+    let mut places: Vec<_> = places.into_iter().map(|place| (bucket(place), place)).collect();
+    places.sort();
+    places.into_iter().map(|(_, place)| place).collect()
+}
+
+/// Each key, with its service's number and its own.
+fn by_key(services: &[Arc<Service>]) -> HashMap<UserKey, Place> {
+    let keys = services.iter().map(|service| service.keys.len()).sum();
+    let mut by_key = HashMap::with_capacity(keys);
+    for (s, service) in services.iter().enumerate() {
+        for (k, key) in service.keys.iter().enumerate() {
+            by_key.extend(place(s, k).map(|place| (key.key, place)));
+        }
+    }
+    by_key
+}
+
 /// Counts the rules of a service that end, or no longer counts them.
 fn count_ends(ends: &mut BTreeMap<i64, usize>, service: &Service, by: isize) {
     for until in service.rules.iter().filter_map(|rule| rule.until) {
@@ -1243,31 +1268,11 @@ impl Policy {
         services.sort_by(|a, b| a.name.cmp(&b.name));
         services.shrink_to_fit();
         let owners = services.iter().enumerate().flat_map(|(s, service)| owning(s, service));
-        let (owners, mut ends) = (owners.collect(), BTreeMap::new());
+        let owners = by_bucket(&services, owners.collect());
+        let by_key = Arc::new(by_key(&services));
+        let mut ends = BTreeMap::new();
         services.iter().for_each(|service| count_ends(&mut ends, service, 1));
-        Self::indexed(names, services, declared, (owners, ends))
-    }
-
-    /// Of services sorted by name, with the places of their rules that own keys in any order, and with
-    /// what ends when.
-    fn indexed(
-        (documents, revision, emergencies): (Revision, Revision, Arc<[Emergency]>),
-        services: Vec<Arc<Service>>,
-        declared: Arc<Declared>,
-        (owners, ends): (Vec<Place>, BTreeMap<i64, usize>),
-    ) -> Self {
-        let keys = services.iter().map(|service| service.keys.len()).sum();
-        let mut by_key = HashMap::with_capacity(keys);
-        for (s, service) in services.iter().enumerate() {
-            for (k, key) in service.keys.iter().enumerate() {
-                by_key.extend(place(s, k).map(|place| (key.key, place)));
-            }
-        }
-        let bucket = |place: Place| owned(&services, place).map(|(.., owned)| owned.bucket());
-        let mut owners: Vec<_> = owners.into_iter().map(|place| (bucket(place), place)).collect();
-        owners.sort();
-        let owners = owners.into_iter().map(|(_, place)| place).collect();
-        let by_key = Arc::new(by_key);
+        let (documents, revision, emergencies) = names;
         let contents =
             Contents { documents, revision, emergencies, services, declared, by_key, owners, ends };
         Self { contents: Arc::new(contents), held: HashMap::new(), guest: None }
@@ -1285,9 +1290,9 @@ impl Policy {
         let had = &self.contents;
         let declared =
             declared.map_or_else(|| Arc::clone(&had.declared), |one| Arc::new(one.sorted()));
-        let names = (revision.clone(), revision, Arc::from([]));
-        // The new number of each service that is the same.
+        // The new number of each service that is the same; and whether all numbers are as before.
         let mut kept: Vec<Option<u32>> = vec![None; had.services.len()];
+        let mut in_place = services.len() == had.services.len();
         let (mut owners, mut ends) = (Vec::new(), had.ends.clone());
         let mut old = had.services.iter().zip(&mut kept).peekable();
         for (s, service) in services.iter().enumerate() {
@@ -1296,17 +1301,37 @@ impl Policy {
             }
             if let Some((_, kept)) = old.next_if(|(old, _)| Arc::ptr_eq(old, service)) {
                 *kept = u32::try_from(s).ok();
-            } else {
-                owners.extend(owning(s, service));
-                count_ends(&mut ends, service, 1);
+                continue;
             }
+            in_place &= had.services.get(s).is_some_and(|before| {
+                before.name == service.name
+                    && before.keys.iter().map(|k| &k.key).eq(service.keys.iter().map(|k| &k.key))
+                    && owned_by(s, before).eq(owned_by(s, service))
+            });
+            owners.extend(owning(s, service));
+            count_ends(&mut ends, service, 1);
         }
         old.for_each(|(gone, _)| count_ends(&mut ends, gone, -1));
-        // In the order of before, so that few have to be sorted.
-        let as_before =
-            had.owners.iter().filter_map(|(s, r)| Some((*at(&kept, *s)?.as_ref()?, *r)));
-        let owners = as_before.chain(owners).collect();
-        Self::indexed(names, services, declared, (owners, ends))
+        let (by_key, owners) = if in_place {
+            (Arc::clone(&had.by_key), Arc::clone(&had.owners))
+        } else {
+            // In the order of before, so that few have to be sorted.
+            let before = had.owners.iter();
+            let before = before.filter_map(|(s, r)| Some((*at(&kept, *s)?.as_ref()?, *r)));
+            let owners = by_bucket(&services, before.chain(owners).collect());
+            (Arc::new(by_key(&services)), owners)
+        };
+        let contents = Contents {
+            documents: revision.clone(),
+            revision,
+            emergencies: Arc::from([]),
+            services,
+            declared,
+            by_key,
+            owners,
+            ends,
+        };
+        Self { contents: Arc::new(contents), held: HashMap::new(), guest: None }
     }
 
     /// The same policy, which shares with an earlier one whatever is the same in both: then both take

@@ -99,6 +99,9 @@ impl<'p> Subjects<'p> {
     /// Takes out those that overlap with one, and gives whether there was any. `None` when the search
     /// takes too long.
     fn take(&mut self, pattern: &Pattern, left: &mut usize) -> Option<bool> {
+        if self.is_empty() {
+            return Some(false);
+        }
         let Some(group) = self.0.get_mut(pattern.first_token()) else { return Some(false) };
         let mut lists = vec![&mut group.open];
         match second(pattern) {
@@ -117,6 +120,9 @@ impl<'p> Subjects<'p> {
 
     /// Whether any overlaps with one.
     fn overlap(&self, pattern: &Pattern, left: &mut usize) -> Option<bool> {
+        if self.is_empty() {
+            return Some(false);
+        }
         let Some(group) = self.0.get(pattern.first_token()) else { return Some(false) };
         let mut lists = vec![&group.open];
         match second(pattern) {
