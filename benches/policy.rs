@@ -168,6 +168,7 @@ fn follower() -> Follower {
         defaults,
         metrics,
         keeper: None,
+        validator: Arc::default(),
         judge: None,
         quota: solewriter::policy_source::tenancy::Quota::default(),
         neighbourhood: Arc::default(),

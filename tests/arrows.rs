@@ -40,7 +40,7 @@ const CRATES: &[Crate] = &[
         rows: &[
             &["main"],
             &["cli"],
-            &["soak", "streams", "listing"],
+            &["soak", "streams", "listing", "change"],
             &["report", "sizing"],
             &["render"],
             &["results"],

@@ -104,7 +104,7 @@ fn changed(
 ) -> Result<Change, Error> {
     let text = edit(&std::fs::read_to_string(file)?)?;
     let before = quiet(serve)?;
-    serve.policy_changes();
+    let _ = serve.policy_changes();
     let beside = file.with_extension("new");
     std::fs::write(&beside, text)?;
     let began = Instant::now();

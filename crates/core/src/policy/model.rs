@@ -1271,7 +1271,9 @@ impl Policy {
         let owners = by_bucket(&services, owners.collect());
         let by_key = Arc::new(by_key(&services));
         let mut ends = BTreeMap::new();
-        services.iter().for_each(|service| count_ends(&mut ends, service, 1));
+        for service in &services {
+            count_ends(&mut ends, service, 1);
+        }
         let (documents, revision, emergencies) = names;
         let contents =
             Contents { documents, revision, emergencies, services, declared, by_key, owners, ends };

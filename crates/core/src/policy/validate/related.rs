@@ -273,9 +273,8 @@ impl<'p> Search<'p> {
             Access::OwnsStore(store) | Access::ReadsStore(store) | Access::WritesStore(store) => {
                 self.store(store);
             }
-            Access::Publishes(subjects) => self.streams(subjects),
+            Access::Publishes(subjects) | Access::Answers(subjects) => self.streams(subjects),
             Access::Subscribes(subjects) => self.wanted.published.insert(subjects),
-            Access::Answers(subjects) => self.streams(subjects),
             Access::Calls(subjects) => {
                 self.streams(subjects);
                 self.wanted.answered.insert(subjects);
@@ -375,23 +374,25 @@ impl<'p> Search<'p> {
         }
     }
 
+    /// Somebody writes other subjects of streams.
+    fn altered_writer(&mut self, subjects: &Pattern) {
+        let kept = self.policy.streams().iter().flat_map(|stream| &stream.subjects);
+        for kept in kept.filter(|kept| kept.overlaps(subjects)) {
+            self.wanted.writers.insert(kept);
+        }
+    }
+
     fn altered(&mut self, access: &'p Access) {
-        let kept = |subjects: &Pattern| {
-            let streams = self.policy.streams().iter().flat_map(|stream| &stream.subjects);
-            streams.filter(|kept| kept.overlaps(subjects)).collect::<Vec<&Pattern>>()
-        };
         match access {
             Access::Owns(keyspace) => self.altered_bucket(keyspace.bucket()),
             Access::OwnsStore(store) => {
                 self.wanted.store_readers.insert(store);
             }
             Access::Publishes(subjects) => {
-                kept(subjects).into_iter().for_each(|kept| self.wanted.writers.insert(kept));
+                self.altered_writer(subjects);
                 self.wanted.subscribers.insert(subjects);
             }
-            Access::Calls(subjects) => {
-                kept(subjects).into_iter().for_each(|kept| self.wanted.writers.insert(kept));
-            }
+            Access::Calls(subjects) => self.altered_writer(subjects),
             Access::Answers(subjects) => self.wanted.callers.insert(subjects),
             Access::Consumes(consumed) => {
                 self.wanted.consumers.insert(&consumed.name);
@@ -400,16 +401,16 @@ impl<'p> Search<'p> {
                 self.wanted.looks.insert(name.looks());
                 self.wanted.finders.insert(name);
             }
-            // Nobody else is judged by these.
+            // Nobody else is judged by these; the last two are of observed services, of whom there are none.
             Access::Reads(_)
             | Access::ReadsStore(_)
             | Access::Subscribes(_)
             | Access::Discovers(_)
             | Access::DiscoversAll
             | Access::Replays(_)
-            | Access::Audits(_) => {}
-            // Of observed services, of which there are none.
-            Access::Writes(_) | Access::WritesStore(_) => {}
+            | Access::Audits(_)
+            | Access::Writes(_)
+            | Access::WritesStore(_) => {}
         }
     }
 

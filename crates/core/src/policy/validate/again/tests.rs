@@ -20,7 +20,7 @@ impl Dice<'_> {
     }
 
     fn one<T: Copy>(&mut self, of: &[T]) -> T {
-        of[self.below(of.len() as u8)]
+        of[self.below(u8::try_from(of.len()).unwrap())]
     }
 
     /// One time in so many.
@@ -40,8 +40,7 @@ const SUBJECTS: &[&str] =
     &["e.a.x", "e.a.>", "e.b.*", "e.b.c", "q.a.x", "q.b.>", "w.a.x", "w.b.x", "w.b.*", "n.a"];
 const CONSUMERS: &[&str] = &["W/c", "W/d"];
 const NAMES: &[&str] = &["api", "quotes", "Quotes"];
-const OWN: [&str; FIVE] = ["b0", "b1", "b2", "b3/x.>", "b3/y.>"];
-const FIVE: usize = FILES;
+const OWN: [&str; FILES] = ["b0", "b1", "b2", "b3/x.>", "b3/y.>"];
 
 /// What a file of that number says. Mostly something that holds; sometimes it takes what is another's.
 fn text(number: usize, choices: &[u8], keys: &[String]) -> String {
@@ -73,7 +72,7 @@ fn text(number: usize, choices: &[u8], keys: &[String]) -> String {
         text += "[stream.W.consumer.c]\nfilter = ['w.a.>']\n[stream.W.consumer.d]\nfilter = ['w.b.>']\n";
         text += dice.one(&["", "", "shared = 'both may'\n"]);
     }
-    for service in 0..1 + dice.below(2) {
+    for service in 0..=dice.below(2) {
         let name = if dice.seldom(40) { (number + 1) % FILES } else { number };
         let _ = writeln!(text, "[service.s{name}{service}]");
         if !dice.seldom(4) {
@@ -169,7 +168,7 @@ fn general(text: &mut String, dice: &mut Dice<'_>) {
 
 fn keys() -> Vec<String> {
     let key = |_| Signer::<User>::new(&Seed::generate()).unwrap().public().as_str().to_owned();
-    (0..1 + 2 * FILES).map(key).collect()
+    (0..=2 * FILES).map(key).collect()
 }
 
 fn files(worlds: &[Option<Vec<u8>>], keys: &[String]) -> Vec<SourceFile> {
