@@ -364,6 +364,12 @@ async fn nobody_takes_all_consumers_of_a_bucket(version: &'static str) {
     let owner = deployment.service("owner");
     let watch = Watch::start(&deployment, &owner, "orders").await;
     let watching = names(&admin, "KV_orders").await;
+    // The look that comes with the start finds none of what follows.
+    eventually("the first sweep", async || {
+        let metric = "solewriter_consumer_sweeps_total{outcome=\"complete\"}";
+        (deployment.instances[0].metric(metric).await > 0.0).then_some(())
+    })
+    .await;
     // In its own name, in the owner's, in nobody's, and to be pulled from.
     let mut raw = Raw::login(&deployment, &deployment.service("attacker")).await;
     let mut lines = String::new();

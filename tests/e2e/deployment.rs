@@ -683,7 +683,7 @@ impl Deployment {
         command.args(arguments).arg("--config").arg(settings);
         command.args(["--nats-servers", &servers.join(",")]);
         command.stdin(Stdio::null()).kill_on_drop(true);
-        let output = tokio::time::timeout(2 * DEADLINE, command.output()).await.unwrap().unwrap();
+        let output = tokio::time::timeout(6 * DEADLINE, command.output()).await.unwrap().unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
         Ran {
             code: output.status.code().unwrap(),
