@@ -40,7 +40,7 @@ const CRATES: &[Crate] = &[
         rows: &[
             &["main"],
             &["cli"],
-            &["soak", "streams", "listing", "change"],
+            &["soak", "streams", "listing", "change", "served"],
             &["report", "sizing"],
             &["render"],
             &["results"],

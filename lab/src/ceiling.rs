@@ -6,16 +6,17 @@ use std::sync::Arc;
 use async_nats::{Client, Message};
 use futures_util::StreamExt;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::Error;
 use solewriter::config::Settings;
-use solewriter::nats::Login;
+use solewriter::nats::{Login, Nats};
 use solewriter::service::CALLOUT_SUBJECT;
 use solewriter_core::callout::jwt::Unverified;
 use solewriter_core::callout::response::{self, Envelope, Target, UserToken};
 use solewriter_core::callout::xkey::Sealer;
 use solewriter_core::grant::CompiledGrant;
-use solewriter_core::keys::{CurveKey, CurveSecret, ServerKey, UserKey};
+use solewriter_core::keys::{AccountSigner, CurveKey, CurveSecret, ServerKey, UserKey};
 
 /// What of a request an answer has to repeat.
 #[derive(Deserialize)]
@@ -34,10 +35,56 @@ struct Id {
     id: String,
 }
 
+/// Answers requests, whoever asks.
+pub struct Answerer {
+    /// Signs.
+    pub issuer: AccountSigner,
+    /// Seals, where the server has an xkey.
+    pub sealer: Option<Sealer>,
+}
+
+impl Answerer {
+    /// The answer that lets in who asks: under that name, into that account, with those claims.
+    ///
+    /// # Errors
+    /// When it is no request, or cannot be answered.
+    pub fn answer(
+        &self,
+        request: &Message,
+        (name, account, claims): (&str, &str, &RawValue),
+    ) -> Result<Vec<u8>, Error> {
+        let header = request.headers.as_ref().and_then(|h| h.get("Nats-Server-Xkey"));
+        let sender = header.map(|header| CurveKey::parse(header.as_str())).transpose()?;
+        let opened;
+        let token = match (&self.sealer, &sender) {
+            (Some(sealer), Some(sender)) => {
+                opened = sealer.open(&request.payload, sender)?;
+                &opened[..]
+            }
+            _ => &request.payload[..],
+        };
+        let asked: Asked = Unverified::split(token)?.claims()?;
+        let now = jiff::Timestamp::now().as_second();
+        let envelope = Envelope {
+            issuer: &self.issuer,
+            issuer_account: None,
+            server: &ServerKey::parse(&asked.nats.server_id.id)?,
+            user_nkey: &UserKey::parse(&asked.nats.user_nkey)?,
+            id: "ceiling",
+            now,
+        };
+        let account = Target::Named(account);
+        let answer = envelope.grant(&UserToken { name, account, expires: now + 3600, claims })?;
+        let (sender, sealer) = (sender.as_ref(), self.sealer.as_ref());
+        let sealed = response::seal(answer, sender, sealer, &rand::random());
+        sealed.ok_or_else(|| "the answer could not be sealed".into())
+    }
+}
+
 /// Signs.
 struct Ceiling {
-    settings: Settings,
-    sealer: Option<Sealer>,
+    nats: Arc<Nats>,
+    answerer: Answerer,
     grant: Arc<CompiledGrant>,
 }
 
@@ -45,10 +92,12 @@ struct Ceiling {
 ///
 /// # Errors
 /// When it cannot connect.
-pub fn run(mut settings: Settings, grant: Arc<CompiledGrant>) -> Result<(), Error> {
-    let secret = settings.xkey.take().map(|seed| CurveSecret::new(&seed)).transpose()?;
-    let connections = settings.nats.connections;
-    let ceiling = Arc::new(Ceiling { settings, sealer: secret.map(Sealer::new), grant });
+pub fn run(settings: Settings, grant: Arc<CompiledGrant>) -> Result<(), Error> {
+    let Settings { nats, issuer, xkey, .. } = settings;
+    let secret = xkey.map(|seed| CurveSecret::new(&seed)).transpose()?;
+    let connections = nats.connections;
+    let answerer = Answerer { issuer, sealer: secret.map(Sealer::new) };
+    let ceiling = Arc::new(Ceiling { nats, answerer, grant });
     let threads: Vec<_> = (0..connections)
         .map(|_| {
             let ceiling = ceiling.clone();
@@ -65,13 +114,13 @@ impl Ceiling {
     fn connection(&self) -> Result<(), Error> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
-            let Login::Nkey(seed) = &self.settings.nats.login else {
+            let Login::Nkey(seed) = &self.nats.login else {
                 return Err("the ceiling connects with an nkey".into());
             };
             let options = async_nats::ConnectOptions::with_nkey(seed.expose().to_owned())
                 .reconnect_delay_callback(solewriter::service::reconnect_delay);
-            let client = options.connect(&self.settings.nats.servers).await?;
-            let group = self.settings.nats.queue_group.clone();
+            let client = options.connect(&self.nats.servers).await?;
+            let group = self.nats.queue_group.clone();
             let mut requests = client.queue_subscribe(CALLOUT_SUBJECT, group).await?;
             client.flush().await?;
             super::progress("\"event\":\"ready\"");
@@ -83,36 +132,10 @@ impl Ceiling {
     }
 
     async fn answer(&self, client: &Client, request: &Message) -> Result<(), Error> {
-        let header = request.headers.as_ref().and_then(|h| h.get("Nats-Server-Xkey"));
-        let sender = header.map(|header| CurveKey::parse(header.as_str())).transpose()?;
-        let opened;
-        let token = match (&self.sealer, &sender) {
-            (Some(sealer), Some(sender)) => {
-                opened = sealer.open(&request.payload, sender)?;
-                &opened[..]
-            }
-            _ => &request.payload[..],
-        };
-        let asked: Asked = Unverified::split(token)?.claims()?;
-        let now = jiff::Timestamp::now().as_second();
-        let envelope = Envelope {
-            issuer: &self.settings.issuer,
-            issuer_account: None,
-            server: &ServerKey::parse(&asked.nats.server_id.id)?,
-            user_nkey: &UserKey::parse(&asked.nats.user_nkey)?,
-            id: "ceiling",
-            now,
-        };
-        let answer = envelope.grant(&UserToken {
-            name: "ceiling",
-            account: Target::Named(self.grant.account()),
-            expires: now + 3600,
-            claims: self.grant.claims(),
-        })?;
-        let (sender, sealer) = (sender.as_ref(), self.sealer.as_ref());
-        let sealed = response::seal(answer, sender, sealer, &rand::random());
+        let said = ("ceiling", self.grant.account(), self.grant.claims());
+        let answer = self.answerer.answer(request, said)?;
         let reply = request.reply.clone().ok_or("a request without a reply subject")?;
-        client.publish(reply, sealed.ok_or("the answer could not be sealed")?.into()).await?;
+        client.publish(reply, answer.into()).await?;
         Ok(())
     }
 }

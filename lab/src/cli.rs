@@ -21,7 +21,8 @@ use crate::render::Beside;
 use crate::render::Goal;
 use crate::report::{Effort, Run};
 use crate::request::{Kind, Minter};
-use crate::results::{Changes, Listings, Report, Soak, Streams, median};
+use crate::results::{Changes, Listings, Report, Served, Soak, Streams, median};
+use crate::served;
 use crate::soak;
 use crate::streams;
 use crate::testbed::Testbed;
@@ -50,6 +51,7 @@ enum Command {
     Streams(StreamsCommand),
     Listing(ListingCommand),
     Change(ChangeCommand),
+    Served(ServedCommand),
     Soak(SoakCommand),
     #[command(hide = true)]
     Ceiling(Ceiling),
@@ -72,6 +74,7 @@ impl Load {
             Command::Streams(streams) => streams.run(),
             Command::Listing(listing) => listing.run(),
             Command::Change(change) => change.run(),
+            Command::Served(served) => served.run(),
             Command::Soak(soak) => soak.run(),
             Command::Ceiling(ceiling) => ceiling.run(),
         };
@@ -427,15 +430,17 @@ fn write_pages(docs: &Path) -> Result<(), Error> {
     let soak: Option<Soak> = kept(&folder.join("soak.json"))?;
     let streams: Option<Streams> = kept(&folder.join("streams.json"))?;
     let listings: Option<Listings> = kept(&folder.join("listing.json"))?;
+    let served: Option<Served> = kept(&folder.join("served.json"))?;
     let changes: Option<Changes> = kept(&folder.join("change.json"))?;
     let beside = Beside {
         streams: streams.as_ref(),
         soak: soak.as_ref(),
         listings: listings.as_ref(),
         changes: changes.as_ref(),
+        served: served.as_ref(),
     };
     let mut pages = report.pages(&beside);
-    pages.push(("sizing.md".to_owned(), report.sizing(listings.as_ref())));
+    pages.push(("sizing.md".to_owned(), report.sizing(listings.as_ref(), served.as_ref())));
     for (name, text) in pages {
         std::fs::write(docs.join(name), text)?;
     }
@@ -552,6 +557,47 @@ impl ChangeCommand {
         let changes = change::run(&change::Plan { services: self.services, rounds: self.rounds })?;
         keep(&self.docs, "change.json", &changes)?;
         Ok(common::json(&changes.rounds))
+    }
+}
+
+/// Let a callout answer in many ways, measure what each costs nats-server, and add that to
+/// docs/performance.md. Takes a quarter of an hour.
+#[derive(Args)]
+struct ServedCommand {
+    /// Rounds, in each of which every answer has its turn.
+    #[arg(long, value_name = "NUMBER", default_value_t = 5)]
+    rounds: usize,
+    /// How long a turn takes.
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = common::duration)]
+    turn: Duration,
+    /// How many subjects an answer has, with commas between them.
+    #[arg(long, value_delimiter = ',', value_name = "NUMBERS", default_value = "20,500,2400")]
+    subjects: Vec<usize>,
+    /// The folder of the documentation, to which DOCS/performance/served.json is written.
+    #[arg(long, value_name = "DOCS", default_value = "docs")]
+    docs: PathBuf,
+    /// Versions of nats-server, with commas between them; the first and the last supported one if
+    /// none is given.
+    #[arg(long, value_delimiter = ',', value_name = "VERSIONS")]
+    nats_server: Vec<String>,
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+impl ServedCommand {
+    fn run(self) -> Result<String, Error> {
+        let plan = served::Plan {
+            rounds: self.rounds.max(1),
+            turn: self.turn,
+            subjects: self.subjects,
+            nats_servers: self.nats_server,
+        };
+        let served = solewriter::cli::runtime()?.block_on(served::run(plan))?;
+        keep(&self.docs, "served.json", &served)?;
+        Ok(match self.format {
+            Format::Json => common::json(&served.servers),
+            Format::Text => judged(&served.goals()),
+        })
     }
 }
 

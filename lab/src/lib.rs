@@ -4,7 +4,8 @@
 //! the service is measured with its messaging and without a server's costs. [`real_clients`] puts
 //! real clients on a real nats-server. [`report`] runs the whole comparison and writes
 //! `docs/performance.md` ([`render`]); [`soak`] watches half the load for long; [`streams`]
-//! measures messages, not connections, and [`listing`] what a look at open connections costs. [`sizing`]
+//! measures messages, not connections, [`listing`] what a look at open connections costs, and [`served`]
+//! what a connection costs nats-server by what the answer says. [`sizing`]
 //! reckons from all of it what so many connections need. Nothing here has a part in deciding or issuing: a production build leaves it out. Unix only.
 
 pub mod ceiling;
@@ -23,6 +24,7 @@ pub mod render;
 pub mod report;
 pub mod request;
 pub mod results;
+pub mod served;
 pub mod sizing;
 pub mod soak;
 pub mod streams;

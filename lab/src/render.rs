@@ -8,7 +8,7 @@ use super::plot::{Axis, Plot, Series};
 use super::request::Kind;
 use super::results::{
     ChangeRound, Changes, Connect, Direct, ListingRound, Listings, Machine, Place, Report, Sample,
-    Scale, Soak, StreamRound, Streams, median,
+    Scale, Served, ServedBy, Soak, StreamRound, Streams, median, paired,
 };
 use crate::real_clients::Against;
 
@@ -94,6 +94,8 @@ pub struct Beside<'r> {
     pub listings: Option<&'r Listings>,
     /// See [`super::change`].
     pub changes: Option<&'r Changes>,
+    /// See [`super::served`].
+    pub served: Option<&'r Served>,
 }
 
 impl Report {
@@ -290,6 +292,9 @@ impl Report {
         }
         if let Some(listings) = beside.listings {
             listings.part(&mut page);
+        }
+        if let Some(served) = beside.served {
+            served.part(&mut page);
         }
         if let Some(soak) = beside.soak {
             soak.part(&mut page, &mut pages);
@@ -728,6 +733,141 @@ impl Listings {
             let (serve, small) = (of(serve), of(small));
             let ratio = cell(ratio(serve, small));
             let _ = writeln!(page, "| {name} | {} | {} | {ratio} |", cell(serve), cell(small));
+        }
+    }
+}
+
+fn times(one: &[f64], other: &[f64]) -> Option<f64> {
+    paired(one, other, |one, other| if other > 0.0 { one / other } else { 0.0 })
+}
+
+fn micros(rounds: &[f64]) -> String {
+    cell(median(rounds.iter().copied()))
+}
+
+impl Served {
+    /// What was to be reached, and whether it was. Of several versions, the worst counts.
+    #[must_use]
+    pub fn goals(&self) -> Vec<Goal> {
+        let worst = |of: &dyn Fn(&ServedBy) -> Option<f64>| {
+            self.servers.iter().filter_map(of).reduce(f64::max)
+        };
+        let covered = |by: &ServedBy| {
+            let few = by.covers.iter().min_by_key(|cover| cover.subjects)?;
+            let most = by.covers.iter().max_by_key(|cover| cover.subjects)?;
+            times(&most.few, &few.few)
+        };
+        vec![
+            goal(
+                "a subject in the longest list takes nats-server at most 1.25 times what it takes in a shorter one",
+                worst(&ServedBy::growth),
+                " times",
+                |times| times <= 1.25,
+            ),
+            goal(
+                "subjects that another one covers take nothing: thousands cost what 19 do (within 10%)",
+                worst(&covered),
+                " times",
+                |times| times <= 1.1,
+            ),
+        ]
+    }
+
+    fn part(&self, page: &mut String) {
+        let rounds = self.servers.iter().flat_map(|s| &s.grants).map(|g| g.clear.len()).max();
+        let _ = writeln!(
+            page,
+            "\n## What a connection costs nats-server\n\nOn {}; the machine's load average was {:.1} before and {:.1} \
+             after. CPU of nats-server for each connection, in µs. Eight clients connect again and again; who answers \
+             verifies nothing, in this process, so that only the answer differs. All by turns; medians of {} rounds. A ratio, \
+             or what is saved, is the median of those of the rounds. On a machine that does other things, ratios of a few \
+             percent mean nothing.",
+            self.date,
+            self.load_before,
+            self.load_after,
+            rounds.unwrap_or_default(),
+        );
+        page.push_str("\n| goal | found | met |\n| --- | --- | --- |\n");
+        for Goal { goal, found, met, .. } in self.goals() {
+            let met = met.map_or("not measured", |met| if met { "yes" } else { "**no**" });
+            let _ = writeln!(page, "| {goal} | {found} | {met} |");
+        }
+        self.grants(page);
+        self.covers(page);
+        self.forms(page);
+    }
+
+    fn grants(&self, page: &mut String) {
+        page.push_str(
+            "\n### By size, and who decides\n\nThe grants are those of solewriter's rules, under names of the length \
+             that `serve` gives. The static users have the same permissions.\n\n\
+             | nats-server | rules | subjects | answer, bytes | static user | callout | callout, sealed | callout \
+             against static user | sealed against static user | sealing, µs |\n\
+             | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
+        );
+        for ServedBy { nats_server, grants, .. } in &self.servers {
+            for grant in grants {
+                let _ = writeln!(
+                    page,
+                    "| {nats_server} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
+                    grant.what,
+                    thousands(number(grant.subjects)),
+                    thousands(number(grant.bytes)),
+                    micros(&grant.alone),
+                    micros(&grant.clear),
+                    micros(&grant.sealed),
+                    cell(times(&grant.clear, &grant.alone)),
+                    cell(times(&grant.sealed, &grant.alone)),
+                    cell(paired(&grant.sealed, &grant.clear, |sealed, clear| sealed - clear)),
+                );
+            }
+        }
+    }
+
+    fn covers(&self, page: &mut String) {
+        page.push_str(
+            "\n### Subjects that another one covers\n\nA grant leaves them out. Here one subject covers all others but \
+             the inbox, so this is the most that it can save; nobody's rights differ.\n\n\
+             | nats-server | subjects of the rules | sent | all sent, µs | as sent, µs | saved, µs | ratio |\n\
+             | --- | --- | --- | --- | --- | --- | --- |\n",
+        );
+        for ServedBy { nats_server, covers, .. } in &self.servers {
+            for cover in covers {
+                let _ = writeln!(
+                    page,
+                    "| {nats_server} | {} | {} | {} | {} | {} | {} |",
+                    thousands(number(cover.subjects)),
+                    cover.sent,
+                    micros(&cover.all),
+                    micros(&cover.few),
+                    cell(paired(&cover.all, &cover.few, |all, few| all - few)),
+                    cell(times(&cover.few, &cover.all)),
+                );
+            }
+        }
+    }
+
+    fn forms(&self, page: &mut String) {
+        page.push_str(
+            "\n### What else an answer says\n\nEach differs from another one in one thing.\n\n\
+             | nats-server | answer | subjects | bytes | µs | held against | ratio |\n\
+             | --- | --- | --- | --- | --- | --- | --- |\n",
+        );
+        for ServedBy { nats_server, forms, .. } in &self.servers {
+            for form in forms {
+                let other = forms.iter().find(|other| other.what == form.against);
+                let other = other.filter(|other| other.what != form.what);
+                let _ = writeln!(
+                    page,
+                    "| {nats_server} | {} | {} | {} | {} | {} | {} |",
+                    form.what,
+                    thousands(number(form.subjects)),
+                    thousands(number(form.bytes)),
+                    micros(&form.cpu_us),
+                    other.map_or("-", |other| &other.what),
+                    cell(other.and_then(|other| times(&form.cpu_us, &other.cpu_us))),
+                );
+            }
         }
     }
 }

@@ -285,6 +285,81 @@ pub struct Changes {
     pub rss_after: u64,
 }
 
+/// Connections with one kind of grant, by who decides: CPU of nats-server for each, in
+/// microseconds, by round.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct ServedGrant {
+    /// What is granted.
+    pub what: String,
+    /// How many subjects that is.
+    pub subjects: usize,
+    /// The answer's size in the clear.
+    pub bytes: usize,
+    /// Users of the server's configuration, with the same permissions.
+    pub alone: Vec<f64>,
+    /// A callout that is asked in the clear.
+    pub clear: Vec<f64>,
+    /// A callout whose requests and answers are sealed.
+    pub sealed: Vec<f64>,
+}
+
+/// The same rights in many subjects and in few.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct ServedCover {
+    /// How many subjects the rules come to.
+    pub subjects: usize,
+    /// How many are sent.
+    pub sent: usize,
+    /// CPU of nats-server with all of them, in microseconds, by round.
+    pub all: Vec<f64>,
+    /// CPU of nats-server with those that are sent.
+    pub few: Vec<f64>,
+}
+
+/// An answer that differs from another in one thing.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct ServedForm {
+    /// What is answered.
+    pub what: String,
+    /// The one that it is held against; itself if that is nothing else.
+    pub against: String,
+    /// How many subjects it has.
+    pub subjects: usize,
+    /// The answer's size.
+    pub bytes: usize,
+    /// CPU of nats-server for a connection, in microseconds, by round.
+    pub cpu_us: Vec<f64>,
+}
+
+/// What connections cost one version of nats-server.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct ServedBy {
+    /// nats-server's version.
+    pub nats_server: String,
+    /// Grants of several sizes.
+    pub grants: Vec<ServedGrant>,
+    /// What it saves to leave out subjects that others cover.
+    pub covers: Vec<ServedCover>,
+    /// What else an answer may be.
+    pub forms: Vec<ServedForm>,
+}
+
+/// What connections cost nats-server, by what the answer says.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub struct Served {
+    /// Where.
+    pub machine: Machine,
+    /// When it began (UTC).
+    pub date: String,
+    /// The load average of the last minute before it began.
+    pub load_before: f64,
+    /// The same in the end.
+    pub load_after: f64,
+    /// By version.
+    pub servers: Vec<ServedBy>,
+}
+
 /// A long run.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct Soak {
@@ -353,6 +428,54 @@ impl Direct {
     #[must_use]
     pub fn per_second(&self) -> Option<f64> {
         median(self.many.iter().map(|outcome| outcome.per_second))
+    }
+}
+
+/// The median of what `of` makes of the same round of both.
+pub(super) fn paired(one: &[f64], other: &[f64], of: impl Fn(f64, f64) -> f64) -> Option<f64> {
+    median(one.iter().zip(other).map(|(one, other)| of(*one, *other)))
+}
+
+/// What each subject takes that one grant has and a smaller one has not.
+fn each_more(small: &ServedGrant, large: &ServedGrant) -> Option<f64> {
+    let subjects = u32::try_from(large.subjects.checked_sub(small.subjects)?).ok()?;
+    let more = paired(&large.clear, &small.clear, |large, small| large - small)?;
+    (subjects > 0).then(|| more / f64::from(subjects))
+}
+
+impl ServedBy {
+    /// What sealing takes of nats-server for each connection, in microseconds.
+    #[must_use]
+    pub fn sealing(&self) -> Option<f64> {
+        let smallest = self.grants.iter().min_by_key(|grant| grant.subjects)?;
+        paired(&smallest.sealed, &smallest.clear, |sealed, clear| sealed - clear)
+    }
+
+    /// What each subject takes of nats-server for each connection, in microseconds, with the rules
+    /// that have the largest answer: between the smallest and the largest grant of them.
+    #[must_use]
+    pub fn subject(&self) -> Option<f64> {
+        let grants = self.dearest();
+        each_more(grants.first()?, grants.last()?)
+    }
+
+    /// How much more a subject takes in the largest grant than in the one before.
+    #[must_use]
+    pub fn growth(&self) -> Option<f64> {
+        let grants = self.dearest();
+        let [first, middle, last] = grants.as_slice() else { return None };
+        let (below, above) = (each_more(first, middle)?, each_more(middle, last)?);
+        (below > 0.0).then(|| above / below)
+    }
+
+    /// The grants of the rules that have the largest answer, the smallest first.
+    fn dearest(&self) -> Vec<&ServedGrant> {
+        let largest = self.grants.iter().max_by_key(|grant| grant.bytes);
+        let what = largest.map(|grant| grant.what.as_str());
+        let same = self.grants.iter().filter(|grant| Some(grant.what.as_str()) == what);
+        let mut grants: Vec<_> = same.collect();
+        grants.sort_by_key(|grant| grant.subjects);
+        grants
     }
 }
 

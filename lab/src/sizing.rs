@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::direct::count;
 use super::render::{cell, middle, number, ratio, thousands};
-use super::results::{Direct, ListingRound, Listings, Report, Scale, median};
+use super::results::{Direct, ListingRound, Listings, Report, Scale, Served, ServedBy, median};
 use crate::real_clients::Against;
 
 /// For how long a connection stands, in seconds, with the default lifetime of permissions: an hour,
@@ -27,6 +27,9 @@ struct Inputs {
     /// CPU of nats-server for a connection that a callout decides, and for a static user, in µs.
     connection: Option<f64>,
     static_user: Option<f64>,
+    /// CPU of nats-server for sealing, and for each subject of a grant, in µs.
+    sealing: Option<f64>,
+    subject: Option<f64>,
     /// Memory of an instance with hardly a service, and what each further one takes, in bytes.
     least: Option<f64>,
     service: Option<f64>,
@@ -41,7 +44,9 @@ struct Inputs {
 }
 
 impl Inputs {
-    fn of(report: &Report, listings: &Listings) -> Self {
+    fn of(report: &Report, listings: &Listings, served: Option<&Served>) -> Self {
+        // The newest version is the last.
+        let newest = served.and_then(|served| served.servers.last());
         let scale =
             |services| report.scale.iter().find(|s| s.services == services && s.subjects == 20);
         let (few, most) = (scale(10), scale(100_000));
@@ -65,6 +70,8 @@ impl Inputs {
             authorisation: report.direct.iter().find(|d| d.sealed).and_then(Direct::cpu_us),
             connection: server(Against::Solewriter),
             static_user: server(Against::StaticUsers),
+            sealing: newest.and_then(ServedBy::sealing),
+            subject: newest.and_then(ServedBy::subject),
             least: few.map(rss),
             service: between(&|s| Some(rss(s))),
             start: between(&ready).map(|seconds| seconds * 1e6),
@@ -86,8 +93,8 @@ struct Deployment {
 impl Report {
     /// The page.
     #[must_use]
-    pub fn sizing(&self, listings: Option<&Listings>) -> String {
-        let inputs = Inputs::of(self, listings.unwrap_or(&Listings::default()));
+    pub fn sizing(&self, listings: Option<&Listings>, served: Option<&Served>) -> String {
+        let inputs = Inputs::of(self, listings.unwrap_or(&Listings::default()), served);
         let mut page = String::from(include_str!("sizing-head.txt"));
         inputs.table(&mut page);
         page.push_str(include_str!("sizing-formulas.txt"));
@@ -145,6 +152,8 @@ impl Inputs {
                 "µs",
                 "connect",
             ),
+            ("x", "of `s`, for requests and answers that are sealed", self.sealing, "µs", "served"),
+            ("g", "CPU of nats-server for each subject of a grant", self.subject, "µs", "served"),
             ("m", "memory of an instance, with 10 services", megabytes, "MB", "scale"),
             ("p", "memory for each further service", kilobytes, "kB", "scale"),
             ("r", "from start to ready, for each service", self.start, "µs", "scale"),

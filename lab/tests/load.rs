@@ -121,6 +121,15 @@ async fn load_report_and_soak_write_the_page(version: &'static str) {
     for way in ["small", "serve"] {
         assert!(rounds[0][way]["connections"].as_u64().unwrap() >= 300, "{rounds}");
     }
+    let served =
+        ["served", "--rounds", "1", "--turn", "100ms", "--subjects", "20", "--format", "json"];
+    let served = load(&[&served[..], &["--nats-server", version, "--docs", docs]].concat()).await;
+    let servers: serde_json::Value = serde_json::from_slice(&served.stdout).unwrap();
+    assert_eq!(servers[0]["nats_server"], version);
+    for part in ["grants", "covers", "forms"] {
+        assert!(servers[0][part][0]["subjects"].as_u64().unwrap() >= 20, "{servers}");
+    }
+    assert_eq!(servers[0]["covers"][0]["sent"], 2, "one that covers all others, and the inbox");
     let sizing = std::fs::read_to_string(dir.path().join("sizing.md")).unwrap();
     assert!(sizing.contains("\n## What gives out first\n"), "{sizing}");
     let page = std::fs::read_to_string(dir.path().join("performance.md")).unwrap();
@@ -130,6 +139,7 @@ async fn load_report_and_soak_write_the_page(version: &'static str) {
         "## Small and large",
         "## Streams, through the import",
         "## A look at open connections",
+        "## What a connection costs nats-server",
         "## The soak",
     ] {
         assert!(page.contains(part), "{page}");

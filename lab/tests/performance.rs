@@ -5,7 +5,9 @@
 use std::path::Path;
 
 use solewriter_lab::render::Beside;
-use solewriter_lab::results::{Changes, Listings, Report, Soak, Streams};
+use solewriter_lab::results::{
+    Changes, Listings, Report, Served, ServedBy, ServedGrant, Soak, Streams,
+};
 
 fn docs() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs"))
@@ -29,15 +31,17 @@ fn no_number_in_the_page_is_written_by_hand() {
     let soak: Option<Soak> = read("soak.json");
     let streams: Option<Streams> = read("streams.json");
     let listings: Option<Listings> = read("listing.json");
+    let served: Option<Served> = read("served.json");
     let changes: Option<Changes> = read("change.json");
     let beside = Beside {
         streams: streams.as_ref(),
         soak: soak.as_ref(),
         listings: listings.as_ref(),
         changes: changes.as_ref(),
+        served: served.as_ref(),
     };
     let mut pages = report.pages(&beside);
-    pages.push(("sizing.md".to_owned(), report.sizing(listings.as_ref())));
+    pages.push(("sizing.md".to_owned(), report.sizing(listings.as_ref(), served.as_ref())));
     for (name, text) in pages {
         let found = std::fs::read_to_string(docs().join(&name)).unwrap_or_default();
         let help = format!("docs/{name}: make it with `solewriter-lab report --render`");
@@ -45,9 +49,11 @@ fn no_number_in_the_page_is_written_by_hand() {
     }
     let streams = streams.iter().all(|s| s.machine.release && s.rounds.len() > 2);
     let listings = listings.iter().all(|l| l.machine.release && l.rounds.len() > 2);
+    let enough = |by: &ServedBy| by.grants.iter().all(|grant| grant.clear.len() > 2);
+    let served = served.iter().all(|s| s.machine.release && s.servers.iter().all(enough));
     let changes = changes.iter().all(|c| c.machine.release && c.rounds.len() > 2);
     assert!(
-        streams && listings && changes,
+        streams && listings && changes && served,
         "figures of a debug build, or of a quick run, mean nothing"
     );
     assert!(report.machine.release, "figures of a debug build mean nothing");
@@ -62,15 +68,19 @@ fn a_report_of_nothing_meets_nothing() {
         assert_eq!((goal.met, goal.found.as_str()), (None, "not measured"), "{}", goal.goal);
     }
     let listings = Listings::default();
+    let grants = vec![ServedGrant::default()];
+    let served =
+        Served { servers: vec![ServedBy { grants, ..ServedBy::default() }], ..Served::default() };
     let (streams, soak, changes) = (Streams::default(), Soak::default(), Changes::default());
     let pages = report.pages(&Beside {
         streams: Some(&streams),
         soak: Some(&soak),
         listings: Some(&listings),
         changes: Some(&changes),
+        served: Some(&served),
     });
     let page = &pages[0].1;
-    let sizing = report.sizing(None);
+    let sizing = report.sizing(None, None);
     assert!(sizing.contains("| - µs |") && !sizing.contains("NaN"), "{sizing}");
     assert!(page.contains("not measured") && !page.contains("NaN"), "{page}");
     for (name, text) in &pages {

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use solewriter::policy_source::directory::Directory;
 use solewriter_core::analysis::diff::diff;
-use solewriter_core::analysis::query::{Question, Verb, may, who_can};
-use solewriter_core::grant::{Defaults, Grant};
+use solewriter_core::analysis::query::{Question, Verb, may, signed, who_can};
+use solewriter_core::grant::{Defaults, Grant, Side};
 use solewriter_core::policy::model::Policy;
 use solewriter_core::policy::validate::validate;
+use solewriter_types::subject::Pattern;
 
 use super::deployment::Deployment;
 use super::raw::Raw;
@@ -127,6 +128,76 @@ async fn the_answers_of_explain_are_the_servers(version: &'static str) {
         }
     }
     assert!(yes > 30, "the server accepted {yes}: hardly anything was compared");
+}
+
+/// Entries that others cover, beside denials.
+const COVERED: &str = r#"
+[stream.EVENTS]
+subjects = ["events.>"]
+[stream.EVENTS.consumer.shipping]
+
+[service.orders]
+nkeys = ["{orders}"]
+owns = ["orders"]
+publishes = ["metrics.>", "metrics.cpu", "metrics.*.idle", "jobs.*", "jobs.a"]
+subscribes = ["news.>", "news.eu", "news.*.eu", "alerts.*", "alerts.a"]
+replays = ["EVENTS"]
+"#;
+
+/// Subjects within what is left out, and beside it.
+const NEAR_COVERED: [&str; 18] = [
+    "metrics",
+    "metrics.cpu.x",
+    "metrics.x.idle",
+    "jobs.b",
+    "jobs.a.b",
+    "jobs.>",
+    "news",
+    "news.eu.x",
+    "news.x.eu",
+    "news.*",
+    "alerts.b",
+    "alerts.a.b",
+    "alerts.>",
+    "$JS.FC.KV_orders.x.y",
+    "$JS.FC.KV_other.x.y",
+    "$JS.API.CONSUMER.DELETE.EVENTS.shipping",
+    "$JS.API.CONSUMER.CREATE.EVENTS.shipping",
+    "$JS.API.CONSUMER.CREATE.EVENTS.own.events.a",
+];
+
+on_every_server!(what_a_grant_leaves_out_the_server_takes_all_the_same);
+/// Of each subject the server says what all entries of the rules would say, though some are not sent.
+async fn what_a_grant_leaves_out_the_server_takes_all_the_same(version: &'static str) {
+    let deployment = Deployment::start(version, COVERED).await;
+    let policy = policy(&deployment);
+    let grant = Grant::of(policy.service("orders").unwrap(), &defaults()).unwrap();
+    let (publish, subscribe) = signed(&grant);
+    let mut client = Raw::login(&deployment, &deployment.service("orders")).await;
+    let mut told = [0, 0];
+    for (side, sent) in [(Side::Publish, publish), (Side::Subscribe, subscribe)] {
+        let all = grant.permissions(side);
+        let deny: Vec<Pattern> = sent.deny.iter().map(|s| Pattern::parse(s).unwrap()).collect();
+        let left_out: Vec<&str> = all.iter().map(|p| p.subject.as_str()).collect();
+        let left_out = left_out.iter().filter(|s| !sent.allow.iter().any(|sent| sent == *s));
+        assert!(left_out.count() > 2 && !deny.is_empty(), "{side:?}: {sent:?}");
+        for asked in all.iter().map(|p| p.subject.as_str()).chain(NEAR_COVERED) {
+            let denied = deny.iter().any(|entry| entry.matches_wire(asked));
+            let given = !denied && all.iter().any(|p| p.subject.matches_wire(asked));
+            let taken = match side {
+                Side::Publish => client.publish(asked, b"").await.is_ok(),
+                Side::Subscribe => client.subscribe(asked).await.is_ok(),
+            };
+            assert_eq!(taken, given, "{side:?} {asked}: {sent:?}");
+            told[usize::from(taken)] += 1;
+        }
+    }
+    assert!(told.iter().all(|told| *told > 15), "{told:?}: hardly anything was compared");
+    // And who asks why is told of every rule.
+    let answer = may(&grant, &question(Verb::Publish, "metrics.cpu"));
+    let rules: Vec<String> =
+        answer.rules().iter().map(|rule| grant.rules()[*rule].access.to_string()).collect();
+    assert_eq!(rules, ["publishes metrics.>", "publishes metrics.cpu"]);
 }
 
 on_every_server!(who_can_names_those_whom_the_server_lets);

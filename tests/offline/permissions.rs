@@ -1,6 +1,8 @@
 //! Rules to subjects: exactly what is needed, and never what is never granted.
 
+use nats_jwt::NatsPermissions;
 use proptest::prelude::*;
+use solewriter::policy_source::directory::Directory;
 use solewriter_core::analysis::query::{Held, Question, Reach, may, signed};
 use solewriter_core::diagnostics::SourceFile;
 use solewriter_core::diagnostics::render::Style;
@@ -388,6 +390,149 @@ proptest! {
             }
         }
     }
+}
+
+/// Entries of which many cover others, overlap them, or stand beside them.
+fn crowded_policy() -> impl Strategy<Value = String> {
+    let entry = || "s\\.(a|b|\\*)(\\.(a|b|\\*)){0,2}(\\.>)?|s\\.>";
+    let list = || proptest::collection::vec(entry(), 0..8);
+    (list(), list(), list(), any::<bool>()).prop_map(|(publishes, calls, subscribes, replays)| {
+        let replays = if replays { "replays = [\"NEWS\"]\n" } else { "" };
+        format!(
+            "[stream.NEWS]\nsubjects = [\"news.>\"]\n[stream.NEWS.consumer.a]\n\
+             [stream.NEWS.consumer.b]\n[service.s]\npublishes = {publishes:?}\ncalls = \
+             {calls:?}\nsubscribes = {subscribes:?}\n{replays}"
+        )
+    })
+}
+
+/// Subjects within a pattern and near its edges, with wildcards as a client may send them, too.
+fn near(pattern: &Pattern) -> Vec<String> {
+    let text = pattern.as_str();
+    let shorter = text.rsplit_once('.').map(|(before, _)| before.to_owned());
+    let mut near: Vec<String> = ["a", "x", "*"]
+        .into_iter()
+        .flat_map(|token| {
+            let filled = text.replace('*', token);
+            ["a", "x.y", "*", "a.>"].map(|rest| match filled.strip_suffix('>') {
+                Some(before) => format!("{before}{rest}"),
+                None => filled.clone(),
+            })
+        })
+        .flat_map(|subject| [format!("{subject}.a"), format!("{subject}.>"), subject])
+        .collect();
+    near.extend(shorter);
+    near.push(text.to_owned());
+    near.sort();
+    near.dedup();
+    near
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 200, failure_persistence: None, ..ProptestConfig::default()
+    })]
+
+    /// What is sent leaves out what another entry covers. Of every subject the server then says what
+    /// it would say with all entries, and `explain` still names each rule that gives it.
+    #[test]
+    fn what_is_left_out_changes_nobodys_rights(
+        text in prop_oneof![crowded_policy(), hostile_policy()]
+    ) {
+        let Some(policy) = policy(&text) else { return Ok(()) };
+        for service in policy.services() {
+            let grant = Grant::of(service, &defaults()).unwrap();
+            let (publish, subscribe) = signed(&grant);
+            for (side, sent) in [(Side::Publish, publish), (Side::Subscribe, subscribe)] {
+                let parse = |entry: &String| Pattern::parse(entry).unwrap();
+                let allow: Vec<Pattern> = sent.allow.iter().map(parse).collect();
+                let deny: Vec<Pattern> = sent.deny.iter().map(parse).collect();
+                let all = grant.permissions(side);
+                for asked in all.iter().flat_map(|p| near(&p.subject)) {
+                    let denied = deny.iter().any(|entry| entry.matches_wire(&asked));
+                    // Without an allow list, the server takes whatever is not denied.
+                    let takes = !denied
+                        && (allow.is_empty() || allow.iter().any(|e| e.matches_wire(&asked)));
+                    let given = !denied && all.iter().any(|p| p.subject.matches_wire(&asked));
+                    prop_assert_eq!(takes, given, "{:?} {}: {}\n{}", side, service.name, asked, text);
+                    let Ok(pattern) = Pattern::parse(&asked) else { continue };
+                    if !takes || !pattern.is_literal() {
+                        continue;
+                    }
+                    let mut rules: Vec<usize> = all
+                        .iter()
+                        .filter(|p| pattern.is_subset_of(&p.subject))
+                        .map(|p| p.rule)
+                        .collect();
+                    rules.sort_unstable();
+                    rules.dedup();
+                    let question = match side {
+                        Side::Publish => Question::Publish(pattern),
+                        Side::Subscribe => Question::Subscribe(pattern),
+                    };
+                    prop_assert_eq!(may(&grant, &question).rules(), rules, "{}\n{}", asked, text);
+                }
+            }
+        }
+    }
+}
+
+/// What the rules of some fixtures come to, how much of it is sent, and the bytes of it. A connection
+/// costs nats-server so much the more, the more is sent (`docs/performance.md`). More than these is
+/// a regression; fewer: lower them.
+///
+/// The last figure is what could go besides: a denied subject within another, and two that one with
+/// `>` could stand for. It is so little that it is not done (`docs/decisions.md`).
+#[test]
+fn what_is_sent_grows_by_nothing() {
+    let (mut rules, mut all_sent, mut all_spare) = (0, 0, 0);
+    for (fixture, expected) in [
+        ("a-publish-that-is-partly-kept", [8, 3, 175, 0]),
+        ("consumers-that-services-make", [26, 19, 892, 0]),
+        ("copies-of-buckets", [34, 26, 1_107, 0]),
+        ("entries-that-add-nothing", [76, 31, 1_123, 0]),
+        ("owners-side-by-side", [62, 39, 1_497, 0]),
+        ("push-consumers-and-priorities", [26, 24, 846, 0]),
+        ("replays", [132, 69, 2_380, 3]),
+        ("services-that-are-found", [52, 53, 1_541, 0]),
+    ] {
+        let folder = std::path::Path::new("tests/fixtures").join(fixture).join("policy");
+        let files = Directory::new(folder).read().unwrap();
+        let policy = validate(&files).unwrap().policy;
+        let mut found = [0; 4];
+        for service in policy.services() {
+            let grant = Grant::of(service, &defaults()).unwrap();
+            let (publish, subscribe) = signed(&grant);
+            let permissions = [Side::Publish, Side::Subscribe].map(|side| grant.permissions(side));
+            found[0] += permissions.iter().map(|side| side.len()).sum::<usize>();
+            found[1] += grant.subjects();
+            found[2] += grant.written().unwrap().claims().get().len();
+            found[3] += [publish, subscribe].into_iter().map(spare).sum::<usize>();
+            for list in [&publish.allow, &subscribe.allow] {
+                // In one order, whatever that of the rules is: a grant keeps its digest.
+                assert!(list.is_sorted(), "{fixture}: {list:?}");
+            }
+        }
+        println!("(\"{fixture}\", {found:?}),");
+        let most = found.iter().zip(expected).all(|(found, expected)| *found <= expected);
+        assert!(most, "{fixture}: {found:?}, not {expected:?}");
+        rules += found[0];
+        all_sent += found[1];
+        all_spare += found[3];
+    }
+    println!("{rules} of the rules, {all_sent} sent, {all_spare} to spare");
+    assert!(all_sent < rules && all_spare * 50 < all_sent, "{rules} {all_sent} {all_spare}");
+}
+
+/// How many more entries could go, and nobody's rights would differ.
+fn spare(list: &NatsPermissions) -> usize {
+    let deny: Vec<Pattern> = list.deny.iter().map(|s| Pattern::parse(s).unwrap()).collect();
+    let within = |one: &&Pattern| deny.iter().any(|other| other != *one && one.is_subset_of(other));
+    let one_for_two = |entry: &&String| {
+        let shorter = entry.strip_suffix(".>").filter(|shorter| shorter.ends_with(".*"));
+        shorter.is_some_and(|shorter| list.allow.iter().any(|other| other == shorter))
+    };
+    deny.iter().filter(within).count() + list.allow.iter().filter(one_for_two).count()
 }
 
 /// Whether nats-server lets a client publish to that literal subject.
