@@ -18,9 +18,6 @@ use crate::policy::model::{Bucket, Declared, Location, Policy, Service, Store, S
 
 /// The part of a policy up to which it is judged by itself.
 const PART: usize = 8;
-/// The part of a policy that may have changed since it was judged whole: searches for advice are only
-/// counted then.
-const SINCE: usize = 4;
 /// The most problems that are kept of a part.
 const KEPT: usize = 100_000;
 
@@ -63,7 +60,8 @@ impl Validator {
     pub fn validate(&self, files: &[SourceFile]) -> Result<Validated, Problems> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let all = bytes(files);
-        let known = last.as_ref().filter(|basis| basis.changed <= all / SINCE);
+        // Searches for advice are counted when the whole is judged, once for as much as it has.
+        let known = last.as_ref().filter(|basis| basis.changed <= all);
         let next = known.and_then(|basis| again(basis, files, &self.audit, all / PART));
         if let Some(next) = next {
             let Basis { policy, warnings, .. } = next.clone();
@@ -71,21 +69,32 @@ impl Validator {
             return Ok(Validated { policy, warnings });
         }
         let judged = judge(files, &self.audit, &[], Collector::new());
-        let (validated, basis) = whole(judged, files)?;
+        let before = last.as_ref().map(|basis| &basis.policy);
+        let (validated, basis) = whole(judged, files, before)?;
         *last = basis;
         Ok(validated)
     }
 }
 
-/// A whole policy that holds, and what is known of it, if a change of it may be judged by itself.
-fn whole(judged: Judged, files: &[SourceFile]) -> Result<(Validated, Option<Basis>), Problems> {
+/// A whole policy that holds, and what is known of it, if a change of it may be judged by itself. It
+/// shares what is the same with the one before.
+fn whole(
+    judged: Judged,
+    files: &[SourceFile],
+    before: Option<&Policy>,
+) -> Result<(Validated, Option<Basis>), Problems> {
     let Judged { ref general, everything, spent, strained, ref sketch, .. } = judged;
     // What observed services may do depends on all others.
     let whole = strained || sketch.services.iter().any(|service| service.observed);
     let rules = sketch.services.iter().map(|service| service.rules.len()).sum();
     let in_order = files.is_sorted_by(|a, b| a.name() < b.name());
     let general = general.clone();
-    let validated = judged.hold()?;
+    let Validated { policy, warnings } = judged.hold()?;
+    let policy = match before {
+        Some(before) => policy.sharing(before),
+        None => policy,
+    };
+    let validated = Validated { policy, warnings };
     let basis = (!whole && in_order).then(|| Basis {
         files: files.to_vec(),
         policy: validated.policy.clone(),

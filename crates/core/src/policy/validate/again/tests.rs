@@ -214,13 +214,13 @@ fn step(basis: Option<&Basis>, files: &[SourceFile]) -> (Option<Basis>, bool) {
     let full = validate_for(files, &audit);
     let Some(next) = basis.and_then(|basis| again(basis, files, &audit, usize::MAX)) else {
         let judged = judge(files, &audit, &[], Collector::new());
-        let known = whole(judged, files).ok().and_then(|(_, known)| known);
+        let known = whole(judged, files, None).ok().and_then(|(_, known)| known);
         return (known.or_else(|| basis.cloned()), false);
     };
     let full = full.unwrap_or_else(|problems| panic!("the whole does not hold:\n{problems}"));
     same(&next.policy, &full.policy);
     assert_eq!(next.warnings, full.warnings, "{}\n{}", next.warnings, full.warnings);
-    let whole = whole(judge(files, &audit, &[], Collector::new()), files).unwrap().1.unwrap();
+    let whole = whole(judge(files, &audit, &[], Collector::new()), files, None).unwrap().1.unwrap();
     assert_eq!((next.rules, &next.general), (whole.rules, &whole.general));
     let spent = |spent: Spent| (spent.owners, spent.streams, spent.stars);
     assert_eq!(spent(next.spent), spent(whole.spent));
