@@ -84,6 +84,15 @@ pub(super) fn cell(value: Option<f64>) -> String {
     value.map_or_else(|| "-".to_owned(), short)
 }
 
+/// What was to be reached by one run, and whether it was.
+fn table_of(goals: &[Goal], page: &mut String) {
+    page.push_str("\n| goal | found | met |\n| --- | --- | --- |\n");
+    for Goal { goal, found, met, .. } in goals {
+        let met = met.map_or("not measured", |met| if met { "yes" } else { "**no**" });
+        let _ = writeln!(page, "| {goal} | {found} | {met} |");
+    }
+}
+
 /// What was measured beside the report.
 pub struct Beside<'r> {
     /// See [`super::streams`].
@@ -594,8 +603,7 @@ impl Soak {
             "\n## The soak\n\n{:.0} minutes from {}, real clients through nats-server {} at {} a second, \
              half of the {} that the machine carried before, with {} changes of the policy and {} \
              restarts of nats-server. {} connections were made. {} attempts met no server, or one that had just \
-             started and had nobody to ask yet, and were made again.\n\n\
-             | goal | found | met |\n| --- | --- | --- |",
+             started and had nobody to ask yet, and were made again.",
             self.seconds / 60.0,
             self.date,
             self.machine.nats_server,
@@ -606,10 +614,7 @@ impl Soak {
             thousands(direct::count(self.connected)),
             thousands(direct::count(self.retried)),
         );
-        for Goal { goal, found, met, .. } in self.goals() {
-            let met = met.map_or("not measured", |met| if met { "yes" } else { "**no**" });
-            let _ = writeln!(page, "| {goal} | {found} | {met} |");
-        }
+        table_of(&self.goals(), page);
         let line = |name: &str, value: &dyn Fn(&Sample) -> f64| Series {
             name: name.to_owned(),
             points: self.samples.iter().map(|s| (s.at / 60.0, value(s))).collect(),
@@ -672,6 +677,48 @@ impl Streams {
 }
 
 impl Changes {
+    /// What was to be reached, and whether it was.
+    #[must_use]
+    pub fn goals(&self) -> Vec<Goal> {
+        let part = |figure: fn(&ChangeRound) -> f64| {
+            let start = middle(&self.rounds, |round| round.whole.cpu);
+            ratio(middle(&self.rounds, figure), start)
+        };
+        let measured = |bytes: u64| (bytes > 0).then(|| direct::count(bytes));
+        vec![
+            goal(
+                "a change of one service takes at most 0.05 of the CPU of a start",
+                part(|round| round.one.cpu),
+                "",
+                |part| part <= 0.05,
+            ),
+            goal(
+                "one more service takes at most 0.05 of it, too",
+                part(|round| round.new.cpu),
+                "",
+                |part| part <= 0.05,
+            ),
+            goal(
+                "memory after 100 changes is at most 1.2 times that after a start",
+                ratio(measured(self.rss_after), measured(self.rss_ready)),
+                " times",
+                |times| times <= 1.2,
+            ),
+            goal(
+                "at most 200 MB after a start",
+                measured(self.rss_ready).map(|bytes| bytes / 1e6),
+                " MB",
+                |megabytes| megabytes <= 200.0,
+            ),
+            goal(
+                "a start takes at most 1 s",
+                middle(&self.rounds, |round| round.whole.seconds),
+                " s",
+                |seconds| seconds <= 1.0,
+            ),
+        ]
+    }
+
     fn part(&self, page: &mut String) {
         type Of = fn(&ChangeRound) -> f64;
         let of = |figure: Of| middle(&self.rounds, figure);
@@ -681,10 +728,14 @@ impl Changes {
             "\n## A change in a large policy\n\nOn {}; the machine's load average before was {:.1}. {} services in files of \
              1,000. A start reads, judges and compiles all of them, and its figures are without what a start takes with \
              one service. Then the directory has another file; the time has 0.2 s in it in which the file has to stay the \
-             same. Medians of the rounds.\n\n| | until it is in force, s | CPU, s | of a start |\n| --- | --- | --- | --- |",
+             same. Medians of the rounds.",
             self.date,
             self.load_before,
             cell(Some(number(self.services))),
+        );
+        table_of(&self.goals(), page);
+        page.push_str(
+            "\n| | until it is in force, s | CPU, s | of a start |\n| --- | --- | --- | --- |\n",
         );
         let rows: [(&str, Of, Of); 3] = [
             ("a start", |round| round.whole.seconds, |round| round.whole.cpu),
@@ -787,11 +838,7 @@ impl Served {
             self.load_after,
             rounds.unwrap_or_default(),
         );
-        page.push_str("\n| goal | found | met |\n| --- | --- | --- |\n");
-        for Goal { goal, found, met, .. } in self.goals() {
-            let met = met.map_or("not measured", |met| if met { "yes" } else { "**no**" });
-            let _ = writeln!(page, "| {goal} | {found} | {met} |");
-        }
+        table_of(&self.goals(), page);
         self.grants(page);
         self.covers(page);
         self.forms(page);

@@ -6,11 +6,12 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::io::Read;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::{Client, Message};
+use async_nats::{Client, HeaderMap, HeaderValue, Message, Request};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use serde::de::{DeserializeOwned, IgnoredAny};
@@ -33,19 +34,21 @@ const GATHER_WITHIN: Duration = Duration::from_secs(1);
 const GATHER_MORE: Duration = Duration::from_millis(150);
 /// How many connections are asked for at once, in whatever answer: at most six megabytes.
 const PAGE: u64 = 256;
-/// How many are asked for where they are small, and how many bytes that is to be. For each page
-/// nats-server sorts all that it has: to list 18,000 by 256 takes 3.6 s of its processor, and by
-/// 4,096 0.26 s.
-const LARGE_PAGE: u64 = 4_096;
-const LARGE_PAGE_BYTES: u64 = 4 * 1024 * 1024;
+/// How many are asked for where they are small, and how many bytes that is to be before it is
+/// compressed. For each page nats-server describes and sorts all that it has, so few pages are cheap.
+/// So many with the longest names that clients can have fill what a server keeps for a slow client.
+const LARGE_PAGE: u64 = 12_288;
+const LARGE_PAGE_BYTES: u64 = 12 * 1024 * 1024;
+/// What servers compress with, and what it takes least of their processors for.
+const COMPRESSED: &str = "snappy";
 /// How many large pages are asked for at a time, of all servers: what is to be held in memory. Who
 /// finds as many under way asks for a small one.
 const LARGE_PAGES_AT_ONCE: usize = 8;
 /// The most servers that are kept in mind, and the most answers that are looked at to find them.
 const MAX_SERVERS: usize = 1024;
 const MAX_ANSWERS: usize = 2 * MAX_SERVERS;
-/// The longest answer that is looked at, in bytes. What clients say of themselves fills a page
-/// with six megabytes at most: a line of theirs has 4 KB, and JSON makes six of one.
+/// The longest answer that is looked at, in bytes, when it is decompressed. What clients say of
+/// themselves fills a page of [`PAGE`] with six megabytes at most: a line of theirs has 4 KB, and JSON makes six of one.
 const MAX_ANSWER: usize = 16 * 1024 * 1024;
 /// The most that a server may say of the connections of one account: how many there are, and in
 /// how many bytes.
@@ -509,7 +512,30 @@ impl System {
         server: &str,
         question: &serde_json::Value,
     ) -> Result<(Option<T>, usize), SystemError> {
-        let request = self.client.request(subject.clone(), question.to_string().into());
+        self.request(subject, server, Request::new(), question).await
+    }
+
+    /// The same, with an answer that is compressed on its way.
+    async fn ask_for_much<T: DeserializeOwned>(
+        &self,
+        subject: String,
+        server: &str,
+        question: &serde_json::Value,
+    ) -> Result<(Option<T>, usize), SystemError> {
+        let mut headers = HeaderMap::new();
+        headers.insert("Accept-Encoding", COMPRESSED);
+        self.request(subject, server, Request::new().headers(headers), question).await
+    }
+
+    async fn request<T: DeserializeOwned>(
+        &self,
+        subject: String,
+        server: &str,
+        request: Request,
+        question: &serde_json::Value,
+    ) -> Result<(Option<T>, usize), SystemError> {
+        let request = request.payload(question.to_string().into());
+        let request = self.client.send_request(subject.clone(), request);
         let answer = match timeout(ANSWER_WITHIN, request).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => {
@@ -520,11 +546,11 @@ impl System {
                 return Err(SystemError::Request { subject, error });
             }
         };
-        let size = answer.payload.len();
-        if size > MAX_ANSWER {
-            return Err(SystemError::Untrue { subject, why: format!("it has {size} bytes") });
-        }
-        match serde_json::from_slice::<Answer<T>>(&answer.payload) {
+        let payload = match decompressed(answer) {
+            Ok(payload) => payload,
+            Err(why) => return Err(SystemError::Untrue { subject, why }),
+        };
+        match serde_json::from_slice::<Answer<T>>(&payload) {
             Ok(answer) if answer.server.id != server => {
                 let why = "it is from another server".to_owned();
                 Err(SystemError::Untrue { subject, why })
@@ -533,9 +559,32 @@ impl System {
                 let description = description.chars().take(MAX_NAME).collect();
                 Err(SystemError::Refused { subject, description })
             }
-            Ok(Answer { data, .. }) => Ok((data, size)),
+            Ok(Answer { data, .. }) => Ok((data, payload.len())),
             Err(error) => Err(SystemError::Answer { subject, error }),
         }
+    }
+}
+
+/// What an answer says, which may be compressed; or why it cannot be true.
+fn decompressed(answer: Message) -> Result<Bytes, String> {
+    let too_long = |size: usize| format!("it has {size} bytes");
+    if answer.payload.len() > MAX_ANSWER {
+        return Err(too_long(answer.payload.len()));
+    }
+    let encoding = answer.headers.as_ref().and_then(|headers| headers.get("Content-Encoding"));
+    match encoding.map(HeaderValue::as_str) {
+        None => Ok(answer.payload),
+        Some(COMPRESSED) => {
+            let mut all = Vec::new();
+            // One byte more than it may have, to see that it has more.
+            let most = MAX_ANSWER as u64 + 1;
+            let mut reader = snap::read::FrameDecoder::new(&*answer.payload).take(most);
+            reader
+                .read_to_end(&mut all)
+                .map_err(|error| format!("it cannot be decompressed: {error}"))?;
+            if all.len() > MAX_ANSWER { Err(too_long(all.len())) } else { Ok(all.into()) }
+        }
+        Some(_) => Err("it is compressed in another way than was asked for".to_owned()),
     }
 }
 
@@ -678,7 +727,8 @@ impl<F: FnMut(Connection)> Telling<'_, F> {
 
     async fn page(&mut self, offset: u64, limit: u64) -> Result<Page, SystemError> {
         let question = json!({"auth": true, "acc": self.account, "limit": limit, "offset": offset});
-        let asked = self.system.ask::<Connections>(connz(self.server), self.server, &question);
+        let (subject, server) = (connz(self.server), self.server);
+        let asked = self.system.ask_for_much::<Connections>(subject, server, &question);
         let (answer, size) = asked.await?;
         self.bytes = self.bytes.saturating_add(size);
         if self.bytes > MAX_BYTES {
@@ -716,4 +766,60 @@ struct Page {
     given: usize,
     /// How many of those had not been given.
     new: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn answer(encoding: Option<&str>, payload: Vec<u8>) -> Message {
+        let headers = encoding.map(|encoding| {
+            let mut headers = HeaderMap::new();
+            headers.insert("Content-Encoding", encoding);
+            headers
+        });
+        let length = payload.len();
+        Message {
+            subject: "inbox".into(),
+            reply: None,
+            payload: payload.into(),
+            headers,
+            status: None,
+            description: None,
+            length,
+        }
+    }
+
+    fn compressed(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = snap::write::FrameEncoder::new(Vec::new());
+        encoder.write_all(bytes).unwrap();
+        encoder.into_inner().unwrap()
+    }
+
+    #[test]
+    fn what_is_compressed_is_bounded_and_read_as_it_says() {
+        let plain = b"{\"server\": {}}".repeat(1_000);
+        assert_eq!(decompressed(answer(None, plain.clone())).unwrap(), plain);
+        let sent = answer(Some(COMPRESSED), compressed(&plain));
+        assert!(sent.payload.len() < plain.len() / 4);
+        assert_eq!(decompressed(sent).unwrap(), plain);
+        let most = vec![0; MAX_ANSWER];
+        assert_eq!(decompressed(answer(Some(COMPRESSED), compressed(&most))).unwrap(), most);
+        // A megabyte that becomes very many.
+        let bomb = compressed(&vec![0; 20 * MAX_ANSWER]);
+        assert!(bomb.len() < MAX_ANSWER);
+        let half = compressed(&plain).split_off(1_000 / 2);
+        for (encoding, payload) in [
+            (Some(COMPRESSED), bomb),
+            (Some(COMPRESSED), plain.clone()),
+            (Some(COMPRESSED), half),
+            (Some("gzip"), compressed(&plain)),
+            (None, vec![0; MAX_ANSWER + 1]),
+        ] {
+            let size = payload.len();
+            assert!(decompressed(answer(encoding, payload)).is_err(), "{encoding:?}, {size} bytes");
+        }
+    }
 }
