@@ -538,7 +538,7 @@ impl ListingCommand {
 }
 
 /// Measure what a change of one service costs in a large policy, and add what it shows to
-/// docs/performance.md. Takes two minutes.
+/// docs/performance.md. Takes four minutes.
 #[derive(Args)]
 struct ChangeCommand {
     /// Services in the policy.
