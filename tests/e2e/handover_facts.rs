@@ -442,7 +442,7 @@ async fn unanswered(version: &'static str) -> (Server, Wire, Wire, String, tempf
             "APP": {},
             "SYS": {"users": [{"user": "system", "password": "system"}]},
         },
-        "authorization": {"timeout": 20, "auth_callout": {"issuer": issuer.public_key(),
+        "authorization": {"timeout": 60, "auth_callout": {"issuer": issuer.public_key(),
             "account": "AUTH", "auth_users": [callout.public_key(), "system"]}},
     });
     let file = dir.path().join("nats-server.conf");

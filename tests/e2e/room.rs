@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use tokio::sync::{Mutex, MutexGuard, Semaphore, SemaphorePermit};
 
-const PLACES: u32 = 14;
+const PLACES: u32 = 10;
 /// How many may run beside one that needs much room. Most of them wait.
 const BESIDE: u32 = 3;
 static ROOM: Room = Room::new();

@@ -223,12 +223,10 @@ fn warnings(basis: &Basis, names: &Names, was: &Sketch, is: &Sketch) -> Option<P
     let parts = |sketch: &Sketch| -> (Vec<Problem>, Vec<Problem>) {
         sketch.problems.iter().cloned().partition(|problem| problem.is_in(names))
     };
-    let ((was, was_others), (is, is_others)) = {
-        if was.problems.unreported() + is.problems.unreported() > 0 {
-            return None;
-        }
-        (parts(was), parts(is))
-    };
+    if was.problems.unreported() + is.problems.unreported() > 0 {
+        return None;
+    }
+    let ((was, was_others), (is, is_others)) = (parts(was), parts(is));
     let error = |problem: &Problem| problem.severity == Severity::Error;
     if was_others != is_others || was.iter().chain(&is).any(error) {
         return None;
