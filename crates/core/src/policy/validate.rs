@@ -124,7 +124,7 @@ pub fn validate_with(
     audit: &AuditStreams,
     emergencies: &[&Emergency],
 ) -> Result<Validated, Problems> {
-    let judged = judge(files, audit, emergencies, Collector::new());
+    let judged = judge(files, audit, emergencies, (false, Collector::new()));
     let Validated { policy, warnings } = judged.hold()?;
     let policy = if emergencies.is_empty() { policy } else { policy.with(emergencies) };
     Ok(Validated { policy, warnings })
@@ -138,7 +138,7 @@ pub fn sketch(files: &[SourceFile]) -> Sketch {
 
 /// The same where the settings name the audit streams.
 pub fn sketch_for(files: &[SourceFile], audit: &AuditStreams) -> Sketch {
-    judge(files, audit, &[], Collector::new()).sketch
+    judge(files, audit, &[], (false, Collector::new())).sketch
 }
 
 /// What judging found, and what has to be known of it to judge a change by itself.
@@ -174,11 +174,12 @@ impl Judged {
     }
 }
 
+/// Judges files; `part` says that they are not all of a policy.
 fn judge(
     files: &[SourceFile],
     audit: &AuditStreams,
     emergencies: &[&Emergency],
-    problems: Collector,
+    (part, problems): (bool, Collector),
 ) -> Judged {
     let document = read(files, &problems);
     // What is missing because a file could not be read is not worth saying.
@@ -189,7 +190,7 @@ fn judge(
         emergency::apply(emergency, &mut services, &problems);
     }
 
-    if services.is_empty() && complete {
+    if services.is_empty() && complete && !part {
         problems.push(no_services(files));
     }
     let buckets = bucket::check(buckets, audit, &problems);

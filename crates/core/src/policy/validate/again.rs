@@ -68,7 +68,7 @@ impl Validator {
             *last = Some(next);
             return Ok(Validated { policy, warnings });
         }
-        let judged = judge(files, &self.audit, &[], Collector::new());
+        let judged = judge(files, &self.audit, &[], (false, Collector::new()));
         let before = last.as_ref().map(|basis| &basis.policy);
         let (validated, basis) = whole(judged, files, before)?;
         *last = basis;
@@ -208,7 +208,7 @@ fn look(
     let judged = |mine: &[SourceFile]| {
         let mut files = [mine, &beside].concat();
         files.sort_by(|a, b| a.name().cmp(b.name()));
-        judge(&files, audit, &[], Collector::keeping(KEPT))
+        judge(&files, audit, &[], (true, Collector::keeping(KEPT)))
     };
     let (was, is) = (judged(&change.before), judged(&change.now));
     let general = is.general.iter().any(|general| change.names.contains(general));
@@ -353,7 +353,8 @@ fn merged(
         }
     }
     services.extend(now.map(Arc::new));
-    Some((services, declared))
+    // A policy without a service does not hold.
+    (!services.is_empty()).then_some((services, declared))
 }
 
 /// All of one kind that is declared, if that differs: `Some(None)` when it does not. `had` is what the
