@@ -314,8 +314,9 @@ const COMPANY: &[(&str, &str)] = &[
     (
         "w.toml",
         "[stream.W]\nsubjects = ['w.>']\nduplicate_window = '100ms'\n[stream.W.consumer.c]\n\
-         [service.w]\nnkeys = ['KEY7']\nreads = ['shared']\n",
+         [service.w]\nnkeys = ['KEY7']\nreads = ['shared', 'lone']\n",
     ),
+    ("y.toml", "[bucket.lone]\n[service.y]\nnkeys = ['KEY9']\nowns = ['lone']\n"),
 ];
 
 fn company(changed: Option<(&str, &str)>, keys: &[String]) -> Vec<SourceFile> {
@@ -415,6 +416,7 @@ fn what_another_file_forbids_is_refused() {
         ("d.toml", "[service.d]\n"),
         ("role.toml", "# no role\n"),
         ("w.toml", "[service.w]\n"),
+        ("y.toml", "[service.y]\nnkeys = ['KEY9']\n"),
     ] {
         let (alone, holds) = judged(file, text);
         assert!(!alone, "{file}: {text}");
