@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use crate::ceiling;
 use crate::change;
@@ -17,11 +16,10 @@ use crate::fake_server::FakeServer;
 use crate::fixture_policy::{CLIENTS, FixturePolicy};
 use crate::listing;
 use crate::real_clients::{self, Against, ServerTestbed, Storm, Upset};
-use crate::render::Beside;
 use crate::render::Goal;
 use crate::report::{Effort, Run};
 use crate::request::{Kind, Minter};
-use crate::results::{Changes, Listings, Report, Served, Soak, Streams, median};
+use crate::results::{Beside, Report, median};
 use crate::served;
 use crate::soak;
 use crate::streams;
@@ -427,30 +425,14 @@ impl ReportCommand {
 fn write_pages(docs: &Path) -> Result<(), Error> {
     let folder = docs.join("performance");
     let report: Report = serde_json::from_slice(&std::fs::read(folder.join("report.json"))?)?;
-    let soak: Option<Soak> = kept(&folder.join("soak.json"))?;
-    let streams: Option<Streams> = kept(&folder.join("streams.json"))?;
-    let listings: Option<Listings> = kept(&folder.join("listing.json"))?;
-    let served: Option<Served> = kept(&folder.join("served.json"))?;
-    let changes: Option<Changes> = kept(&folder.join("change.json"))?;
-    let beside = Beside {
-        streams: streams.as_ref(),
-        soak: soak.as_ref(),
-        listings: listings.as_ref(),
-        changes: changes.as_ref(),
-        served: served.as_ref(),
-    };
+    let beside = Beside::kept(&folder)?;
     let mut pages = report.pages(&beside);
-    pages.push(("sizing.md".to_owned(), report.sizing(listings.as_ref(), served.as_ref())));
+    let sizing = report.sizing(beside.listings.as_ref(), beside.served.as_ref());
+    pages.push(("sizing.md".to_owned(), sizing));
     for (name, text) in pages {
         std::fs::write(docs.join(name), text)?;
     }
     Ok(())
-}
-
-/// The results in a file, if it is there.
-fn kept<T: DeserializeOwned>(file: &Path) -> Result<Option<T>, Error> {
-    let text = file.exists().then(|| std::fs::read(file)).transpose()?;
-    Ok(text.map(|text| serde_json::from_slice(&text)).transpose()?)
 }
 
 /// Keeps the results of one part in DOCS/performance, and makes the page anew if there is one.

@@ -84,16 +84,13 @@ impl FixturePolicy {
     /// # Errors
     /// When a key cannot be made.
     pub fn with_stream() -> Result<Self, super::Error> {
-        let seed = Seed::<User>::generate();
-        let signer = Signer::new(&seed)?;
-        let text = format!(
-            "[stream.{STREAM}]\nsubjects = [\"events.>\"]\nstorage = \"memory\"\n\
-             [stream.{STREAM}.consumer.{WORK}]\n[service.s0]\nnkeys = [\"{}\"]\n\
-             publishes = [\"events.>\"]\nconsumes = [\"{STREAM}/{WORK}\"]\n",
-            signer.public()
-        );
-        let clients = vec![Client { service: "s0".to_owned(), signer, seed }];
-        Ok(Self { files: vec![text], subscribes: 0, clients, strangers: Vec::new() })
+        Self::of_one(|key| {
+            format!(
+                "[stream.{STREAM}]\nsubjects = [\"events.>\"]\nstorage = \"memory\"\n\
+                 [stream.{STREAM}.consumer.{WORK}]\n[service.s0]\nnkeys = [\"{key}\"]\n\
+                 publishes = [\"events.>\"]\nconsumes = [\"{STREAM}/{WORK}\"]\n"
+            )
+        })
     }
 
     /// A policy with one service, which reads so many buckets.
@@ -101,14 +98,20 @@ impl FixturePolicy {
     /// # Errors
     /// When a key cannot be made.
     pub fn reading(buckets: usize) -> Result<Self, super::Error> {
+        let names: Vec<String> = (0..buckets).map(|number| format!("bucket{number}")).collect();
+        let declared: String = names.iter().map(|name| format!("[bucket.{name}]\n")).collect();
+        Self::of_one(|key| {
+            format!("{declared}[service.s0]\nnkeys = [\"{key}\"]\nreads = {names:?}\n")
+        })
+    }
+
+    /// A policy with the one service `s0`, which has that key.
+    fn of_one(text: impl FnOnce(&str) -> String) -> Result<Self, super::Error> {
         let seed = Seed::<User>::generate();
         let signer = Signer::new(&seed)?;
-        let names: Vec<String> = (0..buckets).map(|number| format!("bucket{number}")).collect();
-        let mut text: String = names.iter().map(|name| format!("[bucket.{name}]\n")).collect();
-        let key = signer.public();
-        let _ = writeln!(text, "[service.s0]\nnkeys = [\"{key}\"]\nreads = {names:?}");
+        let files = vec![text(signer.public().as_str())];
         let clients = vec![Client { service: "s0".to_owned(), signer, seed }];
-        Ok(Self { files: vec![text], subscribes: 0, clients, strangers: Vec::new() })
+        Ok(Self { files, subscribes: 0, clients, strangers: Vec::new() })
     }
 
     /// The policy's texts, read.

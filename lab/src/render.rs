@@ -7,8 +7,8 @@ use super::direct;
 use super::plot::{Axis, Plot, Series};
 use super::request::Kind;
 use super::results::{
-    ChangeRound, Changes, Connect, Direct, ListingRound, Listings, Machine, Place, Report, Sample,
-    Scale, Served, ServedBy, Soak, StreamRound, Streams, median, paired,
+    Beside, ChangeRound, Changes, Connect, Direct, ListingRound, Listings, Machine, Place, Report,
+    Sample, Scale, Served, ServedBy, Soak, StreamRound, Streams, median, paired,
 };
 use crate::real_clients::Against;
 
@@ -91,20 +91,6 @@ fn table_of(goals: &[Goal], page: &mut String) {
         let met = met.map_or("not measured", |met| if met { "yes" } else { "**no**" });
         let _ = writeln!(page, "| {goal} | {found} | {met} |");
     }
-}
-
-/// What was measured beside the report.
-pub struct Beside<'r> {
-    /// See [`super::streams`].
-    pub streams: Option<&'r Streams>,
-    /// See [`super::soak`].
-    pub soak: Option<&'r Soak>,
-    /// See [`super::listing`].
-    pub listings: Option<&'r Listings>,
-    /// See [`super::change`].
-    pub changes: Option<&'r Changes>,
-    /// See [`super::served`].
-    pub served: Option<&'r Served>,
 }
 
 impl Report {
@@ -270,7 +256,7 @@ impl Report {
 
     /// The page and its plots.
     #[must_use]
-    pub fn pages(&self, beside: &Beside<'_>) -> Vec<Page> {
+    pub fn pages(&self, beside: &Beside) -> Vec<Page> {
         let mut page = String::from(include_str!("performance-head.md"));
         machine(&mut page, &self.machine);
         let _ = writeln!(
@@ -293,19 +279,19 @@ impl Report {
         self.connect_part(&mut page, &mut pages);
         self.scale_part(&mut page, &mut pages);
         self.misuse_part(&mut page);
-        if let Some(changes) = beside.changes {
+        if let Some(changes) = &beside.changes {
             changes.part(&mut page);
         }
-        if let Some(streams) = beside.streams {
+        if let Some(streams) = &beside.streams {
             streams.part(&mut page);
         }
-        if let Some(listings) = beside.listings {
+        if let Some(listings) = &beside.listings {
             listings.part(&mut page);
         }
-        if let Some(served) = beside.served {
+        if let Some(served) = &beside.served {
             served.part(&mut page);
         }
-        if let Some(soak) = beside.soak {
+        if let Some(soak) = &beside.soak {
             soak.part(&mut page, &mut pages);
         }
         pages.insert(0, ("performance.md".to_owned(), page));

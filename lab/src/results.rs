@@ -1,6 +1,9 @@
 //! What the whole comparison found, as it is kept (`docs/performance/*.json`): everything in
 //! `docs/performance.md` is made from these and from nothing else.
 
+use std::path::Path;
+
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::direct;
@@ -401,6 +404,46 @@ pub struct Sample {
     pub per_second: f64,
     /// 99 of 100 of those were faster, in milliseconds.
     pub p99_ms: f64,
+}
+
+/// What was measured beside the report.
+#[derive(Clone, Debug, Default)]
+pub struct Beside {
+    /// See [`super::streams`].
+    pub streams: Option<Streams>,
+    /// See [`super::soak`].
+    pub soak: Option<Soak>,
+    /// See [`super::listing`].
+    pub listings: Option<Listings>,
+    /// See [`super::change`].
+    pub changes: Option<Changes>,
+    /// See [`super::served`].
+    pub served: Option<Served>,
+}
+
+impl Beside {
+    /// What is kept of it in a folder.
+    ///
+    /// # Errors
+    /// When a file is there and cannot be read.
+    pub fn kept(folder: &Path) -> Result<Self, super::Error> {
+        Ok(Self {
+            streams: kept(&folder.join("streams.json"))?,
+            soak: kept(&folder.join("soak.json"))?,
+            listings: kept(&folder.join("listing.json"))?,
+            changes: kept(&folder.join("change.json"))?,
+            served: kept(&folder.join("served.json"))?,
+        })
+    }
+}
+
+/// The results in a file, if it is there.
+///
+/// # Errors
+/// When it is there and cannot be read.
+pub fn kept<T: DeserializeOwned>(file: &Path) -> Result<Option<T>, super::Error> {
+    let text = file.exists().then(|| std::fs::read(file)).transpose()?;
+    Ok(text.map(|text| serde_json::from_slice(&text)).transpose()?)
 }
 
 /// The middle one; of an even number, the lower of the two in the middle.

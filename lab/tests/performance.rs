@@ -4,49 +4,34 @@
 
 use std::path::Path;
 
-use solewriter_lab::render::Beside;
 use solewriter_lab::results::{
-    Changes, Listings, Report, Served, ServedBy, ServedGrant, Soak, Streams,
+    Beside, Changes, Listings, Report, Served, ServedBy, ServedGrant, Soak, Streams, kept,
 };
 
 fn docs() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs"))
 }
 
-fn read<T: serde::de::DeserializeOwned>(name: &str) -> Option<T> {
-    let text = std::fs::read(docs().join("performance").join(name)).ok()?;
-    Some(serde_json::from_slice(&text).unwrap())
-}
-
 /// The page and its plots are what the results that are kept make of them, byte for byte.
 #[test]
 fn no_number_in_the_page_is_written_by_hand() {
-    let Some(report) = read::<Report>("report.json") else {
+    let Some(report) = kept::<Report>(&docs().join("performance/report.json")).unwrap() else {
         assert!(
             !docs().join("performance.md").exists(),
             "a page without the results it is made of"
         );
         return;
     };
-    let soak: Option<Soak> = read("soak.json");
-    let streams: Option<Streams> = read("streams.json");
-    let listings: Option<Listings> = read("listing.json");
-    let served: Option<Served> = read("served.json");
-    let changes: Option<Changes> = read("change.json");
-    let beside = Beside {
-        streams: streams.as_ref(),
-        soak: soak.as_ref(),
-        listings: listings.as_ref(),
-        changes: changes.as_ref(),
-        served: served.as_ref(),
-    };
+    let beside = Beside::kept(&docs().join("performance")).unwrap();
     let mut pages = report.pages(&beside);
-    pages.push(("sizing.md".to_owned(), report.sizing(listings.as_ref(), served.as_ref())));
+    let sizing = report.sizing(beside.listings.as_ref(), beside.served.as_ref());
+    pages.push(("sizing.md".to_owned(), sizing));
     for (name, text) in pages {
         let found = std::fs::read_to_string(docs().join(&name)).unwrap_or_default();
         let help = format!("docs/{name}: make it with `solewriter-lab report --render`");
         assert!(found == text, "{help}");
     }
+    let Beside { streams, listings, changes, served, .. } = &beside;
     let streams = streams.iter().all(|s| s.machine.release && s.rounds.len() > 2);
     let listings = listings.iter().all(|l| l.machine.release && l.rounds.len() > 2);
     let enough = |by: &ServedBy| by.grants.iter().all(|grant| grant.clear.len() > 2);
@@ -67,17 +52,15 @@ fn a_report_of_nothing_meets_nothing() {
     for goal in report.goals() {
         assert_eq!((goal.met, goal.found.as_str()), (None, "not measured"), "{}", goal.goal);
     }
-    let listings = Listings::default();
     let grants = vec![ServedGrant::default()];
     let served =
         Served { servers: vec![ServedBy { grants, ..ServedBy::default() }], ..Served::default() };
-    let (streams, soak, changes) = (Streams::default(), Soak::default(), Changes::default());
     let pages = report.pages(&Beside {
-        streams: Some(&streams),
-        soak: Some(&soak),
-        listings: Some(&listings),
-        changes: Some(&changes),
-        served: Some(&served),
+        streams: Some(Streams::default()),
+        soak: Some(Soak::default()),
+        listings: Some(Listings::default()),
+        changes: Some(Changes::default()),
+        served: Some(served),
     });
     let page = &pages[0].1;
     let sizing = report.sizing(None, None);

@@ -9,20 +9,17 @@
 use std::collections::{BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::related;
+use super::related::{self, Names, Placed, mine, others, sorted};
 use super::usage::steps_for_stars;
 use super::{Judged, MAX_RULES, Sketch, Spent, Validated, durable, judge, ownership, revision};
 use crate::diagnostics::{Collector, Problem, Problems, Severity, SourceFile};
 use crate::grant::AuditStreams;
-use crate::policy::model::{Bucket, Declared, Location, Policy, Service, Store, Stream};
+use crate::policy::model::{Declared, Policy, Service};
 
 /// The part of a policy up to which it is judged by itself.
 const PART: usize = 8;
 /// The most problems that are kept of a part.
 const KEPT: usize = 100_000;
-
-/// Names of files.
-pub type Names = HashSet<Arc<str>>;
 
 /// Judges one policy after another, and remembers the last one that holds: what is the same in the
 /// next is not judged again. What comes out is what [`super::validate_for`] gives.
@@ -85,7 +82,7 @@ fn whole(
 ) -> Result<(Validated, Option<Basis>), Problems> {
     let Judged { ref general, everything, spent, strained, ref sketch, .. } = judged;
     // What observed services may do depends on all others.
-    let whole = strained || sketch.services.iter().any(|service| service.observed);
+    let entangled = strained || sketch.services.iter().any(|service| service.observed);
     let rules = sketch.services.iter().map(|service| service.rules.len()).sum();
     let in_order = files.is_sorted_by(|a, b| a.name() < b.name());
     let general = general.clone();
@@ -95,7 +92,7 @@ fn whole(
         None => policy,
     };
     let validated = Validated { policy, warnings };
-    let basis = (!whole && in_order).then(|| Basis {
+    let basis = (!entangled && in_order).then(|| Basis {
         files: files.to_vec(),
         policy: validated.policy.clone(),
         warnings: validated.warnings.clone(),
@@ -260,42 +257,6 @@ fn bounds(basis: &Basis, names: &Names, was: &Judged, is: &Judged) -> Option<(us
         && spent.streams < durable::MAX_STEPS
         && spent.stars < steps_for_stars(rules);
     within.then_some((rules, spent))
-}
-
-/// What has a name, and a place in the policy's files.
-trait Placed: PartialEq + Clone {
-    fn name(&self) -> &str;
-    fn at(&self) -> &Location;
-}
-
-macro_rules! placed {
-    ($($kind:ty: $name:ident),*) => {
-        $(impl Placed for $kind {
-            fn name(&self) -> &str {
-                self.name.$name()
-            }
-            fn at(&self) -> &Location {
-                &self.at
-            }
-        })*
-    };
-}
-placed!(Service: as_ref, Bucket: as_str, Stream: as_str, Store: as_str);
-
-/// Those that stand in these files.
-fn mine<'l, T: Placed>(list: &'l [T], names: &Names) -> impl Iterator<Item = &'l T> {
-    list.iter().filter(|one| names.contains(&one.at().file))
-}
-
-/// The same, by name.
-fn sorted<'l, T: Placed>(list: &'l [T], names: &Names) -> Vec<&'l T> {
-    let mut list: Vec<&T> = mine(list, names).collect();
-    list.sort_by(|a, b| a.name().cmp(b.name()));
-    list
-}
-
-fn others<'l, T: Placed>(list: &'l [T], names: &Names) -> impl Iterator<Item = &'l T> {
-    list.iter().filter(|one| !names.contains(&one.at().file))
 }
 
 /// The services of the whole, and what is declared if that differs: if those of the other files are

@@ -10,7 +10,6 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::Sketch;
-use super::again::Names;
 use crate::policy::model::{
     Access, Bucket, Consumer, ConsumerName, FoundName, Location, Policy, Service, Store, Stream,
 };
@@ -19,6 +18,46 @@ use solewriter_types::subject::Pattern;
 
 /// The longest search, in pairs of subjects: a fraction of a second.
 const MAX_STEPS: usize = 2_000_000;
+
+/// Names of files.
+pub type Names = HashSet<Arc<str>>;
+
+/// What has a name, and a place in the policy's files.
+pub trait Placed: PartialEq + Clone {
+    fn name(&self) -> &str;
+    fn at(&self) -> &Location;
+}
+
+macro_rules! placed {
+    ($($kind:ty: $name:ident),*) => {
+        $(impl Placed for $kind {
+            fn name(&self) -> &str {
+                self.name.$name()
+            }
+            fn at(&self) -> &Location {
+                &self.at
+            }
+        })*
+    };
+}
+placed!(Service: as_ref, Bucket: as_str, Stream: as_str, Store: as_str);
+
+/// Those that stand in these files.
+pub fn mine<'l, T: Placed>(list: &'l [T], names: &Names) -> impl Iterator<Item = &'l T> {
+    list.iter().filter(|one| names.contains(&one.at().file))
+}
+
+/// The same, by name.
+pub fn sorted<'l, T: Placed>(list: &'l [T], names: &Names) -> Vec<&'l T> {
+    let mut list: Vec<&T> = mine(list, names).collect();
+    list.sort_by(|a, b| a.name().cmp(b.name()));
+    list
+}
+
+/// Those that stand in others.
+pub fn others<'l, T: Placed>(list: &'l [T], names: &Names) -> impl Iterator<Item = &'l T> {
+    list.iter().filter(|one| !names.contains(&one.at().file))
+}
 
 /// The names of these files, or `None` when so much differs that the whole has to be judged. `was` and
 /// `is` are the changed files as they were and as they are; `policy` is the whole as it was.
@@ -49,15 +88,14 @@ pub fn files(
 /// Whether a stream in the changed files is another one now. All streams are held against each other.
 fn altered_streams(names: &Names, was: &Sketch, is: &Sketch) -> bool {
     let streams = |sketch: &Sketch| -> Vec<Stream> {
-        let mut streams: Vec<Stream> = sketch.declared.streams.clone();
-        streams.retain(|stream| names.contains(&stream.at.file));
+        let streams = sorted(&sketch.declared.streams, names).into_iter();
+        let mut streams: Vec<Stream> = streams.cloned().collect();
         for stream in &mut streams {
             stream.at = nowhere();
             for consumer in &mut stream.consumers {
                 consumer.at = nowhere();
             }
         }
-        streams.sort_by(|a, b| a.name.cmp(&b.name));
         streams
     };
     streams(was) != streams(is)
@@ -219,24 +257,18 @@ impl<'p> Search<'p> {
         }
     }
 
-    /// The services of changed files.
-    fn mine(&self, sketch: &'p Sketch) -> impl Iterator<Item = &'p Service> + use<'p> {
-        let names = self.names;
-        sketch.services.iter().filter(move |service| names.contains(&service.at.file))
-    }
-
     /// Looks for what changed files refer to.
     fn refer(&mut self, sketch: &'p Sketch) {
-        for bucket in sketch.declared.buckets.iter().filter(|b| self.names.contains(&b.at.file)) {
+        for bucket in mine(&sketch.declared.buckets, self.names) {
             self.bucket(&bucket.name);
             if let Some(original) = &bucket.copy_of {
                 self.bucket(original);
             }
         }
-        for store in sketch.declared.stores.iter().filter(|s| self.names.contains(&s.at.file)) {
+        for store in mine(&sketch.declared.stores, self.names) {
             self.store(&store.name);
         }
-        for stream in sketch.declared.streams.iter().filter(|s| self.names.contains(&s.at.file)) {
+        for stream in mine(&sketch.declared.streams, self.names) {
             for subject in &stream.subjects {
                 self.wanted.written.insert(subject);
                 self.wanted.written_too.insert(subject);
@@ -246,7 +278,7 @@ impl<'p> Search<'p> {
             };
             self.wanted.consumed.extend(stream.consumers.iter().filter_map(name));
         }
-        for service in self.mine(sketch) {
+        for service in mine(&sketch.services, self.names) {
             // Two services of one name, and two with one key.
             if let Some(other) = self.policy.service(&service.name) {
                 self.join(&other.at);
@@ -333,11 +365,11 @@ impl<'p> Search<'p> {
     /// Looks for everybody to whom a difference in the changed files matters.
     fn alter(&mut self, was: &'p Sketch, is: &'p Sketch) {
         let buckets = |sketch: &'p Sketch| -> HashMap<&BucketName, Bucket> {
-            let mine = sketch.declared.buckets.iter().filter(|b| self.names.contains(&b.at.file));
+            let mine = mine(&sketch.declared.buckets, self.names);
             mine.map(|bucket| (&bucket.name, Bucket { at: nowhere(), ..bucket.clone() })).collect()
         };
         let stores = |sketch: &'p Sketch| -> HashMap<&BucketName, Store> {
-            let mine = sketch.declared.stores.iter().filter(|s| self.names.contains(&s.at.file));
+            let mine = mine(&sketch.declared.stores, self.names);
             mine.map(|store| (&store.name, Store { at: nowhere(), ..store.clone() })).collect()
         };
         let (buckets, stores) = ((buckets(was), buckets(is)), (stores(was), stores(is)));
@@ -349,7 +381,8 @@ impl<'p> Search<'p> {
         }
         let accesses = |sketch: &'p Sketch| -> HashMap<&str, HashSet<&Access>> {
             let of = |service: &'p Service| service.rules.iter().map(|rule| &rule.access).collect();
-            self.mine(sketch).map(|service| (&*service.name, of(service))).collect()
+            let mine = mine(&sketch.services, self.names);
+            mine.map(|service| (&*service.name, of(service))).collect()
         };
         let (was, is) = (accesses(was), accesses(is));
         let none = HashSet::new();
