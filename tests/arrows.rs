@@ -40,7 +40,7 @@ const CRATES: &[Crate] = &[
         rows: &[
             &["main"],
             &["cli"],
-            &["soak", "streams", "listing", "change", "served"],
+            &["soak", "streams", "listing", "change", "served", "sweeps"],
             &["report", "sizing"],
             &["render"],
             &["results"],
@@ -49,7 +49,7 @@ const CRATES: &[Crate] = &[
             &["crypto"],
             &["request"],
             &["testbed"],
-            &["ceiling", "fake_server", "fixture_policy"],
+            &["ceiling", "fake_server", "simulated", "fixture_policy"],
             &["latency", "plot", "cleanup"],
             &["lib"],
         ],

@@ -23,6 +23,7 @@ use crate::results::{Beside, Report, median};
 use crate::served;
 use crate::soak;
 use crate::streams;
+use crate::sweeps;
 use crate::testbed::Testbed;
 use crate::{Error, progress};
 use solewriter::cli::common::{self, Format};
@@ -50,6 +51,7 @@ enum Command {
     Listing(ListingCommand),
     Change(ChangeCommand),
     Served(ServedCommand),
+    Sweeps(SweepsCommand),
     Soak(SoakCommand),
     #[command(hide = true)]
     Ceiling(Ceiling),
@@ -73,6 +75,7 @@ impl Load {
             Command::Listing(listing) => listing.run(),
             Command::Change(change) => change.run(),
             Command::Served(served) => served.run(),
+            Command::Sweeps(sweeps) => sweeps.run(),
             Command::Soak(soak) => soak.run(),
             Command::Ceiling(ceiling) => ceiling.run(),
         };
@@ -580,6 +583,45 @@ impl ServedCommand {
             Format::Json => common::json(&served.servers),
             Format::Text => judged(&served.goals()),
         })
+    }
+}
+
+/// Simulate servers with very many open connections, take something from one service after the other,
+/// and add what it shows to docs/performance.md. Takes some minutes.
+#[derive(Args)]
+struct SweepsCommand {
+    /// Open connections, 40 of each service, on three servers.
+    #[arg(long, value_name = "NUMBER", default_value_t = 100_000)]
+    connections: usize,
+    /// Services that lose something, one after the other.
+    #[arg(long, value_name = "NUMBER", default_value_t = 50)]
+    changes: usize,
+    /// Looks at all connections to wait for while nothing changes.
+    #[arg(long, value_name = "NUMBER", default_value_t = 4)]
+    looks: u64,
+    /// The folder of the documentation, to which DOCS/performance/sweeps.json is written.
+    #[arg(long, value_name = "DOCS", default_value = "docs")]
+    docs: PathBuf,
+    /// Version of nats-server.
+    #[arg(long, value_name = "VERSION")]
+    nats_server: Option<String>,
+    /// From one look to the next. The goal is for what is the default of `[sessions] every`, too.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = common::duration)]
+    every: Duration,
+}
+
+impl SweepsCommand {
+    fn run(self) -> Result<String, Error> {
+        let plan = sweeps::Plan {
+            connections: self.connections,
+            changes: self.changes,
+            looks: self.looks,
+            nats_server: self.nats_server,
+            every: self.every,
+        };
+        let sweeps = solewriter::cli::runtime()?.block_on(sweeps::run(plan))?;
+        keep(&self.docs, "sweeps.json", &sweeps)?;
+        Ok(common::json(&sweeps))
     }
 }
 

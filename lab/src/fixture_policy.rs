@@ -137,6 +137,26 @@ impl FixturePolicy {
         Ok(())
     }
 
+    /// Takes one subject from a service, in the folder that the policy was written to. A file is
+    /// replaced at once, by way of `aside`.
+    ///
+    /// # Errors
+    /// When it has none, or the file system says no.
+    pub fn take_from(
+        &self,
+        service: &str,
+        folder: &Path,
+        aside: &Path,
+    ) -> Result<(), super::Error> {
+        let subject = format!("\"news.{service}.n0\", ");
+        let found = self.files.iter().position(|text| text.contains(&subject));
+        let file = folder.join(format!("load-{:03}.toml", found.ok_or("no such service")?));
+        // Others may have lost something before.
+        let text = std::fs::read_to_string(&file)?;
+        std::fs::write(aside, text.replace(&subject, ""))?;
+        Ok(std::fs::rename(aside, &file)?)
+    }
+
     /// What the policy grants a client.
     ///
     /// # Errors

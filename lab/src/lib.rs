@@ -5,7 +5,8 @@
 //! real clients on a real nats-server. [`report`] runs the whole comparison and writes
 //! `docs/performance.md` ([`render`]); [`soak`] watches half the load for long; [`streams`]
 //! measures messages, not connections, [`listing`] what a look at open connections costs, and [`served`]
-//! what a connection costs nats-server by what the answer says. [`sizing`]
+//! what a connection costs nats-server by what the answer says. [`sweeps`] shows what very many open
+//! connections cost `serve`, and how fast a change reaches some ([`simulated`] has them). [`sizing`]
 //! reckons from all of it what so many connections need. Nothing here has a part in deciding or issuing: a production build leaves it out. Unix only.
 
 pub mod ceiling;
@@ -25,9 +26,11 @@ pub mod report;
 pub mod request;
 pub mod results;
 pub mod served;
+pub mod simulated;
 pub mod sizing;
 pub mod soak;
 pub mod streams;
+pub mod sweeps;
 pub mod testbed;
 
 /// What went wrong in a run, in words.

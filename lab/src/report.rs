@@ -16,7 +16,8 @@ use super::crypto::Crypto;
 use super::direct::{Direct, Outcome, Pressure};
 use super::request::{Kind, Minter, Request};
 use super::results::{
-    self, Connect, Goodput, Instances, Isolation, Machine, Misuse, Report, Scale,
+    self, BESIDE_CHANGES, BESIDE_NOTHING, Connect, Goodput, Instances, Isolation, Machine, Misuse,
+    Report, Scale,
 };
 use super::{Error, progress};
 use crate::fake_server::FakeServer;
@@ -45,6 +46,8 @@ pub struct Effort {
     pub subjects: usize,
     /// Rounds.
     pub rounds: usize,
+    /// Rounds through nats-server, with a storm in each.
+    pub connect_rounds: usize,
     /// Length of a round.
     pub round: Duration,
     /// What runs before each.
@@ -60,6 +63,7 @@ impl Effort {
         large: 100_000,
         subjects: 500,
         rounds: 4,
+        connect_rounds: 5,
         round: Duration::from_secs(4),
         warm_up: Duration::from_secs(1),
         storm: 10_000,
@@ -70,6 +74,7 @@ impl Effort {
         large: 200,
         subjects: 30,
         rounds: 1,
+        connect_rounds: 1,
         round: Duration::from_millis(300),
         warm_up: Duration::from_millis(100),
         storm: 20,
@@ -311,12 +316,9 @@ impl Run {
         let mut note = |beside: &str, outcome| {
             found.push(Isolation { beside: beside.to_owned(), outcome });
         };
-        note("nothing but an audit stream that never answers, as in all of these", run()?);
+        note(BESIDE_NOTHING, run()?);
         let address = rig.serves.first().and_then(Serve::http).ok_or("no address for metrics")?;
-        note(
-            "the policy, of as many services, changes every 2 s",
-            beside(|stop| change_policy(&rig.stage, &address, stop), run)?,
-        );
+        note(BESIDE_CHANGES, beside(|stop| change_policy(&rig.stage, &address, stop), run)?);
         note(
             "200 metrics clients that ask and never read, or never finish asking",
             beside(|stop| hold_metrics(&address, stop), run)?,
@@ -427,7 +429,7 @@ impl Run {
                 storm: Vec::new(),
             })
             .collect();
-        for round in 0..self.effort.rounds {
+        for round in 0..self.effort.connect_rounds {
             for part in &mut found {
                 progress(&format!("         round {}, {:?}", round + 1, part.against));
                 runtime.block_on(self.connect_round(&stage, part))?;
@@ -452,8 +454,7 @@ impl Run {
             }
         }
         part.open.push(theatre.run(Pressure::Rate(OPEN_RATE), self.time()).await?);
-        // Two rounds of storms are enough: each is 10,000 measurements.
-        if part.against != Against::StaticUsers && part.storm.len() < 2 {
+        if part.against != Against::StaticUsers {
             part.storm.push(theatre.storm(self.effort.storm, PATIENCE, Upset::Restart).await?);
         }
         theatre.close().await

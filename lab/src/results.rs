@@ -133,6 +133,12 @@ pub struct Instances {
     pub rounds: Vec<direct::Outcome>,
 }
 
+/// What runs beside an isolated measurement: nothing.
+pub const BESIDE_NOTHING: &str =
+    "nothing but an audit stream that never answers, as in all of these";
+/// What runs beside an isolated measurement: changes of the policy.
+pub const BESIDE_CHANGES: &str = "the policy, of as many services, changes every 2 s";
+
 /// A run at half of the capacity beside something that must not disturb it.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct Isolation {
@@ -363,6 +369,56 @@ pub struct Served {
     pub servers: Vec<ServedBy>,
 }
 
+/// Looks at all connections while nothing changes.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
+pub struct SteadyLooks {
+    /// How long it was watched, in seconds.
+    pub seconds: f64,
+    /// How many looks that were.
+    pub looks: u64,
+    /// CPU of `serve` in that time, in seconds: whatever it did.
+    pub own_cpu: f64,
+    /// The most memory that it had resident, in bytes.
+    pub rss: u64,
+    /// Pages that servers were asked for.
+    pub pages: u64,
+    /// Bytes of these.
+    pub bytes: u64,
+    /// Bytes of these as they were sent, which was compressed.
+    pub sent: u64,
+}
+
+/// One service lost something.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
+pub struct Revocation {
+    /// From when its file was written to when the last of its connections was closed.
+    pub seconds: f64,
+    /// Pages of lists that were asked for until then.
+    pub pages: u64,
+}
+
+/// What very many connections cost `serve`, and how fast a change reaches those of one service.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub struct Sweeps {
+    /// Where.
+    pub machine: Machine,
+    /// When it began (UTC).
+    pub date: String,
+    /// The load average of the last minute before it began.
+    pub load_before: f64,
+    /// How many were open.
+    pub connections: usize,
+    /// On how many servers.
+    pub servers: usize,
+    /// How many each service had.
+    pub each: usize,
+    /// While nothing changed.
+    pub steady: SteadyLooks,
+    /// One service after the other.
+    pub revocations: Vec<Revocation>,
+}
+
 /// A long run.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct Soak {
@@ -419,6 +475,8 @@ pub struct Beside {
     pub changes: Option<Changes>,
     /// See [`super::served`].
     pub served: Option<Served>,
+    /// See [`super::sweeps`].
+    pub sweeps: Option<Sweeps>,
 }
 
 impl Beside {
@@ -433,6 +491,7 @@ impl Beside {
             listings: kept(&folder.join("listing.json"))?,
             changes: kept(&folder.join("change.json"))?,
             served: kept(&folder.join("served.json"))?,
+            sweeps: kept(&folder.join("sweeps.json"))?,
         })
     }
 }

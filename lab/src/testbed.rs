@@ -84,6 +84,15 @@ impl Testbed {
         self.folder.path()
     }
 
+    /// A service loses one subject.
+    ///
+    /// # Errors
+    /// When it has none, or the file system says no.
+    pub fn take_from(&self, service: &str) -> Result<(), Error> {
+        let aside = self.folder().join("aside.toml");
+        self.company.take_from(service, &self.deployment.policy(), &aside)
+    }
+
     /// A seed or key that `solewriter init` wrote.
     ///
     /// # Errors

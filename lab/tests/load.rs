@@ -153,6 +153,31 @@ async fn load_report_and_soak_write_the_page(version: &'static str) {
     assert!(!String::from_utf8_lossy(&again.stderr).contains("part "), "it measured again");
 }
 
+/// What a look asks of the servers, at two sizes: a page of a list has so many connections that their
+/// number hardly matters.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_asks_for_few_pages_however_many_are_open() {
+    let _room = ROOM.acquire().await.unwrap();
+    let at = async |connections: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        let sweeps = ["sweeps", "--connections", connections, "--changes", "1", "--looks", "1"];
+        let more = ["--docs", dir.path().to_str().unwrap(), "--every", "8s"];
+        let output = load(&[&sweeps[..], &more].concat()).await;
+        assert!(dir.path().join("performance/sweeps.json").exists());
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    let (few, many) = tokio::join!(at("1200"), at("12000"));
+    let number = |value: &Value| value.as_f64().unwrap_or_else(|| panic!("{few} {many}"));
+    for found in [&few, &many] {
+        let steady = &found["steady"];
+        // A small page of each of three servers, and a large one.
+        assert_eq!(steady["pages"], 6, "{found}");
+        let each = number(&steady["sent"]) / number(&found["connections"]);
+        assert!(each * 3.0 < number(&steady["bytes"]) / number(&found["connections"]), "{found}");
+        assert!(each < 250.0, "{found}");
+    }
+}
+
 /// Whoever interrupts a long run has nothing to clear away.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_interrupted_run_leaves_nothing() {

@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use solewriter_lab::results::{
-    Beside, Changes, Listings, Report, Served, ServedBy, ServedGrant, Soak, Streams, kept,
+    Beside, Changes, Listings, Report, Served, ServedBy, ServedGrant, Soak, Streams, Sweeps, kept,
 };
 
 fn docs() -> &'static Path {
@@ -31,14 +31,15 @@ fn no_number_in_the_page_is_written_by_hand() {
         let help = format!("docs/{name}: make it with `solewriter-lab report --render`");
         assert!(found == text, "{help}");
     }
-    let Beside { streams, listings, changes, served, .. } = &beside;
+    let Beside { streams, listings, changes, served, sweeps, .. } = &beside;
     let streams = streams.iter().all(|s| s.machine.release && s.rounds.len() > 2);
     let listings = listings.iter().all(|l| l.machine.release && l.rounds.len() > 2);
     let enough = |by: &ServedBy| by.grants.iter().all(|grant| grant.clear.len() > 2);
     let served = served.iter().all(|s| s.machine.release && s.servers.iter().all(enough));
     let changes = changes.iter().all(|c| c.machine.release && c.rounds.len() > 2);
+    let sweeps = sweeps.iter().all(|s| s.machine.release && s.revocations.len() > 20);
     assert!(
-        streams && listings && changes && served,
+        streams && listings && changes && served && sweeps,
         "figures of a debug build, or of a quick run, mean nothing"
     );
     assert!(report.machine.release, "figures of a debug build mean nothing");
@@ -52,6 +53,9 @@ fn a_report_of_nothing_meets_nothing() {
     for goal in report.goals() {
         assert_eq!((goal.met, goal.found.as_str()), (None, "not measured"), "{}", goal.goal);
     }
+    for goal in Sweeps::default().goals(None) {
+        assert_eq!((goal.met, goal.found.as_str()), (None, "not measured"), "{}", goal.goal);
+    }
     let grants = vec![ServedGrant::default()];
     let served =
         Served { servers: vec![ServedBy { grants, ..ServedBy::default() }], ..Served::default() };
@@ -61,6 +65,7 @@ fn a_report_of_nothing_meets_nothing() {
         listings: Some(Listings::default()),
         changes: Some(Changes::default()),
         served: Some(served),
+        sweeps: Some(Sweeps::default()),
     });
     let page = &pages[0].1;
     let sizing = report.sizing(None, None);
