@@ -172,6 +172,7 @@ fn follower() -> Follower {
         judge: None,
         quota: solewriter::policy_source::tenancy::Quota::default(),
         neighbourhood: Arc::default(),
+        warned: Arc::default(),
     }
 }
 

@@ -6,7 +6,7 @@
 //! What is read back is judged like any other policy.
 
 use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -130,10 +130,7 @@ impl PolicyCache {
         // First: a policy whose claims are not there counts as settled.
         let number = kept.origin.as_ref().map(|o| o.number);
         let claims = self.write_claims(&kept.revision, number, &kept.claims);
-        self.tell(claims.and_then(|()| {
-            let bytes = serde_json::to_vec(&written)?;
-            replace(&self.path, &bytes)
-        }));
+        self.tell(claims.and_then(|()| replace(&self.path, &written)));
     }
 
     /// Nothing is left of what was not settled. Blocks, once.
@@ -161,7 +158,7 @@ impl PolicyCache {
         self.unsettled.store(true, Ordering::Relaxed);
         let (format, revision, claims) = (FORMAT, revision.whole().to_owned(), claims.clone());
         let written = NotSettled { format, revision, number, claims };
-        replace(&path, &serde_json::to_vec(&written)?)
+        replace(&path, &written)
     }
 
     /// What the file says that was not settled of that policy.
@@ -194,11 +191,7 @@ impl PolicyCache {
             number,
             confirmed: now,
         };
-        self.tell(
-            serde_json::to_vec(&confirmation)
-                .map_err(Into::into)
-                .and_then(|bytes| replace(&self.beside("confirmed"), &bytes)),
-        );
+        self.tell(replace(&self.beside("confirmed"), &confirmation));
     }
 
     fn beside(&self, what: &str) -> PathBuf {
@@ -296,11 +289,11 @@ fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
 }
 
 /// Writes aside and renames, so that a crash leaves the one or the other.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+fn replace(path: &Path, what: &impl Serialize) -> io::Result<()> {
     let mut aside = path.as_os_str().to_owned();
     aside.push(format!(".{}.new", std::process::id()));
     let aside = PathBuf::from(aside);
-    let written = write(&aside, bytes).and_then(|()| fs::rename(&aside, path));
+    let written = write(&aside, what).and_then(|()| fs::rename(&aside, path));
     if written.is_err() {
         let _ = fs::remove_file(&aside);
     }
@@ -310,15 +303,16 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// Writes as it goes: a large policy is not held once more in memory.
+fn write(path: &Path, what: &impl Serialize) -> io::Result<()> {
     let _ = fs::remove_file(path);
     let mut options = File::options();
     options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
+    let mut file = io::BufWriter::with_capacity(1 << 16, options.open(path)?);
+    serde_json::to_writer(&mut file, what)?;
+    file.into_inner()?.sync_all()
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 mod bucket;
 mod directory;
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
@@ -59,6 +60,8 @@ pub struct Follower {
     pub quota: Quota,
     /// The tenants of this instance, this one among them.
     pub neighbourhood: Arc<Neighbourhood>,
+    /// What was warned of.
+    pub warned: Arc<Warned>,
 }
 
 /// What a source has: its files, or what keeps them from being read as a policy.
@@ -193,7 +196,7 @@ impl Follower {
     /// A policy came into force, or is still what the source has. One place for everyone who
     /// hears of it.
     fn accepted(&self, loaded: &Loaded, origin: Option<&Origin>, now: i64) {
-        log_warnings(&loaded.warnings);
+        self.warned.log(&loaded.warnings);
         self.source_status.refuse(None);
         self.metrics.policy_accepted(&loaded.after.policy, now, origin.map(|o| o.number));
         if !loaded.is_change() {
@@ -456,13 +459,39 @@ impl BackgroundWorker {
 /// The state of the source while its policy could not be validated.
 const UNJUDGED: &str = "its policy could not be validated, see the log";
 
-fn log_warnings(problems: &Problems) {
-    for problem in problems {
-        tracing::warn!(
-            event = "policy_warning",
-            code = problem.code,
-            problem = problem.render(Style::Plain),
-        );
+/// The warnings of the policy that was accepted last, by file, code and text: each is logged when it is
+/// new, and not with every change of something else.
+#[derive(Default)]
+pub struct Warned(Mutex<HashSet<Warning>>);
+
+type Warning = (Option<Arc<str>>, &'static str, String);
+
+impl Warned {
+    fn log(&self, problems: &Problems) {
+        let (mut now, mut again) = (HashSet::new(), 0_u64);
+        let mut before = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for problem in problems {
+            let file = problem.place().map(|span| Arc::clone(span.file().name()));
+            let warning = (file, problem.code, problem.message.clone());
+            if before.contains(&warning) {
+                again += 1;
+            } else {
+                tracing::warn!(
+                    event = "policy_warning",
+                    code = problem.code,
+                    problem = problem.render(Style::Plain),
+                );
+            }
+            now.insert(warning);
+        }
+        if again > 0 {
+            tracing::info!(
+                event = "policy_warnings_left",
+                count = again,
+                "warnings of the policy before, logged then; `solewriter policy check` shows them",
+            );
+        }
+        *before = now;
     }
 }
 

@@ -204,6 +204,27 @@ async fn a_refused_change_that_is_taken_back_is_over(version: &'static str) {
     .await;
 }
 
+on_the_newest_server!(a_warning_is_logged_when_it_is_new, some_room);
+async fn a_warning_is_logged_when_it_is_new(version: &'static str) {
+    const UNHEARD: &str = "[service.a]\nnkeys = [\"{a}\"]\nsubscribes = [\"nobody.says\"]\n";
+    let mut deployment = Deployment::start(version, UNHEARD).await;
+    let warned = |lines: Vec<Value>| -> Vec<String> {
+        let lines = lines.into_iter().filter(|line| line["event"] == "policy_warning");
+        lines.map(|line| line["problem"].to_string()).collect()
+    };
+    // It is ready, so that all of them are there.
+    let first = warned(deployment.instances[0].lines());
+    assert!(first.iter().any(|problem| problem.contains("nobody.says")), "{first:?}");
+    // Its line moves; and another one comes.
+    let more = "[service.b]\nnkeys = [\"{b}\"]\nsubscribes = [\"nobody.sings\"]\n";
+    deployment.write_policy(&format!("{more}{UNHEARD}"));
+    let left = deployment.instances[0].says("policy_warnings_left").await;
+    assert_eq!((&left["level"], &left["count"]), (&"INFO".into(), &first.len().into()), "{left}");
+    let now = warned(deployment.instances[0].lines());
+    assert_eq!(now.len(), first.len() + 1, "{now:?}");
+    assert!(now.last().unwrap().contains("nobody.sings"), "{now:?}");
+}
+
 on_every_server!(a_swap_of_symbolic_links_is_seen);
 /// As Kubernetes mounts a config map: the files are links into `..data`, which is a link to a
 /// folder of its own for each version, and is swapped by a rename.

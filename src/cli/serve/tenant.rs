@@ -110,6 +110,7 @@ impl Tenant {
             validator,
             quota: settings.quota,
             neighbourhood: Arc::clone(common.neighbourhood),
+            warned: Arc::default(),
         };
         let (defaults, accounts) = (settings.defaults.clone(), settings.accounts.clone());
         let decider = Arc::new(

@@ -1298,6 +1298,11 @@ impl Policy {
         let (mut owners, mut ends) = (Vec::new(), had.ends.clone());
         let mut old = had.services.iter().zip(&mut kept).peekable();
         for (s, service) in services.iter().enumerate() {
+            // Before any name is read, which is far away in memory.
+            if let Some((_, kept)) = old.next_if(|(old, _)| Arc::ptr_eq(old, service)) {
+                *kept = u32::try_from(s).ok();
+                continue;
+            }
             while let Some((gone, _)) = old.next_if(|(old, _)| old.name < service.name) {
                 count_ends(&mut ends, gone, -1);
             }
@@ -1344,8 +1349,22 @@ impl Policy {
         if Arc::ptr_eq(had, has) {
             return self;
         }
+        let declared = shared(&had.declared, &has.declared);
+        let by_key = shared(&had.by_key, &has.by_key);
+        let owners = shared(&had.owners, &has.owners);
+        let twice = |(before, after)| before == after;
+        if !earlier.pairs(&self).any(twice)
+            && Arc::ptr_eq(&declared, &has.declared)
+            && Arc::ptr_eq(&by_key, &has.by_key)
+            && Arc::ptr_eq(&owners, &has.owners)
+        {
+            return self;
+        }
         let mut old = had.services.iter().peekable();
         let services = has.services.iter().map(|service| {
+            if old.next_if(|old| Arc::ptr_eq(old, service)).is_some() {
+                return Arc::clone(service);
+            }
             while old.next_if(|old| old.name < service.name).is_some() {}
             let same = old.next_if(|old| Arc::ptr_eq(old, service) || old == &service);
             Arc::clone(same.unwrap_or(service))
@@ -1355,9 +1374,9 @@ impl Policy {
             revision: has.revision.clone(),
             emergencies: Arc::clone(&has.emergencies),
             services: services.collect(),
-            declared: shared(&had.declared, &has.declared),
-            by_key: shared(&had.by_key, &has.by_key),
-            owners: shared(&had.owners, &has.owners),
+            declared,
+            by_key,
+            owners,
             ends: has.ends.clone(),
         };
         Self { contents: Arc::new(contents), ..self }
@@ -1369,9 +1388,23 @@ impl Policy {
         &'p self,
         earlier: &'p Self,
     ) -> impl Iterator<Item = (Option<&'p Service>, Option<&'p Service>)> {
+        self.pairs(earlier).map(|(before, after)| (before.map(|b| &**b), after.map(|a| &**a)))
+    }
+
+    fn pairs<'p>(
+        &'p self,
+        earlier: &'p Self,
+    ) -> impl Iterator<Item = (Option<&'p Arc<Service>>, Option<&'p Arc<Service>>)> {
         let mut old = earlier.services().iter().peekable();
         let mut new = self.services().iter().peekable();
-        let next = move || {
+        std::iter::from_fn(move || {
+            // Before any name is read, which is far away in memory.
+            while let (Some(before), Some(after)) = (old.peek(), new.peek())
+                && Arc::ptr_eq(before, after)
+            {
+                old.next();
+                new.next();
+            }
             let order = match (old.peek(), new.peek()) {
                 (Some(before), Some(after)) => before.name.cmp(&after.name),
                 (Some(_), None) => Ordering::Less,
@@ -1380,10 +1413,7 @@ impl Policy {
             let before = if order.is_le() { old.next() } else { None };
             let after = if order.is_ge() { new.next() } else { None };
             (before.is_some() || after.is_some()).then_some((before, after))
-        };
-        let pairs = std::iter::from_fn(next);
-        let differ = |(before, after): &(Option<&'p Arc<Service>>, Option<&'p Arc<Service>>)| !matches!((before, after), (Some(before), Some(after)) if Arc::ptr_eq(before, after));
-        pairs.filter(differ).map(|(before, after)| (before.map(|b| &**b), after.map(|a| &**a)))
+        })
     }
 
     /// The same policy, of which these services do not get these subjects yet, and with a guest.

@@ -271,10 +271,6 @@ fn merged(
     if !others(&was.services, names).eq(others(&is.services, names)) {
         return None;
     }
-    let had = policy.services().iter().filter(|service| names.contains(&service.at.file));
-    if !had.map(|service| &**service).eq(sorted(&was.services, names)) {
-        return None;
-    }
     let (had, old, new) = (policy.declared(), &was.declared, &is.declared);
     let buckets = declared(&had.buckets, &old.buckets, &new.buckets, names)?;
     let streams = declared(&had.streams, &old.streams, &new.streams, names)?;
@@ -296,6 +292,7 @@ fn merged(
     now.retain(|service| names.contains(&service.at.file));
     now.sort_by(|a, b| a.name.cmp(&b.name));
     let mut now = now.into_iter().peekable();
+    let mut before = sorted(&was.services, names).into_iter();
     let mut services = Vec::with_capacity(policy.services().len() + now.len());
     for service in policy.services() {
         while let Some(new) = now.next_if(|new| new.name < service.name) {
@@ -308,10 +305,18 @@ fn merged(
                 return None;
             }
             services.push(Arc::clone(service));
-        } else if let Some(new) = new {
+            continue;
+        }
+        if before.next() != Some(service) {
+            return None;
+        }
+        if let Some(new) = new {
             let same = new == **service;
             services.push(if same { Arc::clone(service) } else { Arc::new(new) });
         }
+    }
+    if before.next().is_some() {
+        return None;
     }
     services.extend(now.map(Arc::new));
     // A policy without a service does not hold.
