@@ -13,6 +13,10 @@ struct Lab {
     load: Load,
 }
 
+// As solewriter's own.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     // What is measured is solewriter itself, built into this binary: `serve` and `signer` are its
     // own commands.

@@ -327,7 +327,8 @@ fn read_up_to(
     if !same_file(&opened, listed) {
         return Ok((opened, None));
     }
-    let mut bytes = Vec::new();
+    let room = usize::try_from(opened.len().min(limit)).unwrap_or_default();
+    let mut bytes = Vec::with_capacity(room);
     (&mut file).take(limit + 1).read_to_end(&mut bytes)?;
     // Asked again after reading: what was written meanwhile shows.
     Ok((file.metadata()?, (bytes.len() as u64 <= limit).then_some(bytes)))
