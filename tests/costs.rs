@@ -85,6 +85,7 @@ fn an_authorisation_allocates_no_more_than_it_did() {
     assert!(refused.1 <= granted.1, "a refusal costs no more than a grant");
     a_line_of_a_known_connection_allocates_nothing();
     a_policy_takes_no_more_than_it_did();
+    a_start_costs_the_same_for_each_service();
     a_change_costs_what_changed();
 }
 
@@ -185,6 +186,22 @@ fn a_policy_takes_no_more_than_it_did() {
     let changed = (live() - before) / ready;
     println!("after 100 changes: {changed:.2} times that");
     assert!(changed <= 1.2, "{changed} times the memory after 100 changes");
+}
+
+/// A start judges every service, and each of them costs the same, however many there are.
+fn a_start_costs_the_same_for_each_service() {
+    /// See [`an_authorisation_allocates_no_more_than_it_did`].
+    const MOST_BLOCKS: f64 = 145.0;
+    let [few, many] = [400_u32, 1600].map(|services| {
+        let files = Company::new(usize::try_from(services).unwrap()).files(0);
+        let blocks = dhat::HeapStats::get().total_blocks;
+        drop(validate(&files).unwrap());
+        let blocks = u32::try_from(dhat::HeapStats::get().total_blocks - blocks).unwrap();
+        f64::from(blocks) / f64::from(services)
+    });
+    println!("a service is judged with {few:.1} blocks of 400, with {many:.1} of 1600");
+    assert!(many <= few * 1.05, "more services cost more each: {few} and {many} blocks");
+    assert!(few <= MOST_BLOCKS, "{few} blocks a service, not {MOST_BLOCKS}");
 }
 
 /// To judge a change, and to compare a policy with the one before, allocates as much for a small one as

@@ -39,6 +39,7 @@ pub fn run(plan: &Plan) -> Result<Changes, Error> {
         services: plan.services,
         rounds: Vec::new(),
         rss_ready: 0,
+        rss_peak: 0,
         rss_after: 0,
     };
     let broker = FakeServer::open()?;
@@ -52,7 +53,8 @@ pub fn run(plan: &Plan) -> Result<Changes, Error> {
         let empty = started(&small.serve(&broker.url(), 1, &[])?)?;
         let serve = stage.serve(&broker.url(), 0, &[])?;
         let whole = started(&serve)?;
-        changes.rss_ready = serve.usage().ok_or("no CPU time to be had")?.rss;
+        let usage = serve.usage().ok_or("no CPU time to be had")?;
+        (changes.rss_ready, changes.rss_peak) = (usage.rss, usage.peak_rss);
         let whole = Change { seconds: whole.seconds, cpu: (whole.cpu - empty.cpu).max(0.0) };
         let one = changed(&serve, &file, |text| lifetime(text, round))?;
         let new = changed(&serve, &file, |text| Ok(format!("{}{text}", new_service(round)?)))?;

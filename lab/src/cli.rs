@@ -430,8 +430,7 @@ fn write_pages(docs: &Path) -> Result<(), Error> {
     let report: Report = serde_json::from_slice(&std::fs::read(folder.join("report.json"))?)?;
     let beside = Beside::kept(&folder)?;
     let mut pages = report.pages(&beside);
-    let sizing = report.sizing(beside.listings.as_ref(), beside.served.as_ref());
-    pages.push(("sizing.md".to_owned(), sizing));
+    pages.push(("sizing.md".to_owned(), report.sizing(&beside)));
     for (name, text) in pages {
         std::fs::write(docs.join(name), text)?;
     }

@@ -748,8 +748,9 @@ impl Changes {
         }
         let _ = writeln!(
             page,
-            "\nMemory after a start: {}; after 100 changes more: {}.",
+            "\nMemory after a start: {}, and {} at most until then; after 100 changes more: {}.",
             megabytes(self.rss_ready),
+            megabytes(self.rss_peak),
             megabytes(self.rss_after),
         );
     }

@@ -290,6 +290,8 @@ pub struct Changes {
     pub rounds: Vec<ChangeRound>,
     /// Resident memory after a start, in bytes.
     pub rss_ready: u64,
+    /// The most until then.
+    pub rss_peak: u64,
     /// The same after 100 changes.
     pub rss_after: u64,
 }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::direct::count;
 use super::render::{cell, middle, number, ratio, thousands};
-use super::results::{Direct, ListingRound, Listings, Report, Scale, Served, ServedBy, median};
+use super::results::{Beside, Direct, ListingRound, Listings, Report, Scale, ServedBy, median};
 use crate::real_clients::Against;
 
 /// For how long a connection stands, in seconds, with the default lifetime of permissions: an hour,
@@ -33,6 +33,8 @@ struct Inputs {
     /// Memory of an instance with hardly a service, and what each further one takes, in bytes.
     least: Option<f64>,
     service: Option<f64>,
+    /// The most memory for each service until the whole policy is judged, in bytes.
+    peak: Option<f64>,
     /// From start to ready for each service, in µs.
     start: Option<f64>,
     /// How many connections were listed, and what each took of nats-server and of who asked, in µs.
@@ -44,7 +46,9 @@ struct Inputs {
 }
 
 impl Inputs {
-    fn of(report: &Report, listings: &Listings, served: Option<&Served>) -> Self {
+    fn of(report: &Report, beside: &Beside) -> Self {
+        let (none, served) = (Listings::default(), beside.served.as_ref());
+        let listings = beside.listings.as_ref().unwrap_or(&none);
         // The newest version is the last.
         let newest = served.and_then(|served| served.servers.last());
         let scale =
@@ -61,6 +65,10 @@ impl Inputs {
             let part = report.connect.iter().find(|part| part.against == against)?;
             median(part.closed.iter().filter_map(|run| run.server_cpu_us))
         };
+        let peak = |least: f64| {
+            let changes = beside.changes.as_ref().filter(|changes| changes.rss_peak > 0)?;
+            ratio(Some(count(changes.rss_peak) - least), Some(number(changes.services)))
+        };
         let listed = middle(&listings.rounds, |round| number(round.serve.connections));
         let each = |of: fn(&ListingRound) -> f64| {
             let micros = middle(&listings.rounds, of).map(|seconds| seconds * 1e6);
@@ -74,6 +82,7 @@ impl Inputs {
             subject: newest.and_then(ServedBy::subject),
             least: few.map(rss),
             service: between(&|s| Some(rss(s))),
+            peak: few.map(rss).and_then(peak),
             start: between(&ready).map(|seconds| seconds * 1e6),
             listed,
             listing: each(|round| round.serve.server_cpu),
@@ -93,8 +102,8 @@ struct Deployment {
 impl Report {
     /// The page.
     #[must_use]
-    pub fn sizing(&self, listings: Option<&Listings>, served: Option<&Served>) -> String {
-        let inputs = Inputs::of(self, listings.unwrap_or(&Listings::default()), served);
+    pub fn sizing(&self, beside: &Beside) -> String {
+        let inputs = Inputs::of(self, beside);
         let mut page = String::from(include_str!("sizing-head.txt"));
         inputs.table(&mut page);
         page.push_str(include_str!("sizing-formulas.txt"));
@@ -156,6 +165,13 @@ impl Inputs {
             ("g", "CPU of nats-server for each subject of a grant", self.subject, "µs", "served"),
             ("m", "memory of an instance, with 10 services", megabytes, "MB", "scale"),
             ("p", "memory for each further service", kilobytes, "kB", "scale"),
+            (
+                "q",
+                "the same at most, until the whole policy is judged",
+                self.peak.map(|bytes| bytes / 1e3),
+                "kB",
+                "change",
+            ),
             ("r", "from start to ready, for each service", self.start, "µs", "scale"),
             ("l", "CPU of nats-server to list a connection", self.listing, "µs", "listing"),
             ("k", "CPU of the instance that has it listed", self.asking, "µs", "listing"),
@@ -221,13 +237,22 @@ impl Inputs {
     fn memory(&self, page: &mut String) {
         page.push_str(
             "\n## Memory and start, of each instance\n\n\
-             | services | memory when ready, MB: m + p n | from start to ready, s: r n |\n| --- | --- | --- |\n",
+             | services | memory when ready, MB: m + p n | and at most, MB: m + q n | from start to ready, s: r n |\n\
+             | --- | --- | --- | --- |\n",
         );
         for services in SERVICES {
-            let memory = self.least.zip(self.service).map(|(m, p)| (m + p * services) / 1e6);
+            let memory = |each: Option<f64>| {
+                self.least.zip(each).map(|(m, each)| (m + each * services) / 1e6)
+            };
             let start = self.start.map(|micros| micros * services / 1e6);
-            let _ =
-                writeln!(page, "| {} | {} | {} |", thousands(services), cell(memory), cell(start));
+            let _ = writeln!(
+                page,
+                "| {} | {} | {} | {} |",
+                thousands(services),
+                cell(memory(self.service)),
+                cell(memory(self.peak)),
+                cell(start)
+            );
         }
     }
 }

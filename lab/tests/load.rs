@@ -170,8 +170,10 @@ async fn a_look_asks_for_few_pages_however_many_are_open() {
     let number = |value: &Value| value.as_f64().unwrap_or_else(|| panic!("{few} {many}"));
     for found in [&few, &many] {
         let steady = &found["steady"];
-        // A small page of each of three servers, and a large one.
-        assert_eq!(steady["pages"], 6, "{found}");
+        // A small page of each of three servers, and a large one. On a busy machine there may be one more
+        // of the looks that follow a start.
+        let pages = steady["pages"].as_u64().unwrap();
+        assert!(pages == 6 || pages == 12, "{found}");
         let each = number(&steady["sent"]) / number(&found["connections"]);
         assert!(each * 3.0 < number(&steady["bytes"]) / number(&found["connections"]), "{found}");
         assert!(each < 250.0, "{found}");

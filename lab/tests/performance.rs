@@ -24,8 +24,7 @@ fn no_number_in_the_page_is_written_by_hand() {
     };
     let beside = Beside::kept(&docs().join("performance")).unwrap();
     let mut pages = report.pages(&beside);
-    let sizing = report.sizing(beside.listings.as_ref(), beside.served.as_ref());
-    pages.push(("sizing.md".to_owned(), sizing));
+    pages.push(("sizing.md".to_owned(), report.sizing(&beside)));
     for (name, text) in pages {
         let found = std::fs::read_to_string(docs().join(&name)).unwrap_or_default();
         let help = format!("docs/{name}: make it with `solewriter-lab report --render`");
@@ -68,7 +67,7 @@ fn a_report_of_nothing_meets_nothing() {
         sweeps: Some(Sweeps::default()),
     });
     let page = &pages[0].1;
-    let sizing = report.sizing(None, None);
+    let sizing = report.sizing(&Beside::default());
     assert!(sizing.contains("| - µs |") && !sizing.contains("NaN"), "{sizing}");
     assert!(page.contains("not measured") && !page.contains("NaN"), "{page}");
     for (name, text) in &pages {

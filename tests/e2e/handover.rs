@@ -22,7 +22,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::bucket;
-use super::deployment::{DEADLINE, Deployment, Prepared, Ran, edit, eventually};
+use super::deployment::{DEADLINE, Deployment, Prepared, Ran, edit, eventually, eventually_within};
 use super::raw::{Message, Raw};
 
 /// A policy in which that service owns the bucket `k`.
@@ -191,7 +191,8 @@ async fn last_writer(stream: &Stream) -> Option<String> {
 /// Waits until that service wrote last. Gives how long that took.
 pub async fn writes(stream: &Stream, service: &str) -> Duration {
     let began = Instant::now();
-    eventually(&format!("writes of {service}"), async || {
+    // For how long nobody may have written is asserted elsewhere.
+    eventually_within(2 * VACANT_BUSY, &format!("writes of {service}"), async || {
         (last_writer(stream).await.as_deref() == Some(service)).then_some(())
     })
     .await;
@@ -544,7 +545,7 @@ impl Run {
     async fn leader(&self, stream: &str) -> usize {
         let names: Vec<String> =
             (1..=self.switches.len()).map(|number| format!("node-{number}")).collect();
-        eventually(&format!("a leader of {stream}"), async || {
+        eventually_within(VACANT_BUSY, &format!("a leader of {stream}"), async || {
             let admin = self.deployment.admin_of(stream).await?;
             let info = tokio::time::timeout(Duration::from_secs(2), admin.get_stream(stream));
             let leader = info.await.ok()?.ok()?.cached_info().cluster.clone()?.leader?;

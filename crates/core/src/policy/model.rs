@@ -1391,6 +1391,7 @@ impl Policy {
         self.pairs(earlier).map(|(before, after)| (before.map(|b| &**b), after.map(|a| &**a)))
     }
 
+    /// See [`Policy::compared`].
     fn pairs<'p>(
         &'p self,
         earlier: &'p Self,

@@ -76,6 +76,7 @@ pub fn files(
         wanted: Wanted::default(),
         left: MAX_STEPS,
         found: BTreeSet::new(),
+        buckets: HashSet::new(),
     };
     for sketch in [was, is] {
         search.refer(sketch);
@@ -248,6 +249,9 @@ struct Search<'p> {
     wanted: Wanted<'p>,
     left: usize,
     found: BTreeSet<Arc<str>>,
+    /// Buckets that were looked for: most stand in both forms of the changed files, and their owners there
+    /// too.
+    buckets: HashSet<&'p BucketName>,
 }
 
 impl<'p> Search<'p> {
@@ -321,7 +325,10 @@ impl<'p> Search<'p> {
     }
 
     /// A bucket's declaration, and somebody who owns of it; of a copy, of its original.
-    fn bucket(&mut self, name: &BucketName) {
+    fn bucket(&mut self, name: &'p BucketName) {
+        if !self.buckets.insert(name) {
+            return;
+        }
         self.owner(&Keyspace::whole(name.clone()));
         let Some(bucket) = self.policy.bucket(name) else { return };
         self.join(&bucket.at);
