@@ -20,7 +20,7 @@ use solewriter_sandbox::NEWEST;
 /// Servers that have the connections.
 const SERVERS: usize = 3;
 /// Connections of each service.
-pub const EACH: usize = 40;
+const EACH: usize = 40;
 /// How long permissions last: nothing ends while this goes on.
 const LASTS: i64 = 24 * 3600;
 /// How long anything may take before the run fails.

@@ -1299,14 +1299,14 @@ impl Policy {
         let mut old = had.services.iter().zip(&mut kept).peekable();
         for (s, service) in services.iter().enumerate() {
             // Before any name is read, which is far away in memory.
-            if let Some((_, kept)) = old.next_if(|(old, _)| Arc::ptr_eq(old, service)) {
-                *kept = u32::try_from(s).ok();
-                continue;
+            let mut same = old.next_if(|(old, _)| Arc::ptr_eq(old, service));
+            if same.is_none() {
+                while let Some((gone, _)) = old.next_if(|(old, _)| old.name < service.name) {
+                    count_ends(&mut ends, gone, -1);
+                }
+                same = old.next_if(|(old, _)| Arc::ptr_eq(old, service));
             }
-            while let Some((gone, _)) = old.next_if(|(old, _)| old.name < service.name) {
-                count_ends(&mut ends, gone, -1);
-            }
-            if let Some((_, kept)) = old.next_if(|(old, _)| Arc::ptr_eq(old, service)) {
+            if let Some((_, kept)) = same {
                 *kept = u32::try_from(s).ok();
                 continue;
             }
