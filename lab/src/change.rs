@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::results::{self, Change, ChangeRound, Changes, Machine};
 use super::testbed::{Serve, Testbed};
-use super::{Error, progress};
+use super::{Error, progress, replace_file};
 use crate::fake_server::FakeServer;
 use crate::fixture_policy::{CLIENTS, FixturePolicy};
 use solewriter_core::keys::{Seed, Signer, User};
@@ -107,10 +107,8 @@ fn changed(
     let text = edit(&std::fs::read_to_string(file)?)?;
     let before = quiet(serve)?;
     let _ = serve.policy_changes();
-    let beside = file.with_extension("new");
-    std::fs::write(&beside, text)?;
     let began = Instant::now();
-    std::fs::rename(&beside, file)?;
+    replace_file(file, &text)?;
     while serve.policy_changes() == 0 {
         if began.elapsed() > PATIENCE {
             return Err(format!("no change came into force:\n{}", serve.log()).into());

@@ -45,6 +45,11 @@ pub struct FixturePolicy {
     pub strangers: Vec<Client>,
 }
 
+/// The name of a file of the policy.
+fn file_name(number: usize) -> String {
+    format!("load-{number:03}.toml")
+}
+
 impl FixturePolicy {
     /// A policy of so many services. Each owns a bucket and subscribes to a few subjects;
     /// `subjects` is how many subjects a grant has in all, 20 at least; at most `clients` connect.
@@ -119,9 +124,8 @@ impl FixturePolicy {
     /// # Errors
     /// When it is no policy, which would be a defect here.
     pub fn policy(&self) -> Result<Policy, super::Error> {
-        let file = |(number, text): (usize, &String)| {
-            SourceFile::new(&*format!("load-{number:03}.toml"), text.clone())
-        };
+        let file =
+            |(number, text): (usize, &String)| SourceFile::new(&*file_name(number), text.clone());
         let files: Vec<SourceFile> = self.files.iter().enumerate().map(file).collect();
         Ok(validate(&files).map_err(|problems| problems.summary())?.policy)
     }
@@ -132,29 +136,22 @@ impl FixturePolicy {
     /// When the file system says no.
     pub fn write(&self, folder: &Path) -> std::io::Result<()> {
         for (number, text) in self.files.iter().enumerate() {
-            std::fs::write(folder.join(format!("load-{number:03}.toml")), text)?;
+            std::fs::write(folder.join(file_name(number)), text)?;
         }
         Ok(())
     }
 
-    /// Takes one subject from a service, in the folder that the policy was written to. A file is
-    /// replaced at once, by way of `aside`.
+    /// Takes one subject from a service, in the folder that the policy was written to.
     ///
     /// # Errors
     /// When it has none, or the file system says no.
-    pub fn take_from(
-        &self,
-        service: &str,
-        folder: &Path,
-        aside: &Path,
-    ) -> Result<(), super::Error> {
+    pub fn take_from(&self, service: &str, folder: &Path) -> Result<(), super::Error> {
         let subject = format!("\"news.{service}.n0\", ");
         let found = self.files.iter().position(|text| text.contains(&subject));
-        let file = folder.join(format!("load-{:03}.toml", found.ok_or("no such service")?));
+        let file = folder.join(file_name(found.ok_or("no such service")?));
         // Others may have lost something before.
         let text = std::fs::read_to_string(&file)?;
-        std::fs::write(aside, text.replace(&subject, ""))?;
-        Ok(std::fs::rename(aside, &file)?)
+        Ok(super::replace_file(&file, &text.replace(&subject, ""))?)
     }
 
     /// What the policy grants a client.

@@ -36,6 +36,16 @@ pub mod testbed;
 /// What went wrong in a run, in words.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
 
+/// Puts a text in the place of a file at once, so that nobody reads half of it.
+///
+/// # Errors
+/// When the file system says no.
+pub fn replace_file(file: &std::path::Path, text: &str) -> std::io::Result<()> {
+    let aside = file.with_extension("new");
+    std::fs::write(&aside, text)?;
+    std::fs::rename(&aside, file)
+}
+
 /// Tells on stderr how far a long run is, so that stdout keeps to the figures.
 #[allow(clippy::print_stderr)]
 pub fn progress(line: &str) {

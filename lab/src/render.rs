@@ -788,7 +788,7 @@ impl Listings {
 }
 
 /// From one look at all connections to the next, in seconds, while nothing changes (`[sessions] every`).
-const EVERY: f64 = 30.0;
+pub(super) const EVERY: f64 = 30.0;
 
 impl Sweeps {
     /// The time that so many of a hundred changes took at most.

@@ -19,7 +19,7 @@ use super::results::{
     self, BESIDE_CHANGES, BESIDE_NOTHING, Connect, Goodput, Instances, Isolation, Machine, Misuse,
     Report, Scale,
 };
-use super::{Error, progress};
+use super::{Error, progress, replace_file};
 use crate::fake_server::FakeServer;
 use crate::fixture_policy::{CLIENTS, FixturePolicy};
 use crate::real_clients::{Against, PATIENCE, ServerTestbed, Upset};
@@ -212,10 +212,7 @@ impl Run {
         }
         let mut text = serde_json::to_string_pretty(&self.report)?;
         text.push('\n');
-        let aside = self.file.with_extension("new");
-        std::fs::write(&aside, text)?;
-        std::fs::rename(&aside, &self.file)?;
-        Ok(())
+        Ok(replace_file(&self.file, &text)?)
     }
 
     fn time(&self) -> (Duration, Duration) {

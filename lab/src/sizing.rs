@@ -4,15 +4,13 @@
 use std::fmt::Write as _;
 
 use super::direct::count;
-use super::render::{cell, middle, number, ratio, thousands};
+use super::render::{EVERY, cell, middle, number, ratio, thousands};
 use super::results::{Beside, Direct, ListingRound, Listings, Report, Scale, ServedBy, median};
 use crate::real_clients::Against;
 
 /// For how long a connection stands, in seconds, with the default lifetime of permissions: an hour,
 /// less the five minutes before whose end a sweep closes it (`docs/sessions.md`).
 const STANDS: f64 = 55.0 * 60.0;
-/// From one look at all connections to the next, in seconds, while nothing changes (`[sessions] every`).
-const EVERY: f64 = 30.0;
 /// Deployments: connections and nats-servers.
 const DEPLOYMENTS: [(f64, f64); 3] = [(1_000.0, 3.0), (100_000.0, 6.0), (1_000_000.0, 30.0)];
 /// Within how many seconds all are to be back.

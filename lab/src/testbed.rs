@@ -89,8 +89,7 @@ impl Testbed {
     /// # Errors
     /// When it has none, or the file system says no.
     pub fn take_from(&self, service: &str) -> Result<(), Error> {
-        let aside = self.folder().join("aside.toml");
-        self.company.take_from(service, &self.deployment.policy(), &aside)
+        self.company.take_from(service, &self.deployment.policy())
     }
 
     /// A seed or key that `solewriter init` wrote.

@@ -420,9 +420,7 @@ async fn try_it(one: &Try, place: Place) -> Result<Option<Ending>, Wrong> {
     if expected {
         Ok(Some(ending))
     } else {
-        let text = format!("{:?}, but {}", one.expected, ending.word());
-        let gained = ending == Ending::Succeeded;
-        Err(if gained { Wrong::Gained(text) } else { Wrong::Otherwise(text) })
+        Err(Wrong::ended(ending, format!("{:?}, but {}", one.expected, ending.word())))
     }
 }
 

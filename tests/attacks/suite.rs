@@ -256,6 +256,13 @@ pub enum Wrong {
     Otherwise(String),
 }
 
+impl Wrong {
+    /// An attack ended so, and must not.
+    pub fn ended(ending: Ending, text: String) -> Self {
+        if ending == Ending::Succeeded { Self::Gained(text) } else { Self::Otherwise(text) }
+    }
+}
+
 /// How often something is tried that may only have been too slow.
 const TRIES: u32 = 3;
 
@@ -277,11 +284,11 @@ pub fn settled(
 
 #[test]
 fn what_an_attack_gained_once_is_never_tried_again() {
-    let late = || Err(Wrong::Otherwise("late".to_owned()));
+    let late = || Err(Wrong::ended(Ending::NoEffect, "late".to_owned()));
     let mut tries = 0;
     assert!(settled(late(), &mut tries).is_none() && settled(late(), &mut tries).is_none());
     assert!(matches!(settled(late(), &mut tries), Some(Err(_))));
-    let gained = Err(Wrong::Gained("gained".to_owned()));
+    let gained = Err(Wrong::ended(Ending::Succeeded, "gained".to_owned()));
     assert!(matches!(settled(gained, &mut 0), Some(Err(_))));
 }
 
@@ -377,8 +384,7 @@ async fn attempt(
     };
     if !expected {
         let text = format!("{:?}, but: {report:?}", attack.expected);
-        let gained = report.ending == Ending::Succeeded;
-        return Err(if gained { Wrong::Gained(text) } else { late(text) });
+        return Err(Wrong::ended(report.ending, text));
     }
     Ok(exists.then_some(report.ending))
 }
