@@ -17,7 +17,7 @@
 //! - `usage` warns of what is likely not meant; `covered` finds entries that add nothing;
 //! - `emergency` changes owners for a while, before anything is judged;
 //! - `again` judges a changed policy by what differs, and `related` finds what that touches;
-//! - `names`, `times` and `draft` are what several of these need.
+//! - `names`, `times`, `draft` and `threads` are what several of these need.
 
 mod again;
 mod bucket;
@@ -38,13 +38,12 @@ mod service;
 mod settings;
 mod store;
 mod stream;
+mod threads;
 mod times;
 mod usage;
 
-use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
-use std::num::NonZero;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -54,6 +53,8 @@ use self::draft::Draft;
 use self::names::only_one;
 pub use self::settings::MAX_RULES;
 use self::settings::{Domains, Settings};
+use self::stream::Writers;
+use self::threads::{Check, Threads};
 use super::document::{self, Document, ServiceEntry, SettingEntries};
 use super::model::{Declared, Domain, Policy, Revision, Service};
 use crate::diagnostics::{Collector, Problem, Problems, SourceFile, Spanned};
@@ -124,7 +125,7 @@ pub fn validate_with(
     audit: &AuditStreams,
     emergencies: &[&Emergency],
 ) -> Result<Validated, Problems> {
-    let judged = judge(files, audit, emergencies, (false, Collector::new()));
+    let judged = judge(files, audit, emergencies, Part::Whole);
     let Validated { policy, warnings } = judged.hold()?;
     let policy = if emergencies.is_empty() { policy } else { policy.with(emergencies) };
     Ok(Validated { policy, warnings })
@@ -138,7 +139,7 @@ pub fn sketch(files: &[SourceFile]) -> Sketch {
 
 /// The same where the settings name the audit streams.
 pub fn sketch_for(files: &[SourceFile], audit: &AuditStreams) -> Sketch {
-    judge(files, audit, &[], (false, Collector::new())).sketch
+    judge(files, audit, &[], Part::Whole).sketch
 }
 
 /// What judging found, and what has to be known of it to judge a change by itself.
@@ -153,6 +154,8 @@ struct Judged {
     spent: Spent,
     /// Whether searches for advice came near to what they may take.
     strained: bool,
+    /// Whether something was left out because a bound was reached.
+    cut: bool,
 }
 
 /// How many steps those searches took without whose end a policy is refused.
@@ -174,14 +177,43 @@ impl Judged {
     }
 }
 
-/// Judges files; `part` says that they are not all of a policy.
+/// What of a policy is judged.
+#[derive(Clone, Copy, Debug)]
+enum Part {
+    /// All of it.
+    Whole,
+    /// Some of its files, and so many problems of these are kept.
+    Some(usize),
+}
+
+/// Judges files.
 fn judge(
     files: &[SourceFile],
     audit: &AuditStreams,
     emergencies: &[&Emergency],
-    (part, problems): (bool, Collector),
+    part: Part,
 ) -> Judged {
-    let document = read(files, &problems);
+    let threads = Threads::for_bytes(files.iter().map(|file| file.text().len()).sum());
+    let judged = judge_by(threads, files, audit, emergencies, part);
+    if threads == Threads::ONE || !judged.cut {
+        return judged;
+    }
+    // What a bound left out depends on who came first.
+    judge_by(Threads::ONE, files, audit, emergencies, part)
+}
+
+fn judge_by(
+    threads: Threads,
+    files: &[SourceFile],
+    audit: &AuditStreams,
+    emergencies: &[&Emergency],
+    part: Part,
+) -> Judged {
+    let problems = match part {
+        Part::Whole => Collector::new(),
+        Part::Some(kept) => Collector::keeping(kept),
+    };
+    let document = read(files, threads, &problems);
     // What is missing because a file could not be read is not worth saying.
     let complete = !problems.has_errors();
     let general = document.general();
@@ -190,14 +222,14 @@ fn judge(
         emergency::apply(emergency, &mut services, &problems);
     }
 
-    if services.is_empty() && complete && !part {
+    if services.is_empty() && complete && matches!(part, Part::Whole) {
         problems.push(no_services(files));
     }
     let buckets = bucket::check(buckets, audit, &problems);
     let streams = stream::check(streams, audit, &problems);
     let durables = stream::durables(&streams);
     let stores = store::check(stores, audit, &problems);
-    let left = Cell::new(MAX_RULES);
+    let left = AtomicUsize::new(MAX_RULES);
     let mut effort = Effort::new();
     let roles = role::check(roles, audit, &mut effort, &problems);
     let context = service::Context {
@@ -209,9 +241,8 @@ fn judge(
         audit,
         left: &left,
         complete,
-        problems: &problems,
     };
-    let mut drafts = service::check(services, &context);
+    let mut drafts = service::check(services, &context, threads, &problems);
     let end =
         |drafts: Vec<Draft>, (buckets, streams, stores): Declarations, problems: Collector| {
             let streams = streams.into_iter().map(|declared| declared.stream).collect();
@@ -223,38 +254,32 @@ fn judge(
                 problems: problems.finish(),
             }
         };
-    let mut spent = Spent::default();
-    if left.get() == 0 {
+    let none_left = || left.load(Ordering::Relaxed) == 0;
+    if none_left() {
         problems.push(too_many_rules());
         let sketch = end(Vec::new(), (buckets, streams, stores), problems);
-        return Judged { sketch, general, complete, everything: false, spent, strained: true };
+        let (everything, strained, cut, spent) = (false, true, true, Spent::default());
+        return Judged { sketch, general, complete, everything, spent, strained, cut };
     }
 
     let everything = drafts.iter().any(|d| d.places.iter().any(|place| place.everything));
-    let mut steps = ownership::MAX_STEPS;
-    ownership::check(&drafts, &mut steps, &problems);
-    spent.owners = ownership::MAX_STEPS - steps;
-    bucket::check_use(&buckets, &drafts, &problems);
-    let mut steps = durable::MAX_STEPS;
-    let writers = stream::check_use(&streams, &drafts, &mut steps, &problems);
-    spent.streams = durable::MAX_STEPS - steps;
-    consumer::check_use(&streams, &drafts, &problems);
-    replay::check_use(&streams, &drafts, &problems);
-    store::check_owners(&drafts, &problems);
-    found::check_use(&drafts, &problems);
+    let (writers, mut spent) = check_use(&drafts, &buckets, &streams, threads, &problems);
     // A convention says who is to own what in the long run.
     if emergencies.is_empty() {
         naming::check(naming, &drafts, &writers, &problems);
     }
     let writers = writers.into_keys().map(|(service, stream)| (service, stream.clone())).collect();
-    spent.stars = usage::check(&drafts, &mut effort, &problems);
+    spent.stars = usage::check(&drafts, &mut effort, threads, &problems);
     if complete {
-        bucket::check_declared(&buckets, &drafts, &problems);
-        consumer::check_declared(&streams, &drafts, &problems);
-        replay::check_declared(&streams, &drafts, audit, &problems);
-        store::check_declared(&stores, &drafts, &problems);
-        found::check_discovered(&drafts, &problems);
-        usage::check_counterparts(&buckets, &roles, &drafts, &mut effort, &problems);
+        let checks: Vec<Check<'_>> = vec![
+            Box::new(|problems| bucket::check_declared(&buckets, &drafts, problems)),
+            Box::new(|problems| consumer::check_declared(&streams, &drafts, problems)),
+            Box::new(|problems| replay::check_declared(&streams, &drafts, audit, problems)),
+            Box::new(|problems| store::check_declared(&stores, &drafts, problems)),
+            Box::new(|problems| found::check_discovered(&drafts, problems)),
+        ];
+        threads.all(checks, &problems);
+        usage::check_counterparts((&buckets, &roles), &drafts, &mut effort, threads, &problems);
     }
     effort.report(&problems);
     // Last: what was only possible before is held against nothing.
@@ -269,47 +294,51 @@ fn judge(
             problems: &problems,
         },
     );
-    if left.get() == 0 {
+    if none_left() {
         problems.push(too_many_rules());
     }
     let strained = effort.is_strained();
+    let rules = drafts.iter().map(|draft| draft.service.rules.len()).sum();
+    let stars = spent.stars >= usage::steps_for_stars(rules);
+    let cut = none_left() || effort.is_spent() || stars || problems.is_full();
     let sketch = end(drafts, (buckets, streams, stores), problems);
-    Judged { sketch, general, complete, everything, spent, strained }
+    Judged { sketch, general, complete, everything, spent, strained, cut }
 }
 
-/// Reads all files, in as many threads as there are processors when there is much to read.
-fn read(files: &[SourceFile], problems: &Collector) -> Document {
-    const MUCH: usize = 1 << 20;
-    let bytes: usize = files.iter().map(|file| file.text().len()).sum();
-    let threads =
-        if bytes < MUCH { 1 } else { std::thread::available_parallelism().map_or(1, NonZero::get) };
-    let (next, limit) = (AtomicUsize::new(0), problems.limit());
-    let some = || {
-        let mut read = Vec::new();
-        loop {
-            let number = next.fetch_add(1, Ordering::Relaxed);
-            let Some(file) = files.get(number) else { return read };
-            let problems = Collector::keeping(limit);
-            let document = document::read(file, &problems);
-            read.push((number, document, problems.finish()));
-        }
-    };
-    let mut read = std::thread::scope(|scope| {
-        let others: Vec<_> = (1..threads).map(|_| scope.spawn(some)).collect();
-        let mut read = some();
-        for other in others {
-            match other.join() {
-                Ok(more) => read.extend(more),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        }
-        read
-    });
-    read.sort_by_key(|(number, ..)| *number);
+/// Holds what services have against each other's, and against what is declared. Gives who writes into
+/// which stream.
+fn check_use<'p>(
+    drafts: &'p [Draft],
+    buckets: &bucket::Buckets,
+    streams: &'p [stream::Declaration],
+    threads: Threads,
+    problems: &Collector,
+) -> (Writers<'p>, Spent) {
+    let (mut owners_left, mut streams_left) = (ownership::MAX_STEPS, durable::MAX_STEPS);
+    let mut writers = Writers::new();
+    let checks: Vec<Check<'_>> = vec![
+        Box::new(|problems| ownership::check(drafts, &mut owners_left, problems)),
+        Box::new(|problems| bucket::check_use(buckets, drafts, problems)),
+        Box::new(|problems| {
+            writers = stream::check_use(streams, drafts, &mut streams_left, problems);
+        }),
+        Box::new(|problems| consumer::check_use(streams, drafts, problems)),
+        Box::new(|problems| replay::check_use(streams, drafts, problems)),
+        Box::new(|problems| store::check_owners(drafts, problems)),
+        Box::new(|problems| found::check_use(drafts, problems)),
+    ];
+    threads.all(checks, problems);
+    let owners = ownership::MAX_STEPS - owners_left;
+    let spent = Spent { owners, streams: durable::MAX_STEPS - streams_left, stars: 0 };
+    (writers, spent)
+}
+
+/// Reads all files.
+fn read(files: &[SourceFile], threads: Threads, problems: &Collector) -> Document {
+    let read = threads.each_judged(files.iter().collect(), problems, document::read);
     let mut whole = Document::default();
-    for (_, document, found) in read {
+    for document in read {
         whole.merge(document);
-        problems.extend(found);
     }
     whole
 }

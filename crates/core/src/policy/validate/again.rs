@@ -11,8 +11,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::related::{self, Names, Placed, mine, others, sorted};
 use super::usage::steps_for_stars;
-use super::{Judged, MAX_RULES, Sketch, Spent, Validated, durable, judge, ownership, revision};
-use crate::diagnostics::{Collector, Problem, Problems, Severity, SourceFile};
+use super::{
+    Judged, MAX_RULES, Part, Sketch, Spent, Validated, durable, judge, ownership, revision,
+};
+use crate::diagnostics::{Problem, Problems, Severity, SourceFile};
 use crate::grant::AuditStreams;
 use crate::policy::model::{Declared, Policy, Service};
 
@@ -65,7 +67,7 @@ impl Validator {
             *last = Some(next);
             return Ok(Validated { policy, warnings });
         }
-        let judged = judge(files, &self.audit, &[], (false, Collector::new()));
+        let judged = judge(files, &self.audit, &[], Part::Whole);
         let before = last.as_ref().map(|basis| &basis.policy);
         let (validated, basis) = whole(judged, files, before)?;
         *last = basis;
@@ -205,7 +207,7 @@ fn look(
     let judged = |mine: &[SourceFile]| {
         let mut files = [mine, &beside].concat();
         files.sort_by(|a, b| a.name().cmp(b.name()));
-        judge(&files, audit, &[], (true, Collector::keeping(KEPT)))
+        judge(&files, audit, &[], Part::Some(KEPT))
     };
     let (was, is) = (judged(&change.before), judged(&change.now));
     let general = is.general.iter().any(|general| change.names.contains(general));

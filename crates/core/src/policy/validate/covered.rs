@@ -22,14 +22,24 @@ impl Effort {
         Self(MAX_STEPS)
     }
 
+    /// A search took so many steps.
+    pub fn spend(&mut self, steps: usize) {
+        self.0 = self.0.saturating_sub(steps);
+    }
+
     /// Whether the searches came near to what they may take.
     pub fn is_strained(&self) -> bool {
         self.0 < MAX_STEPS / 16 * 15
     }
 
+    /// Whether nothing is left.
+    pub fn is_spent(&self) -> bool {
+        self.0 == 0
+    }
+
     /// Says so when not everything was looked at.
     pub fn report(&self, problems: &Collector) {
-        if self.0 == 0 {
+        if self.is_spent() {
             problems.push(
                 Problem::note("not-compared", "not every entry was compared with the others").help(
                     "there are many with `*` or `>` in many places, so entries that add \

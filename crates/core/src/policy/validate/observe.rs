@@ -7,9 +7,10 @@
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::atomic::AtomicUsize;
 
 use super::draft::Draft;
-use super::settings::{Place, shown};
+use super::settings::{Place, one_more, shown};
 use super::store;
 use super::stream::{self, Declaration};
 use super::usage::check_stars;
@@ -36,7 +37,7 @@ pub struct Declared<'d> {
     /// Which service, by its index, writes into which stream by a rule.
     pub writers: &'d BTreeSet<(usize, StreamName)>,
     /// How many rules may still be made.
-    pub left: &'d Cell<usize>,
+    pub left: &'d AtomicUsize,
     pub problems: &'d Collector,
 }
 
@@ -382,8 +383,9 @@ impl Observed<'_> {
         if self.had.contains(&access) {
             return;
         }
-        let Some(left) = self.declared.left.get().checked_sub(1) else { return };
-        self.declared.left.set(left);
+        if !one_more(self.declared.left) {
+            return;
+        }
         self.had.insert(access.clone());
         self.rules.push((access, span.clone()));
     }

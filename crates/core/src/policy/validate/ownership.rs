@@ -1,6 +1,6 @@
 //! One keyspace, one writer: finds every key that two services would own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::draft::Draft;
 use crate::diagnostics::{Collector, MAX_PROBLEMS, Problem, Span};
@@ -22,11 +22,15 @@ struct Owned<'d> {
 /// Reports pairs of `owns` entries of different services that share a key, with such a key. The search
 /// takes its steps from `steps`.
 pub fn check(drafts: &[Draft], steps: &mut usize, problems: &Collector) {
+    let shared = of_several(drafts);
     let mut buckets: BTreeMap<&BucketName, PatternTree<'_>> = BTreeMap::new();
     let mut owned = Vec::new();
     for (owner, draft) in drafts.iter().enumerate() {
         for (rule, place) in draft.rules() {
             let Access::Owns(keyspace) = &rule.access else { continue };
+            if !shared.contains(keyspace.bucket()) {
+                continue;
+            }
             let tree = buckets.entry(keyspace.bucket()).or_default();
             match keyspace.part() {
                 Some(part) => tree.insert(part, owned.len(), owner),
@@ -55,6 +59,21 @@ pub fn check(drafts: &[Draft], steps: &mut usize, problems: &Collector) {
             }
         }
     }
+}
+
+/// Buckets of which several services own something: of a large policy, few.
+fn of_several(drafts: &[Draft]) -> HashSet<&BucketName> {
+    let mut first: HashMap<&BucketName, usize> = HashMap::new();
+    let mut several = HashSet::new();
+    for (owner, draft) in drafts.iter().enumerate() {
+        for rule in &draft.service.rules {
+            let Access::Owns(keyspace) = &rule.access else { continue };
+            if *first.entry(keyspace.bucket()).or_insert(owner) != owner {
+                several.insert(keyspace.bucket());
+            }
+        }
+    }
+    several
 }
 
 fn two_owners(first: &Owned<'_>, second: &Owned<'_>) -> Problem {

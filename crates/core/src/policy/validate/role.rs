@@ -1,8 +1,8 @@
 //! Roles: rules that several services share.
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::covered::{Effort, check_covered};
 use super::names::{check_name, defined_twice};
@@ -17,7 +17,7 @@ use crate::policy::model::Rule;
 pub struct Role {
     pub name: Spanned<Arc<str>>,
     grants: GrantEntries,
-    pub used: Cell<bool>,
+    pub used: AtomicBool,
 }
 
 /// Roles by name.
@@ -52,7 +52,7 @@ pub fn check(
         }
         // Any name does: what it is put into is judged again with each service's own.
         let trial = Collector::new();
-        let left = Cell::new(MAX_RULES);
+        let left = AtomicUsize::new(MAX_RULES);
         let scope = Scope {
             service: "x",
             role: Some(&key),
@@ -68,7 +68,8 @@ pub fn check(
         let trial = trial.finish();
         let grants = if trial.has_errors() { GrantEntries::default() } else { grants };
         problems.extend(trial);
-        let role = Role { name: name.map(|_| Arc::clone(&key)), grants, used: Cell::new(false) };
+        let role =
+            Role { name: name.map(|_| Arc::clone(&key)), grants, used: AtomicBool::new(false) };
         roles.insert(key, role);
     }
     roles
@@ -100,7 +101,7 @@ pub fn apply(
             }
             continue;
         };
-        role.used.set(true);
+        role.used.store(true, Ordering::Relaxed);
         let scope = Scope { role: Some(&role.name.value), ..*scope };
         let (rules, places) = rules(&role.grants, &scope);
         all.0.extend(rules);

@@ -1,15 +1,17 @@
 //! One service after another, and what no two may share.
 
-use std::cell::Cell;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use super::draft::Draft;
 use super::names::{check_name, defined_twice};
 use super::role::{self, Roles};
 use super::settings::{self, Domains, Durables, Scope, Settings, shown};
+use super::threads::Threads;
 use crate::diagnostics::toml::{nearest, show_time};
-use crate::diagnostics::{Collector, Problem, Span, Spanned};
+use crate::diagnostics::{Collector, Problem, Span};
 use crate::grant::AuditStreams;
 use crate::keys::UserKey;
 use crate::policy::document::{BeforeEntry, KeyEntry, ServiceEntry};
@@ -29,36 +31,60 @@ pub struct Context<'c> {
     pub roles: &'c Roles,
     pub audit: &'c AuditStreams,
     /// How many rules may still be made.
-    pub left: &'c Cell<usize>,
+    pub left: &'c AtomicUsize,
     /// Whether all files could be read, so that what is missing is really missing.
     pub complete: bool,
-    pub problems: &'c Collector,
 }
 
 /// Judges every service. A service with problems is given back as far as it could be read.
-pub fn check(entries: Vec<ServiceEntry>, context: &Context<'_>) -> Vec<Draft> {
-    let problems = context.problems;
-    let mut names: HashMap<String, Span> = HashMap::new();
-    let mut holders: HashMap<UserKey, Spanned<Arc<str>>> = HashMap::new();
+pub fn check(
+    mut entries: Vec<ServiceEntry>,
+    context: &Context<'_>,
+    threads: Threads,
+    problems: &Collector,
+) -> Vec<Draft> {
+    check_names(&mut entries, problems);
     let mut drafts = Vec::with_capacity(entries.len());
-    for entry in entries {
-        check_name("service", &entry.name, problems);
-        if let Some(first) = names.get(&entry.name.value) {
-            problems.push(defined_twice("service", &entry.name, first));
-            continue;
-        }
-        names.insert(entry.name.value.clone(), entry.name.span.clone());
-        drafts.push(service(entry, &mut holders, context));
+    let read = threads.each_judged(threads.owned_parts(entries), problems, |entries, problems| {
+        let read = entries.into_iter().map(|entry| service(entry, context, problems));
+        read.collect::<Vec<Read>>()
+    });
+    let mut holders = Holders::with_capacity(drafts.capacity());
+    for Read { mut draft, name, keys } in read.into_iter().flatten() {
+        check_holders(&mut draft.service, keys, &mut holders, problems);
+        check_gap(&draft.service, &name, problems);
+        drafts.push(draft);
     }
     drafts
 }
 
-fn service(
-    mut entry: ServiceEntry,
-    holders: &mut HashMap<UserKey, Spanned<Arc<str>>>,
-    context: &Context<'_>,
-) -> Draft {
-    let problems = context.problems;
+/// Judges names, and leaves out what has the name of another.
+fn check_names(entries: &mut Vec<ServiceEntry>, problems: &Collector) {
+    let mut names: HashMap<&str, &Span> = HashMap::with_capacity(entries.len());
+    let mut first = Vec::with_capacity(entries.len());
+    for ServiceEntry { name, .. } in &*entries {
+        check_name("service", name, problems);
+        let other = names.get(name.value.as_str());
+        first.push(other.is_none());
+        match other {
+            Some(other) => problems.push(defined_twice("service", name, other)),
+            None => drop(names.insert(&name.value, &name.span)),
+        }
+    }
+    let mut first = first.into_iter();
+    entries.retain(|_| first.next() == Some(true));
+}
+
+/// A service as far as it could be read by itself.
+struct Read {
+    draft: Draft,
+    /// Where its name stands.
+    name: Span,
+    /// Where each of its keys does.
+    keys: Vec<Span>,
+}
+
+fn service(mut entry: ServiceEntry, context: &Context<'_>, problems: &Collector) -> Read {
     let name: Arc<str> = entry.name.value.as_str().into();
     let before = observed(&mut entry, problems);
     if entry.keys.is_empty() {
@@ -68,10 +94,9 @@ fn service(
                 .help("add `nkeys = [\"U...\"]`"),
         );
     }
-    let mut keys: Vec<ServiceKey> =
-        entry.keys.into_iter().filter_map(|key| check_key(key, &name, holders, problems)).collect();
+    let keys = entry.keys.into_iter().filter_map(|key| check_key(key, problems));
+    let (mut keys, key_places): (Vec<ServiceKey>, Vec<Span>) = keys.unzip();
     keys.shrink_to_fit();
-    check_gap(&entry.name, &keys, problems);
     let Context { buckets, domains, durables, audit, left, .. } = *context;
     let scope =
         Scope { service: &name, role: None, buckets, domains, durables, audit, left, problems };
@@ -106,7 +131,7 @@ fn service(
         excluded: Excluded::default(),
         at: Location::from(&entry.name.span),
     };
-    Draft { service, places, before }
+    Read { draft: Draft { service, places, before }, name: entry.name.span, keys: key_places }
 }
 
 /// Whether a service is observed, and with what it could do before.
@@ -157,8 +182,9 @@ fn observed(entry: &mut ServiceEntry, problems: &Collector) -> Option<BeforeEntr
 }
 
 /// Warns when a rotation leaves a time in which no key is valid.
-fn check_gap(name: &Spanned<String>, keys: &[ServiceKey], problems: &Collector) {
-    let mut windows: Vec<(i64, i64)> = keys
+fn check_gap(service: &Service, name: &Span, problems: &Collector) {
+    let mut windows: Vec<(i64, i64)> = service
+        .keys
         .iter()
         .map(|key| (key.not_before.unwrap_or(i64::MIN), key.not_after.unwrap_or(i64::MAX)))
         .collect();
@@ -171,12 +197,12 @@ fn check_gap(name: &Spanned<String>, keys: &[ServiceKey], problems: &Collector) 
                     "key-gap",
                     format!(
                         "no key of `{}` is valid from {} until {}",
-                        name.value,
+                        service.name,
                         show_time(covered),
                         show_time(from)
                     ),
                 )
-                .at(&name.span, "it cannot connect in between")
+                .at(name, "it cannot connect in between")
                 .help("let the windows of the old and the new key overlap"),
             );
         }
@@ -184,12 +210,8 @@ fn check_gap(name: &Spanned<String>, keys: &[ServiceKey], problems: &Collector) 
     }
 }
 
-fn check_key(
-    entry: KeyEntry,
-    service: &Arc<str>,
-    holders: &mut HashMap<UserKey, Spanned<Arc<str>>>,
-    problems: &Collector,
-) -> Option<ServiceKey> {
+/// A key by itself, with its place.
+fn check_key(entry: KeyEntry, problems: &Collector) -> Option<(ServiceKey, Span)> {
     let KeyEntry { key: written, not_before, not_after } = entry;
     let key = match UserKey::parse(&written.value) {
         Ok(key) => key,
@@ -213,20 +235,41 @@ fn check_key(
                 .help("`not_before` must be earlier than `not_after`"),
         );
     }
-    if let Some(first) = holders.get(&key) {
-        let problem = if first.value == *service {
-            Problem::error("duplicate-nkey", format!("service `{service}` lists an NKEY twice"))
+    let not_before = not_before.map(|time| time.value);
+    let not_after = not_after.map(|time| time.value);
+    Some((ServiceKey { key, not_before, not_after }, written.span))
+}
+
+/// Who has which key, and where.
+type Holders = HashMap<UserKey, (Arc<str>, Span)>;
+
+/// Leaves out keys that were there before, in this service or another one.
+fn check_holders(
+    service: &mut Service,
+    places: Vec<Span>,
+    holders: &mut Holders,
+    problems: &Collector,
+) {
+    let name = &service.name;
+    let mut places = places.into_iter();
+    service.keys.retain(|ServiceKey { key, .. }| {
+        let Some(span) = places.next() else { return false };
+        let (holder, first) = match holders.entry(*key) {
+            Entry::Occupied(first) => first.into_mut(),
+            Entry::Vacant(free) => {
+                free.insert((Arc::clone(name), span));
+                return true;
+            }
+        };
+        let problem = if holder == name {
+            Problem::error("duplicate-nkey", format!("service `{name}` lists an NKEY twice"))
                 .help("remove one of the two")
         } else {
-            let message = format!("services `{}` and `{service}` share an NKEY", first.value);
+            let message = format!("services `{holder}` and `{name}` share an NKEY");
             Problem::error("shared-nkey", message)
                 .help("give each service its own key: whoever holds this one would be both")
         };
-        problems.push(problem.at(&written.span, "again here").also(&first.span, "first here"));
-        return None;
-    }
-    holders.insert(key, Spanned::new(Arc::clone(service), written.span));
-    let not_before = not_before.map(|time| time.value);
-    let not_after = not_after.map(|time| time.value);
-    Some(ServiceKey { key, not_before, not_after })
+        problems.push(problem.at(&span, "again here").also(first, "first here"));
+        false
+    });
 }

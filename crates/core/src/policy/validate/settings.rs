@@ -1,10 +1,10 @@
 //! Texts to values: what can be judged by looking at one entry.
 
 use std::borrow::Cow;
-use std::cell::Cell;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -223,7 +223,7 @@ pub struct Scope<'c> {
     /// The streams that `audits` may name.
     pub audit: &'c AuditStreams,
     /// How many rules may still be made in the whole policy.
-    pub left: &'c Cell<usize>,
+    pub left: &'c AtomicUsize,
     pub problems: &'c Collector,
 }
 
@@ -250,6 +250,12 @@ pub struct Place {
     pub everything: bool,
 }
 
+/// Whether one more rule may be made.
+pub fn one_more(left: &AtomicUsize) -> bool {
+    let less = |left: usize| left.checked_sub(1);
+    left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
+}
+
 /// The rules of a table, each with its place. Entries with problems are left out.
 pub fn rules(entries: &GrantEntries, scope: &Scope<'_>) -> (Vec<Rule>, Vec<Place>) {
     let mut rules = Vec::new();
@@ -257,8 +263,9 @@ pub fn rules(entries: &GrantEntries, scope: &Scope<'_>) -> (Vec<Rule>, Vec<Place
     let mut add = |access: Access, GrantEntry { text, until }: &GrantEntry, everything: bool| {
         let span = &text.span;
         // Counted, because roles and `*` make much of little text.
-        let Some(left) = scope.left.get().checked_sub(1) else { return };
-        scope.left.set(left);
+        if !one_more(scope.left) {
+            return;
+        }
         let (at, role) = (Location::from(span), scope.role.cloned());
         let until = until.as_ref().map(|until| until.value);
         let domain = scope.domain(&access);

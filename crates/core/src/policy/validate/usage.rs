@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::bucket::Buckets;
 use super::covered::{Effort, MAX_STEPS, STEPS_OF_ENTRY, check_covered};
 use super::draft::Draft;
 use super::role::Roles;
 use super::settings::Place;
+use super::threads::Threads;
 use crate::diagnostics::{Collector, Problem};
 use crate::policy::model::{Access, Rule};
 use solewriter_types::connection_type::ConnectionType;
@@ -22,19 +24,30 @@ pub fn steps_for_stars(rules: usize) -> usize {
 }
 
 /// Judges each service by itself. Gives how many steps it took of [`steps_for_stars`].
-pub fn check(drafts: &[Draft], effort: &mut Effort, problems: &Collector) -> usize {
+pub fn check(
+    drafts: &[Draft],
+    effort: &mut Effort,
+    threads: Threads,
+    problems: &Collector,
+) -> usize {
     let entries: usize = drafts.iter().map(|draft| draft.service.rules.len()).sum();
     let most = steps_for_stars(entries);
-    let mut steps = most;
     effort.0 = effort.0.saturating_add(entries.saturating_mul(STEPS_OF_ENTRY));
-    for draft in drafts {
-        // A role's own entries were judged with the role.
-        check_covered(draft.rules().filter(|(rule, _)| rule.role.is_none()), effort, problems);
-        check_deputy(draft, problems);
-        check_stars(draft, &mut steps, problems);
-        check_leafnode(draft, problems);
-    }
-    most.saturating_sub(steps)
+    let all = effort.0;
+    let spent = threads.each_judged(threads.parts(drafts), problems, |drafts, problems| {
+        let (mut effort, mut steps) = (Effort(all), most);
+        for draft in drafts {
+            // A role's own entries were judged with the role.
+            let own = draft.rules().filter(|(rule, _)| rule.role.is_none());
+            check_covered(own, &mut effort, problems);
+            check_deputy(draft, problems);
+            check_stars(draft, &mut steps, problems);
+            check_leafnode(draft, problems);
+        }
+        (all.saturating_sub(effort.0), most.saturating_sub(steps))
+    });
+    effort.spend(spent.iter().map(|(searched, _)| searched).sum());
+    spent.iter().map(|(_, steps)| steps).sum()
 }
 
 /// A leafnode is told each subject that others subscribe to and that it may publish to: with
@@ -170,23 +183,72 @@ fn check_deputy(draft: &Draft, problems: &Collector) {
 
 /// What is asked for and nobody offers, and the other way round.
 pub fn check_counterparts(
-    buckets: &Buckets,
-    roles: &Roles,
+    (buckets, roles): (&Buckets, &Roles),
     drafts: &[Draft],
     effort: &mut Effort,
+    threads: Threads,
     problems: &Collector,
 ) {
-    let mut offered = Offered::default();
-    for draft in drafts {
-        for (rule, _) in draft.rules() {
+    let offered = Offered::by(drafts, buckets);
+    let all = effort.0;
+    let searched = threads.each_judged(threads.parts(drafts), problems, |drafts, problems| {
+        let mut search = Search::new(&offered, all);
+        for draft in drafts {
+            search.check(draft, buckets, problems);
+        }
+        (search.of_roles, all.saturating_sub(search.effort.0))
+    });
+    let mut of_roles = HashMap::new();
+    for (found, steps) in searched {
+        effort.spend(steps);
+        for (place, problem) in found {
+            of_roles.entry(place).or_insert(problem);
+        }
+    }
+    for problem in of_roles.into_values() {
+        problems.push(problem);
+    }
+    for bucket in &buckets.list {
+        if !offered.owns_of(bucket.name.as_str())
+            && let Some((_, span)) = buckets.names.get(&bucket.name)
+        {
+            problems.advise(span, || {
+                let message = format!("nobody owns bucket `{}`", bucket.name);
+                Problem::note("unowned-bucket", message).at(span, "no rule lets anybody write it")
+            });
+        }
+    }
+    for role in roles.values().filter(|role| !role.used.load(Ordering::Relaxed)) {
+        let message = format!("no service has role `{}`", role.name.value);
+        problems.push(Problem::note("unused-role", message).at(&role.name.span, ""));
+    }
+}
+
+/// What services offer.
+#[derive(Default)]
+struct Offered<'d> {
+    /// Buckets that somebody owns whole.
+    whole: HashSet<&'d str>,
+    /// The parts of others that are owned.
+    owned: BTreeMap<&'d str, PatternTree<'d>>,
+    published: PatternTree<'d>,
+    answered: PatternTree<'d>,
+}
+
+impl<'d> Offered<'d> {
+    fn by(drafts: &'d [Draft], buckets: &'d Buckets) -> Self {
+        let mut offered = Self::default();
+        for (rule, _) in drafts.iter().flat_map(Draft::rules) {
             match &rule.access {
                 Access::Owns(keyspace) => {
-                    let part = keyspace.part().map_or(">", |part| part.as_str());
-                    let tree = offered.owned.entry(keyspace.bucket().as_str()).or_default();
-                    tree.insert_text(part, 0, 0);
+                    let bucket = keyspace.bucket().as_str();
+                    match keyspace.part() {
+                        Some(part) => offered.owned.entry(bucket).or_default().insert(part, 0, 0),
+                        None => drop(offered.whole.insert(bucket)),
+                    }
                 }
-                Access::Publishes(pattern) => offered.published.tree.insert(pattern, 0, 0),
-                Access::Answers(pattern) => offered.answered.tree.insert(pattern, 0, 0),
+                Access::Publishes(pattern) => offered.published.insert(pattern, 0, 0),
+                Access::Answers(pattern) => offered.answered.insert(pattern, 0, 0),
                 Access::Reads(_)
                 | Access::Writes(_)
                 | Access::WritesStore(_)
@@ -202,15 +264,47 @@ pub fn check_counterparts(
                 | Access::Audits(_) => {}
             }
         }
+        // What is written to a bucket is in its copies, too.
+        for (copy, original) in buckets.list.iter().filter_map(|b| Some((b, b.copy_of.as_ref()?))) {
+            if offered.owns_of(original.as_str()) {
+                offered.whole.insert(copy.name.as_str());
+            }
+        }
+        offered
     }
-    // What is written to a bucket is in its copies, too.
-    for (copy, original) in buckets.list.iter().filter_map(|b| Some((b, b.copy_of.as_ref()?))) {
-        if offered.owned.contains_key(original.as_str()) {
-            offered.owned.entry(copy.name.as_str()).or_default().insert_text(">", 0, 0);
+
+    /// Whether somebody owns of that bucket.
+    fn owns_of(&self, bucket: &str) -> bool {
+        self.whole.contains(bucket) || self.owned.contains_key(bucket)
+    }
+}
+
+/// Where an entry of a role stands.
+type RolePlace = (Arc<str>, usize);
+
+/// Looks for what nobody offers.
+struct Search<'o, 'd> {
+    offered: &'o Offered<'d>,
+    effort: Effort,
+    /// What is known of `published` and `answered`: many services subscribe to the same.
+    unpublished: HashMap<&'d str, bool>,
+    unanswered: HashMap<&'d str, bool>,
+    /// What is said of a role's entry, once and not for each service that has the role.
+    of_roles: HashMap<RolePlace, Problem>,
+}
+
+impl<'o, 'd> Search<'o, 'd> {
+    fn new(offered: &'o Offered<'d>, effort: usize) -> Self {
+        Self {
+            offered,
+            effort: Effort(effort),
+            unpublished: HashMap::new(),
+            unanswered: HashMap::new(),
+            of_roles: HashMap::new(),
         }
     }
-    let mut said: HashSet<(Arc<str>, usize)> = HashSet::new();
-    for draft in drafts {
+
+    fn check(&mut self, draft: &'d Draft, buckets: &Buckets, problems: &Collector) {
         for (rule, place) in draft.rules() {
             // Said already: an error.
             if let Access::Reads(keyspace) = &rule.access
@@ -218,76 +312,46 @@ pub fn check_counterparts(
             {
                 continue;
             }
-            let Some((code, does, what)) = offered.missing(rule, place, effort) else { continue };
-            // A role's entry is said once, not for each service that has the role.
-            let key = || (Arc::clone(place.span.file().name()), place.span.range().start);
-            if rule.role.is_none() || said.insert(key()) {
-                let message = || format!("nobody {does} `{what}`");
-                let span = &place.span;
-                problems.advise(span, || Problem::note(code, message()).at(span, ""));
+            let Some((code, does, what)) = self.missing(rule, place) else { continue };
+            let span = &place.span;
+            let note = || {
+                let message = format!("nobody {does} `{what}`");
+                Problem::note(code, message).at(span, "")
+            };
+            if rule.role.is_none() {
+                problems.advise(span, note);
+                continue;
             }
+            let place = (Arc::clone(span.file().name()), span.range().start);
+            self.of_roles.entry(place).or_insert_with(note);
         }
     }
-    for bucket in &buckets.list {
-        if !offered.owned.contains_key(bucket.name.as_str())
-            && let Some((_, span)) = buckets.names.get(&bucket.name)
-        {
-            problems.advise(span, || {
-                let message = format!("nobody owns bucket `{}`", bucket.name);
-                Problem::note("unowned-bucket", message).at(span, "no rule lets anybody write it")
-            });
-        }
-    }
-    for role in roles.values().filter(|role| !role.used.get()) {
-        let message = format!("no service has role `{}`", role.name.value);
-        problems.push(Problem::note("unused-role", message).at(&role.name.span, ""));
-    }
-}
 
-#[derive(Default)]
-struct Offered<'d> {
-    owned: BTreeMap<&'d str, PatternTree<'d>>,
-    published: Searched<'d>,
-    answered: Searched<'d>,
-}
-
-/// A tree that remembers what it was asked: many services subscribe to the same.
-#[derive(Default)]
-struct Searched<'d> {
-    tree: PatternTree<'d>,
-    answers: HashMap<&'d str, bool>,
-}
-
-impl<'d> Searched<'d> {
-    fn lacks(&mut self, pattern: &'d Pattern, effort: &mut Effort) -> bool {
-        let Self { tree, answers } = self;
-        let pattern = pattern.as_str();
-        *answers
-            .entry(pattern)
-            .or_insert_with(|| tree.overlaps(pattern, &mut effort.0) == Ok(false))
-    }
-}
-
-impl<'d> Offered<'d> {
     /// What this rule asks for and nobody offers: the code of that, what nobody does, and with what.
     fn missing(
         &mut self,
         rule: &'d Rule,
         place: &Place,
-        effort: &mut Effort,
     ) -> Option<(&'static str, &'static str, &'d dyn fmt::Display)> {
+        let Self { offered, effort, unpublished, unanswered, .. } = self;
+        let mut lacks = |tree: &PatternTree<'_>, known: &mut HashMap<&'d str, bool>, pattern| {
+            let pattern = Pattern::as_str(pattern);
+            let search = || tree.overlaps(pattern, &mut effort.0) == Ok(false);
+            *known.entry(pattern).or_insert_with(search)
+        };
         match &rule.access {
             Access::Reads(keyspace) if !place.everything => {
+                let bucket = keyspace.bucket().as_str();
                 let part = keyspace.part().map_or(">", |part| part.as_str());
-                let tree = self.owned.get(keyspace.bucket().as_str());
+                let tree = offered.owned.get(bucket);
                 let held = |tree: &PatternTree<'_>| tree.overlaps(part, &mut effort.0) != Ok(false);
-                let owned = tree.is_some_and(held);
+                let owned = offered.whole.contains(bucket) || tree.is_some_and(held);
                 (!owned).then_some(("unowned-read", "owns", keyspace))
             }
-            Access::Calls(pattern) if self.answered.lacks(pattern, effort) => {
+            Access::Calls(pattern) if lacks(&offered.answered, unanswered, pattern) => {
                 Some(("unanswered-call", "answers", pattern))
             }
-            Access::Subscribes(pattern) if self.published.lacks(pattern, effort) => {
+            Access::Subscribes(pattern) if lacks(&offered.published, unpublished, pattern) => {
                 Some(("unpublished-subscription", "publishes to", pattern))
             }
             _ => None,

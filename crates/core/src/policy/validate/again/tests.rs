@@ -7,7 +7,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::keys::{Seed, Signer, User};
 use crate::policy::model::Access;
-use crate::policy::validate::validate_for;
+use crate::policy::validate::threads::Threads;
+use crate::policy::validate::{judge_by, validate_for};
 
 const FILES: usize = 5;
 
@@ -211,23 +212,36 @@ fn same(a: &Policy, b: &Policy) {
 /// change alone.
 fn step(basis: Option<&Basis>, files: &[SourceFile]) -> (Option<Basis>, bool) {
     let audit = AuditStreams::default();
+    several_threads(files, &audit);
     let full = validate_for(files, &audit);
     let Some(next) = basis.and_then(|basis| again(basis, files, &audit, usize::MAX)) else {
-        let judged = judge(files, &audit, &[], (false, Collector::new()));
+        let judged = judge(files, &audit, &[], Part::Whole);
         let known = whole(judged, files, None).ok().and_then(|(_, known)| known);
         return (known.or_else(|| basis.cloned()), false);
     };
     let full = full.unwrap_or_else(|problems| panic!("the whole does not hold:\n{problems}"));
     same(&next.policy, &full.policy);
     assert_eq!(next.warnings, full.warnings, "{}\n{}", next.warnings, full.warnings);
-    let whole = whole(judge(files, &audit, &[], (false, Collector::new())), files, None)
-        .unwrap()
-        .1
-        .unwrap();
+    let judged = judge(files, &audit, &[], Part::Whole);
+    let whole = whole(judged, files, None).unwrap().1.unwrap();
     assert_eq!((next.rules, &next.general), (whole.rules, &whole.general));
-    let spent = |spent: Spent| (spent.owners, spent.streams, spent.stars);
     assert_eq!(spent(next.spent), spent(whole.spent));
     (Some(next), true)
+}
+
+/// Holds what several threads come to against what one does.
+fn several_threads(files: &[SourceFile], audit: &AuditStreams) {
+    let by = |threads| judge_by(threads, files, audit, &[], Part::Whole);
+    let (one, several) = (by(Threads::ONE), by(Threads::of(3)));
+    let Sketch { revision, services, declared, problems } = several.sketch;
+    assert_eq!(problems, one.sketch.problems, "{problems}\n{}", one.sketch.problems);
+    assert_eq!((revision, services), (one.sketch.revision, one.sketch.services));
+    assert!(declared == one.sketch.declared);
+    assert_eq!(spent(several.spent), spent(one.spent));
+}
+
+fn spent(spent: Spent) -> (usize, usize, usize) {
+    (spent.owners, spent.streams, spent.stars)
 }
 
 fn choices() -> impl Strategy<Value = Vec<u8>> {
@@ -454,4 +468,15 @@ fn what_is_not_kept_is_counted() {
         less[changed] = SourceFile::new(format!("{changed}.toml"), text(changed, 1));
         step(Some(&basis), &less);
     }
+}
+
+#[test]
+fn a_flood_of_errors_is_the_same_for_several_threads() {
+    let service =
+        |n: usize| format!("[service.service-{n}]\nroles = ['role-{n}', 'none', 'none']\n");
+    let text: String = (0..20_000).map(service).collect();
+    let (files, audit) = ([SourceFile::new("p.toml", text)], AuditStreams::default());
+    let one = judge_by(Threads::ONE, &files, &audit, &[], Part::Whole).sketch.problems;
+    assert!(one.unreported() > 0);
+    assert_eq!(judge(&files, &audit, &[], Part::Whole).sketch.problems, one);
 }
