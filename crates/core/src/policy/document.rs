@@ -16,16 +16,16 @@ pub struct Document {
     pub naming: Vec<NamingEntry>,
     /// `[defaults]`; at most one is right.
     pub defaults: Vec<Spanned<SettingEntries>>,
-    /// `[bucket.NAME]`.
-    pub buckets: Vec<BucketEntry>,
+    /// `[bucket.NAME]`, by files: of a large policy, one list of all would be copied as it grows.
+    pub buckets: Vec<Vec<BucketEntry>>,
     /// `[stream.NAME]`.
     pub streams: Vec<StreamEntry>,
     /// `[store.NAME]`.
     pub stores: Vec<StoreEntry>,
     /// `[role.NAME]`.
     pub roles: Vec<RoleEntry>,
-    /// `[service.NAME]`.
-    pub services: Vec<ServiceEntry>,
+    /// `[service.NAME]`, by files.
+    pub services: Vec<Vec<ServiceEntry>>,
 }
 
 /// `[naming]`. An absent list says nothing; an empty one allows nothing.
@@ -249,7 +249,7 @@ pub struct ServiceEntry {
     /// `enforce`.
     pub enforce: Option<Spanned<String>>,
     /// `[service.NAME.before]`.
-    pub before: Option<BeforeEntry>,
+    pub before: Option<Box<BeforeEntry>>,
 }
 
 /// `[service.NAME.before]`: permissions as nats-server has them.
@@ -351,11 +351,11 @@ pub fn read(file: &SourceFile, problems: &Collector) -> Document {
     let document = Document {
         naming: root.table("naming").map(naming).into_iter().collect(),
         defaults: root.table("defaults").map(defaults).into_iter().collect(),
-        buckets: root.tables("bucket").into_iter().map(|(name, t)| bucket(name, t)).collect(),
+        buckets: vec![root.tables("bucket").into_iter().map(|(n, t)| bucket(n, t)).collect()],
         streams: root.tables("stream").into_iter().map(|(name, t)| stream(name, t)).collect(),
         stores: root.tables("store").into_iter().map(|(name, t)| store(name, t)).collect(),
         roles: root.tables("role").into_iter().map(|(name, t)| role(name, t)).collect(),
-        services: root.tables("service").into_iter().map(|(name, t)| service(name, t)).collect(),
+        services: vec![root.tables("service").into_iter().map(|(n, t)| service(n, t)).collect()],
     };
     root.finish();
     document
@@ -541,7 +541,7 @@ fn service(name: Spanned<String>, mut table: Table<'_>) -> ServiceEntry {
     let settings = settings(&mut table);
     let disabled = table.string("disabled");
     let enforce = table.string("enforce");
-    let before = table.table("before").map(before);
+    let before = table.table("before").map(before).map(Box::new);
     table.finish();
     ServiceEntry { name, description, keys, roles, grants, settings, disabled, enforce, before }
 }

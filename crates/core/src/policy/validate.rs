@@ -218,11 +218,15 @@ fn judge_by(
     let complete = !problems.has_errors();
     let general = document.general();
     let Document { naming, defaults, buckets, streams, stores, roles, mut services } = document;
-    for emergency in emergencies {
-        emergency::apply(emergency, &mut services, &problems);
+    if !emergencies.is_empty() {
+        let mut all = services.into_iter().flatten().collect::<Vec<_>>();
+        for emergency in emergencies {
+            emergency::apply(emergency, &mut all, &problems);
+        }
+        services = vec![all];
     }
 
-    if services.is_empty() && complete && matches!(part, Part::Whole) {
+    if services.iter().all(Vec::is_empty) && complete && matches!(part, Part::Whole) {
         problems.push(no_services(files));
     }
     let buckets = bucket::check(buckets, audit, &problems);
@@ -369,7 +373,7 @@ fn named<'d, N: Clone + Eq + Hash + 'd>(
 
 fn check_defaults(
     tables: Vec<Spanned<SettingEntries>>,
-    services: &[ServiceEntry],
+    services: &[Vec<ServiceEntry>],
     problems: &Collector,
 ) -> Settings {
     let spans = tables.iter().map(|table| &table.span);
@@ -386,13 +390,18 @@ fn check_defaults(
 /// Who may write one file of several must not thereby change the services of the others. The
 /// table may stand in [`DEFAULTS_FILE`], which is there for it, or where it changes no service
 /// of another file.
-fn check_reach(table: &Spanned<SettingEntries>, services: &[ServiceEntry], problems: &Collector) {
+fn check_reach(
+    table: &Spanned<SettingEntries>,
+    services: &[Vec<ServiceEntry>],
+    problems: &Collector,
+) {
     let file = table.span.file();
     if **file.name() == *DEFAULTS_FILE {
         return;
     }
     let reached: Vec<(&ServiceEntry, Vec<&str>)> = services
         .iter()
+        .flatten()
         .filter(|service| service.name.span.file() != file)
         .map(|service| (service, table.value.left_to(&service.settings)))
         .filter(|(_, settings)| !settings.is_empty())

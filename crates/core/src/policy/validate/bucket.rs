@@ -35,10 +35,14 @@ impl Buckets {
 }
 
 /// Judges every declaration.
-pub fn check(entries: Vec<BucketEntry>, audit: &AuditStreams, problems: &Collector) -> Buckets {
+pub fn check(
+    entries: Vec<Vec<BucketEntry>>,
+    audit: &AuditStreams,
+    problems: &Collector,
+) -> Buckets {
     let mut buckets = Buckets::default();
     let mut copies = Vec::new();
-    for entry in entries {
+    for entry in entries.into_iter().flatten() {
         let name = match BucketName::parse(&entry.name.value) {
             Ok(name) => name,
             Err(error) => {
@@ -64,7 +68,7 @@ pub fn check(entries: Vec<BucketEntry>, audit: &AuditStreams, problems: &Collect
         buckets.names.insert(name, (buckets.list.len(), entry.name.span));
         buckets.list.push(bucket);
     }
-    let originals = buckets.list.clone();
+    let originals = if copies.is_empty() { Vec::new() } else { buckets.list.clone() };
     for (at, of) in copies {
         if let Some(copy) = buckets.list.get_mut(at) {
             follow(copy, &of, &originals, problems);

@@ -10,7 +10,7 @@ pub struct Draft {
     /// The place of each of `service.rules`.
     pub places: Vec<Place>,
     /// What it could do before, if it is observed.
-    pub before: Option<BeforeEntry>,
+    pub before: Option<Box<BeforeEntry>>,
 }
 
 impl Draft {

@@ -38,13 +38,13 @@ pub struct Context<'c> {
 
 /// Judges every service. A service with problems is given back as far as it could be read.
 pub fn check(
-    mut entries: Vec<ServiceEntry>,
+    mut entries: Vec<Vec<ServiceEntry>>,
     context: &Context<'_>,
     threads: Threads,
     problems: &Collector,
 ) -> Vec<Draft> {
     check_names(&mut entries, problems);
-    let mut drafts = Vec::with_capacity(entries.len());
+    let mut drafts = Vec::with_capacity(entries.iter().map(Vec::len).sum());
     let read = threads.each_judged(threads.owned_parts(entries), problems, |entries, problems| {
         let read = entries.into_iter().map(|entry| service(entry, context, problems));
         read.collect::<Vec<Read>>()
@@ -59,10 +59,11 @@ pub fn check(
 }
 
 /// Judges names, and leaves out what has the name of another.
-fn check_names(entries: &mut Vec<ServiceEntry>, problems: &Collector) {
-    let mut names: HashMap<&str, &Span> = HashMap::with_capacity(entries.len());
-    let mut first = Vec::with_capacity(entries.len());
-    for ServiceEntry { name, .. } in &*entries {
+fn check_names(entries: &mut [Vec<ServiceEntry>], problems: &Collector) {
+    let all = entries.iter().map(Vec::len).sum();
+    let mut names: HashMap<&str, &Span> = HashMap::with_capacity(all);
+    let mut first = Vec::with_capacity(all);
+    for ServiceEntry { name, .. } in entries.iter().flatten() {
         check_name("service", name, problems);
         let other = names.get(name.value.as_str());
         first.push(other.is_none());
@@ -72,7 +73,9 @@ fn check_names(entries: &mut Vec<ServiceEntry>, problems: &Collector) {
         }
     }
     let mut first = first.into_iter();
-    entries.retain(|_| first.next() == Some(true));
+    for entries in entries {
+        entries.retain(|_| first.next() == Some(true));
+    }
 }
 
 /// A service as far as it could be read by itself.
@@ -135,7 +138,7 @@ fn service(mut entry: ServiceEntry, context: &Context<'_>, problems: &Collector)
 }
 
 /// Whether a service is observed, and with what it could do before.
-fn observed(entry: &mut ServiceEntry, problems: &Collector) -> Option<BeforeEntry> {
+fn observed(entry: &mut ServiceEntry, problems: &Collector) -> Option<Box<BeforeEntry>> {
     let name = &entry.name.value;
     let observed = match &entry.enforce {
         None => false,

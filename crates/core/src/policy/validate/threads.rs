@@ -39,12 +39,21 @@ impl Threads {
         list.chunks(self.part_of(list.len())).collect()
     }
 
-    /// The same of a list that is given away.
-    pub fn owned_parts<T>(self, list: Vec<T>) -> Vec<Vec<T>> {
-        let part = self.part_of(list.len());
-        let mut list = list.into_iter();
-        let parts = std::iter::from_fn(|| Some(list.by_ref().take(part).collect::<Vec<T>>()));
-        parts.take_while(|part| !part.is_empty()).collect()
+    /// The same of lists that are given away. None is copied that is not larger than a part.
+    pub fn owned_parts<T>(self, lists: Vec<Vec<T>>) -> Vec<Vec<T>> {
+        let part = self.part_of(lists.iter().map(Vec::len).sum());
+        let mut parts = Vec::with_capacity(lists.len());
+        for list in lists {
+            if list.len() <= part {
+                parts.push(list);
+                continue;
+            }
+            let mut list = list.into_iter();
+            while list.len() > 0 {
+                parts.push(list.by_ref().take(part).collect());
+            }
+        }
+        parts
     }
 
     fn part_of(self, all: usize) -> usize {
@@ -124,7 +133,8 @@ mod tests {
                 let list: Vec<usize> = (0..all).collect();
                 let parts = threads.parts(&list);
                 assert_eq!(parts.concat(), list);
-                assert_eq!(threads.owned_parts(list.clone()), parts);
+                let lists = vec![list.clone(), Vec::new(), vec![all; 3]];
+                assert_eq!(threads.owned_parts(lists.clone()).concat(), lists.concat());
                 assert!(parts.len() <= if threads == Threads::ONE { 1 } else { threads.0 * PARTS });
                 let doubled = threads.each(parts, |part| part.iter().map(|n| n * 2).collect());
                 let doubled: Vec<Vec<usize>> = doubled;
