@@ -16,15 +16,15 @@ pub struct Document {
     pub naming: Vec<NamingEntry>,
     /// `[defaults]`; at most one is right.
     pub defaults: Vec<Spanned<SettingEntries>>,
-    /// `[bucket.NAME]`, by files: of a large policy, one list of all would be copied as it grows.
-    pub buckets: Vec<Vec<BucketEntry>>,
+    /// `[bucket.NAME]`.
+    pub buckets: Vec<BucketEntry>,
     /// `[stream.NAME]`.
     pub streams: Vec<StreamEntry>,
     /// `[store.NAME]`.
     pub stores: Vec<StoreEntry>,
     /// `[role.NAME]`.
     pub roles: Vec<RoleEntry>,
-    /// `[service.NAME]`, by files.
+    /// `[service.NAME]`, by files: of a large policy, one list of all would be copied as it grows.
     pub services: Vec<Vec<ServiceEntry>>,
 }
 
@@ -351,7 +351,7 @@ pub fn read(file: &SourceFile, problems: &Collector) -> Document {
     let document = Document {
         naming: root.table("naming").map(naming).into_iter().collect(),
         defaults: root.table("defaults").map(defaults).into_iter().collect(),
-        buckets: vec![root.tables("bucket").into_iter().map(|(n, t)| bucket(n, t)).collect()],
+        buckets: root.tables("bucket").into_iter().map(|(name, t)| bucket(name, t)).collect(),
         streams: root.tables("stream").into_iter().map(|(name, t)| stream(name, t)).collect(),
         stores: root.tables("store").into_iter().map(|(name, t)| store(name, t)).collect(),
         roles: root.tables("role").into_iter().map(|(name, t)| role(name, t)).collect(),

@@ -1,9 +1,11 @@
 //! The policy as everything else sees it: immutable, validated, with one revision.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::hash_map::DefaultHasher;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
-use std::ops::Bound;
+use std::hash::{Hash, Hasher};
+use std::ops::{BitOr, Bound};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -1181,12 +1183,83 @@ struct Contents {
     /// The emergency grants that it is made from.
     emergencies: Arc<[Emergency]>,
     services: Vec<Arc<Service>>,
+    /// Of each service, in the same order.
+    briefs: Arc<[Brief]>,
     declared: Arc<Declared>,
     by_key: Arc<HashMap<UserKey, Place>>,
     /// Each rule that owns keys, by bucket, and for one bucket in the order of services and rules.
     owners: Arc<[Place]>,
     /// How many rules end at a time, in seconds since the Unix epoch.
     ends: BTreeMap<i64, usize>,
+}
+
+/// What is looked at first of all services: it lies side by side, and they do not.
+#[derive(Clone, Copy, Debug)]
+struct Brief {
+    /// The kinds of its rules: see [`kind`].
+    kinds: u16,
+    /// A hash of the name of its file.
+    file: u16,
+}
+
+impl Brief {
+    fn of(service: &Service) -> Self {
+        let kinds = service.rules.iter().map(|rule| {
+            let role = if rule.role.is_some() { kind::OF_A_ROLE } else { 0 };
+            role | kind::of(&rule.access)
+        });
+        Self { kinds: kinds.fold(0, BitOr::bitor), file: short_hash(&service.at.file) }
+    }
+}
+
+fn short_hash(text: &str) -> u16 {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    let [first, second, ..] = hasher.finish().to_le_bytes();
+    u16::from_le_bytes([first, second])
+}
+
+/// The kinds of rules, a bit for each.
+pub(super) mod kind {
+    use super::Access;
+
+    pub const OWNS: u16 = 1;
+    pub const READS: u16 = 1 << 1;
+    pub const WRITES: u16 = 1 << 2;
+    pub const OWNS_STORE: u16 = 1 << 3;
+    pub const WRITES_STORE: u16 = 1 << 4;
+    pub const READS_STORE: u16 = 1 << 5;
+    pub const PUBLISHES: u16 = 1 << 6;
+    pub const SUBSCRIBES: u16 = 1 << 7;
+    pub const ANSWERS: u16 = 1 << 8;
+    pub const CALLS: u16 = 1 << 9;
+    pub const CONSUMES: u16 = 1 << 10;
+    pub const FOUND_AS: u16 = 1 << 11;
+    pub const DISCOVERS: u16 = 1 << 12;
+    pub const REPLAYS: u16 = 1 << 13;
+    pub const AUDITS: u16 = 1 << 14;
+    /// Of any kind, from a role.
+    pub const OF_A_ROLE: u16 = 1 << 15;
+
+    pub fn of(access: &Access) -> u16 {
+        match access {
+            Access::Owns(_) => OWNS,
+            Access::Reads(_) => READS,
+            Access::Writes(_) => WRITES,
+            Access::OwnsStore(_) => OWNS_STORE,
+            Access::WritesStore(_) => WRITES_STORE,
+            Access::ReadsStore(_) => READS_STORE,
+            Access::Publishes(_) => PUBLISHES,
+            Access::Subscribes(_) => SUBSCRIBES,
+            Access::Answers(_) => ANSWERS,
+            Access::Calls(_) => CALLS,
+            Access::Consumes(_) => CONSUMES,
+            Access::FoundAs(_) => FOUND_AS,
+            Access::Discovers(_) | Access::DiscoversAll => DISCOVERS,
+            Access::Replays(_) => REPLAYS,
+            Access::Audits(_) => AUDITS,
+        }
+    }
 }
 
 /// A service's number, and the number of a key or a rule of it.
@@ -1275,8 +1348,18 @@ impl Policy {
             count_ends(&mut ends, service, 1);
         }
         let (documents, revision, emergencies) = names;
-        let contents =
-            Contents { documents, revision, emergencies, services, declared, by_key, owners, ends };
+        let briefs = services.iter().map(|service| Brief::of(service)).collect();
+        let contents = Contents {
+            documents,
+            revision,
+            emergencies,
+            services,
+            briefs,
+            declared,
+            by_key,
+            owners,
+            ends,
+        };
         Self { contents: Arc::new(contents), held: HashMap::new(), guest: None }
     }
 
@@ -1296,7 +1379,8 @@ impl Policy {
         let mut kept: Vec<Option<u32>> = vec![None; had.services.len()];
         let mut in_place = services.len() == had.services.len();
         let (mut owners, mut ends) = (Vec::new(), had.ends.clone());
-        let mut old = had.services.iter().zip(&mut kept).peekable();
+        let mut briefs = Vec::with_capacity(services.len());
+        let mut old = had.services.iter().zip(kept.iter_mut().zip(&*had.briefs)).peekable();
         for (s, service) in services.iter().enumerate() {
             // Before any name is read, which is far away in memory.
             let mut same = old.next_if(|(old, _)| Arc::ptr_eq(old, service));
@@ -1306,10 +1390,12 @@ impl Policy {
                 }
                 same = old.next_if(|(old, _)| Arc::ptr_eq(old, service));
             }
-            if let Some((_, kept)) = same {
+            if let Some((_, (kept, brief))) = same {
                 *kept = u32::try_from(s).ok();
+                briefs.push(*brief);
                 continue;
             }
+            briefs.push(Brief::of(service));
             in_place &= had.services.get(s).is_some_and(|before| {
                 before.name == service.name
                     && before.keys.iter().map(|k| &k.key).eq(service.keys.iter().map(|k| &k.key))
@@ -1333,6 +1419,7 @@ impl Policy {
             revision,
             emergencies: Arc::from([]),
             services,
+            briefs: briefs.into(),
             declared,
             by_key,
             owners,
@@ -1374,6 +1461,7 @@ impl Policy {
             revision: has.revision.clone(),
             emergencies: Arc::clone(&has.emergencies),
             services: services.collect(),
+            briefs: Arc::clone(&has.briefs),
             declared,
             by_key,
             owners,
@@ -1528,6 +1616,25 @@ impl Policy {
     #[must_use]
     pub fn services(&self) -> &[Arc<Service>] {
         &self.contents.services
+    }
+
+    /// The services that have a rule of one of these kinds: see [`kind`].
+    pub(super) fn of_kinds(&self, kinds: u16) -> impl Iterator<Item = &Service> {
+        let all = self.services().iter().zip(&*self.contents.briefs);
+        all.filter(move |(_, brief)| brief.kinds & kinds != 0).map(|(service, _)| &**service)
+    }
+
+    /// The services that stand in these files, each with its place among all.
+    pub(super) fn of_files(
+        &self,
+        names: &HashSet<Arc<str>>,
+    ) -> impl Iterator<Item = (usize, &Arc<Service>)> {
+        let hashes: Vec<u16> = names.iter().map(|name| short_hash(name)).collect();
+        let all = self.services().iter().zip(&*self.contents.briefs).enumerate();
+        let likely = all.filter(move |(_, (_, brief))| hashes.contains(&brief.file));
+        likely
+            .map(|(at, (service, _))| (at, service))
+            .filter(|(_, service)| names.contains(&service.at.file))
     }
 
     /// The service of that name.

@@ -213,11 +213,14 @@ fn judge_by(
         Part::Whole => Collector::new(),
         Part::Some(kept) => Collector::keeping(kept),
     };
-    let document = read(files, threads, &problems);
+    let Read { document, buckets, of_buckets } = read(files, audit, threads, &problems);
     // What is missing because a file could not be read is not worth saying.
     let complete = !problems.has_errors();
+    for of_buckets in of_buckets {
+        problems.extend(of_buckets);
+    }
     let general = document.general();
-    let Document { naming, defaults, buckets, streams, stores, roles, mut services } = document;
+    let Document { naming, defaults, streams, stores, roles, mut services, .. } = document;
     if !emergencies.is_empty() {
         let mut all = services.into_iter().flatten().collect::<Vec<_>>();
         for emergency in emergencies {
@@ -229,7 +232,7 @@ fn judge_by(
     if services.iter().all(Vec::is_empty) && complete && matches!(part, Part::Whole) {
         problems.push(no_services(files));
     }
-    let buckets = bucket::check(buckets, audit, &problems);
+    let buckets = bucket::check(buckets, &problems);
     let streams = stream::check(streams, audit, &problems);
     let durables = stream::durables(&streams);
     let stores = store::check(stores, audit, &problems);
@@ -337,14 +340,37 @@ fn check_use<'p>(
     (writers, spent)
 }
 
+/// What files say.
+#[derive(Default)]
+struct Read {
+    /// Without buckets.
+    document: Document,
+    /// By files. Each is judged when it is read: an entry takes several times the memory.
+    buckets: Vec<Vec<bucket::Declaration>>,
+    of_buckets: Vec<Problems>,
+}
+
 /// Reads all files.
-fn read(files: &[SourceFile], threads: Threads, problems: &Collector) -> Document {
-    let read = threads.each_judged(files.iter().collect(), problems, document::read);
-    let mut whole = Document::default();
-    for document in read {
-        whole.merge(document);
+fn read(
+    files: &[SourceFile],
+    audit: &AuditStreams,
+    threads: Threads,
+    problems: &Collector,
+) -> Read {
+    let limit = problems.limit();
+    let files = threads.each_judged(files.iter().collect(), problems, |file, problems| {
+        let mut document = document::read(file, problems);
+        let of_buckets = Collector::keeping(limit);
+        let buckets = bucket::each(std::mem::take(&mut document.buckets), audit, &of_buckets);
+        (document, buckets, of_buckets.finish())
+    });
+    let mut read = Read::default();
+    for (document, buckets, of_buckets) in files {
+        read.document.merge(document);
+        read.buckets.push(buckets);
+        read.of_buckets.push(of_buckets);
     }
-    whole
+    read
 }
 
 /// Everything that is declared, with its places.

@@ -293,36 +293,49 @@ fn merged(
     let mut now: Vec<Service> = is.services;
     now.retain(|service| names.contains(&service.at.file));
     now.sort_by(|a, b| a.name.cmp(&b.name));
-    let mut now = now.into_iter().peekable();
-    let mut before = sorted(&was.services, names).into_iter();
-    let mut services = Vec::with_capacity(policy.services().len() + now.len());
-    for service in policy.services() {
-        while let Some(new) = now.next_if(|new| new.name < service.name) {
-            services.push(Arc::new(new));
-        }
-        let new = now.next_if(|new| new.name == service.name);
-        if !names.contains(&service.at.file) {
-            // Defined twice.
-            if new.is_some() {
-                return None;
-            }
-            services.push(Arc::clone(service));
-            continue;
-        }
-        if before.next() != Some(service) {
-            return None;
-        }
-        if let Some(new) = new {
-            let same = new == **service;
-            services.push(if same { Arc::clone(service) } else { Arc::new(new) });
-        }
-    }
-    if before.next().is_some() {
+    let mine: Vec<(usize, &Arc<Service>)> = policy.of_files(names).collect();
+    if !mine.iter().map(|(_, service)| &***service).eq(sorted(&was.services, names)) {
         return None;
     }
-    services.extend(now.map(Arc::new));
+    let services = replaced(policy.services(), &mine, now)?;
     // A policy without a service does not hold.
     (!services.is_empty()).then_some((services, declared))
+}
+
+/// All services, with others in place of some, if no other has the name of one. All lists are sorted by
+/// name; what is the same is shared.
+fn replaced(
+    all: &[Arc<Service>],
+    some: &[(usize, &Arc<Service>)],
+    now: Vec<Service>,
+) -> Option<Vec<Arc<Service>>> {
+    let mut services = Vec::with_capacity(all.len() + now.len());
+    let (mut some, mut taken) = (some.iter().peekable(), 0);
+    for new in now {
+        // Those of before with an earlier name are no more.
+        while let Some((at, _)) = some.next_if(|(_, old)| old.name < new.name) {
+            services.extend_from_slice(all.get(taken..*at)?);
+            taken = at + 1;
+        }
+        if let Some((at, old)) = some.next_if(|(_, old)| old.name == new.name) {
+            services.extend_from_slice(all.get(taken..*at)?);
+            taken = at + 1;
+            services.push(if new == ***old { Arc::clone(old) } else { Arc::new(new) });
+            continue;
+        }
+        // `Ok` where it is defined twice.
+        let left = all.get(taken..)?;
+        let before = left.binary_search_by(|other| other.name.cmp(&new.name)).err()?;
+        services.extend_from_slice(left.get(..before)?);
+        taken += before;
+        services.push(Arc::new(new));
+    }
+    for (at, _) in some {
+        services.extend_from_slice(all.get(taken..*at)?);
+        taken = at + 1;
+    }
+    services.extend_from_slice(all.get(taken..)?);
+    Some(services)
 }
 
 /// All of one kind that is declared, if that differs: `Some(None)` when it does not. `had` is what the

@@ -1,5 +1,6 @@
 //! Declared buckets, and whether what services do with them is safe.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
@@ -34,15 +35,21 @@ impl Buckets {
     }
 }
 
-/// Judges every declaration.
-pub fn check(
-    entries: Vec<Vec<BucketEntry>>,
+/// A declaration by itself.
+pub struct Declaration {
+    bucket: Bucket,
+    /// Where its name stands.
+    name: Spanned<String>,
+    copy_of: Option<Spanned<String>>,
+}
+
+/// Judges declarations, each by itself.
+pub fn each(
+    entries: Vec<BucketEntry>,
     audit: &AuditStreams,
     problems: &Collector,
-) -> Buckets {
-    let mut buckets = Buckets::default();
-    let mut copies = Vec::new();
-    for entry in entries.into_iter().flatten() {
+) -> Vec<Declaration> {
+    let declaration = |entry: BucketEntry| {
         let name = match BucketName::parse(&entry.name.value) {
             Ok(name) => name,
             Err(error) => {
@@ -52,20 +59,34 @@ pub fn check(
                         .at(&entry.name.span, "")
                         .help("a declaration is about a whole bucket: `[bucket.NAME]`"),
                 );
-                continue;
+                return None;
             }
         };
         let domain = domain(entry.domain.as_ref(), audit, problems);
-        let bucket = Bucket { domain, ..bucket(name.clone(), &entry, problems) };
-        if let Some((_, first)) = buckets.names.get(&name) {
-            problems.push(defined_twice("bucket", &entry.name, first));
-            continue;
-        }
-        if let Some(of) = &entry.copy_of {
+        let bucket = Bucket { domain, ..bucket(name, &entry, problems) };
+        if entry.copy_of.is_some() {
             check_settings_of_copy(&entry, problems);
-            copies.push((buckets.list.len(), of.clone()));
         }
-        buckets.names.insert(name, (buckets.list.len(), entry.name.span));
+        Some(Declaration { bucket, name: entry.name, copy_of: entry.copy_of })
+    };
+    entries.into_iter().filter_map(declaration).collect()
+}
+
+/// Judges all declarations together.
+pub fn check(declarations: Vec<Vec<Declaration>>, problems: &Collector) -> Buckets {
+    let all = declarations.iter().map(Vec::len).sum();
+    let mut buckets = Buckets { list: Vec::with_capacity(all), names: HashMap::with_capacity(all) };
+    let mut copies = Vec::new();
+    for Declaration { bucket, name, copy_of } in declarations.into_iter().flatten() {
+        let at = buckets.list.len();
+        match buckets.names.entry(bucket.name.clone()) {
+            Entry::Occupied(first) => {
+                problems.push(defined_twice("bucket", &name, &first.get().1));
+                continue;
+            }
+            Entry::Vacant(free) => drop(free.insert((at, name.span))),
+        }
+        copies.extend(copy_of.map(|of| (at, of)));
         buckets.list.push(bucket);
     }
     let originals = if copies.is_empty() { Vec::new() } else { buckets.list.clone() };

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use super::Sketch;
 use crate::policy::model::{
     Access, Bucket, Consumer, ConsumerName, FoundName, Location, Policy, Service, Store, Stream,
+    kind,
 };
 use solewriter_types::keyspace::{BucketName, Keyspace};
 use solewriter_types::subject::Pattern;
@@ -216,7 +217,8 @@ struct Wanted<'p> {
 }
 
 impl Wanted<'_> {
-    fn nothing(&self) -> bool {
+    /// The kinds of rules that what is looked for can have.
+    fn kinds(&self) -> u16 {
         let Self {
             readers,
             store_owners,
@@ -235,11 +237,22 @@ impl Wanted<'_> {
             consumed,
             roles,
         } = self;
-        let subjects = [writers, subscribers, callers, published, answered, written, written_too];
-        subjects.iter().all(|subjects| subjects.is_empty())
-            && [readers, store_owners, store_readers].iter().all(|names| names.is_empty())
-            && [finders, found].iter().all(|names| names.is_empty())
-            && (consumers.is_empty() && consumed.is_empty() && looks.is_empty() && roles.is_empty())
+        let sent = kind::PUBLISHES | kind::CALLS;
+        let none = [
+            (readers.is_empty(), kind::READS),
+            (store_owners.is_empty(), kind::OWNS_STORE),
+            (store_readers.is_empty(), kind::READS_STORE),
+            (writers.is_empty() && written.is_empty() && written_too.is_empty(), sent),
+            (published.is_empty(), kind::PUBLISHES),
+            (subscribers.is_empty(), kind::SUBSCRIBES),
+            (answered.is_empty(), kind::ANSWERS),
+            (callers.is_empty(), kind::CALLS),
+            (consumers.is_empty() && consumed.is_empty(), kind::CONSUMES),
+            (looks.is_empty() && found.is_empty(), kind::FOUND_AS),
+            (finders.is_empty(), kind::DISCOVERS),
+            (roles.is_empty(), kind::OF_A_ROLE),
+        ];
+        none.iter().filter(|(none, _)| !none).fold(0, |all, (_, kinds)| all | kinds)
     }
 }
 
@@ -456,10 +469,7 @@ impl<'p> Search<'p> {
 
     /// Looks through the services of all other files.
     fn among_all(&mut self) -> Option<()> {
-        if self.wanted.nothing() {
-            return Some(());
-        }
-        for service in self.policy.services() {
+        for service in self.policy.of_kinds(self.wanted.kinds()) {
             if self.names.contains(&service.at.file) {
                 continue;
             }
