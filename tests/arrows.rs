@@ -161,7 +161,7 @@ const CRATES: &[Crate] = &[
             ],
             &["policy::validate::covered", "policy::validate::durable"],
             &["policy::validate::ownership", "policy::validate::names"],
-            &["policy::validate::draft", "policy::validate::times"],
+            &["policy::validate::draft", "policy::validate::threads", "policy::validate::times"],
             &["policy::validate::settings"],
             &["grant"],
             &["grant::compile"],

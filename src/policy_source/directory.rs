@@ -1,11 +1,13 @@
 //! The policy directory: texts as they lie on disk. Parses nothing.
 
+use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;
 use std::fs::{self, Metadata};
 use std::hash::{Hash, Hasher};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use solewriter_core::diagnostics::{Collector, Problem, Problems, SourceFile};
 use solewriter_types::clean;
@@ -97,12 +99,13 @@ impl Directory {
     /// Every file and folder that cannot be read, is not UTF-8, or is beyond [`MAX_BYTES`] and
     /// [`MAX_FILES`]; a directory without any policy file; and one that changes all the time.
     pub fn read(&self) -> Result<Vec<SourceFile>, Problems> {
-        self.read_seen().1
+        self.read_seen(&mut Known::default()).1
     }
 
-    /// The same, with the fingerprint of what was read.
-    pub(super) fn read_seen(&self) -> (u64, Result<Vec<SourceFile>, Problems>) {
-        let files = self.read_steadily(Kind::Policy);
+    /// The same, with the fingerprint of what was read. Files that are known are not read again, and
+    /// those that were read are known then.
+    pub(super) fn read_seen(&self, known: &mut Known) -> (u64, Result<Vec<SourceFile>, Problems>) {
+        let files = self.read_steadily(Kind::Policy, known);
         let fingerprint = files.0;
         let files = files.1.and_then(|files| {
             if files.is_empty() {
@@ -121,7 +124,7 @@ impl Directory {
     /// # Errors
     /// As [`Directory::read`].
     pub fn read_tests(&self) -> Result<Vec<SourceFile>, Problems> {
-        self.read_steadily(Kind::Test).1
+        self.read_steadily(Kind::Test, &mut Known::default()).1
     }
 
     /// Reads the documents of emergencies; there may be none. Blocks.
@@ -129,20 +132,24 @@ impl Directory {
     /// # Errors
     /// As [`Directory::read`].
     pub fn read_emergencies(&self) -> Result<Vec<String>, Problems> {
-        let files = self.read_steadily(Kind::Emergency).1?;
+        let files = self.read_steadily(Kind::Emergency, &mut Known::default()).1?;
         Ok(files.into_iter().map(|file| file.text().to_owned()).collect())
     }
 
     /// What is read is of one moment: the list of files is the same before and after, and each
     /// file that was opened is the one that was listed.
-    fn read_steadily(&self, kind: Kind) -> (u64, Result<Vec<SourceFile>, Problems>) {
+    fn read_steadily(
+        &self,
+        kind: Kind,
+        known: &mut Known,
+    ) -> (u64, Result<Vec<SourceFile>, Problems>) {
         let mut before = self.fingerprint(kind);
         for attempt in 0..ATTEMPTS {
             if attempt > 0 {
                 std::thread::sleep(BETWEEN_ATTEMPTS * attempt);
                 before = self.fingerprint(kind);
             }
-            let read = self.read_kind(kind);
+            let read = self.read_kind(kind, known);
             if self.fingerprint(kind) == before
                 && let Some(files) = read
             {
@@ -157,18 +164,44 @@ impl Directory {
     }
 
     /// `None` when a file was replaced under the reader's eyes.
-    fn read_kind(&self, kind: Kind) -> Option<Result<Vec<SourceFile>, Problems>> {
+    fn read_kind(
+        &self,
+        kind: Kind,
+        known: &mut Known,
+    ) -> Option<Result<Vec<SourceFile>, Problems>> {
+        let before = std::mem::take(known);
+        self.read_kind_at(kind, &before, known, SystemTime::now())
+    }
+
+    /// The same at that time, which has files known that were known before or left alone.
+    fn read_kind_at(
+        &self,
+        kind: Kind,
+        before: &Known,
+        known: &mut Known,
+        now: SystemTime,
+    ) -> Option<Result<Vec<SourceFile>, Problems>> {
         let problems = Collector::new();
         let top = self.top();
         let found = self.find(&top, kind, &problems);
         let mut left = MAX_BYTES;
         let mut files = Vec::with_capacity(found.len());
         for Found { name, path, metadata } in &found {
+            if let Some(file) = before.get(name, metadata, left) {
+                left -= file.text().len() as u64;
+                known.insert(metadata, file, now);
+                files.push(file.clone());
+                continue;
+            }
             match read_up_to(&top, path, metadata, left) {
                 Ok((opened, _)) if !same_file(&opened, metadata) => return None,
                 Ok((_, Some(bytes))) => {
                     left -= bytes.len() as u64;
-                    files.extend(decode(name, bytes, &problems));
+                    let file = decode(name, bytes, &problems);
+                    if let Some(file) = &file {
+                        known.insert(metadata, file, now);
+                    }
+                    files.extend(file);
                 }
                 Ok((_, None)) => {
                     problems.push(
@@ -286,9 +319,58 @@ fn list(folder: &Path) -> io::Result<Vec<(String, PathBuf)>> {
     Ok(entries)
 }
 
+/// Files that were read before, by their names. One with the same [`marks`] has the same text: it is in
+/// here only if it had been left alone for a while when it was read, so that a write after that shows.
+#[derive(Debug, Default)]
+pub(super) struct Known(HashMap<Arc<str>, (Marks, SourceFile)>);
+
+impl Known {
+    /// For how long a file has to have been left alone. File systems tell writes apart that are two
+    /// seconds from each other, and most of them far less.
+    const ALONE: Duration = Duration::from_secs(3);
+
+    /// The file of that name, if it is the same and has at most so many bytes.
+    fn get(&self, name: &str, metadata: &Metadata, most: u64) -> Option<&SourceFile> {
+        let (known, file) = self.0.get(name)?;
+        (*known == marks(metadata) && file.text().len() as u64 <= most).then_some(file)
+    }
+
+    /// A file was read, at that time or later, when it was listed so.
+    fn insert(&mut self, metadata: &Metadata, file: &SourceFile, now: SystemTime) {
+        let marks = marks(metadata);
+        let alone = |at: SystemTime| now.duration_since(at).is_ok_and(|age| age >= Self::ALONE);
+        let Marks { modified, .. } = marks;
+        if modified.is_some_and(alone) && inode_changed(metadata).is_none_or(alone) {
+            self.0.insert(Arc::clone(file.name()), (marks, file.clone()));
+        }
+    }
+}
+
+/// When the inode was changed, which nobody can set.
+#[cfg(unix)]
+fn inode_changed(metadata: &Metadata) -> Option<SystemTime> {
+    use std::os::unix::fs::MetadataExt;
+    let seconds = u64::try_from(metadata.ctime()).ok()?;
+    let part = u32::try_from(metadata.ctime_nsec()).ok()?;
+    Some(SystemTime::UNIX_EPOCH + Duration::new(seconds, part))
+}
+
+#[cfg(not(unix))]
+fn inode_changed(_: &Metadata) -> Option<SystemTime> {
+    None
+}
+
 /// What is different when a file was replaced, written, or opened to other readers: length, times
 /// and inode. The inode's time shows a write whose own time was set back, and a change of mode.
-fn marks(metadata: &Metadata) -> (u64, Option<std::time::SystemTime>, [u64; 2], [i64; 2]) {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Marks {
+    length: u64,
+    modified: Option<SystemTime>,
+    place: [u64; 2],
+    changed: [i64; 2],
+}
+
+fn marks(metadata: &Metadata) -> Marks {
     #[cfg(unix)]
     let (place, changed) = {
         use std::os::unix::fs::MetadataExt;
@@ -296,7 +378,7 @@ fn marks(metadata: &Metadata) -> (u64, Option<std::time::SystemTime>, [u64; 2], 
     };
     #[cfg(not(unix))]
     let (place, changed) = ([0; 2], [0; 2]);
-    (metadata.len(), metadata.modified().ok(), place, changed)
+    Marks { length: metadata.len(), modified: metadata.modified().ok(), place, changed }
 }
 
 fn same_file(one: &Metadata, other: &Metadata) -> bool {
@@ -550,6 +632,40 @@ pub(super) mod tests {
             "{problems}"
         );
         assert!(clean::dirt(&problems).is_empty());
+    }
+
+    #[test]
+    fn what_was_left_alone_is_not_read_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let directory = Directory::new(dir.path());
+        let (old, new) = (dir.path().join("a.toml"), dir.path().join("b.toml"));
+        write(&old, "one");
+        write(&new, "two");
+        let shared = |a: &SourceFile, b: &SourceFile| std::ptr::eq(a.text(), b.text());
+        // As if that much time had passed.
+        let read = |known: &mut Known, passed: Duration| {
+            let before = std::mem::take(known);
+            let later = SystemTime::now() + passed;
+            let read = directory.read_kind_at(Kind::Policy, &before, known, later);
+            read.unwrap().unwrap()
+        };
+        let mut known = Known::default();
+        // What was just written may be written once more, with the same marks.
+        read(&mut known, Duration::ZERO);
+        assert!(known.0.is_empty());
+        let first = read(&mut known, Known::ALONE);
+        let again = read(&mut known, Known::ALONE);
+        assert!(first.iter().zip(&again).all(|(a, b)| shared(a, b)));
+        // Its own time may be set back; the inode's is not.
+        let times = fs::metadata(&new).unwrap().modified().unwrap();
+        write(&new, "six");
+        fs::File::options().write(true).open(&new).unwrap().set_modified(times).unwrap();
+        let third = read(&mut known, Known::ALONE);
+        assert_eq!(third[1].text(), "six");
+        assert!(shared(&third[0], &first[0]));
+        fs::remove_file(&old).unwrap();
+        assert_eq!(names(&read(&mut known, Known::ALONE)), ["b.toml"]);
+        assert_eq!(known.0.len(), 1);
     }
 
     #[test]

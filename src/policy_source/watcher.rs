@@ -6,7 +6,7 @@ use notify::Watcher as _;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::policy_source::directory::{Directory, Kind};
+use crate::policy_source::directory::{Directory, Kind, Known};
 use solewriter_core::diagnostics::{Problem, Problems, SourceFile};
 
 /// How patiently a [`Watcher`] waits.
@@ -38,6 +38,8 @@ pub struct Watcher {
     directory: Directory,
     timing: Timing,
     seen: u64,
+    /// The files that were read last.
+    known: Known,
     /// What was wrong when the files could not be read; it may end without a trace in them.
     unreadable: Option<String>,
     events: mpsc::Receiver<()>,
@@ -59,7 +61,8 @@ impl Watcher {
         })
         .ok();
         let seen = directory.fingerprint(Kind::Policy);
-        let mut watcher = Self { directory, timing, seen, unreadable: None, events, notify };
+        let known = Known::default();
+        let mut watcher = Self { directory, timing, seen, known, unreadable: None, events, notify };
         watcher.arm();
         watcher
     }
@@ -93,13 +96,20 @@ impl Watcher {
     /// # Errors
     /// As [`Directory::read`].
     pub async fn read_now(&mut self) -> Result<Vec<SourceFile>, Problems> {
-        let directory = self.directory.clone();
-        let Ok((seen, read)) = tokio::task::spawn_blocking(move || directory.read_seen()).await
-        else {
+        self.known = Known::default();
+        self.read_changed().await
+    }
+
+    /// The same of what changed; the other files are those that were read before.
+    async fn read_changed(&mut self) -> Result<Vec<SourceFile>, Problems> {
+        let (directory, mut known) = (self.directory.clone(), std::mem::take(&mut self.known));
+        let read = tokio::task::spawn_blocking(move || (directory.read_seen(&mut known), known));
+        let Ok(((seen, read), known)) = read.await else {
             self.forget();
             let problem = Problem::error("unreadable", "reading the policy was cut short");
             return Err(problem.into());
         };
+        self.known = known;
         // Files that changed all the time are looked at again, whatever they are then.
         let failed = |code| read.as_ref().err().filter(|p| p.iter().any(|p| p.code == code));
         self.seen = if failed("unsteady").is_some() { !seen } else { seen };
@@ -126,7 +136,7 @@ impl Watcher {
             return None;
         }
         let before = self.unreadable.clone();
-        let read = self.read_now().await;
+        let read = self.read_changed().await;
         // The same failure is told of once.
         (changed || self.unreadable.is_none() || self.unreadable != before).then_some(read)
     }

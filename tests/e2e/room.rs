@@ -10,7 +10,7 @@ use tokio::sync::{Mutex, MutexGuard, Semaphore, SemaphorePermit};
 
 const PLACES: u32 = 10;
 /// How many may run beside one that needs much room. Most of them wait.
-const BESIDE: u32 = 3;
+const BESIDE: u32 = 6;
 static ROOM: Room = Room::new();
 
 struct Room {
