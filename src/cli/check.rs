@@ -116,7 +116,7 @@ fn told_of_ends(validated: Validated, now: i64) -> Validated {
     for (service, rule) in
         policy.services().iter().flat_map(|s| s.rules.iter().map(move |r| (s, r)))
     {
-        let Some(until) = rule.until.filter(|_| !rule.counts(now)) else { continue };
+        let Some(until) = rule.until().filter(|_| !rule.counts(now)) else { continue };
         // What stands in a role is one entry of several services.
         if told.insert((&rule.at.file, rule.at.line, rule.at.column)) {
             let (name, access, at) = (&service.name, &rule.access, &rule.at);

@@ -360,10 +360,10 @@ impl RuleView {
         let text = rule.access.to_string();
         let verb = rule.access.verb();
         let target = text.get(verb.len() + 1..).unwrap_or_default().to_owned();
-        let role = rule.role.as_ref().map(ToString::to_string);
-        let until = rule.until.map(time);
+        let role = rule.role().map(ToString::to_string);
+        let until = rule.until().map(time);
         let at = PlaceView::new(&rule.at);
-        Self { verb, target, role, until, observed: rule.observed, at }
+        Self { verb, target, role, until, observed: rule.observed(), at }
     }
 }
 

@@ -54,7 +54,7 @@ impl Crossing {
 #[must_use]
 pub fn is_at_home(policy: &Policy, service: &Service, domain: &Domain) -> bool {
     service.rules.iter().any(|rule| match &rule.access {
-        Access::Owns(_) | Access::OwnsStore(_) => rule.domain.as_ref() == Some(domain),
+        Access::Owns(_) | Access::OwnsStore(_) => rule.domain() == Some(domain),
         Access::Publishes(subjects) => {
             policy.keeping(subjects).any(|stream| stream.domain.as_ref() == Some(domain))
         }
@@ -72,15 +72,14 @@ pub fn read_by(
     defaults: &Defaults,
 ) -> Result<Crossing, GrantError> {
     let mut crossing = Crossing::default();
-    if !service.rules.iter().any(|rule| rule.domain.as_ref() == Some(domain)) {
+    if !service.rules.iter().any(|rule| rule.domain() == Some(domain)) {
         return Ok(crossing);
     }
     let grant = Grant::of(service, defaults)?;
     let far = format!("{}.", domain_api(domain.as_str()));
     let of = |side| {
-        let of_domain = |rule: usize| {
-            grant.rules().get(rule).is_some_and(|rule| rule.domain.as_ref() == Some(domain))
-        };
+        let of_domain =
+            |rule: usize| grant.rules().get(rule).is_some_and(|rule| rule.domain() == Some(domain));
         let all = grant.permissions(side).iter().filter(move |p| of_domain(p.rule));
         all.map(|permission| permission.subject.as_str())
     };

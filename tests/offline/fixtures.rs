@@ -193,7 +193,7 @@ fn describe_service(service: &Service) -> String {
         text.push('\n');
     }
     for rule in &service.rules {
-        let role = rule.role.as_ref().map(|role| format!(", role {role}")).unwrap_or_default();
+        let role = rule.role().map(|role| format!(", role {role}")).unwrap_or_default();
         let _ = writeln!(text, "  {} ({}{role})", rule.access, rule.at);
     }
     if let Some(account) = &service.account {

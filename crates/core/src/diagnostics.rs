@@ -40,7 +40,7 @@ struct Text {
     name: Arc<str>,
     text: String,
     /// The byte offset at which each line begins.
-    lines: Vec<usize>,
+    lines: Vec<u32>,
     /// How many characters begin before byte `i * STRIDE`: a column is found without counting
     /// through a line of megabytes.
     characters: Vec<usize>,
@@ -56,7 +56,9 @@ impl SourceFile {
             Cow::Borrowed(_) => name,
             Cow::Owned(cleaned) => cleaned.into(),
         };
-        let lines = [0].into_iter().chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        let ends = text.match_indices('\n').map(|(at, _)| small(at + 1));
+        let mut lines: Vec<u32> = [0].into_iter().chain(ends).collect();
+        lines.shrink_to_fit();
         let characters = if text.is_ascii() {
             (0..text.len()).step_by(STRIDE).collect()
         } else {
@@ -88,19 +90,21 @@ impl SourceFile {
     pub fn line_column(&self, offset: usize) -> (u32, u32) {
         let offset = offset.min(self.0.text.len());
         let line = self.line_index(offset);
-        let start = self.0.lines.get(line).copied().unwrap_or_default();
+        let start = self.line_start(line);
         let column = self.characters_before(offset) - self.characters_before(start);
         (small(line + 1), small(column + 1))
     }
 
     /// The index of the line that holds `offset`, from 0.
     fn line_index(&self, offset: usize) -> usize {
+        let offset = small(offset);
         self.0.lines.partition_point(|start| *start <= offset).saturating_sub(1)
     }
 
     /// Where the line of that index begins; the end of the text for one past the last.
     fn line_start(&self, line: usize) -> usize {
-        self.0.lines.get(line).copied().unwrap_or(self.0.text.len())
+        let start = self.0.lines.get(line).and_then(|start| usize::try_from(*start).ok());
+        start.unwrap_or(self.0.text.len())
     }
 
     fn characters_before(&self, offset: usize) -> usize {

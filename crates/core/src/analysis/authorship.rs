@@ -309,7 +309,7 @@ fn says_for_all(file: &SourceFile) -> bool {
 type Entry<'s> = (&'s Access, Option<i64>, bool);
 
 fn entry(rule: &Rule) -> Entry<'_> {
-    (&rule.access, rule.until, rule.observed)
+    (&rule.access, rule.until(), rule.observed())
 }
 
 fn rules(service: Option<&Service>) -> impl Iterator<Item = &Rule> {

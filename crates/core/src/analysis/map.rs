@@ -421,7 +421,7 @@ impl<'s> About<'s> {
                 _ => None,
             },
             name,
-            role: rule.role.as_deref(),
+            role: rule.role().map(|role| &**role),
             at: rule.at.to_string(),
             severity: self.worst(&problems),
             problems,

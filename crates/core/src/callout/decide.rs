@@ -582,7 +582,7 @@ impl Decider {
 /// has ended ([`Rule::until`]): later by [`UNTIL_GRACE`], so that where connections are closed by a
 /// sweep, it comes first, and no connection is made twice.
 fn ends(service: &Service, now: i64) -> i64 {
-    let untils = service.rules.iter().filter_map(|rule| rule.until);
+    let untils = service.rules.iter().filter_map(Rule::until);
     let first = untils.filter(|until| *until > now).min();
     first.map_or(i64::MAX, |first| first.saturating_add(UNTIL_GRACE))
 }

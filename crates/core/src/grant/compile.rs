@@ -546,7 +546,7 @@ impl Builder<'_> {
     /// What reads, also from another JetStream domain, if what is read is in one. Nobody writes from
     /// there: what is on its way across a leafnode, a handover could not wait for.
     fn reach(&mut self, index: usize, needed: Vec<Needed>) -> Result<(), GrantError> {
-        let domain = self.service.rules.get(index).and_then(|rule| rule.domain.as_ref());
+        let domain = self.service.rules.get(index).and_then(Rule::domain);
         let far: Vec<Needed> = domain.map_or_else(Vec::new, |domain| {
             needed.iter().filter_map(|n| kv_operation::in_domain(domain.as_str(), n)).collect()
         });

@@ -184,7 +184,7 @@ pub fn settler(key: UserKey, subjects: impl IntoIterator<Item = Pattern>) -> Ser
     let at = Location { file: Arc::from(""), line: 0, column: 0 };
     let rule = |subject| {
         let access = Access::Publishes(subject);
-        Rule { access, at: at.clone(), role: None, until: None, observed: false, domain: None }
+        Rule::new(access, at.clone())
     };
     Service {
         name: Arc::from(SETTLER),

@@ -490,7 +490,7 @@ pub fn exclusive<'s>(
     service: &Service,
     streams: &(impl Iterator<Item = &'s Stream> + Clone),
 ) -> Vec<Pattern> {
-    one_writers(service.rules.iter().filter(|rule| !rule.observed), streams)
+    one_writers(service.rules.iter().filter(|rule| !rule.observed()), streams)
 }
 
 /// The same, and what it may write, as before, as long as no other service has it for itself.
@@ -552,21 +552,65 @@ pub struct Rule {
     pub access: Access,
     /// Where it stands.
     pub at: Location,
-    /// The role whose table it stands in; `None` for the service's own table.
+    /// Behind a pointer, because few rules have any: a large policy has a million rules.
+    terms: Option<Box<Terms>>,
+}
+
+/// What is to be said of few rules.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// See [`Rule::role`].
     pub role: Option<Arc<str>>,
-    /// From when on it grants nothing any more, in seconds since the Unix epoch.
+    /// See [`Rule::until`].
     pub until: Option<i64>,
-    /// Whether it is only what the service could do before: see [`Service::observed`].
+    /// See [`Rule::observed`].
     pub observed: bool,
-    /// The JetStream domain of what it reads, if its declaration names one.
+    /// See [`Rule::domain`].
     pub domain: Option<Domain>,
 }
 
 impl Rule {
+    /// Grants that, as written there.
+    #[must_use]
+    pub fn new(access: Access, at: Location) -> Self {
+        Self { access, at, terms: None }
+    }
+
+    /// The same on these terms.
+    #[must_use]
+    pub fn on(self, terms: Terms) -> Self {
+        let terms = (terms != Terms::default()).then(|| Box::new(terms));
+        Self { terms, ..self }
+    }
+
+    /// The role whose table it stands in; `None` for the service's own table.
+    #[must_use]
+    pub fn role(&self) -> Option<&Arc<str>> {
+        self.terms.as_ref()?.role.as_ref()
+    }
+
+    /// From when on it grants nothing any more, in seconds since the Unix epoch.
+    #[must_use]
+    pub fn until(&self) -> Option<i64> {
+        self.terms.as_ref()?.until
+    }
+
+    /// Whether it is only what the service could do before: see [`Service::observed`].
+    #[must_use]
+    pub fn observed(&self) -> bool {
+        self.terms.as_ref().is_some_and(|terms| terms.observed)
+    }
+
+    /// The JetStream domain of what it reads, if its declaration names one.
+    #[must_use]
+    pub fn domain(&self) -> Option<&Domain> {
+        self.terms.as_ref()?.domain.as_ref()
+    }
+
     /// Whether it grants something at that time.
     #[must_use]
     pub fn counts(&self, now: i64) -> bool {
-        self.until.is_none_or(|until| now < until)
+        self.until().is_none_or(|until| now < until)
     }
 }
 
@@ -645,7 +689,7 @@ impl Service {
     /// or not: what it would get without `enforce = "observe"`.
     #[must_use]
     pub fn enforced(&self) -> Self {
-        let rules = self.rules.iter().filter(|rule| !rule.observed).cloned().collect();
+        let rules = self.rules.iter().filter(|rule| !rule.observed()).cloned().collect();
         Self { rules, excluded: Excluded::default(), ..self.clone() }
     }
 
@@ -1186,7 +1230,7 @@ struct Contents {
     /// Of each service, in the same order.
     briefs: Arc<[Brief]>,
     declared: Arc<Declared>,
-    by_key: Arc<HashMap<UserKey, Place>>,
+    by_key: Arc<ByKey>,
     /// Each rule that owns keys, by bucket, and for one bucket in the order of services and rules.
     owners: Arc<[Place]>,
     /// How many rules end at a time, in seconds since the Unix epoch.
@@ -1205,7 +1249,7 @@ struct Brief {
 impl Brief {
     fn of(service: &Service) -> Self {
         let kinds = service.rules.iter().map(|rule| {
-            let role = if rule.role.is_some() { kind::OF_A_ROLE } else { 0 };
+            let role = if rule.role().is_some() { kind::OF_A_ROLE } else { 0 };
             role | kind::of(&rule.access)
         });
         Self { kinds: kinds.fold(0, BitOr::bitor), file: short_hash(&service.at.file) }
@@ -1295,13 +1339,15 @@ fn by_bucket(services: &[Arc<Service>], places: Vec<Place>) -> Arc<[Place]> {
     places.into_iter().map(|(_, place)| place).collect()
 }
 
-/// Each key, with its service's number and its own.
-fn by_key(services: &[Arc<Service>]) -> HashMap<UserKey, Place> {
+/// The bytes of each key, with its service's number and its own.
+type ByKey = HashMap<[u8; 32], Place>;
+
+fn by_key(services: &[Arc<Service>]) -> ByKey {
     let keys = services.iter().map(|service| service.keys.len()).sum();
-    let mut by_key = HashMap::with_capacity(keys);
+    let mut by_key = ByKey::with_capacity(keys);
     for (s, service) in services.iter().enumerate() {
         for (k, key) in service.keys.iter().enumerate() {
-            by_key.extend(place(s, k).map(|place| (key.key, place)));
+            by_key.extend(place(s, k).map(|place| (*key.key.as_bytes(), place)));
         }
     }
     by_key
@@ -1309,7 +1355,7 @@ fn by_key(services: &[Arc<Service>]) -> HashMap<UserKey, Place> {
 
 /// Counts the rules of a service that end, or no longer counts them.
 fn count_ends(ends: &mut BTreeMap<i64, usize>, service: &Service, by: isize) {
-    for until in service.rules.iter().filter_map(|rule| rule.until) {
+    for until in service.rules.iter().filter_map(Rule::until) {
         let count = ends.entry(until).or_default();
         *count = count.saturating_add_signed(by);
         if *count == 0 {
@@ -1733,7 +1779,7 @@ impl Policy {
     /// The service that a key belongs to, and the key's own entry.
     #[must_use]
     pub fn holder(&self, key: &UserKey) -> Option<(&Service, &ServiceKey)> {
-        let Some((s, k)) = self.contents.by_key.get(key).copied() else {
+        let Some((s, k)) = self.contents.by_key.get(key.as_bytes()).copied() else {
             let guest = self.guest.as_deref()?;
             return Some((guest, guest.keys.iter().find(|own| own.key == *key)?));
         };

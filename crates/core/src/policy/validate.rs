@@ -194,6 +194,17 @@ fn judge(
     part: Part,
 ) -> Judged {
     let threads = Threads::for_bytes(files.iter().map(|file| file.text().len()).sum());
+    judge_with(threads, files, audit, emergencies, part)
+}
+
+/// The same by so many threads.
+fn judge_with(
+    threads: Threads,
+    files: &[SourceFile],
+    audit: &AuditStreams,
+    emergencies: &[&Emergency],
+    part: Part,
+) -> Judged {
     let judged = judge_by(threads, files, audit, emergencies, part);
     if threads == Threads::ONE || !judged.cut {
         return judged;

@@ -56,7 +56,7 @@ fn ends(before: &Service, after: &Service) -> Vec<SettingChange> {
     // Of two entries for one thing, the later end counts; `None` is never.
     let end = |service: &Service, access: &Access| {
         let same = service.rules.iter().filter(|rule| rule.access == *access);
-        same.map(|rule| rule.until).reduce(|a, b| a.zip(b).map(|(a, b)| a.max(b)))
+        same.map(Rule::until).reduce(|a, b| a.zip(b).map(|(a, b)| a.max(b)))
     };
     let said =
         |access: &Access, until: Option<i64>| Some(format!("{access} until {}", show_time(until?)));

@@ -43,10 +43,11 @@ pub struct Entry {
 /// A rule for people: `owns orders (services.toml:14:9)`.
 #[must_use]
 pub fn said(rule: &Rule) -> String {
-    let until = rule.until.map(|until| format!(" until {}", show_time(until))).unwrap_or_default();
+    let until =
+        rule.until().map(|until| format!(" until {}", show_time(until))).unwrap_or_default();
     let granted = format!("{}{until}", rule.access);
-    match &rule.role {
-        None if rule.observed => format!("{granted} ({}, as before: observed)", rule.at),
+    match rule.role() {
+        None if rule.observed() => format!("{granted} ({}, as before: observed)", rule.at),
         Some(role) => format!("{granted} ({}, role {role})", rule.at),
         None => format!("{granted} ({})", rule.at),
     }

@@ -58,7 +58,7 @@ pub fn check_covered<'r>(
 ) {
     let mut groups: BTreeMap<&str, Vec<(String, &Rule, &Place)>> = BTreeMap::new();
     // What ends is no reason to leave out what does not, and what is to end says so for itself.
-    for (rule, place) in rules.filter(|(rule, _)| rule.until.is_none()) {
+    for (rule, place) in rules.filter(|(rule, _)| rule.until().is_none()) {
         // What one owns one reads, so the two are looked at together.
         let (group, subjects) = match &rule.access {
             // Rules of what could be done before are made after this.

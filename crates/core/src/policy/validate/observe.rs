@@ -19,7 +19,7 @@ use crate::grant::reaches_audit;
 use crate::policy::document::BeforeEntry;
 use crate::policy::model::{
     Access, Bucket, Consumed, ConsumerName, Location, Replayed, Retention, Rule, STORE_PREFIX,
-    StreamName, Way, exclusive,
+    StreamName, Terms, Way, exclusive,
 };
 use solewriter_types::connection_type::ConnectionType;
 use solewriter_types::keyspace::Keyspace;
@@ -82,15 +82,8 @@ pub fn widen(drafts: &mut [Draft], declared: &Declared<'_>) {
     for (index, rules, publish, subscribe) in widened {
         let Some(draft) = drafts.get_mut(index) else { continue };
         for (access, span) in rules {
-            let rule = Rule {
-                access,
-                at: Location::from(&span),
-                role: None,
-                until: None,
-                observed: true,
-                domain: None,
-            };
-            draft.service.rules.push(rule);
+            let terms = Terms { observed: true, ..Terms::default() };
+            draft.service.rules.push(Rule::new(access, Location::from(&span)).on(terms));
             draft.places.push(Place { span, everything: true });
         }
         draft.service.excluded.publish = publish.into_keys().collect();

@@ -306,7 +306,7 @@ impl<'p> Search<'p> {
                 }
             }
             for rule in &service.rules {
-                self.wanted.roles.extend(rule.role.as_deref());
+                self.wanted.roles.extend(rule.role().map(|role| &**role));
                 self.refer_by(&rule.access);
             }
         }
@@ -476,7 +476,7 @@ impl<'p> Search<'p> {
             let (mut wanted, mut writes) = (false, false);
             for rule in &service.rules {
                 wanted |= self.wants(&rule.access)? | self.witnesses(&rule.access, &mut writes)?;
-                wanted |= rule.role.as_deref().is_some_and(|role| self.wanted.roles.remove(role));
+                wanted |= rule.role().is_some_and(|role| self.wanted.roles.remove(&**role));
             }
             if wanted {
                 self.join(&service.at);

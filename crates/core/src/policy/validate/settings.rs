@@ -15,7 +15,7 @@ use crate::grant::{self, AuditStreams};
 use crate::policy::document::{GrantEntries, GrantEntry, SettingEntries};
 use crate::policy::model::{
     Access, Bucket, Consumed, ConsumerName, Domain, FoundName, Location, Replayed, Rule,
-    STORE_PREFIX, StreamName, Way,
+    STORE_PREFIX, StreamName, Terms, Way,
 };
 use solewriter_types::audit_event::{PRODUCER, SUBJECT_ROOT};
 use solewriter_types::connection_type::ConnectionType;
@@ -266,10 +266,13 @@ pub fn rules(entries: &GrantEntries, scope: &Scope<'_>) -> (Vec<Rule>, Vec<Place
         if !one_more(scope.left) {
             return;
         }
-        let (at, role) = (Location::from(span), scope.role.cloned());
-        let until = until.as_ref().map(|until| until.value);
-        let domain = scope.domain(&access);
-        rules.push(Rule { access, at, role, until, observed: false, domain });
+        let terms = Terms {
+            role: scope.role.cloned(),
+            until: until.as_ref().map(|until| until.value),
+            observed: false,
+            domain: scope.domain(&access),
+        };
+        rules.push(Rule::new(access, Location::from(span)).on(terms));
         places.push(Place { span: span.clone(), everything });
     };
     for granted in &entries.owns {

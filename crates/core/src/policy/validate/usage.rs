@@ -38,7 +38,7 @@ pub fn check(
         let (mut effort, mut steps) = (Effort(all), most);
         for draft in drafts {
             // A role's own entries were judged with the role.
-            let own = draft.rules().filter(|(rule, _)| rule.role.is_none());
+            let own = draft.rules().filter(|(rule, _)| rule.role().is_none());
             check_covered(own, &mut effort, problems);
             check_deputy(draft, problems);
             check_stars(draft, &mut steps, problems);
@@ -318,7 +318,7 @@ impl<'o, 'd> Search<'o, 'd> {
                 let message = format!("nobody {does} `{what}`");
                 Problem::note(code, message).at(span, "")
             };
-            if rule.role.is_none() {
+            if rule.role().is_none() {
                 problems.advise(span, note);
                 continue;
             }
