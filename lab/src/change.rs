@@ -10,12 +10,15 @@ use super::{Error, progress, replace_file};
 use crate::fake_server::FakeServer;
 use crate::fixture_policy::{CLIENTS, FixturePolicy};
 use solewriter_core::keys::{Seed, Signer, User};
+use solewriter_sandbox::cpu_usage::Usage;
 
 /// How long a process does nothing when a change is over.
 const QUIET: Duration = Duration::from_millis(500);
 /// What it may use in that time: it looks at the directory, and at the clock.
 const HARDLY: Duration = Duration::from_millis(20);
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
+/// By when it has given back what it freed.
+const GIVEN_BACK: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What is asked for.
@@ -53,7 +56,7 @@ pub fn run(plan: &Plan) -> Result<Changes, Error> {
         let empty = started(&small.serve(&broker.url(), 1, &[])?)?;
         let serve = stage.serve(&broker.url(), 0, &[])?;
         let whole = started(&serve)?;
-        let usage = serve.usage().ok_or("no CPU time to be had")?;
+        let usage = at_rest(&serve)?;
         (changes.rss_ready, changes.rss_peak) = (usage.rss, usage.peak_rss);
         let whole = Change { seconds: whole.seconds, cpu: (whole.cpu - empty.cpu).max(0.0) };
         let one = changed(&serve, &file, |text| lifetime(text, round))?;
@@ -67,7 +70,7 @@ pub fn run(plan: &Plan) -> Result<Changes, Error> {
         for number in 0..100 {
             changed(&serve, &file, |text| lifetime(text, 1000 + number))?;
         }
-        changes.rss_after = serve.usage().ok_or("no CPU time to be had")?.rss;
+        changes.rss_after = at_rest(&serve)?.rss;
         serve.stop()?;
     }
     Ok(changes)
@@ -118,6 +121,12 @@ fn changed(
     let seconds = began.elapsed().as_secs_f64();
     let cpu = quiet(serve)?.saturating_sub(before).as_secs_f64();
     Ok(Change { seconds, cpu })
+}
+
+/// What a process uses when it has given back what it freed: the allocator waits for a second.
+fn at_rest(serve: &Serve) -> Result<Usage, Error> {
+    std::thread::sleep(GIVEN_BACK);
+    Ok(serve.usage().ok_or("no CPU time to be had")?)
 }
 
 /// What a process used, when it does nothing any more.

@@ -553,7 +553,7 @@ async fn a_page_that_never_arrives_hides_nothing(version: &'static str) {
     .await;
 }
 
-on_every_server!(a_cluster_is_swept_through_all_of_its_servers, much_room);
+on_every_server!(a_cluster_is_swept_through_all_of_its_servers, more_room);
 /// Three servers, three replicas: the list is put together from what each has.
 async fn a_cluster_is_swept_through_all_of_its_servers(version: &'static str) {
     let mut deployment = Prepared::new().start_cluster(version, BEFORE).await;

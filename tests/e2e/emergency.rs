@@ -84,7 +84,7 @@ async fn says(deployment: &mut Deployment, event: &str, fits: impl Fn(&Value) ->
     }
 }
 
-on_the_newest_server!(another_service_writes_for_a_while_and_nobody_beside_it, much_room);
+on_the_newest_server!(another_service_writes_for_a_while_and_nobody_beside_it, more_room);
 async fn another_service_writes_for_a_while_and_nobody_beside_it(version: &'static str) {
     let (mut deployment, lea) = fleet(version).await;
     let stream = make_bucket(&deployment, 1).await;

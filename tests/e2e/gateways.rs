@@ -129,7 +129,7 @@ async fn judged(deployment: &Deployment) -> (String, String) {
     (text("outcome"), text("found"))
 }
 
-on_every_server!(where_one_cluster_has_all_streams_the_rule_holds, much_room);
+on_every_server!(where_one_cluster_has_all_streams_the_rule_holds, more_room);
 async fn where_one_cluster_has_all_streams_the_rule_holds(version: &'static str) {
     let (holds, held): (Vec<_>, Vec<_>) = (0..3).map(|_| watch::channel(false)).unzip();
     let mut deployment = Prepared::new()

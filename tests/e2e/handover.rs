@@ -199,7 +199,7 @@ pub async fn writes(stream: &Stream, service: &str) -> Duration {
     began.elapsed()
 }
 
-on_every_server!(a_keyspace_moves_and_never_has_two_writers, much_room);
+on_every_server!(a_keyspace_moves_and_never_has_two_writers, more_room);
 /// One server, one instance, a directory.
 async fn a_keyspace_moves_and_never_has_two_writers(version: &'static str) {
     let deployment = Prepared::new().start(version, &owned_by("a")).await;
@@ -363,7 +363,7 @@ async fn who_wrote_all_the_while_writes_on_when_a_move_is_taken_back(version: &'
     assert!(!may_write(&deployment, "b").await);
 }
 
-on_the_newest_server!(a_server_that_is_gone_for_good_is_named_and_forced, much_room);
+on_the_newest_server!(a_server_that_is_gone_for_good_is_named_and_forced, more_room);
 async fn a_server_that_is_gone_for_good_is_named_and_forced(version: &'static str) {
     let mut deployment = bucket::prepared().start_cluster(version, &owned_by("a")).await;
     let (code, said) = bucket::push(&deployment, &owned_by("a"), &[]).await;
@@ -749,7 +749,7 @@ async fn a_killed_leader_and_no_handover() {
     println!("nobody wrote for {pauses:?}");
 }
 
-on_every_server!(no_fault_makes_two_writers, much_room);
+on_every_server!(no_fault_makes_two_writers, more_room);
 async fn no_fault_makes_two_writers(version: &'static str) {
     let times = moves(version, &FAULTS, (20_261_129, 0)).await;
     println!("{version}: {times:?}");

@@ -377,8 +377,8 @@ fn times(usual: usize) -> usize {
 }
 
 mod the_tail_of_a_kicked_writer {
-    on_server!(the_tail_of_a_kicked_writer, much_room, v2_10_25, "2.10.25");
-    on_server!(the_tail_of_a_kicked_writer, much_room, v2_15_1, "2.15.1");
+    on_server!(the_tail_of_a_kicked_writer, more_room, v2_10_25, "2.10.25");
+    on_server!(the_tail_of_a_kicked_writer, more_room, v2_15_1, "2.15.1");
 }
 /// The answer to a kick does not say that all is stored which the server has read: that goes on for
 /// some milliseconds, and in a cluster for as long as the stream's leader is behind.
@@ -393,8 +393,8 @@ async fn the_tail_of_a_kicked_writer(version: &'static str) {
 }
 
 mod a_barrier_orders_the_old_writer_before_the_new {
-    on_server!(a_barrier_orders_the_old_writer_before_the_new, much_room, v2_10_25, "2.10.25");
-    on_server!(a_barrier_orders_the_old_writer_before_the_new, much_room, v2_15_1, "2.15.1");
+    on_server!(a_barrier_orders_the_old_writer_before_the_new, more_room, v2_10_25, "2.10.25");
+    on_server!(a_barrier_orders_the_old_writer_before_the_new, more_room, v2_15_1, "2.15.1");
 }
 /// It does when the server has had the time to deal with what it had read when it closed the
 /// connection. The barrier then waits for all that is on its way, which may take longer.
@@ -417,8 +417,8 @@ async fn a_barrier_orders_the_old_writer_before_the_new(version: &'static str) {
 }
 
 mod a_barrier_holds_through_a_change_of_leader {
-    on_server!(a_barrier_holds_through_a_change_of_leader, much_room, v2_10_25, "2.10.25");
-    on_server!(a_barrier_holds_through_a_change_of_leader, much_room, v2_15_1, "2.15.1");
+    on_server!(a_barrier_holds_through_a_change_of_leader, more_room, v2_10_25, "2.10.25");
+    on_server!(a_barrier_holds_through_a_change_of_leader, more_room, v2_15_1, "2.15.1");
 }
 /// What the old writer's server sent to the leader that was is stored before, or never.
 async fn a_barrier_holds_through_a_change_of_leader(version: &'static str) {
@@ -650,8 +650,8 @@ async fn servers_say_who_is_there(version: &'static str) {
 }
 
 mod a_route_that_is_held_back_keeps_its_order {
-    on_server!(a_route_that_is_held_back_keeps_its_order, much_room, v2_10_25, "2.10.25");
-    on_server!(a_route_that_is_held_back_keeps_its_order, much_room, v2_15_1, "2.15.1");
+    on_server!(a_route_that_is_held_back_keeps_its_order, more_room, v2_10_25, "2.10.25");
+    on_server!(a_route_that_is_held_back_keeps_its_order, more_room, v2_15_1, "2.15.1");
 }
 /// A route is held back for two seconds, and the old writer is kicked meanwhile: what its server
 /// had sent by then is stored when the route is free. A barrier takes the same way, and comes after.

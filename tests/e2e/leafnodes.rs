@@ -221,7 +221,7 @@ async fn streams_and_objects_are_read_from_the_hub(edge: &Deployment, there: &je
     assert_eq!(seen, picture);
 }
 
-on_every_server!(a_leaf_with_jetstream_of_its_own_has_one_writer_for_each_bucket, much_room);
+on_every_server!(a_leaf_with_jetstream_of_its_own_has_one_writer_for_each_bucket, more_room);
 async fn a_leaf_with_jetstream_of_its_own_has_one_writer_for_each_bucket(version: &'static str) {
     let joined = joined(version).await;
     let Joined { hub, edge, .. } = &joined;

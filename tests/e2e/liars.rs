@@ -212,7 +212,7 @@ async fn start(version: &'static str) -> (Deployment, Seed<User>) {
     (deployment, seed)
 }
 
-on_the_newest_server!(who_lies_about_its_connections_keeps_nobody_elses_open, much_room);
+on_the_newest_server!(who_lies_about_its_connections_keeps_nobody_elses_open, more_room);
 async fn who_lies_about_its_connections_keeps_nobody_elses_open(version: &'static str) {
     let (mut deployment, seed) = start(version).await;
     let mut same = Raw::login(&deployment, &deployment.service("same")).await;

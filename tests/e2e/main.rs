@@ -11,7 +11,8 @@
 
 /// `on_every_server!(its_name);` above a test runs it on every supported server; on those between
 /// the oldest and the newest, with `--include-ignored`. `v2_15_1::its_name` finds it.
-/// `on_every_server!(its_name, much_room);` is for what measures time.
+/// `on_every_server!(its_name, more_room);` is for what fails when many others run, and `much_room` for
+/// what measures time.
 macro_rules! on_every_server {
     ($test:ident) => {
         on_every_server!($test, some_room);

@@ -1,32 +1,42 @@
 //! How many tests run at once. Most of them wait rather than compute, so there are more than
-//! processors; what measures time has three others beside it at most. `RUST_TEST_THREADS` in
-//! `.cargo/config.toml` is higher: a test that waits for room has a thread, too.
+//! processors. Beside those that fail when many others run, there are fewer: two of them, or one that
+//! measures time. `RUST_TEST_THREADS` in `.cargo/config.toml` is higher: a test that waits for room has a
+//! thread, too.
 
 use std::io::Write;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Instant;
 
-use tokio::sync::{Mutex, MutexGuard, Semaphore, SemaphorePermit};
+use tokio::sync::{Mutex as AsyncMutex, Semaphore, SemaphorePermit};
 
 const PLACES: u32 = 10;
-/// How many may run beside one that needs much room. Most of them wait.
-const BESIDE: u32 = 6;
+/// How many may run beside those that need more room. Most of them wait.
+const BESIDE: u32 = 5;
+/// How many of those run at once.
+const TURNS: u32 = 2;
 static ROOM: Room = Room::new();
 
 struct Room {
     places: Semaphore,
-    /// Whose turn it is of those that need much room. Inside is whether all places but `BESIDE` are
-    /// theirs.
-    turn: Mutex<bool>,
-    /// How many of those wait for their turn.
-    coming: AtomicU32,
+    turns: Semaphore,
+    /// Those that need more room.
+    needy: Mutex<Needy>,
+    /// Held by the one of them that takes places for all.
+    taking: AsyncMutex<()>,
+}
+
+struct Needy {
+    /// How many of them there are, with those that wait for their turn.
+    all: u32,
+    /// Whether all places but `BESIDE` are theirs.
+    have_places: bool,
 }
 
 /// All places but `BESIDE`. They go to the next that needs as many, if one waits: for each of them, all
 /// the others would have to end first.
-pub struct MuchRoom<'a> {
+pub struct MoreRoom<'a> {
     room: &'a Room,
-    taken: MutexGuard<'a, bool>,
+    _turn: SemaphorePermit<'a>,
 }
 
 /// A test's place, which ends with the test.
@@ -42,8 +52,13 @@ pub async fn some_room() -> Place<SemaphorePermit<'static>> {
 }
 
 /// For a test that fails when many others run.
-pub async fn much_room() -> Place<MuchRoom<'static>> {
-    Place::new(ROOM.much().await)
+pub async fn more_room() -> Place<MoreRoom<'static>> {
+    Place::new(ROOM.more(1).await)
+}
+
+/// For a test that measures time.
+pub async fn much_room() -> Place<MoreRoom<'static>> {
+    Place::new(ROOM.more(TURNS).await)
 }
 
 impl<P> Place<P> {
@@ -70,8 +85,9 @@ impl Room {
     const fn new() -> Self {
         Self {
             places: Semaphore::const_new(PLACES as usize),
-            turn: Mutex::const_new(false),
-            coming: AtomicU32::new(0),
+            turns: Semaphore::const_new(TURNS as usize),
+            needy: Mutex::new(Needy { all: 0, have_places: false }),
+            taking: AsyncMutex::const_new(()),
         }
     }
 
@@ -79,46 +95,60 @@ impl Room {
         self.places.acquire().await.unwrap()
     }
 
-    async fn much(&self) -> MuchRoom<'_> {
-        self.coming.fetch_add(1, Ordering::SeqCst);
-        let mut taken = self.turn.lock().await;
-        self.coming.fetch_sub(1, Ordering::SeqCst);
-        if !*taken {
+    fn needy(&self) -> MutexGuard<'_, Needy> {
+        self.needy.lock().unwrap()
+    }
+
+    async fn more(&self, turns: u32) -> MoreRoom<'_> {
+        self.needy().all += 1;
+        let turn = self.turns.acquire_many(turns).await.unwrap();
+        let _taking = self.taking.lock().await;
+        let have_places = self.needy().have_places;
+        if !have_places {
             self.places.acquire_many(PLACES - BESIDE).await.unwrap().forget();
-            *taken = true;
+            self.needy().have_places = true;
         }
-        MuchRoom { room: self, taken }
+        MoreRoom { room: self, _turn: turn }
     }
 }
 
-impl Drop for MuchRoom<'_> {
+impl Drop for MoreRoom<'_> {
     fn drop(&mut self) {
-        if self.room.coming.load(Ordering::SeqCst) == 0 {
-            *self.taken = false;
+        let mut needy = self.room.needy();
+        needy.all -= 1;
+        if needy.all == 0 {
+            needy.have_places = false;
             self.room.places.add_permits((PLACES - BESIDE) as usize);
         }
     }
 }
 
 #[tokio::test]
-async fn what_needs_much_room_comes_one_after_the_other_with_few_beside_it() {
+async fn what_needs_more_room_has_few_beside_it() {
     use futures_util::FutureExt;
     let room = Room::new();
-    let first = room.much().await;
+    let first = room.more(TURNS).await;
     let mut beside = Vec::new();
     for _ in 0..BESIDE {
         beside.push(room.some().now_or_never().expect("room beside it"));
     }
-    let mut third = Box::pin(room.some());
-    assert!((&mut third).now_or_never().is_none(), "one too many beside it");
-    let mut second = Box::pin(room.much());
-    assert!((&mut second).now_or_never().is_none(), "two that need much room");
+    let mut other = Box::pin(room.some());
+    assert!((&mut other).now_or_never().is_none(), "one too many beside it");
+    let (mut second, mut third) = (Box::pin(room.more(1)), Box::pin(room.more(1)));
+    let mut fourth = Box::pin(room.more(TURNS));
+    assert!((&mut second).now_or_never().is_none(), "beside one that measures time");
+    assert!((&mut third).now_or_never().is_none(), "beside one that measures time");
+    assert!((&mut fourth).now_or_never().is_none(), "two that measure time");
     drop(first);
-    assert!((&mut third).now_or_never().is_none(), "the places went to somebody else");
+    assert!((&mut other).now_or_never().is_none(), "the places went to somebody else");
     let second = second.now_or_never().expect("its turn");
+    let third = third.now_or_never().expect("its turn");
     drop(second);
+    assert!((&mut fourth).now_or_never().is_none(), "the third is still there");
+    drop(third);
+    drop(fourth.now_or_never().expect("its turn"));
     let all = room.places.available_permits();
-    drop((third.now_or_never().expect("room"), beside));
+    drop((other.now_or_never().expect("room"), beside));
     let (places, beside) = (PLACES as usize, BESIDE as usize);
     assert_eq!((all, room.places.available_permits()), (places - beside - 1, places));
 }

@@ -55,12 +55,12 @@ impl Rotating {
     }
 }
 
-on_every_server!(an_issuer_is_rotated_without_a_failed_login, much_room);
+on_every_server!(an_issuer_is_rotated_without_a_failed_login, more_room);
 async fn an_issuer_is_rotated_without_a_failed_login(version: &'static str) {
     rotated(version, "issuer").await;
 }
 
-on_the_newest_server!(an_xkey_is_rotated_without_a_failed_login, much_room);
+on_the_newest_server!(an_xkey_is_rotated_without_a_failed_login, more_room);
 async fn an_xkey_is_rotated_without_a_failed_login(version: &'static str) {
     rotated(version, "xkey").await;
 }

@@ -71,7 +71,7 @@ async fn push_timed(deployment: &Deployment, text: &str) -> (Instant, Instant) {
     (written.unwrap(), served.unwrap())
 }
 
-on_every_server!(a_lost_keyspace_is_lost_on_every_server_within_moments, much_room);
+on_every_server!(a_lost_keyspace_is_lost_on_every_server_within_moments, more_room);
 async fn a_lost_keyspace_is_lost_on_every_server_within_moments(version: &'static str) {
     let took = take_away(version).await;
     assert!(took < BUSY, "{took:?}");

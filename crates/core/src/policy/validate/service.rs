@@ -243,8 +243,8 @@ fn check_key(entry: KeyEntry, problems: &Collector) -> Option<(ServiceKey, Span)
     Some((ServiceKey { key, not_before, not_after }, written.span))
 }
 
-/// Who has which key, and where.
-type Holders = HashMap<UserKey, (Arc<str>, Span)>;
+/// Who has which key, by its bytes, and where.
+type Holders = HashMap<[u8; 32], (Arc<str>, Span)>;
 
 /// Leaves out keys that were there before, in this service or another one.
 fn check_holders(
@@ -257,7 +257,7 @@ fn check_holders(
     let mut places = places.into_iter();
     service.keys.retain(|ServiceKey { key, .. }| {
         let Some(span) = places.next() else { return false };
-        let (holder, first) = match holders.entry(*key) {
+        let (holder, first) = match holders.entry(*key.as_bytes()) {
             Entry::Occupied(first) => first.into_mut(),
             Entry::Vacant(free) => {
                 free.insert((Arc::clone(name), span));
