@@ -58,7 +58,11 @@ pub fn run(plan: &Plan) -> Result<Changes, Error> {
         let whole = started(&serve)?;
         let usage = at_rest(&serve)?;
         (changes.rss_ready, changes.rss_peak) = (usage.rss, usage.peak_rss);
-        let whole = Change { seconds: whole.seconds, cpu: (whole.cpu - empty.cpu).max(0.0) };
+        let whole = Change {
+            seconds: whole.seconds,
+            in_force: (whole.in_force - empty.in_force).max(0.0),
+            cpu: (whole.cpu - empty.cpu).max(0.0),
+        };
         let one = changed(&serve, &file, |text| lifetime(text, round))?;
         let new = changed(&serve, &file, |text| Ok(format!("{}{text}", new_service(round)?)))?;
         changes.rounds.push(ChangeRound { whole, one, new });
@@ -98,7 +102,9 @@ fn new_service(round: usize) -> Result<String, Error> {
 
 /// What a process used when it is done with its start.
 fn started(serve: &Serve) -> Result<Change, Error> {
-    Ok(Change { seconds: serve.started_in.as_secs_f64(), cpu: quiet(serve)?.as_secs_f64() })
+    let in_force = serve.usage().ok_or("no CPU time to be had")?.cpu.as_secs_f64();
+    let seconds = serve.started_in.as_secs_f64();
+    Ok(Change { seconds, in_force, cpu: quiet(serve)?.as_secs_f64() })
 }
 
 /// Changes a file, and waits until that is in force and done with.
@@ -119,8 +125,9 @@ fn changed(
         std::thread::sleep(LOOK_AGAIN);
     }
     let seconds = began.elapsed().as_secs_f64();
-    let cpu = quiet(serve)?.saturating_sub(before).as_secs_f64();
-    Ok(Change { seconds, cpu })
+    let in_force = serve.usage().ok_or("no CPU time to be had")?.cpu;
+    let since = |cpu: Duration| cpu.saturating_sub(before).as_secs_f64();
+    Ok(Change { seconds, in_force: since(in_force), cpu: since(quiet(serve)?) })
 }
 
 /// What a process uses when it has given back what it freed: the allocator waits for a second.

@@ -7,9 +7,9 @@ use super::direct;
 use super::plot::{Axis, Plot, Series};
 use super::request::Kind;
 use super::results::{
-    BESIDE_CHANGES, BESIDE_NOTHING, Beside, ChangeRound, Changes, Connect, Direct, ListingRound,
-    Listings, Machine, Place, Report, Sample, Scale, Served, ServedBy, Soak, StreamRound, Streams,
-    Sweeps, median, paired,
+    BESIDE_CHANGES, BESIDE_NOTHING, Beside, Change, ChangeRound, Changes, Connect, Direct,
+    ListingRound, Listings, Machine, Place, Report, Sample, Scale, Served, ServedBy, Soak,
+    StreamRound, Streams, Sweeps, median, paired,
 };
 use crate::real_clients::Against;
 
@@ -679,20 +679,20 @@ impl Changes {
     #[must_use]
     pub fn goals(&self) -> Vec<Goal> {
         let part = |figure: fn(&ChangeRound) -> f64| {
-            let start = middle(&self.rounds, |round| round.whole.cpu);
+            let start = middle(&self.rounds, |round| round.whole.in_force);
             ratio(middle(&self.rounds, figure), start)
         };
         let measured = |bytes: u64| (bytes > 0).then(|| direct::count(bytes));
         vec![
             goal(
-                "a change of one service takes at most 0.05 of the CPU of a start",
-                part(|round| round.one.cpu),
+                "until it is in force, a change of one service takes at most 0.05 of the CPU of a start",
+                part(|round| round.one.in_force),
                 "",
                 |part| part <= 0.05,
             ),
             goal(
                 "one more service takes at most 0.05 of it, too",
-                part(|round| round.new.cpu),
+                part(|round| round.new.in_force),
                 "",
                 |part| part <= 0.05,
             ),
@@ -718,33 +718,38 @@ impl Changes {
     }
 
     fn part(&self, page: &mut String) {
-        type Of = fn(&ChangeRound) -> f64;
-        let of = |figure: Of| middle(&self.rounds, figure);
+        type Part = fn(&ChangeRound) -> Change;
         let megabytes = |bytes: u64| format!("{:.0} MB", direct::count(bytes) / 1e6);
         let _ = writeln!(
             page,
             "\n## A change in a large policy\n\nOn {}; the machine's load average before was {:.1}. {} services in files of \
              1,000. A start reads, judges and compiles all of them, and its figures are without what a start takes with \
              one service. Then the directory has another file; the time has 0.2 s in it in which the file has to stay the \
-             same. Medians of the rounds.",
+             same. What follows when it is in force is to keep it for the next start. Medians of the rounds.",
             self.date,
             self.load_before,
             cell(Some(number(self.services))),
         );
         table_of(&self.goals(), page);
         page.push_str(
-            "\n| | until it is in force, s | CPU, s | of a start |\n| --- | --- | --- | --- |\n",
+            "\n| | until it is in force, s | CPU until then, s | of a start | CPU with what follows, s | of a start |\n\
+             | --- | --- | --- | --- | --- | --- |\n",
         );
-        let rows: [(&str, Of, Of); 3] = [
-            ("a start", |round| round.whole.seconds, |round| round.whole.cpu),
-            ("one service changes by a line", |round| round.one.seconds, |round| round.one.cpu),
-            ("there is one more, with a bucket", |round| round.new.seconds, |round| round.new.cpu),
+        let rows: [(&str, Part); 3] = [
+            ("a start", |round| round.whole),
+            ("one service changes by a line", |round| round.one),
+            ("there is one more, with a bucket", |round| round.new),
         ];
-        let start = of(|round| round.whole.cpu);
-        for (name, seconds, cpu) in rows {
-            let (seconds, cpu) = (of(seconds), of(cpu));
-            let part = cell(ratio(cpu, start));
-            let _ = writeln!(page, "| {name} | {} | {} | {part} |", cell(seconds), cell(cpu));
+        for (name, part) in rows {
+            let figure = |of: fn(&Change) -> f64| middle(&self.rounds, |round| of(&part(round)));
+            let start = |of: fn(&Change) -> f64| middle(&self.rounds, |round| of(&round.whole));
+            let _ = write!(page, "| {name} | {} |", cell(figure(|change| change.seconds)));
+            let cpu: [fn(&Change) -> f64; 2] = [|change| change.in_force, |change| change.cpu];
+            for of in cpu {
+                let (cpu, part) = (figure(of), ratio(figure(of), start(of)));
+                let _ = write!(page, " {} | {} |", cell(cpu), cell(part));
+            }
+            page.push('\n');
         }
         let _ = writeln!(
             page,

@@ -256,9 +256,12 @@ pub struct Listings {
 
 /// What something took of `serve`.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
 pub struct Change {
     /// Until the policy was in force, in seconds.
     pub seconds: f64,
+    /// CPU until then, in seconds.
+    pub in_force: f64,
     /// CPU until it did nothing any more, in seconds.
     pub cpu: f64,
 }

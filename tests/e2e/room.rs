@@ -7,7 +7,7 @@ use std::io::Write;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Instant;
 
-use tokio::sync::{Mutex as AsyncMutex, Semaphore, SemaphorePermit};
+use tokio::sync::{Mutex as AsyncMutex, Notify, Semaphore, SemaphorePermit};
 
 const PLACES: u32 = 10;
 /// How many may run beside those that need more room. Most of them wait.
@@ -18,16 +18,21 @@ static ROOM: Room = Room::new();
 
 struct Room {
     places: Semaphore,
-    turns: Semaphore,
     /// Those that need more room.
     needy: Mutex<Needy>,
+    /// One of them has ended.
+    ended: Notify,
     /// Held by the one of them that takes places for all.
     taking: AsyncMutex<()>,
 }
 
 struct Needy {
-    /// How many of them there are, with those that wait for their turn.
-    all: u32,
+    /// How many turns are taken.
+    turns: u32,
+    /// Those that wait for one.
+    waiting: u32,
+    /// Those that wait for all.
+    measuring: u32,
     /// Whether all places but `BESIDE` are theirs.
     have_places: bool,
 }
@@ -36,7 +41,7 @@ struct Needy {
 /// the others would have to end first.
 pub struct MoreRoom<'a> {
     room: &'a Room,
-    _turn: SemaphorePermit<'a>,
+    turns: u32,
 }
 
 /// A test's place, which ends with the test.
@@ -53,12 +58,12 @@ pub async fn some_room() -> Place<SemaphorePermit<'static>> {
 
 /// For a test that fails when many others run.
 pub async fn more_room() -> Place<MoreRoom<'static>> {
-    Place::new(ROOM.more(1).await)
+    Place::new(ROOM.more().await)
 }
 
 /// For a test that measures time.
 pub async fn much_room() -> Place<MoreRoom<'static>> {
-    Place::new(ROOM.more(TURNS).await)
+    Place::new(ROOM.much().await)
 }
 
 impl<P> Place<P> {
@@ -83,10 +88,11 @@ impl<P> Drop for Place<P> {
 
 impl Room {
     const fn new() -> Self {
+        let needy = Needy { turns: 0, waiting: 0, measuring: 0, have_places: false };
         Self {
             places: Semaphore::const_new(PLACES as usize),
-            turns: Semaphore::const_new(TURNS as usize),
-            needy: Mutex::new(Needy { all: 0, have_places: false }),
+            needy: Mutex::new(needy),
+            ended: Notify::const_new(),
             taking: AsyncMutex::const_new(()),
         }
     }
@@ -99,27 +105,63 @@ impl Room {
         self.needy.lock().unwrap()
     }
 
-    async fn more(&self, turns: u32) -> MoreRoom<'_> {
-        self.needy().all += 1;
-        let turn = self.turns.acquire_many(turns).await.unwrap();
+    async fn more(&self) -> MoreRoom<'_> {
+        self.needy().waiting += 1;
+        self.turn(|needy| {
+            let free = needy.turns < TURNS;
+            needy.turns += u32::from(free);
+            needy.waiting -= u32::from(free);
+            free
+        })
+        .await;
+        self.with_places(1).await
+    }
+
+    /// Alone among those: when no other waits, because two of them would have to wait for it.
+    async fn much(&self) -> MoreRoom<'_> {
+        self.needy().measuring += 1;
+        self.turn(|needy| {
+            let free = needy.turns == 0 && needy.waiting == 0;
+            needy.turns += if free { TURNS } else { 0 };
+            needy.measuring -= u32::from(free);
+            free
+        })
+        .await;
+        self.with_places(TURNS).await
+    }
+
+    /// Tries to take turns until that is done.
+    async fn turn(&self, take: impl Fn(&mut Needy) -> bool) {
+        loop {
+            let ended = self.ended.notified();
+            if take(&mut self.needy()) {
+                return;
+            }
+            ended.await;
+        }
+    }
+
+    async fn with_places(&self, turns: u32) -> MoreRoom<'_> {
         let _taking = self.taking.lock().await;
         let have_places = self.needy().have_places;
         if !have_places {
             self.places.acquire_many(PLACES - BESIDE).await.unwrap().forget();
             self.needy().have_places = true;
         }
-        MoreRoom { room: self, _turn: turn }
+        MoreRoom { room: self, turns }
     }
 }
 
 impl Drop for MoreRoom<'_> {
     fn drop(&mut self) {
         let mut needy = self.room.needy();
-        needy.all -= 1;
-        if needy.all == 0 {
+        needy.turns -= self.turns;
+        if needy.turns + needy.waiting + needy.measuring == 0 {
             needy.have_places = false;
             self.room.places.add_permits((PLACES - BESIDE) as usize);
         }
+        drop(needy);
+        self.room.ended.notify_waiters();
     }
 }
 
@@ -127,24 +169,28 @@ impl Drop for MoreRoom<'_> {
 async fn what_needs_more_room_has_few_beside_it() {
     use futures_util::FutureExt;
     let room = Room::new();
-    let first = room.more(TURNS).await;
+    let first = room.much().await;
     let mut beside = Vec::new();
     for _ in 0..BESIDE {
         beside.push(room.some().now_or_never().expect("room beside it"));
     }
     let mut other = Box::pin(room.some());
     assert!((&mut other).now_or_never().is_none(), "one too many beside it");
-    let (mut second, mut third) = (Box::pin(room.more(1)), Box::pin(room.more(1)));
-    let mut fourth = Box::pin(room.more(TURNS));
+    let mut fourth = Box::pin(room.much());
+    let (mut second, mut third) = (Box::pin(room.more()), Box::pin(room.more()));
+    assert!((&mut fourth).now_or_never().is_none(), "two that measure time");
     assert!((&mut second).now_or_never().is_none(), "beside one that measures time");
     assert!((&mut third).now_or_never().is_none(), "beside one that measures time");
-    assert!((&mut fourth).now_or_never().is_none(), "two that measure time");
     drop(first);
     assert!((&mut other).now_or_never().is_none(), "the places went to somebody else");
+    assert!((&mut fourth).now_or_never().is_none(), "others wait, and go first");
     let second = second.now_or_never().expect("its turn");
     let third = third.now_or_never().expect("its turn");
+    let mut fifth = Box::pin(room.more());
+    assert!((&mut fifth).now_or_never().is_none(), "one too many");
     drop(second);
     assert!((&mut fourth).now_or_never().is_none(), "the third is still there");
+    drop(fifth.now_or_never().expect("its turn"));
     drop(third);
     drop(fourth.now_or_never().expect("its turn"));
     let all = room.places.available_permits();

@@ -285,8 +285,8 @@ pub struct KeyEntry {
 pub struct GrantEntry {
     /// What is granted.
     pub text: Spanned<String>,
-    /// `until`, in seconds since the Unix epoch.
-    pub until: Option<Spanned<i64>>,
+    /// `until`, in seconds since the Unix epoch. Few entries have one, and a policy has a million.
+    pub until: Option<Box<Spanned<i64>>>,
 }
 
 /// The lists that grant something.
@@ -594,7 +594,7 @@ fn entry(key: &str, value: Value<'_>, problems: &Collector) -> Option<GrantEntry
             let until = time(&mut table, "until");
             table.finish();
             // Without its end it would grant for ever what was meant for a while.
-            return Some(GrantEntry { text: text?, until: Some(until?) });
+            return Some(GrantEntry { text: text?, until: Some(Box::new(until?)) });
         }
         Value::Datetime(other) => ("a datetime", other.span),
         Value::Other(found, span) => (found, span),
