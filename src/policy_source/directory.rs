@@ -189,19 +189,18 @@ impl Directory {
         for Found { name, path, metadata } in &found {
             if let Some(file) = before.get(name, metadata, left) {
                 left -= file.text().len() as u64;
-                known.insert(metadata, file, now);
-                files.push(file.clone());
+                known.insert(metadata, file.clone(), now);
+                files.push(file);
                 continue;
             }
             match read_up_to(&top, path, metadata, left) {
                 Ok((opened, _)) if !same_file(&opened, metadata) => return None,
                 Ok((_, Some(bytes))) => {
                     left -= bytes.len() as u64;
-                    let file = decode(name, bytes, &problems);
-                    if let Some(file) = &file {
-                        known.insert(metadata, file, now);
-                    }
-                    files.extend(file);
+                    let Some(file) = decode(name, bytes, &problems) else { continue };
+                    let file = before.shared(file);
+                    known.insert(metadata, file.clone(), now);
+                    files.push(file);
                 }
                 Ok((_, None)) => {
                     problems.push(
@@ -319,30 +318,50 @@ fn list(folder: &Path) -> io::Result<Vec<(String, PathBuf)>> {
     Ok(entries)
 }
 
-/// Files that were read before, by their names. One with the same [`marks`] has the same text: it is in
-/// here only if it had been left alone for a while when it was read, so that a write after that shows.
+/// Files that were read before, by their names.
 #[derive(Debug, Default)]
-pub(super) struct Known(HashMap<Arc<str>, (Marks, SourceFile)>);
+pub(super) struct Known(HashMap<Arc<str>, KnownFile>);
+
+#[derive(Debug)]
+struct KnownFile {
+    file: SourceFile,
+    /// What it was like, if it had been left alone for a while when it was read: then a write after that
+    /// shows, and a file with the same marks has the same text.
+    left_alone: Option<Marks>,
+}
 
 impl Known {
     /// For how long a file has to have been left alone. File systems tell writes apart that are two
     /// seconds from each other, and most of them far less.
     const ALONE: Duration = Duration::from_secs(3);
 
+    /// All files have to be read again.
+    pub(super) fn read_all_again(&mut self) {
+        self.0.values_mut().for_each(|known| known.left_alone = None);
+    }
+
     /// The file of that name, if it is the same and has at most so many bytes.
-    fn get(&self, name: &str, metadata: &Metadata, most: u64) -> Option<&SourceFile> {
-        let (known, file) = self.0.get(name)?;
-        (*known == marks(metadata) && file.text().len() as u64 <= most).then_some(file)
+    fn get(&self, name: &str, metadata: &Metadata, most: u64) -> Option<SourceFile> {
+        let KnownFile { file, left_alone } = self.0.get(name)?;
+        let same = *left_alone == Some(marks(metadata)) && file.text().len() as u64 <= most;
+        same.then(|| file.clone())
+    }
+
+    /// The known file, if the one that was read is the same: one text is enough in memory.
+    fn shared(&self, read: SourceFile) -> SourceFile {
+        match self.0.get(read.name()) {
+            Some(known) if known.file == read => known.file.clone(),
+            _ => read,
+        }
     }
 
     /// A file was read, at that time or later, when it was listed so.
-    fn insert(&mut self, metadata: &Metadata, file: &SourceFile, now: SystemTime) {
+    fn insert(&mut self, metadata: &Metadata, file: SourceFile, now: SystemTime) {
         let marks = marks(metadata);
         let alone = |at: SystemTime| now.duration_since(at).is_ok_and(|age| age >= Self::ALONE);
-        let Marks { modified, .. } = marks;
-        if modified.is_some_and(alone) && inode_changed(metadata).is_none_or(alone) {
-            self.0.insert(Arc::clone(file.name()), (marks, file.clone()));
-        }
+        let all = marks.modified.is_some_and(alone) && inode_changed(metadata).is_none_or(alone);
+        let left_alone = all.then_some(marks);
+        self.0.insert(Arc::clone(file.name()), KnownFile { file, left_alone });
     }
 }
 
@@ -650,12 +669,16 @@ pub(super) mod tests {
             read.unwrap().unwrap()
         };
         let mut known = Known::default();
+        let marked = |known: &Known| known.0.values().filter(|k| k.left_alone.is_some()).count();
         // What was just written may be written once more, with the same marks.
-        read(&mut known, Duration::ZERO);
-        assert!(known.0.is_empty());
-        let first = read(&mut known, Known::ALONE);
-        let again = read(&mut known, Known::ALONE);
-        assert!(first.iter().zip(&again).all(|(a, b)| shared(a, b)));
+        let first = read(&mut known, Duration::ZERO);
+        assert_eq!((known.0.len(), marked(&known)), (2, 0));
+        let second = read(&mut known, Known::ALONE);
+        assert_eq!(marked(&known), 2);
+        let third = read(&mut known, Known::ALONE);
+        for again in [&second, &third] {
+            assert!(first.iter().zip(again).all(|(a, b)| shared(a, b)), "one text in memory");
+        }
         // Its own time may be set back; the inode's is not.
         let times = fs::metadata(&new).unwrap().modified().unwrap();
         write(&new, "six");
@@ -665,7 +688,9 @@ pub(super) mod tests {
         assert!(shared(&third[0], &first[0]));
         fs::remove_file(&old).unwrap();
         assert_eq!(names(&read(&mut known, Known::ALONE)), ["b.toml"]);
-        assert_eq!(known.0.len(), 1);
+        assert_eq!((known.0.len(), marked(&known)), (1, 1));
+        known.read_all_again();
+        assert_eq!(marked(&known), 0);
     }
 
     #[test]

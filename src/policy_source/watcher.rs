@@ -96,7 +96,7 @@ impl Watcher {
     /// # Errors
     /// As [`Directory::read`].
     pub async fn read_now(&mut self) -> Result<Vec<SourceFile>, Problems> {
-        self.known = Known::default();
+        self.known.read_all_again();
         self.read_changed().await
     }
 
