@@ -77,7 +77,9 @@ impl Threads {
             }
         };
         let mut done = thread::scope(|scope| {
-            let others: Vec<_> = (1..threads).map(|_| scope.spawn(some)).collect();
+            // Where the system has no more threads, there are fewer.
+            let other = |_| thread::Builder::new().spawn_scoped(scope, some).ok();
+            let others: Vec<_> = (1..threads).filter_map(other).collect();
             let mut done = some();
             for other in others {
                 match other.join() {
