@@ -680,21 +680,21 @@ impl Changes {
     pub fn goals(&self) -> Vec<Goal> {
         let part = |figure: fn(&ChangeRound) -> f64| {
             let start = middle(&self.rounds, |round| round.whole.in_force);
-            ratio(middle(&self.rounds, figure), start)
+            ratio(middle(&self.rounds, figure), start).map(|part| part * 100.0)
         };
         let measured = |bytes: u64| (bytes > 0).then(|| direct::count(bytes));
         vec![
             goal(
-                "until it is in force, a change of one service takes at most 0.05 of the CPU of a start",
+                "until it is in force, a change of one service takes at most 5% of the CPU of a start",
                 part(|round| round.one.in_force),
-                "",
-                |part| part <= 0.05,
+                "%",
+                |part| part <= 5.0,
             ),
             goal(
-                "one more service takes at most 0.05 of it, too",
+                "one more service takes at most 5% of it, too",
                 part(|round| round.new.in_force),
-                "",
-                |part| part <= 0.05,
+                "%",
+                |part| part <= 5.0,
             ),
             goal(
                 "memory after 100 changes is at most 1.2 times that after a start",
