@@ -125,7 +125,7 @@ pub fn validate_with(
     audit: &AuditStreams,
     emergencies: &[&Emergency],
 ) -> Result<Validated, Problems> {
-    let judged = judge(files, audit, emergencies, Part::Whole);
+    let judged = judge(Case { emergencies, ..Case::whole(files, audit) });
     let Validated { policy, warnings } = judged.hold()?;
     let policy = if emergencies.is_empty() { policy } else { policy.with(emergencies) };
     Ok(Validated { policy, warnings })
@@ -139,7 +139,7 @@ pub fn sketch(files: &[SourceFile]) -> Sketch {
 
 /// The same where the settings name the audit streams.
 pub fn sketch_for(files: &[SourceFile], audit: &AuditStreams) -> Sketch {
-    judge(files, audit, &[], Part::Whole).sketch
+    judge(Case::whole(files, audit)).sketch
 }
 
 /// What judging found, and what has to be known of it to judge a change by itself.
@@ -177,53 +177,42 @@ impl Judged {
     }
 }
 
-/// What of a policy is judged.
-#[derive(Clone, Copy, Debug)]
-enum Part {
-    /// All of it.
-    Whole,
-    /// Some of its files, and so many problems of these are kept.
-    Some(usize),
+/// What is judged.
+#[derive(Clone, Copy)]
+struct Case<'c> {
+    files: &'c [SourceFile],
+    audit: &'c AuditStreams,
+    emergencies: &'c [&'c Emergency],
+    /// The files are some of a policy, and so many problems of them are kept; `None` for all files.
+    part: Option<usize>,
+}
+
+impl<'c> Case<'c> {
+    /// A whole policy.
+    fn whole(files: &'c [SourceFile], audit: &'c AuditStreams) -> Self {
+        Self { files, audit, emergencies: &[], part: None }
+    }
 }
 
 /// Judges files.
-fn judge(
-    files: &[SourceFile],
-    audit: &AuditStreams,
-    emergencies: &[&Emergency],
-    part: Part,
-) -> Judged {
-    let threads = Threads::for_bytes(files.iter().map(|file| file.text().len()).sum());
-    judge_with(threads, files, audit, emergencies, part)
+fn judge(case: Case<'_>) -> Judged {
+    let bytes = case.files.iter().map(|file| file.text().len()).sum();
+    judge_with(Threads::for_bytes(bytes), case)
 }
 
 /// The same by so many threads.
-fn judge_with(
-    threads: Threads,
-    files: &[SourceFile],
-    audit: &AuditStreams,
-    emergencies: &[&Emergency],
-    part: Part,
-) -> Judged {
-    let judged = judge_by(threads, files, audit, emergencies, part);
+fn judge_with(threads: Threads, case: Case<'_>) -> Judged {
+    let judged = judge_by(threads, case);
     if threads == Threads::ONE || !judged.cut {
         return judged;
     }
     // What a bound left out depends on who came first.
-    judge_by(Threads::ONE, files, audit, emergencies, part)
+    judge_by(Threads::ONE, case)
 }
 
-fn judge_by(
-    threads: Threads,
-    files: &[SourceFile],
-    audit: &AuditStreams,
-    emergencies: &[&Emergency],
-    part: Part,
-) -> Judged {
-    let problems = match part {
-        Part::Whole => Collector::new(),
-        Part::Some(kept) => Collector::keeping(kept),
-    };
+fn judge_by(threads: Threads, case: Case<'_>) -> Judged {
+    let Case { files, audit, emergencies, part } = case;
+    let problems = part.map_or_else(Collector::new, Collector::keeping);
     let Read { document, buckets, of_buckets } = read(files, audit, threads, &problems);
     // What is missing because a file could not be read is not worth saying.
     let complete = !problems.has_errors();
@@ -240,7 +229,7 @@ fn judge_by(
         services = vec![all];
     }
 
-    if services.iter().all(Vec::is_empty) && complete && matches!(part, Part::Whole) {
+    if services.iter().all(Vec::is_empty) && complete && part.is_none() {
         problems.push(no_services(files));
     }
     let buckets = bucket::check(buckets, &problems);

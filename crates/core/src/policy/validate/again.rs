@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::related::{self, Names, Placed, mine, others, sorted};
 use super::usage::steps_for_stars;
 use super::{
-    Judged, MAX_RULES, Part, Sketch, Spent, Validated, durable, judge, ownership, revision,
+    Case, Judged, MAX_RULES, Sketch, Spent, Validated, durable, judge, ownership, revision,
 };
 use crate::diagnostics::{Problem, Problems, Severity, SourceFile};
 use crate::grant::AuditStreams;
@@ -67,7 +67,7 @@ impl Validator {
             *last = Some(next);
             return Ok(Validated { policy, warnings });
         }
-        let judged = judge(files, &self.audit, &[], Part::Whole);
+        let judged = judge(Case::whole(files, &self.audit));
         let before = last.as_ref().map(|basis| &basis.policy);
         let (validated, basis) = whole(judged, files, before)?;
         *last = basis;
@@ -207,7 +207,7 @@ fn look(
     let judged = |mine: &[SourceFile]| {
         let mut files = [mine, &beside].concat();
         files.sort_by(|a, b| a.name().cmp(b.name()));
-        judge(&files, audit, &[], Part::Some(KEPT))
+        judge(Case { part: Some(KEPT), ..Case::whole(&files, audit) })
     };
     let (was, is) = (judged(&change.before), judged(&change.now));
     let general = is.general.iter().any(|general| change.names.contains(general));

@@ -215,14 +215,14 @@ fn step(basis: Option<&Basis>, files: &[SourceFile]) -> (Option<Basis>, bool) {
     several_threads(files, &audit);
     let full = validate_for(files, &audit);
     let Some(next) = basis.and_then(|basis| again(basis, files, &audit, usize::MAX)) else {
-        let judged = judge(files, &audit, &[], Part::Whole);
+        let judged = judge(Case::whole(files, &audit));
         let known = whole(judged, files, None).ok().and_then(|(_, known)| known);
         return (known.or_else(|| basis.cloned()), false);
     };
     let full = full.unwrap_or_else(|problems| panic!("the whole does not hold:\n{problems}"));
     same(&next.policy, &full.policy);
     assert_eq!(next.warnings, full.warnings, "{}\n{}", next.warnings, full.warnings);
-    let judged = judge(files, &audit, &[], Part::Whole);
+    let judged = judge(Case::whole(files, &audit));
     let whole = whole(judged, files, None).unwrap().1.unwrap();
     assert_eq!((next.rules, &next.general), (whole.rules, &whole.general));
     assert_eq!(spent(next.spent), spent(whole.spent));
@@ -231,7 +231,7 @@ fn step(basis: Option<&Basis>, files: &[SourceFile]) -> (Option<Basis>, bool) {
 
 /// Holds what several threads come to against what one does.
 fn several_threads(files: &[SourceFile], audit: &AuditStreams) {
-    let by = |threads| judge_by(threads, files, audit, &[], Part::Whole);
+    let by = |threads| judge_by(threads, Case::whole(files, audit));
     let (one, several) = (by(Threads::ONE), by(Threads::of(3)));
     let Sketch { revision, services, declared, problems } = several.sketch;
     assert_eq!(problems, one.sketch.problems, "{problems}\n{}", one.sketch.problems);
@@ -476,8 +476,8 @@ fn a_flood_of_errors_is_the_same_for_several_threads() {
         |n: usize| format!("[service.service-{n}]\nroles = ['role-{n}', 'none', 'none']\n");
     let text: String = (0..3000).map(service).collect();
     let (files, audit) = ([SourceFile::new("p.toml", text)], AuditStreams::default());
-    let one = judge_by(Threads::ONE, &files, &audit, &[], Part::Whole).sketch.problems;
+    let case = Case::whole(&files, &audit);
+    let one = judge_by(Threads::ONE, case).sketch.problems;
     assert!(one.unreported() > 0);
-    let several = judge_with(Threads::of(3), &files, &audit, &[], Part::Whole);
-    assert_eq!(several.sketch.problems, one);
+    assert_eq!(judge_with(Threads::of(3), case).sketch.problems, one);
 }
