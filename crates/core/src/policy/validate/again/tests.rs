@@ -212,7 +212,6 @@ fn same(a: &Policy, b: &Policy) {
 /// change alone.
 fn step(basis: Option<&Basis>, files: &[SourceFile]) -> (Option<Basis>, bool) {
     let audit = AuditStreams::default();
-    several_threads(files, &audit);
     let full = validate_for(files, &audit);
     let Some(next) = basis.and_then(|basis| again(basis, files, &audit, usize::MAX)) else {
         let judged = judge(Case::whole(files, &audit));
@@ -227,17 +226,6 @@ fn step(basis: Option<&Basis>, files: &[SourceFile]) -> (Option<Basis>, bool) {
     assert_eq!((next.rules, &next.general), (whole.rules, &whole.general));
     assert_eq!(spent(next.spent), spent(whole.spent));
     (Some(next), true)
-}
-
-/// Holds what several threads come to against what one does.
-fn several_threads(files: &[SourceFile], audit: &AuditStreams) {
-    let by = |threads| judge_by(threads, Case::whole(files, audit));
-    let (one, several) = (by(Threads::ONE), by(Threads::of(3)));
-    let Sketch { revision, services, declared, problems } = several.sketch;
-    assert_eq!(problems, one.sketch.problems, "{problems}\n{}", one.sketch.problems);
-    assert_eq!((revision, services), (one.sketch.revision, one.sketch.services));
-    assert!(declared == one.sketch.declared);
-    assert_eq!(spent(several.spent), spent(one.spent));
 }
 
 fn spent(spent: Spent) -> (usize, usize, usize) {
@@ -295,6 +283,23 @@ proptest! {
             change(&mut worlds[number], edit);
             (basis, _) = step(basis.as_ref(), &files(&worlds, &keys));
         }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+    #[test]
+    fn several_threads_come_to_what_one_comes_to(
+        worlds in prop::collection::vec(prop::option::weighted(0.9, choices()), FILES),
+    ) {
+        let (files, audit) = (files(&worlds, &keys()), AuditStreams::default());
+        let by = |threads| judge_by(threads, Case::whole(&files, &audit));
+        let (one, several) = (by(Threads::ONE), by(Threads::of(3)));
+        let Sketch { revision, services, declared, problems } = several.sketch;
+        assert_eq!(problems, one.sketch.problems, "{problems}\n{}", one.sketch.problems);
+        assert_eq!((revision, services), (one.sketch.revision, one.sketch.services));
+        assert!(declared == one.sketch.declared);
+        assert_eq!(spent(several.spent), spent(one.spent));
     }
 }
 
