@@ -149,7 +149,7 @@ impl Directory {
                 std::thread::sleep(BETWEEN_ATTEMPTS * attempt);
                 before = self.fingerprint(kind);
             }
-            let read = self.read_kind(kind, known);
+            let read = self.read_kind(kind, known, SystemTime::now());
             if self.fingerprint(kind) == before
                 && let Some(files) = read
             {
@@ -163,24 +163,14 @@ impl Directory {
         (before, Err(problem.into()))
     }
 
-    /// `None` when a file was replaced under the reader's eyes.
+    /// `None` when a file was replaced under the reader's eyes. `now` is the time at which it begins.
     fn read_kind(
         &self,
         kind: Kind,
         known: &mut Known,
-    ) -> Option<Result<Vec<SourceFile>, Problems>> {
-        let before = std::mem::take(known);
-        self.read_kind_at(kind, &before, known, SystemTime::now())
-    }
-
-    /// The same at that time, which has files known that were known before or left alone.
-    fn read_kind_at(
-        &self,
-        kind: Kind,
-        before: &Known,
-        known: &mut Known,
         now: SystemTime,
     ) -> Option<Result<Vec<SourceFile>, Problems>> {
+        let before = std::mem::take(known);
         let problems = Collector::new();
         let top = self.top();
         let found = self.find(&top, kind, &problems);
@@ -359,24 +349,14 @@ impl Known {
     fn insert(&mut self, metadata: &Metadata, file: SourceFile, now: SystemTime) {
         let marks = marks(metadata);
         let alone = |at: SystemTime| now.duration_since(at).is_ok_and(|age| age >= Self::ALONE);
-        let all = marks.modified.is_some_and(alone) && inode_changed(metadata).is_none_or(alone);
+        // Which nobody can set.
+        let [seconds, part] = marks.changed;
+        let since = u64::try_from(seconds).ok().zip(u32::try_from(part).ok());
+        let inode_changed = since.map(|(s, n)| SystemTime::UNIX_EPOCH + Duration::new(s, n));
+        let all = marks.modified.is_some_and(alone) && inode_changed.is_none_or(alone);
         let left_alone = all.then_some(marks);
         self.0.insert(Arc::clone(file.name()), KnownFile { file, left_alone });
     }
-}
-
-/// When the inode was changed, which nobody can set.
-#[cfg(unix)]
-fn inode_changed(metadata: &Metadata) -> Option<SystemTime> {
-    use std::os::unix::fs::MetadataExt;
-    let seconds = u64::try_from(metadata.ctime()).ok()?;
-    let part = u32::try_from(metadata.ctime_nsec()).ok()?;
-    Some(SystemTime::UNIX_EPOCH + Duration::new(seconds, part))
-}
-
-#[cfg(not(unix))]
-fn inode_changed(_: &Metadata) -> Option<SystemTime> {
-    None
 }
 
 /// What is different when a file was replaced, written, or opened to other readers: length, times
@@ -385,7 +365,9 @@ fn inode_changed(_: &Metadata) -> Option<SystemTime> {
 struct Marks {
     length: u64,
     modified: Option<SystemTime>,
+    /// Device and inode.
     place: [u64; 2],
+    /// When the inode was changed, in seconds since the Unix epoch, and nanoseconds.
     changed: [i64; 2],
 }
 
@@ -663,10 +645,8 @@ pub(super) mod tests {
         let shared = |a: &SourceFile, b: &SourceFile| std::ptr::eq(a.text(), b.text());
         // As if that much time had passed.
         let read = |known: &mut Known, passed: Duration| {
-            let before = std::mem::take(known);
             let later = SystemTime::now() + passed;
-            let read = directory.read_kind_at(Kind::Policy, &before, known, later);
-            read.unwrap().unwrap()
+            directory.read_kind(Kind::Policy, known, later).unwrap().unwrap()
         };
         let mut known = Known::default();
         let marked = |known: &Known| known.0.values().filter(|k| k.left_alone.is_some()).count();

@@ -81,14 +81,13 @@ impl Follower {
     /// Every problem, after everyone was told; the policy in force stays.
     pub fn judge(&self, found: Found, now: Timestamp) -> Result<(), Problems> {
         let origin = found.origin.clone();
-        let judged = self.load(found, now).inspect_err(|problems| {
+        self.load(found, now).inspect_err(|problems| {
             self.refused(problems, origin.as_ref(), now.as_second());
-        });
-        give_back();
-        judged
+        })
     }
 
     fn load(&self, found: Found, now: Timestamp) -> Result<(), Problems> {
+        let _freed = GiveBack;
         let Found { files, origin, past } = found;
         let files = files?;
         let validated = self.validator.validate(&files)?;
@@ -321,6 +320,7 @@ impl Follower {
         let Some(kept) = self.keeper.as_ref().map(|k| k.read()).transpose()?.flatten() else {
             return Ok(false);
         };
+        let _freed = GiveBack;
         let Kept { revision, origin, confirmed, files, claims, emergencies } = kept;
         let Validated { policy, warnings } = self.validator.validate(&files)?;
         let age = now.as_second().saturating_sub(confirmed);
@@ -371,16 +371,14 @@ pub async fn keep_time(follower: Follower) -> &'static str {
 /// What is kept from an earlier run, if it can be used; what is wrong with it is logged.
 #[must_use]
 pub fn start_from_kept(follower: &Follower) -> bool {
-    let started = follower.start_from_kept(Timestamp::now()).unwrap_or_else(|problems| {
+    follower.start_from_kept(Timestamp::now()).unwrap_or_else(|problems| {
         tracing::error!(
             event = "policy_kept_unusable",
             problems = problems.render(Style::Plain),
             "starting from the policy's source alone",
         );
         false
-    });
-    give_back();
-    started
+    })
 }
 
 /// SIGHUP: look at once, and judge what is there even if it was judged before.
@@ -393,12 +391,16 @@ async fn hangup(signal: &mut Signal) {
 /// When what judging a policy freed is given back to the system.
 const GIVEN_BACK: Duration = Duration::from_millis(1500);
 
-/// Has memory given back that was freed. mimalloc waits for a second, in case it is needed again, and then
-/// looks when a thread ends: a process with little to do would keep it for ever.
-fn give_back() {
-    // Without a thread for it, it is given back later.
-    let thread = std::thread::Builder::new().name("memory".to_owned());
-    let _ = thread.spawn(|| std::thread::sleep(GIVEN_BACK));
+/// When it goes, memory is given back that was freed. mimalloc waits for a second, in case it is needed
+/// again, and then looks when a thread ends: a process with little to do would keep it for ever.
+struct GiveBack;
+
+impl Drop for GiveBack {
+    fn drop(&mut self) {
+        // Without a thread for it, it is given back later.
+        let thread = std::thread::Builder::new().name("memory".to_owned());
+        let _ = thread.spawn(|| std::thread::sleep(GIVEN_BACK));
+    }
 }
 
 /// How much less than a decision a new policy counts where both want a processor: a tenth or so.

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use tokio::signal::unix::Signal;
 
-use super::{BackgroundWorker, Follower, Found, UNJUDGED, give_back, hangup};
+use super::{BackgroundWorker, Follower, Found, UNJUDGED, hangup};
 use crate::policy_source::snapshot_store::Past;
 use crate::policy_source::status::SourceState;
 use crate::policy_source::watcher::Watcher;
@@ -80,9 +80,10 @@ impl Follower {
             self.read(read);
         } else {
             // Whoever starts it is told; nobody else is there yet.
-            let found = Found { files: read, origin: None, past: Past::default() };
-            self.load(found, Timestamp::now())?;
-            give_back();
+            self.load(
+                Found { files: read, origin: None, past: Past::default() },
+                Timestamp::now(),
+            )?;
         }
         self.source_status.stall_guard.conclude(look);
         Ok(())

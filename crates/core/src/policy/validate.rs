@@ -277,6 +277,9 @@ fn judge_by(threads: Threads, case: Case<'_>) -> Judged {
     }
     let writers = writers.into_keys().map(|(service, stream)| (service, stream.clone())).collect();
     spent.stars = usage::check(&drafts, &mut effort, threads, &problems);
+    // Before observed services get more rules.
+    let rules = drafts.iter().map(|draft| draft.service.rules.len()).sum();
+    let stars = spent.stars >= usage::steps_for_stars(rules);
     if complete {
         let checks: Vec<Check<'_>> = vec![
             Box::new(|problems| bucket::check_declared(&buckets, &drafts, problems)),
@@ -305,8 +308,6 @@ fn judge_by(threads: Threads, case: Case<'_>) -> Judged {
         problems.push(too_many_rules());
     }
     let strained = effort.is_strained();
-    let rules = drafts.iter().map(|draft| draft.service.rules.len()).sum();
-    let stars = spent.stars >= usage::steps_for_stars(rules);
     let cut = none_left() || effort.is_spent() || stars || problems.is_full();
     let sketch = end(drafts, (buckets, streams, stores), problems);
     Judged { sketch, general, complete, everything, spent, strained, cut }
